@@ -1,0 +1,130 @@
+"""Reading files that may be hostile, and names that must stay inside their folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from eptx.errors import EptxError
+
+_BLOCK = 1 << 20
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+@contextmanager
+def open_regular(path: Path, *, error: type[EptxError], follow: bool = True) -> Iterator[BinaryIO]:
+    """Opens a regular file to read, and nothing else.
+
+    The kind is checked on the open descriptor, and opening does not block on a FIFO.
+
+    Args:
+        path: the file.
+        error: what to raise when it is missing, unreadable, or a folder, FIFO, socket or device.
+        follow: whether a symbolic link is followed. Folders given by a user may hold links (the Hugging Face
+            cache is made of them); a bundle may not.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY | (0 if follow else _NOFOLLOW))
+    except (OSError, ValueError) as e:
+        raise error(f"{path.name}: cannot be read: {_reason(e)}") from None
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise error(f"{path.name}: not a regular file")
+        yield file
+
+
+def read_bytes(path: Path, *, error: type[EptxError], limit: int, follow: bool = True) -> bytes:
+    """The content of a regular file of at most ``limit`` bytes."""
+    with open_regular(path, error=error, follow=follow) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise error(f"{path.name}: larger than {limit} bytes")
+    return data
+
+
+def hash_file(path: Path, *, error: type[EptxError], follow: bool = True) -> tuple[int, str]:
+    """Size and SHA-256 (64 hexadecimal digits) of a regular file, read in blocks."""
+    digest = hashlib.sha256()
+    size = 0
+    with open_regular(path, error=error, follow=follow) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            size += len(block)
+    return size, digest.hexdigest()
+
+
+def fingerprint(files: dict[str, Path], *, error: type[EptxError]) -> str:
+    """``sha256:<hex>`` over several files: their names and contents, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        size, content = hash_file(files[name], error=error)
+        digest.update(f"{name}\0{size}\0{content}\n".encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def is_contained_name(name: str) -> bool:
+    """Whether a relative POSIX name, as a file format gives it, stays inside its folder on every system."""
+    if not name or len(name) > 1024 or any(ord(c) < 32 or c in '\\:*?"<>|\x7f' for c in name):
+        return False
+    return all(part not in ("", ".", "..") for part in name.split("/"))
+
+
+def list_files(folder: Path, *, error: type[EptxError]) -> dict[str, int]:
+    """The files below a folder: relative POSIX name → size in bytes.
+
+    Raises:
+        error: the folder cannot be listed, or holds a symbolic link, a FIFO, a socket or a device.
+    """
+    found: dict[str, int] = {}
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        try:
+            with os.scandir(folder / prefix) as entries:
+                for entry in entries:
+                    name = f"{prefix}{entry.name}"
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISDIR(status.st_mode):
+                        pending.append(f"{name}/")
+                    elif stat.S_ISREG(status.st_mode):
+                        found[name] = status.st_size
+                    else:
+                        raise error(f"{folder.name}: {name!r} is not a plain file")
+        except OSError as e:
+            raise error(f"{folder.name}: cannot be listed: {_reason(e)}") from None
+    return dict(sorted(found.items()))
+
+
+def sync(path: Path) -> None:
+    """Waits until a file or folder is on the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open a folder
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes a file in one step: a reader sees the old content or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+        temporary.chmod(0o644)
+        sync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _reason(e: OSError | ValueError) -> str:
+    return (e.strerror or str(e)) if isinstance(e, OSError) else str(e)

@@ -1,0 +1,42 @@
+"""Rows of text from a jsonl file, for validation, calibration and ``eptx run``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from eptx._files import open_regular
+from eptx._json import parse_json
+from eptx.errors import EptxError
+
+_LINE_LIMIT = 1 << 20
+
+
+def read_rows(file: Path, *, error: type[EptxError]) -> Iterator[dict[str, Any]]:
+    """Objects with ``text``, and where they have them ``text_pair``, ``task`` and ``label``; empty lines are skipped.
+
+    Args:
+        file: one JSON object a line, UTF-8.
+        error: the class to raise, naming the file and the line.
+    """
+    with open_regular(file, error=error) as lines:
+        number = 0
+        while line := lines.readline(_LINE_LIMIT):
+            number += 1
+            where = f"{file.name}, line {number}"
+            if len(line) == _LINE_LIMIT:
+                raise error(f"{where}: longer than {_LINE_LIMIT} bytes")
+            if line.strip():
+                yield _checked(parse_json(line, what=where, error=error), where, error)
+
+
+def _checked(row: Any, where: str, error: type[EptxError]) -> dict[str, Any]:
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise error(f"{where}: must be an object with a string 'text'")
+    for key in ("text_pair", "task"):
+        if row.get(key) is None:
+            row.pop(key, None)
+        elif not isinstance(row[key], str):
+            raise error(f"{where}: {key!r} must be a string")
+    return row

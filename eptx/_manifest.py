@@ -1,0 +1,269 @@
+"""``eptx.json``: what a bundle says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from eptx._fields import Fields
+from eptx._files import is_contained_name
+from eptx.errors import BundleError
+
+SCHEMA_VERSION = 1
+OPERATOR_DOMAIN = "ai.eptx"
+OPERATOR_VERSION = 1
+
+MANIFEST_FILE = "eptx.json"
+MODEL_FILE = "model.onnx"
+REPORT_FILES = ("validation.json", "report.html")
+
+TASK_ID = "task_id"
+TASK_ID_USED = "task_id_used"
+
+MODES = ("static", "conditioned", "dynamic")
+METHODS = ("ept", "tucka", "lora")
+DTYPES = ("fp32", "fp16")
+PROVIDERS = ("cpu", "cuda")
+ROUTINGS = ("batch", "row")
+TENSOR_DTYPES = ("float16", "float32", "float64", "int32", "int64", "bool")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a bundle.
+
+    Attributes:
+        name: how a request names it.
+        id: its value of the graph input ``task_id``.
+        labels: how many of its logits count; None without task heads.
+        label_names: their names, where the exporter was told them.
+    """
+
+    name: str
+    id: int
+    labels: int | None = None
+    label_names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A graph input or output; a dimension is a number, or a name where it varies."""
+
+    name: str
+    dtype: str
+    shape: tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Operators:
+    """The domain and version of the operators that the model defines for itself."""
+
+    domain: str = OPERATOR_DOMAIN
+    version: int = OPERATOR_VERSION
+
+
+@dataclass(frozen=True)
+class ModuleOutput:
+    """Where an adapted module's output is in the model.
+
+    Attributes:
+        output: the name of the value.
+        columns: first and last (exclusive) feature of the module in it.
+        bias: whether the module's bias is added already.
+    """
+
+    output: str
+    columns: tuple[int, int]
+    bias: bool
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size and SHA-256 (hexadecimal) of one file."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the bundle was made from, as the exporter was given it."""
+
+    base: str | None
+    base_onnx: str | None
+    adapter: tuple[str, ...]
+    top_k: int | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of ``eptx.json``; see docs/bundle.md for the meaning of each field."""
+
+    generator: str
+    mode: str
+    method: str
+    model_type: str
+    dtype: str
+    provider: str
+    tasks: tuple[Task, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    sources: Sources
+    fingerprints: Mapping[str, str]
+    modules: Mapping[str, ModuleOutput]
+    task_inference: bool = False
+    operators: Operators | None = None
+    routing: str | None = None
+    route: Mapping[str, Any] | None = None
+    vocab_size: int | None = None
+    max_length: int | None = None
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Manifest:
+        """Reads and checks a manifest.
+
+        Raises:
+            BundleError: a field is missing, unknown, of the wrong type or out of range, or the versions are
+                not ones that this eptx reads.
+        """
+        return _manifest(Fields(value, where=MANIFEST_FILE, error=BundleError))
+
+
+def _manifest(f: Fields) -> Manifest:
+    _check_version(f.integer("schema_version"))
+    manifest = Manifest(
+        generator=f.string("generator"),
+        mode=f.choice("mode", MODES),
+        method=f.choice("method", METHODS),
+        model_type=f.string("model_type"),
+        dtype=f.choice("dtype", DTYPES),
+        provider=f.choice("provider", PROVIDERS),
+        tasks=tuple(_task(t) for t in f.children("tasks")),
+        inputs=tuple(_tensor(t) for t in f.children("inputs")),
+        outputs=tuple(_tensor(t) for t in f.children("outputs")),
+        sources=_sources(f.child("sources")),
+        fingerprints={key: value for key, value in f.child("fingerprints").strings().items()},
+        modules={key: _module(m) for key, m in f.child("modules").items()},
+        task_inference=f.boolean("task_inference"),
+        operators=_operators(f.child("operators")) if f.present("operators") else None,
+        routing=f.choice("routing", ROUTINGS) if f.present("routing") else None,
+        route=f.child("route").raw() if f.present("route") else None,
+        vocab_size=f.integer("vocab_size", least=1) if f.present("vocab_size") else None,
+        max_length=f.integer("max_length", least=1) if f.present("max_length") else None,
+        files={name: _file(name, e) for name, e in f.child("files").items()},
+    )
+    f.done()
+    _check(manifest)
+    return manifest
+
+
+def _task(f: Fields) -> Task:
+    task = Task(
+        name=f.string("name"),
+        id=f.integer("id", least=0),
+        labels=f.integer("labels", least=0) if f.present("labels") else None,
+        label_names=f.string_list("label_names") if f.present("label_names") else None,
+    )
+    if task.label_names is not None and len(task.label_names) != task.labels:
+        raise f.bad(f"has {len(task.label_names)} label names for {task.labels} labels")
+    f.done()
+    return task
+
+
+def _tensor(f: Fields) -> TensorSpec:
+    shape = f.array("shape")
+    for dim in shape:
+        if isinstance(dim, bool) or not isinstance(dim, str | int) or (isinstance(dim, int) and dim < 0):
+            raise f.bad("has a shape that is not a list of names and sizes")
+    tensor = TensorSpec(f.string("name"), f.choice("dtype", TENSOR_DTYPES), tuple(shape))
+    f.done()
+    return tensor
+
+
+def _module(f: Fields) -> ModuleOutput:
+    columns = f.array("columns")
+    if len(columns) != 2 or not all(type(c) is int for c in columns) or not 0 <= columns[0] < columns[1]:
+        raise f.bad("has columns that are not [first, last]")
+    module = ModuleOutput(f.string("output"), (columns[0], columns[1]), f.boolean("bias"))
+    f.done()
+    return module
+
+
+def _operators(f: Fields) -> Operators:
+    operators = Operators(f.string("domain"), f.integer("version"))
+    f.done()
+    if operators.domain != OPERATOR_DOMAIN:
+        raise f.bad(f"names domain {operators.domain!r}; this eptx knows {OPERATOR_DOMAIN}")
+    if operators.version != OPERATOR_VERSION:
+        raise f.bad(
+            f"is version {operators.version} of {OPERATOR_DOMAIN}; this eptx knows {OPERATOR_VERSION}"
+        )
+    return operators
+
+
+def _sources(f: Fields) -> Sources:
+    sources = Sources(
+        base=f.string("base") if f.present("base") else None,
+        base_onnx=f.string("base_onnx") if f.present("base_onnx") else None,
+        adapter=f.string_list("adapter"),
+        top_k=f.integer("top_k", least=1) if f.present("top_k") else None,
+    )
+    f.done()
+    return sources
+
+
+def _file(name: str, f: Fields) -> FileEntry:
+    entry = FileEntry(f.integer("size", least=0), f.string("sha256"))
+    f.done()
+    if not is_contained_name(name):
+        raise f.bad("is not a name inside the bundle")
+    if name in (MANIFEST_FILE, *REPORT_FILES):
+        raise f.bad("must not be listed")
+    if len(entry.sha256) != 64 or not set(entry.sha256) <= set("0123456789abcdef"):
+        raise f.bad("has no SHA-256 of 64 hexadecimal digits")
+    return entry
+
+
+def _check_version(version: int) -> None:
+    if version != SCHEMA_VERSION:
+        advice = "; upgrade eptx" if version > SCHEMA_VERSION else ""
+        raise BundleError(
+            f"{MANIFEST_FILE}: schema version {version}; this eptx reads {SCHEMA_VERSION}{advice}"
+        )
+
+
+def _check(m: Manifest) -> None:
+    """What must hold between fields."""
+    for what, names in (
+        ("task", [t.name for t in m.tasks]),
+        ("task id", [t.id for t in m.tasks]),
+        ("input", [t.name for t in m.inputs]),
+        ("output", [t.name for t in m.outputs]),
+    ):
+        if not names:
+            raise BundleError(f"{MANIFEST_FILE}: names no {what}")
+        if len(set(names)) != len(names):
+            raise BundleError(f"{MANIFEST_FILE}: a {what} appears twice")
+    for tensor in (*m.inputs, *m.outputs):
+        if tensor.name in (TASK_ID, TASK_ID_USED) and (tensor.dtype[:3] != "int" or len(tensor.shape) != 1):
+            raise BundleError(f"{MANIFEST_FILE}: {tensor.name} is not one integer for each row")
+    if any(not tensor.shape for tensor in m.inputs) or all(tensor.name == TASK_ID for tensor in m.inputs):
+        raise BundleError(f"{MANIFEST_FILE}: the inputs have no batch")
+    if MODEL_FILE not in m.files:
+        raise BundleError(f"{MANIFEST_FILE}: does not list {MODEL_FILE}")
+    if m.mode == "static" and (m.operators is not None or len(m.tasks) != 1):
+        raise BundleError(f"{MANIFEST_FILE}: a static bundle has one task and no custom operators")
+    if m.task_inference and (m.mode, m.method) != ("dynamic", "ept"):
+        raise BundleError(f"{MANIFEST_FILE}: only a dynamic EPT bundle can infer the task")
+    has_task_id = any(t.name == TASK_ID for t in m.inputs)
+    if has_task_id and m.mode == "static":
+        raise BundleError(f"{MANIFEST_FILE}: a static bundle has no input {TASK_ID}")
+    if not has_task_id and (m.mode == "conditioned" or m.task_inference):
+        raise BundleError(f"{MANIFEST_FILE}: the input {TASK_ID} is missing")

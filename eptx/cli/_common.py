@@ -1,0 +1,51 @@
+"""What several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from eptx._json import dump_json
+from eptx._progress import shown
+from eptx.errors import NotSupportedError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Paths are checked where they are read, so that every error has eptx's wording and exit code.
+PATH = click.Path(path_type=Path)
+
+
+def output_options(command: F) -> F:
+    """``--json`` and ``--quiet``, which every verb has."""
+    command = click.option("--quiet", "-q", is_flag=True, help="No progress on standard error.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
+
+
+@contextmanager
+def exporting(quiet: bool) -> Iterator[None]:
+    """A block that needs the exporter; shows progress.
+
+    Raises:
+        NotSupportedError: the packages that exporting needs are not installed.
+    """
+    with shown(not quiet):
+        try:
+            yield
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("eptx"):
+                raise
+            raise NotSupportedError(f"this needs {error.name}: pip install 'eptx[export]'") from None
+
+
+def print_json(value: Any) -> None:
+    """A value as JSON on standard output."""
+    click.echo(dump_json(value).decode(), nl=False)
+
+
+def names(text: str | None) -> list[str] | None:
+    """A comma-separated list of names."""
+    return None if text is None else [name.strip() for name in text.split(",")]

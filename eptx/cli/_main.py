@@ -1,0 +1,62 @@
+"""The command group, and how errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import click
+
+from eptx._version import __version__
+from eptx.cli.bench import bench
+from eptx.cli.export import export
+from eptx.cli.inspect import inspect
+from eptx.cli.run import run
+from eptx.cli.validate import validate
+from eptx.errors import EptxError, LimitError
+
+_INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="eptx")
+def cli() -> None:
+    """Multi-task adapters (EPT, TuckA, LoRA) as ONNX models that run anywhere ONNX Runtime runs.
+
+    \b
+    Exit codes: 0 done; 1 internal error; 2 usage; 3 bad input; 4 validation failed;
+    5 not supported; 6 a limit was hit.
+    """
+
+
+for _command in (export, validate, inspect, run, bench):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Runs the command line and exits; errors are one line, never a traceback (set EPTX_DEBUG=1 for one)."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        code = _report(error.format_message(), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        code = _report("interrupted", _INTERRUPTED)
+    except EptxError as error:
+        code = _report(str(error), error.exit_code)
+    except MemoryError:
+        code = _report("out of memory", LimitError.exit_code)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  what reads the output has gone; the exit must not fail on it
+        code = 0
+    except Exception as error:
+        code = _report(f"internal error: {type(error).__name__}: {error}; set EPTX_DEBUG=1 for the details", 1)
+    sys.exit(code or 0)
+
+
+def _report(message: str, code: int) -> int:
+    if os.environ.get("EPTX_DEBUG"):
+        traceback.print_exc()
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    return code

@@ -1,0 +1,49 @@
+"""``eptx bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from eptx.cli._common import PATH, output_options, print_json
+from eptx.errors import UsageError
+
+
+@click.command()
+@click.argument("bundle", type=PATH)
+@click.option("--against", type=PATH, metavar="BUNDLE|FILE.onnx", help="Also time this one, interleaved, and print the ratio.")
+@click.option("--shapes", default="1x16,1x128,8x32", show_default=True, help="Batch x length, separated by commas.")
+@click.option("--task", help="Task of every row (default: all tasks in turn).")
+@click.option("--pairs", type=click.IntRange(min=1), default=20, show_default=True, help="Timed runs of each.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of ONNX Runtime.")
+@click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@output_options
+def bench(
+    bundle: Path, against: Path | None, shapes: str, task: str | None, pairs: int, threads: int | None, provider: str, as_json: bool, quiet: bool
+) -> None:
+    """Time a bundle, alone or against another in the same process."""
+    from eptx.runtime.timing import compare
+
+    rows = compare(bundle, against, _shapes(shapes), task=task, pairs=pairs, threads=threads, provider=provider)
+    if as_json:
+        print_json({"pairs": pairs, "threads": threads, "rows": rows})
+        return
+    for row in rows:
+        click.echo(_line(row))
+
+
+def _shapes(text: str) -> list[tuple[int, int]]:
+    shapes = []
+    for part in text.split(","):
+        batch, _, length = part.strip().partition("x")
+        if not (batch.isdigit() and length.isdigit() and int(batch) and int(length)):
+            raise UsageError(f"--shapes {text!r}: expected BATCHxLENGTH, such as 1x16,8x32")
+        shapes.append((int(batch), int(length)))
+    return shapes
+
+
+def _line(row: dict[str, Any]) -> str:
+    line = f"{row['shape']:>8}  {row['milliseconds']:8.2f} ms"
+    return line if row["ratio"] is None else f"{line}  against {row['against_milliseconds']:8.2f} ms  ratio {row['ratio']:.3f}"

@@ -1,0 +1,70 @@
+"""``eptx inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from eptx.bundle import read_bundle
+from eptx.cli._common import PATH, exporting, names, output_options, print_json
+from eptx.errors import UsageError
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=PATH, metavar="PATH...")
+@click.option("--top-k", type=int, help="EPT: experts per task, where the adapter's files do not say it.")
+@click.option("--tasks", help="Names of the tasks by id, separated by commas.")
+@click.option("--plot", type=PATH, metavar="FILE.png", help="Draw which experts each task uses (EPT).")
+@output_options
+def inspect(paths: tuple[Path, ...], top_k: int | None, tasks: str | None, plot: Path | None, as_json: bool, quiet: bool) -> None:
+    """Show what an adapter folder (or several LoRA folders) or a bundle holds."""
+    if (paths[0] / "eptx.json").exists():
+        if len(paths) > 1 or plot:
+            raise UsageError("inspect takes one bundle, and --plot is for adapters")
+        facts = _bundle_facts(paths[0])
+    else:
+        with exporting(quiet):
+            from eptx.exporter.inspect import adapter_facts, plot_experts
+            from eptx.exporter.read import read_adapter
+
+            adapter = read_adapter(paths, top_k=top_k, tasks=names(tasks))
+            facts = adapter_facts(adapter)
+            if plot is not None:
+                plot_experts(adapter, plot)
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo("\n".join(_lines(facts)))
+
+
+def _bundle_facts(path: Path) -> dict[str, Any]:
+    bundle = read_bundle(path)
+    manifest = bundle.manifest.to_json()
+    manifest["bytes"] = sum(entry.size for entry in bundle.manifest.files.values())
+    manifest["modules"] = list(bundle.manifest.modules)
+    return manifest
+
+
+def _lines(value: Any, indent: str = "") -> list[str]:
+    """Nested facts as indented text."""
+    lines = []
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            lines += [f"{indent}{key}:", *_lines(item, indent + "  ")]
+        elif isinstance(item, list | tuple) and item and isinstance(item[0], dict):
+            lines.append(f"{indent}{key}:")
+            for entry in item:
+                lines.append(f"{indent}  - " + "; ".join(f"{k} {_short(v)}" for k, v in entry.items()))
+        else:
+            lines.append(f"{indent}{key}: {_short(item)}")
+    return lines
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}: {_short(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_short(v) for v in value) + "]"
+    return "none" if value is None else str(value)

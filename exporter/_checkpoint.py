@@ -1,0 +1,203 @@
+"""One adapter folder as it lies on disk: configuration, tensors, task heads, fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eptx._files import fingerprint
+from eptx._json import read_json_object
+from eptx.errors import AdapterError, NotSupportedError
+from eptx.exporter._safetensors import read_tensors
+from eptx.exporter.adapter import Pooling, TaskHeads
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+HEADS = "task_heads.safetensors"
+_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What the user says of an adapter that its files do not.
+
+    Attributes:
+        top_k: EPT: how many experts a task uses.
+        tasks: names of the tasks, by id.
+    """
+
+    top_k: int | None = None
+    tasks: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The files of one adapter folder.
+
+    Attributes:
+        name: the folder's name.
+        config: ``adapter_config.json``.
+        tensors: name without ``base_model.model.`` -> float array.
+        heads: the task heads beside it, or None.
+        fingerprint: ``sha256:<hex>`` over its files.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    tensors: Mapping[str, np.ndarray]
+    heads: TaskHeads | None
+    fingerprint: str
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Reads an adapter folder.
+
+    Raises:
+        AdapterError: a file is missing, damaged, or not an adapter's.
+    """
+    if not folder.is_dir():
+        raise AdapterError(f"{folder}: no such adapter folder")
+    if not (folder / WEIGHTS).exists():
+        hint = "only .bin pickles, which eptx never reads: save it with safe_serialization=True" if _has_pickle(folder) else "missing"
+        raise AdapterError(f"{folder}: {WEIGHTS} is {hint}" if hint == "missing" else f"{folder}: holds {hint}")
+    config = read_json_object(folder / CONFIG, error=AdapterError)
+    tensors = {_strip(name): array for name, array in read_tensors(folder / WEIGHTS).items()}
+    if not tensors:
+        raise AdapterError(f"{folder / WEIGHTS}: holds no tensors")
+    heads = _read_heads(folder, config) if (folder / HEADS).exists() else None
+    files = {name: folder / name for name in (CONFIG, WEIGHTS, HEADS) if (folder / name).exists()}
+    return Checkpoint(folder.name, config, tensors, heads, fingerprint(files, error=AdapterError))
+
+
+def combine(fingerprints: Sequence[str]) -> str:
+    """One fingerprint for several folders; that of a single folder is its own."""
+    if len(fingerprints) == 1:
+        return fingerprints[0]
+    return f"sha256:{hashlib.sha256(' '.join(fingerprints).encode()).hexdigest()}"
+
+
+def _has_pickle(folder: Path) -> bool:
+    return any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+
+
+def _strip(name: str) -> str:
+    return name.removeprefix(_PREFIX)
+
+
+def _read_heads(folder: Path, config: Mapping[str, Any]) -> TaskHeads:
+    tensors = read_tensors(folder / HEADS)
+    weights = {name.removesuffix(".weight"): array for name, array in tensors.items() if name.endswith(".weight")}
+    biases = {name.removesuffix(".bias"): array for name, array in tensors.items() if name.endswith(".bias")}
+    if not weights or len(weights) + len(biases) != len(tensors):
+        raise AdapterError(f"{HEADS}: expected <task>.weight and <task>.bias, found {_some(sorted(tensors))}")
+    for task, bias in biases.items():
+        if task not in weights:
+            raise AdapterError(f"{HEADS}: {task}.bias has no {task}.weight")
+        if bias.shape != weights[task].shape[:1]:
+            raise AdapterError(f"{HEADS}: {task}.bias has shape {list(bias.shape)}, weight {list(weights[task].shape)}")
+    if any(array.ndim != 2 or 0 in array.shape for array in weights.values()):
+        raise AdapterError(f"{HEADS}: every <task>.weight must be [labels, hidden]")
+    if len({array.shape[1] for array in weights.values()}) != 1:
+        raise AdapterError(f"{HEADS}: the heads read vectors of different widths")
+    zeros = {task: np.zeros(array.shape[0], array.dtype) for task, array in weights.items()}
+    return TaskHeads(weights, zeros | biases, _pooling(config), _label_names(config, weights))
+
+
+def _pooling(config: Mapping[str, Any]) -> Pooling:
+    pooling = config.get("task_head_pooling", "pooler")
+    if pooling not in ("pooler", "first", "mean"):
+        raise AdapterError(f"{CONFIG}: task_head_pooling is {pooling!r}; it is one of pooler, first, mean")
+    return pooling  # type: ignore[no-any-return]
+
+
+def _label_names(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> dict[str, tuple[str, ...]]:
+    given = config.get("task_labels") or {}
+    if not isinstance(given, dict):
+        raise AdapterError(f"{CONFIG}: task_labels must map a task to the names of its labels")
+    names = {}
+    for task, labels in given.items():
+        if task not in weights:
+            raise AdapterError(f"{CONFIG}: task_labels names {task!r}, which has no head in {HEADS}")
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise AdapterError(f"{CONFIG}: task_labels of {task!r} must be a list of names")
+        if len(labels) != weights[task].shape[0]:
+            raise AdapterError(f"{CONFIG}: task_labels of {task!r} has {len(labels)} names for {weights[task].shape[0]} labels")
+        names[task] = tuple(labels)
+    return names
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def group_by_module(tensors: Mapping[str, np.ndarray], marker: str) -> dict[str, dict[str, np.ndarray]]:
+    """Tensors by module: ``<module>.<marker>...`` becomes module -> {rest from the marker on: array}.
+
+    Raises:
+        AdapterError: a tensor's name has no such marker.
+    """
+    modules: dict[str, dict[str, np.ndarray]] = {}
+    extra = []
+    for name, array in tensors.items():
+        module, found, rest = name.partition(f".{marker}")
+        if not found or not module:
+            extra.append(name)
+            continue
+        modules.setdefault(module, {})[marker + rest] = array
+    if extra:
+        raise AdapterError(f"{WEIGHTS}: unexpected tensors: {_some(sorted(extra))}")
+    return modules
+
+
+def take(parts: dict[str, np.ndarray], module: str, key: str, ndim: int) -> np.ndarray:
+    """Removes one tensor from a module's.
+
+    Raises:
+        AdapterError: it is missing, has another rank than `ndim`, or an empty axis.
+    """
+    if key not in parts:
+        raise AdapterError(f"{WEIGHTS}: {module}.{key} is missing")
+    array = parts.pop(key)
+    if array.ndim != ndim or 0 in array.shape:
+        raise AdapterError(f"{WEIGHTS}: {module}.{key} has shape {list(array.shape)}; it must have {ndim} axes")
+    return array
+
+
+def refuse_rest(parts: Mapping[str, np.ndarray], module: str) -> None:
+    """Raises AdapterError if a module has tensors that its method does not know."""
+    if parts:
+        raise AdapterError(f"{WEIGHTS}: unexpected tensors of {module}: {_some(sorted(parts))}")
+
+
+def number(config: Mapping[str, Any], key: str, *, default: float | None = None) -> float:
+    """A positive number of the configuration.
+
+    Raises:
+        AdapterError: it is missing or not a positive number.
+    """
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+        raise AdapterError(f"{CONFIG}: {key} must be a positive number, found {value!r}")
+    return value
+
+
+def refuse_options(config: Mapping[str, Any], refused: Mapping[str, tuple[Any, ...]]) -> None:
+    """Refuses, by name, settings that would change what the adapter computes.
+
+    Args:
+        config: the adapter's configuration.
+        refused: key -> the values that change nothing.
+
+    Raises:
+        NotSupportedError: a key has another value.
+    """
+    for key, harmless in refused.items():
+        if key in config and config[key] not in harmless:
+            raise NotSupportedError(f"{CONFIG}: {key}={config[key]!r} is not supported")

@@ -1,0 +1,11 @@
+"""Base models as ONNX graphs, and where an adapter's modules are in them."""
+
+from __future__ import annotations
+
+from eptx.exporter.base.graph import BaseGraph
+from eptx.exporter.base.locate import locate
+from eptx.exporter.base.onnx_file import load_onnx
+from eptx.exporter.base.site import Site
+from eptx.exporter.base.transformers import load_transformers
+
+__all__ = ["BaseGraph", "Site", "load_onnx", "load_transformers", "locate"]

@@ -1,0 +1,127 @@
+"""A transformers folder as a PyTorch model: configuration, class and weights, from local safetensors only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eptx._json import read_json_object
+from eptx.errors import BaseModelError, NotSupportedError
+from eptx.exporter.base._names import some
+from eptx.exporter.base.checkpoint import BaseCheckpoint
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+SUPPORTED = "BERT, RoBERTa, DeBERTa-v2, ViT and Llama (encoders alike often work too)"
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a transformers folder.
+
+    Raises:
+        BaseModelError: no such folder, or its configuration is missing or damaged.
+    """
+    if not folder.is_dir():
+        raise BaseModelError(f"{folder}: no such base model folder")
+    config = read_json_object(folder / "config.json", error=BaseModelError)
+    if not isinstance(config.get("model_type"), str):
+        raise BaseModelError("config.json: has no model_type; it is not a transformers configuration")
+    return config
+
+
+def base_prefix(config: dict[str, Any]) -> str:
+    """``base_model_prefix`` of the architecture that a configuration names, "" when transformers does not know it."""
+    from transformers import AutoModel
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    if config.get("model_type") not in CONFIG_MAPPING:
+        return ""
+    model_class = AutoModel._model_mapping.get(CONFIG_MAPPING[config["model_type"]], None)
+    if isinstance(model_class, tuple):
+        model_class = model_class[0]
+    return str(getattr(model_class, "base_model_prefix", "") or "")
+
+
+def load_model(folder: Path, config: dict[str, Any], *, headless: bool) -> PreTrainedModel:
+    """The model in float32, in evaluation mode, on the CPU, with no cache.
+
+    Args:
+        folder: the transformers folder.
+        config: its ``config.json``.
+        headless: the bare model, whatever head the folder's architecture has.
+
+    Raises:
+        BaseModelError: the weights are missing, damaged, pickled, or do not fit the configuration.
+        NotSupportedError: transformers has no such architecture, or it is an encoder-decoder.
+    """
+    names = BaseCheckpoint(folder)  # refuses pickles and damaged files before the library meets them
+    del names
+    parsed = _parse(folder, config)
+    if parsed.is_encoder_decoder:
+        raise NotSupportedError(f"{config['model_type']}: encoder-decoders are not supported; supported: {SUPPORTED}")
+    parsed.use_cache = False
+    auto = _auto_class(config, headless=headless)
+    model, lacking = _load(auto, folder, parsed)
+    if lacking and all(name.startswith("pooler.") for name in lacking):
+        # masked language models are saved without the pooler that the bare class would add
+        model, lacking = _load(auto, folder, parsed, add_pooling_layer=False)
+    if lacking:
+        raise BaseModelError(f"{folder.name}: the weights lack {some(lacking)}; they are not those of {type(model).__name__}")
+    return model.eval()
+
+
+def _parse(folder: Path, config: dict[str, Any]) -> PretrainedConfig:
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    if config["model_type"] not in CONFIG_MAPPING:
+        raise NotSupportedError(f"transformers has no architecture {config['model_type']!r}; supported: {SUPPORTED}")
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as e:  # the configuration classes raise whatever their fields' values provoke
+        raise BaseModelError(f"config.json: not a usable configuration: {_line(e)}") from None
+
+
+def _auto_class(config: dict[str, Any], *, headless: bool) -> Any:
+    """The Auto class for the architecture that the folder names, as optimum's TasksManager maps tasks to classes."""
+    import transformers
+    from optimum.exporters.tasks import TasksManager
+
+    task = "feature-extraction"
+    architectures = config.get("architectures")
+    if not headless and isinstance(architectures, list) and architectures:
+        model_class = getattr(transformers, str(architectures[0]), None)
+        if model_class is None:
+            raise NotSupportedError(f"transformers has no model {architectures[0]!r}; supported: {SUPPORTED}")
+        try:
+            task = TasksManager.infer_task_from_model(model_class)
+        except (ValueError, KeyError):
+            raise NotSupportedError(f"{architectures[0]} does a task that is not supported; {SUPPORTED} are") from None
+    return TasksManager.get_model_class_for_task(task)
+
+
+def _load(auto: Any, folder: Path, config: PretrainedConfig, **options: Any) -> tuple[PreTrainedModel, Sequence[str]]:
+    import torch
+
+    try:
+        model, info = auto.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
+        )
+    except Exception as e:  # shapes that do not fit, damaged files, sizes that make no layer
+        raise BaseModelError(f"{folder.name}: the weights cannot be loaded: {_line(e)}") from None
+    return model, sorted(info["missing_keys"])
+
+
+def _line(error: Exception) -> str:
+    """The first line of another library's message."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:197]}..."

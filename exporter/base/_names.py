@@ -1,0 +1,36 @@
+"""The names one module may have: with and without its architecture's prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def aliases(module: str, prefix: str) -> tuple[str, ...]:
+    """The module's name, then the same with the base model's prefix taken away or added.
+
+    An adapter trained on ``BertForSequenceClassification`` names ``bert.encoder...``, one trained on ``BertModel``
+    names ``encoder...``: the same modules.
+
+    Args:
+        module: a name such as ``bert.encoder.layer.0.attention.self.query``.
+        prefix: ``base_model_prefix`` ("bert"), or "" when it is not known.
+    """
+    if not prefix:
+        return (module,)
+    head = f"{prefix}."
+    return (module, module.removeprefix(head)) if module.startswith(head) else (module, head + module)
+
+
+def same_module(name: str, module: str, prefix: str) -> bool:
+    """Whether a name found in a graph is the module, give or take the prefix (any one word if it is not known)."""
+    if name in aliases(module, prefix):
+        return True
+    if prefix:
+        return False
+    return name.partition(".")[2] == module or module.partition(".")[2] == name
+
+
+def some(names: Sequence[str], most: int = 4) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

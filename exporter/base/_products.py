@@ -1,0 +1,136 @@
+"""The products with a weight in a graph: every node that may be an adapted module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from eptx.exporter.base._form import FLOATS, stored_as, walk
+
+_STANDARD = ("", "ai.onnx")
+_SUFFIXES = (".weight", ".weight_quantized", ".weight_transposed")
+
+
+@dataclass(frozen=True)
+class Product:
+    """A node that multiplies an activation by a rank-2 weight.
+
+    Attributes:
+        node: MatMul, Gemm or FusedMatMul.
+        weight: the initializer.
+        names: the modules that the graph's own names say it may be: the node's name first, then the weight's.
+        refusal: why it cannot be adapted, or "".
+    """
+
+    node: ir.Node
+    weight: ir.Value
+    names: tuple[str, ...]
+    refusal: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """[in, out] as the node uses it."""
+        assert self.weight.shape is not None
+        rows, columns = self.weight.shape.numpy()
+        return (columns, rows) if stored_as(self.node) else (rows, columns)
+
+    def matrix(self) -> np.ndarray | None:
+        """The weight as [out, in] (a view where it can be), dequantised; None when the graph does not hold it."""
+        found = walk(self.node.inputs[1])
+        if found is None or found[0].const_value is None:
+            return None
+        array = found[0].const_value.numpy()
+        quantised = next((step for step in found[1] if step.op_type == "DequantizeLinear"), None)
+        if quantised is not None:
+            dequantised = _dequantise(array, quantised)
+            if dequantised is None:
+                return None
+            array = dequantised
+        elif found[0].const_value.dtype not in FLOATS:
+            return None
+        return array if stored_as(self.node) else array.T
+
+    def step(self) -> np.ndarray | float:
+        """Half of what one step of a quantised weight is worth, to compare [out, in] with; 0.0 for floats."""
+        found = walk(self.node.inputs[1])
+        quantised = next((s for s in found[1] if s.op_type == "DequantizeLinear"), None) if found else None
+        if quantised is None:
+            return 0.0
+        scale = _array(quantised.inputs[1])
+        if scale is None:
+            return 0.0
+        spread = _along(np.abs(scale), quantised, 2)
+        return 0.5 * (spread if stored_as(self.node) else spread.T)
+
+
+def find_products(graph: ir.Graph) -> list[Product]:
+    """Every product of the graph's top level that has a rank-2 weight, in the graph's order."""
+    found = (_product(node) for node in graph)
+    return [product for product in found if product is not None]
+
+
+def _product(node: ir.Node) -> Product | None:
+    if not _is_product(node):
+        return None
+    weight = walk(node.inputs[1])
+    if weight is not None and _rank(weight[0]) == 2:
+        return Product(node, weight[0], _names(node, weight[0]), _refusal(node))
+    left = walk(node.inputs[0])
+    if left is not None and _rank(left[0]) == 2 and node.inputs[1] is not None:
+        return Product(node, left[0], _names(node, left[0]), "its weight is the left operand")
+    return None
+
+
+def _is_product(node: ir.Node) -> bool:
+    if node.domain in _STANDARD:
+        return node.op_type in ("MatMul", "Gemm")
+    return node.domain == "com.microsoft" and node.op_type == "FusedMatMul"
+
+
+def _refusal(node: ir.Node) -> str:
+    """Why a node computes something else than ``x W^T + b``."""
+    changed = [
+        name
+        for name, plain in (("transA", 0), ("transBatchA", 0), ("transBatchB", 0), ("alpha", 1.0), ("beta", 1.0))
+        if name in node.attributes and node.attributes[name].value != plain
+    ]
+    return f"its {node.op_type} has {', '.join(changed)}" if changed else ""
+
+
+def _names(node: ir.Node, weight: ir.Value) -> tuple[str, ...]:
+    names = []
+    if node.name and node.name.startswith("/"):
+        names.append(".".join(node.name.split("/")[1:-1]))
+    for suffix in _SUFFIXES:
+        if weight.name and weight.name.endswith(suffix):
+            names.append(weight.name.removesuffix(suffix))
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _rank(value: ir.Value) -> int | None:
+    return None if value.shape is None else len(value.shape)
+
+
+def _array(value: ir.Value | None) -> np.ndarray | None:
+    return None if value is None or value.const_value is None else value.const_value.numpy()
+
+
+def _along(values: np.ndarray, node: ir.Node, ndim: int) -> np.ndarray:
+    """Per-axis values of a DequantizeLinear in a shape that broadcasts with its tensor."""
+    if values.ndim != 1 or values.size == 1:
+        return values.reshape([1] * ndim)
+    shape = [1] * ndim
+    shape[node.attributes.get_int("axis", 1) % ndim] = -1
+    return values.reshape(shape)
+
+
+def _dequantise(array: np.ndarray, node: ir.Node) -> np.ndarray | None:
+    scale, zero = _array(node.inputs[1]), _array(node.inputs[2]) if len(node.inputs) > 2 else None
+    if scale is None or scale.ndim > 1:  # blocked quantisation has scales of the weight's own rank
+        return None
+    offset: Sequence[int] | np.ndarray = np.zeros(1) if zero is None else zero
+    centred = array.astype(np.float32) - _along(np.asarray(offset, np.float32), node, array.ndim)
+    return np.asarray(centred * _along(scale.astype(np.float32), node, array.ndim))

@@ -1,0 +1,95 @@
+"""The tensors of a transformers folder, by the names that its files give them, read when asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from eptx._files import fingerprint, is_contained_name, open_regular
+from eptx._json import read_json_object
+from eptx.errors import BaseModelError
+
+__all__ = ["BaseCheckpoint", "weight_files"]
+
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that hold a transformers folder's weights.
+
+    Raises:
+        BaseModelError: there are none (pickles are never read), or the index is damaged or names odd files.
+    """
+    if (folder / _SINGLE).exists():
+        return [folder / _SINGLE]
+    if (folder / _INDEX).exists():
+        entries = read_json_object(folder / _INDEX, error=BaseModelError).get("weight_map")
+        if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries.values()):
+            raise BaseModelError(f"{_INDEX}: weight_map must map a tensor to the name of its file")
+        names = sorted(set(entries.values()))
+        for name in names:
+            if not is_contained_name(name) or "/" in name or not name.endswith(".safetensors"):
+                raise BaseModelError(f"{_INDEX}: {json.dumps(name)[:80]} is not the name of a safetensors file")
+            if not (folder / name).exists():
+                raise BaseModelError(f"{folder.name}: {name}, which {_INDEX} names, is missing")
+        return [folder / name for name in names]
+    if any(any(folder.glob(pattern)) for pattern in _PICKLES):
+        raise BaseModelError(
+            f"{folder.name}: has no {_SINGLE}, and eptx never reads pickles; save the model with safe serialization"
+        )
+    raise BaseModelError(f"{folder.name}: {_SINGLE} is missing")
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """``sha256:<hex>`` over the configuration and the weights of a transformers folder."""
+    paths = [folder / "config.json", *weight_files(folder)]
+    return fingerprint({path.name: path for path in paths}, error=BaseModelError)
+
+
+class BaseCheckpoint:
+    """A transformers folder's tensors, one at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads the headers.
+
+        Args:
+            folder: holds ``model.safetensors``, or several with an index.
+
+        Raises:
+            BaseModelError: a file is missing, damaged, or not a regular file.
+        """
+        self._files: dict[str, Path] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        for path in weight_files(folder):
+            with open_regular(path, error=BaseModelError):
+                pass  # a FIFO must not block the library
+            try:
+                with safe_open(path, framework="pt") as file:
+                    for name in file.keys():  # noqa: SIM118 - not a mapping
+                        self._files[name] = path
+                        self._shapes[name] = tuple(file.get_slice(name).get_shape())
+            except (SafetensorError, OSError, ValueError) as e:
+                raise BaseModelError(f"{path.name}: damaged safetensors file: {e}") from None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor."""
+        return self._shapes[name]
+
+    def array(self, name: str) -> np.ndarray:
+        """A tensor; float64 if stored so, else float32 (which holds float16 and bfloat16 exactly)."""
+        path = self._files[name]
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensor = file.get_tensor(name)
+        except (SafetensorError, OSError, ValueError) as e:
+            raise BaseModelError(f"{path.name}: damaged safetensors file: {e}") from None
+        array: np.ndarray = tensor.numpy() if tensor.dtype.itemsize == 8 else tensor.float().numpy()
+        return array

@@ -1,0 +1,175 @@
+"""Where the adapted modules are in a base graph.
+
+A module is looked for, in this order, in the user's map, in the graph's own names (node names made by an exporter,
+initializer names) and in the weights' contents, and whatever names say is checked against the base folder's weights
+where there are any. A module that is not found, or found twice, is an error: an export never leaves a module
+unadapted in silence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from eptx.errors import BaseModelError, UsageError
+from eptx.exporter.base._content import columns_of, equal_at
+from eptx.exporter.base._names import aliases, same_module, some
+from eptx.exporter.base._products import Product, find_products
+from eptx.exporter.base.checkpoint import BaseCheckpoint
+from eptx.exporter.base.graph import BaseGraph
+from eptx.exporter.base.site import Site
+
+__all__ = ["locate"]
+
+_COLUMNS = re.compile(r"(.+)\[(\d+):(\d+)\]")
+
+
+def locate(graph: BaseGraph, modules: Sequence[str], *, module_map: Mapping[str, str] | None = None) -> dict[str, Site]:
+    """Finds the product of every module.
+
+    Args:
+        graph: the base; its folder, if it has one, gives the weights to compare with.
+        modules: names as the adapter has them, without ``base_model.model.``, with or without the base's prefix.
+        module_map: module -> name of its node or weight in the graph, with ``[start:stop]`` behind it when the module
+            is only these output columns.
+
+    Returns:
+        module -> site, in the order of ``modules``.
+
+    Raises:
+        BaseModelError: a module is not found, found more than once, has other weights than the base folder's, or is
+            a product that cannot be adapted. The names are listed.
+        UsageError: the map names a module that the adapter does not have.
+    """
+    finder = _Finder(graph, module_map or {})
+    unknown = sorted(set(module_map or {}) - set(modules))
+    if unknown:
+        raise UsageError(f"the module map names modules that the adapter does not adapt: {some(unknown)}")
+    sites: dict[str, Site] = {}
+    failures: dict[str, list[str]] = {}
+    for module in modules:
+        try:
+            sites[module] = finder.find(module)
+        except _Failure as failure:
+            failures.setdefault(str(failure), []).append(module)
+    for reason, names in failures.items():
+        raise BaseModelError(f"{len(names)} of {len(modules)} adapted modules {reason}: {some(names)}")
+    _refuse_overlaps(sites)
+    return sites
+
+
+class _Failure(Exception):
+    """Why one module has no site."""
+
+
+class _Finder:
+    """Looks modules up in one graph."""
+
+    def __init__(self, graph: BaseGraph, module_map: Mapping[str, str]) -> None:
+        self._prefix = graph.prefix
+        self._map = module_map
+        self._products = find_products(graph.model.graph)
+        self._checkpoint = BaseCheckpoint(graph.folder) if graph.folder is not None else None
+
+    def find(self, module: str) -> Site:
+        """The module's site, checked."""
+        weight = self._weight(module)
+        if module in self._map:
+            places = self._mapped(module, weight)
+        else:
+            places = self._named(module, weight) or self._alike(module, weight)
+        for product, _ in places:
+            if product.refusal:
+                raise _Failure(f"cannot be adapted in this graph ({product.refusal}; export the base again)")
+        sites = [Site(module, product.node, columns) for product, columns in places]
+        # a module that also runs on a constant is the one that runs on the data first of all
+        sites.sort(key=lambda site: site.fixed_input)
+        return Site(module, sites[0].node, sites[0].columns, tuple(sites[1:]))
+
+    def _weight(self, module: str) -> np.ndarray | None:
+        for name in aliases(module, self._prefix):
+            key = f"{name}.weight"
+            if self._checkpoint is not None and key in self._checkpoint and len(self._checkpoint.shape(key)) == 2:
+                return self._checkpoint.array(key)
+        return None
+
+    def _mapped(self, module: str, weight: np.ndarray | None) -> list[_Place]:
+        target = self._map[module]
+        columns = None
+        found = self._by_label(target)
+        if not found and (match := _COLUMNS.fullmatch(target)):
+            found, columns = self._by_label(match[1]), (int(match[2]), int(match[3]))
+        if len(found) != 1:
+            raise _Failure(f"are mapped to {'no' if not found else 'more than one'} product of the graph")
+        product = found[0]
+        columns = columns or (0, product.shape[1])
+        if not 0 <= columns[0] < columns[1] <= product.shape[1]:
+            raise _Failure("are mapped to columns that the product does not have")
+        if weight is not None and not _holds(product, weight, columns):
+            raise _Failure("are mapped to a product whose weights are not the base folder's")
+        return [(product, columns)]
+
+    def _by_label(self, label: str) -> list[Product]:
+        return [product for product in self._products if label in (product.node.name, product.weight.name)]
+
+    def _named(self, module: str, weight: np.ndarray | None) -> list[_Place]:
+        """By the graph's names; empty if they name no product, or another weight than the base folder's."""
+        named = self._called(module)
+        places = [(product, (0, product.shape[1])) for product in named]
+        if weight is not None:
+            return places if all(_holds(product, weight, columns) for product, columns in places) else []
+        if len({product.weight for product in named}) > 1 and not _all_equal(named):
+            raise _Failure("are found more than once in the base graph, with different weights")
+        return places
+
+    def _called(self, module: str) -> list[Product]:
+        """The products that bear the module's name; a node's name counts before its weight's."""
+        named = [p for p in self._products if p.names and same_module(p.names[0], module, self._prefix)]
+        if named:
+            return named
+        return [p for p in self._products if any(same_module(n, module, self._prefix) for n in p.names[1:])]
+
+    def _alike(self, module: str, weight: np.ndarray | None) -> list[_Place]:
+        """By the weight's content."""
+        if weight is None:
+            hint = "" if self._checkpoint else " by name; give its transformers folder as well, or a module map"
+            raise _Failure(f"are not found in the base graph{hint}")
+        places = [(product, columns) for product in self._products for columns in columns_of(product, weight)]
+        if len(places) > 1:
+            raise _Failure("match more than one product of the base graph (equal weights); give a module map")
+        if not places and self._called(module):
+            raise _Failure("have other weights in the base graph than in the base folder")
+        if not places:
+            raise _Failure("are not found in the base graph")
+        return places
+
+
+_Place = tuple[Product, tuple[int, int]]
+
+
+def _holds(product: Product, weight: np.ndarray, columns: tuple[int, int]) -> bool:
+    """Whether these columns are the weight; True when the graph's weights cannot be read."""
+    if weight.shape != (columns[1] - columns[0], product.shape[0]):
+        return False
+    return product.matrix() is None or equal_at(product, weight, columns[0])
+
+
+def _all_equal(products: Sequence[Product]) -> bool:
+    first = products[0].matrix()
+    others = [product.matrix() for product in products[1:]]
+    return first is not None and all(other is not None and np.array_equal(first, other) for other in others)
+
+
+def _refuse_overlaps(sites: Mapping[str, Site]) -> None:
+    """Two modules cannot be the same numbers."""
+    taken: dict[ir.Node, list[tuple[int, int, str]]] = {}
+    for module, site in sites.items():
+        for place in (site, *site.also):
+            start, stop = place.columns
+            for other_start, other_stop, other in taken.setdefault(place.node, []):
+                if start < other_stop and other_start < stop:
+                    raise BaseModelError(f"{other} and {module} are one product of the base graph; give a module map")
+            taken[place.node].append((start, stop, module))

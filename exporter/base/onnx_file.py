@@ -1,0 +1,145 @@
+"""An existing .onnx file as a base graph: read with suspicion, kept as it is."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import onnx_ir as ir
+
+from eptx._files import fingerprint, is_contained_name
+from eptx._onnx_scan import ExternalData, OnnxScan, scan_onnx
+from eptx._progress import step
+from eptx.errors import BaseModelError, BundleError
+from eptx.exporter.base._opset import raise_opset
+from eptx.exporter.base._model import base_prefix, read_config
+from eptx.exporter.base._quiet import quiet
+from eptx.exporter.base._tidy import tidy
+from eptx.exporter.base.graph import BaseGraph
+
+__all__ = ["MIN_OPSET", "load_onnx"]
+
+MIN_OPSET = 13
+_KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+_OWN_DOMAIN = "ai.eptx"
+
+
+def load_onnx(path: Path, *, folder: Path | None = None) -> BaseGraph:
+    """Reads a base model that is already ONNX.
+
+    Args:
+        path: the .onnx file, with or without external data beside it.
+        folder: the transformers folder it was made from, for its configuration and weights; by default the file's own
+            folder when that holds a ``config.json``.
+
+    Returns:
+        the graph, with its own input and output names; free axes of text inputs are renamed ``batch`` and ``length``.
+
+    Raises:
+        BaseModelError: the file or its external data is missing, damaged, outside its folder or not a regular file;
+            the graph is invalid, too old, or uses operators that ONNX Runtime does not have.
+    """
+    path = path.absolute()
+    with step("read the base graph"), quiet():
+        scan = _scan(path)
+        _check_operators(path, scan)
+        files = _external_files(path, scan.external)
+        model = _load(path)
+        _normalise(model)
+        _check_sizes(path, model)
+        tidy(model)
+    if folder is None and (path.parent / "config.json").exists():
+        folder = path.parent
+    config = read_config(folder) if folder is not None else {}
+    return BaseGraph(
+        model=model,
+        model_type=str(config.get("model_type", "")),
+        config=config,
+        folder=folder,
+        fingerprint=fingerprint({path.name: path, **files}, error=BaseModelError),
+        prefix=base_prefix(config) if config else "",
+    )
+
+
+def _scan(path: Path) -> OnnxScan:
+    try:
+        return scan_onnx(path)
+    except BundleError as e:
+        raise BaseModelError(str(e)) from None
+
+
+def _check_operators(path: Path, scan: OnnxScan) -> None:
+    versions = [version for domain, version in scan.opsets if domain in ("", "ai.onnx")]
+    if not versions or min(versions) < MIN_OPSET:
+        found = f"opset {min(versions)}" if versions else "no opset"
+        raise BaseModelError(f"{path.name}: has {found}; export the base again with opset {MIN_OPSET} or later")
+    if any(domain == _OWN_DOMAIN for domain, _ in scan.operators | scan.functions):
+        raise BaseModelError(f"{path.name}: is already adapted by eptx; give the base model's own graph")
+    unknown = {(d, name) for d, name in scan.operators if d not in _KNOWN_DOMAINS} - scan.functions
+    if unknown:
+        domain, name = min(unknown)
+        raise BaseModelError(f"{path.name}: uses {name} of domain {domain!r}, which plain ONNX Runtime does not have")
+
+
+def _external_files(path: Path, references: list[ExternalData]) -> dict[str, Path]:
+    """The external data files, each a regular file inside the model's folder that holds what is asked of it."""
+    sizes: dict[str, int] = {}
+    for reference in references:
+        name = reference.location
+        if name not in sizes:
+            sizes[name] = _regular_size(path, name)
+        end = reference.offset + (reference.length or 0)
+        if end > sizes[name]:
+            raise BaseModelError(f"{name}: truncated: {path.name} reads to byte {end}, the file has {sizes[name]}")
+    return {name: path.parent / name for name in sizes}
+
+
+def _regular_size(path: Path, name: str) -> int:
+    if not is_contained_name(name):
+        raise BaseModelError(f"{path.name}: its external data {name[:80]!r} is not inside its folder")
+    where = path.parent
+    try:
+        for part in name.split("/"):
+            where = where / part
+            status = where.lstat()
+            if stat.S_ISLNK(status.st_mode):
+                raise BaseModelError(f"{path.name}: its external data {name!r} is a symbolic link; put the file there")
+    except OSError:
+        raise BaseModelError(f"{path.name}: its external data {name!r} is missing") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise BaseModelError(f"{path.name}: its external data {name!r} is not a regular file")
+    return status.st_size
+
+
+def _load(path: Path) -> ir.Model:
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path))
+        # the path is absolute: onnx_ir checks that external data stays in the folder only then
+        return ir.load(path)
+    except Exception as e:  # protobuf, the checker and onnx_ir raise unrelated classes
+        reason = " ".join(str(e).split())[:160]
+        raise BaseModelError(f"{path.name}: not a valid ONNX model: {reason}") from None
+
+
+def _normalise(model: ir.Model) -> None:
+    """Functions inlined, weights as initializers and not as inputs, and an opset that eptx's functions can join."""
+    from onnx_ir.passes import common
+
+    if model.functions:
+        common.InlinePass()(model)
+    common.RemoveInitializersFromInputsPass()(model)
+    common.LiftConstantsToInitializersPass(size_limit=16)(model)
+    raise_opset(model)
+
+
+def _check_sizes(path: Path, model: ir.Model) -> None:
+    """Every weight has as many bytes as its shape says, found out before anything reads it."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is None:
+                raise BaseModelError(f"{path.name}: the weight {value.name!r} has no data")
+            if isinstance(tensor, ir.ExternalTensor) and tensor.length not in (None, tensor.nbytes):
+                raise BaseModelError(f"{path.name}: the weight {value.name!r} has {tensor.length} bytes, not {tensor.nbytes}")

@@ -1,0 +1,53 @@
+"""A transformers folder as a base graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from eptx._progress import step
+from eptx.exporter.base._fuse import fuse
+from eptx.exporter.base._model import base_prefix, load_model, read_config
+from eptx.exporter.base._quiet import quiet
+from eptx.exporter.base._tidy import tidy
+from eptx.exporter.base._trace import trace
+from eptx.exporter.base.checkpoint import folder_fingerprint
+from eptx.exporter.base.graph import BaseGraph
+
+__all__ = ["load_transformers"]
+
+
+def load_transformers(folder: Path, *, provider: Literal["cpu", "cuda"] = "cpu", headless: bool = False) -> BaseGraph:
+    """Exports the model of a transformers folder, with a free batch and length, fused for ONNX Runtime.
+
+    Nothing is downloaded, no remote code runs, and pickles are not read.
+
+    Args:
+        folder: ``config.json`` and ``model.safetensors`` (or several with an index).
+        provider: the execution provider whose fusions the graph gets.
+        headless: the bare model, whatever head the folder's architecture has.
+
+    Returns:
+        the graph; every linear layer is a product of its own that `locate` finds by name.
+
+    Raises:
+        BaseModelError: a file is missing or damaged, or the weights do not fit the configuration.
+        NotSupportedError: the architecture cannot be exported.
+    """
+    config = read_config(folder)
+    with quiet():
+        with step("load the base model"):
+            model = load_model(folder, config, headless=headless)
+        with step("export the base graph"):
+            graph = trace(model)
+        with step("fuse the base graph"):
+            fuse(graph, provider)
+            tidy(graph)
+    return BaseGraph(
+        model=graph,
+        model_type=str(config["model_type"]),
+        config=config,
+        folder=folder,
+        fingerprint=folder_fingerprint(folder),
+        prefix=base_prefix(config),
+    )

@@ -1,0 +1,67 @@
+"""What the tuners of EPT and TuckA share: which rows are which task, and where one forward of the model begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft import PeftConfig
+from peft.tuners.tuners_utils import BaseTuner
+from torch import Tensor, nn
+
+INFER = -1
+"""Task id of a row whose task is to be inferred from the row itself (EPT)."""
+
+
+class TaskRows:
+    """The task of each row of the batch, shared by all layers of one tuner.
+
+    Attributes:
+        ids: int64 ``[batch]``, or None while no task was set. Id ``num_tasks`` is ``base``: the adapter is off.
+        num_tasks: number of tasks of the adapter.
+    """
+
+    def __init__(self, num_tasks: int) -> None:
+        self.num_tasks = num_tasks
+        self.ids: Tensor | None = None
+
+    def set(self, ids: Sequence[int] | Tensor | None, *, lowest: int = 0) -> None:
+        """Set the tasks, one id per row; raises ValueError for an id outside ``lowest..num_tasks``."""
+        if ids is None:
+            self.ids = None
+            return
+        tensor = torch.as_tensor(ids, dtype=torch.int64)
+        if tensor.ndim != 1 or tensor.numel() == 0:
+            raise ValueError(f"task ids must be [batch], got shape {list(tensor.shape)}")
+        if int(tensor.min()) < lowest or int(tensor.max()) > self.num_tasks:
+            raise ValueError(f"task ids must lie in {lowest}..{self.num_tasks}, got {tensor.tolist()}")
+        self.ids = tensor
+
+    def as_rows(self, x: Tensor) -> Tensor:
+        """View ``x`` ``[..., in]`` as ``[batch, positions, in]`` (``[rows, 1, in]`` of a 2-D x without task ids)."""
+        if self.ids is None:
+            return x.reshape(x.shape[0], -1, x.shape[-1])
+        batch = int(self.ids.shape[0])
+        if x.shape[0] % batch:
+            raise ValueError(f"{batch} task ids do not divide an input of {x.shape[0]} rows")
+        return x.reshape(batch, -1, x.shape[-1])
+
+
+class EptxTuner(BaseTuner):  # type: ignore[misc]
+    """A PEFT tuner for linear layers whose layers share state that lives for one forward of the wrapped model."""
+
+    target_module_mapping: dict[str, list[str]] = {}
+
+    def _post_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
+        if getattr(model, "_eptx_hooked", False):
+            return
+        model._eptx_hooked = True  # type: ignore[assignment]
+        model.register_forward_pre_hook(self._begin, with_kwargs=True)
+        model.register_forward_hook(self._end, always_call=True)
+
+    def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Called before each forward of the wrapped model."""
+
+    def _end(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Called after each forward of the wrapped model, also after one that failed."""

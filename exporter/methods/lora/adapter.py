@@ -1,0 +1,66 @@
+"""LoRA adapters on one base, each a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from eptx.exporter.adapter import Adapter, Widths, natural_key
+
+
+@dataclass(frozen=True)
+class LoraModule:
+    """One task's pair of factors for one linear.
+
+    Attributes:
+        a: [r, in]. b: [out, r].
+        scale: alpha / r, or alpha / sqrt(r) with rsLoRA.
+        magnitude: DoRA's [out], or None.
+    """
+
+    a: np.ndarray
+    b: np.ndarray
+    scale: float
+    magnitude: np.ndarray | None = None
+
+    def parameters(self) -> int:
+        """How many numbers the module stores."""
+        return self.a.size + self.b.size + (self.magnitude.size if self.magnitude is not None else 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraAdapter(Adapter):
+    """One or several LoRA adapters.
+
+    Attributes:
+        by_task: task name -> module name -> its factors. Tasks may adapt different modules.
+    """
+
+    method: ClassVar[str] = "lora"
+    by_task: Mapping[str, Mapping[str, LoraModule]]
+
+    @property
+    def module_names(self) -> tuple[str, ...]:
+        return tuple(sorted({name for modules in self.by_task.values() for name in modules}, key=natural_key))
+
+    def of_module(self, module: str) -> dict[str, LoraModule]:
+        """The tasks that adapt a module, with their factors."""
+        return {task: modules[module] for task, modules in self.by_task.items() if module in modules}
+
+    def widths(self, module: str) -> Widths:
+        first = next(iter(self.of_module(module).values()))
+        return Widths(int(first.a.shape[1]), range(first.b.shape[0], first.b.shape[0] + 1))
+
+    def parameters(self) -> int:
+        return sum(module.parameters() for modules in self.by_task.values() for module in modules.values())
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "modules": [
+                {"name": name, "task_ranks": {task: int(m.a.shape[0]) for task, m in self.of_module(name).items()}}
+                for name in self.module_names
+            ]
+        }

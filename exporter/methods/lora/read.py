@@ -1,0 +1,125 @@
+"""Reads LoRA adapters as PEFT saves them: one folder, or several on one base, each a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from eptx.errors import AdapterError, NotSupportedError
+from eptx.exporter._checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    Checkpoint,
+    ReadOptions,
+    combine,
+    group_by_module,
+    refuse_options,
+    refuse_rest,
+    take,
+)
+from eptx.exporter._patterns import scale_of
+from eptx.exporter.adapter import TaskHeads, name_tasks, natural_key
+from eptx.exporter.methods.lora.adapter import LoraAdapter, LoraModule
+
+#: Settings that change what the layers compute or which weights the base has; anything else is refused by name.
+_HARMLESS: dict[str, tuple[Any, ...]] = {
+    "bias": ("none", None),
+    "lora_bias": (False, None),
+    "fan_in_fan_out": (False, None),
+    "layer_replication": (None, []),
+    "loftq_config": ({}, None),
+    "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal", None),
+    "trainable_token_indices": (None,),
+    "target_parameters": (None, []),
+    "use_qalora": (False, None),
+    "alora_invocation_tokens": (None,),
+}
+_CLASSIFIERS = ("classifier", "score")
+
+
+def matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
+    """PEFT's own ``peft_type``."""
+    return config.get("peft_type") == "LORA"
+
+
+def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> LoraAdapter:
+    """LoRA adapters that share a base, each a task.
+
+    Raises:
+        AdapterError: tensors are missing, extra, or do not fit each other.
+        NotSupportedError: a setting that eptx does not reproduce, by name.
+    """
+    own = [checkpoint.name for checkpoint in checkpoints]
+    names = name_tasks(len(checkpoints), options.tasks, own if len(checkpoints) > 1 else None)
+    by_task, heads = {}, {}
+    for name, checkpoint in zip(names, checkpoints, strict=True):
+        by_task[name], heads[name] = _read_one(checkpoint)
+    adapter = LoraAdapter(
+        tasks=names, heads=_heads(heads, checkpoints), fingerprint=combine([checkpoint.fingerprint for checkpoint in checkpoints]), by_task=by_task
+    )
+    _check_common_widths(adapter)
+    return adapter
+
+
+def _read_one(checkpoint: Checkpoint) -> tuple[dict[str, LoraModule], tuple[np.ndarray, np.ndarray] | None]:
+    refuse_options(checkpoint.config, _HARMLESS)
+    tensors = dict(checkpoint.tensors)
+    for name in tensors:
+        if "lora_embedding" in name:
+            raise NotSupportedError(f"{WEIGHTS}: {name}: LoRA on an embedding is not supported")
+    head = _take_classifier(tensors)
+    grouped = group_by_module(tensors, "lora_")
+    modules = {name: _module(name, grouped[name], checkpoint.config) for name in sorted(grouped, key=natural_key)}
+    if not modules:
+        raise AdapterError(f"{WEIGHTS}: holds no LoRA factors")
+    return modules, head
+
+
+def _take_classifier(tensors: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
+    """A linear classifier saved beside the adapter (``modules_to_save``) is the task's head."""
+    for name in _CLASSIFIERS:
+        weight = tensors.pop(f"{name}.weight", None)
+        if weight is not None:
+            bias = tensors.pop(f"{name}.bias", np.zeros(weight.shape[0], weight.dtype))
+            if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+                raise AdapterError(f"{WEIGHTS}: {name}.weight {list(weight.shape)} is not a linear classifier")
+            return weight, bias
+    return None
+
+
+def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) -> LoraModule:
+    a = take(parts, name, "lora_A.weight", 2)
+    b = take(parts, name, "lora_B.weight", 2)
+    magnitude = take(parts, name, "lora_magnitude_vector", 1) if config.get("use_dora") else None
+    refuse_rest(parts, name)
+    if b.shape[1] != a.shape[0]:
+        raise AdapterError(f"{WEIGHTS}: {name}: lora_B.weight has rank {b.shape[1]}, lora_A.weight {a.shape[0]}")
+    if magnitude is not None and magnitude.shape[0] != b.shape[0]:
+        raise AdapterError(f"{WEIGHTS}: {name}: lora_magnitude_vector has {magnitude.shape[0]} entries, not {b.shape[0]}")
+    return LoraModule(a, b, scale_of(name, a.shape[0], config), magnitude)
+
+
+def _heads(
+    saved: Mapping[str, tuple[np.ndarray, np.ndarray] | None], checkpoints: Sequence[Checkpoint]
+) -> TaskHeads | None:
+    """Heads saved as a module of the model, or in a file of their own (of a single folder)."""
+    if len(checkpoints) == 1 and checkpoints[0].heads is not None:
+        return checkpoints[0].heads
+    found = {task: head for task, head in saved.items() if head is not None}
+    if not found:
+        return None
+    if len(found) != len(saved):
+        without = next(task for task in saved if task not in found)
+        raise AdapterError(f"task {without!r} has no classifier, the other LoRA adapters do")
+    if len({weight.shape[1] for weight, _ in found.values()}) != 1:
+        raise AdapterError("the LoRA adapters' classifiers read vectors of different widths")
+    return TaskHeads({task: w for task, (w, _) in found.items()}, {task: b for task, (_, b) in found.items()}, "pooler")
+
+
+def _check_common_widths(adapter: LoraAdapter) -> None:
+    for module in adapter.module_names:
+        shapes = {(f.a.shape[1], f.b.shape[0]) for f in adapter.of_module(module).values()}
+        if len(shapes) != 1:
+            raise AdapterError(f"the LoRA adapters are not of one base: {module} has widths {sorted(shapes)}")

@@ -1,0 +1,83 @@
+"""TuckA as operators: one route for the whole model (a folded table, or the router itself), a TuckerDelta per module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import onnx_ir as ir
+
+from eptx.exporter import ops
+from eptx.exporter.attach import AttachPlan, Editor
+from eptx.exporter.base.site import Site
+from eptx.exporter.methods.tucka.adapter import TuckaAdapter
+from eptx.exporter.methods.tucka.fold import normalised
+from eptx.exporter.route import Route
+
+
+def attach(adapter: TuckaAdapter, editor: Editor, sites: Mapping[str, Site], plan: AttachPlan) -> None:
+    """Puts a TuckA adapter into a graph."""
+    if plan.mode == "conditioned":
+        group, weights = _table(editor, plan.routes, adapter.experts)
+    else:
+        group, weights = _router(editor, adapter, sites[adapter.router], plan)
+    for name in adapter.modules:
+        editor.adapt(
+            sites[name], partial(_update, editor, adapter, name, group, weights), per_row=plan.routing == "row" or plan.mode == "conditioned"
+        )
+
+
+def _update(
+    editor: Editor, adapter: TuckaAdapter, name: str, group: ir.Value, weights: ir.Value, site: Site, y: ir.Value
+) -> ir.Value:
+    factors = normalised(adapter.modules[name])
+    projected = adapter.alpha * (site.weight_array().astype(np.float64) @ factors.u).T
+    return editor.call(
+        ops.TuckerDelta,
+        [
+            y,
+            site.x,
+            group,
+            weights,
+            editor.constant(f"{name}.tucka_u", factors.u),
+            editor.constant(f"{name}.tucka_g", factors.g),
+            editor.constant(f"{name}.tucka_c", factors.c),
+            editor.constant(f"{name}.tucka_p", projected),
+        ],
+    )
+
+
+def _table(editor: Editor, routes: Sequence[Route], experts: int) -> tuple[ir.Value, ir.Value]:
+    """The frozen routes of all tasks; the row past the last task has weight zero."""
+    groups = np.array([*(route.group for route in routes), 0], dtype=np.int64)
+    weights = np.array([*(route.weights for route in routes), (0.0,) * experts])
+    task_id = editor.task_id()
+    return (
+        editor.gather(editor.constant("tucka.task_group", groups), task_id),
+        editor.gather(editor.constant("tucka.task_weights", weights), task_id),
+    )
+
+
+def _router(editor: Editor, adapter: TuckaAdapter, site: Site, plan: AttachPlan) -> tuple[ir.Value, ir.Value]:
+    mask = editor.attention_mask() if plan.routing == "row" else None
+    group, weights = editor.call_many(
+        ops.TuckerRouter,
+        [
+            site.x,
+            mask if mask is not None else _everything(editor, site.x, rows=plan.routing == "row"),
+            editor.constant(f"{adapter.router}.tucka_ec", adapter.centroids),
+        ],
+        outputs=2,
+        groups=adapter.groups,
+    )
+    return group, weights
+
+
+def _everything(editor: Editor, x: ir.Value, *, rows: bool) -> ir.Value:
+    """A mask of ones over every position of x [N, L, in]: [N, L] for routes per row, [1, N * L] for one of the batch."""
+    positions = editor.node("Shape", [x], start=0, end=-1)[0]
+    ones = editor.node("Expand", [editor.constant("tucka.one", np.ones(1)), positions])[0]
+    if rows:
+        return ones
+    return editor.node("Reshape", [ones, editor.constant("tucka.one_row", np.array([1, -1]))])[0]

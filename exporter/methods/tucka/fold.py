@@ -1,0 +1,30 @@
+"""TuckA's algebra: a route, and the change of weight that it amounts to.
+
+    M = sum_t a_t sum_p C[t, p] G[g, p]   with C = c / ||c||_F, G[g] = g[g] / ||g[g]||_F       [R, R]
+    W' = W + alpha * W U M^T U^T          with U = u / ||u||_F
+
+which is the released x' = x + alpha ((x U) M) U^T, y = W x' + b, for one frozen route.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from eptx.exporter.methods.tucka.adapter import TuckaAdapter, TuckaModule
+from eptx.exporter.route import Route
+
+
+def normalised(module: TuckaModule) -> TuckaModule:
+    """The factors divided by their Frobenius norms (each group's core by its own), float64."""
+    u, g, c = (array.astype(np.float64) for array in (module.u, module.g, module.c))
+    return TuckaModule(
+        u / np.linalg.norm(u), g / np.sqrt(np.sum(g * g, axis=(1, 2, 3), keepdims=True)), c / np.linalg.norm(c)
+    )
+
+
+def fold(adapter: TuckaAdapter, module: str, weight: np.ndarray, route: Route) -> np.ndarray:
+    """`weight` [out, in] with a route put into it, float64."""
+    factors = normalised(adapter.modules[module])
+    experts = np.einsum("tp,pij->tij", factors.c, factors.g[route.group])
+    mixed = np.einsum("t,tij->ij", np.asarray(route.weights), experts)
+    return weight + adapter.alpha * (weight @ factors.u) @ mixed.T @ factors.u.T

@@ -1,0 +1,196 @@
+"""A linear layer with Tucker Adaptation (arXiv 2511.06859), computed as the released code computes it.
+
+One module is the router: it turns its own input into a route, and every module of the same forward uses that route.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from eptx.exporter.methods._tuner import TaskRows
+from eptx.exporter.methods.tucka.config import TuckaConfig
+
+
+@dataclass(frozen=True)
+class TuckaRoute:
+    """What the router decided: one route for the batch (n = 1) or one per row (n = batch).
+
+    Attributes:
+        group: chosen group, int64 ``[n]``.
+        weights: weights of its experts, ``[n, t]``.
+        margin: largest affinity less the largest outside the chosen group, ``[n]``; infinite with one group.
+    """
+
+    group: Tensor
+    weights: Tensor
+    margin: Tensor
+
+
+class RouterReachedError(Exception):
+    """Ends a probing forward once the router has seen its input. Never leaves the tuner."""
+
+
+class TuckaState(TaskRows):
+    """The route of the running forward, and how to come by it.
+
+    Attributes:
+        routing: ``batch`` or ``row``.
+        forced: a route to use instead of the router's, or None.
+        route: the route of the last forward.
+        fresh: whether ``route`` belongs to the forward that is running now.
+        probe: the router's input while it is wanted before the router has run, else None.
+        mask: ``[batch, positions]`` of the running forward, or None; only ``row`` routing reads it.
+    """
+
+    def __init__(self, num_tasks: int, routing: str) -> None:
+        super().__init__(num_tasks)
+        self.routing = routing
+        self.forced: TuckaRoute | None = None
+        self.route: TuckaRoute | None = None
+        self.fresh = False
+        self.probing = False
+        self.probed: Tensor | None = None
+        self.mask: Tensor | None = None
+        self.run_probe: Callable[[], None] | None = None
+
+
+class TuckaLayer(BaseTunerLayer):  # type: ignore[misc]
+    """Weights of TuckA on one linear layer, with the names of the released checkpoints."""
+
+    adapter_layer_names: tuple[str, ...] = ("tucka_u", "tucka_g", "tucka_c", "tucka_ec")
+    other_param_names: tuple[str, ...] = ("alpha",)
+
+    def __init__(self, base_layer: nn.Linear, module: str, state: TuckaState) -> None:
+        self.base_layer = base_layer
+        self.module = module
+        self.state = state
+        self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
+        self.alpha: dict[str, float] = {}
+        self.tucka_u = nn.ParameterDict()
+        self.tucka_g = nn.ParameterDict()
+        self.tucka_c = nn.ParameterDict()
+        self.tucka_ec = nn.ParameterDict()
+        self._disable_adapters = False
+        self.merged_adapters: list[str] = []
+
+    def update_layer(self, adapter_name: str, config: TuckaConfig, *, is_router: bool) -> None:
+        """Add the weights of one adapter; the router's centroids only where ``is_router``."""
+        r, k, t, p = config.r, config.k, config.t, config.p
+        self.alpha[adapter_name] = config.alpha
+        self.tucka_u[adapter_name] = nn.Parameter(torch.empty(self.in_features, r))
+        self.tucka_g[adapter_name] = nn.Parameter(torch.empty(k, p, r, r))
+        self.tucka_c[adapter_name] = nn.Parameter(torch.empty(t, p))
+        if is_router:
+            self.tucka_ec[adapter_name] = nn.Parameter(torch.empty(k * t, self.in_features))
+        if config.init_weights:
+            self._initialise(adapter_name)
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        self.set_adapter(self.active_adapters)
+
+    def _initialise(self, name: str) -> None:
+        """As released: all groups start from one random core; the centroids wait for data."""
+        core = torch.empty_like(self.tucka_g[name][0, 0])
+        nn.init.kaiming_uniform_(core, a=math.sqrt(5))
+        with torch.no_grad():
+            self.tucka_g[name].copy_(core.expand_as(self.tucka_g[name]))
+        for factor in (self.tucka_u[name], self.tucka_c[name]):
+            nn.init.kaiming_uniform_(factor, mode="fan_out", a=math.sqrt(5))
+        if name in self.tucka_ec:
+            nn.init.kaiming_uniform_(self.tucka_ec[name], a=math.sqrt(5))
+
+    def compute_route(self, x: Tensor, name: str) -> TuckaRoute:
+        """The route for the router's input ``x`` ``[batch, positions, in]`` (``[..., in]`` by the batch's tasks)."""
+        rows = self.state.as_rows(x)
+        k, t = self.tucka_g[name].shape[0], self.tucka_c[name].shape[0]
+        mean = self._row_mean(rows) if self.state.routing == "row" else rows.mean((0, 1)).unsqueeze(0)
+        logits = (mean @ self.tucka_ec[name].to(mean.dtype).t()).reshape(-1, k, t)
+        affinity = (logits / logits.norm(dim=2, keepdim=True)).sigmoid()
+        best = affinity.amax(2)
+        group = best.argmax(1)
+        weights = affinity[torch.arange(len(group), device=group.device), group]
+        others = best.scatter(1, group.unsqueeze(1), -torch.inf).amax(1)
+        return TuckaRoute(group, weights, best.amax(1) - others)
+
+    def _row_mean(self, rows: Tensor) -> Tensor:
+        """Mean over each row's unpadded positions, over all of them where the mask is not of these positions."""
+        mask = self.state.mask
+        if mask is None or tuple(mask.shape) != tuple(rows.shape[:2]):
+            return rows.mean(1)
+        kept = mask.to(rows.dtype).unsqueeze(2)
+        return (rows * kept).sum(1) / kept.sum(1).clamp_min(1)
+
+
+class TuckaLinear(nn.Module, TuckaLayer):
+    """``nn.Linear`` on the TuckA-transformed input."""
+
+    def __init__(
+        self,
+        base_layer: nn.Linear,
+        adapter_name: str,
+        module: str,
+        state: TuckaState,
+        config: TuckaConfig,
+        *,
+        is_router: bool,
+    ) -> None:
+        super().__init__()
+        TuckaLayer.__init__(self, base_layer, module, state)
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, config, is_router=is_router)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """``[..., in]`` to ``[..., out]`` by the route of the running forward."""
+        if not self.disable_adapters:
+            for name in self.active_adapters:
+                if name in self.tucka_u:
+                    x = self._adapted_input(x, name)
+        result: Tensor = self.base_layer(x, *args, **kwargs)
+        return result
+
+    def _adapted_input(self, x: Tensor, name: str) -> Tensor:
+        """``x + alpha · ((x Û) M) Û^T``, with rows of task ``base`` left alone."""
+        state = self.state
+        if state.probing:
+            if name in self.tucka_ec:
+                state.probed = x
+                raise RouterReachedError
+            return x
+        route = self._route(x, name)
+        dtype = self.tucka_u[name].dtype
+        rows = state.as_rows(x).to(dtype)
+        u = self.tucka_u[name] / self.tucka_u[name].norm()
+        c = self.tucka_c[name] / self.tucka_c[name].norm()
+        g = self.tucka_g[name][route.group]
+        g = g / g.flatten(1).norm(dim=1)[:, None, None, None]
+        experts = torch.einsum("tp,nprs->ntrs", c, g)
+        mixed = torch.einsum("nt,ntrs->nrs", route.weights.to(dtype), experts)
+        delta = self.alpha[name] * (rows @ u @ mixed @ u.t())
+        if state.ids is not None:
+            delta = delta.masked_fill((state.ids.to(x.device) == state.num_tasks)[:, None, None], 0)
+        return x + delta.reshape(x.shape).to(x.dtype)
+
+    def _route(self, x: Tensor, name: str) -> TuckaRoute:
+        """The route of the running forward: forced, computed here if this is the router, or probed."""
+        state = self.state
+        if state.forced is not None:
+            return state.forced
+        if name in self.tucka_ec:
+            if not state.fresh:
+                state.route, state.fresh = self.compute_route(x, name), True
+            elif state.probed is not None and not self.training and not torch.equal(state.probed, x):
+                raise ValueError(
+                    f"router {self.module} depends on adapted modules that run before it: name an earlier router"
+                )
+        elif not state.fresh:
+            if state.run_probe is None:
+                raise ValueError("TuckA's route belongs to a forward of the whole model: call the model, not its parts")
+            state.run_probe()
+        assert state.route is not None
+        return state.route

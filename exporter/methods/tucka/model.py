@@ -1,0 +1,161 @@
+"""The PEFT tuner of Tucker Adaptation."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import PeftConfig
+from torch import Tensor, nn
+
+from eptx.exporter.methods._register import register
+from eptx.exporter.methods._tuner import EptxTuner
+from eptx.exporter.methods.tucka.config import TuckaConfig
+from eptx.exporter.methods.tucka.layer import (
+    RouterReachedError,
+    TuckaLayer,
+    TuckaLinear,
+    TuckaRoute,
+    TuckaState,
+)
+
+
+class TuckaModel(EptxTuner):
+    """Puts :class:`TuckaLinear` in place of the targeted linear layers (``get_peft_model`` calls it).
+
+    A module that runs before the router (ViT computes key and value before query) cannot take the route that the last
+    forward left behind: the router's input is then found by a second, partial forward with the adapter off.
+    """
+
+    prefix: str = "tucka_"
+    tuner_layer_cls = TuckaLayer
+
+    def _pre_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
+        self.state = TuckaState(len(config.tasks), config.routing)
+
+    def _create_and_replace(
+        self,
+        peft_config: TuckaConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(target, TuckaLinear):
+            raise ValueError("a model takes one TuckA adapter: its layers share one route")
+        if not isinstance(target, nn.Linear):
+            raise TypeError(f"TuckA adapts torch.nn.Linear only, and {current_key} is a {type(target).__name__}")
+        if not peft_config.router_name:
+            peft_config.router_name = current_key
+        is_router = current_key == _plain(peft_config.router_name)
+        new = TuckaLinear(target, adapter_name, current_key, self.state, peft_config, is_router=is_router)
+        self._replace_module(parent, target_name, new, target)
+
+    def _post_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
+        super()._post_injection_hook(model, config, adapter_name)
+        self.router  # noqa: B018 - raises here rather than in the first forward
+
+    @property
+    def router(self) -> TuckaLinear:
+        """The layer that routes."""
+        for module in self.model.modules():
+            if isinstance(module, TuckaLinear) and len(module.tucka_ec):
+                return module
+        name = next(iter(self.peft_config.values())).router_name
+        raise ValueError(f"router_name {name!r} is not one of the adapted modules")
+
+    def set_tasks(self, ids: Sequence[int] | Tensor | None) -> None:
+        """Task id of each row for the forwards that follow; ``len(tasks)`` switches the adapter off for the row."""
+        self.state.set(ids)
+
+    def set_route(self, group: int | None, weights: Sequence[float] = ()) -> None:
+        """Use one route for everything instead of the router's; None returns to the router."""
+        if group is None:
+            self.state.forced = None
+            return
+        g = self.router.tucka_g[self.router.active_adapters[0]]
+        self.state.forced = TuckaRoute(
+            torch.tensor([group], device=g.device),
+            torch.tensor([list(weights)], dtype=g.dtype, device=g.device),
+            torch.full((1,), torch.inf, dtype=g.dtype, device=g.device),
+        )
+
+    def initialize_router(self, batches: Iterable[Mapping[str, Tensor]], *, seed: int = 0) -> None:
+        """Set the centroids from data, as the released code does from the first batch it sees.
+
+        The first centroid is the mean of the router's input over the batches, the others are that mean with uniform
+        noise of ``ec_perturb_scale``. Does nothing when ``router_initialized`` says that it happened before.
+        """
+        router = self.router
+        name = router.active_adapters[0]
+        config = self.peft_config[name]
+        if config.router_initialized:
+            return
+        with torch.no_grad():
+            means = [self._router_input(batch).flatten(0, -2).mean(0) for batch in batches]
+            mean = torch.stack(means).mean(0)
+            centroids = router.tucka_ec[name]
+            noise = torch.rand(centroids.shape, generator=torch.Generator().manual_seed(seed)).to(centroids) * 2 - 1
+            noise[0] = 0
+            centroids.copy_(mean + config.ec_perturb_scale * noise)
+        config.router_initialized = True
+
+    def _router_input(self, batch: Mapping[str, Tensor]) -> Tensor:
+        with self._probing():
+            self.model(**batch)
+        assert self.state.probed is not None
+        return self.state.probed
+
+    @contextmanager
+    def _probing(self) -> Iterator[None]:
+        """Adapters off, and the forward inside ends where the router sees its input."""
+        self.state.probing = True
+        try:
+            yield
+        except RouterReachedError:
+            pass
+        finally:
+            self.state.probing = False
+
+    def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        state = self.state
+        if state.probing:
+            return
+        state.fresh, state.probed = False, None
+        mask = call_arguments(model, args, kwargs).get("attention_mask")
+        state.mask = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
+
+        def probe() -> None:
+            with self._probing():
+                model(*args, **kwargs)
+            router = self.router
+            if state.probed is None:
+                raise ValueError(f"router {router.module} does not run in this forward")
+            state.route, state.fresh = router.compute_route(state.probed, router.active_adapters[0]), True
+
+        state.run_probe = probe
+
+    def _end(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if not self.state.probing:
+            self.state.fresh, self.state.run_probe, self.state.probed, self.state.mask = False, None, None, None
+
+
+def call_arguments(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a forward call by name."""
+    if not args:
+        return dict(kwargs)
+    return dict(inspect.signature(model.forward).bind_partial(*args, **kwargs).arguments)
+
+
+def _plain(name: str) -> str:
+    """A module's name inside the wrapped model: without PEFT's prefix, as the released code may save it."""
+    return re.sub(r"^base_model\.model\.", "", name)
+
+
+register("tucka", TuckaConfig, TuckaModel)

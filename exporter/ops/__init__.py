@@ -1,0 +1,26 @@
+"""The operators of domain ``ai.eptx``, version 1: model-local ONNX functions whose bodies are standard operators.
+
+A bundle that holds them loads in any ONNX Runtime, in ONNX's reference evaluator and in a browser, because
+the body travels in the file. A library of native kernels may take their place; it must compute the same.
+
+Every operator that reads activations accepts any rank: the leading axis of ``x`` is a multiple of the rows
+``N`` that its route has, and is reshaped to ``[N, -1, features]``. So a route of one row serves a whole batch.
+"""
+
+from eptx.exporter.ops._domain import DOMAIN, VERSION, add_functions
+from eptx.exporter.ops.low_rank_delta import LowRankDelta
+from eptx.exporter.ops.pyramid_delta import PyramidDelta
+from eptx.exporter.ops.pyramid_router import PyramidRouter
+from eptx.exporter.ops.tucker_delta import TuckerDelta
+from eptx.exporter.ops.tucker_router import TuckerRouter
+
+__all__ = [
+    "DOMAIN",
+    "VERSION",
+    "LowRankDelta",
+    "PyramidDelta",
+    "PyramidRouter",
+    "TuckerDelta",
+    "TuckerRouter",
+    "add_functions",
+]

@@ -1,0 +1,46 @@
+"""PyramidRouter: EPT's router, task ids to experts and weights, inferring the task where the id is negative.
+
+    p = softmax(G tau_task + g);  experts = the K largest of p;  weights = softmax(p[experts])
+
+Softmax is applied twice, as the released code does. Training pulls a module's input at position 0 towards its
+task's embedding, so for id -1 the task is the one whose embedding has the largest cosine with that input.
+The routes of all tasks depend on constants alone and are folded when the session opens.
+"""
+
+from __future__ import annotations
+
+from onnxscript import opset18 as op
+from onnxscript import script
+
+from eptx.exporter.ops._domain import eptx_domain
+
+
+@script(eptx_domain)
+def PyramidRouter(task_id, x, task_embedding, gate_weight, gate_bias, top_k: int):  # type: ignore[no-untyped-def]
+    """Experts and weights of each row's task, and how much its input resembles each task.
+
+    Args:
+        task_id: int64 [N]; -1 infers, T (one past the last task) switches the adapter off.
+        x: the module's input, [N, ..., in].
+        task_embedding: [T, in]. gate_weight: [E, in]. gate_bias: [E].
+
+    Returns:
+        experts int64 [N, K]; weights [N, K]; similarity [N, T], the cosine of x's position 0 with each embedding.
+    """
+    gate = op.Add(op.MatMul(task_embedding, op.Transpose(gate_weight, perm=[1, 0])), gate_bias)
+    top, chosen = op.TopK(op.Softmax(gate, axis=-1), op.Reshape(op.Constant(value_int=top_k), [1]))
+    mixing = op.Softmax(top, axis=-1)
+    tiny = op.CastLike(op.Constant(value_float=1e-12), x)
+    length = op.Sqrt(op.ReduceSum(op.Mul(task_embedding, task_embedding), [1]))
+    unit = op.Div(task_embedding, op.Max(length, tiny))
+    n = op.Shape(task_id)
+    x_n = op.Reshape(x, op.Concat(n, op.Constant(value_ints=[-1]), op.Shape(x, start=-1), axis=0))
+    first = op.Squeeze(op.Slice(x_n, [0], [1], [1]), [1])
+    norm = op.Sqrt(op.ReduceSum(op.Mul(first, first), [1]))
+    similarity = op.Div(op.MatMul(first, op.Transpose(unit, perm=[1, 0])), op.Max(norm, tiny))
+    inferred = op.ArgMax(similarity, axis=1, keepdims=0)
+    task = op.Where(op.Less(task_id, 0), inferred, task_id)
+    tasks = op.Shape(task_embedding, start=0, end=1)
+    active = op.CastLike(op.Unsqueeze(op.Less(task, tasks), [1]), x)
+    row = op.Min(task, op.Sub(tasks, 1))
+    return op.Gather(chosen, row), op.Mul(op.Gather(mixing, row), active), similarity

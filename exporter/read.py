@@ -1,0 +1,64 @@
+"""Reads an adapter of any method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from eptx.errors import AdapterError, UsageError
+from eptx.exporter._checkpoint import CONFIG, Checkpoint, ReadOptions, read_checkpoint
+from eptx.exporter.adapter import Adapter
+from eptx.exporter.methods import METHODS, Method
+
+#: The task that switches the adapter off.
+BASE_TASK = "base"
+
+
+def read_adapter(folders: Sequence[Path], *, top_k: int | None = None, tasks: Sequence[str] | None = None) -> Adapter:
+    """The adapter in one folder, or in several LoRA folders that share a base.
+
+    Args:
+        folders: as PEFT, the released EPT and TuckA code, or eptx's training saves them.
+        top_k: EPT: how many experts a task uses, where the configuration does not say it.
+        tasks: names of the tasks, by id; the rest are named task<i>.
+
+    Raises:
+        AdapterError: a file is missing or damaged, or the folder holds no adapter that eptx reads.
+        NotSupportedError: the adapter uses something that eptx does not reproduce.
+        UsageError: top-k is needed and missing, or the names do not fit.
+    """
+    if not folders:
+        raise UsageError("no adapter given")
+    checkpoints = [read_checkpoint(folder) for folder in folders]
+    methods = {_method_of(checkpoint) for checkpoint in checkpoints}
+    if len(methods) != 1:
+        raise UsageError(f"the adapters are of different methods: {', '.join(sorted(m.name for m in methods))}")
+    method = methods.pop()
+    if top_k is not None and method.name != "ept":
+        raise UsageError(f"--top-k is for EPT adapters; this one is {method.name}")
+    adapter = method.read(checkpoints, ReadOptions(top_k, tasks))
+    _check_tasks(adapter)
+    return adapter
+
+
+def _method_of(checkpoint: Checkpoint) -> Method:
+    for method in METHODS:
+        if method.matches(checkpoint.config, list(checkpoint.tensors)):
+            return method
+    kind = checkpoint.config.get("peft_type")
+    raise AdapterError(f"{checkpoint.name}/{CONFIG}: peft_type {kind!r} is not a method that eptx reads: EPT, TUCKA, LORA")
+
+
+def _check_tasks(adapter: Adapter) -> None:
+    for name in adapter.tasks:
+        if not isinstance(name, str) or not name or not name.isprintable() or "," in name or name != name.strip():
+            raise AdapterError(f"{name!r} cannot be the name of a task")
+        if name in (BASE_TASK, "auto"):
+            raise AdapterError(f"{name!r} is reserved and cannot be the name of a task: rename it with --tasks")
+    if len(set(adapter.tasks)) != len(adapter.tasks):
+        raise AdapterError(f"two tasks have the same name: {', '.join(adapter.tasks)}")
+    if adapter.heads is not None:
+        unknown = sorted(set(adapter.heads.weights) - set(adapter.tasks))
+        if unknown:
+            raise AdapterError(f"task_heads.safetensors has a head for {unknown[0]!r}; the tasks are {', '.join(adapter.tasks)}")
+

@@ -1,0 +1,48 @@
+"""A TuckA route: one group of experts and their weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from eptx.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Route:
+    """A group and the weights of its experts, as TuckA's router gives them (sigmoids, not normalised).
+
+    Attributes:
+        group: index of the group, 0..k-1.
+        weights: one per expert of a group, t numbers.
+    """
+
+    group: int
+    weights: tuple[float, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Route:
+        """Reads ``GROUP:W1,W2,...``, as ``--route`` takes it.
+
+        Raises:
+            UsageError: the text is not of that form.
+        """
+        group, _, weights = text.partition(":")
+        try:
+            route = cls(int(group), tuple(float(weight) for weight in weights.split(",")))
+        except ValueError:
+            raise UsageError(f"--route {text!r}: expected GROUP:W1,W2,... such as 0:0.61,0.42") from None
+        if not all(map(math.isfinite, route.weights)):
+            raise UsageError(f"--route {text!r}: weights must be finite numbers")
+        return route
+
+    def check(self, groups: int, experts: int) -> None:
+        """Compares the route with an adapter of `groups` groups of `experts` experts.
+
+        Raises:
+            UsageError: it has another number of weights, or names a group that is not there.
+        """
+        if not 0 <= self.group < groups:
+            raise UsageError(f"--route: group {self.group} does not exist; the adapter has groups 0 to {groups - 1}")
+        if len(self.weights) != experts:
+            raise UsageError(f"--route: {len(self.weights)} weights given; the adapter has {experts} experts in a group")

@@ -1,0 +1,45 @@
+"""fp16 storage: weights are written as float16 and cast back in the graph, which ONNX Runtime folds at load."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from eptx.errors import LimitError
+
+#: Smaller tensors (scalars, mask fills, epsilons) gain nothing and may not fit float16.
+_MIN_SIZE = 256
+_MAX = float(np.finfo(np.float16).max)
+
+
+def store_fp16(model: ir.Model) -> None:
+    """Turns every float32 weight of `model` into a float16 one with a Cast behind it.
+
+    Raises:
+        LimitError: a weight is too large for float16.
+    """
+    graph = model.graph
+    for value in [v for v in graph.initializers.values() if _stored_fp32(v)]:
+        array = value.const_value.numpy()  # type: ignore[union-attr]
+        largest = float(np.abs(array).max())
+        if largest > _MAX:
+            raise LimitError(f"{value.name} has a value of {largest:.3g}, past float16's {_MAX:.5g}: use --dtype fp32")
+        _halve(graph, value, array)
+
+
+def _stored_fp32(value: ir.Value) -> bool:
+    tensor = value.const_value
+    return tensor is not None and tensor.dtype == ir.DataType.FLOAT and tensor.size >= _MIN_SIZE
+
+
+def _halve(graph: ir.Graph, value: ir.Value, array: np.ndarray) -> None:
+    name = value.name
+    assert name is not None
+    del graph.initializers[name]
+    tensor = ir.Tensor(array.astype(np.float16), name=f"{name}.fp16")
+    stored = ir.Value(name=tensor.name, shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT16), const_value=tensor)
+    graph.register_initializer(stored)
+    cast = ir.node("Cast", [stored], attributes={"to": int(ir.DataType.FLOAT)})
+    cast.outputs[0].name, cast.outputs[0].shape, cast.outputs[0].type = name, value.shape, value.type
+    value.replace_all_uses_with(cast.outputs[0])
+    graph.insert_before(graph[0], cast)

@@ -1,0 +1,29 @@
+"""Training of EPT and TuckA adapters with task heads: what a training script is made of, not a framework."""
+
+from __future__ import annotations
+
+from eptx.exporter.methods.ept.model import EptConfig, EptModel
+from eptx.exporter.methods.tucka.model import TuckaConfig, TuckaModel
+from eptx.exporter.training.batches import Example, collate, length_batches
+from eptx.exporter.training.heads import TaskClassifier, TaskHeadBank, pool
+from eptx.exporter.training.losses import task_head_loss
+from eptx.exporter.training.save import load_adapter, save_adapter
+from eptx.exporter.training.trainer import Trainer, TrainSettings
+
+__all__ = [
+    "EptConfig",
+    "EptModel",
+    "Example",
+    "TaskClassifier",
+    "TaskHeadBank",
+    "TrainSettings",
+    "Trainer",
+    "TuckaConfig",
+    "TuckaModel",
+    "collate",
+    "length_batches",
+    "load_adapter",
+    "pool",
+    "save_adapter",
+    "task_head_loss",
+]

@@ -1,0 +1,185 @@
+"""Writing a bundle: the model, what runs it needs from the base folder, the manifest and the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from eptx._version import __version__
+from eptx.bundle import Bundle, BundleWriter, Manifest, ModuleOutput, Operators, Sources, Task, TensorSpec
+from eptx.errors import NotSupportedError
+from eptx.exporter import ops
+from eptx.exporter.adapter import Adapter
+from eptx.exporter.attach import Editor
+from eptx.exporter.base import BaseGraph, Site
+from eptx.exporter.card import model_card
+from eptx.exporter.methods.tucka.adapter import TuckaAdapter
+from eptx.exporter.options import ExportOptions
+from eptx.exporter.read import BASE_TASK
+
+if TYPE_CHECKING:
+    from eptx.exporter.export import Source
+
+MODEL = "model.onnx"
+#: What a tokenizer or an image processor is made of, as transformers names it.
+_COMPANIONS = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spm.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "preprocessor_config.json",
+)
+_DTYPES = {
+    ir.DataType.FLOAT: "float32",
+    ir.DataType.FLOAT16: "float16",
+    ir.DataType.DOUBLE: "float64",
+    ir.DataType.INT64: "int64",
+    ir.DataType.INT32: "int32",
+    ir.DataType.BOOL: "bool",
+}
+#: Architectures whose position ids start past the padding id, so that many positions are never used.
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")
+
+
+def write_bundle(
+    writer: BundleWriter,
+    source: Source,
+    adapter: Adapter,
+    graph: BaseGraph,
+    sites: Mapping[str, Site],
+    editor: Editor,
+    options: ExportOptions,
+) -> Bundle:
+    """Writes an adapted graph as a bundle and puts it in place."""
+    modules = _modules(editor, sites)
+    clean(graph.model)
+    ir.save(graph.model, writer.folder / MODEL, external_data=f"{MODEL}.data")
+    for name in _COMPANIONS:
+        if graph.folder is not None and (graph.folder / name).is_file():
+            writer.copy(graph.folder / name)
+    manifest = _manifest(source, adapter, graph, editor, modules, options)
+    writer.write("README.md", model_card(manifest))
+    return writer.finish(manifest)
+
+
+def clean(model: ir.Model) -> None:
+    """Removes what the exporter noted down for debugging: names of files, stack traces."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+    for value in [*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]:
+        value.metadata_props.clear()
+
+
+def _modules(editor: Editor, sites: Mapping[str, Site]) -> dict[str, ModuleOutput]:
+    modules = {}
+    for name, site in sites.items():
+        value = editor.adapted.get(name, site.y)
+        if not value.is_graph_output():
+            value.name = f"{site.module}.output" if not site.packed else value.name or f"{site.module}.packed_output"
+        assert value.name is not None
+        modules[name] = ModuleOutput(value.name, site.columns, site.includes_bias)
+    return modules
+
+
+def _manifest(
+    source: Source,
+    adapter: Adapter,
+    graph: BaseGraph,
+    editor: Editor,
+    modules: Mapping[str, ModuleOutput],
+    options: ExportOptions,
+) -> Manifest:
+    model = graph.model
+    return Manifest(
+        generator=f"eptx {__version__}",
+        mode=options.mode,
+        method=adapter.method,
+        model_type=graph.model_type,
+        dtype=options.dtype,
+        provider=options.provider,
+        tasks=_tasks(adapter, editor, options),
+        inputs=tuple(_tensor(value) for value in model.graph.inputs),
+        outputs=tuple(_tensor(value) for value in model.graph.outputs),
+        sources=_sources(source, options),
+        fingerprints={"base": graph.fingerprint, "adapter": adapter.fingerprint},
+        modules=modules,
+        task_inference=bool(editor.similarities),
+        operators=Operators() if ops.DOMAIN in model.opset_imports else None,
+        routing=options.routing if options.mode == "dynamic" and adapter.method == "tucka" else None,
+        route=_route(adapter, options),
+        vocab_size=_positive(graph.config.get("vocab_size")),
+        max_length=_max_length(graph.config),
+    )
+
+
+def _tasks(adapter: Adapter, editor: Editor, options: ExportOptions) -> tuple[Task, ...]:
+    from eptx.exporter.export import static_task
+
+    heads = adapter.heads
+    names = (static_task(adapter, options),) if options.mode == "static" else adapter.tasks
+    tasks = [
+        Task(name, index, heads.labels(name) if heads else None, heads.label_names.get(name) if heads else None)
+        for index, name in enumerate(names)
+    ]
+    if options.mode != "static" and any(value.name == "task_id" for value in editor.model.graph.inputs):
+        off = adapter.method != "tucka" or options.mode == "conditioned"
+        tasks += [Task(BASE_TASK, len(tasks), 0 if heads else None)] if off else []
+    return tuple(tasks)
+
+
+def _route(adapter: Adapter, options: ExportOptions) -> dict[str, Any] | None:
+    from eptx.exporter.export import routes_by_task, static_task
+
+    if not isinstance(adapter, TuckaAdapter) or options.mode == "dynamic":
+        return None
+    routes = dict(zip(adapter.tasks, routes_by_task(adapter, options), strict=True))
+    if options.mode == "static":
+        task = static_task(adapter, options)
+        routes = {task: routes[task]}
+    frozen = {task: {"group": route.group, "weights": list(route.weights)} for task, route in routes.items()}
+    return {"tasks": frozen, **(options.route_report or {})}
+
+
+def _sources(source: Source, options: ExportOptions) -> Sources:
+    return Sources(
+        base=_given(source.base),
+        base_onnx=_given(options.base_onnx),
+        adapter=tuple(path.as_posix() for path in source.adapters),
+        top_k=options.top_k,
+    )
+
+
+def _given(path: Path | None) -> str | None:
+    return path.as_posix() if path is not None else None
+
+
+def _tensor(value: ir.Value) -> TensorSpec:
+    if value.dtype not in _DTYPES or value.shape is None or value.name is None:
+        raise NotSupportedError(f"graph input or output {value.name} has type {value.dtype}; eptx knows {', '.join(_DTYPES.values())}")
+    shape = [dim if isinstance(dim, int) else dim.value or f"{value.name}_{i}" for i, dim in enumerate(value.shape)]
+    return TensorSpec(value.name, _DTYPES[value.dtype], tuple(shape))
+
+
+def _positive(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _max_length(config: Mapping[str, Any]) -> int | None:
+    """The most positions that the base embeds; None where positions are relative or not of tokens."""
+    positions = _positive(config.get("max_position_embeddings"))
+    if positions is not None and config.get("model_type") in _OFFSET_POSITIONS:
+        return positions - 1 - int(config.get("pad_token_id") or 0)
+    return positions

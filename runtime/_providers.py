@@ -1,0 +1,119 @@
+"""Choosing an execution provider, and opening a model in ONNX Runtime with one-line errors."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import Any
+
+from eptx.bundle import Bundle
+from eptx.errors import BadInputError, BundleError, EptxError, LimitError, NotSupportedError, UsageError
+
+PROVIDERS = ("auto", "cpu", "cuda")
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_OUT_OF_MEMORY = ("failed to allocate", "bad_alloc", "bad allocation", "out of memory")
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_FOLDING_LIMIT = 64 << 20
+
+
+def onnxruntime() -> Any:
+    """The ``onnxruntime`` module.
+
+    Raises:
+        NotSupportedError: it is not installed.
+    """
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as e:
+        raise NotSupportedError(
+            f"ONNX Runtime cannot be imported ({one_line(e)}); pip install 'eptx[cpu]' or 'eptx[gpu]'"
+        ) from None
+
+
+def choose_provider(wanted: str, exported_for: str) -> str:
+    """``cpu`` or ``cuda``: what was asked for, or with ``auto`` CUDA where it is there and the bundle is made
+    for it.
+
+    Raises:
+        NotSupportedError: CUDA was asked for and this ONNX Runtime has none.
+        UsageError: no such provider.
+    """
+    if wanted not in PROVIDERS:
+        raise UsageError(f"no provider {wanted!r}; choose one of {', '.join(PROVIDERS)}")
+    if wanted == "cpu":
+        return "cpu"
+    available = _CUDA in onnxruntime().get_available_providers()
+    if wanted == "auto":
+        return "cuda" if available and exported_for == "cuda" else "cpu"
+    if not available:
+        raise NotSupportedError(
+            "provider cuda: the installed onnxruntime is built without CUDA; "
+            "pip uninstall onnxruntime, then pip install 'eptx[gpu]'"
+        )
+    return "cuda"
+
+
+def open_session(bundle: Bundle, provider: str, threads: int | None, options: Any) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the bundle's model.
+
+    Args:
+        bundle: a checked bundle.
+        provider: ``cpu`` or ``cuda``.
+        threads: how many threads one operator may use; None lets ONNX Runtime choose.
+        options: an ``onnxruntime.SessionOptions`` to use instead of the defaults, or None.
+
+    Raises:
+        BundleError: ONNX Runtime does not load the model.
+        NotSupportedError: CUDA does not start on this machine.
+        LimitError: there is not enough memory.
+    """
+    ort = onnxruntime()
+    if options is None:
+        options = _options(ort, bundle)
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if provider == "cuda":
+        ort.preload_dlls()
+    names = [_CUDA, _CPU] if provider == "cuda" else [_CPU]
+    try:
+        session = ort.InferenceSession(str(bundle.model), options, providers=names, enable_fallback=0)
+    except Exception as e:  # ONNX Runtime has a dozen exception classes and no common one
+        hint = (
+            f" (the bundle was exported for {bundle.manifest.provider})"
+            if bundle.manifest.provider != provider
+            else ""
+        )
+        raise wrapped(e, f"{bundle.model.name}: ONNX Runtime does not load it{hint}", BundleError) from None
+    if names[0] not in session.get_providers():
+        raise NotSupportedError(
+            "provider cuda: ONNX Runtime has it but it does not start here; see that a GPU, its driver "
+            "and the CUDA and cuDNN libraries of onnxruntime-gpu are installed"
+        )
+    return session
+
+
+def wrapped(e: Exception, what: str, error: type[BadInputError]) -> EptxError:
+    """An exception of ONNX Runtime as one line: a `LimitError` when memory ran out, else ``error``."""
+    text = one_line(e)
+    if isinstance(e, MemoryError) or any(sign in text.lower() for sign in _OUT_OF_MEMORY):
+        return LimitError(f"{what}: not enough memory: {text}")
+    return error(f"{what}: {text}")
+
+
+def one_line(e: BaseException, limit: int = 300) -> str:
+    """An exception's message on one printable line."""
+    text = _PREFIX.sub("", str(e))
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split()) or type(e).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _options(ort: Any, bundle: Bundle) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised; nothing of it is printed beside
+    # A small model can ask constant folding for gigabytes; a bundle's weights need no more than their size.
+    weights = sum(entry.size for entry in bundle.manifest.files.values())
+    options.add_session_config_entry(
+        "optimization.constant_folding_max_output_size_in_bytes", str(max(weights, _FOLDING_LIMIT))
+    )
+    return options

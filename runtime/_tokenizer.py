@@ -1,0 +1,135 @@
+"""From text to input arrays, with the tokenizer that the bundle carries."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from eptx._files import read_bytes
+from eptx._json import read_json_object
+from eptx.bundle import Bundle
+from eptx.errors import BundleError, NotSupportedError, RequestError
+from eptx.runtime._providers import one_line
+from eptx.runtime.outputs import Array
+
+_LIMIT = 256 << 20
+_NO_MAX_LENGTH = 1_000_000  # tokenizers without one write 1e30
+
+Text = str | Sequence[str] | Sequence[tuple[str, str]]
+
+
+def is_text(inputs: Any) -> TypeGuard[Text]:
+    """Whether a request's inputs are text rather than arrays by name."""
+    return isinstance(inputs, str) or (isinstance(inputs, Sequence) and not isinstance(inputs, Mapping))
+
+
+class Tokenizer:
+    """The ``tokenizer.json`` of a bundle: special tokens, truncation to what the model reads, padding to the
+    longest row.
+
+    Truncation and padding that the file itself sets are those of its training script, and are not used.
+
+    Raises:
+        RequestError: the bundle has no tokenizer.
+        NotSupportedError: the ``tokenizers`` package is not installed.
+        BundleError: the tokenizer cannot be read.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        path = bundle.file("tokenizer.json")
+        if path is None:
+            raise RequestError(
+                "this bundle has no tokenizer.json; give arrays such as input_ids instead of text"
+            )
+        try:
+            library = importlib.import_module("tokenizers")
+        except ImportError:
+            raise NotSupportedError("text needs the tokenizers package; pip install tokenizers") from None
+        data = read_bytes(path, error=BundleError, limit=_LIMIT, follow=False)
+        try:
+            self._tokenizer = library.Tokenizer.from_buffer(data)
+        except BaseException as e:
+            raise _unless_exit(e, BundleError(f"{path.name}: not a tokenizer: {one_line(e)}")) from None
+        config = _optional(bundle, "tokenizer_config.json")
+        length = bundle.manifest.max_length or _max_length(config)
+        self._pad = _pad_id(self._tokenizer, config, _optional(bundle, "config.json"))
+        self._left = config.get("padding_side") == "left"
+        self._names = [spec.name for spec in bundle.manifest.inputs]
+        self._tokenizer.no_padding()
+        if length is None:
+            self._tokenizer.no_truncation()
+        else:
+            self._tokenizer.enable_truncation(length)
+
+    def __call__(self, text: Text) -> dict[str, Array]:
+        """Arrays int64 [rows, longest row] for those of ``input_ids``, ``attention_mask`` and
+        ``token_type_ids`` that are inputs of the model.
+
+        Raises:
+            RequestError: a row is neither a text nor a pair of texts, or has no tokens.
+        """
+        rows = [text] if isinstance(text, str) else list(text)
+        if not rows:
+            raise RequestError("the batch of texts is empty")
+        try:
+            encodings = self._tokenizer.encode_batch([_row(i, row) for i, row in enumerate(rows)])
+        except BaseException as e:
+            raise _unless_exit(e, RequestError(f"the texts cannot be tokenized: {one_line(e)}")) from None
+        for i, encoding in enumerate(encodings):
+            if not encoding.ids:
+                raise RequestError(f"text {i} has no tokens")
+        columns = {
+            "input_ids": ([e.ids for e in encodings], self._pad),
+            "attention_mask": ([e.attention_mask for e in encodings], 0),
+            "token_type_ids": ([e.type_ids for e in encodings], 0),
+        }
+        return {name: self._padded(*columns[name]) for name in columns if name in self._names}
+
+    def _padded(self, rows: Sequence[Sequence[int]], pad: int) -> Array:
+        length = max(map(len, rows))
+        result = np.full((len(rows), length), pad, np.int64)
+        for i, row in enumerate(rows):
+            start = length - len(row) if self._left else 0
+            result[i, start : start + len(row)] = row
+        return result
+
+
+def _row(index: int, row: Any) -> str | tuple[str, str]:
+    if isinstance(row, str):
+        return row
+    if isinstance(row, tuple | list) and len(row) == 2 and all(isinstance(part, str) for part in row):
+        return row[0], row[1]
+    raise RequestError(f"text {index} is neither a string nor a pair of strings")
+
+
+def _optional(bundle: Bundle, name: str) -> dict[str, Any]:
+    path = bundle.file(name)
+    return {} if path is None else read_json_object(path, error=BundleError)
+
+
+def _max_length(config: Mapping[str, Any]) -> int | None:
+    length = config.get("model_max_length")
+    return length if isinstance(length, int) and 0 < length < _NO_MAX_LENGTH else None
+
+
+def _pad_id(tokenizer: Any, tokenizer_config: Mapping[str, Any], config: Mapping[str, Any]) -> int:
+    """The padding token; 0 where the model has none, since the attention mask hides it."""
+    candidates: Iterable[Any] = (
+        _token_id(tokenizer, tokenizer_config.get("pad_token")),
+        (tokenizer.padding or {}).get("pad_id"),
+        config.get("pad_token_id"),
+    )
+    return next((c for c in candidates if isinstance(c, int) and c >= 0), 0)
+
+
+def _token_id(tokenizer: Any, token: Any) -> int | None:
+    content = token.get("content") if isinstance(token, dict) else token
+    return tokenizer.token_to_id(content) if isinstance(content, str) else None
+
+
+def _unless_exit(e: BaseException, error: Exception) -> BaseException:
+    """``error``, unless the program is being ended. The library's Rust panics are BaseExceptions too."""
+    return e if isinstance(e, KeyboardInterrupt | SystemExit | GeneratorExit) else error
