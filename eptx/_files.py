@@ -34,9 +34,10 @@ def open_regular(path: Path, *, error: type[EptxError], follow: bool = True) -> 
         descriptor = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY | (0 if follow else _NOFOLLOW))
     except (OSError, ValueError) as e:
         raise error(f"{path.name}: cannot be read: {_reason(e)}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise error(f"{path.name}: not a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise error(f"{path.name}: not a regular file")
         yield file
 
 

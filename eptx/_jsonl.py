@@ -14,7 +14,8 @@ _LINE_LIMIT = 1 << 20
 
 
 def read_rows(file: Path, *, error: type[EptxError]) -> Iterator[dict[str, Any]]:
-    """Objects with ``text``, and where they have them ``text_pair``, ``task`` and ``label``; empty lines are skipped.
+    """Objects with ``text``, and where they have them ``text_pair``, ``task`` and ``label``; empty lines are
+    skipped.
 
     Args:
         file: one JSON object a line, UTF-8.

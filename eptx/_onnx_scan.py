@@ -17,7 +17,7 @@ from pathlib import Path
 from eptx._files import open_regular
 from eptx.errors import BundleError
 
-_FIELD_LIMIT = 5_000_000  # fields visited; a graph of 10 000 nodes has about 300 000
+_FIELD_LIMIT = 2_000_000  # fields visited; a graph of 10 000 nodes has about 300 000
 _STRING_LIMIT = 4096
 _DEPTH_LIMIT = 200  # protocol-buffer readers stop at 100
 

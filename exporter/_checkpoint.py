@@ -29,10 +29,12 @@ class ReadOptions:
     Attributes:
         top_k: EPT: how many experts a task uses.
         tasks: names of the tasks, by id.
+        incomplete: read also what cannot be exported yet, to show it: EPT without a top-k.
     """
 
     top_k: int | None = None
     tasks: Sequence[str] | None = None
+    incomplete: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,20 @@ from eptx.exporter.methods import METHODS, Method
 BASE_TASK = "base"
 
 
-def read_adapter(folders: Sequence[Path], *, top_k: int | None = None, tasks: Sequence[str] | None = None) -> Adapter:
+def read_adapter(
+    folders: Sequence[Path],
+    *,
+    top_k: int | None = None,
+    tasks: Sequence[str] | None = None,
+    incomplete: bool = False,
+) -> Adapter:
     """The adapter in one folder, or in several LoRA folders that share a base.
 
     Args:
         folders: as PEFT, the released EPT and TuckA code, or eptx's training saves them.
         top_k: EPT: how many experts a task uses, where the configuration does not say it.
         tasks: names of the tasks, by id; the rest are named task<i>.
+        incomplete: read also an EPT adapter whose top-k is not known (0), to show it.
 
     Raises:
         AdapterError: a file is missing or damaged, or the folder holds no adapter that eptx reads.
@@ -36,7 +43,7 @@ def read_adapter(folders: Sequence[Path], *, top_k: int | None = None, tasks: Se
     method = methods.pop()
     if top_k is not None and method.name != "ept":
         raise UsageError(f"--top-k is for EPT adapters; this one is {method.name}")
-    adapter = method.read(checkpoints, ReadOptions(top_k, tasks))
+    adapter = method.read(checkpoints, ReadOptions(top_k, tasks, incomplete))
     _check_tasks(adapter)
     return adapter
 

@@ -29,7 +29,7 @@ def inspect(paths: tuple[Path, ...], top_k: int | None, tasks: str | None, plot:
             from eptx.exporter.inspect import adapter_facts, plot_experts
             from eptx.exporter.read import read_adapter
 
-            adapter = read_adapter(paths, top_k=top_k, tasks=names(tasks))
+            adapter = read_adapter(paths, top_k=top_k, tasks=names(tasks), incomplete=plot is None)
             facts = adapter_facts(adapter)
             if plot is not None:
                 plot_experts(adapter, plot)

@@ -1,15 +1,14 @@
 """Finding a weight inside a product by what it holds.
 
-Exact where the graph stores what the checkpoint stores; a weight stored in a narrower type must be the checkpoint's
-rounded to that type. Converters to float16 also lift tiny values to 1e-7 (onnxconverter-common), so float16 allows
-that much more; a quantised weight may be off by half a step.
+Exact where the graph stores what the checkpoint stores; a weight stored in a narrower type must be the
+checkpoint's rounded to that type. Converters to float16 also lift tiny values to 1e-7 (onnxconverter-common),
+so float16 allows that much more; a quantised weight may be off by half a step.
 """
 
 from __future__ import annotations
 
 import ml_dtypes
 import numpy as np
-
 from eptx.exporter.base._products import Product
 
 
@@ -39,7 +38,7 @@ def columns_of(product: Product, weight: np.ndarray) -> list[tuple[int, int]]:
 
 
 def equal_at(product: Product, weight: np.ndarray, start: int) -> bool:
-    """Whether the output columns of ``product`` from ``start`` on hold ``weight`` [out, in]; False if unreadable."""
+    """Whether the output columns from ``start`` on hold ``weight`` [out, in]; False if unreadable."""
     matrix = product.matrix()
     rows = slice(start, start + weight.shape[0])
     return matrix is not None and bool(_Comparison(matrix, product.step()).equal(rows, weight).all())
@@ -56,11 +55,17 @@ class _Comparison:
         """Which rows equal those of ``weight`` (or its only row), in the first ``most`` columns."""
         stored, wanted = self._matrix[rows, :most], weight[:, :most]
         if self._step is not None:
-            return np.asarray(np.abs(stored - wanted) <= self._step[rows, :most] * 1.001).all(axis=1)
+            return _whole_rows(np.abs(stored - wanted) <= self._step[rows, :most] * 1.001)
         if stored.dtype == np.float16:
             wanted = wanted.astype(np.float32)
-            near = np.abs(stored.astype(np.float32) - wanted) <= np.abs(wanted) * 2.0**-11 + 1.01e-7
-            return np.asarray(near).all(axis=1)
+            return _whole_rows(
+                np.abs(stored.astype(np.float32) - wanted) <= np.abs(wanted) * 2.0**-11 + 1.01e-7
+            )
         if stored.dtype == ml_dtypes.bfloat16 or wanted.dtype == np.float64:
             wanted = wanted.astype(stored.dtype)
-        return np.asarray(stored == wanted).all(axis=1)
+        return _whole_rows(stored == wanted)
+
+
+def _whole_rows(equal: np.ndarray) -> np.ndarray:
+    whole: np.ndarray = np.logical_and.reduce(equal, axis=1)
+    return whole

@@ -1,4 +1,4 @@
-"""How a product reads its weight: straight from an initializer, or through nodes that only change its form."""
+"""How a product reads its weight: from an initializer, or through nodes that only change its form."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def is_form(node: ir.Node) -> bool:
 
 
 def walk(value: ir.Value | None) -> tuple[ir.Value, list[ir.Node]] | None:
-    """The initializer that ``value`` is a form of, and the nodes between, nearest first; None if it is not one."""
+    """The initializer that ``value`` is a form of, and the nodes between, nearest first; or None."""
     path: list[ir.Node] = []
     while value is not None:
         producer = value.producer()

@@ -1,9 +1,9 @@
 """ONNX Runtime's fusions for a base graph, with every projection left a product of its own.
 
-transformers' fusions pack the products that read one input (query, key, value) into one, which loses the modules'
-names, and folding merges a weight with a constant input. Neither happens to a weight that is not there, so the
-weights wait outside the graph while it is optimised. Measured on MiniLM (ONNX Runtime 1.31, CPU): packed products
-are no faster, from 1 x 1 to 8 x 128.
+transformers' fusions pack the products that read one input (query, key, value) into one, which loses the
+modules' names, and folding merges a weight with a constant input. Neither happens to a weight that is not
+there, so the weights wait outside the graph while it is optimised. Measured on MiniLM (ONNX Runtime 1.31,
+CPU): packed products are no faster, from 1 x 1 to 8 x 128.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from contextlib import contextmanager
 
 import numpy as np
 import onnx_ir as ir
-
 from eptx.exporter.base._form import is_form
 from eptx.exporter.base._products import find_products
 
@@ -36,7 +35,9 @@ def _turn_weights(graph: ir.Graph) -> None:
         step = value.producer() if value is not None else None
         if step is None or step.op_type != "Transpose" or step.inputs[0] is not product.weight:
             continue
-        if product.weight.const_value is None or any(not is_form(user) for user in product.weight.consumers()):
+        if product.weight.const_value is None or any(
+            not is_form(user) for user in product.weight.consumers()
+        ):
             continue
         # contiguous: the runtime would otherwise turn it again in every session
         array = np.ascontiguousarray(product.weight.const_value.numpy().T)

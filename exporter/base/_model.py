@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from eptx.exporter.base._names import one_line, some
+from eptx.exporter.base.checkpoint import BaseCheckpoint
 
 from eptx._json import read_json_object
 from eptx.errors import BaseModelError, NotSupportedError
-from eptx.exporter.base._names import some
-from eptx.exporter.base.checkpoint import BaseCheckpoint
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
 
 SUPPORTED = "BERT, RoBERTa, DeBERTa-v2, ViT and Llama (encoders alike often work too)"
 
@@ -32,20 +30,20 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def base_prefix(config: dict[str, Any]) -> str:
-    """``base_model_prefix`` of the architecture that a configuration names, "" when transformers does not know it."""
+    """``base_model_prefix`` of a configuration's architecture, "" when transformers does not know it."""
     from transformers import AutoModel
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     if config.get("model_type") not in CONFIG_MAPPING:
         return ""
-    model_class = AutoModel._model_mapping.get(CONFIG_MAPPING[config["model_type"]], None)
+    model_class: Any = AutoModel._model_mapping.get(CONFIG_MAPPING[config["model_type"]], None)
     if isinstance(model_class, tuple):
         model_class = model_class[0]
     return str(getattr(model_class, "base_model_prefix", "") or "")
 
 
-def load_model(folder: Path, config: dict[str, Any], *, headless: bool) -> PreTrainedModel:
-    """The model in float32, in evaluation mode, on the CPU, with no cache.
+def load_model(folder: Path, config: dict[str, Any], *, headless: bool) -> Any:
+    """The ``PreTrainedModel`` in float32, in evaluation mode, on the CPU, with no cache.
 
     Args:
         folder: the transformers folder.
@@ -56,11 +54,12 @@ def load_model(folder: Path, config: dict[str, Any], *, headless: bool) -> PreTr
         BaseModelError: the weights are missing, damaged, pickled, or do not fit the configuration.
         NotSupportedError: transformers has no such architecture, or it is an encoder-decoder.
     """
-    names = BaseCheckpoint(folder)  # refuses pickles and damaged files before the library meets them
-    del names
+    BaseCheckpoint(folder)  # refuses pickles and damaged files before the library meets them
     parsed = _parse(folder, config)
     if parsed.is_encoder_decoder:
-        raise NotSupportedError(f"{config['model_type']}: encoder-decoders are not supported; supported: {SUPPORTED}")
+        raise NotSupportedError(
+            f"{config['model_type']}: encoder-decoders are not supported; supported: {SUPPORTED}"
+        )
     parsed.use_cache = False
     auto = _auto_class(config, headless=headless)
     model, lacking = _load(auto, folder, parsed)
@@ -68,24 +67,29 @@ def load_model(folder: Path, config: dict[str, Any], *, headless: bool) -> PreTr
         # masked language models are saved without the pooler that the bare class would add
         model, lacking = _load(auto, folder, parsed, add_pooling_layer=False)
     if lacking:
-        raise BaseModelError(f"{folder.name}: the weights lack {some(lacking)}; they are not those of {type(model).__name__}")
+        wanted = type(model).__name__
+        raise BaseModelError(
+            f"{folder.name}: the weights lack {some(lacking)}; they are not those of a {wanted}"
+        )
     return model.eval()
 
 
-def _parse(folder: Path, config: dict[str, Any]) -> PretrainedConfig:
+def _parse(folder: Path, config: dict[str, Any]) -> Any:
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     if config["model_type"] not in CONFIG_MAPPING:
-        raise NotSupportedError(f"transformers has no architecture {config['model_type']!r}; supported: {SUPPORTED}")
+        raise NotSupportedError(
+            f"transformers has no architecture {config['model_type']!r}; supported: {SUPPORTED}"
+        )
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as e:  # the configuration classes raise whatever their fields' values provoke
-        raise BaseModelError(f"config.json: not a usable configuration: {_line(e)}") from None
+        raise BaseModelError(f"config.json: not a usable configuration: {one_line(e)}") from None
 
 
 def _auto_class(config: dict[str, Any], *, headless: bool) -> Any:
-    """The Auto class for the architecture that the folder names, as optimum's TasksManager maps tasks to classes."""
+    """The Auto class of the architecture that the folder names, by optimum's map of tasks to classes."""
     import transformers
     from optimum.exporters.tasks import TasksManager
 
@@ -98,11 +102,14 @@ def _auto_class(config: dict[str, Any], *, headless: bool) -> Any:
         try:
             task = TasksManager.infer_task_from_model(model_class)
         except (ValueError, KeyError):
-            raise NotSupportedError(f"{architectures[0]} does a task that is not supported; {SUPPORTED} are") from None
+            raise NotSupportedError(
+                f"{architectures[0]} does a task that is not supported; {SUPPORTED} are"
+            ) from None
     return TasksManager.get_model_class_for_task(task)
 
 
-def _load(auto: Any, folder: Path, config: PretrainedConfig, **options: Any) -> tuple[PreTrainedModel, Sequence[str]]:
+def _load(auto: Any, folder: Path, config: Any, **options: Any) -> tuple[Any, Sequence[str]]:
+    """The model, and the names of its parameters that the files do not have."""
     import torch
 
     try:
@@ -117,11 +124,5 @@ def _load(auto: Any, folder: Path, config: PretrainedConfig, **options: Any) -> 
             **options,
         )
     except Exception as e:  # shapes that do not fit, damaged files, sizes that make no layer
-        raise BaseModelError(f"{folder.name}: the weights cannot be loaded: {_line(e)}") from None
+        raise BaseModelError(f"{folder.name}: the weights cannot be loaded: {one_line(e)}") from None
     return model, sorted(info["missing_keys"])
-
-
-def _line(error: Exception) -> str:
-    """The first line of another library's message."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else f"{text[:197]}..."

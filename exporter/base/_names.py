@@ -1,4 +1,4 @@
-"""The names one module may have: with and without its architecture's prefix."""
+"""Names: those one module may have, and lists of them in a message."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 def aliases(module: str, prefix: str) -> tuple[str, ...]:
     """The module's name, then the same with the base model's prefix taken away or added.
 
-    An adapter trained on ``BertForSequenceClassification`` names ``bert.encoder...``, one trained on ``BertModel``
-    names ``encoder...``: the same modules.
+    An adapter trained on ``BertForSequenceClassification`` names ``bert.encoder...``, one trained on
+    ``BertModel`` names ``encoder...``: the same modules.
 
     Args:
         module: a name such as ``bert.encoder.layer.0.attention.self.query``.
@@ -22,7 +22,7 @@ def aliases(module: str, prefix: str) -> tuple[str, ...]:
 
 
 def same_module(name: str, module: str, prefix: str) -> bool:
-    """Whether a name found in a graph is the module, give or take the prefix (any one word if it is not known)."""
+    """Whether a graph's name is the module, give or take the prefix (any one word if it is not known)."""
     if name in aliases(module, prefix):
         return True
     if prefix:
@@ -34,3 +34,9 @@ def some(names: Sequence[str], most: int = 4) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def one_line(error: Exception) -> str:
+    """The beginning of another library's message, on one line."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:197]}..."

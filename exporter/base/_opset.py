@@ -1,7 +1,7 @@
 """Raising a graph to opset 18, the oldest in which eptx's functions mean what they say.
 
-ONNX Runtime reads an inlined function's operators at the model's opset. From 13 to 18 the operators of exported
-models only gained optional inputs and types, but for the two here (https://onnx.ai/onnx/operators).
+ONNX Runtime reads an inlined function's operators at the model's opset. From 13 to 18 the operators of
+exported models only gained optional inputs and types, but for the two here (https://onnx.ai/onnx/operators).
 """
 
 from __future__ import annotations

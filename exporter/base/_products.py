@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-
 from eptx.exporter.base._form import FLOATS, stored_as, walk
 
 _STANDARD = ("", "ai.onnx")
+_ABSORBING = ("Attention", "FusedGemm", "GemmFastGelu", "PackedAttention", "DecoderAttention")
 _SUFFIXES = (".weight", ".weight_quantized", ".weight_transposed")
 
 
@@ -19,7 +19,8 @@ class Product:
     """A node that multiplies an activation by a rank-2 weight.
 
     Attributes:
-        node: MatMul, Gemm or FusedMatMul.
+        node: MatMul, Gemm or FusedMatMul; or an operator that has such a product inside, which is then
+            refused.
         weight: the initializer.
         names: the modules that the graph's own names say it may be: the node's name first, then the weight's.
         refusal: why it cannot be adapted, or "".
@@ -38,7 +39,7 @@ class Product:
         return (columns, rows) if stored_as(self.node) else (rows, columns)
 
     def matrix(self) -> np.ndarray | None:
-        """The weight as [out, in] (a view where it can be), dequantised; None when the graph does not hold it."""
+        """The weight as [out, in], dequantised; None when the graph does not hold it."""
         found = walk(self.node.inputs[1])
         if found is None or found[0].const_value is None:
             return None
@@ -73,31 +74,46 @@ def find_products(graph: ir.Graph) -> list[Product]:
 
 
 def _product(node: ir.Node) -> Product | None:
-    if not _is_product(node):
+    if len(node.inputs) < 2 or not (_is_plain(node) or _absorbs(node)):
         return None
     weight = walk(node.inputs[1])
     if weight is not None and _rank(weight[0]) == 2:
         return Product(node, weight[0], _names(node, weight[0]), _refusal(node))
+    if not _is_plain(node):
+        return None
     left = walk(node.inputs[0])
     if left is not None and _rank(left[0]) == 2 and node.inputs[1] is not None:
-        return Product(node, left[0], _names(node, left[0]), "its weight is the left operand")
+        return Product(node, left[0], _names(node, left[0]), "the weight is the left operand")
     return None
 
 
-def _is_product(node: ir.Node) -> bool:
+def _is_plain(node: ir.Node) -> bool:
     if node.domain in _STANDARD:
         return node.op_type in ("MatMul", "Gemm")
     return node.domain == "com.microsoft" and node.op_type == "FusedMatMul"
 
 
+def _absorbs(node: ir.Node) -> bool:
+    """True for operators that multiply by their second input among other things."""
+    return node.domain == "com.microsoft" and node.op_type in _ABSORBING
+
+
 def _refusal(node: ir.Node) -> str:
     """Why a node computes something else than ``x W^T + b``."""
+    if _absorbs(node):
+        return f"the fused operator {node.op_type} hides their output"
     changed = [
         name
-        for name, plain in (("transA", 0), ("transBatchA", 0), ("transBatchB", 0), ("alpha", 1.0), ("beta", 1.0))
+        for name, plain in (
+            ("transA", 0),
+            ("transBatchA", 0),
+            ("transBatchB", 0),
+            ("alpha", 1.0),
+            ("beta", 1.0),
+        )
         if name in node.attributes and node.attributes[name].value != plain
     ]
-    return f"its {node.op_type} has {', '.join(changed)}" if changed else ""
+    return f"their {node.op_type} has its own {', '.join(changed)}" if changed else ""
 
 
 def _names(node: ir.Node, weight: ir.Value) -> tuple[str, ...]:

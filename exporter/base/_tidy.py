@@ -6,7 +6,6 @@ import ast
 import re
 
 import onnx_ir as ir
-
 from eptx.exporter.base._products import find_products
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -15,11 +14,13 @@ _SYMBOL = re.compile(r"[^\W\d]\w*")
 
 
 def tidy(model: ir.Model) -> None:
-    """Names products after their modules, free dims ``batch`` and ``length``, and drops the exporters' metadata.
+    """Names products after their modules, free dims ``batch`` and ``length``, and drops the exporters'
+    metadata.
 
     A product's node becomes ``/<module>/MatMul``, much as PyTorch's first exporter named it, and its weight
-    ``<module>.weight``, which is what the transformers folder calls it (in whichever orientation). The metadata
-    that PyTorch's exporter leaves, module scopes and stack traces with the paths of a machine, is gone afterwards.
+    ``<module>.weight``, which is what the transformers folder calls it (in whichever orientation). The
+    metadata that PyTorch's exporter leaves, module scopes and stack traces with the paths of a machine, is
+    gone afterwards.
     """
     _name_products(model.graph)
     _name_dims(model.graph)
@@ -41,7 +42,7 @@ def _name_products(graph: ir.Graph) -> None:
 
 
 def _module(node: ir.Node) -> str:
-    """The module that a node of PyTorch's exporter comes from: the last but one of its scopes; "" if unknown."""
+    """The module that a node comes from, the last but one of its scopes; "" if unknown."""
     try:
         scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -50,7 +51,7 @@ def _module(node: ir.Node) -> str:
     return scopes[-2] if known else ""
 
 
-def _free(name: str, taken: set[str | None]) -> str:
+def _free(name: str, taken: set[str]) -> str:
     candidate, count = name, 0
     while candidate in taken:
         count += 1

@@ -6,9 +6,10 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
+from eptx.exporter.base._model import SUPPORTED
+from eptx.exporter.base._names import one_line
 
 from eptx.errors import NotSupportedError
-from eptx.exporter.base._model import SUPPORTED
 
 if TYPE_CHECKING:
     import torch
@@ -27,20 +28,21 @@ def trace(model: PreTrainedModel) -> ir.Model:
         the graph; its inputs and outputs have the names of transformers.
 
     Raises:
-        NotSupportedError: the architecture takes other inputs than text or images, or the exporter cannot trace it.
+        NotSupportedError: the architecture takes other inputs than text or images, or the exporter cannot
+            trace it.
     """
-    from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+    from transformers.exporters import exporter_onnx
 
+    exporter: Any = exporter_onnx  # not annotated
     inputs, shapes = _sample(model)
-    # unoptimised: constant folding would merge weights into products of constants (DeBERTa's relative positions)
-    config = OnnxConfig(dynamic_shapes=shapes, optimize=False)
+    # unoptimised: constant folding would merge weights into products of constants (DeBERTa's relative
+    # positions)
+    config = exporter.OnnxConfig(dynamic_shapes=shapes, optimize=False)
     try:
-        exported = OnnxExporter().export(model, dict(inputs), config=config)
+        exported = exporter.OnnxExporter().export(model, dict(inputs), config=config)
     except Exception as e:  # torch.export and the exporter fail with any class
-        reason = " ".join(str(e).split())[:160]
-        raise NotSupportedError(
-            f"{model.config.model_type} cannot be exported ({reason}); supported: {SUPPORTED}; or give an .onnx base"
-        ) from None
+        message = f"{model.config.model_type} cannot be exported ({one_line(e)}); supported: {SUPPORTED}"
+        raise NotSupportedError(f"{message}; or give an .onnx base") from None
     program: ir.Model = exported.program
     return program
 
@@ -63,7 +65,9 @@ def _sample(model: PreTrainedModel) -> tuple[dict[str, torch.Tensor], dict[str, 
     if "pixel_values" in parameters:
         sides = config.image_size
         height, width = sides if isinstance(sides, (list, tuple)) else (sides, sides)
-        return {"pixel_values": torch.zeros((_BATCH, config.num_channels, height, width))}, {"pixel_values": {0: batch}}
+        return {"pixel_values": torch.zeros((_BATCH, config.num_channels, height, width))}, {
+            "pixel_values": {0: batch}
+        }
     raise NotSupportedError(f"{config.model_type} takes neither text nor images; supported: {SUPPORTED}")
 
 

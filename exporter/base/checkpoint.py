@@ -12,7 +12,7 @@ from eptx._files import fingerprint, is_contained_name, open_regular
 from eptx._json import read_json_object
 from eptx.errors import BaseModelError
 
-__all__ = ["BaseCheckpoint", "weight_files"]
+__all__ = ["BaseCheckpoint", "folder_fingerprint", "has_weights", "weight_files"]
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -34,15 +34,21 @@ def weight_files(folder: Path) -> list[Path]:
         names = sorted(set(entries.values()))
         for name in names:
             if not is_contained_name(name) or "/" in name or not name.endswith(".safetensors"):
-                raise BaseModelError(f"{_INDEX}: {json.dumps(name)[:80]} is not the name of a safetensors file")
+                raise BaseModelError(
+                    f"{_INDEX}: {json.dumps(name)[:80]} is not the name of a safetensors file"
+                )
             if not (folder / name).exists():
                 raise BaseModelError(f"{folder.name}: {name}, which {_INDEX} names, is missing")
         return [folder / name for name in names]
     if any(any(folder.glob(pattern)) for pattern in _PICKLES):
-        raise BaseModelError(
-            f"{folder.name}: has no {_SINGLE}, and eptx never reads pickles; save the model with safe serialization"
-        )
+        problem = f"has no {_SINGLE}, and eptx never reads pickles"
+        raise BaseModelError(f"{folder.name}: {problem}; save the model with safe_serialization=True")
     raise BaseModelError(f"{folder.name}: {_SINGLE} is missing")
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder has safetensors weights; one that only has pickles counts as one without weights."""
+    return (folder / _SINGLE).exists() or (folder / _INDEX).exists()
 
 
 def folder_fingerprint(folder: Path) -> str:

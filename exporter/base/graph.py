@@ -16,7 +16,8 @@ class BaseGraph:
     """A base model's ONNX graph with what is known about where it came from.
 
     Attributes:
-        model: the graph; its inputs and outputs keep transformers' names, dynamic dims are ``batch`` and ``length``.
+        model: the graph; its inputs and outputs keep transformers' names, dynamic dims are ``batch`` and
+            ``length``.
         model_type: transformers' ``model_type`` ("bert"), "" when no configuration came with the graph.
         config: the content of ``config.json``, or ``{}``.
         folder: the transformers folder, whose tensors verify the graph's weights; None when there is none.

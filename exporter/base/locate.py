@@ -1,47 +1,52 @@
 """Where the adapted modules are in a base graph.
 
-A module is looked for, in this order, in the user's map, in the graph's own names (node names made by an exporter,
-initializer names) and in the weights' contents, and whatever names say is checked against the base folder's weights
-where there are any. A module that is not found, or found twice, is an error: an export never leaves a module
-unadapted in silence.
+A module is looked for, in this order, in the user's map, in the graph's own names (node names made by an
+exporter, initializer names) and in the weights' contents, and whatever names say is checked against the base
+folder's weights where there are any. A module that is not found, or found twice, is an error: an export never
+leaves a module unadapted in silence.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-
-from eptx.errors import BaseModelError, UsageError
 from eptx.exporter.base._content import columns_of, equal_at
 from eptx.exporter.base._names import aliases, same_module, some
 from eptx.exporter.base._products import Product, find_products
-from eptx.exporter.base.checkpoint import BaseCheckpoint
+from eptx.exporter.base.checkpoint import BaseCheckpoint, has_weights
 from eptx.exporter.base.graph import BaseGraph
 from eptx.exporter.base.site import Site
 
+from eptx.errors import BaseModelError, UsageError
+
 __all__ = ["locate"]
 
+_QUANTISED = ("MatMulInteger", "MatMulNBits", "QLinearMatMul", "QGemm", "QAttention", "DynamicQuantizeMatMul")
 _COLUMNS = re.compile(r"(.+)\[(\d+):(\d+)\]")
 
 
-def locate(graph: BaseGraph, modules: Sequence[str], *, module_map: Mapping[str, str] | None = None) -> dict[str, Site]:
+def locate(
+    graph: BaseGraph, modules: Sequence[str], *, module_map: Mapping[str, str] | None = None
+) -> dict[str, Site]:
     """Finds the product of every module.
 
     Args:
         graph: the base; its folder, if it has one, gives the weights to compare with.
-        modules: names as the adapter has them, without ``base_model.model.``, with or without the base's prefix.
-        module_map: module -> name of its node or weight in the graph, with ``[start:stop]`` behind it when the module
-            is only these output columns.
+        modules: names as the adapter has them, without ``base_model.model.``, with or without the base's
+            prefix.
+        module_map: module -> name of its node or weight in the graph, with ``[start:stop]`` behind it when
+            the module is only these output columns.
 
     Returns:
         module -> site, in the order of ``modules``.
 
     Raises:
-        BaseModelError: a module is not found, found more than once, has other weights than the base folder's, or is
-            a product that cannot be adapted. The names are listed.
+        BaseModelError: a module is not found, found more than once, has other weights than the base folder's,
+            or is a product that cannot be adapted. The names are listed.
         UsageError: the map names a module that the adapter does not have.
     """
     finder = _Finder(graph, module_map or {})
@@ -70,9 +75,16 @@ class _Finder:
 
     def __init__(self, graph: BaseGraph, module_map: Mapping[str, str]) -> None:
         self._prefix = graph.prefix
+        self._config = graph.config
         self._map = module_map
         self._products = find_products(graph.model.graph)
-        self._checkpoint = BaseCheckpoint(graph.folder) if graph.folder is not None else None
+        self._checkpoint = (
+            BaseCheckpoint(graph.folder) if graph.folder is not None and has_weights(graph.folder) else None
+        )
+        operators = sorted({node.op_type for node in graph.model.graph if node.op_type in _QUANTISED})
+        self._quantised = (
+            f", which is quantised ({', '.join(operators)}); give it unquantised" if operators else ""
+        )
 
     def find(self, module: str) -> Site:
         """The module's site, checked."""
@@ -83,16 +95,28 @@ class _Finder:
             places = self._named(module, weight) or self._alike(module, weight)
         for product, _ in places:
             if product.refusal:
-                raise _Failure(f"cannot be adapted in this graph ({product.refusal}; export the base again)")
+                raise _Failure(
+                    f"cannot be adapted in this graph ({product.refusal}); export the base without fusions"
+                )
         sites = [Site(module, product.node, columns) for product, columns in places]
-        # a module that also runs on a constant is the one that runs on the data first of all
+        # DeBERTa-v2's modules that also project the relative positions are, first of all, those of the text
         sites.sort(key=lambda site: site.fixed_input)
+        if sites[0].fixed_input:
+            raise _Failure(f"are not found in the base graph but on a constant{self._quantised}")
+        if len(sites) == 1 and _projects_positions(module, self._config):
+            raise _Failure(
+                "also project relative positions, which this graph has folded away; export the folder instead"
+            )
         return Site(module, sites[0].node, sites[0].columns, tuple(sites[1:]))
 
     def _weight(self, module: str) -> np.ndarray | None:
         for name in aliases(module, self._prefix):
             key = f"{name}.weight"
-            if self._checkpoint is not None and key in self._checkpoint and len(self._checkpoint.shape(key)) == 2:
+            if (
+                self._checkpoint is not None
+                and key in self._checkpoint
+                and len(self._checkpoint.shape(key)) == 2
+            ):
                 return self._checkpoint.array(key)
         return None
 
@@ -135,7 +159,11 @@ class _Finder:
     def _alike(self, module: str, weight: np.ndarray | None) -> list[_Place]:
         """By the weight's content."""
         if weight is None:
-            hint = "" if self._checkpoint else " by name; give its transformers folder as well, or a module map"
+            hint = (
+                self._quantised
+                if self._checkpoint or self._quantised
+                else " by name; give its transformers folder as well, or a module map"
+            )
             raise _Failure(f"are not found in the base graph{hint}")
         places = [(product, columns) for product in self._products for columns in columns_of(product, weight)]
         if len(places) > 1:
@@ -143,11 +171,23 @@ class _Finder:
         if not places and self._called(module):
             raise _Failure("have other weights in the base graph than in the base folder")
         if not places:
-            raise _Failure("are not found in the base graph")
+            raise _Failure(f"are not found in the base graph{self._quantised}")
         return places
 
 
 _Place = tuple[Product, tuple[int, int]]
+
+
+def _projects_positions(module: str, config: Mapping[str, Any]) -> bool:
+    """Whether a DeBERTa-v2 module projects the relative positions besides the text (``share_att_key``)."""
+    if config.get("model_type") != "deberta-v2" or not (
+        config.get("share_att_key") and config.get("relative_attention")
+    ):
+        return False
+    kinds = config.get("pos_att_type") or ()
+    return ("p2c" in kinds and module.endswith("query_proj")) or (
+        "c2p" in kinds and module.endswith("key_proj")
+    )
 
 
 def _holds(product: Product, weight: np.ndarray, columns: tuple[int, int]) -> bool:
@@ -171,5 +211,7 @@ def _refuse_overlaps(sites: Mapping[str, Site]) -> None:
             start, stop = place.columns
             for other_start, other_stop, other in taken.setdefault(place.node, []):
                 if start < other_stop and other_start < stop:
-                    raise BaseModelError(f"{other} and {module} are one product of the base graph; give a module map")
+                    raise BaseModelError(
+                        f"{other} and {module} are one product of the base graph; give a module map"
+                    )
             taken[place.node].append((start, stop, module))

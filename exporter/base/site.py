@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+from eptx.exporter.base._form import FLOATS, is_form, stored_as, stored_weight
 
 from eptx.errors import BaseModelError, NotSupportedError
-from eptx.exporter.base._form import FLOATS, is_form, stored_as, stored_weight
 
 __all__ = ["Site"]
 
@@ -17,16 +17,17 @@ __all__ = ["Site"]
 class Site:
     """One adapted module's product in the graph: ``y = x W^T (+ b)``.
 
-    The node reads its weight's initializer directly or through nodes that only change its form (Transpose, Cast,
-    Identity, DequantizeLinear).
+    The node reads its weight's initializer directly or through nodes that only change its form (Transpose,
+    Cast, Identity, DequantizeLinear).
 
     Attributes:
         module: the module's name as the adapter has it, without ``base_model.model.``.
         node: the MatMul, Gemm or plain FusedMatMul.
         columns: the slice of the node's output features that is this module; ``(0, out)`` when not packed.
-        also: further products of this same module (ALBERT runs one layer many times; DeBERTa-v2 projects its relative
-            positions with the content's key and query). Empty for nearly every module. An adapter that changes the
-            weight changes them too: ``set_weight`` does; one that inserts nodes must treat each of them.
+        also: further products of this same module (ALBERT runs one layer many times; DeBERTa-v2 projects its
+            relative positions with the content's key and query). Empty for nearly every module. An adapter
+            that changes the weight changes them too: ``set_weight`` does; one that inserts nodes must treat
+            each of them.
     """
 
     module: str
@@ -83,7 +84,7 @@ class Site:
 
     @property
     def fixed_input(self) -> bool:
-        """True when x depends on none of the graph's inputs, so it has no rows of the batch (relative positions)."""
+        """True when x depends on none of the graph's inputs: it has no rows of the batch."""
         seen: set[ir.Value] = set()
         todo = [self.x]
         while todo:
@@ -110,8 +111,8 @@ class Site:
     def set_weight(self, weight: np.ndarray) -> None:
         """Puts another weight in place of this module's, in the graph, in the stored type and form.
 
-        The other modules of a packed weight keep theirs. A weight that other nodes read as well is copied first, so
-        that only this module (with its ``also`` products) changes.
+        The other modules of a packed weight keep theirs. A weight that other nodes read as well is copied
+        first, so that only this module (with its ``also`` products) changes.
 
         Args:
             weight: ``[out, in]``, any float type.
@@ -122,7 +123,9 @@ class Site:
         """
         expected = [self.out_features, self.in_features]
         if list(weight.shape) != expected:
-            raise BaseModelError(f"{self.module}: the base graph's weight is {expected}, not {list(weight.shape)}")
+            raise BaseModelError(
+                f"{self.module}: the base graph's weight is {expected}, not {list(weight.shape)}"
+            )
         mine = [self, *self.also]
         for site in mine:
             if _readers(site.weight) - {s.node for s in mine}:
@@ -137,7 +140,9 @@ class Site:
         with np.errstate(over="ignore"):
             block[...] = weight
         if not np.isfinite(block.astype(np.float32)).all():
-            raise NotSupportedError(f"{self.module}: the new weight does not fit {stored.dtype}; use a float32 base")
+            raise NotSupportedError(
+                f"{self.module}: the new weight does not fit {stored.dtype}; use a float32 base"
+            )
         value = self.weight
         value.const_value = ir.Tensor(stored, name=value.name)
 
@@ -174,7 +179,9 @@ class Site:
         if tensor is None:
             raise BaseModelError(f"{self.module}: the base graph holds no weight; export it with its weights")
         if tensor.dtype not in FLOATS:
-            raise NotSupportedError(f"{self.module} is quantised in the base graph; give the base as it was before")
+            raise NotSupportedError(
+                f"{self.module} is quantised in the base graph; give the base as it was before"
+            )
         return tensor.numpy()
 
 

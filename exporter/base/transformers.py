@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from eptx._progress import step
 from eptx.exporter.base._fuse import fuse
 from eptx.exporter.base._model import base_prefix, load_model, read_config
 from eptx.exporter.base._quiet import quiet
@@ -14,10 +13,14 @@ from eptx.exporter.base._trace import trace
 from eptx.exporter.base.checkpoint import folder_fingerprint
 from eptx.exporter.base.graph import BaseGraph
 
+from eptx._progress import step
+
 __all__ = ["load_transformers"]
 
 
-def load_transformers(folder: Path, *, provider: Literal["cpu", "cuda"] = "cpu", headless: bool = False) -> BaseGraph:
+def load_transformers(
+    folder: Path, *, provider: Literal["cpu", "cuda"] = "cpu", headless: bool = False
+) -> BaseGraph:
     """Exports the model of a transformers folder, with a free batch and length, fused for ONNX Runtime.
 
     Nothing is downloaded, no remote code runs, and pickles are not read.

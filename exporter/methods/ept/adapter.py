@@ -66,7 +66,7 @@ class EptAdapter(Adapter):
 
     Attributes:
         modules: module name -> its weights, in module order.
-        top_k: how many experts a task uses.
+        top_k: how many experts a task uses; 0 when not known.
     """
 
     method: ClassVar[str] = "ept"
@@ -88,7 +88,7 @@ class EptAdapter(Adapter):
         from eptx.exporter.methods.ept.fold import route
 
         return {
-            "top_k": self.top_k,
+            "top_k": self.top_k or "not in the adapter's files: give --top-k",
             "modules": [
                 {
                     "name": name,

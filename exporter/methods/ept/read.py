@@ -51,7 +51,7 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> EptAdapter:
         heads=checkpoint.heads,
         fingerprint=checkpoint.fingerprint,
         modules=modules,
-        top_k=_top_k(modules, checkpoint.config, options.top_k),
+        top_k=_top_k(modules, checkpoint.config, options),
     )
 
 
@@ -105,10 +105,12 @@ def _tasks(modules: Mapping[str, EptModule], checkpoint: Checkpoint, options: Re
     return name_tasks(counts.pop(), options.tasks, checkpoint.config.get("tasks"))
 
 
-def _top_k(modules: Mapping[str, EptModule], config: Mapping[str, Any], given: int | None) -> int:
-    """Top-k is in no file of the released code: asked for, never guessed."""
-    saved = config.get("top_k")
+def _top_k(modules: Mapping[str, EptModule], config: Mapping[str, Any], options: ReadOptions) -> int:
+    """Top-k is in no file of the released code: asked for, never guessed; 0 where it may stay unknown."""
+    given, saved = options.top_k, config.get("top_k")
     top_k = given if given is not None else saved
+    if top_k is None and options.incomplete:
+        return 0
     if top_k is None:
         raise UsageError(f"{CONFIG} does not say how many experts a task uses: give --top-k")
     if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:

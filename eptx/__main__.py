@@ -1,0 +1,5 @@
+"""``python -m eptx``."""
+
+from eptx.cli import main
+
+main()

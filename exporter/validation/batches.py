@@ -1,0 +1,179 @@
+"""The inputs that a bundle is validated on: random, seeded, of several shapes and mixes of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from eptx._manifest import TASK_ID
+from eptx.bundle import Manifest, TensorSpec
+from eptx.errors import NotSupportedError
+
+#: The task name of rows whose task the model is to infer.
+AUTO = "auto"
+_INFER = -1
+_TEXT = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+_LENGTH, _MANY_LENGTH, _LONG = 12, 24, 96
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One call of the model.
+
+    Attributes:
+        name: what the report calls it.
+        arrays: graph input -> array [rows, ...], ``task_id`` not among them.
+        tasks: each row's task name; ``auto`` to infer it.
+        seed: what it was drawn from, or None for the user's data.
+        labels: each row's label in the user's data, None where it has none.
+    """
+
+    name: str
+    arrays: Mapping[str, np.ndarray]
+    tasks: tuple[str, ...]
+    seed: int | None = None
+    labels: tuple[Any, ...] = field(default=())
+
+    @property
+    def rows(self) -> int:
+        """How many rows the batch has."""
+        return len(self.tasks)
+
+    @property
+    def kept(self) -> np.ndarray | None:
+        """bool [rows, length], the positions that are not padding; None where there is no mask."""
+        mask = self.arrays.get("attention_mask")
+        return None if mask is None else mask.astype(bool)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What tokens the model reads.
+
+    Attributes:
+        size: number of token ids.
+        types: number of token types.
+        longest: largest number of tokens in a row.
+        pad: the padding id.
+        first, last: ids that open and close a row, None where unknown.
+    """
+
+    size: int
+    types: int
+    longest: int
+    pad: int
+    first: int | None
+    last: int | None
+
+    @classmethod
+    def of(cls, manifest: Manifest, config: Mapping[str, Any]) -> Vocabulary:
+        """From the bundle's manifest and the base's ``config.json``."""
+        size = manifest.vocab_size or _number(config, "vocab_size") or 2
+
+        def special(*keys: str) -> int | None:
+            found = next((config[key] for key in keys if type(config.get(key)) is int), None)
+            return found if found is not None and 0 <= found < size else None
+
+        return cls(
+            size=size,
+            types=_number(config, "type_vocab_size") or 1,
+            longest=manifest.max_length or _number(config, "max_position_embeddings") or 1 << 20,
+            pad=special("pad_token_id") or 0,
+            first=special("cls_token_id", "bos_token_id"),
+            last=special("sep_token_id", "eos_token_id"),
+        )
+
+
+def generated(manifest: Manifest, config: Mapping[str, Any], names: Sequence[str]) -> list[Batch]:
+    """The batches of a validation without data.
+
+    Every task alone in one row; two rows of every task mixed in one batch, padded; the same of one length; one long row.
+
+    Args:
+        manifest: of the bundle, for its inputs.
+        config: the base's ``config.json``.
+        names: the rows' tasks: the bundle's, and ``auto`` where it infers.
+
+    Raises:
+        NotSupportedError: the graph has an input that eptx does not know how to fill.
+    """
+    vocabulary = Vocabulary.of(manifest, config)
+    plans = [(f"{name} alone", (name,), _LENGTH, False) for name in names]
+    if len(names) > 1 or manifest.routing != "batch":
+        plans.append(("mixed, padded", tuple(names) * 2, _MANY_LENGTH, True))
+        plans.append(("mixed", tuple(reversed(names)) + tuple(names[:1]), _LENGTH, False))
+    else:
+        plans.append(("many rows, padded", tuple(names) * 6, _MANY_LENGTH, True))
+        plans.append(("many rows", tuple(names) * 4, _LENGTH, False))
+    plans.append(("long", (names[0],), _LONG, False))
+    return [
+        _draw(manifest, vocabulary, Batch(name, {}, tasks, seed), length, padded)
+        for seed, (name, tasks, length, padded) in enumerate(plans)
+    ]
+
+
+def redraw(batch: Batch, manifest: Manifest, config: Mapping[str, Any]) -> Batch:
+    """Another batch of the same shape and tasks, from the next seed."""
+    assert batch.seed is not None
+    length = next((a.shape[1] for name, a in batch.arrays.items() if name in _TEXT), 0)
+    kept = batch.kept
+    padded = kept is not None and not kept.all()
+    return _draw(manifest, Vocabulary.of(manifest, config), replace(batch, seed=batch.seed + 1000), length, padded)
+
+
+def task_ids(batch: Batch, ids: Mapping[str, int]) -> np.ndarray:
+    """int64 [rows], -1 where the task is to be inferred."""
+    return np.array([_INFER if name == AUTO else ids[name] for name in batch.tasks], dtype=np.int64)
+
+
+def _draw(manifest: Manifest, vocabulary: Vocabulary, batch: Batch, length: int, padded: bool) -> Batch:
+    rng = np.random.default_rng([20260, batch.seed or 0])
+    length = min(length, vocabulary.longest)
+    lengths = np.full(batch.rows, length)
+    if padded and length > 3:
+        lengths[1:] = rng.integers(3, length + 1, batch.rows - 1)
+    arrays = {
+        spec.name: _fill(spec, vocabulary, rng, batch.rows, lengths).astype(spec.dtype)
+        for spec in manifest.inputs
+        if spec.name != TASK_ID
+    }
+    return replace(batch, arrays=arrays)
+
+
+def _fill(spec: TensorSpec, vocabulary: Vocabulary, rng: np.random.Generator, rows: int, lengths: np.ndarray) -> np.ndarray:
+    length = int(lengths.max())
+    positions = np.arange(length)
+    kept = positions < lengths[:, None]
+    if spec.name == "input_ids":
+        return _tokens(vocabulary, rng, kept)
+    if spec.name == "attention_mask":
+        return kept
+    if spec.name == "token_type_ids":
+        second = rng.integers(1, length + 1, (rows, 1)) <= positions
+        return (second & kept & (vocabulary.types > 1)).astype(np.int64)
+    if spec.name == "position_ids":
+        return np.broadcast_to(positions, (rows, length))
+    if spec.name == "pixel_values":
+        if not all(isinstance(dim, int) for dim in spec.shape[1:]):
+            raise NotSupportedError(f"graph input {spec.name} has free sizes {list(spec.shape)}: validation needs fixed ones")
+        return rng.standard_normal((rows, *(int(dim) for dim in spec.shape[1:])))
+    raise NotSupportedError(f"graph input {spec.name!r} is neither text nor an image: validation cannot fill it")
+
+
+def _tokens(vocabulary: Vocabulary, rng: np.random.Generator, kept: np.ndarray) -> np.ndarray:
+    """Random tokens, never the padding id among them: RoBERTa tells positions by it."""
+    ids = rng.integers(0, max(vocabulary.size - 1, 1), kept.shape)
+    ids += ids >= vocabulary.pad
+    if vocabulary.first is not None:
+        ids[:, 0] = vocabulary.first
+    if vocabulary.last not in (None, vocabulary.pad):
+        ids[np.arange(len(ids)), kept.sum(axis=1) - 1] = vocabulary.last
+    return np.where(kept, np.minimum(ids, vocabulary.size - 1), vocabulary.pad)
+
+
+def _number(config: Mapping[str, Any], key: str) -> int | None:
+    value = config.get(key)
+    return value if type(value) is int and value > 0 else None

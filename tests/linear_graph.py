@@ -1,0 +1,96 @@
+"""One linear as a graph, alone or packed with others, with an adapter attached: operators without a model around them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from eptx.exporter.adapter import Adapter
+from eptx.exporter.attach import AttachPlan, Editor
+from eptx.exporter.base import Site
+from eptx.exporter.methods import method_of
+
+DOUBLE = ir.DataType.DOUBLE
+
+
+class DoubleEditor(Editor):
+    """Keeps float64, so that algebra can be compared to 1e-10."""
+
+    def constant(self, name: str, array: np.ndarray) -> ir.Value:
+        value = super().constant(name, array)
+        if array.dtype.kind == "f":
+            tensor = ir.Tensor(np.ascontiguousarray(array.astype(np.float64)), name=name)
+            value.const_value, value.type = tensor, ir.TensorType(DOUBLE)
+        return value
+
+
+def adapted(
+    adapter: Adapter,
+    weight: np.ndarray,
+    feeds: Mapping[str, np.ndarray],
+    plan: AttachPlan,
+    *,
+    before: int = 0,
+    after: int = 0,
+    optimise: bool = True,
+    opset: int = 20,
+) -> np.ndarray:
+    """y of ``x W^T`` with the adapter attached at module "linear".
+
+    Args:
+        adapter: of one module, "linear".
+        weight: [out, in] float64.
+        feeds: "x", and "task_id" where the mode needs it.
+        plan: how to attach.
+        before, after: columns that are packed beside the module's own; they must come out unchanged.
+        optimise: ONNX Runtime's graph optimiser.
+        opset: of the graph.
+    """
+    rng = np.random.default_rng(1)
+    out, inner = weight.shape
+    packed = np.concatenate(
+        [rng.normal(size=(inner, before)), weight.T, rng.normal(size=(inner, after))], axis=1
+    )
+    x = ir.Value(name="x", type=ir.TensorType(DOUBLE), shape=ir.Shape(["batch", *feeds["x"].shape[1:]]))
+    w = ir.Value(
+        name="w",
+        type=ir.TensorType(DOUBLE),
+        shape=ir.Shape(packed.shape),
+        const_value=ir.Tensor(packed, name="w"),
+    )
+    node = ir.node("MatMul", [x, w])
+    y = node.outputs[0]
+    y.name, y.type, y.shape = (
+        "y",
+        ir.TensorType(DOUBLE),
+        ir.Shape(["batch", *feeds["x"].shape[1:-1], packed.shape[1]]),
+    )
+    graph = ir.Graph([x], [y], nodes=[node], initializers=[w], opset_imports={"": opset}, name="linear")
+    model = ir.Model(graph, ir_version=10)
+    editor = DoubleEditor(model)
+    site = Site("linear", node, (before, before + out))
+    method_of(adapter.method).attach(adapter, editor, {"linear": site}, plan)
+    editor.finish()
+    result = run(model, feeds, optimise=optimise)
+    np.testing.assert_allclose(result[..., :before], feeds["x"] @ packed[:, :before], atol=1e-10)
+    np.testing.assert_allclose(
+        result[..., before + out :], feeds["x"] @ packed[:, before + out :], atol=1e-10
+    )
+    return result[..., before : before + out]
+
+
+def run(model: ir.Model, feeds: Mapping[str, np.ndarray], *, optimise: bool = True) -> np.ndarray:
+    """The first output of a model on ONNX Runtime's CPU provider."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(
+        ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    wanted = {value.name for value in session.get_inputs()}
+    return session.run(None, {name: array for name, array in feeds.items() if name in wanted})[0]  # type: ignore[no-any-return]
