@@ -13,13 +13,14 @@ from eptx.errors import EptxError
 _LINE_LIMIT = 1 << 20
 
 
-def read_rows(file: Path, *, error: type[EptxError]) -> Iterator[dict[str, Any]]:
+def read_rows(file: Path, *, error: type[EptxError], token_ids: bool = False) -> Iterator[dict[str, Any]]:
     """Objects with ``text``, and where they have them ``text_pair``, ``task`` and ``label``; empty lines are
     skipped.
 
     Args:
         file: one JSON object a line, UTF-8.
         error: the class to raise, naming the file and the line.
+        token_ids: whether a row may have ``input_ids`` instead of ``text``.
     """
     with open_regular(file, error=error) as lines:
         number = 0
@@ -29,12 +30,23 @@ def read_rows(file: Path, *, error: type[EptxError]) -> Iterator[dict[str, Any]]
             if len(line) == _LINE_LIMIT:
                 raise error(f"{where}: longer than {_LINE_LIMIT} bytes")
             if line.strip():
-                yield _checked(parse_json(line, what=where, error=error), where, error)
+                row = parse_json(line, what=where, error=error)
+                if not (token_ids and _has_ids(row)):
+                    _check_text(row, where, error)
+                yield _checked(row, where, error)
 
 
-def _checked(row: Any, where: str, error: type[EptxError]) -> dict[str, Any]:
+def _has_ids(row: Any) -> bool:
+    ids = row.get("input_ids") if isinstance(row, dict) else None
+    return isinstance(ids, list) and bool(ids) and all(type(i) is int and i >= 0 for i in ids)
+
+
+def _check_text(row: Any, where: str, error: type[EptxError]) -> None:
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
         raise error(f"{where}: must be an object with a string 'text'")
+
+
+def _checked(row: dict[str, Any], where: str, error: type[EptxError]) -> dict[str, Any]:
     for key in ("text_pair", "task"):
         if row.get(key) is None:
             row.pop(key, None)

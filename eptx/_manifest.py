@@ -149,7 +149,7 @@ def _manifest(f: Fields) -> Manifest:
         inputs=tuple(_tensor(t) for t in f.children("inputs")),
         outputs=tuple(_tensor(t) for t in f.children("outputs")),
         sources=_sources(f.child("sources")),
-        fingerprints={key: value for key, value in f.child("fingerprints").strings().items()},
+        fingerprints=f.child("fingerprints").strings(),
         modules={key: _module(m) for key, m in f.child("modules").items()},
         task_inference=f.boolean("task_inference"),
         operators=_operators(f.child("operators")) if f.present("operators") else None,

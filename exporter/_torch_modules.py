@@ -56,15 +56,23 @@ def _places(module: str, prefix: str, linears: dict[str, nn.Linear], checkpoint:
     weight = torch.from_numpy(np.asarray(checkpoint.array(stored)))
     if weight.ndim != 2:
         return []
-    return [name for name, linear in linears.items() if torch.equal(linear.weight.detach().to(weight.dtype), weight)]
+    return [
+        name
+        for name, linear in linears.items()
+        if torch.equal(linear.weight.detach().to(weight.dtype), weight)
+    ]
 
 
 def _check_widths(adapter: Adapter, module: str, linear: nn.Linear) -> None:
     widths = adapter.widths(module)
     if widths.in_features != linear.in_features:
-        raise BaseModelError(f"the adapter's {module} reads {widths.in_features} features, the base's {linear.in_features}")
+        raise BaseModelError(
+            f"the adapter's {module} reads {widths.in_features} features, the base's {linear.in_features}"
+        )
     if widths.out_features is not None and linear.out_features not in widths.out_features:
-        raise BaseModelError(f"the adapter's {module} does not fit the {linear.out_features} outputs of the base's")
+        raise BaseModelError(
+            f"the adapter's {module} does not fit the {linear.out_features} outputs of the base's"
+        )
 
 
 def exactly(names: Sequence[str]) -> str:

@@ -96,7 +96,7 @@ class ReferenceModel:
         ids = self._task_ids(task_ids, batch)
         self._set_route(route, routing)
         tensors = {name: self._tensor(array) for name, array in inputs.items()}
-        with torch.no_grad(), quiet():
+        with torch.no_grad():
             result = self.model(**tensors)
         outputs = {name: value for name, value in result.items() if isinstance(value, Tensor)}
         used, task_margin = self._used_tasks(ids)
@@ -121,7 +121,9 @@ class ReferenceModel:
     def _task_ids(self, task_ids: np.ndarray | Sequence[int] | None, batch: int) -> Tensor:
         if task_ids is None and len(self.adapter.tasks) > 1:
             raise RequestError("give a task id per row: the adapter has several tasks")
-        ids = torch.zeros(batch, dtype=torch.int64) if task_ids is None else torch.tensor(np.asarray(task_ids))
+        ids = (
+            torch.zeros(batch, dtype=torch.int64) if task_ids is None else torch.tensor(np.asarray(task_ids))
+        )
         try:
             self.state.set(ids, lowest=INFER if isinstance(self.adapter, EptAdapter) else 0)
         except ValueError as e:
@@ -141,7 +143,9 @@ class ReferenceModel:
             routes = [route] if isinstance(route, Route) else list(route)
             weights = torch.tensor([r.weights for r in routes], dtype=self.dtype)
             groups = torch.tensor([r.group for r in routes])
-            state.forced = TuckaRoute(groups, weights, torch.full((len(routes),), torch.inf, dtype=self.dtype))
+            state.forced = TuckaRoute(
+                groups, weights, torch.full((len(routes),), torch.inf, dtype=self.dtype)
+            )
 
     def _used_tasks(self, ids: Tensor) -> tuple[Tensor, np.ndarray | None]:
         similarity: Tensor | None = getattr(self.state, "similarity", None)
@@ -227,14 +231,19 @@ def _load_ept(layer: Any, weights: EptModule) -> None:
         (gate.weight, weights.gate_weight),
         (gate.bias, weights.gate_bias),
         (layer.lora_task_embedding[_NAME].weight, weights.task_embedding),
-        *((p, k[None, :, :, None]) for p, k in zip(layer.lora_expert_kernels[_NAME], weights.kernels, strict=True)),
+        *(
+            (p, k[None, :, :, None])
+            for p, k in zip(layer.lora_expert_kernels[_NAME], weights.kernels, strict=True)
+        ),
     ]
     for parameter, array in pairs:
         _assign(parameter, array)
     layer.scaling[_NAME] = weights.scale
 
 
-def _inject_tucka(model: Any, adapter: TuckaAdapter, names: dict[str, str], dtype: torch.dtype) -> ReferenceModel:
+def _inject_tucka(
+    model: Any, adapter: TuckaAdapter, names: dict[str, str], dtype: torch.dtype
+) -> ReferenceModel:
     from eptx.exporter.methods.tucka.model import TuckaConfig, TuckaModel
 
     router = adapter.modules[adapter.router]
@@ -254,13 +263,19 @@ def _inject_tucka(model: Any, adapter: TuckaAdapter, names: dict[str, str], dtyp
     model.to(dtype).eval()
     for module, weights in adapter.modules.items():
         layer = model.get_submodule(names[module])
-        for parameters, array in ((layer.tucka_u, weights.u), (layer.tucka_g, weights.g), (layer.tucka_c, weights.c)):
+        for parameters, array in (
+            (layer.tucka_u, weights.u),
+            (layer.tucka_g, weights.g),
+            (layer.tucka_c, weights.c),
+        ):
             _assign(parameters[_NAME], array)
     _assign(model.get_submodule(names[adapter.router]).tucka_ec[_NAME], adapter.centroids)
     return ReferenceModel(model, adapter, names, dtype, tuner.state, tuner)
 
 
-def _inject_lora(model: Any, adapter: LoraAdapter, names: dict[str, str], dtype: torch.dtype) -> ReferenceModel:
+def _inject_lora(
+    model: Any, adapter: LoraAdapter, names: dict[str, str], dtype: torch.dtype
+) -> ReferenceModel:
     from eptx.exporter.methods.lora.layer import LoraRowsLinear
 
     state = TaskRows(len(adapter.tasks))
@@ -278,7 +293,9 @@ def _assign(parameter: Tensor, array: np.ndarray) -> None:
         parameter.copy_(torch.tensor(array).reshape(parameter.shape))
 
 
-def _head_logits(adapter: Adapter, outputs: Mapping[str, Tensor], mask: Tensor | None, tasks: Tensor) -> Tensor:
+def _head_logits(
+    adapter: Adapter, outputs: Mapping[str, Tensor], mask: Tensor | None, tasks: Tensor
+) -> Tensor:
     """Each row by its task's head, zero past its labels, for ``base``, and for tasks without a head."""
     heads = adapter.heads
     assert heads is not None
@@ -287,7 +304,9 @@ def _head_logits(adapter: Adapter, outputs: Mapping[str, Tensor], mask: Tensor |
     for row, task_id in enumerate(tasks.tolist()):
         task = adapter.tasks[task_id] if task_id < len(adapter.tasks) else ""
         if heads.labels(task):
-            weight, bias = (torch.tensor(array, dtype=pooled.dtype) for array in (heads.weights[task], heads.biases[task]))
+            weight, bias = (
+                torch.tensor(array, dtype=pooled.dtype) for array in (heads.weights[task], heads.biases[task])
+            )
             logits[row, : len(bias)] = nn.functional.linear(pooled[row], weight, bias)
     return logits
 

@@ -121,7 +121,7 @@ def _manifest(
         routing=options.routing if options.mode == "dynamic" and adapter.method == "tucka" else None,
         route=_route(adapter, options),
         vocab_size=_positive(graph.config.get("vocab_size")),
-        max_length=_max_length(graph.config),
+        max_length=max_length(graph.config),
     )
 
 
@@ -177,7 +177,7 @@ def _positive(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
-def _max_length(config: Mapping[str, Any]) -> int | None:
+def max_length(config: Mapping[str, Any]) -> int | None:
     """The most positions that the base embeds; None where positions are relative or not of tokens."""
     positions = _positive(config.get("max_position_embeddings"))
     if positions is not None and config.get("model_type") in _OFFSET_POSITIONS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,8 @@ class TaskChooser:
             return [self._default()] * batch
         if isinstance(task, str):
             return [task] * batch
+        if isinstance(task, bytes) or not isinstance(task, Iterable):
+            raise RequestError(f"a task is a name or one name per row, not {type(task).__name__}")
         names = list(task)
         if len(names) != batch:
             raise RequestError(f"{len(names)} tasks for a batch of {batch}; give one name, or one per row")

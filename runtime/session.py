@@ -150,7 +150,7 @@ class Session:
 
 
 def _check_signature(session: Any, manifest: Manifest) -> None:
-    """The model's inputs and outputs must be what ``eptx.json`` says, since requests are checked against that."""
+    """The model must have the inputs and outputs of ``eptx.json``, which requests are checked against."""
     for what, specs, values in (
         ("input", manifest.inputs, session.get_inputs()),
         ("output", manifest.outputs, session.get_outputs()),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ml_dtypes
 import numpy as np
+
 from eptx.exporter.base._products import Product
 
 

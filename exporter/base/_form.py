@@ -40,9 +40,11 @@ def stored_weight(node: ir.Node) -> ir.Value:
     return found[0]
 
 
-def stored_as(node: ir.Node) -> bool:
+def stored_as(node: ir.Node, operand: int = 1) -> bool:
     """True when the product's initializer is ``[out, in]``, False when it is ``[in, out]``."""
-    found = walk(node.inputs[1])
+    found = walk(node.inputs[operand])
     assert found is not None
-    flips = sum(step.op_type == "Transpose" for step in found[1]) + bool(node.attributes.get_int("transB", 0))
+    flips = sum(step.op_type == "Transpose" for step in found[1])
+    # a weight on the left, W x^T, is the other way round
+    flips += bool(node.attributes.get_int("transB", 0)) if operand == 1 else 1
     return flips % 2 == 1

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import onnx_ir as ir
+
 from eptx.exporter.base._form import is_form
 from eptx.exporter.base._products import find_products
 

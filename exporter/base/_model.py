@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eptx.exporter.base._names import one_line, some
-from eptx.exporter.base.checkpoint import BaseCheckpoint
-
 from eptx._json import read_json_object
 from eptx.errors import BaseModelError, NotSupportedError
+from eptx.exporter.base._names import one_line, some
+from eptx.exporter.base.checkpoint import BaseCheckpoint
 
 SUPPORTED = "BERT, RoBERTa, DeBERTa-v2, ViT and Llama (encoders alike often work too)"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+
 from eptx.exporter.base._form import FLOATS, stored_as, walk
 
 _STANDARD = ("", "ai.onnx")
@@ -24,23 +25,25 @@ class Product:
         weight: the initializer.
         names: the modules that the graph's own names say it may be: the node's name first, then the weight's.
         refusal: why it cannot be adapted, or "".
+        operand: which input the weight is.
     """
 
     node: ir.Node
     weight: ir.Value
     names: tuple[str, ...]
     refusal: str = ""
+    operand: int = 1
 
     @property
     def shape(self) -> tuple[int, int]:
         """[in, out] as the node uses it."""
         assert self.weight.shape is not None
         rows, columns = self.weight.shape.numpy()
-        return (columns, rows) if stored_as(self.node) else (rows, columns)
+        return (columns, rows) if stored_as(self.node, self.operand) else (rows, columns)
 
     def matrix(self) -> np.ndarray | None:
         """The weight as [out, in], dequantised; None when the graph does not hold it."""
-        found = walk(self.node.inputs[1])
+        found = walk(self.node.inputs[self.operand])
         if found is None or found[0].const_value is None:
             return None
         array = found[0].const_value.numpy()
@@ -52,11 +55,11 @@ class Product:
             array = dequantised
         elif found[0].const_value.dtype not in FLOATS:
             return None
-        return array if stored_as(self.node) else array.T
+        return array if stored_as(self.node, self.operand) else array.T
 
     def step(self) -> np.ndarray | float:
         """Half of what one step of a quantised weight is worth, to compare [out, in] with; 0.0 for floats."""
-        found = walk(self.node.inputs[1])
+        found = walk(self.node.inputs[self.operand])
         quantised = next((s for s in found[1] if s.op_type == "DequantizeLinear"), None) if found else None
         if quantised is None:
             return 0.0
@@ -64,7 +67,7 @@ class Product:
         if scale is None:
             return 0.0
         spread = _along(np.abs(scale), quantised, 2)
-        return 0.5 * (spread if stored_as(self.node) else spread.T)
+        return 0.5 * (spread if stored_as(self.node, self.operand) else spread.T)
 
 
 def find_products(graph: ir.Graph) -> list[Product]:
@@ -83,7 +86,7 @@ def _product(node: ir.Node) -> Product | None:
         return None
     left = walk(node.inputs[0])
     if left is not None and _rank(left[0]) == 2 and node.inputs[1] is not None:
-        return Product(node, left[0], _names(node, left[0]), "the weight is the left operand")
+        return Product(node, left[0], _names(node, left[0]), "the weight is the left operand", 0)
     return None
 
 

@@ -6,6 +6,7 @@ import ast
 import re
 
 import onnx_ir as ir
+
 from eptx.exporter.base._products import find_products
 
 _SCOPES = "pkg.torch.onnx.name_scopes"

@@ -6,10 +6,10 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
-from eptx.exporter.base._model import SUPPORTED
-from eptx.exporter.base._names import one_line
 
 from eptx.errors import NotSupportedError
+from eptx.exporter.base._model import SUPPORTED
+from eptx.exporter.base._names import one_line
 
 if TYPE_CHECKING:
     import torch

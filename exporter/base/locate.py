@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+
+from eptx.errors import BaseModelError, UsageError
 from eptx.exporter.base._content import columns_of, equal_at
 from eptx.exporter.base._names import aliases, same_module, some
 from eptx.exporter.base._products import Product, find_products
 from eptx.exporter.base.checkpoint import BaseCheckpoint, has_weights
 from eptx.exporter.base.graph import BaseGraph
 from eptx.exporter.base.site import Site
-
-from eptx.errors import BaseModelError, UsageError
 
 __all__ = ["locate"]
 
@@ -101,8 +101,6 @@ class _Finder:
         sites = [Site(module, product.node, columns) for product, columns in places]
         # DeBERTa-v2's modules that also project the relative positions are, first of all, those of the text
         sites.sort(key=lambda site: site.fixed_input)
-        if sites[0].fixed_input:
-            raise _Failure(f"are not found in the base graph but on a constant{self._quantised}")
         if len(sites) == 1 and _projects_positions(module, self._config):
             raise _Failure(
                 "also project relative positions, which this graph has folded away; export the folder instead"

@@ -6,17 +6,17 @@ import stat
 from pathlib import Path
 
 import onnx_ir as ir
+
+from eptx._files import fingerprint, is_contained_name
+from eptx._onnx_scan import ExternalData, OnnxScan, scan_onnx
+from eptx._progress import step
+from eptx.errors import BaseModelError, BundleError
 from eptx.exporter.base._model import base_prefix, read_config
 from eptx.exporter.base._names import one_line
 from eptx.exporter.base._opset import raise_opset
 from eptx.exporter.base._quiet import quiet
 from eptx.exporter.base._tidy import tidy
 from eptx.exporter.base.graph import BaseGraph
-
-from eptx._files import fingerprint, is_contained_name
-from eptx._onnx_scan import ExternalData, OnnxScan, scan_onnx
-from eptx._progress import step
-from eptx.errors import BaseModelError, BundleError
 
 __all__ = ["MIN_OPSET", "load_onnx"]
 

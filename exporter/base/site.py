@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-from eptx.exporter.base._form import FLOATS, is_form, stored_as, stored_weight
 
 from eptx.errors import BaseModelError, NotSupportedError
+from eptx.exporter.base._form import FLOATS, is_form, stored_as, stored_weight
 
 __all__ = ["Site"]
 
@@ -154,7 +154,7 @@ class Site:
         while value is not None and (producer := value.producer()) is not None:
             path.append(producer)
             value = producer.inputs[0]
-        assert value is not None and value.const_value is not None
+        assert value is not None
         name, count = f"{self.module}.own_weight", 0
         while name in graph.initializers:
             count += 1

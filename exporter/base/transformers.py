@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from eptx._progress import step
 from eptx.exporter.base._fuse import fuse
 from eptx.exporter.base._model import base_prefix, load_model, read_config
 from eptx.exporter.base._quiet import quiet
@@ -12,8 +13,6 @@ from eptx.exporter.base._tidy import tidy
 from eptx.exporter.base._trace import trace
 from eptx.exporter.base.checkpoint import folder_fingerprint
 from eptx.exporter.base.graph import BaseGraph
-
-from eptx._progress import step
 
 __all__ = ["load_transformers"]
 

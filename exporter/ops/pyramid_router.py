@@ -25,21 +25,27 @@ def PyramidRouter(task_id, x, task_embedding, gate_weight, gate_bias, top_k: int
         task_embedding: [T, in]. gate_weight: [E, in]. gate_bias: [E].
 
     Returns:
-        experts int64 [N, K]; weights [N, K]; similarity [N, T], the cosine of x's position 0 with each embedding.
+        experts int64 [N, K]; weights [N, K]; similarity [N, T], the cosine of x's position 0 with each embedding,
+        or zeros when no row is to be inferred.
     """
     gate = op.Add(op.MatMul(task_embedding, op.Transpose(gate_weight, perm=[1, 0])), gate_bias)
     top, chosen = op.TopK(op.Softmax(gate, axis=-1), op.Reshape(op.Constant(value_int=top_k), [1]))
     mixing = op.Softmax(top, axis=-1)
-    tiny = op.CastLike(op.Constant(value_float=1e-12), x)
-    length = op.Sqrt(op.ReduceSum(op.Mul(task_embedding, task_embedding), [1]))
-    unit = op.Div(task_embedding, op.Max(length, tiny))
     n = op.Shape(task_id)
-    x_n = op.Reshape(x, op.Concat(n, op.Constant(value_ints=[-1]), op.Shape(x, start=-1), axis=0))
-    first = op.Squeeze(op.Slice(x_n, [0], [1], [1]), [1])
-    norm = op.Sqrt(op.ReduceSum(op.Mul(first, first), [1]))
-    similarity = op.Div(op.MatMul(first, op.Transpose(unit, perm=[1, 0])), op.Max(norm, tiny))
-    inferred = op.ArgMax(similarity, axis=1, keepdims=0)
-    task = op.Where(op.Less(task_id, 0), inferred, task_id)
+    unknown = op.Less(task_id, 0)
+    if op.Cast(op.ReduceMax(op.Cast(unknown, to=7), keepdims=0), to=9):
+        tiny = op.CastLike(op.Constant(value_float=1e-12), x)
+        length = op.Sqrt(op.ReduceSum(op.Mul(task_embedding, task_embedding), [1]))
+        unit = op.Div(task_embedding, op.Max(length, tiny))
+        x_n = op.Reshape(x, op.Concat(n, op.Constant(value_ints=[-1]), op.Shape(x, start=-1), axis=0))
+        first = op.Squeeze(op.Slice(x_n, [0], [1], [1]), [1])
+        norm = op.Sqrt(op.ReduceSum(op.Mul(first, first), [1]))
+        similarity = op.Div(op.MatMul(first, op.Transpose(unit, perm=[1, 0])), op.Max(norm, tiny))
+        task = op.Where(unknown, op.ArgMax(similarity, axis=1, keepdims=0), task_id)
+    else:
+        zero = op.CastLike(op.Constant(value_float=0.0), x)
+        similarity = op.Expand(zero, op.Concat(n, op.Shape(task_embedding, start=0, end=1), axis=0))
+        task = op.Identity(task_id)
     tasks = op.Shape(task_embedding, start=0, end=1)
     active = op.CastLike(op.Unsqueeze(op.Less(task, tasks), [1]), x)
     row = op.Min(task, op.Sub(tasks, 1))

@@ -7,7 +7,7 @@ from eptx.exporter.methods.tucka.model import TuckaConfig, TuckaModel
 from eptx.exporter.training.batches import Example, collate, length_batches
 from eptx.exporter.training.heads import TaskClassifier, TaskHeadBank, pool
 from eptx.exporter.training.losses import task_head_loss
-from eptx.exporter.training.save import load_adapter, save_adapter
+from eptx.exporter.training.save import add_adapter, load_adapter, save_adapter
 from eptx.exporter.training.trainer import Trainer, TrainSettings
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Trainer",
     "TuckaConfig",
     "TuckaModel",
+    "add_adapter",
     "collate",
     "length_batches",
     "load_adapter",

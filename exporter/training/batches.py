@@ -54,10 +54,12 @@ def length_batches(lengths: Sequence[int], tokens: int, seed: int | None) -> lis
     rng = np.random.default_rng(seed)
     jitter = rng.uniform(0, 4, len(length)) if seed is not None else np.zeros(len(length))
     batches: list[list[int]] = [[]]
+    longest = 0
     for index in np.argsort(length + jitter, kind="stable").tolist():
-        longest = max([length[index], *(length[i] for i in batches[-1][-1:])])
+        longest = max(longest, int(length[index]))
         if batches[-1] and (len(batches[-1]) + 1) * longest > tokens:
             batches.append([])
+            longest = int(length[index])
         batches[-1].append(index)
     if seed is not None:
         rng.shuffle(batches)

@@ -7,22 +7,33 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from eptx._json import read_json_object
 from eptx.errors import AdapterError
 from eptx.exporter.training.heads import TaskHeadBank
 
 CONFIG, WEIGHTS, HEADS = "adapter_config.json", "adapter_model.safetensors", "task_heads.safetensors"
 
 
-def save_adapter(model: PeftModel, folder: Path, *, heads: TaskHeadBank | None = None, base_name: str = "") -> None:
+def add_adapter(base: nn.Module, config: PeftConfig) -> PeftModel:
+    """``peft.get_peft_model`` without a warning of transformers that only PEFT can heed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        return get_peft_model(base, config)  # type: ignore[return-value]
+
+
+def save_adapter(
+    model: PeftModel, folder: Path, *, heads: TaskHeadBank | None = None, base_name: str = ""
+) -> None:
     """Write the model's active adapter into ``folder`` (created when missing).
 
     Args:
@@ -51,12 +62,13 @@ def load_adapter(base: nn.Module, folder: Path) -> tuple[PeftModel, TaskHeadBank
     Raises:
         AdapterError: the folder holds no EPT or TuckA adapter of eptx's training, or its tensors do not fit.
     """
-    settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    settings = read_json_object(folder / CONFIG, error=AdapterError)
     kind = settings.pop("peft_type", None)
     if kind not in ("EPT", "TUCKA"):
         raise AdapterError(f"{folder / CONFIG}: peft_type is {kind!r}; this loader takes EPT and TUCKA")
-    settings.pop("peft_version", None)
-    model = get_peft_model(base, PEFT_TYPE_TO_CONFIG_MAPPING[kind](**settings))
+    for written_by_peft in ("peft_version", "base_model_name_or_path"):
+        settings.pop(written_by_peft, None)
+    model = add_adapter(base, PEFT_TYPE_TO_CONFIG_MAPPING[kind](**settings))
     expected = get_peft_model_state_dict(model, save_embedding_layers=False)
     tensors = load_file(folder / WEIGHTS)
     if expected.keys() != tensors.keys():

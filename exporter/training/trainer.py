@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from eptx.exporter.training.batches import Batch, Example, collate, length_batches
 from eptx.exporter.training.heads import TaskClassifier
 from eptx.exporter.training.losses import task_head_loss
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class TrainSettings:
         clip: largest gradient norm.
         seed: of the batches and of dropout.
         bf16: run the forward under bfloat16 autocast; weights and optimiser stay float32.
+        max_steps: end (with the learning rate decayed) after so many steps; None: after all epochs.
         checkpoint_seconds: time between checkpoints.
     """
 
@@ -43,6 +47,7 @@ class TrainSettings:
     clip: float = 1.0
     seed: int = 0
     bf16: bool = False
+    max_steps: int | None = None
     checkpoint_seconds: float = 180.0
 
 
@@ -69,8 +74,9 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        self.batches = [batch for epoch in range(settings.epochs) for batch in self._epoch(epoch)]
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._schedule)
+        self.batches = [batch for epoch in range(settings.epochs) for batch in self._epoch(epoch)][
+            : settings.max_steps
+        ]
         self.step = 0
 
     def _epoch(self, epoch: int) -> list[list[int]]:
@@ -92,17 +98,20 @@ class Trainer:
             # Seeded per step, so that a resumed run draws the dropout that the unbroken one would have drawn.
             torch.manual_seed(self.settings.seed * 1_000_003 + self.step)
             loss = self._loss(batch)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.settings.learning_rate * self._schedule(self.step)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
             self.optimizer.step()
-            self.scheduler.step()
             self.step += 1
             running = float(loss.detach()) if running == 0 else 0.98 * running + 0.02 * float(loss.detach())
             if self.step % 50 == 0 or self.step == len(self.batches):
                 pace = (time.monotonic() - started) / (self.step - first)
                 left = pace * (len(self.batches) - self.step) / 60
-                self.log(f"step {self.step}/{len(self.batches)} loss {running:.4f} {pace:.2f} s/step {left:.0f} min left")
+                self.log(
+                    f"step {self.step}/{len(self.batches)} loss {running:.4f} {pace:.2f} s/step {left:.0f} min left"
+                )
             if self.checkpoint is not None and time.monotonic() - saved > self.settings.checkpoint_seconds:
                 self._save(self.checkpoint)
                 saved = time.monotonic()
@@ -122,24 +131,25 @@ class Trainer:
             tuner.state.collect_loss = False
         return loss
 
-    def _trained(self) -> dict[str, Tensor]:
-        return {n: p.detach() for n, p in self.classifier.named_parameters() if p.requires_grad}
-
     def _save(self, path: Path) -> None:
+        """Weights, AdamW's moments and the step, as safetensors; a kill leaves the old file or the new one."""
+        tensors = {"step": torch.tensor(self.step)}
+        for index, parameter in enumerate(self.parameters):
+            tensors[f"{index}.weight"] = parameter.detach()
+            for moment in _MOMENTS:
+                if moment in self.optimizer.state[parameter]:
+                    tensors[f"{index}.{moment}"] = self.optimizer.state[parameter][moment]
         path.parent.mkdir(parents=True, exist_ok=True)
-        state = {
-            "step": self.step,
-            "weights": self._trained(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-        }
-        torch.save(state, path.with_suffix(".part"))
-        os.replace(path.with_suffix(".part"), path)
+        part = path.with_suffix(".part")
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
+        os.replace(part, path)
 
     def _resume(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
-        self.classifier.load_state_dict(state["weights"], strict=False)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.step = state["step"]
+        tensors = load_file(path)
+        self.step = int(tensors["step"])
+        with torch.no_grad():
+            for index, parameter in enumerate(self.parameters):
+                parameter.copy_(tensors[f"{index}.weight"])
+                moments = {moment: tensors.get(f"{index}.{moment}") for moment in _MOMENTS}
+                self.optimizer.state[parameter] = {k: v for k, v in moments.items() if v is not None}
         self.log(f"resumed at step {self.step}")

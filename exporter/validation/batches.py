@@ -16,7 +16,7 @@ from eptx.errors import NotSupportedError
 AUTO = "auto"
 _INFER = -1
 _TEXT = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
-_LENGTH, _MANY_LENGTH, _LONG = 12, 24, 96
+_LENGTH, _MANY_LENGTH, _LONG = 12, 20, 64
 
 
 @dataclass(frozen=True)

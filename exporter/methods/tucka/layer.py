@@ -190,7 +190,9 @@ class TuckaLinear(nn.Module, TuckaLayer):
                 )
         elif not state.fresh:
             if state.run_probe is None:
-                raise ValueError("TuckA's route belongs to a forward of the whole model: call the model, not its parts")
+                raise ValueError(
+                    "TuckA's route belongs to a forward of the whole model: call the model, not its parts"
+                )
             state.run_probe()
         assert state.route is not None
         return state.route

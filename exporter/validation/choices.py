@@ -1,0 +1,170 @@
+"""Discrete choices: which experts, which group, which task. A choice by a hair is nobody's error.
+
+Rounding may turn a choice whose margin is within rounding, and everything behind it differs then. Batches with such a
+near tie are drawn again, and rows that still have one are set aside; the report counts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from eptx.exporter.adapter import Adapter
+from eptx.exporter.methods.ept.adapter import EptAdapter, EptModule
+from eptx.exporter.reference import ReferenceModel, ReferenceOutput
+from eptx.exporter.validation.rounding import as_stored
+
+#: A margin of probabilities, cosines or sigmoids within this is a near tie: what a float32 model rounds them by.
+TIE = {"fp32": 1e-6, "fp16": 2e-4}
+#: So is one within this many times what the own type's rounding did to it.
+_ROUNDINGS = 8
+
+
+@dataclass(frozen=True)
+class ExpertTable:
+    """What one module's EPT router chooses for every task.
+
+    Attributes:
+        experts: sorted expert ids [T, K].
+        tied: bool [T], whether the last of them won by a hair.
+    """
+
+    experts: np.ndarray
+    tied: np.ndarray
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What one forward of a reference decided, as scores of which the largest win.
+
+    Attributes:
+        scores: name of the decision -> [rows or 1, candidates].
+        used: EPT, rows to infer: module -> the tasks it used [rows].
+    """
+
+    scores: dict[str, np.ndarray] = field(default_factory=dict)
+    used: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def expert_tables(adapter: Adapter, dtype: str) -> dict[str, ExpertTable]:
+    """Module -> its table; empty for other methods than EPT."""
+    if not isinstance(adapter, EptAdapter):
+        return {}
+    return {name: _expert_table(module, adapter.top_k, dtype) for name, module in adapter.modules.items()}
+
+
+def _expert_table(module: EptModule, top_k: int, dtype: str) -> ExpertTable:
+    exact = _probabilities(module, lambda array: array.astype(np.float64))
+    own = _probabilities(module, lambda array: as_stored(array, dtype))
+    experts = np.sort(np.argsort(-exact, axis=1, kind="stable")[:, :top_k], axis=1)
+    return ExpertTable(experts, near_ties(exact, own, top_k, dtype))
+
+
+def _probabilities(module: EptModule, form: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Of the experts for every task, [T, E]."""
+    logits = form(module.task_embedding) @ form(module.gate_weight).T + form(module.gate_bias)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: np.ndarray = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return result
+
+
+def near_ties(exact: np.ndarray, own: np.ndarray | None, top_k: int, dtype: str) -> np.ndarray:
+    """bool [rows]: whether the last winner of the exact scores [rows, candidates] won by a hair.
+
+    Args:
+        own: the same scores in the own type, to see what rounding did to the margin; None to look at the exact alone.
+    """
+    if exact.shape[1] <= top_k:
+        return np.zeros(len(exact), dtype=bool)
+    chosen = np.argsort(-exact, axis=1, kind="stable")[:, :top_k]
+    margin = _margin(exact, chosen)
+    tied: np.ndarray = margin <= TIE[dtype]
+    if own is not None:
+        change = _margin(own, chosen) - margin
+        tied |= margin <= _ROUNDINGS * np.abs(change)
+    return tied
+
+
+def _margin(scores: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """How far the least of the chosen is above the best of the others; negative if the scores say otherwise."""
+    others = scores.astype(np.float64)
+    np.put_along_axis(others, chosen, -np.inf, axis=1)
+    least = np.take_along_axis(scores, chosen, axis=1).min(axis=1)
+    return np.asarray(least - others.max(axis=1), dtype=np.float64)
+
+
+class Decider:
+    """Reads off a reference what its routers decided in its last forward."""
+
+    def __init__(self, reference: ReferenceModel) -> None:
+        self._reference = reference
+        self._similarities: dict[str, np.ndarray] = {}
+        if isinstance(reference.adapter, EptAdapter):
+            for module, name in reference.names.items():
+                reference.model.get_submodule(name).register_forward_pre_hook(self._look(module))
+
+    def _look(self, module: str) -> Callable[[Any, tuple[torch.Tensor, ...]], None]:
+        def hook(layer: Any, args: tuple[torch.Tensor, ...]) -> None:
+            state = self._reference.state
+            if state.ids is not None and bool((state.ids < 0).any()):
+                rows = state.as_rows(args[0])
+                self._similarities[module] = layer.task_similarity(rows, layer.active_adapters[0]).detach().numpy()
+
+        return hook
+
+    def decisions(self, output: ReferenceOutput, ids: np.ndarray) -> Decisions:
+        """Of the forward that gave `output` for rows of these task ids."""
+        if isinstance(self._reference.adapter, EptAdapter):
+            return self._inferred(ids)
+        if output.group is None or output.margin is None or not np.isfinite(output.margin).all():
+            return Decisions()
+        # one score per group is not kept: the winner's is its margin, everybody else's is zero
+        groups = np.zeros((len(output.group), self._reference.adapter.groups))  # type: ignore[attr-defined]
+        groups[np.arange(len(groups)), output.group] = output.margin
+        return Decisions({"group": groups})
+
+    def _inferred(self, ids: np.ndarray) -> Decisions:
+        infer = (ids < 0)[:, None]
+        if not infer.any():
+            return Decisions()
+        taken, self._similarities = self._similarities, {}
+        scores = {module: np.where(infer, values, _decided(values)) for module, values in taken.items()}
+        total = sum(taken.values())
+        used = {module: np.where(ids < 0, values.argmax(axis=1), ids) for module, values in taken.items()}
+        return Decisions(scores | {"task": np.where(infer, total, _decided(total))}, used)
+
+
+def _decided(values: Any) -> np.ndarray:
+    """Scores of rows whose task was given: no contest."""
+    scores = np.zeros_like(values)
+    scores[:, 0] = 1.0
+    return scores
+
+
+def tied_rows(exact: Decisions, own: Decisions | None, rows: int, dtype: str) -> np.ndarray:
+    """bool [rows]: rows behind a near tie; a tie of the whole batch's route ties all its rows."""
+    tied = np.zeros(rows, dtype=bool)
+    for name, scores in exact.scores.items():
+        tied |= np.broadcast_to(near_ties(scores, own.scores[name] if own else None, 1, dtype), rows)
+    return tied
+
+
+def tied_experts(tables: dict[str, ExpertTable], ids: np.ndarray, used: dict[str, np.ndarray]) -> np.ndarray:
+    """bool [rows]: rows whose task's experts won by a hair in some module."""
+    tied = np.zeros(len(ids), dtype=bool)
+    for module, table in tables.items():
+        padded = np.append(table.tied, False)  # the task that switches the adapter off has no experts
+        tied |= padded[used.get(module, ids)]
+    return tied
+
+
+def wrong_rows(table: ExpertTable, ids: np.ndarray, chosen: np.ndarray) -> Sequence[int]:
+    """Rows whose experts [rows, K] are not the reference's; rows without a task of their own are not looked at."""
+    named = (ids >= 0) & (ids < len(table.experts))
+    expected = table.experts[np.where(named, ids, 0)]
+    differs = (np.sort(chosen, axis=1) != expected).any(axis=1)
+    return [int(row) for row in np.flatnonzero(named & differs)]

@@ -1,0 +1,82 @@
+"""How far two results are apart, pooled over batches, and how many times the noise floor that is.
+
+For one task and one module or graph output, with x the float64 reference, r the reference in the export's own type
+and y the bundle's result, over all judged rows and positions:
+
+    ratio = max( rms(y - x) / max(rms(r - x), eps rms(x)),  max|y - x| / max(max|r - x|, eps max|x|) )
+
+The root mean square is steady from draw to draw and sees a small error that is everywhere; the largest error sees one
+that is in a single place. eps, the type's rounding, keeps a reference that happens to round nothing from asking
+for exactness.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+#: A bundle fails where its ratio is larger. Measured (docs/validation.md): honest bundles reach 4, mutants hundreds.
+LIMIT = 12.0
+#: Relative rounding of one number: half a unit in the last place.
+EPS = {"fp32": 2.0**-24, "fp16": 2.0**-11}
+_WORST = 1e30
+
+
+class Subject(NamedTuple):
+    """What is compared, for which task."""
+
+    task: str
+    kind: Literal["module", "output"]
+    name: str
+
+
+@dataclass
+class Spread:
+    """Size of a set of numbers: how many, their squares' sum, the largest."""
+
+    count: int = 0
+    squares: float = 0.0
+    largest: float = 0.0
+
+    def add(self, values: np.ndarray) -> None:
+        """Takes in more numbers; a NaN or infinity makes the spread infinite."""
+        if not values.size:
+            return
+        largest = float(np.abs(values).max())
+        self.count += values.size
+        self.squares += float(np.square(values, dtype=np.float64).sum())
+        self.largest = max(self.largest, largest) if math.isfinite(largest) else math.inf
+
+    @property
+    def rms(self) -> float:
+        """Root mean square; 0 of nothing."""
+        if not math.isfinite(self.largest) or not math.isfinite(self.squares):
+            return math.inf
+        return math.sqrt(self.squares / self.count) if self.count else 0.0
+
+
+class Spreads(defaultdict[Subject, Spread]):
+    """A spread per subject, empty until something is added."""
+
+    def __init__(self) -> None:
+        super().__init__(Spread)
+
+
+def ratio(error: Spread, noise: Spread, scale: Spread, dtype: str) -> float:
+    """How many times the noise floor an error is; at most 1e30, which stands for not a number as well."""
+    eps = EPS[dtype]
+    parts = (
+        _divide(error.rms, max(noise.rms, eps * scale.rms)),
+        _divide(error.largest, max(noise.largest, eps * scale.largest)),
+    )
+    return min(max(parts), _WORST)
+
+
+def _divide(error: float, floor: float) -> float:
+    if error == 0.0:
+        return 0.0
+    return error / floor if floor > 0.0 and math.isfinite(error) else _WORST

@@ -1,0 +1,229 @@
+"""The bundle on one provider, held against what it should compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from eptx._manifest import TASK_ID, TASK_ID_USED
+from eptx._progress import step
+from eptx.bundle import Bundle, Manifest
+from eptx.errors import BundleError, RequestError
+from eptx.exporter.read import BASE_TASK
+from eptx.exporter.validation.batches import AUTO, task_ids
+from eptx.exporter.validation.choices import wrong_rows
+from eptx.exporter.validation.distance import LIMIT, Spreads, Subject, ratio
+from eptx.exporter.validation.expect import Expectation, Expected, kept_values
+from eptx.exporter.validation.metrics import Answers
+from eptx.exporter.validation.observe import Graph, Observation, Observed, Shipped
+from eptx.exporter.validation.report import Measured, ProviderReport, TaskReport
+
+HEADS = "task_heads"
+
+
+@dataclass
+class _Seen:
+    """What one provider's runs amount to.
+
+    Attributes:
+        error: bundle less float64: modules and, as shipped, outputs.
+        watched: the same for the outputs of the observable copy.
+        choices: (task, module) -> what its router chose instead of what the reference chooses.
+        rows: task -> (judged rows, rows set aside).
+        answers: logits of both, for argmax agreement and metrics.
+    """
+
+    error: Spreads = field(default_factory=Spreads)
+    watched: Spreads = field(default_factory=Spreads)
+    choices: dict[tuple[str, str], str] = field(default_factory=dict)
+    rows: dict[str, tuple[int, int]] = field(default_factory=dict)
+    answers: Answers = field(default_factory=Answers)
+
+
+def judge(bundle: Bundle, graph: Graph, expectation: Expectation, provider: str) -> ProviderReport:
+    """Runs the bundle as shipped and the observable copy of it, and compares both with the reference.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load or run the model.
+        NotSupportedError: the provider does not start on this machine.
+    """
+    seen = _Seen()
+    with step(f"running the bundle as shipped ({provider})"):
+        _run_shipped(bundle, expectation, provider, seen)
+    with step(f"running the bundle observed ({provider})"):
+        _run_observed(bundle, graph, expectation, provider, seen)
+    judged = dict.fromkeys(task for expected in expectation.batches for task in expected.batch.tasks)
+    tasks = tuple(_task_report(task, bundle.manifest, graph.order, expectation, seen) for task in judged)
+    return ProviderReport(provider, tasks)
+
+
+def _run_shipped(bundle: Bundle, expectation: Expectation, provider: str, seen: _Seen) -> None:
+    model = Shipped(bundle, provider)
+    for expected in expectation.batches:
+        try:
+            outputs = model.run(expected.batch.arrays, _bundle_ids(bundle.manifest, expected))
+        except RequestError as error:  # the inputs are eptx's own
+            raise BundleError(f"the model does not run ({expected.batch.name}): {error}") from None
+        _compare_outputs(seen.error, expected, outputs)
+        _check_tasks(expected, outputs, seen)
+        _count(expected, seen)
+        seen.answers.add(expected, outputs, bundle.manifest)
+
+
+def _run_observed(bundle: Bundle, graph: Graph, expectation: Expectation, provider: str, seen: _Seen) -> None:
+    model = Observed(bundle, graph, provider)
+    for expected in expectation.batches:
+        observation = model.run(expected.batch.arrays, _bundle_ids(bundle.manifest, expected))
+        _compare_outputs(seen.watched, expected, observation.outputs)
+        for task in dict.fromkeys(expected.batch.tasks):
+            rows = expected.rows_of(task)
+            for module, exact in expected.modules.items():
+                error = _like(observation.modules[module], exact, module) - exact
+                seen.error[Subject(task, "module", module)].add(kept_values(error, rows, expected.batch))
+        _check_experts(expectation, expected, observation, seen)
+        _check_group(graph, expected, observation, seen)
+
+
+def _compare_outputs(spreads: Spreads, expected: Expected, outputs: Mapping[str, np.ndarray]) -> None:
+    for name, exact in expected.outputs.items():
+        found, wanted = _same_width(outputs[name], exact)
+        error = found - wanted
+        for task in dict.fromkeys(expected.batch.tasks):
+            spreads[Subject(task, "output", name)].add(kept_values(error, expected.rows_of(task), expected.batch))
+
+
+def _same_width(found: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logits are padded with zeros to the widest task, and a static bundle has one task's alone."""
+    if found.ndim != exact.ndim or found.shape[:-1] != exact.shape[:-1]:
+        raise BundleError(f"an output has shape {list(found.shape)}; the reference gives {list(exact.shape)}")
+    width = max(found.shape[-1], exact.shape[-1])
+    return _padded(found, width), _padded(exact, width)
+
+
+def _padded(array: np.ndarray, width: int) -> np.ndarray:
+    if array.shape[-1] == width:
+        return array
+    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, width - array.shape[-1])])
+
+
+def _like(found: np.ndarray, exact: np.ndarray, module: str) -> np.ndarray:
+    """The graph may hold a module's output with rows and positions in one axis."""
+    if found.size != exact.size or found.shape[-1] != exact.shape[-1]:
+        raise BundleError(f"{module} has shape {list(found.shape)} in the model; the reference gives {list(exact.shape)}")
+    return found.reshape(exact.shape)
+
+
+def _bundle_ids(manifest: Manifest, expected: Expected) -> np.ndarray | None:
+    if all(spec.name != TASK_ID for spec in manifest.inputs):
+        return None
+    return task_ids(expected.batch, {task.name: task.id for task in manifest.tasks})
+
+
+def _count(expected: Expected, seen: _Seen) -> None:
+    for task, judged in zip(expected.batch.tasks, expected.judged.tolist(), strict=True):
+        rows, aside = seen.rows.get(task, (0, 0))
+        seen.rows[task] = (rows + judged, aside + (not judged))
+
+
+def _check_tasks(expected: Expected, outputs: Mapping[str, np.ndarray], seen: _Seen) -> None:
+    """The task that a row to infer was given."""
+    if TASK_ID_USED not in outputs:
+        return
+    wrong = expected.rows_of(AUTO) & (outputs[TASK_ID_USED] != expected.task)
+    for row in np.flatnonzero(wrong):
+        found, wanted = int(outputs[TASK_ID_USED][row]), int(expected.task[row])
+        seen.choices.setdefault((AUTO, TASK_ID_USED), f"infers task {found}; the reference infers {wanted}")
+
+
+def _check_experts(expectation: Expectation, expected: Expected, observation: Observation, seen: _Seen) -> None:
+    """EPT: the experts of every row whose task was named."""
+    for module, table in expectation.experts.items():
+        route = observation.routes.get(module)
+        for row in wrong_rows(table, expected.task, route.choice) if route is not None else ():
+            task = expected.batch.tasks[row]
+            if expected.judged[row] and task != AUTO and route is not None:
+                found, wanted = sorted(route.choice[row].tolist()), table.experts[expected.task[row]].tolist()
+                message = f"its router chooses experts {_some(found)}; the reference chooses {_some(wanted)}"
+                seen.choices.setdefault((task, module), message)
+
+
+def _check_group(graph: Graph, expected: Expected, observation: Observation, seen: _Seen) -> None:
+    """TuckA: the group, which all modules share."""
+    if expected.group is None or not observation.routes:
+        return
+    module = next(name for name in graph.order if name in observation.routes)
+    chosen = observation.routes[module].choice
+    wanted = np.broadcast_to(expected.group, expected.batch.rows)
+    for row, found in enumerate(np.broadcast_to(chosen, expected.batch.rows).tolist()):
+        task = expected.batch.tasks[row]
+        if found != wanted[row] and expected.judged[row] and task != BASE_TASK:
+            message = f"its route is group {found}; the reference's is group {int(wanted[row])}"
+            seen.choices.setdefault((task, module), message)
+
+
+def _some(experts: Sequence[int]) -> str:
+    return " and ".join(map(str, experts))
+
+
+def _task_report(
+    task: str, manifest: Manifest, order: Sequence[str], expectation: Expectation, seen: _Seen
+) -> TaskReport:
+    def measured(kind: str, name: str, error: Spreads) -> Measured:
+        subject = Subject(task, kind, name)  # type: ignore[arg-type]
+        noise, scale, effect = (s[subject] for s in (expectation.noise, expectation.scale, expectation.effect))
+        return Measured(
+            ratio(error[subject], noise, scale, manifest.dtype),
+            error[subject].rms,
+            noise.rms,
+            scale.rms,
+            effect.rms if effect.count else None,
+            ratio(effect, noise, scale, manifest.dtype) if effect.count else None,
+        )
+
+    names = dict.fromkeys(s.name for s in expectation.scale if s.kind == "output" and s.task == task)
+    modules = {module: measured("module", module, seen.error) for module in order}
+    outputs = {name: measured("output", name, seen.error) for name in names}
+    watched = {name: measured("output", name, seen.watched) for name in names}
+    rows, aside = seen.rows[task]
+    where, why = _failure(task, manifest, modules, outputs, watched, seen)
+    return TaskReport(
+        task=task,
+        adapted=task != BASE_TASK,
+        rows=rows,
+        rows_set_aside=aside,
+        modules=modules,
+        outputs=outputs,
+        failed_at=where,
+        reason=why,
+        **seen.answers.summary(task),
+    )
+
+
+def _failure(
+    task: str,
+    manifest: Manifest,
+    modules: Mapping[str, Measured],
+    outputs: Mapping[str, Measured],
+    watched: Mapping[str, Measured],
+    seen: _Seen,
+) -> tuple[str | None, str | None]:
+    """The first thing that is wrong, in the order in which the model computes, and what is wrong with it."""
+    for module, measured in modules.items():
+        choice = seen.choices.get((task, module))
+        if measured.ratio > LIMIT or choice is not None:
+            return module, choice or _times(measured)
+    for name, measured in outputs.items():
+        if measured.ratio > LIMIT:
+            own_heads = name == "logits" and any(spec.labels is not None for spec in manifest.tasks)
+            others_fine = all(other.ratio <= LIMIT for other_name, other in outputs.items() if other_name != name)
+            if watched[name].ratio <= LIMIT:
+                return name, f"{_times(measured)}, but not when observed: ONNX Runtime's optimiser changes it"
+            return (HEADS if own_heads and others_fine else name), _times(measured)
+    choice = seen.choices.get((task, TASK_ID_USED))
+    return (TASK_ID_USED, choice) if choice is not None else (None, None)
+
+
+def _times(measured: Measured) -> str:
+    return f"{measured.ratio:.3g} times the noise floor"

@@ -1,0 +1,92 @@
+"""Answers: how often the bundle's agree with the reference's, and how good they are where labels are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from eptx.bundle import Manifest
+from eptx.exporter.validation.expect import Expected
+
+LOGITS = "logits"
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """One row's (or, of a language model, one position's) logits from the bundle and the reference."""
+
+    found: np.ndarray
+    exact: np.ndarray
+    label: float | None
+
+
+@dataclass
+class Answers:
+    """Logits of both, per task; empty where the bundle has no logits."""
+
+    _by_task: dict[str, list[_Answer]] = field(default_factory=dict)
+
+    def add(self, expected: Expected, outputs: dict[str, np.ndarray], manifest: Manifest) -> None:
+        """Takes the judged rows of one batch."""
+        if LOGITS not in expected.outputs or LOGITS not in outputs:
+            return
+        exact, found = expected.outputs[LOGITS], outputs[LOGITS]
+        labels = expected.batch.labels or (None,) * expected.batch.rows
+        kept = expected.batch.kept
+        for row in np.flatnonzero(expected.judged):
+            task = expected.batch.tasks[row]
+            width = _width(manifest, task, found.shape[-1])
+            one = [(found[row], exact[row])]
+            if exact.ndim == 3:
+                positions = np.flatnonzero(kept[row]) if kept is not None else range(exact.shape[1])
+                one = [(found[row, position], exact[row, position]) for position in positions]
+            label = labels[row] if exact.ndim == 2 else None
+            for f, e in one if width else ():
+                number = _label_number(label, manifest, task)
+                self._by_task.setdefault(task, []).append(_Answer(f[:width], e[:width], number))
+
+    def summary(self, task: str) -> dict[str, Any]:
+        """``argmax_agreement`` and ``metric``, where there are logits and labels."""
+        answers = self._by_task.get(task, [])
+        wide = [answer for answer in answers if len(answer.exact) > 1]
+        agreement = float(np.mean([a.found.argmax() == a.exact.argmax() for a in wide])) if wide else None
+        return {"argmax_agreement": agreement, "metric": _metric([a for a in answers if a.label is not None])}
+
+
+def _width(manifest: Manifest, task: str, padded: int) -> int:
+    """How many of a row's logits count."""
+    labels = next((t.labels for t in manifest.tasks if t.name == task), None)
+    return padded if labels is None else labels
+
+
+def _label_number(label: Any, manifest: Manifest, task: str) -> float | None:
+    """A label as the index of its logit (or the value to predict); names are looked up."""
+    if isinstance(label, str):
+        names = next((t.label_names for t in manifest.tasks if t.name == task), None) or ()
+        return float(names.index(label)) if label in names else None
+    if isinstance(label, bool) or not isinstance(label, int | float):
+        return None
+    return float(label)
+
+
+def _metric(answers: list[_Answer]) -> dict[str, Any] | None:
+    """Accuracy, or the correlation with the label for a task of one logit; of the bundle and of the reference."""
+    if len(answers) < 2:
+        return None
+    labels = np.array([answer.label for answer in answers])
+    found, exact = ([getattr(answer, name) for answer in answers] for name in ("found", "exact"))
+    if len(answers[0].exact) == 1:
+        values = [_pearson(np.array([v[0] for v in side]), labels) for side in (found, exact)]
+        name = "pearson"
+    else:
+        values = [float(np.mean([v.argmax() == label for v, label in zip(side, labels, strict=True)])) for side in (found, exact)]
+        name = "accuracy"
+    return {"name": name, "rows": len(answers), "bundle": values[0], "reference": values[1]}
+
+
+def _pearson(values: np.ndarray, labels: np.ndarray) -> float:
+    if values.std() == 0 or labels.std() == 0:
+        return 0.0
+    return float(np.corrcoef(values, labels)[0, 1])

@@ -1,0 +1,107 @@
+"""``eptx validate``: from a bundle to a report in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eptx._json import dump_json
+from eptx._progress import step
+from eptx.bundle import Bundle, Manifest, read_bundle, write_report
+from eptx.errors import NotSupportedError
+from eptx.exporter.base._model import read_config
+from eptx.exporter.validation.batches import Batch, generated, redraw
+from eptx.exporter.validation.data import from_data
+from eptx.exporter.validation.expect import expect, row_tasks
+from eptx.exporter.validation.html import report_html
+from eptx.exporter.validation.judge import judge
+from eptx.exporter.validation.observe import observable
+from eptx.exporter.validation.options import ValidateOptions
+from eptx.exporter.validation.report import Report
+from eptx.exporter.validation.sources import find_truth
+from eptx.runtime._providers import choose_provider
+
+
+def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Report:
+    """Holds a bundle against its trained model and writes ``validation.json`` and ``report.html`` into it.
+
+    Args:
+        path: the bundle.
+        options: where the base and adapter are, on which providers and data to validate.
+
+    Returns:
+        the report; ``passed`` says whether the bundle computes what the trained model computes.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        UsageError: the base or adapter is not where the export found it and was not given.
+        AdapterError, BaseModelError, DataError: their files are damaged or do not fit.
+        NotSupportedError: a provider that was asked for is not on this machine.
+    """
+    options = options or ValidateOptions()
+    options.check()
+    with step("checking the bundle"):
+        bundle = read_bundle(path)
+    providers = _providers(options.providers)
+    with step("reading the adapter"):
+        truth = find_truth(bundle.manifest, options)
+    config = read_config(truth.base)
+    names = row_tasks(bundle.manifest)
+    batches = [*generated(bundle.manifest, config, names), *from_data(bundle, options, names)]
+    graph = observable(bundle)
+    expectation = expect(bundle.manifest, truth, batches, lambda batch: redraw(batch, bundle.manifest, config))
+    report = Report(
+        bundle=_facts(bundle.manifest),
+        inputs=[_described(expected.batch) for expected in expectation.batches],
+        redrawn=expectation.redrawn,
+        live=expectation.live,
+        providers=[judge(bundle, graph, expectation, provider) for provider in providers],
+        warnings=truth.warnings,
+    )
+    _write(bundle, report)
+    return report
+
+
+def _providers(wanted: Sequence[str]) -> list[str]:
+    """What to run on; ``auto`` is every provider that is here.
+
+    Raises:
+        NotSupportedError: one that was asked for by name is not.
+    """
+    found: dict[str, None] = {}
+    for name in wanted:
+        if name != "auto":
+            found[choose_provider(name, name)] = None
+            continue
+        found["cpu"] = None
+        try:
+            found[choose_provider("cuda", "cuda")] = None
+        except NotSupportedError:
+            continue
+    return list(found)
+
+
+def _facts(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "mode": manifest.mode,
+        "method": manifest.method,
+        "model_type": manifest.model_type,
+        "dtype": manifest.dtype,
+        "provider": manifest.provider,
+        "routing": manifest.routing,
+        "tasks": [task.name for task in manifest.tasks],
+        "fingerprints": dict(manifest.fingerprints),
+        "generator": manifest.generator,
+    }
+
+
+def _described(batch: Batch) -> Mapping[str, Any]:
+    shape = list(next(iter(batch.arrays.values())).shape)
+    kept = batch.kept
+    return {"name": batch.name, "shape": shape, "padded": bool(kept is not None and not kept.all())}
+
+
+def _write(bundle: Bundle, report: Report) -> None:
+    write_report(bundle, "validation.json", dump_json(report.to_json()))
+    write_report(bundle, "report.html", report_html(report).encode())

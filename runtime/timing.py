@@ -1,0 +1,147 @@
+"""Timing models against each other in one process: interleaved pairs and the median of their ratios.
+
+Machines differ and drift; a ratio of two runs that follow each other depends on neither.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eptx.bundle import read_bundle
+from eptx.errors import NotSupportedError, UsageError
+from eptx.runtime._providers import choose_provider, onnxruntime, wrapped
+
+_WARM_UP = 3
+_CUDA = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+_DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+class TimedModel:
+    """An ONNX model with inputs to time it on.
+
+    Args:
+        path: a bundle or an .onnx file.
+        task_ids: the ids to spread over the rows of a batch; those of a bundle's tasks when None.
+        threads: of ONNX Runtime's operators; None lets it choose.
+        provider: "cpu" or "cuda" (or "auto").
+    """
+
+    def __init__(
+        self, path: Path, *, task_ids: Sequence[int] | None = None, threads: int | None = None, provider: str = "cpu"
+    ) -> None:
+        self.path = path
+        model, own_ids, made_for = _open(path)
+        self._task_ids = list(task_ids if task_ids is not None else own_ids) or [0]
+        ort = onnxruntime()
+        options = ort.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        cuda = choose_provider(provider, made_for) == "cuda"
+        try:
+            self.session = ort.InferenceSession(str(model), options, providers=_CUDA if cuda else _CUDA[1:])
+        except Exception as e:
+            raise wrapped(e, f"{path.name}: ONNX Runtime does not load it", UsageError) from None
+
+    def feeds(self, batch: int, length: int) -> dict[str, np.ndarray]:
+        """Inputs of one shape: the same tokens for every model, tasks in turn."""
+        rng = np.random.default_rng(0)
+        return {value.name: self._feed(value, batch, length, rng) for value in self.session.get_inputs()}
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> float:
+        """Seconds of one run."""
+        start = time.perf_counter()
+        self.session.run(None, feeds)
+        return time.perf_counter() - start
+
+    def _feed(self, value: Any, batch: int, length: int, rng: np.random.Generator) -> np.ndarray:
+        if value.type not in _DTYPES:
+            raise NotSupportedError(f"{self.path.name}: cannot make up an input {value.name} of type {value.type}")
+        if value.name == "task_id":
+            return np.resize(np.array(self._task_ids, dtype=np.int64), batch)
+        shape = [batch, *(dim if isinstance(dim, int) else length for dim in value.shape[1:])]
+        if value.name == "input_ids":
+            return rng.integers(5, 150, size=shape).astype(_DTYPES[value.type])
+        if value.name == "attention_mask":
+            return np.ones(shape, _DTYPES[value.type])
+        if np.issubdtype(_DTYPES[value.type], np.floating):
+            return rng.normal(size=shape).astype(_DTYPES[value.type])
+        return np.zeros(shape, _DTYPES[value.type])
+
+
+def _open(path: Path) -> tuple[Path, list[int], str]:
+    """The model file, the ids of its tasks, and the provider it was exported for."""
+    if path.suffix == ".onnx":
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file")
+        return path, [], "cpu"
+    bundle = read_bundle(path)
+    return bundle.model, [task.id for task in bundle.manifest.tasks if task.name != "base"], bundle.manifest.provider
+
+
+def paired(first: Callable[[], float], second: Callable[[], float], pairs: int) -> dict[str, float]:
+    """Runs two things in turn, A B B A A B ..., after a warm-up.
+
+    Returns:
+        median milliseconds of each and the median of the ratios of the pairs, first over second.
+    """
+    for _ in range(_WARM_UP):
+        first()
+        second()
+    times = []
+    for index in range(pairs):
+        if index % 2:
+            b, a = second(), first()
+        else:
+            a, b = first(), second()
+        times.append((a, b))
+    return {
+        "milliseconds": 1e3 * statistics.median(a for a, _ in times),
+        "against_milliseconds": 1e3 * statistics.median(b for _, b in times),
+        "ratio": statistics.median(a / b for a, b in times),
+    }
+
+
+def compare(
+    path: Path,
+    against: Path | None,
+    shapes: Sequence[tuple[int, int]],
+    *,
+    task: str | None = None,
+    pairs: int = 20,
+    threads: int | None = None,
+    provider: str = "cpu",
+) -> list[dict[str, Any]]:
+    """Times a model on several shapes, alone or against another.
+
+    Returns:
+        for each shape: "shape", "milliseconds", and "against_milliseconds" and "ratio" (None when alone).
+    """
+    model = TimedModel(path, task_ids=_ids(path, task), threads=threads, provider=provider)
+    other = TimedModel(against, threads=threads, provider=provider) if against is not None else None
+    rows = []
+    for batch, length in shapes:
+        feeds = model.feeds(batch, length)
+        if other is None:
+            runs = [model.run(feeds) for _ in range(_WARM_UP + pairs)][_WARM_UP:]
+            result: dict[str, Any] = {"milliseconds": 1e3 * statistics.median(runs), "against_milliseconds": None, "ratio": None}
+        else:
+            other_feeds = other.feeds(batch, length)
+            result = {**paired(lambda f=feeds: model.run(f), lambda f=other_feeds: other.run(f), pairs)}  # type: ignore[misc]
+        rows.append({"shape": f"{batch}x{length}", **result})
+    return rows
+
+
+def _ids(path: Path, task: str | None) -> list[int] | None:
+    if task is None:
+        return None
+    tasks = {t.name: t.id for t in read_bundle(path, verify=False).manifest.tasks}
+    if task not in tasks:
+        raise UsageError(f"unknown task {task!r}; the bundle has {', '.join(tasks)}")
+    return [tasks[task]]
