@@ -12,24 +12,44 @@ from eptx._version import __version__
 from eptx.errors import EptxError
 
 if TYPE_CHECKING:
-    from eptx.bundle import Bundle, Manifest, read_bundle
+    from eptx.bundle import Bundle, read_bundle
+    from eptx.exporter import ExportOptions
+    from eptx.exporter import export_bundle as export
+    from eptx.exporter.validation import ValidateOptions
+    from eptx.exporter.validation import validate_bundle as validate
     from eptx.runtime import Outputs, Session
 
-__all__ = ["Bundle", "EptxError", "Manifest", "Outputs", "Session", "__version__", "read_bundle"]
+__all__ = [
+    "Bundle",
+    "EptxError",
+    "ExportOptions",
+    "Outputs",
+    "Session",
+    "ValidateOptions",
+    "__version__",
+    "export",
+    "read_bundle",
+    "validate",
+]
 
+#: name -> where it is, and what it is called there
 _LAZY = {
-    "Bundle": "eptx.bundle",
-    "Manifest": "eptx.bundle",
-    "Outputs": "eptx.runtime",
-    "Session": "eptx.runtime",
-    "read_bundle": "eptx.bundle",
+    "Bundle": ("eptx.bundle", "Bundle"),
+    "ExportOptions": ("eptx.exporter", "ExportOptions"),
+    "Outputs": ("eptx.runtime", "Outputs"),
+    "Session": ("eptx.runtime", "Session"),
+    "ValidateOptions": ("eptx.exporter.validation", "ValidateOptions"),
+    "export": ("eptx.exporter", "export_bundle"),
+    "read_bundle": ("eptx.bundle", "read_bundle"),
+    "validate": ("eptx.exporter.validation", "validate_bundle"),
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'eptx' has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    module, attribute = _LAZY[name]
+    return getattr(importlib.import_module(module), attribute)
 
 
 def __dir__() -> list[str]:

@@ -57,9 +57,7 @@ class Fields:
     def integer(self, key: str, *, least: int | None = None) -> int:
         value = self._take(key)
         if type(value) is not int or abs(value) > _INT64_MAX or (least is not None and value < least):
-            raise self.bad(
-                f"{_short(key)} must be an integer" + (f" of at least {least}" if least is not None else "")
-            )
+            raise self.bad(f"{_short(key)} must be an integer" + (f" of at least {least}" if least is not None else ""))
         return value
 
     def boolean(self, key: str) -> bool:

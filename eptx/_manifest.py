@@ -202,9 +202,7 @@ def _operators(f: Fields) -> Operators:
     if operators.domain != OPERATOR_DOMAIN:
         raise f.bad(f"names domain {operators.domain!r}; this eptx knows {OPERATOR_DOMAIN}")
     if operators.version != OPERATOR_VERSION:
-        raise f.bad(
-            f"is version {operators.version} of {OPERATOR_DOMAIN}; this eptx knows {OPERATOR_VERSION}"
-        )
+        raise f.bad(f"is version {operators.version} of {OPERATOR_DOMAIN}; this eptx knows {OPERATOR_VERSION}")
     return operators
 
 
@@ -234,9 +232,7 @@ def _file(name: str, f: Fields) -> FileEntry:
 def _check_version(version: int) -> None:
     if version != SCHEMA_VERSION:
         advice = "; upgrade eptx" if version > SCHEMA_VERSION else ""
-        raise BundleError(
-            f"{MANIFEST_FILE}: schema version {version}; this eptx reads {SCHEMA_VERSION}{advice}"
-        )
+        raise BundleError(f"{MANIFEST_FILE}: schema version {version}; this eptx reads {SCHEMA_VERSION}{advice}")
 
 
 def _check(m: Manifest) -> None:

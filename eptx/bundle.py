@@ -93,9 +93,7 @@ def read_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
     """
     folder = Path(path)
     if not os.path.isdir(folder):
-        raise BundleError(
-            f"{folder}: no such bundle" if not os.path.lexists(folder) else f"{folder}: not a folder"
-        )
+        raise BundleError(f"{folder}: no such bundle" if not os.path.lexists(folder) else f"{folder}: not a folder")
     if not os.path.lexists(folder / MANIFEST_FILE):
         raise BundleError(f"{folder}: not an eptx bundle: it has no {MANIFEST_FILE}")
     found = list_files(folder, error=BundleError)
@@ -215,9 +213,7 @@ def _check_files(listed: Mapping[str, FileEntry], found: Mapping[str, int]) -> N
 def _check_hashes(folder: Path, listed: Mapping[str, FileEntry]) -> None:
     for name, entry in listed.items():
         if hash_file(folder / name, error=BundleError, follow=False) != (entry.size, entry.sha256):
-            raise BundleError(
-                f"{name}: its content does not match its SHA-256; the file was changed or damaged"
-            )
+            raise BundleError(f"{name}: its content does not match its SHA-256; the file was changed or damaged")
 
 
 def _check_model(name: str, scan: OnnxScan, manifest: Manifest) -> None:
@@ -232,8 +228,7 @@ def _check_model(name: str, scan: OnnxScan, manifest: Manifest) -> None:
     expected = {manifest.operators.version} if manifest.operators else set()
     if versions != expected:
         raise BundleError(
-            f"{name}: imports {OPERATOR_DOMAIN} {_versions(versions)}; "
-            f"{MANIFEST_FILE} says {_versions(expected)}"
+            f"{name}: imports {OPERATOR_DOMAIN} {_versions(versions)}; {MANIFEST_FILE} says {_versions(expected)}"
         )
     _check_external(name, scan, manifest.files)
 
@@ -243,9 +238,7 @@ def _check_external(name: str, scan: OnnxScan, listed: Mapping[str, FileEntry]) 
     for data in scan.external:
         location = f"{folder}/{data.location}" if folder else data.location
         if not is_contained_name(data.location) or location not in listed:
-            raise BundleError(
-                f"{name}: keeps weights in {data.location!r}, which is not a file of the bundle"
-            )
+            raise BundleError(f"{name}: keeps weights in {data.location!r}, which is not a file of the bundle")
         size = listed[location].size
         if data.offset + (data.length or 0) > size:
             raise BundleError(f"{name}: a weight lies past the end of {location} ({size} bytes)")
@@ -265,9 +258,7 @@ def _check_replaceable(target: Path) -> None:
         listed = read_json_object(target / MANIFEST_FILE, error=BundleError)["files"]
     except (BundleError, KeyError):
         raise refused from None
-    foreign = sorted(
-        name for name in found if not isinstance(listed, dict) or name not in {*listed, *_UNLISTED}
-    )
+    foreign = sorted(name for name in found if not isinstance(listed, dict) or name not in {*listed, *_UNLISTED})
     if foreign:
         raise UsageError(
             f"{target}: holds {foreign[0]!r}, which is not of the bundle; move it or choose another output"

@@ -1,8 +1,8 @@
 """From an adapter checkpoint and its base model to a bundle.
 
-    adapter checkpoint -- read --> Adapter --+
-                                             +-- fold or attach --> adapted graph -- write --> bundle
-    base: transformers folder | .onnx -------+
+adapter checkpoint -- read --> Adapter --+
+                                         +-- fold or attach --> adapted graph -- write --> bundle
+base: transformers folder | .onnx -------+
 """
 
 from eptx.exporter.export import export as export_bundle

@@ -65,7 +65,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     if not folder.is_dir():
         raise AdapterError(f"{folder}: no such adapter folder")
     if not (folder / WEIGHTS).exists():
-        hint = "only .bin pickles, which eptx never reads: save it with safe_serialization=True" if _has_pickle(folder) else "missing"
+        hint = (
+            "only .bin pickles, which eptx never reads: save it with safe_serialization=True"
+            if _has_pickle(folder)
+            else "missing"
+        )
         raise AdapterError(f"{folder}: {WEIGHTS} is {hint}" if hint == "missing" else f"{folder}: holds {hint}")
     config = read_json_object(folder / CONFIG, error=AdapterError)
     tensors = {_strip(name): array for name, array in read_tensors(folder / WEIGHTS).items()}
@@ -128,7 +132,9 @@ def _label_names(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise AdapterError(f"{CONFIG}: task_labels of {task!r} must be a list of names")
         if len(labels) != weights[task].shape[0]:
-            raise AdapterError(f"{CONFIG}: task_labels of {task!r} has {len(labels)} names for {weights[task].shape[0]} labels")
+            raise AdapterError(
+                f"{CONFIG}: task_labels of {task!r} has {len(labels)} names for {weights[task].shape[0]} labels"
+            )
         names[task] = tuple(labels)
     return names
 

@@ -20,9 +20,9 @@ from eptx.exporter.base.checkpoint import BaseCheckpoint
 def torch_names(model: Any, folder: Path, adapter: Adapter) -> dict[str, str]:
     """The name in ``model`` of every adapted module.
 
-    By name, with the architecture's prefix added or taken away; else by content: transformers 5 renamed modules of
-    some models, but the base's files keep the names that the adapter knows, so the tensor of that name in the files
-    equals the weight of exactly one layer.
+    By name, with the architecture's prefix added or taken away; else by content: transformers 5 renamed
+    modules of some models, but the base's files keep the names that the adapter knows, so the tensor of that
+    name in the files equals the weight of exactly one layer.
 
     Raises:
         BaseModelError: a module is not found, found twice, not linear, or of another width.
@@ -56,11 +56,7 @@ def _places(module: str, prefix: str, linears: dict[str, nn.Linear], checkpoint:
     weight = torch.from_numpy(np.asarray(checkpoint.array(stored)))
     if weight.ndim != 2:
         return []
-    return [
-        name
-        for name, linear in linears.items()
-        if torch.equal(linear.weight.detach().to(weight.dtype), weight)
-    ]
+    return [name for name, linear in linears.items() if torch.equal(linear.weight.detach().to(weight.dtype), weight)]
 
 
 def _check_widths(adapter: Adapter, module: str, linear: nn.Linear) -> None:
@@ -70,11 +66,9 @@ def _check_widths(adapter: Adapter, module: str, linear: nn.Linear) -> None:
             f"the adapter's {module} reads {widths.in_features} features, the base's {linear.in_features}"
         )
     if widths.out_features is not None and linear.out_features not in widths.out_features:
-        raise BaseModelError(
-            f"the adapter's {module} does not fit the {linear.out_features} outputs of the base's"
-        )
+        raise BaseModelError(f"the adapter's {module} does not fit the {linear.out_features} outputs of the base's")
 
 
 def exactly(names: Sequence[str]) -> str:
-    """A regular expression that matches these whole module names and nothing else, for PEFT's ``target_modules``."""
+    """A regular expression for PEFT's ``target_modules`` that matches these whole names and nothing else."""
     return "|".join(re.escape(name) for name in names)

@@ -93,10 +93,12 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
 
 
 def name_tasks(count: int | None, given: Sequence[str] | None, default: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Names of tasks by id: those given, else the adapter's own; the unnamed rest of `count` are task<i>.
+    """Names of tasks by id; the unnamed rest of `count` are task<i>.
 
     Args:
         count: how many tasks the adapter's files hold; None when they hold none in particular.
+        given: the user's names.
+        default: the adapter's own names, used when none are given.
 
     Raises:
         UsageError: more names are given than there are tasks.

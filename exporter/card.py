@@ -18,7 +18,8 @@ def model_card(manifest: Manifest) -> str:
     outputs = "\n".join(f"- `{spec.name}`: {spec.dtype} {_shape(spec.shape)}" for spec in manifest.outputs)
     return f"""# {manifest.model_type or "ONNX"} with a {manifest.method.upper()} adapter
 
-An [eptx](https://pypi.org/project/eptx) bundle, mode **{manifest.mode}**: {_MODES[manifest.mode]}. Weights are stored as {manifest.dtype}.
+An [eptx](https://pypi.org/project/eptx) bundle, mode **{manifest.mode}**: {_MODES[manifest.mode]}.
+Weights are stored as {manifest.dtype}.
 
 | id | task | labels |
 |---|---|---|

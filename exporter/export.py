@@ -71,9 +71,7 @@ def export(base: Path | None, adapters: Sequence[Path], out: Path, options: Expo
             return write_bundle(writer, Source(base, adapters), adapter, graph, sites, editor, options)
 
 
-def put_in(
-    adapter: Adapter, editor: Editor, graph: BaseGraph, sites: dict[str, Site], options: ExportOptions
-) -> None:
+def put_in(adapter: Adapter, editor: Editor, graph: BaseGraph, sites: dict[str, Site], options: ExportOptions) -> None:
     """Puts an adapter and its task heads into a graph, in the mode of the options."""
     if adapter.heads is not None:
         check_fits(adapter.heads, graph.model, graph.config.get("hidden_size"))
@@ -86,9 +84,8 @@ def put_in(
 
 def _fold(adapter: Adapter, editor: Editor, sites: dict[str, Site], options: ExportOptions) -> None:
     task = static_task(adapter, options)
-    choice: int | Route = adapter.tasks.index(task)
-    if isinstance(adapter, TuckaAdapter):
-        choice = routes_by_task(adapter, options)[choice]
+    index = adapter.tasks.index(task)
+    choice = routes_by_task(adapter, options)[index] if isinstance(adapter, TuckaAdapter) else index
     method = method_of(adapter.method)
     for name, site in sites.items():
         site.set_weight(method.fold(adapter, name, site.weight_array().astype("float64"), choice))
@@ -97,7 +94,9 @@ def _fold(adapter: Adapter, editor: Editor, sites: dict[str, Site], options: Exp
 
 
 def _attach(adapter: Adapter, editor: Editor, sites: dict[str, Site], options: ExportOptions) -> None:
-    routes = routes_by_task(adapter, options) if isinstance(adapter, TuckaAdapter) and options.mode == "conditioned" else ()
+    routes = (
+        routes_by_task(adapter, options) if isinstance(adapter, TuckaAdapter) and options.mode == "conditioned" else ()
+    )
     plan = AttachPlan(options.mode, options.routing, routes)
     method_of(adapter.method).attach(adapter, editor, sites, plan)
     editor.wire()
@@ -124,7 +123,7 @@ def _check(adapter: Adapter, options: ExportOptions) -> None:
     if options.mode == "static":
         task = static_task(adapter, options)
         if adapter.heads is not None and not adapter.heads.labels(task):
-            raise UsageError(f"task {task!r} has no head in task_heads.safetensors; those that have: {', '.join(adapter.heads.weights)}")
+            raise UsageError(f"task {task!r} has no head; these have one: {', '.join(adapter.heads.weights)}")
     if isinstance(adapter, TuckaAdapter):
         if options.mode != "dynamic":
             routes_by_task(adapter, options)
@@ -188,7 +187,11 @@ def check_widths(adapter: Adapter, sites: dict[str, Site]) -> None:
         widths = adapter.widths(name)
         fits_out = widths.out_features is None or site.out_features in widths.out_features
         if site.in_features != widths.in_features or not fits_out:
-            out = "any" if widths.out_features is None else "-".join(map(str, sorted({widths.out_features[0], widths.out_features[-1]})))
+            out = (
+                "any"
+                if widths.out_features is None
+                else "-".join(map(str, sorted({widths.out_features[0], widths.out_features[-1]})))
+            )
             raise BaseModelError(
                 f"the adapter does not fit this base: {name} is [{site.out_features}, {site.in_features}] in the base, "
                 f"[{out}, {widths.in_features}] in the adapter"

@@ -23,11 +23,14 @@ def check_fits(heads: TaskHeads, model: ir.Model, hidden_size: int | None) -> No
     """
     names = [output.name for output in model.graph.outputs]
     if LOGITS in names:
-        raise NotSupportedError("the adapter brings task heads, but this ONNX base ends in its own: give one without a head")
+        raise NotSupportedError(
+            "the adapter brings task heads, but this ONNX base ends in its own: give one without a head"
+        )
     source = "pooler_output" if heads.pooling == "pooler" else "last_hidden_state"
     if source not in names:
         raise NotSupportedError(
-            f"the task heads read {source} (task_head_pooling {heads.pooling!r}), which the base does not output; it has {', '.join(map(str, names))}"
+            f"the task heads read {source} (task_head_pooling {heads.pooling!r}), which the base does not output; "
+            f"it has {', '.join(map(str, names))}"
         )
     if hidden_size is not None and hidden_size != heads.hidden_size:
         raise BaseModelError(f"the task heads read {heads.hidden_size} features; the base model has {hidden_size}")

@@ -53,7 +53,9 @@ def _method_of(checkpoint: Checkpoint) -> Method:
         if method.matches(checkpoint.config, list(checkpoint.tensors)):
             return method
     kind = checkpoint.config.get("peft_type")
-    raise AdapterError(f"{checkpoint.name}/{CONFIG}: peft_type {kind!r} is not a method that eptx reads: EPT, TUCKA, LORA")
+    raise AdapterError(
+        f"{checkpoint.name}/{CONFIG}: peft_type {kind!r} is not a method that eptx reads: EPT, TUCKA, LORA"
+    )
 
 
 def _check_tasks(adapter: Adapter) -> None:
@@ -67,5 +69,6 @@ def _check_tasks(adapter: Adapter) -> None:
     if adapter.heads is not None:
         unknown = sorted(set(adapter.heads.weights) - set(adapter.tasks))
         if unknown:
-            raise AdapterError(f"task_heads.safetensors has a head for {unknown[0]!r}; the tasks are {', '.join(adapter.tasks)}")
-
+            raise AdapterError(
+                f"task_heads.safetensors has a head for {unknown[0]!r}; the tasks are {', '.join(adapter.tasks)}"
+            )

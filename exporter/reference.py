@@ -1,7 +1,8 @@
 """The reference: the base model in PyTorch with the adapter computed as the released code computes it.
 
-It judges what the exporter makes, so it shares no algebra with it: it takes the adapter's arrays and nothing of
-``fold`` and ``attach``. In float64 it is the truth; in the export's own type its distance from that is the noise floor.
+It judges what the exporter makes, so it shares no algebra with it: it takes the adapter's arrays, and nothing of
+``fold`` and ``attach``. In float64 it is the truth; in the export's own type, its distance from that is the
+noise floor.
 """
 
 from __future__ import annotations
@@ -36,9 +37,11 @@ class ReferenceOutput:
     """What one forward of the reference computed.
 
     Attributes:
-        outputs: the model's outputs by transformers' names; with task heads also ``logits`` [batch, most labels].
+        outputs: the model's outputs by transformers' names; with task heads also ``logits`` [batch, most
+            labels].
         modules: output of every adapted linear layer, bias included, by the adapter's module names.
-        task: task of each row int64 [batch] (for id -1 the one inferred), or None where the adapter has no tasks.
+        task: task of each row int64 [batch] (for id -1 the one inferred), or None where the adapter has no
+            tasks.
         task_margin: EPT with id -1: sum of similarities of the best task less the next one's [batch].
         group: TuckA: chosen group int64 [1 or batch]. weights: [1 or batch, t].
         margin: TuckA: affinity by which the group won [1 or batch].
@@ -84,8 +87,8 @@ class ReferenceModel:
 
         Args:
             inputs: the model's inputs by name; float arrays are cast to ``dtype``.
-            task_ids: [batch]; ``len(tasks)`` switches the adapter off for the row, -1 infers (EPT). None: task 0 where
-                there is one task only.
+            task_ids: [batch]; ``len(tasks)`` switches the adapter off for the row, -1 infers (EPT). None:
+                task 0 where there is one task only.
             route: TuckA: a route for everything, or one per row, instead of the router's.
             routing: TuckA: the router's reach.
 
@@ -121,9 +124,7 @@ class ReferenceModel:
     def _task_ids(self, task_ids: np.ndarray | Sequence[int] | None, batch: int) -> Tensor:
         if task_ids is None and len(self.adapter.tasks) > 1:
             raise RequestError("give a task id per row: the adapter has several tasks")
-        ids = (
-            torch.zeros(batch, dtype=torch.int64) if task_ids is None else torch.tensor(np.asarray(task_ids))
-        )
+        ids = torch.zeros(batch, dtype=torch.int64) if task_ids is None else torch.tensor(np.asarray(task_ids))
         try:
             self.state.set(ids, lowest=INFER if isinstance(self.adapter, EptAdapter) else 0)
         except ValueError as e:
@@ -143,9 +144,7 @@ class ReferenceModel:
             routes = [route] if isinstance(route, Route) else list(route)
             weights = torch.tensor([r.weights for r in routes], dtype=self.dtype)
             groups = torch.tensor([r.group for r in routes])
-            state.forced = TuckaRoute(
-                groups, weights, torch.full((len(routes),), torch.inf, dtype=self.dtype)
-            )
+            state.forced = TuckaRoute(groups, weights, torch.full((len(routes),), torch.inf, dtype=self.dtype))
 
     def _used_tasks(self, ids: Tensor) -> tuple[Tensor, np.ndarray | None]:
         similarity: Tensor | None = getattr(self.state, "similarity", None)
@@ -205,7 +204,8 @@ def _inject(model: Any, adapter: Adapter, names: dict[str, str], dtype: torch.dt
 
 
 def _inject_ept(model: Any, adapter: EptAdapter, names: dict[str, str], dtype: torch.dtype) -> ReferenceModel:
-    from eptx.exporter.methods.ept.model import EptConfig, EptModel
+    from eptx.exporter.methods.ept.config import EptConfig
+    from eptx.exporter.methods.ept.model import EptModel
 
     config = EptConfig(
         target_modules=exactly(list(names.values())),
@@ -231,20 +231,16 @@ def _load_ept(layer: Any, weights: EptModule) -> None:
         (gate.weight, weights.gate_weight),
         (gate.bias, weights.gate_bias),
         (layer.lora_task_embedding[_NAME].weight, weights.task_embedding),
-        *(
-            (p, k[None, :, :, None])
-            for p, k in zip(layer.lora_expert_kernels[_NAME], weights.kernels, strict=True)
-        ),
+        *((p, k[None, :, :, None]) for p, k in zip(layer.lora_expert_kernels[_NAME], weights.kernels, strict=True)),
     ]
     for parameter, array in pairs:
         _assign(parameter, array)
     layer.scaling[_NAME] = weights.scale
 
 
-def _inject_tucka(
-    model: Any, adapter: TuckaAdapter, names: dict[str, str], dtype: torch.dtype
-) -> ReferenceModel:
-    from eptx.exporter.methods.tucka.model import TuckaConfig, TuckaModel
+def _inject_tucka(model: Any, adapter: TuckaAdapter, names: dict[str, str], dtype: torch.dtype) -> ReferenceModel:
+    from eptx.exporter.methods.tucka.config import TuckaConfig
+    from eptx.exporter.methods.tucka.model import TuckaModel
 
     router = adapter.modules[adapter.router]
     config = TuckaConfig(
@@ -273,9 +269,7 @@ def _inject_tucka(
     return ReferenceModel(model, adapter, names, dtype, tuner.state, tuner)
 
 
-def _inject_lora(
-    model: Any, adapter: LoraAdapter, names: dict[str, str], dtype: torch.dtype
-) -> ReferenceModel:
+def _inject_lora(model: Any, adapter: LoraAdapter, names: dict[str, str], dtype: torch.dtype) -> ReferenceModel:
     from eptx.exporter.methods.lora.layer import LoraRowsLinear
 
     state = TaskRows(len(adapter.tasks))
@@ -293,9 +287,7 @@ def _assign(parameter: Tensor, array: np.ndarray) -> None:
         parameter.copy_(torch.tensor(array).reshape(parameter.shape))
 
 
-def _head_logits(
-    adapter: Adapter, outputs: Mapping[str, Tensor], mask: Tensor | None, tasks: Tensor
-) -> Tensor:
+def _head_logits(adapter: Adapter, outputs: Mapping[str, Tensor], mask: Tensor | None, tasks: Tensor) -> Tensor:
     """Each row by its task's head, zero past its labels, for ``base``, and for tasks without a head."""
     heads = adapter.heads
     assert heads is not None

@@ -45,4 +45,6 @@ class Route:
         if not 0 <= self.group < groups:
             raise UsageError(f"--route: group {self.group} does not exist; the adapter has groups 0 to {groups - 1}")
         if len(self.weights) != experts:
-            raise UsageError(f"--route: {len(self.weights)} weights given; the adapter has {experts} experts in a group")
+            raise UsageError(
+                f"--route: {len(self.weights)} weights given; the adapter has {experts} experts in a group"
+            )

@@ -168,7 +168,9 @@ def _given(path: Path | None) -> str | None:
 
 def _tensor(value: ir.Value) -> TensorSpec:
     if value.dtype not in _DTYPES or value.shape is None or value.name is None:
-        raise NotSupportedError(f"graph input or output {value.name} has type {value.dtype}; eptx knows {', '.join(_DTYPES.values())}")
+        raise NotSupportedError(
+            f"graph input or output {value.name} has type {value.dtype}; eptx knows {', '.join(_DTYPES.values())}"
+        )
     shape = [dim if isinstance(dim, int) else dim.value or f"{value.name}_{i}" for i, dim in enumerate(value.shape)]
     return TensorSpec(value.name, _DTYPES[value.dtype], tuple(shape))
 

@@ -107,17 +107,13 @@ def _check_shape(spec: TensorSpec, array: Array, sizes: dict[str, tuple[int, str
             raise RequestError(f"input {name} is empty: its {_label(dimension, axis)} is 0")
         if isinstance(dimension, int):
             if size != dimension:
-                raise RequestError(
-                    f"input {name} has {size} in dimension {axis}; the model takes {dimension}"
-                )
+                raise RequestError(f"input {name} has {size} in dimension {axis}; the model takes {dimension}")
         elif dimension.isidentifier():
             known, first = sizes.setdefault(dimension, (size, name))
             if known != size:
                 raise RequestError(f"input {name} has {dimension} {size}; {first} has {known}")
         if dimension == "length" and limits.length is not None and size > limits.length:
-            raise RequestError(
-                f"input {name} has {size} tokens a row; the model reads at most {limits.length}"
-            )
+            raise RequestError(f"input {name} has {size} tokens a row; the model reads at most {limits.length}")
 
 
 def _default(spec: TensorSpec, arrays: Mapping[str, Array]) -> Array:

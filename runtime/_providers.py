@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from eptx.bundle import Bundle
-from eptx.errors import BadInputError, BundleError, EptxError, LimitError, NotSupportedError, UsageError
+from eptx.errors import BundleError, EptxError, LimitError, NotSupportedError, UsageError
 
 PROVIDERS = ("auto", "cpu", "cuda")
 _CPU = "CPUExecutionProvider"
@@ -80,9 +80,7 @@ def open_session(bundle: Bundle, provider: str, threads: int | None, options: An
         session = ort.InferenceSession(str(bundle.model), options, providers=names, enable_fallback=0)
     except Exception as e:  # ONNX Runtime has a dozen exception classes and no common one
         hint = (
-            f" (the bundle was exported for {bundle.manifest.provider})"
-            if bundle.manifest.provider != provider
-            else ""
+            f" (the bundle was exported for {bundle.manifest.provider})" if bundle.manifest.provider != provider else ""
         )
         raise wrapped(e, f"{bundle.model.name}: ONNX Runtime does not load it{hint}", BundleError) from None
     if names[0] not in session.get_providers():
@@ -93,7 +91,7 @@ def open_session(bundle: Bundle, provider: str, threads: int | None, options: An
     return session
 
 
-def wrapped(e: Exception, what: str, error: type[BadInputError]) -> EptxError:
+def wrapped(e: Exception, what: str, error: type[EptxError]) -> EptxError:
     """An exception of ONNX Runtime as one line: a `LimitError` when memory ran out, else ``error``."""
     text = one_line(e)
     if isinstance(e, MemoryError) or any(sign in text.lower() for sign in _OUT_OF_MEMORY):

@@ -41,9 +41,7 @@ class Tokenizer:
     def __init__(self, bundle: Bundle) -> None:
         path = bundle.file("tokenizer.json")
         if path is None:
-            raise RequestError(
-                "this bundle has no tokenizer.json; give arrays such as input_ids instead of text"
-            )
+            raise RequestError("this bundle has no tokenizer.json; give arrays such as input_ids instead of text")
         try:
             library = importlib.import_module("tokenizers")
         except ImportError:

@@ -165,9 +165,7 @@ def _check_signature(session: Any, manifest: Manifest) -> None:
 def _check_rows(outputs: Mapping[str, Array], batch: int) -> None:
     for name in ("logits", TASK_ID_USED):
         if name in outputs and outputs[name].shape[:1] != (batch,):
-            raise BundleError(
-                f"the model's output {name} has shape {list(outputs[name].shape)} for a batch of {batch}"
-            )
+            raise BundleError(f"the model's output {name} has shape {list(outputs[name].shape)} for a batch of {batch}")
 
 
 def _limits(bundle: Bundle) -> Limits:

@@ -19,7 +19,12 @@ from eptx.runtime._providers import choose_provider, onnxruntime, wrapped
 
 _WARM_UP = 3
 _CUDA = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-_DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32, "tensor(float16)": np.float16}
+_DTYPES = {
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+}
 
 
 class TimedModel:
@@ -130,7 +135,11 @@ def compare(
         feeds = model.feeds(batch, length)
         if other is None:
             runs = [model.run(feeds) for _ in range(_WARM_UP + pairs)][_WARM_UP:]
-            result: dict[str, Any] = {"milliseconds": 1e3 * statistics.median(runs), "against_milliseconds": None, "ratio": None}
+            result: dict[str, Any] = {
+                "milliseconds": 1e3 * statistics.median(runs),
+                "against_milliseconds": None,
+                "ratio": None,
+            }
         else:
             other_feeds = other.feeds(batch, length)
             result = {**paired(lambda f=feeds: model.run(f), lambda f=other_feeds: other.run(f), pairs)}  # type: ignore[misc]

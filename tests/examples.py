@@ -19,6 +19,4 @@ def ept_example(linear: Linear) -> EptAdapter:
         task_embedding=rng.normal(size=(3, inner)),
         scale=1.5,
     )
-    return EptAdapter(
-        tasks=("a", "b", "c"), heads=None, fingerprint="sha256:0", modules={"linear": module}, top_k=2
-    )
+    return EptAdapter(tasks=("a", "b", "c"), heads=None, fingerprint="sha256:0", modules={"linear": module}, top_k=2)

@@ -1,4 +1,4 @@
-"""One linear as a graph, alone or packed with others, with an adapter attached: operators without a model around them."""
+"""One linear as a graph, alone or packed with others, with an adapter attached: operators without a model."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ def adapted(
     """
     rng = np.random.default_rng(1)
     out, inner = weight.shape
-    packed = np.concatenate(
-        [rng.normal(size=(inner, before)), weight.T, rng.normal(size=(inner, after))], axis=1
-    )
+    packed = np.concatenate([rng.normal(size=(inner, before)), weight.T, rng.normal(size=(inner, after))], axis=1)
     x = ir.Value(name="x", type=ir.TensorType(DOUBLE), shape=ir.Shape(["batch", *feeds["x"].shape[1:]]))
     w = ir.Value(
         name="w",
@@ -76,9 +74,7 @@ def adapted(
     editor.finish()
     result = run(model, feeds, optimise=optimise)
     np.testing.assert_allclose(result[..., :before], feeds["x"] @ packed[:, :before], atol=1e-10)
-    np.testing.assert_allclose(
-        result[..., before + out :], feeds["x"] @ packed[:, before + out :], atol=1e-10
-    )
+    np.testing.assert_allclose(result[..., before + out :], feeds["x"] @ packed[:, before + out :], atol=1e-10)
     return result[..., before : before + out]
 
 
@@ -89,8 +85,6 @@ def run(model: ir.Model, feeds: Mapping[str, np.ndarray], *, optimise: bool = Tr
     options.intra_op_num_threads = 1
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(
-        ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
     wanted = {value.name for value in session.get_inputs()}
     return session.run(None, {name: array for name, array in feeds.items() if name in wanted})[0]  # type: ignore[no-any-return]

@@ -68,9 +68,7 @@ def tucka_adapters(draw: st.DrawFn, linear: Linear) -> TuckaAdapter:
     """Any numbers of groups, experts and planes."""
     rng, inner = linear.rng, linear.in_features
     rank, k, t, p = (draw(st.integers(1, 4)) for _ in range(4))
-    module = TuckaModule(
-        rng.normal(size=(inner, rank)), rng.normal(size=(k, p, rank, rank)), rng.normal(size=(t, p))
-    )
+    module = TuckaModule(rng.normal(size=(inner, rank)), rng.normal(size=(k, p, rank, rank)), rng.normal(size=(t, p)))
     return TuckaAdapter(
         tasks=("task0",),
         heads=None,

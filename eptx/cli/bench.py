@@ -13,7 +13,9 @@ from eptx.errors import UsageError
 
 @click.command()
 @click.argument("bundle", type=PATH)
-@click.option("--against", type=PATH, metavar="BUNDLE|FILE.onnx", help="Also time this one, interleaved, and print the ratio.")
+@click.option(
+    "--against", type=PATH, metavar="BUNDLE|FILE.onnx", help="Also time this one, interleaved, and print the ratio."
+)
 @click.option("--shapes", default="1x16,1x128,8x32", show_default=True, help="Batch x length, separated by commas.")
 @click.option("--task", help="Task of every row (default: all tasks in turn).")
 @click.option("--pairs", type=click.IntRange(min=1), default=20, show_default=True, help="Timed runs of each.")
@@ -21,7 +23,15 @@ from eptx.errors import UsageError
 @click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @output_options
 def bench(
-    bundle: Path, against: Path | None, shapes: str, task: str | None, pairs: int, threads: int | None, provider: str, as_json: bool, quiet: bool
+    bundle: Path,
+    against: Path | None,
+    shapes: str,
+    task: str | None,
+    pairs: int,
+    threads: int | None,
+    provider: str,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Time a bundle, alone or against another in the same process."""
     from eptx.runtime.timing import compare
@@ -46,4 +56,8 @@ def _shapes(text: str) -> list[tuple[int, int]]:
 
 def _line(row: dict[str, Any]) -> str:
     line = f"{row['shape']:>8}  {row['milliseconds']:8.2f} ms"
-    return line if row["ratio"] is None else f"{line}  against {row['against_milliseconds']:8.2f} ms  ratio {row['ratio']:.3f}"
+    return (
+        line
+        if row["ratio"] is None
+        else f"{line}  against {row['against_milliseconds']:8.2f} ms  ratio {row['ratio']:.3f}"
+    )

@@ -21,13 +21,44 @@ from eptx.errors import UsageError
 @click.option("--task", help="static: the task to fold into the weights.")
 @click.option("--tasks", help="Names of the tasks by id, separated by commas (default: task0, task1, ...).")
 @click.option("--top-k", type=int, help="EPT: experts per task, where the adapter's files do not say it.")
-@click.option("--routing", type=click.Choice(["batch", "row"]), default="batch", show_default=True, help="TuckA, dynamic: one route for the batch, as released, or one per row.")
-@click.option("--route", multiple=True, metavar="[TASK=]GROUP:W1,W2,...", help="TuckA, static and conditioned: the frozen route (of one task).")
-@click.option("--calibration-data", type=PATH, metavar="FILE.jsonl", help="TuckA, static and conditioned: measure the route on these texts (text, text_pair, task).")
-@click.option("--base-onnx", type=PATH, metavar="FILE.onnx", help="Use this ONNX file of the base; BASE may then be left out.")
-@click.option("--module-map", type=PATH, metavar="FILE.json", help="Module name to node or initializer name, for modules that are not found.")
-@click.option("--dtype", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True, help="How weights are stored.")
-@click.option("--provider", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Execution provider that the graph is fused for.")
+@click.option(
+    "--routing",
+    type=click.Choice(["batch", "row"]),
+    default="batch",
+    show_default=True,
+    help="TuckA, dynamic: one route for the batch, as released, or one per row.",
+)
+@click.option(
+    "--route",
+    multiple=True,
+    metavar="[TASK=]GROUP:W1,W2,...",
+    help="TuckA, static and conditioned: the frozen route (of one task).",
+)
+@click.option(
+    "--calibration-data",
+    type=PATH,
+    metavar="FILE.jsonl",
+    help="TuckA, static and conditioned: measure the route on these texts (text, text_pair, task).",
+)
+@click.option(
+    "--base-onnx", type=PATH, metavar="FILE.onnx", help="Use this ONNX file of the base; BASE may then be left out."
+)
+@click.option(
+    "--module-map",
+    type=PATH,
+    metavar="FILE.json",
+    help="Module name to node or initializer name, for modules that are not found.",
+)
+@click.option(
+    "--dtype", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True, help="How weights are stored."
+)
+@click.option(
+    "--provider",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Execution provider that the graph is fused for.",
+)
 @output_options
 def export(paths: tuple[Path, ...], output: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Export a base model with an adapter to an ONNX bundle.
@@ -42,7 +73,8 @@ def export(paths: tuple[Path, ...], output: Path, as_json: bool, quiet: bool, **
         print_json({"bundle": str(output), "seconds": round(seconds, 2), "bytes": _bytes(bundle), **_facts(bundle)})
     else:
         tasks = ", ".join(task.name for task in bundle.manifest.tasks)
-        click.echo(f"{output}: {bundle.manifest.mode} {bundle.manifest.method}, tasks {tasks}; {_bytes(bundle) / 1e6:.1f} MB in {seconds:.1f} s")
+        kind = f"{bundle.manifest.mode} {bundle.manifest.method}"
+        click.echo(f"{output}: {kind}, tasks {tasks}; {_bytes(bundle) / 1e6:.1f} MB in {seconds:.1f} s")
         for line in _route_lines(bundle):
             click.echo(line)
 
@@ -102,7 +134,7 @@ def _route_lines(bundle: Bundle) -> list[str]:
     ]
     for task, error in route.get("frozen_error", {}).items():
         lines.append(
-            f"frozen against live route, {task}: group agrees on {error['group_agreement']:.1%} of {error['rows']} rows, "
-            f"largest output difference {error['max_abs']:.3g}, mean {error['mean_abs']:.3g}"
+            f"frozen against live route, {task}: group agrees on {error['group_agreement']:.1%} of "
+            f"{error['rows']} rows, largest output difference {error['max_abs']:.3g}, mean {error['mean_abs']:.3g}"
         )
     return lines

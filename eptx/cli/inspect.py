@@ -18,7 +18,9 @@ from eptx.errors import UsageError
 @click.option("--tasks", help="Names of the tasks by id, separated by commas.")
 @click.option("--plot", type=PATH, metavar="FILE.png", help="Draw which experts each task uses (EPT).")
 @output_options
-def inspect(paths: tuple[Path, ...], top_k: int | None, tasks: str | None, plot: Path | None, as_json: bool, quiet: bool) -> None:
+def inspect(
+    paths: tuple[Path, ...], top_k: int | None, tasks: str | None, plot: Path | None, as_json: bool, quiet: bool
+) -> None:
     """Show what an adapter folder (or several LoRA folders) or a bundle holds."""
     if (paths[0] / "eptx.json").exists():
         if len(paths) > 1 or plot:

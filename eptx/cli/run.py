@@ -18,12 +18,21 @@ from eptx.errors import RequestError
 @click.argument("bundle", type=PATH)
 @click.argument("texts", nargs=-1)
 @click.option("--task", help="Task of the texts: a name, or 'auto' where the bundle can infer it.")
-@click.option("--input", "file", type=PATH, metavar="FILE.jsonl", help="Rows with text, text_pair and task instead of TEXTS.")
+@click.option(
+    "--input", "file", type=PATH, metavar="FILE.jsonl", help="Rows with text, text_pair and task instead of TEXTS."
+)
 @click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
 @output_options
 def run(
-    bundle: Path, texts: tuple[str, ...], task: str | None, file: Path | None, provider: str, batch_size: int, as_json: bool, quiet: bool
+    bundle: Path,
+    texts: tuple[str, ...],
+    task: str | None,
+    file: Path | None,
+    provider: str,
+    batch_size: int,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Run texts through a bundle: from the arguments, a jsonl file, or lines of standard input."""
     from eptx.runtime import Session

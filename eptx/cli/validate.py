@@ -13,12 +13,37 @@ from eptx.errors import ValidationError
 @click.command()
 @click.argument("bundle", type=PATH)
 @click.option("--base", type=PATH, metavar="DIR", help="Transformers folder of the base (default: as given at export).")
-@click.option("--adapter", "adapters", type=PATH, multiple=True, metavar="DIR", help="The adapter (default: as given at export); several LoRA folders in the order of the tasks.")
+@click.option(
+    "--adapter",
+    "adapters",
+    type=PATH,
+    multiple=True,
+    metavar="DIR",
+    help="The adapter (default: as given at export); several LoRA folders in the order of the tasks.",
+)
 @click.option("--tasks", help="Names of the adapter's tasks by id, separated by commas, where the bundle does not say.")
 @click.option("--top-k", type=int, help="EPT: experts per task (default: as given at export).")
-@click.option("--base-onnx", type=PATH, metavar="FILE.onnx", help="ONNX file of the base, where the export used one: its fingerprint is compared.")
-@click.option("--provider", "providers", multiple=True, default=("auto",), show_default=True, metavar="NAME", help="cpu, cuda, or auto for all that this machine has; may be repeated or separated by commas.")
-@click.option("--data", type=PATH, metavar="FILE.jsonl", help="Also validate on these texts (text, text_pair, task, label); labels give the tasks' metrics.")
+@click.option(
+    "--base-onnx",
+    type=PATH,
+    metavar="FILE.onnx",
+    help="ONNX file of the base, where the export used one: its fingerprint is compared.",
+)
+@click.option(
+    "--provider",
+    "providers",
+    multiple=True,
+    default=("auto",),
+    show_default=True,
+    metavar="NAME",
+    help="cpu, cuda, or auto for all that this machine has; may be repeated or separated by commas.",
+)
+@click.option(
+    "--data",
+    type=PATH,
+    metavar="FILE.jsonl",
+    help="Also validate on these texts (text, text_pair, task, label); labels give the tasks' metrics.",
+)
 @click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True, help="Rows of --data used per task.")
 @output_options
 def validate(

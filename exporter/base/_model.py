@@ -11,6 +11,15 @@ from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter.base._names import one_line, some
 from eptx.exporter.base.checkpoint import BaseCheckpoint
 
+#: ``base_model_prefix`` by model type: importing a model's code to ask it takes seconds.
+PREFIXES = {
+    "bert": "bert",
+    "roberta": "roberta",
+    "xlm-roberta": "roberta",
+    "deberta-v2": "deberta",
+    "vit": "vit",
+    "llama": "model",
+}
 SUPPORTED = "BERT, RoBERTa, DeBERTa-v2, ViT and Llama (encoders alike often work too)"
 
 
@@ -30,6 +39,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def base_prefix(config: dict[str, Any]) -> str:
     """``base_model_prefix`` of a configuration's architecture, "" when transformers does not know it."""
+    if config.get("model_type") in PREFIXES:
+        return PREFIXES[config["model_type"]]
     from transformers import AutoModel
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 

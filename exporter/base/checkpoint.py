@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,10 @@ class BaseCheckpoint:
             except (SafetensorError, OSError, ValueError) as e:
                 raise BaseModelError(f"{path.name}: damaged safetensors file: {e}") from None
 
-    def __contains__(self, name: str) -> bool:
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __contains__(self, name: object) -> bool:
         return name in self._files
 
     def shape(self, name: str) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ leaves a module unadapted in silence.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from eptx.errors import BaseModelError, UsageError
 from eptx.exporter.base._content import columns_of, equal_at
 from eptx.exporter.base._names import aliases, same_module, some
 from eptx.exporter.base._products import Product, find_products
+from eptx.exporter.base._renames import renamed_tensors
 from eptx.exporter.base.checkpoint import BaseCheckpoint, has_weights
 from eptx.exporter.base.graph import BaseGraph
 from eptx.exporter.base.site import Site
@@ -78,9 +79,9 @@ class _Finder:
         self._config = graph.config
         self._map = module_map
         self._products = find_products(graph.model.graph)
-        self._checkpoint = (
-            BaseCheckpoint(graph.folder) if graph.folder is not None and has_weights(graph.folder) else None
-        )
+        self._folder = graph.folder if graph.folder is not None and has_weights(graph.folder) else None
+        self._checkpoint = BaseCheckpoint(self._folder) if self._folder is not None else None
+        self._renamed: dict[str, str] | None = None
         operators = sorted({node.op_type for node in graph.model.graph if node.op_type in _QUANTISED})
         self._quantised = (
             f", which is quantised ({', '.join(operators)}); give it unquantised" if operators else ""
@@ -108,15 +109,26 @@ class _Finder:
         return Site(module, sites[0].node, sites[0].columns, tuple(sites[1:]))
 
     def _weight(self, module: str) -> np.ndarray | None:
-        for name in aliases(module, self._prefix):
-            key = f"{name}.weight"
-            if (
-                self._checkpoint is not None
-                and key in self._checkpoint
-                and len(self._checkpoint.shape(key)) == 2
-            ):
-                return self._checkpoint.array(key)
+        """What the base folder holds for the module, by its name, today's or that of the folder's day."""
+        if self._checkpoint is None:
+            return None
+        for name in self._synonyms(module):
+            for key in (f"{alias}.weight" for alias in aliases(name, self._prefix)):
+                if key in self._checkpoint and len(self._checkpoint.shape(key)) == 2:
+                    return self._checkpoint.array(key)
         return None
+
+    def _synonyms(self, module: str) -> Iterator[str]:
+        """The module's name, then what other versions of transformers call it."""
+        yield module
+        if self._checkpoint is None or self._folder is None:
+            return
+        if self._renamed is None:
+            today = renamed_tensors(self._folder, self._checkpoint)
+            self._renamed = today | {old: new for new, old in today.items()}
+        for alias in aliases(module, self._prefix):
+            if f"{alias}.weight" in self._renamed:
+                yield self._renamed[f"{alias}.weight"].removesuffix(".weight")
 
     def _mapped(self, module: str, weight: np.ndarray | None) -> list[_Place]:
         target = self._map[module]
@@ -149,19 +161,23 @@ class _Finder:
 
     def _called(self, module: str) -> list[Product]:
         """The products that bear the module's name; a node's name counts before its weight's."""
-        named = [p for p in self._products if p.names and same_module(p.names[0], module, self._prefix)]
-        if named:
-            return named
-        return [p for p in self._products if any(same_module(n, module, self._prefix) for n in p.names[1:])]
+        for name in self._synonyms(module):
+            for first in (True, False):
+                named = [
+                    p for p in self._products if self._bears(p.names[:1] if first else p.names[1:], name)
+                ]
+                if named:
+                    return named
+        return []
+
+    def _bears(self, names: Sequence[str], module: str) -> bool:
+        return any(same_module(name, module, self._prefix) for name in names)
 
     def _alike(self, module: str, weight: np.ndarray | None) -> list[_Place]:
         """By the weight's content."""
         if weight is None:
-            hint = (
-                self._quantised
-                if self._checkpoint or self._quantised
-                else " by name; give its transformers folder as well, or a module map"
-            )
+            alone = " by name; give its transformers folder as well, or a module map"
+            hint = self._quantised or ("" if self._checkpoint is not None else alone)
             raise _Failure(f"are not found in the base graph{hint}")
         places = [(product, columns) for product in self._products for columns in columns_of(product, weight)]
         if len(places) > 1:

@@ -14,7 +14,6 @@ from eptx.errors import BaseModelError, BundleError
 from eptx.exporter.base._model import base_prefix, read_config
 from eptx.exporter.base._names import one_line
 from eptx.exporter.base._opset import raise_opset
-from eptx.exporter.base._quiet import quiet
 from eptx.exporter.base._tidy import tidy
 from eptx.exporter.base.graph import BaseGraph
 
@@ -42,7 +41,7 @@ def load_onnx(path: Path, *, folder: Path | None = None) -> BaseGraph:
             file; the graph is invalid, too old, or uses operators that ONNX Runtime does not have.
     """
     path = path.absolute()
-    with step("read the base graph"), quiet():
+    with step("read the base graph"):
         scan = _scan(path)
         _check_operators(path, scan)
         files = _external_files(path, scan.external)
@@ -142,6 +141,7 @@ def _try_session(path: Path) -> None:
     options.log_severity_level = 4
     # constant folding of a hostile graph can allocate gigabytes
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_prepacking", "1")  # halves the memory it takes
     try:
         ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as e:  # one class per status code

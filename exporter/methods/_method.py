@@ -12,7 +12,6 @@ from eptx.exporter._checkpoint import Checkpoint, ReadOptions
 from eptx.exporter.adapter import Adapter
 from eptx.exporter.attach import AttachPlan, Editor
 from eptx.exporter.base.site import Site
-from eptx.exporter.route import Route
 
 
 @dataclass(frozen=True)
@@ -30,5 +29,5 @@ class Method:
     name: str
     matches: Callable[[Mapping[str, Any], Sequence[str]], bool]
     read: Callable[[Sequence[Checkpoint], ReadOptions], Adapter]
-    fold: Callable[[Any, str, np.ndarray, int | Route], np.ndarray]
+    fold: Callable[[Any, str, np.ndarray, Any], np.ndarray]
     attach: Callable[[Any, Editor, Mapping[str, Site], AttachPlan], None]

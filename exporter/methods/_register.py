@@ -1,7 +1,7 @@
 """Make PEFT know a method that is not its own.
 
-``peft.utils.register_peft_method`` only takes names that are already members of ``PeftType``, an enumeration that
-PEFT does not let others extend, so the member is added here first.
+``peft.utils.register_peft_method`` only takes names that are already members of ``PeftType``, an enumeration
+that PEFT does not let others extend, so the member is added here first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def peft_type(name: str) -> PeftType:
     PeftType._member_map_[name] = member
     PeftType._value2member_map_[name] = member
     PeftType._member_names_.append(name)
-    # Since Python 3.12 members are found as class attributes, and the enumeration forbids setting those itself.
+    # Since Python 3.12 members are found as class attributes, and the enumeration forbids setting those
+    # itself.
     type.__setattr__(PeftType, name, member)
     return member
 

@@ -1,4 +1,4 @@
-"""What the tuners of EPT and TuckA share: which rows are which task, and where one forward of the model begins."""
+"""What the tuners share: which rows are which task, and where one forward of the model begins."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
@@ -18,7 +17,8 @@ class TaskRows:
     """The task of each row of the batch, shared by all layers of one tuner.
 
     Attributes:
-        ids: int64 ``[batch]``, or None while no task was set. Id ``num_tasks`` is ``base``: the adapter is off.
+        ids: int64 ``[batch]``, or None while no task was set. Id ``num_tasks`` is ``base``: the adapter is
+            off.
         num_tasks: number of tasks of the adapter.
     """
 
@@ -39,7 +39,7 @@ class TaskRows:
         self.ids = tensor
 
     def as_rows(self, x: Tensor) -> Tensor:
-        """View ``x`` ``[..., in]`` as ``[batch, positions, in]`` (``[rows, 1, in]`` of a 2-D x without task ids)."""
+        """View ``x`` ``[..., in]`` as ``[batch, positions, in]``; without task ids every row of x is one."""
         if self.ids is None:
             return x.reshape(x.shape[0], -1, x.shape[-1])
         batch = int(self.ids.shape[0])
@@ -48,15 +48,12 @@ class TaskRows:
         return x.reshape(batch, -1, x.shape[-1])
 
 
-class EptxTuner(BaseTuner):  # type: ignore[misc]
-    """A PEFT tuner for linear layers whose layers share state that lives for one forward of the wrapped model."""
+class EptxTuner(BaseTuner):
+    """A PEFT tuner for linear layers that share state for the length of one forward of the model."""
 
-    target_module_mapping: dict[str, list[str]] = {}
+    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012 - PEFT declares it so
 
-    def _post_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
-        if getattr(model, "_eptx_hooked", False):
-            return
-        model._eptx_hooked = True  # type: ignore[assignment]
+    def _post_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
         model.register_forward_pre_hook(self._begin, with_kwargs=True)
         model.register_forward_hook(self._end, always_call=True)
 

@@ -19,9 +19,11 @@ def LowRankDelta(y, x, task_id, a, b):  # type: ignore[no-untyped-def]
     """y + b[task] a[task] x, per row; a task id of T or more adds nothing.
 
     Args:
-        y: the base linear's output, [N, ..., out]. x: the linear's input, [N, ..., in].
+        y: the base linear's output, [N, ..., out].
+        x: the linear's input, [N, ..., in].
         task_id: int64 [N].
-        a: [T, R, in]. b: [T, R, out], the transposes of the scaled up-projections.
+        a: [T, R, in].
+        b: [T, R, out], the transposes of the scaled up-projections.
     """
     n = op.Shape(task_id)
     tasks = op.Shape(a, start=0, end=1)

@@ -29,9 +29,11 @@ def PyramidDelta(y, x, experts, weights, a, b, kernels, sizes, in_features: int)
         x: the linear's input, [N, ..., in] (or [N * L, in]).
         experts: int64 [N, K].
         weights: [N, K]; zeros switch the adapter off for a row.
-        a: [R, >= in // 2]. b: [>= out // 2, R].
+        a: [R, >= in // 2].
+        b: [>= out // 2, R].
         kernels: [E, out], expert e's scaled kernel flattened to c * s_e + j and zero-padded.
         sizes: int64 [E], the kernel sizes.
+        in_features: in.
     """
     # The windows of A: expert e reads the first in // s_e features.
     columns = op.Range(0, op.Squeeze(op.Shape(a, start=1, end=2)), 1)
@@ -44,16 +46,14 @@ def PyramidDelta(y, x, experts, weights, a, b, kernels, sizes, in_features: int)
     last = op.Sub(op.Shape(b, start=0, end=1), 1)
     expanded = op.Mul(op.Gather(b, op.Min(rows, last)), op.Unsqueeze(kernels, [2]))
     up = op.Transpose(expanded, perm=[0, 2, 1])
-    # Per row: its K pairs side by side, one product down and one up.
-    n = op.Shape(experts, start=0, end=1)
-    rank = op.Shape(a, start=0, end=1)
+    # Per row: its K pairs side by side, one product down and one up. (In a Reshape, 0 keeps the rows.)
     flat = op.Constant(value_ints=[-1])
+    keep = op.Constant(value_ints=[0])
     used = op.Shape(a, start=1, end=2)
-    down_n = op.Reshape(op.Gather(windowed, experts), op.Concat(n, flat, used, axis=0))
-    up_n = op.Reshape(op.Gather(up, experts), op.Concat(n, flat, op.Shape(kernels, start=1, end=2), axis=0))
-    per_pair = op.Expand(op.Unsqueeze(weights, [2]), op.Concat(op.Constant(value_ints=[1, 1]), rank, axis=0))
-    mix = op.Reshape(per_pair, op.Concat(n, op.Constant(value_ints=[1, -1]), axis=0))
-    x_n = op.Reshape(x, op.Concat(n, flat, op.Shape(x, start=-1), axis=0))
-    u = op.MatMul(op.Slice(x_n, [0], used, [2]), op.Transpose(down_n, perm=[0, 2, 1]))
-    delta = op.MatMul(op.Mul(u, mix), up_n)
+    down_n = op.Reshape(op.Gather(windowed, experts), op.Concat(keep, flat, used, axis=0))
+    mixed = op.Mul(op.Gather(up, experts), op.Unsqueeze(weights, [2, 3]))
+    up_n = op.Reshape(mixed, op.Concat(keep, flat, op.Shape(kernels, start=1, end=2), axis=0))
+    rows_n = op.Concat(op.Shape(experts, start=0, end=1), flat, op.Shape(x, start=-1), axis=0)
+    x_n = op.Slice(op.Reshape(x, rows_n), [0], used, [2])
+    delta = op.MatMul(op.MatMul(x_n, op.Transpose(down_n, perm=[0, 2, 1])), up_n)
     return op.Add(y, op.Reshape(delta, op.Shape(y)))

@@ -22,7 +22,10 @@ def PyramidRouter(task_id, x, task_embedding, gate_weight, gate_bias, top_k: int
     Args:
         task_id: int64 [N]; -1 infers, T (one past the last task) switches the adapter off.
         x: the module's input, [N, ..., in].
-        task_embedding: [T, in]. gate_weight: [E, in]. gate_bias: [E].
+        task_embedding: [T, in].
+        gate_weight: [E, in].
+        gate_bias: [E].
+        top_k: K.
 
     Returns:
         experts int64 [N, K]; weights [N, K]; similarity [N, T], the cosine of x's position 0 with each embedding,

@@ -20,9 +20,14 @@ def TuckerDelta(y, x, group, weights, u, g, c, p):  # type: ignore[no-untyped-de
     """y + ((x u) M[row]) p.
 
     Args:
-        y: the base linear's output. x: the linear's input, [N, ..., in].
-        group: int64 [N] or [1] for the whole batch. weights: [N, t] or [1, t].
-        u: [in, R]. g: [k, P, R, R]. c: [t, P]. p: [R, out], alpha (W u)^T.
+        y: the base linear's output, [N, ..., out].
+        x: the linear's input, [N, ..., in].
+        group: int64 [N], or [1] for the whole batch.
+        weights: [N, t] or [1, t].
+        u: [in, R].
+        g: [k, P, R, R].
+        c: [t, P].
+        p: [R, out], alpha (W u)^T.
     """
     flat = op.Constant(value_ints=[-1])
     k = op.Shape(g, start=0, end=1)

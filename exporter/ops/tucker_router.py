@@ -22,7 +22,8 @@ def TuckerRouter(x, mask, centroids, groups: int):  # type: ignore[no-untyped-de
     Args:
         x: the router module's input, [N, L, in]; reshaped to one row per row of `mask`.
         mask: [N, L], 1 where a position counts. [1, N * L] of ones is the released routing.
-        centroids: [k * t, in], k = `groups`.
+        centroids: [k * t, in].
+        groups: k.
 
     Returns:
         group int64 [N]; weights [N, t].

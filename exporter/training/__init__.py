@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from eptx.exporter.methods.ept.model import EptConfig, EptModel
-from eptx.exporter.methods.tucka.model import TuckaConfig, TuckaModel
+from eptx.exporter.methods.ept.config import EptConfig
+from eptx.exporter.methods.ept.model import EptModel
+from eptx.exporter.methods.tucka.config import TuckaConfig
+from eptx.exporter.methods.tucka.model import TuckaModel
 from eptx.exporter.training.batches import Example, collate, length_batches
 from eptx.exporter.training.heads import TaskClassifier, TaskHeadBank, pool
 from eptx.exporter.training.losses import task_head_loss

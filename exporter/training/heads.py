@@ -15,7 +15,7 @@ def pool(output: Any, attention_mask: Tensor | None, pooling: str) -> Tensor:
     Args:
         output: what the bare transformers model returned.
         attention_mask: ``[batch, length]``; None means that nothing is padded.
-        pooling: ``pooler`` (the model's pooler), ``first`` (position 0) or ``mean`` (over unpadded positions).
+        pooling: ``pooler`` (the model's pooler), ``first`` (position 0), or ``mean`` (of unpadded ones).
     """
     if pooling == "pooler":
         pooled: Tensor = output.pooler_output
@@ -38,12 +38,12 @@ class TaskHeadBank(nn.Module):
         super().__init__()
         self.tasks = list(labels)
         # Task names may hold dots, which module names may not.
-        self.heads = nn.ModuleList([nn.Linear(hidden, count) for count in labels.values()])
+        self.heads: Any = nn.ModuleList([nn.Linear(hidden, count) for count in labels.values()])
 
     @property
     def labels(self) -> list[int]:
         """Number of labels of each task."""
-        return [head.out_features for head in self.heads]  # type: ignore[misc]
+        return [head.out_features for head in self.heads]
 
     def forward(self, pooled: Tensor, tasks: Tensor) -> Tensor:
         """Logits ``[batch, largest label count]`` of each row's own task, zero past its label count.
@@ -54,7 +54,7 @@ class TaskHeadBank(nn.Module):
         for index, head in enumerate(self.heads):
             rows = (tasks == index).nonzero().squeeze(1)
             if len(rows):
-                logits[rows, : head.out_features] = head(pooled[rows]).to(logits.dtype)  # type: ignore[index]
+                logits[rows, : head.out_features] = head(pooled[rows]).to(logits.dtype)
         return logits
 
     def tensors(self) -> dict[str, Tensor]:
@@ -63,7 +63,7 @@ class TaskHeadBank(nn.Module):
         for task, head in zip(self.tasks, self.heads, strict=True):
             saved[f"{task}.weight"] = head.weight.detach()
             saved[f"{task}.bias"] = head.bias.detach()
-        return saved  # type: ignore[return-value]
+        return saved
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], tasks: list[str]) -> TaskHeadBank:
@@ -74,8 +74,8 @@ class TaskHeadBank(nn.Module):
         )
         with torch.no_grad():
             for task, head in zip(tasks, bank.heads, strict=True):
-                head.weight.copy_(weights[task])  # type: ignore[operator]
-                head.bias.copy_(tensors[f"{task}.bias"])  # type: ignore[operator]
+                head.weight.copy_(weights[task])
+                head.bias.copy_(tensors[f"{task}.bias"])
         return bank
 
 

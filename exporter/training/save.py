@@ -1,7 +1,7 @@
 """Adapter folders as eptx's training writes and reads them.
 
-``adapter_config.json``, ``adapter_model.safetensors`` (tensor names of the released code) and, with task heads,
-``task_heads.safetensors``. The same adapter gives the same bytes.
+``adapter_config.json``, ``adapter_model.safetensors`` (tensor names of the released code) and, with task
+heads, ``task_heads.safetensors``. The same adapter gives the same bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def add_adapter(base: nn.Module, config: PeftConfig) -> PeftModel:
     """``peft.get_peft_model`` without a warning of transformers that only PEFT can heed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
-        return get_peft_model(base, config)  # type: ignore[return-value]
+        return get_peft_model(base, config)
 
 
 def save_adapter(

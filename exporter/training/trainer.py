@@ -110,7 +110,8 @@ class Trainer:
                 pace = (time.monotonic() - started) / (self.step - first)
                 left = pace * (len(self.batches) - self.step) / 60
                 self.log(
-                    f"step {self.step}/{len(self.batches)} loss {running:.4f} {pace:.2f} s/step {left:.0f} min left"
+                    f"step {self.step}/{len(self.batches)} loss {running:.4f} "
+                    f"{pace:.2f} s/step {left:.0f} min left"
                 )
             if self.checkpoint is not None and time.monotonic() - saved > self.settings.checkpoint_seconds:
                 self._save(self.checkpoint)
@@ -132,7 +133,7 @@ class Trainer:
         return loss
 
     def _save(self, path: Path) -> None:
-        """Weights, AdamW's moments and the step, as safetensors; a kill leaves the old file or the new one."""
+        """Weights, AdamW's moments and the step; a kill leaves the old file or the new one."""
         tensors = {"step": torch.tensor(self.step)}
         for index, parameter in enumerate(self.parameters):
             tensors[f"{index}.weight"] = parameter.detach()

@@ -31,10 +31,12 @@ class ExpertTable:
     Attributes:
         experts: sorted expert ids [T, K].
         tied: bool [T], whether the last of them won by a hair.
+        flipped: bool [T], whether the own type's rounding makes others win.
     """
 
     experts: np.ndarray
     tied: np.ndarray
+    flipped: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ def expert_tables(adapter: Adapter, dtype: str) -> dict[str, ExpertTable]:
 def _expert_table(module: EptModule, top_k: int, dtype: str) -> ExpertTable:
     exact = _probabilities(module, lambda array: array.astype(np.float64))
     own = _probabilities(module, lambda array: as_stored(array, dtype))
-    experts = np.sort(np.argsort(-exact, axis=1, kind="stable")[:, :top_k], axis=1)
-    return ExpertTable(experts, near_ties(exact, own, top_k, dtype))
+    experts, own_experts = (np.sort(np.argsort(-p, axis=1, kind="stable")[:, :top_k], axis=1) for p in (exact, own))
+    return ExpertTable(experts, near_ties(exact, own, top_k, dtype), (experts != own_experts).any(axis=1))
 
 
 def _probabilities(module: EptModule, form: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -153,13 +155,18 @@ def tied_rows(exact: Decisions, own: Decisions | None, rows: int, dtype: str) ->
     return tied
 
 
-def tied_experts(tables: dict[str, ExpertTable], ids: np.ndarray, used: dict[str, np.ndarray]) -> np.ndarray:
-    """bool [rows]: rows whose task's experts won by a hair in some module."""
-    tied = np.zeros(len(ids), dtype=bool)
+def unclear_experts(tables: dict[str, ExpertTable], ids: np.ndarray, used: dict[str, np.ndarray]) -> np.ndarray:
+    """bool [rows]: rows that cannot be judged for their tasks' experts.
+
+    A named task's are where rounding picks other experts; where it merely might, the bundle's choice is looked at
+    first (`judge`). Rows to infer are set aside for either.
+    """
+    unclear = np.zeros(len(ids), dtype=bool)
     for module, table in tables.items():
-        padded = np.append(table.tied, False)  # the task that switches the adapter off has no experts
-        tied |= padded[used.get(module, ids)]
-    return tied
+        # the task that switches the adapter off has no experts
+        flipped, tied = np.append(table.flipped, False), np.append(table.flipped | table.tied, False)
+        unclear |= np.where(ids < 0, tied[used.get(module, ids)], flipped[ids])
+    return unclear
 
 
 def wrong_rows(table: ExpertTable, ids: np.ndarray, chosen: np.ndarray) -> Sequence[int]:

@@ -16,9 +16,9 @@ from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.reference import ReferenceModel, ReferenceOutput, build_reference
 from eptx.exporter.route import Route
 from eptx.exporter.validation.batches import AUTO, Batch, task_ids
-from eptx.exporter.validation.choices import Decider, Decisions, ExpertTable, expert_tables, tied_experts, tied_rows
+from eptx.exporter.validation.choices import Decider, Decisions, ExpertTable, expert_tables, tied_rows, unclear_experts
 from eptx.exporter.validation.distance import Spreads, Subject
-from eptx.exporter.validation.rounding import round_weights
+from eptx.exporter.validation.rounding import round_weights, router_dtype
 from eptx.exporter.validation.sources import Truth
 
 _REDRAWS = 4
@@ -80,7 +80,7 @@ def expect(
         batches: what to run.
         redraw: gives another batch of the same shape, for one with a near tie.
     """
-    result = Expectation(experts=expert_tables(truth.adapter, manifest.dtype))
+    result = Expectation(experts=expert_tables(truth.adapter, router_dtype(manifest)))
     with step("running the reference in float64"):
         _run_exact(_Reference(manifest, truth, torch.float64), result, batches, redraw)
     with step(f"running the reference in the export's own type ({manifest.dtype})"):
@@ -97,7 +97,7 @@ class _Reference:
             truth.base, truth.adapter, headless=_headless(manifest, truth), dtype=dtype
         )
         if dtype != torch.float64:
-            round_weights(self._model, manifest.dtype)
+            round_weights(self._model, manifest)
         self._decider = Decider(self._model)
         self._biases = {
             name: None if place.bias else self._model.bias(name) for name, place in manifest.modules.items()
@@ -151,7 +151,7 @@ def _headless(manifest: Manifest, truth: Truth) -> bool:
 def _run_exact(
     reference: _Reference, result: Expectation, batches: Sequence[Batch], redraw: Callable[[Batch], Batch]
 ) -> None:
-    dtype = reference.manifest.dtype
+    dtype = router_dtype(reference.manifest)
     for batch in batches:
         expected = reference.run(batch)
         for _ in range(_REDRAWS if batch.seed is not None else 0):
@@ -168,12 +168,12 @@ def _run_exact(
 
 
 def _run_own(reference: _Reference, result: Expectation) -> None:
-    dtype = reference.manifest.dtype
+    dtype = router_dtype(reference.manifest)
     for expected in result.batches:
         own = reference.run(expected.batch)
         ids = task_ids(expected.batch, reference.truth.ids)
         tied = tied_rows(expected.decisions, own.decisions, expected.batch.rows, dtype)
-        tied |= tied_experts(result.experts, ids, expected.decisions.used)
+        tied |= unclear_experts(result.experts, ids, expected.decisions.used)
         expected.judged = ~tied
         _add(result.noise, expected, _less(own, expected))
         _add(result.scale, expected, expected)

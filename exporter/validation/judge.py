@@ -31,6 +31,7 @@ class _Seen:
         error: bundle less float64: modules and, as shipped, outputs.
         watched: the same for the outputs of the observable copy.
         choices: (task, module) -> what its router chose instead of what the reference chooses.
+        ties: task -> the module whose router chose otherwise where the reference's choice is a near tie.
         rows: task -> (judged rows, rows set aside).
         answers: logits of both, for argmax agreement and metrics.
     """
@@ -38,6 +39,7 @@ class _Seen:
     error: Spreads = field(default_factory=Spreads)
     watched: Spreads = field(default_factory=Spreads)
     choices: dict[tuple[str, str], str] = field(default_factory=dict)
+    ties: dict[str, str] = field(default_factory=dict)
     rows: dict[str, tuple[int, int]] = field(default_factory=dict)
     answers: Answers = field(default_factory=Answers)
 
@@ -142,9 +144,13 @@ def _check_experts(expectation: Expectation, expected: Expected, observation: Ob
     for module, table in expectation.experts.items():
         route = observation.routes.get(module)
         for row in wrong_rows(table, expected.task, route.choice) if route is not None else ():
-            task = expected.batch.tasks[row]
-            if expected.judged[row] and task != AUTO and route is not None:
-                found, wanted = sorted(route.choice[row].tolist()), table.experts[expected.task[row]].tolist()
+            task, index = expected.batch.tasks[row], expected.task[row]
+            if not expected.judged[row] or task == AUTO or route is None:
+                continue
+            if table.tied[index]:
+                seen.ties.setdefault(task, module)
+            else:
+                found, wanted = sorted(route.choice[row].tolist()), table.experts[index].tolist()
                 message = f"its router chooses experts {_some(found)}; the reference chooses {_some(wanted)}"
                 seen.choices.setdefault((task, module), message)
 
@@ -187,7 +193,8 @@ def _task_report(
     outputs = {name: measured("output", name, seen.error) for name in names}
     watched = {name: measured("output", name, seen.watched) for name in names}
     rows, aside = seen.rows[task]
-    where, why = _failure(task, manifest, modules, outputs, watched, seen)
+    tie = seen.ties.get(task)
+    where, why = (None, None) if tie is not None else _failure(task, manifest, modules, outputs, watched, seen)
     return TaskReport(
         task=task,
         adapted=task != BASE_TASK,
@@ -195,6 +202,7 @@ def _task_report(
         rows_set_aside=aside,
         modules=modules,
         outputs=outputs,
+        tied_at=tie,
         failed_at=where,
         reason=why,
         **seen.answers.summary(task),

@@ -40,6 +40,7 @@ class TaskReport:
         rows: how many were judged. rows_set_aside: how many were behind a near tie of a router.
         modules: adapted module -> what was measured, in the order in which the graph computes them.
         outputs: graph output -> the same, of the model exactly as it is shipped.
+        tied_at: EPT: a module whose experts are a near tie that the bundle decides otherwise.
         failed_at: the first module (or ``task_heads``, or output) that is wrong, None if none is.
         reason: what is wrong there.
         argmax_agreement: part of the rows (of a language model: positions) with the same answer; None without logits.
@@ -52,6 +53,7 @@ class TaskReport:
     rows_set_aside: int
     modules: Mapping[str, Measured]
     outputs: Mapping[str, Measured]
+    tied_at: str | None = None
     failed_at: str | None = None
     reason: str | None = None
     argmax_agreement: float | None = None
@@ -73,8 +75,10 @@ class TaskReport:
         """Why a bundle without the adapter would have passed too, None if it would not."""
         if self.failed_at is not None:
             return None
+        if self.tied_at is not None:
+            return f"which experts {self.tied_at} uses is within rounding"
         if self.rows == 0:
-            return "every row is behind a near tie of a router"
+            return "every row is behind a router's choice that rounding changes"
         if self.adapted and self.effect_ratio is not None and self.effect_ratio <= LIMIT:
             return f"the adapter's own effect is {self.effect_ratio:.3g} noise floors: too little to be seen"
         return None

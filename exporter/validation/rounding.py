@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from eptx.bundle import Manifest
 from eptx.exporter.adapter import Adapter
 from eptx.exporter.reference import ReferenceModel
 
 #: fp16 storage leaves smaller tensors in float32.
 _SMALLEST = 256
+_ROUTERS = ("lora_gate", "lora_task_embedding", "tucka_ec")
 
 
 def as_stored(array: np.ndarray, dtype: str) -> np.ndarray:
@@ -21,13 +23,20 @@ def as_stored(array: np.ndarray, dtype: str) -> np.ndarray:
     return array.astype(np.float32)
 
 
-def round_weights(reference: ReferenceModel, dtype: str) -> None:
-    """Rounds every parameter of a float32 reference to what the bundle holds, the adapter's and its heads' included."""
+def router_dtype(manifest: Manifest) -> str:
+    """What the routers are computed from: the stored type where the graph holds them, else they were folded exactly."""
+    return manifest.dtype if manifest.mode == "dynamic" else "fp32"
+
+
+def round_weights(reference: ReferenceModel, manifest: Manifest) -> None:
+    """Rounds the parameters of a float32 reference to what the bundle holds, the adapter's and its heads' included."""
+    dtype = manifest.dtype
     if dtype == "fp32":
         return
+    exact = _ROUTERS if router_dtype(manifest) == "fp32" else ()
     with torch.no_grad():
-        for parameter in reference.model.parameters():
-            if parameter.numel() >= _SMALLEST:
+        for name, parameter in reference.model.named_parameters():
+            if parameter.numel() >= _SMALLEST and not any(part in name for part in exact):
                 parameter.copy_(parameter.half().float())
     reference.adapter = _with_stored_heads(reference.adapter, dtype)
 

@@ -12,9 +12,7 @@ from eptx._files import fingerprint, hash_file, is_contained_name, list_files, o
 from eptx.errors import BundleError
 
 
-@pytest.mark.parametrize(
-    "name", ["a", "a.b", "a/b", "a/b/c.onnx", ".hidden", "..a", "a..", "model.onnx.data", "é"]
-)
+@pytest.mark.parametrize("name", ["a", "a.b", "a/b", "a/b/c.onnx", ".hidden", "..a", "a..", "model.onnx.data", "é"])
 def test_contained(name: str) -> None:
     assert is_contained_name(name)
 

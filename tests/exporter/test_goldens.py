@@ -97,7 +97,10 @@ def test_ept_by_task_id(case_of: Callable[[str], Case], tmp_path: Path, name: st
         for batch in case.batches:
             feeds = case.feeds(batch)
             rows = len(feeds["input_ids"])
-            wanted = [*(case.arrays[f"out{batch}.task{t}.logits"] for t in range(8)), case.arrays[f"base{batch}.logits"]]
+            wanted = [
+                *(case.arrays[f"out{batch}.task{t}.logits"] for t in range(8)),
+                case.arrays[f"base{batch}.logits"],
+            ]
             for task, want in enumerate(wanted):
                 _close(_run(session, feeds, task_id=np.full(rows, task))["logits"], want)
             mixed = (np.arange(rows) * 5 + 2) % 9

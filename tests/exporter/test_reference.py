@@ -182,8 +182,8 @@ def vit(folder: Path) -> None:
     """A tiny ViT, with tensor names in the file as they were before transformers renamed its modules."""
     torch.manual_seed(0)
     config = ViTConfig(
-        hidden_size=12, num_hidden_layers=1, num_attention_heads=2, intermediate_size=18, image_size=8, patch_size=4,
-        num_channels=1,
+        hidden_size=12, num_hidden_layers=1, num_attention_heads=2, intermediate_size=18,
+        image_size=8, patch_size=4, num_channels=1,
     )  # fmt: skip
     ViTModel(config).save_pretrained(folder)
 

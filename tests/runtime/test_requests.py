@@ -172,12 +172,8 @@ ANY_ARRAY = hnp.arrays(
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.dictionaries(
-        st.sampled_from(["input_ids", "attention_mask", "token_type_ids", "task_id", "x"]), ANY_ARRAY
-    ),
-    st.none()
-    | st.sampled_from(["mnli", "sst2"])
-    | st.lists(st.text(max_size=3) | st.just("mnli"), max_size=3),
+    st.dictionaries(st.sampled_from(["input_ids", "attention_mask", "token_type_ids", "task_id", "x"]), ANY_ARRAY),
+    st.none() | st.sampled_from(["mnli", "sst2"]) | st.lists(st.text(max_size=3) | st.just("mnli"), max_size=3),
 )
 def test_any_request(inputs: dict[str, Any], task: Any) -> None:
     session = _session()

@@ -39,9 +39,7 @@ def test_mixed_tasks(conditioned: Session) -> None:
 def test_one_task_for_all_rows(conditioned: Session) -> None:
     for task in TASKS:
         outputs = conditioned.run(ARRAYS, task.name)
-        np.testing.assert_allclose(
-            outputs["logits"], expected_logits(IDS, MASK, TYPES, np.full(3, task.id)), atol=1e-6
-        )
+        np.testing.assert_allclose(outputs["logits"], expected_logits(IDS, MASK, TYPES, np.full(3, task.id)), atol=1e-6)
         assert {len(row) for row in outputs.logits} == {task.labels}
     assert outputs.labels == [None, None, None]
 
@@ -56,9 +54,7 @@ def test_task_ids_as_an_input(conditioned: Session) -> None:
 def test_static(static: Session) -> None:
     for task in (None, "mnli", ["mnli"] * 3):
         outputs = static.run(ARRAYS, task)
-        np.testing.assert_allclose(
-            outputs["logits"], expected_logits(IDS, MASK, TYPES, np.ones(3, int)), atol=1e-6
-        )
+        np.testing.assert_allclose(outputs["logits"], expected_logits(IDS, MASK, TYPES, np.ones(3, int)), atol=1e-6)
         assert outputs.tasks == ("mnli",) * 3
 
 
@@ -237,7 +233,7 @@ def test_constant_folding_is_bounded(tmp_path: Path) -> None:
     import resource
 
     model = tiny_model()
-    shape = onnx.numpy_helper.from_array(np.array([4_000_000_000], np.int64), "huge")
+    shape = onnx.numpy_helper.from_array(np.array([300_000_000], np.int64), "huge")
     model.graph.initializer.append(shape)
     model.graph.node.add(op_type="ConstantOfShape", input=["huge"], output=["zeros"])
     model.graph.node.add(op_type="ReduceSum", input=["zeros"], output=["unused_sum"])
@@ -248,7 +244,7 @@ def test_constant_folding_is_bounded(tmp_path: Path) -> None:
         bundle = writer.finish(tiny_manifest(outputs=outputs))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     Session(bundle)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # kilobytes
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 512 << 10  # KiB; folding would take 1.2 GB
 
 
 def test_outputs_without_logits() -> None:

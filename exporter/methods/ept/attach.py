@@ -50,9 +50,7 @@ def flat_kernels(module: EptModule, out_features: int) -> np.ndarray:
     return flat * module.scale
 
 
-def _table(
-    editor: Editor, adapter: EptAdapter, name: str, module: EptModule, site: Site
-) -> tuple[ir.Value, ir.Value]:
+def _table(editor: Editor, adapter: EptAdapter, name: str, module: EptModule, site: Site) -> tuple[ir.Value, ir.Value]:
     """The routes of all tasks as two small tables; the row past the last task has weight zero."""
     routes = [route(module, task, adapter.top_k) for task in range(len(adapter.tasks))]
     off = (np.zeros(adapter.top_k, dtype=np.int64), np.zeros(adapter.top_k))
@@ -64,9 +62,7 @@ def _table(
     )
 
 
-def _router(
-    editor: Editor, adapter: EptAdapter, name: str, module: EptModule, site: Site
-) -> tuple[ir.Value, ir.Value]:
+def _router(editor: Editor, adapter: EptAdapter, name: str, module: EptModule, site: Site) -> tuple[ir.Value, ir.Value]:
     """The router in the graph; what it sees of the input also counts towards the task that the head infers."""
     experts, weights, similarity = editor.call_many(
         ops.PyramidRouter,

@@ -13,12 +13,13 @@ RELEASED_KERNEL_SIZES = (2, 2, 4, 4, 6, 6, 8, 8)
 
 
 @dataclass
-class EptConfig(PeftConfig):  # type: ignore[misc]
+class EptConfig(PeftConfig):
     """Expert Pyramid Tuning (arXiv 2603.12577).
 
     Args:
         r: rank of the shared core.
-        target_modules: names (suffixes) of the linear layers to adapt, or one regular expression over whole names.
+        target_modules: names (suffixes) of the linear layers to adapt, or one regular expression over whole
+            names.
         exclude_modules: names to leave out, same form.
         lora_alpha: the update is scaled by ``lora_alpha / r``.
         lora_dropout: dropout on the input of the update while training.
@@ -55,7 +56,7 @@ class EptConfig(PeftConfig):  # type: ignore[misc]
     task_labels: dict[str, list[str]] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         self.peft_type = peft_type("EPT")
         self.kernel_sizes = [int(s) for s in self.kernel_sizes]
         self.tasks = list(self.tasks)

@@ -1,8 +1,8 @@
 """EPT's algebra: a task's experts, and the change of weight that they amount to.
 
-    p = softmax(G tau + g);  experts = the K largest;  w = softmax(p[experts])
-    D_e[c * s + j, i] = kappa_e[c, j] (B A)[c, i]   for c < out // s, i < in // s; zero elsewhere
-    W' = W + scale * sum_k w_k D_{e_k}
+p = softmax(G tau + g);  experts = the K largest;  w = softmax(p[experts])
+D_e[c * s + j, i] = kappa_e[c, j] (B A)[c, i]   for c < out // s, i < in // s; zero elsewhere
+W' = W + scale * sum_k w_k D_{e_k}
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def delta(module: EptModule, task: int, top_k: int, out_features: int) -> np.nda
 
 def fold(adapter: EptAdapter, module: str, weight: np.ndarray, task: int) -> np.ndarray:
     """`weight` [out, in] with a task put into it, float64."""
-    return weight + delta(adapter.modules[module], task, adapter.top_k, weight.shape[0])
+    folded: np.ndarray = weight + delta(adapter.modules[module], task, adapter.top_k, weight.shape[0])
+    return folded
 
 
 def _softmax(values: np.ndarray) -> np.ndarray:

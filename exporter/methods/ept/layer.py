@@ -1,8 +1,9 @@
 """A linear layer with Expert Pyramid Tuning (arXiv 2603.12577), computed as the released code computes it.
 
-In evaluation mode the update goes the released way: windows of the shared core, a transposed convolution per expert.
-In training mode the same function is computed through the experts' low-rank factors, which is what makes mixed-task
-batches affordable; a test holds the two together.
+In evaluation mode the update goes the released way: windows of the shared core, a transposed convolution per
+    expert.
+In training mode the same function is computed through the experts' low-rank factors, which is what makes
+mixed-task batches affordable; a test holds the two together.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ class EptState(TaskRows):
     Attributes:
         collect_loss: whether layers add their contrastive task loss to ``losses``.
         losses: one scalar per module run since the forward began.
-        similarity: sum over modules of the cosine of position 0 and every task's embedding, ``[batch, tasks]``.
-        inferred: task that each module used for each row, ``{module: [batch]}``, when some row is to be inferred.
+        similarity: sum over modules of the cosine of position 0 and every task's embedding, ``[batch,
+            tasks]``.
+        inferred: task that each module used for each row, ``{module: [batch]}``, when some row is to be
+            inferred.
     """
 
     def __init__(self, num_tasks: int) -> None:
@@ -44,7 +47,7 @@ class EptState(TaskRows):
         self.inferred: dict[str, Tensor] = {}
 
 
-class EptLayer(BaseTunerLayer):  # type: ignore[misc]
+class EptLayer(BaseTunerLayer):
     """Weights of EPT on one linear layer, with the names of the released checkpoints."""
 
     adapter_layer_names = ("lora_A", "lora_B", "lora_expert_kernels", "lora_gate", "lora_task_embedding")
@@ -59,12 +62,12 @@ class EptLayer(BaseTunerLayer):  # type: ignore[misc]
         self.scaling: dict[str, float] = {}
         self.kernel_sizes: dict[str, tuple[int, ...]] = {}
         self.top_k: dict[str, int] = {}
-        self.lora_dropout = nn.ModuleDict()
-        self.lora_A = nn.ModuleDict()
-        self.lora_B = nn.ModuleDict()
-        self.lora_expert_kernels = nn.ModuleDict()
-        self.lora_gate = nn.ModuleDict()
-        self.lora_task_embedding = nn.ModuleDict()
+        self.lora_dropout: Any = nn.ModuleDict()
+        self.lora_A: Any = nn.ModuleDict()
+        self.lora_B: Any = nn.ModuleDict()
+        self.lora_expert_kernels: Any = nn.ModuleDict()
+        self.lora_gate: Any = nn.ModuleDict()
+        self.lora_task_embedding: Any = nn.ModuleDict()
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
 
@@ -74,8 +77,8 @@ class EptLayer(BaseTunerLayer):  # type: ignore[misc]
         sizes = tuple(config.kernel_pattern.get(self.module, config.kernel_sizes))
         if max(sizes) > min(self.in_features, self.out_features):
             raise ValueError(
-                f"module {self.module} of {self.in_features} x {self.out_features} is smaller than its largest "
-                f"kernel size {max(sizes)}"
+                f"module {self.module} of {self.in_features} x {self.out_features} is smaller than "
+                f"its largest kernel size {max(sizes)}"
             )
         self.r[adapter_name] = r
         self.scaling[adapter_name] = config.lora_alpha / (math.sqrt(r) if config.use_rslora else r)
@@ -106,12 +109,13 @@ class EptLayer(BaseTunerLayer):  # type: ignore[misc]
             else:
                 nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
         nn.init.kaiming_uniform_(self.lora_gate[name][0].weight, mode="fan_in", nonlinearity="relu")
-        # The released bias is random and outweighs the small embeddings, so that all tasks start on the same experts.
+        # The released bias is random and outweighs the small embeddings, so that all tasks start on the same
+        # experts.
         nn.init.zeros_(self.lora_gate[name][0].bias)
         nn.init.normal_(self.lora_task_embedding[name].weight, std=0.01)
 
     def route(self, name: str) -> tuple[Tensor, Tensor]:
-        """Experts int64 ``[tasks, K]`` and weights ``[tasks, K]`` of every task; softmax twice, as released."""
+        """Experts int64 and weights, each ``[tasks, K]``, of every task; softmax twice, as released."""
         p = self.lora_gate[name](self.lora_task_embedding[name].weight)
         chosen, experts = torch.topk(p, self.top_k[name], dim=1)
         return experts, torch.softmax(chosen, dim=1)
@@ -152,8 +156,8 @@ class EptLinear(nn.Module, EptLayer):
         if self.training:
             return self._factored(rows, ids, name)
         experts, weights = self.route(name)
-        out = rows.new_zeros((*rows.shape[:2], self.out_features))
-        for task in ids.unique().tolist():
+        out: Tensor = rows.new_zeros((*rows.shape[:2], self.out_features))
+        for task in sorted(set(ids.tolist())):
             if task == self.state.num_tasks:
                 continue
             of_task = (ids == task).nonzero().squeeze(1)

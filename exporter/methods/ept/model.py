@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from peft import PeftConfig
 from torch import Tensor, nn
 
 from eptx.exporter.methods._register import register
@@ -28,7 +27,7 @@ class EptModel(EptxTuner):
     prefix: str = "lora_"
     tuner_layer_cls = EptLayer
 
-    def _pre_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
+    def _pre_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
         if "state" not in self.__dict__:
             self.state = EptState(len(config.tasks))
         elif self.state.num_tasks != len(config.tasks):
@@ -36,13 +35,13 @@ class EptModel(EptxTuner):
 
     def _create_and_replace(
         self,
-        peft_config: EptConfig,
+        peft_config: Any,
         adapter_name: str,
         target: nn.Module,
         target_name: str,
         parent: nn.Module,
         current_key: str,
-        **kwargs: Any,
+        parameter_name: str | None = None,
     ) -> None:
         if isinstance(target, EptLinear):
             target.update_layer(adapter_name, peft_config)
@@ -67,11 +66,11 @@ class EptModel(EptxTuner):
         )
 
     def set_tasks(self, ids: Sequence[int] | Tensor | None) -> None:
-        """Task id of each row for the forwards that follow: -1 infers it, ``len(tasks)`` switches the adapter off."""
+        """Task id of each row from now on: -1 infers it, ``len(tasks)`` switches the adapter off."""
         self.state.set(ids, lowest=INFER)
 
     def task_loss(self) -> Tensor:
-        """Mean over modules of the contrastive task loss of the last forward; ``state.collect_loss`` must be set."""
+        """Mean over modules of the last forward's contrastive task loss, if ``state.collect_loss``."""
         if not self.state.losses:
             raise ValueError("no task loss was collected: set state.collect_loss before the forward")
         return torch.stack(self.state.losses).mean()

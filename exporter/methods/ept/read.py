@@ -40,11 +40,11 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> EptAdapter:
     if len(checkpoints) != 1:
         raise UsageError("an EPT adapter holds all its tasks: give one adapter folder")
     checkpoint = checkpoints[0]
-    refuse_options(checkpoint.config, {"use_dora": (False, None), "fan_in_fan_out": (False, None), "bias": ("none", None)})
+    refuse_options(
+        checkpoint.config, {"use_dora": (False, None), "fan_in_fan_out": (False, None), "bias": ("none", None)}
+    )
     grouped = group_by_module(checkpoint.tensors, "lora_")
-    modules = {
-        name: _module(name, dict(grouped[name]), checkpoint.config) for name in sorted(grouped, key=natural_key)
-    }
+    modules = {name: _module(name, dict(grouped[name]), checkpoint.config) for name in sorted(grouped, key=natural_key)}
     tasks = _tasks(modules, checkpoint, options)
     return EptAdapter(
         tasks=tasks,
@@ -61,15 +61,13 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
     gate_weight = take(parts, name, "lora_gate.0.weight", 2)
     gate_bias = take(parts, name, "lora_gate.0.bias", 1)
     task_embedding = take(parts, name, "lora_task_embedding.weight", 2)
-    kernels = []
+    kernels: list[np.ndarray] = []
     while f"{_KERNELS}{len(kernels)}" in parts:
         kernels.append(_kernel(name, take(parts, name, f"{_KERNELS}{len(kernels)}", 4)))
     refuse_rest(parts, name)
     if not kernels:
         raise AdapterError(f"{WEIGHTS}: {name} has no {_KERNELS}0")
-    module = EptModule(
-        a, b, tuple(kernels), gate_weight, gate_bias, task_embedding, scale_of(name, a.shape[0], config)
-    )
+    module = EptModule(a, b, tuple(kernels), gate_weight, gate_bias, task_embedding, scale_of(name, a.shape[0], config))
     _check(name, module)
     return module
 

@@ -12,7 +12,8 @@ def fold(adapter: LoraAdapter, module: str, weight: np.ndarray, task: int) -> np
     factors = adapter.by_task[adapter.tasks[task]].get(module)
     if factors is None:
         return weight
-    adapted = weight + factors.scale * factors.b.astype(np.float64) @ factors.a.astype(np.float64)
+    adapted: np.ndarray = weight + factors.scale * factors.b.astype(np.float64) @ factors.a.astype(np.float64)
     if factors.magnitude is None:
         return adapted
-    return adapted * (factors.magnitude / np.linalg.norm(adapted, axis=1))[:, None]
+    rescaled: np.ndarray = adapted * (factors.magnitude / np.linalg.norm(adapted, axis=1))[:, None]
+    return rescaled

@@ -1,7 +1,7 @@
 """A linear layer with several LoRA adapters, one per row of the batch, as PEFT's own forward computes them.
 
-PEFT mixes adapters in one batch through ``adapter_names``, but not for DoRA and not in one pass with rows of no
-adapter at every module; this layer is the reference for both.
+PEFT mixes adapters in one batch through ``adapter_names``, but not for DoRA and not in one pass with rows of
+no adapter at every module; this layer is the reference for both.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from eptx.exporter.methods.lora.adapter import LoraModule
 
 
 class LoraRowsLinear(nn.Module):
-    """``nn.Linear`` plus the LoRA update of each row's task; tasks that do not adapt this module leave it alone."""
+    """``nn.Linear`` plus the LoRA update of each row's task, where that task adapts this module."""
 
     def __init__(self, base_layer: nn.Linear, state: TaskRows, tasks: Mapping[int, LoraModule]) -> None:
         super().__init__()
-        self.base_layer = base_layer
+        self.base_layer: Any = base_layer
         self.state = state
         self.scales = {task: module.scale for task, module in tasks.items()}
         self.a = nn.ParameterDict({str(task): _parameter(module.a) for task, module in tasks.items()})
@@ -38,7 +38,7 @@ class LoraRowsLinear(nn.Module):
         ids = self.state.ids
         if ids is None:
             raise ValueError("set the rows' tasks first")
-        for task in ids.unique().tolist():
+        for task in sorted(set(ids.tolist())):
             if task in self.scales:
                 picked = (ids == task).nonzero().squeeze(1)
                 out[picked] = out[picked] + self._update(rows[picked], str(task), self.scales[task])
@@ -46,13 +46,14 @@ class LoraRowsLinear(nn.Module):
 
     def _update(self, rows: Tensor, task: str, scale: float) -> Tensor:
         a, b = self.a[task], self.b[task]
-        low_rank = (rows @ a.t() @ b.t()) * scale
+        low_rank: Tensor = (rows @ a.t() @ b.t()) * scale
         if task not in self.magnitude:
             return low_rank
-        weight = self.base_layer.weight
+        weight: Tensor = self.base_layer.weight
         norm = torch.linalg.vector_norm(weight + scale * (b @ a), dim=1)
         factor = self.magnitude[task] / norm
-        return (factor - 1) * (rows @ weight.t()) + factor * low_rank
+        update: Tensor = (factor - 1) * (rows @ weight.t()) + factor * low_rank
+        return update
 
 
 def _parameter(array: Any) -> nn.Parameter:

@@ -9,7 +9,6 @@ import numpy as np
 
 from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter._checkpoint import (
-    CONFIG,
     WEIGHTS,
     Checkpoint,
     ReadOptions,
@@ -57,7 +56,10 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> LoraAdapter
     for name, checkpoint in zip(names, checkpoints, strict=True):
         by_task[name], heads[name] = _read_one(checkpoint)
     adapter = LoraAdapter(
-        tasks=names, heads=_heads(heads, checkpoints), fingerprint=combine([checkpoint.fingerprint for checkpoint in checkpoints]), by_task=by_task
+        tasks=names,
+        heads=_heads(heads, checkpoints),
+        fingerprint=combine([checkpoint.fingerprint for checkpoint in checkpoints]),
+        by_task=by_task,
     )
     _check_common_widths(adapter)
     return adapter
@@ -97,7 +99,9 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
     if b.shape[1] != a.shape[0]:
         raise AdapterError(f"{WEIGHTS}: {name}: lora_B.weight has rank {b.shape[1]}, lora_A.weight {a.shape[0]}")
     if magnitude is not None and magnitude.shape[0] != b.shape[0]:
-        raise AdapterError(f"{WEIGHTS}: {name}: lora_magnitude_vector has {magnitude.shape[0]} entries, not {b.shape[0]}")
+        raise AdapterError(
+            f"{WEIGHTS}: {name}: lora_magnitude_vector has {magnitude.shape[0]} entries, not {b.shape[0]}"
+        )
     return LoraModule(a, b, scale_of(name, a.shape[0], config), magnitude)
 
 

@@ -1,4 +1,4 @@
-"""TuckA as operators: one route for the whole model (a folded table, or the router itself), a TuckerDelta per module."""
+"""TuckA as operators: one route for the model (a folded table, or the router itself), a TuckerDelta per module."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def attach(adapter: TuckaAdapter, editor: Editor, sites: Mapping[str, Site], pla
         group, weights = _router(editor, adapter, sites[adapter.router], plan)
     for name in adapter.modules:
         editor.adapt(
-            sites[name], partial(_update, editor, adapter, name, group, weights), per_row=plan.routing == "row" or plan.mode == "conditioned"
+            sites[name],
+            partial(_update, editor, adapter, name, group, weights),
+            per_row=plan.routing == "row" or plan.mode == "conditioned",
         )
 
 
@@ -75,7 +77,7 @@ def _router(editor: Editor, adapter: TuckaAdapter, site: Site, plan: AttachPlan)
 
 
 def _everything(editor: Editor, x: ir.Value, *, rows: bool) -> ir.Value:
-    """A mask of ones over every position of x [N, L, in]: [N, L] for routes per row, [1, N * L] for one of the batch."""
+    """A mask of ones over all positions of x [N, L, in]: [N, L] for a route per row, [1, N * L] for the batch's."""
     positions = editor.node("Shape", [x], start=0, end=-1)[0]
     ones = editor.node("Expand", [editor.constant("tucka.one", np.ones(1)), positions])[0]
     if rows:

@@ -11,7 +11,7 @@ from eptx.exporter.methods._register import peft_type
 
 
 @dataclass
-class TuckaConfig(PeftConfig):  # type: ignore[misc]
+class TuckaConfig(PeftConfig):
     """Tucker Adaptation (arXiv 2511.06859, AAAI 2026).
 
     Args:
@@ -20,10 +20,12 @@ class TuckaConfig(PeftConfig):  # type: ignore[misc]
         t: experts in a group.
         p: rank that the experts of a group share.
         alpha: factor of the update.
-        target_modules: names (suffixes) of the linear layers to adapt, or one regular expression over whole names.
+        target_modules: names (suffixes) of the linear layers to adapt, or one regular expression over whole
+            names.
         exclude_modules: names to leave out, same form.
         router_name: whole name of the module that routes; empty for the first adapted one in module order.
-        routing: ``batch``, one route for the whole batch as released; ``row``, one per row over its unpadded positions.
+        routing: ``batch``, one route for the whole batch as released; ``row``, one per row over its unpadded
+            positions.
         ec_perturb_scale: half width of the uniform noise that sets the router's centroids apart at the start.
         router_initialized: whether the centroids have been set from data (they are saved, and not set again).
         tasks: task names; a task's id is its index.
@@ -53,7 +55,7 @@ class TuckaConfig(PeftConfig):  # type: ignore[misc]
     task_labels: dict[str, list[str]] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         self.peft_type = peft_type("TUCKA")
         self.tasks = list(self.tasks)
         if self.bias != "none":

@@ -27,4 +27,5 @@ def fold(adapter: TuckaAdapter, module: str, weight: np.ndarray, route: Route) -
     factors = normalised(adapter.modules[module])
     experts = np.einsum("tp,pij->tij", factors.c, factors.g[route.group])
     mixed = np.einsum("t,tij->ij", np.asarray(route.weights), experts)
-    return weight + adapter.alpha * (weight @ factors.u) @ mixed.T @ factors.u.T
+    folded: np.ndarray = weight + adapter.alpha * (weight @ factors.u) @ mixed.T @ factors.u.T
+    return folded

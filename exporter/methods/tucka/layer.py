@@ -1,6 +1,7 @@
 """A linear layer with Tucker Adaptation (arXiv 2511.06859), computed as the released code computes it.
 
-One module is the router: it turns its own input into a route, and every module of the same forward uses that route.
+One module is the router: it turns its own input into a route, and every module of the same forward uses that
+    route.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class TuckaState(TaskRows):
         self.run_probe: Callable[[], None] | None = None
 
 
-class TuckaLayer(BaseTunerLayer):  # type: ignore[misc]
+class TuckaLayer(BaseTunerLayer):
     """Weights of TuckA on one linear layer, with the names of the released checkpoints."""
 
     adapter_layer_names: tuple[str, ...] = ("tucka_u", "tucka_g", "tucka_c", "tucka_ec")
@@ -73,10 +74,10 @@ class TuckaLayer(BaseTunerLayer):  # type: ignore[misc]
         self.state = state
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
         self.alpha: dict[str, float] = {}
-        self.tucka_u = nn.ParameterDict()
-        self.tucka_g = nn.ParameterDict()
-        self.tucka_c = nn.ParameterDict()
-        self.tucka_ec = nn.ParameterDict()
+        self.tucka_u: Any = nn.ParameterDict()
+        self.tucka_g: Any = nn.ParameterDict()
+        self.tucka_c: Any = nn.ParameterDict()
+        self.tucka_ec: Any = nn.ParameterDict()
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
 
@@ -106,7 +107,7 @@ class TuckaLayer(BaseTunerLayer):  # type: ignore[misc]
             nn.init.kaiming_uniform_(self.tucka_ec[name], a=math.sqrt(5))
 
     def compute_route(self, x: Tensor, name: str) -> TuckaRoute:
-        """The route for the router's input ``x`` ``[batch, positions, in]`` (``[..., in]`` by the batch's tasks)."""
+        """The route for the router's input ``x`` ``[batch, ..., in]``."""
         rows = self.state.as_rows(x)
         k, t = self.tucka_g[name].shape[0], self.tucka_c[name].shape[0]
         mean = self._row_mean(rows) if self.state.routing == "row" else rows.mean((0, 1)).unsqueeze(0)
@@ -119,7 +120,7 @@ class TuckaLayer(BaseTunerLayer):  # type: ignore[misc]
         return TuckaRoute(group, weights, best.amax(1) - others)
 
     def _row_mean(self, rows: Tensor) -> Tensor:
-        """Mean over each row's unpadded positions, over all of them where the mask is not of these positions."""
+        """Mean over each row's unpadded positions; over all where the mask is not of these positions."""
         mask = self.state.mask
         if mask is None or tuple(mask.shape) != tuple(rows.shape[:2]):
             return rows.mean(1)
@@ -174,7 +175,8 @@ class TuckaLinear(nn.Module, TuckaLayer):
         delta = self.alpha[name] * (rows @ u @ mixed @ u.t())
         if state.ids is not None:
             delta = delta.masked_fill((state.ids.to(x.device) == state.num_tasks)[:, None, None], 0)
-        return x + delta.reshape(x.shape).to(x.dtype)
+        adapted: Tensor = x + delta.reshape(x.shape).to(x.dtype)
+        return adapted
 
     def _route(self, x: Tensor, name: str) -> TuckaRoute:
         """The route of the running forward: forced, computed here if this is the router, or probed."""
@@ -186,7 +188,8 @@ class TuckaLinear(nn.Module, TuckaLayer):
                 state.route, state.fresh = self.compute_route(x, name), True
             elif state.probed is not None and not self.training and not torch.equal(state.probed, x):
                 raise ValueError(
-                    f"router {self.module} depends on adapted modules that run before it: name an earlier router"
+                    f"router {self.module} depends on adapted modules that run before it: "
+                    "name an earlier router"
                 )
         elif not state.fresh:
             if state.run_probe is None:

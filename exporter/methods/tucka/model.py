@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft import PeftConfig
 from torch import Tensor, nn
 
 from eptx.exporter.methods._register import register
@@ -27,25 +26,26 @@ from eptx.exporter.methods.tucka.layer import (
 class TuckaModel(EptxTuner):
     """Puts :class:`TuckaLinear` in place of the targeted linear layers (``get_peft_model`` calls it).
 
-    A module that runs before the router (ViT computes key and value before query) cannot take the route that the last
-    forward left behind: the router's input is then found by a second, partial forward with the adapter off.
+    A module that runs before the router (ViT computes key and value before query) cannot take the route that
+    the last forward left behind: the router's input is then found by a second, partial forward with the
+        adapter off.
     """
 
     prefix: str = "tucka_"
     tuner_layer_cls = TuckaLayer
 
-    def _pre_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
+    def _pre_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
         self.state = TuckaState(len(config.tasks), config.routing)
 
     def _create_and_replace(
         self,
-        peft_config: TuckaConfig,
+        peft_config: Any,
         adapter_name: str,
         target: nn.Module,
         target_name: str,
         parent: nn.Module,
         current_key: str,
-        **kwargs: Any,
+        parameter_name: str | None = None,
     ) -> None:
         if isinstance(target, TuckaLinear):
             raise ValueError("a model takes one TuckA adapter: its layers share one route")
@@ -59,7 +59,7 @@ class TuckaModel(EptxTuner):
         new = TuckaLinear(target, adapter_name, current_key, self.state, peft_config, is_router=is_router)
         self._replace_module(parent, target_name, new, target)
 
-    def _post_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
+    def _post_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
         super()._post_injection_hook(model, config, adapter_name)
         self.router  # noqa: B018 - raises here rather than in the first forward
 
@@ -69,11 +69,12 @@ class TuckaModel(EptxTuner):
         for module in self.model.modules():
             if isinstance(module, TuckaLinear) and len(module.tucka_ec):
                 return module
-        name = next(iter(self.peft_config.values())).router_name
+        config: Any = next(iter(self.peft_config.values()))
+        name = config.router_name
         raise ValueError(f"router_name {name!r} is not one of the adapted modules")
 
     def set_tasks(self, ids: Sequence[int] | Tensor | None) -> None:
-        """Task id of each row for the forwards that follow; ``len(tasks)`` switches the adapter off for the row."""
+        """Task id of each row from now on; ``len(tasks)`` switches the adapter off for the row."""
         self.state.set(ids)
 
     def set_route(self, group: int | None, weights: Sequence[float] = ()) -> None:
@@ -91,12 +92,13 @@ class TuckaModel(EptxTuner):
     def initialize_router(self, batches: Iterable[Mapping[str, Tensor]], *, seed: int = 0) -> None:
         """Set the centroids from data, as the released code does from the first batch it sees.
 
-        The first centroid is the mean of the router's input over the batches, the others are that mean with uniform
-        noise of ``ec_perturb_scale``. Does nothing when ``router_initialized`` says that it happened before.
+        The first centroid is the mean of the router's input over the batches, the others are that mean with
+        uniform noise of ``ec_perturb_scale``. Does nothing when ``router_initialized`` says that it happened
+        before.
         """
         router = self.router
         name = router.active_adapters[0]
-        config = self.peft_config[name]
+        config: Any = self.peft_config[name]
         if config.router_initialized:
             return
         with torch.no_grad():

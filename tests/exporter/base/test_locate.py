@@ -276,3 +276,21 @@ def test_folded_relative_positions_are_refused(x: ir.Value) -> None:
         locate(base, ["self.key_proj"])
     base.config["pos_att_type"] = ["p2c"]
     assert locate(base, ["self.key_proj"])
+
+
+def test_renamed_modules_with_equal_weights_are_told_apart(tiny: Any, tmp_path: Path) -> None:
+    """An adapter of transformers 4, a graph of transformers 5, and content that does not decide."""
+    from safetensors.numpy import load_file
+
+    names = {"query": "q_proj", "key": "k_proj"}
+    old, new = "vit.encoder.layer.0.attention.attention", "vit.layers.0.attention"
+    tensors = load_file(tiny.folder("vit") / "model.safetensors")
+    tensors[f"{old}.key.weight"] = tensors[f"{old}.query.weight"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((tiny.folder("vit") / "config.json").read_bytes())
+    x = activation("x", 24)
+    nodes = [
+        product(x, tensors[f"{old}.{was}.weight"], f"/{new}.{now}/MatMul", was) for was, now in names.items()
+    ]
+    sites = locate(graph(*nodes, where=tmp_path, prefix="vit"), [f"{old}.{was}" for was in names])
+    assert [site.node for site in sites.values()] == nodes

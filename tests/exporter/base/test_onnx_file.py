@@ -25,7 +25,6 @@ from tests.exporter.base.graphs import activation, initializer, model, run
 IN, OUT = 40, 30
 W = np.random.default_rng(2).normal(size=(OUT, IN)).astype(np.float32)
 X = np.random.default_rng(3).normal(size=(2, 3, IN)).astype(np.float32)
-TEXT = ["bert", "deberta_shared", "llama"]
 
 
 def torch_export(tiny: Any, name: str, path: Path, exporter: str) -> Path:
@@ -50,7 +49,8 @@ def torch_export(tiny: Any, name: str, path: Path, exporter: str) -> Path:
     }
     if exporter == "dynamo":
         dims = {axis: torch.export.Dim(label, max=40) for axis, label in axes.items()}
-        options = {"dynamo": True, "dynamic_shapes": ({axis: dims[axis] for axis in axes},) * len(names)}
+        each = {axis: dims[axis] for axis in axes}
+        options = {"dynamo": True, "dynamic_shapes": ((each,) * len(names),)}
     original = reference.__class__
     reference.__class__ = Logits
     try:
@@ -115,7 +115,7 @@ def test_files_of_pytorchs_exporters(name: str, exporter: str, tiny: Any, tmp_pa
 
 
 def test_modules_by_the_names_of_their_checkpoint(tiny: Any, tmp_path: Path) -> None:
-    """transformers 5 renamed ViT's modules; its checkpoints, and adapters trained before, keep the old names."""
+    """transformers 5 renamed ViT's modules; checkpoints, and adapters trained before, keep the old names."""
     old = "vit.encoder.layer.1.attention.attention.key"
     path = torch_export(tiny, "vit", tmp_path / "m.onnx", "torchscript")
     for graph in (tiny.graph("vit"), load_onnx(path, folder=tiny.folder("vit"))):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from eptx.exporter.methods.tucka.model import TuckaConfig
+from eptx.exporter.methods.tucka.config import TuckaConfig
 from eptx.exporter.training import add_adapter
 
 GOLDEN = Path(__file__).parents[2] / "golden"

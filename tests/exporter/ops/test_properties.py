@@ -54,7 +54,9 @@ def test_ept(data: st.DataObject, packing: tuple[int, int], optimise: bool, opse
     feeds = {"x": linear.x, "task_id": ids}
     for mode in ("conditioned", "dynamic"):
         plan = AttachPlan(mode)
-        got = adapted(adapter, linear.weight, feeds, plan, before=packing[0], after=packing[1], optimise=optimise, opset=opset)
+        got = adapted(
+            adapter, linear.weight, feeds, plan, before=packing[0], after=packing[1], optimise=optimise, opset=opset
+        )
         _close(got, want)
 
 
@@ -86,7 +88,7 @@ def test_tucka_frozen(data: st.DataObject, packing: tuple[int, int], optimise: b
     feeds = {"x": linear.x, "task_id": ids}
     _close(adapted(adapter, linear.weight, feeds, plan, before=packing[0], after=packing[1], optimise=optimise), want)
     for route in routes:
-        layer, state = tucka_layer(adapter, linear.weight, routing="batch", route=route)
+        layer, _ = tucka_layer(adapter, linear.weight, routing="batch", route=route)
         with torch.no_grad():
             frozen = layer(torch.from_numpy(linear.x)).numpy()
         _close(frozen, linear.x @ fold_tucka(adapter, "linear", linear.weight, route).T)

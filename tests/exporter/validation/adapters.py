@@ -57,20 +57,21 @@ def write_ept(
 def write_tucka(
     folder: Path, shapes: Shapes, *, seed: int, tasks: Sequence[str] = (), rank: int = 8, k: int = 3, strength: float = 0.1
 ) -> Path:
-    """A TuckA adapter; the first module routes."""
+    """A TuckA adapter; the first layer's query routes, which runs before any other module's output is read."""
     rng = np.random.default_rng(seed)
     t = p = 2
+    router = router_of(shapes)
     tensors: Tensors = {}
-    for index, (module, (_, inner)) in enumerate(shapes.items()):
+    for module, (_, inner) in shapes.items():
         parts: Tensors = {
             "tucka_u": rng.normal(0, 1, (inner, rank)),
             "tucka_g": rng.normal(0, 1, (k, p, rank, rank)),
             "tucka_c": rng.normal(0, 1, (t, p)),
         }
-        if index == 0:
+        if module == router:
             parts["tucka_ec"] = rng.normal(0, 1, (k * t, inner))
         tensors |= {f"{_PREFIX}{module}.{key}": array for key, array in parts.items()}
-    width = next(iter(shapes.values()))[1]
+    width = shapes[router][1]
     settings = {"peft_type": "TUCKA", "r": rank, "k": k, "t": t, "p": p, "alpha": strength * width * rank, "router_name": ""}
     return _write(folder, tensors, settings | ({"tasks": list(tasks)} if tasks else {}))
 
@@ -83,6 +84,11 @@ def write_lora(folder: Path, shapes: Shapes, *, seed: int, rank: int = 4, streng
         tensors[f"{_PREFIX}{module}.lora_A.weight"] = rng.normal(0, inner**-0.5, (rank, inner))
         tensors[f"{_PREFIX}{module}.lora_B.weight"] = rng.normal(0, strength * rank**-0.5, (out, rank))
     return _write(folder, tensors, {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": ["x"]})
+
+
+def router_of(shapes: Shapes) -> str:
+    """The first query projection."""
+    return next(name for name in sorted(shapes) if name.endswith(("query", "q_proj")))
 
 
 def add_heads(folder: Path, labels: Mapping[str, int], hidden: int, *, seed: int = 0, pooling: str = "mean") -> Path:

@@ -1,0 +1,83 @@
+"""Exporting what the bench measures, each in a process of its own so that its peak memory can be read."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from eptx.exporter.base import load_transformers
+from eptx.exporter.write import clean
+from tests.minilm import EPT, TUCKA, minilm
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The base graph, the bundles, and what exporting them cost.
+
+    Attributes:
+        base: the base as an .onnx file.
+        base_bytes: of the base folder's weights and tokenizer.
+        bundles: name -> folder.
+        costs: name -> seconds and memory of its export.
+    """
+
+    base: Path
+    base_bytes: int
+    bundles: dict[str, Path]
+    costs: dict[str, dict[str, float]]
+
+
+#: One export in a fresh process: seconds, and the growth of memory past what the imports take.
+_CHILD = """
+import json, resource, sys, time
+from pathlib import Path
+import torch, transformers, onnxscript, onnxruntime
+from eptx.exporter import ExportOptions, export_bundle
+def memory(key):
+    return next(int(l.split()[1]) * 1024 for l in open('/proc/self/status') if l.startswith(key))
+base, adapter, out, options, onnx = sys.argv[1:]
+before = memory('VmRSS')
+start = time.perf_counter()
+settings = ExportOptions(base_onnx=Path(onnx) if onnx else None, **json.loads(options))
+export_bundle(Path(base), [Path(adapter)], Path(out), settings)
+print(json.dumps({'seconds': time.perf_counter() - start, 'bytes': memory('VmHWM') - before}))
+"""
+
+
+def export_all(folder: Path, base: Path | None) -> Exported:
+    """Exports every bundle of the bench: each mode from the transformers folder, one from an .onnx file."""
+    base = base or minilm()
+    onnx = folder / "base.onnx"
+    graph = load_transformers(base, headless=True).model
+    clean(graph)
+    ir.save(graph, onnx, external_data="base.onnx.data")
+    weights = (base / "model.safetensors").stat().st_size
+    bundles, costs = {}, {}
+    print(f"\nexport: seconds, and memory past the imports / {weights / 1e6:.0f} MB of weights")
+    for name, adapter, options, source in (
+        ("ept static", EPT, {"mode": "static", "task": "mrpc"}, ""),
+        ("ept conditioned", EPT, {"mode": "conditioned"}, ""),
+        ("ept dynamic", EPT, {"mode": "dynamic"}, ""),
+        ("ept from .onnx", EPT, {"mode": "conditioned"}, str(onnx)),
+        ("tucka dynamic", TUCKA, {"mode": "dynamic"}, ""),
+    ):
+        out = folder / name.replace(" ", "-")
+        costs[name] = _export(base, adapter, out, options, source)
+        costs[name]["memory_ratio"] = costs[name]["bytes"] / weights
+        print(f"  {name:<22} {costs[name]['seconds']:6.1f} s   {costs[name]['memory_ratio']:.2f}", flush=True)
+        bundles[name] = out
+    companions = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "config.json")
+    base_bytes = weights + sum((base / name).stat().st_size for name in companions if (base / name).exists())
+    return Exported(onnx, base_bytes, bundles, costs)
+
+
+def _export(base: Path, adapter: Path, out: Path, options: dict[str, str], onnx: str) -> dict[str, float]:
+    arguments = [str(base), str(adapter), str(out), json.dumps(options), onnx]
+    done = subprocess.run([sys.executable, "-c", _CHILD, *arguments], check=True, capture_output=True, text=True)
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
