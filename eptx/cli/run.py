@@ -11,7 +11,7 @@ import click
 
 from eptx._jsonl import read_rows
 from eptx.cli._common import PATH, output_options, print_json
-from eptx.errors import RequestError
+from eptx.errors import NotSupportedError, RequestError
 
 
 @click.command()
@@ -79,9 +79,11 @@ def _answer(session: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     texts = [(row["text"], row["text_pair"]) if "text_pair" in row else row["text"] for row in rows]
     tasks = None if rows[0].get("task") is None else [row["task"] for row in rows]
     outputs = session.run(texts, task=tasks)
-    answers = []
+    answers: list[dict[str, Any]] = []
     for row, task, logits, label in zip(rows, outputs.tasks, outputs.logits, outputs.labels, strict=True):
-        shown = {key: row[key] for key in ("text", "text_pair") if key in row}
+        if logits.ndim != 1:
+            raise NotSupportedError("eptx run prints the answers of classifiers; use eptx.Session for other outputs")
+        shown: dict[str, Any] = {key: row[key] for key in ("text", "text_pair") if key in row}
         answers.append({**shown, "task": task, "label": label, "logits": [float(value) for value in logits]})
     return answers
 

@@ -222,6 +222,8 @@ def _failure(
         choice = seen.choices.get((task, module))
         if measured.ratio > LIMIT or choice is not None:
             return module, choice or _times(measured)
+    if (task, TASK_ID_USED) in seen.choices:
+        return TASK_ID_USED, seen.choices[task, TASK_ID_USED]
     for name, measured in outputs.items():
         if measured.ratio > LIMIT:
             own_heads = name == "logits" and any(spec.labels is not None for spec in manifest.tasks)
@@ -229,8 +231,7 @@ def _failure(
             if watched[name].ratio <= LIMIT:
                 return name, f"{_times(measured)}, but not when observed: ONNX Runtime's optimiser changes it"
             return (HEADS if own_heads and others_fine else name), _times(measured)
-    choice = seen.choices.get((task, TASK_ID_USED))
-    return (TASK_ID_USED, choice) if choice is not None else (None, None)
+    return None, None
 
 
 def _times(measured: Measured) -> str:

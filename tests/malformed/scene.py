@@ -11,7 +11,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,12 +61,19 @@ class Scene:
     def onnx(self) -> Path:
         return self.root / "base.onnx"
 
-    def export_args(self, adapter: str, more: str | None = None, *, base: bool = True) -> list[str]:
-        """The arguments of an export of one of the adapters to ``out/b``."""
-        settings = (MODE[adapter] if more is None else more).split()
+    def export_args(self, adapters: str, settings: str | None = None, *, base: bool = True) -> list[str]:
+        """The arguments of an export to ``out/b``.
+
+        Args:
+            adapters: folders of the scene, separated by spaces.
+            settings: the mode and what belongs to it; what makes a sound adapter succeed if None.
+            base: whether to give the base's folder besides its .onnx file.
+        """
+        folders = [str(self.root / name) for name in adapters.split()]
         start = [str(self.base)] if base else []
-        files = [str(self.root / adapter), "--base-onnx", str(self.onnx), "-o", str(self.out / "b")]
-        return ["export", "--quiet", *start, *files, *settings]
+        more = (MODE[adapters.split()[0]] if settings is None else settings).split()
+        files = ["--base-onnx", str(self.onnx), "-o", str(self.out / "b")]
+        return ["export", "--quiet", *start, *folders, *files, *more]
 
 
 @dataclass(frozen=True)
@@ -112,9 +119,10 @@ def check_refusal(result: Result, code: int, said: str) -> None:
 
 
 @contextmanager
-def leaves_nothing(folder: Path, temporary: Path) -> Iterator[None]:
+def leaves_nothing(folder: Path) -> Iterator[None]:
     """Checks that a block changes no file below ``folder`` and leaves none in the folder for temporary ones."""
     before = snapshot(folder)
+    temporary = folder.with_name("temporary")
     temporary.mkdir(exist_ok=True)
     with (
         mock.patch.dict("os.environ", TMPDIR=str(temporary)),
@@ -199,19 +207,45 @@ def copy_scene(original: Scene, root: Path) -> Scene:
     return Scene(root)
 
 
-#: How to break a scene, and what is said then. `args`: what follows the export's paths, instead of `MODE`.
 @dataclass(frozen=True)
 class Case:
+    """How to break a scene, and how its export ends then.
+
+    Attributes:
+        change: breaks the scene.
+        code: the exit code.
+        said: a part of the one line on standard error.
+        settings: of the export; see `Scene.export_args`.
+        adapters: folders of the scene, where not the table's own.
+    """
+
     change: Callable[[Scene], Any]
     code: int
     said: str
-    args: str | None = None
+    settings: str | None = None
+    adapters: str | None = None
+
+
+Table = dict[str, Case]
+
+
+def cases(**tables: Table) -> Any:
+    """Parametrises a test by ``adapter`` (the keyword's name, up to a double underscore) and ``case``."""
+    rows = [
+        pytest.param(name.partition("__")[0], case, id=f"{name}: {title}")
+        for name, table in tables.items()
+        for title, case in table.items()
+    ]
+    return pytest.mark.parametrize(("adapter", "case"), rows)
+
+
+def refuses_export(scene: Scene, cli: Cli, adapter: str, case: Case, *, base: bool = True) -> None:
+    """Breaks a scene and checks that its export is refused and leaves nothing behind."""
+    case.change(scene)
+    arguments = scene.export_args(case.adapters or adapter, case.settings, base=base)
+    with leaves_nothing(scene.root):
+        cli.refuses(case.code, case.said, *arguments)
 
 
 def nothing(scene: Scene) -> None:
     """Breaks nothing: the arguments are what is wrong."""
-
-
-def ids(table: Mapping[str, Any]) -> Sequence[str]:
-    """The names of a table's cases."""
-    return list(table)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from tests.malformed.breaks import (
     CONFIG,
     WEIGHTS,
     Header,
-    all_of,
     append,
     config,
     cut,
@@ -32,7 +31,7 @@ from tests.malformed.breaks import (
     weights,
     write,
 )
-from tests.malformed.scene import PREFIX, Case, Cli, Scene, ids, leaves_nothing, nothing
+from tests.malformed.scene import PREFIX, Case, Cli, Scene, Table, cases, refuses_export
 
 FILE, SETTINGS = f"lora/{WEIGHTS}", f"lora/{CONFIG}"
 QUERY_A = "layer.0.query.lora_A.weight"
@@ -50,8 +49,6 @@ def _overlap(h: Header) -> None:
 
 def _twice(h: Header) -> str:
     """The same tensor listed twice, which JSON readers take the last of."""
-    import json
-
     text = json.dumps(h)
     name = next(iter(h))
     return f'{text[:-1]}, "{name}": {json.dumps(h[name])}}}'
@@ -62,7 +59,7 @@ def _again_without_prefix(scene: Scene) -> None:
     save_file({**arrays, QUERY_A: arrays[PREFIX + QUERY_A] + 1}, scene.lora / WEIGHTS)
 
 
-FILES: dict[str, Case] = {
+FILES: Table = {
     "no folder": Case(lambda s: shutil.rmtree(s.lora), 3, "no such adapter folder"),
     "folder is a file": Case(lambda s: (shutil.rmtree(s.lora), s.lora.write_text("")), 3, "no such adapter folder"),
     "folder is empty": Case(lambda s: [p.unlink() for p in s.lora.iterdir()], 3, f"{WEIGHTS} is missing"),
@@ -128,7 +125,9 @@ FILES: dict[str, Case] = {
     "number NaN": Case(raw_config("lora", "lora_alpha", "NaN"), 3, "NaN is not a number"),
     "number 1e999": Case(raw_config("lora", "lora_alpha", "1e999"), 3, "'1e999' is out of range"),
     "number of 5000 digits": Case(raw_config("lora", "lora_alpha", "1" * 5000), 3, "not valid JSON"),
-    "number of 400 digits": Case(raw_config("lora", "lora_alpha", "1" * 400), 3, "lora_alpha must be a positive number"),
+    "number of 400 digits": Case(
+        raw_config("lora", "lora_alpha", "1" * 400), 3, "lora_alpha must be a positive number"
+    ),
     "method unknown": Case(config("lora", peft_type="IA3"), 3, "peft_type 'IA3' is not a method"),
     "method missing": Case(config("lora", "peft_type"), 3, "peft_type None is not a method"),
     "method is a list": Case(config("lora", peft_type=["LORA"]), 3, "is not a method"),
@@ -137,21 +136,17 @@ FILES: dict[str, Case] = {
 }
 
 
-@pytest.mark.parametrize("case", ids(FILES))
-def test_export(scene: Scene, cli: Cli, tmp_path: Path, case: str) -> None:
-    broken = FILES[case]
-    broken.change(scene)
-    with leaves_nothing(scene.root, tmp_path / "temporary"):
-        cli.refuses(broken.code, broken.said, *scene.export_args("lora", broken.args))
+@cases(lora=FILES)
+def test_export(scene: Scene, cli: Cli, adapter: str, case: Case) -> None:
+    refuses_export(scene, cli, adapter, case)
 
 
-@pytest.mark.parametrize("case", ["no folder", "weights cut in the data", "key twice", "method unknown", "NaN"])
-def test_inspect(scene: Scene, cli: Cli, case: str) -> None:
-    broken = FILES[case]
-    broken.change(scene)
-    cli.refuses(broken.code, broken.said, "inspect", "-q", scene.lora)
+@pytest.mark.parametrize("name", ["no folder", "weights cut in the data", "key twice", "method unknown", "NaN"])
+def test_inspect(scene: Scene, cli: Cli, name: str) -> None:
+    case = FILES[name]
+    case.change(scene)
+    cli.refuses(case.code, case.said, "inspect", "-q", scene.lora)
 
 
-def test_two_broken(scene: Scene, cli: Cli) -> None:
-    all_of(cut(FILE, -1), nothing)(scene)
-    cli.refuses(3, "damaged", "export", "-q", scene.base, scene.lora2, scene.lora, "-o", scene.out / "b", "--mode", "conditioned")
+def test_the_second_adapter(scene: Scene, cli: Cli) -> None:
+    refuses_export(scene, cli, "lora2 lora", FILES["weights cut in the data"])
