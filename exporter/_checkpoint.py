@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         )
         raise AdapterError(f"{folder}: {WEIGHTS} is {hint}" if hint == "missing" else f"{folder}: holds {hint}")
     config = read_json_object(folder / CONFIG, error=AdapterError)
-    tensors = {_strip(name): array for name, array in read_tensors(folder / WEIGHTS).items()}
+    tensors: dict[str, np.ndarray] = {}
+    for name, array in read_tensors(folder / WEIGHTS).items():
+        if _strip(name) in tensors:
+            raise AdapterError(f"{WEIGHTS}: {_strip(name)} appears twice, with and without {_PREFIX[:-1]}")
+        tensors[_strip(name)] = array
     if not tensors:
         raise AdapterError(f"{folder / WEIGHTS}: holds no tensors")
     heads = _read_heads(folder, config) if (folder / HEADS).exists() else None
@@ -117,7 +122,7 @@ def _read_heads(folder: Path, config: Mapping[str, Any]) -> TaskHeads:
 def _pooling(config: Mapping[str, Any]) -> Pooling:
     pooling = config.get("task_head_pooling", "pooler")
     if pooling not in ("pooler", "first", "mean"):
-        raise AdapterError(f"{CONFIG}: task_head_pooling is {pooling!r}; it is one of pooler, first, mean")
+        raise AdapterError(f"{CONFIG}: task_head_pooling is {shown(pooling)}; it is one of pooler, first, mean")
     return pooling  # type: ignore[no-any-return]
 
 
@@ -129,7 +134,7 @@ def _label_names(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -
     for task, labels in given.items():
         if task not in weights:
             raise AdapterError(f"{CONFIG}: task_labels names {task!r}, which has no head in {HEADS}")
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        if not isinstance(labels, list) or not all(isinstance(label, str) and label.isprintable() for label in labels):
             raise AdapterError(f"{CONFIG}: task_labels of {task!r} must be a list of names")
         if len(labels) != weights[task].shape[0]:
             raise AdapterError(
@@ -137,6 +142,12 @@ def _label_names(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -
             )
         names[task] = tuple(labels)
     return names
+
+
+def shown(value: object, most: int = 80) -> str:
+    """A setting as a message quotes it."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _some(names: Sequence[str], most: int = 4) -> str:
@@ -191,9 +202,33 @@ def number(config: Mapping[str, Any], key: str, *, default: float | None = None)
         AdapterError: it is missing or not a positive number.
     """
     value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-        raise AdapterError(f"{CONFIG}: {key} must be a positive number, found {value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
+        raise AdapterError(f"{CONFIG}: {key} must be a positive number, found {shown(value)}")
     return value
+
+
+def flag(config: Mapping[str, Any], key: str) -> bool:
+    """A setting that is on or off; off where it is missing.
+
+    Raises:
+        AdapterError: it is neither.
+    """
+    value = config.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise AdapterError(f"{CONFIG}: {key} must be true or false, found {shown(value)}")
+    return bool(value)
+
+
+def task_names(config: Mapping[str, Any]) -> list[str] | None:
+    """The names of the tasks by id, as eptx's training saves them; None where it did not.
+
+    Raises:
+        AdapterError: they are not a list of names.
+    """
+    names = config.get("tasks")
+    if names is not None and (not isinstance(names, list) or not all(isinstance(name, str) for name in names)):
+        raise AdapterError(f"{CONFIG}: tasks must be a list of names, found {shown(names)}")
+    return names
 
 
 def refuse_options(config: Mapping[str, Any], refused: Mapping[str, tuple[Any, ...]]) -> None:
@@ -208,4 +243,4 @@ def refuse_options(config: Mapping[str, Any], refused: Mapping[str, tuple[Any, .
     """
     for key, harmless in refused.items():
         if key in config and config[key] not in harmless:
-            raise NotSupportedError(f"{CONFIG}: {key}={config[key]!r} is not supported")
+            raise NotSupportedError(f"{CONFIG}: {key}={shown(config[key])} is not supported")

@@ -18,9 +18,10 @@ from safetensors.torch import load_file
 
 from eptx._files import open_regular
 from eptx._json import parse_json
-from eptx.errors import AdapterError, EptxError
+from eptx.errors import AdapterError, EptxError, LimitError
 
 _HEADER_LIMIT = 100 << 20
+_FILE_LIMIT = 16 << 30
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
@@ -37,6 +38,7 @@ def read_tensors(path: Path, *, error: type[EptxError] = AdapterError) -> dict[s
     Raises:
         EptxError: (of class `error`) not a regular file, truncated, a header with duplicate or odd names, tensors that
             are not floating point, NaN or infinite values.
+        LimitError: the file is larger than any adapter's.
     """
     header = _read_header(path, error)
     for name, entry in header.items():
@@ -58,6 +60,8 @@ def read_tensors(path: Path, *, error: type[EptxError] = AdapterError) -> dict[s
 def _read_header(path: Path, error: type[EptxError]) -> dict[str, Any]:
     with open_regular(path, error=error) as file:
         size = os.fstat(file.fileno()).st_size
+        if size > _FILE_LIMIT:
+            raise LimitError(f"{path.name}: larger than {_FILE_LIMIT >> 30} GiB, which no adapter is")
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None
         if length is None or length > min(_HEADER_LIMIT, size - 8):

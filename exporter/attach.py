@@ -6,7 +6,7 @@ module's product; the editor wires it, whether the product stands alone or is a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxscript
 
-from eptx.errors import NotSupportedError
+from eptx.errors import LimitError, NotSupportedError
 from eptx.exporter import ops
 from eptx.exporter.base.site import Site
 from eptx.exporter.route import Route
@@ -52,9 +52,37 @@ class Editor:
     similarities: list[ir.Value] = field(default_factory=list)
     adapted: dict[str, ir.Value] = field(default_factory=dict)
     _task_id: ir.Value | None = None
+    _constants: dict[str, ir.Value] = field(default_factory=dict)
     _pending: dict[ir.Node, list[tuple[Site, Update]]] = field(default_factory=dict)
     _functions: dict[str, onnxscript.OnnxFunction] = field(default_factory=dict)
     _new: list[ir.Node] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._taken = {name for name in _names(self.model.graph) if name}
+
+    def free_name(self, name: str) -> str:
+        """`name`, or the like where the base has a value of that name."""
+        candidate, count = name, 0
+        while candidate in self._taken:
+            count += 1
+            candidate = f"{name}_{count}"
+        self._taken.add(candidate)
+        return candidate
+
+    def reserve(self, name: str) -> str:
+        """`name`, for a graph input or output; a value of the base that has it gets another.
+
+        Raises:
+            NotSupportedError: the base's own input or output has it.
+        """
+        graph = self.model.graph
+        if any(value.name == name for value in [*graph.inputs, *graph.outputs]):
+            raise NotSupportedError(f"the base's graph has an input or output {name!r} of its own: rename it there")
+        for value in _values(graph):
+            if value.name == name:
+                value.name = self.free_name(name)
+        self._taken.add(name)
+        return name
 
     @property
     def batch_dim(self) -> int | ir.SymbolicDim:
@@ -66,20 +94,26 @@ class Editor:
         """The graph input ``task_id``, int64 [batch], added when first asked for."""
         if self._task_id is None:
             self._task_id = ir.Value(
-                name="task_id", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([self.batch_dim])
+                name=self.reserve("task_id"), type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([self.batch_dim])
             )
             self.model.graph.inputs.append(self._task_id)
         return self._task_id
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
-        """An initializer; floating point arrays are stored in the graph's own float32."""
-        if array.dtype.kind == "f":
-            array = array.astype(np.float32)
-        value = self.model.graph.initializers.get(name)
+        """An initializer, made when its name is first asked for; floating point arrays are stored as float32.
+
+        Raises:
+            LimitError: a value is past what float32 holds.
+        """
+        value = self._constants.get(name)
         if value is None:
-            tensor = ir.Tensor(np.ascontiguousarray(array), name=name)
+            if array.dtype.kind == "f":
+                array = _float32(name, array)
+            key, name = name, self.free_name(name)
+            tensor = ir.Tensor(np.array(array, order="C"), name=name)
             value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
             self.model.graph.register_initializer(value)
+            self._constants[key] = value
         return value
 
     def node(
@@ -87,6 +121,8 @@ class Editor:
     ) -> list[ir.Value]:
         """A node somewhere in the graph (`finish` sorts it); its outputs."""
         node = ir.node(op_type, list(inputs), attributes=attributes, domain=domain, num_outputs=outputs)
+        for value in node.outputs:
+            value.name = self.free_name(f"eptx_{len(self._new)}")
         self._new.append(node)
         return list(node.outputs)
 
@@ -151,7 +187,7 @@ class Editor:
         for user, index in uses:
             user.replace_input_with(index, new)
         new.type, new.shape = y.type, y.shape
-        self._take_over_outputs(y, new, f"{site.module}.base_output")
+        self._take_over_outputs(y, new, self.free_name(f"{site.module}.base_output"))
         for place, _ in updates:
             self.adapted.setdefault(place.module, new)
 
@@ -176,6 +212,28 @@ class Editor:
             if output is old:
                 new.name, old.name = old.name, name
                 outputs[index] = new
+
+
+def _float32(name: str, array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = array.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        raise LimitError(f"{name} has a value of {np.abs(array).max():.3g}, which does not fit float32")
+    return narrow
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Every value of a graph and of those inside it."""
+    for inner in (graph, *graph.subgraphs()):
+        yield from inner.inputs
+        yield from list(inner.initializers.values())
+    for node in graph.all_nodes():
+        yield from node.outputs
+
+
+def _names(graph: ir.Graph) -> Iterator[str | None]:
+    for value in _values(graph):
+        yield value.name
 
 
 #: (site, base output [.., out]) -> adapted output

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx_ir as ir
+
 from eptx._progress import step
 from eptx.bundle import Bundle, BundleWriter
 from eptx.errors import BaseModelError, NotSupportedError, UsageError
@@ -97,6 +99,7 @@ def _attach(adapter: Adapter, editor: Editor, sites: dict[str, Site], options: E
     routes = (
         routes_by_task(adapter, options) if isinstance(adapter, TuckaAdapter) and options.mode == "conditioned" else ()
     )
+    _check_float32(sites)
     plan = AttachPlan(options.mode, options.routing, routes)
     method_of(adapter.method).attach(adapter, editor, sites, plan)
     editor.wire()
@@ -106,6 +109,16 @@ def _attach(adapter: Adapter, editor: Editor, sites: dict[str, Site], options: E
         task_id = editor.task_id()
     if adapter.heads is not None:
         attach_head_bank(editor, adapter.heads, adapter.tasks, task_id)
+
+
+def _check_float32(sites: dict[str, Site]) -> None:
+    """The operators' constants are float32, and ONNX mixes no types."""
+    for name, site in sites.items():
+        dtype = next((value.dtype for value in (site.y, *site.node.inputs) if value is not None and value.dtype), None)
+        if dtype not in (None, ir.DataType.FLOAT):
+            raise NotSupportedError(
+                f"{name} computes in {dtype.name.lower()} in the base graph: use --mode static, or give a float32 base"
+            )
 
 
 def _load(base: Path | None, adapter: Adapter, options: ExportOptions) -> BaseGraph:

@@ -32,8 +32,13 @@ def check_fits(heads: TaskHeads, model: ir.Model, hidden_size: int | None) -> No
             f"the task heads read {source} (task_head_pooling {heads.pooling!r}), which the base does not output; "
             f"it has {', '.join(map(str, names))}"
         )
-    if hidden_size is not None and hidden_size != heads.hidden_size:
-        raise BaseModelError(f"the task heads read {heads.hidden_size} features; the base model has {hidden_size}")
+    output = model.graph.outputs[names.index(source)]
+    width = output.shape[-1] if output.shape else None
+    width = width if isinstance(width, int) else hidden_size
+    if width is not None and width != heads.hidden_size:
+        raise BaseModelError(f"the task heads read {heads.hidden_size} features; the base model has {width}")
+    if output.dtype not in (None, ir.DataType.FLOAT):
+        raise NotSupportedError(f"the task heads are float32, the base's {source} is {output.dtype}: give a float32 base")
 
 
 def attach_head(editor: Editor, heads: TaskHeads, task: str) -> None:
@@ -85,7 +90,7 @@ def _pooled(editor: Editor, heads: TaskHeads) -> ir.Value:
 
 
 def _add_output(editor: Editor, logits: ir.Value, labels: int) -> None:
-    logits.name = LOGITS
+    logits.name = editor.reserve(LOGITS)
     logits.type = ir.TensorType(ir.DataType.FLOAT)
     logits.shape = ir.Shape([editor.batch_dim, labels])
     editor.model.graph.outputs.append(logits)

@@ -52,6 +52,8 @@ class ExportOptions:
         Raises:
             UsageError: two of them contradict each other.
         """
+        if self.module_map and not all(isinstance(name, str) for name in self.module_map.values()):
+            raise UsageError("the module map must map a module's name to the name of a node or initializer")
         if self.task is not None and self.mode != "static":
             raise UsageError(f"--task is for --mode static; --mode {self.mode} holds every task")
         if self.routes and self.mode == "dynamic":

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from eptx.errors import AdapterError, UsageError
-from eptx.exporter._checkpoint import CONFIG, Checkpoint, ReadOptions, read_checkpoint
+from eptx.errors import AdapterError, EptxError, UsageError
+from eptx.exporter._checkpoint import CONFIG, Checkpoint, ReadOptions, read_checkpoint, shown
 from eptx.exporter.adapter import Adapter
 from eptx.exporter.methods import METHODS, Method
 
@@ -44,7 +44,7 @@ def read_adapter(
     if top_k is not None and method.name != "ept":
         raise UsageError(f"--top-k is for EPT adapters; this one is {method.name}")
     adapter = method.read(checkpoints, ReadOptions(top_k, tasks, incomplete))
-    _check_tasks(adapter)
+    _check_tasks(adapter, UsageError if tasks else AdapterError)
     return adapter
 
 
@@ -54,18 +54,19 @@ def _method_of(checkpoint: Checkpoint) -> Method:
             return method
     kind = checkpoint.config.get("peft_type")
     raise AdapterError(
-        f"{checkpoint.name}/{CONFIG}: peft_type {kind!r} is not a method that eptx reads: EPT, TUCKA, LORA"
+        f"{checkpoint.name}/{CONFIG}: peft_type {shown(kind)} is not a method that eptx reads: EPT, TUCKA, LORA"
     )
 
 
-def _check_tasks(adapter: Adapter) -> None:
+def _check_tasks(adapter: Adapter, error: type[EptxError]) -> None:
+    """Refuses names that cannot be used; `error` is for those who gave them."""
     for name in adapter.tasks:
         if not isinstance(name, str) or not name or not name.isprintable() or "," in name or name != name.strip():
-            raise AdapterError(f"{name!r} cannot be the name of a task")
+            raise error(f"{name!r} cannot be the name of a task")
         if name in (BASE_TASK, "auto"):
-            raise AdapterError(f"{name!r} is reserved and cannot be the name of a task: rename it with --tasks")
+            raise error(f"{name!r} is reserved and cannot be the name of a task: rename it with --tasks")
     if len(set(adapter.tasks)) != len(adapter.tasks):
-        raise AdapterError(f"two tasks have the same name: {', '.join(adapter.tasks)}")
+        raise error(f"two tasks have the same name: {', '.join(adapter.tasks)}")
     if adapter.heads is not None:
         unknown = sorted(set(adapter.heads.weights) - set(adapter.tasks))
         if unknown:

@@ -87,8 +87,8 @@ def _modules(editor: Editor, sites: Mapping[str, Site]) -> dict[str, ModuleOutpu
     modules = {}
     for name, site in sites.items():
         value = editor.adapted.get(name, site.y)
-        if not value.is_graph_output():
-            value.name = f"{site.module}.output" if not site.packed else value.name or f"{site.module}.packed_output"
+        if not value.is_graph_output() and not site.packed:
+            value.name = editor.free_name(f"{site.module}.output")
         assert value.name is not None
         modules[name] = ModuleOutput(value.name, site.columns, site.includes_bias)
     return modules
@@ -157,13 +157,18 @@ def _sources(source: Source, options: ExportOptions) -> Sources:
     return Sources(
         base=_given(source.base),
         base_onnx=_given(options.base_onnx),
-        adapter=tuple(path.as_posix() for path in source.adapters),
+        adapter=tuple(_text(path) for path in source.adapters),
         top_k=options.top_k,
     )
 
 
 def _given(path: Path | None) -> str | None:
-    return path.as_posix() if path is not None else None
+    return None if path is None else _text(path)
+
+
+def _text(path: Path) -> str:
+    """A path as JSON holds it; bytes that are not Unicode are escaped."""
+    return path.as_posix().encode("utf-8", "backslashreplace").decode()
 
 
 def _tensor(value: ir.Value) -> TensorSpec:

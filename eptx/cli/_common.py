@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from unicodedata import category
 
 import click
 
 from eptx._json import dump_json
 from eptx._progress import shown
 from eptx.errors import NotSupportedError
+
+_UNPRINTABLE = frozenset(("Cc", "Cs", "Zl", "Zp"))
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,6 +42,11 @@ def exporting(quiet: bool) -> Iterator[None]:
             if error.name is None or error.name.startswith("eptx"):
                 raise
             raise NotSupportedError(f"this needs {error.name}: pip install 'eptx[export]'") from None
+
+
+def printable(text: str) -> str:
+    """Text from files and paths for a terminal: control characters and what is not Unicode as escapes."""
+    return "".join(c.encode("unicode_escape").decode() if category(c) in _UNPRINTABLE else c for c in text)
 
 
 def print_json(value: Any) -> None:

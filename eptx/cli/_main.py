@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -9,14 +10,16 @@ import traceback
 import click
 
 from eptx._version import __version__
+from eptx.cli._common import printable
 from eptx.cli.bench import bench
 from eptx.cli.export import export
 from eptx.cli.inspect import inspect
 from eptx.cli.run import run
 from eptx.cli.validate import validate
-from eptx.errors import EptxError, LimitError
+from eptx.errors import BadInputError, EptxError, LimitError
 
 _INTERRUPTED = 130
+_LONGEST = 1000
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,6 +53,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  what reads the output has gone; the exit must not fail on it
         code = 0
+    except OSError as error:
+        code = _report(f"{error.filename or 'a file'}: {error.strerror or error}", _code_of(error))
     except Exception as error:
         code = _report(f"internal error: {type(error).__name__}: {error}; set EPTX_DEBUG=1 for the details", 1)
     sys.exit(code or 0)
@@ -58,5 +63,12 @@ def main() -> None:
 def _report(message: str, code: int) -> int:
     if os.environ.get("EPTX_DEBUG"):
         traceback.print_exc()
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    line = printable(" ".join(message.split()))
+    click.echo(f"error: {line if len(line) <= _LONGEST else line[:_LONGEST] + '...'}", err=True)
     return code
+
+
+def _code_of(error: OSError) -> int:
+    """What no closer handler has met: a path that the system refuses, or a disk that is full."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return LimitError.exit_code if full else BadInputError.exit_code

@@ -48,7 +48,7 @@ def _shapes(text: str) -> list[tuple[int, int]]:
     shapes = []
     for part in text.split(","):
         batch, _, length = part.strip().partition("x")
-        if not (batch.isdigit() and length.isdigit() and int(batch) and int(length)):
+        if not (batch.isdecimal() and length.isdecimal() and int(batch) and int(length)):
             raise UsageError(f"--shapes {text!r}: expected BATCHxLENGTH, such as 1x16,8x32")
         shapes.append((int(batch), int(length)))
     return shapes

@@ -10,7 +10,7 @@ import click
 
 from eptx._json import read_json_object
 from eptx.bundle import Bundle
-from eptx.cli._common import PATH, exporting, names, output_options, print_json
+from eptx.cli._common import PATH, exporting, names, output_options, print_json, printable
 from eptx.errors import UsageError
 
 
@@ -70,11 +70,11 @@ def export(paths: tuple[Path, ...], output: Path, as_json: bool, quiet: bool, **
         bundle = _export(paths, output, settings)
     seconds = time.monotonic() - start
     if as_json:
-        print_json({"bundle": str(output), "seconds": round(seconds, 2), "bytes": _bytes(bundle), **_facts(bundle)})
+        print_json({"bundle": printable(str(output)), "seconds": round(seconds, 2), "bytes": _bytes(bundle), **_facts(bundle)})
     else:
         tasks = ", ".join(task.name for task in bundle.manifest.tasks)
         kind = f"{bundle.manifest.mode} {bundle.manifest.method}"
-        click.echo(f"{output}: {kind}, tasks {tasks}; {_bytes(bundle) / 1e6:.1f} MB in {seconds:.1f} s")
+        click.echo(f"{printable(str(output))}: {kind}, tasks {tasks}; {_bytes(bundle) / 1e6:.1f} MB in {seconds:.1f} s")
         for line in _route_lines(bundle):
             click.echo(line)
 
@@ -85,10 +85,13 @@ def _export(paths: tuple[Path, ...], output: Path, settings: dict[str, Any]) -> 
     base, adapters = split_paths(paths, has_onnx=settings["base_onnx"] is not None)
     module_map = settings.pop("module_map")
     calibration = settings.pop("calibration_data")
-    routes = {}
+    routes: dict[str | None, Route] = {}
     for text in settings.pop("route"):
-        task, found, route = text.rpartition("=")
-        routes[task if found else None] = Route.parse(route)
+        name, found, route = text.rpartition("=")
+        task = name if found else None
+        if task in routes:
+            raise UsageError(f"--route is given twice for {'every task' if task is None else task!r}")
+        routes[task] = Route.parse(route)
     options = ExportOptions(
         tasks=names(settings.pop("tasks")),
         routes=routes,
@@ -104,7 +107,7 @@ def _export(paths: tuple[Path, ...], output: Path, settings: dict[str, Any]) -> 
 
 def split_paths(paths: tuple[Path, ...], *, has_onnx: bool) -> tuple[Path | None, tuple[Path, ...]]:
     """BASE and ADAPTER...; BASE may be missing beside an ONNX base, and is told apart by its files."""
-    if has_onnx and (paths[0] / "adapter_config.json").exists():
+    if has_onnx and (len(paths) == 1 or (paths[0] / "adapter_config.json").exists()):
         return None, paths
     if len(paths) < 2:
         raise UsageError("give BASE and ADAPTER: the transformers folder of the base model and the adapter's folder")

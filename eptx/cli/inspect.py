@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from eptx.bundle import read_bundle
-from eptx.cli._common import PATH, exporting, names, output_options, print_json
+from eptx.cli._common import PATH, exporting, names, output_options, print_json, printable
 from eptx.errors import UsageError
 
 
@@ -38,7 +38,8 @@ def inspect(
     if as_json:
         print_json(facts)
     else:
-        click.echo("\n".join(_lines(facts)))
+        for line in _lines(facts):
+            click.echo(printable(line))
 
 
 def _bundle_facts(path: Path) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def _lines(value: Any, indent: str = "") -> list[str]:
     for key, item in value.items():
         if isinstance(item, dict) and item:
             lines += [f"{indent}{key}:", *_lines(item, indent + "  ")]
-        elif isinstance(item, list | tuple) and item and isinstance(item[0], dict):
+        elif isinstance(item, list | tuple) and item and all(isinstance(i, dict) for i in item):
             lines.append(f"{indent}{key}:")
             for entry in item:
                 lines.append(f"{indent}  - " + "; ".join(f"{k} {_short(v)}" for k, v in entry.items()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from eptx._jsonl import read_rows
-from eptx.cli._common import PATH, output_options, print_json
+from eptx.cli._common import PATH, output_options, print_json, printable
 from eptx.errors import NotSupportedError, RequestError
 
 
@@ -47,7 +47,7 @@ def run(
             if not as_json:
                 click.echo(_line(result))
     if as_json:
-        print_json(results)
+        print_json([_without_nan(result) for result in results])
 
 
 def _rows(texts: Sequence[str], file: Path | None, task: str | None) -> Iterator[dict[str, Any]]:
@@ -55,8 +55,16 @@ def _rows(texts: Sequence[str], file: Path | None, task: str | None) -> Iterator
         for row in read_rows(file, error=RequestError):
             yield row if task is None else {**row, "task": task}
         return
-    for text in texts or (line.rstrip("\n") for line in sys.stdin):
+    for text in texts or _lines_of_stdin():
         yield {"text": text, "task": task}
+
+
+def _lines_of_stdin() -> Iterator[str]:
+    for number, line in enumerate(click.get_binary_stream("stdin"), start=1):
+        try:
+            yield line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise RequestError(f"standard input, line {number}: not UTF-8 text") from None
 
 
 def _batches(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
@@ -88,7 +96,14 @@ def _answer(session: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return answers
 
 
+def _without_nan(result: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN."""
+    logits = [value if math.isfinite(value) else None for value in result["logits"]]
+    label = result["label"]
+    return {**result, "logits": logits, "label": None if isinstance(label, float) and not math.isfinite(label) else label}
+
+
 def _line(result: dict[str, Any]) -> str:
     numbers = " ".join(f"{value:.4f}" for value in result["logits"])
     text = " | ".join(result[key] for key in ("text", "text_pair") if key in result)
-    return "\t".join(str(part) for part in (result["task"], result["label"], numbers, text))
+    return "\t".join(printable(str(part)) for part in (result["task"], result["label"], numbers, text))

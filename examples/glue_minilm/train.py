@@ -79,6 +79,7 @@ def main() -> None:
             tokens=args.tokens,
             learning_rate=args.learning_rate,
             task_loss_weight=0.1,
+            infer_fraction=0.25,
             seed=args.seed,
             bf16=args.bf16,
             max_steps=args.max_steps,

@@ -27,7 +27,7 @@ from eptx.exporter.base.site import Site
 __all__ = ["locate"]
 
 _QUANTISED = ("MatMulInteger", "MatMulNBits", "QLinearMatMul", "QGemm", "QAttention", "DynamicQuantizeMatMul")
-_COLUMNS = re.compile(r"(.+)\[(\d+):(\d+)\]")
+_COLUMNS = re.compile(r"(.+)\[(\d{1,9}):(\d{1,9})\]")
 
 
 def locate(

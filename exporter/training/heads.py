@@ -88,8 +88,14 @@ class TaskClassifier(nn.Module):
         self.heads = heads
         self.pooling = pooling
 
-    def forward(self, inputs: Mapping[str, Tensor], tasks: Tensor) -> Tensor:
-        """Logits of each row's task, ``[batch, largest label count]``."""
-        self.model.base_model.set_tasks(tasks)  # type: ignore[operator,union-attr]
+    def forward(self, inputs: Mapping[str, Tensor], tasks: Tensor, told: Tensor | None = None) -> Tensor:
+        """Logits of each row's task, ``[batch, largest label count]``.
+
+        Args:
+            inputs: of the base model.
+            tasks: task id of each row, whose head reads it.
+            told: the ids that the adapter is given, where they are others (-1 to infer); None: the same.
+        """
+        self.model.base_model.set_tasks(tasks if told is None else told)  # type: ignore[operator,union-attr]
         output = self.model(**inputs)
         return self.heads(pool(output, inputs.get("attention_mask"), self.pooling), tasks)  # type: ignore[no-any-return]

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from eptx.exporter.methods._tuner import INFER
 from eptx.exporter.training.batches import Batch, Example, collate, length_batches
 from eptx.exporter.training.heads import TaskClassifier
 from eptx.exporter.training.losses import task_head_loss
@@ -31,6 +32,8 @@ class TrainSettings:
         weight_decay: of AdamW.
         warmup: fraction of the steps.
         task_loss_weight: weight of EPT's contrastive task loss; 0 for methods without one.
+        infer_fraction: fraction of the rows whose task EPT's modules are not told but infer. Without such rows the
+            adapted layers write the task they were told into position 0, and their embeddings learn to read that.
         clip: largest gradient norm.
         seed: of the batches and of dropout.
         bf16: run the forward under bfloat16 autocast; weights and optimiser stay float32.
@@ -44,6 +47,7 @@ class TrainSettings:
     weight_decay: float = 0.01
     warmup: float = 0.06
     task_loss_weight: float = 0.0
+    infer_fraction: float = 0.0
     clip: float = 1.0
     seed: int = 0
     bf16: bool = False
@@ -122,14 +126,17 @@ class Trainer:
 
     def _loss(self, batch: Batch) -> Tensor:
         tuner: Any = self.classifier.model.base_model
-        if self.settings.task_loss_weight:
-            tuner.state.collect_loss = True
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16):
-            logits = self.classifier(batch.inputs, batch.tasks)
+        settings, told = self.settings, batch.tasks
+        if settings.task_loss_weight:
+            tuner.state.collect_loss, tuner.state.targets = True, batch.tasks
+        if settings.infer_fraction:
+            told = told.masked_fill(torch.rand(len(told)) < settings.infer_fraction, INFER)
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
+            logits = self.classifier(batch.inputs, batch.tasks, told)
         loss = task_head_loss(logits, batch.tasks, batch.labels, self.classifier.heads.labels)
-        if self.settings.task_loss_weight:
-            loss = loss + self.settings.task_loss_weight * tuner.task_loss().float()
-            tuner.state.collect_loss = False
+        if settings.task_loss_weight:
+            loss = loss + settings.task_loss_weight * tuner.task_loss().float()
+            tuner.state.collect_loss, tuner.state.targets = False, None
         return loss
 
     def _save(self, path: Path) -> None:

@@ -217,3 +217,21 @@ def test_pooling_reads_unpadded_positions() -> None:
     assert pool(Output, mask, "pooler").tolist() == [[7.0, 7.0], [7.0, 7.0]]
     with pytest.raises(ValueError, match="pooling"):
         pool(Output, mask, "max")
+
+
+def test_tasks_are_learnt_from_rows_that_are_not_told_theirs() -> None:
+    """Each task has tokens of its own; without being told, the modules find out whose row it is."""
+    rng = np.random.default_rng(0)
+    rows = [
+        Example(tuple(int(v) for v in rng.integers(5 + 18 * task, 23 + 18 * task, 6)), (0,) * 6, task, 0.0)
+        for task in [0, 1, 2] * 16
+    ]
+    settings = TrainSettings(epochs=40, tokens=144, learning_rate=1e-2, task_loss_weight=1.0, infer_fraction=0.5)
+    model = classifier("ept")
+    Trainer(model, rows, settings, pad_token_id=0, log=lambda line: None).run()
+    tuner: Any = model.model.base_model
+    batch = collate(rows, 0)
+    with torch.no_grad():
+        model(batch.inputs, batch.tasks, torch.full_like(batch.tasks, -1))
+    assert tuner.state.targets is None
+    assert (tuner.state.similarity.argmax(1) == batch.tasks).float().mean() > 0.9

@@ -64,7 +64,7 @@ EPT: Table = {
         3,
         "disagree on the number of tasks: [2, 3]",
     ),
-    "weights are twice the rank": Case(config("ept", r=4), 3, f"{Q[:-6]}dense has rank 2; {CONFIG} says 4"),
+    "weights are twice the rank": Case(config("ept", r=4), 3, f"layer.0.dense has rank 2; {CONFIG} says 4"),
     "rank is text": Case(config("ept", r="2"), 3, "says '2'"),
     "no alpha": Case(config("ept", "lora_alpha"), 3, "lora_alpha must be a positive number, found None"),
     "alpha negative": Case(config("ept", lora_alpha=-1), 3, "lora_alpha must be a positive number, found -1"),

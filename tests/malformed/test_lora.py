@@ -118,7 +118,7 @@ LORA: Table = {
     ),
     "top-k": Case(nothing, 2, "--top-k is for EPT", "--mode conditioned --top-k 2"),
     "route": Case(nothing, 2, "--route is for TuckA", "--mode conditioned --route 0:1,1"),
-    "routing": Case(nothing, 5, "LoRA has no router", "--mode dynamic --routing row"),
+    "routing": Case(nothing, 2, "--routing is for TuckA", "--mode dynamic --routing row"),
     "values past float32": Case(
         weights("lora", put(f"{Q}.lora_A.weight", lambda a: a.astype("f8") * 1e300)), 6, "does not fit float32"
     ),
@@ -141,7 +141,7 @@ FIT: Table = {
     "input too wide": Case(
         lambda s: (shutil.rmtree(s.lora), write_lora(s.lora, {Q: (12, 16)}, seed=1)),
         3,
-        "layer.0.query is [12, 10] in the base, [12-12, 16] in the adapter",
+        "layer.0.query is [12, 10] in the base, [12, 16] in the adapter",
         "--mode conditioned --tasks a",
     ),
     "output too wide": Case(

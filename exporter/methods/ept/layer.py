@@ -28,6 +28,7 @@ class EptState(TaskRows):
 
     Attributes:
         collect_loss: whether layers add their contrastive task loss to ``losses``.
+        targets: the rows' tasks for that loss, where the layers are not told them; None: the ids they are told.
         losses: one scalar per module run since the forward began.
         similarity: sum over modules of the cosine of position 0 and every task's embedding, ``[batch,
             tasks]``.
@@ -38,6 +39,7 @@ class EptState(TaskRows):
     def __init__(self, num_tasks: int) -> None:
         super().__init__(num_tasks)
         self.collect_loss = False
+        self.targets: Tensor | None = None
         self.begin()
 
     def begin(self) -> None:
@@ -179,7 +181,8 @@ class EptLinear(nn.Module, EptLayer):
             return ids
         similarity = self.task_similarity(rows, name)
         if state.collect_loss:
-            own = ids.masked_fill(infer | (ids == state.num_tasks), -100)
+            targets = ids if state.targets is None else state.targets.to(rows.device)
+            own = targets.masked_fill((targets == INFER) | (targets == state.num_tasks), -100)
             state.losses.append(F.cross_entropy(similarity / TEMPERATURE, own, ignore_index=-100))
         state.similarity = similarity if state.similarity is None else state.similarity + similarity
         ids = torch.where(infer, similarity.argmax(1), ids)

@@ -16,7 +16,9 @@ from eptx.exporter._checkpoint import (
     group_by_module,
     refuse_options,
     refuse_rest,
+    shown,
     take,
+    task_names,
 )
 from eptx.exporter._patterns import scale_of
 from eptx.exporter.adapter import name_tasks, natural_key
@@ -100,7 +102,7 @@ def _tasks(modules: Mapping[str, EptModule], checkpoint: Checkpoint, options: Re
     counts = {module.task_embedding.shape[0] for module in modules.values()}
     if len(counts) != 1:
         raise AdapterError(f"{WEIGHTS}: modules disagree on the number of tasks: {sorted(counts)}")
-    return name_tasks(counts.pop(), options.tasks, checkpoint.config.get("tasks"))
+    return name_tasks(counts.pop(), options.tasks, task_names(checkpoint.config))
 
 
 def _top_k(modules: Mapping[str, EptModule], config: Mapping[str, Any], options: ReadOptions) -> int:
@@ -111,8 +113,10 @@ def _top_k(modules: Mapping[str, EptModule], config: Mapping[str, Any], options:
         return 0
     if top_k is None:
         raise UsageError(f"{CONFIG} does not say how many experts a task uses: give --top-k")
+    if given is not None and given < 1:
+        raise UsageError(f"--top-k {given}: a task uses at least one expert")
     if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-        raise AdapterError(f"{CONFIG}: top_k must be a positive integer, found {top_k!r}")
+        raise AdapterError(f"{CONFIG}: top_k must be a positive integer, found {shown(top_k)}")
     if given is not None and saved is not None and given != saved:
         raise UsageError(f"--top-k {given} contradicts {CONFIG}, which says {saved}")
     for name, module in modules.items():

@@ -9,10 +9,12 @@ import numpy as np
 
 from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter._checkpoint import (
+    HEADS,
     WEIGHTS,
     Checkpoint,
     ReadOptions,
     combine,
+    flag,
     group_by_module,
     refuse_options,
     refuse_rest,
@@ -34,6 +36,10 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "target_parameters": (None, []),
     "use_qalora": (False, None),
     "alora_invocation_tokens": (None,),
+    "use_bdlora": (False, None),
+    "arrow_config": (None,),
+    "kasa_config": (None,),
+    "monteclora_config": (None,),
 }
 _CLASSIFIERS = ("classifier", "score")
 
@@ -84,8 +90,8 @@ def _take_classifier(tensors: dict[str, np.ndarray]) -> tuple[np.ndarray, np.nda
     for name in _CLASSIFIERS:
         weight = tensors.pop(f"{name}.weight", None)
         if weight is not None:
-            bias = tensors.pop(f"{name}.bias", np.zeros(weight.shape[0], weight.dtype))
-            if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+            bias = tensors.pop(f"{name}.bias", np.zeros(weight.shape[:1], weight.dtype))
+            if weight.ndim != 2 or 0 in weight.shape or bias.shape != weight.shape[:1]:
                 raise AdapterError(f"{WEIGHTS}: {name}.weight {list(weight.shape)} is not a linear classifier")
             return weight, bias
     return None
@@ -94,7 +100,7 @@ def _take_classifier(tensors: dict[str, np.ndarray]) -> tuple[np.ndarray, np.nda
 def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) -> LoraModule:
     a = take(parts, name, "lora_A.weight", 2)
     b = take(parts, name, "lora_B.weight", 2)
-    magnitude = take(parts, name, "lora_magnitude_vector", 1) if config.get("use_dora") else None
+    magnitude = take(parts, name, "lora_magnitude_vector", 1) if flag(config, "use_dora") else None
     refuse_rest(parts, name)
     if b.shape[1] != a.shape[0]:
         raise AdapterError(f"{WEIGHTS}: {name}: lora_B.weight has rank {b.shape[1]}, lora_A.weight {a.shape[0]}")
@@ -109,9 +115,13 @@ def _heads(
     saved: Mapping[str, tuple[np.ndarray, np.ndarray] | None], checkpoints: Sequence[Checkpoint]
 ) -> TaskHeads | None:
     """Heads saved as a module of the model, or in a file of their own (of a single folder)."""
-    if len(checkpoints) == 1 and checkpoints[0].heads is not None:
-        return checkpoints[0].heads
     found = {task: head for task, head in saved.items() if head is not None}
+    beside = next((checkpoint for checkpoint in checkpoints if checkpoint.heads is not None), None)
+    if beside is not None:
+        if len(checkpoints) > 1 or found:
+            other = "a classifier of its own" if found else "other LoRA adapters beside it"
+            raise AdapterError(f"{beside.name}: has {HEADS} and {other}; eptx cannot tell which heads to use")
+        return beside.heads
     if not found:
         return None
     if len(found) != len(saved):

@@ -18,6 +18,7 @@ from eptx.exporter._checkpoint import (
     refuse_options,
     refuse_rest,
     take,
+    task_names,
 )
 from eptx.exporter.adapter import name_tasks, natural_key
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter, TuckaModule
@@ -47,7 +48,7 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> TuckaAdapte
     router = _router(centroids, config)
     heads = list(checkpoint.heads.weights) if checkpoint.heads else ["task0"]
     adapter = TuckaAdapter(
-        tasks=_tasks(options.tasks, config.get("tasks"), heads),
+        tasks=_tasks(options.tasks, task_names(config), heads),
         heads=checkpoint.heads,
         fingerprint=checkpoint.fingerprint,
         modules=modules,
@@ -77,9 +78,16 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
         raise AdapterError(f"{WEIGHTS}: {name}.tucka_g has shape {list(module.g.shape)}, expected {list(expected)}")
     if module.c.shape != (number(config, "t"), expected[1]):
         raise AdapterError(f"{WEIGHTS}: {name}.tucka_c has shape {list(module.c.shape)}, expected [t, p] of {CONFIG}")
-    if not all(np.any(array) for array in (module.u, module.c, *module.g)):
-        raise AdapterError(f"{WEIGHTS}: {name} has a factor that is all zeros, which cannot be normalised")
+    if not all(_norm(array) > 0 for array in (module.u, module.c, *module.g)):
+        raise AdapterError(f"{WEIGHTS}: {name} has a factor that is all zeros (or huge), which cannot be normalised")
     return module
+
+
+def _norm(array: np.ndarray) -> float:
+    """What the factor is divided by, where it is a float64: zero also for numbers whose squares vanish."""
+    with np.errstate(over="ignore", under="ignore"):
+        norm = np.sqrt(np.sum(np.square(array, dtype=np.float64)))
+    return float(norm) if np.isfinite(norm) else 0.0
 
 
 def _router(centroids: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> str:

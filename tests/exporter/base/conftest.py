@@ -21,15 +21,20 @@ _TEXT = {
     "intermediate_size": 40,
     "max_position_embeddings": 40,
 }
-_DEBERTA = _TEXT | {
-    "relative_attention": True,
-    "position_buckets": 8,
-    "norm_rel_ebd": "layer_norm",
-    "pos_att_type": ["p2c", "c2p"],
-    "position_biased_input": False,
-    "type_vocab_size": 0,
-    "max_relative_positions": -1,
-}
+_ONE = {"num_hidden_layers": 1}  # a trace takes seconds per layer
+_DEBERTA = (
+    _TEXT
+    | _ONE
+    | {
+        "relative_attention": True,
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+        "type_vocab_size": 0,
+        "max_relative_positions": -1,
+    }
+)
 _VIT = {k: _TEXT[k] for k in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")}
 _CONV = {"conv_kernel_size": 3, "conv_act": "gelu"}
 
@@ -38,7 +43,7 @@ MODELS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "bert": (tf.BertConfig, _TEXT, tf.BertForSequenceClassification),
     "roberta": (
         tf.RobertaConfig,
-        _TEXT | {"type_vocab_size": 1, "pad_token_id": 1},
+        _TEXT | _ONE | {"type_vocab_size": 1, "pad_token_id": 1},
         tf.RobertaForSequenceClassification,
     ),
     "deberta": (tf.DebertaV2Config, _DEBERTA, tf.DebertaV2ForSequenceClassification),
@@ -49,12 +54,12 @@ MODELS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     ),
     "vit": (
         tf.ViTConfig,
-        _VIT | {"image_size": 16, "patch_size": 8, "num_channels": 3},
+        _VIT | _ONE | {"image_size": 16, "patch_size": 8, "num_channels": 3},
         tf.ViTForImageClassification,
     ),
     "llama": (
         tf.LlamaConfig,
-        _TEXT | {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True},
+        _TEXT | _ONE | {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True},
         tf.LlamaForCausalLM,
     ),
     "albert": (
