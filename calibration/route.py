@@ -14,9 +14,9 @@ from eptx._progress import step
 from eptx.calibration.data import Encoder, rows_by_task
 from eptx.errors import UsageError
 from eptx.exporter.base._model import read_config
-from eptx.exporter.export import static_task
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
+from eptx.exporter.plan import static_task
 from eptx.exporter.read import read_adapter
 from eptx.exporter.reference import ReferenceModel, build_reference
 from eptx.exporter.route import Route

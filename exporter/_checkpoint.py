@@ -152,8 +152,8 @@ def shown(value: object, most: int = 80) -> str:
 
 def _some(names: Sequence[str], most: int = 4) -> str:
     """The first few names, and how many more there are."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+    listed = ", ".join(names[:most])
+    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"
 
 
 def group_by_module(tensors: Mapping[str, np.ndarray], marker: str) -> dict[str, dict[str, np.ndarray]]:

@@ -16,6 +16,7 @@ import onnxscript
 
 from eptx.errors import LimitError, NotSupportedError
 from eptx.exporter import ops
+from eptx.exporter._shared import SharedSite, give_rows, values_behind
 from eptx.exporter.base.site import Site
 from eptx.exporter.route import Route
 
@@ -56,6 +57,7 @@ class Editor:
     _pending: dict[ir.Node, list[tuple[Site, Update]]] = field(default_factory=dict)
     _functions: dict[str, onnxscript.OnnxFunction] = field(default_factory=dict)
     _new: list[ir.Node] = field(default_factory=list)
+    _expanded: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._taken = {name for name in _names(self.model.graph) if name}
@@ -148,20 +150,36 @@ class Editor:
     def adapt(self, site: Site, update: Update, *, per_row: bool = True) -> None:
         """Replaces a module's output by ``update(site, y)`` wherever it is read, once `finish` is called.
 
+        Where the update differs per row and all rows share what the module reads, `update` gets a `SharedSite`: x
+        and y are expanded to the rows.
+
         Raises:
-            NotSupportedError: the update differs per row, and the module also projects something that has no rows.
+            NotSupportedError: the update differs per row, and something behind the module's product cannot.
         """
         for place in (site, *site.also):
-            if per_row and place is not site and not self._has_rows(place.x):
+            if per_row and place.fixed_input:
+                behind = values_behind(place, self.batch_dim)
+                place = SharedSite(place.module, place.node, place.columns, (), self._expand(place.x, place.y), behind)
+            elif per_row and place is not site and not self._has_rows(place.x):
                 raise NotSupportedError(
-                    f"{site.module} also projects something that the whole batch shares (DeBERTa-v2's relative "
-                    "positions), so its adapter cannot differ per row: use --mode static, or TuckA with --routing batch"
+                    f"{site.module} is used more than once in this graph, and not always with one input per row: use "
+                    "--mode static, or TuckA with --routing batch"
                 )
             self._pending.setdefault(place.node, []).append((place, update))
 
     def _has_rows(self, value: ir.Value) -> bool:
         batch = self.batch_dim
         return isinstance(batch, ir.SymbolicDim) and value.shape is not None and value.shape[0] == batch
+
+    def _expand(self, value: ir.Value, like: ir.Value) -> ir.Value:
+        """A value [1, ...] that all rows share, of the rank of another, once per row."""
+        if value not in self._expanded:
+            assert like.shape is not None
+            rows = self.node("Shape", [self.model.graph.inputs[0]], start=0, end=1)[0]
+            ones = self.constant(f"rows.of_rank_{len(like.shape)}", np.ones(len(like.shape) - 1, dtype=np.int64))
+            shape = self.node("Concat", [rows, ones], axis=0)[0]
+            self._expanded[value] = self.node("Expand", [value, shape])[0]
+        return self._expanded[value]
 
     def wire(self) -> None:
         """Puts the adapted outputs in the place of the base's; graph outputs keep their names."""
@@ -183,10 +201,14 @@ class Editor:
         uses = list(y.uses())
         updates.sort(key=lambda item: item[0].columns)
         site = updates[0][0]
-        new = updates[0][1](site, y) if not site.packed else self._packed(y, updates)
+        base = self._expand(y, y) if isinstance(site, SharedSite) else y
+        new = updates[0][1](site, base) if not site.packed else self._packed(y, updates)
         for user, index in uses:
             user.replace_input_with(index, new)
         new.type, new.shape = y.type, y.shape
+        if isinstance(site, SharedSite):
+            for value in (new, *site.behind):
+                give_rows(value, self.batch_dim)
         self._take_over_outputs(y, new, self.free_name(f"{site.module}.base_output"))
         for place, _ in updates:
             self.adapted.setdefault(place.module, new)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
@@ -19,23 +18,10 @@ from eptx.exporter.infer import add_task_used
 from eptx.exporter.methods import method_of
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
-from eptx.exporter.read import BASE_TASK, read_adapter
-from eptx.exporter.route import Route
+from eptx.exporter.plan import check_options, routes_by_task, static_task
+from eptx.exporter.read import read_adapter
 from eptx.exporter.storage import store_fp16
-from eptx.exporter.write import write_bundle
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the inputs of an export are, as they were given.
-
-    Attributes:
-        base: the transformers folder, or None with an ONNX base alone.
-        adapters: the adapter folder, or several LoRA folders.
-    """
-
-    base: Path | None
-    adapters: Sequence[Path]
+from eptx.exporter.write import Source, write_bundle
 
 
 def export(base: Path | None, adapters: Sequence[Path], out: Path, options: ExportOptions) -> Bundle:
@@ -59,7 +45,7 @@ def export(base: Path | None, adapters: Sequence[Path], out: Path, options: Expo
     with BundleWriter(out) as writer:
         with step("reading the adapter"):
             adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
-            _check(adapter, options)
+            check_options(adapter, options)
         graph = _load(base, adapter, options)
         with step("finding the adapted modules"):
             sites = locate(graph, adapter.module_names, module_map=options.module_map)
@@ -129,65 +115,6 @@ def _load(base: Path | None, adapter: Adapter, options: ExportOptions) -> BaseGr
         raise UsageError("no base model given: name its transformers folder, or an ONNX file with --base-onnx")
     with step("exporting the base graph"):
         return load_transformers(base, provider=options.provider, headless=adapter.heads is not None)
-
-
-def _check(adapter: Adapter, options: ExportOptions) -> None:
-    """What can be said of the options before any work is done."""
-    if options.mode == "static":
-        task = static_task(adapter, options)
-        if adapter.heads is not None and not adapter.heads.labels(task):
-            raise UsageError(f"task {task!r} has no head; these have one: {', '.join(adapter.heads.weights)}")
-    if isinstance(adapter, TuckaAdapter):
-        if options.mode != "dynamic":
-            routes_by_task(adapter, options)
-        return
-    if options.routes:
-        raise UsageError(f"--route is for TuckA adapters; this one is {adapter.method}")
-    if options.routing != "batch":
-        raise UsageError(f"--routing is for TuckA adapters; this one is {adapter.method}")
-    if adapter.method == "lora" and options.mode == "dynamic":
-        raise NotSupportedError("LoRA has no router: use --mode conditioned or --mode static")
-
-
-def static_task(adapter: Adapter, options: ExportOptions) -> str:
-    """The task that a static export folds.
-
-    Raises:
-        UsageError: it is missing or unknown.
-    """
-    if options.task is None:
-        if len(adapter.tasks) == 1:
-            return adapter.tasks[0]
-        raise UsageError(f"--mode static folds one task: give --task, one of {', '.join(adapter.tasks)}")
-    if options.task == BASE_TASK:
-        raise UsageError("a static bundle of the task base would be the base model itself; export that instead")
-    if options.task not in adapter.tasks:
-        raise UsageError(f"unknown task {options.task!r}; the adapter has {', '.join(adapter.tasks)}")
-    return options.task
-
-
-def routes_by_task(adapter: TuckaAdapter, options: ExportOptions) -> list[Route]:
-    """The frozen route of every task, by id (of the folded task alone, in a static export, the others share it).
-
-    Raises:
-        UsageError: a task has no route, or a route does not fit the adapter.
-    """
-    unknown = [task for task in options.routes if task is not None and task not in adapter.tasks]
-    if unknown:
-        raise UsageError(f"--route names an unknown task {unknown[0]!r}; the adapter has {', '.join(adapter.tasks)}")
-    needed = adapter.tasks if options.mode == "conditioned" else (static_task(adapter, options),)
-    common = options.routes.get(None)
-    for task in needed:
-        if options.routes.get(task, common) is None:
-            raise UsageError(
-                f"TuckA's route depends on the data; freezing it for task {task!r} needs --route GROUP:W1,W2,... "
-                "or --calibration-data FILE.jsonl"
-            )
-    fallback = common or next(iter(options.routes.values()))
-    routes = [options.routes.get(task, fallback) for task in adapter.tasks]
-    for route in routes:
-        route.check(adapter.groups, adapter.experts)
-    return routes
 
 
 def check_widths(adapter: Adapter, sites: dict[str, Site]) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from eptx.errors import RequestError
 from eptx.exporter._torch_modules import exactly, torch_names
 from eptx.exporter.adapter import Adapter, TaskHeads
+from eptx.exporter.base._deberta import allow_positions_per_row
 from eptx.exporter.base._model import load_model, read_config
 from eptx.exporter.base._quiet import quiet
 from eptx.exporter.methods._tuner import INFER, TaskRows
@@ -99,6 +100,7 @@ class ReferenceModel:
         ids = self._task_ids(task_ids, batch)
         self._set_route(route, routing)
         tensors = {name: self._tensor(array) for name, array in inputs.items()}
+        self._outputs.clear()
         with torch.no_grad():
             result = self.model(**tensors)
         outputs = {name: value for name, value in result.items() if isinstance(value, Tensor)}
@@ -159,13 +161,13 @@ class ReferenceModel:
         return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
 
     def _watch(self) -> None:
-        """Keeps every adapted layer's output of the last forward."""
+        """Keeps every adapted layer's first output of a forward: DeBERTa-v2's of the text, ALBERT's of its first use."""
         for module, name in self.names.items():
 
             def keep(layer: nn.Module, args: Any, output: Tensor, module: str = module) -> None:
                 state: Any = self.state
                 if not getattr(state, "probing", False):
-                    self._outputs[module] = output
+                    self._outputs.setdefault(module, output)
 
             self.model.get_submodule(name).register_forward_hook(keep)
 
@@ -278,6 +280,7 @@ def _inject_lora(model: Any, adapter: LoraAdapter, names: dict[str, str], dtype:
         tasks = {i: of_task[task] for i, task in enumerate(adapter.tasks) if task in of_task}
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, LoraRowsLinear(model.get_submodule(name), state, tasks))
+    allow_positions_per_row(model, state.share_input)
     model.to(dtype).eval()
     return ReferenceModel(model, adapter, names, dtype, state)
 

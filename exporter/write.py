@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx_ir as ir
 
@@ -18,10 +19,8 @@ from eptx.exporter.base import BaseGraph, Site
 from eptx.exporter.card import model_card
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
+from eptx.exporter.plan import routes_by_task, static_task
 from eptx.exporter.read import BASE_TASK
-
-if TYPE_CHECKING:
-    from eptx.exporter.export import Source
 
 MODEL = "model.onnx"
 #: What a tokenizer or an image processor is made of, as transformers names it.
@@ -50,6 +49,19 @@ _DTYPES = {
 }
 #: Architectures whose position ids start past the padding id, so that many positions are never used.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the inputs of an export are, as they were given.
+
+    Attributes:
+        base: the transformers folder, or None with an ONNX base alone.
+        adapters: the adapter folder, or several LoRA folders.
+    """
+
+    base: Path | None
+    adapters: Sequence[Path]
 
 
 def write_bundle(
@@ -126,8 +138,6 @@ def _manifest(
 
 
 def _tasks(adapter: Adapter, editor: Editor, options: ExportOptions) -> tuple[Task, ...]:
-    from eptx.exporter.export import static_task
-
     heads = adapter.heads
     names = (static_task(adapter, options),) if options.mode == "static" else adapter.tasks
     tasks = [
@@ -141,8 +151,6 @@ def _tasks(adapter: Adapter, editor: Editor, options: ExportOptions) -> tuple[Ta
 
 
 def _route(adapter: Adapter, options: ExportOptions) -> dict[str, Any] | None:
-    from eptx.exporter.export import routes_by_task, static_task
-
     if not isinstance(adapter, TuckaAdapter) or options.mode == "dynamic":
         return None
     routes = dict(zip(adapter.tasks, routes_by_task(adapter, options), strict=True))

@@ -27,6 +27,50 @@ class DoubleEditor(Editor):
         return value
 
 
+def attached(
+    adapter: Adapter,
+    weight: np.ndarray,
+    x_shape: tuple[int, ...],
+    plan: AttachPlan,
+    *,
+    before: int = 0,
+    after: int = 0,
+    opset: int = 20,
+) -> ir.Model:
+    """``y = x W^T`` with the adapter attached at module "linear"; inputs "x" and, where the mode needs it, "task_id".
+
+    Args:
+        adapter: of one module, "linear".
+        weight: [out, in] float64.
+        x_shape: of the input; the first axis is free.
+        plan: how to attach.
+        before, after: columns that are packed beside the module's own.
+        opset: of the graph.
+    """
+    packed = packed_weight(weight, before, after)
+    x = ir.Value(name="x", type=ir.TensorType(DOUBLE), shape=ir.Shape(["batch", *x_shape[1:]]))
+    tensor = ir.Tensor(packed, name="w")
+    w = ir.Value(name="w", type=ir.TensorType(DOUBLE), shape=ir.Shape(packed.shape), const_value=tensor)
+    node = ir.node("MatMul", [x, w])
+    y = node.outputs[0]
+    y.name, y.type = "y", ir.TensorType(DOUBLE)
+    y.shape = ir.Shape(["batch", *x_shape[1:-1], packed.shape[1]])
+    graph = ir.Graph([x], [y], nodes=[node], initializers=[w], opset_imports={"": opset}, name="linear")
+    model = ir.Model(graph, ir_version=10)
+    editor = DoubleEditor(model)
+    site = Site("linear", node, (before, before + weight.shape[0]))
+    method_of(adapter.method).attach(adapter, editor, {"linear": site}, plan)
+    editor.finish()
+    return model
+
+
+def packed_weight(weight: np.ndarray, before: int, after: int) -> np.ndarray:
+    """The linear's weight, [in, ...], between other modules' columns."""
+    rng = np.random.default_rng(1)
+    inner = weight.shape[1]
+    return np.concatenate([rng.normal(size=(inner, before)), weight.T, rng.normal(size=(inner, after))], axis=1)
+
+
 def adapted(
     adapter: Adapter,
     weight: np.ndarray,
@@ -38,41 +82,11 @@ def adapted(
     optimise: bool = True,
     opset: int = 20,
 ) -> np.ndarray:
-    """y of ``x W^T`` with the adapter attached at module "linear".
-
-    Args:
-        adapter: of one module, "linear".
-        weight: [out, in] float64.
-        feeds: "x", and "task_id" where the mode needs it.
-        plan: how to attach.
-        before, after: columns that are packed beside the module's own; they must come out unchanged.
-        optimise: ONNX Runtime's graph optimiser.
-        opset: of the graph.
-    """
-    rng = np.random.default_rng(1)
-    out, inner = weight.shape
-    packed = np.concatenate([rng.normal(size=(inner, before)), weight.T, rng.normal(size=(inner, after))], axis=1)
-    x = ir.Value(name="x", type=ir.TensorType(DOUBLE), shape=ir.Shape(["batch", *feeds["x"].shape[1:]]))
-    w = ir.Value(
-        name="w",
-        type=ir.TensorType(DOUBLE),
-        shape=ir.Shape(packed.shape),
-        const_value=ir.Tensor(packed, name="w"),
-    )
-    node = ir.node("MatMul", [x, w])
-    y = node.outputs[0]
-    y.name, y.type, y.shape = (
-        "y",
-        ir.TensorType(DOUBLE),
-        ir.Shape(["batch", *feeds["x"].shape[1:-1], packed.shape[1]]),
-    )
-    graph = ir.Graph([x], [y], nodes=[node], initializers=[w], opset_imports={"": opset}, name="linear")
-    model = ir.Model(graph, ir_version=10)
-    editor = DoubleEditor(model)
-    site = Site("linear", node, (before, before + out))
-    method_of(adapter.method).attach(adapter, editor, {"linear": site}, plan)
-    editor.finish()
+    """The adapted linear's output; the columns packed beside it must come out unchanged."""
+    out = weight.shape[0]
+    model = attached(adapter, weight, feeds["x"].shape, plan, before=before, after=after, opset=opset)
     result = run(model, feeds, optimise=optimise)
+    packed = packed_weight(weight, before, after)
     np.testing.assert_allclose(result[..., :before], feeds["x"] @ packed[:, :before], atol=1e-10)
     np.testing.assert_allclose(result[..., before + out :], feeds["x"] @ packed[:, before + out :], atol=1e-10)
     return result[..., before : before + out]

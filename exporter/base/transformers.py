@@ -40,8 +40,13 @@ def load_transformers(
     with quiet():
         with step("load the base model"):
             model = load_model(folder, config, headless=headless)
+        if config["model_type"] == "deberta-v2":
+            from eptx.exporter.base._deberta import allow_positions_per_row  # imports transformers
+
+            allow_positions_per_row(model)
         with step("export the base graph"):
             graph = trace(model)
+        del model  # its weights are the graph's now, and those that fusing turns can go
         with step("fuse the base graph"):
             fuse(graph, provider)
             tidy(graph)

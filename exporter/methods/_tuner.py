@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
+
+from eptx.exporter.base._deberta import allow_positions_per_row
 
 INFER = -1
 """Task id of a row whose task is to be inferred from the row itself (EPT)."""
@@ -20,11 +23,22 @@ class TaskRows:
         ids: int64 ``[batch]``, or None while no task was set. Id ``num_tasks`` is ``base``: the adapter is
             off.
         num_tasks: number of tasks of the adapter.
+        shared: whether the layer that runs now reads something that all rows share (DeBERTa-v2's relative positions).
     """
 
     def __init__(self, num_tasks: int) -> None:
         self.num_tasks = num_tasks
         self.ids: Tensor | None = None
+        self.shared = False
+
+    @contextmanager
+    def share_input(self) -> Iterator[None]:
+        """What layers read inside is shared by all rows."""
+        self.shared = True
+        try:
+            yield
+        finally:
+            self.shared = False
 
     def set(self, ids: Sequence[int] | Tensor | None, *, lowest: int = 0) -> None:
         """Set the tasks, one id per row; raises ValueError for an id outside ``lowest..num_tasks``."""
@@ -43,9 +57,15 @@ class TaskRows:
         if self.ids is None:
             return x.reshape(x.shape[0], -1, x.shape[-1])
         batch = int(self.ids.shape[0])
+        if self.shared:
+            return x.reshape(1, -1, x.shape[-1]).expand(batch, -1, -1)
         if x.shape[0] % batch:
             raise ValueError(f"{batch} task ids do not divide an input of {x.shape[0]} rows")
         return x.reshape(batch, -1, x.shape[-1])
+
+    def as_output(self, rows: Tensor, y: Tensor) -> Tensor:
+        """What was computed of rows in the shape of the layer's output ``y``, which has no rows where its input has none."""
+        return rows if self.shared else rows.reshape(y.shape)
 
 
 class EptxTuner(BaseTuner):
@@ -56,6 +76,7 @@ class EptxTuner(BaseTuner):
     def _post_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
         model.register_forward_pre_hook(self._begin, with_kwargs=True)
         model.register_forward_hook(self._end, always_call=True)
+        allow_positions_per_row(model, self.state.share_input)
 
     def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Called before each forward of the wrapped model."""

@@ -16,6 +16,7 @@ from eptx.errors import NotSupportedError
 AUTO = "auto"
 _INFER = -1
 _TEXT = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+_MIXED, _MANY = "mixed", "many rows"
 _LENGTH, _MANY_LENGTH, _LONG = 12, 20, 64
 
 
@@ -41,6 +42,11 @@ class Batch:
     def rows(self) -> int:
         """How many rows the batch has."""
         return len(self.tasks)
+
+    @property
+    def measures_effect(self) -> bool:
+        """Whether the adapter's own effect is measured on it, which takes one more run of the reference."""
+        return self.name in (_MIXED, _MANY)
 
     @property
     def kept(self) -> np.ndarray | None:
@@ -103,11 +109,11 @@ def generated(manifest: Manifest, config: Mapping[str, Any], names: Sequence[str
     vocabulary = Vocabulary.of(manifest, config)
     plans = [(f"{name} alone", (name,), _LENGTH, False) for name in names]
     if len(names) > 1 or manifest.routing != "batch":
-        plans.append(("mixed, padded", tuple(names) * 2, _MANY_LENGTH, True))
-        plans.append(("mixed", tuple(reversed(names)) + tuple(names[:1]), _LENGTH, False))
+        plans.append((f"{_MIXED}, padded", tuple(names) * 2, _MANY_LENGTH, True))
+        plans.append((_MIXED, tuple(reversed(names)) + tuple(names[:1]), _LENGTH, False))
     else:
-        plans.append(("many rows, padded", tuple(names) * 6, _MANY_LENGTH, True))
-        plans.append(("many rows", tuple(names) * 4, _LENGTH, False))
+        plans.append((f"{_MANY}, padded", tuple(names) * 6, _MANY_LENGTH, True))
+        plans.append((_MANY, tuple(names) * 4, _LENGTH, False))
     plans.append(("long", (names[0],), _LONG, False))
     return [
         _draw(manifest, vocabulary, Batch(name, {}, tasks, seed), length, padded)

@@ -112,6 +112,8 @@ class Decider:
     def _look(self, module: str) -> Callable[[Any, tuple[torch.Tensor, ...]], None]:
         def hook(layer: Any, args: tuple[torch.Tensor, ...]) -> None:
             state = self._reference.state
+            if state.shared and module in self._similarities:
+                return  # decided by what the rows do not share
             if state.ids is not None and bool((state.ids < 0).any()):
                 rows = state.as_rows(args[0])
                 self._similarities[module] = layer.task_similarity(rows, layer.active_adapters[0]).detach().numpy()

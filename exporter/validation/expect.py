@@ -161,7 +161,7 @@ def _run_exact(
             expected = reference.run(batch)
             result.redrawn += 1
         result.batches.append(expected)
-        if batch.rows > 1 and batch.seed is not None:
+        if batch.measures_effect:
             _add(result.effect, expected, _less(reference.run(batch, off=True), expected))
     if reference.manifest.route is not None:
         result.live = _frozen_from_live(reference, [e for e in result.batches if e.batch.seed is None])

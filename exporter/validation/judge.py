@@ -111,7 +111,9 @@ def _padded(array: np.ndarray, width: int) -> np.ndarray:
 
 
 def _like(found: np.ndarray, exact: np.ndarray, module: str) -> np.ndarray:
-    """The graph may hold a module's output with rows and positions in one axis."""
+    """The graph may hold a module's output with rows and positions in one axis, or one row that all share."""
+    if found.ndim == exact.ndim and found.shape[0] == 1:
+        found = np.broadcast_to(found, (len(exact), *found.shape[1:]))
     if found.size != exact.size or found.shape[-1] != exact.shape[-1]:
         raise BundleError(f"{module} has shape {list(found.shape)} in the model; the reference gives {list(exact.shape)}")
     return found.reshape(exact.shape)

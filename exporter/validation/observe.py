@@ -18,7 +18,7 @@ from eptx._manifest import TASK_ID
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.exporter import ops
-from eptx.runtime._providers import onnxruntime, one_line
+from eptx.runtime._providers import one_line, onnxruntime
 from eptx.runtime.session import Session
 
 _PROVIDERS = {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from eptx.exporter import ops
+from eptx.exporter._shared import SharedSite
 from eptx.exporter.attach import AttachPlan, Editor
 from eptx.exporter.base.site import Site
 from eptx.exporter.methods.ept.adapter import EptAdapter, EptModule
@@ -17,8 +19,8 @@ from eptx.exporter.methods.ept.fold import route
 
 def attach(adapter: EptAdapter, editor: Editor, sites: Mapping[str, Site], plan: AttachPlan) -> None:
     """Puts an EPT adapter into a graph; A, B and the kernels are there once, shared by all tasks."""
-    routing = _table if plan.mode == "conditioned" else _router
     for name, module in adapter.modules.items():
+        routing = _table if plan.mode == "conditioned" else _once(_router)
         editor.adapt(sites[name], partial(_update, editor, adapter, name, module, routing))
 
 
@@ -78,6 +80,18 @@ def _router(editor: Editor, adapter: EptAdapter, name: str, module: EptModule, s
     )
     editor.similarities.append(similarity)
     return experts, weights
+
+
+def _once(routing: _Routing) -> _Routing:
+    """One module's route where rows read something of their own; what all rows share tells nothing of their tasks."""
+    decided: list[tuple[ir.Value, ir.Value]] = []
+
+    def route_at(*arguments: Any) -> tuple[ir.Value, ir.Value]:
+        if not (decided and isinstance(arguments[-1], SharedSite)):
+            decided[:] = [routing(*arguments)]
+        return decided[0]
+
+    return route_at
 
 
 _Routing = Callable[[Editor, EptAdapter, str, EptModule, Site], tuple[ir.Value, ir.Value]]

@@ -147,7 +147,7 @@ class EptLinear(nn.Module, EptLayer):
         for name in self.active_adapters:
             if name in self.lora_A:
                 delta = self._delta(x.to(self.lora_A[name].weight.dtype), name)
-                result = result + (delta * self.scaling[name]).reshape(result.shape).to(result.dtype)
+                result = result + self.state.as_output(delta * self.scaling[name], result).to(result.dtype)
         return result
 
     def _delta(self, x: Tensor, name: str) -> Tensor:
@@ -179,6 +179,8 @@ class EptLinear(nn.Module, EptLayer):
         infer = ids == INFER
         if not (state.collect_loss or bool(infer.any())):
             return ids
+        if state.shared and self.module in state.inferred:
+            return state.inferred[self.module]  # what the rows share tells nothing of their tasks
         similarity = self.task_similarity(rows, name)
         if state.collect_loss:
             targets = ids if state.targets is None else state.targets.to(rows.device)

@@ -34,7 +34,7 @@ class LoraRowsLinear(nn.Module):
         """``[..., in]`` to ``[..., out]``; the rows' tasks come from the state."""
         result: Tensor = self.base_layer(x)
         rows = self.state.as_rows(x)
-        out = result.reshape(*rows.shape[:2], -1).clone()
+        out = self.state.as_rows(result).clone()
         ids = self.state.ids
         if ids is None:
             raise ValueError("set the rows' tasks first")
@@ -42,7 +42,7 @@ class LoraRowsLinear(nn.Module):
             if task in self.scales:
                 picked = (ids == task).nonzero().squeeze(1)
                 out[picked] = out[picked] + self._update(rows[picked], str(task), self.scales[task])
-        return out.reshape(result.shape)
+        return self.state.as_output(out, result)
 
     def _update(self, rows: Tensor, task: str, scale: float) -> Tensor:
         a, b = self.a[task], self.b[task]

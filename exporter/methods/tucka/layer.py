@@ -175,7 +175,7 @@ class TuckaLinear(nn.Module, TuckaLayer):
         delta = self.alpha[name] * (rows @ u @ mixed @ u.t())
         if state.ids is not None:
             delta = delta.masked_fill((state.ids.to(x.device) == state.num_tasks)[:, None, None], 0)
-        adapted: Tensor = x + delta.reshape(x.shape).to(x.dtype)
+        adapted: Tensor = x + state.as_output(delta, x).to(x.dtype)
         return adapted
 
     def _route(self, x: Tensor, name: str) -> TuckaRoute:
@@ -186,7 +186,7 @@ class TuckaLinear(nn.Module, TuckaLayer):
         if name in self.tucka_ec:
             if not state.fresh:
                 state.route, state.fresh = self.compute_route(x, name), True
-            elif state.probed is not None and not self.training and not torch.equal(state.probed, x):
+            elif not (state.probed is None or state.shared or self.training or torch.equal(state.probed, x)):
                 raise ValueError(
                     f"router {self.module} depends on adapted modules that run before it: "
                     "name an earlier router"
