@@ -94,6 +94,7 @@ class Sources:
     base_onnx: str | None
     adapter: tuple[str, ...]
     top_k: int | None = None
+    tasks: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def _manifest(f: Fields) -> Manifest:
         task_inference=f.boolean("task_inference"),
         operators=_operators(f.child("operators")) if f.present("operators") else None,
         routing=f.choice("routing", ROUTINGS) if f.present("routing") else None,
-        route=f.child("route").raw() if f.present("route") else None,
+        route=_route(f.child("route")) if f.present("route") else None,
         vocab_size=f.integer("vocab_size", least=1) if f.present("vocab_size") else None,
         max_length=f.integer("max_length", least=1) if f.present("max_length") else None,
         files={name: _file(name, e) for name, e in f.child("files").items()},
@@ -171,10 +172,31 @@ def _task(f: Fields) -> Task:
         labels=f.integer("labels", least=0) if f.present("labels") else None,
         label_names=f.string_list("label_names") if f.present("label_names") else None,
     )
+    if not all(name.isprintable() for name in (task.name, *(task.label_names or ()))):
+        raise f.bad("has a name that cannot be printed")
     if task.label_names is not None and len(task.label_names) != task.labels:
         raise f.bad(f"has {len(task.label_names)} label names for {task.labels} labels")
     f.done()
     return task
+
+
+def _route(f: Fields) -> dict[str, Any]:
+    """The frozen route of each task, and where it was measured, how far it is from the live ones."""
+    for _, frozen in f.child("tasks").items():
+        frozen.integer("group", least=0)
+        if not all(_is_number(weight) for weight in frozen.array("weights")):
+            raise frozen.bad("weights must be a list of numbers")
+        frozen.done()
+    if f.present("frozen_error"):
+        for _, error in f.child("frozen_error").items():
+            if not all(_is_number(value) for value in error.raw().values()):
+                raise error.bad("must hold numbers")
+    f.done()
+    return f.raw()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _tensor(f: Fields) -> TensorSpec:
@@ -212,6 +234,7 @@ def _sources(f: Fields) -> Sources:
         base_onnx=f.string("base_onnx") if f.present("base_onnx") else None,
         adapter=f.string_list("adapter"),
         top_k=f.integer("top_k", least=1) if f.present("top_k") else None,
+        tasks=f.string_list("tasks") if f.present("tasks") else None,
     )
     f.done()
     return sources

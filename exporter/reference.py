@@ -161,7 +161,7 @@ class ReferenceModel:
         return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
 
     def _watch(self) -> None:
-        """Keeps every adapted layer's first output of a forward: DeBERTa-v2's of the text, ALBERT's of its first use."""
+        """Keeps every adapted layer's first output of a forward, DeBERTa-v2's of the text."""
         for module, name in self.names.items():
 
             def keep(layer: nn.Module, args: Any, output: Tensor, module: str = module) -> None:

@@ -167,6 +167,7 @@ def _sources(source: Source, options: ExportOptions) -> Sources:
         base_onnx=_given(options.base_onnx),
         adapter=tuple(_text(path) for path in source.adapters),
         top_k=options.top_k,
+        tasks=None if options.tasks is None else tuple(options.tasks),
     )
 
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from eptx.bundle import read_bundle
+from eptx.bundle import Manifest, read_bundle
 from eptx.errors import NotSupportedError, UsageError
 from eptx.runtime._providers import choose_provider, onnxruntime, wrapped
 
 _WARM_UP = 3
+_WORDS = 150  # tokens are drawn from the first few: every vocabulary has them
 _CUDA = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 _DTYPES = {
     "tensor(int64)": np.int64,
@@ -41,28 +42,44 @@ class TimedModel:
         self, path: Path, *, task_ids: Sequence[int] | None = None, threads: int | None = None, provider: str = "cpu"
     ) -> None:
         self.path = path
-        model, own_ids, made_for = _open(path)
+        model, manifest = _open(path)
+        own_ids = [task.id for task in manifest.tasks if task.name != "base"] if manifest else []
         self._task_ids = list(task_ids if task_ids is not None else own_ids) or [0]
+        self._longest = manifest.max_length if manifest else None
+        self._words = min(_WORDS, manifest.vocab_size or _WORDS) if manifest else _WORDS
         ort = onnxruntime()
         options = ort.SessionOptions()
         if threads is not None:
             options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        cuda = choose_provider(provider, made_for) == "cuda"
+        options.log_severity_level = 4  # what goes wrong is raised
+        cuda = choose_provider(provider, manifest.provider if manifest else "cpu") == "cuda"
         try:
             self.session = ort.InferenceSession(str(model), options, providers=_CUDA if cuda else _CUDA[1:])
         except Exception as e:
             raise wrapped(e, f"{path.name}: ONNX Runtime does not load it", UsageError) from None
 
     def feeds(self, batch: int, length: int) -> dict[str, np.ndarray]:
-        """Inputs of one shape: the same tokens for every model, tasks in turn."""
+        """Inputs of one shape: the same tokens for every model, tasks in turn.
+
+        Raises:
+            UsageError: the model does not read rows of this length.
+        """
+        if self._longest is not None and length > self._longest:
+            raise UsageError(f"{batch}x{length}: the model reads at most {self._longest} tokens a row")
         rng = np.random.default_rng(0)
         return {value.name: self._feed(value, batch, length, rng) for value in self.session.get_inputs()}
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> float:
-        """Seconds of one run."""
+        """Seconds of one run.
+
+        Raises:
+            UsageError: ONNX Runtime fails on these inputs.
+        """
         start = time.perf_counter()
-        self.session.run(None, feeds)
+        try:
+            self.session.run(None, feeds)
+        except Exception as e:  # ONNX Runtime has a dozen exception classes and no common one
+            raise wrapped(e, f"{self.path.name}: ONNX Runtime fails on this shape", UsageError) from None
         return time.perf_counter() - start
 
     def _feed(self, value: Any, batch: int, length: int, rng: np.random.Generator) -> np.ndarray:
@@ -72,7 +89,7 @@ class TimedModel:
             return np.resize(np.array(self._task_ids, dtype=np.int64), batch)
         shape = [batch, *(dim if isinstance(dim, int) else length for dim in value.shape[1:])]
         if value.name == "input_ids":
-            return rng.integers(5, 150, size=shape).astype(_DTYPES[value.type])
+            return rng.integers(min(5, self._words - 1), self._words, size=shape).astype(_DTYPES[value.type])
         if value.name == "attention_mask":
             return np.ones(shape, _DTYPES[value.type])
         if np.issubdtype(_DTYPES[value.type], np.floating):
@@ -80,14 +97,14 @@ class TimedModel:
         return np.zeros(shape, _DTYPES[value.type])
 
 
-def _open(path: Path) -> tuple[Path, list[int], str]:
-    """The model file, the ids of its tasks, and the provider it was exported for."""
+def _open(path: Path) -> tuple[Path, Manifest | None]:
+    """The model file, and what its bundle says of it; None for an .onnx file."""
     if path.suffix == ".onnx":
         if not path.is_file():
             raise UsageError(f"{path}: no such file")
-        return path, [], "cpu"
+        return path, None
     bundle = read_bundle(path)
-    return bundle.model, [task.id for task in bundle.manifest.tasks if task.name != "base"], bundle.manifest.provider
+    return bundle.model, bundle.manifest
 
 
 def paired(first: Callable[[], float], second: Callable[[], float], pairs: int) -> dict[str, float]:

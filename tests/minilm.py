@@ -7,6 +7,8 @@ from pathlib import Path
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "glue_minilm"
 EPT, TUCKA = EXAMPLE / "ept", EXAMPLE / "tucka"
+#: A base and adapter of a few thousand weights, to warm up on.
+TINY = Path(__file__).resolve().parent / "golden" / "ept_bert48"
 
 
 def minilm() -> Path:

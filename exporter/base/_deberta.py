@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +40,7 @@ def allow_positions_per_row(model: nn.Module, around: Around = nullcontext) -> N
     """
     for module in model.modules():
         if isinstance(module, DisentangledSelfAttention) and module.relative_attention and _is_known():
-            module.__class__ = _PerRowAttention
-            module.around = around
+            _change(module, around)
 
 
 class _PerRowAttention(DisentangledSelfAttention):
@@ -68,9 +68,7 @@ class _PerRowAttention(DisentangledSelfAttention):
         span = self.pos_ebd_size
         positions = rel_embeddings[: 2 * span].unsqueeze(0)
         buckets = relative_pos.reshape(1, 1, *relative_pos.shape[-2:])
-        scale = torch.sqrt(torch.tensor(query_layer.shape[-1] * scale_factor, dtype=torch.float)).to(
-            query_layer
-        )
+        scale = torch.sqrt(torch.tensor(query_layer.shape[-1] * scale_factor, dtype=torch.float)).to(query_layer)
         shared = self.share_att_key
         scores = torch.zeros_like(scale)
         if "c2p" in self.pos_att_type:
@@ -98,6 +96,11 @@ class _PerRowAttention(DisentangledSelfAttention):
         return torch.gather(scores, -1, index.expand(*scores.shape[:2], *index.shape[2:]))
 
 
+def _change(attention: Any, around: Around) -> None:
+    attention.__class__ = _PerRowAttention
+    attention.around = around
+
+
 @cache
 def _is_known() -> bool:
     """Whether the installed transformers' attention is the one that is written here, by what it computes."""
@@ -108,23 +111,15 @@ def _is_known() -> bool:
 
 
 def _agrees(shared: bool) -> bool:
-    config = DebertaV2Config(
-        hidden_size=4,
-        num_attention_heads=2,
-        relative_attention=True,
-        position_buckets=3,
-        max_relative_positions=8,
-        pos_att_type=["c2p", "p2c"],
-        share_att_key=shared,
-    )
+    config = DebertaV2Config(hidden_size=4, num_attention_heads=2, relative_attention=True, pos_att_type=["c2p", "p2c"])
+    config.update({"position_buckets": 3, "share_att_key": shared})
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        attention = DisentangledSelfAttention(config).eval()
+        attention: Any = DisentangledSelfAttention(config).eval()  # type: ignore[no-untyped-call]
         query, key, embeddings = torch.randn(4, 5, 2), torch.randn(4, 5, 2), torch.randn(6, 4)
         buckets = torch.randint(-3, 4, (1, 5, 5))
         wanted = attention.disentangled_attention_bias(query, key, buckets, embeddings, 3)
-        attention.__class__ = _PerRowAttention
-        attention.around = nullcontext
+        _change(attention, nullcontext)
         return torch.allclose(
             attention.disentangled_attention_bias(query, key, buckets, embeddings, 3), wanted, atol=1e-5
         )

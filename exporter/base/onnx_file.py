@@ -165,8 +165,8 @@ def _normalise(model: ir.Model) -> None:
 
 def _check_sizes(path: Path, model: ir.Model) -> None:
     """Every weight has as many bytes as its shape says, found out before anything reads it."""
-    if not model.graph.inputs:
-        raise BaseModelError(f"{path.name}: the graph has no inputs")
+    if not model.graph.inputs or not model.graph.outputs:
+        raise BaseModelError(f"{path.name}: the graph has no {'outputs' if model.graph.inputs else 'inputs'}")
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value

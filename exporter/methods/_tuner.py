@@ -64,7 +64,7 @@ class TaskRows:
         return x.reshape(batch, -1, x.shape[-1])
 
     def as_output(self, rows: Tensor, y: Tensor) -> Tensor:
-        """What was computed of rows in the shape of the layer's output ``y``, which has no rows where its input has none."""
+        """What was computed of rows, in the shape of ``y`` unless that is shared and has none."""
         return rows if self.shared else rows.reshape(y.shape)
 
 

@@ -45,7 +45,7 @@ def from_data(bundle: Bundle, options: ValidateOptions, names: Sequence[str]) ->
     tokenizer = _tokenizer(bundle)
     flat = [(task, row) for task, rows in picked.items() for row in rows]
     # pairs and single texts are tokenized apart; tasks are mixed
-    flat.sort(key=lambda item: ("text_pair" in item[1], len(item[1]["text"])))
+    flat.sort(key=lambda item: ("text_pair" in item[1], len(item[1]["text"]) + len(item[1].get("text_pair", ""))))
     groups = [flat[i : i + _ROWS] for i in range(0, len(flat), _ROWS)]
     return [_batch(tokenizer, group, f"data {i}") for i, group in enumerate(groups)]
 

@@ -7,7 +7,8 @@ and y the bundle's result, over all judged rows and positions:
 
 The root mean square is steady from draw to draw and sees a small error that is everywhere; the largest error sees one
 that is in a single place, and varies twice as much between honest runs, hence the 2. eps, the type's rounding, keeps
-a reference that happens to round nothing from asking for exactness.
+a reference that happens to round nothing from asking for exactness; where x is a handful of numbers, whose noise may be
+small by chance, eps is the noise that is typical of the task's modules.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ LIMIT = 10.0
 #: Relative rounding of one number: half a unit in the last place.
 EPS = {"fp32": 2.0**-24, "fp16": 2.0**-11}
 _WORST = 1e30
+#: Fewer numbers than this do not measure their own noise floor well.
+_FEW = 64
 
 
 class Subject(NamedTuple):
@@ -66,9 +69,14 @@ class Spreads(defaultdict[Subject, Spread]):
         super().__init__(Spread)
 
 
-def ratio(error: Spread, noise: Spread, scale: Spread, dtype: str) -> float:
-    """How many times the noise floor an error is; at most 1e30, which stands for not a number as well."""
-    eps = EPS[dtype]
+def ratio(error: Spread, noise: Spread, scale: Spread, dtype: str, typical: float = 0.0) -> float:
+    """How many times the noise floor an error is; at most 1e30, which stands for not a number as well.
+
+    Args:
+        dtype: the export's own type.
+        typical: noise over scale that is typical of the task, for a handful of numbers.
+    """
+    eps = max(EPS[dtype], typical) if scale.count < _FEW else EPS[dtype]
     parts = (
         _divide(error.rms, max(noise.rms, eps * scale.rms)),
         _divide(error.largest, 2.0 * max(noise.largest, eps * scale.largest)),

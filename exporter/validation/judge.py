@@ -178,16 +178,18 @@ def _some(experts: Sequence[int]) -> str:
 def _task_report(
     task: str, manifest: Manifest, order: Sequence[str], expectation: Expectation, seen: _Seen
 ) -> TaskReport:
+    typical = _typical(task, order, expectation)
+
     def measured(kind: str, name: str, error: Spreads) -> Measured:
         subject = Subject(task, kind, name)  # type: ignore[arg-type]
         noise, scale, effect = (s[subject] for s in (expectation.noise, expectation.scale, expectation.effect))
         return Measured(
-            ratio(error[subject], noise, scale, manifest.dtype),
+            ratio(error[subject], noise, scale, manifest.dtype, typical),
             error[subject].rms,
             noise.rms,
             scale.rms,
             effect.rms if effect.count else None,
-            ratio(effect, noise, scale, manifest.dtype) if effect.count else None,
+            ratio(effect, noise, scale, manifest.dtype, typical) if effect.count else None,
         )
 
     names = dict.fromkeys(s.name for s in expectation.scale if s.kind == "output" and s.task == task)
@@ -209,6 +211,13 @@ def _task_report(
         reason=why,
         **seen.answers.summary(task),
     )
+
+
+def _typical(task: str, order: Sequence[str], expectation: Expectation) -> float:
+    """The median over modules of noise over scale."""
+    subjects = [Subject(task, "module", module) for module in order]
+    relative = [expectation.noise[s].rms / expectation.scale[s].rms for s in subjects if expectation.scale[s].rms]
+    return float(np.median(relative)) if relative else 0.0
 
 
 def _failure(

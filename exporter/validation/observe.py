@@ -18,14 +18,9 @@ from eptx._manifest import TASK_ID
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.exporter import ops
-from eptx.runtime._providers import one_line, onnxruntime
+from eptx.runtime._providers import execution_providers, one_line, onnxruntime, session_options
 from eptx.runtime.session import Session
 
-_PROVIDERS = {
-    "cpu": ["CPUExecutionProvider"],
-    # without use_tf32=0 CUDA multiplies float32 with 10 bits of mantissa, which no noise floor of float32 covers
-    "cuda": [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"],
-}
 _DELTAS = {"PyramidDelta": (2, 3), "TuckerDelta": (2, 3)}
 
 
@@ -142,7 +137,7 @@ class Shipped:
     """The bundle as it is served, on one provider."""
 
     def __init__(self, bundle: Bundle, provider: str) -> None:
-        self._session = Session(bundle, provider, session_options=None)
+        self._session = Session(bundle, provider)
 
     def run(self, arrays: Mapping[str, np.ndarray], ids: np.ndarray | None) -> dict[str, np.ndarray]:
         """The graph outputs; `ids` are the bundle's task ids, None where it takes none."""
@@ -154,12 +149,12 @@ class Observed:
 
     def __init__(self, bundle: Bundle, graph: Graph, provider: str) -> None:
         self._bundle, self._graph = bundle, graph
-        ort = onnxruntime()
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
+        options = session_options(bundle)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.path))
         try:
-            self._session: Any = ort.InferenceSession(graph.model, options, providers=_PROVIDERS[provider])
+            self._session: Any = onnxruntime().InferenceSession(
+                graph.model, options, providers=execution_providers(provider)
+            )
         except Exception as error:  # ONNX Runtime has one class per status code and no common one
             raise BundleError(f"{bundle.model.name}: ONNX Runtime does not load it for observation: {one_line(error)}") from None
         self._names = [output.name for output in self._session.get_outputs()]

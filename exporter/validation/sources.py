@@ -76,7 +76,7 @@ def _found(path: str, what: str, option: str) -> Path:
 
 def _read(manifest: Manifest, folders: Sequence[Path], options: ValidateOptions) -> Adapter:
     top_k = options.top_k if options.top_k is not None else manifest.sources.top_k
-    names = options.tasks
+    names = options.tasks or manifest.sources.tasks
     if names is None and manifest.mode != "static":
         names = [task.name for task in manifest.tasks if task.name != BASE_TASK]
     adapter = read_adapter(folders, top_k=top_k, tasks=names)

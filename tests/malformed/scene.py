@@ -179,7 +179,7 @@ def write_onnx(
     """``last_hidden_state`` = relu(words[input_ids] · query) · dense, ``pooler_output`` its first position."""
     rng = np.random.default_rng(6)
     numbers = {"words": rng.normal(size=(WORDS, 10)).astype(np.float32), "first": np.array(0)}
-    numbers |= {f"{name}.weight": weight.T for name, weight in weights.items()}
+    numbers |= {f"{name}.weight": np.ascontiguousarray(weight.T) for name, weight in weights.items()}
     nodes = [
         helper.make_node("Gather", ["words", "input_ids"], ["x"]),
         helper.make_node("MatMul", ["x", "layer.0.query.weight"], ["q"], name="/layer.0.query/MatMul"),
@@ -197,7 +197,7 @@ def write_onnx(
             helper.make_tensor_value_info("last_hidden_state", onnx.TensorProto.FLOAT, ["batch", "length", HIDDEN]),
             helper.make_tensor_value_info("pooler_output", onnx.TensorProto.FLOAT, ["batch", HIDDEN]),
         ],
-        [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in numbers.items()],
+        [numpy_helper.from_array(array, name) for name, array in numbers.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     if change is not None:

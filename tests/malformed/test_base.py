@@ -128,7 +128,7 @@ FILE: Table = {
     "no nodes": Case(graph(lambda m: m.graph.ClearField("node")), 3, "base.onnx"),
     "no inputs": Case(graph(lambda m: (m.graph.ClearField("input"), m.graph.initializer.extend(
         numpy_helper.from_array(np.ones((2, 3), np.int64), name) for name in ("input_ids", "attention_mask")))), 3, "base.onnx: the graph has no inputs"),
-    "no outputs": Case(graph(lambda m: m.graph.ClearField("output")), 3, "base.onnx"),
+    "no outputs": Case(graph(lambda m: m.graph.ClearField("output")), 3, "base.onnx: the graph has no outputs"),
     "old opset": Case(graph(lambda m: setattr(m.opset_import[0], "version", 9)), 3, "has opset 9; export the base again"),
     "opset of the future": Case(graph(lambda m: setattr(m.opset_import[0], "version", 99)), 3, "ONNX Runtime cannot load it"),
     "no opset": Case(graph(lambda m: m.ClearField("opset_import")), 3, "has no opset"),
@@ -160,7 +160,7 @@ FILE: Table = {
 #: Both, which contradict each other.
 BOTH: Table = {
     "other weights": Case(tensors(WEIGHTS, put(f"{Q}.weight", setting((0, 0), 9.0))), 3, f"have other weights in the base graph than in the base folder: {Q}"),
-    "other widths": Case(tensors(WEIGHTS, put(f"{Q}.weight", lambda w: w[:8])), 3, f"have other weights in the base graph than in the base folder: {Q}"),
+    "other widths": Case(tensors(WEIGHTS, put(f"{Q}.weight", lambda w: w[:8])), 3, f"{Q} is [8, 10] in the base, [12, 10] in the adapter"),
     "weights cut": Case(cut(WEIGHTS, -1), 3, "model.safetensors: damaged"),
     "config not JSON": Case(write(CONFIG, "{"), 3, "config.json: not valid JSON"),
     "module map missing": Case(nothing, 2, "map.json: cannot be read", "--mode conditioned --module-map {root}/map.json"),

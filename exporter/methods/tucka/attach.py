@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
+from eptx.errors import NotSupportedError
 from eptx.exporter import ops
 from eptx.exporter.attach import AttachPlan, Editor
 from eptx.exporter.base.site import Site
@@ -62,6 +63,8 @@ def _table(editor: Editor, routes: Sequence[Route], experts: int) -> tuple[ir.Va
 
 
 def _router(editor: Editor, adapter: TuckaAdapter, site: Site, plan: AttachPlan) -> tuple[ir.Value, ir.Value]:
+    if site.fixed_input:
+        raise NotSupportedError(f"the router {adapter.router} reads none of the model's inputs: its route says nothing")
     mask = editor.attention_mask() if plan.routing == "row" else None
     group, weights = editor.call_many(
         ops.TuckerRouter,

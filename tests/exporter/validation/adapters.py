@@ -88,7 +88,7 @@ def write_lora(folder: Path, shapes: Shapes, *, seed: int, rank: int = 4, streng
 
 def router_of(shapes: Shapes) -> str:
     """The first query projection."""
-    return next(name for name in sorted(shapes) if name.endswith(("query", "q_proj")))
+    return next(name for name in sorted(shapes) if name.endswith(("query", "q_proj", ".query_proj")))
 
 
 def add_heads(folder: Path, labels: Mapping[str, int], hidden: int, *, seed: int = 0, pooling: str = "mean") -> Path:

@@ -1,0 +1,147 @@
+"""Bundles that are damaged, or that lie, through the verbs that open one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from eptx._json import dump_json
+from tests.eptx.test_bundle import DAMAGE
+from tests.malformed.breaks import Change
+from tests.malformed.scene import Cli, Scene, check_refusal
+
+VERBS = {"inspect": (), "run": ("good film", "--task", "sst2"), "validate": ("--provider", "cpu"), "bench": ()}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damaged(scene: Scene, cli: Cli, name: str) -> None:
+    """What `read_bundle` refuses, the verbs refuse; what is no bundle at all may be taken for an adapter."""
+    damage, said = DAMAGE[name]
+    damage(scene.tiny)
+    for verb, more in VERBS.items():
+        if verb == "inspect" and name in ("no folder", "a file", "no manifest"):
+            continue
+        result = cli(verb, "-q", scene.tiny, *more)
+        shown = re.search(said, result.err)
+        check_refusal(result, 3, shown[0] if shown else said)
+
+
+def manifest(change: Callable[[dict[str, Any]], Any]) -> Change:
+    """Changes what the tiny bundle says about itself."""
+
+    def apply(scene: Scene) -> None:
+        path = scene.tiny / "eptx.json"
+        value = json.loads(path.read_text())
+        change(value)
+        path.write_bytes(dump_json(value))
+
+    return apply
+
+
+def relist(folder: Path) -> None:
+    """Makes ``eptx.json`` agree with the files, as someone who means harm would."""
+    value = json.loads((folder / "eptx.json").read_text())
+    for name in value["files"]:
+        data = (folder / name).read_bytes()
+        value["files"][name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "eptx.json").write_bytes(dump_json(value))
+
+
+def file(name: str, content: str | bytes) -> Change:
+    """Another content of a listed file, listed so."""
+
+    def apply(scene: Scene) -> None:
+        (scene.tiny / name).write_bytes(content.encode() if isinstance(content, str) else content)
+        relist(scene.tiny)
+
+    return apply
+
+
+def model(change: Callable[[onnx.ModelProto], Any]) -> Change:
+    """Another model, listed so."""
+
+    def apply(scene: Scene) -> None:
+        loaded = onnx.load(scene.tiny / "model.onnx", load_external_data=False)
+        change(loaded)
+        (scene.tiny / "model.onnx").write_bytes(loaded.SerializeToString())
+        relist(scene.tiny)
+
+    return apply
+
+
+def _swap(entries: list[Any]) -> None:
+    entries[0]["name"], entries[1]["name"] = entries[1]["name"], entries[0]["name"]
+
+
+def _task(index: int, **changes: Any) -> Change:
+    return manifest(lambda m: m["tasks"][index].update(changes))
+
+
+def _recursive(m: onnx.ModelProto) -> None:
+    function = m.functions[0]
+    function.node.append(helper.make_node(function.name, list(function.input), ["again"], domain=function.domain))
+
+
+def _gigabytes(m: onnx.ModelProto) -> None:
+    """A node of a few bytes whose constant result is 256 GB."""
+    shape = onnx.numpy_helper.from_array(np.array([1 << 36], np.int64), "huge_shape")
+    m.graph.initializer.append(shape)
+    m.graph.node.insert(0, helper.make_node("ConstantOfShape", ["huge_shape"], ["huge"]))
+    m.graph.node.insert(1, helper.make_node("ReduceMax", ["huge"], ["small"], keepdims=1))
+    head = next(n for n in m.graph.node if "logits" in n.output)
+    head.output[0] = "honest"
+    m.graph.node.append(helper.make_node("Add", ["honest", "small"], ["logits"]))
+
+
+#: name -> how to break the tiny bundle, exit code, what `eptx run` says.
+LIES: dict[str, tuple[Change, int, str]] = {
+    "an input of another type": (manifest(lambda m: m["inputs"][0].update(dtype="int32")), 3, "the model's input 'input_ids' is not what eptx.json says"),
+    "an input of another rank": (manifest(lambda m: m["inputs"][1].update(shape=["batch"])), 3, "the model's input 'attention_mask' is not what"),
+    "an input of another name": (manifest(lambda m: m["inputs"][0].update(name="ids")), 3, "the model's input 'ids' is not what"),
+    "an input too few": (manifest(lambda m: m["inputs"].pop(1)), 3, "the model's input 'attention_mask' is not what"),
+    "an input too many": (manifest(lambda m: m["inputs"].append({"name": "x", "dtype": "int64", "shape": ["batch"]})), 3, "the model's input 'x' is not what"),
+    "an output of another type": (manifest(lambda m: m["outputs"][1].update(dtype="float16")), 3, "the model's output 'logits' is not what"),
+    "an output too many": (manifest(lambda m: m["outputs"].append({"name": "x", "dtype": "int64", "shape": ["batch"]})), 3, "the model's output 'x' is not what"),
+    "outputs exchanged": (manifest(lambda m: _swap(m["outputs"])), 3, "is not what eptx.json says"),
+    "a task that the model has not": (_task(0, id=70), 3, "ONNX Runtime fails on this request"),
+    "a task's name with escapes": (_task(1, name="\x1b[2Jmnli"), 3, "cannot be printed"),
+    "a label's name with a line break": (_task(0, label_names=["a\nb", "c"]), 3, "cannot be printed"),
+    "words that the model has not": (manifest(lambda m: m.update(vocab_size=6)), 3, "token ids are 0 to 5"),
+    "a key twice": (lambda s: (s.tiny / "eptx.json").write_text((s.tiny / "eptx.json").read_text().replace('"dtype"', '"mode": "static",\n "dtype"', 1)), 3, "the key 'mode' appears twice"),
+    "NaN": (lambda s: (s.tiny / "eptx.json").write_text((s.tiny / "eptx.json").read_text().replace('"vocab_size": 12', '"vocab_size": NaN')), 3, "NaN is not a number"),
+    "a route of nonsense": (manifest(lambda m: m.update(route={"tasks": [{}, 5]})), 3, "route"),
+    "a route a thousand deep": (manifest(lambda m: m.update(route=json.loads('{"tasks":' * 400 + "{}" + "}" * 400))), 3, "route"),
+    "a config of another kind": (file("config.json", "[]"), 3, "config.json: must hold a JSON object"),
+    "a config that is deep": (file("config.json", '{"a":' * 50_000), 3, "config.json: nested too deeply"),
+    "a tokenizer that is none": (file("tokenizer.json", "{}"), 3, "tokenizer.json: not a tokenizer"),
+    "a tokenizer of bytes": (file("tokenizer.json", b"\xff\xfe"), 3, "tokenizer.json: not a tokenizer"),
+    "an operator that is not defined": (model(lambda m: m.functions.pop()), 3, "ONNX Runtime does not load it"),
+    "an operator of itself": (model(_recursive), 3, "ONNX Runtime does not load it"),
+    "operators of version 2": (model(lambda m: [setattr(o, "version", 2) for o in m.opset_import if o.domain]), 3, "imports ai.eptx version 2; eptx.json says version 1"),
+    "an input that is no tensor": (model(lambda m: m.graph.input[0].type.CopyFrom(helper.make_sequence_type_proto(m.graph.input[0].type))), 3, "model.onnx"),
+    "a graph that does not fit together": (model(lambda m: m.graph.node[0].input.__setitem__(0, "types_")), 3, "ONNX Runtime does not load it"),
+    "256 GB from a few bytes": (model(_gigabytes), 6, "not enough memory"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_lies(scene: Scene, cli: Cli, name: str) -> None:
+    change, code, said = LIES[name]
+    change(scene)
+    cli.refuses(code, said, "run", scene.tiny, "good film", "--task", "sst2")
+
+
+@pytest.mark.parametrize("name", ["a route of nonsense", "a route a thousand deep", "a task's name with escapes", "NaN"])
+def test_lies_to_inspect(scene: Scene, cli: Cli, name: str) -> None:
+    change, code, said = LIES[name]
+    change(scene)
+    cli.refuses(code, said, "inspect", scene.tiny)
