@@ -12,7 +12,7 @@ import numpy as np
 
 from eptx._progress import step
 from eptx.calibration.data import Encoder, rows_by_task
-from eptx.errors import UsageError
+from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.base._model import read_config
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
@@ -61,6 +61,7 @@ def measure_route(base: Path | None, adapters: Sequence[Path], options: ExportOp
     Raises:
         UsageError: the adapter has no route to freeze, or there is no base folder to run.
         DataError: the file cannot be used.
+        NotSupportedError: the base does not read text, or has no tokenizer for it.
     """
     options.check()
     adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
@@ -70,9 +71,13 @@ def measure_route(base: Path | None, adapters: Sequence[Path], options: ExportOp
         raise UsageError("--calibration-data runs the model in PyTorch: give its transformers folder as BASE")
     tasks = adapter.tasks if options.mode == "conditioned" else (static_task(adapter, options),)
     by_task = rows_by_task(file, adapter.tasks)
+    config = read_config(base)
+    vocabulary = config.get("vocab_size")
+    if not isinstance(vocabulary, int):
+        raise NotSupportedError(f"--calibration-data are texts, which {config['model_type']} does not read: give --route")
     with step("measuring the route"):
         model = build_reference(base, adapter)
-        encoder = Encoder(base, max_length(read_config(base)))
+        encoder = Encoder(base, vocabulary, max_length(config))
         ids = {task: adapter.tasks.index(task) for task in tasks}
         live = {task: [_live(model, ids[task], inputs) for inputs in encoder(by_task[task])] for task in tasks}
         everything = [row for rows in live.values() for row in rows]

@@ -165,19 +165,14 @@ def _sources(source: Source, options: ExportOptions) -> Sources:
     return Sources(
         base=_given(source.base),
         base_onnx=_given(options.base_onnx),
-        adapter=tuple(_text(path) for path in source.adapters),
+        adapter=tuple(path.as_posix() for path in source.adapters),
         top_k=options.top_k,
         tasks=None if options.tasks is None else tuple(options.tasks),
     )
 
 
 def _given(path: Path | None) -> str | None:
-    return None if path is None else _text(path)
-
-
-def _text(path: Path) -> str:
-    """A path as JSON holds it; bytes that are not Unicode are escaped."""
-    return path.as_posix().encode("utf-8", "backslashreplace").decode()
+    return path.as_posix() if path is not None else None
 
 
 def _tensor(value: ir.Value) -> TensorSpec:

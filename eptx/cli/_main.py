@@ -41,7 +41,13 @@ def main() -> None:
     """Runs the command line and exits; errors are one line, never a traceback (set EPTX_DEBUG=1 for one)."""
     try:
         code = cli.main(standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by the shell
+            sys.stdout.flush()
+    except SystemExit:
+        code = 0  # click ends so when what reads the output has gone
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        code = error.exit_code
     except click.ClickException as error:
         code = _report(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
@@ -54,7 +60,7 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  what reads the output has gone; the exit must not fail on it
         code = 0
     except OSError as error:
-        code = _report(f"{error.filename or 'a file'}: {error.strerror or error}", _code_of(error))
+        code = _report(f"{error.filename or 'output'}: {error.strerror or error}", _code_of(error))
     except Exception as error:
         code = _report(f"internal error: {type(error).__name__}: {error}; set EPTX_DEBUG=1 for the details", 1)
     sys.exit(code or 0)

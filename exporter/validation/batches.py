@@ -96,7 +96,8 @@ class Vocabulary:
 def generated(manifest: Manifest, config: Mapping[str, Any], names: Sequence[str]) -> list[Batch]:
     """The batches of a validation without data.
 
-    Every task alone in one row; two rows of every task mixed in one batch, padded; the same of one length; one long row.
+    Every task alone in one row; two rows of every task mixed in one batch, padded; one of every task, of one
+    length; one long row. For a bundle of a single task, several rows of it take the place of the mixtures.
 
     Args:
         manifest: of the bundle, for its inputs.
@@ -107,7 +108,7 @@ def generated(manifest: Manifest, config: Mapping[str, Any], names: Sequence[str
         NotSupportedError: the graph has an input that eptx does not know how to fill.
     """
     vocabulary = Vocabulary.of(manifest, config)
-    plans = [(f"{name} alone", (name,), _LENGTH, False) for name in names]
+    plans: list[tuple[str, tuple[str, ...], int, bool]] = [(f"{name} alone", (name,), _LENGTH, False) for name in names]
     if len(names) > 1 or manifest.routing != "batch":
         plans.append((f"{_MIXED}, padded", tuple(names) * 2, _MANY_LENGTH, True))
         plans.append((_MIXED, tuple(reversed(names)) + tuple(names[:1]), _LENGTH, False))
@@ -149,7 +150,9 @@ def _draw(manifest: Manifest, vocabulary: Vocabulary, batch: Batch, length: int,
     return replace(batch, arrays=arrays)
 
 
-def _fill(spec: TensorSpec, vocabulary: Vocabulary, rng: np.random.Generator, rows: int, lengths: np.ndarray) -> np.ndarray:
+def _fill(
+    spec: TensorSpec, vocabulary: Vocabulary, rng: np.random.Generator, rows: int, lengths: np.ndarray
+) -> np.ndarray:
     length = int(lengths.max())
     positions = np.arange(length)
     kept = positions < lengths[:, None]
@@ -164,7 +167,9 @@ def _fill(spec: TensorSpec, vocabulary: Vocabulary, rng: np.random.Generator, ro
         return np.broadcast_to(positions, (rows, length))
     if spec.name == "pixel_values":
         if not all(isinstance(dim, int) for dim in spec.shape[1:]):
-            raise NotSupportedError(f"graph input {spec.name} has free sizes {list(spec.shape)}: validation needs fixed ones")
+            raise NotSupportedError(
+                f"graph input {spec.name} has free sizes {list(spec.shape)}: validation needs fixed ones"
+            )
         return rng.standard_normal((rows, *(int(dim) for dim in spec.shape[1:])))
     raise NotSupportedError(f"graph input {spec.name!r} is neither text nor an image: validation cannot fill it")
 

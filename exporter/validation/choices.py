@@ -31,7 +31,7 @@ class ExpertTable:
     Attributes:
         experts: sorted expert ids [T, K].
         tied: bool [T], whether the last of them won by a hair.
-        flipped: bool [T], whether the own type's rounding makes others win.
+        flipped: bool [T], whether a reference chooses others: rounding makes them win, or it is a tie.
     """
 
     experts: np.ndarray
@@ -62,8 +62,8 @@ def expert_tables(adapter: Adapter, dtype: str) -> dict[str, ExpertTable]:
 def _expert_table(module: EptModule, top_k: int, dtype: str) -> ExpertTable:
     exact = _probabilities(module, lambda array: array.astype(np.float64))
     own = _probabilities(module, lambda array: as_stored(array, dtype))
-    experts, own_experts = (np.sort(np.argsort(-p, axis=1, kind="stable")[:, :top_k], axis=1) for p in (exact, own))
-    return ExpertTable(experts, near_ties(exact, own, top_k, dtype), (experts != own_experts).any(axis=1))
+    experts = np.sort(np.argsort(-exact, axis=1, kind="stable")[:, :top_k], axis=1)
+    return ExpertTable(experts, near_ties(exact, own, top_k, dtype), np.zeros(len(exact), dtype=bool))
 
 
 def _probabilities(module: EptModule, form: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -78,7 +78,10 @@ def near_ties(exact: np.ndarray, own: np.ndarray | None, top_k: int, dtype: str)
     """bool [rows]: whether the last winner of the exact scores [rows, candidates] won by a hair.
 
     Args:
-        own: the same scores in the own type, to see what rounding did to the margin; None to look at the exact alone.
+        exact: the scores in float64.
+        own: the same in the own type, to see what rounding did to the margin; None to look at the exact alone.
+        top_k: how many win.
+        dtype: the own type.
     """
     if exact.shape[1] <= top_k:
         return np.zeros(len(exact), dtype=bool)
@@ -120,6 +123,13 @@ class Decider:
 
         return hook
 
+    def note_flips(self, tables: dict[str, ExpertTable]) -> None:
+        """Marks the tasks for which this reference chooses other experts than the tables say."""
+        for module, table in tables.items():
+            layer = self._reference.model.get_submodule(self._reference.names[module])
+            experts = np.sort(layer.route(layer.active_adapters[0])[0].numpy(), axis=1)
+            np.logical_or(table.flipped, (experts != table.experts).any(axis=1), out=table.flipped)
+
     def decisions(self, output: ReferenceOutput, ids: np.ndarray) -> Decisions:
         """Of the forward that gave `output` for rows of these task ids."""
         if isinstance(self._reference.adapter, EptAdapter):
@@ -137,12 +147,12 @@ class Decider:
             return Decisions()
         taken, self._similarities = self._similarities, {}
         scores = {module: np.where(infer, values, _decided(values)) for module, values in taken.items()}
-        total = sum(taken.values())
+        total = np.sum(list(taken.values()), axis=0)
         used = {module: np.where(ids < 0, values.argmax(axis=1), ids) for module, values in taken.items()}
         return Decisions(scores | {"task": np.where(infer, total, _decided(total))}, used)
 
 
-def _decided(values: Any) -> np.ndarray:
+def _decided(values: np.ndarray) -> np.ndarray:
     """Scores of rows whose task was given: no contest."""
     scores = np.zeros_like(values)
     scores[:, 0] = 1.0

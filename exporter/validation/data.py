@@ -21,6 +21,8 @@ def from_data(bundle: Bundle, options: ValidateOptions, names: Sequence[str]) ->
     """Batches of the file's first rows of every task; rows without a task are of the first, or inferred.
 
     Args:
+        bundle: whose tokenizer to use.
+        options: where the file is, and how many rows of a task to take.
         names: what a row's task may be.
 
     Raises:

@@ -73,6 +73,9 @@ def ratio(error: Spread, noise: Spread, scale: Spread, dtype: str, typical: floa
     """How many times the noise floor an error is; at most 1e30, which stands for not a number as well.
 
     Args:
+        error: bundle less float64.
+        noise: own type less float64.
+        scale: the float64 values.
         dtype: the export's own type.
         typical: noise over scale that is typical of the task, for a handful of numbers.
     """

@@ -47,7 +47,7 @@ class Expected:
 
     def rows_of(self, task: str) -> np.ndarray:
         """bool [rows]: the judged rows of a task (``auto``: those to infer)."""
-        return np.array([name == task for name in self.batch.tasks]) & self.judged
+        return np.asarray(np.array([name == task for name in self.batch.tasks]) & self.judged)
 
 
 @dataclass
@@ -58,6 +58,7 @@ class Expectation:
         batches: what each should give.
         noise: own type less float64. scale: the float64 values. effect: adapter on less adapter off.
         experts: EPT: what every module's router chooses.
+        unclear: EPT: task -> a module whose experts rounding decides for it.
         redrawn: how many batches were drawn again for a near tie.
         live: TuckA with a frozen route, on the user's data: how far the frozen outputs are from the live ones.
     """
@@ -67,16 +68,17 @@ class Expectation:
     scale: Spreads = field(default_factory=Spreads)
     effect: Spreads = field(default_factory=Spreads)
     experts: dict[str, ExpertTable] = field(default_factory=dict)
+    unclear: dict[str, str] = field(default_factory=dict)
     redrawn: int = 0
     live: dict[str, Any] | None = None
 
 
-def expect(
-    manifest: Manifest, truth: Truth, batches: Sequence[Batch], redraw: Callable[[Batch], Batch]
-) -> Expectation:
+def expect(manifest: Manifest, truth: Truth, batches: Sequence[Batch], redraw: Callable[[Batch], Batch]) -> Expectation:
     """Runs the reference twice, one model in memory at a time.
 
     Args:
+        manifest: of the bundle.
+        truth: the trained model.
         batches: what to run.
         redraw: gives another batch of the same shape, for one with a near tie.
     """
@@ -98,7 +100,7 @@ class _Reference:
         )
         if dtype != torch.float64:
             round_weights(self._model, manifest)
-        self._decider = Decider(self._model)
+        self.decider = Decider(self._model)
         self._biases = {
             name: None if place.bias else self._model.bias(name) for name, place in manifest.modules.items()
         }
@@ -118,7 +120,7 @@ class _Reference:
             np.ones(batch.rows, dtype=bool),
             output.group,
             output.task,
-            self._decider.decisions(output, ids),
+            self.decider.decisions(output, ids),
         )
 
     def _routing(self) -> Literal["batch", "row"]:
@@ -152,6 +154,7 @@ def _run_exact(
     reference: _Reference, result: Expectation, batches: Sequence[Batch], redraw: Callable[[Batch], Batch]
 ) -> None:
     dtype = router_dtype(reference.manifest)
+    reference.decider.note_flips(result.experts)
     for batch in batches:
         expected = reference.run(batch)
         for _ in range(_REDRAWS if batch.seed is not None else 0):
@@ -162,13 +165,20 @@ def _run_exact(
             result.redrawn += 1
         result.batches.append(expected)
         if batch.measures_effect:
-            _add(result.effect, expected, _less(reference.run(batch, off=True), expected))
+            off = _less(reference.run(batch, off=True), expected)
+            if reference.truth.adapter.heads is not None:
+                off.outputs.pop("logits", None)  # without the task they have no head: no effect of the modules
+            _add(result.effect, expected, off)
     if reference.manifest.route is not None:
         result.live = _frozen_from_live(reference, [e for e in result.batches if e.batch.seed is None])
 
 
 def _run_own(reference: _Reference, result: Expectation) -> None:
     dtype = router_dtype(reference.manifest)
+    reference.decider.note_flips(result.experts)
+    for task, index in reference.truth.ids.items():
+        flipped = [m for m, table in result.experts.items() if index < len(table.flipped) and table.flipped[index]]
+        result.unclear |= {task: flipped[0]} if flipped else {}
     for expected in result.batches:
         own = reference.run(expected.batch)
         ids = task_ids(expected.batch, reference.truth.ids)

@@ -29,9 +29,9 @@ def report_html(report: Report) -> str:
         f"<p class='fail'>{escape(report.reason)}</p>" if report.reason else "",
         "".join(f"<p class='undecided'>Warning: {escape(warning)}</p>" for warning in report.warnings),
         "<p>The reference (PyTorch, the released forward) runs in float64 and in the export's own type. Their distance "
-        "is the noise floor; the bundle's distance from float64 is given in noise floors, the worse of root mean square "
-        f"and largest. Up to {LIMIT:g} is rounding. The adapter's own effect, in the same unit, is what a bundle that "
-        "ignores the adapter would score.</p>",
+        "is the noise floor; the bundle's distance from float64 is given in noise floors, the worse of root mean "
+        f"square and largest. Up to {LIMIT:g} is rounding. The adapter's own effect, in the same unit, is what a "
+        "bundle that ignores the adapter would score.</p>",
         *(_provider(provider) for provider in report.providers),
         _frozen(report),
         "<h2>Inputs</h2>",
@@ -51,7 +51,17 @@ def report_html(report: Report) -> str:
 
 
 def _provider(provider: ProviderReport) -> str:
-    header = ("task", "verdict", "error / noise", "at", "adapter / noise", "argmax agreement", "metric", "rows judged", "set aside")
+    header = (
+        "task",
+        "verdict",
+        "error / noise",
+        "at",
+        "adapter / noise",
+        "argmax agreement",
+        "metric",
+        "rows judged",
+        "set aside",
+    )
     rows = [_task_cells(task) for task in provider.tasks]
     details = "".join(_details(task) for task in provider.tasks)
     return f"<h2>Provider {escape(provider.provider)}</h2>\n{_table(header, rows)}\n{details}"
@@ -93,12 +103,13 @@ def _measured_cells(name: str, measured: Measured) -> tuple[object, ...]:
 
 
 def _frozen(report: Report) -> str:
-    if report.live is None:
+    live = report.live
+    if live is None:
         return ""
-    rows = ((name, f"{value:.3g}") for name, value in report.live["relative_rms"].items())
+    rows = ((name, f"{value:.3g}") for name, value in live["relative_rms"].items())
     return (
         "<h2>Frozen route against the live one</h2>"
-        f"<p>The live route's group agrees on {report.live['group_agreement']:.1%} of {report.live['rows']} rows of the data. "
+        f"<p>The live route's group agrees on {live['group_agreement']:.1%} of {live['rows']} rows of the data. "
         "Difference of the outputs, root mean square over their size:</p>" + _table(("output", "difference"), rows)
     )
 

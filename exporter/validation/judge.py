@@ -115,7 +115,9 @@ def _like(found: np.ndarray, exact: np.ndarray, module: str) -> np.ndarray:
     if found.ndim == exact.ndim and found.shape[0] == 1:
         found = np.broadcast_to(found, (len(exact), *found.shape[1:]))
     if found.size != exact.size or found.shape[-1] != exact.shape[-1]:
-        raise BundleError(f"{module} has shape {list(found.shape)} in the model; the reference gives {list(exact.shape)}")
+        raise BundleError(
+            f"{module} has shape {list(found.shape)} in the model; the reference gives {list(exact.shape)}"
+        )
     return found.reshape(exact.shape)
 
 
@@ -197,7 +199,7 @@ def _task_report(
     outputs = {name: measured("output", name, seen.error) for name in names}
     watched = {name: measured("output", name, seen.watched) for name in names}
     rows, aside = seen.rows[task]
-    tie = seen.ties.get(task)
+    tie = expectation.unclear.get(task) or seen.ties.get(task)
     where, why = (None, None) if tie is not None else _failure(task, manifest, modules, outputs, watched, seen)
     return TaskReport(
         task=task,

@@ -81,7 +81,10 @@ def _metric(answers: list[_Answer]) -> dict[str, Any] | None:
         values = [_pearson(np.array([v[0] for v in side]), labels) for side in (found, exact)]
         name = "pearson"
     else:
-        values = [float(np.mean([v.argmax() == label for v, label in zip(side, labels, strict=True)])) for side in (found, exact)]
+        values = [
+            float(np.mean([v.argmax() == label for v, label in zip(side, labels, strict=True)]))
+            for side in (found, exact)
+        ]
         name = "accuracy"
     return {"name": name, "rows": len(answers), "bundle": values[0], "reference": values[1]}
 

@@ -77,7 +77,7 @@ def observable(bundle: Bundle) -> Graph:
     missing = sorted(m for m, place in bundle.manifest.modules.items() if place.output not in values)
     if missing:
         raise BundleError(f"eptx.json: {missing[0]} is said to be at a value that the graph does not have")
-    position = {node: index for index, node in enumerate(graph)}
+    position: dict[ir.Node | None, int] = {node: index for index, node in enumerate(graph)}
     producers = {m: values[place.output].producer() for m, place in bundle.manifest.modules.items()}
     order = sorted(producers, key=lambda m: (position.get(producers[m], -1), bundle.manifest.modules[m].columns))
     routes = {}
@@ -156,7 +156,9 @@ class Observed:
                 graph.model, options, providers=execution_providers(provider)
             )
         except Exception as error:  # ONNX Runtime has one class per status code and no common one
-            raise BundleError(f"{bundle.model.name}: ONNX Runtime does not load it for observation: {one_line(error)}") from None
+            raise BundleError(
+                f"{bundle.model.name}: ONNX Runtime does not load it for observation: {one_line(error)}"
+            ) from None
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, arrays: Mapping[str, np.ndarray], ids: np.ndarray | None) -> Observation:

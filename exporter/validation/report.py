@@ -40,7 +40,7 @@ class TaskReport:
         rows: how many were judged. rows_set_aside: how many were behind a near tie of a router.
         modules: adapted module -> what was measured, in the order in which the graph computes them.
         outputs: graph output -> the same, of the model exactly as it is shipped.
-        tied_at: EPT: a module whose experts are a near tie that the bundle decides otherwise.
+        tied_at: EPT: a module whose experts rounding decides.
         failed_at: the first module (or ``task_heads``, or output) that is wrong, None if none is.
         reason: what is wrong there.
         argmax_agreement: part of the rows (of a language model: positions) with the same answer; None without logits.
@@ -67,6 +67,8 @@ class TaskReport:
     @property
     def effect_ratio(self) -> float | None:
         """The largest effect of the adapter, in noise floors; None where it was not measured."""
+        if not self.rows:
+            return None
         found = [m.effect_ratio for m in (*self.modules.values(), *self.outputs.values()) if m.effect_ratio is not None]
         return max(found) if found and self.adapted else None
 
@@ -76,9 +78,9 @@ class TaskReport:
         if self.failed_at is not None:
             return None
         if self.tied_at is not None:
-            return f"which experts {self.tied_at} uses is within rounding"
+            return f"rounding decides which experts {self.tied_at} uses"
         if self.rows == 0:
-            return "every row is behind a router's choice that rounding changes"
+            return "rounding decides what a router chooses for every one of its rows"
         if self.adapted and self.effect_ratio is not None and self.effect_ratio <= LIMIT:
             return f"the adapter's own effect is {self.effect_ratio:.3g} noise floors: too little to be seen"
         return None
@@ -183,10 +185,11 @@ def report_table(report: Report) -> str:
     lines = []
     for provider in report.providers:
         lines += _provider_lines(provider)
-    if report.live is not None:
+    live = report.live
+    if live is not None:
         lines.append(
-            f"frozen route: the live route's group agrees on {report.live['group_agreement']:.1%} of {report.live['rows']} rows; "
-            f"outputs differ by {max(report.live['relative_rms'].values()):.2g} of their size"
+            f"frozen route: the live route's group agrees on {live['group_agreement']:.1%} of {live['rows']} rows; "
+            f"outputs differ by {max(live['relative_rms'].values()):.2g} of their size"
         )
     return "\n".join(lines)
 
@@ -201,12 +204,13 @@ def _provider_lines(provider: ProviderReport) -> list[str]:
     worst = max(provider.tasks, key=lambda task: task.worst[1].ratio)
     name, measured = worst.worst
     verdict = "failed" if provider.blocking else "passed"
-    lines.append(f"{provider.provider}: {verdict}; worst {measured.ratio:.3g} of {LIMIT:g} noise floors, task {worst.task}, {name}")
+    where = f"worst {measured.ratio:.3g} of {LIMIT:g} noise floors, task {worst.task}, {name}"
+    lines.append(f"{provider.provider}: {verdict}; {where}")
     return lines
 
 
 def _cells(task: TaskReport) -> tuple[str, ...]:
-    name, measured = task.worst
+    measured = task.worst[1]
     relative = measured.noise / measured.scale if measured.scale else 0.0
     metric = task.metric
     return (

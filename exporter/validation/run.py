@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from eptx._json import dump_json
+from eptx._manifest import TASK_ID_USED
 from eptx._progress import step
 from eptx.bundle import Bundle, Manifest, read_bundle, write_report
 from eptx.errors import NotSupportedError
 from eptx.exporter.base._model import read_config
 from eptx.exporter.validation.batches import Batch, generated, redraw
 from eptx.exporter.validation.data import from_data
-from eptx.exporter.validation.expect import expect, row_tasks
+from eptx.exporter.validation.expect import Expectation, expect, row_tasks
 from eptx.exporter.validation.html import report_html
 from eptx.exporter.validation.judge import judge
 from eptx.exporter.validation.observe import observable
@@ -57,7 +58,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
         redrawn=expectation.redrawn,
         live=expectation.live,
         providers=[judge(bundle, graph, expectation, provider) for provider in providers],
-        warnings=truth.warnings,
+        warnings=[*truth.warnings, *_not_compared(bundle.manifest, expectation)],
     )
     _write(bundle, report)
     return report
@@ -80,6 +81,15 @@ def _providers(wanted: Sequence[str]) -> list[str]:
         except NotSupportedError:
             continue
     return list(found)
+
+
+def _not_compared(manifest: Manifest, expectation: Expectation) -> list[str]:
+    compared = {*expectation.batches[0].outputs, TASK_ID_USED}
+    return [
+        f"output {o.name}: the reference has none, so it is not judged"
+        for o in manifest.outputs
+        if o.name not in compared
+    ]
 
 
 def _facts(manifest: Manifest) -> dict[str, Any]:

@@ -104,7 +104,9 @@ def _base_warning(manifest: Manifest, options: ValidateOptions, base: Path) -> s
         if not onnx.exists():
             return f"the base's ONNX file is not at {onnx}, so its fingerprint was not compared; see --base-onnx"
     found = folder_fingerprint(base) if onnx is None else _onnx_fingerprint(onnx)
-    return None if found == wanted else "the base is not the one that the bundle was made from (its fingerprint differs)"
+    return (
+        None if found == wanted else "the base is not the one that the bundle was made from (its fingerprint differs)"
+    )
 
 
 def _onnx_fingerprint(path: Path) -> str:

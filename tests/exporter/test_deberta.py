@@ -13,7 +13,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
-from transformers import AlbertConfig, AlbertModel, DebertaV2Config, DebertaV2Model
+from transformers import DebertaV2Config, DebertaV2Model
 
 from eptx.errors import NotSupportedError
 from eptx.exporter import ExportOptions, Route, export_bundle, read_adapter
@@ -69,16 +69,10 @@ class Base:
             ir.save(load_transformers(self.folder, headless=True).model, path)
         return path
 
-    def shapes(self, endings: tuple[str, ...] = PROJECTIONS) -> dict[str, tuple[int, int]]:
-        return linear_shapes(self.folder, endings)
-
 
 def _model(name: str) -> Any:
     torch.manual_seed(3)
-    if name == "albert":
-        model: Any = AlbertModel(AlbertConfig(**_SIZES, embedding_size=16))
-    else:
-        model = DebertaV2Model(DebertaV2Config(**{**_SIZES, **_POSITIONS, **DEBERTAS[name]}))
+    model = DebertaV2Model(DebertaV2Config(**{**_SIZES, **_POSITIONS, **DEBERTAS[name]}))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0.0, 0.3) if parameter.ndim > 1 else parameter.add_(0.1 * torch.randn_like(parameter))
@@ -101,8 +95,8 @@ def base_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Base]:
     return get
 
 
-def _adapter(base: Base, folder: Path, method: str, endings: tuple[str, ...] = PROJECTIONS) -> list[Path]:
-    shapes = base.shapes(endings)
+def _adapter(base: Base, folder: Path, method: str) -> list[Path]:
+    shapes = linear_shapes(base.folder, PROJECTIONS)
     if method == "ept":
         return [write_ept(folder / "ept", shapes, seed=1, strength=0.4)]
     if method == "tucka":
@@ -157,13 +151,11 @@ CASES = {
     [
         *(("shared", case) for case in CASES),
         *(("apart", case) for case in ("ept conditioned", "lora conditioned", "tucka row")),
-        *(("albert", case) for case in ("ept dynamic", "lora conditioned", "tucka row")),
     ],
 )
 def test_rows_are_those_of_the_reference(base_of: Callable[[str], Base], tmp_path: Path, name: str, case: str) -> None:
     base, (method, options) = base_of(name), CASES[case]
-    endings = ("query", "ffn") if name == "albert" else PROJECTIONS
-    paths = _adapter(base, tmp_path, method, endings)
+    paths = _adapter(base, tmp_path, method)
     options = ExportOptions(**{**options.__dict__, "base_onnx": base.onnx})
     bundle = export_bundle(base.folder, paths, tmp_path / "bundle", options)
     adapter = read_adapter(paths, top_k=options.top_k, tasks=options.tasks)
@@ -239,7 +231,7 @@ def test_a_graph_that_repeats_the_positions_is_refused(base_of: Callable[[str], 
     """As other exporters' graphs do; what does not differ per row still goes in."""
     base = base_of("shared")
     graph = ir.load(base.onnx)
-    modules = [name for name in base.shapes() if name.endswith("key_proj")]
+    modules = [name for name in linear_shapes(base.folder, PROJECTIONS) if name.endswith("key_proj")]
     for site in locate(BaseGraph(graph, "deberta-v2", folder=base.folder, prefix="deberta"), modules).values():
         y = site.also[0].y
         uses = list(y.uses())

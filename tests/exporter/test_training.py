@@ -25,6 +25,7 @@ from eptx.exporter.training import (
     TuckaConfig,
     add_adapter,
     collate,
+    fit_task_embeddings,
     length_batches,
     load_adapter,
     pool,
@@ -219,19 +220,34 @@ def test_pooling_reads_unpadded_positions() -> None:
         pool(Output, mask, "max")
 
 
-def test_tasks_are_learnt_from_rows_that_are_not_told_theirs() -> None:
+def test_fitted_embeddings_tell_the_task_and_leave_the_routing_alone() -> None:
     """Each task has tokens of its own; without being told, the modules find out whose row it is."""
     rng = np.random.default_rng(0)
     rows = [
         Example(tuple(int(v) for v in rng.integers(5 + 18 * task, 23 + 18 * task, 6)), (0,) * 6, task, 0.0)
         for task in [0, 1, 2] * 16
     ]
-    settings = TrainSettings(epochs=40, tokens=144, learning_rate=1e-2, task_loss_weight=1.0, infer_fraction=0.5)
-    model = classifier("ept")
-    Trainer(model, rows, settings, pad_token_id=0, log=lambda line: None).run()
+    model = classifier("ept").eval()
     tuner: Any = model.model.base_model
     batch = collate(rows, 0)
-    with torch.no_grad():
+
+    def right() -> float:
         model(batch.inputs, batch.tasks, torch.full_like(batch.tasks, -1))
-    assert tuner.state.targets is None
-    assert (tuner.state.similarity.argmax(1) == batch.tasks).float().mean() > 0.9
+        return float((tuner.state.similarity.argmax(1) == batch.tasks).double().mean())
+
+    with torch.no_grad():
+        before, told = right(), model(batch.inputs, batch.tasks)
+    fit_task_embeddings(model.model, [batch], log=lambda line: None)
+    with torch.no_grad():
+        assert before < 0.5 < 0.7 < right()
+        assert torch.allclose(model(batch.inputs, batch.tasks), told, atol=1e-5)
+
+
+def test_rows_that_are_not_told_their_task_still_learn_it() -> None:
+    model = classifier("ept")
+    settings = TrainSettings(epochs=1, tokens=144, task_loss_weight=1.0, infer_fraction=1.0)
+    trainer = Trainer(model, examples(), settings, pad_token_id=0, log=lambda line: None)
+    trainer.run()
+    state: Any = model.model.base_model.state
+    assert (state.ids == -1).all()
+    assert state.losses and state.targets is None

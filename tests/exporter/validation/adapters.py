@@ -55,7 +55,14 @@ def write_ept(
 
 
 def write_tucka(
-    folder: Path, shapes: Shapes, *, seed: int, tasks: Sequence[str] = (), rank: int = 8, k: int = 3, strength: float = 0.1
+    folder: Path,
+    shapes: Shapes,
+    *,
+    seed: int,
+    tasks: Sequence[str] = (),
+    rank: int = 8,
+    k: int = 3,
+    strength: float = 0.1,
 ) -> Path:
     """A TuckA adapter; the first layer's query routes, which runs before any other module's output is read."""
     rng = np.random.default_rng(seed)
@@ -72,7 +79,15 @@ def write_tucka(
             parts["tucka_ec"] = rng.normal(0, 1, (k * t, inner))
         tensors |= {f"{_PREFIX}{module}.{key}": array for key, array in parts.items()}
     width = shapes[router][1]
-    settings = {"peft_type": "TUCKA", "r": rank, "k": k, "t": t, "p": p, "alpha": strength * width * rank, "router_name": ""}
+    settings = {
+        "peft_type": "TUCKA",
+        "r": rank,
+        "k": k,
+        "t": t,
+        "p": p,
+        "alpha": strength * width * rank,
+        "router_name": "",
+    }
     return _write(folder, tensors, settings | ({"tasks": list(tasks)} if tasks else {}))
 
 

@@ -1,0 +1,108 @@
+"""Teaching EPT's modules to tell the task of a row that they are not told (``task_id`` -1).
+
+While training, each row's task is told: the adapted layers then write it into position 0 themselves, and the task
+embeddings learn to read that mark instead of the text. So the embeddings are fitted once more, alone, on rows of
+which nothing is told. The gates read the embeddings too; they are solved for afterwards, so that every task keeps
+its experts and their weights, and what the adapter computes for a given task does not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eptx.exporter.methods._tuner import INFER
+from eptx.exporter.methods.ept.layer import TEMPERATURE, EptLinear
+from eptx.exporter.training.batches import Batch
+
+
+def fit_task_embeddings(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    rounds: int = 3,
+    steps: int = 150,
+    learning_rate: float = 1e-2,
+    log: Callable[[str], None] = print,
+) -> None:
+    """Fit every module's task embedding to position 0 of its input, with the tasks inferred as at inference.
+
+    What a module reads depends on what the modules before it inferred, so rows are run again after every fit, and
+    later fits see the inputs of all rounds.
+
+    Args:
+        model: a PEFT model with a trained EPT adapter; left in evaluation mode.
+        batches: rows of all tasks, about as many of each.
+        rounds: how often the rows are run.
+        steps: of Adam on all rows, in every round.
+        learning_rate: of Adam, on embeddings of norm 1.
+        log: told how many rows' tasks each round's forwards found.
+    """
+    tuner: Any = model.base_model
+    layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, EptLinear)]
+    name = layers[0].active_adapters[0]
+    wanted = [_gate_logits(layer, name).detach() for layer in layers]
+    inputs: list[list[Tensor]] = [[] for _ in layers]
+    tasks = torch.cat([batch.tasks for batch in batches])
+    model.eval()
+    for number in range(rounds):
+        found = []
+        for batch in batches:
+            for seen, first in zip(inputs, _first_positions(model, tuner, layers, batch), strict=True):
+                seen.append(F.normalize(first, dim=1))
+            found.append(tuner.state.similarity.argmax(1))
+        log(f"embeddings round {number}: {float((torch.cat(found) == tasks).double().mean()):.3f} of the rows right")
+        for layer, seen, logits in zip(layers, inputs, wanted, strict=True):
+            embedding = F.normalize(layer.lora_task_embedding[name].weight.detach().float(), dim=1)
+            fitted = _fit(embedding, torch.cat(seen), tasks.repeat(number + 1), steps, learning_rate)
+            _place(layer, name, fitted, logits)
+
+
+def _fit(start: Tensor, x: Tensor, tasks: Tensor, steps: int, learning_rate: float) -> Tensor:
+    """Embeddings ``[tasks, in]`` of norm 1 that minimise the contrastive task loss on inputs ``[rows, in]``."""
+    embedding = nn.Parameter(start.clone())
+    optimizer = torch.optim.Adam([embedding], lr=learning_rate)
+    for _ in range(steps):
+        loss = F.cross_entropy(x @ F.normalize(embedding, dim=1).t() / TEMPERATURE, tasks)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return F.normalize(embedding.detach(), dim=1)
+
+
+def _first_positions(model: nn.Module, tuner: Any, layers: list[Any], batch: Batch) -> list[Tensor]:
+    """Position 0 of every layer's input, ``[batch, in]`` each, in a forward that infers all tasks."""
+    seen: dict[Any, Tensor] = {}
+
+    def look(layer: nn.Module, args: tuple[Any, ...]) -> None:
+        seen[layer] = tuner.state.as_rows(args[0])[:, 0].float()
+
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+    try:
+        tuner.set_tasks([INFER] * len(batch.tasks))
+        with torch.no_grad():
+            model(**batch.inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [seen[layer] for layer in layers]
+
+
+def _gate_logits(layer: Any, name: str) -> Tensor:
+    gate = layer.lora_gate[name][0]
+    logits: Tensor = gate(layer.lora_task_embedding[name].weight)
+    return logits
+
+
+def _place(layer: Any, name: str, embedding: Tensor, logits: Tensor) -> None:
+    """Set an embedding, and the gate nearest to the present one that gives the same logits from it."""
+    gate = layer.lora_gate[name][0]
+    with torch.no_grad():
+        layer.lora_task_embedding[name].weight.copy_(embedding)
+        e = embedding.double()
+        missing = logits.double() - gate.bias.double() - e @ gate.weight.double().t()
+        gate.weight.add_((torch.linalg.pinv(e) @ missing).t().to(gate.weight.dtype))

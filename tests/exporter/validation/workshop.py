@@ -1,0 +1,96 @@
+"""Exports and validations of one base, with what is slow about them done once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import onnx_ir as ir
+
+from eptx.bundle import Bundle, Manifest
+from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter.base import load_transformers
+from eptx.exporter.validation import Report, ValidateOptions, validate_bundle
+from eptx.exporter.validation import run as validation
+from eptx.exporter.validation.report import TaskReport
+from eptx.exporter.validation.sources import Truth
+
+
+@dataclass
+class Workshop:
+    """A base with its graph as an ONNX file.
+
+    Attributes:
+        base: the transformers folder.
+        folder: where bundles go.
+        headless: whether the graph ends before the model's head, for adapters with task heads.
+        ends: which linear layers the adapters take.
+    """
+
+    base: Path
+    folder: Path
+    headless: bool = False
+    _count: Any = field(default_factory=count)
+    _known: dict[tuple[str, ...], Any] = field(default_factory=dict)
+
+    @property
+    def onnx(self) -> Path:
+        """The graph, traced once."""
+        path = self.folder / "base.onnx"
+        if not path.exists():
+            ir.save(load_transformers(self.base, headless=self.headless).model, path, external_data="base.onnx.data")
+        return path
+
+    def path(self) -> Path:
+        """A new place for an adapter or a bundle."""
+        return self.folder / str(next(self._count))
+
+    def export(self, adapters: Path | Sequence[Path], **options: Any) -> Bundle:
+        """A bundle of these adapters."""
+        folders = [adapters] if isinstance(adapters, Path) else list(adapters)
+        return export_bundle(self.base, folders, self.path(), ExportOptions(base_onnx=self.onnx, **options))
+
+    def validate(self, bundle: Bundle, truth: Path | Sequence[Path] | None = None, **options: Any) -> Report:
+        """Holds a bundle against the trained adapter; what the reference computes is remembered."""
+        adapters = [truth] if isinstance(truth, Path) else truth
+        settings = ValidateOptions(adapters=adapters, providers=["cpu"], **options)
+        with mock.patch.object(validation, "expect", self._remember(validation.expect)):
+            return validate_bundle(bundle.path, settings)
+
+    def verdict(self, truth: Path | Sequence[Path], mutant: Path | Sequence[Path], **options: Any) -> Report:
+        """Exports one adapter and holds it against another."""
+        return self.validate(self.export(mutant, **options), truth, top_k=options.get("top_k"))
+
+    def _remember(self, expect: Callable[..., Any]) -> Callable[..., Any]:
+        def remembered(manifest: Manifest, truth: Truth, batches: Sequence[Any], redraw: Any) -> Any:
+            facts = (manifest.mode, manifest.dtype, manifest.routing, manifest.route, truth.ids, len(batches))
+            key = (truth.adapter.fingerprint, *map(repr, facts))
+            if key not in self._known:
+                self._known[key] = expect(manifest, truth, batches, redraw)
+            return self._known[key]
+
+        return remembered
+
+
+def task(report: Report, name: str) -> TaskReport:
+    """One task of the first provider."""
+    return next(task for task in report.providers[0].tasks if task.task == name)
+
+
+def failed_tasks(report: Report) -> set[str]:
+    """The tasks that fail on the first provider."""
+    return {task.task for task in report.providers[0].tasks if task.verdict == "fail"}
+
+
+def worst(report: Report) -> float:
+    """The largest ratio of error to noise floor, over tasks, modules and outputs."""
+    return max(task.worst[1].ratio for provider in report.providers for task in provider.tasks)
+
+
+def drift(report: Report, name: str, module: str) -> float:
+    """The ratio of one module for one task."""
+    return task(report, name).modules[module].ratio
