@@ -74,7 +74,9 @@ def measure_route(base: Path | None, adapters: Sequence[Path], options: ExportOp
     config = read_config(base)
     vocabulary = config.get("vocab_size")
     if not isinstance(vocabulary, int):
-        raise NotSupportedError(f"--calibration-data are texts, which {config['model_type']} does not read: give --route")
+        raise NotSupportedError(
+            f"--calibration-data are texts, which {config['model_type']} does not read: give --route"
+        )
     with step("measuring the route"):
         model = build_reference(base, adapter)
         encoder = Encoder(base, vocabulary, max_length(config))

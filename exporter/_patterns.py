@@ -44,7 +44,9 @@ def _pattern(config: Mapping[str, Any], key: str, module: str, default: Any) -> 
 
 def _matches(key: str, pattern: str, module: str) -> bool:
     if len(pattern) > _LONGEST or _EXPONENTIAL.search(pattern) or len(_CHOICES.findall(pattern)) > _MOST_CHOICES:
-        raise NotSupportedError(f"{CONFIG}: {key} has {shown(pattern)}, which is too complex a pattern: name the modules")
+        raise NotSupportedError(
+            f"{CONFIG}: {key} has {shown(pattern)}, which is too complex a pattern: name the modules"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a later Python may read otherwise is still read this way

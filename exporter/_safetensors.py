@@ -82,5 +82,5 @@ def _check_entry(path: Path, name: str, entry: Any, error: type[EptxError]) -> N
     if not name.isprintable() or not name.isascii() or "/" in name or "\\" in name:
         raise error(f"{path.name}: {json.dumps(name)[:80]} is not a parameter's name")
     dtype = entry.get("dtype") if isinstance(entry, dict) else None
-    if dtype not in _FLOATS:
-        raise error(f"{path.name}: tensor {name} has type {dtype}; an adapter's tensors are floating point")
+    if not isinstance(dtype, str) or dtype not in _FLOATS:
+        raise error(f"{path.name}: tensor {name} has type {str(dtype)[:20]}; an adapter's tensors are floating point")

@@ -71,13 +71,13 @@ def give_rows(value: ir.Value, batch: int | ir.SymbolicDim) -> None:
 def _next(value: ir.Value, user: ir.Node, index: int, batch: int | ir.SymbolicDim) -> ir.Value | bool | None:
     """What a node makes of the value's leading axis: an output that has it, True where it meets rows, else None."""
     assert value.shape is not None
-    if user.domain not in _STANDARD:
-        return None
     others = [other for other in user.inputs if other is not None and other is not value]
     keeps = False
-    if user.op_type == "MatMul" and len(others) == 1:
+    if _multiplies(user) and len(others) == 1:
         shape = others[0].shape
         return True if shape is not None and len(shape) == len(value.shape) > 2 and shape[0] == batch else None
+    if user.domain not in _STANDARD:
+        return None
     if user.op_type in ("Add", "Sub", "Mul", "Div"):
         keeps = all(other.shape is not None and len(other.shape) < len(value.shape) for other in others)
     elif user.op_type == "Transpose":
@@ -87,6 +87,14 @@ def _next(value: ir.Value, user: ir.Node, index: int, batch: int | ir.SymbolicDi
         first, *rest = others[0].const_value.numpy().tolist()
         keeps = first == -1 and rest != [] and min(rest) > 0 and math.prod(rest) == _size(value)
     return user.outputs[0] if keeps else None
+
+
+def _multiplies(node: ir.Node) -> bool:
+    """Whether a node multiplies matrices, and broadcasts the axes before them."""
+    if node.domain in _STANDARD:
+        return node.op_type == "MatMul"
+    fused = node.domain == "com.microsoft" and node.op_type == "FusedMatMul"
+    return fused and not any(node.attributes.get_int(name, 0) for name in ("transBatchA", "transBatchB"))
 
 
 def _is_one(value: ir.Value) -> bool:

@@ -38,7 +38,9 @@ def check_fits(heads: TaskHeads, model: ir.Model, hidden_size: int | None) -> No
     if width is not None and width != heads.hidden_size:
         raise BaseModelError(f"the task heads read {heads.hidden_size} features; the base model has {width}")
     if output.dtype not in (None, ir.DataType.FLOAT):
-        raise NotSupportedError(f"the task heads are float32, the base's {source} is {output.dtype}: give a float32 base")
+        raise NotSupportedError(
+            f"the task heads are float32, the base's {source} is {output.dtype}: give a float32 base"
+        )
 
 
 def attach_head(editor: Editor, heads: TaskHeads, task: str) -> None:

@@ -70,7 +70,9 @@ def export(paths: tuple[Path, ...], output: Path, as_json: bool, quiet: bool, **
         bundle = _export(paths, output, settings)
     seconds = time.monotonic() - start
     if as_json:
-        print_json({"bundle": printable(str(output)), "seconds": round(seconds, 2), "bytes": _bytes(bundle), **_facts(bundle)})
+        print_json(
+            {"bundle": printable(str(output)), "seconds": round(seconds, 2), "bytes": _bytes(bundle), **_facts(bundle)}
+        )
     else:
         tasks = ", ".join(task.name for task in bundle.manifest.tasks)
         kind = f"{bundle.manifest.mode} {bundle.manifest.method}"

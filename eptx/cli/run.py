@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,12 @@ def _rows(texts: Sequence[str], file: Path | None, task: str | None) -> Iterator
         for row in read_rows(file, error=RequestError):
             yield row if task is None else {**row, "task": task}
         return
-    for text in texts or _lines_of_stdin():
+    for text in texts if texts else _lines_of_stdin():
         yield {"text": text, "task": task}
 
 
 def _lines_of_stdin() -> Iterator[str]:
-    for number, line in enumerate(click.get_binary_stream("stdin"), start=1):
+    for number, line in enumerate(sys.stdin.buffer, start=1):
         try:
             yield line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
@@ -100,7 +101,11 @@ def _without_nan(result: dict[str, Any]) -> dict[str, Any]:
     """JSON has no NaN."""
     logits = [value if math.isfinite(value) else None for value in result["logits"]]
     label = result["label"]
-    return {**result, "logits": logits, "label": None if isinstance(label, float) and not math.isfinite(label) else label}
+    return {
+        **result,
+        "logits": logits,
+        "label": None if isinstance(label, float) and not math.isfinite(label) else label,
+    }
 
 
 def _line(result: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ import torch
 from baseline import features, train_heads
 from data import TASKS, read_rows, tokenise, write_samples
 from metrics import task_metrics
-from peft import PeftConfig
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
 from eptx.exporter.training import (
+    Batch,
     EptConfig,
     Example,
     TaskClassifier,
@@ -34,6 +35,7 @@ from eptx.exporter.training import (
     TuckaConfig,
     add_adapter,
     collate,
+    fit_task_embeddings,
     length_batches,
     load_adapter,
     save_adapter,
@@ -44,8 +46,32 @@ BASE_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 POOLING = "mean"
 #: Every linear layer of the encoder; the pooler's `dense` is not one, and mean pooling does not read it.
 TARGETS = r"encoder\.layer\.\d+\..*\.(query|key|value|dense)"
-#: sst2 has 600 training rows here against 2,490 to 9,815 of the others.
-REPEATS = {"sst2": 3}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a training run.
+
+    Attributes:
+        settings: of the trainer; seed and bf16 come from the command line.
+        repeats: how often a task's rows are taken.
+        most: rows of every task that is not repeated; None for all.
+    """
+
+    settings: TrainSettings
+    repeats: Mapping[str, int] = field(default_factory=dict)
+    most: int | None = None
+
+
+#: sst2 has 600 training rows here against 2,490 to 9,815 of the others; cola is learnt last, so it gets a second phase.
+EPT_PHASES = (
+    Phase(
+        TrainSettings(epochs=2, tokens=2048, learning_rate=3e-3, task_loss_weight=0.1, infer_fraction=0.25),
+        {"sst2": 3},
+    ),
+    Phase(TrainSettings(epochs=1, tokens=1024, learning_rate=1.5e-3, task_loss_weight=0.1), {"cola": 3}, most=1200),
+)
+TUCKA_PHASES = (Phase(TrainSettings(epochs=8, tokens=1024, learning_rate=3e-3)),)
 
 
 @dataclass(frozen=True)
@@ -70,58 +96,24 @@ def main() -> None:
     write_samples(args.data, args.output / "samples.jsonl")
     if "baseline" in args.parts:
         _record(args.output, "baseline", _baseline(setting, args.seed))
-    if "ept" in args.parts:
-        config = EptConfig(
-            r=args.rank, top_k=2, tasks=list(TASKS), target_modules=TARGETS, **_heads(list(TASKS))
-        )
-        settings = TrainSettings(
-            epochs=args.epochs,
-            tokens=args.tokens,
-            learning_rate=args.learning_rate,
-            task_loss_weight=0.1,
-            infer_fraction=0.25,
-            seed=args.seed,
-            bf16=args.bf16,
-            max_steps=args.max_steps,
-        )
-        _record(args.output, "ept", _train(setting, config, settings, args.output / "ept", args.checkpoints))
+    run = Run(setting, args.output, args.checkpoints, args.seed, args.bf16)
     if "tucka" in args.parts:
-        config = TuckaConfig(
-            r=32, k=4, t=2, p=2, alpha=args.tucka_alpha, tasks=[args.tucka_task], target_modules=TARGETS,
-            **_heads([args.tucka_task]),
-        )  # fmt: skip
-        settings = TrainSettings(
-            epochs=args.tucka_epochs,
-            tokens=1024,
-            learning_rate=args.tucka_learning_rate,
-            seed=args.seed,
-            bf16=args.bf16,
-        )
-        _record(
-            args.output, "tucka", _train(setting, config, settings, args.output / "tucka", args.checkpoints)
-        )
+        task = args.tucka_task
+        tucka = TuckaConfig(r=32, k=4, t=2, p=2, alpha=64, tasks=[task], target_modules=TARGETS, **_heads([task]))
+        _record(args.output, "tucka", _train(run, "tucka", tucka, TUCKA_PHASES))
+    if "ept" in args.parts:
+        ept = EptConfig(r=16, top_k=2, tasks=list(TASKS), target_modules=TARGETS, **_heads(list(TASKS)))
+        _record(args.output, "ept", _train(run, "ept", ept, EPT_PHASES))
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of <task>.<split>.jsonl")
-    parser.add_argument(
-        "--base", type=Path, help="transformers folder of the base (default: the installed package)"
-    )
+    parser.add_argument("--base", type=Path, help="transformers folder of the base (default: the installed package)")
     parser.add_argument("--output", type=Path, default=HERE)
-    parser.add_argument("--checkpoints", type=Path, default=HERE / "checkpoints")
+    parser.add_argument("--checkpoints", type=Path, default=Path("build/glue_minilm"))
     parser.add_argument("--parts", nargs="+", default=["baseline", "tucka", "ept"])
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--max-steps", type=int, help="end EPT after so many steps")
-    parser.add_argument("--tokens", type=int, default=2048, help="padded tokens per EPT batch")
-    parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--tucka-task", default="cola", choices=TASKS)
-    parser.add_argument("--tucka-epochs", type=int, default=8)
-    parser.add_argument("--tucka-alpha", type=float, default=64)
-    parser.add_argument("--tucka-learning-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast: faster, weights stay float32")
@@ -157,30 +149,60 @@ def _baseline(setting: Setting, seed: int) -> dict[str, Any]:
     return {"tasks": results}
 
 
-def _train(
-    setting: Setting, config: PeftConfig, settings: TrainSettings, folder: Path, checkpoints: Path
-) -> dict[str, Any]:
-    torch.manual_seed(settings.seed)
+@dataclass(frozen=True)
+class Run:
+    """What all trainings of one call share."""
+
+    setting: Setting
+    output: Path
+    checkpoints: Path
+    seed: int
+    bf16: bool
+
+
+def _train(run: Run, name: str, config: Any, phases: Sequence[Phase]) -> dict[str, Any]:
+    """Train one adapter through its phases, save it as ``<output>/<name>``, and measure what was saved."""
+    torch.manual_seed(run.seed)
+    setting, tasks = run.setting, list(config.tasks)
     model = add_adapter(setting.fresh_base(), config)
-    tasks: list[str] = config.tasks
-    examples = [
-        _own(e, i) for i, task in enumerate(tasks) for e in setting.train[task] * REPEATS.get(task, 1)
-    ]
+    rows = [_rows(setting, tasks, phase) for phase in phases]
     if isinstance(config, TuckaConfig):
-        first = length_batches([len(e.input_ids) for e in examples], 4096, settings.seed)[:8]
-        model.base_model.initialize_router(
-            [collate([examples[i] for i in b], setting.pad).inputs for b in first]
-        )
+        first = length_batches([len(e.input_ids) for e in rows[0]], 4096, run.seed)[:8]
+        model.base_model.initialize_router([collate([rows[0][i] for i in b], setting.pad).inputs for b in first])
     heads = TaskHeadBank(model.config.hidden_size, {task: len(TASKS[task]) for task in tasks})
-    classifier = TaskClassifier(model, heads, POOLING)
-    checkpoint = checkpoints / f"{folder.name}.safetensors"
-    trainer = Trainer(
-        classifier, examples, settings, pad_token_id=setting.pad, checkpoint=checkpoint,
-        log=lambda line: print(f"{folder.name} {line}", flush=True),
-    )  # fmt: skip
-    trainer.run()
-    save_adapter(model, folder, heads=heads, base_name=BASE_NAME)
-    return evaluate(setting, folder)
+    for number, phase in enumerate(phases):
+        Trainer(
+            TaskClassifier(model, heads, POOLING),
+            rows[number],
+            replace(phase.settings, seed=run.seed + number, bf16=run.bf16),
+            pad_token_id=setting.pad,
+            checkpoint=run.checkpoints / f"{name}.{number}.safetensors",
+            log=lambda line: print(f"{name} {line}", flush=True),
+        ).run()
+    if isinstance(config, EptConfig):
+        fit_task_embeddings(model, _balanced(rows[0], setting.pad, run.seed), rounds=4)
+    save_adapter(model, run.output / name, heads=heads, base_name=BASE_NAME)
+    return evaluate(setting, run.output / name)
+
+
+def _rows(setting: Setting, tasks: Sequence[str], phase: Phase) -> list[Example]:
+    """The training rows of a phase, with the adapter's own task ids."""
+    rows = []
+    for i, task in enumerate(tasks):
+        repeats = phase.repeats.get(task, 1)
+        own = setting.train[task][: phase.most if repeats == 1 else None]
+        rows += [_own(example, i) for example in own] * repeats
+    return rows
+
+
+def _balanced(examples: Sequence[Example], pad: int, seed: int, per_task: int = 300) -> list[Batch]:
+    """Batches of as many rows of each task."""
+    rng = np.random.default_rng(seed)
+    tasks = np.array([example.task for example in examples])
+    picked = [i for task in np.unique(tasks) for i in rng.choice(np.flatnonzero(tasks == task), per_task)]
+    rows = [examples[i] for i in picked]
+    batches = length_batches([len(example.input_ids) for example in rows], 4096, None)
+    return [collate([rows[i] for i in batch], pad) for batch in batches]
 
 
 def _own(example: Example, task: int) -> Example:
@@ -203,15 +225,11 @@ def evaluate(setting: Setting, folder: Path) -> dict[str, Any]:
         print(f"{folder.name} {results['task_inference']}", flush=True)
     else:
         model.base_model.state.routing = "row"
-        results["row_routing"] = {
-            tasks[0]: _score(classifier, tasks[0], setting.valid[tasks[0]], setting.pad)
-        }
+        results["row_routing"] = {tasks[0]: _score(classifier, tasks[0], setting.valid[tasks[0]], setting.pad)}
         print(f"{folder.name} row routing {results['row_routing']}", flush=True)
-    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return results | {
-        "bytes": weights,
-        "parameters": sum(p.numel() for p in classifier.parameters() if p.requires_grad),
-    }
+    files = sorted(folder.glob("*.safetensors"))
+    numbers = sum(tensor.numel() for path in files for tensor in load_file(path).values())
+    return results | {"bytes": sum(path.stat().st_size for path in files), "parameters": numbers}
 
 
 def _score(classifier: TaskClassifier, task: str, rows: Sequence[Example], pad: int) -> dict[str, float]:
@@ -224,9 +242,7 @@ def _score(classifier: TaskClassifier, task: str, rows: Sequence[Example], pad: 
     return task_metrics(task, logits, np.array([e.label for e in rows]))
 
 
-def _inference(
-    classifier: TaskClassifier, setting: Setting, tasks: Sequence[str], most: int = 128
-) -> dict[str, Any]:
+def _inference(classifier: TaskClassifier, setting: Setting, tasks: Sequence[str], most: int = 128) -> dict[str, Any]:
     """How often ``task_id = -1`` finds a row's task: the largest sum of similarities over modules."""
     right = {}
     tuner = classifier.model.base_model

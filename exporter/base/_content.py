@@ -59,9 +59,7 @@ class _Comparison:
             return _whole_rows(np.abs(stored - wanted) <= self._step[rows, :most] * 1.001)
         if stored.dtype == np.float16:
             wanted = wanted.astype(np.float32)
-            return _whole_rows(
-                np.abs(stored.astype(np.float32) - wanted) <= np.abs(wanted) * 2.0**-11 + 1.01e-7
-            )
+            return _whole_rows(np.abs(stored.astype(np.float32) - wanted) <= np.abs(wanted) * 2.0**-11 + 1.01e-7)
         if stored.dtype == ml_dtypes.bfloat16 or wanted.dtype == np.float64:
             wanted = wanted.astype(stored.dtype)
         return _whole_rows(stored == wanted)

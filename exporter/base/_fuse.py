@@ -27,6 +27,7 @@ def fuse(model: ir.Model, provider: str) -> None:
     with _weights_outside(model.graph):
         optimizer.optimize(model)
         fuse_for_onnxruntime(model, provider)
+    _keep_turned(model)
 
 
 def _turn_weights(graph: ir.Graph) -> None:
@@ -36,9 +37,7 @@ def _turn_weights(graph: ir.Graph) -> None:
         step = value.producer() if value is not None else None
         if step is None or step.op_type != "Transpose" or step.inputs[0] is not product.weight:
             continue
-        if product.weight.const_value is None or any(
-            not is_form(user) for user in product.weight.consumers()
-        ):
+        if product.weight.const_value is None or any(not is_form(user) for user in product.weight.consumers()):
             continue
         # contiguous: the runtime would otherwise turn it again in every session
         array = np.ascontiguousarray(product.weight.const_value.numpy().T)
@@ -49,6 +48,36 @@ def _turn_weights(graph: ir.Graph) -> None:
             user.outputs[0].replace_all_uses_with(weight)
             graph.remove(user, safe=True)
         assert node.inputs[1] is weight
+
+
+def _keep_turned(model: ir.Model) -> None:
+    """Multiplies by ``Transpose(b)`` in one step where b is the same in every run (DeBERTa-v2's positions).
+
+    The runtime would fold the Transpose, and multiplying by b laid out so took some 3 % more of a 1 x 16 forward with
+    DeBERTa-v3-base's widths (ONNX Runtime 1.31, CPU).
+    """
+    for node in list(model.graph):
+        b = node.inputs[1] if node.op_type == "MatMul" and node.domain == "" else None
+        turn = b.producer() if b is not None else None
+        if b is None or turn is None or turn.op_type != "Transpose" or "perm" not in turn.attributes:
+            continue
+        if b.shape is None or len(b.shape) < 3 or not b.shape.is_static() or len(b.uses()) > 1:
+            continue
+        *outer, first, second = turn.attributes["perm"].as_ints()
+        other = ir.node("Transpose", turn.inputs, {"perm": [*outer, second, first]}, name=turn.name)
+        product = ir.node(
+            "FusedMatMul",
+            [node.inputs[0], other.outputs[0]],
+            {"transB": 1},
+            domain="com.microsoft",
+            name=node.name,
+        )
+        *dims, rows, columns = b.shape
+        other.outputs[0].type, other.outputs[0].shape = b.type, ir.Shape([*dims, columns, rows])
+        y, new = node.outputs[0], product.outputs[0]
+        new.type, new.shape = y.type, y.shape
+        ir.convenience.replace_nodes_and_values(model.graph, node, [turn, node], [other, product], [y], [new])
+        model.opset_imports["com.microsoft"] = 1
 
 
 @contextmanager

@@ -67,9 +67,7 @@ def load_model(folder: Path, config: dict[str, Any], *, headless: bool) -> Any:
     BaseCheckpoint(folder)  # refuses pickles and damaged files before the library meets them
     parsed = _parse(folder, config)
     if parsed.is_encoder_decoder:
-        raise NotSupportedError(
-            f"{config['model_type']}: encoder-decoders are not supported; supported: {SUPPORTED}"
-        )
+        raise NotSupportedError(f"{config['model_type']}: encoder-decoders are not supported; supported: {SUPPORTED}")
     parsed.use_cache = False
     auto = _auto_class(config, headless=headless)
     model, lacking = _load(auto, folder, parsed)
@@ -78,9 +76,7 @@ def load_model(folder: Path, config: dict[str, Any], *, headless: bool) -> Any:
         model, lacking = _load(auto, folder, parsed, add_pooling_layer=False)
     if lacking:
         wanted = type(model).__name__
-        raise BaseModelError(
-            f"{folder.name}: the weights lack {some(lacking)}; they are not those of a {wanted}"
-        )
+        raise BaseModelError(f"{folder.name}: the weights lack {some(lacking)}; they are not those of a {wanted}")
     return model.eval()
 
 
@@ -89,9 +85,7 @@ def _parse(folder: Path, config: dict[str, Any]) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     if config["model_type"] not in CONFIG_MAPPING:
-        raise NotSupportedError(
-            f"transformers has no architecture {config['model_type']!r}; supported: {SUPPORTED}"
-        )
+        raise NotSupportedError(f"transformers has no architecture {config['model_type']!r}; supported: {SUPPORTED}")
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as e:  # the configuration classes raise whatever their fields' values provoke
@@ -112,9 +106,7 @@ def _auto_class(config: dict[str, Any], *, headless: bool) -> Any:
         try:
             task = TasksManager.infer_task_from_model(model_class)
         except (ValueError, KeyError):
-            raise NotSupportedError(
-                f"{architectures[0]} does a task that is not supported; {SUPPORTED} are"
-            ) from None
+            raise NotSupportedError(f"{architectures[0]} does a task that is not supported; {SUPPORTED} are") from None
     return TasksManager.get_model_class_for_task(task)
 
 

@@ -65,9 +65,7 @@ def _sample(model: PreTrainedModel) -> tuple[dict[str, torch.Tensor], dict[str, 
     if "pixel_values" in parameters:
         sides = config.image_size
         height, width = sides if isinstance(sides, (list, tuple)) else (sides, sides)
-        return {"pixel_values": torch.zeros((_BATCH, config.num_channels, height, width))}, {
-            "pixel_values": {0: batch}
-        }
+        return {"pixel_values": torch.zeros((_BATCH, config.num_channels, height, width))}, {"pixel_values": {0: batch}}
     raise NotSupportedError(f"{config.model_type} takes neither text nor images; supported: {SUPPORTED}")
 
 

@@ -35,9 +35,7 @@ def weight_files(folder: Path) -> list[Path]:
         names = sorted(set(entries.values()))
         for name in names:
             if not is_contained_name(name) or "/" in name or not name.endswith(".safetensors"):
-                raise BaseModelError(
-                    f"{_INDEX}: {json.dumps(name)[:80]} is not the name of a safetensors file"
-                )
+                raise BaseModelError(f"{_INDEX}: {json.dumps(name)[:80]} is not the name of a safetensors file")
             if not (folder / name).exists():
                 raise BaseModelError(f"{folder.name}: {name}, which {_INDEX} names, is missing")
         return [folder / name for name in names]

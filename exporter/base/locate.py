@@ -30,9 +30,7 @@ _QUANTISED = ("MatMulInteger", "MatMulNBits", "QLinearMatMul", "QGemm", "QAttent
 _COLUMNS = re.compile(r"(.+)\[(\d{1,9}):(\d{1,9})\]")
 
 
-def locate(
-    graph: BaseGraph, modules: Sequence[str], *, module_map: Mapping[str, str] | None = None
-) -> dict[str, Site]:
+def locate(graph: BaseGraph, modules: Sequence[str], *, module_map: Mapping[str, str] | None = None) -> dict[str, Site]:
     """Finds the product of every module.
 
     Args:
@@ -83,9 +81,7 @@ class _Finder:
         self._checkpoint = BaseCheckpoint(self._folder) if self._folder is not None else None
         self._renamed: dict[str, str] | None = None
         operators = sorted({node.op_type for node in graph.model.graph if node.op_type in _QUANTISED})
-        self._quantised = (
-            f", which is quantised ({', '.join(operators)}); give it unquantised" if operators else ""
-        )
+        self._quantised = f", which is quantised ({', '.join(operators)}); give it unquantised" if operators else ""
 
     def find(self, module: str) -> Site:
         """The module's site, checked."""
@@ -96,9 +92,7 @@ class _Finder:
             places = self._named(module, weight) or self._alike(module, weight)
         for product, _ in places:
             if product.refusal:
-                raise _Failure(
-                    f"cannot be adapted in this graph ({product.refusal}); export the base without fusions"
-                )
+                raise _Failure(f"cannot be adapted in this graph ({product.refusal}); export the base without fusions")
         sites = [Site(module, product.node, columns) for product, columns in places]
         # DeBERTa-v2's modules that also project the relative positions are, first of all, those of the text
         sites.sort(key=lambda site: site.fixed_input)
@@ -163,9 +157,7 @@ class _Finder:
         """The products that bear the module's name; a node's name counts before its weight's."""
         for name in self._synonyms(module):
             for first in (True, False):
-                named = [
-                    p for p in self._products if self._bears(p.names[:1] if first else p.names[1:], name)
-                ]
+                named = [p for p in self._products if self._bears(p.names[:1] if first else p.names[1:], name)]
                 if named:
                     return named
         return []
@@ -199,9 +191,7 @@ def _projects_positions(module: str, config: Mapping[str, Any]) -> bool:
     ):
         return False
     kinds = config.get("pos_att_type") or ()
-    return ("p2c" in kinds and module.endswith("query_proj")) or (
-        "c2p" in kinds and module.endswith("key_proj")
-    )
+    return ("p2c" in kinds and module.endswith("query_proj")) or ("c2p" in kinds and module.endswith("key_proj"))
 
 
 def _holds(product: Product, weight: np.ndarray, columns: tuple[int, int]) -> bool:
@@ -225,7 +215,5 @@ def _refuse_overlaps(sites: Mapping[str, Site]) -> None:
             start, stop = place.columns
             for other_start, other_stop, other in taken.setdefault(place.node, []):
                 if start < other_stop and other_start < stop:
-                    raise BaseModelError(
-                        f"{other} and {module} are one product of the base graph; give a module map"
-                    )
+                    raise BaseModelError(f"{other} and {module} are one product of the base graph; give a module map")
             taken[place.node].append((start, stop, module))

@@ -73,17 +73,13 @@ def _check_operators(path: Path, scan: OnnxScan) -> None:
     versions = [version for domain, version in scan.opsets if domain in ("", "ai.onnx")]
     if not versions or min(versions) < MIN_OPSET:
         found = f"opset {min(versions)}" if versions else "no opset"
-        raise BaseModelError(
-            f"{path.name}: has {found}; export the base again with opset {MIN_OPSET} or later"
-        )
+        raise BaseModelError(f"{path.name}: has {found}; export the base again with opset {MIN_OPSET} or later")
     if any(domain == _OWN_DOMAIN for domain, _ in scan.operators | scan.functions):
         raise BaseModelError(f"{path.name}: is already adapted by eptx; give the base model's own graph")
     unknown = {(d, name) for d, name in scan.operators if d not in _KNOWN_DOMAINS} - scan.functions
     if unknown:
         domain, name = min(unknown)
-        raise BaseModelError(
-            f"{path.name}: uses {name} of domain {domain!r}, which plain ONNX Runtime does not have"
-        )
+        raise BaseModelError(f"{path.name}: uses {name} of domain {domain!r}, which plain ONNX Runtime does not have")
 
 
 def _external_files(path: Path, references: list[ExternalData]) -> dict[str, Path]:
@@ -95,9 +91,7 @@ def _external_files(path: Path, references: list[ExternalData]) -> dict[str, Pat
             sizes[name] = _regular_size(path, name)
         end = reference.offset + (reference.length or 0)
         if end > sizes[name]:
-            raise BaseModelError(
-                f"{name}: truncated: {path.name} reads to byte {end}, the file has {sizes[name]}"
-            )
+            raise BaseModelError(f"{name}: truncated: {path.name} reads to byte {end}, the file has {sizes[name]}")
     return {name: path.parent / name for name in sizes}
 
 
@@ -110,9 +104,7 @@ def _regular_size(path: Path, name: str) -> int:
             where = where / part
             status = where.lstat()
             if stat.S_ISLNK(status.st_mode):
-                raise BaseModelError(
-                    f"{path.name}: its external data {name!r} is a symbolic link; put the file there"
-                )
+                raise BaseModelError(f"{path.name}: its external data {name!r} is a symbolic link; put the file there")
     except OSError:
         raise BaseModelError(f"{path.name}: its external data {name!r} is missing") from None
     if not stat.S_ISREG(status.st_mode):

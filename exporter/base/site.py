@@ -123,9 +123,7 @@ class Site:
         """
         expected = [self.out_features, self.in_features]
         if list(weight.shape) != expected:
-            raise BaseModelError(
-                f"{self.module}: the base graph's weight is {expected}, not {list(weight.shape)}"
-            )
+            raise BaseModelError(f"{self.module}: the base graph's weight is {expected}, not {list(weight.shape)}")
         mine = [self, *self.also]
         for site in mine:
             if _readers(site.weight) - {s.node for s in mine}:
@@ -140,9 +138,7 @@ class Site:
         with np.errstate(over="ignore"):
             block[...] = weight
         if not np.isfinite(block.astype(np.float32)).all():
-            raise NotSupportedError(
-                f"{self.module}: the new weight does not fit {stored.dtype}; use a float32 base"
-            )
+            raise NotSupportedError(f"{self.module}: the new weight does not fit {stored.dtype}; use a float32 base")
         value = self.weight
         value.const_value = ir.Tensor(stored, name=value.name)
 
@@ -179,9 +175,7 @@ class Site:
         if tensor is None:
             raise BaseModelError(f"{self.module}: the base graph holds no weight; export it with its weights")
         if tensor.dtype not in FLOATS:
-            raise NotSupportedError(
-                f"{self.module} is quantised in the base graph; give the base as it was before"
-            )
+            raise NotSupportedError(f"{self.module} is quantised in the base graph; give the base as it was before")
         return tensor.numpy()
 
 

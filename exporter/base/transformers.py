@@ -17,9 +17,7 @@ from eptx.exporter.base.graph import BaseGraph
 __all__ = ["load_transformers"]
 
 
-def load_transformers(
-    folder: Path, *, provider: Literal["cpu", "cuda"] = "cpu", headless: bool = False
-) -> BaseGraph:
+def load_transformers(folder: Path, *, provider: Literal["cpu", "cuda"] = "cpu", headless: bool = False) -> BaseGraph:
     """Exports the model of a transformers folder, with a free batch and length, fused for ONNX Runtime.
 
     Nothing is downloaded, no remote code runs, and pickles are not read.

@@ -44,11 +44,11 @@ def PyramidRouter(task_id, x, task_embedding, gate_weight, gate_bias, top_k: int
         first = op.Squeeze(op.Slice(x_n, [0], [1], [1]), [1])
         norm = op.Sqrt(op.ReduceSum(op.Mul(first, first), [1]))
         similarity = op.Div(op.MatMul(first, op.Transpose(unit, perm=[1, 0])), op.Max(norm, tiny))
-        task = op.Where(unknown, op.ArgMax(similarity, axis=1, keepdims=0), task_id)
     else:
         zero = op.CastLike(op.Constant(value_float=0.0), x)
         similarity = op.Expand(zero, op.Concat(n, op.Shape(task_embedding, start=0, end=1), axis=0))
-        task = op.Identity(task_id)
+    # after the branch, which may assign one name only: onnxscript orders several by their hashes
+    task = op.Where(unknown, op.ArgMax(similarity, axis=1, keepdims=0), task_id)
     tasks = op.Shape(task_embedding, start=0, end=1)
     active = op.CastLike(op.Unsqueeze(op.Less(task, tasks), [1]), x)
     row = op.Min(task, op.Sub(tasks, 1))

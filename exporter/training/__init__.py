@@ -6,7 +6,7 @@ from eptx.exporter.methods.ept.config import EptConfig
 from eptx.exporter.methods.ept.model import EptModel
 from eptx.exporter.methods.tucka.config import TuckaConfig
 from eptx.exporter.methods.tucka.model import TuckaModel
-from eptx.exporter.training.batches import Example, collate, length_batches
+from eptx.exporter.training.batches import Batch, Example, collate, length_batches
 from eptx.exporter.training.embeddings import fit_task_embeddings
 from eptx.exporter.training.heads import TaskClassifier, TaskHeadBank, pool
 from eptx.exporter.training.losses import task_head_loss
@@ -14,6 +14,7 @@ from eptx.exporter.training.save import add_adapter, load_adapter, save_adapter
 from eptx.exporter.training.trainer import Trainer, TrainSettings
 
 __all__ = [
+    "Batch",
     "EptConfig",
     "EptModel",
     "Example",

@@ -69,9 +69,7 @@ class TaskHeadBank(nn.Module):
     def from_tensors(cls, tensors: Mapping[str, Tensor], tasks: list[str]) -> TaskHeadBank:
         """The bank that :meth:`tensors` saved."""
         weights = {task: tensors[f"{task}.weight"] for task in tasks}
-        bank = cls(
-            next(iter(weights.values())).shape[1], {task: len(weight) for task, weight in weights.items()}
-        )
+        bank = cls(next(iter(weights.values())).shape[1], {task: len(weight) for task, weight in weights.items()})
         with torch.no_grad():
             for task, head in zip(tasks, bank.heads, strict=True):
                 head.weight.copy_(weights[task])

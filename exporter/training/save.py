@@ -31,9 +31,7 @@ def add_adapter(base: nn.Module, config: PeftConfig) -> PeftModel:
         return get_peft_model(base, config)
 
 
-def save_adapter(
-    model: PeftModel, folder: Path, *, heads: TaskHeadBank | None = None, base_name: str = ""
-) -> None:
+def save_adapter(model: PeftModel, folder: Path, *, heads: TaskHeadBank | None = None, base_name: str = "") -> None:
     """Write the model's active adapter into ``folder`` (created when missing).
 
     Args:

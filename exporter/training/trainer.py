@@ -78,9 +78,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        self.batches = [batch for epoch in range(settings.epochs) for batch in self._epoch(epoch)][
-            : settings.max_steps
-        ]
+        self.batches = [batch for epoch in range(settings.epochs) for batch in self._epoch(epoch)][: settings.max_steps]
         self.step = 0
 
     def _epoch(self, epoch: int) -> list[list[int]]:
@@ -114,8 +112,7 @@ class Trainer:
                 pace = (time.monotonic() - started) / (self.step - first)
                 left = pace * (len(self.batches) - self.step) / 60
                 self.log(
-                    f"step {self.step}/{len(self.batches)} loss {running:.4f} "
-                    f"{pace:.2f} s/step {left:.0f} min left"
+                    f"step {self.step}/{len(self.batches)} loss {running:.4f} {pace:.2f} s/step {left:.0f} min left"
                 )
             if self.checkpoint is not None and time.monotonic() - saved > self.settings.checkpoint_seconds:
                 self._save(self.checkpoint)

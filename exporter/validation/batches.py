@@ -109,7 +109,7 @@ def generated(manifest: Manifest, config: Mapping[str, Any], names: Sequence[str
     """
     vocabulary = Vocabulary.of(manifest, config)
     plans: list[tuple[str, tuple[str, ...], int, bool]] = [(f"{name} alone", (name,), _LENGTH, False) for name in names]
-    if len(names) > 1 or manifest.routing != "batch":
+    if len(names) > 1:
         plans.append((f"{_MIXED}, padded", tuple(names) * 2, _MANY_LENGTH, True))
         plans.append((_MIXED, tuple(reversed(names)) + tuple(names[:1]), _LENGTH, False))
     else:

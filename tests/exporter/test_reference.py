@@ -210,9 +210,7 @@ def test_the_route_is_that_of_its_own_forward(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     old = "encoder.layer.0.attention.attention"
     modules = {
-        f"{old}.{name}": TuckaModule(
-            rng.normal(size=(12, 3)), rng.normal(size=(3, 2, 3, 3)), rng.normal(size=(2, 2))
-        )
+        f"{old}.{name}": TuckaModule(rng.normal(size=(12, 3)), rng.normal(size=(3, 2, 3, 3)), rng.normal(size=(2, 2)))
         for name in ("query", "key", "value")
     }
     adapter = TuckaAdapter(

@@ -109,9 +109,7 @@ def test_the_exporter_reads_what_training_saves(method: str, tmp_path: Path) -> 
     assert adapter.tasks == tuple(LABELS)
     reference = build_reference(tmp_path / "base", adapter, dtype=torch.float32)
     batch = collate(examples(6), 0)
-    got = reference.run({k: v.numpy() for k, v in batch.inputs.items()}, batch.tasks.numpy()).outputs[
-        "logits"
-    ]
+    got = reference.run({k: v.numpy() for k, v in batch.inputs.items()}, batch.tasks.numpy()).outputs["logits"]
     with torch.no_grad():
         want = trained(batch.inputs, batch.tasks).numpy()
     assert np.abs(got - want).max() < 1e-5
@@ -153,9 +151,7 @@ def test_training_lowers_the_loss_and_only_trains_the_adapter(method: str, tmp_p
     def loss() -> float:
         batch = collate(rows, 0)
         with torch.no_grad():
-            return float(
-                task_head_loss(model(batch.inputs, batch.tasks), batch.tasks, batch.labels, [2, 1, 3])
-            )
+            return float(task_head_loss(model(batch.inputs, batch.tasks), batch.tasks, batch.labels, [2, 1, 3]))
 
     before = loss()
     Trainer(model, rows, settings, pad_token_id=0, log=lambda line: None).run()
@@ -166,9 +162,7 @@ def test_training_lowers_the_loss_and_only_trains_the_adapter(method: str, tmp_p
 def test_a_resumed_run_is_the_unbroken_run(tmp_path: Path) -> None:
     def trainer(steps: int | None, seed: int) -> Trainer:
         settings = TrainSettings(epochs=2, tokens=64, max_steps=steps, task_loss_weight=0.1, warmup=0.0)
-        return Trainer(
-            classifier("ept", seed), examples(), settings, pad_token_id=0, checkpoint=path, log=print
-        )
+        return Trainer(classifier("ept", seed), examples(), settings, pad_token_id=0, checkpoint=path, log=print)
 
     path = tmp_path / "unbroken.safetensors"
     whole = trainer(None, 0)

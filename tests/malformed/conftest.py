@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.malformed.scene")
-
 from tests.malformed.scene import Cli, Scene, copy_scene, make_scene
 
 

@@ -110,6 +110,7 @@ FILES: Table = {
     "name twice but for the prefix": Case(_again_without_prefix, 3, f"{QUERY_A} appears twice"),
     "integers": Case(weights("lora", put(QUERY_A, np.ones((2, 10), np.int64))), 3, "has type I64"),
     "booleans": Case(weights("lora", put(QUERY_A, np.ones((2, 10), bool))), 3, "has type BOOL"),
+    "type a list": Case(header(FILE, lambda h: first(h).update(dtype=["F32"])), 3, "has type ['F32']"),
     "unknown type": Case(header(FILE, lambda h: first(h).update(dtype="F128")), 3, "has type F128"),
     "NaN": Case(weights("lora", put(QUERY_A, setting((1, 3), np.nan))), 3, f"{QUERY_A} holds NaN or infinite"),
     "infinity": Case(weights("lora", put(QUERY_A, setting((1, 3), -np.inf))), 3, f"{QUERY_A} holds NaN or infinite"),

@@ -65,7 +65,9 @@ def _another_query(model: onnx.ModelProto) -> None:
     """A second product of the same name with other weights."""
     weight = numpy_helper.from_array(np.ones((10, 12), np.float32), "again.weight")
     model.graph.initializer.append(weight)
-    model.graph.node.insert(2, helper.make_node("MatMul", ["x", "again.weight"], ["q2"], name=f"/{Q.replace('.', '/')}/MatMul_1"))
+    model.graph.node.insert(
+        2, helper.make_node("MatMul", ["x", "again.weight"], ["q2"], name=f"/{Q.replace('.', '/')}/MatMul_1")
+    )
     model.graph.node.append(helper.make_node("Identity", ["q2"], ["extra"]))
     model.graph.output.append(helper.make_tensor_value_info("extra", TensorProto.FLOAT, ["batch", "length", 12]))
 
@@ -92,26 +94,40 @@ FOLDER: Table = {
     "config of no model": Case(write(CONFIG, "{}"), 3, "has no model_type"),
     "config of a model of another type": Case(settings(model_type=["bert"]), 3, "has no model_type"),
     "unknown architecture": Case(settings(model_type="mamba9"), 5, "transformers has no architecture 'mamba9'"),
-    "encoder-decoder": Case(settings(model_type="t5", architectures=["T5Model"]), 5, "encoder-decoders are not supported"),
+    "encoder-decoder": Case(
+        settings(model_type="t5", architectures=["T5Model"]), 5, "encoder-decoders are not supported"
+    ),
     "unknown class": Case(settings(architectures=["MyBert"]), 5, "transformers has no model 'MyBert'"),
     "class that is none": Case(settings(architectures=["logging"]), 5, "logging"),
     "class that is a tokenizer": Case(settings(architectures=["BertTokenizer"]), 5, "BertTokenizer"),
     "class of another type": Case(settings(architectures=[{}]), 5, "transformers has no model"),
     "sizes of another type": Case(settings(hidden_size="wide"), 3, "config.json"),
-    "sizes that do not divide": Case(settings(hidden_size=13, num_attention_heads=4), 3, "base: the weights cannot be loaded"),
+    "sizes that do not divide": Case(
+        settings(hidden_size=13, num_attention_heads=4), 3, "base: the weights cannot be loaded"
+    ),
     "weights of another model": Case(settings(num_attention_heads=7), 3, "base: the weights lack"),
     "no weights": Case(remove(WEIGHTS), 3, "model.safetensors is missing"),
     "weights empty": Case(write(WEIGHTS, b""), 3, "model.safetensors: damaged safetensors file"),
     "weights cut": Case(cut(WEIGHTS, -1), 3, "model.safetensors: damaged safetensors file"),
-    "weights too long": Case(lambda s: append(s.root / WEIGHTS, b"\0"), 3, "model.safetensors: damaged safetensors file"),
+    "weights too long": Case(
+        lambda s: append(s.root / WEIGHTS, b"\0"), 3, "model.safetensors: damaged safetensors file"
+    ),
     "weights a FIFO": Case(fifo(WEIGHTS), 3, "model.safetensors: not a regular file"),
     "weights a folder": Case(folder(WEIGHTS), 3, "model.safetensors: not a regular file"),
-    "only a pickle": Case(lambda s: (s.root / WEIGHTS).rename(s.base / "pytorch_model.bin"), 3, "eptx never reads pickles"),
+    "only a pickle": Case(
+        lambda s: (s.root / WEIGHTS).rename(s.base / "pytorch_model.bin"), 3, "eptx never reads pickles"
+    ),
     "index not JSON": Case(all_of(remove(WEIGHTS), write(f"{WEIGHTS}.index.json", "{")), 3, "not valid JSON"),
     "index names a file outside": Case(
-        all_of(remove(WEIGHTS), write(f"{WEIGHTS}.index.json", '{"weight_map": {"a": "../a.safetensors"}}')), 3, "is not the name of a safetensors file"),
+        all_of(remove(WEIGHTS), write(f"{WEIGHTS}.index.json", '{"weight_map": {"a": "../a.safetensors"}}')),
+        3,
+        "is not the name of a safetensors file",
+    ),
     "index names a missing file": Case(
-        all_of(remove(WEIGHTS), write(f"{WEIGHTS}.index.json", '{"weight_map": {"a": "a.safetensors"}}')), 3, "a.safetensors, which model.safetensors.index.json names, is missing"),
+        all_of(remove(WEIGHTS), write(f"{WEIGHTS}.index.json", '{"weight_map": {"a": "a.safetensors"}}')),
+        3,
+        "a.safetensors, which model.safetensors.index.json names, is missing",
+    ),
 }
 
 #: The file alone.
@@ -126,14 +142,34 @@ FILE: Table = {
     "cut in the middle": Case(cut(ONNX, 300), 3, "base.onnx: not an ONNX model"),
     "too long": Case(lambda s: append(s.onnx, b"\xff" * 9), 3, "base.onnx: not an ONNX model"),
     "no nodes": Case(graph(lambda m: m.graph.ClearField("node")), 3, "base.onnx"),
-    "no inputs": Case(graph(lambda m: (m.graph.ClearField("input"), m.graph.initializer.extend(
-        numpy_helper.from_array(np.ones((2, 3), np.int64), name) for name in ("input_ids", "attention_mask")))), 3, "base.onnx: the graph has no inputs"),
+    "no inputs": Case(
+        graph(
+            lambda m: (
+                m.graph.ClearField("input"),
+                m.graph.initializer.extend(
+                    numpy_helper.from_array(np.ones((2, 3), np.int64), name) for name in ("input_ids", "attention_mask")
+                ),
+            )
+        ),
+        3,
+        "base.onnx: the graph has no inputs",
+    ),
     "no outputs": Case(graph(lambda m: m.graph.ClearField("output")), 3, "base.onnx: the graph has no outputs"),
-    "old opset": Case(graph(lambda m: setattr(m.opset_import[0], "version", 9)), 3, "has opset 9; export the base again"),
-    "opset of the future": Case(graph(lambda m: setattr(m.opset_import[0], "version", 99)), 3, "ONNX Runtime cannot load it"),
+    "old opset": Case(
+        graph(lambda m: setattr(m.opset_import[0], "version", 9)), 3, "has opset 9; export the base again"
+    ),
+    "opset of the future": Case(
+        graph(lambda m: setattr(m.opset_import[0], "version", 99)), 3, "ONNX Runtime cannot load it"
+    ),
     "no opset": Case(graph(lambda m: m.ClearField("opset_import")), 3, "has no opset"),
-    "unknown domain": Case(graph(lambda m: (setattr(node(m, "Relu"), "domain", "evil"), m.opset_import.add(domain="evil", version=1))), 3, "uses Relu of domain 'evil'"),
-    "unknown operator": Case(graph(lambda m: setattr(node(m, "Relu"), "op_type", "Rule")), 3, "ONNX Runtime cannot load it"),
+    "unknown domain": Case(
+        graph(lambda m: (setattr(node(m, "Relu"), "domain", "evil"), m.opset_import.add(domain="evil", version=1))),
+        3,
+        "uses Relu of domain 'evil'",
+    ),
+    "unknown operator": Case(
+        graph(lambda m: setattr(node(m, "Relu"), "op_type", "Rule")), 3, "ONNX Runtime cannot load it"
+    ),
     "adapted already": Case(lambda s: shutil.copy(s.bundle / "model.onnx", s.onnx), 3, "is already adapted by eptx"),
     "a cycle": Case(graph(lambda m: m.graph.node[0].input.__setitem__(1, "last_hidden_state")), 3, "base.onnx"),
     "shape that lies": Case(graph(lambda m: m.graph.initializer[2].dims.__setitem__(0, 11)), 3, "base.onnx"),
@@ -142,35 +178,115 @@ FILE: Table = {
     "weight without data": Case(graph(lambda m: m.graph.initializer[2].ClearField("raw_data")), 3, "base.onnx"),
     "external data outside": Case(external("../weights"), 3, "external data '../weights' is not inside its folder"),
     "external data absolute": Case(external("/etc/passwd"), 3, "external data '/etc/passwd' is not inside its folder"),
-    "external data linked": Case(external("weights", make=lambda p: p.symlink_to("/etc/passwd")), 3, "external data 'weights' is a symbolic link"),
-    "external data a FIFO": Case(external("weights", make=os.mkfifo), 3, "external data 'weights' is not a regular file"),
-    "external data a folder": Case(external("weights", make=Path.mkdir), 3, "external data 'weights' is not a regular file"),
+    "external data linked": Case(
+        external("weights", make=lambda p: p.symlink_to("/etc/passwd")), 3, "external data 'weights' is a symbolic link"
+    ),
+    "external data a FIFO": Case(
+        external("weights", make=os.mkfifo), 3, "external data 'weights' is not a regular file"
+    ),
+    "external data a folder": Case(
+        external("weights", make=Path.mkdir), 3, "external data 'weights' is not a regular file"
+    ),
     "external data missing": Case(external("weights"), 3, "external data 'weights' is missing"),
-    "external data cut": Case(external("weights", make=lambda p: p.write_bytes(b"x" * 479)), 3, "weights: truncated: base.onnx reads to byte 480"),
-    "external data without length, cut": Case(external("weights", make=lambda p: p.write_bytes(b"x" * 4), length="4"), 3, "base.onnx"),
+    "external data cut": Case(
+        external("weights", make=lambda p: p.write_bytes(b"x" * 479)),
+        3,
+        "weights: truncated: base.onnx reads to byte 480",
+    ),
+    "external data without length, cut": Case(
+        external("weights", make=lambda p: p.write_bytes(b"x" * 4), length="4"), 3, "base.onnx"
+    ),
     "external data in memory": Case(external("*/_ORT_MEM_ADDR_/*"), 3, "is not inside its folder"),
     "external data without a name": Case(external(""), 3, "is not inside its folder"),
     "external data from byte x": Case(external("weights", offset="x"), 3, "offset is not one number"),
-    "module missing": Case(graph(lambda m: setattr(m.graph.node[1], "name", "nameless") or m.graph.initializer[2].__setattr__("name", "w") or m.graph.node[1].input.__setitem__(1, "w")), 3, "1 of 2 adapted modules are not found in the base graph by name"),
-    "module twice": Case(graph(_another_query), 3, f"found more than once in the base graph, with different weights: {Q}"),
-    "module scaled": Case(graph(lambda m: (setattr(m.graph.node[1], "op_type", "Gemm"), m.graph.node[1].attribute.add(name="alpha", type=1, f=0.5), m.graph.node[1])), 3, "base.onnx"),
-    "input named task_id": Case(graph(lambda m: (setattr(m.graph.input[1], "name", "task_id"), node(m, "Cast").input.__setitem__(0, "task_id"))), 5, "has an input or output 'task_id' of its own"),
+    "module missing": Case(
+        graph(
+            lambda m: (
+                setattr(m.graph.node[1], "name", "nameless")
+                or m.graph.initializer[2].__setattr__("name", "w")
+                or m.graph.node[1].input.__setitem__(1, "w")
+            )
+        ),
+        3,
+        "1 of 2 adapted modules are not found in the base graph by name",
+    ),
+    "module twice": Case(
+        graph(_another_query), 3, f"found more than once in the base graph, with different weights: {Q}"
+    ),
+    "module scaled": Case(
+        graph(
+            lambda m: (
+                setattr(m.graph.node[1], "op_type", "Gemm"),
+                m.graph.node[1].attribute.add(name="alpha", type=1, f=0.5),
+                m.graph.node[1],
+            )
+        ),
+        3,
+        "base.onnx",
+    ),
+    "input named task_id": Case(
+        graph(
+            lambda m: (setattr(m.graph.input[1], "name", "task_id"), node(m, "Cast").input.__setitem__(0, "task_id"))
+        ),
+        5,
+        "has an input or output 'task_id' of its own",
+    ),
 }
 
 #: Both, which contradict each other.
 BOTH: Table = {
-    "other weights": Case(tensors(WEIGHTS, put(f"{Q}.weight", setting((0, 0), 9.0))), 3, f"have other weights in the base graph than in the base folder: {Q}"),
-    "other widths": Case(tensors(WEIGHTS, put(f"{Q}.weight", lambda w: w[:8])), 3, f"{Q} is [8, 10] in the base, [12, 10] in the adapter"),
+    "other weights": Case(
+        tensors(WEIGHTS, put(f"{Q}.weight", setting((0, 0), 9.0))),
+        3,
+        f"have other weights in the base graph than in the base folder: {Q}",
+    ),
+    "other widths": Case(
+        tensors(WEIGHTS, put(f"{Q}.weight", lambda w: w[:8])), 3, f"{Q} is [8, 10] in the base, [12, 10] in the adapter"
+    ),
     "weights cut": Case(cut(WEIGHTS, -1), 3, "model.safetensors: damaged"),
     "config not JSON": Case(write(CONFIG, "{"), 3, "config.json: not valid JSON"),
-    "module map missing": Case(nothing, 2, "map.json: cannot be read", "--mode conditioned --module-map {root}/map.json"),
-    "module map not JSON": Case(write("map.json", "x"), 2, "map.json: not valid JSON", "--mode conditioned --module-map {root}/map.json"),
-    "module map of numbers": Case(write("map.json", f'{{"{Q}": 3}}'), 2, "must map a module's name", "--mode conditioned --module-map {root}/map.json"),
-    "module map of an unknown module": Case(write("map.json", '{"x": "y"}'), 2, "names modules that the adapter does not adapt: x", "--mode conditioned --module-map {root}/map.json"),
-    "module map to nothing": Case(write("map.json", f'{{"{Q}": "y"}}'), 3, "are mapped to no product", "--mode conditioned --module-map {root}/map.json"),
-    "module map to other weights": Case(write("map.json", f'{{"{Q}": "layer.0.dense.weight"}}'), 3, "are mapped to a product whose weights are not", "--mode conditioned --module-map {root}/map.json"),
-    "module map to columns outside": Case(write("map.json", f'{{"{Q}": "{Q}.weight[4:99]"}}'), 3, "are mapped to columns that", "--mode conditioned --module-map {root}/map.json"),
-    "module map to columns of 5000 digits": Case(write("map.json", f'{{"{Q}": "{Q}.weight[4:{"9" * 5000}]"}}'), 3, "are mapped to no product", "--mode conditioned --module-map {root}/map.json"),
+    "module map missing": Case(
+        nothing, 2, "map.json: cannot be read", "--mode conditioned --module-map {root}/map.json"
+    ),
+    "module map not JSON": Case(
+        write("map.json", "x"), 2, "map.json: not valid JSON", "--mode conditioned --module-map {root}/map.json"
+    ),
+    "module map of numbers": Case(
+        write("map.json", f'{{"{Q}": 3}}'),
+        2,
+        "must map a module's name",
+        "--mode conditioned --module-map {root}/map.json",
+    ),
+    "module map of an unknown module": Case(
+        write("map.json", '{"x": "y"}'),
+        2,
+        "names modules that the adapter does not adapt: x",
+        "--mode conditioned --module-map {root}/map.json",
+    ),
+    "module map to nothing": Case(
+        write("map.json", f'{{"{Q}": "y"}}'),
+        3,
+        "are mapped to no product",
+        "--mode conditioned --module-map {root}/map.json",
+    ),
+    "module map to other weights": Case(
+        write("map.json", f'{{"{Q}": "layer.0.dense.weight"}}'),
+        3,
+        "are mapped to a product whose weights are not",
+        "--mode conditioned --module-map {root}/map.json",
+    ),
+    "module map to columns outside": Case(
+        write("map.json", f'{{"{Q}": "{Q}.weight[4:99]"}}'),
+        3,
+        "are mapped to columns that",
+        "--mode conditioned --module-map {root}/map.json",
+    ),
+    "module map to columns of 5000 digits": Case(
+        write("map.json", f'{{"{Q}": "{Q}.weight[4:{"9" * 5000}]"}}'),
+        3,
+        "are mapped to no product",
+        "--mode conditioned --module-map {root}/map.json",
+    ),
 }
 
 
@@ -188,5 +304,7 @@ def test_file_and_folder(scene: Scene, cli: Cli, adapter: str, case: Case) -> No
 def test_folder(scene: Scene, cli: Cli, adapter: str, case: Case) -> None:
     case.change(scene)
     before = sorted(scene.root.rglob("*"))
-    cli.refuses(case.code, case.said, "export", "-q", scene.base, scene.lora, "-o", scene.out / "b", "--mode", "conditioned")
+    cli.refuses(
+        case.code, case.said, "export", "-q", scene.base, scene.lora, "-o", scene.out / "b", "--mode", "conditioned"
+    )
     assert sorted(scene.root.rglob("*")) == before

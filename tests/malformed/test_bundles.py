@@ -104,31 +104,83 @@ def _gigabytes(m: onnx.ModelProto) -> None:
 
 #: name -> how to break the tiny bundle, exit code, what `eptx run` says.
 LIES: dict[str, tuple[Change, int, str]] = {
-    "an input of another type": (manifest(lambda m: m["inputs"][0].update(dtype="int32")), 3, "the model's input 'input_ids' is not what eptx.json says"),
-    "an input of another rank": (manifest(lambda m: m["inputs"][1].update(shape=["batch"])), 3, "the model's input 'attention_mask' is not what"),
-    "an input of another name": (manifest(lambda m: m["inputs"][0].update(name="ids")), 3, "the model's input 'ids' is not what"),
+    "an input of another type": (
+        manifest(lambda m: m["inputs"][0].update(dtype="int32")),
+        3,
+        "the model's input 'input_ids' is not what eptx.json says",
+    ),
+    "an input of another rank": (
+        manifest(lambda m: m["inputs"][1].update(shape=["batch"])),
+        3,
+        "the model's input 'attention_mask' is not what",
+    ),
+    "an input of another name": (
+        manifest(lambda m: m["inputs"][0].update(name="ids")),
+        3,
+        "the model's input 'ids' is not what",
+    ),
     "an input too few": (manifest(lambda m: m["inputs"].pop(1)), 3, "the model's input 'attention_mask' is not what"),
-    "an input too many": (manifest(lambda m: m["inputs"].append({"name": "x", "dtype": "int64", "shape": ["batch"]})), 3, "the model's input 'x' is not what"),
-    "an output of another type": (manifest(lambda m: m["outputs"][1].update(dtype="float16")), 3, "the model's output 'logits' is not what"),
-    "an output too many": (manifest(lambda m: m["outputs"].append({"name": "x", "dtype": "int64", "shape": ["batch"]})), 3, "the model's output 'x' is not what"),
+    "an input too many": (
+        manifest(lambda m: m["inputs"].append({"name": "x", "dtype": "int64", "shape": ["batch"]})),
+        3,
+        "the model's input 'x' is not what",
+    ),
+    "an output of another type": (
+        manifest(lambda m: m["outputs"][1].update(dtype="float16")),
+        3,
+        "the model's output 'logits' is not what",
+    ),
+    "an output too many": (
+        manifest(lambda m: m["outputs"].append({"name": "x", "dtype": "int64", "shape": ["batch"]})),
+        3,
+        "the model's output 'x' is not what",
+    ),
     "outputs exchanged": (manifest(lambda m: _swap(m["outputs"])), 3, "is not what eptx.json says"),
     "a task that the model has not": (_task(0, id=70), 3, "ONNX Runtime fails on this request"),
     "a task's name with escapes": (_task(1, name="\x1b[2Jmnli"), 3, "cannot be printed"),
     "a label's name with a line break": (_task(0, label_names=["a\nb", "c"]), 3, "cannot be printed"),
     "words that the model has not": (manifest(lambda m: m.update(vocab_size=6)), 3, "token ids are 0 to 5"),
-    "a key twice": (lambda s: (s.tiny / "eptx.json").write_text((s.tiny / "eptx.json").read_text().replace('"dtype"', '"mode": "static",\n "dtype"', 1)), 3, "the key 'mode' appears twice"),
-    "NaN": (lambda s: (s.tiny / "eptx.json").write_text((s.tiny / "eptx.json").read_text().replace('"vocab_size": 12', '"vocab_size": NaN')), 3, "NaN is not a number"),
+    "a key twice": (
+        lambda s: (s.tiny / "eptx.json").write_text(
+            (s.tiny / "eptx.json").read_text().replace('"dtype"', '"mode": "static",\n "dtype"', 1)
+        ),
+        3,
+        "the key 'mode' appears twice",
+    ),
+    "NaN": (
+        lambda s: (s.tiny / "eptx.json").write_text(
+            (s.tiny / "eptx.json").read_text().replace('"vocab_size": 12', '"vocab_size": NaN')
+        ),
+        3,
+        "NaN is not a number",
+    ),
     "a route of nonsense": (manifest(lambda m: m.update(route={"tasks": [{}, 5]})), 3, "route"),
-    "a route a thousand deep": (manifest(lambda m: m.update(route=json.loads('{"tasks":' * 400 + "{}" + "}" * 400))), 3, "route"),
+    "a route a thousand deep": (
+        manifest(lambda m: m.update(route=json.loads('{"tasks":' * 400 + "{}" + "}" * 400))),
+        3,
+        "route",
+    ),
     "a config of another kind": (file("config.json", "[]"), 3, "config.json: must hold a JSON object"),
     "a config that is deep": (file("config.json", '{"a":' * 50_000), 3, "config.json: nested too deeply"),
     "a tokenizer that is none": (file("tokenizer.json", "{}"), 3, "tokenizer.json: not a tokenizer"),
     "a tokenizer of bytes": (file("tokenizer.json", b"\xff\xfe"), 3, "tokenizer.json: not a tokenizer"),
     "an operator that is not defined": (model(lambda m: m.functions.pop()), 3, "ONNX Runtime does not load it"),
     "an operator of itself": (model(_recursive), 3, "ONNX Runtime does not load it"),
-    "operators of version 2": (model(lambda m: [setattr(o, "version", 2) for o in m.opset_import if o.domain]), 3, "imports ai.eptx version 2; eptx.json says version 1"),
-    "an input that is no tensor": (model(lambda m: m.graph.input[0].type.CopyFrom(helper.make_sequence_type_proto(m.graph.input[0].type))), 3, "model.onnx"),
-    "a graph that does not fit together": (model(lambda m: m.graph.node[0].input.__setitem__(0, "types_")), 3, "ONNX Runtime does not load it"),
+    "operators of version 2": (
+        model(lambda m: [setattr(o, "version", 2) for o in m.opset_import if o.domain]),
+        3,
+        "imports ai.eptx version 2; eptx.json says version 1",
+    ),
+    "an input that is no tensor": (
+        model(lambda m: m.graph.input[0].type.CopyFrom(helper.make_sequence_type_proto(m.graph.input[0].type))),
+        3,
+        "model.onnx",
+    ),
+    "a graph that does not fit together": (
+        model(lambda m: m.graph.node[0].input.__setitem__(0, "types_")),
+        3,
+        "ONNX Runtime does not load it",
+    ),
     "256 GB from a few bytes": (model(_gigabytes), 6, "not enough memory"),
 }
 
@@ -140,7 +192,9 @@ def test_lies(scene: Scene, cli: Cli, name: str) -> None:
     cli.refuses(code, said, "run", scene.tiny, "good film", "--task", "sst2")
 
 
-@pytest.mark.parametrize("name", ["a route of nonsense", "a route a thousand deep", "a task's name with escapes", "NaN"])
+@pytest.mark.parametrize(
+    "name", ["a route of nonsense", "a route a thousand deep", "a task's name with escapes", "NaN"]
+)
 def test_lies_to_inspect(scene: Scene, cli: Cli, name: str) -> None:
     change, code, said = LIES[name]
     change(scene)

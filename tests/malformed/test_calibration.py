@@ -12,7 +12,11 @@ from tests.malformed.scene import Cli
 GOLDEN = Path(__file__).parents[1] / "golden" / "tucka_bert48"
 
 ROWS: dict[str, tuple[dict[str, object], int, str]] = {
-    "a token id too large": ({"input_ids": [1, 200]}, 3, "input_ids of a row hold 200; the base has token ids 0 to 199"),
+    "a token id too large": (
+        {"input_ids": [1, 200]},
+        3,
+        "input_ids of a row hold 200; the base has token ids 0 to 199",
+    ),
     "a token id past int64": ({"input_ids": [1, 2**70]}, 3, "the base has token ids 0 to 199"),
     "a negative token id": ({"input_ids": [1, -1]}, 3, "d.jsonl, line 1: must be an object"),
     "no token ids": ({"input_ids": []}, 3, "d.jsonl, line 1: must be an object"),

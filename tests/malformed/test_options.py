@@ -18,30 +18,83 @@ OPTIONS: Table = {
     "unknown dtype": Case(nothing, 2, "'int8' is not one of", "--mode dynamic --dtype int8"),
     "top-k is text": Case(nothing, 2, "'two' is not a valid integer", "--mode dynamic --top-k two"),
     "static without a task": Case(nothing, 2, "give --task, one of cola, mnli, stsb", "--mode static --top-k 2"),
-    "static of an unknown task": Case(nothing, 2, "unknown task 'rte'; the adapter has cola", "--mode static --top-k 2 --task rte"),
-    "static of the task base": Case(nothing, 2, "would be the base model itself", "--mode static --top-k 2 --task base"),
+    "static of an unknown task": Case(
+        nothing, 2, "unknown task 'rte'; the adapter has cola", "--mode static --top-k 2 --task rte"
+    ),
+    "static of the task base": Case(
+        nothing, 2, "would be the base model itself", "--mode static --top-k 2 --task base"
+    ),
     "a task, conditioned": Case(nothing, 2, "--task is for --mode static", "--mode conditioned --top-k 2 --task cola"),
     "a task, dynamic": Case(nothing, 2, "--task is for --mode static", "--mode dynamic --top-k 2 --task cola"),
-    "EPT with a route": Case(nothing, 2, "--route is for TuckA adapters; this one is ept", "--mode conditioned --top-k 2 --route 0:1"),
-    "EPT with routing": Case(nothing, 2, "--routing is for TuckA adapters; this one is ept", "--mode dynamic --top-k 2 --routing row"),
-    "TuckA with a top-k": Case(nothing, 2, "--top-k is for EPT adapters; this one is tucka", "--mode dynamic --top-k 2", "tucka"),
-    "EPT with calibration data": Case(write("d.jsonl", '{"text": "x"}'), 2, "measures TuckA's route", "--mode conditioned --top-k 2 --calibration-data {root}/d.jsonl"),
-    "dynamic with calibration data": Case(write("d.jsonl", '{"text": "x"}'), 2, "--calibration-data", "--mode dynamic --calibration-data {root}/d.jsonl", "tucka"),
-    "calibration data missing": Case(nothing, 3, "d.jsonl: cannot be read", "--mode static --calibration-data {root}/d.jsonl", "tucka"),
-    "calibration data empty": Case(write("d.jsonl", "\n"), 3, "d.jsonl: holds no rows", "--mode static --calibration-data {root}/d.jsonl", "tucka"),
-    "calibration data a FIFO": Case(fifo("d.jsonl"), 3, "d.jsonl: not a regular file", "--mode static --calibration-data {root}/d.jsonl", "tucka"),
-    "calibration data of no text": Case(write("d.jsonl", '{"label": 1}'), 3, "d.jsonl, line 1: must be an object with a string 'text'", "--mode static --calibration-data {root}/d.jsonl", "tucka"),
-    "calibration data of an unknown task": Case(write("d.jsonl", '{"text": "x", "task": "rte"}'), 3, "unknown task 'rte'", "--mode static --calibration-data {root}/d.jsonl", "tucka"),
-    "fp16 that overflows": Case(weights("lora", put("layer.0.query.lora_A.weight", np.full((64, 10), 1e5, "f4"))), 3, "has rank 2", "--mode conditioned --dtype fp16", "lora"),
+    "EPT with a route": Case(
+        nothing, 2, "--route is for TuckA adapters; this one is ept", "--mode conditioned --top-k 2 --route 0:1"
+    ),
+    "EPT with routing": Case(
+        nothing, 2, "--routing is for TuckA adapters; this one is ept", "--mode dynamic --top-k 2 --routing row"
+    ),
+    "TuckA with a top-k": Case(
+        nothing, 2, "--top-k is for EPT adapters; this one is tucka", "--mode dynamic --top-k 2", "tucka"
+    ),
+    "EPT with calibration data": Case(
+        write("d.jsonl", '{"text": "x"}'),
+        2,
+        "measures TuckA's route",
+        "--mode conditioned --top-k 2 --calibration-data {root}/d.jsonl",
+    ),
+    "dynamic with calibration data": Case(
+        write("d.jsonl", '{"text": "x"}'),
+        2,
+        "--calibration-data",
+        "--mode dynamic --calibration-data {root}/d.jsonl",
+        "tucka",
+    ),
+    "calibration data missing": Case(
+        nothing, 3, "d.jsonl: cannot be read", "--mode static --calibration-data {root}/d.jsonl", "tucka"
+    ),
+    "calibration data empty": Case(
+        write("d.jsonl", "\n"), 3, "d.jsonl: holds no rows", "--mode static --calibration-data {root}/d.jsonl", "tucka"
+    ),
+    "calibration data a FIFO": Case(
+        fifo("d.jsonl"), 3, "d.jsonl: not a regular file", "--mode static --calibration-data {root}/d.jsonl", "tucka"
+    ),
+    "calibration data of no text": Case(
+        write("d.jsonl", '{"label": 1}'),
+        3,
+        "d.jsonl, line 1: must be an object with a string 'text'",
+        "--mode static --calibration-data {root}/d.jsonl",
+        "tucka",
+    ),
+    "calibration data of an unknown task": Case(
+        write("d.jsonl", '{"text": "x", "task": "rte"}'),
+        3,
+        "unknown task 'rte'",
+        "--mode static --calibration-data {root}/d.jsonl",
+        "tucka",
+    ),
+    "fp16 that overflows": Case(
+        weights("lora", put("layer.0.query.lora_A.weight", np.full((64, 10), 1e5, "f4"))),
+        3,
+        "has rank 2",
+        "--mode conditioned --dtype fp16",
+        "lora",
+    ),
 }
 
 EXISTING: Table = {
     "a file": Case(write("out/b", "x"), 2, "b: exists and is not a folder"),
     "a link": Case(lambda s: (s.out / "b").symlink_to(s.bundle), 2, "b: exists and is not a folder"),
     "a FIFO": Case(fifo("out/b"), 2, "b: exists and is not a folder"),
-    "a folder of something else": Case(all_of(lambda s: (s.out / "b").mkdir(), write("out/b/notes.txt", "x")), 2, "b: exists and is not an eptx bundle"),
-    "a bundle with a file beside": Case(all_of(lambda s: s.bundle.rename(s.out / "b"), write("out/b/notes.txt", "x")), 2, "holds 'notes.txt', which is not of the bundle"),
-    "a bundle, and the export fails": Case(lambda s: s.bundle.rename(s.out / "b"), 3, "top-k is 9", "--mode conditioned --top-k 9"),
+    "a folder of something else": Case(
+        all_of(lambda s: (s.out / "b").mkdir(), write("out/b/notes.txt", "x")), 2, "b: exists and is not an eptx bundle"
+    ),
+    "a bundle with a file beside": Case(
+        all_of(lambda s: s.bundle.rename(s.out / "b"), write("out/b/notes.txt", "x")),
+        2,
+        "holds 'notes.txt', which is not of the bundle",
+    ),
+    "a bundle, and the export fails": Case(
+        lambda s: s.bundle.rename(s.out / "b"), 3, "top-k is 9", "--mode conditioned --top-k 9"
+    ),
     "below a file": Case(lambda s: (s.out.rmdir(), s.out.write_text("")), 2, "cannot be written: Not a directory"),
 }
 
@@ -55,8 +108,14 @@ USAGE: dict[str, tuple[str, str]] = {
     "no arguments": ("export", "Missing argument"),
     "no output": ("export {base} {lora} --mode conditioned", "Missing option '-o'"),
     "one path": ("export {lora} -o {out}/b --mode conditioned", "give BASE and ADAPTER"),
-    "output is the adapter": ("export {base} {lora} -o {lora} --mode conditioned", "lora: exists and is not an eptx bundle"),
-    "output is the base": ("export {base} {lora} -o {base} --mode conditioned", "base: exists and is not an eptx bundle"),
+    "output is the adapter": (
+        "export {base} {lora} -o {lora} --mode conditioned",
+        "lora: exists and is not an eptx bundle",
+    ),
+    "output is the base": (
+        "export {base} {lora} -o {base} --mode conditioned",
+        "base: exists and is not an eptx bundle",
+    ),
     "output is nothing": ("export {base} {lora} -o / --mode conditioned", "/: "),
     "output of a long name": ("export {base} {lora} -o {out}/{long} --mode conditioned", "File name too long"),
     "unknown verb": ("exprot {base}", "No such command 'exprot'"),
@@ -99,7 +158,11 @@ INPUT: dict[str, tuple[int, str, str]] = {
     "inspect a long name": (3, "inspect {long}", "File name too long"),
     "plot LoRA": (5, "inspect {lora} --plot {out}/p.png", "lora has none per task"),
     "export a long name": (3, "export {base} {long} -o {out}/b --mode conditioned", "File name too long"),
-    "export with the base's place taken": (3, "export {lora} {lora2} -o {out}/b --mode conditioned", "config.json: cannot be read"),
+    "export with the base's place taken": (
+        3,
+        "export {lora} {lora2} -o {out}/b --mode conditioned",
+        "config.json: cannot be read",
+    ),
     "run nothing there": (3, "run {out}/x good", "x: no such bundle"),
     "run an adapter": (3, "run {lora} good", "not an eptx bundle"),
     "run an unknown task": (3, "run {tiny} good --task rte", "no task 'rte'; this bundle has sst2, mnli, stsb, base"),

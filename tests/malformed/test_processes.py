@@ -70,7 +70,12 @@ def test_nobody_reads_the_output(scene: Scene) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
-        [*COMMAND, "inspect", scene.bundle], stdout=writer, stderr=subprocess.PIPE, check=False, timeout=120, env=ENVIRONMENT
+        [*COMMAND, "inspect", scene.bundle],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=120,
+        env=ENVIRONMENT,
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -55,7 +55,9 @@ TUCKA: Table = {
     "alpha missing": Case(config("tucka", "alpha"), 3, "alpha must be a positive number, found None"),
     "alpha negative": Case(config("tucka", alpha=-8.0), 3, "alpha must be a positive number, found -8.0"),
     "alpha of 400 digits": Case(raw_config("tucka", "alpha", "1" * 400), 3, "alpha must be a positive number"),
-    "u is zero": Case(weights("tucka", put(f"{Q}.tucka_u", np.zeros_like)), 3, "all zeros (or huge), which cannot be normalised"),
+    "u is zero": Case(
+        weights("tucka", put(f"{Q}.tucka_u", np.zeros_like)), 3, "all zeros (or huge), which cannot be normalised"
+    ),
     "one group is zero": Case(
         weights("tucka", put(f"{Q}.tucka_g", setting(1, 0.0))), 3, "all zeros (or huge), which cannot be normalised"
     ),

@@ -70,6 +70,4 @@ class EptConfig(PeftConfig):
             if not sizes or min(sizes) < 2:
                 raise ValueError(f"kernel sizes must be 2 or more, got {list(sizes)}")
             if not 1 <= self.top_k <= len(sizes):
-                raise ValueError(
-                    f"top_k must lie in 1..{len(sizes)}, the number of experts, got {self.top_k}"
-                )
+                raise ValueError(f"top_k must lie in 1..{len(sizes)}, the number of experts, got {self.top_k}")

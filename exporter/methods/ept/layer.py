@@ -93,9 +93,7 @@ class EptLayer(BaseTunerLayer):
         self.lora_expert_kernels[adapter_name] = nn.ParameterList(
             [nn.Parameter(torch.empty(1, self.out_features // s, s, 1)) for s in sizes]
         )
-        self.lora_gate[adapter_name] = nn.Sequential(
-            nn.Linear(self.in_features, len(sizes)), nn.Softmax(dim=1)
-        )
+        self.lora_gate[adapter_name] = nn.Sequential(nn.Linear(self.in_features, len(sizes)), nn.Softmax(dim=1))
         self.lora_task_embedding[adapter_name] = nn.Embedding(len(config.tasks), self.in_features)
         if config.init_weights:
             self._initialise(adapter_name, config)
@@ -226,8 +224,6 @@ class EptLinear(nn.Module, EptLayer):
         for size, kernel in zip(self.kernel_sizes[name], self.lora_expert_kernels[name], strict=True):
             window_in, window_out = self.in_features // size, self.out_features // size
             downs.append(F.pad(down[:, :window_in], (0, down.shape[1] - window_in)))
-            wide = (kernel.reshape(window_out, size, 1) * up[:window_out, None]).reshape(
-                window_out * size, -1
-            )
+            wide = (kernel.reshape(window_out, size, 1) * up[:window_out, None]).reshape(window_out * size, -1)
             ups.append(F.pad(wide, (0, 0, 0, self.out_features - window_out * size)))
         return torch.stack(downs), torch.stack(ups)

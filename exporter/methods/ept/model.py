@@ -51,19 +51,13 @@ class EptModel(EptxTuner):
                 new.requires_grad_(False)
             self._replace_module(parent, target_name, new, target)
         else:
-            raise TypeError(
-                f"EPT adapts torch.nn.Linear only, and {current_key} is a {type(target).__name__}"
-            )
+            raise TypeError(f"EPT adapts torch.nn.Linear only, and {current_key} is a {type(target).__name__}")
 
     @classmethod
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
         """PEFT looks for the name in the last two places only, and the gate's is the third last."""
         module, gate, rest = key.rpartition(f".lora_gate.{adapter_name}.")
-        return (
-            f"{module}.lora_gate.{rest}"
-            if gate
-            else str(super()._remove_adapter_name_from_key(key, adapter_name))
-        )
+        return f"{module}.lora_gate.{rest}" if gate else str(super()._remove_adapter_name_from_key(key, adapter_name))
 
     def set_tasks(self, ids: Sequence[int] | Tensor | None) -> None:
         """Task id of each row from now on: -1 infers it, ``len(tasks)`` switches the adapter off."""

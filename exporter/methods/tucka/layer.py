@@ -188,14 +188,11 @@ class TuckaLinear(nn.Module, TuckaLayer):
                 state.route, state.fresh = self.compute_route(x, name), True
             elif not (state.probed is None or state.shared or self.training or torch.equal(state.probed, x)):
                 raise ValueError(
-                    f"router {self.module} depends on adapted modules that run before it: "
-                    "name an earlier router"
+                    f"router {self.module} depends on adapted modules that run before it: name an earlier router"
                 )
         elif not state.fresh:
             if state.run_probe is None:
-                raise ValueError(
-                    "TuckA's route belongs to a forward of the whole model: call the model, not its parts"
-                )
+                raise ValueError("TuckA's route belongs to a forward of the whole model: call the model, not its parts")
             state.run_probe()
         assert state.route is not None
         return state.route

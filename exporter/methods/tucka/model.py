@@ -50,9 +50,7 @@ class TuckaModel(EptxTuner):
         if isinstance(target, TuckaLinear):
             raise ValueError("a model takes one TuckA adapter: its layers share one route")
         if not isinstance(target, nn.Linear):
-            raise TypeError(
-                f"TuckA adapts torch.nn.Linear only, and {current_key} is a {type(target).__name__}"
-            )
+            raise TypeError(f"TuckA adapts torch.nn.Linear only, and {current_key} is a {type(target).__name__}")
         if not peft_config.router_name:
             peft_config.router_name = current_key
         is_router = current_key == _plain(peft_config.router_name)
@@ -105,10 +103,7 @@ class TuckaModel(EptxTuner):
             means = [self._router_input(batch).flatten(0, -2).mean(0) for batch in batches]
             mean = torch.stack(means).mean(0)
             centroids = router.tucka_ec[name]
-            noise = (
-                torch.rand(centroids.shape, generator=torch.Generator().manual_seed(seed)).to(centroids) * 2
-                - 1
-            )
+            noise = torch.rand(centroids.shape, generator=torch.Generator().manual_seed(seed)).to(centroids) * 2 - 1
             noise[0] = 0
             centroids.copy_(mean + config.ec_perturb_scale * noise)
         config.router_initialized = True

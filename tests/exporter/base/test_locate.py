@@ -23,9 +23,7 @@ def matrix(out: int = 4, inner: int = IN) -> np.ndarray:
 
 
 def folder(path: Path, weights: dict[str, np.ndarray]) -> Path:
-    save_file(
-        {f"{name}.weight": np.ascontiguousarray(w) for name, w in weights.items()}, path / "model.safetensors"
-    )
+    save_file({f"{name}.weight": np.ascontiguousarray(w) for name, w in weights.items()}, path / "model.safetensors")
     return path
 
 
@@ -93,9 +91,7 @@ def test_another_prefix_is_another_module(x: ir.Value) -> None:
 @pytest.mark.parametrize("stored_as", [np.float32, np.float64, np.float16])
 def test_content_whatever_the_type(x: ir.Value, tmp_path: Path, stored_as: Any) -> None:
     weights = {"old.a": matrix(), "old.b": matrix()}
-    nodes = [
-        product(x, w.astype(stored_as), f"/new.{i}/MatMul", f"w{i}") for i, w in enumerate(weights.values())
-    ]
+    nodes = [product(x, w.astype(stored_as), f"/new.{i}/MatMul", f"w{i}") for i, w in enumerate(weights.values())]
     sites = locate(graph(*nodes, where=folder(tmp_path, weights)), ["old.b", "old.a"])
     assert [site.node for site in sites.values()] == nodes[::-1]
 
@@ -149,9 +145,7 @@ def test_equal_weights_are_told_apart_by_name(x: ir.Value, tmp_path: Path) -> No
 def test_equal_weights_without_names_are_refused(x: ir.Value, tmp_path: Path) -> None:
     weight = matrix()
     nodes = [product(x, weight, "", name) for name in "ab"]
-    with pytest.raises(
-        BaseModelError, match=r"2 of 2 adapted modules match more than one product .*: m\.a, m\.b"
-    ):
+    with pytest.raises(BaseModelError, match=r"2 of 2 adapted modules match more than one product .*: m\.a, m\.b"):
         locate(graph(*nodes, where=folder(tmp_path, {"m.a": weight, "m.b": weight})), ["m.a", "m.b"])
 
 
@@ -289,8 +283,6 @@ def test_renamed_modules_with_equal_weights_are_told_apart(tiny: Any, tmp_path: 
     save_file(tensors, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_bytes((tiny.folder("vit") / "config.json").read_bytes())
     x = activation("x", 24)
-    nodes = [
-        product(x, tensors[f"{old}.{was}.weight"], f"/{new}.{now}/MatMul", was) for was, now in names.items()
-    ]
+    nodes = [product(x, tensors[f"{old}.{was}.weight"], f"/{new}.{now}/MatMul", was) for was, now in names.items()]
     sites = locate(graph(*nodes, where=tmp_path, prefix="vit"), [f"{old}.{was}" for was in names])
     assert [site.node for site in sites.values()] == nodes

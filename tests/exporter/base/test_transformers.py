@@ -57,9 +57,7 @@ def compare(run: ort.InferenceSession, reference: Any, shapes: list[tuple[int, i
             want = wanted[output.name].numpy()
             kept = feed["attention_mask"][:, :, None] if got.ndim == 3 and "attention_mask" in feed else 1
             # what a padded position holds is nobody's business
-            np.testing.assert_allclose(
-                got * kept, want * kept, rtol=0, atol=4e-6 * max(1, np.abs(want).max())
-            )
+            np.testing.assert_allclose(got * kept, want * kept, rtol=0, atol=4e-6 * max(1, np.abs(want).max()))
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "deberta", "deberta_shared", "vit", "llama", "albert"])
@@ -101,9 +99,7 @@ def test_names_and_dims(tiny: Any) -> None:
         "attention_mask",
         "token_type_ids",
     ]
-    assert [(value.name, str(value.shape)) for value in graph.model.graph.outputs] == [
-        ("logits", "[batch,2]")
-    ]
+    assert [(value.name, str(value.shape)) for value in graph.model.graph.outputs] == [("logits", "[batch,2]")]
     assert graph.model_type == "bert"
     assert graph.prefix == "bert"
     assert graph.fingerprint.startswith("sha256:")
@@ -224,9 +220,7 @@ def test_sharded_weights_are_read(tiny: Any, tmp_path: Path) -> None:
         tiny.model("bert").save_pretrained(tmp_path / "s", max_shard_size="20KB")
         model = load_model(tmp_path / "s", read_config(tmp_path / "s"), headless=False)
     assert len(list((tmp_path / "s").glob("*.safetensors"))) > 1
-    assert all(
-        torch.equal(a, b) for a, b in zip(model.parameters(), tiny.model("bert").parameters(), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), tiny.model("bert").parameters(), strict=True))
     checkpoint = BaseCheckpoint(tmp_path / "s")
     for module in tiny.linears("bert"):
         assert np.array_equal(checkpoint.array(f"{module}.weight"), tiny.weight("bert", module))

@@ -50,9 +50,7 @@ def released_model(case: str) -> Any:
 def test_forward_equals_the_released_code(case: str) -> None:
     model = released_model(case)
     golden = np.load(GOLDEN / case / "golden.npz")
-    cases = sorted(
-        {name.partition(".")[0].removeprefix("in") for name in golden.files if name.startswith("in")}
-    )
+    cases = sorted({name.partition(".")[0].removeprefix("in") for name in golden.files if name.startswith("in")})
     for i in cases:
         inputs = {k: torch.from_numpy(golden[f"in{i}.{k}"]) for k in ("input_ids", "attention_mask")}
         for task in range(9):
@@ -88,9 +86,7 @@ def layer(sizes: list[int], width: int, out: int, *, top_k: int = 2, tasks: int 
 @pytest.mark.parametrize("sizes", [[2, 3, 5, 4], [2, 2], [7, 3, 2]])
 @pytest.mark.parametrize(("width", "out"), [(16, 24), (23, 31), (9, 8)])
 @pytest.mark.parametrize("shape", [(5, 4), (5,), (5, 2, 3)])
-def test_training_computes_the_same_function(
-    sizes: list[int], width: int, out: int, shape: tuple[int, ...]
-) -> None:
+def test_training_computes_the_same_function(sizes: list[int], width: int, out: int, shape: tuple[int, ...]) -> None:
     ept = layer(sizes, width, out)
     ept.state.set([0, 2, 1, 3, 0])
     x = torch.randn(*shape, width, dtype=torch.float64)

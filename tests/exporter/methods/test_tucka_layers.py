@@ -172,9 +172,7 @@ def test_training_reaches_every_weight() -> None:
     assert float(model.base_model.router.tucka_ec["default"].grad.abs().sum()) > 0
 
 
-@pytest.mark.parametrize(
-    "settings", [{"r": 0}, {"k": 0}, {"routing": "token"}, {"tasks": []}, {"bias": "all"}]
-)
+@pytest.mark.parametrize("settings", [{"r": 0}, {"k": 0}, {"routing": "token"}, {"tasks": []}, {"bias": "all"}])
 def test_config_refuses(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"must|no biases"):
         TuckaConfig(**settings)
