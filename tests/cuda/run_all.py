@@ -1,8 +1,9 @@
 """Every check that needs a GPU, in one call: ``python tests/cuda/run_all.py``.
 
 Exports graphs that are fused for CUDA, validates every golden case in every mode on the CUDA provider, compares
-``Session(provider="cuda")`` with the released code's logits, and prints ``N passed, N failed``. Exits with 0, with 1 when a
-check failed, and with 5, saying why, where there is no CUDA provider. ``--provider cpu`` runs the same checks without one.
+``Session(provider="cuda")`` with the released code's logits, and prints ``N passed, N failed``. Exits with 0, with 1
+when a check failed, and with 5, saying why, where there is no CUDA provider. ``--provider cpu`` runs the same checks
+without one.
 """
 
 from __future__ import annotations
