@@ -11,11 +11,12 @@ import onnx_ir as ir
 
 from eptx._version import __version__
 from eptx.bundle import Bundle, BundleWriter, Manifest, ModuleOutput, Operators, Sources, Task, TensorSpec
-from eptx.errors import NotSupportedError
+from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter import ops
 from eptx.exporter.adapter import Adapter
 from eptx.exporter.attach import Editor
 from eptx.exporter.base import BaseGraph, Site
+from eptx.exporter.base._names import one_line
 from eptx.exporter.card import model_card
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
@@ -76,13 +77,23 @@ def write_bundle(
     """Writes an adapted graph as a bundle and puts it in place."""
     modules = _modules(editor, sites)
     clean(graph.model)
-    ir.save(graph.model, writer.folder / MODEL, external_data=f"{MODEL}.data")
+    try:
+        ir.save(graph.model, writer.folder / MODEL, external_data=f"{MODEL}.data")
+    except ir.serde.SerdeError as error:
+        raise BaseModelError(f"the base graph cannot be written as ONNX: {one_line(_root(error))}") from None
     for name in _COMPANIONS:
         if graph.folder is not None and (graph.folder / name).is_file():
             writer.copy(graph.folder / name)
     manifest = _manifest(source, adapter, graph, editor, modules, options)
     writer.write("README.md", model_card(manifest))
     return writer.finish(manifest)
+
+
+def _root(error: BaseException) -> BaseException:
+    """The first of a chain of errors, which says what is wrong."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def clean(model: ir.Model) -> None:

@@ -54,7 +54,9 @@ class TimedModel:
         options.log_severity_level = 4  # what goes wrong is raised
         cuda = choose_provider(provider, manifest.provider if manifest else "cpu") == "cuda"
         try:
-            self.session = ort.InferenceSession(str(model), options, providers=_CUDA if cuda else _CUDA[1:])
+            self.session = ort.InferenceSession(
+                str(model), options, providers=_CUDA if cuda else _CUDA[1:], enable_fallback=0
+            )
         except Exception as e:
             raise wrapped(e, f"{path.name}: ONNX Runtime does not load it", UsageError) from None
 

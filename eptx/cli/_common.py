@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,18 +31,22 @@ def output_options(command: F) -> F:
 
 @contextmanager
 def exporting(quiet: bool) -> Iterator[None]:
-    """A block that needs the exporter; shows progress.
+    """A block that needs the exporter; shows progress, and none of what the libraries under it log.
 
     Raises:
         NotSupportedError: the packages that exporting needs are not installed.
     """
+    level = logging.root.manager.disable
     with shown(not quiet):
+        logging.disable(logging.CRITICAL)
         try:
             yield
         except ModuleNotFoundError as error:
             if error.name is None or error.name.startswith("eptx"):
                 raise
             raise NotSupportedError(f"this needs {error.name}: pip install 'eptx[export]'") from None
+        finally:
+            logging.disable(level)
 
 
 def printable(text: str) -> str:

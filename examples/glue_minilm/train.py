@@ -199,7 +199,8 @@ def _balanced(examples: Sequence[Example], pad: int, seed: int, per_task: int = 
     """Batches of as many rows of each task."""
     rng = np.random.default_rng(seed)
     tasks = np.array([example.task for example in examples])
-    picked = [i for task in np.unique(tasks) for i in rng.choice(np.flatnonzero(tasks == task), per_task)]
+    of_task = [np.flatnonzero(tasks == task) for task in np.unique(tasks)]
+    picked = [i for own in of_task for i in rng.choice(own, min(per_task, len(own)), replace=False)]
     rows = [examples[i] for i in picked]
     batches = length_batches([len(example.input_ids) for example in rows], 4096, None)
     return [collate([rows[i] for i in batch], pad) for batch in batches]

@@ -36,7 +36,7 @@ def some(names: Sequence[str], most: int = 4) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The beginning of another library's message, on one line."""
     text = " ".join(str(error).split())
     return text if len(text) <= 200 else f"{text[:197]}..."

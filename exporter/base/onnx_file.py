@@ -119,6 +119,14 @@ def _load(path: Path) -> ir.Model:
     except Exception as e:  # protobuf and onnx_ir raise unrelated classes
         raise BaseModelError(f"{path.name}: not a valid ONNX model: {one_line(e)}") from None
     _try_session(path)
+    # protobuf hands over as bytes what is not UTF-8, and ONNX Runtime does not mind
+    values = [value for graph in model.graphs() for value in (*graph.inputs, *graph.initializers.values())]
+    for node in model.graph.all_nodes():
+        values.extend(node.outputs)
+        if isinstance(node.name, bytes):
+            raise BaseModelError(f"{path.name}: the name of a node is not UTF-8")
+    if any(isinstance(value.name, bytes) for value in values):
+        raise BaseModelError(f"{path.name}: the name of a value is not UTF-8")
     return model
 
 
@@ -135,7 +143,8 @@ def _try_session(path: Path) -> None:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_prepacking", "1")  # halves the memory it takes
     try:
-        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # the fallback would try the same again, and print to standard output
+        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as e:  # one class per status code
         if type(e).__name__ != "NotImplemented":  # valid, but for another provider
             raise BaseModelError(f"{path.name}: ONNX Runtime cannot load it: {one_line(e)}") from None

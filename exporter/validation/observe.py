@@ -153,7 +153,7 @@ class Observed:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.path))
         try:
             self._session: Any = onnxruntime().InferenceSession(
-                graph.model, options, providers=execution_providers(provider)
+                graph.model, options, providers=execution_providers(provider), enable_fallback=0
             )
         except Exception as error:  # ONNX Runtime has one class per status code and no common one
             raise BundleError(

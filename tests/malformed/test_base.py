@@ -46,6 +46,17 @@ def external(location: str, *, make: Callable[[Path], Any] = lambda path: None, 
     return all_of(graph(change), lambda scene: make(scene.root / "weights"))
 
 
+def _bytes(name: bytes) -> Change:
+    """A name whose first byte is none of UTF-8's, wherever it is."""
+
+    def apply(scene: Scene) -> None:
+        data = scene.onnx.read_bytes()
+        assert name in data
+        scene.onnx.write_bytes(data.replace(name, b"\xff" + name[1:]))
+
+    return apply
+
+
 def node(model: onnx.ModelProto, op_type: str) -> onnx.NodeProto:
     """The first node of a type."""
     return next(n for n in model.graph.node if n.op_type == op_type)
@@ -170,6 +181,12 @@ FILE: Table = {
     "unknown operator": Case(
         graph(lambda m: setattr(node(m, "Relu"), "op_type", "Rule")), 3, "ONNX Runtime cannot load it"
     ),
+    "an input that nobody makes": Case(
+        graph(lambda m: m.graph.node[1].input.__setitem__(1, "w")), 3, "ONNX Runtime cannot load it"
+    ),
+    "a node's name that is not text": Case(_bytes(b"/layer.0.query/MatMul"), 3, "the name of a node is not UTF-8"),
+    "a value's name that is not text": Case(_bytes(b"words"), 3, "base.onnx"),
+    "an operator's name that is not text": Case(_bytes(b"Relu"), 3, "a name is not UTF-8"),
     "adapted already": Case(lambda s: shutil.copy(s.bundle / "model.onnx", s.onnx), 3, "is already adapted by eptx"),
     "a cycle": Case(graph(lambda m: m.graph.node[0].input.__setitem__(1, "last_hidden_state")), 3, "base.onnx"),
     "shape that lies": Case(graph(lambda m: m.graph.initializer[2].dims.__setitem__(0, 11)), 3, "base.onnx"),
