@@ -234,7 +234,7 @@ class Case:
 Table = dict[str, Case]
 
 
-def cases(**tables: Table) -> Any:
+def cases(**tables: Table) -> pytest.MarkDecorator:
     """Parametrises a test by ``adapter`` (the keyword's name, up to a double underscore) and ``case``."""
     rows = [
         pytest.param(name.partition("__")[0], case, id=f"{name}: {title}")

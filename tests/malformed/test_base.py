@@ -59,7 +59,8 @@ def _bytes(name: bytes) -> Change:
 
 def node(model: onnx.ModelProto, op_type: str) -> onnx.NodeProto:
     """The first node of a type."""
-    return next(n for n in model.graph.node if n.op_type == op_type)
+    found: onnx.NodeProto = next(n for n in model.graph.node if n.op_type == op_type)
+    return found
 
 
 def settings(**changed: Any) -> Change:

@@ -30,6 +30,6 @@ def test_row(tmp_path: Path, cli: Cli, name: str) -> None:
     row, code, said = ROWS[name]
     (tmp_path / "d.jsonl").write_text(json.dumps(row))
     base, adapter = GOLDEN / "base", GOLDEN / "adapter"
-    settings = ["--mode", "static", "--calibration-data", tmp_path / "d.jsonl"]
+    settings: list[str | Path] = ["--mode", "static", "--calibration-data", tmp_path / "d.jsonl"]
     cli.refuses(code, said, "export", "-q", base, adapter, "-o", tmp_path / "b", *settings)
     assert [path.name for path in tmp_path.iterdir()] == ["d.jsonl"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from tests.malformed.scene import MODULES, Case, Cli, Scene, Table, cases, nothi
 Q = "layer.0.query"
 
 
-def _add_module(name: str, like: str = Q) -> object:
+def _add_module(name: str, like: str = Q) -> Callable[[dict[str, np.ndarray]], None]:
     """The tensors of one module again, for another."""
 
     def change(arrays: dict[str, np.ndarray]) -> None:

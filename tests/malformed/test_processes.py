@@ -86,7 +86,7 @@ def test_nobody_reads_the_output(scene: Scene) -> None:
     [(">/dev/full", 6, "error: output: No space left on device\n"), (">&-", 0, ""), ("2>&-; exit 0", 0, "")],
 )
 def test_output_that_cannot_be_written(scene: Scene, output: str, code: int, said: str) -> None:
-    command = ["sh", "-c", f'"$@" {output}', "sh", *COMMAND, "inspect", scene.bundle]
+    command = ["sh", "-c", f'"$@" {output}', "sh", *COMMAND, "inspect", str(scene.bundle)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=ENVIRONMENT)
     assert (done.returncode, done.stderr) == (code, said)
 
@@ -161,7 +161,7 @@ def _unlimited(cli: Cli, arguments: list[str], size: int) -> Result:
 def test_names_of_bundles(scene: Scene, cli: Cli, name: str) -> None:
     """Names that the file system takes: bytes that are no text, line breaks, escapes."""
     adapter = scene.lora.rename(scene.root / (name if name.isprintable() else "lora"))
-    settings = ["--base-onnx", scene.onnx, "--mode", "conditioned", "-o", scene.out / name]
+    settings: list[str | Path] = ["--base-onnx", scene.onnx, "--mode", "conditioned", "-o", scene.out / name]
     result = cli("export", "-q", *settings, "--", adapter)
     assert (result.code, result.err) == (0, ""), result
     assert len(result.out.splitlines()) == 1

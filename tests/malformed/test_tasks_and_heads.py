@@ -65,9 +65,7 @@ TASK_HEADS: Table = {
     "other tensors": Case(heads(put("cola.scale", np.ones(2, "f4"))), 3, "expected <task>.weight and <task>.bias"),
     "weight of one axis": Case(heads(put("cola.weight", lambda w: w[0])), 3, "cola.bias has shape [2], weight [14]"),
     "weight and bias of no axes": Case(
-        heads(
-            lambda t: t.update({"cola.weight": np.float32(1.0).reshape(()), "cola.bias": np.float32(1.0).reshape(())})
-        ),
+        heads(lambda t: t.update({"cola.weight": np.ones((), "f4"), "cola.bias": np.ones((), "f4")})),
         3,
         "every <task>.weight must be [labels, hidden]",
     ),
