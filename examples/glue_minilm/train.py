@@ -180,7 +180,7 @@ def _train(run: Run, name: str, config: Any, phases: Sequence[Phase]) -> dict[st
             log=lambda line: print(f"{name} {line}", flush=True),
         ).run()
     if isinstance(config, EptConfig):
-        fit_task_embeddings(model, _balanced(rows[0], setting.pad, run.seed), rounds=4)
+        fit_task_embeddings(model, _balanced(rows[0], setting.pad, run.seed))
     save_adapter(model, run.output / name, heads=heads, base_name=BASE_NAME)
     return evaluate(setting, run.output / name)
 
@@ -195,7 +195,7 @@ def _rows(setting: Setting, tasks: Sequence[str], phase: Phase) -> list[Example]
     return rows
 
 
-def _balanced(examples: Sequence[Example], pad: int, seed: int, per_task: int = 300) -> list[Batch]:
+def _balanced(examples: Sequence[Example], pad: int, seed: int, per_task: int = 120) -> list[Batch]:
     """Batches of as many rows of each task."""
     rng = np.random.default_rng(seed)
     tasks = np.array([example.task for example in examples])

@@ -19,28 +19,32 @@ from eptx.exporter.methods._tuner import INFER
 from eptx.exporter.methods.ept.layer import TEMPERATURE, EptLinear
 from eptx.exporter.training.batches import Batch
 
+_NO_VARIATION = 1e-5
+
 
 def fit_task_embeddings(
     model: nn.Module,
     batches: Sequence[Batch],
     *,
     rounds: int = 3,
-    steps: int = 150,
-    learning_rate: float = 1e-2,
+    steps: int = 100,
+    learning_rate: float = 2e-2,
     log: Callable[[str], None] = print,
 ) -> None:
     """Fit every module's task embedding to position 0 of its input, with the tasks inferred as at inference.
 
-    What a module reads depends on what the modules before it inferred, so rows are run again after every fit, and
-    later fits see the inputs of all rounds.
+    What a module reads depends on what the modules before it inferred, so rows are run again after every fit, later
+    fits see the inputs of all rounds, and the embeddings that found the most tasks are kept. A module whose input
+    tells nothing (BERT's first query, key and value read the same vector in every row) keeps its embedding: fitting
+    noise would only make it choose differently each time.
 
     Args:
         model: a PEFT model with a trained EPT adapter; left in evaluation mode.
         batches: rows of all tasks, about as many of each.
-        rounds: how often the rows are run.
-        steps: of Adam on all rows, in every round.
+        rounds: number of fits.
+        steps: of Adam on all rows, in every fit.
         learning_rate: of Adam, on embeddings of norm 1.
-        log: told how many rows' tasks each round's forwards found.
+        log: told how many rows' tasks were found after every fit.
     """
     tuner: Any = model.base_model
     layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, EptLinear)]
@@ -48,23 +52,32 @@ def fit_task_embeddings(
     wanted = [_gate_logits(layer, name).detach() for layer in layers]
     inputs: list[list[Tensor]] = [[] for _ in layers]
     tasks = torch.cat([batch.tasks for batch in batches])
+    best, kept = -1.0, []
     model.eval()
-    for number in range(rounds):
+    for number in range(rounds + 1):
         found = []
         for batch in batches:
             for seen, first in zip(inputs, _first_positions(model, tuner, layers, batch), strict=True):
                 seen.append(F.normalize(first, dim=1))
             found.append(tuner.state.similarity.argmax(1))
-        log(f"embeddings round {number}: {float((torch.cat(found) == tasks).double().mean()):.3f} of the rows right")
+        right = float((torch.cat(found) == tasks).double().mean())
+        log(f"embeddings after {number} fits: {right:.3f} of the rows right")
+        if right > best:
+            best, kept = right, [layer.lora_task_embedding[name].weight.detach().clone() for layer in layers]
+        if number == rounds:
+            break
         for layer, seen, logits in zip(layers, inputs, wanted, strict=True):
-            embedding = F.normalize(layer.lora_task_embedding[name].weight.detach().float(), dim=1)
-            fitted = _fit(embedding, torch.cat(seen), tasks.repeat(number + 1), steps, learning_rate)
-            _place(layer, name, fitted, logits)
+            own = layer.lora_task_embedding[name].weight.detach()
+            _place(layer, name, _fit(own, torch.cat(seen), tasks.repeat(number + 1), steps, learning_rate), logits)
+    for layer, embedding, logits in zip(layers, kept, wanted, strict=True):
+        _place(layer, name, embedding, logits)
 
 
 def _fit(start: Tensor, x: Tensor, tasks: Tensor, steps: int, learning_rate: float) -> Tensor:
     """Embeddings ``[tasks, in]`` of norm 1 that minimise the contrastive task loss on inputs ``[rows, in]``."""
-    embedding = nn.Parameter(start.clone())
+    if float(x.std(0).max()) < _NO_VARIATION:
+        return start
+    embedding = nn.Parameter(F.normalize(start.float(), dim=1))
     optimizer = torch.optim.Adam([embedding], lr=learning_rate)
     for _ in range(steps):
         loss = F.cross_entropy(x @ F.normalize(embedding, dim=1).t() / TEMPERATURE, tasks)
