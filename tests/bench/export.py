@@ -67,7 +67,7 @@ def export_all(folder: Path, base: Path | None) -> Exported:
         ("ept static", EPT, {"mode": "static", "task": "mrpc"}, ""),
         ("ept conditioned", EPT, {"mode": "conditioned"}, ""),
         ("ept dynamic", EPT, {"mode": "dynamic"}, ""),
-        ("ept from .onnx", EPT, {"mode": "conditioned"}, str(onnx)),
+        ("ept from onnx file", EPT, {"mode": "conditioned"}, str(onnx)),
         ("tucka dynamic", TUCKA, {"mode": "dynamic"}, ""),
     ):
         out = folder / name.replace(" ", "-")
