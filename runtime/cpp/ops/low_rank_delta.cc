@@ -1,0 +1,73 @@
+// LowRankDelta: LoRA's update, y' = y + (x a[task]) b[task], each row through its own task's pair of factors.
+#include <algorithm>
+
+#include "ops/delta.h"
+#include "ops/operators.h"
+
+namespace eptx::ops {
+namespace {
+
+class LowRankDelta {
+ public:
+  static constexpr size_t kShared = 1;  // route
+  static constexpr size_t kOwn = 2;     // a, b
+
+  struct Module {
+    Weights a;  // [tasks, in, rank]
+    Weights b;  // [tasks, rank, out]
+    size_t tasks, in, rank, out;
+  };
+
+  struct Routes {
+    std::vector<int64_t> rows;
+  };
+
+  explicit LowRankDelta(const Node&) {}
+
+  Module ReadModule(const Tensor* own) const {
+    Module module{};
+    module.a = own[0].weights("a", 3);
+    module.b = own[1].weights("b", 3);
+    module.tasks = own[0].dim(0);
+    module.in = own[0].dim(1);
+    module.rank = own[0].dim(2);
+    module.out = own[1].dim(2);
+    if (own[1].dim(0) != module.tasks || own[1].dim(1) != module.rank) Refuse("a and b do not fit each other");
+    return module;
+  }
+
+  Routes ReadRoutes(const Tensor* shared) const {
+    shared[0].Ranked(1, "route");
+    const int64_t* route = shared[0].integers("route");
+    return {std::vector<int64_t>(route, route + shared[0].size)};
+  }
+
+  void Prepare(const std::vector<Module>& modules, size_t in, Routes& routes) const {
+    for (const Module& module : modules) {
+      if (in != module.in) Refuse("x has %zu features; a has %zu", in, module.in);
+    }
+    for (const int64_t row : routes.rows) {
+      if (row < 0) Refuse("route %lld", static_cast<long long>(row));
+    }
+  }
+
+  size_t Cost(const Module& module, size_t in) const { return (in + module.out) * module.rank; }
+
+  size_t Scratch(const Module& module) const { return ProjectionSize(module.rank); }
+
+  void Apply(const Module& module, size_t, const Routes& routes, size_t row, size_t in, const Tile& tile,
+             float* projected) const noexcept {
+    const size_t task = static_cast<size_t>(routes.rows[row]);
+    if (task >= module.tasks) return;  // past the last task the adapter is off
+    const Simd& simd = BestSimd();
+    std::fill_n(projected, ProjectionSize(module.rank), 0.0f);
+    simd.project(tile, 0, in, module.a.at(task * in * module.rank), module.rank, projected);
+    simd.add(tile, module.out, module.b.at(task * module.rank * module.out), module.rank, projected);
+  }
+};
+
+}  // namespace
+
+void AddLowRankDelta(std::vector<Signature>& signatures) { AddDeltas<LowRankDelta>("LowRankDelta", signatures); }
+
+}  // namespace eptx::ops

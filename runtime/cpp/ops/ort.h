@@ -1,0 +1,175 @@
+// What the kernels use of ONNX Runtime's C API, with shapes and types checked where a tensor is taken.
+#pragma once
+
+#include <onnxruntime_c_api.h>
+
+#include <array>
+#include <cstdarg>
+#include <cstdint>
+#include <cstdio>
+
+#include "ops/simd.h"
+
+namespace eptx::ops {
+
+// Why a node cannot be computed. Thrown inside the library only; the entry points turn it into an OrtStatus.
+struct Refused {
+  OrtErrorCode code = ORT_INVALID_ARGUMENT;
+  char text[256] = {};
+};
+
+#if defined(__GNUC__)
+__attribute__((format(printf, 1, 2)))
+#endif
+[[noreturn]] inline void
+Refuse(const char* format, ...) {
+  Refused refused;
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(refused.text, sizeof(refused.text), format, arguments);
+  va_end(arguments);
+  throw refused;
+}
+
+// A view of a tensor, valid as long as what it was taken from.
+struct Tensor {
+  static constexpr size_t kMaxRank = 8;
+
+  const void* data = nullptr;
+  ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+  size_t rank = 0;
+  std::array<int64_t, kMaxRank> dims{};
+  size_t size = 1;  // of all dimensions
+
+  size_t dim(size_t axis) const { return static_cast<size_t>(dims[axis]); }
+  size_t last() const { return rank ? dim(rank - 1) : 1; }
+
+  const float* floats(const char* name) const {
+    Expect(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, name);
+    return static_cast<const float*>(data);
+  }
+  const int64_t* integers(const char* name) const {
+    Expect(ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, name);
+    return static_cast<const int64_t*>(data);
+  }
+  // Adapter weights, float32 or float16, as rows of the last dimension.
+  Weights weights(const char* name, size_t wanted_rank) const {
+    Ranked(wanted_rank, name);
+    const bool half = type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+    if (!half) Expect(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, name);
+    return {data, half, last()};
+  }
+  void Ranked(size_t wanted, const char* name) const {
+    if (rank != wanted) Refuse("%s has %zu dimensions, not %zu", name, rank, wanted);
+  }
+
+ private:
+  void Expect(ONNXTensorElementDataType wanted, const char* name) const {
+    if (type != wanted) Refuse("%s has element type %d, not %d", name, static_cast<int>(type), static_cast<int>(wanted));
+  }
+};
+
+// ONNX Runtime's functions, with failures thrown.
+class Ort {
+ public:
+  explicit Ort(const OrtApi& api) : api_(api) {}
+  const OrtApi& api() const { return api_; }
+
+  void Check(OrtStatus* status) const {
+    if (status == nullptr) return;
+    Refused refused;
+    refused.code = api_.GetErrorCode(status);
+    std::snprintf(refused.text, sizeof(refused.text), "%s", api_.GetErrorMessage(status));
+    api_.ReleaseStatus(status);
+    throw refused;
+  }
+
+  Tensor View(const OrtValue* value) const {
+    if (value == nullptr) Refuse("an input is missing");
+    OrtTensorTypeAndShapeInfo* info = nullptr;
+    Check(api_.GetTensorTypeAndShape(value, &info));
+    Tensor tensor;
+    OrtStatus* status = api_.GetTensorElementType(info, &tensor.type);
+    if (status == nullptr) status = api_.GetDimensionsCount(info, &tensor.rank);
+    const bool fits = tensor.rank <= Tensor::kMaxRank;
+    if (status == nullptr && fits) status = api_.GetDimensions(info, tensor.dims.data(), tensor.rank);
+    api_.ReleaseTensorTypeAndShapeInfo(info);
+    Check(status);
+    if (!fits) Refuse("a tensor of %zu dimensions", tensor.rank);
+    for (size_t axis = 0; axis < tensor.rank; ++axis) {
+      if (tensor.dims[axis] < 0 || __builtin_mul_overflow(tensor.size, tensor.dim(axis), &tensor.size)) {
+        Refuse("a tensor whose shape is out of range");
+      }
+    }
+    // The C API has no const form of this.
+    void* data = nullptr;
+    Check(api_.GetTensorMutableData(const_cast<OrtValue*>(value), &data));
+    tensor.data = data;
+    return tensor;
+  }
+
+ private:
+  const OrtApi& api_;
+};
+
+// A node, while its kernel is made.
+class Node {
+ public:
+  Node(const OrtApi& api, const OrtKernelInfo* info) : ort_(api), info_(info) {}
+
+  int64_t Attribute(const char* name) const {
+    int64_t value = 0;
+    ort_.Check(ort_.api().KernelInfoGetAttribute_int64(info_, name, &value));
+    return value;
+  }
+
+  // Whether an input is a constant of the model, and which; it lives as long as the session.
+  bool Constant(size_t index, Tensor* tensor) const {
+    int is_constant = 0;
+    const OrtValue* value = nullptr;
+    ort_.Check(ort_.api().KernelInfoGetConstantInput_tensor(info_, index, &is_constant, &value));
+    if (is_constant == 0) return false;
+    *tensor = ort_.View(value);
+    return true;
+  }
+
+  const OrtApi& api() const { return ort_.api(); }
+
+ private:
+  Ort ort_;
+  const OrtKernelInfo* info_;
+};
+
+// A call of a node.
+class Call {
+ public:
+  Call(const OrtApi& api, OrtKernelContext* context) : ort_(api), context_(context) {}
+
+  Tensor Input(size_t index) const {
+    const OrtValue* value = nullptr;
+    ort_.Check(ort_.api().KernelContext_GetInput(context_, index, &value));
+    return ort_.View(value);
+  }
+
+  template <class T>
+  T* Output(size_t index, const int64_t* dims, size_t rank) const {
+    OrtValue* value = nullptr;
+    ort_.Check(ort_.api().KernelContext_GetOutput(context_, index, dims, rank, &value));
+    void* data = nullptr;
+    ort_.Check(ort_.api().GetTensorMutableData(value, &data));
+    return static_cast<T*>(data);
+  }
+
+  // Runs f(0) .. f(count - 1) on ONNX Runtime's own threads. f must not throw.
+  template <class F>
+  void ForEach(size_t count, const F& f) const {
+    const auto run = [](void* data, size_t index) { (*static_cast<const F*>(data))(index); };
+    ort_.Check(ort_.api().KernelContext_ParallelFor(context_, run, count, 0, const_cast<F*>(&f)));
+  }
+
+ private:
+  Ort ort_;
+  OrtKernelContext* context_;
+};
+
+}  // namespace eptx::ops
