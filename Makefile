@@ -1,24 +1,44 @@
 # make setup   a virtual environment with everything (the other targets do it when needed)
 # make test    the tests                 make lint   style and types
 # make demo    one adapter, three modes  make bench  speed, size and memory
-# make build   the wheel
+# make native  the C++ part: kernels and libeptx (demo, test and bench build it where they can, and do without else)
+# make build   the wheel, with the kernels where they can be built
 
 PYTHON ?= python3
 VENV   ?= .venv
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+DEPS   := $(CURDIR)/build/deps
+NATIVE := build/native
 
-.PHONY: setup test lint format demo bench build clean
+# Where CMake finds what the C++ part is built with; a user's own ONNXRUNTIME_INCLUDE_DIR is taken before ours.
+export ONNXRUNTIME_INCLUDE_DIR ?= $(DEPS)/usr/include/onnxruntime
+export CMAKE_PREFIX_PATH := $(DEPS)/usr:$(CMAKE_PREFIX_PATH)
+
+.PHONY: setup native try-native test lint format demo bench build clean
 
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cpu,export,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -C wheel.cmake=false -e '.[cpu,export,dev]'
 	touch $@
 
-test: $(READY)
+# ONNX Runtime's library is that of the Python package, whose headers come from the system's package manager.
+native: $(READY)
+	sh runtime/cpp/dependencies.sh $(DEPS)
+	cmake -S runtime/cpp -B $(NATIVE) -Wno-dev -DEPTX_BUILD_TESTS=ON -DEPTX_PYTHON_DIR=runtime \
+	    -DCMAKE_INSTALL_PREFIX=$(CURDIR)/build/install -DONNXRUNTIME_LIB_DIR=$$($(BIN)/python -c \
+	    'import onnxruntime, pathlib; print(pathlib.Path(onnxruntime.__file__).parent / "capi")') >/dev/null
+	cmake --build $(NATIVE) --parallel $(JOBS)
+	cmake --install $(NATIVE) --component python --prefix $(CURDIR) >/dev/null
+	cmake --install $(NATIVE) >/dev/null
+
+try-native: $(READY)
+	@$(MAKE) --no-print-directory native || echo "native: not built (see above); going on without the C++ part" >&2
+
+test: try-native
 	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(READY) stage
@@ -30,13 +50,14 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo: $(READY)
+demo: try-native
 	$(BIN)/python examples/glue_minilm/demo.py $(ARGS)
 
-bench: $(READY)
+bench: try-native
 	$(BIN)/python -m tests.bench $(ARGS)
 
 build: $(READY)
+	-sh runtime/cpp/dependencies.sh $(DEPS)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:

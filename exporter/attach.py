@@ -1,12 +1,12 @@
 """Editing a base graph: where an adapter's operators and constants go.
 
-A method's ``attach`` asks this editor for the task ids, hands over its arrays, and gives the new output of each
-module's product; the editor wires it, whether the product stands alone or is a block of a packed projection.
+A method's ``attach`` asks this editor for the task ids, hands over its arrays, and says what changes each module's
+product; the editor wires it, whether the product stands alone or is a block of a packed projection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,6 +16,8 @@ import onnxscript
 
 from eptx.errors import LimitError, NotSupportedError
 from eptx.exporter import ops
+from eptx.exporter._delta import Delta, Place, in_groups
+from eptx.exporter._names import Names
 from eptx.exporter._shared import SharedSite, give_rows, values_behind
 from eptx.exporter.base.site import Site
 from eptx.exporter.route import Route
@@ -53,38 +55,15 @@ class Editor:
     similarities: list[ir.Value] = field(default_factory=list)
     adapted: dict[str, ir.Value] = field(default_factory=dict)
     _task_id: ir.Value | None = None
+    _rows: ir.Value | None = None
     _constants: dict[str, ir.Value] = field(default_factory=dict)
-    _pending: dict[ir.Node, list[tuple[Site, Update]]] = field(default_factory=dict)
-    _functions: dict[str, onnxscript.OnnxFunction] = field(default_factory=dict)
+    _places: list[Place] = field(default_factory=list)
+    _functions: dict[str, ir.Function] = field(default_factory=dict)
     _new: list[ir.Node] = field(default_factory=list)
     _expanded: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._taken = {name for name in _names(self.model.graph) if name}
-
-    def free_name(self, name: str) -> str:
-        """`name`, or the like where the base has a value of that name."""
-        candidate, count = name, 0
-        while candidate in self._taken:
-            count += 1
-            candidate = f"{name}_{count}"
-        self._taken.add(candidate)
-        return candidate
-
-    def reserve(self, name: str) -> str:
-        """`name`, for a graph input or output; a value of the base that has it gets another.
-
-        Raises:
-            NotSupportedError: the base's own input or output has it.
-        """
-        graph = self.model.graph
-        if any(value.name == name for value in [*graph.inputs, *graph.outputs]):
-            raise NotSupportedError(f"the base's graph has an input or output {name!r} of its own: rename it there")
-        for value in _values(graph):
-            if value.name == name:
-                value.name = self.free_name(name)
-        self._taken.add(name)
-        return name
+        self.names = Names(self.model.graph)
 
     @property
     def batch_dim(self) -> int | ir.SymbolicDim:
@@ -96,10 +75,19 @@ class Editor:
         """The graph input ``task_id``, int64 [batch], added when first asked for."""
         if self._task_id is None:
             self._task_id = ir.Value(
-                name=self.reserve("task_id"), type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([self.batch_dim])
+                name=self.names.reserve("task_id"),
+                type=ir.TensorType(ir.DataType.INT64),
+                shape=ir.Shape([self.batch_dim]),
             )
             self.model.graph.inputs.append(self._task_id)
         return self._task_id
+
+    def rows(self) -> ir.Value:
+        """int64 [batch], each row's own number: the route of rows whose tables are made for them."""
+        if self._rows is None:
+            zero, one = self.constant("rows.zero", np.array(0)), self.constant("rows.one", np.array(1))
+            self._rows = self.node("Range", [zero, self.node("Size", [self.task_id()])[0], one])[0]
+        return self._rows
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
         """An initializer, made when its name is first asked for; floating point arrays are stored as float32.
@@ -111,7 +99,7 @@ class Editor:
         if value is None:
             if array.dtype.kind == "f":
                 array = _float32(name, array)
-            key, name = name, self.free_name(name)
+            key, name = name, self.names.free(name)
             tensor = ir.Tensor(np.array(array, order="C"), name=name)
             value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
             self.model.graph.register_initializer(value)
@@ -124,7 +112,7 @@ class Editor:
         """A node somewhere in the graph (`finish` sorts it); its outputs."""
         node = ir.node(op_type, list(inputs), attributes=attributes, domain=domain, num_outputs=outputs)
         for value in node.outputs:
-            value.name = self.free_name(f"eptx_{len(self._new)}")
+            value.name = self.names.free(f"eptx_{len(self._new)}")
         self._new.append(node)
         return list(node.outputs)
 
@@ -132,30 +120,40 @@ class Editor:
         """Rows of a table."""
         return self.node("Gather", [table, rows], axis=0)[0]
 
-    def call(self, function: onnxscript.OnnxFunction, inputs: Sequence[ir.Value], **attributes: int) -> ir.Value:
-        """One of the operators of `eptx.exporter.ops` with a single output."""
-        return self.call_many(function, inputs, outputs=1, **attributes)[0]
-
-    def call_many(
-        self, function: onnxscript.OnnxFunction, inputs: Sequence[ir.Value], *, outputs: int, **attributes: int
+    def call(
+        self,
+        operator: onnxscript.OnnxFunction,
+        inputs: Sequence[ir.Value],
+        modules: int = 1,
+        *,
+        packed: bool = False,
+        **attributes: int,
     ) -> list[ir.Value]:
-        """One of the operators of `eptx.exporter.ops`."""
-        self._functions[function.name] = function
-        return self.node(function.name, inputs, domain=ops.DOMAIN, outputs=outputs, **attributes)
+        """One of the operators of `eptx.exporter.ops`, or the one that does its work for several modules."""
+        function = self._function(ops.single(operator))
+        if packed:
+            function = self._function(ops.packed(operator, modules))
+        elif modules > 1:
+            function = self._function(ops.grouped(operator, modules))
+        return self.node(function.name, inputs, domain=ops.DOMAIN, outputs=len(function.outputs), **attributes)
+
+    def _function(self, function: ir.Function) -> ir.Function:
+        return self._functions.setdefault(function.name, function)
 
     def attention_mask(self) -> ir.Value | None:
         """The graph input ``attention_mask``, [batch, length], if there is one."""
         return next((value for value in self.model.graph.inputs if value.name == "attention_mask"), None)
 
-    def adapt(self, site: Site, update: Update, *, per_row: bool = True) -> None:
-        """Replaces a module's output by ``update(site, y)`` wherever it is read, once `finish` is called.
+    def places(self, site: Site, *, per_row: bool = True) -> list[Site]:
+        """All products of a module, where an update of it has to go.
 
-        Where the update differs per row and all rows share what the module reads, `update` gets a `SharedSite`: x
-        and y are expanded to the rows.
+        Where the update differs per row and all rows share what the module reads, it is a `SharedSite`: x and y are
+        expanded to the rows.
 
         Raises:
             NotSupportedError: the update differs per row, and something behind the module's product cannot.
         """
+        places: list[Site] = []
         for place in (site, *site.also):
             if per_row and place.fixed_input:
                 behind = values_behind(place, self.batch_dim)
@@ -165,7 +163,17 @@ class Editor:
                     f"{site.module} is used more than once in this graph, and not always with one input per row: use "
                     "--mode static, or TuckA with --routing batch"
                 )
-            self._pending.setdefault(place.node, []).append((place, update))
+            places.append(place)
+        return places
+
+    def in_order(self, sites: Iterable[Site]) -> list[Site]:
+        """Products as the graph has them."""
+        position = {node: index for index, node in enumerate(self.model.graph)}
+        return sorted(sites, key=lambda site: (position[site.node], site.columns))
+
+    def adapt(self, site: Site, delta: Delta) -> None:
+        """Replaces a product by its update wherever it is read, once `finish` is called."""
+        self._places.append(Place(site, delta))
 
     def _has_rows(self, value: ir.Value) -> bool:
         batch = self.batch_dim
@@ -183,9 +191,13 @@ class Editor:
 
     def wire(self) -> None:
         """Puts the adapted outputs in the place of the base's; graph outputs keep their names."""
-        for node, updates in self._pending.items():
-            self._replace(node, updates)
-        self._pending.clear()
+        places = {place.site: place for place in self._places}
+        outputs: dict[Site, ir.Value] = {}
+        for group in in_groups([places[site] for site in self.in_order(places)], key=lambda place: place.node):
+            outputs |= self._adapt_group(group)
+        for place in self._places:
+            self.adapted.setdefault(place.site.module, outputs[place.site])
+        self._places.clear()
 
     def finish(self) -> None:
         """Adds the new nodes and functions to the model, in order."""
@@ -201,44 +213,36 @@ class Editor:
         if self._functions:
             ops.add_functions(self.model, self._functions.values())
 
-    def _replace(self, node: ir.Node, updates: list[tuple[Site, Update]]) -> None:
-        y = node.outputs[0]
-        uses = list(y.uses())
-        updates.sort(key=lambda item: item[0].columns)
-        site = updates[0][0]
-        base = self._expand(y, y) if isinstance(site, SharedSite) else y
-        new = updates[0][1](site, base) if not site.packed else self._packed(y, updates)
+    def _adapt_group(self, group: Sequence[Place]) -> dict[Site, ir.Value]:
+        """Changes the products of a group by one node; what has the adapted outputs."""
+        first = group[0]
+        products = list(dict.fromkeys(place.site.y for place in group))  # a packed one is all its modules'
+        uses = {y: list(y.uses()) for y in products}
+        bases = [self._expand(y, y) if isinstance(first.site, SharedSite) else y for y in products]
+        inputs = [first.site.x, *first.delta.shared, *(value for place in group for value in place.delta.own)]
+        if first.site.packed:
+            columns = np.array([bound for place in group for bound in place.site.columns])
+            bases.append(self.constant(f"{first.site.module}.columns", columns))
+        modules, attributes = len(group), first.delta.attributes
+        new = self.call(first.delta.operator, [*bases, *inputs], modules, packed=first.site.packed, **attributes)
+        adapted = dict(zip(products, new, strict=True))
+        for y, value in adapted.items():
+            self._replace(y, value, uses[y])
+        for place in group:
+            if isinstance(place.site, SharedSite):
+                for value in (adapted[place.site.y], *place.site.behind):
+                    give_rows(value, self.batch_dim)
+        return {place.site: adapted[place.site.y] for place in group}
+
+    def _replace(self, y: ir.Value, new: ir.Value, uses: Iterable[tuple[ir.Node, int]]) -> None:
+        """Puts an adapted output in the place of the base's."""
         for user, index in uses:
             user.replace_input_with(index, new)
         new.type, new.shape = y.type, y.shape
-        if isinstance(site, SharedSite):
-            for value in (new, *site.behind):
-                give_rows(value, self.batch_dim)
-        self._take_over_outputs(y, new, self.free_name(f"{site.module}.base_output"))
-        for place, _ in updates:
-            self.adapted.setdefault(place.module, new)
-
-    def _packed(self, y: ir.Value, updates: list[tuple[Site, Update]]) -> ir.Value:
-        """Splits a packed product into its modules' columns, adapts those that are, and joins them again."""
-        width = updates[0][0].packed_width
-        bounds = sorted({0, width, *(bound for site, _ in updates for bound in site.columns)})
-        lengths = np.diff(np.array(bounds, dtype=np.int64))
-        split = self.constant(f"{updates[0][0].module}.columns", lengths)
-        parts = self.node("Split", [y, split], outputs=len(lengths), axis=-1)
-        by_start = {site.columns[0]: (site, update) for site, update in updates}
-        adapted = [
-            by_start[start][1](by_start[start][0], part) if start in by_start else part
-            for start, part in zip(bounds, parts, strict=False)
-        ]
-        return self.node("Concat", adapted, axis=-1)[0]
-
-    def _take_over_outputs(self, old: ir.Value, new: ir.Value, name: str) -> None:
-        """A graph output that was the base product becomes the adapted one, under the same name."""
-        outputs = self.model.graph.outputs
-        for index, output in enumerate(outputs):
-            if output is old:
-                new.name, old.name = old.name, name
-                outputs[index] = new
+        for index, output in enumerate(self.model.graph.outputs):
+            if output is y:
+                new.name, y.name = y.name, self.names.free(f"{y.name}.base")
+                self.model.graph.outputs[index] = new
 
 
 def _float32(name: str, array: np.ndarray) -> np.ndarray:
@@ -247,24 +251,6 @@ def _float32(name: str, array: np.ndarray) -> np.ndarray:
     if not np.isfinite(narrow).all():
         raise LimitError(f"{name} has a value of {np.abs(array).max():.3g}, which does not fit float32")
     return narrow
-
-
-def _values(graph: ir.Graph) -> Iterator[ir.Value]:
-    """Every value of a graph and of those inside it."""
-    for inner in (graph, *graph.subgraphs()):
-        yield from inner.inputs
-        yield from list(inner.initializers.values())
-    for node in graph.all_nodes():
-        yield from node.outputs
-
-
-def _names(graph: ir.Graph) -> Iterator[str | None]:
-    for value in _values(graph):
-        yield value.name
-
-
-#: (site, base output [.., out]) -> adapted output
-Update = Callable[[Site, ir.Value], ir.Value]
 
 
 def module_outputs(editor: Editor, sites: Mapping[str, Site]) -> dict[str, ir.Value]:

@@ -92,7 +92,7 @@ def _pooled(editor: Editor, heads: TaskHeads) -> ir.Value:
 
 
 def _add_output(editor: Editor, logits: ir.Value, labels: int) -> None:
-    logits.name = editor.reserve(LOGITS)
+    logits.name = editor.names.reserve(LOGITS)
     logits.type = ir.TensorType(ir.DataType.FLOAT)
     logits.shape = ir.Shape([editor.batch_dim, labels])
     editor.model.graph.outputs.append(logits)

@@ -21,7 +21,7 @@ def add_task_used(editor: Editor) -> ir.Value:
     unknown = editor.node("Less", [given, editor.constant("task_id.zero", np.array(0))])[0]
     used = editor.node("Where", [unknown, inferred, given])[0]
     used.name, used.type, used.shape = (
-        editor.reserve(TASK_USED),
+        editor.names.reserve(TASK_USED),
         ir.TensorType(ir.DataType.INT64),
         ir.Shape([editor.batch_dim]),
     )

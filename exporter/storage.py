@@ -1,4 +1,7 @@
-"""fp16 storage: weights are written as float16 and cast back in the graph, which ONNX Runtime folds at load."""
+"""fp16 storage: weights are written as float16 and cast back in the graph, which ONNX Runtime folds at load.
+
+The operators of domain ``ai.eptx`` take them as they are stored: the bodies cast them, a native kernel need not.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.errors import LimitError
+from eptx.exporter import ops
 
 #: Smaller tensors (scalars, mask fills, epsilons) gain nothing and may not fit float16.
 _MIN_SIZE = 256
@@ -13,7 +17,7 @@ _MAX = float(np.finfo(np.float16).max)
 
 
 def store_fp16(model: ir.Model) -> None:
-    """Turns every float32 weight of `model` into a float16 one with a Cast behind it.
+    """Turns every float32 weight of `model` into a float16 one, cast back for all but eptx's operators.
 
     Raises:
         LimitError: a weight is too large for float16.
@@ -29,6 +33,8 @@ def store_fp16(model: ir.Model) -> None:
 
 def _stored_fp32(value: ir.Value) -> bool:
     tensor = value.const_value
+    if value.is_graph_output():  # whose type is the caller's business
+        return False
     return tensor is not None and tensor.dtype == ir.DataType.FLOAT and tensor.size >= _MIN_SIZE
 
 
@@ -39,7 +45,16 @@ def _halve(graph: ir.Graph, value: ir.Value, array: np.ndarray) -> None:
     tensor = ir.Tensor(array.astype(np.float16), name=f"{name}.fp16")
     stored = ir.Value(name=tensor.name, shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT16), const_value=tensor)
     graph.register_initializer(stored)
+    for user, index in list(value.uses()):
+        if user.domain == ops.DOMAIN:
+            user.replace_input_with(index, stored)
+    if value.uses():
+        _cast(graph, value, stored)
+
+
+def _cast(graph: ir.Graph, value: ir.Value, stored: ir.Value) -> None:
+    """Puts a cast of what is stored in the place of a value."""
     cast = ir.node("Cast", [stored], attributes={"to": int(ir.DataType.FLOAT)})
-    cast.outputs[0].name, cast.outputs[0].shape, cast.outputs[0].type = name, value.shape, value.type
+    cast.outputs[0].name, cast.outputs[0].shape, cast.outputs[0].type = value.name, value.shape, value.type
     value.replace_all_uses_with(cast.outputs[0])
     graph.insert_before(graph[0], cast)

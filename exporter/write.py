@@ -111,7 +111,7 @@ def _modules(editor: Editor, sites: Mapping[str, Site]) -> dict[str, ModuleOutpu
     for name, site in sites.items():
         value = editor.adapted.get(name, site.y)
         if not value.is_graph_output() and not site.packed:
-            value.name = editor.free_name(f"{site.module}.output")
+            value.name = editor.names.free(f"{site.module}.output")
         assert value.name is not None
         modules[name] = ModuleOutput(value.name, site.columns, site.includes_bias)
     return modules

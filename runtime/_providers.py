@@ -8,6 +8,7 @@ from typing import Any
 
 from eptx.bundle import Bundle
 from eptx.errors import BundleError, EptxError, LimitError, NotSupportedError, UsageError
+from eptx.runtime._kernels import Kernels, choose_kernels, register
 
 PROVIDERS = ("auto", "cpu", "cuda")
 _CPU = "CPUExecutionProvider"
@@ -54,23 +55,36 @@ def choose_provider(wanted: str, exported_for: str) -> str:
     return "cuda"
 
 
-def open_session(bundle: Bundle, provider: str, threads: int | None, options: Any) -> Any:
-    """An ``onnxruntime.InferenceSession`` on the bundle's model.
+def open_session(bundle: Bundle, provider: str, threads: int | None, options: Any) -> tuple[Any, Kernels]:
+    """An ``onnxruntime.InferenceSession`` on the bundle's model, and what runs its own operators.
 
     Args:
         bundle: a checked bundle.
         provider: ``cpu`` or ``cuda``.
         threads: how many threads one operator may use; None lets ONNX Runtime choose.
-        options: an ``onnxruntime.SessionOptions`` to use instead of the defaults, or None.
+        options: an ``onnxruntime.SessionOptions`` to use as it is instead of the defaults, or None.
 
     Raises:
         BundleError: ONNX Runtime does not load the model.
         NotSupportedError: CUDA does not start on this machine.
         LimitError: there is not enough memory.
     """
-    ort = onnxruntime()
-    if options is None:
+    if options is not None:  # a library that is registered twice on the same options breaks them
+        return _open(bundle, provider, threads, options), Kernels(None, "the session_options are the caller's own")
+    kernels = choose_kernels(bundle.manifest, provider)
+    if kernels.library is not None:
         options = session_options(bundle)
+        kernels = register(options, kernels)
+    if kernels.library is not None:
+        try:
+            return _open(bundle, provider, threads, options), kernels
+        except BundleError as e:  # the model's functions may know types that the kernels do not
+            kernels = Kernels(None, f"they do not run this model: {e}")
+    return _open(bundle, provider, threads, session_options(bundle)), kernels
+
+
+def _open(bundle: Bundle, provider: str, threads: int | None, options: Any) -> Any:
+    ort = onnxruntime()
     if threads is not None:
         options.intra_op_num_threads = threads
     if provider == "cuda":

@@ -41,7 +41,8 @@ class Session:
         provider: ``cpu``, ``cuda``, or ``auto``: CUDA where it is there and the bundle was exported for it.
         threads: how many threads one operator may use; ONNX Runtime's choice when None.
         verify: whether to compare the files with their SHA-256 first.
-        session_options: an ``onnxruntime.SessionOptions`` to use instead of eptx's.
+        session_options: an ``onnxruntime.SessionOptions`` to use as it is instead of eptx's. It decides about native
+            kernels too: register `kernel_library` on it to have them.
 
     Attributes:
         bundle: the bundle.
@@ -67,7 +68,7 @@ class Session:
             raise UsageError(f"threads must be a positive number, not {threads!r}")
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, verify=verify)
         self.provider = choose_provider(provider, self.manifest.provider)
-        self._ort = open_session(self.bundle, self.provider, threads, session_options)
+        self._ort, self._kernels = open_session(self.bundle, self.provider, threads, session_options)
         _check_signature(self._ort, self.manifest)
         self._limits = _limits(self.bundle)
         self._tasks = TaskChooser(self.manifest)
@@ -127,7 +128,11 @@ class Session:
         return Outputs(outputs, self._tasks.rows(ids, outputs, batch))
 
     def info(self) -> dict[str, Any]:
-        """What runs where, as JSON types."""
+        """What runs where, as JSON types.
+
+        ``kernels`` says whether the model's own operators run as native kernels (``running``), and why not
+        (``reason``): they are then computed by the functions that the model holds, to the same results.
+        """
         manifest = self.manifest
         return {
             "bundle": str(self.bundle.path),
@@ -140,6 +145,7 @@ class Session:
             "outputs": [spec.name for spec in self.outputs],
             "provider": self.provider,
             "onnxruntime": onnxruntime().__version__,
+            "kernels": {"running": self._kernels.library is not None, "reason": self._kernels.reason},
         }
 
     def _tokenize(self, text: Text) -> dict[str, Any]:

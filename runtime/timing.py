@@ -15,6 +15,7 @@ import numpy as np
 
 from eptx.bundle import Manifest, read_bundle
 from eptx.errors import NotSupportedError, UsageError
+from eptx.runtime._kernels import choose_kernels, register
 from eptx.runtime._providers import choose_provider, onnxruntime, wrapped
 
 _WARM_UP = 3
@@ -36,10 +37,17 @@ class TimedModel:
         task_ids: the ids to spread over the rows of a batch; those of a bundle's tasks when None.
         threads: of ONNX Runtime's operators; None lets it choose.
         provider: "cpu" or "cuda" (or "auto").
+        native: whether a bundle's own operators run as native kernels, where there are any.
     """
 
     def __init__(
-        self, path: Path, *, task_ids: Sequence[int] | None = None, threads: int | None = None, provider: str = "cpu"
+        self,
+        path: Path,
+        *,
+        task_ids: Sequence[int] | None = None,
+        threads: int | None = None,
+        provider: str = "cpu",
+        native: bool = True,
     ) -> None:
         self.path = path
         model, manifest = _open(path)
@@ -53,6 +61,8 @@ class TimedModel:
             options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what goes wrong is raised
         cuda = choose_provider(provider, manifest.provider if manifest else "cpu") == "cuda"
+        if manifest and native:
+            register(options, choose_kernels(manifest, "cuda" if cuda else "cpu"))
         try:
             self.session = ort.InferenceSession(
                 str(model), options, providers=_CUDA if cuda else _CUDA[1:], enable_fallback=0

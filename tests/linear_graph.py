@@ -94,6 +94,11 @@ def adapted(
 
 def run(model: ir.Model, feeds: Mapping[str, np.ndarray], *, optimise: bool = True) -> np.ndarray:
     """The first output of a model on ONNX Runtime's CPU provider."""
+    return run_all(model, feeds, optimise=optimise)[0]
+
+
+def run_all(model: ir.Model, feeds: Mapping[str, np.ndarray], *, optimise: bool = True) -> list[np.ndarray]:
+    """All of them."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
@@ -101,4 +106,4 @@ def run(model: ir.Model, feeds: Mapping[str, np.ndarray], *, optimise: bool = Tr
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
     wanted = {value.name for value in session.get_inputs()}
-    return session.run(None, {name: array for name, array in feeds.items() if name in wanted})[0]  # type: ignore[no-any-return]
+    return session.run(None, {name: array for name, array in feeds.items() if name in wanted})  # type: ignore[no-any-return]

@@ -5,9 +5,13 @@ the body travels in the file. A library of native kernels may take their place; 
 
 Every operator that reads activations accepts any rank: the leading axis of ``x`` is a multiple of the rows
 ``N`` that its route has, and is reshaped to ``[N, -1, features]``. So a route of one row serves a whole batch.
+
+An adapter's own numbers may be stored in another float type than ``x`` has: the bodies cast them, a kernel reads them
+as they are. Operators of several modules at once are made from the single ones (`grouped`, `packed`).
 """
 
 from eptx.exporter.ops._domain import DOMAIN, VERSION, add_functions
+from eptx.exporter.ops._grouped import MAX_GROUP, grouped, module_inputs, packed, single
 from eptx.exporter.ops.low_rank_delta import LowRankDelta
 from eptx.exporter.ops.pyramid_delta import PyramidDelta
 from eptx.exporter.ops.pyramid_router import PyramidRouter
@@ -16,6 +20,7 @@ from eptx.exporter.ops.tucker_router import TuckerRouter
 
 __all__ = [
     "DOMAIN",
+    "MAX_GROUP",
     "VERSION",
     "LowRankDelta",
     "PyramidDelta",
@@ -23,4 +28,8 @@ __all__ = [
     "TuckerDelta",
     "TuckerRouter",
     "add_functions",
+    "grouped",
+    "module_inputs",
+    "packed",
+    "single",
 ]

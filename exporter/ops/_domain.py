@@ -15,8 +15,8 @@ MIN_OPSET = 18
 eptx_domain = onnxscript.values.Opset(DOMAIN, VERSION)
 
 
-def add_functions(model: ir.Model, functions: Iterable[onnxscript.OnnxFunction]) -> None:
-    """Puts the bodies of `functions` into `model`, at the model's own opset.
+def add_functions(model: ir.Model, functions: Iterable[ir.Function]) -> None:
+    """Puts `functions` into `model`, at the model's own opset; those that others call come first, as readers expect.
 
     Raises:
         ValueError: the model's opset is older than `MIN_OPSET` (loading a base raises it beforehand).
@@ -24,8 +24,7 @@ def add_functions(model: ir.Model, functions: Iterable[onnxscript.OnnxFunction])
     opset = model.opset_imports.get("", 0)
     if opset < MIN_OPSET:
         raise ValueError(f"opset {opset} is older than {MIN_OPSET}")
-    for function in sorted(functions, key=lambda f: f.name):
-        body = ir.serde.deserialize_function(function.to_function_proto())
-        body.opset_imports[""] = opset
-        model.functions[body.identifier()] = body
+    for function in sorted(functions, key=lambda f: (DOMAIN in f.opset_imports, f.name)):
+        function.opset_imports[""] = opset
+        model.functions[function.identifier()] = function
     model.opset_imports[DOMAIN] = VERSION

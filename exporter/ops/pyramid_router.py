@@ -31,15 +31,17 @@ def PyramidRouter(task_id, x, task_embedding, gate_weight, gate_bias, top_k: int
         experts int64 [N, K]; weights [N, K]; similarity [N, T], the cosine of x's position 0 with each embedding,
         or zeros when no row is to be inferred.
     """
-    gate = op.Add(op.MatMul(task_embedding, op.Transpose(gate_weight, perm=[1, 0])), gate_bias)
+    embedding = op.CastLike(task_embedding, x)
+    towards = op.MatMul(embedding, op.Transpose(op.CastLike(gate_weight, x), perm=[1, 0]))
+    gate = op.Add(towards, op.CastLike(gate_bias, x))
     top, chosen = op.TopK(op.Softmax(gate, axis=-1), op.Reshape(op.Constant(value_int=top_k), [1]))
     mixing = op.Softmax(top, axis=-1)
     n = op.Shape(task_id)
     unknown = op.Less(task_id, 0)
     if op.Cast(op.ReduceMax(op.Cast(unknown, to=7), keepdims=0), to=9):
         tiny = op.CastLike(op.Constant(value_float=1e-12), x)
-        length = op.Sqrt(op.ReduceSum(op.Mul(task_embedding, task_embedding), [1]))
-        unit = op.Div(task_embedding, op.Max(length, tiny))
+        length = op.Sqrt(op.ReduceSum(op.Mul(embedding, embedding), [1]))
+        unit = op.Div(embedding, op.Max(length, tiny))
         x_n = op.Reshape(x, op.Concat(n, op.Constant(value_ints=[-1]), op.Shape(x, start=-1), axis=0))
         first = op.Squeeze(op.Slice(x_n, [0], [1], [1]), [1])
         norm = op.Sqrt(op.ReduceSum(op.Mul(first, first), [1]))

@@ -36,7 +36,7 @@ def TuckerRouter(x, mask, centroids, groups: int):  # type: ignore[no-untyped-de
     count = op.Max(op.ReduceSum(counts, [1]), op.CastLike(op.Constant(value_float=1.0), x))
     h = op.Div(op.Squeeze(total, [1]), count)
     k = op.Reshape(op.Constant(value_int=groups), [1])
-    scores = op.MatMul(h, op.Transpose(centroids, perm=[1, 0]))
+    scores = op.MatMul(h, op.Transpose(op.CastLike(centroids, x), perm=[1, 0]))
     by_group = op.Reshape(scores, op.Concat(n, k, flat, axis=0))
     length = op.Sqrt(op.ReduceSum(op.Mul(by_group, by_group), [2]))
     tiny = op.CastLike(op.Constant(value_float=1e-12), x)

@@ -18,10 +18,12 @@ from eptx._manifest import TASK_ID
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.exporter import ops
+from eptx.runtime._kernels import choose_kernels, register
 from eptx.runtime._providers import execution_providers, one_line, onnxruntime, session_options
 from eptx.runtime.session import Session
 
-_DELTAS = {"PyramidDelta": (2, 3), "TuckerDelta": (2, 3)}
+#: operator -> its inputs that hold the rows' choice and weights, and the one that says which row of them is whose
+_ROUTES = {"PyramidDelta": ("experts", "weights", "route"), "TuckerDelta": ("group", "weights", "")}
 
 
 @dataclass(frozen=True)
@@ -77,20 +79,17 @@ def observable(bundle: Bundle) -> Graph:
     missing = sorted(m for m, place in bundle.manifest.modules.items() if place.output not in values)
     if missing:
         raise BundleError(f"eptx.json: {missing[0]} is said to be at a value that the graph does not have")
-    position: dict[ir.Node | None, int] = {node: index for index, node in enumerate(graph)}
-    producers = {m: values[place.output].producer() for m, place in bundle.manifest.modules.items()}
-    order = sorted(producers, key=lambda m: (position.get(producers[m], -1), bundle.manifest.modules[m].columns))
-    routes = {}
-    for module, node in producers.items():
-        found = _delta(node, bundle.manifest.modules[module].columns)
-        if found is not None:
-            routes[module] = found
-    wanted = [place.output for place in bundle.manifest.modules.values()]
-    wanted += [name for pair in routes.values() for name in pair]
-    for name in dict.fromkeys(wanted):
-        if name in values and not values[name].is_graph_output():
-            graph.outputs.append(_typed(values[name], ir.DataType.FLOAT))
-    return Graph(ir.to_proto(model).SerializeToString(), tuple(order), routes)
+    position = {value: index for index, value in enumerate(values.values())}
+    modules = bundle.manifest.modules
+    outputs = {module: values[place.output] for module, place in modules.items()}
+    order = sorted(outputs, key=lambda m: (position[outputs[m]], modules[m].columns))
+    routes = {module: route for module in order if (route := _route(graph, outputs[module], modules[module].columns))}
+    wanted = [*outputs.values(), *(value for route in routes.values() for value in route)]
+    for value in dict.fromkeys(wanted):
+        if not value.is_graph_output():
+            graph.outputs.append(_typed(value, ir.DataType.FLOAT))
+    names = {module: (str(choice.name), str(weights.name)) for module, (choice, weights) in routes.items()}
+    return Graph(ir.to_proto(model).SerializeToString(), tuple(order), names)
 
 
 def _typed(value: ir.Value, dtype: ir.DataType) -> ir.Value:
@@ -100,37 +99,38 @@ def _typed(value: ir.Value, dtype: ir.DataType) -> ir.Value:
     return value
 
 
-def _delta(node: ir.Node | None, columns: tuple[int, int]) -> tuple[str, str] | None:
-    """Names of the choice and weights of the operator that gives a module's output, through a packed Concat."""
-    if node is not None and node.op_type == "Concat":
-        node = _at_column(node, columns[0])
-    if node is None or node.domain != ops.DOMAIN or node.op_type not in _DELTAS:
+def _route(graph: ir.Graph, output: ir.Value, columns: tuple[int, int]) -> tuple[ir.Value, ir.Value] | None:
+    """The choice and weights that the operator of a module's output was given for each row."""
+    node = output.producer()
+    index = _module_of(node, output, columns) if node is not None else None
+    if node is None or index is None:
         return None
-    first, second = (node.inputs[i] for i in _DELTAS[node.op_type])
-    if first is None or second is None or first.name is None or second.name is None:
+    operator, inputs = ops.module_inputs(node, index)
+    choice, weights, rows = (inputs.get(name) for name in _ROUTES.get(operator, ("", "", "")))
+    if choice is None or weights is None:
         return None
-    _typed(first, ir.DataType.INT64)
-    _typed(second, ir.DataType.FLOAT)
-    return first.name, second.name
+    _typed(choice, ir.DataType.INT64)
+    _typed(weights, ir.DataType.FLOAT)
+    if rows is None:
+        return choice, weights
+    return _rows(graph, choice, rows), _rows(graph, weights, rows)
 
 
-def _at_column(concat: ir.Node, start: int) -> ir.Node | None:
-    """What gives the part of a packed product that begins at a column."""
-    producers = [value.producer() if value is not None else None for value in concat.inputs]
-    for node in producers:
-        if node is None or not node.inputs:
-            return None
-        split = node if node.op_type == "Split" else node.inputs[0].producer() if node.inputs[0] is not None else None
-        if split is not None and split.op_type == "Split" and split.inputs[1] is not None:
-            break
-    else:
-        return None
-    assert split.inputs[1] is not None
-    lengths = split.inputs[1].const_value
-    if lengths is None or lengths.size != len(producers):
-        return None
-    starts = np.cumsum(lengths.numpy()) - lengths.numpy()
-    return next((node for begin, node in zip(starts, producers, strict=True) if begin == start), None)
+def _module_of(node: ir.Node, output: ir.Value, columns: tuple[int, int]) -> int | None:
+    """Which of a node's modules has these columns of an output."""
+    if not node.op_type.startswith("Packed"):
+        return output.index()
+    packed = node.inputs[1].const_value if len(node.inputs) > 1 and node.inputs[1] is not None else None
+    starts = packed.numpy()[::2].tolist() if packed is not None else []
+    return starts.index(columns[0]) if columns[0] in starts else None
+
+
+def _rows(graph: ir.Graph, table: ir.Value, rows: ir.Value) -> ir.Value:
+    """What each row of the batch has in a table."""
+    node = ir.node("Gather", [table, rows], attributes={"axis": 0})
+    node.outputs[0].name, node.outputs[0].type = f"eptx_observed_{len(graph)}", table.type
+    graph.append(node)
+    return node.outputs[0]
 
 
 class Shipped:
@@ -150,6 +150,7 @@ class Observed:
     def __init__(self, bundle: Bundle, graph: Graph, provider: str) -> None:
         self._bundle, self._graph = bundle, graph
         options = session_options(bundle)
+        register(options, choose_kernels(bundle.manifest, provider))
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.path))
         try:
             self._session: Any = onnxruntime().InferenceSession(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 import numpy as np
-import onnx_ir as ir
 
 from eptx.errors import NotSupportedError
 from eptx.exporter import ops
+from eptx.exporter._delta import Delta
 from eptx.exporter.attach import AttachPlan, Editor
 from eptx.exporter.base.site import Site
 from eptx.exporter.methods.lora.adapter import LoraAdapter
@@ -27,25 +26,22 @@ def attach(adapter: LoraAdapter, editor: Editor, sites: Mapping[str, Site], plan
         if any(module.magnitude is not None for module in modules.values()):
             raise NotSupportedError(f"task {task!r} is a DoRA adapter, which is supported in static mode only")
     for name in adapter.module_names:
-        editor.adapt(sites[name], partial(_update, editor, adapter, name))
-
-
-def _update(editor: Editor, adapter: LoraAdapter, name: str, site: Site, y: ir.Value) -> ir.Value:
-    a, b = banks(adapter, name)
-    bank = [editor.constant(f"{name}.lora_A", a), editor.constant(f"{name}.lora_B", b)]
-    return editor.call(ops.LowRankDelta, [y, site.x, editor.task_id(), *bank])
+        a, b = banks(adapter, name)
+        own = (editor.constant(f"{name}.lora_A", a), editor.constant(f"{name}.lora_B", b))
+        for place in editor.places(sites[name]):
+            editor.adapt(place, Delta(ops.LowRankDelta, (editor.task_id(),), own))
 
 
 def banks(adapter: LoraAdapter, module: str) -> tuple[np.ndarray, np.ndarray]:
-    """All tasks' factors as [T, R, in] and [T, R, out], R the largest rank, scales multiplied into the second."""
+    """All tasks' factors as [T, in, R] and [T, R, out], R the largest rank, scales multiplied into the second."""
     factors = adapter.of_module(module)
     rank = max(f.a.shape[0] for f in factors.values())
     first = next(iter(factors.values()))
-    a = np.zeros((len(adapter.tasks), rank, first.a.shape[1]))
+    a = np.zeros((len(adapter.tasks), first.a.shape[1], rank))
     b = np.zeros((len(adapter.tasks), rank, first.b.shape[0]))
     for index, task in enumerate(adapter.tasks):
         if task in factors:
             f = factors[task]
-            a[index, : f.a.shape[0]] = f.a
+            a[index, :, : f.a.shape[0]] = f.a.T
             b[index, : f.a.shape[0]] = f.scale * f.b.astype(np.float64).T
     return a, b

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 
 from eptx.errors import NotSupportedError
 from eptx.exporter import ops
+from eptx.exporter._delta import Delta
 from eptx.exporter.attach import AttachPlan, Editor
 from eptx.exporter.base.site import Site
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
@@ -20,34 +20,24 @@ from eptx.exporter.route import Route
 def attach(adapter: TuckaAdapter, editor: Editor, sites: Mapping[str, Site], plan: AttachPlan) -> None:
     """Puts a TuckA adapter into a graph."""
     if plan.mode == "conditioned":
-        group, weights = _table(editor, plan.routes, adapter.experts)
+        route = _table(editor, plan.routes, adapter.experts)
     else:
-        group, weights = _router(editor, adapter, sites[adapter.router], plan)
+        route = _router(editor, adapter, sites[adapter.router], plan)
+    per_row = plan.routing == "row" or plan.mode == "conditioned"
     for name in adapter.modules:
-        editor.adapt(
-            sites[name],
-            partial(_update, editor, adapter, name, group, weights),
-            per_row=plan.routing == "row" or plan.mode == "conditioned",
-        )
+        delta = Delta(ops.TuckerDelta, route, _factors(editor, adapter, name, sites[name]))
+        for place in editor.places(sites[name], per_row=per_row):
+            editor.adapt(place, delta)
 
 
-def _update(
-    editor: Editor, adapter: TuckaAdapter, name: str, group: ir.Value, weights: ir.Value, site: Site, y: ir.Value
-) -> ir.Value:
+def _factors(editor: Editor, adapter: TuckaAdapter, name: str, site: Site) -> tuple[ir.Value, ...]:
     factors = normalised(adapter.modules[name])
     projected = adapter.alpha * (site.weight_array().astype(np.float64) @ factors.u).T
-    return editor.call(
-        ops.TuckerDelta,
-        [
-            y,
-            site.x,
-            group,
-            weights,
-            editor.constant(f"{name}.tucka_u", factors.u),
-            editor.constant(f"{name}.tucka_g", factors.g),
-            editor.constant(f"{name}.tucka_c", factors.c),
-            editor.constant(f"{name}.tucka_p", projected),
-        ],
+    return (
+        editor.constant(f"{name}.tucka_u", factors.u),
+        editor.constant(f"{name}.tucka_g", factors.g),
+        editor.constant(f"{name}.tucka_c", factors.c),
+        editor.constant(f"{name}.tucka_p", projected),
     )
 
 
@@ -66,14 +56,13 @@ def _router(editor: Editor, adapter: TuckaAdapter, site: Site, plan: AttachPlan)
     if site.fixed_input:
         raise NotSupportedError(f"the router {adapter.router} reads none of the model's inputs: its route says nothing")
     mask = editor.attention_mask() if plan.routing == "row" else None
-    group, weights = editor.call_many(
+    group, weights = editor.call(
         ops.TuckerRouter,
         [
             site.x,
             mask if mask is not None else _everything(editor, site.x, rows=plan.routing == "row"),
             editor.constant(f"{adapter.router}.tucka_ec", adapter.centroids),
         ],
-        outputs=2,
         groups=adapter.groups,
     )
     return group, weights

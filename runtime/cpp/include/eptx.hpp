@@ -1,0 +1,291 @@
+// libeptx for C++17: eptx.h as move-only objects and exceptions. Header-only; all that it needs is libeptx.
+//
+//   eptx::Environment environment;
+//   eptx::Session session(environment, "bundle");
+//   const std::vector<int64_t> ids = {101, 1037, 2986, 2143, 102};
+//   const eptx::Result result = session.Run({{"input_ids", ids, {1, 5}}}, {"sst2"});
+//   for (float logit : result.Logits(0)) std::cout << logit << "\n";
+//
+// What each call means, checks and bounds is said in eptx.h. A const object may be used from many threads at once.
+// Failures are thrown as eptx::Error.
+#ifndef EPTX_HPP_
+#define EPTX_HPP_
+
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "eptx.h"
+
+namespace eptx {
+
+// What went wrong, in one line.
+class Error : public std::runtime_error {
+ public:
+  Error(eptx_status status, const std::string& message) : std::runtime_error(message), status_(status) {}
+
+  eptx_status status() const noexcept { return status_; }
+
+ private:
+  eptx_status status_;
+};
+
+namespace detail {
+
+struct Free {
+  void operator()(eptx_error* p) const noexcept { eptx_error_free(p); }
+  void operator()(eptx_environment* p) const noexcept { eptx_environment_free(p); }
+  void operator()(eptx_options* p) const noexcept { eptx_options_free(p); }
+  void operator()(eptx_session* p) const noexcept { eptx_session_close(p); }
+  void operator()(eptx_result* p) const noexcept { eptx_result_free(p); }
+  void operator()(eptx_call* p) const noexcept { eptx_call_free(p); }
+};
+
+template <typename T>
+using Handle = std::unique_ptr<T, Free>;
+
+inline void Check(eptx_status status, eptx_error* error) {
+  const Handle<eptx_error> owner(error);
+  if (status != EPTX_OK) throw Error(status, eptx_error_message(error));
+}
+
+// Calls a function of eptx.h with a place for its handle and one for its error.
+template <typename T, typename Function>
+Handle<T> Make(Function function) {
+  T* handle = nullptr;
+  eptx_error* error = nullptr;
+  const eptx_status status = function(&handle, &error);
+  Handle<T> owner(handle);
+  Check(status, error);
+  return owner;
+}
+
+template <typename>
+inline constexpr bool kUnknown = false;
+
+// The dtype of a C++ type; two bytes are float16, as bits.
+template <typename T>
+constexpr eptx_dtype Dtype() {
+  if constexpr (std::is_same_v<T, float>) {
+    return EPTX_FLOAT32;
+  } else if constexpr (std::is_same_v<T, double>) {
+    return EPTX_FLOAT64;
+  } else if constexpr (std::is_same_v<T, int32_t>) {
+    return EPTX_INT32;
+  } else if constexpr (std::is_integral_v<T> && std::is_signed_v<T> && sizeof(T) == 8) {
+    return EPTX_INT64;
+  } else if constexpr (std::is_same_v<T, bool>) {
+    return EPTX_BOOL;
+  } else if constexpr (std::is_same_v<T, uint16_t>) {
+    return EPTX_FLOAT16;
+  } else {
+    static_assert(kUnknown<T>, "not the type of a tensor");
+  }
+}
+
+}  // namespace detail
+
+// What sessions share; a program needs one.
+class Environment {
+ public:
+  explicit Environment(int32_t shared_threads = 0, size_t arena_limit = 0)
+      : handle_(detail::Make<eptx_environment>([&](auto* made, auto* error) {
+          return eptx_environment_create(shared_threads, arena_limit, made, error);
+        })) {}
+
+  const eptx_environment* get() const noexcept { return handle_.get(); }
+
+ private:
+  detail::Handle<eptx_environment> handle_;
+};
+
+// How a session is opened.
+struct Options {
+  int32_t threads = 0;
+  bool verify = true;
+  eptx_kernels kernels = EPTX_KERNELS_AUTO;
+  bool arena = true;
+};
+
+// An input in the caller's memory, which must outlive the call.
+struct Input {
+  Input(std::string name, eptx_dtype dtype, const void* data, std::vector<int64_t> shape, size_t bytes)
+      : name(std::move(name)), dtype(dtype), data(data), shape(std::move(shape)), bytes(bytes) {}
+
+  template <typename T>
+  Input(std::string name, const std::vector<T>& values, std::vector<int64_t> shape)
+      : Input(std::move(name), detail::Dtype<T>(), values.data(), std::move(shape), values.size() * sizeof(T)) {}
+
+  std::string name;
+  eptx_dtype dtype;
+  const void* data;
+  std::vector<int64_t> shape;
+  size_t bytes;
+};
+
+// An output in the caller's memory, which must outlive the call.
+struct Output {
+  Output(std::string name, eptx_dtype dtype, void* data, size_t capacity)
+      : name(std::move(name)), dtype(dtype), data(data), capacity(capacity) {}
+
+  template <typename T>
+  Output(std::string name, std::vector<T>& values)
+      : Output(std::move(name), detail::Dtype<T>(), values.data(), values.size() * sizeof(T)) {}
+
+  std::string name;
+  eptx_dtype dtype;
+  void* data;
+  size_t capacity;
+};
+
+namespace detail {
+
+// A request and outputs as eptx.h takes them; they point into what they are made from.
+class Arguments {
+ public:
+  Arguments(const std::vector<Input>& inputs, const std::vector<std::string>& tasks,
+            const std::vector<Output>& outputs = {}) {
+    for (const Input& in : inputs) {
+      inputs_.push_back({in.name.c_str(), in.dtype, in.shape.size(), in.shape.data(), in.data, in.bytes});
+    }
+    for (const std::string& task : tasks) tasks_.push_back(task.c_str());
+    for (const Output& out : outputs) {
+      outputs_.push_back({out.name.c_str(), out.dtype, out.data, out.capacity, 0, 0, {}});
+    }
+    request_ = {inputs_.data(), inputs_.size(), tasks_.data(), tasks_.size()};
+  }
+  Arguments(const Arguments&) = delete;
+  Arguments& operator=(const Arguments&) = delete;
+
+  const eptx_request* request() const noexcept { return &request_; }
+  eptx_output* outputs() noexcept { return outputs_.data(); }
+  size_t output_count() const noexcept { return outputs_.size(); }
+
+ private:
+  std::vector<eptx_input> inputs_;
+  std::vector<const char*> tasks_;
+  std::vector<eptx_output> outputs_;
+  eptx_request request_;
+};
+
+}  // namespace detail
+
+// The outputs of one request.
+class Result {
+ public:
+  explicit Result(detail::Handle<eptx_result> handle) : handle_(std::move(handle)) {}
+
+  // An output by name, valid while the result lives.
+  const eptx_tensor& operator[](const std::string& name) const {
+    for (size_t i = 0; const eptx_tensor* tensor = eptx_result_output(handle_.get(), i); ++i) {
+      if (name == tensor->name) return *tensor;
+    }
+    throw Error(EPTX_BAD_INPUT, "no output '" + name + "'");
+  }
+
+  // The values of an output.
+  template <typename T>
+  const T* Data(const std::string& name) const {
+    const eptx_tensor& tensor = (*this)[name];
+    if (tensor.dtype != detail::Dtype<T>()) throw Error(EPTX_USAGE, "output '" + name + "' is of another type");
+    return static_cast<const T*>(tensor.data);
+  }
+
+  // The task of a row: what was asked for, or inferred; null where it is none of the bundle's.
+  const eptx_task* Task(size_t row) const noexcept { return eptx_result_task(handle_.get(), row); }
+
+  // The logits of a row that are its task's; empty for a task without a head.
+  std::vector<float> Logits(size_t row) const {
+    const float* data = Data<float>("logits");
+    const eptx_tensor& tensor = (*this)["logits"];
+    const size_t rows = static_cast<size_t>(tensor.shape[0]);
+    if (row >= rows) throw Error(EPTX_USAGE, "no row " + std::to_string(row));
+    const size_t width = tensor.bytes / sizeof(float) / rows;
+    const eptx_task* task = Task(row);
+    const bool own = task != nullptr && task->labels >= 0 && static_cast<size_t>(task->labels) < width;
+    data += row * width;
+    return std::vector<float>(data, data + (own ? static_cast<size_t>(task->labels) : width));
+  }
+
+ private:
+  detail::Handle<eptx_result> handle_;
+};
+
+// A bundle, opened.
+class Session {
+ public:
+  Session(const Environment& environment, const std::string& bundle, const Options& options = {})
+      : handle_(Open(environment, bundle, options)) {}
+
+  // See eptx_request for what inputs may be left out, and how tasks are named.
+  Result Run(const std::vector<Input>& inputs, const std::vector<std::string>& tasks = {}) const {
+    const detail::Arguments a(inputs, tasks);
+    return Result(detail::Make<eptx_result>(
+        [&](auto* made, auto* error) { return eptx_session_run(get(), a.request(), made, error); }));
+  }
+
+  // Writes outputs into the caller's memory.
+  void RunInto(const std::vector<Input>& inputs, const std::vector<std::string>& tasks,
+               const std::vector<Output>& outputs) const {
+    detail::Arguments a(inputs, tasks, outputs);
+    eptx_error* error = nullptr;
+    detail::Check(eptx_session_run_into(get(), a.request(), a.outputs(), a.output_count(), &error), error);
+  }
+
+  std::vector<eptx_task> Tasks() const { return All(eptx_session_task); }
+  std::vector<eptx_tensor_info> Inputs() const { return All(eptx_session_input); }
+  std::vector<eptx_tensor_info> Outputs() const { return All(eptx_session_output); }
+  std::string Info() const { return eptx_session_info(get()); }
+
+  const eptx_session* get() const noexcept { return handle_.get(); }
+
+ private:
+  static detail::Handle<eptx_session> Open(const Environment& environment, const std::string& bundle,
+                                           const Options& options) {
+    const auto made = detail::Make<eptx_options>(eptx_options_create);
+    eptx_options_set_threads(made.get(), options.threads);
+    eptx_options_set_verify(made.get(), options.verify);
+    eptx_options_set_kernels(made.get(), options.kernels);
+    eptx_options_set_arena(made.get(), options.arena);
+    return detail::Make<eptx_session>([&](auto* session, auto* error) {
+      return eptx_session_open(environment.get(), bundle.c_str(), made.get(), session, error);
+    });
+  }
+
+  template <typename T>
+  std::vector<T> All(const T* (*at)(const eptx_session*, size_t) noexcept) const {
+    std::vector<T> items;
+    while (const T* item = at(get(), items.size())) items.push_back(*item);
+    return items;
+  }
+
+  detail::Handle<eptx_session> handle_;
+};
+
+// A request prepared to be run many times with other values in the same buffers, by one thread at a time.
+class Call {
+ public:
+  Call(const Session& session, const std::vector<Input>& inputs, const std::vector<std::string>& tasks,
+       const std::vector<Output>& outputs) {
+    detail::Arguments a(inputs, tasks, outputs);
+    handle_ = detail::Make<eptx_call>([&](auto* made, auto* error) {
+      return eptx_call_create(session.get(), a.request(), a.outputs(), a.output_count(), made, error);
+    });
+  }
+
+  void Run() {
+    eptx_error* error = nullptr;
+    detail::Check(eptx_call_run(handle_.get(), &error), error);
+  }
+
+ private:
+  detail::Handle<eptx_call> handle_;
+};
+
+}  // namespace eptx
+
+#endif  // EPTX_HPP_

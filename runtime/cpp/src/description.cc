@@ -1,0 +1,33 @@
+#include "description.h"
+
+namespace eptx::core {
+
+Description::Description(const Manifest& manifest) {
+  for (const Task& task : manifest.tasks) {
+    const char* const* names = nullptr;
+    if (task.label_names) {
+      std::vector<const char*>& copy = label_names_.emplace_back();  // its elements stay where they are when it moves
+      for (const std::string& name : *task.label_names) copy.push_back(name.c_str());
+      names = copy.data();
+    }
+    tasks.push_back({task.name.c_str(), task.id, task.labels.value_or(-1), names});
+  }
+  Describe(manifest.inputs, inputs);
+  Describe(manifest.outputs, outputs);
+}
+
+void Description::Describe(const std::vector<TensorSpec>& specs, std::vector<eptx_tensor_info>& infos) {
+  for (const TensorSpec& spec : specs) {
+    std::vector<eptx_dimension>& dimensions = dimensions_.emplace_back();
+    for (const Dimension& dimension : spec.shape) {
+      if (dimension.is_name) {
+        dimensions.push_back({-1, dimension.name.c_str()});
+      } else {
+        dimensions.push_back({dimension.size, nullptr});
+      }
+    }
+    infos.push_back({spec.name.c_str(), spec.dtype, dimensions.size(), dimensions.data()});
+  }
+}
+
+}  // namespace eptx::core

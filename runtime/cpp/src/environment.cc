@@ -1,0 +1,51 @@
+#include "environment.h"
+
+#include "error.h"
+
+namespace eptx::core {
+namespace {
+
+constexpr char kWhat[] = "ONNX Runtime does not start";
+constexpr char kName[] = "eptx";
+constexpr OrtLoggingLevel kSilent = ORT_LOGGING_LEVEL_FATAL;  // what goes wrong is an error; nothing is printed beside
+
+Owned<OrtEnv> MakeEnv(int32_t shared_threads) {
+  OrtEnv* env = nullptr;
+  if (shared_threads == 0) {
+    Check(Api().CreateEnv(kSilent, kName, &env), kWhat);
+    return Owned<OrtEnv>(env);
+  }
+  OrtThreadingOptions* made = nullptr;
+  Check(Api().CreateThreadingOptions(&made), kWhat);
+  const Owned<OrtThreadingOptions> threading(made);
+  if (shared_threads > 0) Check(Api().SetGlobalIntraOpNumThreads(made, shared_threads), kWhat);
+  Check(Api().CreateEnvWithGlobalThreadPools(kSilent, kName, made, &env), kWhat);
+  return Owned<OrtEnv>(env);
+}
+
+}  // namespace
+
+Environment::Environment(int32_t shared_threads, size_t arena_limit)
+    : shares_threads_(shared_threads != 0), shares_arena_(arena_limit != 0) {
+  if (shared_threads < -1) {
+    throw UsageError("shared_threads must be -1, 0 or a positive number, not " + std::to_string(shared_threads));
+  }
+  env_ = MakeEnv(shared_threads);
+  if (shares_arena_) ShareArena(arena_limit);
+}
+
+void Environment::ShareArena(size_t limit) {
+  OrtMemoryInfo* info = nullptr;
+  Check(Api().CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &info), kWhat);
+  const Owned<OrtMemoryInfo> memory(info);
+  // same as requested: growing by powers of two would hit the limit with half of it unused
+  const char* const keys[] = {"max_mem", "arena_extend_strategy"};
+  const size_t values[] = {limit, 1};
+  OrtArenaCfg* config = nullptr;
+  Check(Api().CreateArenaCfgV2(keys, values, 2, &config), kWhat);
+  const Owned<OrtArenaCfg> arena(config);
+  Check(Api().CreateAndRegisterAllocator(env_.get(), info, config),
+        "arena_limit: the process has an ONNX Runtime environment with an arena already", EPTX_USAGE);
+}
+
+}  // namespace eptx::core

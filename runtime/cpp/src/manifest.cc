@@ -1,0 +1,160 @@
+#include "manifest.h"
+
+#include <algorithm>
+
+#include "dtype.h"
+#include "fields.h"
+#include "files.h"
+#include "text.h"
+
+namespace eptx::core {
+namespace {
+
+constexpr int64_t kSchemaVersion = 1;
+
+void CheckVersion(int64_t version) {
+  if (version == kSchemaVersion) return;
+  throw BundleError(std::string(kManifestFile) + ": schema version " + std::to_string(version) + "; this eptx reads " +
+                    std::to_string(kSchemaVersion) + (version > kSchemaVersion ? "; upgrade eptx" : ""));
+}
+
+Task ReadTask(Fields f) {
+  Task task{f.String("name"), f.Integer("id", 0), {}, {}};
+  if (f.Present("labels")) task.labels = f.Integer("labels", 0);
+  if (f.Present("label_names")) task.label_names = f.StringList("label_names");
+  bool printable = IsPrintable(task.name);
+  if (task.label_names) {
+    printable = printable && std::all_of(task.label_names->begin(), task.label_names->end(),
+                                         [](const std::string& name) { return IsPrintable(name); });
+  }
+  if (!printable) throw f.Bad("has a name that cannot be printed");
+  if (task.label_names && (!task.labels || static_cast<int64_t>(task.label_names->size()) != *task.labels)) {
+    throw f.Bad("has " + std::to_string(task.label_names->size()) + " label names for " +
+                (task.labels ? std::to_string(*task.labels) : "None") + " labels");
+  }
+  f.Done();
+  return task;
+}
+
+Dimension ReadDimension(const Fields& f, const Json& value) {
+  constexpr auto kMost = static_cast<uint64_t>(INT64_MAX);
+  if (value.is_string()) return {-1, value.get<std::string>(), true};
+  if (!value.is_number_unsigned() || value.get<uint64_t>() > kMost) {
+    throw f.Bad("has a shape that is not a list of names and sizes");
+  }
+  return {value.get<int64_t>(), {}, false};
+}
+
+TensorSpec ReadTensor(Fields f) {
+  TensorSpec tensor;
+  for (const Json& value : f.Array("shape")) tensor.shape.push_back(ReadDimension(f, value));
+  tensor.name = f.String("name");
+  std::vector<std::string> names;
+  for (const auto& known : kDtypes) names.emplace_back(known.name);
+  const std::string dtype = f.Choice("dtype", names);
+  for (const auto& known : kDtypes) {
+    if (dtype == known.name) tensor.dtype = known.dtype;
+  }
+  f.Done();
+  return tensor;
+}
+
+void CheckModule(Fields f) {
+  const Json& columns = f.Array("columns");
+  const bool whole = columns.size() == 2 && columns[0].is_number_unsigned() && columns[1].is_number_unsigned();
+  if (!whole || columns[0].get<uint64_t>() >= columns[1].get<uint64_t>()) {
+    throw f.Bad("has columns that are not [first, last]");
+  }
+  f.String("output");
+  f.Boolean("bias");
+  f.Done();
+}
+
+int64_t ReadOperators(Fields f) {
+  const std::string domain = f.String("domain");
+  const int64_t version = f.Integer("version");
+  f.Done();
+  if (domain != kOperatorDomain) {
+    throw f.Bad("names domain " + Repr(domain) + "; this eptx knows " + kOperatorDomain);
+  }
+  if (version != kOperatorVersion) {
+    throw f.Bad("is version " + std::to_string(version) + " of " + kOperatorDomain + "; this eptx knows " +
+                std::to_string(kOperatorVersion));
+  }
+  return version;
+}
+
+void CheckSources(Fields f) {
+  if (f.Present("base")) f.String("base");
+  if (f.Present("base_onnx")) f.String("base_onnx");
+  f.StringList("adapter");
+  if (f.Present("top_k")) f.Integer("top_k", 1);
+  if (f.Present("tasks")) f.StringList("tasks");
+  f.Done();
+}
+
+void CheckRoute(Fields f) {
+  for (auto& [name, frozen] : f.Child("tasks").Items()) {
+    frozen.Integer("group", 0);
+    const Json& weights = frozen.Array("weights");
+    if (!std::all_of(weights.begin(), weights.end(), [](const Json& w) { return w.is_number(); })) {
+      throw frozen.Bad("weights must be a list of numbers");
+    }
+    frozen.Done();
+  }
+  if (f.Present("frozen_error")) {
+    for (const auto& [name, error] : f.Child("frozen_error").Items()) {
+      const Json& values = error.raw();
+      if (!std::all_of(values.begin(), values.end(), [](const Json& v) { return v.is_number(); })) {
+        throw error.Bad("must hold numbers");
+      }
+    }
+  }
+  f.Done();
+}
+
+FileEntry ReadFileEntry(const std::string& name, Fields f) {
+  FileEntry entry{static_cast<uint64_t>(f.Integer("size", 0)), f.String("sha256")};
+  f.Done();
+  if (!IsContainedName(name)) throw f.Bad("is not a name inside the bundle");
+  if (name == kManifestFile || std::count(std::begin(kReportFiles), std::end(kReportFiles), name) != 0) {
+    throw f.Bad("must not be listed");
+  }
+  if (entry.sha256.size() != 64 || entry.sha256.find_first_not_of("0123456789abcdef") != std::string::npos) {
+    throw f.Bad("has no SHA-256 of 64 hexadecimal digits");
+  }
+  return entry;
+}
+
+}  // namespace
+
+Manifest ParseManifest(std::string_view text) {
+  const Json value = ParseJson(text, kManifestFile);
+  Fields f(value, kManifestFile);
+  CheckVersion(f.Integer("schema_version"));
+  Manifest m;
+  f.String("generator");
+  m.mode = f.Choice("mode", {"static", "conditioned", "dynamic"});
+  m.method = f.Choice("method", {"ept", "tucka", "lora"});
+  m.model_type = f.String("model_type");
+  m.dtype = f.Choice("dtype", {"fp32", "fp16"});
+  m.provider = f.Choice("provider", {"cpu", "cuda"});
+  for (Fields& task : f.Children("tasks")) m.tasks.push_back(ReadTask(std::move(task)));
+  for (Fields& tensor : f.Children("inputs")) m.inputs.push_back(ReadTensor(std::move(tensor)));
+  for (Fields& tensor : f.Children("outputs")) m.outputs.push_back(ReadTensor(std::move(tensor)));
+  CheckSources(f.Child("sources"));
+  f.Child("fingerprints").Strings();
+  for (auto& [name, module] : f.Child("modules").Items()) CheckModule(std::move(module));
+  m.task_inference = f.Boolean("task_inference");
+  if (f.Present("operators")) m.operators = ReadOperators(f.Child("operators"));
+  if (f.Present("routing")) f.Choice("routing", {"batch", "row"});
+  if (f.Present("route")) CheckRoute(f.Child("route"));
+  if (f.Present("vocab_size")) m.vocab_size = f.Integer("vocab_size", 1);
+  if (f.Present("max_length")) m.max_length = f.Integer("max_length", 1);
+  for (auto& [name, entry] : f.Child("files").Items()) m.files.emplace(name, ReadFileEntry(name, std::move(entry)));
+  f.Done();
+  CheckAgreement(m);
+  return m;
+}
+
+}  // namespace eptx::core

@@ -1,0 +1,69 @@
+// eptx.json: what a bundle says about itself. All of it is checked; what a runtime needs of it is kept.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "eptx.h"
+
+namespace eptx::core {
+
+constexpr char kOperatorDomain[] = "ai.eptx";
+constexpr int64_t kOperatorVersion = 1;
+
+constexpr char kManifestFile[] = "eptx.json";
+constexpr char kModelFile[] = "model.onnx";
+constexpr const char* kReportFiles[] = {"validation.json", "report.html"};
+
+constexpr std::string_view kTaskId = "task_id";
+constexpr std::string_view kTaskIdUsed = "task_id_used";
+
+struct Task {
+  std::string name;
+  int64_t id;
+  std::optional<int64_t> labels;
+  std::optional<std::vector<std::string>> label_names;
+};
+
+// A dimension is a number, or a name where it varies.
+struct Dimension {
+  int64_t size = -1;
+  std::string name;
+  bool is_name = false;
+
+  std::string Text() const { return is_name ? name : std::to_string(size); }
+};
+
+struct TensorSpec {
+  std::string name;
+  eptx_dtype dtype;
+  std::vector<Dimension> shape;
+};
+
+struct FileEntry {
+  uint64_t size;
+  std::string sha256;
+};
+
+struct Manifest {
+  std::string mode, method, model_type, dtype, provider;
+  std::vector<Task> tasks;
+  std::vector<TensorSpec> inputs, outputs;
+  bool task_inference = false;
+  std::optional<int64_t> operators;  // their version
+  std::optional<int64_t> vocab_size, max_length;
+  std::map<std::string, FileEntry> files;
+};
+
+// Reads and checks the text of a manifest; an error says which field is missing, unknown, of the wrong type or out of
+// range, or that the versions are not ones that this eptx reads.
+Manifest ParseManifest(std::string_view text);
+
+// What must hold between fields (part of ParseManifest).
+void CheckAgreement(const Manifest& manifest);
+
+}  // namespace eptx::core

@@ -1,0 +1,60 @@
+#include "ort.h"
+
+#include <algorithm>
+#include <cctype>
+
+#include "error.h"
+#include "text.h"
+
+namespace eptx::core {
+namespace {
+
+constexpr const char* kOutOfMemory[] = {"failed to allocate", "bad_alloc", "bad allocation", "out of memory",
+                                        "is smaller than requested bytes"};  // the last: the limit of an arena
+
+bool IsOutOfMemory(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+  return std::any_of(std::begin(kOutOfMemory), std::end(kOutOfMemory),
+                     [&](const char* sign) { return text.find(sign) != std::string::npos; });
+}
+
+}  // namespace
+
+const OrtApi& Api() {
+  static const OrtApi* const api = OrtGetApiBase()->GetApi(ORT_API_VERSION);
+  if (api == nullptr) {
+    throw NotSupportedError("ONNX Runtime " + OrtVersion() + " is too old; this libeptx needs 1." +
+                            std::to_string(ORT_API_VERSION) + " or newer");
+  }
+  return *api;
+}
+
+std::string OrtVersion() { return OrtGetApiBase()->GetVersionString(); }
+
+void Check(OrtStatus* failure, const std::string& what, eptx_status status) {
+  if (failure == nullptr) return;
+  const Owned<OrtStatus> owner(failure);
+  const std::string text = OneLine(Api().GetErrorMessage(failure));
+  if (IsOutOfMemory(text)) throw LimitError(what + ": not enough memory: " + text);
+  throw Error(status, what + ": " + text);
+}
+
+ONNXTensorElementDataType OrtType(eptx_dtype dtype) {
+  switch (dtype) {
+    case EPTX_FLOAT16:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+    case EPTX_FLOAT32:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+    case EPTX_FLOAT64:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE;
+    case EPTX_INT32:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
+    case EPTX_INT64:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+    case EPTX_BOOL:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL;
+  }
+  return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+}
+
+}  // namespace eptx::core

@@ -1,0 +1,42 @@
+// ONNX Runtime's C API, with owners for its objects and its failures as errors of eptx.
+#pragma once
+
+#include <onnxruntime_c_api.h>
+
+#include <memory>
+#include <string>
+
+#include "eptx.h"
+
+namespace eptx::core {
+
+// The functions of ONNX Runtime. Throws where the library that was found is older than the headers.
+const OrtApi& Api();
+
+// The version of the library that was found.
+std::string OrtVersion();
+
+// Throws a failure as `status`, or as EPTX_LIMIT when memory ran out; `what` begins the line.
+void Check(OrtStatus* failure, const std::string& what, eptx_status status = EPTX_INTERNAL);
+
+struct OrtDelete {
+  void operator()(OrtEnv* p) const { Api().ReleaseEnv(p); }
+  void operator()(OrtThreadingOptions* p) const { Api().ReleaseThreadingOptions(p); }
+  void operator()(OrtArenaCfg* p) const { Api().ReleaseArenaCfg(p); }
+  void operator()(OrtMemoryInfo* p) const { Api().ReleaseMemoryInfo(p); }
+  void operator()(OrtSessionOptions* p) const { Api().ReleaseSessionOptions(p); }
+  void operator()(OrtCustomOpDomain* p) const { Api().ReleaseCustomOpDomain(p); }
+  void operator()(OrtSession* p) const { Api().ReleaseSession(p); }
+  void operator()(OrtTypeInfo* p) const { Api().ReleaseTypeInfo(p); }
+  void operator()(OrtTensorTypeAndShapeInfo* p) const { Api().ReleaseTensorTypeAndShapeInfo(p); }
+  void operator()(OrtValue* p) const { Api().ReleaseValue(p); }
+  void operator()(OrtStatus* p) const { Api().ReleaseStatus(p); }
+};
+
+template <typename T>
+using Owned = std::unique_ptr<T, OrtDelete>;
+
+// ONNX Runtime's number of an element type.
+ONNXTensorElementDataType OrtType(eptx_dtype dtype);
+
+}  // namespace eptx::core

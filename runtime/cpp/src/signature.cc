@@ -1,0 +1,78 @@
+// The model's inputs and outputs against those of eptx.json.
+#include <map>
+#include <utility>
+
+#include "error.h"
+#include "session.h"
+#include "text.h"
+
+namespace eptx::core {
+namespace {
+
+constexpr char kWhat[] = "ONNX Runtime does not describe the model";
+
+struct Signature {
+  ONNXTensorElementDataType type;
+  size_t rank;
+
+  bool operator==(const Signature& other) const { return type == other.type && rank == other.rank; }
+};
+
+// Undefined for what is no tensor.
+Signature Read(OrtTypeInfo* info) {
+  const Owned<OrtTypeInfo> owner(info);
+  const OrtTensorTypeAndShapeInfo* tensor = nullptr;
+  Check(Api().CastTypeInfoToTensorInfo(info, &tensor), kWhat);
+  Signature signature{ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED, 0};
+  if (tensor == nullptr) return signature;
+  Check(Api().GetTensorElementType(tensor, &signature.type), kWhat);
+  Check(Api().GetDimensionsCount(tensor, &signature.rank), kWhat);
+  return signature;
+}
+
+using Count = OrtStatus*(ORT_API_CALL*)(const OrtSession*, size_t*)NO_EXCEPTION;
+using Name = OrtStatus*(ORT_API_CALL*)(const OrtSession*, size_t, OrtAllocator*, char**)NO_EXCEPTION;
+using Type = OrtStatus*(ORT_API_CALL*)(const OrtSession*, size_t, OrtTypeInfo**)NO_EXCEPTION;
+
+std::map<std::string, Signature> Has(const OrtSession& model, Count count, Name name, Type type) {
+  OrtAllocator* allocator = nullptr;
+  Check(Api().GetAllocatorWithDefaultOptions(&allocator), kWhat);
+  size_t number = 0;
+  Check(count(&model, &number), kWhat);
+  std::map<std::string, Signature> result;
+  for (size_t i = 0; i < number; ++i) {
+    char* text = nullptr;
+    Check(name(&model, i, allocator, &text), kWhat);
+    const std::string key = text;
+    Check(Api().AllocatorFree(allocator, text), kWhat);
+    OrtTypeInfo* info = nullptr;
+    Check(type(&model, i, &info), kWhat);
+    result[key] = Read(info);
+  }
+  return result;
+}
+
+void Compare(const char* what, const std::vector<TensorSpec>& specs, const std::map<std::string, Signature>& has) {
+  std::map<std::string, Signature> said;
+  for (const TensorSpec& spec : specs) said[spec.name] = {OrtType(spec.dtype), spec.shape.size()};
+  if (said == has) return;
+  std::map<std::string, Signature> all = said;
+  all.insert(has.begin(), has.end());
+  for (const auto& [name, signature] : all) {
+    const auto a = std::as_const(said).find(name), b = has.find(name);
+    if (a != said.end() && b != has.end() && a->second == b->second) continue;
+    throw BundleError(std::string("the model's ") + what + " " + Repr(name) + " is not what eptx.json says");
+  }
+}
+
+}  // namespace
+
+void CheckSignature(const OrtSession& model, const Manifest& manifest) {
+  const OrtApi& api = Api();
+  Compare("input", manifest.inputs,
+          Has(model, api.SessionGetInputCount, api.SessionGetInputName, api.SessionGetInputTypeInfo));
+  Compare("output", manifest.outputs,
+          Has(model, api.SessionGetOutputCount, api.SessionGetOutputName, api.SessionGetOutputTypeInfo));
+}
+
+}  // namespace eptx::core

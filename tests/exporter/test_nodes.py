@@ -1,0 +1,86 @@
+"""What a bundle's graph holds for an adapter: few nodes, and its numbers as they are stored."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from eptx.bundle import Bundle
+from eptx.exporter import ExportOptions, export_bundle, ops
+from eptx.exporter.base import load_transformers
+from eptx.exporter.validation.observe import Observed, observable
+from tests.exporter.base.conftest import build
+from tests.exporter.validation.adapters import linear_shapes, write_ept
+
+LAYERS = 2
+#: nodes of one of BERT's layers: q, k and v; the attention's output, and the two of the feed-forward part
+PER_LAYER = {"PyramidDelta3": 1, "PyramidDelta": 3}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT, its graph and an EPT adapter of all linears of its layers."""
+    folder = tmp_path_factory.mktemp("bert")
+    build("bert").save_pretrained(folder / "base")
+    ir.save(load_transformers(folder / "base").model, folder / "base.onnx")
+    shapes = linear_shapes(folder / "base", ("query", "key", "value", "intermediate.dense", "output.dense"))
+    write_ept(folder / "ept", shapes, seed=3, rank=32, sizes=(2, 3, 3, 5))
+    return folder
+
+
+def _export(folder: Path, out: Path, **options: Any) -> tuple[Bundle, ir.Model]:
+    settings = ExportOptions(top_k=2, base_onnx=folder / "base.onnx", **options)
+    bundle = export_bundle(folder / "base", [folder / "ept"], out, settings)
+    return bundle, ir.load(bundle.model)
+
+
+def _operators(model: ir.Model) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph if node.domain == ops.DOMAIN)
+
+
+def test_modules_that_read_one_value_are_one_node(folder: Path, tmp_path: Path) -> None:
+    base = ir.load(folder / "base.onnx").graph
+    for mode, routers in (("conditioned", 0), ("dynamic", 1)):
+        _, model = _export(folder, tmp_path / mode, mode=mode)
+        expected = PER_LAYER | {"PyramidRouter3": routers, "PyramidRouter": 3 * routers}
+        assert _operators(model) == Counter({name: LAYERS * count for name, count in expected.items() if count})
+        for op_type in ("Gather", "Split", "Concat"):
+            assert len([n for n in model.graph if n.op_type == op_type]) == len(
+                [n for n in base if n.op_type == op_type]
+            )
+
+
+@pytest.mark.parametrize("mode", ["conditioned", "dynamic"])
+def test_stored_numbers_are_handed_over_as_they_are(folder: Path, tmp_path: Path, mode: Any) -> None:
+    bundle, model = _export(folder, tmp_path / "bundle", mode=mode, dtype="fp16")
+    inputs = {value for node in model.graph if node.domain == ops.DOMAIN for value in node.inputs if value is not None}
+    assert not [value for value in inputs if (node := value.producer()) is not None and node.op_type == "Cast"]
+    constants = {str(value.name): value for value in inputs if value.is_initializer()}
+    stored = {name for name, value in constants.items() if value.dtype == ir.DataType.FLOAT16}
+    assert {f"{name}.{part}.fp16" for name in bundle.manifest.modules for part in ("lora_A", "lora_B")} <= stored
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    ort.InferenceSession(str(bundle.model), options, providers=["CPUExecutionProvider"])
+    graph = ir.load(tmp_path / "optimised.onnx").graph
+    casts = [node for node in graph if node.op_type in ("Cast", "CastLike")]
+    assert not [node for node in casts if node.inputs[0] is not None and node.inputs[0].is_initializer()]
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_every_modules_route_is_seen(folder: Path, tmp_path: Path, dtype: Any) -> None:
+    bundle, _ = _export(folder, tmp_path / "bundle", mode="conditioned", dtype=dtype)
+    graph = observable(bundle)
+    assert set(graph.routes) == set(bundle.manifest.modules)
+    ids = np.full((3, 4), 7)
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    routes = Observed(bundle, graph, "cpu").run(feeds, np.array([2, 0, 3])).routes
+    assert all(route.choice.shape == route.weights.shape == (3, 2) for route in routes.values())
+    assert all(not route.weights[2].any() and (route.weights[:2] > 0).all() for route in routes.values())
+    assert len({route.choice[:2].tobytes() for route in routes.values()}) > LAYERS  # each module its own

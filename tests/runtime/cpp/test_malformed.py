@@ -1,0 +1,118 @@
+"""What the Python runtime refuses, libeptx refuses with the status that is Python's exit code.
+
+The tables are those of the Python tests. What cannot be asked through a C interface is listed with the reason.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eptx.exporter import ExportOptions, export_bundle
+from tests.eptx.test_bundle import DAMAGE
+from tests.malformed.conftest import pristine, scene  # noqa: F401
+from tests.malformed.scene import Scene
+from tests.malformed.test_bundles import LIES
+from tests.malformed.test_requests import IDS, REQUESTS, TASKS
+from tests.runtime.cpp.library import NativeError, Session, load
+from tests.tiny_bundle import write_tiny
+
+NO_TOKENIZER = "libeptx takes token ids: it has no tokenizer"
+BYTE_ORDER = "a C array has no byte order of its own"
+#: case of REQUESTS -> why C cannot express it
+NOT_IN_C = {
+    "too few tasks": "one name is the task of all rows; see test_too_few_tasks",
+    "a task that is a number": "a task is a string",
+    "task ids in the other byte order": BYTE_ORDER,
+    "the other byte order": BYTE_ORDER,
+    "a mask in the other byte order": BYTE_ORDER,
+    "rows of different lengths": "an array in C is a rectangle",
+    "text without a tokenizer": NO_TOKENIZER,
+    "neither arrays nor text": "inputs are arrays",
+}
+#: cases of LIES that concern the tokenizer
+NOT_READ = {"a tokenizer that is none": NO_TOKENIZER, "a tokenizer of bytes": NO_TOKENIZER}
+#: cases whose words are other than Python's: the parser of JSON words its complaints itself
+OTHER_WORDS = {"objects": "is of an unknown type", "text in an array": "is of an unknown type"}
+IDS_OF_TEXT = np.array([[2, 5, 7, 3]], np.int64)  # "good film", as the tiny tokenizer has it
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("bundles") / "bundle").path
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damaged(original: Path, tmp_path: Path, name: str, verify: bool) -> None:
+    load()
+    if not verify and name.endswith("flipped"):
+        pytest.skip("only its hash tells")
+    folder = Path(shutil.copytree(original, tmp_path / "bundle"))
+    damage, said = DAMAGE[name]
+    damage(folder)
+    with pytest.raises(NativeError, match=said) as e:
+        Session(folder, verify=verify)
+    assert e.value.status == 3
+
+
+@pytest.mark.parametrize("name", [name for name in LIES if name not in NOT_READ])
+def test_lies(scene: Scene, name: str) -> None:  # noqa: F811
+    load()
+    change, code, said = LIES[name]
+    change(scene)
+    with pytest.raises(NativeError, match=re.escape(said)) as e:
+        Session(scene.tiny).run({"input_ids": IDS_OF_TEXT}, "sst2")
+    assert e.value.status == code
+
+
+@pytest.fixture(scope="module")
+def conditioned(pristine: Scene) -> Session:  # noqa: F811
+    load()
+    return Session(pristine.bundle)
+
+
+@pytest.mark.parametrize("name", [name for name in REQUESTS if name not in NOT_IN_C])
+def test_requests(conditioned: Session, name: str) -> None:
+    inputs, task, said = REQUESTS[name]
+    with pytest.raises(NativeError, match=re.escape(OTHER_WORDS.get(name, said))) as e:
+        conditioned.run({key: np.asarray(value) for key, value in inputs.items()}, task)
+    assert e.value.status == 3
+    outputs = {"logits": np.zeros((2, 3), np.float32)}
+    with pytest.raises(NativeError) as again:
+        conditioned.run_into({key: np.asarray(value) for key, value in inputs.items()}, task, outputs)
+    assert (again.value.status, str(again.value)) == (3, str(e.value))
+    assert conditioned.run({"input_ids": IDS}, TASKS)[1] == TASKS
+
+
+def test_too_few_tasks(conditioned: Session) -> None:
+    with pytest.raises(NativeError, match="2 tasks for a batch of 3") as e:
+        conditioned.run({"input_ids": np.ones((3, 2), np.int64)}, TASKS)
+    assert e.value.status == 3
+
+
+def test_a_task_to_infer(pristine: Scene, tmp_path: Path) -> None:  # noqa: F811
+    load()
+    options = ExportOptions(mode="dynamic", top_k=2, base_onnx=pristine.onnx)
+    session = Session(export_bundle(pristine.base, [pristine.ept], tmp_path / "b", options).path)
+    for ids in ([0, -2], [0, 4]):
+        with pytest.raises(NativeError, match=r"input task_id\[1\] is"):
+            session.run({"input_ids": IDS, "task_id": np.array(ids)})
+    for inferred in (session.run({"input_ids": IDS}), session.run({"input_ids": IDS, "task_id": np.array([-1, -1])})):
+        assert set(inferred[1]) <= {"cola", "mnli", "stsb"}
+    assert session.run({"input_ids": IDS}, ["auto", "base"])[1][1] == "base"
+
+
+def test_a_bundle_without_tasks_to_choose(pristine: Scene, tmp_path: Path) -> None:  # noqa: F811
+    load()
+    options = ExportOptions(mode="dynamic", base_onnx=pristine.onnx)
+    session = Session(export_bundle(pristine.base, [pristine.tucka], tmp_path / "b", options).path)
+    with pytest.raises(NativeError, match="does not choose the task by a request"):
+        session.run({"input_ids": IDS, "task_id": np.array([0, 0])})
+    with pytest.raises(NativeError, match="no task 'base'; this bundle has task0"):
+        session.run({"input_ids": IDS}, "base")
+    assert session.run({"input_ids": IDS})[1] == ["task0", "task0"]
