@@ -181,6 +181,7 @@ class Delta final : public Kernel {
         if (target.copies) std::memcpy(target.to + at, target.from + at, target.width * sizeof(float));
         tile.y[t] = target.to + at + target.column;
       }
+      tile.next_y = kTile * target.width;
       method_.Apply(modules[m], m, routes, tokens.row, in, tile, scratch);
     }
   }

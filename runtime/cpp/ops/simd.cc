@@ -7,6 +7,7 @@
 #define HWY_TARGET_INCLUDE "ops/simd.cc"
 #include <hwy/foreach_target.h>
 // The line above must come first.
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 HWY_BEFORE_NAMESPACE();
@@ -53,6 +54,11 @@ struct Reader<true> {
     return hn::PromoteTo(d, hn::BitCast(hn::Rebind<hwy::float16_t, D>(), raw));
   }
 };
+
+// Asks for what will be read soon. Any address may be asked for.
+HWY_INLINE void Fetch(const float* at, size_t ahead) {
+  hwy::Prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(at) + ahead * sizeof(float)));
+}
 
 // All lanes, or the first n of them.
 struct Full {
@@ -112,12 +118,15 @@ HWY_INLINE void ProjectBlock(D d, Lanes lanes, const float* const* x, size_t beg
 
 // y[t][0 .. C lanes) += u[t] b.
 template <size_t T, size_t C, class R, class D, class Lanes>
-HWY_INLINE void AddBlock(D d, Lanes lanes, float* const* y, size_t at, const typename R::Number* HWY_RESTRICT b,
+HWY_INLINE void AddBlock(D d, Lanes lanes, float* const* y, size_t next_y, size_t at, const typename R::Number* HWY_RESTRICT b,
                          size_t stride, const float* HWY_RESTRICT u, size_t rank) {
   const size_t width = hn::Lanes(d);
   V<D> sum[T][C];
   for (size_t t = 0; t < T; ++t) {
-    for (size_t c = 0; c < C; ++c) sum[t][c] = lanes.Get(d, y[t] + at + c * width);
+    for (size_t c = 0; c < C; ++c) {
+      sum[t][c] = lanes.Get(d, y[t] + at + c * width);
+      Fetch(y[t] + at + c * width, next_y);
+    }
   }
   for (size_t block = 0; block < rank; block += kRankBlock, u += kTile * kRankBlock) {
     const size_t ranks = HWY_MIN(rank - block, kRankBlock);
@@ -159,24 +168,25 @@ template <size_t L>
 constexpr Indices<L> Tables<L>::indices;
 
 // Spreads T vectors of group values over their outputs, from output `first` on: y += kernel * value[o / size].
-template <size_t T, class R, class D, class Lanes>
-HWY_INLINE void Spread(D d, Lanes lanes, float* const* y, size_t first, const int32_t* indices, const V<D>* values,
+template <size_t T, class K, class D, class Lanes>
+HWY_INLINE void Spread(D d, Lanes lanes, float* const* y, size_t next_y, size_t first, const int32_t* indices, const V<D>* values,
                        const WeightedKernel* kernels, size_t kernel_count) {
   const auto index = hn::SetTableIndices(d, indices);
   V<D> kernel = hn::Zero(d);
   for (size_t k = 0; k < kernel_count; ++k) {
-    const auto* from = static_cast<const typename R::Number*>(kernels[k].kernel.data);
-    kernel = hn::MulAdd(hn::Set(d, kernels[k].weight), lanes.template Read<R>(d, from + first), kernel);
+    const auto* from = static_cast<const typename K::Number*>(kernels[k].kernel.data);
+    kernel = hn::MulAdd(hn::Set(d, kernels[k].weight), lanes.template Read<K>(d, from + first), kernel);
   }
   for (size_t t = 0; t < T; ++t) {
     float* to = y[t] + first;
+    Fetch(to, next_y);
     lanes.Put(d, hn::MulAdd(kernel, hn::TableLookupLanes(values[t], index), lanes.Get(d, to)), to);
   }
 }
 
-// The outputs of the groups first .. first + lanes of one vector.
-template <size_t T, class R, class D, class Lanes>
-HWY_INLINE void ExpandBlock(D d, Lanes lanes, float* const* y, size_t first, size_t groups, size_t size,
+// The outputs of the groups first .. first + lanes of one vector. K reads the kernels, of a type of their own.
+template <size_t T, class R, class K, class D, class Lanes>
+HWY_INLINE void ExpandBlock(D d, Lanes lanes, float* const* y, size_t next_y, size_t first, size_t groups, size_t size,
                             const typename R::Number* HWY_RESTRICT b, size_t stride, const float* HWY_RESTRICT u,
                             size_t rank, const WeightedKernel* kernels, size_t kernel_count) {
   const size_t width = hn::Lanes(d);
@@ -201,9 +211,9 @@ HWY_INLINE void ExpandBlock(D d, Lanes lanes, float* const* y, size_t first, siz
       for (size_t l = 0; l < width; ++l) large[l] = static_cast<int32_t>((v * width + l) / size);
     }
     if (output + width <= end) {
-      Spread<T, R>(d, Full(), y, output, indices, value, kernels, kernel_count);
+      Spread<T, K>(d, Full(), y, next_y, output, indices, value, kernels, kernel_count);
     } else {
-      Spread<T, R>(d, Part{end - output}, y, output, indices, value, kernels, kernel_count);
+      Spread<T, K>(d, Part{end - output}, y, next_y, output, indices, value, kernels, kernel_count);
     }
   }
 }
@@ -230,30 +240,31 @@ void ProjectTokens(D d, const float* const* x, size_t begin, size_t end, Weights
 }
 
 template <size_t T, bool half>
-void AddTokens(float* const* y, size_t out, Weights b, size_t rank, const float* u) {
+void AddTokens(float* const* y, size_t next_y, size_t out, Weights b, size_t rank, const float* u) {
   using R = Reader<half>;
   const hn::CappedTag<float, kMaxLanes> d;
   const size_t width = hn::Lanes(d);
   size_t o = 0;
   for (; o + kColumns * width <= out; o += kColumns * width) {
-    AddBlock<T, kColumns, R>(d, Full(), y, o, Data<half>(b), b.stride, u, rank);
+    AddBlock<T, kColumns, R>(d, Full(), y, next_y, o, Data<half>(b), b.stride, u, rank);
   }
-  for (; o + width <= out; o += width) AddBlock<T, 1, R>(d, Full(), y, o, Data<half>(b), b.stride, u, rank);
-  if (o < out) AddBlock<T, 1, R>(d, Part{out - o}, y, o, Data<half>(b), b.stride, u, rank);
+  for (; o + width <= out; o += width) AddBlock<T, 1, R>(d, Full(), y, next_y, o, Data<half>(b), b.stride, u, rank);
+  if (o < out) AddBlock<T, 1, R>(d, Part{out - o}, y, next_y, o, Data<half>(b), b.stride, u, rank);
 }
 
-template <size_t T, bool half>
-void ExpandTokens(float* const* y, size_t groups, size_t size, Weights b, size_t rank, const float* u,
+template <size_t T, bool half, bool half_kernels>
+void ExpandTokens(float* const* y, size_t next_y, size_t groups, size_t size, Weights b, size_t rank, const float* u,
                   const WeightedKernel* kernels, size_t count) {
   using R = Reader<half>;
+  using K = Reader<half_kernels>;
   const hn::CappedTag<float, kMaxLanes> d;
   const size_t width = hn::Lanes(d);
   size_t g = 0;
   for (; g + width <= groups; g += width) {
-    ExpandBlock<T, R>(d, Full(), y, g, groups, size, Data<half>(b), b.stride, u, rank, kernels, count);
+    ExpandBlock<T, R, K>(d, Full(), y, next_y, g, groups, size, Data<half>(b), b.stride, u, rank, kernels, count);
   }
   if (g < groups) {
-    ExpandBlock<T, R>(d, Part{groups - g}, y, g, groups, size, Data<half>(b), b.stride, u, rank, kernels, count);
+    ExpandBlock<T, R, K>(d, Part{groups - g}, y, next_y, g, groups, size, Data<half>(b), b.stride, u, rank, kernels, count);
   }
 }
 
@@ -287,7 +298,7 @@ void Project(const Tile& tile, size_t begin, size_t end, Weights a, size_t rank,
 template <bool half>
 void AddTile(const Tile& tile, size_t out, Weights b, size_t rank, const float* u) {
   InBlocks(tile.count, [&](auto tokens, size_t t) {
-    AddTokens<decltype(tokens)::value, half>(tile.y + t, out, b, rank, u + t * kRankBlock);
+    AddTokens<decltype(tokens)::value, half>(tile.y + t, tile.next_y, out, b, rank, u + t * kRankBlock);
   });
 }
 
@@ -295,17 +306,21 @@ void Add(const Tile& tile, size_t out, Weights b, size_t rank, const float* u) {
   (b.half ? AddTile<true> : AddTile<false>)(tile, out, b, rank, u);
 }
 
-template <bool half>
+template <bool half, bool half_kernels>
 void ExpandTile(const Tile& tile, size_t groups, size_t size, Weights b, size_t rank, const float* u,
                 const WeightedKernel* kernels, size_t count) {
   InBlocks(tile.count, [&](auto tokens, size_t t) {
-    ExpandTokens<decltype(tokens)::value, half>(tile.y + t, groups, size, b, rank, u + t * kRankBlock, kernels, count);
+    ExpandTokens<decltype(tokens)::value, half, half_kernels>(tile.y + t, tile.next_y, groups, size, b, rank, u + t * kRankBlock,
+                                                              kernels, count);
   });
 }
 
 void Expand(const Tile& tile, size_t groups, size_t size, Weights b, size_t rank, const float* u,
             const WeightedKernel* kernels, size_t count) {
-  (b.half ? ExpandTile<true> : ExpandTile<false>)(tile, groups, size, b, rank, u, kernels, count);
+  const bool half_kernels = count != 0 && kernels[0].kernel.half;  // all of one tensor
+  const auto tiles = b.half ? (half_kernels ? ExpandTile<true, true> : ExpandTile<true, false>)
+                            : (half_kernels ? ExpandTile<false, true> : ExpandTile<false, false>);
+  tiles(tile, groups, size, b, rank, u, kernels, count);
 }
 
 template <bool half>
