@@ -39,16 +39,23 @@ class Delta:
 
 @dataclass(frozen=True)
 class Place:
-    """A product and its update."""
+    """A product and its update.
+
+    Attributes:
+        site: the product.
+        delta: the update of its output, or of its input.
+        on_input: whether x is updated instead of y; the operator then adds to x.
+    """
 
     site: Site
     delta: Delta
+    on_input: bool = False
 
     @property
     def common(self) -> Hashable:
         """What places have in common that can be one node."""
         delta = self.delta
-        return delta.operator.name, self.site.x, delta.shared, tuple(sorted(delta.attributes.items()))
+        return self.on_input, delta.operator.name, self.site.x, delta.shared, tuple(sorted(delta.attributes.items()))
 
     @property
     def node(self) -> Hashable:

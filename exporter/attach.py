@@ -171,9 +171,12 @@ class Editor:
         position = {node: index for index, node in enumerate(self.model.graph)}
         return sorted(sites, key=lambda site: (position[site.node], site.columns))
 
-    def adapt(self, site: Site, delta: Delta) -> None:
-        """Replaces a product by its update wherever it is read, once `finish` is called."""
-        self._places.append(Place(site, delta))
+    def adapt(self, site: Site, delta: Delta, *, on_input: bool = False) -> None:
+        """Replaces a product by its update wherever it is read, once `finish` is called.
+
+        With `on_input` the product stays, and reads an updated x: only for a product of one module.
+        """
+        self._places.append(Place(site, delta, on_input))
 
     def _has_rows(self, value: ir.Value) -> bool:
         batch = self.batch_dim
@@ -194,7 +197,7 @@ class Editor:
         places = {place.site: place for place in self._places}
         outputs: dict[Site, ir.Value] = {}
         for group in in_groups([places[site] for site in self.in_order(places)], key=lambda place: place.node):
-            outputs |= self._adapt_group(group)
+            outputs |= self._adapt_inputs(group) if group[0].on_input else self._adapt_group(group)
         for place in self._places:
             self.adapted.setdefault(place.site.module, outputs[place.site])
         self._places.clear()
@@ -233,6 +236,16 @@ class Editor:
                 for value in (adapted[place.site.y], *place.site.behind):
                     give_rows(value, self.batch_dim)
         return {place.site: adapted[place.site.y] for place in group}
+
+    def _adapt_inputs(self, group: Sequence[Place]) -> dict[Site, ir.Value]:
+        """Gives the products of a group updated inputs, all by one node; the products stay their outputs."""
+        delta, x = group[0].delta, group[0].site.x
+        inputs = [x] * len(group) + [x, *delta.shared, *(value for place in group for value in place.delta.own)]
+        new = self.call(delta.operator, inputs, len(group), **delta.attributes)
+        for place, value in zip(group, new, strict=True):
+            value.type, value.shape = x.type, x.shape
+            place.site.node.replace_input_with(0, value)
+        return {place.site: place.site.y for place in group}
 
     def _replace(self, y: ir.Value, new: ir.Value, uses: Iterable[tuple[ir.Node, int]]) -> None:
         """Puts an adapted output in the place of the base's."""

@@ -60,6 +60,8 @@ class TimedModel:
         if threads is not None:
             options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what goes wrong is raised
+        # the idle threads of one session would otherwise spin for a while beside the next one's
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         cuda = choose_provider(provider, manifest.provider if manifest else "cpu") == "cuda"
         if manifest and native:
             register(options, choose_kernels(manifest, "cuda" if cuda else "cpu"))

@@ -102,6 +102,9 @@ def _typed(value: ir.Value, dtype: ir.DataType) -> ir.Value:
 def _route(graph: ir.Graph, output: ir.Value, columns: tuple[int, int]) -> tuple[ir.Value, ir.Value] | None:
     """The choice and weights that the operator of a module's output was given for each row."""
     node = output.producer()
+    if node is not None and node.domain != ops.DOMAIN and node.inputs and node.inputs[0] is not None:
+        output = node.inputs[0]  # a product whose input the operator updates
+        node = output.producer()
     index = _module_of(node, output, columns) if node is not None else None
     if node is None or index is None:
         return None

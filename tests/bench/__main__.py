@@ -1,6 +1,6 @@
 """Speed, size, export time and memory on all-MiniLM-L6-v2 with the seven-task EPT adapter and the TuckA adapter.
 
-    python -m tests.bench [--pairs 30] [--threads 2] [--json FILE]
+    python -m tests.bench [--only latency tasks] [--pairs 30] [--threads 2] [--json FILE]
 
 Latency is the median of the ratios of interleaved pairs in one process, to the base graph from the same exporter.
 Seconds depend on the machine, which is named; ratios should not.
@@ -17,32 +17,56 @@ from typing import Any
 
 from eptx._files import list_files
 from eptx.errors import BundleError
+from eptx.runtime import kernel_library
+from tests.bench import latency
+from tests.bench.embedded import embedded
 from tests.bench.export import Exported, export_all
+from tests.bench.latency import Contender
 from tests.bench.machine import machine
+from tests.bench.many_tasks import many_tasks
+from tests.bench.multi_lora import write_multi_lora
+from tests.minilm import minilm
 
-SHAPES = [(1, 16), (1, 128), (8, 32), (8, 128)]
+PARTS = ("size", "latency", "tasks", "cpp")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--pairs", type=int, default=30)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--base", type=Path, help="transformers folder of all-MiniLM-L6-v2")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     arguments = parser.parse_args()
-    print(f"{machine()}, Python {platform.python_version()}, {arguments.threads} threads, {arguments.pairs} pairs")
+    kernels = "with" if kernel_library() else "WITHOUT"
+    print(f"{machine()}, Python {platform.python_version()}, {arguments.threads} threads, {kernels} native kernels")
+    base = arguments.base or minilm()
     with tempfile.TemporaryDirectory() as scratch:
-        exported = export_all(Path(scratch), arguments.base)
+        exported = export_all(Path(scratch), base)
         numbers = {
             "machine": machine(),
             "threads": arguments.threads,
             "pairs": arguments.pairs,
             "export": exported.costs,
-            "size": sizes(exported),
-            "latency": latencies(exported, arguments.pairs, arguments.threads),
+            **_parts(arguments, exported, Path(scratch), base),
         }
     if arguments.json:
         arguments.json.write_text(json.dumps(numbers, indent=1) + "\n")
+
+
+def _parts(arguments: argparse.Namespace, exported: Exported, scratch: Path, base: Path) -> dict[str, Any]:
+    pairs, threads = arguments.pairs, arguments.threads
+    numbers: dict[str, Any] = {}
+    if "size" in arguments.only:
+        numbers["size"] = sizes(exported)
+    if "latency" in arguments.only:
+        numbers["latency"] = latencies(exported, scratch, base, pairs=pairs, threads=threads)
+    if "tasks" in arguments.only:
+        numbers["tasks"] = many_tasks(scratch, base, exported.base, pairs=pairs, threads=threads)
+    if "cpp" in arguments.only:
+        served = {name: exported.bundles[name] for name in ("ept conditioned", "ept dynamic")}
+        numbers["cpp"] = embedded(exported.base, served, threads=threads)
+    return numbers
 
 
 def sizes(exported: Exported) -> dict[str, float]:
@@ -57,17 +81,24 @@ def sizes(exported: Exported) -> dict[str, float]:
     return ratios
 
 
-def latencies(exported: Exported, pairs: int, threads: int) -> dict[str, dict[str, Any]]:
-    """Latency of each bundle over that of the base graph; tasks are mixed within a batch."""
-    from eptx.runtime.timing import compare
-
-    print("\nlatency / base graph (median of paired ratios)")
-    print(f"  {'':<22}" + "".join(f"{batch}x{length:<8}" for batch, length in SHAPES))
-    table: dict[str, dict[str, Any]] = {}
-    for name, path in exported.bundles.items():
-        rows = compare(path, exported.base, SHAPES, pairs=pairs, threads=threads)
-        table[name] = {row["shape"]: {"ratio": row["ratio"], "milliseconds": row["milliseconds"]} for row in rows}
-        print(f"  {name:<22}" + "".join(f"{row['ratio']:<10.3f}" for row in rows), flush=True)
+def latencies(exported: Exported, scratch: Path, base: Path, *, pairs: int, threads: int) -> dict[str, Any]:
+    """Latency of each mode over that of the base graph; with the kernels, with function bodies, and of LoRA as usual."""
+    bundles = exported.bundles
+    contenders = {
+        "base against itself": Contender(exported.base),
+        "ept static": Contender(bundles["ept static"]),
+        "ept conditioned, mixed": Contender(bundles["ept conditioned"]),
+        "ept conditioned, one task": Contender(bundles["ept conditioned"], task_ids=[1]),
+        "ept dynamic": Contender(bundles["ept dynamic"]),
+        "tucka dynamic": Contender(bundles["tucka dynamic"]),
+        "usual LoRA, one adapter": Contender(write_multi_lora(base, scratch / "multi_lora.onnx")),
+        "ept conditioned, bodies": Contender(bundles["ept conditioned"], native=False),
+        "ept dynamic, bodies": Contender(bundles["ept dynamic"], native=False),
+        "tucka dynamic, bodies": Contender(bundles["tucka dynamic"], native=False),
+    }
+    print("\nlatency / base graph: median of paired ratios (quartiles)")
+    table = latency.measure(exported.base, contenders, pairs=pairs, threads=threads, shapes=latency.SHAPES)
+    latency.show(table)
     return table
 
 

@@ -1,4 +1,10 @@
-"""TuckA as operators: one route for the model (a folded table, or the router itself), a TuckerDelta per module."""
+"""TuckA as operators: one route for the model (a folded table, or the router itself), a TuckerDelta per module.
+
+The released update is one of the input, x' = x + alpha ((x u) M) u^T; moved past W it is one of the output. Either is
+the same operator with another last factor, and the narrower side is the cheaper one: a feed-forward layer's first
+product, four times as wide as its input, gets its input updated. Elsewhere x stays what it is, so that modules which
+read one x still share it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +16,7 @@ import onnx_ir as ir
 from eptx.errors import NotSupportedError
 from eptx.exporter import ops
 from eptx.exporter._delta import Delta
+from eptx.exporter._shared import SharedSite
 from eptx.exporter.attach import AttachPlan, Editor
 from eptx.exporter.base.site import Site
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
@@ -25,14 +32,22 @@ def attach(adapter: TuckaAdapter, editor: Editor, sites: Mapping[str, Site], pla
         route = _router(editor, adapter, sites[adapter.router], plan)
     per_row = plan.routing == "row" or plan.mode == "conditioned"
     for name in adapter.modules:
-        delta = Delta(ops.TuckerDelta, route, _factors(editor, adapter, name, sites[name]))
         for place in editor.places(sites[name], per_row=per_row):
-            editor.adapt(place, delta)
+            on_input = _narrower_input(place)
+            delta = Delta(ops.TuckerDelta, route, _factors(editor, adapter, name, place, on_input))
+            editor.adapt(place, delta, on_input=on_input)
 
 
-def _factors(editor: Editor, adapter: TuckaAdapter, name: str, site: Site) -> tuple[ir.Value, ...]:
+def _narrower_input(place: Site) -> bool:
+    """Whether updating x costs less than updating y."""
+    alone = not place.packed and not isinstance(place, SharedSite)
+    return alone and place.out_features > place.in_features
+
+
+def _factors(editor: Editor, adapter: TuckaAdapter, name: str, site: Site, on_input: bool) -> tuple[ir.Value, ...]:
     factors = normalised(adapter.modules[name])
-    projected = adapter.alpha * (site.weight_array().astype(np.float64) @ factors.u).T
+    weight = np.eye(site.in_features) if on_input else site.weight_array().astype(np.float64)
+    projected = adapter.alpha * (weight @ factors.u).T
     return (
         editor.constant(f"{name}.tucka_u", factors.u),
         editor.constant(f"{name}.tucka_g", factors.g),

@@ -9,7 +9,11 @@ endforeach()
 add_library(eptx_onnxruntime INTERFACE)
 
 if(NOT ONNXRUNTIME_INCLUDE_DIR)
-  find_package(onnxruntime CONFIG QUIET)
+  find_library(EPTX_ONNXRUNTIME_LIBRARY onnxruntime)
+  mark_as_advanced(EPTX_ONNXRUNTIME_LIBRARY)
+  if(EPTX_ONNXRUNTIME_LIBRARY) # a package without its library would end this with an error, for all that QUIET says
+    find_package(onnxruntime CONFIG QUIET)
+  endif()
   if(TARGET onnxruntime::onnxruntime)
     get_target_property(directories onnxruntime::onnxruntime INTERFACE_INCLUDE_DIRECTORIES)
     find_path(found onnxruntime_c_api.h PATHS ${directories} PATH_SUFFIXES onnxruntime NO_DEFAULT_PATH NO_CACHE)

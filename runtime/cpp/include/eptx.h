@@ -79,14 +79,15 @@ EPTX_API void eptx_error_free(eptx_error* error) EPTX_NOEXCEPT;
  *
  * shared_threads: 0: every session has threads of its own. N > 0: all sessions of the environment share one pool of N
  *     threads. -1: they share a pool as large as ONNX Runtime chooses.
- * arena_limit: 0, or the most bytes that the sessions of the environment may take together from one shared arena. It
- *     bounds what ONNX Runtime allocates while it runs (intermediate results, and outputs that the library allocates)
- * and the copies of weights that it keeps in another order for its kernels. It does not bound weights that stay in
- * their mapped file, the graph itself, or the caller's buffers. Sessions that have their arena switched off are not
- * counted. What does not fit ends with EPTX_LIMIT.
+ * arena_limit: 0: every session has a memory arena of its own, without a limit. Else the sessions share one arena, and
+ *     it is the most bytes that they may take from it together. It bounds what ONNX Runtime allocates while it runs
+ *     (intermediate results, and outputs that the library allocates) and the copies of weights that it packs for its
+ *     kernels; it must have room for the weights of all sessions. It does not bound weights that stay in their mapped
+ *     file, the graph itself, or the caller's buffers. Sessions with their arena switched off are not counted. What
+ * does not fit ends with EPTX_LIMIT.
  *
- * ONNX Runtime has one environment for the whole process: while one lives, a second can share it, but not with a pool
- * or limit that differs.
+ * ONNX Runtime has one environment for the whole process: while one lives without a pool, another with one fails when a
+ * session is opened in it (EPTX_USAGE), and of several limits the last one holds for sessions opened after it.
  */
 EPTX_API eptx_status eptx_environment_create(int32_t shared_threads, size_t arena_limit, eptx_environment** environment,
                                              eptx_error** error) EPTX_NOEXCEPT;

@@ -48,20 +48,21 @@ struct Free {
 template <typename T>
 using Handle = std::unique_ptr<T, Free>;
 
-inline void Check(eptx_status status, eptx_error* error) {
+// Calls a function of eptx.h with a place for its error, and throws that.
+template <typename Function>
+void Check(Function function) {
+  eptx_error* error = nullptr;
+  const eptx_status status = function(&error);
   const Handle<eptx_error> owner(error);
   if (status != EPTX_OK) throw Error(status, eptx_error_message(error));
 }
 
-// Calls a function of eptx.h with a place for its handle and one for its error.
+// The same with a place for a handle, which is returned.
 template <typename T, typename Function>
 Handle<T> Make(Function function) {
   T* handle = nullptr;
-  eptx_error* error = nullptr;
-  const eptx_status status = function(&handle, &error);
-  Handle<T> owner(handle);
-  Check(status, error);
-  return owner;
+  Check([&](eptx_error** error) { return function(&handle, error); });
+  return Handle<T>(handle);
 }
 
 template <typename>
@@ -232,8 +233,9 @@ class Session {
   void RunInto(const std::vector<Input>& inputs, const std::vector<std::string>& tasks,
                const std::vector<Output>& outputs) const {
     detail::Arguments a(inputs, tasks, outputs);
-    eptx_error* error = nullptr;
-    detail::Check(eptx_session_run_into(get(), a.request(), a.outputs(), a.output_count(), &error), error);
+    detail::Check([&](eptx_error** error) {
+      return eptx_session_run_into(get(), a.request(), a.outputs(), a.output_count(), error);
+    });
   }
 
   std::vector<eptx_task> Tasks() const { return All(eptx_session_task); }
@@ -278,8 +280,7 @@ class Call {
   }
 
   void Run() {
-    eptx_error* error = nullptr;
-    detail::Check(eptx_call_run(handle_.get(), &error), error);
+    detail::Check([&](eptx_error** error) { return eptx_call_run(handle_.get(), error); });
   }
 
  private:

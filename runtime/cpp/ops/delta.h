@@ -162,7 +162,7 @@ class Delta final : public Kernel {
     const Tensor y = call.Input(index);
     float* to = call.Output<float>(index, y.dims.data(), y.rank);
     const float* from = y.floats("y");
-    if (tokens != 0 && (y.size % tokens != 0 || y.last() != y.size / tokens)) {
+    if (tokens == 0 ? y.size != 0 : y.size % tokens != 0 || y.last() != y.size / tokens) {
       Refuse("y has %zu numbers for %zu tokens of x", y.size, tokens);
     }
     return {from, to, y.last(), 0, from != to};

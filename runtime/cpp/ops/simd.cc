@@ -1,8 +1,14 @@
 // Compiled once for each instruction set by Highway's foreach_target.h; the rest of the library is compiled once.
 #include "ops/simd.h"
 
-// What is not worth a copy of its own: between AVX2 and the portable path, and above AVX-512 as of Skylake.
-#define HWY_DISABLED_TARGETS (HWY_AVX3_SPR | HWY_AVX3_ZEN4 | HWY_AVX3_DL | HWY_SSE4 | HWY_SSSE3)
+// What is not worth a copy of its own: between AVX2 and the portable path, and above AVX-512 as of Skylake. On ARM64
+// one copy serves all, NEON: vectors of SVE have no size that an array of accumulators could have.
+#define HWY_DISABLED_TARGETS                                                                \
+  (HWY_AVX3_SPR | HWY_AVX3_ZEN4 | HWY_AVX3_DL | HWY_SSE4 | HWY_SSSE3 | HWY_SVE | HWY_SVE2 | \
+   HWY_SVE_256 | HWY_SVE2_128)
+#if defined(__aarch64__)
+#define HWY_COMPILE_ONLY_STATIC
+#endif
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/simd.cc"
 #include <hwy/foreach_target.h>

@@ -56,7 +56,10 @@ eptx_status eptx_environment_create(int32_t shared_threads, size_t arena_limit, 
 void eptx_environment_free(eptx_environment* environment) noexcept { delete environment; }
 
 eptx_status eptx_options_create(eptx_options** options, eptx_error** error) noexcept {
-  return Guard(error, [&] { Clear(options, "options") = new eptx_options{}; });
+  return Guard(error, [&] {
+    eptx_options*& place = Clear(options, "options");
+    place = new eptx_options{};
+  });
 }
 
 void eptx_options_free(eptx_options* options) noexcept { delete options; }

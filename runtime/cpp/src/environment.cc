@@ -26,26 +26,37 @@ Owned<OrtEnv> MakeEnv(int32_t shared_threads) {
 }  // namespace
 
 Environment::Environment(int32_t shared_threads, size_t arena_limit)
-    : shares_threads_(shared_threads != 0), shares_arena_(arena_limit != 0) {
+    : shares_threads_(shared_threads != 0), arena_limit_(arena_limit) {
   if (shared_threads < -1) {
     throw UsageError("shared_threads must be -1, 0 or a positive number, not " + std::to_string(shared_threads));
   }
   env_ = MakeEnv(shared_threads);
-  if (shares_arena_) ShareArena(arena_limit);
+  if (shares_arena()) MakeArena();
 }
 
-void Environment::ShareArena(size_t limit) {
+void Environment::MakeArena() {
   OrtMemoryInfo* info = nullptr;
   Check(Api().CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &info), kWhat);
   const Owned<OrtMemoryInfo> memory(info);
   // same as requested: growing by powers of two would hit the limit with half of it unused
   const char* const keys[] = {"max_mem", "arena_extend_strategy"};
-  const size_t values[] = {limit, 1};
+  const size_t values[] = {arena_limit_, 1};
   OrtArenaCfg* config = nullptr;
   Check(Api().CreateArenaCfgV2(keys, values, 2, &config), kWhat);
   const Owned<OrtArenaCfg> arena(config);
   Check(Api().CreateAndRegisterAllocator(env_.get(), info, config),
         "arena_limit: the process has an ONNX Runtime environment with an arena already", EPTX_USAGE);
 }
+
+ArenaShare::ArenaShare(const Environment& environment, uint64_t weights)
+    : environment_(environment), weights_(environment.shares_arena() ? weights : 0) {
+  const uint64_t all = environment_.weights_ += weights_;
+  if (all <= environment_.arena_limit_ || weights_ == 0) return;
+  environment_.weights_ -= weights_;
+  throw LimitError("arena_limit is " + std::to_string(environment_.arena_limit_) +
+                   " bytes; the weights of the sessions " + "that share it may take " + std::to_string(all));
+}
+
+ArenaShare::~ArenaShare() { environment_.weights_ -= weights_; }
 
 }  // namespace eptx::core

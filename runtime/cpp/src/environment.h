@@ -1,6 +1,7 @@
 // What sessions share: ONNX Runtime's environment, and a thread pool and an arena where they are asked for.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -15,14 +16,33 @@ class Environment {
 
   const OrtEnv* get() const { return env_.get(); }
   bool shares_threads() const { return shares_threads_; }
-  bool shares_arena() const { return shares_arena_; }
+  bool shares_arena() const { return arena_limit_ != 0; }
 
  private:
-  void ShareArena(size_t limit);
+  friend class ArenaShare;
+
+  void MakeArena();
 
   Owned<OrtEnv> env_;
   bool shares_threads_;
-  bool shares_arena_;
+  size_t arena_limit_;
+  mutable std::atomic<uint64_t> weights_{0};  // what sessions may have packed into the arena
+};
+
+// A session's part of the shared arena, where there is one, given back at the end of the session.
+//
+// ONNX Runtime packs weights into an arena without a look at its limit, and once past it never looks again; so the
+// limit must have room for all weights.
+class ArenaShare {
+ public:
+  ArenaShare(const Environment& environment, uint64_t weights);
+  ArenaShare(const ArenaShare&) = delete;
+  ArenaShare& operator=(const ArenaShare&) = delete;
+  ~ArenaShare();
+
+ private:
+  const Environment& environment_;
+  uint64_t weights_;
 };
 
 }  // namespace eptx::core

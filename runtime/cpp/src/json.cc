@@ -47,7 +47,7 @@ class Builder : public nlohmann::json_sax<Json> {
     const std::string_view message = error.what();
     if (message.find("surrogate") != message.npos) return Refuse("a string holds half of a surrogate pair");
     const size_t at = position == 0 ? 0 : position - 1;  // the parser has read the first wrong character
-    for (const std::string_view name : {"NaN", "Infinity", "-Infinity"}) {
+    for (const std::string_view name : {"NaN", "-Infinity", "Infinity"}) {
       const size_t sign = name[0] == '-' && at > 0 ? 1 : 0;
       if (at <= text_.size() && text_.substr(at - sign, name.size()) == name) {
         return Refuse("not valid JSON: " + std::string(name) + " is not a number");

@@ -34,8 +34,9 @@ std::string OrtVersion() { return OrtGetApiBase()->GetVersionString(); }
 void Check(OrtStatus* failure, const std::string& what, eptx_status status) {
   if (failure == nullptr) return;
   const Owned<OrtStatus> owner(failure);
-  const std::string text = OneLine(Api().GetErrorMessage(failure));
-  if (IsOutOfMemory(text)) throw LimitError(what + ": not enough memory: " + text);
+  const char* const message = Api().GetErrorMessage(failure);
+  const std::string text = OneLine(message);
+  if (IsOutOfMemory(message)) throw LimitError(what + ": not enough memory: " + text);
   throw Error(status, what + ": " + text);
 }
 

@@ -9,7 +9,16 @@ namespace eptx::core {
 namespace {
 
 constexpr uint64_t kFoldingLimit = 64u << 20;
+constexpr uint64_t kPadding = 4u << 20;  // packed matrices are as wide as whole registers
 constexpr char kWhat[] = "ONNX Runtime cannot be set up";
+
+bool Contains(std::string_view text, std::string_view part) { return text.find(part) != text.npos; }
+
+uint64_t WeightBytes(const Manifest& manifest) {
+  uint64_t bytes = 0;
+  for (const auto& [name, entry] : manifest.files) bytes += entry.size;
+  return bytes;
+}
 
 void Configure(OrtSessionOptions* options, const char* key, const std::string& value) {
   Check(Api().AddSessionConfigEntry(options, key, value.c_str()), kWhat);
@@ -21,10 +30,8 @@ Owned<OrtSessionOptions> MakeOptions(const Options& wanted, const Manifest& mani
   Owned<OrtSessionOptions> options(made);
   Check(Api().SetSessionLogSeverityLevel(made, ORT_LOGGING_LEVEL_FATAL), kWhat);
   // A small model can ask constant folding for gigabytes; a bundle's weights need no more than their size.
-  uint64_t weights = 0;
-  for (const auto& [name, entry] : manifest.files) weights += entry.size;
   Configure(made, "optimization.constant_folding_max_output_size_in_bytes",
-            std::to_string(std::max(weights, kFoldingLimit)));
+            std::to_string(std::max(WeightBytes(manifest), kFoldingLimit)));
   if (environment.shares_threads()) {
     Check(Api().DisablePerSessionThreads(made), kWhat);
   } else if (wanted.threads != 0) {
@@ -36,6 +43,19 @@ Owned<OrtSessionOptions> MakeOptions(const Options& wanted, const Manifest& mani
     Configure(made, "session.use_env_allocators", "1");
   }
   return options;
+}
+
+// ONNX Runtime gives the environment that the process has, and only here says that it has no pool.
+void CheckPool(OrtStatus* failure) {
+  if (failure == nullptr || !Contains(Api().GetErrorMessage(failure), "CreateEnvWithGlobalThreadPools")) return;
+  Api().ReleaseStatus(failure);
+  throw UsageError("shared_threads: the process has an ONNX Runtime environment without a pool already");
+}
+
+// What a session may take of a shared arena before it runs: copies of its weights, packed for the kernels. Most bundles
+// take half of it.
+uint64_t ArenaNeed(const Options& options, const Manifest& manifest) {
+  return options.arena ? WeightBytes(manifest) + kPadding : 0;
 }
 
 void CheckOptions(const Options& options, const Environment& environment) {
@@ -62,7 +82,8 @@ Session::Session(std::shared_ptr<const Environment> environment, const std::stri
       bundle_(path, Checked(options, *environment_).verify),
       limits_{manifest().vocab_size, bundle_.token_types(), manifest().max_length},
       tasks_(manifest()),
-      description_(manifest()) {
+      description_(manifest()),
+      share_(*environment_, ArenaNeed(options, manifest())) {
   for (const TensorSpec& spec : manifest().inputs) input_names_.push_back(spec.name.c_str());
   for (const TensorSpec& spec : manifest().outputs) output_names_.push_back(spec.name.c_str());
   OrtMemoryInfo* memory = nullptr;
@@ -98,6 +119,7 @@ Owned<OrtSession> Session::Create(const Options& wanted) const {
   const std::string hint = exported_for == "cpu" ? "" : " (the bundle was exported for " + exported_for + ")";
   OrtSession* model = nullptr;
   OrtStatus* failure = Api().CreateSession(environment_->get(), bundle_.model().c_str(), options.get(), &model);
+  CheckPool(failure);
   Check(failure, std::string(kModelFile) + ": ONNX Runtime does not load it" + hint, EPTX_BAD_INPUT);
   return Owned<OrtSession>(model);
 }

@@ -54,6 +54,7 @@ class Session {
   Limits limits_;
   TaskChooser tasks_;
   Description description_;
+  ArenaShare share_;
   std::vector<const char*> input_names_, output_names_;
   Owned<OrtMemoryInfo> memory_;
   Kernels kernels_;  // outlives the model that uses them

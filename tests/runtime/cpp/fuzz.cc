@@ -108,7 +108,8 @@ void CheckFeeds(const Feeds& feeds, const Manifest& manifest) {
     const TensorView& tensor = feeds.tensors[i];
     const auto bytes = TensorBytes(tensor.dtype, tensor.shape, tensor.rank);
     if (!bytes || *bytes != tensor.bytes || tensor.data == nullptr) Fail("a feed is not what its shape says");
-    if (tensor.dtype != manifest.inputs[i].dtype || tensor.shape[0] != feeds.batch) Fail("a feed does not fit the model");
+    if (tensor.dtype != manifest.inputs[i].dtype || tensor.shape[0] != feeds.batch)
+      Fail("a feed does not fit the model");
   }
 }
 

@@ -1,8 +1,8 @@
 // eptx_fuzz BUNDLE COUNT [SEED]: so many mutations of a bundle's manifest, model and config, and requests to it.
 //
-// Ends with 0 where no reader crashes, takes a second for one case, or keeps memory. Every case follows from the seed and
-// its number, which are printed before an end that is not orderly. Built with EPTX_LIBFUZZER: the entry of libFuzzer; the
-// first byte of an input picks the target, and EPTX_FUZZ_BUNDLE names the bundle.
+// Ends with 0 where no reader crashes, takes a second for one case, or keeps memory. Every case follows from the seed
+// and its number, which are printed before an end that is not orderly. Built with EPTX_LIBFUZZER: the entry of
+// libFuzzer; the first byte of an input picks the target, and EPTX_FUZZ_BUNDLE names the bundle.
 #include <unistd.h>
 
 #include <chrono>
@@ -46,14 +46,19 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
 namespace {
 
-constexpr double kSlow = 1.0;                  // seconds for one case
+constexpr double kSlow = 1.0;  // seconds for one case
+#ifdef __SANITIZE_ADDRESS__
+constexpr size_t kGrowth = size_t{1} << 40;  // freed memory is kept on purpose; leaks are reported at the end
+#else
 constexpr size_t kGrowth = size_t{64} << 20;  // bytes kept between the first tenth of the cases and the last
+#endif
 
 volatile unsigned long long current = 0, seed = 1;
 
 void Say(int signal) {
   char text[96];
-  const int size = std::snprintf(text, sizeof text, "fuzz: signal %d in case %llu of seed %llu\n", signal, current, seed);
+  const int size =
+      std::snprintf(text, sizeof text, "fuzz: signal %d in case %llu of seed %llu\n", signal, current, seed);
   if (write(2, text, static_cast<size_t>(size)) < 0) _exit(4);
   _exit(3);
 }

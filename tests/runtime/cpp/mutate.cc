@@ -11,11 +11,43 @@ using Json = nlohmann::json;
 size_t Below(Random& random, size_t limit) { return limit == 0 ? 0 : static_cast<size_t>(random() % limit); }
 
 const std::string& Word(Random& random) {
-  static const std::vector<std::string> words = {
-      "{", "}", "[", "]", ",", ":", "\"", "null", "true", "NaN", "-Infinity", "1e999", "-0", "9223372036854775808",
-      "99999999999999999999999999", "0.5", "\"\\ud800\"", "\"\\u0000\"", "\\", "\xff", "\xed\xa0\x80", "\xf4\x90\x80\x80",
-      std::string(1, '\0'), "../x", "/etc/passwd", "model.onnx", "task_id", "base", "auto", "location", "offset",
-      "length", "ai.eptx", "com.microsoft", "EPContext", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "\x80\x80\x80\x80"};
+  static const std::vector<std::string> words = {"{",
+                                                 "}",
+                                                 "[",
+                                                 "]",
+                                                 ",",
+                                                 ":",
+                                                 "\"",
+                                                 "null",
+                                                 "true",
+                                                 "NaN",
+                                                 "-Infinity",
+                                                 "1e999",
+                                                 "-0",
+                                                 "9223372036854775808",
+                                                 "99999999999999999999999999",
+                                                 "0.5",
+                                                 "\"\\ud800\"",
+                                                 "\"\\u0000\"",
+                                                 "\\",
+                                                 "\xff",
+                                                 "\xed\xa0\x80",
+                                                 "\xf4\x90\x80\x80",
+                                                 std::string(1, '\0'),
+                                                 "../x",
+                                                 "/etc/passwd",
+                                                 "model.onnx",
+                                                 "task_id",
+                                                 "base",
+                                                 "auto",
+                                                 "location",
+                                                 "offset",
+                                                 "length",
+                                                 "ai.eptx",
+                                                 "com.microsoft",
+                                                 "EPContext",
+                                                 "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+                                                 "\x80\x80\x80\x80"};
   return words[Below(random, words.size())];
 }
 

@@ -19,12 +19,12 @@ constexpr int kThreads = 16;
 constexpr int64_t kVocabulary = 12;
 constexpr size_t kLabels = 3;
 
-#define EXPECT(condition)                                                         \
-  do {                                                                            \
-    if (!(condition)) {                                                           \
+#define EXPECT(condition)                                                          \
+  do {                                                                             \
+    if (!(condition)) {                                                            \
       std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                               \
-    }                                                                             \
+      std::exit(1);                                                                \
+    }                                                                              \
   } while (false)
 
 // A request whose content follows from its number.
@@ -107,7 +107,9 @@ void CheckMoves(const std::string& bundle) {
   const eptx::Result kept = std::move(*result);
   result.reset();
   const std::vector<float> want = Answer(first, request);
-  { const eptx::Session gone = std::move(first); }
+  {
+    const eptx::Session gone = std::move(first);
+  }
   EXPECT(std::memcmp(kept.Data<float>("logits"), want.data(), want.size() * sizeof(float)) == 0);
   EXPECT(request.tasks[0] == kept.Task(0)->name);
 }
@@ -124,13 +126,13 @@ void CheckErrors(const eptx::Environment& environment, const eptx::Session& sess
   EXPECT(StatusOf([&] { result["x"]; }) == EPTX_BAD_INPUT);
   EXPECT(StatusOf([&] { result.Data<double>("logits"); }) == EPTX_USAGE);
   EXPECT(StatusOf([&] { result.Logits(99); }) == EPTX_USAGE);
-  for (eptx::Input odd : {eptx::Input("input_ids", EPTX_INT64, nullptr, {1, 1}, 8),
-                          eptx::Input("input_ids", EPTX_INT64, request.ids.data(), {-1, 1}, 8),
-                          eptx::Input("input_ids", EPTX_INT64, request.ids.data(), {INT64_MAX, INT64_MAX}, 8),
-                          eptx::Input("input_ids", EPTX_INT64, request.ids.data(), {1, 1}, 7),
-                          eptx::Input("input_ids", static_cast<eptx_dtype>(77), request.ids.data(), {1, 1}, 8),
-                          eptx::Input("input_ids", EPTX_INT64, reinterpret_cast<const char*>(request.ids.data()) + 1,
-                                      {1, 1}, 8)}) {
+  for (eptx::Input odd :
+       {eptx::Input("input_ids", EPTX_INT64, nullptr, {1, 1}, 8),
+        eptx::Input("input_ids", EPTX_INT64, request.ids.data(), {-1, 1}, 8),
+        eptx::Input("input_ids", EPTX_INT64, request.ids.data(), {INT64_MAX, INT64_MAX}, 8),
+        eptx::Input("input_ids", EPTX_INT64, request.ids.data(), {1, 1}, 7),
+        eptx::Input("input_ids", static_cast<eptx_dtype>(77), request.ids.data(), {1, 1}, 8),
+        eptx::Input("input_ids", EPTX_INT64, reinterpret_cast<const char*>(request.ids.data()) + 1, {1, 1}, 8)}) {
     const eptx_status status = StatusOf([&] { session.Run({odd}, {"mnli"}); });
     EXPECT(status == EPTX_BAD_INPUT || (odd.data == nullptr && status == EPTX_USAGE));
   }

@@ -16,7 +16,7 @@ from eptx.bundle import BundleWriter
 from tests.runtime.conftest import bundles  # noqa: F401
 from tests.runtime.cpp.library import Environment, NativeError, Session, load
 from tests.runtime.test_session import ARRAYS, IDS, MASK, TYPES
-from tests.tiny_bundle import TASKS, expected_logits, tiny_manifest, tiny_model
+from tests.tiny_bundle import TASKS, expected_logits, tiny_manifest, tiny_model, write_tiny
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,9 @@ def test_the_same_as_python(bundles: Path) -> None:  # noqa: F811
 
 def test_what_a_session_tells(bundles: Path, conditioned: Session) -> None:  # noqa: F811
     manifest = eptx.Session(bundles / "conditioned").manifest
-    assert conditioned.tasks() == [(t.name, t.id, t.labels, list(t.label_names) if t.label_names else None) for t in TASKS]
+    assert conditioned.tasks() == [
+        (t.name, t.id, t.labels, list(t.label_names) if t.label_names else None) for t in TASKS
+    ]
     assert conditioned.tensors("input") == [(s.name, s.dtype, s.shape) for s in manifest.inputs]
     assert conditioned.tensors("output") == [(s.name, s.dtype, s.shape) for s in manifest.outputs]
     info = json.loads(conditioned.info())
@@ -167,3 +169,34 @@ def test_handles_may_be_freed_in_any_order(bundles: Path) -> None:  # noqa: F811
     session = Session(bundles / "static", environment=environment)
     environment.close()
     assert session.run(ARRAYS)[1] == ["mnli"] * 3
+
+
+def test_the_arena_has_a_limit(bundles: Path) -> None:  # noqa: F811
+    load()
+    bundle = bundles / "conditioned"
+    with pytest.raises(NativeError, match="arena_limit is 1000000 bytes; the weights of the sessions") as e:
+        Session(bundle, environment=Environment(arena_limit=1_000_000))
+    assert e.value.status == 6
+    environment = Environment(arena_limit=6_000_000)
+    session = Session(bundle, environment=environment)
+    assert session.run(ARRAYS, "mnli")[1] == ["mnli"] * 3
+    many = {"input_ids": np.ones((30_000, 16), np.int64)}
+    with pytest.raises(NativeError, match="not enough memory") as e:
+        session.run(many, "mnli")
+    assert e.value.status == 6
+    assert session.run(ARRAYS, "mnli")[1] == ["mnli"] * 3
+    with pytest.raises(NativeError, match="arena_limit is 6000000 bytes"):
+        Session(bundle, environment=environment)
+    assert len(Session(bundle, environment=environment, arena=False).run(many, "mnli")[1]) == 30_000
+    session.close()
+    Session(bundle, environment=environment)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_weights_are_mapped(tmp_path: Path) -> None:
+    load()
+    session = Session(write_tiny(tmp_path / "bundle").path)
+    data = str(tmp_path / "bundle" / "model.onnx.data")
+    assert data in Path("/proc/self/maps").read_text()
+    session.close()
+    assert data not in Path("/proc/self/maps").read_text()

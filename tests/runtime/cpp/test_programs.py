@@ -1,0 +1,116 @@
+"""The C++ test programs, and programs that are built against an installed libeptx."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.cpp.library import BUILD, load, path, program
+from tests.tiny_bundle import write_tiny
+
+#: An embedding: what a user writes.
+CONSUMER = """
+#include <cstdio>
+#include <vector>
+#include <eptx.hpp>
+
+int main(int, char** argv) {
+  eptx::Environment environment;
+  eptx::Session session(environment, argv[1]);
+  const std::vector<int64_t> ids = {2, 5, 7, 3};
+  const eptx::Result result = session.Run({{"input_ids", ids, {1, 4}}}, {"sst2"});
+  for (float logit : result.Logits(0)) std::printf("%.4f\\n", logit);
+}
+"""
+C_CONSUMER = """
+#include <stdio.h>
+#include <eptx.h>
+
+int main(void) {
+  eptx_error* error = NULL;
+  eptx_environment* environment = NULL;
+  eptx_session* session = NULL;
+  if (eptx_environment_create(0, 0, &environment, &error) != EPTX_OK) return 1;
+  eptx_status status = eptx_session_open(environment, "/nowhere", NULL, &session, &error);
+  puts(eptx_error_message(error));
+  eptx_error_free(error);
+  eptx_environment_free(environment);
+  return status == EPTX_BAD_INPUT && session == NULL ? 0 : 1;
+}
+"""
+CMAKE = """
+cmake_minimum_required(VERSION 3.20)
+project(consumer LANGUAGES CXX)
+find_package(eptx REQUIRED)
+add_executable(consumer consumer.cc)
+target_link_libraries(consumer PRIVATE eptx::eptx)
+"""
+
+
+def _run(*command: str | Path, **more: str) -> str:
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, env={**os.environ, **more})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("bundles") / "bundle").path
+
+
+def test_many_threads_and_moves(tiny: Path) -> None:
+    """Also under sanitizers: see runtime/cpp/CMakeLists.txt (for "thread" with TSAN_OPTIONS=suppressions=tsan.supp)."""
+    assert "10000 requests from 16 threads" in _run(program("eptx_stress"), tiny, "10000")
+
+
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_damaged_bytes(tiny: Path, seed: str) -> None:
+    assert "20000 cases" in _run(program("eptx_fuzz"), tiny, "20000", seed)
+
+
+def test_only_the_interface_is_visible() -> None:
+    load()
+    names = {line.split()[-1] for line in _run("nm", "-D", "--defined-only", str(path())).splitlines()}
+    assert len(names) > 20
+    assert [name for name in names if not name.startswith("eptx_")] == []
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    load()
+    if shutil.which("cmake") is None or shutil.which("pkg-config") is None:
+        pytest.skip("cmake and pkg-config are needed to build a program against libeptx")
+    if "EPTX_LIBRARY" in os.environ:
+        pytest.skip("EPTX_LIBRARY names a library, not a build to install")
+    prefix = tmp_path_factory.mktemp("installed") / "usr"
+    _run("cmake", "--install", BUILD, "--prefix", prefix)
+    return prefix.rename(prefix.parent / "moved")  # an installed tree can be moved
+
+
+def test_headers(installed: Path) -> None:
+    assert sorted(file.name for file in (installed / "include").iterdir()) == ["eptx.h", "eptx.hpp"]
+
+
+def test_with_pkg_config(installed: Path, tiny: Path, tmp_path: Path) -> None:
+    folder = next(installed.rglob("eptx.pc")).parent
+    flags = _run("pkg-config", "--cflags", "--libs", "eptx", PKG_CONFIG_PATH=str(folder)).split()
+    strict = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+    (tmp_path / "consumer.cc").write_text(CONSUMER)
+    (tmp_path / "consumer.c").write_text(C_CONSUMER)
+    _run("c++", "-std=c++17", *strict, tmp_path / "consumer.cc", "-o", tmp_path / "cc", *flags)
+    _run("cc", "-std=c99", *strict, tmp_path / "consumer.c", "-o", tmp_path / "c", *flags)
+    library = str(folder.parent)
+    assert len(_run(tmp_path / "cc", tiny, LD_LIBRARY_PATH=library).split()) == 2
+    assert _run(tmp_path / "c", LD_LIBRARY_PATH=library) == "/nowhere: no such bundle\n"
+
+
+def test_with_cmake(installed: Path, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "consumer.cc").write_text(CONSUMER)
+    (tmp_path / "CMakeLists.txt").write_text(CMAKE)
+    _run("cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={installed}")
+    _run("cmake", "--build", tmp_path / "build")
+    assert len(_run(tmp_path / "build" / "consumer", tiny).split()) == 2

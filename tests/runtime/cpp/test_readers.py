@@ -1,0 +1,116 @@
+"""The readers of libeptx are as strict as Python's: the same tables, and the same verdict on mutated bundles."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import eptx
+from eptx.errors import EptxError
+from tests.eptx import test_json, test_onnx_scan
+from tests.eptx.test_bundle import JSON
+from tests.malformed.test_bundles import relist
+from tests.runtime.cpp.library import NativeError, Session, load
+from tests.tiny_bundle import tiny_model, write_tiny
+
+DAMAGED_JSON = test_json.test_refused.pytestmark[0].args[1]
+DAMAGED_MODELS = test_onnx_scan.test_damaged.pytestmark[0].args[1]
+MODEL = tiny_model().SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    load()
+    return write_tiny(tmp_path_factory.mktemp("bundles") / "bundle").path
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "bundle"))
+
+
+def _refuses(bundle: Path, said: str) -> None:
+    with pytest.raises(NativeError, match=re.escape(said)) as e:
+        Session(bundle)
+    assert e.value.status == 3
+
+
+@pytest.mark.parametrize(("text", "said"), DAMAGED_JSON)
+def test_json(copy: Path, text: bytes, said: str) -> None:
+    (copy / "config.json").write_bytes(text)
+    relist(copy)
+    _refuses(copy, said)
+    (copy / "eptx.json").write_bytes(text)
+    _refuses(copy, said)
+
+
+@pytest.mark.parametrize(("data", "said"), [row for row in DAMAGED_MODELS if row[0]])
+def test_models(copy: Path, data: bytes, said: str) -> None:
+    (copy / "model.onnx").write_bytes(data)
+    relist(copy)
+    _refuses(copy, said)
+
+
+def _is_unassigned(bundle: Path) -> bool:
+    text = (bundle / "eptx.json").read_text() + str(json.loads((bundle / "eptx.json").read_text()))
+    return any(unicodedata.category(char) == "Cn" for char in text)
+
+
+def _verdicts(bundle: Path) -> tuple[int, int]:
+    """The exit codes of Python (-1: none) and of libeptx for opening a bundle."""
+    codes = []
+    for opens in (lambda: eptx.Session(bundle, threads=1, verify=False), lambda: Session(bundle, verify=False)):
+        try:
+            opens()
+            codes.append(0)
+        except EptxError as e:
+            # libeptx takes names of characters that Unicode has not assigned yet: Python's opinion of them ages
+            codes.append(0 if "cannot be printed" in str(e) and _is_unassigned(bundle) else e.exit_code)
+        except UnicodeDecodeError:
+            codes.append(-1)  # a name that is not UTF-8, also of a dimension: Python's onnxruntime has no answer
+        except NativeError as e:
+            codes.append(e.status)
+    return codes[0], codes[1]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_field_changed(folder: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    value: Any = json.loads((folder / "eptx.json").read_text())
+    place = value
+    while True:
+        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+        inner = place[key]
+        if not isinstance(inner, dict | list) or not inner or data.draw(st.booleans()):
+            place[key] = data.draw(JSON)
+            break
+        place = inner
+    bundle = tmp_path_factory.mktemp("changed") / "bundle"
+    shutil.copytree(folder, bundle)
+    (bundle / "eptx.json").write_text(json.dumps(value))  # with infinity, if drawn
+    python, native = _verdicts(bundle)
+    assert native == python
+    shutil.rmtree(bundle)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, len(MODEL) - 1), st.integers(1, 255))
+def test_any_byte_of_the_model_changed(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, at: int, flip: int
+) -> None:
+    bundle = tmp_path_factory.mktemp("flipped") / "bundle"
+    shutil.copytree(folder, bundle)
+    model = bytearray((bundle / "model.onnx").read_bytes())
+    model[at % len(model)] ^= flip
+    (bundle / "model.onnx").write_bytes(model)
+    python, native = _verdicts(bundle)
+    assert native == python or (python == -1 and native in (0, 3))
+    shutil.rmtree(bundle)

@@ -1,0 +1,151 @@
+"""What hypothesis draws: nodes of every operator, of every shape that a kernel has to cope with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from hypothesis import strategies as st
+
+from tests.runtime.kernels.operators import Arrays, Example
+
+#: past the rank block of the kernels, 64, and no multiple of a vector
+RANKS = st.one_of(st.integers(1, 9), st.integers(1, 70))
+WIDTHS = st.integers(1, 80)
+Own = Callable[[st.DrawFn, np.random.Generator, int, int], Arrays]
+
+
+def _normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def _stored(draw: st.DrawFn, own: Arrays) -> Arrays:
+    """Each float array as float32 or float16, as the exporter stores them one by one."""
+    return {n: a.astype(np.float16) if a.dtype.kind == "f" and draw(st.booleans()) else a for n, a in own.items()}
+
+
+@st.composite
+def _layouts(draw: st.DrawFn) -> tuple[int, tuple[int, ...]]:
+    """How many rows, and the shape of a batch but for its features: [N], [N, L], [N * L] or [N, L, M]."""
+    rows, length = draw(st.integers(1, 9)), draw(st.sampled_from([1, 2, 3, 7, 8, 9, 17]))
+    return rows, draw(st.sampled_from([(rows,), (rows, 1), (rows, length), (rows * length,), (rows, length, 2)]))
+
+
+def _node(
+    draw: st.DrawFn, operator: str, own: Own, rng: np.random.Generator, leading: Sequence[int], inner: int
+) -> Example:
+    """A node of one module or of several, separate or packed, but for its route."""
+    count, packed = draw(st.integers(1, 4)), draw(st.booleans())
+    widths = draw(st.lists(WIDTHS, min_size=count, max_size=count))
+    modules = [_stored(draw, own(draw, rng, inner, width)) for width in widths]
+    x = {"x": _normal(rng, *leading, inner)}
+    if not packed:
+        return Example(operator, [_normal(rng, *leading, width) for width in widths], x, modules)
+    gaps = draw(st.lists(st.integers(0, 3), min_size=count + 1, max_size=count + 1))
+    bounds, at = [], 0
+    for gap, width in zip(gaps, widths, strict=False):
+        bounds += [at + gap, at + gap + width]
+        at = bounds[-1]
+    return Example(operator, [_normal(rng, *leading, at + gaps[-1])], x, modules, np.array(bounds))
+
+
+@st.composite
+def pyramids(draw: st.DrawFn, layout: tuple[int, tuple[int, ...]] | None = None) -> Example:
+    """Kernel sizes 1 to 40; equal ones, experts without weight, and tasks that use none."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rows, leading = layout or draw(_layouts())
+    tasks, top_k = draw(st.integers(1, 5)), draw(st.integers(1, 4))
+    inner = draw(WIDTHS)
+
+    def own(draw: st.DrawFn, rng: np.random.Generator, inner: int, width: int) -> Arrays:
+        sizes = draw(st.lists(st.one_of(st.integers(1, 5), st.integers(1, 40)), min_size=top_k, max_size=8))
+        smallest, rank = min(sizes), draw(RANKS)
+        kernels = _normal(rng, len(sizes), width)
+        for kernel, size in zip(kernels, sizes, strict=True):
+            kernel[width // size * size :] = 0
+        experts = np.stack([rng.permutation(len(sizes))[:top_k] for _ in range(tasks)])
+        weights = rng.random((tasks, top_k), np.float32) * (rng.random((tasks, 1)) < 0.8)
+        return {
+            "experts": experts,
+            "weights": weights.astype(np.float32),
+            "a": _normal(rng, draw(st.integers(max(1, inner // smallest), max(1, inner))), rank),
+            "b": _normal(rng, rank, draw(st.integers(max(1, width // smallest), max(1, width)))),
+            "kernels": kernels,
+            "sizes": np.array(sizes),
+        }
+
+    example = _node(draw, "PyramidDelta", own, rng, leading, inner)
+    example.shared["route"] = rng.integers(0, tasks, rows)
+    return Example(**{**example.__dict__, "attributes": {"in_features": inner}})
+
+
+@st.composite
+def low_ranks(draw: st.DrawFn, layout: tuple[int, tuple[int, ...]] | None = None) -> Example:
+    """Any number of tasks; routes past the last one."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rows, leading = layout or draw(_layouts())
+    tasks = draw(st.integers(1, 9))
+
+    def own(draw: st.DrawFn, rng: np.random.Generator, inner: int, width: int) -> Arrays:
+        rank = draw(RANKS)
+        return {"a": _normal(rng, tasks, inner, rank), "b": _normal(rng, tasks, rank, width)}
+
+    example = _node(draw, "LowRankDelta", own, rng, leading, draw(WIDTHS))
+    example.shared["route"] = rng.integers(0, tasks + 2, rows)
+    return example
+
+
+@st.composite
+def tuckers(draw: st.DrawFn, layout: tuple[int, tuple[int, ...]] | None = None) -> Example:
+    """A route for the batch, or one for each row."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rows, leading = layout or draw(_layouts())
+    groups, experts, planes = (draw(st.integers(1, 4)) for _ in range(3))
+
+    def own(draw: st.DrawFn, rng: np.random.Generator, inner: int, width: int) -> Arrays:
+        rank = draw(RANKS)
+        g = _normal(rng, groups, planes, rank, rank)
+        c = _normal(rng, experts, planes)
+        return {"u": _normal(rng, inner, rank), "g": g, "c": c, "p": _normal(rng, rank, width)}
+
+    example = _node(draw, "TuckerDelta", own, rng, leading, draw(WIDTHS))
+    routes = draw(st.sampled_from([1, rows]))
+    example.shared["group"] = rng.integers(0, groups, routes)
+    example.shared["weights"] = rng.random((routes, experts), np.float32)
+    return example
+
+
+@st.composite
+def pyramid_routers(draw: st.DrawFn) -> Example:
+    """Tasks that are told, inferred (-1), and past the last one."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rows, leading = draw(_layouts())
+    tasks, inner, top_k = draw(st.integers(1, 6)), draw(WIDTHS), draw(st.integers(1, 4))
+
+    def own() -> Arrays:
+        experts = draw(st.integers(top_k, 8))
+        gate = _normal(rng, experts, inner) / np.float32(inner**0.5)  # softmax of large numbers is 1, 0, 0, ...
+        embedding, bias = _normal(rng, tasks, inner), _normal(rng, experts)
+        return _stored(draw, {"task_embedding": embedding, "gate_weight": gate, "gate_bias": bias})
+
+    ids = rng.integers(draw(st.sampled_from([-1, 0])), tasks + 2, rows)
+    shared = {"task_id": ids, "x": _normal(rng, *leading, inner)}
+    own_inputs = [own() for _ in range(draw(st.integers(1, 4)))]
+    return Example("PyramidRouter", [], shared, own_inputs, attributes={"top_k": top_k})
+
+
+@st.composite
+def tucker_routers(draw: st.DrawFn) -> Example:
+    """A mask over the batch, or one for each row, of every type that a model's mask has."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rows, length, inner = draw(st.integers(1, 6)), draw(st.integers(1, 20)), draw(WIDTHS)
+    groups, experts = draw(st.integers(1, 5)), draw(st.integers(2, 4))
+    by_row = rng.integers(0, 2, (rows, length))  # also rows of which nothing counts
+    mask = by_row if draw(st.booleans()) else np.ones((1, rows * length))
+    kind = draw(st.sampled_from([np.float32, np.int64, np.int32, np.bool_]))
+    own = _stored(draw, {"centroids": _normal(rng, groups * experts, inner)})
+    shared = {"x": _normal(rng, rows, length, inner), "mask": mask.astype(kind)}
+    return Example("TuckerRouter", [], shared, [own], attributes={"groups": groups})
+
+
+DELTAS = {"PyramidDelta": pyramids, "LowRankDelta": low_ranks, "TuckerDelta": tuckers}
