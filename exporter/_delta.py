@@ -52,10 +52,26 @@ class Place:
     on_input: bool = False
 
     @property
+    def bias(self) -> ir.Node | None:
+        """The node that adds a constant bias to the product, if that is all that is done with it."""
+        y = self.site.y
+        users = list(y.consumers())
+        if self.on_input or isinstance(self.site, SharedSite) or y.is_graph_output() or len(users) != 1:
+            return None
+        (node,) = users
+        others = [value for value in node.inputs if value is not y]
+        if node.op_type != "Add" or node.domain not in ("", "ai.onnx") or len(others) != 1 or others[0] is None:
+            return None
+        bias = others[0]
+        fits = bias.is_initializer() and bias.shape is not None and bias.shape.dims == (self.site.packed_width,)
+        return node if fits and bias.dtype == ir.DataType.FLOAT else None
+
+    @property
     def common(self) -> Hashable:
         """What places have in common that can be one node."""
         delta = self.delta
-        return self.on_input, delta.operator.name, self.site.x, delta.shared, tuple(sorted(delta.attributes.items()))
+        kind = self.on_input, self.bias is not None, delta.operator.name
+        return *kind, self.site.x, delta.shared, tuple(sorted(delta.attributes.items()))
 
     @property
     def node(self) -> Hashable:

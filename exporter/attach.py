@@ -49,14 +49,17 @@ class Editor:
         model: the graph that is edited.
         similarities: EPT, dynamic: what each module's router saw, [batch, tasks] each.
         adapted: module -> the value that holds its adapted output.
+        biased: the modules whose adapted output has the base's bias in it.
     """
 
     model: ir.Model
     similarities: list[ir.Value] = field(default_factory=list)
     adapted: dict[str, ir.Value] = field(default_factory=dict)
+    biased: set[str] = field(default_factory=set)
     _task_id: ir.Value | None = None
     _rows: ir.Value | None = None
     _constants: dict[str, ir.Value] = field(default_factory=dict)
+    _contents: dict[tuple[tuple[int, ...], str, bytes], ir.Value] = field(default_factory=dict)
     _places: list[Place] = field(default_factory=list)
     _functions: dict[str, ir.Function] = field(default_factory=dict)
     _new: list[ir.Node] = field(default_factory=list)
@@ -92,6 +95,8 @@ class Editor:
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
         """An initializer, made when its name is first asked for; floating point arrays are stored as float32.
 
+        Equal tables of integers are one initializer: ONNX Runtime would look for them whenever a session opens.
+
         Raises:
             LimitError: a value is past what float32 holds.
         """
@@ -99,11 +104,16 @@ class Editor:
         if value is None:
             if array.dtype.kind == "f":
                 array = _float32(name, array)
-            key, name = name, self.names.free(name)
-            tensor = ir.Tensor(np.array(array, order="C"), name=name)
-            value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-            self.model.graph.register_initializer(value)
-            self._constants[key] = value
+            content = (array.shape, array.dtype.str, array.tobytes() if array.dtype.kind == "i" else name.encode())
+            value = self._contents.get(content) or self._initializer(name, array)
+            self._constants[name] = self._contents[content] = value
+        return value
+
+    def _initializer(self, name: str, array: np.ndarray) -> ir.Value:
+        name = self.names.free(name)
+        tensor = ir.Tensor(np.array(array, order="C"), name=name)
+        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.model.graph.register_initializer(value)
         return value
 
     def node(
@@ -127,14 +137,17 @@ class Editor:
         modules: int = 1,
         *,
         packed: bool = False,
+        biased: bool = False,
         **attributes: int,
     ) -> list[ir.Value]:
         """One of the operators of `eptx.exporter.ops`, or the one that does its work for several modules."""
-        function = self._function(ops.single(operator))
+        function, *_ = [self._function(part) for part in ops.single(operator)]
         if packed:
             function = self._function(ops.packed(operator, modules))
         elif modules > 1:
             function = self._function(ops.grouped(operator, modules))
+        if biased:
+            function = self._function(ops.biased(function, 1 if packed else modules))
         return self.node(function.name, inputs, domain=ops.DOMAIN, outputs=len(function.outputs), **attributes)
 
     def _function(self, function: ir.Function) -> ir.Function:
@@ -219,19 +232,32 @@ class Editor:
     def _adapt_group(self, group: Sequence[Place]) -> dict[Site, ir.Value]:
         """Changes the products of a group by one node; what has the adapted outputs."""
         first = group[0]
-        products = list(dict.fromkeys(place.site.y for place in group))  # a packed one is all its modules'
-        uses = {y: list(y.uses()) for y in products}
-        bases = [self._expand(y, y) if isinstance(first.site, SharedSite) else y for y in products]
-        inputs = [first.site.x, *first.delta.shared, *(value for place in group for value in place.delta.own)]
+        products = {place.site.y: place.bias for place in group}  # a packed one is all its modules'
+        biases = [node for node in products.values() if node is not None]
+        replaced = {y: y if bias is None else bias.outputs[0] for y, bias in products.items()}
+        uses = {y: list(value.uses()) for y, value in replaced.items()}
+        inputs = [self._expand(y, y) if isinstance(first.site, SharedSite) else y for y in products]
+        inputs += [value for node in biases for value in node.inputs if value is not None and value not in products]
         if first.site.packed:
             columns = np.array([bound for place in group for bound in place.site.columns])
-            bases.append(self.constant(f"{first.site.module}.columns", columns))
-        modules, attributes = len(group), first.delta.attributes
-        new = self.call(first.delta.operator, [*bases, *inputs], modules, packed=first.site.packed, **attributes)
-        adapted = dict(zip(products, new, strict=True))
+            inputs.append(self.constant(f"{first.site.module}.columns", columns))
+        inputs += [first.site.x, *first.delta.shared, *(value for place in group for value in place.delta.own)]
+        new = self.call(
+            first.delta.operator,
+            inputs,
+            len(group),
+            packed=first.site.packed,
+            biased=bool(biases),
+            **first.delta.attributes,
+        )
+        adapted = dict(zip(products, new, strict=False))
+        self.similarities += new[len(products) :]
         for y, value in adapted.items():
-            self._replace(y, value, uses[y])
+            self._replace(replaced[y], value, uses[y])
+        self.model.graph.remove(biases)
         for place in group:
+            if biases:
+                self.biased.add(place.site.module)
             if isinstance(place.site, SharedSite):
                 for value in (adapted[place.site.y], *place.site.behind):
                     give_rows(value, self.batch_dim)

@@ -162,7 +162,10 @@ def _check_signature(session: Any, manifest: Manifest) -> None:
         ("output", manifest.outputs, session.get_outputs()),
     ):
         said = {spec.name: (spec.dtype, len(spec.shape)) for spec in specs}
-        has = {value.name: (_ORT_DTYPES.get(value.type, value.type), len(value.shape)) for value in values}
+        try:
+            has = {value.name: (_ORT_DTYPES.get(value.type, value.type), len(value.shape)) for value in values}
+        except UnicodeDecodeError:  # ONNX Runtime keeps the bytes of a file, and gives them out here
+            raise BundleError(f"the model has an {what} whose name or dimension's name is not UTF-8") from None
         for name in sorted({*said, *has}):
             if said.get(name) != has.get(name):
                 raise BundleError(f"the model's {what} {name!r} is not what eptx.json says")

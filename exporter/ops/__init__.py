@@ -7,14 +7,16 @@ Every operator that reads activations accepts any rank: the leading axis of ``x`
 ``N`` that its route has, and is reshaped to ``[N, -1, features]``. So a route of one row serves a whole batch.
 
 An adapter's own numbers may be stored in another float type than ``x`` has: the bodies cast them, a kernel reads them
-as they are. Operators of several modules at once are made from the single ones (`grouped`, `packed`).
+as they are. Operators of several modules at once are made from the single ones (`grouped`, `packed`),
+and so are those that also add the base's biases (`biased`).
 """
 
 from eptx.exporter.ops._domain import DOMAIN, VERSION, add_functions
-from eptx.exporter.ops._grouped import MAX_GROUP, grouped, module_inputs, packed, single
+from eptx.exporter.ops._grouped import MAX_GROUP, biased, grouped, module_inputs, packed, packed_columns, single
 from eptx.exporter.ops.low_rank_delta import LowRankDelta
 from eptx.exporter.ops.pyramid_delta import PyramidDelta
 from eptx.exporter.ops.pyramid_router import PyramidRouter
+from eptx.exporter.ops.routed_pyramid_delta import RoutedPyramidDelta
 from eptx.exporter.ops.tucker_delta import TuckerDelta
 from eptx.exporter.ops.tucker_router import TuckerRouter
 
@@ -25,11 +27,14 @@ __all__ = [
     "LowRankDelta",
     "PyramidDelta",
     "PyramidRouter",
+    "RoutedPyramidDelta",
     "TuckerDelta",
     "TuckerRouter",
     "add_functions",
+    "biased",
     "grouped",
     "module_inputs",
     "packed",
+    "packed_columns",
     "single",
 ]

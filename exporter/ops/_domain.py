@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import onnx_ir as ir
 import onnxscript
@@ -24,7 +24,14 @@ def add_functions(model: ir.Model, functions: Iterable[ir.Function]) -> None:
     opset = model.opset_imports.get("", 0)
     if opset < MIN_OPSET:
         raise ValueError(f"opset {opset} is older than {MIN_OPSET}")
-    for function in sorted(functions, key=lambda f: (DOMAIN in f.opset_imports, f.name)):
+    by_name = {function.name: function for function in functions}
+    for function in sorted(by_name.values(), key=lambda f: (_depth(f, by_name), f.name)):
         function.opset_imports[""] = opset
         model.functions[function.identifier()] = function
     model.opset_imports[DOMAIN] = VERSION
+
+
+def _depth(function: ir.Function, by_name: Mapping[str, ir.Function]) -> int:
+    """How many functions deep the calls in a body go."""
+    called = [by_name[node.op_type] for node in function if node.domain == DOMAIN]
+    return 1 + max((_depth(other, by_name) for other in called), default=0)

@@ -2,9 +2,11 @@
 
     PyramidDelta3(y_1, y_2, y_3, x, route, [experts, weights, a, b, kernels, sizes] of 1, of 2, of 3)
     PackedPyramidDelta3(y, columns, x, route, [..] of 1, of 2, of 3)
+    BiasedPyramidDelta3(y_1, y_2, y_3, bias_1, bias_2, bias_3, x, ...)
 
 A native kernel of such an operator reads x once, and one call does the work of several. The bodies call the single
 operator for each module; they are made here for every operator and number of modules, so that they compute the same.
+Each also exists with the biases that the base adds to its outputs: a kernel adds them while it is there.
 """
 
 from __future__ import annotations
@@ -19,35 +21,40 @@ from eptx.exporter.ops._domain import DOMAIN, MIN_OPSET, VERSION
 from eptx.exporter.ops.low_rank_delta import LowRankDelta
 from eptx.exporter.ops.pyramid_delta import PyramidDelta
 from eptx.exporter.ops.pyramid_router import PyramidRouter
+from eptx.exporter.ops.routed_pyramid_delta import RoutedPyramidDelta
 from eptx.exporter.ops.tucker_delta import TuckerDelta
 
 #: Modules per node; what has more is split over several.
 MAX_GROUP = 4
 
-_SINGLE = {function.name: function for function in (LowRankDelta, PyramidDelta, PyramidRouter, TuckerDelta)}
+_DELTAS = (LowRankDelta, PyramidDelta, RoutedPyramidDelta, TuckerDelta)
+_SINGLE = {function.name: function for function in _DELTAS}
+#: operator -> those that its body calls.
+_CALLED = {"RoutedPyramidDelta": (PyramidRouter, PyramidDelta)}
 #: operator -> inputs that its modules share. The base's output y comes before them, the module's own inputs after.
 _SHARED = {
     "LowRankDelta": ("x", "route"),
     "PyramidDelta": ("x", "route"),
-    "PyramidRouter": ("task_id", "x"),
+    "RoutedPyramidDelta": ("x", "task_id"),
     "TuckerDelta": ("x", "group", "weights"),
 }
-_NAME = re.compile(r"(?P<packed>Packed)?(?P<single>[A-Za-z]+?)(?P<count>[1-9]?)")
+_NAME = re.compile(r"(?P<biased>Biased)?(?P<packed>Packed)?(?P<single>[A-Za-z]+?)(?P<count>[1-9]?)")
 
 
-def single(function: onnxscript.OnnxFunction) -> ir.Function:
-    """An operator's body."""
-    return ir.serde.deserialize_function(function.to_function_proto())
+def single(function: onnxscript.OnnxFunction) -> list[ir.Function]:
+    """An operator's body, and those that it calls."""
+    protos = [part.to_function_proto() for part in (function, *_CALLED.get(function.name, ()))]
+    return [ir.serde.deserialize_function(proto) for proto in protos]
 
 
 def grouped(function: onnxscript.OnnxFunction, count: int) -> ir.Function:
     """The operator of `count` modules that read one x and have each an output of their own."""
     proto = function.to_function_proto()
-    bases = _values([f"y_{i}" for i in range(1, count + 1)] if _has_base(function.name) else [])
+    bases = _values([f"y_{i}" for i in range(1, count + 1)])
     shared, own = _module_inputs(function, count)
     calls = [_call(function, [*bases[i : i + 1], *shared, *own[i]], f"_{i + 1}") for i in range(count)]
     inputs = [*bases, *shared, *(value for values in own for value in values)]
-    outputs = [value for call in calls for value in call.outputs]
+    outputs = [call.outputs[i] for i in range(len(proto.output)) for call in calls]
     return _function(f"{function.name}{count}", inputs, calls, outputs, list(proto.attribute))
 
 
@@ -63,7 +70,22 @@ def packed(function: onnxscript.OnnxFunction, count: int) -> ir.Function:
     join = _node("Concat", pieces, ["joined"], axis=-1)
     inputs = [y, columns, *shared, *(value for values in own for value in values)]
     attributes = list(function.to_function_proto().attribute)
-    return _function(f"Packed{function.name}{count}", inputs, [*split, *calls, join], join.outputs, attributes)
+    outputs = [join.outputs[0], *(value for call in calls for value in call.outputs[1:])]
+    return _function(f"Packed{function.name}{count}", inputs, [*split, *calls, join], outputs, attributes)
+
+
+def biased(function: ir.Function, count: int) -> ir.Function:
+    """An operator whose first `count` inputs, base outputs, are followed by a bias [out] for each."""
+    bases, rest = [_values([str(v.name) for v in part]) for part in (function.inputs[:count], function.inputs[count:])]
+    biases = _values([f"bias_{i}" for i in range(1, count + 1)])
+    like = [_node("CastLike", [bias, y], [f"{bias.name}_like"]) for y, bias in zip(bases, biases, strict=True)]
+    added = [_node("Add", [y, cast.outputs[0]], [f"{y.name}_biased"]) for y, cast in zip(bases, like, strict=True)]
+    references = {name: ir.RefAttr(name, name, ir.AttributeType.INT) for name in function.attributes}
+    outputs = [str(value.name) for value in function.outputs]
+    inputs = [*(node.outputs[0] for node in added), *rest]
+    call = _node(function.name, inputs, outputs, DOMAIN, **references)
+    name, attributes = f"Biased{function.name}", list(function.attributes)
+    return _function(name, [*bases, *biases, *rest], [*like, *added, call], call.outputs, attributes)
 
 
 def module_inputs(node: ir.Node, index: int) -> tuple[str, dict[str, ir.Value | None]]:
@@ -73,15 +95,20 @@ def module_inputs(node: ir.Node, index: int) -> tuple[str, dict[str, ir.Value | 
         return node.op_type, {}
     name, count = match["single"], int(match["count"] or 1)
     shared, own = _SHARED[name], _own(name)
-    start = 2 if match["packed"] else count if _has_base(name) else 0
+    bases = 1 if match["packed"] else count
+    start = bases * (2 if match["biased"] else 1) + (1 if match["packed"] else 0)
     first = start + len(shared) + index * len(own)
     values = [*node.inputs[start : start + len(shared)], *node.inputs[first : first + len(own)]]
     return name, dict(zip([*shared, *own], values, strict=False))
 
 
-def _has_base(name: str) -> bool:
-    """Whether an operator changes a base's output."""
-    return "y" in _SINGLE[name].to_function_proto().input
+def packed_columns(node: ir.Node) -> ir.Value | None:
+    """The start and end of every module of a node's packed product; None where it has none."""
+    match = _NAME.fullmatch(node.op_type)
+    if node.domain != DOMAIN or match is None or not match["packed"]:
+        return None
+    index = 2 if match["biased"] else 1
+    return node.inputs[index] if len(node.inputs) > index else None
 
 
 def _own(name: str) -> list[str]:

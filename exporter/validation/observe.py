@@ -109,6 +109,8 @@ def _route(graph: ir.Graph, output: ir.Value, columns: tuple[int, int]) -> tuple
     if node is None or index is None:
         return None
     operator, inputs = ops.module_inputs(node, index)
+    if operator == "RoutedPyramidDelta":
+        return _router(graph, node, inputs)
     choice, weights, rows = (inputs.get(name) for name in _ROUTES.get(operator, ("", "", "")))
     if choice is None or weights is None:
         return None
@@ -119,12 +121,25 @@ def _route(graph: ir.Graph, output: ir.Value, columns: tuple[int, int]) -> tuple
     return _rows(graph, choice, rows), _rows(graph, weights, rows)
 
 
+def _router(graph: ir.Graph, node: ir.Node, inputs: Mapping[str, ir.Value | None]) -> tuple[ir.Value, ir.Value]:
+    """What a router that is within an operator says, by itself."""
+    names = ("task_id", "x", "task_embedding", "gate_weight", "gate_bias")
+    attributes = {"top_k": node.attributes["top_k"].as_int()}
+    router = ir.node(
+        "PyramidRouter", [inputs[name] for name in names], attributes=attributes, domain=ops.DOMAIN, num_outputs=3
+    )
+    for value, dtype in zip(router.outputs, (ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.FLOAT), strict=True):
+        value.name, value.type = f"eptx_observed_{len(graph)}_{value.index()}", ir.TensorType(dtype)
+    graph.append(router)
+    return router.outputs[0], router.outputs[1]
+
+
 def _module_of(node: ir.Node, output: ir.Value, columns: tuple[int, int]) -> int | None:
     """Which of a node's modules has these columns of an output."""
-    if not node.op_type.startswith("Packed"):
+    packed = ops.packed_columns(node)
+    if packed is None:
         return output.index()
-    packed = node.inputs[1].const_value if len(node.inputs) > 1 and node.inputs[1] is not None else None
-    starts = packed.numpy()[::2].tolist() if packed is not None else []
+    starts = packed.const_value.numpy()[::2].tolist() if packed.const_value is not None else []
     return starts.index(columns[0]) if columns[0] in starts else None
 
 

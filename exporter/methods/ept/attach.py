@@ -1,4 +1,4 @@
-"""EPT as operators: tables of experts (of all tasks, or of the rows by the router itself) and a PyramidDelta."""
+"""EPT as operators: a PyramidDelta with the routes of all tasks in tables, or with the router in the graph."""
 
 from __future__ import annotations
 
@@ -8,30 +8,56 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.exporter import ops
-from eptx.exporter._delta import Delta, in_groups
+from eptx.exporter._delta import Delta
 from eptx.exporter._shared import SharedSite
 from eptx.exporter.attach import AttachPlan, Editor
 from eptx.exporter.base.site import Site
 from eptx.exporter.methods.ept.adapter import EptAdapter, EptModule
 from eptx.exporter.methods.ept.fold import route
 
-#: experts and their weights
-_Tables = tuple[ir.Value, ir.Value]
-
 
 def attach(adapter: EptAdapter, editor: Editor, sites: Mapping[str, Site], plan: AttachPlan) -> None:
     """Puts an EPT adapter into a graph; A, B and the kernels are there once, shared by all tasks."""
-    places = {name: editor.places(sites[name]) for name in adapter.modules}
-    if plan.mode == "conditioned":
-        rows, routed = editor.task_id(), {}
-    else:
-        rows, routed = editor.rows(), _route(editor, adapter, places)
     for name, module in adapter.modules.items():
+        places = editor.places(sites[name])
         factors = _factors(editor, name, module, sites[name].out_features)
-        for place in places[name]:
-            tables = routed.get(place) or _tables(editor, adapter, name, module)
-            attributes = {"in_features": module.in_features}
-            editor.adapt(place, Delta(ops.PyramidDelta, (rows,), (*tables, *factors), attributes))
+        if plan.mode == "conditioned":
+            delta = _by_table(editor, adapter, name, module, factors)
+        elif any(isinstance(place, SharedSite) for place in places):
+            delta = _by_router(editor, adapter, places, module, factors)
+        else:
+            delta = _routed(editor, adapter, name, module, factors)
+        for place in places:
+            editor.adapt(place, delta)
+
+
+def _by_table(editor: Editor, adapter: EptAdapter, name: str, module: EptModule, factors: Sequence[ir.Value]) -> Delta:
+    """The routes of all tasks as constants; the row past the last task has weight zero."""
+    routes = [route(module, task, adapter.top_k) for task in range(len(adapter.tasks))]
+    off = (np.zeros(adapter.top_k, dtype=np.int64), np.zeros(adapter.top_k))
+    experts, weights = (np.stack(column) for column in zip(*routes, off, strict=True))
+    tables = editor.constant(f"{name}.task_experts", experts), editor.constant(f"{name}.task_weights", weights)
+    own, attributes = (*tables, *factors), {"in_features": module.in_features}
+    return Delta(ops.PyramidDelta, (editor.task_id(),), own, attributes)
+
+
+def _routed(editor: Editor, adapter: EptAdapter, name: str, module: EptModule, factors: Sequence[ir.Value]) -> Delta:
+    """The router within the operator; what it sees of x also counts towards the task that the head infers."""
+    own = (*_gate(editor, name, module), *factors)
+    attributes = {"in_features": module.in_features, "top_k": adapter.top_k}
+    return Delta(ops.RoutedPyramidDelta, (editor.task_id(),), own, attributes)
+
+
+def _by_router(
+    editor: Editor, adapter: EptAdapter, places: Sequence[Site], module: EptModule, factors: Sequence[ir.Value]
+) -> Delta:
+    """A router for all places of a module: where rows read something of their own; what they share tells nothing."""
+    place = next((place for place in places if not isinstance(place, SharedSite)), places[0])
+    inputs = [editor.task_id(), place.x, *_gate(editor, place.module, module)]
+    experts, weights, similarity = editor.call(ops.PyramidRouter, inputs, top_k=adapter.top_k)
+    editor.similarities.append(similarity)
+    own, attributes = (experts, weights, *factors), {"in_features": module.in_features}
+    return Delta(ops.PyramidDelta, (editor.rows(),), own, attributes)
 
 
 def _factors(editor: Editor, name: str, module: EptModule, out_features: int) -> tuple[ir.Value, ...]:
@@ -49,34 +75,6 @@ def flat_kernels(module: EptModule, out_features: int) -> np.ndarray:
     for row, kernel in zip(flat, module.kernels, strict=True):
         row[: kernel.size] = kernel.reshape(-1)
     return flat * module.scale
-
-
-def _tables(editor: Editor, adapter: EptAdapter, name: str, module: EptModule) -> _Tables:
-    """The routes of all tasks; the row past the last task has weight zero."""
-    routes = [route(module, task, adapter.top_k) for task in range(len(adapter.tasks))]
-    off = (np.zeros(adapter.top_k, dtype=np.int64), np.zeros(adapter.top_k))
-    experts, weights = (np.stack(column) for column in zip(*routes, off, strict=True))
-    return editor.constant(f"{name}.task_experts", experts), editor.constant(f"{name}.task_weights", weights)
-
-
-def _route(editor: Editor, adapter: EptAdapter, places: Mapping[str, Sequence[Site]]) -> dict[Site, _Tables]:
-    """The routers in the graph; what they see of the input also counts towards the task that the head infers.
-
-    A module routes where rows read something of their own; what all rows share tells nothing of their tasks.
-    """
-    routing = {
-        name: [place for place in of if not isinstance(place, SharedSite)] or [of[0]] for name, of in places.items()
-    }
-    routed: dict[Site, _Tables] = {}
-    in_order = editor.in_order(place for of in routing.values() for place in of)
-    for group in in_groups(in_order, key=lambda place: place.x):
-        own = [value for place in group for value in _gate(editor, place.module, adapter.modules[place.module])]
-        inputs = [editor.task_id(), group[0].x, *own]
-        outputs = editor.call(ops.PyramidRouter, inputs, len(group), top_k=adapter.top_k)
-        for place, experts, weights, similarity in zip(group, *(outputs[i::3] for i in range(3)), strict=True):
-            routed[place] = experts, weights
-            editor.similarities.append(similarity)
-    return {place: routed.get(place, routed[routing[name][0]]) for name, of in places.items() for place in of}
 
 
 def _gate(editor: Editor, name: str, module: EptModule) -> tuple[ir.Value, ...]:

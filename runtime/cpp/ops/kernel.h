@@ -34,6 +34,7 @@ struct Signature {
   std::vector<ONNXTensorElementDataType> outputs;
   size_t in_place = 0;  // the first so many outputs have the shape of, and may overwrite, the inputs of the same index
   Form form = Form::kSeparate;
+  bool biased = false;  // whether each base output comes with a bias to be added, right behind the base outputs
   size_t modules = 1;
   std::unique_ptr<Kernel> (*make)(const Node& node, const Signature& signature) = nullptr;
 };

@@ -11,6 +11,7 @@ class LowRankDelta {
  public:
   static constexpr size_t kShared = 1;  // route
   static constexpr size_t kOwn = 2;     // a, b
+  static constexpr bool kSees = false;
 
   struct Module {
     Weights a;  // [tasks, in, rank]
@@ -42,9 +43,9 @@ class LowRankDelta {
     return {std::vector<int64_t>(route, route + shared[0].size)};
   }
 
-  void Prepare(const std::vector<Module>& modules, size_t in, Routes& routes) const {
+  void Prepare(const std::vector<Module>& modules, const Tensor& x, const Call&, size_t, Routes& routes) const {
     for (const Module& module : modules) {
-      if (in != module.in) Refuse("x has %zu features; a has %zu", in, module.in);
+      if (x.last() != module.in) Refuse("x has %zu features; a has %zu", x.last(), module.in);
     }
     for (const int64_t row : routes.rows) {
       if (row < 0) Refuse("route %lld", static_cast<long long>(row));

@@ -9,6 +9,7 @@
 namespace eptx::ops {
 
 void AddPyramidDelta(std::vector<Signature>& signatures);
+void AddRoutedPyramidDelta(std::vector<Signature>& signatures);
 void AddPyramidRouter(std::vector<Signature>& signatures);
 void AddTuckerDelta(std::vector<Signature>& signatures);
 void AddTuckerRouter(std::vector<Signature>& signatures);

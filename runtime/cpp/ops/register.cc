@@ -15,6 +15,7 @@ const Operators& All(const OrtApi& api) {
     std::vector<Signature> signatures;
     AddPyramidRouter(signatures);
     AddPyramidDelta(signatures);
+    AddRoutedPyramidDelta(signatures);
     AddTuckerRouter(signatures);
     AddTuckerDelta(signatures);
     AddLowRankDelta(signatures);
@@ -25,18 +26,19 @@ const Operators& All(const OrtApi& api) {
   return operators;
 }
 
-OrtStatus* Fill(const OrtApi& api, OrtCustomOpDomain* domain) {
+OrtStatus* Fill(const OrtApi& api, const std::set<std::string>* only, OrtCustomOpDomain* domain) {
   for (const auto& op : All(api)) {
+    if (only != nullptr && only->count(op->signature().name) == 0) continue;
     if (OrtStatus* status = api.CustomOpDomain_Add(domain, op.get())) return status;
   }
   return nullptr;
 }
 
-OrtStatus* Make(const OrtApi& api, OrtCustomOpDomain** domain) noexcept {
+OrtStatus* Make(const OrtApi& api, const std::set<std::string>* only, OrtCustomOpDomain** domain) noexcept {
   *domain = nullptr;
   try {
     OrtStatus* status = api.CreateCustomOpDomain("ai.eptx", domain);
-    return status != nullptr ? status : Fill(api, *domain);
+    return status != nullptr ? status : Fill(api, only, *domain);
   } catch (...) {
     return api.CreateStatus(ORT_FAIL, "the operators of ai.eptx failed to allocate memory");
   }
@@ -44,9 +46,9 @@ OrtStatus* Make(const OrtApi& api, OrtCustomOpDomain** domain) noexcept {
 
 }  // namespace
 
-OrtCustomOpDomain* MakeDomain(const OrtApi& api) noexcept {
+OrtCustomOpDomain* MakeDomain(const OrtApi& api, const std::set<std::string>* only) noexcept {
   OrtCustomOpDomain* domain = nullptr;
-  OrtStatus* status = Make(api, &domain);
+  OrtStatus* status = Make(api, only, &domain);
   if (status == nullptr) return domain;
   api.ReleaseStatus(status);
   if (domain != nullptr) api.ReleaseCustomOpDomain(domain);

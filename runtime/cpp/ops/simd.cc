@@ -329,6 +329,34 @@ void Expand(const Tile& tile, size_t groups, size_t size, Weights b, size_t rank
   tiles(tile, groups, size, b, rank, u, kernels, count);
 }
 
+template <size_t T, bool half>
+void BiasTokens(float* const* y, size_t next_y, size_t out, Weights bias) {
+  using R = Reader<half>;
+  const hn::CappedTag<float, kMaxLanes> d;
+  const auto* from = Data<half>(bias);
+  const auto add = [&](auto lanes, size_t o) HWY_ATTR {
+    const auto value = lanes.template Read<R>(d, from + o);
+    for (size_t t = 0; t < T; ++t) {
+      Fetch(y[t] + o, next_y);
+      lanes.Put(d, hn::Add(value, lanes.Get(d, y[t] + o)), y[t] + o);
+    }
+  };
+  size_t o = 0;
+  for (; o + hn::Lanes(d) <= out; o += hn::Lanes(d)) add(Full(), o);
+  if (o < out) add(Part{out - o}, o);
+}
+
+template <bool half>
+void BiasTile(const Tile& tile, size_t out, Weights bias) {
+  InBlocks(tile.count, [&](auto tokens, size_t t) {
+    BiasTokens<decltype(tokens)::value, half>(tile.y + t, tile.next_y, out, bias);
+  });
+}
+
+void Bias(const Tile& tile, size_t out, Weights bias) {
+  (bias.half ? BiasTile<true> : BiasTile<false>)(tile, out, bias);
+}
+
 template <bool half>
 void AxpyOf(size_t n, float a, Weights x, float* y) {
   const hn::CappedTag<float, kMaxLanes> d;
@@ -362,7 +390,7 @@ float Dot(size_t n, const float* x, Weights w) { return (w.half ? DotOf<true> : 
 }  // namespace
 
 const Simd& Table() {
-  static const Simd table = {hwy::TargetName(HWY_TARGET), Project, Add, Expand, Axpy, Dot};
+  static const Simd table = {hwy::TargetName(HWY_TARGET), Project, Bias, Add, Expand, Axpy, Dot};
   return table;
 }
 

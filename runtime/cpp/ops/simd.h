@@ -55,6 +55,9 @@ struct Simd {
   // u[t, r] += sum over begin <= i < end of x[t][i] a[i, r].
   void (*project)(const Tile& tile, size_t begin, size_t end, Weights a, size_t rank, float* u);
 
+  // y[t][o] += bias[o].
+  void (*bias)(const Tile& tile, size_t out, Weights bias);
+
   // y[t][o] += sum over r of u[t, r] b[r, o].
   void (*add)(const Tile& tile, size_t out, Weights b, size_t rank, const float* u);
 

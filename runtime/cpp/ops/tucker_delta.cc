@@ -13,6 +13,7 @@ class TuckerDelta {
  public:
   static constexpr size_t kShared = 2;  // group, weights
   static constexpr size_t kOwn = 4;     // u, g, c, p
+  static constexpr bool kSees = false;
 
   struct Module {
     Weights u;  // [in, rank]
@@ -64,10 +65,10 @@ class TuckerDelta {
     return routes;
   }
 
-  void Prepare(const std::vector<Module>& modules, size_t in, Routes& routes) const {
+  void Prepare(const std::vector<Module>& modules, const Tensor& x, const Call&, size_t, Routes& routes) const {
     size_t total = 0;
     for (const Module& module : modules) {
-      if (in != module.in) Refuse("x has %zu features; u has %zu", in, module.in);
+      if (x.last() != module.in) Refuse("x has %zu features; u has %zu", x.last(), module.in);
       if (routes.experts != module.experts) Refuse("%zu weights for %zu experts", routes.experts, module.experts);
       routes.first.push_back(total);
       total += routes.rows.size() * module.rank * module.rank;

@@ -70,6 +70,16 @@ std::future<void> StartHashing(const std::string& folder, std::vector<Listed> fi
 // What a reader parses must be whole before it is parsed; weights are only read.
 bool IsParsed(const std::string& name) { return EndsWith(name, ".onnx") || name == kConfigFile; }
 
+OwnOperators FindOwn(const OnnxScan& scan) {
+  OwnOperators own;
+  for (const auto& [domain, name] : scan.operators) {
+    if (domain == kOperatorDomain) own.operators.insert(name);
+  }
+  own.functions_are_own = std::all_of(scan.functions.begin(), scan.functions.end(),
+                                      [](const auto& function) { return function.first == kOperatorDomain; });
+  return own;
+}
+
 void CheckFolder(const std::string& folder) {
   if (!IsFolder(folder)) {
     throw BundleError(OneLine(folder) + (Exists(folder) ? ": not a folder" : ": no such bundle"));
@@ -107,7 +117,9 @@ Bundle::Bundle(const std::string& path, bool verify) {
     if (!EndsWith(name, ".onnx")) continue;
     const MappedFile file(path_ + "/" + name);
     if (file.bytes().empty()) throw BundleError(name + ": not an ONNX model: the file is empty");
-    CheckModel(name, ScanOnnx(file.bytes(), name), manifest_);
+    const OnnxScan scan = ScanOnnx(file.bytes(), name);
+    CheckModel(name, scan, manifest_);
+    if (name == kModelFile) own_ = FindOwn(scan);
   }
   if (manifest_.files.count(kConfigFile) != 0) {
     token_types_ = ReadTokenTypes(ReadFile(path_ + "/" + kConfigFile, kJsonLimit), kConfigFile);

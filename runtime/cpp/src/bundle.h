@@ -7,12 +7,19 @@
 
 #include <future>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "manifest.h"
 #include "onnx_scan.h"
 
 namespace eptx::core {
+
+// What the model uses of eptx's own operators.
+struct OwnOperators {
+  std::set<std::string> operators;  // their names
+  bool functions_are_own = true;    // whether all functions that the model defines are bodies of such
+};
 
 // A bundle on disk. All of it is checked but, until FinishVerifying returns, the content of its weights.
 class Bundle {
@@ -26,6 +33,7 @@ class Bundle {
 
   const std::string& path() const { return path_; }  // absolute
   const Manifest& manifest() const { return manifest_; }
+  const OwnOperators& own() const { return own_; }
   std::string model() const { return path_ + "/" + kModelFile; }
 
   // The number of token types in the base's config.json, where it says so.
@@ -37,6 +45,7 @@ class Bundle {
  private:
   std::string path_;
   Manifest manifest_;
+  OwnOperators own_;
   std::optional<int64_t> token_types_;
   std::future<void> hashing_;
 };

@@ -11,9 +11,9 @@
 namespace eptx::core {
 namespace {
 
-OrtCustomOpDomain* Domain() {
+OrtCustomOpDomain* Domain([[maybe_unused]] const std::set<std::string>& operators) {
 #ifdef EPTX_HAS_KERNELS
-  return ops::MakeDomain(Api());
+  return ops::MakeDomain(Api(), &operators);
 #else
   return nullptr;
 #endif
@@ -26,11 +26,11 @@ bool SwitchedOff() {
 
 }  // namespace
 
-Kernels ChooseKernels(eptx_kernels wanted, const Manifest& manifest) {
-  if (!manifest.operators) return {nullptr, "the bundle has standard operators only"};
+Kernels ChooseKernels(eptx_kernels wanted, const Bundle& bundle) {
+  if (!bundle.manifest().operators) return {nullptr, "the bundle has standard operators only"};
   if (wanted == EPTX_KERNELS_OFF) return {nullptr, "switched off by the options"};
   if (SwitchedOff()) return {nullptr, "switched off by EPTX_NATIVE=0"};
-  Owned<OrtCustomOpDomain> domain(Domain());
+  Owned<OrtCustomOpDomain> domain(Domain(bundle.own().operators));
   if (domain) return {std::move(domain), {}};
 #ifdef EPTX_HAS_KERNELS
   const std::string reason = "ONNX Runtime refuses them";

@@ -3,8 +3,8 @@
 
 #include <string>
 
+#include "bundle.h"
 #include "eptx.h"
-#include "manifest.h"
 #include "ort.h"
 
 namespace eptx::core {
@@ -15,6 +15,6 @@ struct Kernels {
 };
 
 // Throws EPTX_NOT_SUPPORTED when they are wanted and cannot run.
-Kernels ChooseKernels(eptx_kernels wanted, const Manifest& manifest);
+Kernels ChooseKernels(eptx_kernels wanted, const Bundle& bundle);
 
 }  // namespace eptx::core

@@ -100,7 +100,7 @@ Session::Session(std::shared_ptr<const Environment> environment, const std::stri
 }
 
 void Session::Load(const Options& options) {
-  kernels_ = ChooseKernels(options.kernels, manifest());
+  kernels_ = ChooseKernels(options.kernels, bundle_);
   try {
     model_ = Create(options);
   } catch (const Error& error) {
@@ -114,7 +114,11 @@ void Session::Load(const Options& options) {
 
 Owned<OrtSession> Session::Create(const Options& wanted) const {
   const auto options = MakeOptions(wanted, manifest(), *environment_);
-  if (kernels_.domain) Check(Api().AddCustomOpDomain(options.get(), kernels_.domain.get()), kWhat);
+  if (kernels_.domain) {
+    Check(Api().AddCustomOpDomain(options.get(), kernels_.domain.get()), kWhat);
+    // Functions that kernels stand in for need not be looked at.
+    if (bundle_.own().functions_are_own) Configure(options.get(), "session.disable_aot_function_inlining", "1");
+  }
   const std::string& exported_for = manifest().provider;
   const std::string hint = exported_for == "cpu" ? "" : " (the bundle was exported for " + exported_for + ")";
   OrtSession* model = nullptr;
