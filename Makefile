@@ -2,6 +2,7 @@
 # make test    the tests                 make lint   style and types
 # make demo    one adapter, three modes  make bench  speed, size and memory
 # make native  the C++ part: kernels and libeptx (demo, test and bench build it where they can, and do without else)
+# make sanitize  the C++ programs under ASan, UBSan and TSan, and a million damaged inputs
 # make build   the wheel, with the kernels where they can be built
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ NATIVE := build/native
 export ONNXRUNTIME_INCLUDE_DIR ?= $(DEPS)/usr/include/onnxruntime
 export CMAKE_PREFIX_PATH := $(DEPS)/usr:$(CMAKE_PREFIX_PATH)
 
-.PHONY: setup native try-native test lint format demo bench build clean
+.PHONY: setup native try-native sanitize test lint format demo bench build clean
 
 setup: $(READY)
 
@@ -26,17 +27,32 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 # ONNX Runtime's library is that of the Python package, whose headers come from the system's package manager.
+CONFIGURE = cmake -S runtime/cpp -Wno-dev -DEPTX_BUILD_TESTS=ON -DEPTX_PYTHON_DIR=runtime \
+    -DCMAKE_INSTALL_PREFIX=$(CURDIR)/build/install -DONNXRUNTIME_LIB_DIR=$$($(BIN)/python -c \
+    'import onnxruntime, pathlib; print(pathlib.Path(onnxruntime.__file__).parent / "capi")')
+
 native: $(READY)
-	sh runtime/cpp/dependencies.sh $(DEPS)
-	cmake -S runtime/cpp -B $(NATIVE) -Wno-dev -DEPTX_BUILD_TESTS=ON -DEPTX_PYTHON_DIR=runtime \
-	    -DCMAKE_INSTALL_PREFIX=$(CURDIR)/build/install -DONNXRUNTIME_LIB_DIR=$$($(BIN)/python -c \
-	    'import onnxruntime, pathlib; print(pathlib.Path(onnxruntime.__file__).parent / "capi")') >/dev/null
+	$(if $(findstring $(DEPS),$(ONNXRUNTIME_INCLUDE_DIR)),sh runtime/cpp/dependencies.sh $(DEPS))
+	$(CONFIGURE) -B $(NATIVE) >/dev/null
 	cmake --build $(NATIVE) --parallel $(JOBS)
 	cmake --install $(NATIVE) --component python --prefix $(CURDIR) >/dev/null
 	cmake --install $(NATIVE) >/dev/null
 
 try-native: $(READY)
 	@$(MAKE) --no-print-directory native || echo "native: not built (see above); going on without the C++ part" >&2
+
+# TSan sees ONNX Runtime's threads but not its locks, so what runs on them, the kernels, is left out there.
+sanitize: native
+	$(BIN)/python -c 'from pathlib import Path; from tests.tiny_bundle import write_tiny; write_tiny(Path("build/tiny"))'
+	$(CONFIGURE) -B build/asan -DEPTX_SANITIZE='address;undefined' -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
+	cmake --build build/asan --parallel $(JOBS)
+	build/asan/tests/eptx_stress build/tiny 10000
+	build/asan/tests/eptx_fuzz build/tiny 100000 1
+	build/asan/kernels/eptx_simd_test
+	$(CONFIGURE) -B build/tsan -DEPTX_SANITIZE=thread -DEPTX_KERNELS=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
+	cmake --build build/tsan --parallel $(JOBS) --target eptx_stress
+	TSAN_OPTIONS=suppressions=tests/runtime/cpp/tsan.supp build/tsan/tests/eptx_stress build/tiny 10000
+	$(NATIVE)/tests/eptx_fuzz build/tiny 1000000 1
 
 test: try-native
 	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)

@@ -64,7 +64,7 @@ class Place:
             return None
         bias = others[0]
         fits = bias.is_initializer() and bias.shape is not None and bias.shape.dims == (self.site.packed_width,)
-        return node if fits and bias.dtype == ir.DataType.FLOAT else None
+        return node if fits else None
 
     @property
     def common(self) -> Hashable:

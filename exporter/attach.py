@@ -267,7 +267,7 @@ class Editor:
         """Gives the products of a group updated inputs, all by one node; the products stay their outputs."""
         delta, x = group[0].delta, group[0].site.x
         inputs = [x] * len(group) + [x, *delta.shared, *(value for place in group for value in place.delta.own)]
-        new = self.call(delta.operator, inputs, len(group), **delta.attributes)
+        new = self.call(delta.operator, inputs, len(group), packed=False, biased=False, **delta.attributes)
         for place, value in zip(group, new, strict=True):
             value.type, value.shape = x.type, x.shape
             place.site.node.replace_input_with(0, value)

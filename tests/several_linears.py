@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,12 +32,14 @@ class Several:
         gaps: columns of nobody before, between and after the modules of the packed product; None: nothing is packed.
         x: [rows, length, in].
         rng: for the adapters.
+        biases: product ("m0", ..., or "packed") -> what is added to its output.
     """
 
     weights: Mapping[str, np.ndarray]
     gaps: Sequence[int] | None
     x: np.ndarray
     rng: np.random.Generator
+    biases: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(cls, widths: Sequence[int], gaps: Sequence[int] | None, rng: np.random.Generator) -> Several:
@@ -59,8 +61,21 @@ class Several:
         modules = {name: example.modules["linear"] for name, example in examples.items()}
         return replace(first, modules=modules, **({"router": "m0"} if isinstance(first, TuckaAdapter) else {}))
 
+    def biased(self, products: Sequence[str]) -> Several:
+        """The same with biases of some products."""
+        width = {name: len(weight) for name, weight in self.weights.items()}
+        if self.gaps is not None:
+            width["packed"] = len(self.packed_weight())
+        return replace(self, biases={name: self.rng.normal(size=width[name]) for name in products})
+
     def attached(self, adapter: Adapter, plan: AttachPlan, *, opset: int = 20) -> ir.Model:
         """The graph with an adapter of some modules: an output per module, or the packed one."""
+        model, sites = self.graph(opset=opset)
+        attach(model, sites, adapter, plan)
+        return model
+
+    def graph(self, *, opset: int = 20) -> tuple[ir.Model, dict[str, Site]]:
+        """The graph without an adapter."""
         x = ir.Value(name="x", type=ir.TensorType(DOUBLE), shape=ir.Shape(["batch", *self.x.shape[1:]]))
         if self.gaps is None:
             nodes = [_product(x, weight, name) for name, weight in self.weights.items()]
@@ -68,16 +83,16 @@ class Several:
         else:
             nodes = [_product(x, self.packed_weight(), "packed")]
             sites = {name: Site(name, nodes[0], columns) for name, columns in self.columns().items()}
-        weights = [value for node in nodes if (value := node.inputs[1]) is not None]
-        outputs = [node.outputs[0] for node in nodes]
-        imports = {"": opset}
-        graph = ir.Graph([x], outputs, nodes=nodes, initializers=weights, opset_imports=imports, name="several")
-        model = ir.Model(graph, ir_version=10)
-        editor = DoubleEditor(model)
-        sites = {name: sites[name] for name in adapter.module_names}
-        method_of(adapter.method).attach(adapter, editor, sites, plan)
-        editor.finish()
-        return model
+        names = ["packed"] if self.gaps is not None else list(self.weights)
+        ends = [
+            _sum(node.outputs[0], self.biases[name], name) if name in self.biases else node
+            for name, node in zip(names, nodes, strict=True)
+        ]
+        nodes = list(dict.fromkeys([*nodes, *ends]))
+        constants = [value for node in nodes for value in node.inputs if value is not None and value.is_initializer()]
+        outputs, imports = [node.outputs[0] for node in ends], {"": opset}
+        graph = ir.Graph([x], outputs, nodes=nodes, initializers=constants, opset_imports=imports, name="several")
+        return ir.Model(graph, ir_version=10), sites
 
     def columns(self) -> dict[str, tuple[int, int]]:
         """Where each module is in the packed product."""
@@ -107,23 +122,44 @@ class Several:
                 name: weight if choice is None or name not in adapted else fold(adapter, name, weight, choice)
                 for name, weight in self.weights.items()
             }
-            rows.append([row @ weight.T for weight in self._products(weights)])
+            products = self._products(weights).items()
+            rows.append([row @ weight.T + self.biases.get(name, 0) for name, weight in products])
         return [np.stack(parts) for parts in zip(*rows, strict=True)]
 
-    def _products(self, weights: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def _products(self, weights: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         if self.gaps is None:
-            return list(weights.values())
+            return weights
         packed = self.packed_weight()
         for name, (start, stop) in self.columns().items():
             packed[start:stop] = weights[name]
-        return [packed]
+        return {"packed": packed}
+
+
+def attach(model: ir.Model, sites: Mapping[str, Site], adapter: Adapter, plan: AttachPlan) -> DoubleEditor:
+    """Attaches an adapter of some of the modules to a graph."""
+    editor = DoubleEditor(model)
+    method_of(adapter.method).attach(adapter, editor, {name: sites[name] for name in adapter.module_names}, plan)
+    editor.finish()
+    return editor
 
 
 def _product(x: ir.Value, weight: np.ndarray, name: str) -> ir.Node:
-    tensor = ir.Tensor(np.ascontiguousarray(weight.T), name=f"{name}.weight")
-    w = ir.Value(name=tensor.name, type=ir.TensorType(DOUBLE), shape=tensor.shape, const_value=tensor)
-    node = ir.node("MatMul", [x, w])
+    return _node("MatMul", x, constant(f"{name}.weight", np.ascontiguousarray(weight.T)), f"{name}.y", len(weight))
+
+
+def _sum(y: ir.Value, bias: np.ndarray, name: str) -> ir.Node:
+    return _node("Add", y, constant(f"{name}.bias", bias), f"{name}.sum", len(bias))
+
+
+def _node(op_type: str, x: ir.Value, other: ir.Value, output: str, width: int) -> ir.Node:
+    node = ir.node(op_type, [x, other])
     assert x.shape is not None
-    node.outputs[0].name, node.outputs[0].type = f"{name}.y", ir.TensorType(DOUBLE)
-    node.outputs[0].shape = ir.Shape([*list(x.shape)[:-1], len(weight)])
+    node.outputs[0].name, node.outputs[0].type = output, ir.TensorType(DOUBLE)
+    node.outputs[0].shape = ir.Shape([*list(x.shape)[:-1], width])
     return node
+
+
+def constant(name: str, array: np.ndarray) -> ir.Value:
+    """An initializer that is in no graph yet."""
+    tensor = ir.Tensor(array, name=name)
+    return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)

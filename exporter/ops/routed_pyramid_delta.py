@@ -23,8 +23,13 @@ def RoutedPyramidDelta(  # type: ignore[no-untyped-def]
         y: the base linear's output, [N, ..., out].
         x: the linear's input, [N, ..., in].
         task_id: int64 [N]; -1 infers, T switches the adapter off.
-        task_embedding, gate_weight, gate_bias: see `PyramidRouter`.
-        a, b, kernels, sizes: see `PyramidDelta`.
+        task_embedding: [T, in].
+        gate_weight: [E, in].
+        gate_bias: [E].
+        a: [>= in // 2, R].
+        b: [R, >= out // 2].
+        kernels: [E, out], expert e's scaled kernel flattened to c * s_e + j and zero-padded.
+        sizes: int64 [E], the kernel sizes.
         in_features: in.
         top_k: K.
 

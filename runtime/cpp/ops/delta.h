@@ -89,7 +89,7 @@ class Delta final : public Kernel {
       const size_t last = form_ == Form::kPacked ? count_ : first + 1;
       ComputeTile(tokens, x_data, in, modules, first, last, targets, routes, buffer.data());
     };
-    // Module after module, so that one module's weights stay near. Modules that share rows of y take turns at each tile.
+    // Module after module, so that one module's weights stay near. Modules that share rows of y take turns at a tile.
     const size_t items = tiles.count() * (form_ == Form::kPacked ? 1 : count_);
     if (tokens * cost < kWorthAThread) {
       for (size_t index = 0; index < items; ++index) compute(index);

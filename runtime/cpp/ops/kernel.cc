@@ -73,7 +73,8 @@ void ReleaseInPlace(int* inputs, int* outputs) {
 
 }  // namespace
 
-Operator::Operator(const OrtApi& api, Signature signature) : OrtCustomOp{}, api_(api), signature_(std::move(signature)) {
+Operator::Operator(const OrtApi& api, Signature signature)
+    : OrtCustomOp{}, api_(api), signature_(std::move(signature)) {
   version = ORT_API_VERSION;
   GetName = [](const OrtCustomOp* op) { return Of(op).signature().name.c_str(); };
   GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return "CPUExecutionProvider"; };

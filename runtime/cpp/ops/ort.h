@@ -65,7 +65,8 @@ struct Tensor {
 
  private:
   void Expect(ONNXTensorElementDataType wanted, const char* name) const {
-    if (type != wanted) Refuse("%s has element type %d, not %d", name, static_cast<int>(type), static_cast<int>(wanted));
+    if (type == wanted) return;
+    Refuse("%s has element type %d, not %d", name, static_cast<int>(type), static_cast<int>(wanted));
   }
 };
 

@@ -2,8 +2,8 @@
 //
 // What the pyramid's structure saves: the windows are prefixes of one another, so one pass over x gives every A x[:
 // window] as a partial sum; experts of equal size have equal windows, so they share B's product and only their kernels
-// are mixed; a group of `size` outputs shares one number of B's product, which is spread over them in registers while it
-// is added to the base output. A row reads no more of A, B and x than its own experts' windows.
+// are mixed; a group of `size` outputs shares one number of B's product, which is spread over them in registers while
+// it is added to the base output. A row reads no more of A, B and x than its own experts' windows.
 #pragma once
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // A module's router: p = softmax(G tau + g), the K largest of p, and softmax of those again.
 //
-// A route depends on the task alone, so the routes of all tasks are computed when the router is made: in a bundle, whose
-// routers' weights are constants, once for a session.
+// A route depends on the task alone, so the routes of all tasks are computed when the router is made: in a bundle,
+// whose routers' weights are constants, once for a session.
 #pragma once
 
 #include <algorithm>

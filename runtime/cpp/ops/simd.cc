@@ -124,8 +124,9 @@ HWY_INLINE void ProjectBlock(D d, Lanes lanes, const float* const* x, size_t beg
 
 // y[t][0 .. C lanes) += u[t] b.
 template <size_t T, size_t C, class R, class D, class Lanes>
-HWY_INLINE void AddBlock(D d, Lanes lanes, float* const* y, size_t next_y, size_t at, const typename R::Number* HWY_RESTRICT b,
-                         size_t stride, const float* HWY_RESTRICT u, size_t rank) {
+HWY_INLINE void AddBlock(D d, Lanes lanes, float* const* y, size_t next_y, size_t at,
+                         const typename R::Number* HWY_RESTRICT b, size_t stride, const float* HWY_RESTRICT u,
+                         size_t rank) {
   const size_t width = hn::Lanes(d);
   V<D> sum[T][C];
   for (size_t t = 0; t < T; ++t) {
@@ -175,8 +176,8 @@ constexpr Indices<L> Tables<L>::indices;
 
 // Spreads T vectors of group values over their outputs, from output `first` on: y += kernel * value[o / size].
 template <size_t T, class K, class D, class Lanes>
-HWY_INLINE void Spread(D d, Lanes lanes, float* const* y, size_t next_y, size_t first, const int32_t* indices, const V<D>* values,
-                       const WeightedKernel* kernels, size_t kernel_count) {
+HWY_INLINE void Spread(D d, Lanes lanes, float* const* y, size_t next_y, size_t first, const int32_t* indices,
+                       const V<D>* values, const WeightedKernel* kernels, size_t kernel_count) {
   const auto index = hn::SetTableIndices(d, indices);
   V<D> kernel = hn::Zero(d);
   for (size_t k = 0; k < kernel_count; ++k) {
@@ -270,7 +271,8 @@ void ExpandTokens(float* const* y, size_t next_y, size_t groups, size_t size, We
     ExpandBlock<T, R, K>(d, Full(), y, next_y, g, groups, size, Data<half>(b), b.stride, u, rank, kernels, count);
   }
   if (g < groups) {
-    ExpandBlock<T, R, K>(d, Part{groups - g}, y, next_y, g, groups, size, Data<half>(b), b.stride, u, rank, kernels, count);
+    const Part rest{groups - g};
+    ExpandBlock<T, R, K>(d, rest, y, next_y, g, groups, size, Data<half>(b), b.stride, u, rank, kernels, count);
   }
 }
 
@@ -316,8 +318,8 @@ template <bool half, bool half_kernels>
 void ExpandTile(const Tile& tile, size_t groups, size_t size, Weights b, size_t rank, const float* u,
                 const WeightedKernel* kernels, size_t count) {
   InBlocks(tile.count, [&](auto tokens, size_t t) {
-    ExpandTokens<decltype(tokens)::value, half, half_kernels>(tile.y + t, tile.next_y, groups, size, b, rank, u + t * kRankBlock,
-                                                              kernels, count);
+    ExpandTokens<decltype(tokens)::value, half, half_kernels>(tile.y + t, tile.next_y, groups, size, b, rank,
+                                                              u + t * kRankBlock, kernels, count);
   });
 }
 

@@ -9,8 +9,8 @@ namespace eptx::ops {
 // How many tokens are computed together: each weight that is loaded serves all of them.
 constexpr size_t kTile = 8;
 
-// A tile's projections, u: kRankBlock numbers of every token, then the next kRankBlock of every token. With a stride that
-// is known when the library is compiled, all tokens are read through one address.
+// A tile's projections, u: kRankBlock numbers of every token, then the next kRankBlock of every token. With a stride
+// that is known when the library is compiled, all tokens are read through one address.
 constexpr size_t kRankBlock = 64;
 
 // Floats of u, and where rank r of a token is.

@@ -1,4 +1,5 @@
 // The model's inputs and outputs against those of eptx.json.
+#include <algorithm>
 #include <map>
 #include <utility>
 
@@ -14,6 +15,7 @@ constexpr char kWhat[] = "ONNX Runtime does not describe the model";
 struct Signature {
   ONNXTensorElementDataType type;
   size_t rank;
+  bool is_text = true;  // whether the names of the dimensions are UTF-8
 
   bool operator==(const Signature& other) const { return type == other.type && rank == other.rank; }
 };
@@ -27,6 +29,9 @@ Signature Read(OrtTypeInfo* info) {
   if (tensor == nullptr) return signature;
   Check(Api().GetTensorElementType(tensor, &signature.type), kWhat);
   Check(Api().GetDimensionsCount(tensor, &signature.rank), kWhat);
+  std::vector<const char*> names(signature.rank);
+  Check(Api().GetSymbolicDimensions(tensor, names.data(), names.size()), kWhat);
+  signature.is_text = std::all_of(names.begin(), names.end(), [](const char* name) { return IsUtf8(name); });
   return signature;
 }
 
@@ -54,6 +59,11 @@ std::map<std::string, Signature> Has(const OrtSession& model, Count count, Name 
 
 void Compare(const char* what, const std::vector<TensorSpec>& specs, const std::map<std::string, Signature>& has) {
   std::map<std::string, Signature> said;
+  const bool is_text =
+      std::all_of(has.begin(), has.end(), [](const auto& item) { return IsUtf8(item.first) && item.second.is_text; });
+  if (!is_text) {
+    throw BundleError(std::string("the model has an ") + what + " whose name or dimension's name is not UTF-8");
+  }
   for (const TensorSpec& spec : specs) said[spec.name] = {OrtType(spec.dtype), spec.shape.size()};
   if (said == has) return;
   std::map<std::string, Signature> all = said;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -12,6 +13,8 @@ from tests.runtime.kernels.operators import Arrays, Example
 #: past the rank block of the kernels, 64, and no multiple of a vector
 RANKS = st.one_of(st.integers(1, 9), st.integers(1, 70))
 WIDTHS = st.integers(1, 80)
+#: Numbers, unlike vectors, all have a cosine of 1 or -1, and which task wins would be a matter of rounding.
+INFERRING_WIDTHS = st.integers(2, 80)
 Own = Callable[[st.DrawFn, np.random.Generator, int, int], Arrays]
 
 
@@ -34,19 +37,25 @@ def _layouts(draw: st.DrawFn) -> tuple[int, tuple[int, ...]]:
 def _node(
     draw: st.DrawFn, operator: str, own: Own, rng: np.random.Generator, leading: Sequence[int], inner: int
 ) -> Example:
-    """A node of one module or of several, separate or packed, but for its route."""
+    """A node of one module or of several, separate or packed, with biases or without, but for its route."""
     count, packed = draw(st.integers(1, 4)), draw(st.booleans())
     widths = draw(st.lists(WIDTHS, min_size=count, max_size=count))
     modules = [_stored(draw, own(draw, rng, inner, width)) for width in widths]
     x = {"x": _normal(rng, *leading, inner)}
+    biased = draw(st.booleans())
+
+    def of(y: Sequence[np.ndarray], columns: np.ndarray | None = None) -> Example:
+        biases = [next(iter(_stored(draw, {"bias": _normal(rng, base.shape[-1])}).values())) for base in y if biased]
+        return Example(operator, y, x, modules, columns, biases=biases)
+
     if not packed:
-        return Example(operator, [_normal(rng, *leading, width) for width in widths], x, modules)
+        return of([_normal(rng, *leading, width) for width in widths])
     gaps = draw(st.lists(st.integers(0, 3), min_size=count + 1, max_size=count + 1))
     bounds, at = [], 0
     for gap, width in zip(gaps, widths, strict=False):
         bounds += [at + gap, at + gap + width]
         at = bounds[-1]
-    return Example(operator, [_normal(rng, *leading, at + gaps[-1])], x, modules, np.array(bounds))
+    return of([_normal(rng, *leading, at + gaps[-1])], np.array(bounds))
 
 
 @st.composite
@@ -58,25 +67,50 @@ def pyramids(draw: st.DrawFn, layout: tuple[int, tuple[int, ...]] | None = None)
     inner = draw(WIDTHS)
 
     def own(draw: st.DrawFn, rng: np.random.Generator, inner: int, width: int) -> Arrays:
-        sizes = draw(st.lists(st.one_of(st.integers(1, 5), st.integers(1, 40)), min_size=top_k, max_size=8))
-        smallest, rank = min(sizes), draw(RANKS)
-        kernels = _normal(rng, len(sizes), width)
-        for kernel, size in zip(kernels, sizes, strict=True):
-            kernel[width // size * size :] = 0
-        experts = np.stack([rng.permutation(len(sizes))[:top_k] for _ in range(tasks)])
+        factors = _factors(draw, rng, inner, width, top_k)
+        experts = np.stack([rng.permutation(len(factors["sizes"]))[:top_k] for _ in range(tasks)])
         weights = rng.random((tasks, top_k), np.float32) * (rng.random((tasks, 1)) < 0.8)
-        return {
-            "experts": experts,
-            "weights": weights.astype(np.float32),
-            "a": _normal(rng, draw(st.integers(max(1, inner // smallest), max(1, inner))), rank),
-            "b": _normal(rng, rank, draw(st.integers(max(1, width // smallest), max(1, width)))),
-            "kernels": kernels,
-            "sizes": np.array(sizes),
-        }
+        return {"experts": experts, "weights": weights.astype(np.float32), **factors}
 
     example = _node(draw, "PyramidDelta", own, rng, leading, inner)
     example.shared["route"] = rng.integers(0, tasks, rows)
-    return Example(**{**example.__dict__, "attributes": {"in_features": inner}})
+    return replace(example, attributes={"in_features": inner})
+
+
+@st.composite
+def routed_pyramids(draw: st.DrawFn, layout: tuple[int, tuple[int, ...]] | None = None) -> Example:
+    """Tasks that are told, inferred (-1, by each module for itself), and past the last one."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rows, leading = layout or draw(_layouts())
+    top_k, inner = draw(st.integers(1, 4)), draw(INFERRING_WIDTHS)
+    tasks = draw(st.integers(1, 5))
+
+    def own(draw: st.DrawFn, rng: np.random.Generator, inner: int, width: int) -> Arrays:
+        factors = _factors(draw, rng, inner, width, top_k)
+        return {**_gate(draw, rng, inner, tasks, draw(st.integers(top_k, len(factors["sizes"])))), **factors}
+
+    example = _node(draw, "RoutedPyramidDelta", own, rng, leading, inner)
+    example.shared["task_id"] = rng.integers(draw(st.sampled_from([-1, 0])), tasks + 2, rows)
+    return replace(example, attributes={"in_features": inner, "top_k": top_k})
+
+
+def _factors(draw: st.DrawFn, rng: np.random.Generator, inner: int, width: int, top_k: int) -> Arrays:
+    sizes = draw(st.lists(st.one_of(st.integers(1, 5), st.integers(1, 40)), min_size=top_k, max_size=8))
+    smallest, rank = min(sizes), draw(RANKS)
+    kernels = _normal(rng, len(sizes), width)
+    for kernel, size in zip(kernels, sizes, strict=True):
+        kernel[width // size * size :] = 0
+    return {
+        "a": _normal(rng, draw(st.integers(max(1, inner // smallest), max(1, inner))), rank),
+        "b": _normal(rng, rank, draw(st.integers(max(1, width // smallest), max(1, width)))),
+        "kernels": kernels,
+        "sizes": np.array(sizes),
+    }
+
+
+def _gate(draw: st.DrawFn, rng: np.random.Generator, inner: int, tasks: int, experts: int) -> Arrays:
+    gate = _normal(rng, experts, inner) / np.float32(inner**0.5)  # softmax of large numbers is 1, 0, 0, ...
+    return {"task_embedding": _normal(rng, tasks, inner), "gate_weight": gate, "gate_bias": _normal(rng, experts)}
 
 
 @st.composite
@@ -120,18 +154,11 @@ def pyramid_routers(draw: st.DrawFn) -> Example:
     """Tasks that are told, inferred (-1), and past the last one."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     rows, leading = draw(_layouts())
-    tasks, inner, top_k = draw(st.integers(1, 6)), draw(WIDTHS), draw(st.integers(1, 4))
-
-    def own() -> Arrays:
-        experts = draw(st.integers(top_k, 8))
-        gate = _normal(rng, experts, inner) / np.float32(inner**0.5)  # softmax of large numbers is 1, 0, 0, ...
-        embedding, bias = _normal(rng, tasks, inner), _normal(rng, experts)
-        return _stored(draw, {"task_embedding": embedding, "gate_weight": gate, "gate_bias": bias})
-
+    tasks, inner, top_k = draw(st.integers(1, 6)), draw(INFERRING_WIDTHS), draw(st.integers(1, 4))
+    gate = _stored(draw, _gate(draw, rng, inner, tasks, draw(st.integers(top_k, 8))))
     ids = rng.integers(draw(st.sampled_from([-1, 0])), tasks + 2, rows)
     shared = {"task_id": ids, "x": _normal(rng, *leading, inner)}
-    own_inputs = [own() for _ in range(draw(st.integers(1, 4)))]
-    return Example("PyramidRouter", [], shared, own_inputs, attributes={"top_k": top_k})
+    return Example("PyramidRouter", [], shared, [gate], attributes={"top_k": top_k})
 
 
 @st.composite
@@ -148,4 +175,9 @@ def tucker_routers(draw: st.DrawFn) -> Example:
     return Example("TuckerRouter", [], shared, [own], attributes={"groups": groups})
 
 
-DELTAS = {"PyramidDelta": pyramids, "LowRankDelta": low_ranks, "TuckerDelta": tuckers}
+DELTAS = {
+    "PyramidDelta": pyramids,
+    "RoutedPyramidDelta": routed_pyramids,
+    "LowRankDelta": low_ranks,
+    "TuckerDelta": tuckers,
+}

@@ -16,8 +16,9 @@ from eptx.exporter import ops
 from eptx.runtime._kernels import kernel_library
 
 Arrays = dict[str, np.ndarray]
-FUNCTIONS = {f.name: f for f in (ops.LowRankDelta, ops.PyramidDelta, ops.PyramidRouter, ops.TuckerDelta)}
-FUNCTIONS["TuckerRouter"] = ops.TuckerRouter
+FUNCTIONS = {f.name: f for f in (ops.LowRankDelta, ops.PyramidDelta, ops.RoutedPyramidDelta, ops.TuckerDelta)}
+FUNCTIONS |= {f.name: f for f in (ops.PyramidRouter, ops.TuckerRouter)}
+GATE = ("task_embedding", "gate_weight", "gate_bias")
 
 #: Two orders of summing n numbers differ by at most 2 n 2^-24 of the sum of their magnitudes. The longest chains here
 #: (x through a rank and the experts' kernels) have some hundred terms, whose errors mostly cancel.
@@ -35,6 +36,7 @@ class Example:
         own: each module's inputs, by name.
         columns: of the packed modules; None: they are not packed.
         attributes: of the operator.
+        biases: one for each of y, or none at all.
     """
 
     operator: str
@@ -43,19 +45,21 @@ class Example:
     own: Sequence[Arrays]
     columns: np.ndarray | None = None
     attributes: Mapping[str, int] = field(default_factory=dict)
+    biases: Sequence[np.ndarray] = ()
 
     @property
     def name(self) -> str:
         """The node's type."""
-        count = len(self.own)
+        count, biased = len(self.own), "Biased" if self.biases else ""
         if self.columns is not None:
-            return f"Packed{self.operator}{count}"
-        return self.operator if count == 1 else f"{self.operator}{count}"
+            return f"{biased}Packed{self.operator}{count}"
+        return f"{biased}{self.operator}{count if count > 1 else ''}"
 
     @property
     def arrays(self) -> Arrays:
         """The node's inputs, in order."""
         arrays = {f"y_{i}": y for i, y in enumerate(self.y)}
+        arrays |= {f"bias_{i}": bias for i, bias in enumerate(self.biases)}
         if self.columns is not None:
             arrays["columns"] = self.columns
         arrays |= self.shared
@@ -64,7 +68,8 @@ class Example:
     @property
     def constants(self) -> set[str]:
         """Those that are weights in a bundle."""
-        return {"columns", *(f"{name}_{i}" for i, own in enumerate(self.own) for name in own)} & set(self.arrays)
+        own = (f"{name}_{i}" for i, own in enumerate(self.own) for name in own)
+        return {"columns", *own, *(f"bias_{i}" for i in range(len(self.biases)))} & set(self.arrays)
 
     def of_rows(self, rows: Sequence[int], per_row: Sequence[str]) -> Example:
         """Some of the rows alone; `per_row` are the shared inputs that have rows."""
@@ -74,12 +79,28 @@ class Example:
 
     def magnitudes(self) -> Example:
         """The same with every number positive: what it computes is the sum of the magnitudes."""
+        if self.operator == "RoutedPyramidDelta":
+            return self.apart(kernels=False).magnitudes()  # positive numbers would route otherwise
 
         def positive(arrays: Arrays) -> Arrays:
             return {name: np.abs(a) if a.dtype.kind == "f" else a for name, a in arrays.items()}
 
-        y = [np.abs(y) for y in self.y]
-        return replace(self, y=y, shared=positive(self.shared), own=[positive(own) for own in self.own])
+        y, biases = [np.abs(y) for y in self.y], [np.abs(bias) for bias in self.biases]
+        return replace(self, y=y, biases=biases, shared=positive(self.shared), own=[positive(own) for own in self.own])
+
+    def apart(self, *, kernels: bool) -> Example:
+        """A RoutedPyramidDelta as the PyramidDelta of what PyramidRouters say."""
+        ids, x = self.shared["task_id"], self.shared["x"]
+        modules = []
+        for own in self.own:
+            gate, attributes = {name: own[name] for name in GATE}, {"top_k": self.attributes["top_k"]}
+            router = Example("PyramidRouter", [], {"task_id": ids, "x": x}, [gate], attributes=attributes)
+            experts, weights, _ = run(graph(router), router.arrays, kernels=kernels)
+            rest = {name: array for name, array in own.items() if name not in GATE}
+            modules.append({"experts": experts, "weights": weights, **rest})
+        attributes = {"in_features": self.attributes["in_features"]}
+        shared = {"x": x, "route": np.arange(len(ids))}
+        return replace(self, operator="PyramidDelta", shared=shared, own=modules, attributes=attributes)
 
 
 def graph(example: Example, *, constants: bool = True, in_place: bool = True, opset: int = 20) -> ir.Model:
@@ -92,7 +113,8 @@ def graph(example: Example, *, constants: bool = True, in_place: bool = True, op
             are outputs of the graph too.
         opset: of the graph.
     """
-    function = _function(example.operator, len(example.own), example.columns is not None)
+    functions = _functions(example)
+    function = functions[-1]
     nodes: list[ir.Node] = []
     inputs: list[ir.Value] = []
     initializers: list[ir.Value] = []
@@ -122,23 +144,26 @@ def graph(example: Example, *, constants: bool = True, in_place: bool = True, op
         inputs, outputs, nodes=[*nodes, node], initializers=initializers, opset_imports={"": opset}, name="node"
     )
     model = ir.Model(body, ir_version=10)
-    functions = {function.name: function}
-    if function.name != example.operator:
-        functions[example.operator] = ops.single(FUNCTIONS[example.operator])
-    ops.add_functions(model, functions.values())
+    ops.add_functions(model, functions)
     return model
 
 
-def _function(operator: str, count: int, packed: bool) -> ir.Function:
-    function = FUNCTIONS[operator]
-    if packed:
-        return ops.packed(function, count)
-    return ops.grouped(function, count) if count > 1 else ops.single(function)
+def _functions(example: Example) -> list[ir.Function]:
+    """The node's function, last, and those that it calls."""
+    operator, count = FUNCTIONS[example.operator], len(example.own)
+    function, *called = ops.single(operator)
+    functions = [*called, function]
+    if example.columns is not None:
+        functions.append(ops.packed(operator, count))
+    elif count > 1:
+        functions.append(ops.grouped(operator, count))
+    if example.biases:
+        functions.append(ops.biased(functions[-1], len(example.biases)))
+    return functions
 
 
 def _output_type(operator: str, index: int) -> ir.DataType:
-    routed = (operator == "PyramidRouter" and index % 3 == 0) or (operator == "TuckerRouter" and index == 0)
-    return ir.DataType.INT64 if routed else ir.DataType.FLOAT
+    return ir.DataType.INT64 if operator.endswith("Router") and index == 0 else ir.DataType.FLOAT
 
 
 @functools.cache

@@ -199,6 +199,21 @@ void Add(const Simd& simd, Result& result) {
   }
 }
 
+void Bias(const Simd& simd, Result& result) {
+  const size_t tokens = Within(1, kTile), out = Within(1, 90), rest = Below(4);
+  Rows x(tokens, 0), y(tokens, out + rest);
+  Matrix bias(1, out, Coin());
+  simd.bias(TileOf(x, y, tokens), out, bias.weights());
+  for (size_t t = 0; t < tokens; ++t) {
+    for (size_t o = 0; o < out; ++o) {
+      Sum sum(y.before(t, o));
+      sum.Add(bias.at(0, o));
+      result.Check(y.row(t)[o], sum);
+    }
+    for (size_t o = out; o < out + rest; ++o) result.Same(y.row(t)[o], static_cast<float>(y.before(t, o)));
+  }
+}
+
 void Expand(const Simd& simd, Result& result) {
   const size_t tokens = Within(1, kTile), size = Coin() ? Within(1, 6) : Within(1, 40), groups = Within(0, 60);
   const size_t rank = Rank(), count = Within(1, 4), rest = Below(size), out = groups * size + rest;
@@ -268,7 +283,8 @@ int main(int argc, char** argv) {
   struct {
     const char* name;
     void (*test)(const Simd&, Result&);
-  } constexpr tests[] = {{"project", Project}, {"add", Add}, {"expand", Expand}, {"axpy", Axpy}, {"dot", Dot}};
+  } constexpr tests[] = {{"project", Project}, {"bias", Bias}, {"add", Add},
+                         {"expand", Expand},   {"axpy", Axpy}, {"dot", Dot}};
   Result numbers{"any", "number"};
   Number(numbers);
   bool good = Report(numbers);

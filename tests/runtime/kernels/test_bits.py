@@ -50,7 +50,8 @@ def test_a_row_alone(operator: str, data: st.DataObject, length: int, constants:
     for some in ([0], [rows - 1], [3, 7, 12], list(range(rows))[::-1]):
         part = example.of_rows(some, names)
         alone = run(graph(part, constants=constants), part.arrays, kernels=True)
-        for a, b in zip(alone, together, strict=True):
+        sees = (part.shared.get("task_id", np.zeros(1)) < 0).any()  # similarities are there where a row asks for them
+        for a, b in zip(*((alone, together) if sees else (alone[: len(part.y)], together[: len(part.y)])), strict=True):
             assert a.tobytes() == b[some].tobytes()
 
 
@@ -64,7 +65,7 @@ def test_a_row_alone_in_the_router_of_tasks(example: Example) -> None:
     for row in range(rows):
         part = example.of_rows([row], ["task_id", "x"])
         for index, (a, b) in enumerate(zip(run(graph(part), part.arrays, kernels=True), together, strict=True)):
-            if index % 3 < 2 or part.shared["task_id"][0] < 0:  # similarities are there where a row asks for them
+            if index < 2 or part.shared["task_id"][0] < 0:  # similarities are there where a row asks for them
                 assert a.tobytes() == b[[row]].tobytes()
 
 

@@ -48,7 +48,7 @@ def bundle(tmp_path: Path) -> Pairs:
         back.outputs[0].type, back.outputs[0].shape = logits.type, logits.shape
         logits.name, back.outputs[0].name = "logits.base", "logits"
         model.graph.outputs[index] = back.outputs[0]
-        ops.add_functions(model, [ops.single(ops.LowRankDelta)])
+        ops.add_functions(model, ops.single(ops.LowRankDelta))
         with BundleWriter(tmp_path / dtype.name) as writer:
             ir.save(model, writer.folder / "model.onnx")
             return writer.finish(tiny_manifest())

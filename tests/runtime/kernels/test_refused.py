@@ -38,6 +38,11 @@ def _gate() -> dict[str, np.ndarray]:
     return {"task_embedding": _normal(3, 8), "gate_weight": _normal(4, 8), "gate_bias": _normal(4)}
 
 
+def _routed() -> dict[str, np.ndarray]:
+    gate = {"task_embedding": _normal(3, 8), "gate_weight": _normal(3, 8), "gate_bias": _normal(3)}
+    return gate | {name: array for name, array in _pyramid().items() if name not in ("experts", "weights")}
+
+
 def _tucker() -> dict[str, np.ndarray]:
     return {"u": _normal(8, 3), "g": _normal(2, 2, 3, 3), "c": _normal(4, 2), "p": _normal(3, 6)}
 
@@ -53,7 +58,13 @@ TUCKER = Example("TuckerDelta", [Y], {"x": X, "group": np.array([0, 1]), "weight
 ROUTER = Example("PyramidRouter", [], {"task_id": np.array([0, -1]), "x": X}, [_gate()], attributes={"top_k": 2})
 GROUPS = {"x": X, "mask": np.ones((2, 5), np.int64)}
 TUCKER_ROUTER = Example("TuckerRouter", [], GROUPS, [{"centroids": _normal(6, 8)}], attributes={"groups": 3})
-SOUND = [PYRAMID, LOW_RANK, GROUPED, PACKED, TUCKER, ROUTER, TUCKER_ROUTER]
+IDS = {"x": X, "task_id": np.array([0, -1])}
+ROUTED_PYRAMID = Example("RoutedPyramidDelta", [Y], IDS, [_routed()], attributes={"in_features": 8, "top_k": 2})
+BIASED = replace(LOW_RANK, biases=[_normal(6)])
+BIASED_GROUPED = replace(GROUPED, biases=[_normal(6), _normal(4).astype(np.float16)])
+BIASED_PACKED = replace(PACKED, biases=[_normal(12)])
+SOUND = [PYRAMID, ROUTED_PYRAMID, LOW_RANK, GROUPED, PACKED, BIASED, BIASED_GROUPED, BIASED_PACKED, TUCKER, ROUTER]
+SOUND.append(TUCKER_ROUTER)
 
 INT = np.int32
 LARGE = 2**62
@@ -107,6 +118,37 @@ CASES: dict[str, tuple[Example, dict[str, Any], str]] = {
     "other features than are said": (PYRAMID, {"in_features": 7}, "x has 8 features, not 7"),
     "features out of range": (PYRAMID, {"in_features": -1}, "a has 4 features; a window reads more"),
     "kernels of another width": (PYRAMID, {"kernels_0": _normal(3, 7)}, "y has 6 features; the adapter has 7"),
+    "a task's experts without kernels": (
+        ROUTED_PYRAMID,
+        {"gate_weight_0": _normal(4, 8), "gate_bias_0": _normal(4)},
+        "the gate has more experts than there are kernels",
+    ),
+    "a routed gate of other features": (ROUTED_PYRAMID, {"gate_weight_0": _normal(3, 9)}, "the gate does not fit"),
+    "a routed bias of other experts": (ROUTED_PYRAMID, {"gate_bias_0": _normal(2)}, "the gate does not fit"),
+    "embeddings of other features": (
+        ROUTED_PYRAMID,
+        {"task_embedding_0": _normal(3, 9), "gate_weight_0": _normal(3, 9)},
+        "x has 8 features; the task embeddings have 9",
+    ),
+    "routed x of other features": (ROUTED_PYRAMID, {"x": _normal(2, 5, 9)}, "x has 9 features, not 8"),
+    "a routed window past a": (ROUTED_PYRAMID, {"sizes_0": np.array([2, 1, 4])}, "a window reads more"),
+    "more than all routed experts": (ROUTED_PYRAMID, {"top_k": 4}, "the 4 best of 3 experts for 3 tasks"),
+    "no routed experts": (ROUTED_PYRAMID, {"top_k": -1}, "the 0 best of 3 experts for 3 tasks"),
+    "too many routed experts": (ROUTED_PYRAMID, {"top_k": LARGE}, f"{LARGE} experts for a task; at most 32"),
+    "no routed tasks": (ROUTED_PYRAMID, {"task_embedding_0": _normal(0, 8)}, "the 2 best of 3 experts for 0 tasks"),
+    "routed ids of two dimensions": (ROUTED_PYRAMID, {"task_id": np.zeros((2, 1), int)}, "task_id has 2 dimensions"),
+    "routed ids of another type": (ROUTED_PYRAMID, {"task_id": np.zeros(2, INT)}, "task_id has element type 6, not 7"),
+    "no routed rows": (ROUTED_PYRAMID, {"task_id": np.zeros(0, int)}, "x has 10 tokens for 0 rows"),
+    "routed rows that do not divide": (ROUTED_PYRAMID, {"task_id": np.zeros(3, int)}, "x has 10 tokens for 3 rows"),
+    "routed rows without tokens": (ROUTED_PYRAMID, {"x": X[:, :0], "y_0": Y[:, :0]}, "x is empty"),
+    "a bias too wide": (BIASED, {"bias_0": _normal(7)}, "bias has 7 numbers for 6 features"),
+    "a bias of one number": (BIASED, {"bias_0": _normal(1)}, "bias has 1 numbers for 6 features"),
+    "a scalar bias": (BIASED, {"bias_0": np.float32(1)}, "bias has 1 numbers for 6 features"),
+    "a bias of two dimensions": (BIASED, {"bias_0": _normal(1, 6)}, "bias has 2 dimensions, not 1"),
+    "a bias of integers": (BIASED, {"bias_0": np.zeros(6, INT)}, "bias has element type 6, not 1"),
+    "a bias of another module": (BIASED_GROUPED, {"bias_1": _normal(6)}, "bias has 6 numbers for 4 features"),
+    "a bias of one packed module": (BIASED_PACKED, {"bias_0": _normal(6)}, "bias has 6 numbers for 12 features"),
+    "biased columns past y": (BIASED_PACKED, {"columns": np.array([1, 7, 9, 13])}, "columns are not ascending ranges"),
     "u, g and p of other ranks": (TUCKER, {"p_0": _normal(4, 6)}, "u, g and p differ in rank"),
     "g that is not square": (TUCKER, {"g_0": _normal(2, 2, 3, 4)}, "u, g and p differ in rank"),
     "g of three dimensions": (TUCKER, {"g_0": _normal(2, 3, 3)}, "g has 3 dimensions, not 4"),
@@ -141,6 +183,7 @@ def _changed(example: Example, changes: Mapping[str, Any]) -> Example:
     return replace(
         example,
         y=[arrays[f"y_{i}"] for i in range(len(example.y))],
+        biases=[arrays[f"bias_{i}"] for i in range(len(example.biases))],
         shared={name: arrays[name] for name in example.shared},
         own=[{name: arrays[f"{name}_{i}"] for name in own} for i, own in enumerate(example.own)],
         columns=arrays.get("columns"),
@@ -175,12 +218,14 @@ def test_rows_without_tokens(operator: str) -> None:
     assert got.shape == (2, 0, 6)
 
 
-@pytest.mark.parametrize("name", ["a_0", "b_0", "weights_0", "kernels_0", "u_0", "g_0", "c_0", "p_0", "weights"])
+@pytest.mark.parametrize(
+    "name", ["a_0", "b_0", "bias_0", "weights_0", "kernels_0", "u_0", "g_0", "c_0", "p_0", "weights", "gate_weight_0"]
+)
 def test_nan_is_passed_on(name: str) -> None:
-    for example in (PYRAMID, LOW_RANK, TUCKER):
+    for example in (PYRAMID, ROUTED_PYRAMID, BIASED, TUCKER):
         if name in example.arrays:
             broken = _changed(example, {name: np.full_like(example.arrays[name], np.nan)})
-            (got,) = run(graph(broken), broken.arrays, kernels=True)
+            got, *_ = run(graph(broken), broken.arrays, kernels=True)
             assert got.shape == Y.shape
             assert np.isnan(got).any()
 
@@ -202,6 +247,11 @@ def test_routes_of_any_id() -> None:
     _, weights, _ = run(graph(example), example.arrays, kernels=True)
     assert (weights[0] > 0).all()
     assert not weights[1].any()
+    example = _changed(ROUTED_PYRAMID, {"task_id": ids})
+    got, similarity = run(graph(example), example.arrays, kernels=True)
+    assert (got[0] != Y[0]).any()
+    np.testing.assert_array_equal(got[1], Y[1])
+    assert similarity.all()
     example = _changed(LOW_RANK, {"route": np.array([2**63 - 1, 0])})
     (got,) = run(graph(example), example.arrays, kernels=True)
     np.testing.assert_array_equal(got[0], Y[0])
