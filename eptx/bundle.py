@@ -64,10 +64,12 @@ class Bundle:
     Attributes:
         path: its folder.
         manifest: what ``eptx.json`` says.
+        operators: the operators of domain ``ai.eptx`` that its models call.
     """
 
     path: Path
     manifest: Manifest
+    operators: frozenset[str] = frozenset()
 
     @property
     def model(self) -> Path:
@@ -101,10 +103,13 @@ def read_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
     _check_files(manifest.files, found)
     if verify:
         _check_hashes(folder, manifest.files)
+    operators: set[str] = set()
     for name in manifest.files:
         if name.endswith(".onnx"):
-            _check_model(name, scan_onnx(folder / name), manifest)
-    return Bundle(folder.absolute(), manifest)
+            scan = scan_onnx(folder / name)
+            _check_model(name, scan, manifest)
+            operators |= {operator for domain, operator in scan.operators if domain == OPERATOR_DOMAIN}
+    return Bundle(folder.absolute(), manifest, frozenset(operators))
 
 
 class BundleWriter:
@@ -171,10 +176,10 @@ class BundleWriter:
                 files[name] = FileEntry(*hash_file(self.folder / name, error=BundleError))
         manifest = replace(manifest, files=files)
         self.write(MANIFEST_FILE, dump_json(manifest.to_json()))
-        read_bundle(self.folder, verify=False)
+        written = read_bundle(self.folder, verify=False)
         _check_replaceable(self._target)
         self._staging.publish()
-        return Bundle(self._target.absolute(), manifest)
+        return replace(written, path=self._target.absolute())
 
     def _path(self, name: str) -> Path:
         path = self.folder / name

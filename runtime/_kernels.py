@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eptx.bundle import Manifest
+from eptx.bundle import Bundle
 
+#: What tells the library which operators to register: each costs a session time and memory.
+_OPERATORS = "ai.eptx.operators"
 _LIBRARY = {"win32": "eptx_ops.dll", "darwin": "libeptx_ops.dylib"}.get(sys.platform, "libeptx_ops.so")
 
 
@@ -24,16 +26,18 @@ class Kernels:
     Attributes:
         library: the native kernels, or None: the model's own functions run.
         reason: why there are none.
+        operators: that the model calls.
     """
 
     library: Path | None
     reason: str | None = None
+    operators: frozenset[str] = frozenset()
 
 
-def choose_kernels(manifest: Manifest, provider: str) -> Kernels:
+def choose_kernels(bundle: Bundle, provider: str) -> Kernels:
     """The kernels for a bundle's session on a provider (``cpu`` or ``cuda``)."""
     library = kernel_library()
-    if manifest.operators is None:
+    if bundle.manifest.operators is None:
         return Kernels(None, "the bundle has standard operators only")
     if os.environ.get("EPTX_NATIVE") == "0":
         return Kernels(None, "switched off by EPTX_NATIVE=0")
@@ -41,7 +45,7 @@ def choose_kernels(manifest: Manifest, provider: str) -> Kernels:
         return Kernels(None, f"there are none for provider {provider}")
     if library is None:
         return Kernels(None, "this eptx was installed without them; see README.md, Native kernels")
-    return Kernels(library)
+    return Kernels(library, operators=bundle.operators)
 
 
 def kernel_library() -> Path | None:
@@ -54,6 +58,7 @@ def register(options: Any, kernels: Kernels) -> Kernels:
     """Has the sessions of `options` use the kernels; says what they will use, also if the library does not load."""
     if kernels.library is None:
         return kernels
+    options.add_session_config_entry(_OPERATORS, ",".join(sorted(kernels.operators)))
     try:
         options.register_custom_ops_library(str(kernels.library))
     except Exception as e:  # ONNX Runtime has a dozen exception classes and no common one

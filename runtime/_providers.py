@@ -71,7 +71,7 @@ def open_session(bundle: Bundle, provider: str, threads: int | None, options: An
     """
     if options is not None:  # a library that is registered twice on the same options breaks them
         return _open(bundle, provider, threads, options), Kernels(None, "the session_options are the caller's own")
-    kernels = choose_kernels(bundle.manifest, provider)
+    kernels = choose_kernels(bundle, provider)
     if kernels.library is not None:
         options = session_options(bundle)
         kernels = register(options, kernels)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from eptx.bundle import Manifest, read_bundle
+from eptx.bundle import Bundle, read_bundle
 from eptx.errors import NotSupportedError, UsageError
 from eptx.runtime._kernels import choose_kernels, register
 from eptx.runtime._providers import choose_provider, onnxruntime, wrapped
@@ -50,7 +50,8 @@ class TimedModel:
         native: bool = True,
     ) -> None:
         self.path = path
-        model, manifest = _open(path)
+        model, bundle = _open(path)
+        manifest = bundle.manifest if bundle else None
         own_ids = [task.id for task in manifest.tasks if task.name != "base"] if manifest else []
         self._task_ids = list(task_ids if task_ids is not None else own_ids) or [0]
         self._longest = manifest.max_length if manifest else None
@@ -63,8 +64,8 @@ class TimedModel:
         # the idle threads of one session would otherwise spin for a while beside the next one's
         options.add_session_config_entry("session.force_spinning_stop", "1")
         cuda = choose_provider(provider, manifest.provider if manifest else "cpu") == "cuda"
-        if manifest and native:
-            register(options, choose_kernels(manifest, "cuda" if cuda else "cpu"))
+        if bundle and native:
+            register(options, choose_kernels(bundle, "cuda" if cuda else "cpu"))
         try:
             self.session = ort.InferenceSession(
                 str(model), options, providers=_CUDA if cuda else _CUDA[1:], enable_fallback=0
@@ -111,14 +112,14 @@ class TimedModel:
         return np.zeros(shape, _DTYPES[value.type])
 
 
-def _open(path: Path) -> tuple[Path, Manifest | None]:
-    """The model file, and what its bundle says of it; None for an .onnx file."""
+def _open(path: Path) -> tuple[Path, Bundle | None]:
+    """The model file, and its bundle; None for an .onnx file."""
     if path.suffix == ".onnx":
         if not path.is_file():
             raise UsageError(f"{path}: no such file")
         return path, None
     bundle = read_bundle(path)
-    return bundle.model, bundle.manifest
+    return bundle.model, bundle
 
 
 def paired(first: Callable[[], float], second: Callable[[], float], pairs: int) -> dict[str, float]:

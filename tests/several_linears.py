@@ -89,7 +89,7 @@ class Several:
             for name, node in zip(names, nodes, strict=True)
         ]
         nodes = list(dict.fromkeys([*nodes, *ends]))
-        constants = [value for node in nodes for value in node.inputs if value is not None and value.is_initializer()]
+        constants = [value for node in nodes if (value := node.inputs[1]) is not None]
         outputs, imports = [node.outputs[0] for node in ends], {"": opset}
         graph = ir.Graph([x], outputs, nodes=nodes, initializers=constants, opset_imports=imports, name="several")
         return ir.Model(graph, ir_version=10), sites

@@ -168,7 +168,7 @@ class Observed:
     def __init__(self, bundle: Bundle, graph: Graph, provider: str) -> None:
         self._bundle, self._graph = bundle, graph
         options = session_options(bundle)
-        register(options, choose_kernels(bundle.manifest, provider))
+        register(options, choose_kernels(bundle, provider))
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.path))
         try:
             self._session: Any = onnxruntime().InferenceSession(

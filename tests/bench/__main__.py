@@ -82,7 +82,7 @@ def sizes(exported: Exported) -> dict[str, float]:
 
 
 def latencies(exported: Exported, scratch: Path, base: Path, *, pairs: int, threads: int) -> dict[str, Any]:
-    """Latency of each mode over that of the base graph; with the kernels, with function bodies, and of LoRA as usual."""
+    """Latency of each mode over that of the base graph; with kernels, with function bodies, and of LoRA as usual."""
     bundles = exported.bundles
     contenders = {
         "base against itself": Contender(exported.base),

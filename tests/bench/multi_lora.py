@@ -1,4 +1,4 @@
-"""What is usual for LoRA in ONNX, to compare with: two MatMuls and an Add per module, one adapter for the whole batch."""
+"""What is usual for LoRA in ONNX, to compare with: two MatMuls and an Add per module, one adapter for the batch."""
 
 from __future__ import annotations
 

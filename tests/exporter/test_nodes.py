@@ -19,8 +19,10 @@ from tests.exporter.base.conftest import build
 from tests.exporter.validation.adapters import linear_shapes, write_ept
 
 LAYERS = 2
-#: nodes of one of BERT's layers: q, k and v; the attention's output, and the two of the feed-forward part
-PER_LAYER = {"PyramidDelta3": 1, "PyramidDelta": 3}
+#: nodes of one of BERT's layers: q, k and v with their biases; the attention's output, and the two of the feed-forward
+#: part, whose biases are added by fused operators of the base
+PER_LAYER = {"Biased{}3": 1, "{}": 3}
+OPERATORS = {"conditioned": "PyramidDelta", "dynamic": "RoutedPyramidDelta"}
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +48,15 @@ def _operators(model: ir.Model) -> Counter[str]:
 
 def test_modules_that_read_one_value_are_one_node(folder: Path, tmp_path: Path) -> None:
     base = ir.load(folder / "base.onnx").graph
-    for mode, routers in (("conditioned", 0), ("dynamic", 1)):
-        _, model = _export(folder, tmp_path / mode, mode=mode)
-        expected = PER_LAYER | {"PyramidRouter3": routers, "PyramidRouter": 3 * routers}
-        assert _operators(model) == Counter({name: LAYERS * count for name, count in expected.items() if count})
-        for op_type in ("Gather", "Split", "Concat"):
-            assert len([n for n in model.graph if n.op_type == op_type]) == len(
-                [n for n in base if n.op_type == op_type]
-            )
+    for mode, operator in OPERATORS.items():
+        bundle, model = _export(folder, tmp_path / mode, mode=mode)
+        assert _operators(model) == {name.format(operator): LAYERS * count for name, count in PER_LAYER.items()}
+        there, before = (Counter(node.op_type for node in graph) for graph in (model.graph, base))
+        for op_type in ("Gather", "Split", "Concat", "Range"):
+            assert there[op_type] == before[op_type]
+        biased = {name for name, place in bundle.manifest.modules.items() if place.bias}
+        assert biased == {name for name in bundle.manifest.modules if ".self." in name}
+        assert there["Add"] == before["Add"] - len(biased)
 
 
 @pytest.mark.parametrize("mode", ["conditioned", "dynamic"])
@@ -73,9 +76,15 @@ def test_stored_numbers_are_handed_over_as_they_are(folder: Path, tmp_path: Path
     assert not [node for node in casts if node.inputs[0] is not None and node.inputs[0].is_initializer()]
 
 
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize("mode", ["conditioned", "dynamic"])
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
-def test_every_modules_route_is_seen(folder: Path, tmp_path: Path, dtype: Any) -> None:
-    bundle, _ = _export(folder, tmp_path / "bundle", mode="conditioned", dtype=dtype)
+def test_every_modules_route_is_seen(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any, mode: Any, kernels: bool
+) -> None:
+    if not kernels:
+        monkeypatch.setenv("EPTX_NATIVE", "0")
+    bundle, _ = _export(folder, tmp_path / "bundle", mode=mode, dtype=dtype)
     graph = observable(bundle)
     assert set(graph.routes) == set(bundle.manifest.modules)
     ids = np.full((3, 4), 7)

@@ -1,6 +1,9 @@
 #include "ops/register.h"
 
+#include <algorithm>
+#include <map>
 #include <memory>
+#include <mutex>
 
 #include "ops/operators.h"
 
@@ -57,6 +60,47 @@ OrtCustomOpDomain* MakeDomain(const OrtApi& api, const std::set<std::string>* on
 
 }  // namespace eptx::ops
 
+namespace {
+
+// The operators that the options name, or all of them: a session pays for each, 10 MB and 6 ms for all.
+std::string Wanted(const OrtApi& api, const OrtSessionOptions* options) {
+  constexpr char kKey[] = "ai.eptx.operators";
+  int has = 0;
+  size_t size = 0;
+  if (OrtStatus* status = api.HasSessionConfigEntry(options, kKey, &has)) api.ReleaseStatus(status);
+  if (has == 0) return "*";
+  if (OrtStatus* status = api.GetSessionConfigEntry(options, kKey, nullptr, &size)) api.ReleaseStatus(status);
+  std::string value(size, '\0');
+  if (OrtStatus* status = api.GetSessionConfigEntry(options, kKey, value.data(), &size)) api.ReleaseStatus(status);
+  while (!value.empty() && value.back() == '\0') value.pop_back();
+  return value;
+}
+
+std::set<std::string> Names(const std::string& list) {
+  std::set<std::string> names;
+  for (size_t begin = 0; begin < list.size();) {
+    const size_t end = std::min(list.find(',', begin), list.size());
+    names.insert(list.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return names;
+}
+
+// A domain for every list of operators. They outlive every session; the library is never unloaded while one lives.
+OrtCustomOpDomain* Domain(const OrtApi& api, const std::string& wanted) {
+  static std::mutex mutex;
+  static std::map<std::string, OrtCustomOpDomain*> domains;
+  const std::lock_guard<std::mutex> lock(mutex);
+  OrtCustomOpDomain*& domain = domains[wanted];
+  if (domain == nullptr) {
+    const std::set<std::string> names = Names(wanted);
+    domain = eptx::ops::MakeDomain(api, wanted == "*" ? nullptr : &names);
+  }
+  return domain;
+}
+
+}  // namespace
+
 OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   const OrtApi* api = base->GetApi(ORT_API_VERSION);
   if (api == nullptr) {
@@ -64,8 +108,11 @@ OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base)
     api = base->GetApi(1);
     return api->CreateStatus(ORT_NOT_IMPLEMENTED, "the kernels of ai.eptx need ONNX Runtime 1.21 or newer");
   }
-  // One domain for the process, which outlives every session; the library is never unloaded while one lives.
-  static OrtCustomOpDomain* const domain = eptx::ops::MakeDomain(*api);
-  if (domain == nullptr) return api->CreateStatus(ORT_FAIL, "the operators of ai.eptx cannot be made");
-  return api->AddCustomOpDomain(options, domain);
+  try {
+    OrtCustomOpDomain* const domain = Domain(*api, Wanted(*api, options));
+    if (domain == nullptr) return api->CreateStatus(ORT_FAIL, "the operators of ai.eptx cannot be made");
+    return api->AddCustomOpDomain(options, domain);
+  } catch (...) {
+    return api->CreateStatus(ORT_FAIL, "the operators of ai.eptx failed to allocate memory");
+  }
 }

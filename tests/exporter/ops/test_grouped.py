@@ -62,7 +62,10 @@ def test_groups(data: st.DataObject, widths: list[int], packed: bool, method: st
     want = several.folded(adapter, _choices(method, ids))
     feeds = {"x": several.x, "task_id": ids}
     model = several.attached(adapter, _plan(method))
-    assert _nodes(model) == _names(DELTAS[method], len(widths), packed=packed)
+    # TuckA updates the input of what is wider than it
+    on_input = sum(width > several.x.shape[-1] for width in widths) if method == "tucka" and not packed else 0
+    names = [*_names(DELTAS[method], len(widths) - on_input, packed=packed), *_names(DELTAS[method], on_input)]
+    assert _nodes(model) == sorted(names)
     _close(run_all(model, feeds, optimise=optimise), want)
     if method == "ept":
         model = several.attached(adapter, _plan(method, "dynamic"))
@@ -122,5 +125,5 @@ def test_the_inputs_of_each_module_are_found(gaps: tuple[int, ...] | None) -> No
             "a": f"m{index}.lora_A",
             "b": f"m{index}.lora_B",
             "kernels": f"m{index}.lora_expert_kernels",
-            "sizes": f"m{index}.kernel_sizes",
+            "sizes": "m0.kernel_sizes",  # equal ones are there once
         }

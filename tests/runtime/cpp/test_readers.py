@@ -60,7 +60,7 @@ def test_models(copy: Path, data: bytes, said: str) -> None:
 
 
 def _is_unassigned(bundle: Path) -> bool:
-    text = (bundle / "eptx.json").read_text() + str(json.loads((bundle / "eptx.json").read_text()))
+    text = json.dumps(json.loads((bundle / "eptx.json").read_text()), ensure_ascii=False)  # without its escapes
     return any(unicodedata.category(char) == "Cn" for char in text)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -93,3 +95,18 @@ def test_nan_stays_in_its_row() -> None:
     assert np.isnan(got[5, 1]).all()
     got[5, 1] = want[5, 1]
     assert got.tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize("operator", DELTAS)
+@profile
+@given(data=st.data(), in_place=st.booleans())
+def test_a_bias_is_added_first(operator: str, data: st.DataObject, in_place: bool) -> None:
+    """As the base would add it before the operator of the same name without Biased, to the bit."""
+    example = data.draw(DELTAS[operator]().filter(lambda e: len(e.biases) > 0))
+    added = [y + bias.astype(np.float32) for y, bias in zip(example.y, example.biases, strict=True)]
+    plain = replace(example, y=added, biases=())
+    outputs = len(example.y)
+    got = run(graph(example, in_place=in_place), example.arrays, kernels=True)[:outputs]
+    want = run(graph(plain), plain.arrays, kernels=True)[:outputs]
+    for a, b in zip(got, want, strict=True):
+        assert a.tobytes() == b.tobytes()

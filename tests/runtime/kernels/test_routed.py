@@ -1,15 +1,13 @@
-"""RoutedPyramidDelta is PyramidRouter and PyramidDelta in one: to the bit, and with every module inferring for itself."""
+"""RoutedPyramidDelta is PyramidRouter and PyramidDelta in one, to the bit, and every module infers for itself."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.runtime.kernels.examples import DELTAS, routed_pyramids
+from tests.runtime.kernels.examples import routed_pyramids
 from tests.runtime.kernels.operators import Arrays, Example, graph, library, run
 
 profile = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
@@ -70,18 +68,3 @@ def test_modules_infer_different_tasks(packed: bool) -> None:
         off = ids == TASKS
         assert off.any()
         assert adapted[index][off].tobytes() == base[off].tobytes()
-
-
-@pytest.mark.parametrize("operator", DELTAS)
-@profile
-@given(data=st.data(), in_place=st.booleans())
-def test_a_bias_is_added_first(operator: str, data: st.DataObject, in_place: bool) -> None:
-    """As the base would add it before the operator of the same name without Biased, to the bit."""
-    example = data.draw(DELTAS[operator]().filter(lambda e: len(e.biases) > 0))
-    added = [y + bias.astype(np.float32) for y, bias in zip(example.y, example.biases, strict=True)]
-    plain = replace(example, y=added, biases=())
-    outputs = len(example.y)
-    got = run(graph(example, in_place=in_place), example.arrays, kernels=True)[:outputs]
-    want = run(graph(plain), plain.arrays, kernels=True)[:outputs]
-    for a, b in zip(got, want, strict=True):
-        assert a.tobytes() == b.tobytes()
