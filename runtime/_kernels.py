@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eptx.bundle import Bundle
+from eptx.runtime._one_line import one_line
 
 #: What tells the library which operators to register: each costs a session time and memory.
 _OPERATORS = "ai.eptx.operators"
@@ -62,6 +63,5 @@ def register(options: Any, kernels: Kernels) -> Kernels:
     try:
         options.register_custom_ops_library(str(kernels.library))
     except Exception as e:  # ONNX Runtime has a dozen exception classes and no common one
-        reason = " ".join(str(e).split())
-        return Kernels(None, f"{kernels.library.name} does not load: {reason[:200]}")
+        return Kernels(None, f"{kernels.library.name} does not load: {one_line(e)}")
     return kernels

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import re
 from typing import Any
 
 from eptx.bundle import Bundle
 from eptx.errors import BundleError, EptxError, LimitError, NotSupportedError, UsageError
 from eptx.runtime._kernels import Kernels, choose_kernels, register
+from eptx.runtime._one_line import one_line
 
 PROVIDERS = ("auto", "cpu", "cuda")
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 _OUT_OF_MEMORY = ("failed to allocate", "bad_alloc", "bad allocation", "out of memory")
-_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _FOLDING_LIMIT = 64 << 20
 
 
@@ -112,13 +111,6 @@ def wrapped(e: Exception, what: str, error: type[EptxError]) -> EptxError:
     if isinstance(e, MemoryError) or any(sign in text.lower() for sign in _OUT_OF_MEMORY):
         return LimitError(f"{what}: not enough memory: {text}")
     return error(f"{what}: {text}")
-
-
-def one_line(e: BaseException, limit: int = 300) -> str:
-    """An exception's message on one printable line."""
-    text = _PREFIX.sub("", str(e))
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split()) or type(e).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def execution_providers(provider: str) -> list[Any]:

@@ -12,7 +12,7 @@ from eptx._files import read_bytes
 from eptx._json import read_json_object
 from eptx.bundle import Bundle
 from eptx.errors import BundleError, NotSupportedError, RequestError
-from eptx.runtime._providers import one_line
+from eptx.runtime._one_line import one_line
 from eptx.runtime.outputs import Array
 
 _LIMIT = 256 << 20

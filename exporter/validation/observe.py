@@ -19,7 +19,8 @@ from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.exporter import ops
 from eptx.runtime._kernels import choose_kernels, register
-from eptx.runtime._providers import execution_providers, one_line, onnxruntime, session_options
+from eptx.runtime._one_line import one_line
+from eptx.runtime._providers import execution_providers, onnxruntime, session_options
 from eptx.runtime.session import Session
 
 #: operator -> its inputs that hold the rows' choice and weights, and the one that says which row of them is whose

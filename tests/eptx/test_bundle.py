@@ -279,18 +279,23 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_manifest_with_any_field_changed(original: Path, data: st.DataObject) -> None:
-    value = json.loads((original / "eptx.json").read_text())
+def change_any_field(value: Any, data: st.DataObject) -> None:
+    """Puts any JSON in the place of any value of a manifest, however deep."""
     place = value
     while True:
         key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
         inner = place[key]
         if not isinstance(inner, dict | list) or not inner or data.draw(st.booleans()):
             place[key] = data.draw(JSON)
-            break
+            return
         place = inner
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_manifest_with_any_field_changed(original: Path, data: st.DataObject) -> None:
+    value = json.loads((original / "eptx.json").read_text())
+    change_any_field(value, data)
     try:
         Manifest.from_json(value)
     except BundleError as e:

@@ -7,6 +7,7 @@
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
+#include <vector>
 
 #include "ops/simd.h"
 
@@ -58,6 +59,12 @@ struct Tensor {
     const bool half = type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
     if (!half) Expect(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, name);
     return {data, half, last()};
+  }
+  // One number for every row.
+  std::vector<int64_t> rows(const char* name) const {
+    Ranked(1, name);
+    const int64_t* numbers = integers(name);
+    return std::vector<int64_t>(numbers, numbers + size);
   }
   void Ranked(size_t wanted, const char* name) const {
     if (rank != wanted) Refuse("%s has %zu dimensions, not %zu", name, rank, wanted);

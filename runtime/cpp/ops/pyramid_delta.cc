@@ -46,11 +46,7 @@ class PyramidDelta {
     return module;
   }
 
-  Routes ReadRoutes(const Tensor* shared) const {
-    shared[0].Ranked(1, "route");
-    const int64_t* route = shared[0].integers("route");
-    return {std::vector<int64_t>(route, route + shared[0].size)};
-  }
+  Routes ReadRoutes(const Tensor* shared) const { return {shared[0].rows("route")}; }
 
   void Prepare(const std::vector<Module>& modules, const Tensor& x, const Call&, size_t, Routes& routes) const {
     if (x.last() != in_features_) Refuse("x has %zu features, not %zu", x.last(), in_features_);

@@ -41,9 +41,8 @@ class RoutedPyramidDelta {
   }
 
   Routes ReadRoutes(const Tensor* shared) const {
-    shared[0].Ranked(1, "task_id");
-    const int64_t* ids = shared[0].integers("task_id");
-    Routes routes{std::vector<int64_t>(ids, ids + shared[0].size), std::vector<int64_t>(ids, ids + shared[0].size), {}};
+    const std::vector<int64_t> ids = shared[0].rows("task_id");
+    Routes routes{ids, ids, {}};
     for (size_t row = 0; row < routes.rows.size(); ++row) {
       if (ids[row] < 0) routes.rows[row] = -1 - static_cast<int64_t>(row);
     }

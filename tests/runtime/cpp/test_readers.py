@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import eptx
 from eptx.errors import EptxError
 from tests.eptx import test_json, test_onnx_scan
-from tests.eptx.test_bundle import JSON
+from tests.eptx.test_bundle import change_any_field
 from tests.malformed.test_bundles import relist
 from tests.runtime.cpp.library import NativeError, Session, load
 from tests.tiny_bundle import tiny_model, write_tiny
@@ -83,14 +83,7 @@ def _verdicts(bundle: Path) -> tuple[int, int]:
 @given(st.data())
 def test_any_field_changed(folder: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     value: Any = json.loads((folder / "eptx.json").read_text())
-    place = value
-    while True:
-        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
-        inner = place[key]
-        if not isinstance(inner, dict | list) or not inner or data.draw(st.booleans()):
-            place[key] = data.draw(JSON)
-            break
-        place = inner
+    change_any_field(value, data)
     bundle = tmp_path_factory.mktemp("changed") / "bundle"
     shutil.copytree(folder, bundle)
     (bundle / "eptx.json").write_text(json.dumps(value))  # with infinity, if drawn
