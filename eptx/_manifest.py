@@ -18,14 +18,20 @@ MANIFEST_FILE = "eptx.json"
 MODEL_FILE = "model.onnx"
 REPORT_FILES = ("validation.json", "report.html")
 
-TASK_ID = "task_id"
-TASK_ID_USED = "task_id_used"
+#: Inputs and outputs of a language model's cache, by what comes after the prefix.
+PAST, PRESENT, CROSS = "past_key_values.", "present.", "cross."
+
+#: What the caller may choose (-1: the model does), and the outputs that say what was used.
+TASK_ID, ROUTE_GROUP, ROUTE_WEIGHTS = "task_id", "route_group", "route_weights"
+USED = "_used"
+TASK_ID_USED = f"{TASK_ID}{USED}"
 
 MODES = ("static", "conditioned", "dynamic")
 METHODS = ("ept", "tucka", "lora")
-DTYPES = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int4")
 PROVIDERS = ("cpu", "cuda")
-ROUTINGS = ("batch", "row")
+ROUTINGS = ("batch", "row", "prompt")
+GENERATORS = ("decoder", "encoder-decoder")
 TENSOR_DTYPES = ("float16", "float32", "float64", "int32", "int64", "bool")
 
 
@@ -79,6 +85,44 @@ class ModuleOutput:
 
 
 @dataclass(frozen=True)
+class Component:
+    """Another model of the bundle: of an encoder-decoder, the encoder.
+
+    Its outputs that are inputs of ``model.onnx`` are fed there, by name.
+
+    Attributes:
+        file: its name in the bundle.
+        inputs: its graph inputs. outputs: its graph outputs.
+        modules: the adapted modules that it holds.
+    """
+
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    modules: Mapping[str, ModuleOutput]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How ``model.onnx`` generates text, one token after the other.
+
+    Its cache are the inputs ``past_key_values.<name>`` [batch, heads, past, head size], empty at first, and the outputs
+    ``present.<name>`` to feed in their place. Rows are padded on the right.
+
+    Attributes:
+        kind: "decoder" (GenAI's graph, the prompt is its input) or "encoder-decoder" (the prompt is the encoder's).
+        eos: the tokens that end an answer.
+        pad: the token that fills a batch's shorter rows.
+        start: encoder-decoder: the token that an answer starts from.
+    """
+
+    kind: str
+    eos: tuple[int, ...]
+    pad: int
+    start: int | None = None
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """Size and SHA-256 (hexadecimal) of one file."""
 
@@ -105,7 +149,7 @@ class Manifest:
     mode: str
     method: str
     model_type: str
-    dtype: str
+    precision: str
     provider: str
     tasks: tuple[Task, ...]
     inputs: tuple[TensorSpec, ...]
@@ -117,6 +161,8 @@ class Manifest:
     operators: Operators | None = None
     routing: str | None = None
     route: Mapping[str, Any] | None = None
+    generation: Generation | None = None
+    encoder: Component | None = None
     vocab_size: int | None = None
     max_length: int | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
@@ -144,7 +190,7 @@ def _manifest(f: Fields) -> Manifest:
         mode=f.choice("mode", MODES),
         method=f.choice("method", METHODS),
         model_type=f.string("model_type"),
-        dtype=f.choice("dtype", DTYPES),
+        precision=f.choice("precision", PRECISIONS),
         provider=f.choice("provider", PROVIDERS),
         tasks=tuple(_task(t) for t in f.children("tasks")),
         inputs=tuple(_tensor(t) for t in f.children("inputs")),
@@ -156,6 +202,8 @@ def _manifest(f: Fields) -> Manifest:
         operators=_operators(f.child("operators")) if f.present("operators") else None,
         routing=f.choice("routing", ROUTINGS) if f.present("routing") else None,
         route=_route(f.child("route")) if f.present("route") else None,
+        generation=_generation(f.child("generation")) if f.present("generation") else None,
+        encoder=_component(f.child("encoder")) if f.present("encoder") else None,
         vocab_size=f.integer("vocab_size", least=1) if f.present("vocab_size") else None,
         max_length=f.integer("max_length", least=1) if f.present("max_length") else None,
         files={name: _file(name, e) for name, e in f.child("files").items()},
@@ -226,6 +274,33 @@ def _operators(f: Fields) -> Operators:
     if operators.version != OPERATOR_VERSION:
         raise f.bad(f"is version {operators.version} of {OPERATOR_DOMAIN}; this eptx knows {OPERATOR_VERSION}")
     return operators
+
+
+def _generation(f: Fields) -> Generation:
+    eos = f.array("eos")
+    if not eos or not all(type(token) is int and token >= 0 for token in eos):
+        raise f.bad("eos must be a list of token ids")
+    generation = Generation(
+        kind=f.choice("kind", GENERATORS),
+        eos=tuple(eos),
+        pad=f.integer("pad", least=0),
+        start=f.integer("start", least=0) if f.present("start") else None,
+    )
+    if (generation.kind == "encoder-decoder") != (generation.start is not None):
+        raise f.bad("an encoder-decoder has a token start, a decoder has none")
+    f.done()
+    return generation
+
+
+def _component(f: Fields) -> Component:
+    component = Component(
+        file=f.string("file"),
+        inputs=tuple(_tensor(t) for t in f.children("inputs")),
+        outputs=tuple(_tensor(t) for t in f.children("outputs")),
+        modules={key: _module(m) for key, m in f.child("modules").items()},
+    )
+    f.done()
+    return component
 
 
 def _sources(f: Fields) -> Sources:

@@ -25,7 +25,9 @@ from eptx._manifest import (
     MODEL_FILE,
     OPERATOR_DOMAIN,
     REPORT_FILES,
+    Component,
     FileEntry,
+    Generation,
     Manifest,
     ModuleOutput,
     Operators,
@@ -40,7 +42,9 @@ from eptx.errors import BadInputError, BundleError, EptxError, UsageError
 __all__ = [
     "Bundle",
     "BundleWriter",
+    "Component",
     "FileEntry",
+    "Generation",
     "Manifest",
     "ModuleOutput",
     "Operators",
@@ -231,7 +235,8 @@ def _check_model(name: str, scan: OnnxScan, manifest: Manifest) -> None:
             raise BundleError(f"{name}: uses {operator[1]}, which opens files by name")
     versions = {v for d, v in scan.opsets if d == OPERATOR_DOMAIN}
     expected = {manifest.operators.version} if manifest.operators else set()
-    if versions != expected:
+    # of an encoder-decoder, one part may be as the base has it
+    if versions != expected and not (manifest.encoder is not None and not versions):
         raise BundleError(
             f"{name}: imports {OPERATOR_DOMAIN} {_versions(versions)}; {MANIFEST_FILE} says {_versions(expected)}"
         )

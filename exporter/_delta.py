@@ -56,7 +56,8 @@ class Place:
         """The node that adds a constant bias to the product, if that is all that is done with it."""
         y = self.site.y
         users = list(y.consumers())
-        if self.on_input or isinstance(self.site, SharedSite) or y.is_graph_output() or len(users) != 1:
+        half = y.dtype == ir.DataType.FLOAT16  # the sum is cast back before anything is added
+        if self.on_input or half or isinstance(self.site, SharedSite) or y.is_graph_output() or len(users) != 1:
             return None
         (node,) = users
         others = [value for value in node.inputs if value is not y]

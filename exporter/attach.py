@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxscript
 
+from eptx._manifest import PAST
 from eptx.errors import LimitError, NotSupportedError
 from eptx.exporter import ops
 from eptx.exporter._delta import Delta, Place, in_groups
@@ -23,7 +24,7 @@ from eptx.exporter.base.site import Site
 from eptx.exporter.route import Route
 
 Mode = Literal["static", "conditioned", "dynamic"]
-Routing = Literal["batch", "row"]
+Routing = Literal["batch", "row", "prompt"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class AttachPlan:
 
     Attributes:
         mode: "conditioned" or "dynamic" (static replaces weights instead).
-        routing: TuckA, dynamic: one route for the batch (as released) or one per row.
+        routing: TuckA, dynamic: one route for the batch (as released), one per row, or one per row that is kept while
+            its answer is generated.
         routes: TuckA, conditioned: the frozen route of every task, by task id.
     """
 
@@ -64,6 +66,7 @@ class Editor:
     _functions: dict[str, ir.Function] = field(default_factory=dict)
     _new: list[ir.Node] = field(default_factory=list)
     _expanded: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    _casts: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.names = Names(self.model.graph)
@@ -77,12 +80,7 @@ class Editor:
     def task_id(self) -> ir.Value:
         """The graph input ``task_id``, int64 [batch], added when first asked for."""
         if self._task_id is None:
-            self._task_id = ir.Value(
-                name=self.names.reserve("task_id"),
-                type=ir.TensorType(ir.DataType.INT64),
-                shape=ir.Shape([self.batch_dim]),
-            )
-            self.model.graph.inputs.append(self._task_id)
+            self._task_id = self.add_input("task_id", ir.DataType.INT64)
         return self._task_id
 
     def rows(self) -> ir.Value:
@@ -153,9 +151,31 @@ class Editor:
     def _function(self, function: ir.Function) -> ir.Function:
         return self._functions.setdefault(function.name, function)
 
+    def add_input(self, name: str, dtype: ir.DataType, *dims: int) -> ir.Value:
+        """A new graph input [batch, *dims]."""
+        shape = ir.Shape([self.batch_dim, *dims])
+        value = ir.Value(name=self.names.reserve(name), type=ir.TensorType(dtype), shape=shape)
+        self.model.graph.inputs.append(value)
+        return value
+
+    def add_output(self, name: str, value: ir.Value, dtype: ir.DataType, *dims: int) -> None:
+        """Makes a new value [batch, *dims] an output of the graph."""
+        value.name, value.type = self.names.reserve(name), ir.TensorType(dtype)
+        value.shape = ir.Shape([self.batch_dim, *dims])
+        self.model.graph.outputs.append(value)
+
     def attention_mask(self) -> ir.Value | None:
-        """The graph input ``attention_mask``, [batch, length], if there is one."""
-        return next((value for value in self.model.graph.inputs if value.name == "attention_mask"), None)
+        """The graph input ``attention_mask`` for the positions of this call, [batch, length], if there is one.
+
+        With a cache the input has the past's positions too, before those.
+        """
+        graph = self.model.graph
+        mask = next((value for value in graph.inputs if value.name == "attention_mask"), None)
+        if mask is None or not any(value.name and value.name.startswith(PAST) for value in graph.inputs):
+            return mask
+        length = self.node("Shape", [graph.inputs[0]], start=1, end=2)[0]
+        past = [self.node("Neg", [length])[0], self.constant("mask.end", np.array([1 << 62]))]
+        return self.node("Slice", [mask, *past, self.constant("mask.axis", np.array([1]))])[0]
 
     def places(self, site: Site, *, per_row: bool = True) -> list[Site]:
         """All products of a module, where an update of it has to go.
@@ -190,6 +210,18 @@ class Editor:
         With `on_input` the product stays, and reads an updated x: only for a product of one module.
         """
         self._places.append(Place(site, delta, on_input))
+
+    def float32(self, value: ir.Value) -> ir.Value:
+        """The value as the operators take it: cast where the graph computes in float16."""
+        if value.dtype != ir.DataType.FLOAT16:
+            return value
+        if value not in self._casts:
+            self._casts[value] = self.node("Cast", [value], to=int(ir.DataType.FLOAT))[0]
+        return self._casts[value]
+
+    def _like(self, value: ir.Value, other: ir.Value) -> ir.Value:
+        """What an operator gave, in the type of the graph."""
+        return self.node("Cast", [value], to=int(other.dtype))[0] if other.dtype == ir.DataType.FLOAT16 else value
 
     def _has_rows(self, value: ir.Value) -> bool:
         batch = self.batch_dim
@@ -236,12 +268,12 @@ class Editor:
         biases = [node for node in products.values() if node is not None]
         replaced = {y: y if bias is None else bias.outputs[0] for y, bias in products.items()}
         uses = {y: list(value.uses()) for y, value in replaced.items()}
-        inputs = [self._expand(y, y) if isinstance(first.site, SharedSite) else y for y in products]
+        inputs = [self._expand(y, y) if isinstance(first.site, SharedSite) else self.float32(y) for y in products]
         inputs += [value for node in biases for value in node.inputs if value is not None and value not in products]
         if first.site.packed:
             columns = np.array([bound for place in group for bound in place.site.columns])
             inputs.append(self.constant(f"{first.site.module}.columns", columns))
-        inputs += [first.site.x, *first.delta.shared, *(value for place in group for value in place.delta.own)]
+        inputs += [self.float32(first.site.x), *first.delta.shared, *(value for place in group for value in place.delta.own)]
         new = self.call(
             first.delta.operator,
             inputs,
@@ -250,7 +282,7 @@ class Editor:
             biased=bool(biases),
             **first.delta.attributes,
         )
-        adapted = dict(zip(products, new, strict=False))
+        adapted = {y: self._like(value, y) for y, value in zip(products, new, strict=False)}
         self.similarities += new[len(products) :]
         for y, value in adapted.items():
             self._replace(replaced[y], value, uses[y])
@@ -265,11 +297,12 @@ class Editor:
 
     def _adapt_inputs(self, group: Sequence[Place]) -> dict[Site, ir.Value]:
         """Gives the products of a group updated inputs, all by one node; the products stay their outputs."""
-        delta, x = group[0].delta, group[0].site.x
+        delta, x = group[0].delta, self.float32(group[0].site.x)
         inputs = [x] * len(group) + [x, *delta.shared, *(value for place in group for value in place.delta.own)]
         new = self.call(delta.operator, inputs, len(group), packed=False, biased=False, **delta.attributes)
-        for place, value in zip(group, new, strict=True):
-            value.type, value.shape = x.type, x.shape
+        for place, updated in zip(group, new, strict=True):
+            value = self._like(updated, place.site.x)
+            value.type, value.shape = place.site.x.type, place.site.x.shape
             place.site.node.replace_input_with(0, value)
         return {place.site: place.site.y for place in group}
 

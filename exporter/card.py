@@ -19,7 +19,7 @@ def model_card(manifest: Manifest) -> str:
     return f"""# {manifest.model_type or "ONNX"} with a {manifest.method.upper()} adapter
 
 An [eptx](https://pypi.org/project/eptx) bundle, mode **{manifest.mode}**: {_MODES[manifest.mode]}.
-Weights are stored as {manifest.dtype}.
+Weights are stored as {manifest.precision}.
 
 | id | task | labels |
 |---|---|---|

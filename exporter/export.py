@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,13 +12,16 @@ from eptx._progress import step
 from eptx.bundle import Bundle, BundleWriter
 from eptx.errors import BaseModelError, NotSupportedError, UsageError
 from eptx.exporter.adapter import Adapter
-from eptx.exporter.attach import AttachPlan, Editor
-from eptx.exporter.base import BaseGraph, Site, load_onnx, load_transformers, locate
+from eptx.exporter.attach import AttachPlan
+from eptx.exporter.base import BaseGraph, Site, is_genai, locate
+from eptx.exporter.fold import fold
 from eptx.exporter.heads import attach_head, attach_head_bank, check_fits
 from eptx.exporter.infer import add_task_used
+from eptx.exporter.load import load
 from eptx.exporter.methods import method_of
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
+from eptx.exporter.part import Part
 from eptx.exporter.plan import check_options, routes_by_task, static_task
 from eptx.exporter.read import read_adapter
 from eptx.exporter.storage import store_fp16
@@ -42,50 +46,60 @@ def export(base: Path | None, adapters: Sequence[Path], out: Path, options: Expo
         NotSupportedError: something that eptx does not do.
     """
     options.check()
-    with BundleWriter(out) as writer:
+    with BundleWriter(out) as writer, tempfile.TemporaryDirectory(prefix="eptx-") as workspace:
         with step("reading the adapter"):
             adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
             check_options(adapter, options)
-        graph = _load(base, adapter, options)
+        parts = [Part(graph) for graph in load(base, adapter, options, Path(workspace))]
         with step("finding the adapted modules"):
-            sites = locate(graph, adapter.module_names, module_map=options.module_map)
-            check_widths(adapter, sites)
+            for part in parts:
+                part.sites = find(adapter, part.graph, options)
         with step(f"putting the adapter into the graph ({options.mode})"):
-            editor = Editor(graph.model)
-            put_in(adapter, editor, graph, sites, options)
+            for part in parts:
+                put_in(adapter, part, options)
         with step("writing the bundle"):
-            if options.dtype == "fp16":
-                store_fp16(graph.model)
-            return write_bundle(writer, Source(base, adapters), adapter, graph, sites, editor, options)
+            return write_bundle(writer, Source(base, adapters), adapter, parts, options)
 
 
-def put_in(adapter: Adapter, editor: Editor, graph: BaseGraph, sites: dict[str, Site], options: ExportOptions) -> None:
+def find(adapter: Adapter, graph: BaseGraph, options: ExportOptions) -> dict[str, Site]:
+    """The adapted modules of a graph.
+
+    Raises:
+        BaseModelError: one is missing, or is of another width than the adapter.
+    """
+    sites = locate(graph, [name for name in adapter.module_names if graph.holds(name)], module_map=options.module_map)
+    check_widths(adapter, sites)
+    return sites
+
+
+def put_in(adapter: Adapter, part: Part, options: ExportOptions) -> None:
     """Puts an adapter and its task heads into a graph, in the mode of the options."""
     if adapter.heads is not None:
-        check_fits(adapter.heads, graph.model, graph.config.get("hidden_size"))
-    if options.mode == "static":
-        _fold(adapter, editor, sites, options)
-    else:
-        _attach(adapter, editor, sites, options)
-    editor.finish()
+        check_fits(adapter.heads, part.graph.model, part.graph.config.get("hidden_size"))
+    if options.mode != "static":
+        _attach(adapter, part, options)
+    elif not part.graph.adapted:
+        _fold(adapter, part, options)
+    part.editor.finish()
+    if options.precision != "fp32":
+        store_fp16(part.graph.model, only_adapter=is_genai(part.graph))
 
 
-def _fold(adapter: Adapter, editor: Editor, sites: dict[str, Site], options: ExportOptions) -> None:
-    task = static_task(adapter, options)
-    index = adapter.tasks.index(task)
-    choice = routes_by_task(adapter, options)[index] if isinstance(adapter, TuckaAdapter) else index
-    method = method_of(adapter.method)
-    for name, site in sites.items():
-        site.set_weight(method.fold(adapter, name, site.weight_array().astype("float64"), choice))
+def _fold(adapter: Adapter, part: Part, options: ExportOptions) -> None:
+    for name, site in part.sites.items():
+        site.set_weight(fold(adapter, name, site.weight_array().astype("float64"), options))
     if adapter.heads is not None:
-        attach_head(editor, adapter.heads, task)
+        attach_head(part.editor, adapter.heads, static_task(adapter, options))
 
 
-def _attach(adapter: Adapter, editor: Editor, sites: dict[str, Site], options: ExportOptions) -> None:
+def _attach(adapter: Adapter, part: Part, options: ExportOptions) -> None:
+    editor, sites = part.editor, part.sites
+    if options.routing == "prompt" and part.graph.generation is None:
+        raise UsageError("--routing prompt is for models that generate text; use batch or row")
     routes = (
         routes_by_task(adapter, options) if isinstance(adapter, TuckaAdapter) and options.mode == "conditioned" else ()
     )
-    _check_float32(sites)
+    _check_float32(sites, half=is_genai(part.graph))
     plan = AttachPlan(options.mode, options.routing, routes)
     method_of(adapter.method).attach(adapter, editor, sites, plan)
     editor.wire()
@@ -97,24 +111,15 @@ def _attach(adapter: Adapter, editor: Editor, sites: dict[str, Site], options: E
         attach_head_bank(editor, adapter.heads, adapter.tasks, task_id)
 
 
-def _check_float32(sites: dict[str, Site]) -> None:
-    """The operators' constants are float32, and ONNX mixes no types."""
+def _check_float32(sites: dict[str, Site], *, half: bool) -> None:
+    """The operators' constants are float32, and ONNX mixes no types; GenAI's float16 graphs get casts."""
+    known = (None, ir.DataType.FLOAT, *([ir.DataType.FLOAT16] if half else []))
     for name, site in sites.items():
         dtype = next((value.dtype for value in (site.y, *site.node.inputs) if value is not None and value.dtype), None)
-        if dtype not in (None, ir.DataType.FLOAT):
+        if dtype not in known:
             raise NotSupportedError(
                 f"{name} computes in {dtype.name.lower()} in the base graph: use --mode static, or give a float32 base"
             )
-
-
-def _load(base: Path | None, adapter: Adapter, options: ExportOptions) -> BaseGraph:
-    if options.base_onnx is not None:
-        with step("reading the ONNX base"):
-            return load_onnx(options.base_onnx, folder=base)
-    if base is None:
-        raise UsageError("no base model given: name its transformers folder, or an ONNX file with --base-onnx")
-    with step("exporting the base graph"):
-        return load_transformers(base, provider=options.provider, headless=adapter.heads is not None)
 
 
 def check_widths(adapter: Adapter, sites: dict[str, Site]) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from eptx._manifest import TASK_ID_USED
 from eptx.exporter.attach import Editor
-
-TASK_USED = "task_id_used"
 
 
 def add_task_used(editor: Editor) -> ir.Value:
@@ -20,10 +19,5 @@ def add_task_used(editor: Editor) -> ir.Value:
     given = editor.task_id()
     unknown = editor.node("Less", [given, editor.constant("task_id.zero", np.array(0))])[0]
     used = editor.node("Where", [unknown, inferred, given])[0]
-    used.name, used.type, used.shape = (
-        editor.names.reserve(TASK_USED),
-        ir.TensorType(ir.DataType.INT64),
-        ir.Shape([editor.batch_dim]),
-    )
-    editor.model.graph.outputs.append(used)
+    editor.add_output(TASK_ID_USED, used, ir.DataType.INT64)
     return used

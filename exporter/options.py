@@ -9,9 +9,9 @@ from typing import Literal
 
 from eptx.errors import UsageError
 from eptx.exporter.attach import Mode, Routing
+from eptx.exporter.base import Precision
 from eptx.exporter.route import Route
 
-Dtype = Literal["fp32", "fp16"]
 Provider = Literal["cpu", "cuda"]
 
 
@@ -25,10 +25,10 @@ class ExportOptions:
         task: static: the task to fold; may be left out when there is only one.
         tasks: names of the tasks, by id.
         top_k: EPT: how many experts a task uses, where the configuration does not say it.
-        routing: TuckA, dynamic: "batch" (as released) or "row".
+        routing: TuckA, dynamic: "batch" (as released), "row", or, where text is generated, "prompt".
         routes: TuckA, static and conditioned: the frozen route of each task; the key None serves every other task.
         route_report: how the routes were measured and how far they are from the live ones, for the manifest.
-        dtype: how weights are stored: "fp32" or "fp16".
+        precision: how weights are stored: "fp32", "fp16", or, of decoders, "int4" (in blocks).
         provider: the execution provider that the graph's fusions are for.
         base_onnx: an existing ONNX file of the base, instead of exporting one.
         module_map: module name -> node or initializer of the base graph, for modules that cannot be found.
@@ -41,7 +41,7 @@ class ExportOptions:
     routing: Routing = "batch"
     routes: Mapping[str | None, Route] = field(default_factory=dict)
     route_report: Mapping[str, object] | None = None
-    dtype: Dtype = "fp32"
+    precision: Precision = "fp32"
     provider: Provider = "cpu"
     base_onnx: Path | None = None
     module_map: Mapping[str, str] | None = None

@@ -16,18 +16,24 @@ _MIN_SIZE = 256
 _MAX = float(np.finfo(np.float16).max)
 
 
-def store_fp16(model: ir.Model) -> None:
+def store_fp16(model: ir.Model, *, only_adapter: bool = False) -> None:
     """Turns every float32 weight of `model` into a float16 one, cast back for all but eptx's operators.
+
+    Args:
+        model: changed in place.
+        only_adapter: leaves what the base has as it is: a base in blocks of 4 bits, or one that is float16 already.
 
     Raises:
         LimitError: a weight is too large for float16.
     """
     graph = model.graph
     for value in [v for v in graph.initializers.values() if _stored_fp32(v)]:
+        if only_adapter and any(user.domain != ops.DOMAIN for user in value.consumers()):
+            continue
         array = value.const_value.numpy()  # type: ignore[union-attr]
         largest = float(np.abs(array).max())
         if largest > _MAX:
-            raise LimitError(f"{value.name} has a value of {largest:.3g}, past float16's {_MAX:.5g}: use --dtype fp32")
+            raise LimitError(f"{value.name} has a value of {largest:.3g}, past float16's {_MAX:.5g}: use --precision fp32")
         _halve(graph, value, array)
 
 

@@ -10,26 +10,30 @@ from typing import Any
 import onnx_ir as ir
 
 from eptx._version import __version__
-from eptx.bundle import Bundle, BundleWriter, Manifest, ModuleOutput, Operators, Sources, Task, TensorSpec
+from eptx.bundle import Bundle, BundleWriter, Component, Manifest, ModuleOutput, Operators, Sources, Task, TensorSpec
 from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter import ops
 from eptx.exporter.adapter import Adapter
 from eptx.exporter.attach import Editor
-from eptx.exporter.base import BaseGraph, Site
+from eptx.exporter.base import BaseGraph, genai_config, is_genai
 from eptx.exporter.base._names import one_line
+from eptx.exporter.base._nbits import is_nbits
+from eptx.exporter.base.genai import CONFIG
 from eptx.exporter.card import model_card
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
+from eptx.exporter.part import Part
 from eptx.exporter.plan import routes_by_task, static_task
 from eptx.exporter.read import BASE_TASK
 
-MODEL = "model.onnx"
 #: Smaller tensors are kept in the model: ONNX Runtime resolves the path of the file beside it, opens it and maps it
 #: anew for every tensor that lies there, which took 4 ms of a session of MiniLM with EPT (212 tensors).
 _SMALL = 16384
 #: What a tokenizer or an image processor is made of, as transformers names it.
 _COMPANIONS = (
     "config.json",
+    "generation_config.json",
+    "chat_template.jinja",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -69,27 +73,32 @@ class Source:
 
 
 def write_bundle(
-    writer: BundleWriter,
-    source: Source,
-    adapter: Adapter,
-    graph: BaseGraph,
-    sites: Mapping[str, Site],
-    editor: Editor,
-    options: ExportOptions,
+    writer: BundleWriter, source: Source, adapter: Adapter, parts: Sequence[Part], options: ExportOptions
 ) -> Bundle:
-    """Writes an adapted graph as a bundle and puts it in place."""
-    modules = _modules(editor, sites)
-    clean(graph.model)
-    try:
-        ir.save(graph.model, writer.folder / MODEL, external_data=f"{MODEL}.data", size_threshold_bytes=_SMALL)
-    except ir.serde.SerdeError as error:
-        raise BaseModelError(f"the base graph cannot be written as ONNX: {one_line(_root(error))}") from None
+    """Writes adapted graphs as a bundle and puts it in place."""
+    modules = [_modules(part) for part in parts]
+    for part in parts:
+        clean(part.graph.model)
+        _save(part.graph.model, writer.folder / part.graph.file)
+    main = parts[-1].graph
     for name in _COMPANIONS:
-        if graph.folder is not None and (graph.folder / name).is_file():
-            writer.copy(graph.folder / name)
-    manifest = _manifest(source, adapter, graph, editor, modules, options)
+        if name in main.files:
+            writer.copy(main.files[name])
+        elif main.folder is not None and (main.folder / name).is_file():
+            writer.copy(main.folder / name)
+    if is_genai(main):
+        assert main.generation is not None
+        writer.write(CONFIG, genai_config(main.files[CONFIG], main.generation))
+    manifest = _manifest(source, adapter, parts, modules, options)
     writer.write("README.md", model_card(manifest))
     return writer.finish(manifest)
+
+
+def _save(model: ir.Model, path: Path) -> None:
+    try:
+        ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=_SMALL)
+    except ir.serde.SerdeError as error:
+        raise BaseModelError(f"the base graph cannot be written as ONNX: {one_line(_root(error))}") from None
 
 
 def _root(error: BaseException) -> BaseException:
@@ -109,9 +118,10 @@ def clean(model: ir.Model) -> None:
         value.metadata_props.clear()
 
 
-def _modules(editor: Editor, sites: Mapping[str, Site]) -> dict[str, ModuleOutput]:
+def _modules(part: Part) -> dict[str, ModuleOutput]:
     modules = {}
-    for name, site in sites.items():
+    editor = part.editor
+    for name, site in part.sites.items():
         value = editor.adapted.get(name, site.y)
         if not value.is_graph_output() and not site.packed:
             value.name = editor.names.free(f"{site.module}.output")
@@ -123,32 +133,45 @@ def _modules(editor: Editor, sites: Mapping[str, Site]) -> dict[str, ModuleOutpu
 def _manifest(
     source: Source,
     adapter: Adapter,
-    graph: BaseGraph,
-    editor: Editor,
-    modules: Mapping[str, ModuleOutput],
+    parts: Sequence[Part],
+    modules: Sequence[Mapping[str, ModuleOutput]],
     options: ExportOptions,
 ) -> Manifest:
-    model = graph.model
+    *others, main = (part.graph for part in parts)
+    graph = main.model.graph
     return Manifest(
         generator=f"eptx {__version__}",
         mode=options.mode,
         method=adapter.method,
-        model_type=graph.model_type,
-        dtype=options.dtype,
+        model_type=main.model_type,
+        precision=_precision(main, options),
         provider=options.provider,
-        tasks=_tasks(adapter, editor, options),
-        inputs=tuple(_tensor(value) for value in model.graph.inputs),
-        outputs=tuple(_tensor(value) for value in model.graph.outputs),
+        tasks=_tasks(adapter, parts[-1].editor, options),
+        inputs=tuple(_tensor(value) for value in graph.inputs),
+        outputs=tuple(_tensor(value) for value in graph.outputs),
         sources=_sources(source, options),
-        fingerprints={"base": graph.fingerprint, "adapter": adapter.fingerprint},
-        modules=modules,
-        task_inference=bool(editor.similarities),
-        operators=Operators() if ops.DOMAIN in model.opset_imports else None,
+        fingerprints={"base": main.fingerprint, "adapter": adapter.fingerprint},
+        modules=modules[-1],
+        task_inference=any(part.editor.similarities for part in parts),
+        operators=Operators() if any(ops.DOMAIN in part.graph.model.opset_imports for part in parts) else None,
         routing=options.routing if options.mode == "dynamic" and adapter.method == "tucka" else None,
         route=_route(adapter, options),
-        vocab_size=_positive(graph.config.get("vocab_size")),
-        max_length=max_length(graph.config),
+        generation=main.generation,
+        encoder=_component(others[0], modules[0]) if others else None,
+        vocab_size=_positive(main.config.get("vocab_size")),
+        max_length=max_length(main.config),
     )
+
+
+def _precision(graph: BaseGraph, options: ExportOptions) -> str:
+    """How the weights are stored; of a decoder that is ONNX already, as they are there."""
+    quantised = is_genai(graph) and any(is_nbits(node) for node in graph.model.graph)
+    return "int4" if quantised else options.precision
+
+
+def _component(graph: BaseGraph, modules: Mapping[str, ModuleOutput]) -> Component:
+    inputs, outputs = graph.model.graph.inputs, graph.model.graph.outputs
+    return Component(graph.file, tuple(map(_tensor, inputs)), tuple(map(_tensor, outputs)), modules)
 
 
 def _tasks(adapter: Adapter, editor: Editor, options: ExportOptions) -> tuple[Task, ...]:

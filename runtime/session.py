@@ -139,7 +139,7 @@ class Session:
             "mode": manifest.mode,
             "method": manifest.method,
             "model_type": manifest.model_type,
-            "dtype": manifest.dtype,
+            "precision": manifest.precision,
             "tasks": list(self.tasks),
             "inputs": [spec.name for spec in self.inputs],
             "outputs": [spec.name for spec in self.outputs],

@@ -72,7 +72,7 @@ def main(root: Path, out: Path) -> None:
         onnx = {"base_onnx": scene.onnx}
         ept, tucka = [scene.ept], [scene.tucka]
         export(f"ept, static, {beside}", base, ept, mode="static", task="mnli", top_k=2, **onnx)
-        export(f"ept, conditioned, {beside}", base, ept, mode="conditioned", top_k=2, dtype="fp16", **onnx)
+        export(f"ept, conditioned, {beside}", base, ept, mode="conditioned", top_k=2, precision="fp16", **onnx)
         export(f"ept, dynamic, {beside}", base, ept, mode="dynamic", top_k=2, **onnx)
         export(f"tucka, static, {beside}", base, tucka, mode="static", routes=route, **onnx)
         export(f"tucka, conditioned, {beside}", base, tucka, mode="conditioned", tasks=["a", "b"], routes=route, **onnx)

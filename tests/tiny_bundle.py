@@ -131,7 +131,7 @@ def tiny_manifest(mode: str = "conditioned", **changes: Any) -> Manifest:
         "mode": mode,
         "method": "ept",
         "model_type": "tiny",
-        "dtype": "fp32",
+        "precision": "fp32",
         "provider": "cpu",
         "tasks": TASKS[1:2] if mode == "static" else TASKS,
         "inputs": tuple(inputs),

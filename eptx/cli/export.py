@@ -23,10 +23,10 @@ from eptx.errors import UsageError
 @click.option("--top-k", type=int, help="EPT: experts per task, where the adapter's files do not say it.")
 @click.option(
     "--routing",
-    type=click.Choice(["batch", "row"]),
+    type=click.Choice(["batch", "row", "prompt"]),
     default="batch",
     show_default=True,
-    help="TuckA, dynamic: one route for the batch, as released, or one per row.",
+    help="TuckA, dynamic: one route for the batch, as released, one per row, or (generation) one per row's prompt.",
 )
 @click.option(
     "--route",
@@ -50,7 +50,11 @@ from eptx.errors import UsageError
     help="Module name to node or initializer name, for modules that are not found.",
 )
 @click.option(
-    "--dtype", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True, help="How weights are stored."
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int4"]),
+    default="fp32",
+    show_default=True,
+    help="How weights are stored; int4 (in blocks) is for decoders.",
 )
 @click.option(
     "--provider",

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from eptx.exporter.base.genai import Precision, genai_config, is_decoder, is_genai, load_genai
 from eptx.exporter.base.graph import BaseGraph
 from eptx.exporter.base.locate import locate
 from eptx.exporter.base.onnx_file import load_onnx
 from eptx.exporter.base.site import Site
 from eptx.exporter.base.transformers import load_transformers
 
-__all__ = ["BaseGraph", "Site", "load_onnx", "load_transformers", "locate"]
+__all__ = [
+    "BaseGraph",
+    "Precision",
+    "Site",
+    "genai_config",
+    "is_decoder",
+    "is_genai",
+    "load_genai",
+    "load_onnx",
+    "load_transformers",
+    "locate",
+]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from eptx.exporter.base import _nbits
 from eptx.exporter.base._form import FLOATS, stored_as, walk
 
 _STANDARD = ("", "ai.onnx")
@@ -17,11 +18,11 @@ _SUFFIXES = (".weight", ".weight_quantized", ".weight_transposed")
 
 @dataclass(frozen=True)
 class Product:
-    """A node that multiplies an activation by a rank-2 weight.
+    """A node that multiplies an activation by a matrix of weights.
 
     Attributes:
-        node: MatMul, Gemm or FusedMatMul; or an operator that has such a product inside, which is then
-            refused.
+        node: MatMul, Gemm, FusedMatMul or MatMulNBits; or an operator that has such a product inside, which is
+            then refused.
         weight: the initializer.
         names: the modules that the graph's own names say it may be: the node's name first, then the weight's.
         refusal: why it cannot be adapted, or "".
@@ -37,12 +38,16 @@ class Product:
     @property
     def shape(self) -> tuple[int, int]:
         """[in, out] as the node uses it."""
+        if _nbits.is_nbits(self.node):
+            return _nbits.nbits_shape(self.node)
         assert self.weight.shape is not None
         rows, columns = self.weight.shape.numpy()
         return (columns, rows) if stored_as(self.node, self.operand) else (rows, columns)
 
     def matrix(self) -> np.ndarray | None:
         """The weight as [out, in], dequantised; None when the graph does not hold it."""
+        if _nbits.is_nbits(self.node):
+            return _nbits.dequantise(self.node)
         found = walk(self.node.inputs[self.operand])
         if found is None or found[0].const_value is None:
             return None
@@ -58,7 +63,13 @@ class Product:
         return array if stored_as(self.node, self.operand) else array.T
 
     def step(self) -> np.ndarray | float:
-        """Half of what one step of a quantised weight is worth, to compare [out, in] with; 0.0 for floats."""
+        """By how much a quantised weight may differ from what it was, to compare [out, in] with; 0.0 for floats.
+
+        Half a step, or a whole one in MatMulNBits, whose symmetric range is a step shorter on one side.
+        """
+        if _nbits.is_nbits(self.node):
+            step = _nbits.step(self.node)
+            return 0.0 if step is None else step
         found = walk(self.node.inputs[self.operand])
         quantised = next((s for s in found[1] if s.op_type == "DequantizeLinear"), None) if found else None
         if quantised is None:
@@ -77,10 +88,10 @@ def find_products(graph: ir.Graph) -> list[Product]:
 
 
 def _product(node: ir.Node) -> Product | None:
-    if len(node.inputs) < 2 or not (_is_plain(node) or _absorbs(node)):
+    if len(node.inputs) < 2 or not (_is_plain(node) or _absorbs(node) or _nbits.is_nbits(node)):
         return None
     weight = walk(node.inputs[1])
-    if weight is not None and _rank(weight[0]) == 2:
+    if weight is not None and (_rank(weight[0]) == 2 or _nbits.is_nbits(node)):
         return Product(node, weight[0], _names(node, weight[0]), _refusal(node))
     if not _is_plain(node):
         return None

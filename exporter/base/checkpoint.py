@@ -87,6 +87,10 @@ class BaseCheckpoint:
     def __contains__(self, name: object) -> bool:
         return name in self._files
 
+    def file(self, name: str) -> Path:
+        """The file that holds a tensor."""
+        return self._files[name]
+
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor."""
         return self._shapes[name]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+
+from eptx.bundle import Generation
 
 __all__ = ["BaseGraph"]
 
@@ -23,6 +26,12 @@ class BaseGraph:
         folder: the transformers folder, whose tensors verify the graph's weights; None when there is none.
         fingerprint: ``sha256:<hex>`` over the files the graph was made from.
         prefix: the architecture's ``base_model_prefix`` ("bert", "model"), "" when unknown.
+        places: module -> node and columns (as in a module map), for modules whose names the exporter has changed.
+        files: further files of the base that a bundle needs, by name.
+        generation: how the graph generates text, if it does.
+        adapted: whether one task is folded into its weights already.
+        file: what it is called in a bundle.
+        holds: whether an adapted module is in this graph, where a base has several.
     """
 
     model: ir.Model
@@ -31,3 +40,9 @@ class BaseGraph:
     folder: Path | None = None
     fingerprint: str = ""
     prefix: str = ""
+    places: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    generation: Generation | None = None
+    adapted: bool = False
+    file: str = "model.onnx"
+    holds: Callable[[str], bool] = lambda module: True

@@ -76,6 +76,7 @@ class _Finder:
         self._prefix = graph.prefix
         self._config = graph.config
         self._map = module_map
+        self._known = graph.places
         self._products = find_products(graph.model.graph)
         self._folder = graph.folder if graph.folder is not None and has_weights(graph.folder) else None
         self._checkpoint = BaseCheckpoint(self._folder) if self._folder is not None else None
@@ -87,7 +88,9 @@ class _Finder:
         """The module's site, checked."""
         weight = self._weight(module)
         if module in self._map:
-            places = self._mapped(module, weight)
+            places = self._mapped(self._map[module], weight)
+        elif known := [alias for alias in aliases(module, self._prefix) if alias in self._known]:
+            places = self._mapped(self._known[known[0]], weight)
         else:
             places = self._named(module, weight) or self._alike(module, weight)
         for product, _ in places:
@@ -124,8 +127,7 @@ class _Finder:
             if f"{alias}.weight" in self._renamed:
                 yield self._renamed[f"{alias}.weight"].removesuffix(".weight")
 
-    def _mapped(self, module: str, weight: np.ndarray | None) -> list[_Place]:
-        target = self._map[module]
+    def _mapped(self, target: str, weight: np.ndarray | None) -> list[_Place]:
         columns = None
         found = self._by_label(target)
         if not found and (match := _COLUMNS.fullmatch(target)):

@@ -15,6 +15,7 @@ from eptx.exporter.base._model import base_prefix, read_config
 from eptx.exporter.base._names import one_line
 from eptx.exporter.base._opset import raise_opset
 from eptx.exporter.base._tidy import tidy
+from eptx.exporter.base.genai import CONFIG, as_genai
 from eptx.exporter.base.graph import BaseGraph
 
 __all__ = ["MIN_OPSET", "load_onnx"]
@@ -34,7 +35,7 @@ def load_onnx(path: Path, *, folder: Path | None = None) -> BaseGraph:
 
     Returns:
         the graph, with its own input and output names; free axes of text inputs are renamed ``batch`` and
-        ``length``.
+        ``length``. With a ``genai_config.json`` beside the file it is a decoder that generates.
 
     Raises:
         BaseModelError: the file or its external data is missing, damaged, outside its folder or not a regular
@@ -52,7 +53,7 @@ def load_onnx(path: Path, *, folder: Path | None = None) -> BaseGraph:
     if folder is None and (path.parent / "config.json").exists():
         folder = path.parent
     config = read_config(folder) if folder is not None else {}
-    return BaseGraph(
+    graph = BaseGraph(
         model=model,
         model_type=str(config.get("model_type", "")),
         config=config,
@@ -60,6 +61,7 @@ def load_onnx(path: Path, *, folder: Path | None = None) -> BaseGraph:
         fingerprint=fingerprint({path.name: path, **files}, error=BaseModelError),
         prefix=base_prefix(config) if config else "",
     )
+    return as_genai(graph, path.parent) if (path.parent / CONFIG).exists() else graph
 
 
 def _scan(path: Path) -> OnnxScan:

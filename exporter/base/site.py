@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.errors import BaseModelError, NotSupportedError
+from eptx.exporter.base import _nbits
 from eptx.exporter.base._form import FLOATS, is_form, stored_as, stored_weight
 
 __all__ = ["Site"]
@@ -22,7 +23,7 @@ class Site:
 
     Attributes:
         module: the module's name as the adapter has it, without ``base_model.model.``.
-        node: the MatMul, Gemm or plain FusedMatMul.
+        node: the MatMul, Gemm, plain FusedMatMul or MatMulNBits.
         columns: the slice of the node's output features that is this module; ``(0, out)`` when not packed.
         also: further products of this same module (ALBERT runs one layer many times; DeBERTa-v2 projects its
             relative positions with the content's key and query). Empty for nearly every module. An adapter
@@ -55,11 +56,18 @@ class Site:
     @property
     def transposed(self) -> bool:
         """True when the initializer is ``[out, in]``, False when it is ``[in, out]``."""
-        return stored_as(self.node)
+        return self.quantised or stored_as(self.node)
+
+    @property
+    def quantised(self) -> bool:
+        """True when the weight is in blocks of few bits: it can be read, and not be replaced."""
+        return _nbits.is_nbits(self.node)
 
     @property
     def includes_bias(self) -> bool:
-        """True when the node's output already has the bias (Gemm with a C input)."""
+        """True when the node's output already has the bias (Gemm with a C input, MatMulNBits with one)."""
+        if self.quantised:
+            return _nbits.has_bias(self.node)
         return self.node.op_type == "Gemm" and len(self.node.inputs) > 2 and self.node.inputs[2] is not None
 
     @property
@@ -98,10 +106,10 @@ class Site:
         return True
 
     def weight_array(self) -> np.ndarray:
-        """This module's weight ``[out, in]``; float64 if stored so, float32 otherwise.
+        """This module's weight ``[out, in]``, as the graph multiplies by it; float64 if stored so, float32 otherwise.
 
         Raises:
-            NotSupportedError: the weight is quantised.
+            NotSupportedError: the weight is quantised in a way that cannot be read.
         """
         start, stop = self.columns
         stored = self._stored()
@@ -125,6 +133,8 @@ class Site:
         if list(weight.shape) != expected:
             raise BaseModelError(f"{self.module}: the base graph's weight is {expected}, not {list(weight.shape)}")
         mine = [self, *self.also]
+        if any(site.quantised for site in mine):
+            raise NotSupportedError(f"{self.module} is quantised in the base graph; give the base as it was before")
         for site in mine:
             if _readers(site.weight) - {s.node for s in mine}:
                 site._unshare()
@@ -165,12 +175,16 @@ class Site:
         self.node.replace_input_with(1, own)
 
     def _stored_shape(self) -> tuple[int, int]:
+        if self.quantised:
+            return _nbits.nbits_shape(self.node)[::-1]
         shape = self.weight.shape
         assert shape is not None
         rows, columns = shape.numpy()
         return rows, columns
 
     def _stored(self) -> np.ndarray:
+        if self.quantised and (weight := _nbits.dequantise(self.node)) is not None:
+            return weight
         tensor = self.weight.const_value
         if tensor is None:
             raise BaseModelError(f"{self.module}: the base graph holds no weight; export it with its weights")

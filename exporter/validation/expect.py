@@ -85,7 +85,7 @@ def expect(manifest: Manifest, truth: Truth, batches: Sequence[Batch], redraw: C
     result = Expectation(experts=expert_tables(truth.adapter, router_dtype(manifest)))
     with step("running the reference in float64"):
         _run_exact(_Reference(manifest, truth, torch.float64), result, batches, redraw)
-    with step(f"running the reference in the export's own type ({manifest.dtype})"):
+    with step(f"running the reference in the export's own type ({manifest.precision})"):
         _run_own(_Reference(manifest, truth, torch.float32), result)
     return result
 

@@ -186,12 +186,12 @@ def _task_report(
         subject = Subject(task, kind, name)  # type: ignore[arg-type]
         noise, scale, effect = (s[subject] for s in (expectation.noise, expectation.scale, expectation.effect))
         return Measured(
-            ratio(error[subject], noise, scale, manifest.dtype, typical),
+            ratio(error[subject], noise, scale, manifest.precision, typical),
             error[subject].rms,
             noise.rms,
             scale.rms,
             effect.rms if effect.count else None,
-            ratio(effect, noise, scale, manifest.dtype, typical) if effect.count else None,
+            ratio(effect, noise, scale, manifest.precision, typical) if effect.count else None,
         )
 
     names = dict.fromkeys(s.name for s in expectation.scale if s.kind == "output" and s.task == task)

@@ -25,12 +25,12 @@ def as_stored(array: np.ndarray, dtype: str) -> np.ndarray:
 
 def router_dtype(manifest: Manifest) -> str:
     """What the routers are computed from: the stored type where the graph holds them, else they were folded exactly."""
-    return manifest.dtype if manifest.mode == "dynamic" else "fp32"
+    return manifest.precision if manifest.mode == "dynamic" else "fp32"
 
 
 def round_weights(reference: ReferenceModel, manifest: Manifest) -> None:
     """Rounds the parameters of a float32 reference to what the bundle holds, the adapter's and its heads' included."""
-    dtype = manifest.dtype
+    dtype = manifest.precision
     if dtype == "fp32":
         return
     exact = _ROUTERS if router_dtype(manifest) == "fp32" else ()

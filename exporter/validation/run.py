@@ -97,7 +97,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
         "mode": manifest.mode,
         "method": manifest.method,
         "model_type": manifest.model_type,
-        "dtype": manifest.dtype,
+        "precision": manifest.precision,
         "provider": manifest.provider,
         "routing": manifest.routing,
         "tasks": [task.name for task in manifest.tasks],

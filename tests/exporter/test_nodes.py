@@ -61,7 +61,7 @@ def test_modules_that_read_one_value_are_one_node(folder: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("mode", ["conditioned", "dynamic"])
 def test_stored_numbers_are_handed_over_as_they_are(folder: Path, tmp_path: Path, mode: Any) -> None:
-    bundle, model = _export(folder, tmp_path / "bundle", mode=mode, dtype="fp16")
+    bundle, model = _export(folder, tmp_path / "bundle", mode=mode, precision="fp16")
     inputs = {value for node in model.graph if node.domain == ops.DOMAIN for value in node.inputs if value is not None}
     assert not [value for value in inputs if (node := value.producer()) is not None and node.op_type == "Cast"]
     constants = {str(value.name): value for value in inputs if value.is_initializer()}
@@ -78,13 +78,13 @@ def test_stored_numbers_are_handed_over_as_they_are(folder: Path, tmp_path: Path
 
 @pytest.mark.parametrize("kernels", [True, False])
 @pytest.mark.parametrize("mode", ["conditioned", "dynamic"])
-@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_every_modules_route_is_seen(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any, mode: Any, kernels: bool
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any, mode: Any, kernels: bool
 ) -> None:
     if not kernels:
         monkeypatch.setenv("EPTX_NATIVE", "0")
-    bundle, _ = _export(folder, tmp_path / "bundle", mode=mode, dtype=dtype)
+    bundle, _ = _export(folder, tmp_path / "bundle", mode=mode, precision=precision)
     graph = observable(bundle)
     assert set(graph.routes) == set(bundle.manifest.modules)
     ids = np.full((3, 4), 7)

@@ -142,7 +142,7 @@ LIES: dict[str, tuple[Change, int, str]] = {
     "words that the model has not": (manifest(lambda m: m.update(vocab_size=6)), 3, "token ids are 0 to 5"),
     "a key twice": (
         lambda s: (s.tiny / "eptx.json").write_text(
-            (s.tiny / "eptx.json").read_text().replace('"dtype"', '"mode": "static",\n "dtype"', 1)
+            (s.tiny / "eptx.json").read_text().replace('"precision"', '"mode": "static",\n "precision"', 1)
         ),
         3,
         "the key 'mode' appears twice",

@@ -15,7 +15,7 @@ OPTIONS: Table = {
     "no mode": Case(nothing, 2, "Missing option '--mode'", "--top-k 2"),
     "unknown mode": Case(nothing, 2, "'magic' is not one of", "--mode magic"),
     "unknown option": Case(nothing, 2, "No such option '--speed'", "--mode dynamic --speed 9"),
-    "unknown dtype": Case(nothing, 2, "'int8' is not one of", "--mode dynamic --dtype int8"),
+    "unknown precision": Case(nothing, 2, "'int2' is not one of", "--mode dynamic --precision int2"),
     "top-k is text": Case(nothing, 2, "'two' is not a valid integer", "--mode dynamic --top-k two"),
     "static without a task": Case(nothing, 2, "give --task, one of cola, mnli, stsb", "--mode static --top-k 2"),
     "static of an unknown task": Case(
@@ -75,7 +75,7 @@ OPTIONS: Table = {
         weights("lora", put("layer.0.query.lora_A.weight", np.full((64, 10), 1e5, "f4"))),
         3,
         "has rank 2",
-        "--mode conditioned --dtype fp16",
+        "--mode conditioned --precision fp16",
         "lora",
     ),
 }
@@ -201,7 +201,7 @@ def test_fp16_overflow(scene: Scene, cli: Cli) -> None:
 
     write_lora(scene.lora, {"layer.0.query": (12, 10)}, seed=1, rank=40)
     weights("lora", put("layer.0.query.lora_A.weight", lambda a: a * 1e6))(scene)
-    cli.refuses(6, "past float16's 65504", *scene.export_args("lora", "--mode conditioned --dtype fp16"))
+    cli.refuses(6, "past float16's 65504", *scene.export_args("lora", "--mode conditioned --precision fp16"))
     assert list(scene.out.iterdir()) == []
 
 

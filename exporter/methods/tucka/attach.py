@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from eptx._manifest import ROUTE_GROUP, ROUTE_WEIGHTS, USED
 from eptx.errors import NotSupportedError
 from eptx.exporter import ops
 from eptx.exporter._delta import Delta
@@ -30,7 +31,7 @@ def attach(adapter: TuckaAdapter, editor: Editor, sites: Mapping[str, Site], pla
         route = _table(editor, plan.routes, adapter.experts)
     else:
         route = _router(editor, adapter, sites[adapter.router], plan)
-    per_row = plan.routing == "row" or plan.mode == "conditioned"
+    per_row = plan.routing != "batch" or plan.mode == "conditioned"
     for name in adapter.modules:
         for place in editor.places(sites[name], per_row=per_row):
             on_input = _narrower_input(place)
@@ -70,17 +71,34 @@ def _table(editor: Editor, routes: Sequence[Route], experts: int) -> tuple[ir.Va
 def _router(editor: Editor, adapter: TuckaAdapter, site: Site, plan: AttachPlan) -> tuple[ir.Value, ir.Value]:
     if site.fixed_input:
         raise NotSupportedError(f"the router {adapter.router} reads none of the model's inputs: its route says nothing")
-    mask = editor.attention_mask() if plan.routing == "row" else None
+    rows = plan.routing != "batch"
+    x = editor.float32(site.x)
+    mask = editor.attention_mask() if rows else None
     group, weights = editor.call(
         ops.TuckerRouter,
         [
-            site.x,
-            mask if mask is not None else _everything(editor, site.x, rows=plan.routing == "row"),
+            x,
+            mask if mask is not None else _everything(editor, x, rows=rows),
             editor.constant(f"{adapter.router}.tucka_ec", adapter.centroids),
         ],
         groups=adapter.groups,
     )
-    return group, weights
+    return _kept(editor, group, weights, adapter.experts) if plan.routing == "prompt" else (group, weights)
+
+
+def _kept(editor: Editor, group: ir.Value, weights: ir.Value, experts: int) -> tuple[ir.Value, ir.Value]:
+    """The route that the caller gives, and the live one for rows whose group is -1; either way it is an output.
+
+    Whoever generates feeds -1 with the prompt, and what was used then with every token after it.
+    """
+    given = editor.add_input(ROUTE_GROUP, ir.DataType.INT64)
+    given_weights = editor.add_input(ROUTE_WEIGHTS, ir.DataType.FLOAT, experts)
+    live = editor.node("Less", [given, editor.constant("route.zero", np.array(0))])[0]
+    column = editor.node("Unsqueeze", [live, editor.constant("route.axis", np.array([1]))])[0]
+    used = editor.node("Where", [live, group, given])[0], editor.node("Where", [column, weights, given_weights])[0]
+    editor.add_output(f"{ROUTE_GROUP}{USED}", used[0], ir.DataType.INT64)
+    editor.add_output(f"{ROUTE_WEIGHTS}{USED}", used[1], ir.DataType.FLOAT, experts)
+    return used
 
 
 def _everything(editor: Editor, x: ir.Value, *, rows: bool) -> ir.Value:

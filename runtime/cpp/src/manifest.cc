@@ -137,7 +137,7 @@ Manifest ParseManifest(std::string_view text) {
   m.mode = f.Choice("mode", {"static", "conditioned", "dynamic"});
   m.method = f.Choice("method", {"ept", "tucka", "lora"});
   m.model_type = f.String("model_type");
-  m.dtype = f.Choice("dtype", {"fp32", "fp16"});
+  m.precision = f.Choice("precision", {"fp32", "fp16", "int4"});
   m.provider = f.Choice("provider", {"cpu", "cuda"});
   for (Fields& task : f.Children("tasks")) m.tasks.push_back(ReadTask(std::move(task)));
   for (Fields& tensor : f.Children("inputs")) m.inputs.push_back(ReadTensor(std::move(tensor)));

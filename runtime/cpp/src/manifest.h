@@ -50,7 +50,7 @@ struct FileEntry {
 };
 
 struct Manifest {
-  std::string mode, method, model_type, dtype, provider;
+  std::string mode, method, model_type, precision, provider;
   std::vector<Task> tasks;
   std::vector<TensorSpec> inputs, outputs;
   bool task_inference = false;

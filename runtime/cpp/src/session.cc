@@ -154,7 +154,7 @@ void Session::Run(const std::vector<Owned<OrtValue>>& inputs, const std::vector<
 std::string Session::Info() const {
   const Manifest& m = manifest();
   Json info = {{"bundle", bundle_.path()},    {"mode", m.mode},        {"method", m.method},
-               {"model_type", m.model_type},  {"dtype", m.dtype},      {"provider", "cpu"},
+               {"model_type", m.model_type},  {"precision", m.precision},      {"provider", "cpu"},
                {"onnxruntime", OrtVersion()}, {"eptx", eptx_version()}};
   for (const char* key : {"tasks", "inputs", "outputs"}) info[key] = Json::array();
   for (const Task& task : m.tasks) info["tasks"].push_back(task.name);

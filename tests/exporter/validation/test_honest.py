@@ -22,15 +22,15 @@ MARGIN = LIMIT / 2
 def _cases() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(base, method, export options): 32 adapters, each of its own random numbers."""
     for base in ("bert", "llama"):
-        for dtype in ("fp32", "fp16"):
-            yield base, "ept", {"mode": "static", "task": "task1", "top_k": 2, "dtype": dtype}
-            yield base, "ept", {"mode": "conditioned", "top_k": 3, "dtype": dtype}
-            yield base, "ept", {"mode": "dynamic", "top_k": 1, "dtype": dtype}
-            yield base, "tucka", {"mode": "static", "task": "y", "routes": ROUTES, "dtype": dtype}
-            yield base, "tucka", {"mode": "conditioned", "routes": ROUTES, "dtype": dtype}
-            yield base, "tucka", {"mode": "dynamic", "routing": "batch", "dtype": dtype}
-            yield base, "tucka", {"mode": "dynamic", "routing": "row", "dtype": dtype}
-            yield base, "lora", {"mode": "conditioned", "dtype": dtype}
+        for precision in ("fp32", "fp16"):
+            yield base, "ept", {"mode": "static", "task": "task1", "top_k": 2, "precision": precision}
+            yield base, "ept", {"mode": "conditioned", "top_k": 3, "precision": precision}
+            yield base, "ept", {"mode": "dynamic", "top_k": 1, "precision": precision}
+            yield base, "tucka", {"mode": "static", "task": "y", "routes": ROUTES, "precision": precision}
+            yield base, "tucka", {"mode": "conditioned", "routes": ROUTES, "precision": precision}
+            yield base, "tucka", {"mode": "dynamic", "routing": "batch", "precision": precision}
+            yield base, "tucka", {"mode": "dynamic", "routing": "row", "precision": precision}
+            yield base, "lora", {"mode": "conditioned", "precision": precision}
 
 
 CASES = list(_cases())
@@ -38,7 +38,7 @@ CASES = list(_cases())
 
 def _name(case: tuple[str, str, dict[str, Any]]) -> str:
     base, method, options = case
-    return "-".join([base, method, options["mode"], options.get("routing", ""), options["dtype"]])
+    return "-".join([base, method, options["mode"], options.get("routing", ""), options["precision"]])
 
 
 @pytest.mark.parametrize("index", range(len(CASES)), ids=lambda i: _name(CASES[i]))

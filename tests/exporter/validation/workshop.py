@@ -67,7 +67,7 @@ class Workshop:
 
     def _remember(self, expect: Callable[..., Any]) -> Callable[..., Any]:
         def remembered(manifest: Manifest, truth: Truth, batches: Sequence[Any], redraw: Any) -> Any:
-            facts = (manifest.mode, manifest.dtype, manifest.routing, manifest.route, truth.ids, len(batches))
+            facts = (manifest.mode, manifest.precision, manifest.routing, manifest.route, truth.ids, len(batches))
             key = (truth.adapter.fingerprint, *map(repr, facts))
             if key not in self._known:
                 self._known[key] = expect(manifest, truth, batches, redraw)

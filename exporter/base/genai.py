@@ -1,0 +1,222 @@
+"""A decoder's transformers folder as a base graph, made by the model builder of ONNX Runtime GenAI.
+
+The builder writes a graph with a key-value cache, fused attention and packed projections in seconds, quantised if asked
+to. It names modules in its own words (``attn`` for ``self_attn``, ``qkv_proj`` for three), so what it calls them is
+kept beside the graph, and `locate` compares the weights as ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from eptx._json import dump_json, read_json_object
+from eptx._manifest import PAST, PRESENT
+from eptx._progress import step
+from eptx.bundle import Generation
+from eptx.errors import BaseModelError, NotSupportedError
+from eptx.exporter.base._model import base_prefix, read_config
+from eptx.exporter.base._names import one_line
+from eptx.exporter.base._products import find_products
+from eptx.exporter.base._quiet import quiet
+from eptx.exporter.base._tidy import tidy
+from eptx.exporter.base.checkpoint import BaseCheckpoint, folder_fingerprint
+from eptx.exporter.base.graph import BaseGraph
+
+__all__ = ["DECODERS", "Precision", "check_decoder", "genai_config", "is_decoder", "is_genai", "load_genai"]
+
+Precision = Literal["fp32", "fp16", "int4"]
+
+#: Architectures of the builder whose graphs are tested here, with the words of an error.
+DECODERS = {
+    "LlamaForCausalLM": "Llama",
+    "MistralForCausalLM": "Mistral",
+    "Qwen2ForCausalLM": "Qwen2",
+    "Qwen3ForCausalLM": "Qwen3",
+    "GemmaForCausalLM": "Gemma",
+    "Gemma2ForCausalLM": "Gemma 2",
+    "PhiForCausalLM": "Phi",
+    "Phi3ForCausalLM": "Phi-3",
+}
+#: What GenAI reads beside the model.
+CONFIG = "genai_config.json"
+_FILES = (CONFIG, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+
+
+def is_decoder(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is of a model that continues text."""
+    return _architecture(config).endswith("ForCausalLM")
+
+
+def is_genai(graph: BaseGraph) -> bool:
+    """Whether a graph is one of GenAI's."""
+    return CONFIG in graph.files
+
+
+def load_genai(
+    folder: Path,
+    workspace: Path,
+    *,
+    precision: Precision = "fp32",
+    provider: Literal["cpu", "cuda"] = "cpu",
+) -> BaseGraph:
+    """Builds the graph of a decoder's transformers folder; nothing is downloaded and no remote code runs.
+
+    Args:
+        folder: ``config.json``, safetensors and a tokenizer.
+        workspace: an empty folder for what the builder writes; the graph reads its weights from there.
+        precision: of weights and activations ("fp16"), or of weights in blocks ("int4").
+        provider: the execution provider that the graph is for.
+
+    Returns:
+        the graph, with the cache as inputs ``past_key_values.<layer>.key|value`` [batch, key-value heads, past, head
+        size] and outputs ``present.<layer>.key|value``.
+
+    Raises:
+        BaseModelError: a file is missing or damaged, or the weights do not fit the configuration.
+        NotSupportedError: the architecture is not one of `DECODERS`, or GenAI is not installed.
+    """
+    config = read_config(folder)
+    check_decoder(config)
+    BaseCheckpoint(folder)  # refuses pickles and damaged files before the library meets them
+    with step("build the base graph"):
+        _build(folder, workspace, precision, provider)
+    model = ir.load(workspace.absolute() / "model.onnx")
+    common.LiftConstantsToInitializersPass(size_limit=16)(model)
+    graph = BaseGraph(
+        model=model,
+        model_type=str(config["model_type"]),
+        config=config,
+        folder=folder,
+        fingerprint=folder_fingerprint(folder),
+        prefix=base_prefix(config),
+    )
+    return as_genai(graph, workspace)
+
+
+def as_genai(graph: BaseGraph, home: Path) -> BaseGraph:
+    """Adds to a graph of the builder what its folder says of it.
+
+    Args:
+        graph: as the builder made it; changed in place.
+        home: its folder, with ``genai_config.json``.
+
+    Raises:
+        BaseModelError: the configuration is damaged, or is not of one decoder with a cache.
+    """
+    settings = read_json_object(home / CONFIG, error=BaseModelError)
+    _name_modules(graph.model.graph)
+    _fix_cache(graph.model.graph, settings)
+    tidy(graph.model)
+    return replace(
+        graph,
+        places=_packed_places(graph),
+        files={name: home / name for name in _FILES if (home / name).is_file()},
+        generation=_generation(settings, graph.config),
+    )
+
+
+def check_decoder(config: Mapping[str, Any]) -> None:
+    """Refuses architectures that are not tested.
+
+    Raises:
+        NotSupportedError: the architecture is not one of `DECODERS`.
+    """
+    if _architecture(config) not in DECODERS:
+        known = ", ".join(DECODERS.values())
+        raise NotSupportedError(f"{_architecture(config)} is not a decoder that eptx exports; supported: {known}")
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    names = config.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else ""
+
+
+def _build(folder: Path, workspace: Path, precision: str, provider: str) -> None:
+    try:
+        from onnxruntime_genai.models import builder
+    except ImportError:
+        raise NotSupportedError("decoders need onnxruntime-genai: pip install 'eptx[export]'") from None
+    source, target, cache = str(folder), str(workspace), str(workspace / "cache")
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # its progress bars are not ours
+        try:
+            options = builder.parse_extra_options("", source, target, precision, provider, cache, ["hf_token=false"])
+            builder.create_model("", source, target, precision, provider, cache, **options)
+        except NotImplementedError as e:
+            raise NotSupportedError(f"GenAI's builder cannot make this model: {one_line(e)}") from None
+        except Exception as e:  # whatever a configuration or weights that do not fit provoke
+            raise BaseModelError(f"{folder.name}: GenAI's builder cannot read this model: {one_line(e)}") from None
+
+
+def _name_modules(graph: ir.Graph) -> None:
+    """Gives the products the names of transformers' modules."""
+    for product in find_products(graph):
+        if product.node.name:
+            product.node.name = product.node.name.replace("/attn/", "/self_attn/")
+
+
+def _fix_cache(graph: ir.Graph, settings: Mapping[str, Any]) -> None:
+    """Says how wide a head is; the builder leaves it open, since a cache may be quantised."""
+    size = _get(settings, "model", "decoder", "head_size")
+    for value in (*graph.inputs, *graph.outputs):
+        if value.name and value.name.startswith((PAST, PRESENT)) and value.shape is not None:
+            value.shape = ir.Shape([*list(value.shape)[:3], size])
+
+
+def _packed_places(graph: BaseGraph) -> dict[str, str]:
+    """Module -> node and columns, for modules that the builder packs into one product."""
+    if graph.folder is None:
+        return {}
+    checkpoint = BaseCheckpoint(graph.folder)
+    places: dict[str, str] = {}
+    for product in find_products(graph.model.graph):
+        name = product.node.name or ""
+        parent, _, kind = name.rpartition("/qkv_proj/")
+        if not kind.startswith("MatMul"):
+            continue
+        start = 0
+        for part in (f"{parent.strip('/').replace('/', '.')}.{x}_proj" for x in "qkv"):
+            if f"{part}.weight" not in checkpoint:
+                break  # packed in the checkpoint too
+            stop = start + checkpoint.shape(f"{part}.weight")[0]
+            places[part] = f"{name}[{start}:{stop}]"
+            start = stop
+    return places
+
+
+def _generation(settings: Mapping[str, Any], config: Mapping[str, Any]) -> Generation:
+    """The tokens that end and fill a row.
+
+    GenAI takes every trailing token that equals the padding token for padding. Where that also ends a turn, as in many
+    chat models, it would cut prompts short, so one that ends nothing is taken.
+    """
+    eos = _get(settings, "model", "eos_token_id")
+    ends = tuple(eos) if isinstance(eos, list) else (eos,)
+    known = (settings["model"].get("pad_token_id"), config.get("unk_token_id"), config.get("bos_token_id"))
+    pad = next(c for c in (*known, *range(len(ends) + 1)) if type(c) is int and c >= 0 and c not in ends)
+    return Generation("decoder", ends, pad)
+
+
+def genai_config(source: Path, generation: Generation) -> bytes:
+    """GenAI's configuration for a bundle: the builder's, with the bundle's padding token and nothing of this machine."""
+    settings = read_json_object(source, error=BaseModelError)
+    settings["model"]["pad_token_id"] = generation.pad
+    options = _get(settings, "model", "decoder", "session_options")
+    options.pop("custom_ops_library", None)  # a bundle names no library to load
+    return dump_json(settings)
+
+
+def _get(settings: Mapping[str, Any], *keys: str) -> Any:
+    value: Any = settings
+    for key in keys:
+        if not isinstance(value, dict) or key not in value:
+            raise BaseModelError(f"{CONFIG}: has no {'.'.join(keys)}; it is not the configuration of a decoder")
+        value = value[key]
+    return value

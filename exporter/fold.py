@@ -1,0 +1,98 @@
+"""Folding one task into weights: of a graph, or of the base's files before anything is made of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from eptx._json import dump_json, read_json_object
+from eptx._progress import step
+from eptx.errors import BaseModelError, NotSupportedError
+from eptx.exporter.adapter import Adapter
+from eptx.exporter.base._model import base_prefix, read_config
+from eptx.exporter.base._names import aliases, some
+from eptx.exporter.base.checkpoint import BaseCheckpoint, weight_files
+from eptx.exporter.methods import method_of
+from eptx.exporter.methods.tucka.adapter import TuckaAdapter
+from eptx.exporter.options import ExportOptions
+from eptx.exporter.plan import routes_by_task, static_task
+
+_TIED = ("lm_head.weight", "model.embed_tokens.weight")
+
+
+def fold(adapter: Adapter, module: str, weight: np.ndarray, options: ExportOptions) -> np.ndarray:
+    """A module's weight [out, in] float64 with the task of a static export in it.
+
+    Raises:
+        BaseModelError: the adapter does not fit the weight.
+    """
+    task = adapter.tasks.index(static_task(adapter, options))
+    choice: Any = routes_by_task(adapter, options)[task] if isinstance(adapter, TuckaAdapter) else task
+    return method_of(adapter.method).fold(adapter, module, weight, choice)
+
+
+def fold_folder(adapter: Adapter, base: Path, target: Path, options: ExportOptions) -> Path:
+    """Writes a transformers folder again with one task folded into its weights, all float32.
+
+    That is what a quantiser must see: what it rounds is then the adapted weight.
+
+    Args:
+        adapter: the adapter.
+        base: the transformers folder.
+        target: where to write; it is made.
+        options: of a static export.
+
+    Returns:
+        the target.
+
+    Raises:
+        BaseModelError: a module is not in the folder, or is of another shape.
+        NotSupportedError: a module's weight is another one's too.
+    """
+    checkpoint = BaseCheckpoint(base)
+    config = read_config(base)
+    modules = _tensors(adapter, checkpoint, config)
+    target.mkdir()
+    for name in _small_files(base):
+        shutil.copyfile(base / name, target / name)
+    (target / "config.json").write_bytes(dump_json({**config, "dtype": "float32"}))
+    with step("fold the task into the weights"):
+        for path in weight_files(base):
+            names = [name for name in checkpoint if checkpoint.file(name) == path]
+            tensors = {name: np.ascontiguousarray(checkpoint.array(name), dtype=np.float32) for name in names}
+            for name in tensors.keys() & modules.keys():
+                folded = fold(adapter, modules[name], tensors[name].astype(np.float64), options)
+                tensors[name] = np.ascontiguousarray(folded, dtype=np.float32)
+            save_file(tensors, target / path.name, metadata={"format": "pt"})
+    return target
+
+
+def _tensors(adapter: Adapter, checkpoint: BaseCheckpoint, config: dict[str, Any]) -> dict[str, str]:
+    """Tensor of the folder -> adapted module."""
+    found: dict[str, str] = {}
+    missing = []
+    for module in adapter.module_names:
+        names = [f"{name}.weight" for name in aliases(module, base_prefix(config))]
+        stored = [name for name in names if name in checkpoint and len(checkpoint.shape(name)) == 2]
+        if stored:
+            found[stored[0]] = module
+        else:
+            missing.append(module)
+    if missing:
+        raise BaseModelError(
+            f"{len(missing)} of {len(adapter.module_names)} adapted modules are not found in the base folder: {some(missing)}"
+        )
+    if config.get("tie_word_embeddings") and any(name in found for name in _TIED):
+        raise NotSupportedError("lm_head shares its weight with the embeddings, which a fold would change: use --mode conditioned")
+    return found
+
+
+def _small_files(folder: Path) -> Iterable[str]:
+    """What is beside the weights: the configuration, the tokenizer, the index."""
+    known = ("*.json", "*.jinja", "*.model", "*.txt")
+    return sorted({path.name for pattern in known for path in folder.glob(pattern) if path.is_file()})

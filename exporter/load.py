@@ -1,0 +1,55 @@
+"""The base of an export as graphs, by the exporter that is best for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from eptx._progress import step
+from eptx.errors import UsageError
+from eptx.exporter.adapter import Adapter
+from eptx.exporter.base import BaseGraph, is_decoder, load_genai, load_onnx, load_transformers
+from eptx.exporter.base._model import read_config
+from eptx.exporter.base.checkpoint import folder_fingerprint
+from eptx.exporter.base.genai import check_decoder
+from eptx.exporter.fold import fold_folder
+from eptx.exporter.options import ExportOptions
+
+
+def load(base: Path | None, adapter: Adapter, options: ExportOptions, workspace: Path) -> list[BaseGraph]:
+    """The graphs of a base, the one that answers last.
+
+    Args:
+        base: the transformers folder, or None with an ONNX base alone.
+        adapter: what will be put in: with task heads the bare model is enough.
+        options: of the export.
+        workspace: an empty folder that lives as long as the graphs.
+
+    Raises:
+        UsageError: there is no base, or it cannot be stored as the options ask.
+        BaseModelError, NotSupportedError: see the loaders.
+    """
+    if options.base_onnx is not None:
+        with step("reading the ONNX base"):
+            return [load_onnx(options.base_onnx, folder=base)]
+    if base is None:
+        raise UsageError("no base model given: name its transformers folder, or an ONNX file with --base-onnx")
+    if adapter.heads is None and is_decoder(read_config(base)):
+        return [_load_decoder(base, adapter, options, workspace)]
+    if options.precision == "int4":
+        raise UsageError("--precision int4 is for decoders that generate text; use fp32 or fp16")
+    with step("exporting the base graph"):
+        return [load_transformers(base, provider=options.provider, headless=adapter.heads is not None)]
+
+
+def _load_decoder(base: Path, adapter: Adapter, options: ExportOptions, workspace: Path) -> BaseGraph:
+    """A static task is folded before the builder sees the weights, which may quantise them."""
+    check_decoder(read_config(base))
+    with step("exporting the base graph"):
+        static = options.mode == "static"
+        folder = fold_folder(adapter, base, workspace / "folded", options) if static else base
+        built = workspace / "built"
+        graph = load_genai(folder, built, precision=options.precision, provider=options.provider)
+    if static:
+        return replace(graph, adapted=True, fingerprint=folder_fingerprint(base))
+    return graph
