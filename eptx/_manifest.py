@@ -361,3 +361,56 @@ def _check(m: Manifest) -> None:
         raise BundleError(f"{MANIFEST_FILE}: a static bundle has no input {TASK_ID}")
     if not has_task_id and (m.mode == "conditioned" or m.task_inference):
         raise BundleError(f"{MANIFEST_FILE}: the input {TASK_ID} is missing")
+    _check_cache(m)
+    _check_generation(m)
+    if m.encoder is None:
+        _check_routing(m)
+    else:
+        _check_encoder(m, m.encoder)
+
+
+def _check_routing(m: Manifest) -> None:
+    """Where the route of the prompt is kept, it is given and said for each row; an encoder gives its own."""
+    ranks = {t.name: (t.dtype, len(t.shape)) for t in (*m.inputs, *m.outputs)}
+    wanted = {ROUTE_GROUP: ("int64", 1), ROUTE_WEIGHTS: ("float32", 2)}
+    for name, form in wanted.items():
+        found = [ranks.get(name), ranks.get(f"{name}{USED}")]
+        if found != ([form] * 2 if m.routing == "prompt" else [None] * 2):
+            raise BundleError(f"{MANIFEST_FILE}: {name} and {name}{USED} do not fit the routing {m.routing}")
+    if any(t.name == ROUTE_WEIGHTS and not isinstance(t.shape[1], int) for t in m.inputs):
+        raise BundleError(f"{MANIFEST_FILE}: {ROUTE_WEIGHTS} does not say how many weights a row has")
+
+
+def _check_cache(m: Manifest) -> None:
+    """What was computed before goes in where the same comes out."""
+    past = {t.name.removeprefix(PAST): (t.dtype, len(t.shape)) for t in m.inputs if t.name.startswith(PAST)}
+    present = {t.name.removeprefix(PRESENT): (t.dtype, len(t.shape)) for t in m.outputs if t.name.startswith(PRESENT)}
+    if past != present or any(rank != 4 for _, rank in past.values()):
+        raise BundleError(f"{MANIFEST_FILE}: the inputs {PAST}* and the outputs {PRESENT}* do not fit each other")
+    if m.generation is not None and not past:
+        raise BundleError(f"{MANIFEST_FILE}: a model that generates has inputs {PAST}*")
+
+
+def _check_generation(m: Manifest) -> None:
+    kind = m.generation.kind if m.generation is not None else None
+    if (kind == "encoder-decoder") != (m.encoder is not None):
+        raise BundleError(f"{MANIFEST_FILE}: an encoder-decoder has an encoder, and nothing else has one")
+    if m.generation is None:
+        return
+    ranks = {t.name: len(t.shape) for t in m.inputs}
+    if kind == "decoder" and (ranks.get("input_ids"), ranks.get("attention_mask")) != (2, 2):
+        raise BundleError(f"{MANIFEST_FILE}: a decoder has inputs input_ids and attention_mask [batch, length]")
+    if all(t.name != "logits" for t in m.outputs):
+        raise BundleError(f"{MANIFEST_FILE}: a model that generates has an output logits")
+    tokens = (*m.generation.eos, m.generation.pad, m.generation.start or 0)
+    if m.vocab_size is not None and max(tokens) >= m.vocab_size:
+        raise BundleError(f"{MANIFEST_FILE}: generation names token {max(tokens)}; the model has {m.vocab_size}")
+
+
+def _check_encoder(m: Manifest, encoder: Component) -> None:
+    if encoder.file not in m.files or encoder.file == MODEL_FILE or not encoder.file.endswith(".onnx"):
+        raise BundleError(f"{MANIFEST_FILE}: the encoder's file {encoder.file!r} is not a model of the bundle")
+    for what, tensors in (("input", encoder.inputs), ("output", encoder.outputs)):
+        names = [t.name for t in tensors]
+        if not names or len(set(names)) != len(names):
+            raise BundleError(f"{MANIFEST_FILE}: the encoder names no {what}, or one twice")

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from eptx._files import hash_file, is_contained_name, list_files, open_regular, replace_file
+from eptx._genai_config import GENAI_CONFIG, check_genai_config
 from eptx._json import dump_json, read_json, read_json_object
 from eptx._manifest import (
     MANIFEST_FILE,
@@ -107,6 +108,8 @@ def read_bundle(path: str | Path, *, verify: bool = True) -> Bundle:
     _check_files(manifest.files, found)
     if verify:
         _check_hashes(folder, manifest.files)
+    if GENAI_CONFIG in manifest.files:
+        check_genai_config(read_json(folder / GENAI_CONFIG, error=BundleError))
     operators: set[str] = set()
     for name in manifest.files:
         if name.endswith(".onnx"):

@@ -25,6 +25,7 @@ from eptx.exporter.route import Route
 
 Mode = Literal["static", "conditioned", "dynamic"]
 Routing = Literal["batch", "row", "prompt"]
+RoutePlace = Literal["own", "shared", "given"]
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,14 @@ class AttachPlan:
         routing: TuckA, dynamic: one route for the batch (as released), one per row, or one per row that is kept while
             its answer is generated.
         routes: TuckA, conditioned: the frozen route of every task, by task id.
+        route: TuckA, dynamic: of an encoder-decoder, whether the graph's router is its "own", is "shared" (its route
+            is an output, for the graphs that run after it), or the route is "given" (an input).
     """
 
     mode: Mode
     routing: Routing = "batch"
     routes: Sequence[Route] = ()
+    route: RoutePlace = "own"
 
 
 @dataclass
@@ -76,6 +80,11 @@ class Editor:
         """The leading dimension of the graph's inputs."""
         shape = self.model.graph.inputs[0].shape
         return shape[0] if shape is not None and len(shape) else ir.SymbolicDim("batch")
+
+    @property
+    def has_task_id(self) -> bool:
+        """Whether somebody has asked for `task_id`."""
+        return self._task_id is not None
 
     def task_id(self) -> ir.Value:
         """The graph input ``task_id``, int64 [batch], added when first asked for."""
@@ -151,17 +160,21 @@ class Editor:
     def _function(self, function: ir.Function) -> ir.Function:
         return self._functions.setdefault(function.name, function)
 
-    def add_input(self, name: str, dtype: ir.DataType, *dims: int) -> ir.Value:
-        """A new graph input [batch, *dims]."""
-        shape = ir.Shape([self.batch_dim, *dims])
+    def add_input(
+        self, name: str, dtype: ir.DataType, *dims: int, rows: int | ir.SymbolicDim | None = None
+    ) -> ir.Value:
+        """A new graph input [batch, *dims], or [rows, *dims]."""
+        shape = ir.Shape([self.batch_dim if rows is None else rows, *dims])
         value = ir.Value(name=self.names.reserve(name), type=ir.TensorType(dtype), shape=shape)
         self.model.graph.inputs.append(value)
         return value
 
-    def add_output(self, name: str, value: ir.Value, dtype: ir.DataType, *dims: int) -> None:
-        """Makes a new value [batch, *dims] an output of the graph."""
+    def add_output(
+        self, name: str, value: ir.Value, dtype: ir.DataType, *dims: int, rows: int | ir.SymbolicDim | None = None
+    ) -> None:
+        """Makes a new value [batch, *dims], or [rows, *dims], an output of the graph."""
         value.name, value.type = self.names.reserve(name), ir.TensorType(dtype)
-        value.shape = ir.Shape([self.batch_dim, *dims])
+        value.shape = ir.Shape([self.batch_dim if rows is None else rows, *dims])
         self.model.graph.outputs.append(value)
 
     def attention_mask(self) -> ir.Value | None:
@@ -273,7 +286,11 @@ class Editor:
         if first.site.packed:
             columns = np.array([bound for place in group for bound in place.site.columns])
             inputs.append(self.constant(f"{first.site.module}.columns", columns))
-        inputs += [self.float32(first.site.x), *first.delta.shared, *(value for place in group for value in place.delta.own)]
+        inputs += [
+            self.float32(first.site.x),
+            *first.delta.shared,
+            *(value for place in group for value in place.delta.own),
+        ]
         new = self.call(
             first.delta.operator,
             inputs,

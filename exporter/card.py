@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from eptx.bundle import Manifest, Task
+from collections.abc import Sequence
+
+from eptx._manifest import CROSS, PAST, PRESENT, TASK_ID
+from eptx.bundle import Manifest, Task, TensorSpec
 
 _MODES = {
     "static": "one task, folded into the weights",
@@ -11,11 +14,52 @@ _MODES = {
 }
 
 
+_PLAIN = """## C++ and Node
+
+`model.onnx` is a complete ONNX model: its operators of domain `ai.eptx` carry their own bodies, so any ONNX Runtime
+loads it.
+
+```cpp
+Ort::Session session(env, "model.onnx", Ort::SessionOptions{});
+```
+
+```js
+const session = await require("onnxruntime-node").InferenceSession.create("model.onnx");
+```
+"""
+_GENAI = """## ONNX Runtime GenAI
+
+This folder is a model folder of ONNX Runtime GenAI, which needs nothing of eptx to run it:
+
+```python
+import numpy as np
+import onnxruntime_genai as og
+
+model = og.Model("path/to/this/folder")
+tokenizer, params = og.Tokenizer(model), og.GeneratorParams(model)
+params.set_search_options(max_length=256)
+generator = og.Generator(model, params)
+{chosen}generator.append_tokens(tokenizer.encode("Once upon a time"))
+while not generator.is_done():
+    generator.generate_next_token()
+print(tokenizer.decode(generator.get_sequence(0)))
+```
+"""
+#: GenAI does not hold the array, so a variable must.
+_TASK_INPUT = """task_id = np.array([{id}])  # one for each row; keep it while generating
+generator.set_model_input("task_id", task_id)
+"""
+_SEQ2SEQ = """## Elsewhere
+
+`encoder.onnx` reads the prompt once; what it gives as `cross.*` goes into every call of `model.onnx`, which makes one
+token after the other from the token that `eptx.json` calls `start`, with its own `present.*` as the next `past_key_values.*`.
+"""
+
+
 def model_card(manifest: Manifest) -> str:
     """The text of a bundle's README.md, the same for the same manifest."""
     tasks = "\n".join(f"| {task.id} | {task.name} | {_labels(task)} |" for task in manifest.tasks)
-    inputs = "\n".join(f"- `{spec.name}`: {spec.dtype} {_shape(spec.shape)}" for spec in manifest.inputs)
-    outputs = "\n".join(f"- `{spec.name}`: {spec.dtype} {_shape(spec.shape)}" for spec in manifest.outputs)
+    inputs, outputs = _tensors(manifest.inputs), _tensors(manifest.outputs)
     return f"""# {manifest.model_type or "ONNX"} with a {manifest.method.upper()} adapter
 
 An [eptx](https://pypi.org/project/eptx) bundle, mode **{manifest.mode}**: {_MODES[manifest.mode]}.
@@ -42,19 +86,31 @@ session = Session("path/to/this/folder")
 {_python(manifest)}
 ```
 
-## C++ and Node
+{_elsewhere(manifest)}"""
 
-`model.onnx` is a complete ONNX model: its operators of domain `ai.eptx` carry their own bodies, so any ONNX Runtime
-loads it.
 
-```cpp
-Ort::Session session(env, "model.onnx", Ort::SessionOptions{{}});
-```
+def _tensors(specs: Sequence[TensorSpec]) -> str:
+    """A line each; of a cache, which has two for every layer, the first one's."""
+    kept = [spec for spec in specs if not _is_cache(spec) or spec.name.endswith(".0.key")]
+    lines = [f"- `{spec.name}`: {spec.dtype} {_shape(spec.shape)}" for spec in kept]
+    return "\n".join(
+        f"{line}, and so on for keys and values of every layer" if ".0.key" in line else line for line in lines
+    )
 
-```js
-const session = await require("onnxruntime-node").InferenceSession.create("model.onnx");
-```
-{_task_id(manifest)}"""
+
+def _is_cache(spec: TensorSpec) -> bool:
+    return spec.name.startswith((PAST, PRESENT, CROSS))
+
+
+def _elsewhere(manifest: Manifest) -> str:
+    """How to run it without eptx."""
+    if manifest.generation is None:
+        return f"{_PLAIN}{_task_id(manifest)}"
+    if manifest.generation.kind == "encoder-decoder":
+        return _SEQ2SEQ
+    inputs = _TASK_INPUT.format(id=manifest.tasks[0].id)
+    chosen = inputs if any(spec.name == TASK_ID for spec in manifest.inputs) else ""
+    return _GENAI.format(chosen=chosen)
 
 
 def _labels(task: Task) -> str:
@@ -75,6 +131,8 @@ def _notes(manifest: Manifest) -> str:
         notes.append("`task_id` -1 lets the model infer the task; `task_id_used` says which it took.")
     if manifest.routing == "batch":
         notes.append("Routing `batch`: one route for the whole batch, so a row's result depends on its neighbours.")
+    if manifest.routing == "prompt":
+        notes.append("Routing `prompt`: every row keeps the route of its prompt while its answer is generated.")
     if manifest.routing == "row":
         notes.append("Routing `row`: every row has its own route, whatever else is in the batch.")
     return "\n" + "\n".join(notes) + "\n" if notes else ""
@@ -84,6 +142,8 @@ def _python(manifest: Manifest) -> str:
     names = [task.name for task in manifest.tasks if task.name != "base"]
     takes_task = any(spec.name == "task_id" for spec in manifest.inputs)
     arguments = f', task="{names[0]}"' if takes_task else ""
+    if manifest.generation is not None:
+        return f'answer = session.generate("Once upon a time"{arguments}).texts[0]'
     if any(spec.name == "input_ids" for spec in manifest.inputs):
         return f'outputs = session.run(["A sentence."]{arguments})'
     feeds = ", ".join(f'"{spec.name}": ...' for spec in manifest.inputs if spec.name != "task_id")

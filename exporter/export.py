@@ -12,7 +12,7 @@ from eptx._progress import step
 from eptx.bundle import Bundle, BundleWriter
 from eptx.errors import BaseModelError, NotSupportedError, UsageError
 from eptx.exporter.adapter import Adapter
-from eptx.exporter.attach import AttachPlan
+from eptx.exporter.attach import AttachPlan, RoutePlace
 from eptx.exporter.base import BaseGraph, Site, is_genai, locate
 from eptx.exporter.fold import fold
 from eptx.exporter.heads import attach_head, attach_head_bank, check_fits
@@ -56,7 +56,8 @@ def export(base: Path | None, adapters: Sequence[Path], out: Path, options: Expo
                 part.sites = find(adapter, part.graph, options)
         with step(f"putting the adapter into the graph ({options.mode})"):
             for part in parts:
-                put_in(adapter, part, options)
+                put_in(adapter, part, options, parts)
+            _share_task_id(parts)
         with step("writing the bundle"):
             return write_bundle(writer, Source(base, adapters), adapter, parts, options)
 
@@ -67,22 +68,24 @@ def find(adapter: Adapter, graph: BaseGraph, options: ExportOptions) -> dict[str
     Raises:
         BaseModelError: one is missing, or is of another width than the adapter.
     """
-    sites = locate(graph, [name for name in adapter.module_names if graph.holds(name)], module_map=options.module_map)
+    places = {name: place for name, place in (options.module_map or {}).items() if graph.holds(name)}
+    sites = locate(graph, [name for name in adapter.module_names if graph.holds(name)], module_map=places)
     check_widths(adapter, sites)
     return sites
 
 
-def put_in(adapter: Adapter, part: Part, options: ExportOptions) -> None:
-    """Puts an adapter and its task heads into a graph, in the mode of the options."""
+def put_in(adapter: Adapter, part: Part, options: ExportOptions, parts: Sequence[Part]) -> None:
+    """Puts an adapter and its task heads into a graph, one of those of the base, in the mode of the options."""
     if adapter.heads is not None:
         check_fits(adapter.heads, part.graph.model, part.graph.config.get("hidden_size"))
     if options.mode != "static":
-        _attach(adapter, part, options)
+        _attach(adapter, part, options, parts)
     elif not part.graph.adapted:
         _fold(adapter, part, options)
     part.editor.finish()
     if options.precision != "fp32":
-        store_fp16(part.graph.model, only_adapter=is_genai(part.graph))
+        stored = options.precision == "int4" or (is_genai(part.graph) and options.provider == "cuda")
+        store_fp16(part.graph.model, only_adapter=stored)
 
 
 def _fold(adapter: Adapter, part: Part, options: ExportOptions) -> None:
@@ -92,7 +95,32 @@ def _fold(adapter: Adapter, part: Part, options: ExportOptions) -> None:
         attach_head(part.editor, adapter.heads, static_task(adapter, options))
 
 
-def _attach(adapter: Adapter, part: Part, options: ExportOptions) -> None:
+def _share_task_id(parts: Sequence[Part]) -> None:
+    """All graphs of a bundle are asked alike, also one that holds no adapted module."""
+    if any(part.editor.has_task_id for part in parts):
+        for part in parts:
+            part.editor.task_id()
+
+
+def _route_place(adapter: Adapter, part: Part, parts: Sequence[Part]) -> RoutePlace:
+    """Where a graph has TuckA's route from.
+
+    Raises:
+        NotSupportedError: from a graph that runs after it.
+    """
+    if not isinstance(adapter, TuckaAdapter) or len(parts) == 1:
+        return "own"
+    routing = next(i for i, other in enumerate(parts) if adapter.router in other.sites)
+    if any(other.sites for other in parts[:routing]):
+        raise NotSupportedError(
+            f"the router {adapter.router} runs after modules that it routes: no graph computes that"
+        )
+    if part is parts[routing]:
+        return "shared" if part is not parts[-1] else "own"
+    return "given"
+
+
+def _attach(adapter: Adapter, part: Part, options: ExportOptions, parts: Sequence[Part]) -> None:
     editor, sites = part.editor, part.sites
     if options.routing == "prompt" and part.graph.generation is None:
         raise UsageError("--routing prompt is for models that generate text; use batch or row")
@@ -100,7 +128,7 @@ def _attach(adapter: Adapter, part: Part, options: ExportOptions) -> None:
         routes_by_task(adapter, options) if isinstance(adapter, TuckaAdapter) and options.mode == "conditioned" else ()
     )
     _check_float32(sites, half=is_genai(part.graph))
-    plan = AttachPlan(options.mode, options.routing, routes)
+    plan = AttachPlan(options.mode, options.routing, routes, _route_place(adapter, part, parts))
     method_of(adapter.method).attach(adapter, editor, sites, plan)
     editor.wire()
     if editor.similarities:

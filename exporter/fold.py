@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from eptx._json import dump_json, read_json_object
+from eptx._json import dump_json
 from eptx._progress import step
 from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter.adapter import Adapter
@@ -84,11 +84,12 @@ def _tensors(adapter: Adapter, checkpoint: BaseCheckpoint, config: dict[str, Any
         else:
             missing.append(module)
     if missing:
-        raise BaseModelError(
-            f"{len(missing)} of {len(adapter.module_names)} adapted modules are not found in the base folder: {some(missing)}"
-        )
+        count = f"{len(missing)} of {len(adapter.module_names)} adapted modules"
+        raise BaseModelError(f"{count} are not found in the base folder: {some(missing)}")
     if config.get("tie_word_embeddings") and any(name in found for name in _TIED):
-        raise NotSupportedError("lm_head shares its weight with the embeddings, which a fold would change: use --mode conditioned")
+        raise NotSupportedError(
+            "a fold into lm_head would change the embeddings, which share its weight: use conditioned"
+        )
     return found
 
 

@@ -8,7 +8,15 @@ from pathlib import Path
 from eptx._progress import step
 from eptx.errors import UsageError
 from eptx.exporter.adapter import Adapter
-from eptx.exporter.base import BaseGraph, is_decoder, load_genai, load_onnx, load_transformers
+from eptx.exporter.base import (
+    BaseGraph,
+    is_decoder,
+    is_encoder_decoder,
+    load_encoder_decoder,
+    load_genai,
+    load_onnx,
+    load_transformers,
+)
 from eptx.exporter.base._model import read_config
 from eptx.exporter.base.checkpoint import folder_fingerprint
 from eptx.exporter.base.genai import check_decoder
@@ -39,6 +47,8 @@ def load(base: Path | None, adapter: Adapter, options: ExportOptions, workspace:
     if options.precision == "int4":
         raise UsageError("--precision int4 is for decoders that generate text; use fp32 or fp16")
     with step("exporting the base graph"):
+        if adapter.heads is None and is_encoder_decoder(read_config(base)):
+            return load_encoder_decoder(base, provider=options.provider)
         return [load_transformers(base, provider=options.provider, headless=adapter.heads is not None)]
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from eptx.errors import RequestError
+from eptx.exporter._encode import decoder_call, encode
 from eptx.exporter._torch_modules import exactly, torch_names
 from eptx.exporter.adapter import Adapter, TaskHeads
 from eptx.exporter.base._deberta import allow_positions_per_row
@@ -83,15 +84,23 @@ class ReferenceModel:
         task_ids: np.ndarray | Sequence[int] | None = None,
         route: Route | Sequence[Route] | None = None,
         routing: Literal["batch", "row"] = "batch",
+        cache: Any = None,
     ) -> ReferenceOutput:
         """One forward.
 
+        Of an encoder-decoder, as a bundle splits it: what reads the text runs first, and what is found out there, the
+        task of a row with id -1 or TuckA's route, then holds for the answer.
+
         Args:
-            inputs: the model's inputs by name; float arrays are cast to ``dtype``.
+            inputs: the model's inputs by name; float arrays are cast to ``dtype``. Of an encoder-decoder,
+                ``decoder_input_ids`` are the answer's tokens, and with a cache that holds the text already,
+                ``input_ids`` are left out.
             task_ids: [batch]; ``len(tasks)`` switches the adapter off for the row, -1 infers (EPT). None:
                 task 0 where there is one task only.
             route: TuckA: a route for everything, or one per row, instead of the router's.
             routing: TuckA: the router's reach.
+            cache: a transformers ``Cache`` of the positions before these, to which these are added; None: there
+                are none.
 
         Raises:
             RequestError: task ids are missing or out of range.
@@ -101,8 +110,13 @@ class ReferenceModel:
         self._set_route(route, routing)
         tensors = {name: self._tensor(array) for name, array in inputs.items()}
         self._outputs.clear()
+        margin: np.ndarray | None = None
         with torch.no_grad():
-            result = self.model(**tensors)
+            if self.model.config.is_encoder_decoder:
+                ids, margin, call = self._encode(tensors, ids, cache)
+            else:
+                call = tensors if cache is None else {**tensors, "past_key_values": cache, "use_cache": True}
+            result = self.model(**call)
         outputs = {name: value for name, value in result.items() if isinstance(value, Tensor)}
         used, task_margin = self._used_tasks(ids)
         if self.adapter.heads is not None:
@@ -112,16 +126,40 @@ class ReferenceModel:
             {name: _array(value) for name, value in outputs.items()},
             {module: _array(value) for module, value in self._outputs.items()},
             task=_array(used),
-            task_margin=task_margin,
+            task_margin=task_margin if margin is None else margin,
             group=_array(live.group) if live is not None else None,
             weights=_array(live.weights) if live is not None else None,
             margin=_array(live.margin) if live is not None else None,
         )
 
+    def _encode(self, tensors: dict[str, Tensor], ids: Tensor, cache: Any) -> tuple[Tensor, np.ndarray | None, Any]:
+        """Runs what reads the text, unless a cache has it; the rows' tasks, their margin, and the decoder's inputs."""
+        margin: np.ndarray | None = None
+        if "input_ids" in tensors:
+            if self.tuner is not None:
+                self.tuner._begin(self.model, (), dict(tensors))
+            cache = encode(self.model, tensors, cache)
+            ids, margin = self._used_tasks(ids)
+            self.state.set(ids, lowest=INFER)
+            if getattr(self.state, "fresh", False):
+                state: Any = self.state
+                state.forced = state.route
+        return ids, margin, decoder_call(self.model, tensors, cache)
+
     def bias(self, module: str) -> np.ndarray | None:
         """The bias [out] of an adapted layer, which its output includes."""
         bias = self.model.get_submodule(self.names[module]).base_layer.bias
         return None if bias is None else _array(bias)
+
+    def weight(self, module: str, task_id: int, route: Route | None = None) -> np.ndarray:
+        """The weight [out, in] that an adapted layer amounts to for one task: what it makes of a unit matrix."""
+        self._task_ids([task_id], 1)
+        self._set_route(route, "batch")
+        layer: Any = self.model.get_submodule(self.names[module])
+        with torch.no_grad():
+            result = layer(torch.eye(layer.base_layer.in_features, dtype=self.dtype)[None])[0]
+        bias = layer.base_layer.bias
+        return _array(result if bias is None else result - bias).T
 
     def _task_ids(self, task_ids: np.ndarray | Sequence[int] | None, batch: int) -> Tensor:
         if task_ids is None and len(self.adapter.tasks) > 1:

@@ -21,7 +21,8 @@ def store_fp16(model: ir.Model, *, only_adapter: bool = False) -> None:
 
     Args:
         model: changed in place.
-        only_adapter: leaves what the base has as it is: a base in blocks of 4 bits, or one that is float16 already.
+        only_adapter: leaves what the base has as it is: a base in blocks of 4 bits, or one that
+            computes in float16.
 
     Raises:
         LimitError: a weight is too large for float16.
@@ -33,7 +34,9 @@ def store_fp16(model: ir.Model, *, only_adapter: bool = False) -> None:
         array = value.const_value.numpy()  # type: ignore[union-attr]
         largest = float(np.abs(array).max())
         if largest > _MAX:
-            raise LimitError(f"{value.name} has a value of {largest:.3g}, past float16's {_MAX:.5g}: use --precision fp32")
+            raise LimitError(
+                f"{value.name} has a value of {largest:.3g}, past float16's {_MAX:.5g}: use --precision fp32"
+            )
         _halve(graph, value, array)
 
 

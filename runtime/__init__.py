@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from eptx.runtime._kernels import kernel_library
+from eptx.runtime.generation.outputs import Generated, Piece, Stream
 from eptx.runtime.outputs import Outputs
 from eptx.runtime.session import Session
 
-__all__ = ["Outputs", "Session", "kernel_library"]
+__all__ = ["Generated", "Outputs", "Piece", "Session", "Stream", "kernel_library"]

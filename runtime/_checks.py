@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from eptx._manifest import TASK_ID
+from eptx._manifest import PAST, ROUTE_GROUP, TASK_ID
 from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import RequestError
+from eptx.runtime._cache import add_state, past_length
 from eptx.runtime.outputs import Array
 
 _DEFAULTS = {"attention_mask": 1, "token_type_ids": 0}
@@ -39,7 +40,8 @@ def check_inputs(inputs: Mapping[str, Any], manifest: Manifest, limits: Limits) 
     """The arrays to feed: contiguous, of the graph's types, consistent with each other; ``task_id`` not
     included.
 
-    A missing ``attention_mask`` is all ones, missing ``token_type_ids`` are zeros. Integers become the
+    A missing ``attention_mask`` is all ones, missing ``token_type_ids`` are zeros, a missing cache is empty, and a
+    missing route is left to the model. Integers become the
     graph's integer type where they fit, floating-point numbers its floating-point type.
 
     Raises:
@@ -54,6 +56,7 @@ def check_inputs(inputs: Mapping[str, Any], manifest: Manifest, limits: Limits) 
     sizes: dict[str, tuple[int, str]] = {}
     for name, array in arrays.items():
         _check_shape(specs[name], array, sizes, limits)
+    add_state(specs, arrays)
     for name, spec in specs.items():
         if name not in arrays:
             arrays[name] = _default(spec, arrays)
@@ -103,7 +106,7 @@ def _check_shape(spec: TensorSpec, array: Array, sizes: dict[str, tuple[int, str
         wanted = ", ".join(map(str, spec.shape))
         raise RequestError(f"input {name} has {array.ndim} dimensions; the model takes [{wanted}]")
     for axis, (dimension, size) in enumerate(zip(spec.shape, array.shape, strict=True)):
-        if size == 0:
+        if size == 0 and not (name.startswith(PAST) and axis == 2):
             raise RequestError(f"input {name} is empty: its {_label(dimension, axis)} is 0")
         if isinstance(dimension, int):
             if size != dimension:
@@ -120,7 +123,10 @@ def _default(spec: TensorSpec, arrays: Mapping[str, Array]) -> Array:
     model = arrays.get("input_ids")
     if spec.name not in _DEFAULTS or model is None or len(spec.shape) != model.ndim:
         raise RequestError(f"input {spec.name} is missing")
-    return np.full(model.shape, _DEFAULTS[spec.name], np.dtype(spec.dtype))
+    shape = model.shape
+    if spec.name == "attention_mask" and model.ndim == 2:
+        shape = (shape[0], past_length(arrays) + shape[1])
+    return np.full(shape, _DEFAULTS[spec.name], np.dtype(spec.dtype))
 
 
 def _check_values(name: str, array: Array, limits: Limits) -> None:
@@ -131,6 +137,9 @@ def _check_values(name: str, array: Array, limits: Limits) -> None:
         _check_range(name, array, limits.vocabulary, "token ids")
     elif name == "token_type_ids":
         _check_range(name, array, limits.token_types, "token types")
+    elif name == ROUTE_GROUP:
+        if array.min() < -1:
+            raise RequestError(f"input {name} has values under -1, which leaves the route to the model")
     elif name == "attention_mask":
         _check_range(name, array, 2, "mask values")
         empty = ~(array != 0).any(axis=tuple(range(1, array.ndim)))

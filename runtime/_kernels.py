@@ -16,7 +16,7 @@ from eptx.bundle import Bundle
 from eptx.runtime._one_line import one_line
 
 #: What tells the library which operators to register: each costs a session time and memory.
-_OPERATORS = "ai.eptx.operators"
+OPERATORS_ENTRY = "ai.eptx.operators"
 _LIBRARY = {"win32": "eptx_ops.dll", "darwin": "libeptx_ops.dylib"}.get(sys.platform, "libeptx_ops.so")
 
 
@@ -59,7 +59,7 @@ def register(options: Any, kernels: Kernels) -> Kernels:
     """Has the sessions of `options` use the kernels; says what they will use, also if the library does not load."""
     if kernels.library is None:
         return kernels
-    options.add_session_config_entry(_OPERATORS, ",".join(sorted(kernels.operators)))
+    options.add_session_config_entry(OPERATORS_ENTRY, ",".join(sorted(kernels.operators)))
     try:
         options.register_custom_ops_library(str(kernels.library))
     except Exception as e:  # ONNX Runtime has a dozen exception classes and no common one

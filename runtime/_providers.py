@@ -126,9 +126,15 @@ def session_options(bundle: Bundle) -> Any:
     """The ``onnxruntime.SessionOptions`` that eptx opens a bundle with."""
     options = onnxruntime().SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised; nothing of it is printed beside
-    # A small model can ask constant folding for gigabytes; a bundle's weights need no more than their size.
-    weights = sum(entry.size for entry in bundle.manifest.files.values())
-    options.add_session_config_entry(
-        "optimization.constant_folding_max_output_size_in_bytes", str(max(weights, _FOLDING_LIMIT))
-    )
+    for key, value in folding_limit(bundle).items():
+        options.add_session_config_entry(key, value)
     return options
+
+
+def folding_limit(bundle: Bundle) -> dict[str, str]:
+    """The session's configuration entry for constant folding.
+
+    A small model can ask it for gigabytes; a bundle's weights need no more than their size.
+    """
+    weights = sum(entry.size for entry in bundle.manifest.files.values())
+    return {"optimization.constant_folding_max_output_size_in_bytes": str(max(weights, _FOLDING_LIMIT))}

@@ -30,7 +30,8 @@ class Tokenizer:
     """The ``tokenizer.json`` of a bundle: special tokens, truncation to what the model reads, padding to the
     longest row.
 
-    Truncation and padding that the file itself sets are those of its training script, and are not used.
+    Truncation and padding that the file itself sets are those of its training script, and are not used. Prompts are
+    not truncated: what a prompt asks stands at its end.
 
     Raises:
         RequestError: the bundle has no tokenizer.
@@ -52,7 +53,7 @@ class Tokenizer:
         except BaseException as e:
             raise _unless_exit(e, BundleError(f"{path.name}: not a tokenizer: {one_line(e)}")) from None
         config = _optional(bundle, "tokenizer_config.json")
-        length = bundle.manifest.max_length or _max_length(config)
+        length = None if bundle.manifest.generation else bundle.manifest.max_length or _max_length(config)
         self._pad = _pad_id(self._tokenizer, config, _optional(bundle, "config.json"))
         self._left = config.get("padding_side") == "left"
         self._names = [spec.name for spec in bundle.manifest.inputs]
@@ -69,22 +70,37 @@ class Tokenizer:
         Raises:
             RequestError: a row is neither a text nor a pair of texts, or has no tokens.
         """
-        rows = [text] if isinstance(text, str) else list(text)
-        if not rows:
-            raise RequestError("the batch of texts is empty")
-        try:
-            encodings = self._tokenizer.encode_batch([_row(i, row) for i, row in enumerate(rows)])
-        except BaseException as e:
-            raise _unless_exit(e, RequestError(f"the texts cannot be tokenized: {one_line(e)}")) from None
-        for i, encoding in enumerate(encodings):
-            if not encoding.ids:
-                raise RequestError(f"text {i} has no tokens")
+        encodings = self._encode([text] if isinstance(text, str) else list(text))
         columns = {
             "input_ids": ([e.ids for e in encodings], self._pad),
             "attention_mask": ([e.attention_mask for e in encodings], 0),
             "token_type_ids": ([e.type_ids for e in encodings], 0),
         }
         return {name: self._padded(*columns[name]) for name in columns if name in self._names}
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Each text's token ids.
+
+        Raises:
+            RequestError: a text cannot be tokenized, or has no tokens.
+        """
+        return [list(encoding.ids) for encoding in self._encode(texts)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some tokens, without special ones; ids that the tokenizer does not know have none."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def _encode(self, rows: Sequence[Any]) -> Sequence[Any]:
+        if not rows:
+            raise RequestError("the batch of texts is empty")
+        try:
+            encodings: Sequence[Any] = self._tokenizer.encode_batch([_row(i, row) for i, row in enumerate(rows)])
+        except BaseException as e:
+            raise _unless_exit(e, RequestError(f"the texts cannot be tokenized: {one_line(e)}")) from None
+        for i, encoding in enumerate(encodings):
+            if not encoding.ids:
+                raise RequestError(f"text {i} has no tokens")
+        return encodings
 
     def _padded(self, rows: Sequence[Sequence[int]], pad: int) -> Array:
         length = max(map(len, rows))

@@ -8,23 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from eptx._json import read_json_object
-from eptx._manifest import TASK_ID, TASK_ID_USED
+from eptx._manifest import TASK_ID
 from eptx.bundle import Bundle, Manifest, TensorSpec, read_bundle
 from eptx.errors import BundleError, RequestError, UsageError
+from eptx.runtime._cache import Rows
 from eptx.runtime._checks import Limits, check_inputs
-from eptx.runtime._providers import choose_provider, onnxruntime, open_session, wrapped
+from eptx.runtime._graph import Graph
+from eptx.runtime._providers import choose_provider, onnxruntime
 from eptx.runtime._tasks import TaskChooser
 from eptx.runtime._tokenizer import Text, Tokenizer, is_text
-from eptx.runtime.outputs import Array, Outputs
-
-_ORT_DTYPES = {
-    "tensor(float16)": "float16",
-    "tensor(float)": "float32",
-    "tensor(double)": "float64",
-    "tensor(int32)": "int32",
-    "tensor(int64)": "int64",
-    "tensor(bool)": "bool",
-}
+from eptx.runtime.generation.outputs import Generated, Stream
+from eptx.runtime.generation.prompts import Prompts
+from eptx.runtime.generation.writer import Writer
+from eptx.runtime.outputs import Outputs
 
 
 class Session:
@@ -34,15 +30,19 @@ class Session:
         outputs = session.run(["a fine film", "a dull film"], task="sst2")
         outputs.labels, outputs.logits, outputs["last_hidden_state"]
 
-    One session may be used from many threads at once.
+        session = Session("bundle of a language model")
+        session.generate(["Is this English? ...", "Is this film good? ..."], task=["cola", "sst2"]).texts
+
+    One session may be used from many threads at once. A language model is opened when it is first used: by `run` in
+    ONNX Runtime, by `generate` and `stream` in what makes its tokens.
 
     Args:
         bundle: a bundle's folder, or the `Bundle` that `eptx.bundle.read_bundle` gave.
         provider: ``cpu``, ``cuda``, or ``auto``: CUDA where it is there and the bundle was exported for it.
         threads: how many threads one operator may use; ONNX Runtime's choice when None.
         verify: whether to compare the files with their SHA-256 first.
-        session_options: an ``onnxruntime.SessionOptions`` to use as it is instead of eptx's. It decides about native
-            kernels too: register `kernel_library` on it to have them.
+        session_options: an ``onnxruntime.SessionOptions`` for `run` to use as it is instead of eptx's. It decides about
+            native kernels too: register `kernel_library` on it to have them.
 
     Attributes:
         bundle: the bundle.
@@ -68,13 +68,14 @@ class Session:
             raise UsageError(f"threads must be a positive number, not {threads!r}")
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, verify=verify)
         self.provider = choose_provider(provider, self.manifest.provider)
-        self._ort, self._kernels = open_session(self.bundle, self.provider, threads, session_options)
-        _check_signature(self._ort, self.manifest)
+        self._graph = Graph(self.bundle, self.provider, threads, session_options)
+        self._writer = Writer(self.bundle, self.provider, threads, self._get_tokenizer)
         self._limits = _limits(self.bundle)
         self._tasks = TaskChooser(self.manifest)
-        self._output_names = [spec.name for spec in self.manifest.outputs]
         self._tokenizer: Tokenizer | None = None
         self._tokenizer_lock = threading.Lock()
+        if self.manifest.generation is None:
+            self._graph.open()
 
     @property
     def manifest(self) -> Manifest:
@@ -99,9 +100,14 @@ class Session:
     def run(self, inputs: Mapping[str, Any] | Text, task: str | Sequence[str] | None = None) -> Outputs:
         """Answers one batch.
 
+        A decoder gives the logits [batch, length, vocabulary] of every position, zeros where the mask hides it. Rows
+        may be padded on either side. ``past_key_values.*`` may be what ``present.*`` were before, in which a row's
+        tokens stand on the left; then ``attention_mask`` [batch, past + length] says which positions count.
+
         Args:
             inputs: arrays by input name, each [batch, ...]; or one text, a list of texts, or a list of pairs
-                of texts. Text longer than the model reads is cut, arrays that are longer are refused.
+                of texts. Text longer than the model reads is cut (but refused by generators), arrays that are longer
+                are refused.
             task: one task name for all rows, or one per row. ``auto`` has the model infer each row's task,
                 where the bundle can. None is ``auto`` there, and the only task where there is one.
 
@@ -109,23 +115,89 @@ class Session:
             RequestError: the inputs or tasks do not fit the bundle; the message names which and why.
             NotSupportedError: text was given and the ``tokenizers`` package is not installed.
             LimitError: the batch needs more memory than there is.
+            BundleError: a generator's model is opened by this call, and ONNX Runtime does not load it.
         """
+        if self.manifest.encoder is not None:
+            raise RequestError("this bundle is an encoder-decoder, which answers prompts only; use Session.generate")
         if is_text(inputs):
-            inputs = self._tokenize(inputs)
+            inputs = dict(self._get_tokenizer()(inputs))
         elif not isinstance(inputs, Mapping):
             raise RequestError(f"inputs must be arrays by name or texts, not {type(inputs).__name__}")
         arrays = check_inputs(inputs, self.manifest, self._limits)
+        rows = Rows(arrays, self._limits.length) if self.manifest.generation is not None else None
         batch = next(iter(arrays.values())).shape[0]
         ids = self._tasks.choose(task, inputs.get(TASK_ID), batch)
         if ids is not None:
             arrays[TASK_ID] = ids
-        try:
-            values = self._ort.run(self._output_names, arrays)
-        except Exception as e:
-            raise wrapped(e, "ONNX Runtime fails on this request", RequestError) from None
-        outputs = dict(zip(self._output_names, values, strict=True))
-        _check_rows(outputs, batch)
+        outputs = self._graph.run(arrays)
+        if rows is not None:
+            rows.restore(outputs, self.manifest)
         return Outputs(outputs, self._tasks.rows(ids, outputs, batch))
+
+    def generate(
+        self,
+        prompts: Prompts,
+        task: str | Sequence[str] | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+    ) -> Generated:
+        """Answers prompts: what `stream` gives, collected.
+
+        Args, Raises: see `stream`.
+        """
+        return self.stream(
+            prompts,
+            task,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            stop=stop,
+        ).collect()
+
+    def stream(
+        self,
+        prompts: Prompts,
+        task: str | Sequence[str] | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+    ) -> Stream:
+        """Answers prompts token by token.
+
+            for piece in session.stream("Once upon a time", task="stories"):
+                print(piece.text, end="", flush=True)
+
+        Args:
+            prompts: one text, a list of texts, or a list of rows of token ids, which may differ in length. Texts are
+                taken as they are: no chat template is put around them.
+            task: as in `run`; a task that is inferred is inferred from the prompt, and kept.
+            max_new_tokens: how long an answer may get, the token that ends it included; None: 256, or less where the
+                model's context ends.
+            temperature: 0 takes the most likely token; else what logits are divided by before one is drawn.
+            top_k: draw among that many most likely tokens; None: among all.
+            top_p: draw among the fewest most likely tokens whose probabilities (after ``top_k``) reach it.
+            seed: the same gives the same batch the same answers again; None draws anew in every call.
+            stop: texts that end an answer and are no part of it.
+
+        Raises:
+            RequestError: the prompts, the tasks or a setting do not fit; or the bundle does not generate.
+            NotSupportedError: ``onnxruntime-genai`` or ``tokenizers`` are needed and not installed.
+            LimitError: the batch needs more memory than there is.
+            BundleError: the model is opened by this call and does not load.
+        """
+        settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed, "stop": stop}
+        return self._writer.stream(prompts, task, max_new_tokens, settings)
 
     def info(self) -> dict[str, Any]:
         """What runs where, as JSON types.
@@ -134,6 +206,7 @@ class Session:
         (``reason``): they are then computed by the functions that the model holds, to the same results.
         """
         manifest = self.manifest
+        kernels = (self._writer if self._writer.is_open else self._graph).kernels
         return {
             "bundle": str(self.bundle.path),
             "mode": manifest.mode,
@@ -143,38 +216,17 @@ class Session:
             "tasks": list(self.tasks),
             "inputs": [spec.name for spec in self.inputs],
             "outputs": [spec.name for spec in self.outputs],
+            "generates": manifest.generation is not None,
             "provider": self.provider,
             "onnxruntime": onnxruntime().__version__,
-            "kernels": {"running": self._kernels.library is not None, "reason": self._kernels.reason},
+            "kernels": {"running": kernels.library is not None, "reason": kernels.reason},
         }
 
-    def _tokenize(self, text: Text) -> dict[str, Any]:
+    def _get_tokenizer(self) -> Tokenizer:
         with self._tokenizer_lock:
             if self._tokenizer is None:
                 self._tokenizer = Tokenizer(self.bundle)
-        return dict(self._tokenizer(text))
-
-
-def _check_signature(session: Any, manifest: Manifest) -> None:
-    """The model must have the inputs and outputs of ``eptx.json``, which requests are checked against."""
-    for what, specs, values in (
-        ("input", manifest.inputs, session.get_inputs()),
-        ("output", manifest.outputs, session.get_outputs()),
-    ):
-        said = {spec.name: (spec.dtype, len(spec.shape)) for spec in specs}
-        try:
-            has = {value.name: (_ORT_DTYPES.get(value.type, value.type), len(value.shape)) for value in values}
-        except UnicodeDecodeError:  # ONNX Runtime keeps the bytes of a file, and gives them out here
-            raise BundleError(f"the model has an {what} whose name or dimension's name is not UTF-8") from None
-        for name in sorted({*said, *has}):
-            if said.get(name) != has.get(name):
-                raise BundleError(f"the model's {what} {name!r} is not what eptx.json says")
-
-
-def _check_rows(outputs: Mapping[str, Array], batch: int) -> None:
-    for name in ("logits", TASK_ID_USED):
-        if name in outputs and outputs[name].shape[:1] != (batch,):
-            raise BundleError(f"the model's output {name} has shape {list(outputs[name].shape)} for a batch of {batch}")
+            return self._tokenizer
 
 
 def _limits(bundle: Bundle) -> Limits:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 import click
 
 from eptx._jsonl import read_rows
-from eptx.cli._common import PATH, output_options, print_json, printable
-from eptx.errors import NotSupportedError, RequestError
+from eptx.cli import _answers
+from eptx.cli._common import PATH, output_options, print_json
+from eptx.errors import RequestError
 
 
 @click.command()
@@ -24,6 +24,12 @@ from eptx.errors import NotSupportedError, RequestError
 )
 @click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--max-new-tokens", type=int, metavar="N", help="Language models: how long an answer may get.")
+@click.option("--temperature", type=float, help="Language models: 0, the default, takes the most likely token.")
+@click.option("--top-k", type=int, metavar="K", help="Language models: draw among the K most likely tokens.")
+@click.option("--top-p", type=float, metavar="P", help="Language models: draw among those that make up P.")
+@click.option("--seed", type=int, help="Language models: draw the same again.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="Language models: end the answer before this. Repeatable.")
 @output_options
 def run(
     bundle: Path,
@@ -34,21 +40,35 @@ def run(
     batch_size: int,
     as_json: bool,
     quiet: bool,
+    **settings: Any,
 ) -> None:
-    """Run texts through a bundle: from the arguments, a jsonl file, or lines of standard input."""
+    """Run texts through a bundle: from the arguments, a jsonl file, or lines of standard input.
+
+    Classifiers print each text's label and logits. Language models print the answer to a single text as it comes, and
+    of several a line each.
+    """
     from eptx.runtime import Session
 
     if texts and file is not None:
         raise click.UsageError("give TEXTS or --input, not both")
+    given = {name: value for name, value in settings.items() if value not in (None, ())}
     session = Session(bundle, provider=provider)
+    generates = session.manifest.generation is not None
+    if given and not generates:
+        option = "--" + next(iter(given)).replace("_", "-")
+        raise click.UsageError(f"{option} is for language models, and this bundle does not generate text")
+    if generates and len(texts) == 1 and not as_json:
+        _answers.print_stream(session.stream(texts[0], task, **given))
+        return
+    answer = _answers.generate if generates else _answers.classify
     results = []
     for rows in _batches(_rows(texts, file, task), batch_size):
-        for result in _answer(session, rows):
+        for result in answer(session, rows, **given):
             results.append(result)
             if not as_json:
-                click.echo(_line(result))
+                click.echo(_answers.line(result))
     if as_json:
-        print_json([_without_nan(result) for result in results])
+        print_json([_answers.without_nan(result) for result in results])
 
 
 def _rows(texts: Sequence[str], file: Path | None, task: str | None) -> Iterator[dict[str, Any]]:
@@ -82,33 +102,3 @@ def _batches(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[st
 
 def _kind(row: dict[str, Any]) -> tuple[bool, bool]:
     return "text_pair" in row, row.get("task") is None
-
-
-def _answer(session: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    texts = [(row["text"], row["text_pair"]) if "text_pair" in row else row["text"] for row in rows]
-    tasks = None if rows[0].get("task") is None else [row["task"] for row in rows]
-    outputs = session.run(texts, task=tasks)
-    answers: list[dict[str, Any]] = []
-    for row, task, logits, label in zip(rows, outputs.tasks, outputs.logits, outputs.labels, strict=True):
-        if logits.ndim != 1:
-            raise NotSupportedError("eptx run prints the answers of classifiers; use eptx.Session for other outputs")
-        shown: dict[str, Any] = {key: row[key] for key in ("text", "text_pair") if key in row}
-        answers.append({**shown, "task": task, "label": label, "logits": [float(value) for value in logits]})
-    return answers
-
-
-def _without_nan(result: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN."""
-    logits = [value if math.isfinite(value) else None for value in result["logits"]]
-    label = result["label"]
-    return {
-        **result,
-        "logits": logits,
-        "label": None if isinstance(label, float) and not math.isfinite(label) else label,
-    }
-
-
-def _line(result: dict[str, Any]) -> str:
-    numbers = " ".join(f"{value:.4f}" for value in result["logits"])
-    text = " | ".join(result[key] for key in ("text", "text_pair") if key in result)
-    return "\t".join(printable(str(part)) for part in (result["task"], result["label"], numbers, text))

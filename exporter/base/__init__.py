@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from eptx.exporter.base.encoder_decoder import is_encoder_decoder, load_encoder_decoder
 from eptx.exporter.base.genai import Precision, genai_config, is_decoder, is_genai, load_genai
 from eptx.exporter.base.graph import BaseGraph
 from eptx.exporter.base.locate import locate
@@ -15,7 +16,9 @@ __all__ = [
     "Site",
     "genai_config",
     "is_decoder",
+    "is_encoder_decoder",
     "is_genai",
+    "load_encoder_decoder",
     "load_genai",
     "load_onnx",
     "load_transformers",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,14 @@ PREFIXES = {
     "deberta-v2": "deberta",
     "vit": "vit",
     "llama": "model",
+    "t5": "transformer",
+    "mt5": "transformer",
 }
 SUPPORTED = "BERT, RoBERTa, DeBERTa-v2, ViT and Llama (encoders alike often work too)"
+#: Encoder-decoders whose graphs are tested, with the words of an error.
+ENCODER_DECODERS = {"T5ForConditionalGeneration": "T5", "MT5ForConditionalGeneration": "mT5"}
+#: The cross-attention's projections of the encoder's output: the decoder's by name, and run once, with the encoder.
+_CROSS = (".EncDecAttention.k", ".EncDecAttention.v")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -52,8 +58,30 @@ def base_prefix(config: dict[str, Any]) -> str:
     return str(getattr(model_class, "base_model_prefix", "") or "")
 
 
+def is_encoder_decoder(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is of a model that answers one text with another."""
+    return bool(config.get("is_encoder_decoder", config.get("model_type") in ("t5", "mt5")))
+
+
+def check_encoder_decoder(config: dict[str, Any]) -> None:
+    """Refuses encoder-decoders that are not among `ENCODER_DECODERS`.
+
+    Raises:
+        NotSupportedError: by the name of the architecture.
+    """
+    architectures = config.get("architectures") or [f"encoder-decoder of model_type {config['model_type']!r}"]
+    if str(architectures[0]) not in ENCODER_DECODERS:
+        supported = ", ".join(f"{word} ({name})" for name, word in ENCODER_DECODERS.items())
+        raise NotSupportedError(f"{architectures[0]} is not supported; encoder-decoders that are: {supported}")
+
+
+def in_encoder(module: str) -> bool:
+    """Whether an encoder-decoder's module reads the encoder's text: it then runs with the encoder, once."""
+    return module.removeprefix("transformer.").startswith("encoder.") or module.endswith(_CROSS)
+
+
 def load_model(folder: Path, config: dict[str, Any], *, headless: bool) -> Any:
-    """The ``PreTrainedModel`` in float32, in evaluation mode, on the CPU, with no cache.
+    """The ``PreTrainedModel`` in float32, in evaluation mode, on the CPU, with no cache (but an encoder-decoder's).
 
     Args:
         folder: the transformers folder.
@@ -62,13 +90,15 @@ def load_model(folder: Path, config: dict[str, Any], *, headless: bool) -> Any:
 
     Raises:
         BaseModelError: the weights are missing, damaged, pickled, or do not fit the configuration.
-        NotSupportedError: transformers has no such architecture, or it is an encoder-decoder.
+        NotSupportedError: transformers has no such architecture, or it is an encoder-decoder that is not supported.
     """
     BaseCheckpoint(folder)  # refuses pickles and damaged files before the library meets them
     parsed = _parse(folder, config)
+    if parsed.is_encoder_decoder and headless:
+        raise NotSupportedError(f"{config['model_type']}: task heads on encoder-decoders are not supported")
     if parsed.is_encoder_decoder:
-        raise NotSupportedError(f"{config['model_type']}: encoder-decoders are not supported; supported: {SUPPORTED}")
-    parsed.use_cache = False
+        check_encoder_decoder(config)
+    parsed.use_cache = bool(parsed.is_encoder_decoder)
     auto = _auto_class(config, headless=headless)
     model, lacking = _load(auto, folder, parsed)
     if lacking and all(name.startswith("pooler.") for name in lacking):

@@ -26,7 +26,7 @@ def has_bias(node: ir.Node) -> bool:
 
 
 def dequantise(node: ir.Node) -> np.ndarray | None:
-    """The weight that the node multiplies by, float32 [N, K]; None where it is not in the graph or in another layout."""
+    """The weight that the node multiplies by, float32 [N, K]; None where the graph has it not, or in another layout."""
     bits, size = node.attributes["bits"].as_int(), node.attributes["block_size"].as_int()
     packed, scale = _array(node, 1), _scales(node)
     if packed is None or scale is None or bits not in (2, 4, 8) or _array(node, 4) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping
 
 import onnx_ir as ir
 
@@ -14,7 +15,7 @@ _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 _SYMBOL = re.compile(r"[^\W\d]\w*")
 
 
-def tidy(model: ir.Model) -> None:
+def tidy(model: ir.Model, axes: Mapping[str, Mapping[int, str]] | None = None) -> None:
     """Names products after their modules, free dims ``batch`` and ``length``, and drops the exporters'
     metadata.
 
@@ -22,9 +23,13 @@ def tidy(model: ir.Model) -> None:
     ``<module>.weight``, which is what the transformers folder calls it (in whichever orientation). The
     metadata that PyTorch's exporter leaves, module scopes and stack traces with the paths of a machine, is
     gone afterwards.
+
+    Args:
+        model: changed in place.
+        axes: the beginning of inputs' names -> the names of their further free axes.
     """
     _name_products(model.graph)
-    _name_dims(model.graph)
+    _name_dims(model.graph, axes or {})
     _drop_metadata(model)
 
 
@@ -60,7 +65,7 @@ def _free(name: str, taken: set[str]) -> str:
     return candidate
 
 
-def _name_dims(graph: ir.Graph) -> None:
+def _name_dims(graph: ir.Graph, further: Mapping[str, Mapping[int, str]]) -> None:
     """Gives the free axes of the inputs their names, and renames them wherever the graph mentions them."""
     renamed: dict[str, str] = {}
     has_past = any(value.name and value.name.startswith("past") for value in graph.inputs)
@@ -70,6 +75,7 @@ def _name_dims(graph: ir.Graph) -> None:
         axes = {0: "batch"}
         if len(value.shape) == 2 and value.name in (_TEXT_INPUTS[:1] if has_past else _TEXT_INPUTS):
             axes[1] = "length"
+        axes |= next((named for start, named in further.items() if (value.name or "").startswith(start)), {})
         dims = list(value.shape)
         for axis, name in axes.items():
             dim = dims[axis]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -31,13 +32,26 @@ def trace(model: PreTrainedModel) -> ir.Model:
         NotSupportedError: the architecture takes other inputs than text or images, or the exporter cannot
             trace it.
     """
+    return export_onnx(model, *_sample(model))
+
+
+def export_onnx(model: Any, inputs: Mapping[str, Any], shapes: Mapping[str, Any]) -> ir.Model:
+    """Exports a module, neither optimised nor fused.
+
+    Args:
+        model: has a transformers ``config``.
+        inputs: examples of its arguments: tensors, or dictionaries of them, whose names are joined by dots.
+        shapes: which of their axes are free, in the same structure.
+
+    Raises:
+        NotSupportedError: the exporter cannot trace it.
+    """
     from transformers.exporters import exporter_onnx
 
     exporter: Any = exporter_onnx  # not annotated
-    inputs, shapes = _sample(model)
     # unoptimised: constant folding would merge weights into products of constants (DeBERTa's relative
     # positions)
-    config = exporter.OnnxConfig(dynamic_shapes=shapes, optimize=False)
+    config = exporter.OnnxConfig(dynamic_shapes=dict(shapes), optimize=False)
     try:
         exported = exporter.OnnxExporter().export(model, dict(inputs), config=config)
     except Exception as e:  # torch.export and the exporter fail with any class

@@ -45,6 +45,10 @@ DECODERS = {
     "PhiForCausalLM": "Phi",
     "Phi3ForCausalLM": "Phi-3",
 }
+#: Nothing of a hub; caches that grow, also where a layer looks at a window of the past only.
+_OPTIONS = ("hf_token=false", "windowed_kv_cache=false")
+#: For checkpoints that pack the two (Phi-3): the builder would take them apart, and the adapted module with them.
+_PACKED_MLP = "fuse_mlp_gate_up=true"
 #: What GenAI reads beside the model.
 CONFIG = "genai_config.json"
 _FILES = (CONFIG, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
@@ -72,7 +76,8 @@ def load_genai(
     Args:
         folder: ``config.json``, safetensors and a tokenizer.
         workspace: an empty folder for what the builder writes; the graph reads its weights from there.
-        precision: of weights and activations ("fp16"), or of weights in blocks ("int4").
+        precision: "int4" for weights in blocks; "fp16" for a graph that computes in float16 where the provider does
+            (CUDA; on CPUs float16 is a matter of storage, and the graph is float32).
         provider: the execution provider that the graph is for.
 
     Returns:
@@ -85,9 +90,11 @@ def load_genai(
     """
     config = read_config(folder)
     check_decoder(config)
-    BaseCheckpoint(folder)  # refuses pickles and damaged files before the library meets them
+    checkpoint = BaseCheckpoint(folder)  # refuses pickles and damaged files before the library meets them
+    packed_mlp = any(name.endswith(".gate_up_proj.weight") for name in checkpoint)
+    built = "fp32" if precision == "fp16" and provider == "cpu" else precision
     with step("build the base graph"):
-        _build(folder, workspace, precision, provider)
+        _build(folder, workspace, built, provider, [*_OPTIONS, *([_PACKED_MLP] if packed_mlp else [])])
     model = ir.load(workspace.absolute() / "model.onnx")
     common.LiftConstantsToInitializersPass(size_limit=16)(model)
     graph = BaseGraph(
@@ -113,6 +120,7 @@ def as_genai(graph: BaseGraph, home: Path) -> BaseGraph:
     """
     settings = read_json_object(home / CONFIG, error=BaseModelError)
     _name_modules(graph.model.graph)
+    _fix_epsilon(graph.model.graph, graph.config)
     _fix_cache(graph.model.graph, settings)
     tidy(graph.model)
     return replace(
@@ -139,7 +147,7 @@ def _architecture(config: Mapping[str, Any]) -> str:
     return str(names[0]) if isinstance(names, list) and names else ""
 
 
-def _build(folder: Path, workspace: Path, precision: str, provider: str) -> None:
+def _build(folder: Path, workspace: Path, precision: str, provider: str, options: list[str]) -> None:
     try:
         from onnxruntime_genai.models import builder
     except ImportError:
@@ -147,8 +155,8 @@ def _build(folder: Path, workspace: Path, precision: str, provider: str) -> None
     source, target, cache = str(folder), str(workspace), str(workspace / "cache")
     with quiet(), contextlib.redirect_stderr(io.StringIO()):  # its progress bars are not ours
         try:
-            options = builder.parse_extra_options("", source, target, precision, provider, cache, ["hf_token=false"])
-            builder.create_model("", source, target, precision, provider, cache, **options)
+            settings = builder.parse_extra_options("", source, target, precision, provider, cache, options)
+            builder.create_model("", source, target, precision, provider, cache, **settings)
         except NotImplementedError as e:
             raise NotSupportedError(f"GenAI's builder cannot make this model: {one_line(e)}") from None
         except Exception as e:  # whatever a configuration or weights that do not fit provoke
@@ -160,6 +168,14 @@ def _name_modules(graph: ir.Graph) -> None:
     for product in find_products(graph):
         if product.node.name:
             product.node.name = product.node.name.replace("/attn/", "/self_attn/")
+
+
+def _fix_epsilon(graph: ir.Graph, config: Mapping[str, Any]) -> None:
+    """Layer norms as the configuration says: the builder (0.18) looks for ``rms_norm_eps`` only, which Phi has not."""
+    epsilon = config.get("layer_norm_eps")
+    for node in graph:
+        if node.op_type in ("LayerNormalization", "SkipLayerNormalization") and isinstance(epsilon, float):
+            node.attributes["epsilon"] = ir.AttrFloat32("epsilon", epsilon)
 
 
 def _fix_cache(graph: ir.Graph, settings: Mapping[str, Any]) -> None:
@@ -205,7 +221,7 @@ def _generation(settings: Mapping[str, Any], config: Mapping[str, Any]) -> Gener
 
 
 def genai_config(source: Path, generation: Generation) -> bytes:
-    """GenAI's configuration for a bundle: the builder's, with the bundle's padding token and nothing of this machine."""
+    """GenAI's configuration for a bundle: the builder's, with the bundle's padding token and no library to load."""
     settings = read_json_object(source, error=BaseModelError)
     settings["model"]["pad_token_id"] = generation.pad
     options = _get(settings, "model", "decoder", "session_options")

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from eptx._progress import step
+from eptx.errors import NotSupportedError
 from eptx.exporter.base._fuse import fuse
-from eptx.exporter.base._model import base_prefix, load_model, read_config
+from eptx.exporter.base._model import SUPPORTED, base_prefix, is_encoder_decoder, load_model, read_config
 from eptx.exporter.base._quiet import quiet
 from eptx.exporter.base._tidy import tidy
 from eptx.exporter.base._trace import trace
@@ -35,6 +36,9 @@ def load_transformers(folder: Path, *, provider: Literal["cpu", "cuda"] = "cpu",
         NotSupportedError: the architecture cannot be exported.
     """
     config = read_config(folder)
+    if is_encoder_decoder(config):
+        kind = f"{config['model_type']}: an encoder-decoder is not one graph, and takes no task heads"
+        raise NotSupportedError(f"{kind}; supported: {SUPPORTED}")
     with quiet():
         with step("load the base model"):
             model = load_model(folder, config, headless=headless)

@@ -14,6 +14,10 @@ from eptx.errors import NotSupportedError
 
 #: The task name of rows whose task the model is to infer.
 AUTO = "auto"
+#: The tokens of an encoder-decoder's answer, beside those of the text.
+ANSWER_IDS = "decoder_input_ids"
+#: Stands for a token that the bundle is to choose.
+CHOSEN = -1
 _INFER = -1
 _TEXT = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 _MIXED, _MANY = "mixed", "many rows"
@@ -30,6 +34,10 @@ class Batch:
         tasks: each row's task name; ``auto`` to infer it.
         seed: what it was drawn from, or None for the user's data.
         labels: each row's label in the user's data, None where it has none.
+        measures_effect: whether the adapter's own effect is measured on it, which takes one more run of the reference.
+        prompt: of a model that generates: how many of the columns are its rows' prompts, padded on either side; the
+            others hold the tokens that are fed after it, one by one.
+        greedy: whether those are the ones that the bundle chooses; they are `CHOSEN` until it has.
     """
 
     name: str
@@ -37,6 +45,9 @@ class Batch:
     tasks: tuple[str, ...]
     seed: int | None = None
     labels: tuple[Any, ...] = field(default=())
+    measures_effect: bool = False
+    prompt: int | None = None
+    greedy: bool = False
 
     @property
     def rows(self) -> int:
@@ -44,13 +55,14 @@ class Batch:
         return len(self.tasks)
 
     @property
-    def measures_effect(self) -> bool:
-        """Whether the adapter's own effect is measured on it, which takes one more run of the reference."""
-        return self.name in (_MIXED, _MANY)
+    def length(self) -> int:
+        """How many columns its tokens have; of an encoder-decoder, those of the answer."""
+        tokens = self.arrays.get(ANSWER_IDS, next(iter(self.arrays.values())))
+        return int(tokens.shape[1])
 
     @property
     def kept(self) -> np.ndarray | None:
-        """bool [rows, length], the positions that are not padding; None where there is no mask."""
+        """bool [rows, length], the text's positions that are not padding; None where there is no mask."""
         mask = self.arrays.get("attention_mask")
         return None if mask is None else mask.astype(bool)
 
@@ -117,7 +129,13 @@ def generated(manifest: Manifest, config: Mapping[str, Any], names: Sequence[str
         plans.append((_MANY, tuple(names) * 4, _LENGTH, False))
     plans.append(("long", (names[0],), _LONG, False))
     return [
-        _draw(manifest, vocabulary, Batch(name, {}, tasks, seed), length, padded)
+        _draw(
+            manifest,
+            vocabulary,
+            Batch(name, {}, tasks, seed, measures_effect=name in (_MIXED, _MANY)),
+            length,
+            padded,
+        )
         for seed, (name, tasks, length, padded) in enumerate(plans)
     ]
 
@@ -134,6 +152,13 @@ def redraw(batch: Batch, manifest: Manifest, config: Mapping[str, Any]) -> Batch
 def task_ids(batch: Batch, ids: Mapping[str, int]) -> np.ndarray:
     """int64 [rows], -1 where the task is to be inferred."""
     return np.array([_INFER if name == AUTO else ids[name] for name in batch.tasks], dtype=np.int64)
+
+
+def bundle_ids(manifest: Manifest, batch: Batch) -> np.ndarray | None:
+    """The rows' tasks as the bundle has them, int64 [rows]; None where it takes none."""
+    if all(spec.name != TASK_ID for spec in manifest.inputs):
+        return None
+    return task_ids(batch, {task.name: task.id for task in manifest.tasks})
 
 
 def _draw(manifest: Manifest, vocabulary: Vocabulary, batch: Batch, length: int, padded: bool) -> Batch:

@@ -23,7 +23,7 @@ import numpy as np
 #: A bundle fails where its ratio is larger. docs/validation.md says what was measured to choose it.
 LIMIT = 10.0
 #: Relative rounding of one number: half a unit in the last place.
-EPS = {"fp32": 2.0**-24, "fp16": 2.0**-11}
+EPS = {"fp32": 2.0**-24, "fp16": 2.0**-11, "int4": 2.0**-24}
 _WORST = 1e30
 #: Fewer numbers than this do not measure their own noise floor well.
 _FEW = 64

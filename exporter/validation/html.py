@@ -23,7 +23,7 @@ def report_html(report: Report) -> str:
     """The report as one HTML page."""
     verdict = "pass" if report.passed else "fail"
     facts = report.bundle
-    title = f"{facts['mode']} {facts['method']} on {facts['model_type'] or 'a base model'}, {facts['dtype']}"
+    title = f"{facts['mode']} {facts['method']} on {facts['model_type'] or 'a base model'}, {facts['precision']}"
     parts = [
         f"<h1>{escape(title)}: <span class='{verdict}'>{'passed' if report.passed else 'failed'}</span></h1>",
         f"<p class='fail'>{escape(report.reason)}</p>" if report.reason else "",

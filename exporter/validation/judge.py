@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
 
 import numpy as np
 
-from eptx._manifest import TASK_ID, TASK_ID_USED
+from eptx._manifest import TASK_ID_USED
 from eptx._progress import step
 from eptx.bundle import Bundle, Manifest
 from eptx.errors import BundleError, RequestError
 from eptx.exporter.read import BASE_TASK
-from eptx.exporter.validation.batches import AUTO, task_ids
+from eptx.exporter.validation.asking import Expected, kept_values
+from eptx.exporter.validation.batches import AUTO, bundle_ids
 from eptx.exporter.validation.choices import wrong_rows
 from eptx.exporter.validation.distance import LIMIT, Spreads, Subject, ratio
-from eptx.exporter.validation.expect import Expectation, Expected, kept_values
+from eptx.exporter.validation.expect import Expectation
 from eptx.exporter.validation.metrics import Answers
-from eptx.exporter.validation.observe import Graph, Observation, Observed, Shipped
+from eptx.exporter.validation.observe import Graph, Model, Observation, observed, sharpened, shipped
 from eptx.exporter.validation.report import Measured, ProviderReport, TaskReport
 
 HEADS = "task_heads"
@@ -34,6 +37,8 @@ class _Seen:
         ties: task -> the module whose router chose otherwise where the reference's choice is a near tie.
         rows: task -> (judged rows, rows set aside).
         answers: logits of both, for argmax agreement and metrics.
+        rounded: of a quantised bundle, the errors of its outputs where activations are rounded to 8 bits, as shipped.
+        rounded_answers: their logits.
     """
 
     error: Spreads = field(default_factory=Spreads)
@@ -42,6 +47,8 @@ class _Seen:
     ties: dict[str, str] = field(default_factory=dict)
     rows: dict[str, tuple[int, int]] = field(default_factory=dict)
     answers: Answers = field(default_factory=Answers)
+    rounded: Spreads = field(default_factory=Spreads)
+    rounded_answers: Answers = field(default_factory=Answers)
 
 
 def judge(bundle: Bundle, graph: Graph, expectation: Expectation, provider: str) -> ProviderReport:
@@ -53,7 +60,11 @@ def judge(bundle: Bundle, graph: Graph, expectation: Expectation, provider: str)
     """
     seen = _Seen()
     with step(f"running the bundle as shipped ({provider})"):
-        _run_shipped(bundle, expectation, provider, seen)
+        if graph.sharp is None:
+            _run_outputs(bundle, shipped(bundle, provider), expectation, seen)
+        else:
+            _run_outputs(bundle, sharpened(bundle, graph, provider), expectation, seen)
+            _run_rounded(bundle, shipped(bundle, provider), expectation, seen)
     with step(f"running the bundle observed ({provider})"):
         _run_observed(bundle, graph, expectation, provider, seen)
     judged = dict.fromkeys(task for expected in expectation.batches for task in expected.batch.tasks)
@@ -61,11 +72,10 @@ def judge(bundle: Bundle, graph: Graph, expectation: Expectation, provider: str)
     return ProviderReport(provider, tasks)
 
 
-def _run_shipped(bundle: Bundle, expectation: Expectation, provider: str, seen: _Seen) -> None:
-    model = Shipped(bundle, provider)
+def _run_outputs(bundle: Bundle, model: Model, expectation: Expectation, seen: _Seen) -> None:
     for expected in expectation.batches:
         try:
-            outputs = model.run(expected.batch.arrays, _bundle_ids(bundle.manifest, expected))
+            outputs = model.run(expected.batch, bundle_ids(bundle.manifest, expected.batch)).outputs
         except RequestError as error:  # the inputs are eptx's own
             raise BundleError(f"the model does not run ({expected.batch.name}): {error}") from None
         _compare_outputs(seen.error, expected, outputs)
@@ -75,9 +85,9 @@ def _run_shipped(bundle: Bundle, expectation: Expectation, provider: str, seen: 
 
 
 def _run_observed(bundle: Bundle, graph: Graph, expectation: Expectation, provider: str, seen: _Seen) -> None:
-    model = Observed(bundle, graph, provider)
+    model = observed(bundle, graph, provider)
     for expected in expectation.batches:
-        observation = model.run(expected.batch.arrays, _bundle_ids(bundle.manifest, expected))
+        observation = model.run(expected.batch, bundle_ids(bundle.manifest, expected.batch))
         _compare_outputs(seen.watched, expected, observation.outputs)
         for task in dict.fromkeys(expected.batch.tasks):
             rows = expected.rows_of(task)
@@ -86,6 +96,14 @@ def _run_observed(bundle: Bundle, graph: Graph, expectation: Expectation, provid
                 seen.error[Subject(task, "module", module)].add(kept_values(error, rows, expected.batch))
         _check_experts(expectation, expected, observation, seen)
         _check_group(graph, expected, observation, seen)
+
+
+def _run_rounded(bundle: Bundle, model: Model, expectation: Expectation, seen: _Seen) -> None:
+    """As shipped, with activations rounded to 8 bits: how far that is from the reference is told, and not judged."""
+    for expected in expectation.batches:
+        outputs = model.run(expected.batch, bundle_ids(bundle.manifest, expected.batch)).outputs
+        _compare_outputs(seen.rounded, expected, outputs)
+        seen.rounded_answers.add(expected, outputs, bundle.manifest)
 
 
 def _compare_outputs(spreads: Spreads, expected: Expected, outputs: Mapping[str, np.ndarray]) -> None:
@@ -121,12 +139,6 @@ def _like(found: np.ndarray, exact: np.ndarray, module: str) -> np.ndarray:
     return found.reshape(exact.shape)
 
 
-def _bundle_ids(manifest: Manifest, expected: Expected) -> np.ndarray | None:
-    if all(spec.name != TASK_ID for spec in manifest.inputs):
-        return None
-    return task_ids(expected.batch, {task.name: task.id for task in manifest.tasks})
-
-
 def _count(expected: Expected, seen: _Seen) -> None:
     for task, judged in zip(expected.batch.tasks, expected.judged.tolist(), strict=True):
         rows, aside = seen.rows.get(task, (0, 0))
@@ -145,8 +157,8 @@ def _check_tasks(expected: Expected, outputs: Mapping[str, np.ndarray], seen: _S
 
 def _check_experts(expectation: Expectation, expected: Expected, observation: Observation, seen: _Seen) -> None:
     """EPT: the experts of every row whose task was named."""
-    for module, table in expectation.experts.items():
-        route = observation.routes.get(module)
+    for routes, (module, table) in product(observation.routes, expectation.experts.items()):
+        route = routes.get(module)
         for row in wrong_rows(table, expected.task, route.choice) if route is not None else ():
             task, index = expected.batch.tasks[row], expected.task[row]
             if not expected.judged[row] or task == AUTO or route is None:
@@ -161,16 +173,16 @@ def _check_experts(expectation: Expectation, expected: Expected, observation: Ob
 
 def _check_group(graph: Graph, expected: Expected, observation: Observation, seen: _Seen) -> None:
     """TuckA: the group, which all modules share."""
-    if expected.group is None or not observation.routes:
-        return
-    module = next(name for name in graph.order if name in observation.routes)
-    chosen = observation.routes[module].choice
-    wanted = np.broadcast_to(expected.group, expected.batch.rows)
-    for row, found in enumerate(np.broadcast_to(chosen, expected.batch.rows).tolist()):
-        task = expected.batch.tasks[row]
-        if found != wanted[row] and expected.judged[row] and task != BASE_TASK:
-            message = f"its route is group {found}; the reference's is group {int(wanted[row])}"
-            seen.choices.setdefault((task, module), message)
+    for routes, group in zip(observation.routes, expected.groups, strict=False):
+        module = next((name for name in graph.order if name in routes), None)
+        if group is None or module is None:
+            return
+        wanted = np.broadcast_to(group, expected.batch.rows)
+        for row, found in enumerate(np.broadcast_to(routes[module].choice, expected.batch.rows).tolist()):
+            task = expected.batch.tasks[row]
+            if found != wanted[row] and expected.judged[row] and task != BASE_TASK:
+                message = f"its route is group {found}; the reference's is group {int(wanted[row])}"
+                seen.choices.setdefault((task, module), message)
 
 
 def _some(experts: Sequence[int]) -> str:
@@ -185,13 +197,14 @@ def _task_report(
     def measured(kind: str, name: str, error: Spreads) -> Measured:
         subject = Subject(task, kind, name)  # type: ignore[arg-type]
         noise, scale, effect = (s[subject] for s in (expectation.noise, expectation.scale, expectation.effect))
+        effect_ratio = ratio(effect, noise, scale, manifest.precision, typical) if effect.count else None
         return Measured(
             ratio(error[subject], noise, scale, manifest.precision, typical),
             error[subject].rms,
             noise.rms,
             scale.rms,
             effect.rms if effect.count else None,
-            ratio(effect, noise, scale, manifest.precision, typical) if effect.count else None,
+            expectation.folded.get(name, effect_ratio),
         )
 
     names = dict.fromkeys(s.name for s in expectation.scale if s.kind == "output" and s.task == task)
@@ -201,6 +214,8 @@ def _task_report(
     rows, aside = seen.rows[task]
     tie = expectation.unclear.get(task) or seen.ties.get(task)
     where, why = (None, None) if tie is not None else _failure(task, manifest, modules, outputs, watched, seen)
+    if expectation.wrong:
+        where, why = next(iter(expectation.wrong.items()))
     return TaskReport(
         task=task,
         adapted=task != BASE_TASK,
@@ -211,8 +226,18 @@ def _task_report(
         tied_at=tie,
         failed_at=where,
         reason=why,
+        rounded=_rounded(task, expectation, seen),
         **seen.answers.summary(task),
     )
+
+
+def _rounded(task: str, expectation: Expectation, seen: _Seen) -> dict[str, Any] | None:
+    """What rounding activations to 8 bits does to a task's outputs."""
+    found = {s.name: seen.rounded[s].rms / (expectation.scale[s].rms or 1.0) for s in seen.rounded if s.task == task}
+    if not found:
+        return None
+    answers = seen.rounded_answers.summary(task)
+    return {"relative_rms": found, "argmax_agreement": answers["argmax_agreement"], "greedy": answers["greedy"]}
 
 
 def _typical(task: str, order: Sequence[str], expectation: Expectation) -> float:

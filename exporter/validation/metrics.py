@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from eptx.bundle import Manifest
-from eptx.exporter.validation.expect import Expected
+from eptx.exporter.validation.asking import Expected
+from eptx.exporter.validation.batches import ANSWER_IDS, Batch
 
 LOGITS = "logits"
 
@@ -23,10 +24,48 @@ class _Answer:
 
 
 @dataclass
+class Greedy:
+    """How often the bundle chooses the token that the reference chooses, of answers to which the reference's are fed.
+
+    Attributes:
+        tokens: how many the reference chose. equal: those of them that the bundle chooses too.
+        first: of the first that it does not, where it is, and by how much the reference prefers its own.
+    """
+
+    tokens: int = 0
+    equal: int = 0
+    first: dict[str, Any] | None = None
+
+    def add(self, found: np.ndarray, exact: np.ndarray, batch: Batch, row: int) -> None:
+        """One row's logits [positions, tokens] of both."""
+        prompt, kept = batch.prompt, batch.kept
+        assert prompt is not None and kept is not None
+        last = prompt - 1 if ANSWER_IDS in batch.arrays else int(np.flatnonzero(kept[row, :prompt])[-1])
+        for at, position in enumerate([last, *range(prompt, batch.length - 1)]):
+            own, other = int(exact[position].argmax()), int(found[position].argmax())
+            self.tokens, self.equal = self.tokens + 1, self.equal + (own == other)
+            if own != other and self.first is None:
+                margin = float(exact[position, own] - exact[position, other])
+                self.first = {
+                    "batch": batch.name,
+                    "row": row,
+                    "token": at,
+                    "reference": own,
+                    "bundle": other,
+                    "margin": margin,
+                }
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {"tokens": self.tokens, "agreement": self.equal / self.tokens, "first_disagreement": self.first}
+
+
+@dataclass
 class Answers:
     """Logits of both, per task; empty where the bundle has no logits."""
 
     _by_task: dict[str, list[_Answer]] = field(default_factory=dict)
+    _greedy: dict[str, Greedy] = field(default_factory=dict)
 
     def add(self, expected: Expected, outputs: dict[str, np.ndarray], manifest: Manifest) -> None:
         """Takes the judged rows of one batch."""
@@ -40,19 +79,24 @@ class Answers:
             width = _width(manifest, task, found.shape[-1])
             one = [(found[row], exact[row])]
             if exact.ndim == 3:
-                positions = np.flatnonzero(kept[row]) if kept is not None else range(exact.shape[1])
+                masked = kept is not None and kept.shape[1] == exact.shape[1]
+                positions = np.flatnonzero(kept[row]) if kept is not None and masked else range(exact.shape[1])
                 one = [(found[row, position], exact[row, position]) for position in positions]
             label = labels[row] if exact.ndim == 2 else None
             for f, e in one if width else ():
                 number = _label_number(label, manifest, task)
                 self._by_task.setdefault(task, []).append(_Answer(f[:width], e[:width], number))
+            if expected.batch.greedy:
+                self._greedy.setdefault(task, Greedy()).add(found[row], exact[row], expected.batch, int(row))
 
     def summary(self, task: str) -> dict[str, Any]:
-        """``argmax_agreement`` and ``metric``, where there are logits and labels."""
+        """``argmax_agreement``, ``metric`` and ``greedy``, where there are logits, labels and answers."""
         answers = self._by_task.get(task, [])
         wide = [answer for answer in answers if len(answer.exact) > 1]
         agreement = float(np.mean([a.found.argmax() == a.exact.argmax() for a in wide])) if wide else None
-        return {"argmax_agreement": agreement, "metric": _metric([a for a in answers if a.label is not None])}
+        metric = _metric([a for a in answers if a.label is not None])
+        greedy = self._greedy[task].summary() if task in self._greedy else None
+        return {"argmax_agreement": agreement, "metric": metric, "greedy": greedy}
 
 
 def _width(manifest: Manifest, task: str, padded: int) -> int:

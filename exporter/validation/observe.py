@@ -8,23 +8,30 @@ the model is also run exactly as it is shipped.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from eptx._manifest import TASK_ID
-from eptx.bundle import Bundle
+from eptx._manifest import USED
+from eptx.bundle import Bundle, Manifest, ModuleOutput
 from eptx.errors import BundleError
 from eptx.exporter import ops
+from eptx.exporter.base._nbits import is_nbits
+from eptx.exporter.validation.batches import Batch
+from eptx.exporter.validation.calls import Calls, Run
 from eptx.runtime._kernels import choose_kernels, register
 from eptx.runtime._one_line import one_line
-from eptx.runtime._providers import execution_providers, onnxruntime, session_options
+from eptx.runtime._providers import execution_providers, onnxruntime, open_session, session_options
 from eptx.runtime.session import Session
 
 #: operator -> its inputs that hold the rows' choice and weights, and the one that says which row of them is whose
 _ROUTES = {"PyramidDelta": ("experts", "weights", "route"), "TuckerDelta": ("group", "weights", "")}
+
+#: How far an operator may be before what it changes: a cast, and the product whose input it updates.
+_BEHIND = 2
 
 
 @dataclass(frozen=True)
@@ -37,17 +44,17 @@ class Route:
 
 @dataclass(frozen=True)
 class Observation:
-    """One run of the model.
+    """One batch.
 
     Attributes:
         outputs: the graph's own outputs.
         modules: module -> its columns of its value, [.., out].
-        routes: module -> its route, where the model has operators of its own.
+        routes: for every call, module -> its route, where the model has operators of its own.
     """
 
     outputs: dict[str, np.ndarray]
     modules: dict[str, np.ndarray]
-    routes: dict[str, Route]
+    routes: list[dict[str, Route]]
 
 
 @dataclass(frozen=True)
@@ -58,11 +65,16 @@ class Graph:
         model: the serialised graph; its weights are in the bundle's folder.
         order: the modules in the order in which the graph computes them.
         routes: module -> names of the values that hold its choice and weights.
+        sharp: of a quantised model, whose activations are rounded to 8 bits as it is shipped, a copy in which they
+            are not; in `model` they are not either.
+        encoder: the same of the encoder, whose modules are in `order` too.
     """
 
     model: bytes
     order: tuple[str, ...]
     routes: Mapping[str, tuple[str, str]]
+    sharp: bytes | None = None
+    encoder: Graph | None = None
 
 
 def observable(bundle: Bundle) -> Graph:
@@ -71,26 +83,49 @@ def observable(bundle: Bundle) -> Graph:
     Raises:
         BundleError: the graph has no value that the manifest names.
     """
+    encoder = bundle.manifest.encoder
+    if encoder is None:
+        return _observable(bundle.model, bundle.manifest.modules)
+    first = _observable(bundle.path / encoder.file, encoder.modules)
+    main = _observable(bundle.model, bundle.manifest.modules)
+    return replace(main, order=first.order + main.order, encoder=first)
+
+
+def _observable(path: Path, modules: Mapping[str, ModuleOutput]) -> Graph:
     try:
-        model = ir.load(bundle.model)
+        model = ir.load(path.absolute())
     except Exception as error:  # protobuf and onnx_ir raise unrelated classes
-        raise BundleError(f"{bundle.model.name}: not a valid ONNX model: {one_line(error)}") from None
+        raise BundleError(f"{path.name}: not a valid ONNX model: {one_line(error)}") from None
     graph = model.graph
+    sharp = _sharpen(graph)
+    copy = ir.to_proto(model).SerializeToString() if sharp else None
     values = {value.name: value for node in graph for value in node.outputs}
-    missing = sorted(m for m, place in bundle.manifest.modules.items() if place.output not in values)
+    missing = sorted(m for m, place in modules.items() if place.output not in values)
     if missing:
         raise BundleError(f"eptx.json: {missing[0]} is said to be at a value that the graph does not have")
     position = {value: index for index, value in enumerate(values.values())}
-    modules = bundle.manifest.modules
     outputs = {module: values[place.output] for module, place in modules.items()}
     order = sorted(outputs, key=lambda m: (position[outputs[m]], modules[m].columns))
     routes = {module: route for module in order if (route := _route(graph, outputs[module], modules[module].columns))}
     wanted = [*outputs.values(), *(value for route in routes.values() for value in route)]
     for value in dict.fromkeys(wanted):
-        if not value.is_graph_output():
+        if not (value.is_graph_output() or value.is_graph_input()):
             graph.outputs.append(_typed(value, ir.DataType.FLOAT))
     names = {module: (str(choice.name), str(weights.name)) for module, (choice, weights) in routes.items()}
-    return Graph(ir.to_proto(model).SerializeToString(), tuple(order), names)
+    return Graph(ir.to_proto(model).SerializeToString(), tuple(order), names, copy)
+
+
+def _sharpen(graph: ir.Graph) -> bool:
+    """Has quantised weights multiply float32 as it is; whether there are any that did not."""
+    nodes = [node for node in graph if is_nbits(node) and _level(node) not in (0, 1)]
+    for node in nodes:
+        node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", 1)
+    return bool(nodes)
+
+
+def _level(node: ir.Node) -> int:
+    level = node.attributes.get("accuracy_level")
+    return 0 if level is None else level.as_int()
 
 
 def _typed(value: ir.Value, dtype: ir.DataType) -> ir.Value:
@@ -103,9 +138,10 @@ def _typed(value: ir.Value, dtype: ir.DataType) -> ir.Value:
 def _route(graph: ir.Graph, output: ir.Value, columns: tuple[int, int]) -> tuple[ir.Value, ir.Value] | None:
     """The choice and weights that the operator of a module's output was given for each row."""
     node = output.producer()
-    if node is not None and node.domain != ops.DOMAIN and node.inputs and node.inputs[0] is not None:
-        output = node.inputs[0]  # a product whose input the operator updates
-        node = output.producer()
+    for _ in range(_BEHIND):
+        if node is not None and node.domain != ops.DOMAIN and node.inputs and node.inputs[0] is not None:
+            output = node.inputs[0]
+            node = output.producer()
     index = _module_of(node, output, columns) if node is not None else None
     if node is None or index is None:
         return None
@@ -152,43 +188,97 @@ def _rows(graph: ir.Graph, table: ir.Value, rows: ir.Value) -> ir.Value:
     return node.outputs[0]
 
 
-class Shipped:
-    """The bundle as it is served, on one provider."""
+class Model:
+    """A model of a bundle that answers batches.
 
-    def __init__(self, bundle: Bundle, provider: str) -> None:
-        self._session = Session(bundle, provider)
+    Args:
+        manifest: of the bundle.
+        run: one call of the model.
+        encode: one call of the encoder, where there is one.
+        graph: what the model shows, if it is observed.
+    """
 
-    def run(self, arrays: Mapping[str, np.ndarray], ids: np.ndarray | None) -> dict[str, np.ndarray]:
-        """The graph outputs; `ids` are the bundle's task ids, None where it takes none."""
-        return dict(self._session.run({**arrays, **({} if ids is None else {TASK_ID: ids})}))
+    def __init__(self, manifest: Manifest, run: Run, encode: Run | None = None, graph: Graph | None = None) -> None:
+        self._manifest, self._run, self._encode, self._graph = manifest, run, encode, graph
 
-
-class Observed:
-    """The observable copy, on one provider."""
-
-    def __init__(self, bundle: Bundle, graph: Graph, provider: str) -> None:
-        self._bundle, self._graph = bundle, graph
-        options = session_options(bundle)
-        register(options, choose_kernels(bundle, provider))
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.path))
-        try:
-            self._session: Any = onnxruntime().InferenceSession(
-                graph.model, options, providers=execution_providers(provider), enable_fallback=0
-            )
-        except Exception as error:  # ONNX Runtime has one class per status code and no common one
-            raise BundleError(
-                f"{bundle.model.name}: ONNX Runtime does not load it for observation: {one_line(error)}"
-            ) from None
-        self._names = [output.name for output in self._session.get_outputs()]
-
-    def run(self, arrays: Mapping[str, np.ndarray], ids: np.ndarray | None) -> Observation:
+    def run(self, batch: Batch, ids: np.ndarray | None) -> Observation:
         """All there is to see; `ids` are the bundle's task ids, None where it takes none."""
-        feeds = {**arrays, **({} if ids is None else {TASK_ID: ids})}
-        values = dict(zip(self._names, self._session.run(self._names, feeds), strict=True))
-        manifest = self._bundle.manifest
-        modules = {
-            name: values[place.output][..., place.columns[0] : place.columns[1]]
-            for name, place in manifest.modules.items()
+        calls = Calls(self._manifest, batch, ids)
+        found = calls.run(self._run, self._encode)
+        outputs = {
+            spec.name: calls.joined(found, spec.name) for spec in self._manifest.outputs if spec.name in found[0]
         }
-        routes = {name: Route(values[a], values[b]) for name, (a, b) in self._graph.routes.items()}
-        return Observation({spec.name: values[spec.name] for spec in manifest.outputs}, modules, routes)
+        used = {name: value for name, value in calls.encoded.items() if name.endswith(USED)}
+        if self._graph is None:
+            return Observation(outputs | used, {}, [])
+        places = self._manifest.modules
+        modules = _modules({p.output: calls.joined(found, p.output) for p in places.values()}, places)
+        routes = [_routes(call, self._graph) for call in found]
+        if self._graph.encoder is not None and self._manifest.encoder is not None:
+            modules |= _modules(calls.encoded, self._manifest.encoder.modules)
+            routes[0] |= _routes(calls.encoded, self._graph.encoder)
+        return Observation(outputs | used, modules, routes)
+
+    def answer(self, batch: Batch, ids: np.ndarray | None) -> Batch:
+        """The batch with the tokens that the model chooses."""
+        calls = Calls(self._manifest, batch, ids)
+        calls.run(self._run, self._encode)
+        return calls.answered()
+
+
+def _modules(values: Mapping[str, np.ndarray], places: Mapping[str, ModuleOutput]) -> dict[str, np.ndarray]:
+    return {name: values[place.output][..., slice(*place.columns)] for name, place in places.items()}
+
+
+def _routes(values: Mapping[str, np.ndarray], graph: Graph) -> dict[str, Route]:
+    return {name: Route(values[a], values[b]) for name, (a, b) in graph.routes.items() if a in values and b in values}
+
+
+def shipped(bundle: Bundle, provider: str) -> Model:
+    """The bundle as it is served, on one provider."""
+    if bundle.manifest.generation is None:
+        session = Session(bundle, provider)
+        return Model(bundle.manifest, lambda feeds: dict(session.run(feeds)))
+    run = _run_of(open_session(bundle, provider, None, None)[0])
+    encoder = bundle.manifest.encoder
+    encode = _run_of(_open(bundle, str(bundle.path / encoder.file), provider)) if encoder is not None else None
+    return Model(bundle.manifest, run, encode)
+
+
+def observed(bundle: Bundle, graph: Graph, provider: str) -> Model:
+    """The observable copy, on one provider."""
+    encode = _run_of(_open(bundle, graph.encoder.model, provider)) if graph.encoder is not None else None
+    return Model(bundle.manifest, _run_of(_open(bundle, graph.model, provider)), encode, graph)
+
+
+def sharpened(bundle: Bundle, graph: Graph, provider: str) -> Model:
+    """The copy that differs from what is shipped in nothing but what its activations are rounded to."""
+    assert graph.sharp is not None
+    return Model(bundle.manifest, _run_of(_open(bundle, graph.sharp, provider)))
+
+
+def _open(bundle: Bundle, model: bytes | str, provider: str) -> Any:
+    options = session_options(bundle)
+    register(options, choose_kernels(bundle, provider))
+    if isinstance(model, bytes):
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.path))
+    try:
+        return onnxruntime().InferenceSession(
+            model, options, providers=execution_providers(provider), enable_fallback=0
+        )
+    except Exception as error:  # ONNX Runtime has one class per status code and no common one
+        raise BundleError(
+            f"{bundle.model.name}: ONNX Runtime does not load it for observation: {one_line(error)}"
+        ) from None
+
+
+def _run_of(session: Any) -> Run:
+    names = [output.name for output in session.get_outputs()]
+
+    def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        try:
+            return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+        except Exception as error:  # as above
+            raise BundleError(f"the model does not run: {one_line(error)}") from None
+
+    return run

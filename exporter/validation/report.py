@@ -45,6 +45,10 @@ class TaskReport:
         reason: what is wrong there.
         argmax_agreement: part of the rows (of a language model: positions) with the same answer; None without logits.
         metric: on labelled data: its name, rows, and value for the bundle and the reference.
+        greedy: of a generator: of the tokens that the reference chooses, the part that the bundle chooses too, and by
+            how much the reference prefers its own where they first differ. It is not judged.
+        rounded: of a quantised bundle: what rounding activations to 8 bits does, which is not judged either; the rest
+            is measured without.
     """
 
     task: str
@@ -58,6 +62,8 @@ class TaskReport:
     reason: str | None = None
     argmax_agreement: float | None = None
     metric: Mapping[str, Any] | None = None
+    greedy: Mapping[str, Any] | None = None
+    rounded: Mapping[str, Any] | None = None
 
     @property
     def worst(self) -> tuple[str, Measured]:
@@ -195,10 +201,13 @@ def report_table(report: Report) -> str:
 
 
 def _provider_lines(provider: ProviderReport) -> list[str]:
-    header = ("task", "error / noise", "noise floor", "adapter / noise", "argmax", "metric", "rows", "verdict")
+    generates = any(task.greedy is not None for task in provider.tasks)
+    last = "greedy" if generates else "metric"
+    header = ("task", "error / noise", "noise floor", "adapter / noise", "argmax", last, "rows", "verdict")
     rows = [header, *(_cells(task) for task in provider.tasks)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += [line for task in provider.tasks for line in _notes(task)]
     bad = [task for task in provider.tasks if task.verdict != "pass"]
     lines += [f"{task.verdict}: {_sentence(task)}" for task in bad]
     worst = max(provider.tasks, key=lambda task: task.worst[1].ratio)
@@ -207,6 +216,25 @@ def _provider_lines(provider: ProviderReport) -> list[str]:
     where = f"worst {measured.ratio:.3g} of {LIMIT:g} noise floors, task {worst.task}, {name}"
     lines.append(f"{provider.provider}: {verdict}; {where}")
     return lines
+
+
+def _notes(task: TaskReport) -> list[str]:
+    """What is told of a generator, and not judged."""
+    notes = []
+    first = (task.greedy or {}).get("first_disagreement")
+    if first is not None:
+        notes.append(
+            f"{task.task}: the first greedy token that differs is number {first['token'] + 1} of {first['batch']}, row "
+            f"{first['row']}: the reference prefers its own by {first['margin']:.2g}"
+        )
+    if task.rounded is not None:
+        greedy = task.rounded["greedy"]
+        said = f", greedy tokens agree in {greedy['agreement']:.1%}" if greedy is not None else ""
+        notes.append(
+            f"{task.task}: activations of 8 bits, as shipped, change the outputs by "
+            f"{max(task.rounded['relative_rms'].values()):.2g} of their size{said}"
+        )
+    return notes
 
 
 def _cells(task: TaskReport) -> tuple[str, ...]:
@@ -219,7 +247,11 @@ def _cells(task: TaskReport) -> tuple[str, ...]:
         f"{relative:.1e}",
         "-" if task.effect_ratio is None else f"{task.effect_ratio:.3g}",
         "-" if task.argmax_agreement is None else f"{task.argmax_agreement:.1%}",
-        "-" if metric is None else f"{metric['name']} {metric['bundle']:.3f} ({metric['reference']:.3f})",
+        f"{task.greedy['agreement']:.1%} of {task.greedy['tokens']}"
+        if task.greedy is not None
+        else "-"
+        if metric is None
+        else f"{metric['name']} {metric['bundle']:.3f} ({metric['reference']:.3f})",
         f"{task.rows}" + (f" (+{task.rows_set_aside} tied)" if task.rows_set_aside else ""),
         task.verdict,
     )

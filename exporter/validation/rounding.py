@@ -1,11 +1,17 @@
-"""The export's own type: what its weights are rounded to before everything is computed in float32."""
+"""The export's own type: what its weights are rounded to before everything is computed in float32.
+
+A decoder in float16 also computes in it: what its modules give is rounded too. Of one in blocks of 4 bits, whose
+weights the reference takes as they are, the adapter alone is rounded.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from eptx.bundle import Manifest
 from eptx.exporter.adapter import Adapter
@@ -23,22 +29,51 @@ def as_stored(array: np.ndarray, dtype: str) -> np.ndarray:
     return array.astype(np.float32)
 
 
+def adapter_dtype(manifest: Manifest) -> str:
+    """What the adapter's weights are stored in: "fp32" or "fp16"."""
+    return "fp32" if manifest.precision == "fp32" else "fp16"
+
+
 def router_dtype(manifest: Manifest) -> str:
     """What the routers are computed from: the stored type where the graph holds them, else they were folded exactly."""
-    return manifest.precision if manifest.mode == "dynamic" else "fp32"
+    return adapter_dtype(manifest) if manifest.mode == "dynamic" else "fp32"
 
 
-def round_weights(reference: ReferenceModel, manifest: Manifest) -> None:
+def round_as_stored(reference: ReferenceModel, manifest: Manifest) -> None:
     """Rounds the parameters of a float32 reference to what the bundle holds, the adapter's and its heads' included."""
-    dtype = manifest.precision
-    if dtype == "fp32":
+    if manifest.precision == "fp32":
         return
     exact = _ROUTERS if router_dtype(manifest) == "fp32" else ()
+    adapted = _inside(reference)
     with torch.no_grad():
         for name, parameter in reference.model.named_parameters():
+            if manifest.precision == "int4" and (".base_layer." in name or not name.startswith(adapted)):
+                continue
             if parameter.numel() >= _SMALLEST and not any(part in name for part in exact):
                 parameter.copy_(parameter.half().float())
-    reference.adapter = _with_stored_heads(reference.adapter, dtype)
+    reference.adapter = _with_stored_heads(reference.adapter, adapter_dtype(manifest))
+    if any(output.dtype == "float16" for output in manifest.outputs):
+        _compute_in_half(reference)
+
+
+def _compute_in_half(reference: ReferenceModel) -> None:
+    """Has every module give what float16 holds of it, but those inside an adapted layer, which computes in float32."""
+    adapted = _inside(reference)
+    for name, module in reference.model.named_modules():
+        if name and not name.startswith(adapted) and not isinstance(module, nn.ModuleList):
+            module.register_forward_hook(_halved, prepend=True)
+
+
+def _inside(reference: ReferenceModel) -> tuple[str, ...]:
+    """What the names of everything in an adapted layer begin with."""
+    return tuple(f"{name}." for name in reference.names.values())
+
+
+def _halved(module: nn.Module, args: Any, output: Any) -> Any:
+    def halved(value: Any) -> Any:
+        return value.half().to(value.dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    return tuple(map(halved, output)) if type(output) is tuple else halved(output)
 
 
 def _with_stored_heads(adapter: Adapter, dtype: str) -> Adapter:

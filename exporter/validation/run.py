@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from eptx._json import dump_json
-from eptx._manifest import TASK_ID_USED
+from eptx._manifest import PRESENT, USED
 from eptx._progress import step
 from eptx.bundle import Bundle, Manifest, read_bundle, write_report
 from eptx.errors import NotSupportedError
 from eptx.exporter.base._model import read_config
-from eptx.exporter.validation.batches import Batch, generated, redraw
-from eptx.exporter.validation.data import from_data
+from eptx.exporter.validation.batches import Batch
 from eptx.exporter.validation.expect import Expectation, expect, row_tasks
 from eptx.exporter.validation.html import report_html
+from eptx.exporter.validation.inputs import Inputs, PromptInputs
 from eptx.exporter.validation.judge import judge
 from eptx.exporter.validation.observe import observable
 from eptx.exporter.validation.options import ValidateOptions
+from eptx.exporter.validation.quantised import Quantised
 from eptx.exporter.validation.report import Report
 from eptx.exporter.validation.sources import find_truth
 from eptx.runtime._providers import choose_provider
@@ -49,9 +50,9 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
         truth = find_truth(bundle.manifest, options)
     config = read_config(truth.base)
     names = row_tasks(bundle.manifest)
-    batches = [*generated(bundle.manifest, config, names), *from_data(bundle, options, names)]
+    inputs = _inputs(bundle, config, providers[0])
     graph = observable(bundle)
-    expectation = expect(bundle.manifest, truth, batches, lambda batch: redraw(batch, bundle.manifest, config))
+    expectation = expect(bundle.manifest, truth, inputs.batches(options, names), inputs.redraw, Quantised.of(bundle))
     report = Report(
         bundle=_facts(bundle.manifest),
         inputs=[_described(expected.batch) for expected in expectation.batches],
@@ -62,6 +63,10 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     )
     _write(bundle, report)
     return report
+
+
+def _inputs(bundle: Bundle, config: dict[str, Any], provider: str) -> Inputs:
+    return Inputs(bundle, config) if bundle.manifest.generation is None else PromptInputs(bundle, config, provider)
 
 
 def _providers(wanted: Sequence[str]) -> list[str]:
@@ -84,11 +89,11 @@ def _providers(wanted: Sequence[str]) -> list[str]:
 
 
 def _not_compared(manifest: Manifest, expectation: Expectation) -> list[str]:
-    compared = {*expectation.batches[0].outputs, TASK_ID_USED}
+    seen = [o.name for o in manifest.outputs if not o.name.startswith(PRESENT) and not o.name.endswith(USED)]
     return [
-        f"output {o.name}: the reference has none, so it is not judged"
-        for o in manifest.outputs
-        if o.name not in compared
+        f"output {name}: the reference has none, so it is not judged"
+        for name in seen
+        if name not in expectation.batches[0].outputs
     ]
 
 
@@ -109,7 +114,8 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
 def _described(batch: Batch) -> Mapping[str, Any]:
     shape = list(next(iter(batch.arrays.values())).shape)
     kept = batch.kept
-    return {"name": batch.name, "shape": shape, "padded": bool(kept is not None and not kept.all())}
+    padded = bool(kept is not None and not kept.all())
+    return {"name": batch.name, "shape": shape, "padded": padded, "prompt": batch.prompt}
 
 
 def _write(bundle: Bundle, report: Report) -> None:

@@ -136,12 +136,12 @@ def test_fp16_storage(exported: Exported, tmp_path: Path, mode: str) -> None:
     adapter = write_ept(tmp_path / "ept", linear_shapes(base, TARGETS["bert"]), seed=1, tasks=2, sizes=(2, 3))
     task = "task1" if mode == "static" else None
     sizes, outputs = {}, {}
-    for dtype in ("fp32", "fp16"):
-        options = ExportOptions(mode=mode, task=task, top_k=1, dtype=dtype, base_onnx=onnx)  # type: ignore[arg-type]
-        bundle = export_bundle(base, [adapter], tmp_path / dtype, options)
+    for precision in ("fp32", "fp16"):
+        options = ExportOptions(mode=mode, task=task, top_k=1, precision=precision, base_onnx=onnx)  # type: ignore[arg-type]
+        bundle = export_bundle(base, [adapter], tmp_path / precision, options)
         tensors = [value.const_value for value in ir.load(bundle.model).graph.initializers.values()]
-        sizes[dtype] = sum(t.nbytes for t in tensors if t is not None and t.size >= 256)  # smaller ones stay
-        outputs[dtype] = Session(bundle).run(_inputs("bert", 3), task="task1")["logits"]
+        sizes[precision] = sum(t.nbytes for t in tensors if t is not None and t.size >= 256)  # smaller ones stay
+        outputs[precision] = Session(bundle).run(_inputs("bert", 3), task="task1")["logits"]
     assert sizes["fp16"] < 0.6 * sizes["fp32"]
     difference = np.abs(outputs["fp16"] - outputs["fp32"]).max()
     assert 0 < difference <= 5e-3 * np.abs(outputs["fp32"]).max()

@@ -107,7 +107,9 @@ FOLDER: Table = {
     "config of a model of another type": Case(settings(model_type=["bert"]), 3, "has no model_type"),
     "unknown architecture": Case(settings(model_type="mamba9"), 5, "transformers has no architecture 'mamba9'"),
     "encoder-decoder": Case(
-        settings(model_type="t5", architectures=["T5Model"]), 5, "encoder-decoders are not supported"
+        settings(model_type="t5", architectures=["T5Model"]),
+        5,
+        "T5Model is not supported; encoder-decoders that are: T5",
     ),
     "unknown class": Case(settings(architectures=["MyBert"]), 5, "transformers has no model 'MyBert'"),
     "class that is none": Case(settings(architectures=["logging"]), 5, "logging"),

@@ -18,9 +18,9 @@ from eptx.exporter.methods.ept.fold import route
 
 def attach(adapter: EptAdapter, editor: Editor, sites: Mapping[str, Site], plan: AttachPlan) -> None:
     """Puts an EPT adapter into a graph; A, B and the kernels are there once, shared by all tasks."""
-    for name, module in adapter.modules.items():
-        places = editor.places(sites[name])
-        factors = _factors(editor, name, module, sites[name].out_features)
+    for name, site in sites.items():
+        module, places = adapter.modules[name], editor.places(site)
+        factors = _factors(editor, name, module, site.out_features)
         if plan.mode == "conditioned":
             delta = _by_table(editor, adapter, name, module, factors)
         elif any(isinstance(place, SharedSite) for place in places):

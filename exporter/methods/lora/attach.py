@@ -25,10 +25,10 @@ def attach(adapter: LoraAdapter, editor: Editor, sites: Mapping[str, Site], plan
     for task, modules in adapter.by_task.items():
         if any(module.magnitude is not None for module in modules.values()):
             raise NotSupportedError(f"task {task!r} is a DoRA adapter, which is supported in static mode only")
-    for name in adapter.module_names:
+    for name, site in sites.items():
         a, b = banks(adapter, name)
         own = (editor.constant(f"{name}.lora_A", a), editor.constant(f"{name}.lora_B", b))
-        for place in editor.places(sites[name]):
+        for place in editor.places(site):
             editor.adapt(place, Delta(ops.LowRankDelta, (editor.task_id(),), own))
 
 

@@ -30,6 +30,12 @@ class LoraRowsLinear(nn.Module):
             {str(task): _parameter(m.magnitude) for task, m in tasks.items() if m.magnitude is not None}
         )
 
+    @property
+    def weight(self) -> Tensor:
+        """The base layer's, whose type T5's feed-forward asks for."""
+        weight: Tensor = self.base_layer.weight
+        return weight
+
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in]`` to ``[..., out]``; the rows' tasks come from the state."""
         result: Tensor = self.base_layer(x)

@@ -29,11 +29,15 @@ def attach(adapter: TuckaAdapter, editor: Editor, sites: Mapping[str, Site], pla
     """Puts a TuckA adapter into a graph."""
     if plan.mode == "conditioned":
         route = _table(editor, plan.routes, adapter.experts)
+    elif not sites:
+        return
+    elif plan.route == "given":
+        route = _given(editor, adapter, plan)
     else:
         route = _router(editor, adapter, sites[adapter.router], plan)
     per_row = plan.routing != "batch" or plan.mode == "conditioned"
-    for name in adapter.modules:
-        for place in editor.places(sites[name], per_row=per_row):
+    for name, site in sites.items():
+        for place in editor.places(site, per_row=per_row):
             on_input = _narrower_input(place)
             delta = Delta(ops.TuckerDelta, route, _factors(editor, adapter, name, place, on_input))
             editor.adapt(place, delta, on_input=on_input)
@@ -71,19 +75,34 @@ def _table(editor: Editor, routes: Sequence[Route], experts: int) -> tuple[ir.Va
 def _router(editor: Editor, adapter: TuckaAdapter, site: Site, plan: AttachPlan) -> tuple[ir.Value, ir.Value]:
     if site.fixed_input:
         raise NotSupportedError(f"the router {adapter.router} reads none of the model's inputs: its route says nothing")
-    rows = plan.routing != "batch"
+    per_row = plan.routing != "batch"
     x = editor.float32(site.x)
-    mask = editor.attention_mask() if rows else None
+    mask = editor.attention_mask() if per_row else None
     group, weights = editor.call(
         ops.TuckerRouter,
         [
             x,
-            mask if mask is not None else _everything(editor, x, rows=rows),
+            mask if mask is not None else _everything(editor, x, rows=per_row),
             editor.constant(f"{adapter.router}.tucka_ec", adapter.centroids),
         ],
         groups=adapter.groups,
     )
-    return _kept(editor, group, weights, adapter.experts) if plan.routing == "prompt" else (group, weights)
+    if plan.route == "shared":
+        rows = editor.batch_dim if per_row else 1
+        editor.add_output(ROUTE_GROUP, group, ir.DataType.INT64, rows=rows)
+        editor.add_output(ROUTE_WEIGHTS, weights, ir.DataType.FLOAT, adapter.experts, rows=rows)
+    elif plan.routing == "prompt":
+        return _kept(editor, group, weights, adapter.experts)
+    return group, weights
+
+
+def _given(editor: Editor, adapter: TuckaAdapter, plan: AttachPlan) -> tuple[ir.Value, ir.Value]:
+    """The route that the graph before this one has computed: one for the batch, or one per row."""
+    rows = 1 if plan.routing == "batch" else editor.batch_dim
+    return (
+        editor.add_input(ROUTE_GROUP, ir.DataType.INT64, rows=rows),
+        editor.add_input(ROUTE_WEIGHTS, ir.DataType.FLOAT, adapter.experts, rows=rows),
+    )
 
 
 def _kept(editor: Editor, group: ir.Value, weights: ir.Value, experts: int) -> tuple[ir.Value, ir.Value]:

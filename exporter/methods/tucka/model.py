@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eptx.exporter.base._model import in_encoder
 from eptx.exporter.methods._register import register
 from eptx.exporter.methods._tuner import EptxTuner
 from eptx.exporter.methods.tucka.config import TuckaConfig
@@ -130,7 +131,7 @@ class TuckaModel(EptxTuner):
         if state.probing:
             return
         state.fresh, state.probed = False, None
-        mask = call_arguments(model, args, kwargs).get("attention_mask")
+        mask = call_arguments(model, args, kwargs).get(self._mask_name(model))
         state.mask = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
 
         def probe() -> None:
@@ -142,6 +143,12 @@ class TuckaModel(EptxTuner):
             state.route, state.fresh = router.compute_route(state.probed, router.active_adapters[0]), True
 
         state.run_probe = probe
+
+    def _mask_name(self, model: nn.Module) -> str:
+        """Which argument masks what the router reads."""
+        config: Any = getattr(model, "config", None)
+        reads_answer = getattr(config, "is_encoder_decoder", False) and not in_encoder(self.router.module)
+        return "decoder_attention_mask" if reads_answer else "attention_mask"
 
     def _end(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if not self.state.probing:

@@ -5,15 +5,17 @@ find_package(nlohmann_json 3.9 REQUIRED)
 find_package(OpenSSL 1.1.1 REQUIRED COMPONENTS Crypto)
 find_package(Threads REQUIRED)
 
-add_library(eptx_readers OBJECT src/agreement.cc src/bundle.cc src/feeds.cc src/fields.cc src/files.cc src/hash.cc
-                                src/json.cc src/manifest.cc src/model_check.cc src/onnx_scan.cc src/protobuf.cc
+add_library(eptx_readers OBJECT src/agreement.cc src/bundle.cc src/feeds.cc src/fields.cc src/files.cc
+                                src/genai_config.cc src/generation_agreement.cc src/hash.cc src/json.cc
+                                src/manifest.cc src/model_check.cc src/onnx_scan.cc src/prompts.cc src/protobuf.cc
                                 src/tasks.cc src/text.cc src/values.cc)
 target_include_directories(eptx_readers PUBLIC src include)
 target_compile_definitions(eptx_readers PUBLIC EPTX_BUILDING EPTX_VERSION="${PROJECT_VERSION}")
 target_link_libraries(eptx_readers PUBLIC nlohmann_json::nlohmann_json OpenSSL::Crypto Threads::Threads)
 
-add_library(eptx SHARED src/answer.cc src/c_basics.cc src/c_run.cc src/c_session.cc src/description.cc
-                        src/environment.cc src/kernels.cc src/ort.cc src/session.cc src/signature.cc)
+add_library(eptx SHARED src/answer.cc src/c_basics.cc src/c_generate.cc src/c_run.cc src/c_session.cc
+                        src/decoder.cc src/decoding.cc src/description.cc src/environment.cc src/generation.cc
+                        src/kernels.cc src/ort.cc src/sampler.cc src/session.cc src/signature.cc)
 add_library(eptx::eptx ALIAS eptx)
 target_include_directories(eptx PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_LIST_DIR}/../include>
                                        $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)

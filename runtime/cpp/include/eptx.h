@@ -58,6 +58,7 @@ typedef struct eptx_options eptx_options;
 typedef struct eptx_session eptx_session;
 typedef struct eptx_result eptx_result;
 typedef struct eptx_call eptx_call;
+typedef struct eptx_generation eptx_generation;
 
 /* The version of libeptx, such as "0.1.0". */
 EPTX_API const char* eptx_version(void) EPTX_NOEXCEPT;
@@ -248,6 +249,74 @@ EPTX_API eptx_status eptx_call_create(const eptx_session* session, const eptx_re
                                       size_t output_count, eptx_call** call, eptx_error** error) EPTX_NOEXCEPT;
 EPTX_API eptx_status eptx_call_run(eptx_call* call, eptx_error** error) EPTX_NOEXCEPT;
 EPTX_API void eptx_call_free(eptx_call* call) EPTX_NOEXCEPT;
+
+/* ---- generation ---- */
+
+/* Prompts of a decoder, as token ids; rows may differ in length. `tasks` as in eptx_request. */
+typedef struct eptx_prompts {
+  const int64_t* ids; /* of all rows, one row after the other */
+  size_t id_count;
+  const size_t* lengths; /* of each row, at least 1; together `id_count` */
+  size_t row_count;
+  const char* const* tasks;
+  size_t task_count;
+} eptx_prompts;
+
+/*
+ * Is told of every token as it comes, on the calling thread: step by step, within a step by row. Anything but 0 ends
+ * the call after this token. It may use the session, but must not throw or jump out.
+ */
+typedef int32_t (*eptx_on_token)(void* context, size_t row, int64_t token);
+
+/*
+ * How to generate. Set `size`, zero the rest ({sizeof(eptx_generate_options)}), then set what is wanted: later versions
+ * add fields whose zero is what was before.
+ *
+ * Where rows draw tokens, each has random numbers of its own: row r of a call with seed s gets what a row alone gets
+ * with seed s + r, whatever its neighbours are.
+ */
+typedef struct eptx_generate_options {
+  size_t size;            /* sizeof(eptx_generate_options) */
+  int64_t max_new_tokens; /* how long an answer may get, at least 1, the token that ends it included */
+  float temperature;      /* 0 takes the most likely token; else what logits are divided by before one is drawn */
+  float top_p;            /* draw among the fewest most likely tokens whose probabilities reach it; 0 or 1: among all */
+  int64_t top_k;          /* draw among that many most likely tokens, before top_p; 0: among all */
+  uint64_t seed;
+  const int64_t* stop; /* tokens that end an answer, beside those that the bundle names */
+  size_t stop_count;
+  eptx_on_token on_token; /* or NULL */
+  void* context;          /* handed to it */
+} eptx_generate_options;
+
+/* Why an answer ended. */
+typedef EPTX_ENUM(eptx_finish){
+    EPTX_FINISH_STOP = 1,   /* by a token that ends answers, which is its last */
+    EPTX_FINISH_LENGTH = 2, /* max_new_tokens were made */
+    EPTX_FINISH_CALLER = 3  /* on_token ended the call */
+} eptx_finish;
+
+/* The answer to one prompt. */
+typedef struct eptx_generated {
+  const int64_t* tokens; /* the new ones */
+  size_t token_count;
+  eptx_finish finish;
+  const eptx_task* task; /* the inferred one for `auto`; NULL for an id that is no task's */
+} eptx_generated;
+
+/*
+ * Continues prompts, all rows together, each by its own task. What the model chooses by itself (the task of `auto`,
+ * TuckA's route with routing "prompt") it chooses by the prompt, for all of the answer.
+ *
+ * Decoder bundles only. Checked: token ids, lengths (prompt and answer must fit what the model reads), tasks, options.
+ * The cache takes memory for the longest prompt and max_new_tokens in every row, beside the environment's arena.
+ */
+EPTX_API eptx_status eptx_session_generate(const eptx_session* session, const eptx_prompts* prompts,
+                                           const eptx_generate_options* options, eptx_generation** generation,
+                                           eptx_error** error) EPTX_NOEXCEPT;
+
+/* The answer to the prompt of an index from 0; NULL past the last. Valid while the generation lives. */
+EPTX_API const eptx_generated* eptx_generation_row(const eptx_generation* generation, size_t row) EPTX_NOEXCEPT;
+EPTX_API void eptx_generation_free(eptx_generation* generation) EPTX_NOEXCEPT;
 
 #ifdef __cplusplus
 }

@@ -12,6 +12,8 @@
 #define EPTX_HPP_
 
 #include <cstdint>
+#include <exception>
+#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -43,6 +45,7 @@ struct Free {
   void operator()(eptx_session* p) const noexcept { eptx_session_close(p); }
   void operator()(eptx_result* p) const noexcept { eptx_result_free(p); }
   void operator()(eptx_call* p) const noexcept { eptx_call_free(p); }
+  void operator()(eptx_generation* p) const noexcept { eptx_generation_free(p); }
 };
 
 template <typename T>
@@ -216,6 +219,83 @@ class Result {
   detail::Handle<eptx_result> handle_;
 };
 
+// How to generate; see eptx_generate_options.
+struct GenerateOptions {
+  int64_t max_new_tokens = 256;
+  float temperature = 0;
+  float top_p = 1;
+  int64_t top_k = 0;
+  uint64_t seed = 0;
+  std::vector<int64_t> stop = {};
+};
+
+// Is told of every token as it comes, and says whether to go on. What it throws ends the call, and comes out of it.
+using OnToken = std::function<bool(size_t row, int64_t token)>;
+
+// The answers to prompts.
+class Generation {
+ public:
+  explicit Generation(detail::Handle<eptx_generation> handle) : handle_(std::move(handle)) {}
+
+  // A row's answer, valid while the generation lives.
+  const eptx_generated& operator[](size_t row) const {
+    const eptx_generated* answer = eptx_generation_row(handle_.get(), row);
+    if (answer == nullptr) throw Error(EPTX_USAGE, "no row " + std::to_string(row));
+    return *answer;
+  }
+
+  std::vector<int64_t> Tokens(size_t row) const {
+    const eptx_generated& answer = (*this)[row];
+    return std::vector<int64_t>(answer.tokens, answer.tokens + answer.token_count);
+  }
+
+ private:
+  detail::Handle<eptx_generation> handle_;
+};
+
+namespace detail {
+
+// Prompts as eptx.h takes them; they point into what they are made from.
+class PromptArguments {
+ public:
+  PromptArguments(const std::vector<std::vector<int64_t>>& prompts, const std::vector<std::string>& tasks) {
+    for (const std::vector<int64_t>& prompt : prompts) {
+      ids_.insert(ids_.end(), prompt.begin(), prompt.end());
+      lengths_.push_back(prompt.size());
+    }
+    for (const std::string& task : tasks) tasks_.push_back(task.c_str());
+    prompts_ = {ids_.data(), ids_.size(), lengths_.data(), lengths_.size(), tasks_.data(), tasks_.size()};
+  }
+  PromptArguments(const PromptArguments&) = delete;
+  PromptArguments& operator=(const PromptArguments&) = delete;
+
+  const eptx_prompts* prompts() const noexcept { return &prompts_; }
+
+ private:
+  std::vector<int64_t> ids_;
+  std::vector<size_t> lengths_;
+  std::vector<const char*> tasks_;
+  eptx_prompts prompts_;
+};
+
+// A caller's function behind the C interface, which no exception may cross.
+struct Listener {
+  static int32_t Call(void* context, size_t row, int64_t token) noexcept {
+    auto& listener = *static_cast<Listener*>(context);
+    try {
+      return listener.on_token(row, token) ? 0 : 1;
+    } catch (...) {
+      listener.thrown = std::current_exception();
+      return 1;
+    }
+  }
+
+  const OnToken& on_token;
+  std::exception_ptr thrown = nullptr;
+};
+
+}  // namespace detail
+
 // A bundle, opened.
 class Session {
  public:
@@ -236,6 +316,30 @@ class Session {
     detail::Check([&](eptx_error** error) {
       return eptx_session_run_into(get(), a.request(), a.outputs(), a.output_count(), error);
     });
+  }
+
+  // Continues prompts, given as token ids, of a decoder.
+  Generation Generate(const std::vector<std::vector<int64_t>>& prompts, const std::vector<std::string>& tasks = {},
+                      const GenerateOptions& options = {}, const OnToken& on_token = {}) const {
+    const detail::PromptArguments a(prompts, tasks);
+    detail::Listener listener{on_token};
+    eptx_generate_options o{};
+    o.size = sizeof o;
+    o.max_new_tokens = options.max_new_tokens;
+    o.temperature = options.temperature;
+    o.top_p = options.top_p;
+    o.top_k = options.top_k;
+    o.seed = options.seed;
+    o.stop = options.stop.data();
+    o.stop_count = options.stop.size();
+    if (on_token) {
+      o.on_token = detail::Listener::Call;
+      o.context = &listener;
+    }
+    Generation generation(detail::Make<eptx_generation>(
+        [&](auto* made, auto* error) { return eptx_session_generate(get(), a.prompts(), &o, made, error); }));
+    if (listener.thrown) std::rethrow_exception(listener.thrown);
+    return generation;
   }
 
   std::vector<eptx_task> Tasks() const { return All(eptx_session_task); }

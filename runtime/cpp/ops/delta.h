@@ -7,12 +7,12 @@
 //       static constexpr size_t kShared, kOwn;             // inputs of the node, and of each module
 //       static constexpr bool kSees;                       // a further output for each module, of what it saw in x
 //       struct Module;                                     // one module's constants, among them its width: size_t out
-//       struct Routes;                                     // std::vector<int64_t> rows: equal entries share a route
+//       struct Routes;                                     // const int64_t* rows, size_t count: equals share one
 //       explicit Method(const Node&);                      // attributes
 //       Module ReadModule(const Tensor* own) const;
 //       Routes ReadRoutes(const Tensor* shared) const;
-//       void Prepare(const std::vector<Module>&, const Tensor& x, const Call&, size_t further_output, Routes&) const;
-//       size_t Cost(const Module&, size_t in) const;        // multiplications of a token
+//       void Prepare(Modules<Module>, const Tensor& x, const Call&, size_t further_output, Routes&) const;
+//       size_t Cost(const Module&, size_t in) const;       // multiplications of a token
 //       size_t Scratch(const Module&) const;               // floats that Apply needs
 //       void Apply(const Module&, size_t module, const Routes&, size_t row, size_t in, const Tile&, float*) const;
 //     };
@@ -30,84 +30,61 @@ namespace eptx::ops {
 // Below so many multiplications a second thread costs more than it takes over.
 constexpr size_t kWorthAThread = 450'000;
 
+// The modules of a node.
+template <class Module>
+struct Modules {
+  const Module* data;
+  size_t count;
+
+  const Module* begin() const { return data; }
+  const Module* end() const { return data + count; }
+  const Module& operator[](size_t index) const { return data[index]; }
+};
+
 template <class Method>
 class Delta final : public Kernel {
  public:
+  // Reads the model's constants: of a module whose inputs are all constant, nothing is left to be read in a call.
   Delta(const Node& node, const Signature& signature)
       : method_(node),
         form_(signature.form),
         count_(signature.modules),
         outputs_(signature.in_place),
         biases_(signature.biased ? outputs_ : 0),
-        constants_(count_) {
-    for (size_t m = 0; m < count_; ++m) {
-      Tensor own[Method::kOwn];
-      bool all = true;
-      for (size_t i = 0; i < Method::kOwn; ++i) all = all && node.Constant(own_input(m) + i, &own[i]);
-      if (all) constants_[m] = method_.ReadModule(own);
-    }
-    for (size_t i = 0; i < biases_.size(); ++i) {
-      Tensor bias;
-      if (node.Constant(outputs_ + i, &bias)) biases_[i] = bias;
-    }
-    packed_ = form_ == Form::kPacked && node.Constant(columns_input(), &columns_);
+        constants_(signature.inputs.size()) {
+    for (size_t i = 0; i < constants_.size(); ++i) constants_[i] = node.Constant(i);
+    const auto own = constants_.begin() + static_cast<std::ptrdiff_t>(own_input(0));
+    if (!std::all_of(own, constants_.end(), [](const auto& constant) { return constant.has_value(); })) return;
+    modules_ = ReadModules([&](size_t index) { return *constants_[index]; });
   }
 
   void Compute(const Call& call) const override {
-    const Tensor x = call.Input(x_input());
-    const size_t in = x.last();
-    const float* x_data = x.floats("x");
-    if (in == 0) Refuse("x has no features");
-    const size_t tokens = x.size / in;
-    Tensor shared[Method::kShared];
-    for (size_t i = 0; i < Method::kShared; ++i) shared[i] = call.Input(x_input() + 1 + i);
-    std::vector<typename Method::Module> modules = Modules(call);
-    typename Method::Routes routes = method_.ReadRoutes(shared);
-    if (routes.rows.empty() || tokens % routes.rows.size() != 0) {
-      Refuse("x has %zu tokens for %zu rows", tokens, routes.rows.size());
-    }
-    method_.Prepare(modules, x, call, outputs_, routes);
-    Target targets[kMaxModules];
-    Outputs(call, tokens, modules, targets);
-    if (tokens == 0) return;
-    const Tiles tiles(routes.rows, tokens / routes.rows.size());
-
-    size_t cost = 0, scratch = 0;
-    for (const auto& module : modules) {
-      cost += method_.Cost(module, in);
-      scratch = std::max(scratch, method_.Scratch(module));
-    }
-    std::atomic<bool> out_of_memory{false};
-    const auto compute = [&](size_t index) noexcept {
-      Buffer buffer(scratch);
-      if (buffer.data() == nullptr) {
-        out_of_memory = true;
-        return;
-      }
-      const Tiles::Tokens tokens = tiles.at(index % tiles.count());
-      const size_t first = index / tiles.count();
-      const size_t last = form_ == Form::kPacked ? count_ : first + 1;
-      ComputeTile(tokens, x_data, in, modules, first, last, targets, routes, buffer.data());
-    };
-    // Module after module, so that one module's weights stay near. Modules that share rows of y take turns at a tile.
-    const size_t items = tiles.count() * (form_ == Form::kPacked ? 1 : count_);
-    if (tokens * cost < kWorthAThread) {
-      for (size_t index = 0; index < items; ++index) compute(index);
-    } else {
-      call.ForEach(items, compute);
-    }
-    if (out_of_memory) throw std::bad_alloc();
+    if (!modules_.empty()) return Compute(call, {modules_.data(), count_});
+    const std::vector<Module> modules = ReadModules([&](size_t index) { return Input(call, index); });
+    Compute(call, {modules.data(), count_});
   }
 
  private:
+  using Module = typename Method::Module;
+  using Routes = typename Method::Routes;
+
   // Where a module's base output is read and its adapted one written; the same place where ONNX Runtime allows it.
   struct Target {
     const float* from;
     float* to;
-    size_t width;          // of a token's row
-    size_t column;         // the module's first in it
-    bool first;            // whether this is the row's first module, which brings it over and adds its bias
-    Weights bias;          // of the whole row; no data: none
+    size_t width;   // of a token's row
+    size_t column;  // the module's first in it
+    bool first;     // whether this is the row's first module, which brings it over and adds its bias
+    Weights bias;   // of the whole row; no data: none
+  };
+
+  // What a call computes.
+  struct Work {
+    Modules<Module> modules;
+    Routes routes;
+    const float* x;
+    size_t in, tokens;
+    Target targets[kMaxModules];
   };
 
   // A tile's working memory: on the stack unless it is large.
@@ -126,38 +103,59 @@ class Delta final : public Kernel {
     float* data_;
   };
 
-  size_t columns_input() const { return outputs_ + biases_.size(); }
+  size_t columns_input() const { return outputs_ + biases_; }
   size_t x_input() const { return columns_input() + (form_ == Form::kPacked ? 1 : 0); }
   size_t own_input(size_t module) const { return x_input() + 1 + Method::kShared + module * Method::kOwn; }
 
-  std::vector<typename Method::Module> Modules(const Call& call) const {
-    std::vector<typename Method::Module> modules;
+  Tensor Input(const Call& call, size_t index) const {
+    return constants_[index] ? *constants_[index] : call.Input(index);
+  }
+
+  template <class F>
+  std::vector<Module> ReadModules(const F& input) const {
+    std::vector<Module> modules;
     modules.reserve(count_);
     for (size_t m = 0; m < count_; ++m) {
-      if (constants_[m]) {
-        modules.push_back(*constants_[m]);
-        continue;
-      }
       Tensor own[Method::kOwn];
-      for (size_t i = 0; i < Method::kOwn; ++i) own[i] = call.Input(own_input(m) + i);
+      for (size_t i = 0; i < Method::kOwn; ++i) own[i] = input(own_input(m) + i);
       modules.push_back(method_.ReadModule(own));
     }
     return modules;
   }
 
-  void Outputs(const Call& call, size_t tokens, const std::vector<typename Method::Module>& modules,
-               Target* targets) const {
-    if (form_ == Form::kSeparate) {
-      for (size_t m = 0; m < count_; ++m) {
-        targets[m] = Output(call, m, tokens);
-        if (targets[m].width != modules[m].out) {
-          Refuse("y has %zu features; the adapter has %zu", targets[m].width, modules[m].out);
-        }
-      }
-      return;
+  void Compute(const Call& call, Modules<Module> modules) const {
+    Work work{};
+    work.modules = modules;
+    Read(call, work);
+    if (work.tokens != 0) Run(call, work);
+  }
+
+  // The rest of a call's tensors, checked.
+  void Read(const Call& call, Work& work) const {
+    const Tensor x = Input(call, x_input());
+    work.in = x.last();
+    work.x = x.floats("x");
+    if (work.in == 0) Refuse("x has no features");
+    Tensor shared[Method::kShared];
+    for (size_t i = 0; i < Method::kShared; ++i) shared[i] = Input(call, x_input() + 1 + i);
+    work.routes = method_.ReadRoutes(shared);
+    work.tokens = x.size / work.in;
+    if (work.routes.count == 0 || work.tokens % work.routes.count != 0) {
+      Refuse("x has %zu tokens for %zu rows", work.tokens, work.routes.count);
     }
-    const Target all = Output(call, 0, tokens);
-    const Tensor columns = packed_ ? columns_ : call.Input(columns_input());
+    method_.Prepare(work.modules, x, call, outputs_, work.routes);
+    if (form_ == Form::kPacked) return Columns(call, work);
+    for (size_t m = 0; m < count_; ++m) {
+      work.targets[m] = Output(call, m, work.tokens);
+      const size_t width = work.targets[m].width, out = work.modules[m].out;
+      if (width != out) Refuse("y has %zu features; the adapter has %zu", width, out);
+    }
+  }
+
+  // The targets of packed modules: columns of one output.
+  void Columns(const Call& call, Work& work) const {
+    const Target all = Output(call, 0, work.tokens);
+    const Tensor columns = Input(call, columns_input());
     const int64_t* bounds = columns.integers("columns");
     if (columns.size != 2 * count_) Refuse("columns has %zu entries for %zu modules", columns.size, count_);
     for (size_t m = 0, end = 0; m < count_; ++m) {
@@ -166,17 +164,16 @@ class Delta final : public Kernel {
         Refuse("columns are not ascending ranges of the %zu features of y", all.width);
       }
       end = static_cast<size_t>(stop);
-      if (end - static_cast<size_t>(begin) != modules[m].out) {
-        Refuse("columns has %zu features; the adapter has %zu", end - static_cast<size_t>(begin), modules[m].out);
-      }
-      targets[m] = all;
-      targets[m].column = static_cast<size_t>(begin);
-      targets[m].first = m == 0;
+      const size_t width = end - static_cast<size_t>(begin), out = work.modules[m].out;
+      if (width != out) Refuse("columns has %zu features; the adapter has %zu", width, out);
+      work.targets[m] = all;
+      work.targets[m].column = static_cast<size_t>(begin);
+      work.targets[m].first = m == 0;
     }
   }
 
   Target Output(const Call& call, size_t index, size_t tokens) const {
-    const Tensor y = call.Input(index);
+    const Tensor y = Input(call, index);
     float* to = call.Output<float>(index, y.dims.data(), y.rank);
     const float* from = y.floats("y");
     if (tokens == 0 ? y.size != 0 : y.size % tokens != 0 || y.last() != y.size / tokens) {
@@ -186,26 +183,53 @@ class Delta final : public Kernel {
   }
 
   Weights Bias(const Call& call, size_t index, size_t width) const {
-    if (biases_.empty()) return {nullptr, false, 0};
-    const Tensor bias = biases_[index] ? *biases_[index] : call.Input(outputs_ + index);
+    if (biases_ == 0) return {nullptr, false, 0};
+    const Tensor bias = Input(call, outputs_ + index);
     if (bias.size != width) Refuse("bias has %zu numbers for %zu features", bias.size, width);
     return bias.weights("bias", 1);
   }
 
-  void ComputeTile(const Tiles::Tokens& tokens, const float* x, size_t in,
-                   const std::vector<typename Method::Module>& modules, size_t first, size_t last,
-                   const Target* targets, const typename Method::Routes& routes, float* scratch) const noexcept {
+  void Run(const Call& call, const Work& work) const {
+    const Tiles tiles(work.routes.rows, work.routes.count, work.tokens / work.routes.count);
+    size_t cost = 0, scratch = 0;
+    for (const Module& module : work.modules) {
+      cost += method_.Cost(module, work.in);
+      scratch = std::max(scratch, method_.Scratch(module));
+    }
+    std::atomic<bool> out_of_memory{false};
+    // Module after module, so that one module's weights stay near. Modules that share rows of y take turns at a tile.
+    const bool turns = form_ == Form::kPacked;
+    const auto compute = [&](size_t index) noexcept {
+      Buffer buffer(scratch);
+      if (buffer.data() == nullptr) {
+        out_of_memory = true;
+        return;
+      }
+      const size_t first = index / tiles.count(), last = turns ? count_ : first + 1;
+      for (size_t m = first; m < last; ++m) ComputeTile(work, m, tiles, index % tiles.count(), buffer.data());
+    };
+    const size_t items = tiles.count() * (turns ? 1 : count_);
+    if (work.tokens * cost < kWorthAThread) {
+      for (size_t index = 0; index < items; ++index) compute(index);
+    } else {
+      call.ForEach(items, compute);
+    }
+    if (out_of_memory) throw std::bad_alloc();
+  }
+
+  void ComputeTile(const Work& work, size_t m, const Tiles& tiles, size_t index, float* scratch) const noexcept {
+    const Tiles::Tokens tokens = tiles.at(index);
+    const Target& target = work.targets[m];
     Tile tile;
     tile.count = tokens.count;
-    for (size_t t = 0; t < tokens.count; ++t) tile.x[t] = x + tokens.index[t] * in;
-    for (size_t m = first; m < last; ++m) {
-      const Target& target = targets[m];
-      tile.next_y = kTile * target.width;
-      for (size_t t = 0; t < tokens.count; ++t) tile.y[t] = target.to + tokens.index[t] * target.width;
-      if (target.first) Begin(target, tokens, tile);
-      for (size_t t = 0; t < tokens.count; ++t) tile.y[t] += target.column;
-      method_.Apply(modules[m], m, routes, tokens.row, in, tile, scratch);
+    tile.next_y = index + 1 < tiles.count() ? kTile * target.width : 0;
+    for (size_t t = 0; t < tokens.count; ++t) {
+      tile.x[t] = work.x + tokens.index[t] * work.in;
+      tile.y[t] = target.to + tokens.index[t] * target.width;
     }
+    if (target.first) Begin(target, tokens, tile);
+    for (size_t t = 0; t < tokens.count; ++t) tile.y[t] += target.column;
+    method_.Apply(work.modules[m], m, work.routes, tokens.row, work.in, tile, scratch);
   }
 
   // Makes the rows of a tile what the updates are added to.
@@ -220,10 +244,9 @@ class Delta final : public Kernel {
   const Form form_;
   const size_t count_;
   const size_t outputs_;
-  std::vector<std::optional<Tensor>> biases_;
-  std::vector<std::optional<typename Method::Module>> constants_;
-  Tensor columns_;
-  bool packed_ = false;  // whether columns_ is known
+  const size_t biases_;
+  std::vector<std::optional<Tensor>> constants_;  // of the inputs
+  std::vector<Module> modules_;                   // none: their inputs are not all constant
 };
 
 // The operators of a method: alone, for 2 .. kMaxModules modules, and for 1 .. kMaxModules of a packed projection; each

@@ -20,7 +20,8 @@ class LowRankDelta {
   };
 
   struct Routes {
-    std::vector<int64_t> rows;
+    const int64_t* rows;
+    size_t count;
   };
 
   explicit LowRankDelta(const Node&) {}
@@ -37,14 +38,17 @@ class LowRankDelta {
     return module;
   }
 
-  Routes ReadRoutes(const Tensor* shared) const { return {shared[0].rows("route")}; }
+  Routes ReadRoutes(const Tensor* shared) const {
+    shared[0].Ranked(1, "route");
+    return {shared[0].integers("route"), shared[0].size};
+  }
 
-  void Prepare(const std::vector<Module>& modules, const Tensor& x, const Call&, size_t, Routes& routes) const {
+  void Prepare(Modules<Module> modules, const Tensor& x, const Call&, size_t, Routes& routes) const {
     for (const Module& module : modules) {
       if (x.last() != module.in) Refuse("x has %zu features; a has %zu", x.last(), module.in);
     }
-    for (const int64_t row : routes.rows) {
-      if (row < 0) Refuse("route %lld", static_cast<long long>(row));
+    for (size_t row = 0; row < routes.count; ++row) {
+      if (routes.rows[row] < 0) Refuse("route %lld", static_cast<long long>(routes.rows[row]));
     }
   }
 
@@ -57,7 +61,7 @@ class LowRankDelta {
     const size_t task = static_cast<size_t>(routes.rows[row]);
     if (task >= module.tasks) return;  // past the last task the adapter is off
     const Simd& simd = BestSimd();
-    std::fill_n(projected, ProjectionSize(module.rank), 0.0f);
+    ClearProjections(projected, tile.count, module.rank);
     simd.project(tile, 0, in, module.a.at(task * in * module.rank), module.rank, projected);
     simd.add(tile, module.out, module.b.at(task * module.rank * module.out), module.rank, projected);
   }

@@ -7,7 +7,7 @@
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
-#include <vector>
+#include <optional>
 
 #include "ops/simd.h"
 
@@ -59,12 +59,6 @@ struct Tensor {
     const bool half = type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
     if (!half) Expect(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, name);
     return {data, half, last()};
-  }
-  // One number for every row.
-  std::vector<int64_t> rows(const char* name) const {
-    Ranked(1, name);
-    const int64_t* numbers = integers(name);
-    return std::vector<int64_t>(numbers, numbers + size);
   }
   void Ranked(size_t wanted, const char* name) const {
     if (rank != wanted) Refuse("%s has %zu dimensions, not %zu", name, rank, wanted);
@@ -131,14 +125,13 @@ class Node {
     return value;
   }
 
-  // Whether an input is a constant of the model, and which; it lives as long as the session.
-  bool Constant(size_t index, Tensor* tensor) const {
+  // An input that is a constant of the model; it lives as long as the session.
+  std::optional<Tensor> Constant(size_t index) const {
     int is_constant = 0;
     const OrtValue* value = nullptr;
     ort_.Check(ort_.api().KernelInfoGetConstantInput_tensor(info_, index, &is_constant, &value));
-    if (is_constant == 0) return false;
-    *tensor = ort_.View(value);
-    return true;
+    if (is_constant == 0) return std::nullopt;
+    return ort_.View(value);
   }
 
   const OrtApi& api() const { return ort_.api(); }

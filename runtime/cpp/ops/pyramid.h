@@ -15,9 +15,10 @@ namespace eptx::ops {
 
 constexpr size_t kMaxExperts = 32;  // of one task
 
-// An expert that a route chose.
+// An expert that a route chose, the size of its kernel, and how much it is used.
 struct Choice {
-  size_t expert;
+  size_t size;
+  uint32_t expert;
   float weight;
 };
 
@@ -56,27 +57,41 @@ struct Pyramid {
     }
   }
 
+  // Whether Add takes a before b. NaN is a weight too.
+  static bool Before(const Choice& a, const Choice& b) {
+    if ((a.weight != 0.0f) != (b.weight != 0.0f)) return a.weight != 0.0f;
+    return a.size > b.size;
+  }
+
   size_t Cost(size_t top_k) const { return (in / smallest + out / smallest) * rank + top_k * out; }
 
-  // Sorts the choices and adds what they compute; `projected` is scratch of ProjectionSize(rank).
-  void Add(Choice* choices, size_t count, const Tile& tile, float* projected) const noexcept {
-    const Simd& simd = BestSimd();
-    // By falling size, which is rising window.
-    for (size_t k = 1; k < count; ++k) {
-      for (size_t at = k; at > 0 && sizes[choices[at - 1].expert] < sizes[choices[at].expert]; --at) {
-        std::swap(choices[at - 1], choices[at]);
+  // A route's choices as Add takes them: by falling size, which is rising window, and those without weight last.
+  void Choose(const int64_t* chosen, Weights weights, size_t count, Choice* choices) const {
+    for (size_t k = 0; k < count; ++k) {
+      const int64_t expert = chosen[k];
+      if (expert < 0 || expert >= static_cast<int64_t>(experts)) {
+        Refuse("expert %lld of %zu", static_cast<long long>(expert), experts);
       }
+      const Choice choice{static_cast<size_t>(sizes[expert]), static_cast<uint32_t>(expert), Number(weights, k)};
+      size_t at = k;
+      for (; at > 0 && Before(choice, choices[at - 1]); --at) choices[at] = choices[at - 1];
+      choices[at] = choice;
     }
-    std::fill_n(projected, ProjectionSize(rank), 0.0f);
+  }
+
+  // Adds what a route's choices compute; `projected` is scratch of ProjectionSize(rank).
+  void Add(const Choice* choices, size_t count, const Tile& tile, float* projected) const noexcept {
+    const Simd& simd = BestSimd();
+    while (count != 0 && choices[count - 1].weight == 0.0f) --count;
+    ClearProjections(projected, tile.count, rank);
     size_t window = 0;
     for (size_t k = 0; k < count;) {
-      const int64_t of = sizes[choices[k].expert];
+      const size_t size = choices[k].size;
       WeightedKernel mixed[kMaxExperts];
       size_t same = 0;
-      for (; k < count && sizes[choices[k].expert] == of; ++k, ++same) {
+      for (; k < count && choices[k].size == size; ++k, ++same) {
         mixed[same] = {kernels.row(choices[k].expert), choices[k].weight};
       }
-      const auto size = static_cast<size_t>(of);
       simd.project(tile, window, in / size, a, rank, projected);
       window = in / size;
       simd.expand(tile, out / size, size, b, rank, projected, mixed, same);

@@ -14,14 +14,14 @@ class PyramidDelta {
   static constexpr bool kSees = false;
 
   struct Module {
-    const int64_t* experts;  // [routes, top_k]
-    Weights weights;         // [routes, top_k]
+    std::vector<Choice> choices;  // [routes, top_k]: the tables and the sizes in one place, read once
     size_t routes, top_k, out;
     Pyramid pyramid;
   };
 
   struct Routes {
-    std::vector<int64_t> rows;
+    const int64_t* rows;
+    size_t count;
   };
 
   explicit PyramidDelta(const Node& node) : in_features_(static_cast<size_t>(node.Attribute("in_features"))) {}
@@ -29,32 +29,33 @@ class PyramidDelta {
   Module ReadModule(const Tensor* own) const {
     Module module{};
     own[0].Ranked(2, "experts");
-    module.experts = own[0].integers("experts");
+    const int64_t* const experts = own[0].integers("experts");
+    const Weights weights = own[1].weights("weights", 2);
     module.routes = own[0].dim(0);
     module.top_k = own[0].dim(1);
-    module.weights = own[1].weights("weights", 2);
     module.pyramid = Pyramid(own + 2, in_features_);
     module.out = module.pyramid.out;
     if (own[1].dims != own[0].dims) Refuse("weights and experts differ in shape");
     if (module.top_k > kMaxExperts) Refuse("%zu experts for a task; at most %zu", module.top_k, kMaxExperts);
-    for (size_t i = 0; i < own[0].size; ++i) {
-      const int64_t expert = module.experts[i];
-      if (expert < 0 || expert >= static_cast<int64_t>(module.pyramid.experts)) {
-        Refuse("expert %lld of %zu", static_cast<long long>(expert), module.pyramid.experts);
-      }
+    module.choices.resize(own[0].size);
+    for (size_t at = 0; at < own[0].size; at += module.top_k) {
+      module.pyramid.Choose(experts + at, weights.at(at), module.top_k, &module.choices[at]);
     }
     return module;
   }
 
-  Routes ReadRoutes(const Tensor* shared) const { return {shared[0].rows("route")}; }
+  Routes ReadRoutes(const Tensor* shared) const {
+    shared[0].Ranked(1, "route");
+    return {shared[0].integers("route"), shared[0].size};
+  }
 
-  void Prepare(const std::vector<Module>& modules, const Tensor& x, const Call&, size_t, Routes& routes) const {
+  void Prepare(Modules<Module> modules, const Tensor& x, const Call&, size_t, Routes& routes) const {
     if (x.last() != in_features_) Refuse("x has %zu features, not %zu", x.last(), in_features_);
     for (const Module& module : modules) {
-      for (const int64_t row : routes.rows) {
-        if (row < 0 || row >= static_cast<int64_t>(module.routes)) {
-          Refuse("route %lld of %zu", static_cast<long long>(row), module.routes);
-        }
+      for (size_t row = 0; row < routes.count; ++row) {
+        const int64_t route = routes.rows[row];
+        if (route >= 0 && route < static_cast<int64_t>(module.routes)) continue;
+        Refuse("route %lld of %zu", static_cast<long long>(route), module.routes);
       }
     }
   }
@@ -65,14 +66,8 @@ class PyramidDelta {
 
   void Apply(const Module& module, size_t, const Routes& routes, size_t row, size_t, const Tile& tile,
              float* scratch) const noexcept {
-    const size_t first = static_cast<size_t>(routes.rows[row]) * module.top_k;
-    Choice choices[kMaxExperts];
-    size_t count = 0;
-    for (size_t k = 0; k < module.top_k; ++k) {
-      const float weight = Number(module.weights, first + k);
-      if (weight != 0.0f) choices[count++] = {static_cast<size_t>(module.experts[first + k]), weight};  // NaN counts
-    }
-    module.pyramid.Add(choices, count, tile, scratch);
+    const Choice* const choices = module.choices.data() + static_cast<size_t>(routes.rows[row]) * module.top_k;
+    module.pyramid.Add(choices, module.top_k, tile, scratch);
   }
 
  private:

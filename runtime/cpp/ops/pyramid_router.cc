@@ -12,9 +12,12 @@ class PyramidRouter final : public Kernel {
   PyramidRouter(const Node& node, const Signature&)
       : top_k_(static_cast<size_t>(std::max<int64_t>(0, node.Attribute("top_k")))) {
     Tensor own[3];
-    bool all = true;
-    for (size_t i = 0; i < 3; ++i) all = all && node.Constant(2 + i, &own[i]);
-    if (all) router_.emplace(own, top_k_);
+    for (size_t i = 0; i < 3; ++i) {
+      const std::optional<Tensor> constant = node.Constant(2 + i);
+      if (!constant) return;
+      own[i] = *constant;
+    }
+    router_.emplace(own, top_k_);
   }
 
   void Compute(const Call& call) const override {

@@ -18,13 +18,16 @@ class RoutedPyramidDelta {
   struct Module {
     std::shared_ptr<const Router> router;
     Pyramid pyramid;
+    std::vector<Choice> choices;  // [tasks, top_k]
     size_t out;
   };
 
   struct Routes {
-    std::vector<int64_t> rows;  // the task id; where it is not told, a number of the row's own
-    std::vector<int64_t> told;  // the task ids as they came
-    std::vector<size_t> tasks;  // [modules, rows]: each module infers for itself
+    const int64_t* told;           // the task ids as they came
+    const int64_t* rows;           // those, or if some are not told, `own`
+    size_t count;
+    std::vector<int64_t> own;      // the task id, or where it is not told, a number of the row's own
+    std::vector<size_t> inferred;  // [modules, rows], if some are not told: each module infers for itself
   };
 
   explicit RoutedPyramidDelta(const Node& node)
@@ -34,38 +37,45 @@ class RoutedPyramidDelta {
   }
 
   Module ReadModule(const Tensor* own) const {
-    Module module{std::make_shared<const Router>(own, top_k_), Pyramid(own + 3, in_features_), 0};
+    Module module{std::make_shared<const Router>(own, top_k_), Pyramid(own + 3, in_features_), {}, 0};
     module.out = module.pyramid.out;
     if (own[1].dim(0) > module.pyramid.experts) Refuse("the gate has more experts than there are kernels");
+    const Router& router = *module.router;
+    module.choices.resize(router.experts.size());
+    for (size_t at = 0; at < router.experts.size(); at += top_k_) {
+      module.pyramid.Choose(&router.experts[at], {&router.weights[at], false, top_k_}, top_k_, &module.choices[at]);
+    }
     return module;
   }
 
   Routes ReadRoutes(const Tensor* shared) const {
-    const std::vector<int64_t> ids = shared[0].rows("task_id");
-    Routes routes{ids, ids, {}};
-    for (size_t row = 0; row < routes.rows.size(); ++row) {
-      if (ids[row] < 0) routes.rows[row] = -1 - static_cast<int64_t>(row);
+    shared[0].Ranked(1, "task_id");
+    const int64_t* const told = shared[0].integers("task_id");
+    Routes routes{told, told, shared[0].size, {}, {}};
+    if (std::none_of(told, told + routes.count, [](int64_t id) { return id < 0; })) return routes;
+    for (size_t row = 0; row < routes.count; ++row) {
+      routes.own.push_back(told[row] < 0 ? -1 - static_cast<int64_t>(row) : told[row]);
     }
+    routes.rows = routes.own.data();
     return routes;
   }
 
-  void Prepare(const std::vector<Module>& modules, const Tensor& x, const Call& call, size_t further_output,
+  void Prepare(Modules<Module> modules, const Tensor& x, const Call& call, size_t further_output,
                Routes& routes) const {
-    const size_t n = routes.told.size();
+    const size_t n = routes.count;
     if (x.last() != in_features_) Refuse("x has %zu features, not %zu", x.last(), in_features_);
     if (x.size == 0) Refuse("x is empty");
-    const bool infers = std::any_of(routes.told.begin(), routes.told.end(), [](int64_t id) { return id < 0; });
-    for (size_t m = 0; m < modules.size(); ++m) {
+    for (size_t m = 0; m < modules.count; ++m) {
       const Router& router = *modules[m].router;
       if (router.in != in_features_) Refuse("x has %zu features; the task embeddings have %zu", x.last(), router.in);
       const int64_t shape[] = {static_cast<int64_t>(n), static_cast<int64_t>(router.tasks)};
       auto* similarity = call.Output<float>(further_output + m, shape, 2);
       std::fill_n(similarity, n * router.tasks, 0.0f);
-      for (size_t row = 0; row < n; ++row) {
+      for (size_t row = 0; row < n && !routes.own.empty(); ++row) {
         float* seen = similarity + row * router.tasks;
         // A row's first position is where training marks its task.
-        if (infers) router.Compare(x.floats("x") + row * (x.size / n), seen);
-        routes.tasks.push_back(router.Task(routes.told[row], seen));
+        router.Compare(x.floats("x") + row * (x.size / n), seen);
+        routes.inferred.push_back(router.Task(routes.told[row], seen));
       }
     }
   }
@@ -76,15 +86,10 @@ class RoutedPyramidDelta {
 
   void Apply(const Module& module, size_t m, const Routes& routes, size_t row, size_t, const Tile& tile,
              float* scratch) const noexcept {
-    const Router& router = *module.router;
-    const size_t task = routes.tasks[m * routes.told.size() + row];
-    if (task >= router.tasks) return;  // past the last task the adapter is off
-    Choice choices[kMaxExperts];
-    for (size_t k = 0; k < top_k_; ++k) {
-      const size_t at = task * top_k_ + k;
-      choices[k] = {static_cast<size_t>(router.experts[at]), router.weights[at]};
-    }
-    module.pyramid.Add(choices, top_k_, tile, scratch);
+    const size_t task = routes.own.empty() ? static_cast<size_t>(routes.told[row])
+                                           : routes.inferred[m * routes.count + row];
+    if (task >= module.router->tasks) return;  // past the last task the adapter is off
+    module.pyramid.Add(&module.choices[task * top_k_], top_k_, tile, scratch);
   }
 
  private:

@@ -1,6 +1,7 @@
 // The arithmetic of the operators, one table of functions for each instruction set; see docs/kernels.md.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -19,6 +20,11 @@ constexpr size_t ProjectionIndex(size_t token, size_t r) {
   return r / kRankBlock * kRankBlock * kTile + token * kRankBlock + r % kRankBlock;
 }
 
+// Makes the projections of some tokens zero, without touching those of the tile's other places.
+inline void ClearProjections(float* u, size_t tokens, size_t rank) {
+  for (size_t r = 0; r < rank; r += kRankBlock) std::fill_n(u + ProjectionIndex(0, r), tokens * kRankBlock, 0.0f);
+}
+
 // A few tokens that go through the same weights: their inputs, and the outputs that are added to.
 //
 // By the time an update runs, the product that it is added to has left the processor's nearer caches, and a tile's rows
@@ -28,7 +34,7 @@ struct Tile {
   const float* x[kTile];
   float* y[kTile];
   size_t count;
-  size_t next_y = 0;  // floats from an output to the one a tile on, which need not be there
+  size_t next_y = 0;  // floats from an output to the one a tile on; 0: there is none
 };
 
 // A matrix of adapter weights as the model stores it, float32 or (half) float16.

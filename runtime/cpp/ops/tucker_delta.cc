@@ -2,6 +2,7 @@
 //
 // M is made once a call for each route and module, [rank, rank]: the planes of the group weighed by a c.
 #include <algorithm>
+#include <numeric>
 
 #include "ops/delta.h"
 #include "ops/operators.h"
@@ -24,7 +25,9 @@ class TuckerDelta {
   };
 
   struct Routes {
-    std::vector<int64_t> rows;   // the index of each row's route: one for the batch, or each its own
+    std::vector<int64_t> own;  // the index of each row's route: one for the batch, or each its own
+    const int64_t* rows;       // the same
+    size_t count;
     const int64_t* groups;       // [routes]
     Weights weights;             // [routes, experts]
     size_t experts;
@@ -60,22 +63,24 @@ class TuckerDelta {
     routes.weights = shared[1].weights("weights", 2);
     routes.experts = shared[1].dim(1);
     if (shared[1].dim(0) != shared[0].size) Refuse("group and weights differ in rows");
-    routes.rows.resize(shared[0].size);
-    for (size_t i = 0; i < routes.rows.size(); ++i) routes.rows[i] = static_cast<int64_t>(i);
+    routes.count = shared[0].size;
+    routes.own.resize(routes.count);
+    std::iota(routes.own.begin(), routes.own.end(), int64_t{0});
+    routes.rows = routes.own.data();
     return routes;
   }
 
-  void Prepare(const std::vector<Module>& modules, const Tensor& x, const Call&, size_t, Routes& routes) const {
+  void Prepare(Modules<Module> modules, const Tensor& x, const Call&, size_t, Routes& routes) const {
     size_t total = 0;
     for (const Module& module : modules) {
       if (x.last() != module.in) Refuse("x has %zu features; u has %zu", x.last(), module.in);
       if (routes.experts != module.experts) Refuse("%zu weights for %zu experts", routes.experts, module.experts);
       routes.first.push_back(total);
-      total += routes.rows.size() * module.rank * module.rank;
+      total += routes.count * module.rank * module.rank;
     }
     routes.mixed.assign(total, 0.0f);
-    for (size_t m = 0; m < modules.size(); ++m) {
-      for (size_t row = 0; row < routes.rows.size(); ++row) Mix(modules[m], routes, m, row);
+    for (size_t m = 0; m < modules.count; ++m) {
+      for (size_t row = 0; row < routes.count; ++row) Mix(modules[m], routes, m, row);
     }
   }
 
@@ -89,7 +94,8 @@ class TuckerDelta {
     const size_t rank = module.rank;
     const float* mixed = &routes.mixed[routes.first[m] + row * rank * rank];
     float* inner = scratch + ProjectionSize(rank);
-    std::fill_n(scratch, 2 * ProjectionSize(rank), 0.0f);
+    ClearProjections(scratch, tile.count, rank);
+    ClearProjections(inner, tile.count, rank);
     simd.project(tile, 0, in, module.u, rank, scratch);
     for (size_t r = 0; r < rank; r += kRankBlock) {
       Tile block;

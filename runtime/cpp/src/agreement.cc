@@ -55,6 +55,7 @@ void CheckAgreement(const Manifest& m) {
       std::any_of(m.inputs.begin(), m.inputs.end(), [](const TensorSpec& t) { return t.name == kTaskId; });
   if (has_task_id && m.mode == "static") throw Bad("a static bundle has no input task_id");
   if (!has_task_id && (m.mode == "conditioned" || m.task_inference)) throw Bad("the input task_id is missing");
+  CheckGeneration(m);
 }
 
 }  // namespace eptx::core

@@ -10,30 +10,11 @@
 namespace eptx::core {
 namespace {
 
-constexpr char kWhat[] = "ONNX Runtime does not give an output";
-
 std::vector<Owned<OrtValue>> WrapAll(const Session& session, const std::vector<TensorView>& tensors) {
   std::vector<Owned<OrtValue>> values;
   values.reserve(tensors.size());
   for (const TensorView& tensor : tensors) values.push_back(session.Wrap(tensor));
   return values;
-}
-
-const void* DataOf(OrtValue* value) {
-  void* data = nullptr;
-  Check(Api().GetTensorMutableData(value, &data), kWhat);
-  return data;
-}
-
-std::vector<int64_t> ShapeOf(const OrtValue* value) {
-  OrtTensorTypeAndShapeInfo* info = nullptr;
-  Check(Api().GetTensorTypeAndShape(value, &info), kWhat);
-  const Owned<OrtTensorTypeAndShapeInfo> owner(info);
-  size_t rank = 0;
-  Check(Api().GetDimensionsCount(info, &rank), kWhat);
-  std::vector<int64_t> shape(rank);
-  Check(Api().GetDimensions(info, shape.data(), rank), kWhat);
-  return shape;
 }
 
 std::string ShapeText(const std::vector<int64_t>& shape) {

@@ -15,6 +15,7 @@ namespace eptx::core {
 namespace {
 
 constexpr char kConfigFile[] = "config.json";
+constexpr char kGenaiConfigFile[] = "genai_config.json";
 
 bool EndsWith(const std::string& text, std::string_view end) {
   return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
@@ -68,16 +69,19 @@ std::future<void> StartHashing(const std::string& folder, std::vector<Listed> fi
 }
 
 // What a reader parses must be whole before it is parsed; weights are only read.
-bool IsParsed(const std::string& name) { return EndsWith(name, ".onnx") || name == kConfigFile; }
+bool IsParsed(const std::string& name) {
+  return EndsWith(name, ".onnx") || name == kConfigFile || name == kGenaiConfigFile;
+}
 
-OwnOperators FindOwn(const OnnxScan& scan) {
-  OwnOperators own;
+Operators FindOperators(const OnnxScan& scan) {
+  Operators found;
   for (const auto& [domain, name] : scan.operators) {
-    if (domain == kOperatorDomain) own.operators.insert(name);
+    if (domain == kOperatorDomain) found.own.insert(name);
   }
-  own.functions_are_own = std::all_of(scan.functions.begin(), scan.functions.end(),
-                                      [](const auto& function) { return function.first == kOperatorDomain; });
-  return own;
+  found.functions_are_own = std::all_of(scan.functions.begin(), scan.functions.end(),
+                                        [](const auto& function) { return function.first == kOperatorDomain; });
+  found.shares_cache = scan.operators.count({"com.microsoft", "GroupQueryAttention"}) != 0;
+  return found;
 }
 
 void CheckFolder(const std::string& folder) {
@@ -113,13 +117,16 @@ Bundle::Bundle(const std::string& path, bool verify) {
     hashing_ = StartHashing(path_, std::move(later));
     CheckHashes(path_, now);
   }
+  if (manifest_.files.count(kGenaiConfigFile) != 0) {
+    CheckGenaiConfig(ReadFile(path_ + "/" + kGenaiConfigFile, kJsonLimit));
+  }
   for (const auto& [name, entry] : manifest_.files) {
     if (!EndsWith(name, ".onnx")) continue;
     const MappedFile file(path_ + "/" + name);
     if (file.bytes().empty()) throw BundleError(name + ": not an ONNX model: the file is empty");
     const OnnxScan scan = ScanOnnx(file.bytes(), name);
     CheckModel(name, scan, manifest_);
-    if (name == kModelFile) own_ = FindOwn(scan);
+    if (name == kModelFile) operators_ = FindOperators(scan);
   }
   if (manifest_.files.count(kConfigFile) != 0) {
     token_types_ = ReadTokenTypes(ReadFile(path_ + "/" + kConfigFile, kJsonLimit), kConfigFile);

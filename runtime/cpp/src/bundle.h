@@ -15,10 +15,11 @@
 
 namespace eptx::core {
 
-// What the model uses of eptx's own operators.
-struct OwnOperators {
-  std::set<std::string> operators;  // their names
-  bool functions_are_own = true;    // whether all functions that the model defines are bodies of such
+// What a runtime has to know of the model's operators.
+struct Operators {
+  std::set<std::string> own;       // the names of eptx's own
+  bool functions_are_own = true;  // whether all functions that the model defines are bodies of such
+  bool shares_cache = false;      // whether the attention writes its cache in place: GroupQueryAttention does
 };
 
 // A bundle on disk. All of it is checked but, until FinishVerifying returns, the content of its weights.
@@ -33,7 +34,7 @@ class Bundle {
 
   const std::string& path() const { return path_; }  // absolute
   const Manifest& manifest() const { return manifest_; }
-  const OwnOperators& own() const { return own_; }
+  const Operators& operators() const { return operators_; }
   std::string model() const { return path_ + "/" + kModelFile; }
 
   // The number of token types in the base's config.json, where it says so.
@@ -45,7 +46,7 @@ class Bundle {
  private:
   std::string path_;
   Manifest manifest_;
-  OwnOperators own_;
+  Operators operators_;
   std::optional<int64_t> token_types_;
   std::future<void> hashing_;
 };
@@ -53,6 +54,9 @@ class Bundle {
 // Whether a model is one that a bundle may hold (part of Bundle): known domains, the operator version of the manifest,
 // weights in listed files. `name` is the model's.
 void CheckModel(const std::string& name, const OnnxScan& scan, const Manifest& manifest);
+
+// Checks the text of a genai_config.json: it has GenAI load nothing but the bundle's model, and write nothing.
+void CheckGenaiConfig(std::string_view text);
 
 // The number of token types that a config.json's text gives.
 std::optional<int64_t> ReadTokenTypes(std::string_view config, const std::string& name);

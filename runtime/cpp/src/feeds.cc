@@ -165,6 +165,10 @@ std::optional<size_t> TensorBytes(eptx_dtype dtype, const int64_t* shape, size_t
 }
 
 Feeds ReadInputs(const eptx_request& request, const Manifest& manifest, const Limits& limits) {
+  if (manifest.generation) {
+    throw NotSupportedError(manifest.encoder ? "this bundle is an encoder-decoder, which libeptx does not run"
+                                             : "this bundle generates text: use eptx_session_generate");
+  }
   Feeds feeds;
   feeds.tensors.assign(manifest.inputs.size(), TensorView{});
   std::vector<size_t> given;

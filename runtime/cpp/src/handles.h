@@ -10,6 +10,7 @@
 #include "environment.h"
 #include "eptx.h"
 #include "error.h"
+#include "generation.h"
 #include "session.h"
 
 struct eptx_error {
@@ -35,6 +36,10 @@ struct eptx_result {
 
 struct eptx_call {
   eptx::core::Call call;
+};
+
+struct eptx_generation {
+  eptx::core::Generation generation;
 };
 
 namespace eptx::core {

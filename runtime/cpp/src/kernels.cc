@@ -30,7 +30,7 @@ Kernels ChooseKernels(eptx_kernels wanted, const Bundle& bundle) {
   if (!bundle.manifest().operators) return {nullptr, "the bundle has standard operators only"};
   if (wanted == EPTX_KERNELS_OFF) return {nullptr, "switched off by the options"};
   if (SwitchedOff()) return {nullptr, "switched off by EPTX_NATIVE=0"};
-  Owned<OrtCustomOpDomain> domain(Domain(bundle.own().operators));
+  Owned<OrtCustomOpDomain> domain(Domain(bundle.operators().own));
   if (domain) return {std::move(domain), {}};
 #ifdef EPTX_HAS_KERNELS
   const std::string reason = "ONNX Runtime refuses them";

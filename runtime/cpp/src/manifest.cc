@@ -59,6 +59,12 @@ TensorSpec ReadTensor(Fields f) {
   return tensor;
 }
 
+std::vector<TensorSpec> ReadTensors(std::vector<Fields> children) {
+  std::vector<TensorSpec> tensors;
+  for (Fields& child : children) tensors.push_back(ReadTensor(std::move(child)));
+  return tensors;
+}
+
 void CheckModule(Fields f) {
   const Json& columns = f.Array("columns");
   const bool whole = columns.size() == 2 && columns[0].is_number_unsigned() && columns[1].is_number_unsigned();
@@ -68,6 +74,10 @@ void CheckModule(Fields f) {
   f.String("output");
   f.Boolean("bias");
   f.Done();
+}
+
+void CheckModules(Fields f) {
+  for (auto& [name, module] : f.Items()) CheckModule(std::move(module));
 }
 
 int64_t ReadOperators(Fields f) {
@@ -82,6 +92,37 @@ int64_t ReadOperators(Fields f) {
                 std::to_string(kOperatorVersion));
   }
   return version;
+}
+
+std::vector<int64_t> ReadTokens(const Fields& f, const Json& values) {
+  constexpr auto kMost = static_cast<uint64_t>(INT64_MAX);
+  std::vector<int64_t> tokens;
+  const auto is_token = [](const Json& value) { return value.is_number_unsigned() && value.get<uint64_t>() <= kMost; };
+  if (values.empty() || !std::all_of(values.begin(), values.end(), is_token)) {
+    throw f.Bad("eos must be a list of token ids");
+  }
+  for (const Json& value : values) tokens.push_back(value.get<int64_t>());
+  return tokens;
+}
+
+GenerationSpec ReadGeneration(Fields f) {
+  GenerationSpec generation;
+  generation.eos = ReadTokens(f, f.Array("eos"));
+  generation.is_decoder = f.Choice("kind", {"decoder", "encoder-decoder"}) == "decoder";
+  generation.pad = f.Integer("pad", 0);
+  if (f.Present("start")) generation.start = f.Integer("start", 0);
+  if (generation.is_decoder == generation.start.has_value()) {
+    throw f.Bad("an encoder-decoder has a token start, a decoder has none");
+  }
+  f.Done();
+  return generation;
+}
+
+Component ReadComponent(Fields f) {
+  Component component{f.String("file"), ReadTensors(f.Children("inputs")), ReadTensors(f.Children("outputs"))};
+  CheckModules(f.Child("modules"));
+  f.Done();
+  return component;
 }
 
 void CheckSources(Fields f) {
@@ -140,15 +181,17 @@ Manifest ParseManifest(std::string_view text) {
   m.precision = f.Choice("precision", {"fp32", "fp16", "int4"});
   m.provider = f.Choice("provider", {"cpu", "cuda"});
   for (Fields& task : f.Children("tasks")) m.tasks.push_back(ReadTask(std::move(task)));
-  for (Fields& tensor : f.Children("inputs")) m.inputs.push_back(ReadTensor(std::move(tensor)));
-  for (Fields& tensor : f.Children("outputs")) m.outputs.push_back(ReadTensor(std::move(tensor)));
+  m.inputs = ReadTensors(f.Children("inputs"));
+  m.outputs = ReadTensors(f.Children("outputs"));
   CheckSources(f.Child("sources"));
   f.Child("fingerprints").Strings();
-  for (auto& [name, module] : f.Child("modules").Items()) CheckModule(std::move(module));
+  CheckModules(f.Child("modules"));
   m.task_inference = f.Boolean("task_inference");
   if (f.Present("operators")) m.operators = ReadOperators(f.Child("operators"));
-  if (f.Present("routing")) f.Choice("routing", {"batch", "row"});
+  if (f.Present("routing")) m.routing = f.Choice("routing", {"batch", "row", "prompt"});
   if (f.Present("route")) CheckRoute(f.Child("route"));
+  if (f.Present("generation")) m.generation = ReadGeneration(f.Child("generation"));
+  if (f.Present("encoder")) m.encoder = ReadComponent(f.Child("encoder"));
   if (f.Present("vocab_size")) m.vocab_size = f.Integer("vocab_size", 1);
   if (f.Present("max_length")) m.max_length = f.Integer("max_length", 1);
   for (auto& [name, entry] : f.Child("files").Items()) m.files.emplace(name, ReadFileEntry(name, std::move(entry)));

@@ -21,6 +21,13 @@ constexpr const char* kReportFiles[] = {"validation.json", "report.html"};
 
 constexpr std::string_view kTaskId = "task_id";
 constexpr std::string_view kTaskIdUsed = "task_id_used";
+constexpr std::string_view kRouteGroup = "route_group";
+constexpr std::string_view kRouteWeights = "route_weights";
+constexpr std::string_view kUsed = "_used";  // ends the name of the output that says what was used
+
+// Inputs and outputs of a language model's cache, by what comes after the prefix.
+constexpr std::string_view kPast = "past_key_values.";
+constexpr std::string_view kPresent = "present.";
 
 struct Task {
   std::string name;
@@ -44,6 +51,20 @@ struct TensorSpec {
   std::vector<Dimension> shape;
 };
 
+// How the model generates text: the tokens that end an answer, and the one that fills shorter rows.
+struct GenerationSpec {
+  bool is_decoder;  // else model.onnx is the decoder of an encoder-decoder
+  std::vector<int64_t> eos;
+  int64_t pad;
+  std::optional<int64_t> start;
+};
+
+// Another model of the bundle: of an encoder-decoder, the encoder.
+struct Component {
+  std::string file;
+  std::vector<TensorSpec> inputs, outputs;
+};
+
 struct FileEntry {
   uint64_t size;
   std::string sha256;
@@ -55,6 +76,9 @@ struct Manifest {
   std::vector<TensorSpec> inputs, outputs;
   bool task_inference = false;
   std::optional<int64_t> operators;  // their version
+  std::optional<std::string> routing;
+  std::optional<GenerationSpec> generation;
+  std::optional<Component> encoder;
   std::optional<int64_t> vocab_size, max_length;
   std::map<std::string, FileEntry> files;
 };
@@ -63,7 +87,8 @@ struct Manifest {
 // range, or that the versions are not ones that this eptx reads.
 Manifest ParseManifest(std::string_view text);
 
-// What must hold between fields (part of ParseManifest).
+// What must hold between fields (part of ParseManifest), and of that what concerns generation.
 void CheckAgreement(const Manifest& manifest);
+void CheckGeneration(const Manifest& manifest);
 
 }  // namespace eptx::core

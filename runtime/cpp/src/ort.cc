@@ -9,6 +9,7 @@
 namespace eptx::core {
 namespace {
 
+constexpr char kNoOutput[] = "ONNX Runtime does not give an output";
 constexpr const char* kOutOfMemory[] = {"failed to allocate", "bad_alloc", "bad allocation", "out of memory",
                                         "is smaller than requested bytes"};  // the last: the limit of an arena
 
@@ -56,6 +57,23 @@ ONNXTensorElementDataType OrtType(eptx_dtype dtype) {
       return ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL;
   }
   return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+}
+
+void* DataOf(OrtValue* tensor) {
+  void* data = nullptr;
+  Check(Api().GetTensorMutableData(tensor, &data), kNoOutput);
+  return data;
+}
+
+std::vector<int64_t> ShapeOf(const OrtValue* tensor) {
+  OrtTensorTypeAndShapeInfo* info = nullptr;
+  Check(Api().GetTensorTypeAndShape(tensor, &info), kNoOutput);
+  const Owned<OrtTensorTypeAndShapeInfo> owner(info);
+  size_t rank = 0;
+  Check(Api().GetDimensionsCount(info, &rank), kNoOutput);
+  std::vector<int64_t> shape(rank);
+  Check(Api().GetDimensions(info, shape.data(), rank), kNoOutput);
+  return shape;
 }
 
 }  // namespace eptx::core

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "eptx.h"
 
@@ -38,5 +39,9 @@ using Owned = std::unique_ptr<T, OrtDelete>;
 
 // ONNX Runtime's number of an element type.
 ONNXTensorElementDataType OrtType(eptx_dtype dtype);
+
+// The elements of a tensor, and its shape.
+void* DataOf(OrtValue* tensor);
+std::vector<int64_t> ShapeOf(const OrtValue* tensor);
 
 }  // namespace eptx::core

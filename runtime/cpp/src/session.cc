@@ -117,7 +117,7 @@ Owned<OrtSession> Session::Create(const Options& wanted) const {
   if (kernels_.domain) {
     Check(Api().AddCustomOpDomain(options.get(), kernels_.domain.get()), kWhat);
     // Functions that kernels stand in for need not be looked at.
-    if (bundle_.own().functions_are_own) Configure(options.get(), "session.disable_aot_function_inlining", "1");
+    if (bundle_.operators().functions_are_own) Configure(options.get(), "session.disable_aot_function_inlining", "1");
   }
   const std::string& exported_for = manifest().provider;
   const std::string hint = exported_for == "cpu" ? "" : " (the bundle was exported for " + exported_for + ")";

@@ -44,6 +44,8 @@ class Session {
 
   const std::vector<const char*>& output_names() const { return output_names_; }
 
+  const Operators& operators() const { return bundle_.operators(); }
+
  private:
   void Load(const Options& options);
   Owned<OrtSession> Create(const Options& options) const;

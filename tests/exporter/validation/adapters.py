@@ -102,8 +102,9 @@ def write_lora(folder: Path, shapes: Shapes, *, seed: int, rank: int = 4, streng
 
 
 def router_of(shapes: Shapes) -> str:
-    """The first query projection."""
-    return next(name for name in sorted(shapes) if name.endswith(("query", "q_proj", ".query_proj")))
+    """The first query projection that runs: of an encoder-decoder, the encoder's."""
+    names = sorted(shapes, key=lambda name: (not name.startswith("encoder."), name))
+    return next(name for name in names if name.endswith(("query", "q_proj", ".query_proj", "Attention.q")))
 
 
 def add_heads(folder: Path, labels: Mapping[str, int], hidden: int, *, seed: int = 0, pooling: str = "mean") -> Path:

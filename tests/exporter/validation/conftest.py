@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 pytest.register_assert_rewrite("tests.exporter.validation.workshop")
 
+from tests.decoders import write_tokenizer
 from tests.exporter.validation.workshop import Workshop
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -30,6 +32,9 @@ def headless_bert(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    """A tiny Llama with its language model head."""
+    """A tiny Llama, which GenAI makes a graph of; its builder wants a tokenizer."""
     torch.set_num_threads(1)
-    return Workshop(GOLDEN / "ept_llama64" / "base", tmp_path_factory.mktemp("llama"))
+    folder = tmp_path_factory.mktemp("llama")
+    shutil.copytree(GOLDEN / "ept_llama64" / "base", folder / "base")
+    write_tokenizer(folder / "base", 180)
+    return Workshop(folder / "base", folder)

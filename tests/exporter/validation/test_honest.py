@@ -52,7 +52,7 @@ def test_no_false_alarm(request: pytest.FixtureRequest, index: int) -> None:
     assert list(report.warnings) == []
     assert worst(report) < MARGIN
     for task in report.providers[0].tasks:
-        assert task.argmax_agreement == 1.0
+        assert task.argmax_agreement is not None and task.argmax_agreement > 0.99
         assert task.effect_ratio is None or task.effect_ratio > 10 * LIMIT
 
 

@@ -14,7 +14,8 @@ import transformers
 from eptx.bundle import Bundle
 from eptx.exporter import ops, read_adapter
 from eptx.exporter.methods.ept.fold import route
-from eptx.exporter.validation.observe import Observation, Observed, observable
+from eptx.exporter.validation.batches import Batch
+from eptx.exporter.validation.observe import Observation, observable, observed
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
 from tests.exporter.validation.workshop import Workshop
 
@@ -34,7 +35,8 @@ def _observed(bundle: Bundle, ids: np.ndarray | None) -> tuple[Observation, dict
     feeds = {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "token_type_ids": np.zeros_like(tokens)}
     graph = observable(bundle)
     assert set(graph.routes) == set(bundle.manifest.modules)
-    return Observed(bundle, graph, "cpu").run(feeds, ids), feeds
+    names = ("task0",) * rows  # the ids are what is asked for
+    return observed(bundle, graph, "cpu").run(Batch("b", feeds, names), ids), feeds
 
 
 def _operators(bundle: Bundle) -> set[str]:
@@ -50,7 +52,7 @@ def test_told_routes(bert: Workshop, ept: Path, monkeypatch: pytest.MonkeyPatch,
     ids = np.array([1, TASKS, 0, 2, 1])
     seen, _ = _observed(bundle, ids)
     modules: Any = read_adapter([ept], top_k=2).modules  # type: ignore[attr-defined]
-    for name, found in seen.routes.items():
+    for name, found in seen.routes[0].items():
         for row, task in enumerate(ids):
             if task == TASKS:
                 assert not found.weights[row].any()
@@ -74,7 +76,7 @@ def test_inferred_routes(bert: Workshop, ept: Path, monkeypatch: pytest.MonkeyPa
     with torch.no_grad():  # what the first layer's query, key and value read
         first = embeddings(torch.from_numpy(feeds["input_ids"])).numpy()[:, 0]
     tasks = set()
-    for name, found in seen.routes.items():
+    for name, found in seen.routes[0].items():
         per_task = [route(modules[name], task, 2)[0].tolist() for task in range(TASKS)]
         assert found.choice[3].tolist() == per_task[2]
         assert not found.weights[1].any()
@@ -123,7 +125,7 @@ def test_updated_inputs(bert: Workshop, routing: str) -> None:
         assert product.inputs[0] is not None
         assert product.inputs[0].producer().op_type == "TuckerDelta"  # type: ignore[union-attr]
     seen, _ = _observed(bundle, None)
-    first = next(iter(seen.routes.values()))
-    for found in seen.routes.values():
+    first = next(iter(seen.routes[0].values()))
+    for found in seen.routes[0].values():
         np.testing.assert_array_equal(found.choice, first.choice)
         np.testing.assert_array_equal(found.weights, first.weights)

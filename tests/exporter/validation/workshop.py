@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -11,9 +12,13 @@ from unittest import mock
 
 import onnx_ir as ir
 
-from eptx.bundle import Bundle, Manifest
+from eptx._files import hash_file
+from eptx._json import dump_json, read_json_object
+from eptx.bundle import Bundle, Manifest, read_bundle
+from eptx.errors import BundleError
 from eptx.exporter import ExportOptions, export_bundle
-from eptx.exporter.base import load_transformers
+from eptx.exporter.base import is_decoder, load_transformers
+from eptx.exporter.base._model import read_config
 from eptx.exporter.validation import Report, ValidateOptions, validate_bundle
 from eptx.exporter.validation import run as validation
 from eptx.exporter.validation.report import TaskReport
@@ -52,7 +57,9 @@ class Workshop:
     def export(self, adapters: Path | Sequence[Path], **options: Any) -> Bundle:
         """A bundle of these adapters."""
         folders = [adapters] if isinstance(adapters, Path) else list(adapters)
-        return export_bundle(self.base, folders, self.path(), ExportOptions(base_onnx=self.onnx, **options))
+        config = read_config(self.base)
+        graph = None if is_decoder(config) or config.get("is_encoder_decoder") else self.onnx
+        return export_bundle(self.base, folders, self.path(), ExportOptions(base_onnx=graph, **options))
 
     def validate(self, bundle: Bundle, truth: Path | Sequence[Path] | None = None, **options: Any) -> Report:
         """Holds a bundle against the trained adapter; what the reference computes is remembered."""
@@ -61,16 +68,31 @@ class Workshop:
         with mock.patch.object(validation, "expect", self._remember(validation.expect)):
             return validate_bundle(bundle.path, settings)
 
+    def edited(self, bundle: Bundle, change: Callable[[ir.Graph], None], file: str = "model.onnx") -> Bundle:
+        """A copy of a bundle whose graph is another, with a manifest that says so."""
+        folder = shutil.copytree(bundle.path, self.path())
+        model = ir.load(folder / file)
+        change(model.graph)
+        ir.external_data.load_to_model(model)
+        ir.save(model, folder / file, external_data=f"{file}.data", size_threshold_bytes=16384)
+        files = {name: hash_file(folder / name, error=BundleError) for name in bundle.manifest.files}
+        entries = {name: {"size": size, "sha256": digest} for name, (size, digest) in files.items()}
+        manifest = read_json_object(folder / "eptx.json", error=BundleError)
+        (folder / "eptx.json").write_bytes(dump_json(manifest | {"files": entries}))
+        return read_bundle(folder)
+
     def verdict(self, truth: Path | Sequence[Path], mutant: Path | Sequence[Path], **options: Any) -> Report:
         """Exports one adapter and holds it against another."""
         return self.validate(self.export(mutant, **options), truth, top_k=options.get("top_k"))
 
     def _remember(self, expect: Callable[..., Any]) -> Callable[..., Any]:
-        def remembered(manifest: Manifest, truth: Truth, batches: Sequence[Any], redraw: Any) -> Any:
+        def remembered(manifest: Manifest, truth: Truth, batches: Sequence[Any], redraw: Any, weights: Any) -> Any:
+            if weights is not None or manifest.generation is not None:
+                return expect(manifest, truth, batches, redraw, weights)  # which depends on the bundle
             facts = (manifest.mode, manifest.precision, manifest.routing, manifest.route, truth.ids, len(batches))
             key = (truth.adapter.fingerprint, *map(repr, facts))
             if key not in self._known:
-                self._known[key] = expect(manifest, truth, batches, redraw)
+                self._known[key] = expect(manifest, truth, batches, redraw, None)
             return self._known[key]
 
         return remembered

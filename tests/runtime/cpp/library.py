@@ -12,7 +12,7 @@ import os
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ BUILD = Path(__file__).parents[3] / "build" / "native"
 DTYPES = {"float16": 1, "float32": 2, "float64": 3, "int32": 4, "int64": 5, "bool": 6}
 KERNELS = {"auto": 0, "on": 1, "off": 2}
 MAX_RANK = 8
+FINISHES = {1: "stop", 2: "length", 3: "caller"}
 
 
 class NativeError(Exception):
@@ -85,6 +86,56 @@ class _Info(c.Structure):
     )
 
 
+class Prompts(c.Structure):
+    _fields_ = (
+        ("ids", c.POINTER(c.c_int64)),
+        ("id_count", c.c_size_t),
+        ("lengths", c.POINTER(c.c_size_t)),
+        ("row_count", c.c_size_t),
+        ("tasks", c.POINTER(c.c_char_p)),
+        ("task_count", c.c_size_t),
+    )
+
+
+OnToken = c.CFUNCTYPE(c.c_int32, c.c_void_p, c.c_size_t, c.c_int64)
+
+
+class GenerateOptions(c.Structure):
+    _fields_ = (
+        ("size", c.c_size_t),
+        ("max_new_tokens", c.c_int64),
+        ("temperature", c.c_float),
+        ("top_p", c.c_float),
+        ("top_k", c.c_int64),
+        ("seed", c.c_uint64),
+        ("stop", c.POINTER(c.c_int64)),
+        ("stop_count", c.c_size_t),
+        ("on_token", OnToken),
+        ("context", c.c_void_p),
+        ("later", c.c_int64),  # of an eptx.h that is newer than the library
+    )
+
+
+OPTIONS_SIZE = GenerateOptions.later.offset
+
+
+class _Generated(c.Structure):
+    _fields_ = (
+        ("tokens", c.POINTER(c.c_int64)),
+        ("token_count", c.c_size_t),
+        ("finish", c.c_int32),
+        ("task", c.POINTER(_Task)),
+    )
+
+
+class Answer(NamedTuple):
+    """One row that was generated."""
+
+    tokens: list[int]
+    finish: str
+    task: str | None
+
+
 def path() -> Path | None:
     """Where the library is."""
     if "EPTX_LIBRARY" in os.environ:
@@ -111,6 +162,7 @@ def _load(where: Path) -> c.CDLL:
         "eptx_result_task": c.POINTER(_Task),
         "eptx_session_input": c.POINTER(_Info),
         "eptx_session_output": c.POINTER(_Info),
+        "eptx_generation_row": c.POINTER(_Generated),
         "eptx_result_output": c.POINTER(_Input),  # a tensor has the fields of an input
     }.items():
         getattr(library, name).restype = result
@@ -138,6 +190,11 @@ def check(library: c.CDLL, call: Callable[..., int], *args: Any) -> None:
     # (what Unicode has not assigned yet counts as printable here, and not in Python)
     assert not {unicodedata.category(char) for char in message} & {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}, message
     raise NativeError(status, message)
+
+
+def _answer(row: _Generated) -> Answer:
+    task = row.task.contents.name.decode() if row.task else None
+    return Answer(row.tokens[: row.token_count], FINISHES[row.finish], task)
 
 
 class _Handle:
@@ -244,6 +301,41 @@ class Session(_Handle):
             e.sizes = [(o.bytes, tuple(o.shape[: o.rank])) for o in wanted]  # type: ignore[attr-defined]
             raise
         return [(o.bytes, tuple(o.shape[: o.rank])) for o in wanted]
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        tasks: str | Sequence[str] | None = None,
+        *,
+        on_token: Callable[[int, int], bool] | None = None,
+        stop: Sequence[int] = (),
+        size: int = OPTIONS_SIZE,
+        id_count: int | None = None,
+        **options: float,
+    ) -> list[Answer]:
+        """What follows each prompt. `on_token` takes a row and a token, and says whether to go on."""
+        ids = [token for prompt in prompts for token in prompt]
+        names = [tasks] if isinstance(tasks, str) else list(tasks or [])
+        request = Prompts(
+            (c.c_int64 * len(ids))(*ids),
+            len(ids) if id_count is None else id_count,
+            (c.c_size_t * len(prompts))(*map(len, prompts)),
+            len(prompts),
+            (c.c_char_p * len(names))(*(name.encode() for name in names)),
+            len(names),
+        )
+        wanted = GenerateOptions(size=size, **options)
+        wanted.stop, wanted.stop_count = (c.c_int64 * len(stop))(*stop), len(stop)
+        wanted.on_token = OnToken() if on_token is None else OnToken(lambda _, row, token: not on_token(row, token))
+        made = c.c_void_p()
+        generate = self.library.eptx_session_generate
+        check(self.library, generate, self.value, c.byref(request), c.byref(wanted), c.byref(made))
+        try:
+            rows = [self.library.eptx_generation_row(made, c.c_size_t(row)) for row in range(len(prompts))]
+            assert not self.library.eptx_generation_row(made, c.c_size_t(len(prompts)))
+            return [_answer(row.contents) for row in rows]
+        finally:
+            self.library.eptx_generation_free(made)
 
     def info(self) -> str:
         text: bytes = self.library.eptx_session_info(self.value)

@@ -1,7 +1,7 @@
-// The library as a C++ program uses it: eptx_stress TINY_BUNDLE REQUESTS
+// The library as a C++ program uses it: eptx_stress TINY_BUNDLE REQUESTS [DECODER_BUNDLE]
 //
 // Moves and errors first; then so many requests of mixed tasks and sizes from 16 threads, each answer the same to the
-// last bit as from one thread. Ends with 0 and one line where all is well.
+// last bit as from one thread; a decoder's answers from many threads too. Ends with 0 and one line where all is well.
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -187,6 +187,50 @@ void CheckThreads(const eptx::Session& session, int requests) {
   EXPECT(wrong == 0);
 }
 
+std::vector<std::vector<int64_t>> Continue(const eptx::Session& session, int number) {
+  std::vector<std::vector<int64_t>> prompts, answers;
+  std::vector<std::string> tasks;
+  const std::vector<eptx_task> known = session.Tasks();
+  for (int row = 0; row <= number % 4; ++row) {
+    prompts.emplace_back(static_cast<size_t>(1 + (number * 7 + row * 5) % 9), 5 + number % 11 + row);
+    tasks.emplace_back(known[static_cast<size_t>(number + row) % known.size()].name);
+  }
+  eptx::GenerateOptions options;
+  options.max_new_tokens = 1 + number % 7;
+  options.temperature = static_cast<float>(number % 2);
+  options.seed = static_cast<uint64_t>(number);
+  size_t told = 0, made = 0;
+  const auto count = [&](size_t, int64_t) { return ++told != 0; };
+  const eptx::Generation generation = session.Generate(prompts, tasks, options, count);
+  for (size_t row = 0; row < prompts.size(); ++row) {
+    EXPECT(generation[row].task != nullptr && tasks[row] == generation[row].task->name);
+    answers.push_back(generation.Tokens(row));
+    made += answers.back().size();
+  }
+  EXPECT(made == told);
+  return answers;
+}
+
+void CheckGeneration(const eptx::Session& session) {
+  constexpr int kNumber = 60;
+  std::vector<std::vector<std::vector<int64_t>>> alone;
+  for (int i = 0; i < kNumber; ++i) alone.push_back(Continue(session, i));
+  std::atomic<int> next{0}, wrong{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&] {
+      for (int n = next++; n < kNumber; n = next++) wrong += Continue(session, n) != alone[static_cast<size_t>(n)];
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT(wrong == 0);
+  const std::string task = session.Tasks()[0].name;
+  EXPECT(StatusOf([&] { session.Generate({{}}, {task}); }) == EPTX_BAD_INPUT);
+  const auto throws = [](size_t, int64_t) -> bool { throw eptx::Error(EPTX_VALIDATION, "thrown by the caller"); };
+  EXPECT(StatusOf([&] { session.Generate({{5}}, {task}, {4}, throws); }) == EPTX_VALIDATION);
+  EXPECT(StatusOf([&] { session.Generate({{5}}, {task}, {1})[1]; }) == EPTX_USAGE);
+}
+
 void CheckOpeningFromThreads(const eptx::Environment& environment, const std::string& bundle) {
   const Request request(3);
   std::vector<std::thread> threads;
@@ -199,8 +243,8 @@ void CheckOpeningFromThreads(const eptx::Environment& environment, const std::st
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) {
-    std::fprintf(stderr, "usage: eptx_stress TINY_BUNDLE REQUESTS\n");
+  if (argc != 3 && argc != 4) {
+    std::fprintf(stderr, "usage: eptx_stress TINY_BUNDLE REQUESTS [DECODER_BUNDLE]\n");
     return 2;
   }
   const std::string bundle = argv[1];
@@ -213,6 +257,7 @@ int main(int argc, char** argv) {
     CheckNulls(session);
     CheckOpeningFromThreads(environment, bundle);
     CheckThreads(session, requests);
+    if (argc == 4) CheckGeneration(eptx::Session(environment, argv[3], {1}));
   }
   {
     const eptx::Environment shared(2);  // one pool for all sessions

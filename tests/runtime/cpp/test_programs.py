@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.cpp.library import BUILD, load, path, program
+from tests.runtime.cpp.test_generate import BundleOf, bundle_of  # noqa: F401
 from tests.tiny_bundle import write_tiny
 
 #: An embedding: what a user writes.
@@ -65,6 +66,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_many_threads_and_moves(tiny: Path) -> None:
     """Also under sanitizers: see runtime/cpp/CMakeLists.txt (for "thread" with TSAN_OPTIONS=suppressions=tsan.supp)."""
     assert "10000 requests from 16 threads" in _run(program("eptx_stress"), tiny, "10000")
+
+
+def test_generation_from_many_threads(tiny: Path, bundle_of: BundleOf) -> None:  # noqa: F811
+    assert "the same bits as from one" in _run(program("eptx_stress"), tiny, "10", bundle_of("conditioned").path)
 
 
 @pytest.mark.parametrize("seed", ["1", "2"])

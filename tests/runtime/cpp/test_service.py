@@ -12,6 +12,9 @@ import pytest
 
 from eptx import Session
 from tests.runtime.cpp.library import BUILD, load
+from tests.runtime.cpp.library import Session as Native
+from tests.runtime.cpp.test_generate import PROMPTS, BundleOf, bundle_of  # noqa: F401
+from tests.runtime.cpp.test_generate import TASKS as TASKS_OF_PROMPTS
 from tests.tiny_bundle import VOCABULARY, write_tiny
 
 SOURCE = Path(__file__).parents[3] / "examples" / "embed_cpp"
@@ -82,6 +85,25 @@ def test_service(installed: Path, tmp_path: Path, build: object) -> None:
         assert (
             label == "-" if wanted is None else str(wanted) == label or float(label) == pytest.approx(wanted, abs=1e-5)
         )
+
+
+def test_generate(installed: Path, tmp_path: Path, bundle_of: BundleOf) -> None:  # noqa: F811
+    program = by_cmake(installed, tmp_path / "service").with_name("eptx_generate")
+    bundle = bundle_of("conditioned").path
+    lines = [f"{task} {' '.join(map(str, prompt))}" for task, prompt in zip(TASKS_OF_PROMPTS, PROMPTS, strict=True)]
+    for settings in ({}, {"temperature": 0.9, "seed": 4}):
+        arguments = ["12", *map(str, settings.values())]
+        printed = _run([program, bundle, *arguments], stdin="\n".join(lines)).splitlines()
+        wanted = Native(bundle).generate(PROMPTS, TASKS_OF_PROMPTS, max_new_tokens=12, **settings)
+        assert [line for line in printed if ":" in line] == [
+            f"{row} {a.finish}: {' '.join(map(str, a.tokens))}" for row, a in enumerate(wanted)
+        ]
+        streamed = [line.split() for line in printed if ":" not in line]
+        for row, answer in enumerate(wanted):
+            assert [int(token) for at, token in streamed if int(at) == row] == answer.tokens
+    done = subprocess.run([program, bundle, "0"], capture_output=True, text=True, timeout=60, input=lines[0])
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("error: max_new_tokens must be")
 
 
 def test_a_wrong_bundle(installed: Path, tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""The answers that ``eptx run`` prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from eptx.cli._common import printable
+from eptx.errors import NotSupportedError, RequestError
+
+
+def classify(session: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each row's label and logits."""
+    texts = [(row["text"], row["text_pair"]) if "text_pair" in row else row["text"] for row in rows]
+    outputs = session.run(texts, task=_tasks(rows))
+    answers: list[dict[str, Any]] = []
+    for row, task, logits, label in zip(rows, outputs.tasks, outputs.logits, outputs.labels, strict=True):
+        if logits.ndim != 1:
+            raise NotSupportedError("eptx run prints the answers of classifiers; use eptx.Session for other outputs")
+        shown: dict[str, Any] = {key: row[key] for key in ("text", "text_pair") if key in row}
+        answers.append({**shown, "task": task, "label": label, "logits": [float(value) for value in logits]})
+    return answers
+
+
+def generate(session: Any, rows: list[dict[str, Any]], **settings: Any) -> list[dict[str, Any]]:
+    """Each row's answer."""
+    if "text_pair" in rows[0]:
+        raise RequestError("a language model has no text_pair; write both into text")
+    made = session.generate([row["text"] for row in rows], _tasks(rows), **settings)
+    return [
+        {"text": row["text"], "task": task, "answer": answer, "tokens": len(ids), "finish_reason": reason}
+        for row, task, answer, ids, reason in zip(
+            rows, made.tasks, made.texts, made.token_ids, made.finish_reasons, strict=True
+        )
+    ]
+
+
+def print_stream(pieces: Iterable[Any]) -> None:
+    """Prints an answer as it comes."""
+    for piece in pieces:
+        shown = "\n".join(printable(line) for line in piece.text.split("\n"))
+        click.echo(shown, nl=piece.finish_reason is not None)
+
+
+def line(result: dict[str, Any]) -> str:
+    """An answer on one line."""
+    text = " | ".join(result[key] for key in ("text", "text_pair") if key in result)
+    if "answer" in result:
+        parts = [result["task"], result["answer"], text]
+    else:
+        numbers = " ".join(f"{value:.4f}" for value in result["logits"])
+        parts = [result["task"], str(result["label"]), numbers, text]
+    return "\t".join(printable(part) for part in parts)
+
+
+def without_nan(result: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN."""
+    if "logits" not in result:
+        return result
+    logits = [value if math.isfinite(value) else None for value in result["logits"]]
+    label = result["label"]
+    return {
+        **result,
+        "logits": logits,
+        "label": None if isinstance(label, float) and not math.isfinite(label) else label,
+    }
+
+
+def _tasks(rows: list[dict[str, Any]]) -> list[str] | None:
+    return None if rows[0].get("task") is None else [row["task"] for row in rows]

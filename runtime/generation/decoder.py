@@ -1,0 +1,165 @@
+"""Decoders ride on ONNX Runtime GenAI, which has the fast loop: attention over a shared cache, and the search."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from eptx._manifest import ROUTE_GROUP, ROUTE_WEIGHTS, TASK_ID, USED
+from eptx.bundle import Bundle
+from eptx.errors import BundleError, EptxError, NotSupportedError, RequestError
+from eptx.runtime._kernels import Kernels, choose_kernels
+from eptx.runtime._one_line import one_line
+from eptx.runtime._providers import wrapped
+from eptx.runtime.generation._folder import model_folder
+from eptx.runtime.generation.backend import DONE
+from eptx.runtime.generation.settings import GenerationSettings
+from eptx.runtime.outputs import Array
+
+_MOST_ROWS = 32  # GenAI's own limit
+_NO_LIMIT = 2**31 - 1
+_LEAST_TOP_P = 1e-6  # GenAI takes what is 0 as float32 for no limit
+_FAILS = "GenAI fails on this request"
+
+
+class DecoderGenerator:
+    """The `TokenGenerator` of decoder bundles.
+
+    Args:
+        bundle: a checked bundle.
+        provider: ``cpu`` or ``cuda``.
+        threads: how many threads one operator may use; None lets ONNX Runtime choose.
+
+    Attributes:
+        kernels: what runs the model's own operators.
+
+    Raises:
+        NotSupportedError: GenAI is not installed, or has no such provider.
+        BundleError: GenAI does not load the model.
+        LimitError: there is not enough memory.
+    """
+
+    def __init__(self, bundle: Bundle, provider: str, threads: int | None) -> None:
+        generation = bundle.manifest.generation
+        assert generation is not None
+        self._generation = generation
+        self._vocabulary = bundle.manifest.vocab_size
+        self._experts = {i.name: i.shape[1] for i in bundle.manifest.inputs if i.name == ROUTE_WEIGHTS}
+        self._genai = _genai()
+        if provider == "cuda" and not self._genai.is_cuda_available():
+            raise NotSupportedError(
+                "provider cuda: onnxruntime-genai has none here; pip install onnxruntime-genai-cuda"
+            )
+        self._model, self.kernels = _open(self._genai, bundle, provider, threads)
+
+    def tokens(
+        self, prompts: Sequence[Sequence[int]], task_ids: Array | None, settings: GenerationSettings
+    ) -> Generator[Array, None, None]:
+        """See `TokenGenerator.tokens`."""
+        ids = self._padded(prompts)
+        with _errors(_FAILS, RequestError):
+            generator = self._generator(ids.shape[1], len(prompts), settings)
+            chosen = self._chosen(len(prompts), task_ids)
+            for name, array in chosen.items():
+                generator.set_model_input(name, array)
+            generator.append_tokens(ids)
+            _keep(generator, chosen)
+        live = np.ones(len(prompts), bool)
+        for _ in range(settings.max_new_tokens):
+            with _errors(_FAILS, RequestError):
+                generator.generate_next_token()
+                step = np.where(live, generator.get_next_tokens(), DONE).astype(np.int64)
+            yield step
+            live &= ~np.isin(step, self._generation.eos)
+            if not live.any():
+                return
+
+    def _padded(self, prompts: Sequence[Sequence[int]]) -> Array:
+        """The prompts int32 [rows, longest], padded on the right."""
+        if len(prompts) > _MOST_ROWS:
+            raise RequestError(f"{len(prompts)} prompts in one batch; GenAI takes {_MOST_ROWS}")
+        pad = self._generation.pad
+        for row, prompt in enumerate(prompts):
+            if prompt[-1] == pad:  # GenAI takes it for padding, whatever the prompt's length
+                raise RequestError(f"prompt {row} ends in token {pad}, which this bundle pads with; leave it out")
+        ids = np.full((len(prompts), max(map(len, prompts))), pad, np.int32)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = prompt
+        return ids
+
+    def _generator(self, length: int, rows: int, settings: GenerationSettings) -> Any:
+        params = self._genai.GeneratorParams(self._model)
+        search: dict[str, float] = {
+            "max_length": length + settings.max_new_tokens,
+            "batch_size": rows,
+            "do_sample": not settings.greedy,
+        }
+        if not settings.greedy:
+            search["temperature"] = settings.temperature
+            search["top_k"] = min(settings.top_k or 0, self._vocabulary or _NO_LIMIT)
+            search["top_p"] = max(settings.top_p or 1.0, _LEAST_TOP_P)
+            search["random_seed"] = -1 if settings.seed is None else settings.seed
+        params.set_search_options(**search)
+        return self._genai.Generator(self._model, params)
+
+    def _chosen(self, rows: int, task_ids: Array | None) -> dict[str, Array]:
+        """The inputs that say what each row uses; -1 leaves it to the model."""
+        chosen: dict[str, Array] = {} if task_ids is None else {TASK_ID: task_ids}
+        for name, experts in self._experts.items():
+            chosen[ROUTE_GROUP] = np.full(rows, -1, np.int64)
+            chosen[name] = np.zeros((rows, int(experts)), np.float32)
+        return chosen
+
+
+def _keep(generator: Any, chosen: dict[str, Array]) -> None:
+    """Has every later step use what the prompt's step used, where that was the model's choice.
+
+    GenAI takes an input once, but reads the caller's array in every step.
+    """
+    free = [name for name in (TASK_ID, ROUTE_GROUP) if name in chosen and chosen[name].min() < 0]
+    names = [n for name in free for n in ((name,) if name == TASK_ID else (ROUTE_GROUP, ROUTE_WEIGHTS))]
+    for name in names:
+        chosen[name][...] = generator.get_output(f"{name}{USED}")
+        if not np.array_equal(generator.get_input(name), chosen[name]):
+            raise RuntimeError(f"it does not see that {name} changed; eptx does not know this onnxruntime-genai")
+
+
+def _genai() -> Any:
+    try:
+        module = importlib.import_module("onnxruntime_genai")
+    except ImportError as e:
+        raise NotSupportedError(
+            f"generating text needs onnxruntime-genai ({one_line(e)}); pip install 'eptx[generate]'"
+        ) from None
+    module.disable_telemetry_events()  # what a program does with a model is its own business
+    return module
+
+
+def _open(genai: Any, bundle: Bundle, provider: str, threads: int | None) -> tuple[Any, Kernels]:
+    kernels = choose_kernels(bundle, provider)
+    if kernels.library is not None:
+        try:
+            return _load(genai, bundle, provider, threads, kernels), kernels
+        except BundleError as e:  # the model's functions may know types that the kernels do not
+            kernels = Kernels(None, f"they do not run this model: {e}")
+    return _load(genai, bundle, provider, threads, kernels), kernels
+
+
+def _load(genai: Any, bundle: Bundle, provider: str, threads: int | None, kernels: Kernels) -> Any:
+    with (
+        model_folder(bundle, provider, threads, kernels) as folder,
+        _errors(f"{bundle.model.name}: GenAI does not load it", BundleError),
+    ):
+        return genai.Model(genai.Config(str(folder)))
+
+
+@contextlib.contextmanager
+def _errors(what: str, error: type[EptxError]) -> Iterator[None]:
+    try:
+        yield
+    except Exception as e:  # GenAI raises what its C++ threw, as RuntimeError mostly
+        raise wrapped(e, what, error) from None

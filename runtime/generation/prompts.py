@@ -1,0 +1,88 @@
+"""The prompts of a request, checked: every row's token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from eptx.bundle import Manifest
+from eptx.errors import RequestError
+from eptx.runtime.generation.settings import NEW_TOKENS
+
+#: One text, a text for each row, or a row of token ids for each.
+Prompts = str | Sequence[str] | Sequence[Sequence[int]]
+#: Texts to their token ids.
+Encode = Callable[[Sequence[str]], list[list[int]]]
+
+
+def token_rows(prompts: Any, encode: Encode, manifest: Manifest) -> list[list[int]]:
+    """Each prompt's token ids.
+
+    Raises:
+        RequestError: there is no prompt, one is empty, is neither text nor token ids, or is too long.
+    """
+    rows = _rows(prompts, encode)
+    for i, row in enumerate(rows):
+        if not row:
+            raise RequestError(f"prompt {i} has no tokens")
+        _check_ids(i, row, manifest.vocab_size)
+        if manifest.max_length is not None and len(row) > manifest.max_length:
+            raise RequestError(f"prompt {i} has {len(row)} tokens; the model reads at most {manifest.max_length}")
+    return rows
+
+
+def room(rows: Sequence[Sequence[int]], manifest: Manifest, wanted: int | None) -> int:
+    """How many tokens may follow the prompts: a decoder reads them after the prompt, in the same context.
+
+    Args:
+        rows: as `token_rows` gives them.
+        manifest: the bundle's.
+        wanted: at most that many; None: `NEW_TOKENS`, or as many as the longest prompt leaves room for.
+
+    Raises:
+        RequestError: there is no room for them.
+    """
+    longest = max(range(len(rows)), key=lambda row: len(rows[row]))
+    if manifest.max_length is None or manifest.encoder is not None:
+        return wanted or NEW_TOKENS
+    left = manifest.max_length - len(rows[longest])
+    if left < (wanted or 1):
+        raise RequestError(
+            f"prompt {longest} has {len(rows[longest])} tokens and {wanted or 1} more do not fit: "
+            f"the model reads at most {manifest.max_length}"
+        )
+    return wanted or min(NEW_TOKENS, left)
+
+
+def _rows(prompts: Any, encode: Encode) -> list[list[int]]:
+    if isinstance(prompts, str):
+        return encode([prompts])
+    if isinstance(prompts, bytes) or not isinstance(prompts, Sequence | np.ndarray):
+        raise RequestError(f"prompts must be texts or rows of token ids, not {type(prompts).__name__}")
+    if not len(prompts):
+        raise RequestError("there are no prompts")
+    if all(isinstance(prompt, str) for prompt in prompts):
+        return encode(list(prompts))
+    return [_ids(i, prompt) for i, prompt in enumerate(prompts)]
+
+
+def _ids(row: int, prompt: Any) -> list[int]:
+    wrong = RequestError(f"prompt {row} is neither a text nor a row of token ids, as all prompts must be alike")
+    if isinstance(prompt, str | bytes) or not isinstance(prompt, Sequence | np.ndarray):
+        raise wrong
+    try:
+        ids = np.asarray(prompt)
+    except (ValueError, TypeError, OverflowError):
+        raise wrong from None
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        raise wrong
+    return [int(i) for i in ids]
+
+
+def _check_ids(row: int, ids: Sequence[int], vocabulary: int | None) -> None:
+    for position, token in enumerate(ids):
+        if token < 0 or (vocabulary is not None and token >= vocabulary):
+            allowed = "not negative" if vocabulary is None else f"0 to {vocabulary - 1}"
+            raise RequestError(f"prompt {row} has token {token} at {position}; token ids are {allowed}")

@@ -1,0 +1,169 @@
+"""Encoder-decoders: the encoder once, then the decoder token by token, on ONNX Runtime directly.
+
+What the encoder gives that the decoder takes is fed by name: the keys and values of its text, and where the adapter
+routes by the data, the route. A row of task -1 gets its task from the encoder too: the decoder has only the answer's
+beginning to look at, so it is always told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eptx._manifest import CROSS, MODEL_FILE, PAST, PRESENT, ROUTE_GROUP, ROUTE_WEIGHTS, TASK_ID, TASK_ID_USED, USED
+from eptx.bundle import Bundle, TensorSpec
+from eptx.errors import BundleError, RequestError
+from eptx.runtime._providers import onnxruntime, open_session, wrapped
+from eptx.runtime.generation.backend import DONE
+from eptx.runtime.generation.sampling import Sampler
+from eptx.runtime.generation.settings import GenerationSettings
+from eptx.runtime.outputs import Array
+
+__all__ = ["Seq2SeqGenerator"]
+
+_CHOICES = (TASK_ID, ROUTE_GROUP, ROUTE_WEIGHTS)
+
+
+@dataclass(frozen=True)
+class _Part(Bundle):
+    """One model of a bundle, to open a session on."""
+
+    part: str = MODEL_FILE
+
+    @property
+    def model(self) -> Path:
+        """The part's file."""
+        return self.path / self.part
+
+
+class Seq2SeqGenerator:
+    """The `TokenGenerator` of encoder-decoder bundles.
+
+    Args:
+        bundle: a checked bundle.
+        provider: ``cpu`` or ``cuda``.
+        threads: how many threads one operator may use; None lets ONNX Runtime choose.
+
+    Attributes:
+        kernels: what runs the decoder's own operators.
+
+    Raises:
+        BundleError: ONNX Runtime does not load a model, or it is not what ``eptx.json`` says.
+        NotSupportedError: CUDA does not start on this machine.
+        LimitError: there is not enough memory.
+    """
+
+    def __init__(self, bundle: Bundle, provider: str, threads: int | None) -> None:
+        manifest = bundle.manifest
+        assert manifest.generation is not None and manifest.encoder is not None
+        part = _Part(bundle.path, manifest, bundle.operators, manifest.encoder.file)
+        encoder, _ = open_session(part, provider, threads, None)
+        decoder, self.kernels = open_session(bundle, provider, threads, None)
+        self._encoder = _Model(encoder, manifest.encoder.inputs, manifest.encoder.outputs, provider)
+        self._decoder = _Model(decoder, manifest.inputs, manifest.outputs, provider)
+        self._generation = manifest.generation
+
+    def tokens(
+        self, prompts: Sequence[Sequence[int]], task_ids: Array | None, settings: GenerationSettings
+    ) -> Generator[Array, None, None]:
+        """See `TokenGenerator.tokens`."""
+        generation = self._generation
+        answers = _Answers(self._decoder, self._encode(prompts, task_ids), task_ids)
+        sampler, live = Sampler(settings, len(prompts)), np.ones(len(prompts), bool)
+        last = np.full(len(prompts), generation.start, np.int64)
+        for _ in range(settings.max_new_tokens):
+            last = np.where(live, sampler.choose(answers.step(last)), generation.pad)
+            yield np.where(live, last, DONE)
+            live &= ~np.isin(last, generation.eos)
+            if not live.any():
+                return
+
+    def _encode(self, prompts: Sequence[Sequence[int]], task_ids: Array | None) -> dict[str, Any]:
+        """What the decoder is fed in every step, but for its tokens and its cache."""
+        ids = np.full((len(prompts), max(map(len, prompts))), self._generation.pad, np.int64)
+        mask = np.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)], mask[row, : len(prompt)] = prompt, 1
+        feeds = {"input_ids": ids, "attention_mask": mask}
+        if task_ids is not None and TASK_ID in self._encoder.inputs:
+            feeds[TASK_ID] = task_ids
+        outputs = self._encoder.run({name: self._encoder.value(array) for name, array in feeds.items()})
+        if task_ids is not None and TASK_ID_USED in outputs:
+            task_ids[...] = outputs[TASK_ID_USED].numpy()
+        given = {name: value for name, value in outputs.items() if name in self._decoder.inputs}
+        return {**given, "encoder_attention_mask": self._decoder.value(mask)}
+
+
+class _Answers:
+    """The answers of a batch in the making: what the decoder is fed, with a cache that grows."""
+
+    def __init__(self, decoder: _Model, given: Mapping[str, Any], task_ids: Array | None) -> None:
+        self._decoder, self._feeds, self._task_ids = decoder, dict(given), task_ids
+        rows = given["encoder_attention_mask"].shape()[0]
+        for name, spec in decoder.inputs.items():
+            if name.startswith(PAST):
+                empty = np.zeros((rows, int(spec.shape[1]), 0, int(spec.shape[3])), spec.dtype)
+                self._feeds[name] = decoder.value(empty)
+        if task_ids is not None and TASK_ID in decoder.inputs:
+            self._feeds[TASK_ID] = decoder.value(task_ids)
+        if ROUTE_GROUP in decoder.inputs and ROUTE_GROUP not in given:  # the decoder's own router, to be kept
+            experts = int(decoder.inputs[ROUTE_WEIGHTS].shape[1])
+            self._feeds[ROUTE_GROUP] = decoder.value(np.full(rows, -1, np.int64))
+            self._feeds[ROUTE_WEIGHTS] = decoder.value(np.zeros((rows, experts), np.float32))
+
+    def step(self, tokens: Array) -> Array:
+        """The logits [rows, vocabulary] after one more token of every row, int64 [rows]."""
+        outputs = self._decoder.run({**self._feeds, "input_ids": self._decoder.value(tokens[:, None])})
+        for name in self._feeds:
+            if name.startswith(PAST):
+                self._feeds[name] = outputs[PRESENT + name.removeprefix(PAST)]
+            elif name in _CHOICES and f"{name}{USED}" in outputs:  # the first token's choice holds
+                self._feeds[name] = outputs[f"{name}{USED}"]
+        if self._task_ids is not None and TASK_ID_USED in outputs:
+            self._task_ids[...] = outputs[TASK_ID_USED].numpy()
+        logits: Array = outputs["logits"].numpy()[:, -1]
+        return logits
+
+
+class _Model:
+    """One of the two models, run on values that stay where they were computed."""
+
+    def __init__(
+        self, session: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], provider: str
+    ) -> None:
+        self.inputs = {spec.name: spec for spec in inputs}
+        self._session, self._provider = session, provider
+        # what stays on the provider's device from one step to the next
+        self._devices = {s.name: provider if s.name.startswith((CROSS, PRESENT)) else "cpu" for s in outputs}
+        for what, said, has in (
+            ("inputs", set(self.inputs), {value.name for value in session.get_inputs()}),
+            ("outputs", set(self._devices), {value.name for value in session.get_outputs()}),
+        ):
+            if said != has:
+                raise BundleError(f"a model's {what} are not what eptx.json says: {', '.join(sorted(said ^ has))}")
+
+    def value(self, array: Array) -> Any:
+        """An array as an ``OrtValue``, which shares its memory."""
+        return onnxruntime().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """All outputs, ``OrtValue`` by name.
+
+        Raises:
+            RequestError: ONNX Runtime fails.
+            LimitError: there is not enough memory.
+        """
+        try:
+            binding = self._session.io_binding()
+            for name, value in feeds.items():
+                binding.bind_ortvalue_input(name, value)
+            for name, device in self._devices.items():
+                binding.bind_output(name, device)
+            self._session.run_with_iobinding(binding)
+            return dict(zip(self._devices, binding.get_outputs(), strict=True))
+        except Exception as e:  # ONNX Runtime has a dozen exception classes and no common one
+            raise wrapped(e, "ONNX Runtime fails on this request", RequestError) from None

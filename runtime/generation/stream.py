@@ -1,0 +1,60 @@
+"""From a back end's tokens to the pieces of the answers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Sequence
+
+from eptx.runtime.generation.outputs import FinishReason, Piece
+from eptx.runtime.generation.settings import GenerationSettings
+from eptx.runtime.generation.text import Detokenizer, StopTexts
+from eptx.runtime.outputs import Array
+
+Decode = Callable[[Sequence[int]], str]
+
+
+def pieces(
+    steps: Generator[Array, None, None], rows: int, eos: Sequence[int], settings: GenerationSettings, decode: Decode
+) -> Generator[Piece, None, None]:
+    """The pieces that the steps make: one for each token of each row that is not done.
+
+    Args:
+        steps: as `TokenGenerator.tokens` gives them; closed as soon as all rows are done.
+        rows: the number of prompts.
+        eos: the tokens that end an answer.
+        settings: ``stop`` and ``max_new_tokens`` are used.
+        decode: the text of some tokens.
+    """
+    live = {row: _Row(row, eos, settings, decode) for row in range(rows)}
+    with contextlib.closing(steps):
+        for step in steps:
+            for row in tuple(live):
+                piece = live[row].add(int(step[row]))
+                if piece.finish_reason is not None:
+                    del live[row]
+                yield piece
+            if not live:
+                return
+
+
+class _Row:
+    """One row on its way."""
+
+    def __init__(self, row: int, eos: Sequence[int], settings: GenerationSettings, decode: Decode) -> None:
+        self._row = row
+        self._eos = frozenset(eos)
+        self._left = settings.max_new_tokens
+        self._text = Detokenizer(decode)
+        self._stop = StopTexts(settings.stop)
+
+    def add(self, token: int) -> Piece:
+        self._left -= 1
+        reason: FinishReason | None = None
+        if token in self._eos:
+            reason = "stop"
+        elif self._left == 0:
+            reason = "length"
+        text, stopped = self._stop.add("" if reason == "stop" else self._text.add(token))
+        if reason is not None and not stopped:
+            text += self._stop.finish()
+        return Piece(self._row, token, text, "stop_string" if stopped else reason)

@@ -1,0 +1,268 @@
+"""Decoders by GenAI's builder: every architecture in every mode, with a growing cache, against PyTorch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from eptx.bundle import Bundle
+from eptx.errors import NotSupportedError
+from eptx.exporter import ExportOptions, Route, export_bundle, read_adapter
+from eptx.exporter.base import load_genai
+from eptx.exporter.base._nbits import dequantise, is_nbits
+from eptx.exporter.base._nbits import step as nbits_step
+from eptx.exporter.fold import fold
+from eptx.exporter.reference import ReferenceModel, build_reference
+from tests.decoders import DECODERS, Steps, write_decoder, write_tokenizer
+from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
+
+TOLERANCE = 1e-4
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj", "qkv_proj", "dense", "fc1", "lm_head")
+PROMPTS = [[5, 17, 40, 9, 22], [33, 8], [61, 7, 100], [90]]
+FORCED = [[11, 45, 3], [12, 46, 4], [13, 47, 5], [14, 48, 6]]
+Folders = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """Architecture -> its transformers folder; each is made once."""
+    made: dict[str, Path] = {}
+
+    def get(name: str) -> Path:
+        if name not in made:
+            made[name] = write_decoder(name, tmp_path_factory.mktemp("decoder") / "base")
+        return made[name]
+
+    return get
+
+
+def _targets(base: Path) -> dict[str, tuple[int, int]]:
+    """The adapted layers: of a base whose lm_head is its embeddings, all but that."""
+    return linear_shapes(base, TARGETS)
+
+
+def _ept(base: Path, folder: Path) -> Path:
+    return write_ept(folder, _targets(base), seed=1, tasks=3, sizes=(2, 3, 3, 5), strength=0.2)
+
+
+def _compare(
+    bundle: Bundle, reference: ReferenceModel, ids: list[int], *, kernels: bool = True, tolerance: float = TOLERANCE
+) -> None:
+    """Prefill and decode steps of ragged rows against whole rows in PyTorch."""
+    steps = Steps(bundle, kernels=kernels)
+    inputs = {"task_id": np.array(ids)} if bundle.manifest.mode != "static" else {}
+    rows = [list(prompt) for prompt in PROMPTS]
+    got = steps.prefill(rows, **inputs)["logits"]
+    for i, row in enumerate(rows):
+        _close(got[i, : len(row)], reference, row, ids[i], tolerance)
+    for n in range(len(FORCED[0])):
+        tokens = [forced[n] for forced in FORCED]
+        got = steps.decode(tokens, **inputs)["logits"]
+        for i, row in enumerate(rows):
+            row.append(tokens[i])
+            _close(got[i], reference, row, ids[i], tolerance)
+
+
+def _close(
+    got: np.ndarray,
+    reference: ReferenceModel,
+    row: list[int],
+    task: int | None,
+    tolerance: float = TOLERANCE,
+    **how: Any,
+) -> None:
+    inputs = {"input_ids": np.array([row]), "attention_mask": np.ones((1, len(row)), np.int64)}
+    want = reference.run(inputs, None if task is None else [task], **how).outputs["logits"][0]
+    want = want[-len(got) :]
+    assert np.abs(got - want).max() <= tolerance * max(1.0, np.abs(want).max())
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize("name", DECODERS)
+def test_ept(folders: Folders, tmp_path: Path, name: str, kernels: bool) -> None:
+    base = folders(name)
+    adapter = _ept(base, tmp_path / "ept")
+    reference = build_reference(base, read_adapter([adapter], top_k=2))
+    for mode in ("conditioned", "dynamic"):
+        bundle = export_bundle(base, [adapter], tmp_path / mode, ExportOptions(mode=mode, top_k=2))  # type: ignore[arg-type]
+        _compare(bundle, reference, [2, 3, 0, 1], kernels=kernels)
+    if kernels:
+        options = ExportOptions(mode="static", task="task1", top_k=2)
+        _compare(export_bundle(base, [adapter], tmp_path / "static", options), reference, [1] * 4)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_tucka_with_a_route_per_row(folders: Folders, tmp_path: Path, name: str) -> None:
+    """Row routing is of this call's positions; a whole row and its last token differ, so the prefill alone compares."""
+    base = folders(name)
+    adapter = write_tucka(tmp_path / "tucka", _targets(base), seed=2)
+    reference = build_reference(base, read_adapter([adapter]))
+    bundle = export_bundle(base, [adapter], tmp_path / "row", ExportOptions(mode="dynamic", routing="row"))
+    got = Steps(bundle).prefill(PROMPTS)["logits"]
+    for i, row in enumerate(PROMPTS):
+        _close(got[i, : len(row)], reference, row, None, routing="row")
+
+
+def test_the_route_of_the_prompt_is_kept(folders: Folders, tmp_path: Path) -> None:
+    base = folders("llama")
+    adapter = write_tucka(tmp_path / "tucka", _targets(base), seed=2, strength=0.5)
+    bundle = export_bundle(base, [adapter], tmp_path / "b", ExportOptions(mode="dynamic", routing="prompt"))
+    reference = build_reference(base, read_adapter([adapter]))
+    steps = Steps(bundle)
+    unset = {"route_group": np.full(4, -1), "route_weights": np.zeros((4, 2), np.float32)}
+    outputs = steps.prefill(PROMPTS, **unset)
+    kept = {name: outputs[f"{name}_used"] for name in unset}
+    rows = [list(prompt) for prompt in PROMPTS]
+    for n in range(3):
+        tokens = [forced[n] for forced in FORCED]
+        got = steps.decode(tokens, **kept)["logits"]
+        for i, row in enumerate(rows):
+            row.append(tokens[i])
+            route = Route(int(kept["route_group"][i]), tuple(kept["route_weights"][i].astype(float)))
+            _close(got[i], reference, row, None, route=route)
+
+
+def test_lora(folders: Folders, tmp_path: Path) -> None:
+    base = folders("qwen2")
+    shapes = _targets(base)
+    adapters = [write_lora(tmp_path / "a", shapes, seed=3), write_lora(tmp_path / "b", shapes, seed=4, rank=7)]
+    bundle = export_bundle(base, adapters, tmp_path / "bundle", ExportOptions(mode="conditioned"))
+    _compare(bundle, build_reference(base, read_adapter(adapters)), [1, 0, 2, 1])
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize("name", ["llama", "llama tied", "qwen2", "gemma2", "phi3"])
+def test_int4_computes_on_the_dequantised_base(folders: Folders, tmp_path: Path, name: str, kernels: bool) -> None:
+    """With the products' weights read back into PyTorch, and activations that are not quantised."""
+    base = folders(name)
+    adapter = _ept(base, tmp_path / "ept")
+    options = ExportOptions(mode="conditioned", top_k=2, precision="int4")
+    bundle = export_bundle(base, [adapter], tmp_path / "bundle", options)
+    assert bundle.manifest.precision == "int4"
+    _as_float(bundle)
+    reference = build_reference(_dequantised(base, tmp_path), read_adapter([_as_half(adapter)], top_k=2))
+    _compare(bundle, reference, [2, 3, 0, 1], kernels=kernels, tolerance=2e-3)
+
+
+def test_int4_static_is_folded_before_it_is_quantised(folders: Folders, tmp_path: Path) -> None:
+    base = folders("llama")
+    adapter = read_adapter([_ept(base, tmp_path / "ept")], top_k=2)
+    options = ExportOptions(mode="static", task="task1", top_k=2, precision="int4")
+    bundle = export_bundle(base, [tmp_path / "ept"], tmp_path / "bundle", options)
+    model = ir.load(bundle.model)
+    nodes = {node.outputs[0].name: node for node in model.graph}
+    weights = load_file(base / "model.safetensors")
+    for module, place in bundle.manifest.modules.items():
+        node = nodes[place.output]
+        stored = dequantise(node)
+        step = nbits_step(node)
+        assert stored is not None and step is not None
+        folded = fold(adapter, module, weights[f"{module}.weight"].astype(np.float64), options)
+        start, stop = place.columns
+        assert (np.abs(stored[start:stop] - folded) <= 1.01 * step[start:stop]).all(), module
+        assert (np.abs(stored[start:stop] - weights[f"{module}.weight"]) > 1.01 * step[start:stop]).any(), module
+
+
+def test_a_bfloat16_base_is_folded_in_float32(folders: Folders, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    half = tmp_path / "half"
+    AutoModelForCausalLM.from_pretrained(folders("llama")).to(torch.bfloat16).save_pretrained(half)
+    write_tokenizer(half, 120)
+    adapter = _ept(half, tmp_path / "ept")
+    reference = build_reference(half, read_adapter([adapter], top_k=2))
+    options = ExportOptions(mode="static", task="task2", top_k=2)
+    _compare(export_bundle(half, [adapter], tmp_path / "static", options), reference, [2] * 4)
+    options = ExportOptions(mode="conditioned", top_k=2)
+    _compare(export_bundle(half, [adapter], tmp_path / "conditioned", options), reference, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("provider", ["cpu", "cuda"])
+def test_float16(folders: Folders, tmp_path: Path, provider: Any) -> None:
+    """Stored so for CPUs, computed so for CUDA; the CPU runs that graph too."""
+    base = folders("qwen2")
+    adapter = _ept(base, tmp_path / "ept")
+    options = ExportOptions(mode="conditioned", top_k=2, precision="fp16", provider=provider)
+    bundle = export_bundle(base, [adapter], tmp_path / "bundle", options)
+    logits = next(spec for spec in bundle.manifest.outputs if spec.name == "logits")
+    assert logits.dtype == ("float32" if provider == "cpu" else "float16")
+    assert (
+        sum(entry.size for entry in bundle.manifest.files.values()) < 0.8 * (base / "model.safetensors").stat().st_size
+    )
+    _compare(bundle, build_reference(base, read_adapter([adapter], top_k=2)), [2, 3, 0, 1], tolerance=2e-2)
+
+
+def test_a_graph_that_genai_has_built_is_a_base(folders: Folders, tmp_path: Path) -> None:
+    base = folders("llama tied")
+    load_genai(base, tmp_path / "built", precision="int4")
+    adapter = _ept(base, tmp_path / "ept")
+    from_folder = ExportOptions(mode="conditioned", top_k=2, precision="int4")
+    from_file = ExportOptions(
+        mode="conditioned", top_k=2, precision="int4", base_onnx=tmp_path / "built" / "model.onnx"
+    )
+    one = export_bundle(base, [adapter], tmp_path / "one", from_folder)
+    two = export_bundle(base, [adapter], tmp_path / "two", from_file)
+    assert one.manifest.files["model.onnx.data"] == two.manifest.files["model.onnx.data"]
+    assert one.manifest.generation == two.manifest.generation
+    ids = {"task_id": np.array([0, 1, 2, 3])}
+    np.testing.assert_array_equal(
+        Steps(one).prefill(PROMPTS, **ids)["logits"], Steps(two).prefill(PROMPTS, **ids)["logits"]
+    )
+
+
+def _as_float(bundle: Bundle) -> None:
+    """Has the products keep their activations in float32."""
+    model = ir.load(bundle.model)
+    for node in model.graph:
+        if is_nbits(node):
+            node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", 1)
+    ir.save(model, bundle.model)
+
+
+def _as_half(adapter: Path) -> Path:
+    """The adapter with every factor rounded to float16, as an int4 bundle stores it."""
+    path = adapter / "adapter_model.safetensors"
+    save_file({name: a.astype(np.float16).astype(np.float32) for name, a in load_file(path).items()}, path)
+    return adapter
+
+
+def _dequantised(base: Path, workspace: Path) -> Path:
+    """The base's folder with the weights that its int4 graph multiplies by."""
+    graph = load_genai(base, workspace / "int4", precision="int4")
+    folder = workspace / "dequantised"
+    shutil.copytree(base, folder)
+    weights = load_file(base / "model.safetensors")
+    packed: dict[str, list[tuple[str, str]]] = {}
+    for module, place in graph.places.items():
+        packed.setdefault(place.split("[")[0], []).append((module, place))
+    for node in graph.model.graph:
+        if not is_nbits(node) or node.name is None:
+            continue
+        matrix = dequantise(node)
+        assert matrix is not None
+        modules = [module for module, _ in packed.get(node.name, [])] or [".".join(node.name.split("/")[1:-1])]
+        start = 0
+        for module in modules:
+            name = f"{module}.weight" if f"{module}.weight" in weights else "model.embed_tokens.weight"
+            stop = start + len(weights[name])
+            weights[name] = np.ascontiguousarray(matrix[start:stop])
+            start = stop
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_architectures_that_are_not_supported(tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=20))
+    model.save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(NotSupportedError, match=r"GPT2LMHeadModel is not .*supported: Llama, Mistral"):
+        load_genai(tmp_path / "gpt2", tmp_path / "w")

@@ -1,0 +1,137 @@
+"""What cannot be generated is refused by one line, before ONNX Runtime sees it."""
+
+from __future__ import annotations
+
+import ctypes as c
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.malformed.test_bundles import relist
+from tests.runtime.cpp.library import OPTIONS_SIZE, GenerateOptions, NativeError, Prompts, Session, check, load
+from tests.runtime.cpp.test_generate import PROMPTS, TASKS, BundleOf, bundle_of  # noqa: F401
+from tests.tiny_bundle import write_tiny
+
+#: name -> prompts, tasks, options, status, message
+REQUESTS: dict[str, tuple[list[list[int]], Any, dict[str, Any], int, str]] = {
+    "no prompts": ([], "task0", {}, 3, "there are no prompts"),
+    "an empty prompt": ([[5], []], "task0", {}, 3, "prompt 1 is empty"),
+    "an unknown token": ([[5], [6, 180]], "task0", {}, 3, "token 1 of prompt 1 is 180; token ids are 0 to 179"),
+    "a negative token": ([[-1]], "task0", {}, 3, "token 0 of prompt 0 is -1; token ids are 0 to 179"),
+    "too long a prompt": ([[5] * 65], "task0", {}, 3, "prompt 0 has 65 tokens; with 4 new ones"),
+    "too long an answer": ([[5] * 61], "task0", {}, 3, "with 4 new ones that is more than the 64 that the model reads"),
+    "the longest answer": ([[5]], "task0", {"max_new_tokens": 2**31 - 1}, 3, "with 2147483647 new ones"),
+    "no task": ([[5]], None, {}, 3, "name a task: task0, task1"),
+    "an unknown task": ([[5]], "cola", {}, 3, "no task 'cola'; this bundle has task0"),
+    "a task to infer": ([[5]], "auto", {}, 3, "no task 'auto'"),
+    "too many tasks": ([[5]], TASKS, {}, 3, "8 tasks for a batch of 1; give one name, or one per row"),
+    "too few tasks": (PROMPTS, TASKS[:2], {}, 3, "2 tasks for a batch of 8"),
+    "ids that are left over": ([[5]], "task0", {"id_count": 2}, 3, "the lengths of the prompts are less than 2"),
+    "ids that are missing": ([[5]], "task0", {"id_count": 0}, 3, "the lengths of the prompts are more than 0"),
+    "no new tokens": ([[5]], "task0", {"max_new_tokens": 0}, 3, "max_new_tokens must be an integer from 1 to"),
+    "fewer than none": ([[5]], "task0", {"max_new_tokens": -1}, 3, "max_new_tokens must be"),
+    "too many new tokens": ([[5]], "task0", {"max_new_tokens": 2**31}, 3, "max_new_tokens must be"),
+    "a cold temperature": ([[5]], "task0", {"temperature": -0.1}, 3, "temperature must be a number and not negative"),
+    "an infinite temperature": ([[5]], "task0", {"temperature": float("inf")}, 3, "temperature must be a number"),
+    "no temperature": ([[5]], "task0", {"temperature": float("nan")}, 3, "temperature must be a number"),
+    "a negative top_k": ([[5]], "task0", {"top_k": -1}, 3, "top_k must be 0 or more, it is -1"),
+    "a large top_p": ([[5]], "task0", {"top_p": 1.5}, 3, "top_p must be from 0 to 1"),
+    "a negative top_p": ([[5]], "task0", {"top_p": -0.5}, 3, "top_p must be from 0 to 1"),
+    "no top_p": ([[5]], "task0", {"top_p": float("nan")}, 3, "top_p must be from 0 to 1"),
+    "options of no size": ([[5]], "task0", {"size": 0}, 2, "options.size is 0; it must be sizeof"),
+    "options of another size": ([[5]], "task0", {"size": OPTIONS_SIZE - 8}, 2, f"options.size is {OPTIONS_SIZE - 8}"),
+    "options of any size": ([[5]], "task0", {"size": 2**63}, 2, "options.size is"),
+}
+
+
+@pytest.fixture(scope="module")
+def conditioned(bundle_of: BundleOf) -> Session:  # noqa: F811
+    return Session(bundle_of("conditioned").path)
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_refused(conditioned: Session, name: str) -> None:
+    prompts, tasks, options, status, said = REQUESTS[name]
+    with pytest.raises(NativeError) as e:
+        conditioned.generate(prompts, tasks, **({"max_new_tokens": 4} | options))
+    assert (e.value.status, said in str(e.value)) == (status, True), str(e.value)
+    assert len(conditioned.generate([[5] * 60], "task0", max_new_tokens=4)) == 1
+
+
+def test_options_of_a_later_version(conditioned: Session) -> None:
+    """Zero is what was before; anything else is something that this library cannot do."""
+    wanted = conditioned.generate([[5]], "task0", max_new_tokens=4)
+    assert conditioned.generate([[5]], "task0", max_new_tokens=4, size=OPTIONS_SIZE + 8) == wanted
+    with pytest.raises(NativeError, match="ask for something that this libeptx does not know") as e:
+        conditioned.generate([[5]], "task0", max_new_tokens=4, size=OPTIONS_SIZE + 8, later=1)
+    assert e.value.status == 5
+
+
+def test_null_pointers(conditioned: Session) -> None:
+    library, made = load(), c.c_void_p()
+    prompts, options = Prompts(), GenerateOptions(size=OPTIONS_SIZE, max_new_tokens=1)
+    places = [conditioned.value, c.byref(prompts), c.byref(options), c.byref(made)]
+    for index, name in enumerate(("session", "prompts", "options", "generation")):
+        arguments = [None if i == index else place for i, place in enumerate(places)]
+        with pytest.raises(NativeError, match=f"{name} is NULL") as e:
+            check(library, library.eptx_session_generate, *arguments)
+        assert e.value.status == 2
+    length = (c.c_size_t * 1)(1)
+    for wrong, said in (
+        (Prompts(row_count=1), "prompts.lengths is NULL"),
+        (Prompts(row_count=1, lengths=length, id_count=1), "prompts.ids is NULL"),
+        (Prompts(row_count=1, lengths=length, task_count=1), "prompts.tasks is NULL"),
+    ):
+        with pytest.raises(NativeError, match=said) as e:
+            check(library, library.eptx_session_generate, conditioned.value, c.byref(wrong), *places[2:])
+        assert e.value.status == 2
+    options.stop_count = 1
+    ids = (c.c_int64 * 1)(5)
+    right = Prompts(ids=ids, id_count=1, lengths=length, row_count=1)
+    with pytest.raises(NativeError, match=r"options\.stop is NULL"):
+        check(library, library.eptx_session_generate, conditioned.value, c.byref(right), *places[2:])
+    assert not made.value
+    assert not library.eptx_generation_row(None, c.c_size_t(0))
+    library.eptx_generation_free(None)
+
+
+def test_a_bundle_of_another_kind(conditioned: Session, tmp_path: Path) -> None:
+    with pytest.raises(NativeError, match="does not generate text: use eptx_session_run") as e:
+        Session(write_tiny(tmp_path / "bundle").path).generate([[5]], "sst2", max_new_tokens=1)
+    assert e.value.status == 5
+    ids = np.array([[5]])
+    with pytest.raises(NativeError, match="generates text: use eptx_session_generate") as e:
+        conditioned.run({"input_ids": ids}, "task0")
+    assert e.value.status == 5
+
+
+def test_too_much_memory(conditioned: Session, bundle_of: BundleOf, tmp_path: Path) -> None:  # noqa: F811
+    """Without a length that the model reads, nothing but memory bounds an answer."""
+    changed = Path(shutil.copytree(bundle_of("conditioned").path, tmp_path / "bundle"))
+    manifest = json.loads((changed / "eptx.json").read_text())
+    manifest["max_length"] = None
+    (changed / "eptx.json").write_text(json.dumps(manifest))
+    with pytest.raises(NativeError) as e:
+        Session(changed).generate([[5]] * 40_000, "task0", max_new_tokens=2**31 - 1)
+    assert (e.value.status, str(e.value)) == (6, "not enough memory")
+
+
+def test_a_model_that_is_broken(bundle_of: BundleOf, tmp_path: Path) -> None:  # noqa: F811
+    """Logits that are no numbers are not a token."""
+    changed = Path(shutil.copytree(bundle_of("conditioned").path, tmp_path / "bundle"))
+    model = onnx.load(changed / "model.onnx", load_external_data=False)
+    for node in model.graph.node:
+        node.output[:] = ["finite" if name == "logits" else name for name in node.output]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(np.nan), "nan"))
+    model.graph.node.add(op_type="Add", input=["finite", "nan"], output=["logits"])
+    onnx.save(model, changed / "model.onnx")
+    relist(changed)
+    for temperature in (0, 1):
+        with pytest.raises(NativeError, match="the model's logits are not numbers") as e:
+            Session(changed).generate([[5]], "task0", max_new_tokens=4, temperature=temperature)
+        assert e.value.status == 3
