@@ -141,10 +141,10 @@ def _attach(adapter: Adapter, part: Part, options: ExportOptions, parts: Sequenc
 
 def _check_float32(sites: dict[str, Site], *, half: bool) -> None:
     """The operators' constants are float32, and ONNX mixes no types; GenAI's float16 graphs get casts."""
-    known = (None, ir.DataType.FLOAT, *([ir.DataType.FLOAT16] if half else []))
+    known = [ir.DataType.FLOAT, *([ir.DataType.FLOAT16] if half else [])]
     for name, site in sites.items():
         dtype = next((value.dtype for value in (site.y, *site.node.inputs) if value is not None and value.dtype), None)
-        if dtype not in known:
+        if dtype is not None and dtype not in known:
             raise NotSupportedError(
                 f"{name} computes in {dtype.name.lower()} in the base graph: use --mode static, or give a float32 base"
             )

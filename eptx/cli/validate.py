@@ -62,8 +62,9 @@ def validate(
     """Prove that a bundle computes what the trained model computes.
 
     The PyTorch reference runs in float64 and in the export's own type; their distance is the noise floor, and the
-    ONNX result must lie within a small multiple of it, in every task and adapted module. Writes validation.json and
-    report.html into the bundle. Exits with 4 when the bundle fails.
+    ONNX result must lie within a small multiple of it, in every task and adapted module. A bundle that generates is
+    fed prompts and then token by token, and how often its greedy tokens are the reference's is told. Writes
+    validation.json and report.html into the bundle. Exits with 4 when the bundle fails.
     """
     with exporting(quiet):
         from eptx.exporter.validation import ValidateOptions, report_table, validate_bundle

@@ -43,7 +43,8 @@ def step(node: ir.Node) -> np.ndarray | None:
     scale = _scales(node)
     if scale is None:
         return None
-    return np.abs(np.repeat(scale, node.attributes["block_size"].as_int(), axis=1)[:, : nbits_shape(node)[0]])
+    spread: np.ndarray = np.repeat(np.abs(scale), node.attributes["block_size"].as_int(), axis=1)
+    return spread[:, : nbits_shape(node)[0]]
 
 
 def _scales(node: ir.Node) -> np.ndarray | None:

@@ -47,7 +47,7 @@ class Decoder(nn.Module):
         self, input_ids: Tensor, encoder_attention_mask: Tensor, cross: Layers, past_key_values: Layers
     ) -> dict[str, Any]:
         """[batch, n] new tokens to ``logits`` [batch, n, vocabulary] and ``present``."""
-        cache = EncoderDecoderCache(_cache(past_key_values), _cache(cross))
+        cache: Any = EncoderDecoderCache(_cache(past_key_values), _cache(cross))
         # says that there is an encoder, and how long its text is; what it holds is in the cache
         nothing = torch.zeros(()).expand(*encoder_attention_mask.shape, self.config.d_model)
         hidden = self.decoder(
@@ -86,14 +86,13 @@ def encoder_sample() -> tuple[dict[str, Any], dict[str, Any]]:
 
 def decoder_sample(config: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Inputs of `Decoder`, and which of their axes are free."""
-    batch, new = _dim("batch"), _dim("new")
-    inputs = {
+    batch, new, length, past = map(_dim, ("batch", "new", "length", "past"))
+    inputs: dict[str, Any] = {
         "input_ids": _ones(_NEW),
         "encoder_attention_mask": _ones(_LENGTH),
         "cross": _zeros(config, _LENGTH),
         "past_key_values": _zeros(config, _PAST),
     }
-    length, past = _dim("length"), _dim("past")
     shapes = {
         "input_ids": {0: batch, 1: new},
         "encoder_attention_mask": {0: batch, 1: length},

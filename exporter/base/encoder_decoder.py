@@ -106,14 +106,17 @@ def _generation(folder: Path, config: Mapping[str, Any]) -> Generation:
     own = read_json_object(path, error=BaseModelError) if path.is_file() else {}
     settings = {**config, **{name: value for name, value in own.items() if value is not None}}
     eos = settings.get("eos_token_id")
-    ends = tuple(eos) if isinstance(eos, list) else (eos,)
+    ends = eos if isinstance(eos, list) and eos else [eos]
     start = settings.get("decoder_start_token_id")
-    pad = settings.get("pad_token_id", start)
-    for name, token in (
-        *(("eos_token_id", end) for end in ends),
-        ("decoder_start_token_id", start),
-        ("pad_token_id", pad),
-    ):
-        if type(token) is not int or not 0 <= token < settings.get("vocab_size", 0):
-            raise BaseModelError(f"config.json: {name} must be a token of the vocabulary, it is {str(token)[:40]}")
-    return Generation("encoder-decoder", ends, pad, start)
+
+    def token(name: str, value: Any) -> int:
+        if type(value) is int and 0 <= value < settings.get("vocab_size", 0):
+            return value
+        raise BaseModelError(f"config.json: {name} must be a token of the vocabulary, it is {str(value)[:40]}")
+
+    return Generation(
+        "encoder-decoder",
+        tuple(token("eos_token_id", end) for end in ends),
+        token("pad_token_id", settings.get("pad_token_id", start)),
+        token("decoder_start_token_id", start),
+    )

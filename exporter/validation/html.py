@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.report import Measured, ProviderReport, Report, TaskReport
+from eptx.exporter.validation.report import Measured, ProviderReport, Report, TaskReport, notes
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c2330; }
@@ -59,6 +59,7 @@ def _provider(provider: ProviderReport) -> str:
         "adapter / noise",
         "argmax agreement",
         "metric",
+        "greedy tokens",
         "rows judged",
         "set aside",
     )
@@ -78,6 +79,7 @@ def _task_cells(task: TaskReport) -> tuple[object, ...]:
         "-" if task.effect_ratio is None else round(task.effect_ratio),
         "-" if task.argmax_agreement is None else f"{task.argmax_agreement:.2%}",
         "-" if metric is None else f"{metric['name']} {metric['bundle']:.4f}, reference {metric['reference']:.4f}",
+        "-" if task.greedy is None else f"{task.greedy['agreement']:.2%} of {task.greedy['tokens']}",
         task.rows,
         task.rows_set_aside,
     )
@@ -90,6 +92,7 @@ def _details(task: TaskReport) -> str:
     header = ("module or output", "error / noise", "", "error", "noise floor", "size", "adapter's effect")
     opened = " open" if task.verdict == "fail" else ""
     said = f"<p class='{task.verdict}'>{escape(note)}</p>" if note else ""
+    said += "".join(f"<p>{escape(line)}</p>" for line in notes(task))
     return f"<details{opened}><summary>{escape(heading)}</summary>{said}{_table(header, rows)}</details>\n"
 
 

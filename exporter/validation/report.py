@@ -207,7 +207,7 @@ def _provider_lines(provider: ProviderReport) -> list[str]:
     rows = [header, *(_cells(task) for task in provider.tasks)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines += [line for task in provider.tasks for line in _notes(task)]
+    lines += [line for task in provider.tasks for line in notes(task)]
     bad = [task for task in provider.tasks if task.verdict != "pass"]
     lines += [f"{task.verdict}: {_sentence(task)}" for task in bad]
     worst = max(provider.tasks, key=lambda task: task.worst[1].ratio)
@@ -218,23 +218,23 @@ def _provider_lines(provider: ProviderReport) -> list[str]:
     return lines
 
 
-def _notes(task: TaskReport) -> list[str]:
+def notes(task: TaskReport) -> list[str]:
     """What is told of a generator, and not judged."""
-    notes = []
+    lines = []
     first = (task.greedy or {}).get("first_disagreement")
     if first is not None:
-        notes.append(
+        lines.append(
             f"{task.task}: the first greedy token that differs is number {first['token'] + 1} of {first['batch']}, row "
             f"{first['row']}: the reference prefers its own by {first['margin']:.2g}"
         )
     if task.rounded is not None:
         greedy = task.rounded["greedy"]
         said = f", greedy tokens agree in {greedy['agreement']:.1%}" if greedy is not None else ""
-        notes.append(
+        lines.append(
             f"{task.task}: activations of 8 bits, as shipped, change the outputs by "
             f"{max(task.rounded['relative_rms'].values()):.2g} of their size{said}"
         )
-    return notes
+    return lines
 
 
 def _cells(task: TaskReport) -> tuple[str, ...]:

@@ -47,9 +47,10 @@ class Sampler:
     def _candidates(self, logits: Array) -> Array:
         """What may be drawn; with ``top_p``, which cuts off the end, the likeliest first."""
         count, top_k = len(logits), self._settings.top_k
-        tokens = np.arange(count)
+        tokens: Array = np.arange(count)
+        unlikely = np.negative(logits)
         if top_k is not None and top_k < count:
-            tokens = np.sort(np.argpartition(-logits, top_k - 1)[:top_k])
+            tokens = np.sort(np.argpartition(unlikely, top_k - 1)[:top_k])
         if self._settings.top_p is not None:
-            tokens = tokens[np.argsort(-logits[tokens], kind="stable")]
+            tokens = tokens[np.argsort(unlikely[tokens], kind="stable")]
         return tokens

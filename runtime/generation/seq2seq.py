@@ -74,7 +74,7 @@ class Seq2SeqGenerator:
         generation = self._generation
         answers = _Answers(self._decoder, self._encode(prompts, task_ids), task_ids)
         sampler, live = Sampler(settings, len(prompts)), np.ones(len(prompts), bool)
-        last = np.full(len(prompts), generation.start, np.int64)
+        last: Array = np.full(len(prompts), generation.start, np.int64)
         for _ in range(settings.max_new_tokens):
             last = np.where(live, sampler.choose(answers.step(last)), generation.pad)
             yield np.where(live, last, DONE)
@@ -84,8 +84,8 @@ class Seq2SeqGenerator:
 
     def _encode(self, prompts: Sequence[Sequence[int]], task_ids: Array | None) -> dict[str, Any]:
         """What the decoder is fed in every step, but for its tokens and its cache."""
-        ids = np.full((len(prompts), max(map(len, prompts))), self._generation.pad, np.int64)
-        mask = np.zeros_like(ids)
+        ids: Array = np.full((len(prompts), max(map(len, prompts))), self._generation.pad, np.int64)
+        mask: Array = np.zeros_like(ids)
         for row, prompt in enumerate(prompts):
             ids[row, : len(prompt)], mask[row, : len(prompt)] = prompt, 1
         feeds = {"input_ids": ids, "attention_mask": mask}

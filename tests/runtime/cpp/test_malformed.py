@@ -14,6 +14,7 @@ import pytest
 
 from eptx.exporter import ExportOptions, export_bundle
 from tests.eptx.test_bundle import DAMAGE
+from tests.malformed import test_generation
 from tests.malformed.conftest import pristine, scene  # noqa: F401
 from tests.malformed.scene import Scene
 from tests.malformed.test_bundles import LIES
@@ -68,6 +69,20 @@ def test_lies(scene: Scene, name: str) -> None:  # noqa: F811
     with pytest.raises(NativeError, match=re.escape(said)) as e:
         Session(scene.tiny).run({"input_ids": IDS_OF_TEXT}, "sst2")
     assert e.value.status == code
+
+
+decoders = test_generation.folder
+
+
+@pytest.mark.parametrize("name", test_generation.BUNDLES)
+def test_generation_bundles(decoders: Path, tmp_path: Path, name: str) -> None:
+    load()
+    damage, said = test_generation.BUNDLES[name]
+    bundle = Path(shutil.copytree(decoders / "ept", tmp_path / "bundle"))
+    damage(bundle)
+    with pytest.raises(NativeError, match=said) as e:
+        Session(bundle, verify=False)
+    assert e.value.status == 3
 
 
 @pytest.fixture(scope="module")

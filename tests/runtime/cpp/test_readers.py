@@ -17,6 +17,7 @@ import eptx
 from eptx.errors import EptxError
 from tests.eptx import test_json, test_onnx_scan
 from tests.eptx.test_bundle import change_any_field
+from tests.malformed import test_generation
 from tests.malformed.test_bundles import relist
 from tests.runtime.cpp.library import NativeError, Session, load
 from tests.tiny_bundle import tiny_model, write_tiny
@@ -24,6 +25,9 @@ from tests.tiny_bundle import tiny_model, write_tiny
 DAMAGED_JSON = test_json.test_refused.pytestmark[0].args[1]
 DAMAGED_MODELS = test_onnx_scan.test_damaged.pytestmark[0].args[1]
 MODEL = tiny_model().SerializeToString()
+
+
+decoders = test_generation.folder
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +91,27 @@ def test_any_field_changed(folder: Path, tmp_path_factory: pytest.TempPathFactor
     bundle = tmp_path_factory.mktemp("changed") / "bundle"
     shutil.copytree(folder, bundle)
     (bundle / "eptx.json").write_text(json.dumps(value))  # with infinity, if drawn
+    python, native = _verdicts(bundle)
+    assert native == python
+    shutil.rmtree(bundle)
+
+
+#: fields that a classifier's manifest has not
+OF_DECODERS = ("generation", "encoder", "routing", "inputs", "outputs", "vocab_size", "max_length")
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_field_of_a_decoder_changed(
+    decoders: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    source = decoders / data.draw(st.sampled_from(("ept", "tucka")))
+    value: Any = json.loads((source / "eptx.json").read_text())
+    part = {key: value[key] for key in OF_DECODERS}
+    change_any_field(part, data)
+    bundle = tmp_path_factory.mktemp("changed") / "bundle"
+    shutil.copytree(source, bundle)
+    (bundle / "eptx.json").write_text(json.dumps(value | part))
     python, native = _verdicts(bundle)
     assert native == python
     shutil.rmtree(bundle)
