@@ -52,8 +52,8 @@ generator.set_model_input("task_id", task_id)
 _SEQ2SEQ = """## Elsewhere
 
 `encoder.onnx` reads the prompt once; what it gives as `cross.*` goes into every call of `model.onnx`, which makes one
-token after the other from the token that `eptx.json` calls `start`. What it gives as `present.*` goes into its next call
-as `past_key_values.*`.
+token after the other from the token that `eptx.json` calls `start`. What it gives as `present.*` goes into the next
+call as `past_key_values.*`.
 """
 
 

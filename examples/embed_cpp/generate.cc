@@ -2,8 +2,8 @@
 //
 //     eptx_generate BUNDLE [MAX_NEW_TOKENS [TEMPERATURE [SEED]]] < prompts
 //
-// A prompt is a line of a task's name and token ids, "sql 1 4093 28"; every token is a line of the prompt's number and the
-// token, and at the end comes a line for each prompt: its number, why its answer ended, and the answer.
+// A prompt is a line of a task's name and token ids, "sql 1 4093 28"; every token is a line of the prompt's number and
+// the token, and at the end comes a line for each prompt: its number, why its answer ended, and the answer.
 #include <eptx.hpp>
 
 #include <cstdlib>

@@ -52,7 +52,7 @@ class Share:
     repeats: int = 1
 
 
-#: Chosen for the time at hand: one pass over about two thirds of the rows. sst2 has 600 rows here.
+#: Most rows of a task, before --max-steps ends the training. sst2 has 600 rows here.
 SHARES = {
     "cola": Share(4000),
     "mnli": Share(4800),

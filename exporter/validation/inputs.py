@@ -9,7 +9,7 @@ from typing import Any
 from eptx.bundle import Bundle
 from eptx.exporter.validation.batches import Batch, bundle_ids, generated, redraw
 from eptx.exporter.validation.data import from_data
-from eptx.exporter.validation.observe import Model, shipped
+from eptx.exporter.validation.models import Model, shipped
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.prompts import as_prompts, generated_prompts, redraw_prompts
 

@@ -20,7 +20,8 @@ from eptx.exporter.validation.choices import wrong_rows
 from eptx.exporter.validation.distance import LIMIT, Spreads, Subject, ratio
 from eptx.exporter.validation.expect import Expectation
 from eptx.exporter.validation.metrics import Answers
-from eptx.exporter.validation.observe import Graph, Model, Observation, observed, sharpened, shipped
+from eptx.exporter.validation.models import Model, Observation, observed, sharpened, shipped
+from eptx.exporter.validation.observe import Graph
 from eptx.exporter.validation.report import Measured, ProviderReport, TaskReport
 
 HEADS = "task_heads"

@@ -10,51 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
-from eptx._manifest import USED
-from eptx.bundle import Bundle, Manifest, ModuleOutput
+from eptx.bundle import Bundle, ModuleOutput
 from eptx.errors import BundleError
 from eptx.exporter import ops
 from eptx.exporter.base._nbits import is_nbits
-from eptx.exporter.validation.batches import Batch
-from eptx.exporter.validation.calls import Calls, Run
-from eptx.runtime._kernels import choose_kernels, register
 from eptx.runtime._one_line import one_line
-from eptx.runtime._providers import execution_providers, onnxruntime, open_session, session_options
-from eptx.runtime.session import Session
 
 #: operator -> its inputs that hold the rows' choice and weights, and the one that says which row of them is whose
 _ROUTES = {"PyramidDelta": ("experts", "weights", "route"), "TuckerDelta": ("group", "weights", "")}
 
 #: How far an operator may be before what it changes: a cast, and the product whose input it updates.
 _BEHIND = 2
-
-
-@dataclass(frozen=True)
-class Route:
-    """What one module's operator was told to use: experts [n, K] or group [n], and weights [n, K] or [n, t]."""
-
-    choice: np.ndarray
-    weights: np.ndarray
-
-
-@dataclass(frozen=True)
-class Observation:
-    """One batch.
-
-    Attributes:
-        outputs: the graph's own outputs.
-        modules: module -> its columns of its value, [.., out].
-        routes: for every call, module -> its route, where the model has operators of its own.
-    """
-
-    outputs: dict[str, np.ndarray]
-    modules: dict[str, np.ndarray]
-    routes: list[dict[str, Route]]
 
 
 @dataclass(frozen=True)
@@ -186,99 +155,3 @@ def _rows(graph: ir.Graph, table: ir.Value, rows: ir.Value) -> ir.Value:
     node.outputs[0].name, node.outputs[0].type = f"eptx_observed_{len(graph)}", table.type
     graph.append(node)
     return node.outputs[0]
-
-
-class Model:
-    """A model of a bundle that answers batches.
-
-    Args:
-        manifest: of the bundle.
-        run: one call of the model.
-        encode: one call of the encoder, where there is one.
-        graph: what the model shows, if it is observed.
-    """
-
-    def __init__(self, manifest: Manifest, run: Run, encode: Run | None = None, graph: Graph | None = None) -> None:
-        self._manifest, self._run, self._encode, self._graph = manifest, run, encode, graph
-
-    def run(self, batch: Batch, ids: np.ndarray | None) -> Observation:
-        """All there is to see; `ids` are the bundle's task ids, None where it takes none."""
-        calls = Calls(self._manifest, batch, ids)
-        found = calls.run(self._run, self._encode)
-        outputs = {
-            spec.name: calls.joined(found, spec.name) for spec in self._manifest.outputs if spec.name in found[0]
-        }
-        used = {name: value for name, value in calls.encoded.items() if name.endswith(USED)}
-        if self._graph is None:
-            return Observation(outputs | used, {}, [])
-        places = self._manifest.modules
-        modules = _modules({p.output: calls.joined(found, p.output) for p in places.values()}, places)
-        routes = [_routes(call, self._graph) for call in found]
-        if self._graph.encoder is not None and self._manifest.encoder is not None:
-            modules |= _modules(calls.encoded, self._manifest.encoder.modules)
-            routes[0] |= _routes(calls.encoded, self._graph.encoder)
-        return Observation(outputs | used, modules, routes)
-
-    def answer(self, batch: Batch, ids: np.ndarray | None) -> Batch:
-        """The batch with the tokens that the model chooses."""
-        calls = Calls(self._manifest, batch, ids)
-        calls.run(self._run, self._encode)
-        return calls.answered()
-
-
-def _modules(values: Mapping[str, np.ndarray], places: Mapping[str, ModuleOutput]) -> dict[str, np.ndarray]:
-    return {name: values[place.output][..., slice(*place.columns)] for name, place in places.items()}
-
-
-def _routes(values: Mapping[str, np.ndarray], graph: Graph) -> dict[str, Route]:
-    return {name: Route(values[a], values[b]) for name, (a, b) in graph.routes.items() if a in values and b in values}
-
-
-def shipped(bundle: Bundle, provider: str) -> Model:
-    """The bundle as it is served, on one provider."""
-    if bundle.manifest.generation is None:
-        session = Session(bundle, provider)
-        return Model(bundle.manifest, lambda feeds: dict(session.run(feeds)))
-    run = _run_of(open_session(bundle, provider, None, None)[0])
-    encoder = bundle.manifest.encoder
-    encode = _run_of(_open(bundle, str(bundle.path / encoder.file), provider)) if encoder is not None else None
-    return Model(bundle.manifest, run, encode)
-
-
-def observed(bundle: Bundle, graph: Graph, provider: str) -> Model:
-    """The observable copy, on one provider."""
-    encode = _run_of(_open(bundle, graph.encoder.model, provider)) if graph.encoder is not None else None
-    return Model(bundle.manifest, _run_of(_open(bundle, graph.model, provider)), encode, graph)
-
-
-def sharpened(bundle: Bundle, graph: Graph, provider: str) -> Model:
-    """The copy that differs from what is shipped in nothing but what its activations are rounded to."""
-    assert graph.sharp is not None
-    return Model(bundle.manifest, _run_of(_open(bundle, graph.sharp, provider)))
-
-
-def _open(bundle: Bundle, model: bytes | str, provider: str) -> Any:
-    options = session_options(bundle)
-    register(options, choose_kernels(bundle, provider))
-    if isinstance(model, bytes):
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.path))
-    try:
-        return onnxruntime().InferenceSession(
-            model, options, providers=execution_providers(provider), enable_fallback=0
-        )
-    except Exception as error:  # ONNX Runtime has one class per status code and no common one
-        raise BundleError(
-            f"{bundle.model.name}: ONNX Runtime does not load it for observation: {one_line(error)}"
-        ) from None
-
-
-def _run_of(session: Any) -> Run:
-    names = [output.name for output in session.get_outputs()]
-
-    def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        try:
-            return dict(zip(names, session.run(names, dict(feeds)), strict=True))
-        except Exception as error:  # as above
-            raise BundleError(f"the model does not run: {one_line(error)}") from None
-
-    return run

@@ -179,6 +179,9 @@ typedef struct eptx_input {
  * them: types, shapes that agree, lengths, token ids and types in range, masks of 0 and 1 that show something of every
  * row, finite numbers.
  *
+ * Of a decoder, a request has all tokens of its rows, padded on the right; its cache is empty and cannot be given, and
+ * the model chooses its route.
+ *
  * tasks: names. None: the only task, or `auto` where the bundle infers tasks. One: of all rows. Else one per row.
  * `auto` infers a row's task where the bundle can. Instead of names, ids can be given as the input `task_id` (int,
  * [batch]).

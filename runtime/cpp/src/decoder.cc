@@ -70,7 +70,7 @@ Decoder FindDecoder(const Manifest& m, const Operators& operators) {
   const auto ids = Find(m.inputs, "input_ids"), mask = Find(m.inputs, "attention_mask"),
              logits = Find(m.outputs, "logits");
   if (!ids || !mask || !logits || decoder.cache.empty()) {
-    throw NotSupportedError("libeptx generates with input_ids, attention_mask, a cache and logits; the model lacks one");
+    throw NotSupportedError("libeptx generates with input_ids, attention_mask, logits and a cache; one is not there");
   }
   if (!operators.shares_cache) {
     throw NotSupportedError("libeptx generates with GroupQueryAttention, which the model does not have");

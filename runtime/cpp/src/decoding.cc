@@ -5,7 +5,6 @@
 #include <new>
 #include <string>
 
-#include "dtype.h"
 #include "error.h"
 
 namespace eptx::core {
@@ -58,14 +57,7 @@ void Decoding::FeedTasks(const eptx_prompts& given) {
   feeds_.tensors.assign(inputs_.size(), TensorView{});
   session_.tasks().Choose({nullptr, 0, given.tasks, given.task_count}, feeds_);
   for (const auto& [input, output] : decoder_.chosen) {
-    const TensorSpec& spec = m.inputs[input];
-    if (spec.name == kTaskId) continue;
-    const int64_t shape[] = {feeds_.batch, spec.shape.back().size};
-    const auto bytes = TensorBytes(spec.dtype, shape, spec.shape.size());
-    if (!bytes) throw LimitError("input " + spec.name + " would be too large");
-    std::byte* const data = feeds_.Own(*bytes);
-    std::memset(data, IsInteger(spec.dtype) ? 0xFF : 0, *bytes);  // -1: the model chooses
-    inputs_[input] = session_.Wrap({spec.dtype, spec.shape.size(), shape, data, *bytes});
+    if (IsState(m.inputs[input])) feeds_.tensors[input] = InitialState(m.inputs[input], feeds_.batch, feeds_);
   }
   for (size_t i = 0; i < inputs_.size(); ++i) {
     if (feeds_.tensors[i].data != nullptr) inputs_[i] = session_.Wrap(feeds_.tensors[i]);
@@ -86,7 +78,9 @@ void Decoding::FeedPrompts(const Prompts& prompts) {
 void Decoding::FeedMask() {
   const size_t width = longest_ + steps_;
   mask_.assign(rows_ * width, 1);
-  for (size_t row = 0; row < rows_; ++row) std::fill_n(&mask_[row * width] + lengths_[row], longest_ - lengths_[row], 0);
+  for (size_t row = 0; row < rows_; ++row) {
+    std::fill_n(&mask_[row * width] + lengths_[row], longest_ - lengths_[row], 0);
+  }
   Feed(decoder_.mask, mask_, width);
 }
 

@@ -11,9 +11,9 @@
 
 namespace eptx::core {
 
-// Rows are padded on the right. A row's next token is at the position after its last one, which the attention finds from
-// the number of ones in the row's mask; in the mask it is a new column of all rows. Past and present of the cache are one
-// buffer, as long as the longest row can get, of which the attention writes one position a step.
+// Rows are padded on the right. A row's next token is at the position after its last one, which the attention finds
+// from the number of ones in the row's mask; in the mask it is a new column of all rows. Past and present of the cache
+// are one buffer, as long as the longest row can get, of which the attention writes one position a step.
 class Decoding {
  public:
   // Runs the prompts. The session and the decoder must outlive it.

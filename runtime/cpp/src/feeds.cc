@@ -165,10 +165,7 @@ std::optional<size_t> TensorBytes(eptx_dtype dtype, const int64_t* shape, size_t
 }
 
 Feeds ReadInputs(const eptx_request& request, const Manifest& manifest, const Limits& limits) {
-  if (manifest.generation) {
-    throw NotSupportedError(manifest.encoder ? "this bundle is an encoder-decoder, which libeptx does not run"
-                                             : "this bundle generates text: use eptx_session_generate");
-  }
+  if (manifest.encoder) throw NotSupportedError("this bundle is an encoder-decoder, which libeptx does not run");
   Feeds feeds;
   feeds.tensors.assign(manifest.inputs.size(), TensorView{});
   std::vector<size_t> given;
@@ -177,6 +174,7 @@ Feeds ReadInputs(const eptx_request& request, const Manifest& manifest, const Li
     if (input.name == nullptr) throw UsageError("an input has no name: it is NULL");
     const size_t index = IndexOf(input.name, manifest);
     const TensorSpec& spec = manifest.inputs[index];
+    if (IsState(spec)) throw NotSupportedError("input " + spec.name + " cannot be given: use eptx_session_generate");
     if (std::find(given.begin(), given.end(), index) != given.end()) {
       throw RequestError("input " + spec.name + " is given twice");
     }
@@ -199,7 +197,8 @@ Feeds ReadInputs(const eptx_request& request, const Manifest& manifest, const Li
   for (size_t index = 0; index < manifest.inputs.size(); ++index) {
     const TensorSpec& spec = manifest.inputs[index];
     if (feeds.tensors[index].shape == nullptr && spec.name != kTaskId) {
-      feeds.tensors[index] = Default(spec, ids, feeds);
+      const bool is_state = IsState(spec) && feeds.batch != 0;
+      feeds.tensors[index] = is_state ? InitialState(spec, feeds.batch, feeds) : Default(spec, ids, feeds);
     }
   }
   return feeds;

@@ -61,6 +61,15 @@ Feeds ReadInputs(const eptx_request& request, const Manifest& manifest, const Li
 // Checks every value but those of `task_id`: ranges of token ids and types, masks, finite numbers.
 void CheckValues(const Feeds& feeds, const Manifest& manifest, const Limits& limits);
 
+// Whether an input is what a decoder knows of the tokens before: its cache and route.
+bool IsState(const TensorSpec& spec);
+
+// The state before the first token: an empty cache, and a route that the model is to choose.
+TensorView InitialState(const TensorSpec& spec, int64_t batch, Feeds& feeds);
+
+// Checks that the mask of a decoder's rows is as long as they are and hides their ends only (part of CheckValues).
+void CheckPadding(const Feeds& feeds, const Manifest& manifest);
+
 // The bytes of a tensor, or none where they do not fit the address space or a dimension is negative.
 std::optional<size_t> TensorBytes(eptx_dtype dtype, const int64_t* shape, size_t rank);
 

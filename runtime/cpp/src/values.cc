@@ -106,6 +106,7 @@ void CheckValues(const Feeds& feeds, const Manifest& manifest, const Limits& lim
         break;
     }
   }
+  if (manifest.generation) CheckPadding(feeds, manifest);
 }
 
 }  // namespace eptx::core

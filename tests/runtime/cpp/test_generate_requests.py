@@ -12,9 +12,10 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.decoders import Steps
 from tests.malformed.test_bundles import relist
 from tests.runtime.cpp.library import OPTIONS_SIZE, GenerateOptions, NativeError, Prompts, Session, check, load
-from tests.runtime.cpp.test_generate import PROMPTS, TASKS, BundleOf, bundle_of  # noqa: F401
+from tests.runtime.cpp.test_generate import PROMPTS, TASKS, BundleOf, bundle_of, choices  # noqa: F401
 from tests.tiny_bundle import write_tiny
 
 #: name -> prompts, tasks, options, status, message
@@ -100,13 +101,9 @@ def test_null_pointers(conditioned: Session) -> None:
     library.eptx_generation_free(None)
 
 
-def test_a_bundle_of_another_kind(conditioned: Session, tmp_path: Path) -> None:
+def test_a_bundle_of_another_kind(tmp_path: Path) -> None:
     with pytest.raises(NativeError, match="does not generate text: use eptx_session_run") as e:
         Session(write_tiny(tmp_path / "bundle").path).generate([[5]], "sst2", max_new_tokens=1)
-    assert e.value.status == 5
-    ids = np.array([[5]])
-    with pytest.raises(NativeError, match="generates text: use eptx_session_generate") as e:
-        conditioned.run({"input_ids": ids}, "task0")
     assert e.value.status == 5
 
 
@@ -135,3 +132,41 @@ def test_a_model_that_is_broken(bundle_of: BundleOf, tmp_path: Path) -> None:  #
         with pytest.raises(NativeError, match="the model's logits are not numbers") as e:
             Session(changed).generate([[5]], "task0", max_new_tokens=4, temperature=temperature)
         assert e.value.status == 3
+
+
+def test_all_tokens_in_one_call(bundle_of: BundleOf) -> None:  # noqa: F811
+    """A request without a cache scores whole rows."""
+    for name, tasks in (("conditioned", TASKS), ("prompt", None)):
+        bundle = bundle_of(name)
+        ids, mask = np.zeros((8, 30), np.int64), np.zeros((8, 30), np.int64)
+        for row, prompt in enumerate(PROMPTS):
+            ids[row, : len(prompt)], mask[row, : len(prompt)] = prompt, 1
+        wanted = Steps(bundle).prefill(PROMPTS, **choices(bundle, tasks or [], 8))
+        session = Session(bundle.path)
+        outputs, used = session.run({"input_ids": ids, "attention_mask": mask}, tasks)
+        assert used == (tasks or ["task0"] * 8)
+        np.testing.assert_allclose(outputs["logits"][mask == 1], wanted["logits"][mask == 1], atol=1e-5)
+        for key in outputs.keys() & {"route_group_used", "route_weights_used"}:
+            np.testing.assert_allclose(outputs[key], wanted[key], atol=1e-6)
+        alone, _ = session.run({"input_ids": ids[:1, :5]}, tasks and tasks[:1])
+        np.testing.assert_allclose(alone["logits"][0], outputs["logits"][0, :5], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "status", "said"),
+    [
+        ({"attention_mask": [[0, 1, 1]]}, 3, "input attention_mask hides tokens of row 0 before others"),
+        ({"attention_mask": [[1, 0, 1]]}, 3, "input attention_mask hides tokens of row 0 before others"),
+        ({"attention_mask": [[1, 1]]}, 3, "input attention_mask has length 2; input_ids have 3"),
+        ({"attention_mask": [[1] * 4]}, 3, "input attention_mask has length 4; input_ids have 3"),
+        (
+            {"past_key_values.0.key": np.zeros((1, 2, 1, 16), np.float32)},
+            5,
+            "cannot be given: use eptx_session_generate",
+        ),
+    ],
+)
+def test_refused_inputs(conditioned: Session, inputs: dict[str, Any], status: int, said: str) -> None:
+    with pytest.raises(NativeError, match=said) as e:
+        conditioned.run({"input_ids": np.array([[5, 6, 7]]), **{k: np.asarray(v) for k, v in inputs.items()}}, "task0")
+    assert e.value.status == status
