@@ -371,10 +371,11 @@ def _check(m: Manifest) -> None:
 
 def _check_routing(m: Manifest) -> None:
     """Where the route of the prompt is kept, it is given and said for each row; an encoder gives its own."""
-    ranks = {t.name: (t.dtype, len(t.shape)) for t in (*m.inputs, *m.outputs)}
+    given = {t.name: (t.dtype, len(t.shape)) for t in m.inputs}
+    said = {t.name: (t.dtype, len(t.shape)) for t in m.outputs}
     wanted = {ROUTE_GROUP: ("int64", 1), ROUTE_WEIGHTS: ("float32", 2)}
     for name, form in wanted.items():
-        found = [ranks.get(name), ranks.get(f"{name}{USED}")]
+        found = [given.get(name), said.get(f"{name}{USED}")]
         if found != ([form] * 2 if m.routing == "prompt" else [None] * 2):
             raise BundleError(f"{MANIFEST_FILE}: {name} and {name}{USED} do not fit the routing {m.routing}")
     if any(t.name == ROUTE_WEIGHTS and not isinstance(t.shape[1], int) for t in m.inputs):

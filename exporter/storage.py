@@ -14,10 +14,12 @@ from eptx.exporter import ops
 #: Smaller tensors (scalars, mask fills, epsilons) gain nothing and may not fit float16.
 _MIN_SIZE = 256
 _MAX = float(np.finfo(np.float16).max)
+#: A route is a choice, which a rounded router makes otherwise where two experts are close; and routers are small.
+_ROUTERS = (".lora_gate.weight", ".lora_gate.bias", ".lora_task_embedding", ".tucka_ec")
 
 
 def store_fp16(model: ir.Model, *, only_adapter: bool = False) -> None:
-    """Turns every float32 weight of `model` into a float16 one, cast back for all but eptx's operators.
+    """Turns every float32 weight but routers' into a float16 one, cast back for all but eptx's operators.
 
     Args:
         model: changed in place.
@@ -43,6 +45,8 @@ def store_fp16(model: ir.Model, *, only_adapter: bool = False) -> None:
 def _stored_fp32(value: ir.Value) -> bool:
     tensor = value.const_value
     if value.is_graph_output():  # whose type is the caller's business
+        return False
+    if value.name is not None and value.name.endswith(_ROUTERS):
         return False
     return tensor is not None and tensor.dtype == ir.DataType.FLOAT and tensor.size >= _MIN_SIZE
 

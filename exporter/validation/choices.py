@@ -16,7 +16,6 @@ import torch
 from eptx.exporter.adapter import Adapter
 from eptx.exporter.methods.ept.adapter import EptAdapter, EptModule
 from eptx.exporter.reference import ReferenceModel, ReferenceOutput
-from eptx.exporter.validation.rounding import as_stored
 
 #: A margin of probabilities, cosines or sigmoids within this is a near tie: what a float32 model rounds them by.
 TIE = {"fp32": 1e-6, "fp16": 2e-4}
@@ -52,18 +51,19 @@ class Decisions:
     used: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def expert_tables(adapter: Adapter, dtype: str) -> dict[str, ExpertTable]:
+def expert_tables(adapter: Adapter) -> dict[str, ExpertTable]:
     """Module -> its table; empty for other methods than EPT."""
     if not isinstance(adapter, EptAdapter):
         return {}
-    return {name: _expert_table(module, adapter.top_k, dtype) for name, module in adapter.modules.items()}
+    return {name: _expert_table(module, adapter.top_k) for name, module in adapter.modules.items()}
 
 
-def _expert_table(module: EptModule, top_k: int, dtype: str) -> ExpertTable:
+def _expert_table(module: EptModule, top_k: int) -> ExpertTable:
+    """Routers are float32 in a bundle, or folded to tables."""
     exact = _probabilities(module, lambda array: array.astype(np.float64))
-    own = _probabilities(module, lambda array: as_stored(array, dtype))
+    own = _probabilities(module, lambda array: array.astype(np.float32))
     experts = np.sort(np.argsort(-exact, axis=1, kind="stable")[:, :top_k], axis=1)
-    return ExpertTable(experts, near_ties(exact, own, top_k, dtype), np.zeros(len(exact), dtype=bool))
+    return ExpertTable(experts, near_ties(exact, own, top_k, "fp32"), np.zeros(len(exact), dtype=bool))
 
 
 def _probabilities(module: EptModule, form: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -16,7 +16,7 @@ from eptx.exporter.validation.batches import AUTO, Batch, task_ids
 from eptx.exporter.validation.choices import ExpertTable, expert_tables, tied_rows, unclear_experts
 from eptx.exporter.validation.distance import Spreads, Subject
 from eptx.exporter.validation.quantised import Quantised
-from eptx.exporter.validation.rounding import router_dtype
+from eptx.exporter.validation.rounding import adapter_dtype
 from eptx.exporter.validation.sources import Truth
 
 _REDRAWS = 4
@@ -65,7 +65,7 @@ def expect(
         redraw: gives another batch of the same shape, for one with a near tie.
         quantised: the bundle's weights, where they are in blocks of few bits.
     """
-    result = Expectation(experts=expert_tables(truth.adapter, router_dtype(manifest)))
+    result = Expectation(experts=expert_tables(truth.adapter))
     with step("running the reference in float64"):
         _run_exact(Asked(manifest, truth, torch.float64, quantised), result, batches, redraw)
     with step(f"running the reference in the export's own type ({manifest.precision})"):
@@ -78,7 +78,7 @@ def expect(
 def _run_exact(
     reference: Asked, result: Expectation, batches: Sequence[Batch], redraw: Callable[[Batch], Batch]
 ) -> None:
-    dtype = router_dtype(reference.manifest)
+    dtype = adapter_dtype(reference.manifest)
     reference.decider.note_flips(result.experts)
     for batch in batches:
         expected = reference.run(batch)
@@ -99,7 +99,7 @@ def _run_exact(
 
 
 def _run_own(reference: Asked, result: Expectation) -> None:
-    dtype = router_dtype(reference.manifest)
+    dtype = adapter_dtype(reference.manifest)
     reference.decider.note_flips(result.experts)
     for task, index in reference.truth.ids.items():
         flipped = [m for m, table in result.experts.items() if index < len(table.flipped) and table.flipped[index]]

@@ -19,6 +19,7 @@ from eptx.exporter.reference import ReferenceModel
 
 #: fp16 storage leaves smaller tensors in float32.
 _SMALLEST = 256
+#: Routers are stored in float32, or folded to tables.
 _ROUTERS = ("lora_gate", "lora_task_embedding", "tucka_ec")
 
 
@@ -34,22 +35,16 @@ def adapter_dtype(manifest: Manifest) -> str:
     return "fp32" if manifest.precision == "fp32" else "fp16"
 
 
-def router_dtype(manifest: Manifest) -> str:
-    """What the routers are computed from: the stored type where the graph holds them, else they were folded exactly."""
-    return adapter_dtype(manifest) if manifest.mode == "dynamic" else "fp32"
-
-
 def round_as_stored(reference: ReferenceModel, manifest: Manifest) -> None:
     """Rounds the parameters of a float32 reference to what the bundle holds, the adapter's and its heads' included."""
     if manifest.precision == "fp32":
         return
-    exact = _ROUTERS if router_dtype(manifest) == "fp32" else ()
     adapted = _inside(reference)
     with torch.no_grad():
         for name, parameter in reference.model.named_parameters():
             if manifest.precision == "int4" and (".base_layer." in name or not name.startswith(adapted)):
                 continue
-            if parameter.numel() >= _SMALLEST and not any(part in name for part in exact):
+            if parameter.numel() >= _SMALLEST and not any(part in name for part in _ROUTERS):
                 parameter.copy_(parameter.half().float())
     reference.adapter = _with_stored_heads(reference.adapter, adapter_dtype(manifest))
     if any(output.dtype == "float16" for output in manifest.outputs):

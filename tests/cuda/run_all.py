@@ -123,12 +123,12 @@ def golden_checks(run: Run, case: str) -> None:
     settings = json.loads((folder / "case.json").read_text())
     arrays = dict(np.load(folder / "golden.npz"))
     for name, options in _modes(case, settings, arrays):
-        for dtype in ("fp32", "fp16"):
+        for precision in ("fp32", "fp16"):
 
-            def validated(options: dict[str, Any] = options, dtype: str = dtype) -> None:
-                run.validate(run.export(base, [adapter], dtype=dtype, **options))
+            def validated(options: dict[str, Any] = options, precision: str = precision) -> None:
+                run.validate(run.export(base, [adapter], precision=precision, **options))
 
-            run.check(f"{case} {name} {dtype}: validate", validated)
+            run.check(f"{case} {name} {precision}: validate", validated)
     run.check(f"{case}: a session gives the released logits", lambda: _released(run, case, settings, arrays))
 
 
