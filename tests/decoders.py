@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,17 @@ def write_tokenizer(folder: Path, size: int) -> None:
         tokenizer_object=tokenizer, pad_token="w0", bos_token="w1", eos_token="w2", unk_token="w3"
     )
     fast.save_pretrained(folder)
+
+
+def write_decoder_bundle(folder: Path) -> Bundle:
+    """A small Llama with an EPT adapter of three tasks, conditioned."""
+    from eptx.exporter import ExportOptions, export_bundle
+    from tests.exporter.validation.adapters import linear_shapes, write_ept
+
+    with tempfile.TemporaryDirectory() as scratch:
+        base = write_decoder("llama", Path(scratch) / "base")
+        adapter = write_ept(Path(scratch) / "ept", linear_shapes(base, ("q_proj", "v_proj", "down_proj")), seed=1)
+        return export_bundle(base, [adapter], folder, ExportOptions(mode="conditioned", top_k=2))
 
 
 class Steps:
