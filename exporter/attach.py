@@ -6,7 +6,7 @@ product; the editor wires it, whether the product stands alone or is a block of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -340,8 +340,3 @@ def _float32(name: str, array: np.ndarray) -> np.ndarray:
     if not np.isfinite(narrow).all():
         raise LimitError(f"{name} has a value of {np.abs(array).max():.3g}, which does not fit float32")
     return narrow
-
-
-def module_outputs(editor: Editor, sites: Mapping[str, Site]) -> dict[str, ir.Value]:
-    """Module -> the graph value that holds its output: adapted if it was, else the base product."""
-    return {name: editor.adapted.get(name, site.y) for name, site in sites.items()}

@@ -18,7 +18,6 @@ from eptx.exporter.base import (
     load_transformers,
 )
 from eptx.exporter.base._model import read_config
-from eptx.exporter.base.checkpoint import folder_fingerprint
 from eptx.exporter.base.genai import check_decoder
 from eptx.exporter.fold import fold_folder
 from eptx.exporter.options import ExportOptions
@@ -59,7 +58,5 @@ def _load_decoder(base: Path, adapter: Adapter, options: ExportOptions, workspac
         static = options.mode == "static"
         folder = fold_folder(adapter, base, workspace / "folded", options) if static else base
         built = workspace / "built"
-        graph = load_genai(folder, built, precision=options.precision, provider=options.provider)
-    if static:
-        return replace(graph, adapted=True, fingerprint=folder_fingerprint(base))
-    return graph
+        graph = load_genai(folder, built, precision=options.precision, provider=options.provider, origin=base)
+    return replace(graph, adapted=static)

@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from eptx._genai_config import GENAI_CONFIG
 from eptx._version import __version__
 from eptx.bundle import Bundle, BundleWriter, Component, Manifest, ModuleOutput, Operators, Sources, Task, TensorSpec
 from eptx.errors import BaseModelError, NotSupportedError
@@ -18,7 +19,6 @@ from eptx.exporter.attach import Editor
 from eptx.exporter.base import BaseGraph, genai_config, is_genai
 from eptx.exporter.base._names import one_line
 from eptx.exporter.base._nbits import is_nbits
-from eptx.exporter.base.genai import CONFIG
 from eptx.exporter.card import model_card
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
@@ -88,7 +88,7 @@ def write_bundle(
             writer.copy(main.folder / name)
     if is_genai(main):
         assert main.generation is not None
-        writer.write(CONFIG, genai_config(main.files[CONFIG], main.generation))
+        writer.write(GENAI_CONFIG, genai_config(main.files[GENAI_CONFIG], main.generation))
     manifest = _manifest(source, adapter, parts, modules, options)
     writer.write("README.md", model_card(manifest))
     return writer.finish(manifest)

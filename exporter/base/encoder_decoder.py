@@ -7,6 +7,7 @@ are modules of the encoder's graph. The decoder's takes those, and its own cache
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,9 +16,9 @@ from eptx._manifest import CROSS, PAST
 from eptx._progress import step
 from eptx.bundle import Generation
 from eptx.errors import BaseModelError
+from eptx.exporter.base._folder import folder_graph
 from eptx.exporter.base._fuse import fuse
 from eptx.exporter.base._model import (
-    base_prefix,
     check_encoder_decoder,
     in_encoder,
     is_encoder_decoder,
@@ -27,7 +28,6 @@ from eptx.exporter.base._model import (
 from eptx.exporter.base._quiet import quiet
 from eptx.exporter.base._tidy import tidy
 from eptx.exporter.base._trace import export_onnx
-from eptx.exporter.base.checkpoint import folder_fingerprint
 from eptx.exporter.base.graph import BaseGraph
 
 if TYPE_CHECKING:
@@ -68,17 +68,10 @@ def load_encoder_decoder(folder: Path, *, provider: Literal["cpu", "cuda"] = "cp
             encoder = _encoder(model, provider)
         with step("export the decoder"):
             decoder = _decoder(model, provider)
-    common: dict[str, Any] = {
-        "model_type": str(config["model_type"]),
-        "config": config,
-        "folder": folder,
-        "fingerprint": folder_fingerprint(folder),
-        "prefix": base_prefix(config),
-        "generation": generation,
-    }
+    graph = replace(folder_graph(decoder, folder, config), generation=generation)
     return [
-        BaseGraph(model=encoder, file=ENCODER_FILE, holds=in_encoder, **common),
-        BaseGraph(model=decoder, holds=lambda module: not in_encoder(module), **common),
+        replace(graph, model=encoder, file=ENCODER_FILE, holds=in_encoder),
+        replace(graph, holds=lambda module: not in_encoder(module)),
     ]
 
 

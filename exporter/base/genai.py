@@ -17,17 +17,19 @@ from typing import Any, Literal
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from eptx._genai_config import GENAI_CONFIG
 from eptx._json import dump_json, read_json_object
 from eptx._manifest import PAST, PRESENT
 from eptx._progress import step
 from eptx.bundle import Generation
 from eptx.errors import BaseModelError, NotSupportedError
-from eptx.exporter.base._model import base_prefix, read_config
+from eptx.exporter.base._folder import folder_graph
+from eptx.exporter.base._model import read_config
 from eptx.exporter.base._names import one_line
 from eptx.exporter.base._products import find_products
 from eptx.exporter.base._quiet import quiet
 from eptx.exporter.base._tidy import tidy
-from eptx.exporter.base.checkpoint import BaseCheckpoint, folder_fingerprint
+from eptx.exporter.base.checkpoint import BaseCheckpoint
 from eptx.exporter.base.graph import BaseGraph
 
 __all__ = ["DECODERS", "Precision", "check_decoder", "genai_config", "is_decoder", "is_genai", "load_genai"]
@@ -50,8 +52,7 @@ _OPTIONS = ("hf_token=false", "windowed_kv_cache=false")
 #: For checkpoints that pack the two (Phi-3): the builder would take them apart, and the adapted module with them.
 _PACKED_MLP = "fuse_mlp_gate_up=true"
 #: What GenAI reads beside the model.
-CONFIG = "genai_config.json"
-_FILES = (CONFIG, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+_FILES = (GENAI_CONFIG, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 
 def is_decoder(config: Mapping[str, Any]) -> bool:
@@ -61,7 +62,7 @@ def is_decoder(config: Mapping[str, Any]) -> bool:
 
 def is_genai(graph: BaseGraph) -> bool:
     """Whether a graph is one of GenAI's."""
-    return CONFIG in graph.files
+    return GENAI_CONFIG in graph.files
 
 
 def load_genai(
@@ -70,6 +71,7 @@ def load_genai(
     *,
     precision: Precision = "fp32",
     provider: Literal["cpu", "cuda"] = "cpu",
+    origin: Path | None = None,
 ) -> BaseGraph:
     """Builds the graph of a decoder's transformers folder; nothing is downloaded and no remote code runs.
 
@@ -79,6 +81,7 @@ def load_genai(
         precision: "int4" for weights in blocks; "fp16" for a graph that computes in float16 where the provider does
             (CUDA; on CPUs float16 is a matter of storage, and the graph is float32).
         provider: the execution provider that the graph is for.
+        origin: the folder that the user gave, where a task was folded into that.
 
     Returns:
         the graph, with the cache as inputs ``past_key_values.<layer>.key|value`` [batch, key-value heads, past, head
@@ -97,15 +100,7 @@ def load_genai(
         _build(folder, workspace, built, provider, [*_OPTIONS, *([_PACKED_MLP] if packed_mlp else [])])
     model = ir.load(workspace.absolute() / "model.onnx")
     common.LiftConstantsToInitializersPass(size_limit=16)(model)
-    graph = BaseGraph(
-        model=model,
-        model_type=str(config["model_type"]),
-        config=config,
-        folder=folder,
-        fingerprint=folder_fingerprint(folder),
-        prefix=base_prefix(config),
-    )
-    return as_genai(graph, workspace)
+    return as_genai(folder_graph(model, folder, config, origin=origin), workspace)
 
 
 def as_genai(graph: BaseGraph, home: Path) -> BaseGraph:
@@ -118,7 +113,7 @@ def as_genai(graph: BaseGraph, home: Path) -> BaseGraph:
     Raises:
         BaseModelError: the configuration is damaged, or is not of one decoder with a cache.
     """
-    settings = read_json_object(home / CONFIG, error=BaseModelError)
+    settings = read_json_object(home / GENAI_CONFIG, error=BaseModelError)
     _name_modules(graph.model.graph)
     _fix_epsilon(graph.model.graph, graph.config)
     _fix_cache(graph.model.graph, settings)
@@ -233,6 +228,6 @@ def _get(settings: Mapping[str, Any], *keys: str) -> Any:
     value: Any = settings
     for key in keys:
         if not isinstance(value, dict) or key not in value:
-            raise BaseModelError(f"{CONFIG}: has no {'.'.join(keys)}; it is not the configuration of a decoder")
+            raise BaseModelError(f"{GENAI_CONFIG}: has no {'.'.join(keys)}; it is not the configuration of a decoder")
         value = value[key]
     return value

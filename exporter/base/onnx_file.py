@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from eptx._files import fingerprint, is_contained_name
+from eptx._genai_config import GENAI_CONFIG
 from eptx._onnx_scan import ExternalData, OnnxScan, scan_onnx
 from eptx._progress import step
 from eptx.errors import BaseModelError, BundleError
@@ -15,7 +16,7 @@ from eptx.exporter.base._model import base_prefix, read_config
 from eptx.exporter.base._names import one_line
 from eptx.exporter.base._opset import raise_opset
 from eptx.exporter.base._tidy import tidy
-from eptx.exporter.base.genai import CONFIG, as_genai
+from eptx.exporter.base.genai import as_genai
 from eptx.exporter.base.graph import BaseGraph
 
 __all__ = ["MIN_OPSET", "load_onnx"]
@@ -61,7 +62,7 @@ def load_onnx(path: Path, *, folder: Path | None = None) -> BaseGraph:
         fingerprint=fingerprint({path.name: path, **files}, error=BaseModelError),
         prefix=base_prefix(config) if config else "",
     )
-    return as_genai(graph, path.parent) if (path.parent / CONFIG).exists() else graph
+    return as_genai(graph, path.parent) if (path.parent / GENAI_CONFIG).exists() else graph
 
 
 def _scan(path: Path) -> OnnxScan:

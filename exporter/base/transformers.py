@@ -7,12 +7,12 @@ from typing import Literal
 
 from eptx._progress import step
 from eptx.errors import NotSupportedError
+from eptx.exporter.base._folder import folder_graph
 from eptx.exporter.base._fuse import fuse
-from eptx.exporter.base._model import SUPPORTED, base_prefix, is_encoder_decoder, load_model, read_config
+from eptx.exporter.base._model import SUPPORTED, is_encoder_decoder, load_model, read_config
 from eptx.exporter.base._quiet import quiet
 from eptx.exporter.base._tidy import tidy
 from eptx.exporter.base._trace import trace
-from eptx.exporter.base.checkpoint import folder_fingerprint
 from eptx.exporter.base.graph import BaseGraph
 
 __all__ = ["load_transformers"]
@@ -52,11 +52,4 @@ def load_transformers(folder: Path, *, provider: Literal["cpu", "cuda"] = "cpu",
         with step("fuse the base graph"):
             fuse(graph, provider)
             tidy(graph)
-    return BaseGraph(
-        model=graph,
-        model_type=str(config["model_type"]),
-        config=config,
-        folder=folder,
-        fingerprint=folder_fingerprint(folder),
-        prefix=base_prefix(config),
-    )
+    return folder_graph(graph, folder, config)

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from eptx._genai_config import GENAI_CONFIG
 from eptx._json import dump_json, read_json_object
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.runtime._kernels import OPERATORS_ENTRY, Kernels
 from eptx.runtime._providers import folding_limit
 
-CONFIG = "genai_config.json"
 _BUNDLE = "bundle"
 
 
@@ -36,20 +36,20 @@ def model_folder(bundle: Bundle, provider: str, threads: int | None, kernels: Ke
         if kernels.library is not None:
             shutil.copy(kernels.library, folder)
         config = _config(bundle, _session_options(bundle, provider, threads, kernels))
-        (folder / CONFIG).write_bytes(dump_json(config))
+        (folder / GENAI_CONFIG).write_bytes(dump_json(config))
         yield folder
 
 
 def _config(bundle: Bundle, options: dict[str, Any]) -> dict[str, Any]:
     """GenAI's configuration: of the bundle's, what the model is; how it is run and searched is ours."""
-    path = bundle.file(CONFIG)
+    path = bundle.file(GENAI_CONFIG)
     if path is None:
-        raise BundleError(f"{CONFIG}: missing; GenAI cannot open the bundle")
+        raise BundleError(f"{GENAI_CONFIG}: missing; GenAI cannot open the bundle")
     config = read_json_object(path, error=BundleError)
     model, search = config.get("model"), config.get("search")
     decoder = model.get("decoder") if isinstance(model, dict) else None
     if not isinstance(model, dict) or not isinstance(decoder, dict) or not isinstance(search, dict):
-        raise BundleError(f"{CONFIG}: not the configuration of a decoder")
+        raise BundleError(f"{GENAI_CONFIG}: not the configuration of a decoder")
     generation = bundle.manifest.generation
     assert generation is not None
     shared = search.get("past_present_share_buffer") is True

@@ -23,7 +23,7 @@ import onnxruntime_genai as genai
 
 from eptx.bundle import read_bundle
 from eptx.exporter import ExportOptions, export_bundle, read_adapter
-from eptx.runtime._kernels import choose_kernels
+from eptx.runtime._kernels import Kernels, choose_kernels
 from eptx.runtime.generation._folder import model_folder
 from tests.bench.genai_lora import write_genai_lora
 from tests.bench.llama_cpp import llama_contenders
@@ -172,7 +172,7 @@ def _bundle(path: Path, threads: int, *, native: bool = True) -> Any:
     bundle = read_bundle(path)
     kernels = choose_kernels(bundle, "cpu")
     if not native:
-        kernels = type(kernels)(None)
+        kernels = Kernels(None)
     with model_folder(bundle, "cpu", threads, kernels) as folder:
         return _plain(folder, threads)
 

@@ -78,6 +78,17 @@ def test_stored_numbers_are_handed_over_as_they_are(folder: Path, tmp_path: Path
     assert not [node for node in casts if node.inputs[0] is not None and node.inputs[0].is_initializer()]
 
 
+def test_routers_are_stored_as_float32(folder: Path, tmp_path: Path) -> None:
+    """Of twelve tasks, so that the embeddings are large enough for float16 storage to matter."""
+    shapes = linear_shapes(folder / "base", ("query",))
+    adapter = write_ept(tmp_path / "ept", shapes, seed=3, tasks=12, sizes=(2, 3, 3, 5))
+    options = ExportOptions(mode="dynamic", precision="fp16", top_k=2, base_onnx=folder / "base.onnx")
+    model = ir.load(export_bundle(folder / "base", [adapter], tmp_path / "bundle", options).model)
+    routers = {name: v for name, v in model.graph.initializers.items() if ".lora_task_embedding" in name}
+    assert len(routers) == len(shapes)
+    assert all(value.dtype == ir.DataType.FLOAT for value in routers.values())
+
+
 @pytest.mark.parametrize("kernels", [True, False])
 @pytest.mark.parametrize("mode", ["conditioned", "dynamic"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

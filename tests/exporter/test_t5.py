@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -36,14 +37,7 @@ Folders = Callable[[str], Path]
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     """Architecture -> its transformers folder; each is made once."""
-    made: dict[str, Path] = {}
-
-    def get(name: str) -> Path:
-        if name not in made:
-            made[name] = write_encoder_decoder(name, tmp_path_factory.mktemp("t5") / "base")
-        return made[name]
-
-    return get
+    return functools.cache(lambda name: write_encoder_decoder(name, tmp_path_factory.mktemp("t5") / "base"))
 
 
 @pytest.fixture(scope="module")

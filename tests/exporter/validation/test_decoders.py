@@ -28,7 +28,7 @@ from tests.exporter.validation.adapters import (
     write_lora,
     write_tucka,
 )
-from tests.exporter.validation.workshop import Workshop, failed_tasks, task, worst
+from tests.exporter.validation.workshop import Workshop, failed_tasks, swap_layers_of_the_cache, task, worst
 
 ENDS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
 QUERY = "model.layers.1.self_attn.q_proj"
@@ -202,15 +202,6 @@ def zero(graph: ir.Graph) -> ir.Value:
     value = ir.Value(name="zero", const_value=ir.Tensor(np.array([[0]]), name="zero"))
     graph.register_initializer(value)
     return value
-
-
-def swap_layers_of_the_cache(graph: ir.Graph) -> None:
-    """What one layer leaves is what another finds."""
-    outputs = {value.name: value for value in graph.outputs}
-    first, second = outputs["present.0.key"], outputs["present.1.key"]
-    first.name, second.name = "present.1.key", "present.0.key"
-    places = [graph.outputs.index(first), graph.outputs.index(second)]
-    graph.outputs[places[0]], graph.outputs[places[1]] = second, first
 
 
 def turn_by_one(graph: ir.Graph) -> None:

@@ -24,7 +24,7 @@ from tests.exporter.validation.adapters import (
     write_lora,
     write_tucka,
 )
-from tests.exporter.validation.workshop import Workshop, failed_tasks, task, worst
+from tests.exporter.validation.workshop import Workshop, failed_tasks, swap_layers_of_the_cache, task, worst
 
 ROUTES = {"x": Route(0, (0.6, 0.4)), "y": Route(2, (0.3, 0.7))}
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -100,14 +100,6 @@ def test_two_tasks_swapped_in_the_decoder(t5: Workshop) -> None:
     report = t5.verdict(truth, changed(truth, t5.path(), swap_tasks(module, 0, 2)), mode="conditioned", top_k=2)
     assert failed_tasks(report) == {"task0", "task2"}
     assert task(report, "task0").failed_at == module
-
-
-def swap_layers_of_the_cache(graph: ir.Graph) -> None:
-    outputs = {value.name: value for value in graph.outputs}
-    first, second = outputs["present.0.key"], outputs["present.1.key"]
-    first.name, second.name = "present.1.key", "present.0.key"
-    places = [graph.outputs.index(first), graph.outputs.index(second)]
-    graph.outputs[places[0]], graph.outputs[places[1]] = second, first
 
 
 def test_a_cache_that_is_wrong(t5: Workshop) -> None:
