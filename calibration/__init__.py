@@ -1,5 +1,23 @@
-"""Measuring on data what an export freezes: the routes of TuckA."""
+"""Quantising within a budget: what data says about routes, experts, layers and tasks.
 
-from eptx.calibration.route import measure_route
+options + data -> Calibration (workbench, search) -> bundle, calibration.json, report
+"""
 
-__all__ = ["measure_route"]
+from eptx.calibration.calibrate import calibrate, calibrate_bundle
+from eptx.calibration.experts import ExpertStudy, study_experts
+from eptx.calibration.export import export_bundle
+from eptx.calibration.options import CalibrationOptions
+from eptx.calibration.route import RouteStudy, measure_route, routed_tasks, study_routes
+
+__all__ = [
+    "CalibrationOptions",
+    "ExpertStudy",
+    "RouteStudy",
+    "calibrate",
+    "calibrate_bundle",
+    "export_bundle",
+    "measure_route",
+    "routed_tasks",
+    "study_experts",
+    "study_routes",
+]

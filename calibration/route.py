@@ -1,131 +1,127 @@
-"""Freezing TuckA's route: which route data takes, and how far the frozen one is from the live one."""
+"""Freezing TuckA's route: what the router does on data, and which frozen route loses least."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from eptx._progress import step
-from eptx.calibration.data import Encoder, rows_by_task
-from eptx.errors import NotSupportedError, UsageError
-from eptx.exporter.base._model import read_config
+from eptx.calibration.asking import Reference
+from eptx.calibration.task_routes import TaskRoutes, study_task
+from eptx.errors import UsageError
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.plan import static_task
 from eptx.exporter.read import read_adapter
-from eptx.exporter.reference import ReferenceModel, build_reference
 from eptx.exporter.route import Route
-from eptx.exporter.write import max_length
-
-#: Digits of a frozen weight: below what float32 holds, above what float64 summation varies by.
-_DIGITS = 9
+from eptx.runtime.measure import Row
 
 
 @dataclass(frozen=True)
-class Live:
-    """What one row did by its own route.
+class RouteStudy:
+    """What data says about an adapter's routes.
 
     Attributes:
-        task: id of the task whose head reads it.
-        inputs: of the model, [1, length].
-        route: the router's.
-        output: logits, or the first output, [1, ...] float64.
+        router: the module that routes.
+        groups: k. experts: t, of a group.
+        tasks: task -> what its rows say.
     """
 
-    task: int
-    inputs: dict[str, np.ndarray]
-    route: Route
-    output: np.ndarray
+    router: str
+    groups: int
+    experts: int
+    tasks: Mapping[str, TaskRoutes]
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``calibration.json`` has it under ``routes``."""
+        return {
+            "router": self.router,
+            "groups": self.groups,
+            "experts": self.experts,
+            "tasks": {task: routes.to_json() for task, routes in self.tasks.items()},
+        }
+
+    def options(self, options: ExportOptions) -> ExportOptions:
+        """An export's options with the routes that they lack, and what is known of all."""
+        found: dict[str | None, Route] = {t: routes.chosen for t, routes in self.tasks.items() if not routes.given}
+        errors = {task: dict(routes.error) for task, routes in self.tasks.items()}
+        return replace(options, routes={**options.routes, **found}, route_report={"frozen_error": errors})
 
 
-def measure_route(base: Path | None, adapters: Sequence[Path], options: ExportOptions, file: Path) -> ExportOptions:
+def measure_route(
+    base: Path | None, adapters: Sequence[Path], options: ExportOptions, rows: Mapping[str, Sequence[Row]]
+) -> ExportOptions:
     """Fills in the frozen routes of an export from data, and reports how far they are from the live ones.
 
-    Every row is run by itself, unpadded, through the PyTorch reference. A task's route is the group that most of its
-    rows take, with the mean of the weights that those rows give it. Routes that were given are kept, and judged.
-
     Args:
-        base: the transformers folder.
-        adapters: the adapter folder.
-        options: of the export.
-        file: jsonl with ``text`` (and ``text_pair``) or ``input_ids``, and ``task`` where rows are of one task.
+        base: as in `study_routes`.
+        adapters: as there.
+        options: of the export; routes that it has are kept, and judged.
+        rows: of at least the tasks of `routed_tasks`.
 
     Returns:
         The options with ``routes`` and ``route_report``.
 
     Raises:
-        UsageError: the adapter has no route to freeze, or there is no base folder to run.
-        DataError: the file cannot be used.
-        NotSupportedError: the base does not read text, or has no tokenizer for it.
+        UsageError, DataError, NotSupportedError: as `routed_tasks` and `study_routes`.
+    """
+    tasks = routed_tasks(base, adapters, options)
+    return study_routes(base, adapters, options, {task: rows[task] for task in tasks}).options(options)
+
+
+def routed_tasks(base: Path | None, adapters: Sequence[Path], options: ExportOptions) -> tuple[str, ...]:
+    """The tasks whose routes an export freezes: rows of each are needed.
+
+    Raises:
+        UsageError: the export has no route to freeze, or there is no base folder to run.
     """
     options.check()
+    adapter = _read(base, adapters, options)
+    if options.mode == "dynamic":
+        raise UsageError("--calibration-data measures TuckA's route, for --mode static or conditioned")
+    return adapter.tasks if options.mode == "conditioned" else (static_task(adapter, options),)
+
+
+def study_routes(
+    base: Path | None,
+    adapters: Sequence[Path],
+    options: ExportOptions,
+    rows: Mapping[str, Sequence[Row]],
+    metrics: Mapping[str, str] | None = None,
+) -> RouteStudy:
+    """Runs rows by the live route and by a frozen one of every group, each row by itself, unpadded, in PyTorch.
+
+    Args:
+        base: the transformers folder.
+        adapters: the adapter folder.
+        options: of an export; routes that it has are judged beside those that are found.
+        rows: task -> its rows.
+        metrics: task -> metric, where it is not the usual one of its answers.
+
+    Raises:
+        UsageError: the adapter has no routes, or there is no base folder to run.
+        DataError: a row is not one that the base reads, or a label not one that the task has.
+        NotSupportedError: the base does not read text, or has no tokenizer for it.
+    """
+    adapter = _read(base, adapters, options)
+    assert base is not None
+    with step("measuring the routes"):
+        reference = Reference(base, adapter)
+        studies = {}
+        for task, own in rows.items():
+            given = options.routes.get(task, options.routes.get(None))
+            metric = {task: metrics[task]} if metrics and task in metrics else {}
+            questions = [reference.question(row) for row in own]
+            studies[task] = study_task(reference, questions, adapter.groups, given, metric)
+    return RouteStudy(adapter.router, adapter.groups, adapter.experts, studies)
+
+
+def _read(base: Path | None, adapters: Sequence[Path], options: ExportOptions) -> TuckaAdapter:
     adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
-    if not isinstance(adapter, TuckaAdapter) or options.mode == "dynamic":
+    if not isinstance(adapter, TuckaAdapter):
         raise UsageError("--calibration-data measures TuckA's route, for --mode static or conditioned")
     if base is None:
         raise UsageError("--calibration-data runs the model in PyTorch: give its transformers folder as BASE")
-    tasks = adapter.tasks if options.mode == "conditioned" else (static_task(adapter, options),)
-    by_task = rows_by_task(file, adapter.tasks)
-    config = read_config(base)
-    vocabulary = config.get("vocab_size")
-    if not isinstance(vocabulary, int):
-        raise NotSupportedError(
-            f"--calibration-data are texts, which {config['model_type']} does not read: give --route"
-        )
-    with step("measuring the route"):
-        model = build_reference(base, adapter)
-        encoder = Encoder(base, vocabulary, max_length(config))
-        ids = {task: adapter.tasks.index(task) for task in tasks}
-        live = {task: [_live(model, ids[task], inputs) for inputs in encoder(by_task[task])] for task in tasks}
-        everything = [row for rows in live.values() for row in rows]
-        if not everything:
-            raise UsageError(f"{file.name} has no rows of {', '.join(tasks)}")
-        routes = dict(options.routes)
-        for task in tasks:
-            if task not in routes and None not in routes:
-                routes[task] = typical_route([row.route for row in live[task] or everything])
-        errors = {task: _error(model, live[task] or everything, routes.get(task, routes.get(None))) for task in tasks}
-    return replace(options, routes=routes, route_report={"frozen_error": errors})
-
-
-def typical_route(routes: Sequence[Route]) -> Route:
-    """The most frequent group (the lowest of equals) with the mean weights of the routes that take it."""
-    counts = Counter(route.group for route in routes)
-    group = min(counts, key=lambda g: (-counts[g], g))
-    weights = np.mean([route.weights for route in routes if route.group == group], axis=0)
-    return Route(group, tuple(round(float(weight), _DIGITS) for weight in weights))
-
-
-def _live(model: ReferenceModel, task: int, inputs: dict[str, np.ndarray]) -> Live:
-    result = model.run(inputs, [task])
-    assert result.group is not None and result.weights is not None
-    route = Route(int(result.group[0]), tuple(float(weight) for weight in result.weights[0]))
-    return Live(task, inputs, route, _output(result.outputs))
-
-
-def _output(outputs: dict[str, np.ndarray]) -> np.ndarray:
-    return outputs["logits"] if "logits" in outputs else next(iter(outputs.values()))
-
-
-def _error(model: ReferenceModel, rows: Sequence[Live], route: Route | None) -> dict[str, Any]:
-    """How far the outputs by the frozen route are from those by each row's own."""
-    assert route is not None
-    differences, same_group, same_best = [], 0, 0
-    for row in rows:
-        frozen = _output(model.run(row.inputs, [row.task], route=route).outputs)
-        differences.append(np.abs(frozen - row.output))
-        same_group += row.route.group == route.group
-        same_best += bool((frozen.argmax(-1) == row.output.argmax(-1)).all())
-    return {
-        "rows": len(rows),
-        "group_agreement": same_group / len(rows),
-        "argmax_agreement": same_best / len(rows),
-        "max_abs": round(max(float(d.max()) for d in differences), _DIGITS),
-        "mean_abs": round(float(np.mean([d.mean() for d in differences])), _DIGITS),
-        "largest_output": round(max(float(np.abs(row.output).max()) for row in rows), _DIGITS),
-    }
+    return adapter

@@ -13,20 +13,23 @@ from eptx.errors import EptxError
 
 if TYPE_CHECKING:
     from eptx.bundle import Bundle, read_bundle
+    from eptx.calibration import CalibrationOptions, calibrate
+    from eptx.calibration import export_bundle as export
     from eptx.exporter import ExportOptions
-    from eptx.exporter import export_bundle as export
     from eptx.exporter.validation import ValidateOptions
     from eptx.exporter.validation import validate_bundle as validate
     from eptx.runtime import Outputs, Session
 
 __all__ = [
     "Bundle",
+    "CalibrationOptions",
     "EptxError",
     "ExportOptions",
     "Outputs",
     "Session",
     "ValidateOptions",
     "__version__",
+    "calibrate",
     "export",
     "read_bundle",
     "validate",
@@ -35,11 +38,13 @@ __all__ = [
 #: name -> where it is, and what it is called there
 _LAZY = {
     "Bundle": ("eptx.bundle", "Bundle"),
+    "CalibrationOptions": ("eptx.calibration", "CalibrationOptions"),
     "ExportOptions": ("eptx.exporter", "ExportOptions"),
     "Outputs": ("eptx.runtime", "Outputs"),
     "Session": ("eptx.runtime", "Session"),
     "ValidateOptions": ("eptx.exporter.validation", "ValidateOptions"),
-    "export": ("eptx.exporter", "export_bundle"),
+    "calibrate": ("eptx.calibration", "calibrate"),
+    "export": ("eptx.calibration", "export_bundle"),
     "read_bundle": ("eptx.bundle", "read_bundle"),
     "validate": ("eptx.exporter.validation", "validate_bundle"),
 }

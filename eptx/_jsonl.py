@@ -22,6 +22,12 @@ def read_rows(file: Path, *, error: type[EptxError], token_ids: bool = False) ->
         error: the class to raise, naming the file and the line.
         token_ids: whether a row may have ``input_ids`` instead of ``text``.
     """
+    for _, row in read_lines(file, error=error, token_ids=token_ids):
+        yield row
+
+
+def read_lines(file: Path, *, error: type[EptxError], token_ids: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of `read_rows`, each after what to call it: its file and line."""
     with open_regular(file, error=error) as lines:
         number = 0
         while line := lines.readline(_LINE_LIMIT):
@@ -30,10 +36,21 @@ def read_rows(file: Path, *, error: type[EptxError], token_ids: bool = False) ->
             if len(line) == _LINE_LIMIT:
                 raise error(f"{where}: longer than {_LINE_LIMIT} bytes")
             if line.strip():
-                row = parse_json(line, what=where, error=error)
-                if not (token_ids and _has_ids(row)):
-                    _check_text(row, where, error)
-                yield _checked(row, where, error)
+                yield where, check_row(parse_json(line, what=where, error=error), where, error, token_ids=token_ids)
+
+
+def check_row(row: Any, where: str, error: type[EptxError], *, token_ids: bool = False) -> dict[str, Any]:
+    """A row as `read_rows` gives it, from wherever it comes.
+
+    Args:
+        row: what was read.
+        where: what to call it.
+        error: the class to raise.
+        token_ids: as in `read_rows`.
+    """
+    if not (token_ids and _has_ids(row)):
+        _check_text(row, where, error, " or a list 'input_ids' of token ids" if token_ids else "")
+    return _checked(row, where, error)
 
 
 def _has_ids(row: Any) -> bool:
@@ -41,9 +58,11 @@ def _has_ids(row: Any) -> bool:
     return isinstance(ids, list) and bool(ids) and all(type(i) is int and i >= 0 for i in ids)
 
 
-def _check_text(row: Any, where: str, error: type[EptxError]) -> None:
+def _check_text(row: Any, where: str, error: type[EptxError], others: str) -> None:
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise error(f"{where}: must be an object with a string 'text'")
+        raise error(f"{where}: must be an object with a string 'text'{others}")
+    if others and row.get("input_ids") is not None:
+        raise error(f"{where}: 'input_ids' must be a list of token ids")
 
 
 def _checked(row: dict[str, Any], where: str, error: type[EptxError]) -> dict[str, Any]:

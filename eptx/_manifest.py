@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ OPERATOR_VERSION = 1
 
 MANIFEST_FILE = "eptx.json"
 MODEL_FILE = "model.onnx"
-REPORT_FILES = ("validation.json", "report.html")
+REPORT_FILES = ("validation.json", "report.html", "calibration.json", "calibration.html")
 
 #: Inputs and outputs of a language model's cache, by what comes after the prefix.
 PAST, PRESENT, CROSS = "past_key_values.", "present.", "cross."
@@ -28,10 +29,14 @@ TASK_ID_USED = f"{TASK_ID}{USED}"
 
 MODES = ("static", "conditioned", "dynamic")
 METHODS = ("ept", "tucka", "lora")
-PRECISIONS = ("fp32", "fp16", "int4")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int4", "mixed")
+#: How one product or table of a quantised bundle is stored; see docs/calibration.md.
+SCHEMES = ("fp32", "fp16", "int8", "int8-static", "int8-blocks", "int4-blocks")
 PROVIDERS = ("cpu", "cuda")
 ROUTINGS = ("batch", "row", "prompt")
 GENERATORS = ("decoder", "encoder-decoder")
+#: Numbers of experts are below.
+_MOST_EXPERTS = 1 << 16
 TENSOR_DTYPES = ("float16", "float32", "float64", "int32", "int64", "bool")
 
 
@@ -77,11 +82,13 @@ class ModuleOutput:
         output: the name of the value.
         columns: first and last (exclusive) feature of the module in it.
         bias: whether the module's bias is added already.
+        unused_experts: EPT, conditioned: the adapter's experts that no task uses, which the model does not have.
     """
 
     output: str
     columns: tuple[int, int]
     bias: bool
+    unused_experts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +149,27 @@ class Sources:
 
 
 @dataclass(frozen=True)
+class Quantisation:
+    """How the weights of a quantised bundle are stored, and what it was promised to lose by that.
+
+    Attributes:
+        products: node that multiplies by a weight -> its scheme.
+        embeddings: node that looks rows up in a table -> its scheme.
+        budget: task -> how many points of its metric it may lose; empty where none was stated.
+        metrics: task -> what is measured.
+        data: where the rows are on which that was measured, as the export was given them.
+        rows: how many rows of a task were used at most.
+    """
+
+    products: Mapping[str, str]
+    embeddings: Mapping[str, str]
+    budget: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    data: tuple[str, ...] = ()
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The content of ``eptx.json``; see docs/bundle.md for the meaning of each field."""
 
@@ -161,6 +189,7 @@ class Manifest:
     operators: Operators | None = None
     routing: str | None = None
     route: Mapping[str, Any] | None = None
+    quantisation: Quantisation | None = None
     generation: Generation | None = None
     encoder: Component | None = None
     vocab_size: int | None = None
@@ -202,6 +231,7 @@ def _manifest(f: Fields) -> Manifest:
         operators=_operators(f.child("operators")) if f.present("operators") else None,
         routing=f.choice("routing", ROUTINGS) if f.present("routing") else None,
         route=_route(f.child("route")) if f.present("route") else None,
+        quantisation=_quantisation(f.child("quantisation")) if f.present("quantisation") else None,
         generation=_generation(f.child("generation")) if f.present("generation") else None,
         encoder=_component(f.child("encoder")) if f.present("encoder") else None,
         vocab_size=f.integer("vocab_size", least=1) if f.present("vocab_size") else None,
@@ -243,6 +273,25 @@ def _route(f: Fields) -> dict[str, Any]:
     return f.raw()
 
 
+def _quantisation(f: Fields) -> Quantisation:
+    products, embeddings = f.child("products").strings(), f.child("embeddings").strings()
+    budget = f.child("budget").raw()
+    if not {*products.values(), *embeddings.values()} <= set(SCHEMES):
+        raise f.bad(f"has a scheme that is not one of {', '.join(SCHEMES)}")
+    if not all(_is_number(points) and 0 <= points < math.inf for points in budget.values()):
+        raise f.bad("has a budget that is not a number of points")
+    quantisation = Quantisation(
+        products=products,
+        embeddings=embeddings,
+        budget=budget,
+        metrics=f.child("metrics").strings(),
+        data=f.string_list("data"),
+        rows=f.integer("rows", least=1) if f.present("rows") else None,
+    )
+    f.done()
+    return quantisation
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -261,7 +310,10 @@ def _module(f: Fields) -> ModuleOutput:
     columns = f.array("columns")
     if len(columns) != 2 or not all(type(c) is int for c in columns) or not 0 <= columns[0] < columns[1]:
         raise f.bad("has columns that are not [first, last]")
-    module = ModuleOutput(f.string("output"), (columns[0], columns[1]), f.boolean("bias"))
+    unused = f.array("unused_experts") if f.present("unused_experts") else []
+    if not all(type(expert) is int and 0 <= expert < _MOST_EXPERTS for expert in unused):
+        raise f.bad("has unused experts that are not a list of their numbers")
+    module = ModuleOutput(f.string("output"), (columns[0], columns[1]), f.boolean("bias"), tuple(unused))
     f.done()
     return module
 

@@ -56,12 +56,14 @@ class Editor:
         similarities: EPT, dynamic: what each module's router saw, [batch, tasks] each.
         adapted: module -> the value that holds its adapted output.
         biased: the modules whose adapted output has the base's bias in it.
+        unused_experts: EPT, conditioned: module -> the adapter's experts that are not in the graph.
     """
 
     model: ir.Model
     similarities: list[ir.Value] = field(default_factory=list)
     adapted: dict[str, ir.Value] = field(default_factory=dict)
     biased: set[str] = field(default_factory=set)
+    unused_experts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _task_id: ir.Value | None = None
     _rows: ir.Value | None = None
     _constants: dict[str, ir.Value] = field(default_factory=dict)
@@ -320,7 +322,7 @@ class Editor:
         for place, updated in zip(group, new, strict=True):
             value = self._like(updated, place.site.x)
             value.type, value.shape = place.site.x.type, place.site.x.shape
-            place.site.node.replace_input_with(0, value)
+            place.site.feed(value)
         return {place.site: place.site.y for place in group}
 
     def _replace(self, y: ir.Value, new: ir.Value, uses: Iterable[tuple[ir.Node, int]]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from eptx._manifest import CROSS, PAST, PRESENT, TASK_ID
-from eptx.bundle import Manifest, Task, TensorSpec
+from eptx.bundle import Manifest, Quantisation, Task, TensorSpec
 
 _MODES = {
     "static": "one task, folded into the weights",
@@ -13,6 +14,16 @@ _MODES = {
     "dynamic": "the adapter's router runs inside the graph",
 }
 
+#: How a product is stored, by its scheme.
+_PRODUCTS = {
+    "fp32": "float32",
+    "fp16": "float16",
+    "int8": "8 bits, a scale for each output feature; activations are rounded to 8 bits as they come",
+    "int8-static": "8 bits, a scale for each output feature; activations are rounded to 8 bits in measured ranges",
+    "int8-blocks": "8 bits, a scale for every 128 inputs; activations are rounded to 8 bits in blocks",
+    "int4-blocks": "4 bits, a scale for every 32 inputs; activations are rounded to 8 bits in blocks",
+}
+_TABLES = {"fp32": "float32", "fp16": "float16", "int8": "8 bits, a scale for each row"}
 
 _PLAIN = """## C++ and Node
 
@@ -64,7 +75,7 @@ def model_card(manifest: Manifest) -> str:
     return f"""# {manifest.model_type or "ONNX"} with a {manifest.method.upper()} adapter
 
 An [eptx](https://pypi.org/project/eptx) bundle, mode **{manifest.mode}**: {_MODES[manifest.mode]}.
-Weights are stored as {manifest.precision}.
+{_stored(manifest)}
 
 | id | task | labels |
 |---|---|---|
@@ -88,6 +99,32 @@ session = Session("path/to/this/folder")
 ```
 
 {_elsewhere(manifest)}"""
+
+
+def _stored(manifest: Manifest) -> str:
+    """How the weights are stored."""
+    said = manifest.quantisation
+    if said is None or not (said.products or said.embeddings):
+        return f"Weights are stored as {manifest.precision}.{_budget(said)}"
+    lines = [
+        f"- {count} {what}{'' if count == 1 else 's'}: {words.get(scheme, scheme)}"
+        for what, schemes, words in (("product", said.products, _PRODUCTS), ("table", said.embeddings, _TABLES))
+        for scheme, count in sorted(Counter(schemes.values()).items())
+    ]
+    head = f"Weights are quantised ({manifest.precision}); the adapter's own are float16:"
+    return "\n".join([head, "", *lines, _budget(said)]).rstrip()
+
+
+def _budget(said: Quantisation | None) -> str:
+    """What may be lost by that."""
+    if said is None or not said.budget:
+        return ""
+    each = ", ".join(f"{task} {points:g}{_of(said, task)}" for task, points in said.budget.items())
+    return f"\nThe most points that a task may lose against float32 by that: {each}."
+
+
+def _of(said: Quantisation, task: str) -> str:
+    return f" of {said.metrics[task]}" if task in said.metrics else ""
 
 
 def _tensors(specs: Sequence[TensorSpec]) -> str:

@@ -20,12 +20,12 @@ from eptx.exporter.infer import add_task_used
 from eptx.exporter.load import load
 from eptx.exporter.methods import method_of
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
-from eptx.exporter.options import ExportOptions
+from eptx.exporter.options import QUANTISED, ExportOptions
 from eptx.exporter.part import Part
 from eptx.exporter.plan import check_options, routes_by_task, static_task
 from eptx.exporter.read import read_adapter
 from eptx.exporter.storage import store_fp16
-from eptx.exporter.write import Source, write_bundle
+from eptx.exporter.write import Adapted, Source, write_bundle
 
 
 def export(base: Path | None, adapters: Sequence[Path], out: Path, options: ExportOptions) -> Bundle:
@@ -45,21 +45,54 @@ def export(base: Path | None, adapters: Sequence[Path], out: Path, options: Expo
         AdapterError, BaseModelError: the files are damaged or do not fit each other.
         NotSupportedError: something that eptx does not do.
     """
-    options.check()
     with BundleWriter(out) as writer, tempfile.TemporaryDirectory(prefix="eptx-") as workspace:
-        with step("reading the adapter"):
-            adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
-            check_options(adapter, options)
-        parts = [Part(graph) for graph in load(base, adapter, options, Path(workspace))]
-        with step("finding the adapted modules"):
-            for part in parts:
-                part.sites = find(adapter, part.graph, options)
-        with step(f"putting the adapter into the graph ({options.mode})"):
-            for part in parts:
-                put_in(adapter, part, options, parts)
-            _share_task_id(parts)
-        with step("writing the bundle"):
-            return write_bundle(writer, Source(base, adapters), adapter, parts, options)
+        adapted = adapt(base, adapters, options, Path(workspace))
+        if options.precision in QUANTISED and not adapted.quantised:
+            raise UsageError(f"precision {options.precision}: only the builder's int4 decoders; use eptx.export")
+        store(adapted)
+        return write(writer, adapted)
+
+
+def adapt(base: Path | None, adapters: Sequence[Path], options: ExportOptions, workspace: Path) -> Adapted:
+    """The graphs of a base with an adapter in them; see `export`.
+
+    Args:
+        base: as in `export`.
+        adapters: as in `export`.
+        options: as in `export`.
+        workspace: an empty folder that lives as long as the graphs.
+    """
+    options.check()
+    with step("reading the adapter"):
+        adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
+        check_options(adapter, options)
+    parts = [Part(graph) for graph in load(base, adapter, options, workspace)]
+    with step("finding the adapted modules"):
+        for part in parts:
+            part.sites = find(adapter, part.graph, options)
+    with step(f"putting the adapter into the graph ({options.mode})"):
+        for part in parts:
+            put_in(adapter, part, options, parts)
+        _share_task_id(parts)
+    for part in parts:
+        part.name_modules()
+    return Adapted(Source(base, adapters), adapter, parts, options)
+
+
+def store(adapted: Adapted) -> None:
+    """Stores what is float32 as float16, where the precision says so: all of it, or the adapter's."""
+    options = adapted.options
+    if options.precision == "fp32":
+        return
+    for part in adapted.parts:
+        only_adapter = options.precision in QUANTISED or (is_genai(part.graph) and options.provider == "cuda")
+        store_fp16(part.graph.model, only_adapter=only_adapter)
+
+
+def write(writer: BundleWriter, adapted: Adapted) -> Bundle:
+    """Writes adapted graphs as a bundle and puts it in place."""
+    with step("writing the bundle"):
+        return write_bundle(writer, adapted)
 
 
 def find(adapter: Adapter, graph: BaseGraph, options: ExportOptions) -> dict[str, Site]:
@@ -83,9 +116,6 @@ def put_in(adapter: Adapter, part: Part, options: ExportOptions, parts: Sequence
     elif not part.graph.adapted:
         _fold(adapter, part, options)
     part.editor.finish()
-    if options.precision != "fp32":
-        stored = options.precision == "int4" or (is_genai(part.graph) and options.provider == "cuda")
-        store_fp16(part.graph.model, only_adapter=stored)
 
 
 def _fold(adapter: Adapter, part: Part, options: ExportOptions) -> None:

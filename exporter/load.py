@@ -10,6 +10,7 @@ from eptx.errors import UsageError
 from eptx.exporter.adapter import Adapter
 from eptx.exporter.base import (
     BaseGraph,
+    BuilderPrecision,
     is_decoder,
     is_encoder_decoder,
     load_encoder_decoder,
@@ -43,8 +44,6 @@ def load(base: Path | None, adapter: Adapter, options: ExportOptions, workspace:
         raise UsageError("no base model given: name its transformers folder, or an ONNX file with --base-onnx")
     if adapter.heads is None and is_decoder(read_config(base)):
         return [_load_decoder(base, adapter, options, workspace)]
-    if options.precision == "int4":
-        raise UsageError("--precision int4 is for decoders that generate text; use fp32 or fp16")
     with step("exporting the base graph"):
         if adapter.heads is None and is_encoder_decoder(read_config(base)):
             return load_encoder_decoder(base, provider=options.provider)
@@ -58,5 +57,6 @@ def _load_decoder(base: Path, adapter: Adapter, options: ExportOptions, workspac
         static = options.mode == "static"
         folder = fold_folder(adapter, base, workspace / "folded", options) if static else base
         built = workspace / "built"
-        graph = load_genai(folder, built, precision=options.precision, provider=options.provider, origin=base)
+        precision: BuilderPrecision = options.precision if options.precision in ("fp16", "int4") else "fp32"
+        graph = load_genai(folder, built, precision=precision, provider=options.provider, origin=base)
     return replace(graph, adapted=static)

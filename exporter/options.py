@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
+from eptx.bundle import Manifest
 from eptx.errors import UsageError
 from eptx.exporter.attach import Mode, Routing
-from eptx.exporter.base import Precision
 from eptx.exporter.route import Route
 
 Provider = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "fp16", "int8", "int8-static", "int4", "auto"]
+
+#: Precisions in which products are quantised: what is left, and the adapter, is float16 or float32.
+QUANTISED = ("int8", "int8-static", "int4", "auto")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,8 @@ class ExportOptions:
         routing: TuckA, dynamic: "batch" (as released), "row", or, where text is generated, "prompt".
         routes: TuckA, static and conditioned: the frozen route of each task; the key None serves every other task.
         route_report: how the routes were measured and how far they are from the live ones, for the manifest.
-        precision: how weights are stored: "fp32", "fp16", or, of decoders, "int4" (in blocks).
+        precision: how weights are stored: "fp32"; "fp16"; "int8", activations rounded to 8 bits as they come;
+            "int8-static", to a range that data gives; "int4", in blocks; "auto", what a search finds.
         provider: the execution provider that the graph's fusions are for.
         base_onnx: an existing ONNX file of the base, instead of exporting one.
         module_map: module name -> node or initializer of the base graph, for modules that cannot be found.
@@ -60,3 +65,20 @@ class ExportOptions:
             raise UsageError("--route freezes a route; --mode dynamic computes it: leave one of them out")
         if self.routing != "batch" and self.mode != "dynamic":
             raise UsageError(f"--routing is for --mode dynamic; --mode {self.mode} has a frozen route")
+
+
+def options_of(manifest: Manifest) -> ExportOptions:
+    """The options, all but the precision, of the export that made a bundle."""
+    routes = (manifest.route or {}).get("tasks", {})
+    static = manifest.mode == "static"
+    given = manifest.sources.base_onnx
+    return ExportOptions(
+        mode=cast(Mode, manifest.mode),
+        task=manifest.tasks[0].name if static else None,
+        tasks=manifest.sources.tasks,
+        top_k=manifest.sources.top_k,
+        routing=cast(Routing, manifest.routing or "batch"),
+        routes={task: Route(route["group"], tuple(route["weights"])) for task, route in routes.items()},
+        provider=cast(Provider, manifest.provider),
+        base_onnx=Path(given) if given is not None else None,
+    )

@@ -47,6 +47,7 @@ class ReferenceOutput:
         task_margin: EPT with id -1: sum of similarities of the best task less the next one's [batch].
         group: TuckA: chosen group int64 [1 or batch]. weights: [1 or batch, t].
         margin: TuckA: affinity by which the group won [1 or batch].
+        affinity: TuckA, the router's own route: what it gives every group's experts [1 or batch, k, t].
     """
 
     outputs: dict[str, np.ndarray]
@@ -56,6 +57,7 @@ class ReferenceOutput:
     group: np.ndarray | None = None
     weights: np.ndarray | None = None
     margin: np.ndarray | None = None
+    affinity: np.ndarray | None = None
 
 
 @dataclass
@@ -130,6 +132,7 @@ class ReferenceModel:
             group=_array(live.group) if live is not None else None,
             weights=_array(live.weights) if live is not None else None,
             margin=_array(live.margin) if live is not None else None,
+            affinity=_array(live.affinity) if live is not None and live.affinity is not None else None,
         )
 
     def _encode(self, tensors: dict[str, Tensor], ids: Tensor, cache: Any) -> tuple[Tensor, np.ndarray | None, Any]:

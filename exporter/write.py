@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,24 @@ import onnx_ir as ir
 
 from eptx._genai_config import GENAI_CONFIG
 from eptx._version import __version__
-from eptx.bundle import Bundle, BundleWriter, Component, Manifest, ModuleOutput, Operators, Sources, Task, TensorSpec
+from eptx.bundle import (
+    Bundle,
+    BundleWriter,
+    Component,
+    Manifest,
+    ModuleOutput,
+    Operators,
+    Quantisation,
+    Sources,
+    Task,
+    TensorSpec,
+)
 from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter import ops
 from eptx.exporter.adapter import Adapter
 from eptx.exporter.attach import Editor
 from eptx.exporter.base import BaseGraph, genai_config, is_genai
+from eptx.exporter.base._integer import integer_product
 from eptx.exporter.base._names import one_line
 from eptx.exporter.base._nbits import is_nbits
 from eptx.exporter.card import model_card
@@ -72,15 +85,43 @@ class Source:
     adapters: Sequence[Path]
 
 
-def write_bundle(
-    writer: BundleWriter, source: Source, adapter: Adapter, parts: Sequence[Part], options: ExportOptions
-) -> Bundle:
+@dataclass(frozen=True)
+class Adapted:
+    """The graphs of a base with an adapter in them, ready to be written.
+
+    Attributes:
+        source: where they come from.
+        adapter: the adapter.
+        parts: the graphs, the one that answers last.
+        options: of the export.
+        quantisation: what was done to the products, where it was done after the adapter was put in.
+    """
+
+    source: Source
+    adapter: Adapter
+    parts: Sequence[Part]
+    options: ExportOptions
+    quantisation: Quantisation | None = None
+
+    @property
+    def quantised(self) -> bool:
+        """Whether a builder has quantised the base, before the adapter was put in."""
+        return any(is_nbits(node) for part in self.parts for node in part.graph.model.graph)
+
+    def copy(self, options: ExportOptions) -> Adapted:
+        """Copies of the graphs, whose weights are these ones', to be stored in another way."""
+        parts = [copy(part) for part in self.parts]
+        for part in parts:
+            part.graph = replace(part.graph, model=part.graph.model.clone())
+        return replace(self, parts=parts, options=options)
+
+
+def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
     """Writes adapted graphs as a bundle and puts it in place."""
-    modules = [_modules(part) for part in parts]
-    for part in parts:
+    for part in adapted.parts:
         clean(part.graph.model)
         _save(part.graph.model, writer.folder / part.graph.file)
-    main = parts[-1].graph
+    main = adapted.parts[-1].graph
     for name in _COMPANIONS:
         if name in main.files:
             writer.copy(main.files[name])
@@ -89,7 +130,7 @@ def write_bundle(
     if is_genai(main):
         assert main.generation is not None
         writer.write(GENAI_CONFIG, genai_config(main.files[GENAI_CONFIG], main.generation))
-    manifest = _manifest(source, adapter, parts, modules, options)
+    manifest = _manifest(adapted)
     writer.write("README.md", model_card(manifest))
     return writer.finish(manifest)
 
@@ -118,25 +159,8 @@ def clean(model: ir.Model) -> None:
         value.metadata_props.clear()
 
 
-def _modules(part: Part) -> dict[str, ModuleOutput]:
-    modules = {}
-    editor = part.editor
-    for name, site in part.sites.items():
-        value = editor.adapted.get(name, site.y)
-        if not value.is_graph_output() and not site.packed:
-            value.name = editor.names.free(f"{site.module}.output")
-        assert value.name is not None
-        modules[name] = ModuleOutput(value.name, site.columns, site.includes_bias or name in editor.biased)
-    return modules
-
-
-def _manifest(
-    source: Source,
-    adapter: Adapter,
-    parts: Sequence[Part],
-    modules: Sequence[Mapping[str, ModuleOutput]],
-    options: ExportOptions,
-) -> Manifest:
+def _manifest(adapted: Adapted) -> Manifest:
+    source, adapter, parts, options = adapted.source, adapted.adapter, adapted.parts, adapted.options
     *others, main = (part.graph for part in parts)
     graph = main.model.graph
     return Manifest(
@@ -144,29 +168,33 @@ def _manifest(
         mode=options.mode,
         method=adapter.method,
         model_type=main.model_type,
-        precision=_precision(main, options),
+        precision=_precision(adapted),
         provider=options.provider,
         tasks=_tasks(adapter, parts[-1].editor, options),
         inputs=tuple(_tensor(value) for value in graph.inputs),
         outputs=tuple(_tensor(value) for value in graph.outputs),
         sources=_sources(source, options),
         fingerprints={"base": main.fingerprint, "adapter": adapter.fingerprint},
-        modules=modules[-1],
+        modules=parts[-1].modules,
         task_inference=any(part.editor.similarities for part in parts),
         operators=Operators() if any(ops.DOMAIN in part.graph.model.opset_imports for part in parts) else None,
         routing=options.routing if options.mode == "dynamic" and adapter.method == "tucka" else None,
         route=_route(adapter, options),
+        quantisation=adapted.quantisation,
         generation=main.generation,
-        encoder=_component(others[0], modules[0]) if others else None,
+        encoder=_component(others[0], parts[0].modules) if others else None,
         vocab_size=_positive(main.config.get("vocab_size")),
         max_length=max_length(main.config),
     )
 
 
-def _precision(graph: BaseGraph, options: ExportOptions) -> str:
+def _precision(adapted: Adapted) -> str:
     """How the weights are stored; of a decoder that is ONNX already, as they are there."""
-    quantised = is_genai(graph) and any(is_nbits(node) for node in graph.model.graph)
-    return "int4" if quantised else options.precision
+    if adapted.quantisation is None and adapted.quantised:
+        return "int4"
+    if adapted.quantisation is None and any(integer_product(node) for node in adapted.parts[-1].graph.model.graph):
+        return "int8"
+    return "mixed" if adapted.options.precision == "auto" else adapted.options.precision
 
 
 def _component(graph: BaseGraph, modules: Mapping[str, ModuleOutput]) -> Component:

@@ -78,23 +78,24 @@ class Tokenizer:
         }
         return {name: self._padded(*columns[name]) for name in columns if name in self._names}
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Each text's token ids.
+    def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+        """Each text's token ids, with the special tokens that the model wants around a text or without.
 
         Raises:
             RequestError: a text cannot be tokenized, or has no tokens.
         """
-        return [list(encoding.ids) for encoding in self._encode(texts)]
+        return [list(encoding.ids) for encoding in self._encode(texts, special)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some tokens, without special ones; ids that the tokenizer does not know have none."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
-    def _encode(self, rows: Sequence[Any]) -> Sequence[Any]:
+    def _encode(self, rows: Sequence[Any], special: bool = True) -> Sequence[Any]:
         if not rows:
             raise RequestError("the batch of texts is empty")
         try:
-            encodings: Sequence[Any] = self._tokenizer.encode_batch([_row(i, row) for i, row in enumerate(rows)])
+            texts = [_row(i, row) for i, row in enumerate(rows)]
+            encodings: Sequence[Any] = self._tokenizer.encode_batch(texts, add_special_tokens=special)
         except BaseException as e:
             raise _unless_exit(e, RequestError(f"the texts cannot be tokenized: {one_line(e)}")) from None
         for i, encoding in enumerate(encodings):

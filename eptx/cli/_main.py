@@ -12,6 +12,7 @@ import click
 from eptx._version import __version__
 from eptx.cli._common import printable
 from eptx.cli.bench import bench
+from eptx.cli.calibrate import calibrate
 from eptx.cli.export import export
 from eptx.cli.inspect import inspect
 from eptx.cli.run import run
@@ -33,7 +34,7 @@ def cli() -> None:
     """
 
 
-for _command in (export, validate, inspect, run, bench):
+for _command in (export, validate, calibrate, inspect, run, bench):
     cli.add_command(_command)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,58 +11,31 @@ import click
 
 from eptx._json import read_json_object
 from eptx.bundle import Bundle
-from eptx.cli._common import PATH, exporting, names, output_options, print_json, printable
-from eptx.errors import UsageError
+from eptx.cli._calibration import calibration_options, read_options, resuming
+from eptx.cli._common import PATH, exporting, output_options, print_json, printable
+from eptx.cli._model import export_options, model_options, split_paths
+from eptx.errors import BundleError
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=PATH, metavar="[BASE] ADAPTER...")
 @click.option("-o", "--output", required=True, type=PATH, help="Folder of the bundle; an existing bundle is replaced.")
 @click.option("--mode", required=True, type=click.Choice(["static", "conditioned", "dynamic"]))
-@click.option("--task", help="static: the task to fold into the weights.")
-@click.option("--tasks", help="Names of the tasks by id, separated by commas (default: task0, task1, ...).")
-@click.option("--top-k", type=int, help="EPT: experts per task, where the adapter's files do not say it.")
-@click.option(
-    "--routing",
-    type=click.Choice(["batch", "row", "prompt"]),
-    default="batch",
-    show_default=True,
-    help="TuckA, dynamic: one route for the batch, as released, one per row, or (generation) one per row's prompt.",
-)
-@click.option(
-    "--route",
-    multiple=True,
-    metavar="[TASK=]GROUP:W1,W2,...",
-    help="TuckA, static and conditioned: the frozen route (of one task).",
-)
 @click.option(
     "--calibration-data",
-    type=PATH,
-    metavar="FILE.jsonl",
-    help="TuckA, static and conditioned: measure the route on these texts (text, text_pair, task).",
+    multiple=True,
+    metavar="[TASK=]PATH",
+    help="Rows to measure on (jsonl or a Hugging Face dataset folder: text, text_pair, task, label): what quantising "
+    "loses, and TuckA's frozen routes.",
 )
-@click.option(
-    "--base-onnx", type=PATH, metavar="FILE.onnx", help="Use this ONNX file of the base; BASE may then be left out."
-)
-@click.option(
-    "--module-map",
-    type=PATH,
-    metavar="FILE.json",
-    help="Module name to node or initializer name, for modules that are not found.",
-)
+@calibration_options
+@model_options
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "int4"]),
+    type=click.Choice(["fp32", "fp16", "int8", "int8-static", "int4", "auto"]),
     default="fp32",
     show_default=True,
-    help="How weights are stored; int4 (in blocks) is for decoders.",
-)
-@click.option(
-    "--provider",
-    type=click.Choice(["cpu", "cuda"]),
-    default="cpu",
-    show_default=True,
-    help="Execution provider that the graph is fused for.",
+    help="How weights are stored; auto searches for the best within --max-drop.",
 )
 @output_options
 def export(paths: tuple[Path, ...], output: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
@@ -70,7 +44,7 @@ def export(paths: tuple[Path, ...], output: Path, as_json: bool, quiet: bool, **
     BASE is a transformers folder; ADAPTER one adapter folder, or several LoRA folders on one base, each a task.
     """
     start = time.monotonic()
-    with exporting(quiet):
+    with exporting(quiet), resuming() if settings["calibration_data"] else nullcontext():
         bundle = _export(paths, output, settings)
     seconds = time.monotonic() - start
     if as_json:
@@ -81,43 +55,16 @@ def export(paths: tuple[Path, ...], output: Path, as_json: bool, quiet: bool, **
         tasks = ", ".join(task.name for task in bundle.manifest.tasks)
         kind = f"{bundle.manifest.mode} {bundle.manifest.method}"
         click.echo(f"{printable(str(output))}: {kind}, tasks {tasks}; {_bytes(bundle) / 1e6:.1f} MB in {seconds:.1f} s")
-        for line in _route_lines(bundle):
+        for line in [*_route_lines(bundle), *_expert_lines(bundle), *_calibration_lines(bundle)]:
             click.echo(line)
 
 
 def _export(paths: tuple[Path, ...], output: Path, settings: dict[str, Any]) -> Bundle:
-    from eptx.exporter import ExportOptions, Route, export_bundle
+    from eptx.calibration import export_bundle
 
     base, adapters = split_paths(paths, has_onnx=settings["base_onnx"] is not None)
-    module_map = settings.pop("module_map")
-    calibration = settings.pop("calibration_data")
-    routes: dict[str | None, Route] = {}
-    for text in settings.pop("route"):
-        name, found, route = text.rpartition("=")
-        task = name if found else None
-        if task in routes:
-            raise UsageError(f"--route is given twice for {'every task' if task is None else task!r}")
-        routes[task] = Route.parse(route)
-    options = ExportOptions(
-        tasks=names(settings.pop("tasks")),
-        routes=routes,
-        module_map=read_json_object(module_map, error=UsageError) if module_map else None,
-        **settings,
-    )
-    if calibration is not None:
-        from eptx.calibration import measure_route
-
-        options = measure_route(base, adapters, options, calibration)
-    return export_bundle(base, adapters, output, options)
-
-
-def split_paths(paths: tuple[Path, ...], *, has_onnx: bool) -> tuple[Path | None, tuple[Path, ...]]:
-    """BASE and ADAPTER...; BASE may be missing beside an ONNX base, and is told apart by its files."""
-    if has_onnx and (len(paths) == 1 or (paths[0] / "adapter_config.json").exists()):
-        return None, paths
-    if len(paths) < 2:
-        raise UsageError("give BASE and ADAPTER: the transformers folder of the base model and the adapter's folder")
-    return paths[0], paths[1:]
+    calibration = read_options(settings, settings.pop("calibration_data"))
+    return export_bundle(base, adapters, output, export_options(settings), calibration)
 
 
 def _bytes(bundle: Bundle) -> int:
@@ -131,6 +78,8 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
         "method": manifest.method,
         "tasks": [task.name for task in manifest.tasks],
         "route": manifest.route,
+        "unused_experts": _unused_experts(bundle),
+        "calibration": _calibration(bundle),
         "fingerprints": dict(manifest.fingerprints),
     }
 
@@ -144,6 +93,35 @@ def _route_lines(bundle: Bundle) -> list[str]:
     for task, error in route.get("frozen_error", {}).items():
         lines.append(
             f"frozen against live route, {task}: group agrees on {error['group_agreement']:.1%} of "
-            f"{error['rows']} rows, largest output difference {error['max_abs']:.3g}, mean {error['mean_abs']:.3g}"
+            f"{error['rows']} rows, largest output difference {error['max_abs']:.3g}, mean {error['mean_abs']:.3g}, "
+            f"loss {error['loss']:.3g} of 100"
         )
     return lines
+
+
+def _unused_experts(bundle: Bundle) -> dict[str, list[int]]:
+    """Module -> the experts that no task uses, where there are any."""
+    manifest = bundle.manifest
+    modules = {**(manifest.encoder.modules if manifest.encoder is not None else {}), **manifest.modules}
+    return {name: list(module.unused_experts) for name, module in modules.items() if module.unused_experts}
+
+
+def _expert_lines(bundle: Bundle) -> list[str]:
+    unused = _unused_experts(bundle)
+    count = sum(map(len, unused.values()))
+    return [f"left out {count} experts that no task uses, in {len(unused)} modules"] if unused else []
+
+
+def _calibration(bundle: Bundle) -> dict[str, Any] | None:
+    """What was measured, where something was."""
+    path = bundle.path / "calibration.json"
+    return read_json_object(path, error=BundleError) if path.exists() else None
+
+
+def _calibration_lines(bundle: Bundle) -> list[str]:
+    measured = _calibration(bundle)
+    if measured is None:
+        return []
+    from eptx.calibration.report import report_text
+
+    return ["", report_text(measured)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ def _bundle_facts(path: Path) -> dict[str, Any]:
     manifest = bundle.manifest.to_json()
     manifest["bytes"] = sum(entry.size for entry in bundle.manifest.files.values())
     manifest["modules"] = list(bundle.manifest.modules)
+    if manifest["quantisation"] is not None:
+        stored = {kind: dict(Counter(manifest["quantisation"][kind].values())) for kind in ("products", "embeddings")}
+        manifest["quantisation"] |= stored
     return manifest
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from eptx.cli._calibration import points
 from eptx.cli._common import PATH, exporting, names, output_options, print_json
 from eptx.errors import ValidationError
 
@@ -40,11 +41,28 @@ from eptx.errors import ValidationError
 )
 @click.option(
     "--data",
-    type=PATH,
-    metavar="FILE.jsonl",
-    help="Also validate on these texts (text, text_pair, task, label); labels give the tasks' metrics.",
+    multiple=True,
+    metavar="[TASK=]PATH",
+    help="Also validate on these texts (text, text_pair, task, label); labels give the tasks' metrics. A jsonl file "
+    "or a dataset folder; may be repeated. A quantised bundle is measured on them, or else on the rows of its export.",
 )
-@click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True, help="Rows of --data used per task.")
+@click.option(
+    "--rows",
+    type=click.IntRange(min=1),
+    help="Rows used per task (default: 64; to measure what quantising loses, as many as the export used).",
+)
+@click.option(
+    "--max-drop",
+    multiple=True,
+    metavar="[TASK=]POINTS",
+    help="Quantised bundles: points of its metric that a task may lose (default: what the bundle says); repeatable.",
+)
+@click.option(
+    "--against",
+    type=PATH,
+    metavar="BUNDLE",
+    help="Quantised bundles: the fp32 bundle to measure against (default: one is exported for it).",
+)
 @output_options
 def validate(
     bundle: Path,
@@ -54,8 +72,10 @@ def validate(
     top_k: int | None,
     base_onnx: Path | None,
     providers: tuple[str, ...],
-    data: Path | None,
-    rows: int,
+    data: tuple[str, ...],
+    rows: int | None,
+    max_drop: tuple[str, ...],
+    against: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -63,11 +83,13 @@ def validate(
 
     The PyTorch reference runs in float64 and in the export's own type; their distance is the noise floor, and the
     ONNX result must lie within a small multiple of it, in every task and adapted module. A bundle that generates is
-    fed prompts and then token by token, and how often its greedy tokens are the reference's is told. Writes
-    validation.json and report.html into the bundle. Exits with 4 when the bundle fails.
+    fed prompts and then token by token, and how often its greedy tokens are the reference's is told. Of a quantised
+    bundle that is proven of its own weights, and what they lose is measured against the fp32 bundle and the budget.
+    Writes validation.json and report.html into the bundle. Exits with 4 when the bundle fails.
     """
     with exporting(quiet):
         from eptx.exporter.validation import ValidateOptions, report_table, validate_bundle
+        from eptx.runtime.measure import Source
 
         report = validate_bundle(
             bundle,
@@ -78,8 +100,10 @@ def validate(
                 top_k=top_k,
                 base_onnx=base_onnx,
                 providers=[name for given in providers for name in (names(given) or [])],
-                data=data,
+                data=[Source.parse(text) for text in data],
                 rows=rows,
+                max_drop=points(max_drop),
+                against=against,
             ),
         )
     for warning in report.warnings:

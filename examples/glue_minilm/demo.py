@@ -1,4 +1,5 @@
-"""The main job on real weights: one EPT adapter with seven tasks on all-MiniLM-L6-v2, exported in all three modes.
+"""The main job on real weights: one EPT adapter with seven tasks on all-MiniLM-L6-v2, exported in all three modes, and
+conditioned in 8 bits.
 
     python examples/glue_minilm/demo.py [--out FOLDER] [--base FOLDER]
 
@@ -25,7 +26,13 @@ from eptx.exporter.base import load_transformers
 from eptx.runtime.timing import compare
 
 HERE = Path(__file__).resolve().parent
-MODES = ("static", "conditioned", "dynamic")
+#: Name of a bundle -> its mode and precision.
+KINDS = {
+    "static": ("static", "fp32"),
+    "conditioned": ("conditioned", "fp32"),
+    "dynamic": ("dynamic", "fp32"),
+    "int8": ("conditioned", "int8"),
+}
 STATIC_TASK = "mrpc"
 SHAPE = (8, 32)
 
@@ -34,7 +41,7 @@ SHAPE = (8, 32)
 class Row:
     """One line of the table."""
 
-    mode: str
+    name: str
     passed: bool
     error: float
     floor: float
@@ -59,7 +66,7 @@ def main() -> None:
     base = options.base or minilm()
     with shown(), tempfile.TemporaryDirectory() as scratch:
         plain = base_graph(base, Path(scratch) / "base.onnx")
-        rows = [run_mode(mode, base, options.out / mode, plain) for mode in MODES]
+        rows = [run_kind(name, base, options.out / name, plain) for name in KINDS]
     answer_mixed_batch(options.out / "conditioned")
     print_table(rows)
     if not all(row.passed for row in rows):
@@ -72,19 +79,21 @@ def base_graph(base: Path, file: Path) -> Path:
     return file
 
 
-def run_mode(mode: Any, base: Path, out: Path, plain: Path) -> Row:
-    """Exports, validates and times one mode."""
+def run_kind(name: str, base: Path, out: Path, plain: Path) -> Row:
+    """Exports, validates and times one bundle."""
+    mode, precision = KINDS[name]
     task = STATIC_TASK if mode == "static" else None
-    print(f"\n== {mode}" + (f" ({task})" if task else ""), flush=True)
+    print(f"\n== {name}" + (f" ({task})" if task else ""), flush=True)
     start = time.perf_counter()
-    bundle = export(base, [HERE / "ept"], out, ExportOptions(mode=mode, task=task))
+    options = ExportOptions(mode=mode, task=task, precision=precision)  # type: ignore[arg-type]
+    bundle = export(base, [HERE / "ept"], out, options)
     seconds = time.perf_counter() - start
     report = validate(out, ValidateOptions(base=base, adapters=[HERE / "ept"], data=HERE / "samples.jsonl", rows=4))
     tasks = report.providers[0].tasks
     _, worst = max((task.worst for task in tasks), key=lambda item: item[1].ratio)
     print(f"   {report.reason or 'passed'}")
     ratio = compare(out, plain, [SHAPE], pairs=15, threads=2)[0]["ratio"]
-    return Row(mode, report.passed, worst.error, worst.noise, megabytes(bundle), seconds, ratio)
+    return Row(name, report.passed, worst.error, worst.noise, megabytes(bundle), seconds, ratio)
 
 
 def megabytes(bundle: Bundle) -> float:
@@ -118,7 +127,7 @@ def text_of(row: Mapping[str, Any]) -> list[str]:
 
 def print_table(rows: list[Row]) -> None:
     """Worst error and noise floor are those of the module or output that comes closest to the limit."""
-    header = ("mode", "parity", "error", "noise floor", "MB", "export s", f"latency/base {SHAPE[0]}x{SHAPE[1]}")
+    header = ("bundle", "parity", "error", "noise floor", "MB", "export s", f"latency/base {SHAPE[0]}x{SHAPE[1]}")
     print("\n" + "  ".join(f"{title:>12}" for title in header))
     for row in rows:
         parity = "passed" if row.passed else "FAILED"
@@ -129,7 +138,7 @@ def print_table(rows: list[Row]) -> None:
             f"{row.seconds:.1f}",
             f"{row.ratio:.3f}",
         )
-        print("  ".join(f"{cell:>12}" for cell in (row.mode, parity, *numbers)))
+        print("  ".join(f"{cell:>12}" for cell in (row.name, parity, *numbers)))
 
 
 if __name__ == "__main__":

@@ -91,10 +91,10 @@ def make_row(task: str, text: str, text_pair: str | None, label: int) -> Row:
     return Row(task, asked.prompt.format(**texts), asked.instruction.format(**texts), label)
 
 
-def write_samples(folder: Path, target: Path, count: int = 6) -> None:
-    """The first validation rows of every task as prompts and answers in one file, for the demo."""
+def write_samples(folder: Path, target: Path, count: int = 16) -> None:
+    """The first validation rows of every task as prompts and answers in one file, for the demo and calibration."""
     records = [
-        {"task": task, "prompt": row.prompt, "target": row.target}
+        {"task": task, "text": row.prompt, "label": row.target}
         for task in TASKS
         for row in read_rows(folder, task, "validation")[:count]
     ]

@@ -42,7 +42,7 @@ def main() -> None:
 def answer(session: Session) -> None:
     """Rows of four tasks in one batch, and the same rows without the adapter."""
     rows = samples()
-    prompts = [row["prompt"] for row in rows]
+    prompts = [row["text"] for row in rows]
     start = time.perf_counter()
     answers = session.generate(prompts, task=[row["task"] for row in rows], max_new_tokens=4)
     seconds = time.perf_counter() - start
@@ -50,10 +50,10 @@ def answer(session: Session) -> None:
     print(f"\n{len(rows)} prompts of {len(TASKS)} tasks in one batch, {seconds:.2f} s")
     print(f"{'task':>6}  {'answer':<14} {'expected':<14} {'base alone':<14} prompt")
     for row, text, base_text in zip(rows, answers.texts, plain.texts, strict=True):
-        words = (text.strip(), row["target"].strip(), repr(base_text.strip())[:13])
+        words = (text.strip(), row["label"].strip(), repr(base_text.strip())[:13])
         print(
             f"{row['task']:>6}  " + " ".join(f"{word:<14}" for word in words),
-            " / ".join(row["prompt"].split("\n"))[:70],
+            " / ".join(row["text"].split("\n"))[:70],
         )
 
 

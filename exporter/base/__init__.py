@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eptx.exporter.base.encoder_decoder import is_encoder_decoder, load_encoder_decoder
-from eptx.exporter.base.genai import Precision, genai_config, is_decoder, is_genai, load_genai
+from eptx.exporter.base.genai import BuilderPrecision, genai_config, is_decoder, is_genai, load_genai
 from eptx.exporter.base.graph import BaseGraph
 from eptx.exporter.base.locate import locate
 from eptx.exporter.base.onnx_file import load_onnx
@@ -12,7 +12,7 @@ from eptx.exporter.base.transformers import load_transformers
 
 __all__ = [
     "BaseGraph",
-    "Precision",
+    "BuilderPrecision",
     "Site",
     "genai_config",
     "is_decoder",

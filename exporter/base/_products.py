@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from eptx.exporter.base import _nbits
 from eptx.exporter.base._form import FLOATS, stored_as, walk
+from eptx.exporter.base._integer import integer_product
 
 _STANDARD = ("", "ai.onnx")
 _ABSORBING = ("Attention", "FusedGemm", "GemmFastGelu", "PackedAttention", "DecoderAttention")
@@ -21,8 +22,8 @@ class Product:
     """A node that multiplies an activation by a matrix of weights.
 
     Attributes:
-        node: MatMul, Gemm, FusedMatMul or MatMulNBits; or an operator that has such a product inside, which is
-            then refused.
+        node: MatMul, Gemm, FusedMatMul, MatMulNBits, or the last node of a product of integers; or an operator that
+            has such a product inside, which is then refused.
         weight: the initializer.
         names: the modules that the graph's own names say it may be: the node's name first, then the weight's.
         refusal: why it cannot be adapted, or "".
@@ -42,12 +43,17 @@ class Product:
             return _nbits.nbits_shape(self.node)
         assert self.weight.shape is not None
         rows, columns = self.weight.shape.numpy()
+        if integer_product(self.node) is not None:
+            return rows, columns
         return (columns, rows) if stored_as(self.node, self.operand) else (rows, columns)
 
     def matrix(self) -> np.ndarray | None:
         """The weight as [out, in], dequantised; None when the graph does not hold it."""
         if _nbits.is_nbits(self.node):
             return _nbits.dequantise(self.node)
+        integers = integer_product(self.node)
+        if integers is not None:
+            return integers.dequantise()
         found = walk(self.node.inputs[self.operand])
         if found is None or found[0].const_value is None:
             return None
@@ -70,6 +76,10 @@ class Product:
         if _nbits.is_nbits(self.node):
             step = _nbits.step(self.node)
             return 0.0 if step is None else step
+        integers = integer_product(self.node)
+        if integers is not None:
+            step = integers.step()
+            return 0.0 if step is None else 0.5 * step
         found = walk(self.node.inputs[self.operand])
         quantised = next((s for s in found[1] if s.op_type == "DequantizeLinear"), None) if found else None
         if quantised is None:
@@ -88,6 +98,9 @@ def find_products(graph: ir.Graph) -> list[Product]:
 
 
 def _product(node: ir.Node) -> Product | None:
+    integers = integer_product(node)
+    if integers is not None:
+        return Product(node, integers.weight, _names(node, integers.weight))
     if len(node.inputs) < 2 or not (_is_plain(node) or _absorbs(node) or _nbits.is_nbits(node)):
         return None
     weight = walk(node.inputs[1])

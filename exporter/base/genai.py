@@ -32,9 +32,9 @@ from eptx.exporter.base._tidy import tidy
 from eptx.exporter.base.checkpoint import BaseCheckpoint
 from eptx.exporter.base.graph import BaseGraph
 
-__all__ = ["DECODERS", "Precision", "check_decoder", "genai_config", "is_decoder", "is_genai", "load_genai"]
+__all__ = ["DECODERS", "BuilderPrecision", "check_decoder", "genai_config", "is_decoder", "is_genai", "load_genai"]
 
-Precision = Literal["fp32", "fp16", "int4"]
+BuilderPrecision = Literal["fp32", "fp16", "int4"]
 
 #: Architectures of the builder whose graphs are tested here, with the words of an error.
 DECODERS = {
@@ -69,7 +69,7 @@ def load_genai(
     folder: Path,
     workspace: Path,
     *,
-    precision: Precision = "fp32",
+    precision: BuilderPrecision = "fp32",
     provider: Literal["cpu", "cuda"] = "cpu",
     origin: Path | None = None,
 ) -> BaseGraph:

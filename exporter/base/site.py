@@ -10,6 +10,7 @@ import onnx_ir as ir
 from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter.base import _nbits
 from eptx.exporter.base._form import FLOATS, is_form, stored_as, stored_weight
+from eptx.exporter.base._integer import IntegerProduct, integer_product
 
 __all__ = ["Site"]
 
@@ -23,7 +24,7 @@ class Site:
 
     Attributes:
         module: the module's name as the adapter has it, without ``base_model.model.``.
-        node: the MatMul, Gemm, plain FusedMatMul or MatMulNBits.
+        node: the MatMul, Gemm, plain FusedMatMul or MatMulNBits, or the last node of a product of integers.
         columns: the slice of the node's output features that is this module; ``(0, out)`` when not packed.
         also: further products of this same module (ALBERT runs one layer many times; DeBERTa-v2 projects its
             relative positions with the content's key and query). Empty for nearly every module. An adapter
@@ -39,6 +40,8 @@ class Site:
     @property
     def x(self) -> ir.Value:
         """The activation that the module reads: ``[..., in]``."""
+        if self._integers is not None:
+            return self._integers.x
         value = self.node.inputs[0]
         assert value is not None
         return value
@@ -51,7 +54,7 @@ class Site:
     @property
     def weight(self) -> ir.Value:
         """The initializer. It may be packed with other modules' weights, and read by other nodes."""
-        return stored_weight(self.node)
+        return stored_weight(self.node) if self._integers is None else self._integers.weight
 
     @property
     def transposed(self) -> bool:
@@ -59,15 +62,19 @@ class Site:
         return self.quantised or stored_as(self.node)
 
     @property
+    def _integers(self) -> IntegerProduct | None:
+        return integer_product(self.node)
+
+    @property
     def quantised(self) -> bool:
-        """True when the weight is in blocks of few bits: it can be read, and not be replaced."""
-        return _nbits.is_nbits(self.node)
+        """True when the weight is in blocks of few bits, or of integers: it can be read, and not be replaced."""
+        return _nbits.is_nbits(self.node) or self._integers is not None
 
     @property
     def includes_bias(self) -> bool:
         """True when the node's output already has the bias (Gemm with a C input, MatMulNBits with one)."""
         if self.quantised:
-            return _nbits.has_bias(self.node)
+            return _nbits.is_nbits(self.node) and _nbits.has_bias(self.node)
         return self.node.op_type == "Gemm" and len(self.node.inputs) > 2 and self.node.inputs[2] is not None
 
     @property
@@ -115,6 +122,13 @@ class Site:
         stored = self._stored()
         block = stored[start:stop] if self.transposed else stored[:, start:stop].T
         return block if block.dtype == np.float64 else np.asarray(block, dtype=np.float32)
+
+    def feed(self, x: ir.Value) -> None:
+        """Has the product read another activation ``[..., in]``; others that read the same one do not."""
+        if self._integers is not None:
+            self._integers.feed(x)
+        else:
+            self.node.replace_input_with(0, x)
 
     def set_weight(self, weight: np.ndarray) -> None:
         """Puts another weight in place of this module's, in the graph, in the stored type and form.
@@ -175,15 +189,20 @@ class Site:
         self.node.replace_input_with(1, own)
 
     def _stored_shape(self) -> tuple[int, int]:
-        if self.quantised:
+        """[out, in] of a quantised weight, else as the initializer is."""
+        if _nbits.is_nbits(self.node):
             return _nbits.nbits_shape(self.node)[::-1]
         shape = self.weight.shape
         assert shape is not None
         rows, columns = shape.numpy()
-        return rows, columns
+        return (rows, columns) if self._integers is None else (columns, rows)
 
     def _stored(self) -> np.ndarray:
-        if self.quantised and (weight := _nbits.dequantise(self.node)) is not None:
+        if self._integers is not None:
+            weight = self._integers.dequantise()
+        else:
+            weight = _nbits.dequantise(self.node) if self.quantised else None
+        if weight is not None:
             return weight
         tensor = self.weight.const_value
         if tensor is None:

@@ -67,7 +67,7 @@ class Asked:
         manifest: of the bundle.
         truth: the trained model.
         dtype: float64, or float32 for the export's own type.
-        quantised: the bundle's weights in blocks of few bits, in place of the base's; None: it has none.
+        quantised: the bundle's quantised weights, in place of the base's; None: it has none.
     """
 
     def __init__(
@@ -79,11 +79,12 @@ class Asked:
         )
         self.folded = quantised is not None and manifest.mode == "static"
         if quantised is not None:
+            fold = self._fold if self.folded else None
             if dtype == torch.float64:
-                quantised.compare(self.model, self._folds())
-            quantised.put_in(self.model)
+                quantised.compare(self.model, fold)
+            quantised.put_in(self.model, fold)
         if dtype != torch.float64:
-            round_as_stored(self.model, manifest)
+            round_as_stored(self.model, manifest, quantised.in_blocks if quantised is not None else ())
         self.decider = Decider(self.model)
         self._past: Any = None
         places = {**manifest.modules, **(manifest.encoder.modules if manifest.encoder is not None else {})}
@@ -92,7 +93,7 @@ class Asked:
     def run(self, batch: Batch, *, live: bool = False, off: bool = False) -> Expected:
         """One batch: with the frozen route or the live one, or with the adapter off."""
         ids = task_ids(batch, self.truth.ids)
-        if off or self.folded:
+        if off:
             ids = np.full_like(ids, len(self.truth.adapter.tasks))
         route: Routes = None if live else self._routes(batch)
         outputs, decisions = [], []
@@ -182,13 +183,10 @@ class Asked:
         any_route = next(iter(routes.values()))
         return [routes.get(task, any_route) for task in batch.tasks]
 
-    def _folds(self) -> dict[str, np.ndarray]:
-        """Module -> the weight that it amounts to in a static bundle, float64 [out, in]."""
-        if not self.folded:
-            return {}
+    def _fold(self, module: str) -> np.ndarray:
+        """The weight that a module amounts to in a static bundle, [out, in]."""
         name = self.manifest.tasks[0].name
-        route = self._frozen().get(name)
-        return {module: self.model.weight(module, self.truth.ids[name], route) for module in self.model.names}
+        return self.model.weight(module, self.truth.ids[name], self._frozen().get(name))
 
     def _module(self, name: str, arrays: list[np.ndarray], batch: Batch) -> np.ndarray:
         rows = _joined([array.reshape(batch.rows, -1, array.shape[-1]) for array in arrays])

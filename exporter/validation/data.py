@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,46 +11,64 @@ import numpy as np
 from eptx._jsonl import read_rows
 from eptx.bundle import Bundle
 from eptx.errors import DataError, RequestError
-from eptx.exporter.validation.batches import Batch
-from eptx.exporter.validation.options import ValidateOptions
+from eptx.exporter.read import BASE_TASK
+from eptx.exporter.validation.batches import AUTO, Batch
+from eptx.exporter.validation.options import ValidateOptions, is_dataset
 from eptx.runtime._tokenizer import Tokenizer
+from eptx.runtime.measure import Source, read_data
 
-_ROWS = 16
+#: Rows of one batch, and of a task unless told otherwise.
+_ROWS, _PER_TASK = 16, 64
 
 
 def from_data(bundle: Bundle, options: ValidateOptions, names: Sequence[str]) -> list[Batch]:
-    """Batches of the file's first rows of every task; rows without a task are of the first, or inferred.
+    """Batches of the data's first rows of every task; rows without a task are of the first, or inferred.
 
     Args:
         bundle: whose tokenizer to use.
-        options: where the file is, and how many rows of a task to take.
+        options: where the data is, and how many rows of a task to take.
         names: what a row's task may be.
 
     Raises:
-        DataError: the file cannot be read, names an unknown task, or holds no rows.
+        DataError: the data cannot be read, names an unknown task, or holds no rows.
         RequestError, NotSupportedError: the bundle cannot tokenize.
     """
-    if options.data is None:
+    if not options.sources:
         return []
-    default = "auto" if "auto" in names else names[0]
+    default, most = AUTO if AUTO in names else names[0], options.rows or _PER_TASK
     picked: dict[str, list[dict[str, Any]]] = {}
-    for row in read_rows(options.data, error=DataError):
-        task = row.get("task", default)
-        if task not in names:
-            if len(names) == 1:
-                continue  # one file may serve the bundles of several tasks
-            raise DataError(f"{options.data.name}: task {task!r} is not one of {', '.join(names)}")
-        rows = picked.setdefault(task, [])
-        if len(rows) < options.rows:
-            rows.append(row)
+    for source in options.sources:
+        for row in _rows(source, names, most):
+            task = row.get("task", source.task or default)
+            if task not in names:
+                if len(names) == 1:
+                    continue  # one file may serve the bundles of several tasks
+                raise DataError(f"{source.name}: task {task!r} is not one of {', '.join(names)}")
+            rows = picked.setdefault(task, [])
+            if len(rows) < most:
+                rows.append(row)
     if not picked:
-        raise DataError(f"{options.data.name}: has no rows of {', '.join(names)}")
+        raise DataError(f"{', '.join(s.name for s in options.sources)}: has no rows of {', '.join(names)}")
     tokenizer = _tokenizer(bundle)
     flat = [(task, row) for task, rows in picked.items() for row in rows]
     # pairs and single texts are tokenized apart; tasks are mixed
     flat.sort(key=lambda item: ("text_pair" in item[1], len(item[1]["text"]) + len(item[1].get("text_pair", ""))))
     groups = [flat[i : i + _ROWS] for i in range(0, len(flat), _ROWS)]
     return [_batch(tokenizer, group, f"data {i}") for i, group in enumerate(groups)]
+
+
+def _rows(source: Source, names: Sequence[str], most: int) -> Iterator[dict[str, Any]]:
+    """Rows of text with their fields; of a jsonl file all of them, of other data the first of every task."""
+    if isinstance(source.rows, str | Path) and not is_dataset(Path(source.rows)):
+        yield from read_rows(Path(source.rows), error=DataError)
+        return
+    tasks = [source.task] if source.task is not None else [name for name in names if name not in (AUTO, BASE_TASK)]
+    for task, rows in read_data([source], tasks, most).items():
+        for row in rows:
+            if row.text is None:
+                raise DataError(f"{source.name}: the reference is given texts, not input_ids")
+            fields = {"task": task, "text": row.text, "text_pair": row.text_pair, "label": row.label}
+            yield {key: value for key, value in fields.items() if value is not None}
 
 
 def _tokenizer(bundle: Bundle) -> Tokenizer:

@@ -22,7 +22,7 @@ import numpy as np
 
 #: A bundle fails where its ratio is larger. docs/validation.md says what was measured to choose it.
 LIMIT = 10.0
-#: Relative rounding of one number: half a unit in the last place. ONNX Runtime multiplies by blocks of 4 bits in
+#: Relative rounding of one number: half a unit in the last place. ONNX Runtime multiplies by blocks of 4 or 8 bits in
 #: float32, but adds up in longer chains than PyTorch: 1.3e-6 of a module's output was seen, where that rounds by 2e-7.
 EPS = {"fp32": 2.0**-24, "fp16": 2.0**-11, "int4": 2.0**-21}
 _WORST = 1e30
@@ -77,7 +77,7 @@ def ratio(error: Spread, noise: Spread, scale: Spread, dtype: str, typical: floa
         error: bundle less float64.
         noise: own type less float64.
         scale: the float64 values.
-        dtype: the export's own type.
+        dtype: what the bundle's numbers round like, a key of `EPS`.
         typical: noise over scale that is typical of the task, for a handful of numbers.
     """
     eps = max(EPS[dtype], typical) if scale.count < _FEW else EPS[dtype]

@@ -63,7 +63,7 @@ def expect(
         truth: the trained model.
         batches: what to run.
         redraw: gives another batch of the same shape, for one with a near tie.
-        quantised: the bundle's weights, where they are in blocks of few bits.
+        quantised: the bundle's weights, where they are quantised.
     """
     result = Expectation(experts=expert_tables(truth.adapter))
     with step("running the reference in float64"):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.report import Measured, ProviderReport, Report, TaskReport, notes
+from eptx.exporter.validation.report import DROPS, Measured, ProviderReport, Report, TaskReport, drop_cells, notes
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c2330; }
@@ -33,6 +33,7 @@ def report_html(report: Report) -> str:
         f"square and largest. Up to {LIMIT:g} is rounding. The adapter's own effect, in the same unit, is what a "
         "bundle that ignores the adapter would score.</p>",
         *(_provider(provider) for provider in report.providers),
+        _drops(report),
         _frozen(report),
         "<h2>Inputs</h2>",
         _table(
@@ -66,6 +67,24 @@ def _provider(provider: ProviderReport) -> str:
     rows = [_task_cells(task) for task in provider.tasks]
     details = "".join(_details(task) for task in provider.tasks)
     return f"<h2>Provider {escape(provider.provider)}</h2>\n{_table(header, rows)}\n{details}"
+
+
+def _drops(report: Report) -> str:
+    """What quantising loses, task by task."""
+    if not report.drops:
+        return ""
+    rows = []
+    for judged in report.drops:
+        *cells, verdict = drop_cells(judged)
+        rows.append(
+            (*cells, _Raw(f"<span class='{verdict}'>{verdict}</span>") if judged.budget is not None else verdict)
+        )
+    said = (
+        "<p>The bundle as it is shipped against the fp32 bundle of the same base and adapter, on the same rows: points "
+        "are hundredths of the metric, the interval is of resampled rows. A task fails that loses more than its "
+        "budget.</p>"
+    )
+    return f"<h2>What quantising loses</h2>\n{said}{_table(DROPS, rows)}"
 
 
 def _task_cells(task: TaskReport) -> tuple[object, ...]:

@@ -23,6 +23,7 @@ from eptx.exporter.validation.metrics import Answers
 from eptx.exporter.validation.models import Model, Observation, observed, sharpened, shipped
 from eptx.exporter.validation.observe import Graph
 from eptx.exporter.validation.report import Measured, ProviderReport, TaskReport
+from eptx.exporter.validation.rounding import own_type
 
 HEADS = "task_heads"
 
@@ -61,7 +62,7 @@ def judge(bundle: Bundle, graph: Graph, expectation: Expectation, provider: str)
     """
     seen = _Seen()
     with step(f"running the bundle as shipped ({provider})"):
-        if graph.sharp is None:
+        if not graph.rounds:
             _run_outputs(bundle, shipped(bundle, provider), expectation, seen)
         else:
             _run_outputs(bundle, sharpened(bundle, graph, provider), expectation, seen)
@@ -193,14 +194,14 @@ def _some(experts: Sequence[int]) -> str:
 def _task_report(
     task: str, manifest: Manifest, order: Sequence[str], expectation: Expectation, seen: _Seen
 ) -> TaskReport:
-    typical = _typical(task, order, expectation)
+    typical, own = _typical(task, order, expectation), own_type(manifest)
 
     def measured(kind: str, name: str, error: Spreads) -> Measured:
         subject = Subject(task, kind, name)  # type: ignore[arg-type]
         noise, scale, effect = (s[subject] for s in (expectation.noise, expectation.scale, expectation.effect))
-        effect_ratio = ratio(effect, noise, scale, manifest.precision, typical) if effect.count else None
+        effect_ratio = ratio(effect, noise, scale, own, typical) if effect.count else None
         return Measured(
-            ratio(error[subject], noise, scale, manifest.precision, typical),
+            ratio(error[subject], noise, scale, own, typical),
             error[subject].rms,
             noise.rms,
             scale.rms,

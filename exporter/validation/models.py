@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,10 +68,11 @@ class Model:
             return Observation(outputs | used, {}, [])
         places = self._manifest.modules
         modules = _modules({p.output: calls.joined(found, p.output) for p in places.values()}, places)
-        routes = [_routes(call, self._graph) for call in found]
+        routes = [_routes(call, self._graph, places) for call in found]
         if self._graph.encoder is not None and self._manifest.encoder is not None:
-            modules |= _modules(calls.encoded, self._manifest.encoder.modules)
-            routes[0] |= _routes(calls.encoded, self._graph.encoder)
+            first = self._manifest.encoder.modules
+            modules |= _modules(calls.encoded, first)
+            routes[0] |= _routes(calls.encoded, self._graph.encoder, first)
         return Observation(outputs | used, modules, routes)
 
     def answer(self, batch: Batch, ids: np.ndarray | None) -> Batch:
@@ -85,8 +86,20 @@ def _modules(values: Mapping[str, np.ndarray], places: Mapping[str, ModuleOutput
     return {name: values[place.output][..., slice(*place.columns)] for name, place in places.items()}
 
 
-def _routes(values: Mapping[str, np.ndarray], graph: Graph) -> dict[str, Route]:
-    return {name: Route(values[a], values[b]) for name, (a, b) in graph.routes.items() if a in values and b in values}
+def _routes(values: Mapping[str, np.ndarray], graph: Graph, places: Mapping[str, ModuleOutput]) -> dict[str, Route]:
+    return {
+        name: Route(_numbered(values[a], places[name].unused_experts), values[b])
+        for name, (a, b) in graph.routes.items()
+        if a in values and b in values
+    }
+
+
+def _numbered(choice: np.ndarray, unused: Sequence[int]) -> np.ndarray:
+    """Experts as the adapter numbers them, from numbers among those that the model has."""
+    if not unused:
+        return choice
+    kept = np.setdiff1d(np.arange(int(choice.max()) + 1 + len(unused)), unused)
+    return np.asarray(kept[choice])
 
 
 def shipped(bundle: Bundle, provider: str) -> Model:
@@ -108,8 +121,10 @@ def observed(bundle: Bundle, graph: Graph, provider: str) -> Model:
 
 def sharpened(bundle: Bundle, graph: Graph, provider: str) -> Model:
     """The copy that differs from what is shipped in nothing but what its activations are rounded to."""
-    assert graph.sharp is not None
-    return Model(bundle.manifest, _run_of(_open(bundle, graph.sharp, provider)))
+    encoder, encode = bundle.manifest.encoder, None
+    if encoder is not None and graph.encoder is not None:
+        encode = _run_of(_open(bundle, graph.encoder.sharp or str(bundle.path / encoder.file), provider))
+    return Model(bundle.manifest, _run_of(_open(bundle, graph.sharp or str(bundle.model), provider)), encode)
 
 
 def _open(bundle: Bundle, model: bytes | str, provider: str) -> Any:

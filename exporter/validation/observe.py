@@ -16,7 +16,7 @@ import onnx_ir as ir
 from eptx.bundle import Bundle, ModuleOutput
 from eptx.errors import BundleError
 from eptx.exporter import ops
-from eptx.exporter.base._nbits import is_nbits
+from eptx.exporter.validation.sharpen import sharpen
 from eptx.runtime._one_line import one_line
 
 #: operator -> its inputs that hold the rows' choice and weights, and the one that says which row of them is whose
@@ -45,6 +45,11 @@ class Graph:
     sharp: bytes | None = None
     encoder: Graph | None = None
 
+    @property
+    def rounds(self) -> bool:
+        """Whether activations are rounded to 8 bits somewhere, as the bundle is shipped."""
+        return self.sharp is not None or (self.encoder is not None and self.encoder.rounds)
+
 
 def observable(bundle: Bundle) -> Graph:
     """Makes every module's output a graph output.
@@ -66,8 +71,7 @@ def _observable(path: Path, modules: Mapping[str, ModuleOutput]) -> Graph:
     except Exception as error:  # protobuf and onnx_ir raise unrelated classes
         raise BundleError(f"{path.name}: not a valid ONNX model: {one_line(error)}") from None
     graph = model.graph
-    sharp = _sharpen(graph)
-    copy = ir.to_proto(model).SerializeToString() if sharp else None
+    copy = ir.to_proto(model).SerializeToString() if sharpen(graph) else None
     values = {value.name: value for node in graph for value in node.outputs}
     missing = sorted(m for m, place in modules.items() if place.output not in values)
     if missing:
@@ -82,19 +86,6 @@ def _observable(path: Path, modules: Mapping[str, ModuleOutput]) -> Graph:
             graph.outputs.append(_typed(value, ir.DataType.FLOAT))
     names = {module: (str(choice.name), str(weights.name)) for module, (choice, weights) in routes.items()}
     return Graph(ir.to_proto(model).SerializeToString(), tuple(order), names, copy)
-
-
-def _sharpen(graph: ir.Graph) -> bool:
-    """Has quantised weights multiply float32 as it is; whether there are any that did not."""
-    nodes = [node for node in graph if is_nbits(node) and _level(node) not in (0, 1)]
-    for node in nodes:
-        node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", 1)
-    return bool(nodes)
-
-
-def _level(node: ir.Node) -> int:
-    level = node.attributes.get("accuracy_level")
-    return 0 if level is None else level.as_int()
 
 
 def _typed(value: ir.Value, dtype: ir.DataType) -> ir.Value:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from eptx.errors import UsageError
+from eptx.exporter.validation.budget import check_points
+from eptx.runtime.measure import Source
 
 PROVIDERS = ("auto", "cpu", "cuda")
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether data is a folder or a table, and not a jsonl file."""
+    return path.is_dir() or path.suffix == ".parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +29,12 @@ class ValidateOptions:
         top_k: EPT: experts per task; None takes what the export was given.
         base_onnx: the ONNX file of the base, to compare its fingerprint; None takes what the export was given.
         providers: "cpu", "cuda" or "auto" (all that this machine has).
-        data: texts to validate on as well, jsonl with text, text_pair, task and label.
-        rows: how many rows of the data to use per task.
+        data: rows to validate on as well, with text, text_pair, task and label: a jsonl file, or several sources.
+        rows: how many rows of a task to use; None: 64 for the reference, and as many as the export used to measure
+            what quantising loses.
+        max_drop: quantised bundles: task -> points of its metric that it may lose; the key None is of every task that
+            is not named. Where nothing is said, the bundle's own budget.
+        against: quantised bundles: the fp32 bundle that they are measured against; None exports one.
     """
 
     base: Path | None = None
@@ -32,13 +43,23 @@ class ValidateOptions:
     top_k: int | None = None
     base_onnx: Path | None = None
     providers: Sequence[str] = ("auto",)
-    data: Path | None = None
-    rows: int = 64
+    data: Path | Sequence[Source] | None = None
+    rows: int | None = None
+    max_drop: Mapping[str | None, float] = field(default_factory=dict)
+    against: Path | None = None
+
+    @property
+    def sources(self) -> Sequence[Source]:
+        """The data, source by source."""
+        if isinstance(self.data, Path):
+            return [Source(self.data)]
+        return self.data or []
 
     def check(self) -> None:
-        """Raises UsageError for a provider that does not exist, or no rows."""
+        """Raises UsageError for a provider that does not exist, or no rows; DataError for a budget that is none."""
         for provider in self.providers:
             if provider not in PROVIDERS:
                 raise UsageError(f"--provider {provider!r}: choose from {', '.join(PROVIDERS)}")
-        if self.rows < 1:
+        if self.rows is not None and self.rows < 1:
             raise UsageError(f"--rows {self.rows}: at least one row per task is needed")
+        check_points(self.max_drop)

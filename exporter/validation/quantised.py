@@ -1,4 +1,4 @@
-"""A bundle whose weights are in blocks of few bits: the reference multiplies by the same weights.
+"""A bundle whose weights are quantised: the reference multiplies by the same weights.
 
 Otherwise the quantisation's error, a thousand times rounding, would be held against the adapter. That the weights are
 the base's (of a static bundle, the base's with one task in them, as the released forward has it) is checked apart:
@@ -8,7 +8,8 @@ must be there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,49 +19,102 @@ from torch import nn
 
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
-from eptx.exporter.base._nbits import dequantise, is_nbits, nbits_shape, step
+from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.reference import ReferenceModel
 from eptx.exporter.validation.distance import LIMIT
+from eptx.exporter.validation.output_form import update_by
+from eptx.exporter.validation.owners import Place, embedding_of, linears_of, places_of
+from eptx.exporter.validation.rounding import QUANTISED
+from eptx.exporter.validation.stored import (
+    StoredProduct,
+    StoredTable,
+    read_product,
+    read_table,
+    stored_products,
+    stored_tables,
+)
 
-#: What a weight may be off by, in steps; the quantiser clips its largest ones.
-_STEPS = 1.01
-_EMBEDDING = "GatherBlockQuantized"
+#: What a weight may be off by, of what its quantisation allows; the quantiser clips its largest ones.
+_MOST = 1.01
+_BUILT_EMBEDDING = "GatherBlockQuantized"
+#: Rounding of a float32 weight.
+_FLOAT32 = 2.0**-24
+
+#: Adapted module -> the weight that it should amount to in a static bundle, float64 [out, in].
+Fold = Callable[[str], np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Owned:
+    """A linear layer and the part of a product that is its."""
+
+    place: Place
+    linear: nn.Linear
+    stored: StoredProduct
+
+    @property
+    def weight(self) -> np.ndarray:
+        """What the bundle multiplies by, float32 [out, in]."""
+        return self.stored.weight[self.place.rows]
+
+    def off(self, wanted: np.ndarray) -> float:
+        """The largest difference from another weight, in what the quantisation allows."""
+        allowed = np.broadcast_to(self.stored.allowed, self.stored.weight.shape)[self.place.rows]
+        return _off(self.weight, wanted, allowed)
 
 
 class Quantised:
     """The quantised weights of a bundle.
 
     Attributes:
-        wrong: linear layer -> how its weight is not what it should be.
+        wrong: linear layer or table -> how its weight is not what it should be.
         effects: adapted module of a static bundle -> by how many deviations of what the quantiser's error makes of it
             the share of its task's update that is there would be off, if none of it were.
+        in_blocks: linear layers whose products add up in blocks, once `put_in` has found them.
     """
 
-    def __init__(self, model: ir.Model) -> None:
-        self._nodes = {_module(node): node for node in model.graph if is_nbits(node)}
-        self._embedding = next((node for node in model.graph if node.op_type == _EMBEDDING), None)
+    def __init__(self, bundle: Bundle) -> None:
+        manifest, encoder = bundle.manifest, bundle.manifest.encoder
+        files = {"": bundle.model} if encoder is None else {"encoder:": bundle.path / encoder.file, "": bundle.model}
+        self._models = {prefix: ir.load(path.absolute()) for prefix, path in files.items()}
+        graphs = {prefix: model.graph for prefix, model in self._models.items()}
+        self._products = [
+            product for prefix, graph in graphs.items() for product in stored_products(manifest, graph, prefix)
+        ]
+        self._tables = [
+            (prefix, node) for prefix, graph in graphs.items() for node in stored_tables(manifest, graph, prefix)
+        ]
+        self._built_embedding = any(node.op_type == _BUILT_EMBEDDING for graph in graphs.values() for node in graph)
+        self._after_adapter = manifest.quantisation is not None and bool(manifest.quantisation.products)
+        self._places: dict[int, list[Place]] = {}
         self.wrong: dict[str, str] = {}
         self.effects: dict[str, float] = {}
+        self.in_blocks: set[str] = set()
 
     @classmethod
     def of(cls, bundle: Bundle) -> Quantised | None:
         """The weights of a bundle, None if they are not quantised."""
-        if bundle.manifest.precision != "int4":
-            return None
-        return cls(ir.load(bundle.model.absolute()))
+        return cls(bundle) if bundle.manifest.precision in QUANTISED else None
 
-    def compare(self, reference: ReferenceModel, folded: Mapping[str, np.ndarray]) -> None:
-        """Compares every weight with the base's, or with what it is folded to (module -> float64 [out, in])."""
+    def compare(self, reference: ReferenceModel, fold: Fold | None) -> None:
+        """Compares every weight with the base's, or with what it is folded to."""
         modules = {name: module for module, name in reference.names.items()}
-        for name, linear, weight, steps in self._weights(reference):
-            base = linear.weight.detach().double().numpy()
+        for owned in self._owned(reference, fold):
+            name = owned.place.linear
             module = modules.get(name, name)
-            wanted = folded.get(module, base)
-            off = float((np.abs(weight - wanted) / np.maximum(steps, 1e-30)).max())
-            if off > _STEPS:
-                self.wrong[module] = f"its weight is {off:.3g} steps of its quantisation from what it should be"
-            elif module in folded:
-                self._look_for(module, wanted - base, weight - wanted)
+            base = owned.linear.weight.detach().double().numpy()
+            wanted = fold(module) if fold is not None and name in modules else base
+            off = owned.off(wanted)
+            if off > _MOST:
+                self.wrong[module] = (
+                    f"its weight is {off:.3g} times as far from what it should be as its storage allows"
+                )
+            elif wanted is not base:
+                self._look_for(module, wanted - base, owned.weight - wanted)
+        for table, name, embedding in self._owned_tables(reference):
+            off = _off(table.rows, embedding.weight.detach().float().numpy(), table.allowed)
+            if off > _MOST:
+                self.wrong[name] = f"its table is {off:.3g} times as far from what it should be as its storage allows"
 
     def _look_for(self, module: str, update: np.ndarray, error: np.ndarray) -> None:
         """Whether all of an update is there: the quantiser's error knows nothing of it, so its share in it is noise."""
@@ -73,48 +127,65 @@ class Quantised:
         if abs(share - 1.0) > LIMIT * deviation:
             self.wrong[module] = f"its weight holds {share:.3g} times the task's update"
 
-    def put_in(self, reference: ReferenceModel) -> None:
-        """Has the reference multiply by these weights."""
+    def put_in(self, reference: ReferenceModel, fold: Fold | None) -> None:
+        """Has the reference multiply by these weights; of a static bundle, by what the others are folded to."""
         model = reference.model
-        embedding = model.get_input_embeddings()
-        tied = embedding.weight is getattr(model.get_output_embeddings(), "weight", None)
-        for _, linear, weight, _ in self._weights(reference):
-            linear.weight = nn.Parameter(torch.from_numpy(weight).to(linear.weight.dtype), requires_grad=False)
-        if self._embedding is not None:
+        modules = {name: module for module, name in reference.names.items()}
+        tied = model.get_input_embeddings().weight is getattr(model.get_output_embeddings(), "weight", None)
+        for table, _, embedding in self._owned_tables(reference):
+            embedding.weight = _parameter(table.rows, embedding.weight)
+        for owned in self._owned(reference, fold):
+            name, old = owned.place.linear, owned.linear.weight
+            owned.linear.weight = _parameter(owned.weight, old)
+            self.in_blocks |= {name} if owned.stored.in_blocks else set()
+            if self._updates_output(reference, owned) and name in modules:
+                update_by(model.get_submodule(name), old)
+            modules.pop(name, None)
+        if self._built_embedding:
             if not tied:
                 raise BundleError("the model's embeddings are quantised apart from its head: eptx cannot read them")
-            embedding.weight = model.get_output_embeddings().weight
+            model.get_input_embeddings().weight = model.get_output_embeddings().weight
+        if fold is not None:
+            self._fold_others(reference, fold, modules)
+            for name in reference.names.values():
+                _take_off(model.get_submodule(name))
 
-    def _weights(self, reference: ReferenceModel) -> Iterator[tuple[str, nn.Linear, np.ndarray, np.ndarray]]:
-        """Of every linear layer that is quantised: its name, the layer, its weight and its steps, [out, in]."""
-        linears = _linears(reference.model)
-        for found, node in self._nodes.items():
-            parts = [found]
-            if found not in linears:
-                parent, _, packed = found.rpartition(".")
-                parts = [f"{parent}.{x}_proj" for x in "qkv"] if packed == "qkv_proj" else []
-            width = sum(linears[part].out_features for part in parts if part in linears)
-            weight, steps = dequantise(node), step(node)
-            if width != nbits_shape(node)[1] or weight is None or steps is None:
-                raise BundleError(f"{node.name}: eptx cannot tell whose quantised weight this is")
-            start = 0
-            for part in parts:
-                stop = start + linears[part].out_features
-                yield part, linears[part], weight[start:stop], steps[start:stop]
-                start = stop
+    def _fold_others(self, reference: ReferenceModel, fold: Fold, modules: dict[str, str]) -> None:
+        linears = linears_of(reference.model)
+        for name, module in modules.items():
+            old, wanted = linears[name].weight, fold(module)
+            update = float(np.abs(wanted - old.detach().double().numpy()).max())
+            self.effects.setdefault(module, update / max(_FLOAT32 * float(np.abs(wanted).max()), 1e-30))
+            linears[name].weight = _parameter(wanted, old)
+
+    def _updates_output(self, reference: ReferenceModel, owned: _Owned) -> bool:
+        """Whether the graph has TuckA's update multiplied by the base's weight as it was before it was quantised."""
+        return isinstance(reference.adapter, TuckaAdapter) and self._after_adapter and not owned.stored.on_input
+
+    def _owned(self, reference: ReferenceModel, fold: Fold | None) -> Iterator[_Owned]:
+        """Every linear layer that is quantised, with its weight; one whose product runs twice comes twice."""
+        linears = linears_of(reference.model)
+        for index, product in enumerate(self._products):
+            stored = read_product(product)
+            if index not in self._places:
+                self._places[index] = places_of(stored, reference, fold)
+            for place in self._places[index]:
+                yield _Owned(place, linears[place.linear], stored)
+
+    def _owned_tables(self, reference: ReferenceModel) -> Iterator[tuple[StoredTable, str, nn.Embedding]]:
+        for prefix, node in self._tables:
+            table = read_table(node)
+            yield table, *embedding_of(table, reference.model, prefix)
 
 
-def _module(node: ir.Node) -> str:
-    """The module that a product of GenAI's builder is named after, in transformers' words."""
-    name = (node.name or "").rpartition("/")[0]
-    return name.strip("/").replace("/", ".")
+def _take_off(layer: Any) -> None:
+    """Has an adapted layer multiply by its base's weight, in which the adapter is already."""
+    layer.forward = lambda x, *args, **kwargs: layer.base_layer(x)
 
 
-def _linears(model: Any) -> dict[str, nn.Linear]:
-    """The base's linear layers by name, those inside adapted ones too."""
-    found: dict[str, nn.Linear] = {}
-    for name, module in model.named_modules():
-        layer = getattr(module, "base_layer", module)
-        if isinstance(layer, nn.Linear) and not name.endswith(".base_layer"):
-            found[name] = layer
-    return {name: layer for name, layer in found.items() if ".lora_" not in name}
+def _off(found: np.ndarray, wanted: np.ndarray, allowed: np.ndarray) -> float:
+    return float((np.abs(found - wanted) / np.maximum(allowed, 1e-30)).max())
+
+
+def _parameter(array: np.ndarray, like: torch.Tensor) -> Any:
+    return nn.Parameter(torch.from_numpy(np.ascontiguousarray(array)).to(like.dtype), requires_grad=False)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from eptx.exporter.validation.budget import Judged
 from eptx.exporter.validation.distance import LIMIT
 
 SCHEMA_VERSION = 1
@@ -138,6 +139,7 @@ class Report:
         redrawn: how many generated batches were drawn again for a near tie.
         live: TuckA with a frozen route: how far it is from the live one on the user's data.
         providers: one report each.
+        drops: of a quantised bundle: what each task loses against fp32.
         warnings: what did not stop the validation.
     """
 
@@ -146,12 +148,17 @@ class Report:
     redrawn: int
     live: Mapping[str, Any] | None
     providers: Sequence[ProviderReport]
+    drops: Sequence[Judged] = field(default=())
     warnings: Sequence[str] = field(default=())
 
     @property
     def passed(self) -> bool:
-        """Whether every task is accepted on every provider."""
-        return not any(provider.blocking for provider in self.providers)
+        """Whether every task is accepted on every provider, and keeps to its budget."""
+        return not any(provider.blocking for provider in self.providers) and not self._over
+
+    @property
+    def _over(self) -> list[Judged]:
+        return [drop for drop in self.drops if drop.within is False]
 
     @property
     def reason(self) -> str:
@@ -161,7 +168,8 @@ class Report:
             if bad:
                 more = f" (and {len(bad) - 1} more tasks)" if len(bad) > 1 else ""
                 return f"provider {provider.provider}: {_sentence(bad[0])}{more}"
-        return ""
+        more = f" (and {len(self._over) - 1} more tasks)" if len(self._over) > 1 else ""
+        return f"{self._over[0].sentence}{more}" if self._over else ""
 
     def to_json(self) -> dict[str, Any]:
         """What goes into validation.json and ``--json``."""
@@ -175,6 +183,7 @@ class Report:
             "redrawn": self.redrawn,
             "frozen_from_live": self.live,
             "providers": [provider.to_json() for provider in self.providers],
+            "drops": [drop.to_json() for drop in self.drops],
             "warnings": list(self.warnings),
         }
 
@@ -191,6 +200,7 @@ def report_table(report: Report) -> str:
     lines = []
     for provider in report.providers:
         lines += _provider_lines(provider)
+    lines += _drop_lines(report.drops)
     live = report.live
     if live is not None:
         lines.append(
@@ -200,13 +210,45 @@ def report_table(report: Report) -> str:
     return "\n".join(lines)
 
 
+#: The columns of what is lost.
+DROPS = ("task", "metric", "fp32", "bundle", "points lost", "95 %", "budget", "rows", "verdict")
+
+
+def drop_cells(judged: Judged) -> tuple[str, ...]:
+    """One task's cells of `DROPS`."""
+    lost = judged.drop
+    return (
+        lost.task,
+        lost.metric if lost.labelled else f"{lost.metric} with fp32",
+        f"{lost.reference:.3f}",
+        f"{lost.found:.3f}",
+        f"{lost.points:.2f}",
+        f"{lost.low:.1f} to {lost.high:.1f}",
+        "-" if judged.budget is None else f"{judged.budget:g}",
+        str(lost.rows),
+        {None: "-", True: "pass", False: "fail"}[judged.within],
+    )
+
+
+def _drop_lines(drops: Sequence[Judged]) -> list[str]:
+    if not drops:
+        return []
+    mean = sum(judged.drop.points for judged in drops) / len(drops)
+    over = [f"fail: {judged.sentence}" for judged in drops if judged.within is False]
+    rows = [DROPS, *(drop_cells(judged) for judged in drops)]
+    return [*_aligned(rows), *over, f"quantising loses {mean:.2f} points on average of {len(drops)} tasks"]
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
 def _provider_lines(provider: ProviderReport) -> list[str]:
     generates = any(task.greedy is not None for task in provider.tasks)
     last = "greedy" if generates else "metric"
     header = ("task", "error / noise", "noise floor", "adapter / noise", "argmax", last, "rows", "verdict")
-    rows = [header, *(_cells(task) for task in provider.tasks)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = _aligned([header, *(_cells(task) for task in provider.tasks)])
     lines += [line for task in provider.tasks for line in notes(task)]
     bad = [task for task in provider.tasks if task.verdict != "pass"]
     lines += [f"{task.verdict}: {_sentence(task)}" for task in bad]

@@ -1,11 +1,12 @@
 """The export's own type: what its weights are rounded to before everything is computed in float32.
 
-A decoder in float16 also computes in it: what its modules give is rounded too. Of one in blocks of 4 bits, whose
-weights the reference takes as they are, the adapter alone is rounded, and what the products give.
+A decoder in float16 also computes in it: what its modules give is rounded too. Of a quantised bundle, whose weights
+the reference takes as they are, the adapter alone is rounded, and what products in blocks give.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,8 @@ from eptx.exporter.reference import ReferenceModel
 #: Of a product's root mean square: seen in SmolLM2's, 6e-7 for normal inputs and 9e-7 for some that are very large
 #: (PyTorch: 2e-7 to 5e-7).
 BLOCK_ROUNDING = 9e-7
+#: Precisions whose products are quantised; the rest of the base is float32 there.
+QUANTISED = ("int8", "int8-static", "int4", "mixed")
 #: fp16 storage leaves smaller tensors in float32.
 _SMALLEST = 256
 #: Routers are stored in float32, or folded to tables.
@@ -38,33 +41,47 @@ def adapter_dtype(manifest: Manifest) -> str:
     return "fp32" if manifest.precision == "fp32" else "fp16"
 
 
-def round_as_stored(reference: ReferenceModel, manifest: Manifest) -> None:
-    """Rounds the parameters of a float32 reference to what the bundle holds, the adapter's and its heads' included."""
+def own_type(manifest: Manifest) -> str:
+    """What the bundle's numbers round like: "fp32", "fp16" or, where products add up in blocks, "int4"."""
+    schemes = manifest.quantisation.products.values() if manifest.quantisation is not None else ()
+    if manifest.precision not in QUANTISED:
+        return manifest.precision
+    return "int4" if manifest.precision == "int4" or any(s.endswith("-blocks") for s in schemes) else "fp32"
+
+
+def round_as_stored(reference: ReferenceModel, manifest: Manifest, in_blocks: Collection[str] = ()) -> None:
+    """Rounds the parameters of a float32 reference to what the bundle holds, the adapter's and its heads' included.
+
+    Args:
+        reference: changed in place.
+        manifest: of the bundle.
+        in_blocks: the linear layers whose products add up in blocks.
+    """
     if manifest.precision == "fp32":
         return
-    adapted = _inside(reference)
+    adapted, quantised = _inside(reference), manifest.precision in QUANTISED
     with torch.no_grad():
         for name, parameter in reference.model.named_parameters():
-            if manifest.precision == "int4" and (".base_layer." in name or not name.startswith(adapted)):
+            if quantised and (".base_layer." in name or not name.startswith(adapted)):
                 continue
-            if parameter.numel() >= _SMALLEST and not any(part in name for part in _ROUTERS):
+            # what is small here may be stored with its like, in a tensor that is not
+            if (quantised or parameter.numel() >= _SMALLEST) and not any(part in name for part in _ROUTERS):
                 parameter.copy_(parameter.half().float())
-    reference.adapter = _with_stored_heads(reference.adapter, adapter_dtype(manifest))
+    if not quantised:
+        reference.adapter = _with_stored_heads(reference.adapter, "fp16")
     if any(output.dtype == "float16" for output in manifest.outputs):
         _compute_in_half(reference)
-    if manifest.precision == "int4":
-        _multiply_in_blocks(reference)
+    for number, name in enumerate(sorted(in_blocks)):
+        _multiply_in_blocks(reference.model.get_submodule(name), number)
 
 
-def _multiply_in_blocks(reference: ReferenceModel) -> None:
-    """Has every product of the base round as much as ONNX Runtime's of 4-bit blocks does.
+def _multiply_in_blocks(layer: Any, seed: int) -> None:
+    """Has a product of the base round as much as ONNX Runtime's of blocks does.
 
     It adds up in longer chains than PyTorch, and what a module gives differs by three times as much; a model that
     makes much of it (SmolLM2 where its activations become large) would be blamed for that.
     """
-    for number, module in enumerate(reference.model.modules()):
-        if isinstance(module, nn.Linear):
-            module.register_forward_hook(_Rounding(number))
+    getattr(layer, "base_layer", layer).register_forward_hook(_Rounding(seed))
 
 
 class _Rounding:

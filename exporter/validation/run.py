@@ -17,6 +17,7 @@ from eptx.exporter.validation.expect import Expectation, expect, row_tasks
 from eptx.exporter.validation.html import report_html
 from eptx.exporter.validation.inputs import Inputs, PromptInputs
 from eptx.exporter.validation.judge import judge
+from eptx.exporter.validation.losses import losses, plan
 from eptx.exporter.validation.observe import observable
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.quantised import Quantised
@@ -33,11 +34,12 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
         options: where the base and adapter are, on which providers and data to validate.
 
     Returns:
-        the report; ``passed`` says whether the bundle computes what the trained model computes.
+        the report; ``passed`` says whether the bundle computes what the trained model computes, and, if it is
+        quantised, whether what it loses by that is within its budget.
 
     Raises:
         BundleError: the bundle is damaged.
-        UsageError: the base or adapter is not where the export found it and was not given.
+        UsageError: the base or adapter is not where the export found it and was not given, or the options do not fit.
         AdapterError, BaseModelError, DataError: their files are damaged or do not fit.
         NotSupportedError: a provider that was asked for is not on this machine.
     """
@@ -45,7 +47,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     options.check()
     with step("checking the bundle"):
         bundle = read_bundle(path)
-    providers = _providers(options.providers)
+    providers, planned = _providers(options.providers), plan(bundle, options)
     with step("reading the adapter"):
         truth = find_truth(bundle.manifest, options)
     config = read_config(truth.base)
@@ -53,13 +55,15 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     inputs = _inputs(bundle, config, providers[0])
     graph = observable(bundle)
     expectation = expect(bundle.manifest, truth, inputs.batches(options, names), inputs.redraw, Quantised.of(bundle))
+    judged = [judge(bundle, graph, expectation, provider) for provider in providers]
     report = Report(
         bundle=_facts(bundle.manifest),
         inputs=[_described(expected.batch) for expected in expectation.batches],
         redrawn=expectation.redrawn,
         live=expectation.live,
-        providers=[judge(bundle, graph, expectation, provider) for provider in providers],
-        warnings=[*truth.warnings, *_not_compared(bundle.manifest, expectation)],
+        providers=judged,
+        drops=losses(bundle, truth, options, planned, providers[0]),
+        warnings=[*truth.warnings, *_not_compared(bundle.manifest, expectation), *planned.unmeasured],
     )
     _write(bundle, report)
     return report

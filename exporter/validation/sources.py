@@ -24,6 +24,8 @@ class Truth:
         base: its base's transformers folder.
         adapter: the adapter as its files hold it; tasks have the bundle's names.
         ids: the bundle's task name -> the adapter's task id; ``base`` is one past the last.
+        folders: where the adapter is.
+        names: the tasks' names by id, where its files do not hold them.
         warnings: fingerprints that differ from the bundle's.
     """
 
@@ -31,6 +33,8 @@ class Truth:
     adapter: Adapter
     ids: dict[str, int]
     warnings: tuple[str, ...]
+    folders: Sequence[Path] = ()
+    names: Sequence[str] | None = None
 
 
 def find_truth(manifest: Manifest, options: ValidateOptions) -> Truth:
@@ -42,13 +46,14 @@ def find_truth(manifest: Manifest, options: ValidateOptions) -> Truth:
     """
     base = _base(manifest, options)
     folders = _adapters(manifest, options)
-    adapter = _read(manifest, folders, options)
+    adapter, names = _read(manifest, folders, options)
     ids = _ids(manifest, adapter)
     warnings = []
     if adapter.fingerprint != manifest.fingerprints.get("adapter"):
         warnings.append("the adapter is not the one that the bundle was made from (its fingerprint differs)")
     base_warning = _base_warning(manifest, options, base)
-    return Truth(base, adapter, ids, tuple(warnings) + ((base_warning,) if base_warning else ()))
+    warnings += [base_warning] if base_warning else []
+    return Truth(base, adapter, ids, tuple(warnings), folders, names)
 
 
 def _base(manifest: Manifest, options: ValidateOptions) -> Path:
@@ -74,15 +79,19 @@ def _found(path: str, what: str, option: str) -> Path:
     return Path(path)
 
 
-def _read(manifest: Manifest, folders: Sequence[Path], options: ValidateOptions) -> Adapter:
+def _read(
+    manifest: Manifest, folders: Sequence[Path], options: ValidateOptions
+) -> tuple[Adapter, Sequence[str] | None]:
+    """The adapter, and the names of its tasks as they had to be given."""
     top_k = options.top_k if options.top_k is not None else manifest.sources.top_k
     names = options.tasks or manifest.sources.tasks
     if names is None and manifest.mode != "static":
         names = [task.name for task in manifest.tasks if task.name != BASE_TASK]
     adapter = read_adapter(folders, top_k=top_k, tasks=names)
     if names is None and len(adapter.tasks) == 1 and adapter.heads is None:
-        return read_adapter(folders, top_k=top_k, tasks=[manifest.tasks[0].name])
-    return adapter
+        names = [manifest.tasks[0].name]
+        adapter = read_adapter(folders, top_k=top_k, tasks=names)
+    return adapter, names
 
 
 def _ids(manifest: Manifest, adapter: Adapter) -> dict[str, int]:

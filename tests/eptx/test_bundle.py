@@ -187,6 +187,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "task_id of two dimensions": (_set("inputs", 3, "shape", ["batch", 1]), "not one integer for each row"),
     "no task_id": (_json(lambda m: m["inputs"].pop()), "task_id is missing"),
     "columns": (_set("modules", "pooler", "columns", [3, 1]), r"not \[first, last\]"),
+    "unused experts": (_set("modules", "pooler", "unused_experts", [1, -1]), "not a list of their numbers"),
+    "an expert past any": (_set("modules", "pooler", "unused_experts", [1 << 16]), "not a list of their numbers"),
     "file missing": (lambda p: (p / "model.onnx.data").unlink(), "model.onnx.data: missing"),
     "file cut": (lambda p: os.truncate(p / "model.onnx.data", 8), "has 8 bytes; eptx.json says"),
     "weights flipped": (_flip("model.onnx.data"), "model.onnx.data: its content does not match its SHA-256"),

@@ -47,6 +47,12 @@ def manifest(change: Callable[[dict[str, Any]], Any]) -> Change:
     return apply
 
 
+def stored(**fields: Any) -> Change:
+    """Says that the tiny bundle is quantised, so."""
+    nothing: dict[str, Any] = {"products": {}, "embeddings": {}, "budget": {}, "metrics": {}, "data": [], "rows": None}
+    return manifest(lambda m: m.update(precision="int8", quantisation=nothing | fields))
+
+
 def relist(folder: Path) -> None:
     """Makes ``eptx.json`` agree with the files, as someone who means harm would."""
     value = json.loads((folder / "eptx.json").read_text())
@@ -160,6 +166,11 @@ LIES: dict[str, tuple[Change, int, str]] = {
         3,
         "route",
     ),
+    "a scheme that is none": (stored(products={"p": "int7"}), 3, "has a scheme that is not one of fp32, fp16, int8"),
+    "a table of another kind": (stored(embeddings={"t": 8}), 3, "quantisation.embeddings"),
+    "a budget below zero": (stored(budget={"sst2": -1}), 3, "has a budget that is not a number of points"),
+    "rows that are none": (stored(rows=0), 3, "rows"),
+    "a budget of words": (stored(budget={"sst2": "all"}), 3, "has a budget that is not a number of points"),
     "a config of another kind": (file("config.json", "[]"), 3, "config.json: must hold a JSON object"),
     "a config that is deep": (file("config.json", '{"a":' * 50_000), 3, "config.json: nested too deeply"),
     "a tokenizer that is none": (file("tokenizer.json", "{}"), 3, "tokenizer.json: not a tokenizer"),

@@ -15,12 +15,17 @@ ROWS: dict[str, tuple[dict[str, object], int, str]] = {
     "a token id too large": (
         {"input_ids": [1, 200]},
         3,
-        "input_ids of a row hold 200; the base has token ids 0 to 199",
+        "d.jsonl, line 1: holds token id 200; the base has token ids 0 to 199",
     ),
     "a token id past int64": ({"input_ids": [1, 2**70]}, 3, "the base has token ids 0 to 199"),
     "a negative token id": ({"input_ids": [1, -1]}, 3, "d.jsonl, line 1: must be an object"),
     "no token ids": ({"input_ids": []}, 3, "d.jsonl, line 1: must be an object"),
-    "too many token ids": ({"input_ids": [1] * 65}, 3, "input_ids of a row are 65 tokens; the base reads at most 64"),
+    "too many token ids": ({"input_ids": [1] * 65}, 3, "d.jsonl, line 1: is 65 tokens; the base reads at most 64"),
+    "a label that there is not": (
+        {"input_ids": [1, 2], "label": 3},
+        3,
+        "d.jsonl, line 1: a label of task0 is 3, out of range; they are 0 to 2",
+    ),
     "text without a tokenizer": ({"text": "hello"}, 5, "base: has no tokenizer; give rows with input_ids"),
 }
 

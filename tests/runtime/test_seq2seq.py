@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from eptx.bundle import Bundle
-from eptx.errors import BundleError
+from eptx.errors import BundleError, DataError
 from eptx.exporter import ExportOptions, Route, export_bundle, read_adapter
 from eptx.exporter.reference import ReferenceModel, build_reference
 from eptx.runtime.generation.sampling import Sampler
 from eptx.runtime.generation.seq2seq import Seq2SeqGenerator
 from eptx.runtime.generation.settings import GenerationSettings
+from eptx.runtime.measure import Probe, Row, choose_metrics, drops
+from eptx.runtime.session import Session
 from tests.encoder_decoders import TARGETS, KeptGraphs, write_encoder_decoder
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
 
@@ -190,6 +192,23 @@ def test_drawing(made: Made) -> None:
     assert greedy != drawn
     for narrow in ({"top_k": 1}, {"top_p": 1e-9}):
         assert generate(bundle, tasks=TASKS, seed=3, **hot, **narrow) == greedy
+
+
+def test_a_probe_asks_for_what_is_generated(made: Made) -> None:
+    bundle, _ = made("ept", mode="conditioned")
+    right = [tuple(answer) for answer in generate(bundle, tasks=TASKS, max_new_tokens=5)]
+    wrong = [right[0], (*right[1][:-1], right[1][-1] + 1), *right[2:]]
+    session = Session(bundle, threads=1)
+    names = [session.tasks[task] for task in TASKS]
+    for labels, share in ((right, 1), (wrong, 0.75)):
+        given = zip(names, PROMPTS, labels, strict=True)
+        probe = Probe(session, {task: [Row(task, input_ids=tuple(ids), label=label)] for task, ids, label in given})
+        answers = probe.run(session)
+        found = drops(answers, answers, choose_metrics(answers.kinds, {}))
+        assert {drop.metric for drop in found} == {"exact_match"} and all(drop.labelled for drop in found)
+        assert sum(drop.reference for drop in found) / 4 == share
+    with pytest.raises(DataError, match=r"a row: this bundle has no tokenizer\.json"):
+        Probe(session, {names[0]: [Row(names[0], input_ids=(5,), label="a text")]})
 
 
 def test_equal_prompts_are_drawn_for_apart(made: Made) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -13,29 +14,37 @@ from eptx.exporter._shared import SharedSite
 from eptx.exporter.attach import AttachPlan, Editor
 from eptx.exporter.base.site import Site
 from eptx.exporter.methods.ept.adapter import EptAdapter, EptModule
-from eptx.exporter.methods.ept.fold import route
+from eptx.exporter.methods.ept.fold import route, used_experts
 
 
 def attach(adapter: EptAdapter, editor: Editor, sites: Mapping[str, Site], plan: AttachPlan) -> None:
     """Puts an EPT adapter into a graph; A, B and the kernels are there once, shared by all tasks."""
     for name, site in sites.items():
         module, places = adapter.modules[name], editor.places(site)
-        factors = _factors(editor, name, module, site.out_features)
         if plan.mode == "conditioned":
-            delta = _by_table(editor, adapter, name, module, factors)
+            delta = _by_table(editor, adapter, site)
         elif any(isinstance(place, SharedSite) for place in places):
-            delta = _by_router(editor, adapter, places, module, factors)
+            delta = _by_router(editor, adapter, places, module, _factors(editor, name, module, site.out_features))
         else:
-            delta = _routed(editor, adapter, name, module, factors)
+            delta = _routed(editor, adapter, name, module, _factors(editor, name, module, site.out_features))
         for place in places:
             editor.adapt(place, delta)
 
 
-def _by_table(editor: Editor, adapter: EptAdapter, name: str, module: EptModule, factors: Sequence[ir.Value]) -> Delta:
-    """The routes of all tasks as constants; the row past the last task has weight zero."""
-    routes = [route(module, task, adapter.top_k) for task in range(len(adapter.tasks))]
-    off = (np.zeros(adapter.top_k, dtype=np.int64), np.zeros(adapter.top_k))
+def _by_table(editor: Editor, adapter: EptAdapter, site: Site) -> Delta:
+    """The routes of all tasks as constants; the row past the last task has weight zero.
+
+    Experts that no task uses are left out, and those that are there numbered anew, in their order.
+    """
+    name, tasks, top_k = site.module, len(adapter.tasks), adapter.top_k
+    module = adapter.modules[name]
+    used = used_experts(module, tasks, top_k)
+    editor.unused_experts[name] = tuple(e for e in range(len(module.kernels)) if e not in used)
+    routes = [route(module, task, top_k) for task in range(tasks)]
+    off = (used[:1].repeat(top_k), np.zeros(top_k))
     experts, weights = (np.stack(column) for column in zip(*routes, off, strict=True))
+    experts, module = np.searchsorted(used, experts), replace(module, kernels=tuple(module.kernels[e] for e in used))
+    factors = _factors(editor, name, module, site.out_features)
     tables = editor.constant(f"{name}.task_experts", experts), editor.constant(f"{name}.task_weights", weights)
     own, attributes = (*tables, *factors), {"in_features": module.in_features}
     return Delta(ops.PyramidDelta, (editor.task_id(),), own, attributes)

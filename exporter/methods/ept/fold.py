@@ -24,6 +24,11 @@ def route(module: EptModule, task: int, top_k: int) -> tuple[np.ndarray, np.ndar
     return experts, _softmax(probabilities[experts])
 
 
+def used_experts(module: EptModule, tasks: int, top_k: int) -> np.ndarray:
+    """The experts that at least one of the first `tasks` tasks uses, int64, by their number."""
+    return np.unique([route(module, task, top_k)[0] for task in range(tasks)])
+
+
 def delta(module: EptModule, task: int, top_k: int, out_features: int) -> np.ndarray:
     """The change of weight that a task makes, float64 [out, in]."""
     experts, weights = route(module, task, top_k)

@@ -27,11 +27,14 @@ class TuckaRoute:
         group: chosen group, int64 ``[n]``.
         weights: weights of its experts, ``[n, t]``.
         margin: largest affinity less the largest outside the chosen group, ``[n]``; infinite with one group.
+        affinity: of every group's experts, ``[n, k, t]``: their weights if that group were chosen. None for a route
+            that was given.
     """
 
     group: Tensor
     weights: Tensor
     margin: Tensor
+    affinity: Tensor | None = None
 
 
 class RouterReachedError(Exception):
@@ -117,7 +120,7 @@ class TuckaLayer(BaseTunerLayer):
         group = best.argmax(1)
         weights = affinity[torch.arange(len(group), device=group.device), group]
         others = best.scatter(1, group.unsqueeze(1), -torch.inf).amax(1)
-        return TuckaRoute(group, weights, best.amax(1) - others)
+        return TuckaRoute(group, weights, best.amax(1) - others, affinity)
 
     def _row_mean(self, rows: Tensor) -> Tensor:
         """Mean over each row's unpadded positions; over all where the mask is not of these positions."""

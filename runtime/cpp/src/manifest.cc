@@ -1,6 +1,8 @@
 #include "manifest.h"
 
 #include <algorithm>
+#include <set>
+#include <string>
 
 #include "dtype.h"
 #include "fields.h"
@@ -65,6 +67,13 @@ std::vector<TensorSpec> ReadTensors(std::vector<Fields> children) {
   return tensors;
 }
 
+void CheckExperts(const Fields& f, const Json& experts) {
+  const auto is_expert = [](const Json& value) { return value.is_number_unsigned() && value.get<uint64_t>() < 65536; };
+  if (!std::all_of(experts.begin(), experts.end(), is_expert)) {
+    throw f.Bad("has unused experts that are not a list of their numbers");
+  }
+}
+
 void CheckModule(Fields f) {
   const Json& columns = f.Array("columns");
   const bool whole = columns.size() == 2 && columns[0].is_number_unsigned() && columns[1].is_number_unsigned();
@@ -73,6 +82,7 @@ void CheckModule(Fields f) {
   }
   f.String("output");
   f.Boolean("bias");
+  if (f.Present("unused_experts")) CheckExperts(f, f.Array("unused_experts"));
   f.Done();
 }
 
@@ -154,6 +164,28 @@ void CheckRoute(Fields f) {
   f.Done();
 }
 
+// How weights are stored: nothing of it is needed to run the model.
+void CheckQuantisation(Fields f) {
+  const std::set<std::string> schemes{"fp32", "fp16", "int8", "int8-static", "int8-blocks", "int4-blocks"};
+  for (const char* kind : {"products", "embeddings"}) {
+    Fields stored = f.Child(kind);
+    stored.Strings();
+    const auto is_known = [&](const Json& scheme) { return schemes.count(scheme.get<std::string>()) != 0; };
+    if (!std::all_of(stored.raw().begin(), stored.raw().end(), is_known)) {
+      throw f.Bad("has a scheme that is not one of fp32, fp16, int8, int8-static, int8-blocks, int4-blocks");
+    }
+  }
+  const Fields budget = f.Child("budget");
+  const auto is_points = [](const Json& value) { return value.is_number() && value.get<double>() >= 0; };
+  if (!std::all_of(budget.raw().begin(), budget.raw().end(), is_points)) {
+    throw f.Bad("has a budget that is not a number of points");
+  }
+  f.Child("metrics").Strings();
+  f.StringList("data");
+  if (f.Present("rows")) f.Integer("rows", 1);
+  f.Done();
+}
+
 FileEntry ReadFileEntry(const std::string& name, Fields f) {
   FileEntry entry{static_cast<uint64_t>(f.Integer("size", 0)), f.String("sha256")};
   f.Done();
@@ -178,7 +210,7 @@ Manifest ParseManifest(std::string_view text) {
   m.mode = f.Choice("mode", {"static", "conditioned", "dynamic"});
   m.method = f.Choice("method", {"ept", "tucka", "lora"});
   m.model_type = f.String("model_type");
-  m.precision = f.Choice("precision", {"fp32", "fp16", "int4"});
+  m.precision = f.Choice("precision", {"fp32", "fp16", "int8", "int8-static", "int4", "mixed"});
   m.provider = f.Choice("provider", {"cpu", "cuda"});
   for (Fields& task : f.Children("tasks")) m.tasks.push_back(ReadTask(std::move(task)));
   m.inputs = ReadTensors(f.Children("inputs"));
@@ -190,6 +222,7 @@ Manifest ParseManifest(std::string_view text) {
   if (f.Present("operators")) m.operators = ReadOperators(f.Child("operators"));
   if (f.Present("routing")) m.routing = f.Choice("routing", {"batch", "row", "prompt"});
   if (f.Present("route")) CheckRoute(f.Child("route"));
+  if (f.Present("quantisation")) CheckQuantisation(f.Child("quantisation"));
   if (f.Present("generation")) m.generation = ReadGeneration(f.Child("generation"));
   if (f.Present("encoder")) m.encoder = ReadComponent(f.Child("encoder"));
   if (f.Present("vocab_size")) m.vocab_size = f.Integer("vocab_size", 1);

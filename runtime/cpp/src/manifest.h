@@ -17,7 +17,7 @@ constexpr int64_t kOperatorVersion = 1;
 
 constexpr char kManifestFile[] = "eptx.json";
 constexpr char kModelFile[] = "model.onnx";
-constexpr const char* kReportFiles[] = {"validation.json", "report.html"};
+constexpr const char* kReportFiles[] = {"validation.json", "report.html", "calibration.json", "calibration.html"};
 
 constexpr std::string_view kTaskId = "task_id";
 constexpr std::string_view kTaskIdUsed = "task_id_used";

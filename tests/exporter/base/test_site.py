@@ -128,3 +128,46 @@ def test_bias_is_part_of_a_gemm() -> None:
     model([x], [product])
     assert Site("m", product, (0, OUT)).includes_bias
     assert not stored("Gemm")[1].includes_bias
+
+
+def integers(shared: bool) -> tuple[ir.Model, list[Site]]:
+    """Two products of uint8 weights with zero points, of one activation; as ONNX Runtime's quantiser writes them."""
+    x = activation("x", IN)
+    nodes: list[ir.Node] = []
+    sites: list[Site] = []
+    outputs: list[ir.Value] = []
+    for name in ("a", "b"):
+        if not nodes or not shared:
+            quantise = ir.node("DynamicQuantizeLinear", [x], num_outputs=3, name=f"{name}/quantise")
+            nodes.append(quantise)
+        q, scale, zero = quantise.outputs
+        weight = initializer(f"{name}.w", (np.arange(IN * OUT).reshape(IN, OUT) + ord(name)).astype(np.uint8))
+        zeros = initializer(f"{name}.zero", np.array([100, 101, 102, 103], np.uint8))
+        product = ir.node("MatMulInteger", [q, weight, zero, zeros], name=f"{name}/integers")
+        cast = ir.node("Cast", product.outputs, {"to": 1})
+        scales = ir.node("Mul", [scale, initializer(f"{name}.scale", np.array([0.1, 0.2, 0.3, 0.4], np.float32))])
+        last = ir.node("Mul", [cast.outputs[0], scales.outputs[0]], name=f"/{name}/MatMul")
+        nodes += [product, cast, scales, last]
+        outputs.append(last.outputs[0])
+        sites.append(Site(name, last, (0, OUT)))
+    both = ir.node("Concat", outputs, {"axis": -1})
+    return model([x], [*nodes, both]), sites
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_product_of_integers(shared: bool) -> None:
+    graph, (first, second) = integers(shared)
+    assert (first.x.name, first.in_features, first.out_features, first.packed) == ("x", IN, OUT, False)
+    assert (first.quantised, first.includes_bias) == (True, False)
+    weights = np.concatenate([first.weight_array(), second.weight_array()])
+    np.testing.assert_allclose(first.weight_array()[1, 2], 0.2 * (2 * OUT + 1 + ord("a") - 101), rtol=1e-6)
+    step = 2.5 * np.abs(X).max() / 255 * np.abs(weights).sum(1).max()
+    np.testing.assert_allclose(run(graph, {"x": X})[0], X @ weights.T, atol=step)
+    with pytest.raises(NotSupportedError, match="is quantised in the base graph"):
+        first.set_weight(NEW)
+    negated = ir.node("Neg", [first.x])
+    graph.graph.insert_before(graph.graph[0], negated)
+    first.feed(negated.outputs[0])
+    assert first.x is negated.outputs[0]
+    turned = np.concatenate([-first.weight_array(), second.weight_array()])
+    np.testing.assert_allclose(run(graph, {"x": X})[0], X @ turned.T, atol=step)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 
 pytest.register_assert_rewrite("tests.exporter.validation.workshop")
 
+from eptx.cli import main
 from tests.decoders import write_tokenizer
 from tests.exporter.validation.workshop import Workshop
 
+Cli = Callable[..., tuple[int, str, str]]
 GOLDEN = Path(__file__).parents[2] / "golden"
 
 
@@ -38,3 +43,17 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     shutil.copytree(GOLDEN / "ept_llama64" / "base", folder / "base")
     write_tokenizer(folder / "base", 180)
     return Workshop(folder / "base", folder)
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
+    """The command line: exit code, standard output and error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with mock.patch.object(sys, "argv", ["eptx", *map(str, arguments)]), pytest.raises(SystemExit) as end:
+            main()
+        assert isinstance(end.value.code, int)
+        return (end.value.code, *capfd.readouterr())
+
+    return run

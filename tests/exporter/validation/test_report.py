@@ -4,40 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from unittest import mock
 
 import onnxruntime
 import pytest
 
-from eptx.cli import main
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 from eptx.exporter.validation.distance import LIMIT
 from tests.exporter.validation.adapters import changed, linear_shapes, scale_kernel, write_ept
+from tests.exporter.validation.conftest import Cli
 from tests.exporter.validation.workshop import Workshop
 
 QUERY = "bert.encoder.layer.0.attention.self.query"
-Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
 def adapter(bert: Workshop) -> Path:
     return write_ept(bert.path(), linear_shapes(bert.base, ("query", "value")), seed=1, tasks=2)
-
-
-@pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with mock.patch.object(sys, "argv", ["eptx", *map(str, arguments)]), pytest.raises(SystemExit) as end:
-            main()
-        assert isinstance(end.value.code, int)
-        return (end.value.code, *capfd.readouterr())
-
-    return run
 
 
 def test_the_report_is_the_same_every_time(bert: Workshop, adapter: Path) -> None:

@@ -1,0 +1,148 @@
+"""The PyTorch reference of a TuckA adapter asked one row at a time, by the live route or by a frozen one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from eptx.bundle import Task
+from eptx.calibration.encoder import Encoder
+from eptx.errors import NotSupportedError
+from eptx.exporter.base import is_decoder
+from eptx.exporter.base._model import read_config
+from eptx.exporter.methods.tucka.adapter import TuckaAdapter
+from eptx.exporter.reference import ReferenceOutput, build_reference
+from eptx.exporter.route import Route
+from eptx.exporter.write import max_length
+from eptx.runtime.measure import Row
+
+#: Of a text without an answer, that many of its last tokens are taken for one.
+_LAST_TOKENS = 16
+_NONE = np.zeros(0)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A row as the reference reads it.
+
+    Attributes:
+        row: the row.
+        inputs: of one call, int64 [1, length] each; a decoder's with the row's answer behind its prompt.
+        wanted: token ids of the answer, where the model generates one.
+    """
+
+    row: Row
+    inputs: dict[str, np.ndarray]
+    wanted: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one forward gave.
+
+    Attributes:
+        kind: of the answer, as `eptx.runtime.measure.Answers` has it. answer: the same. confidence: the same.
+        output: logits, or the model's first output, float64 [1, ...]. largest: the largest number in it.
+        group: that was used.
+        affinity: of the live route, the weights of every group's experts if that group were chosen [k, t].
+    """
+
+    kind: str
+    answer: np.ndarray
+    confidence: np.ndarray
+    output: np.ndarray
+    largest: float
+    group: int
+    affinity: np.ndarray | None
+
+    @property
+    def best(self) -> np.ndarray:
+        """What is largest in it: the label, the tokens, or the features."""
+        return self.answer if self.kind == "tokens" else self.answer.argmax(-1)
+
+
+class Reference:
+    """Asks the reference.
+
+    Args:
+        base: the transformers folder.
+        adapter: the adapter.
+
+    Raises:
+        NotSupportedError: the base reads no text.
+    """
+
+    def __init__(self, base: Path, adapter: TuckaAdapter) -> None:
+        config = read_config(base)
+        vocabulary = config.get("vocab_size")
+        if not isinstance(vocabulary, int):
+            raise NotSupportedError(
+                f"calibration data is text, which {config['model_type']} does not read: give --route"
+            )
+        self._adapter = adapter
+        self._decoder = adapter.heads is None and is_decoder(config)
+        self._encoder = Encoder(base, vocabulary, max_length(config))
+        self._model = build_reference(base, adapter)
+        self._generates = self._decoder or bool(self._model.model.config.is_encoder_decoder)
+
+    def task(self, name: str, labels: int) -> Task:
+        """A task whose logits are that many."""
+        heads = self._adapter.heads
+        return Task(name, self._adapter.tasks.index(name), labels, heads.label_names.get(name) if heads else None)
+
+    def question(self, row: Row) -> Question:
+        """A row made ready to be asked.
+
+        Raises:
+            DataError: it has token ids that the base does not read.
+            NotSupportedError: it is text, and the base folder has no tokenizer.
+        """
+        inputs = self._encoder.inputs(row)
+        if not self._generates:
+            return Question(row, inputs, ())
+        wanted = self._encoder.answer(row)
+        if self._decoder:
+            ids = np.array([[*inputs["input_ids"][0], *wanted]], dtype=np.int64)
+            return Question(row, {"input_ids": ids, "attention_mask": np.ones_like(ids)}, wanted)
+        start = self._model.model.config.decoder_start_token_id
+        return Question(row, inputs | {"decoder_input_ids": np.array([[start, *wanted[:-1]]], dtype=np.int64)}, wanted)
+
+    def ask(self, question: Question, route: Route | None = None) -> Reply:
+        """One forward, by the router's route or by another."""
+        task = question.row.task
+        result = self._model.run(question.inputs, [self._adapter.tasks.index(task)], route=route)
+        kind, output, answer, confidence = self._answer(question, task, result)
+        assert result.group is not None
+        affinity = result.affinity[0] if result.affinity is not None else None
+        return Reply(kind, answer, confidence, output, float(np.abs(output).max()), int(result.group[0]), affinity)
+
+    def _answer(
+        self, question: Question, task: str, result: ReferenceOutput
+    ) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
+        """The kind of the answer, the output that it is read off, the answer, and its confidence."""
+        outputs, heads = result.outputs, self._adapter.heads
+        if self._generates:
+            tokens, confidence = self._tokens(question, outputs["logits"][0])
+            return "tokens", outputs["logits"], tokens, confidence
+        labels = heads.labels(task) if heads is not None else None
+        if labels != 0 and "logits" in outputs and outputs["logits"].ndim == 2:
+            answer = outputs["logits"][0, :labels]
+            return "value" if len(answer) == 1 else "labels", outputs["logits"], answer, _NONE
+        first = next(iter(outputs.values()))
+        return "vector", first, first[0].mean(0) if first.ndim == 3 else first[0].reshape(-1), _NONE
+
+    def _tokens(self, question: Question, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens chosen at the places of an answer, of logits [length, vocabulary], and how likely its own are."""
+        there = np.array(question.wanted, dtype=np.int64)
+        if self._decoder:
+            ids = question.inputs["input_ids"][0]
+            count = len(there) or min(_LAST_TOKENS, len(ids) - 1)
+            there = ids[len(ids) - count :]
+            logits = logits[len(ids) - count - 1 : -1] if count else logits[-1:]
+        shifted = logits - logits.max(-1, keepdims=True)
+        if not len(there):
+            return shifted.argmax(-1), _NONE
+        likely = np.exp(shifted[np.arange(len(there)), there]) / np.exp(shifted).sum(-1)
+        return shifted.argmax(-1), likely

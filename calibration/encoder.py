@@ -1,0 +1,81 @@
+"""Rows as the inputs of one call each of a base model in PyTorch, without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eptx.errors import DataError, NotSupportedError
+from eptx.runtime.measure import Row
+
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model")
+
+
+class Encoder:
+    """Rows to inputs, with the base folder's own tokenizer.
+
+    Args:
+        base: the transformers folder.
+        vocabulary: how many token ids the base has.
+        max_length: the most tokens that it reads, where there is such a limit.
+    """
+
+    def __init__(self, base: Path, vocabulary: int, max_length: int | None) -> None:
+        self._base = base
+        self._vocabulary = vocabulary
+        self._max_length = max_length
+        self._tokenizer: Any = None
+
+    def inputs(self, row: Row) -> dict[str, np.ndarray]:
+        """Arrays int64 [1, length] by input name.
+
+        Raises:
+            DataError: the row has token ids that the base does not read.
+            NotSupportedError: the row is text, and the base folder has no tokenizer.
+        """
+        if row.input_ids is not None:
+            ids = np.array([self._checked(row.input_ids, row)], dtype=np.int64)
+            return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        settings = {"truncation": True, "max_length": self._max_length, "return_tensors": "np"}
+        encoded = self._load()(row.text, row.text_pair, **settings)
+        return {name: np.asarray(array, dtype=np.int64) for name, array in encoded.items()}
+
+    def answer(self, row: Row) -> tuple[int, ...]:
+        """Of a row whose label is a text to generate, that text's token ids; of others none.
+
+        Raises:
+            DataError, NotSupportedError: as `inputs`.
+        """
+        if isinstance(row.label, tuple):
+            return tuple(self._checked(row.label, row))
+        if not isinstance(row.label, str):
+            return ()
+        return tuple(self._load()(row.label, add_special_tokens=False)["input_ids"])
+
+    def _checked(self, ids: Sequence[int], row: Row) -> Sequence[int]:
+        if max(ids) >= self._vocabulary:
+            raise DataError(
+                f"{row.where}: holds token id {max(ids)}; the base has token ids 0 to {self._vocabulary - 1}"
+            )
+        if self._max_length is not None and len(ids) > self._max_length:
+            raise DataError(f"{row.where}: is {len(ids)} tokens; the base reads at most {self._max_length}")
+        return ids
+
+    def _load(self) -> Any:
+        if self._tokenizer is None:
+            from transformers import AutoTokenizer
+
+            # without files transformers makes a tokenizer of no words, which takes every text for unknown ones
+            if not any(any(self._base.glob(pattern)) for pattern in _TOKENIZER_FILES):
+                raise NotSupportedError(f"{self._base}: has no tokenizer; give rows with input_ids")
+            try:
+                self._tokenizer = AutoTokenizer.from_pretrained(self._base, local_files_only=True)
+            except Exception as error:  # tokenizers raises the bare class
+                raise NotSupportedError(
+                    f"{self._base}: its tokenizer cannot be read ({' '.join(str(error).split())[:80]}); "
+                    "give rows with input_ids"
+                ) from None
+        return self._tokenizer

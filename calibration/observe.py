@@ -1,0 +1,101 @@
+"""The ranges of what products read, per task, in the adapted graph: an adapter moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from eptx.bundle import BundleWriter
+from eptx.calibration.groups import key_of
+from eptx.calibration.quantise import Range
+from eptx.errors import NotSupportedError
+from eptx.exporter.export import write
+from eptx.exporter.write import Adapted
+from eptx.runtime import Session
+from eptx.runtime.measure import Probe, Row
+
+_LOW, _HIGH = "eptx_low_", "eptx_high_"
+
+
+def observe(
+    adapted: Adapted, rows: Mapping[str, Sequence[Row]], folder: Path, threads: int | None
+) -> dict[str, dict[str, Range]]:
+    """Runs every task's rows, and notes the smallest and largest value that each product has read.
+
+    Args:
+        adapted: float32 graphs with the adapter; left as they are.
+        rows: task -> its rows.
+        folder: where a bundle that shows these values may be written; it is made.
+        threads: of ONNX Runtime.
+
+    Returns:
+        product -> task -> its range.
+
+    Raises:
+        NotSupportedError: the model has several graphs, of which one alone answers nothing.
+    """
+    if len(adapted.parts) > 1:
+        raise NotSupportedError("--precision int8-static is for models of one graph; use int8")
+    seen = adapted.copy(adapted.options)
+    (part,) = seen.parts
+    names = _show(part.graph.model.graph, part.products)
+    with BundleWriter(folder) as writer:
+        bundle = write(writer, seen)
+    session = Session(bundle, "cpu", verify=False, session_options=_options(threads))
+    found: dict[str, dict[str, Range]] = {key_of(part.graph, name): {} for name in part.products}
+    for task, own in rows.items():
+        probe = Probe(session, {task: own})
+        lows: dict[str, float] = {}
+        highs: dict[str, float] = {}
+        for outputs in probe.outputs(session):
+            for name, key in names.items():
+                lows[key] = min(lows.get(key, 0.0), float(outputs[f"{_LOW}{name}"][0]))
+                highs[key] = max(highs.get(key, 0.0), float(outputs[f"{_HIGH}{name}"][0]))
+        for key in names.values():
+            found[key_of(part.graph, key)][task] = Range(lows[key], highs[key])
+    return found
+
+
+def _options(threads: int | None) -> Any:
+    """Without the optimisations that take an output for something else once its inside is an output as well."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads or 0
+    return options
+
+
+def union(ranges: Mapping[str, Range]) -> Range:
+    """What holds the values of every task, so that none is clipped for the sake of another."""
+    return Range(min(r.low for r in ranges.values()), max(r.high for r in ranges.values()))
+
+
+def _show(graph: ir.Graph, products: Sequence[str]) -> dict[str, str]:
+    """Makes the smallest and largest value of every product's input graph outputs [1]; their numbers and products."""
+    nodes = {node.name: node for node in graph}
+    for index, name in enumerate(products):
+        x = nodes[name].inputs[0]
+        for prefix, operator in ((_LOW, "ReduceMin"), (_HIGH, "ReduceMax")):
+            reduce = ir.node(operator, [x], {"keepdims": 0})
+            shape = ir.node("Unsqueeze", [reduce.outputs[0], _zero(graph)])
+            output = shape.outputs[0]
+            output.name, output.type, output.shape = f"{prefix}{index}", ir.TensorType(ir.DataType.FLOAT), ir.Shape([1])
+            graph.extend([reduce, shape])
+            graph.outputs.append(output)
+    return {str(index): name for index, name in enumerate(products)}
+
+
+def _zero(graph: ir.Graph) -> ir.Value:
+    name = "eptx_axis_0"
+    if name not in graph.initializers:
+        tensor = ir.Tensor(np.array([0]), name=name)
+        graph.register_initializer(
+            ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        )
+    return graph.initializers[name]

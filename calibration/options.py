@@ -1,0 +1,80 @@
+"""What a calibration is asked to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from eptx.errors import DataError, UsageError
+from eptx.runtime.measure import Source
+from eptx.runtime.measure.rows import ROWS_PER_TASK
+
+Goal = Literal["size", "latency"]
+
+#: Points of its metric that a task may lose, where nothing else is said.
+MAX_DROP = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationOptions:
+    """Settings of a calibration.
+
+    Attributes:
+        data: where the rows are that everything is measured on.
+        rows: how many of a task to use at most.
+        max_drop: task -> points of its metric that it may lose; the key None is of every other task.
+        metrics: task -> metric, where it is not the usual one of its answers.
+        goal: what is best among what keeps to the budget: the smallest or the fastest bundle.
+        threads: of ONNX Runtime; None lets it choose.
+    """
+
+    data: Sequence[Source]
+    rows: int = ROWS_PER_TASK
+    max_drop: Mapping[str | None, float] = field(default_factory=dict)
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    goal: Goal = "size"
+    threads: int | None = None
+
+    def check(self) -> None:
+        """Compares the settings with each other.
+
+        Raises:
+            UsageError: there is no data.
+            DataError: a budget is not a number of points.
+        """
+        if not self.data:
+            raise UsageError("a calibration measures on data: give --calibration-data")
+        for task, points in self.max_drop.items():
+            check_points(points, task)
+
+    def budget(self, tasks: Sequence[str]) -> dict[str, float]:
+        """Points that each task may lose.
+
+        Raises:
+            DataError: a budget names an unknown task.
+        """
+        for task in self.max_drop:
+            if task is not None and task not in tasks:
+                raise DataError(f"--max-drop names an unknown task {task!r}; there are {', '.join(tasks)}")
+        common = self.max_drop.get(None, MAX_DROP)
+        return {task: float(self.max_drop.get(task, common)) for task in tasks}
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The data as the command line would name it; rows that were given in Python have no name."""
+        named = [source for source in self.data if isinstance(source.rows, Path)]
+        return tuple(f"{s.task}={s.rows}" if s.task is not None else str(s.rows) for s in named)
+
+
+def check_points(points: float, task: str | None = None) -> None:
+    """Whether a number can be a budget.
+
+    Raises:
+        DataError: it is negative, infinite or not a number.
+    """
+    if not (math.isfinite(points) and points >= 0):
+        where = f" of {task}" if task is not None else ""
+        raise DataError(f"--max-drop{where}: {points} is not a number of points, 0 or more")

@@ -1,0 +1,94 @@
+"""``calibration.json``: what a calibration was asked, what it tried and what it chose."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from eptx._version import __version__
+from eptx.calibration.latency import timed_shape
+from eptx.calibration.options import CalibrationOptions
+from eptx.calibration.quantise import Range, Scheme
+from eptx.calibration.search import Found
+from eptx.calibration.workbench import Workbench
+
+SCHEMA_VERSION = 1
+
+
+def result_json(
+    bench: Workbench,
+    found: Found,
+    options: CalibrationOptions,
+    budget: Mapping[str, float],
+    data: str,
+    studies: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A calibration as JSON types.
+
+    Args:
+        bench: what it was measured with.
+        found: what the search saw.
+        options: of the calibration.
+        budget: task -> points.
+        data: fingerprint of the rows.
+        studies: "experts" and "routes", where the adapter has them.
+    """
+    manifest = bench.reference.manifest
+    answers = bench.probe
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "generator": f"eptx {__version__}",
+        "mode": manifest.mode,
+        "method": manifest.method,
+        "model_type": manifest.model_type,
+        "tasks": list(bench.rows),
+        "fingerprints": {**manifest.fingerprints, "data": data},
+        "settings": {
+            "goal": options.goal,
+            "max_drop": dict(budget),
+            "metrics": dict(bench.metrics),
+            "rows": {task: len(rows) for task, rows in bench.rows.items()},
+            "labelled": {task: answers.labelled(task) for task in bench.rows},
+            "data": [source.name for source in options.data],
+            "machine": machine(),
+            "threads": options.threads,
+            "timed": timed_shape(bench.session),
+        },
+        "sensitivity": _sensitivity(bench, found.damage),
+        "ranges": _ranges(bench.known_ranges),
+        "trials": [trial.to_json() | {"within": trial.within(budget)} for trial in found.trials.values()],
+        "chosen": found.trials[found.chosen].name,
+        "experts": studies.get("experts"),
+        "routes": studies.get("routes"),
+    }
+
+
+def machine() -> str:
+    """The processor's name and how many there are, as figures are to be read with."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:
+        pass
+    return f"{name}, {os.cpu_count()} processors"
+
+
+def _sensitivity(bench: Workbench, damage: Mapping[Scheme, Mapping[str, list[float]]]) -> dict[str, Any] | None:
+    """Of the scheme that was looked at last."""
+    if not damage:
+        return None
+    scheme, table = list(damage.items())[-1]
+    groups = [
+        {"name": group.name, "products": [*group.products, *group.embeddings], "weights": group.weights}
+        for group in bench.groups
+    ]
+    return {"scheme": scheme, "groups": groups, "damage": dict(table)}
+
+
+def _ranges(ranges: Mapping[str, Mapping[str, Range]] | None) -> dict[str, Any] | None:
+    if ranges is None:
+        return None
+    return {key: {task: [r.low, r.high] for task, r in own.items()} for key, own in ranges.items()}

@@ -1,0 +1,94 @@
+"""The arguments and options that say which adapted model a command is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from eptx._json import read_json_object
+from eptx.cli._common import PATH, names
+from eptx.errors import UsageError
+
+if TYPE_CHECKING:
+    from eptx.exporter import ExportOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def model_options(command: F) -> F:
+    """What an export is told beside mode and precision."""
+    for option in (
+        click.option(
+            "--provider",
+            type=click.Choice(["cpu", "cuda"]),
+            default="cpu",
+            show_default=True,
+            help="Execution provider that the graph is fused for.",
+        ),
+        click.option(
+            "--module-map",
+            type=PATH,
+            metavar="FILE.json",
+            help="Module name to node or initializer name, for modules that are not found.",
+        ),
+        click.option(
+            "--base-onnx",
+            type=PATH,
+            metavar="FILE.onnx",
+            help="Use this ONNX file of the base; BASE may then be left out.",
+        ),
+        click.option(
+            "--route",
+            multiple=True,
+            metavar="[TASK=]GROUP:W1,W2,...",
+            help="TuckA, static and conditioned: the frozen route (of one task).",
+        ),
+        click.option(
+            "--routing",
+            type=click.Choice(["batch", "row", "prompt"]),
+            default="batch",
+            show_default=True,
+            help="TuckA, dynamic: one route for the batch, as released, one per row, or one per row's prompt.",
+        ),
+        click.option("--top-k", type=int, help="EPT: experts per task, where the adapter's files do not say it."),
+        click.option("--tasks", help="Names of the tasks by id, separated by commas (default: task0, task1, ...)."),
+        click.option("--task", help="static: the task to fold into the weights."),
+    ):
+        command = option(command)
+    return command
+
+
+def export_options(settings: dict[str, Any]) -> ExportOptions:
+    """The options of an export from those of a command.
+
+    Raises:
+        UsageError: one is not of its form.
+    """
+    from eptx.exporter import ExportOptions, Route
+
+    module_map = settings.pop("module_map")
+    routes: dict[str | None, Route] = {}
+    for text in settings.pop("route"):
+        name, found, route = text.rpartition("=")
+        task = name if found else None
+        if task in routes:
+            raise UsageError(f"--route is given twice for {'every task' if task is None else task!r}")
+        routes[task] = Route.parse(route)
+    return ExportOptions(
+        tasks=names(settings.pop("tasks")),
+        routes=routes,
+        module_map=read_json_object(module_map, error=UsageError) if module_map else None,
+        **settings,
+    )
+
+
+def split_paths(paths: tuple[Path, ...], *, has_onnx: bool) -> tuple[Path | None, tuple[Path, ...]]:
+    """BASE and ADAPTER...; BASE may be missing beside an ONNX base, and is told apart by its files."""
+    if has_onnx and (len(paths) == 1 or (paths[0] / "adapter_config.json").exists()):
+        return None, paths
+    if len(paths) < 2:
+        raise UsageError("give BASE and ADAPTER: the transformers folder of the base model and the adapter's folder")
+    return paths[0], paths[1:]

@@ -1,0 +1,55 @@
+"""``eptx calibrate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from eptx.cli._calibration import calibration_options, read_options, resuming
+from eptx.cli._common import PATH, exporting, output_options, print_json, printable
+from eptx.cli._model import export_options, model_options, split_paths
+from eptx.errors import UsageError
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=PATH, metavar="BUNDLE | [BASE] ADAPTER...")
+@click.option("-o", "--output", required=True, type=PATH, help="Folder for calibration.json and report.html.")
+@click.option(
+    "--data",
+    multiple=True,
+    required=True,
+    metavar="[TASK=]PATH",
+    help="Rows to measure on: jsonl or a Hugging Face dataset folder (text, text_pair, task, label).",
+)
+@click.option("--mode", type=click.Choice(["static", "conditioned", "dynamic"]), default="conditioned")
+@model_options
+@calibration_options
+@output_options
+def calibrate(
+    paths: tuple[Path, ...], output: Path, data: tuple[str, ...], as_json: bool, quiet: bool, **settings: Any
+) -> None:
+    """Measure what quantising a model would cost and lose, task by task and layer by layer.
+
+    Takes a bundle, or BASE and ADAPTER as export does. Writes calibration.json and report.html; writes no bundle.
+    """
+    with exporting(quiet), resuming():
+        from eptx.calibration import calibrate as run
+        from eptx.calibration import calibrate_bundle
+        from eptx.calibration.report import report_text
+
+        options = read_options(settings, data)
+        assert options is not None
+        if (paths[0] / "eptx.json").exists():
+            if len(paths) > 1:
+                raise UsageError("give one bundle, or BASE and ADAPTER")
+            result = calibrate_bundle(paths[0], output, options)
+        else:
+            base, adapters = split_paths(paths, has_onnx=settings["base_onnx"] is not None)
+            result = run(base, adapters, output, export_options(settings), options)
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(report_text(result))
+        click.echo(f"{printable(str(output))}: calibration.json, report.html")

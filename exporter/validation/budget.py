@@ -1,0 +1,70 @@
+"""How many points each task of a quantised bundle may lose: as the bundle says, or as the user says instead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eptx.errors import DataError
+from eptx.runtime.measure import Drop
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one task loses, and whether it may.
+
+    Attributes:
+        drop: what was measured.
+        budget: points that it may lose; None where nobody has said.
+    """
+
+    drop: Drop
+    budget: float | None
+
+    @property
+    def within(self) -> bool | None:
+        """Whether it keeps to its budget, None if it has none."""
+        return None if self.budget is None else self.drop.points <= self.budget
+
+    @property
+    def sentence(self) -> str:
+        """What was lost, in words."""
+        lost, whose = self.drop, "" if self.drop.labelled else " (against the answers of fp32)"
+        budget = "" if self.budget is None else f"; the budget is {self.budget:g}"
+        interval = f"95 %: {lost.low:.1f} to {lost.high:.1f}"
+        return (
+            f"{lost.task}: {lost.metric}{whose} fell {lost.points:.2f} points ({interval}) "
+            f"from {lost.reference:.3f} to {lost.found:.3f}{budget}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return self.drop.to_json() | {"budget": self.budget, "within": self.within}
+
+
+def check_points(given: Mapping[str | None, float]) -> None:
+    """Raises DataError for a budget that is not a number of points."""
+    for points in given.values():
+        if not (math.isfinite(points) and points >= 0):
+            raise DataError(f"--max-drop must be a number of points, 0 or more, not {points}")
+
+
+def budgets(stated: Mapping[str, float], given: Mapping[str | None, float], tasks: Sequence[str]) -> dict[str, float]:
+    """Task -> points that it may lose; a task without a budget is not in it.
+
+    Args:
+        stated: what the bundle says.
+        given: what the user says instead; the key None is of every task that is not named.
+        tasks: of the bundle.
+
+    Raises:
+        DataError: the user names an unknown task.
+    """
+    for task in given:
+        if task is not None and task not in tasks:
+            raise DataError(f"--max-drop names an unknown task {task!r}; there are {', '.join(tasks)}")
+    common = dict.fromkeys(tasks, given[None]) if None in given else {}
+    named = {task: points for task, points in given.items() if task is not None}
+    return {task: points for task, points in {**stated, **common, **named}.items() if task in tasks}

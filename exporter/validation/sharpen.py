@@ -1,0 +1,99 @@
+"""Having quantised weights multiply activations as they are, in float32: what an adapter does is seen beside that.
+
+The weights stay what the graph stores; ONNX Runtime computes their float32 form when a session opens.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from eptx.exporter.base._form import walk
+from eptx.exporter.base._integer import integer_product
+from eptx.exporter.base._nbits import is_nbits
+from eptx.exporter.base._products import Product, find_products
+from eptx.exporter.validation.stored import activation
+
+
+def sharpen(graph: ir.Graph) -> bool:
+    """Changes a graph in place; whether any activation was rounded."""
+    changed = [_sharpen(graph, product) for product in find_products(graph)]
+    return any(changed)
+
+
+def _sharpen(graph: ir.Graph, product: Product) -> bool:
+    node = product.node
+    if is_nbits(node):
+        return _exact_blocks(node)
+    integers = integer_product(node)
+    if integers is not None:
+        scale = integers.scale_array()
+        if scale is None:
+            return False
+        weight = _floats(graph, node, integers.weight, integers.zero_array(), scale)
+        exact = ir.node("MatMul", [integers.x, weight], name=node.name)
+        y, output = node.outputs[0], exact.outputs[0]
+        name = y.name
+        ir.convenience.replace_nodes_and_values(graph, node, [node], [exact], [y], [output])
+        output.name, output.type, output.shape = name, y.type, y.shape
+        return True
+    return _exact_static(graph, product)
+
+
+def _exact_blocks(node: ir.Node) -> bool:
+    """MatMulNBits: accuracy level 1 is float32."""
+    level = node.attributes.get("accuracy_level")
+    if level is None or level.as_int() in (0, 1):
+        return False
+    node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", 1)
+    return True
+
+
+def _exact_static(graph: ir.Graph, product: Product) -> bool:
+    """A product between QuantizeLinear and DequantizeLinear: both sides without."""
+    node, x = product.node, activation(product)
+    found = walk(node.inputs[1]) if product.operand == 1 else None
+    coarse = next((step for step in found[1] if step.op_type == "DequantizeLinear"), None) if found else None
+    if x is node.inputs[0] or coarse is None:
+        return False
+    stored, scale, *zeros = coarse.inputs
+    assert stored is not None and scale is not None
+    arrays = [
+        value.const_value.numpy() if value is not None and value.const_value is not None else None
+        for value in (scale, *zeros)
+    ]
+    if arrays[0] is None:
+        return False
+    axis = coarse.attributes.get_int("axis", 1)
+    scale_array, zero = (
+        _along(array, axis) for array in (arrays[0], arrays[1] if zeros and arrays[1] is not None else np.zeros(1))
+    )
+    coarse.outputs[0].replace_all_uses_with(_floats(graph, coarse, stored, zero, scale_array))
+    node.replace_input_with(0, x)
+    return True
+
+
+def _along(values: np.ndarray, axis: int) -> np.ndarray:
+    """Numbers of one axis of a matrix, to broadcast with it."""
+    flat = np.atleast_1d(values).astype(np.float32)
+    return flat if axis % 2 else flat[:, None]
+
+
+def _floats(graph: ir.Graph, before: ir.Node, stored: ir.Value, zero: np.ndarray, scale: np.ndarray) -> ir.Value:
+    """(stored - zero) * scale in float32, computed by nodes before another one."""
+    cast = ir.node("Cast", [stored], {"to": int(ir.DataType.FLOAT)})
+    new = [cast]
+    if zero.any():
+        new.append(ir.node("Sub", [new[-1].outputs[0], _constant(graph, f"{before.name}.sharp_zero", zero)]))
+    new.append(ir.node("Mul", [new[-1].outputs[0], _constant(graph, f"{before.name}.sharp_scale", scale)]))
+    for node in new:
+        node.outputs[0].name = f"{before.name}.sharp_{node.op_type}"
+    graph.insert_before(before, new)
+    return new[-1].outputs[0]
+
+
+def _constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    tensor = ir.Tensor(array, name=name)
+    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value

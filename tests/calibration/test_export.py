@@ -1,0 +1,109 @@
+"""Exports in every precision, of every kind of model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from eptx.bundle import Bundle
+from eptx.calibration import CalibrationOptions, export_bundle
+from eptx.errors import NotSupportedError, UsageError
+from eptx.exporter import ExportOptions
+from eptx.exporter.base import load_transformers
+from eptx.exporter.options import Precision
+from eptx.runtime import Session
+from eptx.runtime.measure import Source
+from tests.decoders import write_decoder
+from tests.encoder_decoders import TARGETS, write_encoder_decoder
+from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora
+
+BASE = Path(__file__).resolve().parents[1] / "golden" / "ept_bert48" / "base"
+ROWS = [{"input_ids": [5, 6, 7, 8, index]} for index in range(10, 22)]
+
+
+@dataclass(frozen=True)
+class Made:
+    """An EPT adapter on the tiny BERT, which is traced once."""
+
+    adapter: Path
+    onnx: Path
+
+    def options(self, precision: Precision, mode: str = "conditioned", **settings: Any) -> ExportOptions:
+        task = "task1" if mode == "static" else None
+        chosen: dict[str, Any] = {"mode": mode, "task": task, "top_k": 2, "precision": precision}
+        return ExportOptions(**chosen, base_onnx=self.onnx, **settings)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("made")
+    ir.save(load_transformers(BASE).model, folder / "base.onnx")
+    modules = linear_shapes(BASE, ("query", "value", "output.dense"))
+    return Made(write_ept(folder / "ept", modules, seed=4, strength=0.05), folder / "base.onnx")
+
+
+@pytest.mark.parametrize("mode", ["static", "conditioned", "dynamic"])
+def test_an_encoder(made: Made, tmp_path: Path, mode: str) -> None:
+    exact = _logits(export_bundle(BASE, [made.adapter], tmp_path / "fp32", made.options("fp32", mode)))
+    for precision, most in (("int8", 0.02), ("int8-static", 0.02), ("int4", 0.2)):
+        data = CalibrationOptions(data=[Source(ROWS)]) if precision == "int8-static" else None
+        options = made.options(precision, mode)  # type: ignore[arg-type]
+        bundle = export_bundle(BASE, [made.adapter], tmp_path / precision, options, data)
+        assert bundle.manifest.precision == precision
+        assert bundle.manifest.quantisation is not None
+        schemes = set(bundle.manifest.quantisation.products.values())
+        assert schemes == {"int4-blocks" if precision == "int4" else precision}
+        error = np.abs(_logits(bundle) - exact).max() / np.abs(exact).max()
+        assert 1e-6 < error < most, precision
+
+
+def _logits(bundle: Bundle) -> np.ndarray:
+    inputs = {"input_ids": [row["input_ids"] for row in ROWS], "attention_mask": [[1] * 5] * len(ROWS)}
+    task = "task1" if bundle.manifest.mode != "static" else None
+    return np.asarray(Session(bundle).run(inputs, task)["logits"])
+
+
+def test_a_decoder_in_8_bits_generates(tmp_path: Path) -> None:
+    base = write_decoder("llama", tmp_path / "base")
+    adapter = write_ept(tmp_path / "ept", linear_shapes(base, ("q_proj", "o_proj", "down_proj")), seed=1)
+    exact = Session(export_bundle(base, [adapter], tmp_path / "fp32", ExportOptions(mode="conditioned", top_k=2)))
+    session = Session(
+        export_bundle(base, [adapter], tmp_path / "int8", ExportOptions(mode="conditioned", top_k=2, precision="int8"))
+    )
+    assert session.manifest.generation is not None
+    prompt = {"input_ids": [[5, 9, 11, 40]], "attention_mask": [[1, 1, 1, 1]]}
+    logits = [np.asarray(one.run(prompt, "task1")["logits"]) for one in (exact, session)]
+    assert np.abs(logits[0] - logits[1]).max() < 0.1 * np.abs(logits[0]).max()
+    answer = session.generate([[5, 9, 11, 40]], "task1", max_new_tokens=3)
+    assert answer.token_ids[0][0] == logits[1][0, -1].argmax()
+
+
+def test_an_encoder_decoder_in_8_bits_generates(tmp_path: Path) -> None:
+    base = write_encoder_decoder("t5", tmp_path / "base")
+    adapter = write_lora(tmp_path / "lora", linear_shapes(base, TARGETS), seed=2)
+    options = ExportOptions(mode="conditioned", precision="int8")
+    bundle = export_bundle(base, [adapter], tmp_path / "int8", options)
+    assert bundle.manifest.quantisation is not None
+    products = bundle.manifest.quantisation.products
+    assert any(name.startswith("encoder:") for name in products)  # both graphs are
+    assert any(not name.startswith("encoder:") for name in products)
+    assert len(Session(bundle).generate([[5, 9, 11, 4]], "task0", max_new_tokens=4).token_ids[0]) > 0
+
+
+def test_what_a_precision_needs_is_said(made: Made, tmp_path: Path) -> None:
+    def export(options: ExportOptions, data: CalibrationOptions | None = None) -> None:
+        export_bundle(BASE, [made.adapter], tmp_path / "b", options, data)
+
+    for precision in ("int8-static", "auto"):
+        with pytest.raises(UsageError, match=f"--precision {precision} measures on data: give --calibration-data"):
+            export(made.options(precision))  # type: ignore[arg-type]
+    with pytest.raises(NotSupportedError, match="--precision int8 is for CPUs"):
+        export(made.options("int8", provider="cuda"))
+    with pytest.raises(UsageError, match="measures TuckA's route"):
+        export(made.options("fp32"), CalibrationOptions(data=[Source(ROWS)]))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,146 @@
+"""The search: what it finds, keeps and refuses, on a model with planted damage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eptx.calibration import CalibrationOptions, calibrate, export_bundle
+from eptx.calibration.ledger import FILE, Ledger
+from eptx.calibration.workbench import Workbench
+from eptx.errors import UsageError, ValidationError
+from eptx.exporter import ExportOptions
+from eptx.runtime import Session
+from eptx.runtime.measure import Source
+from tests.calibration.planted import LAYER, TASKS, answered_rows, planted_adapter, planted_base
+
+Rows = list[dict[str, Any]]
+_BUDGET = 5.0
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Rows]:
+    folder = tmp_path_factory.mktemp("planted")
+    base = planted_base(folder / "base")
+    adapter = planted_adapter(folder / "adapter", base)
+    return base, adapter, answered_rows(base, adapter, folder / "fp32")
+
+
+def _options(rows: Rows, **settings: Any) -> CalibrationOptions:
+    return CalibrationOptions(data=[Source(rows)], **({"max_drop": {None: _BUDGET}} | settings))
+
+
+def _export(precision: str) -> ExportOptions:
+    return ExportOptions(mode="conditioned", top_k=2, precision=precision)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def studied(scene: tuple[Path, Path, Rows], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    base, adapter, rows = scene
+    return calibrate(base, [adapter], tmp_path_factory.mktemp("study"), _export("auto"), _options(rows))
+
+
+def _trial(result: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return next(trial for trial in result["trials"] if trial["name"] == name)
+
+
+def _points(trial: Mapping[str, Any]) -> dict[str, float]:
+    return {drop["task"]: drop["points"] for drop in trial["drops"]}
+
+
+def test_the_planted_layer_ruins_one_task(studied: dict[str, Any]) -> None:
+    points = _points(_trial(studied, "int8"))
+    assert points["ruined"] > 25  # the damage is really there
+    assert all(points[task] <= _BUDGET for task in TASKS[1:])  # and the other tasks' alone would not show it
+
+
+def test_the_planted_layer_is_found_by_name(studied: dict[str, Any]) -> None:
+    sensitivity = studied["sensitivity"]
+    assert sensitivity["scheme"] == "int8"
+    names = [group["name"] for group in sensitivity["groups"]]
+    damage = dict(zip(names, sensitivity["damage"]["ruined"], strict=True))
+    worst, second = sorted(damage, key=lambda name: -damage[name])[:2]
+    assert worst == LAYER
+    assert damage[worst] > 5 * damage[second]
+
+
+def test_auto_keeps_the_planted_layer_and_nothing_it_need_not(scene: tuple[Path, Path, Rows], tmp_path: Path) -> None:
+    base, adapter, rows = scene
+    bundle = export_bundle(base, [adapter], tmp_path / "auto", _export("auto"), _options(rows))
+    result = json.loads((bundle.path / "calibration.json").read_text())
+    chosen = _trial(result, result["chosen"])
+    assert all(points <= _BUDGET for points in _points(chosen).values())
+    assert bundle.manifest.quantisation is not None
+    kept = [name for name, scheme in bundle.manifest.quantisation.products.items() if scheme == "fp16"]
+    assert any(LAYER in name.replace("/", ".") for name in kept)
+    better = [trial for trial in result["trials"] if trial["within"] and trial["bytes"] < chosen["bytes"]]
+    assert better == []  # at least as good as everything else that it tried, the fixed settings among it
+    assert sum(entry.size for entry in bundle.manifest.files.values()) == pytest.approx(chosen["bytes"], rel=0.02)
+    assert not (tmp_path / "auto.calibration").exists()
+    answers = Session(bundle).run({"input_ids": [[5, 6, 7]], "attention_mask": [[1, 1, 1]]}, "ruined")
+    assert answers.logits[0].shape == (3,)
+
+
+def test_a_stated_budget_that_a_fixed_precision_breaks_leaves_no_bundle(
+    scene: tuple[Path, Path, Rows], tmp_path: Path
+) -> None:
+    base, adapter, rows = scene
+    with pytest.raises(ValidationError, match=r"ruined loses \d+\.\d\d points of accuracy .* --precision auto"):
+        export_bundle(base, [adapter], tmp_path / "int8", _export("int8"), _options(rows))
+    assert not (tmp_path / "int8").exists()
+    measured = export_bundle(base, [adapter], tmp_path / "int8", _export("int8"), _options(rows, max_drop={}))
+    assert measured.manifest.precision == "int8"
+
+
+def test_an_interrupted_search_goes_on_and_finds_the_same(
+    scene: tuple[Path, Path, Rows], studied: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, adapter, rows = scene
+    out, done = tmp_path / "out", []
+    measure = Workbench._measure
+
+    def interrupted(self: Workbench, *args: Any) -> Any:
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(args)
+        return measure(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Workbench, "_measure", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            calibrate(base, [adapter], out, _export("auto"), _options(rows))
+    assert sorted(path.name for path in out.iterdir()) == [FILE]
+    assert len((out / FILE).read_text().splitlines()) == 4  # what it is about, and three trials
+    again: list[Any] = []
+    monkeypatch.setattr(Workbench, "_measure", lambda self, *args: again.append(args) or measure(self, *args))
+    result = calibrate(base, [adapter], out, _export("auto"), _options(rows))
+    assert len(again) == len(result["trials"]) - 3
+    assert sorted(path.name for path in out.iterdir()) == ["calibration.json", "report.html"]
+    assert _timeless(result) == _timeless(studied)
+
+
+def _timeless(result: Mapping[str, Any]) -> Any:
+    trials = [{k: v for k, v in t.items() if k not in ("milliseconds", "latency_ratio")} for t in result["trials"]]
+    return {**result, "trials": trials}
+
+
+def test_a_ledger_of_something_else_is_forgotten_and_half_a_line_is_dropped(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, "one")
+    assert ledger.get("a", lambda: 1) == 1
+    with (tmp_path / FILE).open("ab") as file:
+        file.write(b'{"name": "b", "resu')
+    assert Ledger(tmp_path, "one").get("a", lambda: 2) == 1
+    assert Ledger(tmp_path, "one").get("b", lambda: 3) == 3
+    assert Ledger(tmp_path, "other").get("a", lambda: 4) == 4
+
+
+def test_a_folder_with_something_else_is_left_alone(scene: tuple[Path, Path, Rows], tmp_path: Path) -> None:
+    base, adapter, rows = scene
+    (tmp_path / "precious.txt").write_text("x")
+    with pytest.raises(UsageError, match="holds something else"):
+        calibrate(base, [adapter], tmp_path, _export("auto"), _options(rows))
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]

@@ -1,0 +1,67 @@
+"""Bundles whose products are stored by a scheme of the test's choice."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from eptx.bundle import Bundle, BundleWriter, Quantisation
+from eptx.calibration.quantise import Quantiser, Range, Recipe, Scheme
+from eptx.exporter.export import adapt, store, write
+from eptx.exporter.options import ExportOptions, Precision
+
+#: What an export of that scheme calls its precision.
+_PRECISIONS: dict[str, Precision] = {"int8": "int8", "int8-static": "int8-static", "int4-blocks": "int4"}
+#: Wide enough for the activations of the tests' bases.
+_RANGE = Range(-6.0, 6.0)
+
+Choice = Scheme | Callable[[int], Scheme]
+
+
+def quantised(
+    base: Path,
+    adapters: Sequence[Path],
+    out: Path,
+    options: ExportOptions,
+    scheme: Choice,
+    *,
+    bounds: Range = _RANGE,
+    **said: Any,
+) -> Bundle:
+    """A bundle whose products and tables, however small, are quantised.
+
+    Args:
+        base: the transformers folder.
+        adapters: the adapter's folders.
+        out: the bundle's.
+        options: of the export, but the precision.
+        scheme: of every product, or what gives that of the product of a number.
+        bounds: what activations are rounded in, where they are statically.
+        said: what the manifest says of budget, metrics, data and rows.
+    """
+    same = isinstance(scheme, str)
+    precision = _PRECISIONS.get(scheme, "auto") if isinstance(scheme, str) else "auto"
+    with BundleWriter(out) as writer, tempfile.TemporaryDirectory() as workspace:
+        with mock.patch("eptx.exporter.base._embeddings._MIN_SIZE", 1000):
+            adapted = adapt(base, adapters, options, Path(workspace))
+        products: dict[str, str] = {}
+        tables: dict[str, str] = {}
+        for part in adapted.parts:
+            choose = (lambda index: scheme) if same else scheme
+            recipe = Recipe(
+                {name: choose(index) for index, name in enumerate(part.products)},  # type: ignore[misc,operator]
+                dict.fromkeys(part.embeddings, "int8"),
+                dict.fromkeys(part.products, bounds),
+            )
+            Quantiser()(part.graph.model.graph, recipe)
+            prefix = "" if part.graph.file == "model.onnx" else f"{part.graph.file.removesuffix('.onnx')}:"
+            products |= {f"{prefix}{name}": own for name, own in recipe.products.items()}
+            tables |= {f"{prefix}{name}": own for name, own in recipe.embeddings.items()}
+        options = replace(options, precision=precision)
+        adapted = replace(adapted, options=options, quantisation=Quantisation(products, tables, **said))
+        store(adapted)
+        return write(writer, adapted)
