@@ -44,9 +44,9 @@ def calibrate(
     """
     _check_folder(out)
     with Calibration(base, adapters, options, calibration, out) as running:
+        running.study()
         if bundle is not None:
             running.add(bundle)
-        running.study()
         for name, content in running.reports().items():
             _write(out / name, content)
         result = running.result()

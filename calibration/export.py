@@ -110,6 +110,7 @@ def _refuse_over(running: Calibration, calibration: CalibrationOptions) -> None:
     for drop in running.found.trials[running.found.chosen].drops:
         budget = running.budget[drop.task]
         if drop.points > budget:
+            running.done()  # nothing is left to go on with
             raise ValidationError(
                 f"{drop.task} loses {drop.points:.2f} points of {drop.metric} "
                 f"(95 %: {drop.low:.1f} to {drop.high:.1f}) by {name}, "

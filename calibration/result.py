@@ -10,7 +10,7 @@ from typing import Any
 from eptx._version import __version__
 from eptx.calibration.latency import timed_shape
 from eptx.calibration.options import CalibrationOptions
-from eptx.calibration.quantise import Range, Scheme
+from eptx.calibration.quantise import Range
 from eptx.calibration.search import Found
 from eptx.calibration.workbench import Workbench
 
@@ -56,9 +56,11 @@ def result_json(
             "threads": options.threads,
             "timed": timed_shape(bench.session),
         },
-        "sensitivity": _sensitivity(bench, found.damage),
+        "sensitivity": _sensitivity(bench, found),
         "ranges": _ranges(bench.known_ranges),
-        "trials": [trial.to_json() | {"within": trial.within(budget)} for trial in found.trials.values()],
+        "trials": [
+            trial.to_json() | {"within": trial.within(budget)} for trial in (*found.trials.values(), *found.others)
+        ],
         "chosen": found.trials[found.chosen].name,
         "experts": studies.get("experts"),
         "routes": studies.get("routes"),
@@ -76,11 +78,12 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} processors"
 
 
-def _sensitivity(bench: Workbench, damage: Mapping[Scheme, Mapping[str, list[float]]]) -> dict[str, Any] | None:
-    """Of the scheme that was looked at last."""
-    if not damage:
+def _sensitivity(bench: Workbench, found: Found) -> dict[str, Any] | None:
+    """Of the scheme that was repaired, if that was chosen; else of the one that was looked at last."""
+    if not found.damage:
         return None
-    scheme, table = list(damage.items())[-1]
+    scheme = found.chosen.scheme if found.chosen.kept else list(found.damage)[-1]
+    table = found.damage[scheme]
     groups = [
         {"name": group.name, "products": [*group.products, *group.embeddings], "weights": group.weights}
         for group in bench.groups

@@ -74,6 +74,7 @@ class Calibration:
         self._work = folder / _WORK
         self._ledger: Ledger | None = None
         self.found = Found()
+        self._searched = False
         self._studies: dict[str, Any] = {}
         self._options = self._measure_routes(adapter, options)
         if isinstance(adapter, EptAdapter):
@@ -130,9 +131,8 @@ class Calibration:
         self.found.chosen = setting
 
     def add(self, bundle: Bundle) -> None:
-        """Measures a bundle of this model that is there already."""
-        setting = Setting("fp32", (bundle.path.name,))  # a name that no group has
-        self.found.trials[setting] = self._bench.trial_of(bundle, "this bundle")
+        """Measures a bundle of this model that is there already, beside what the search has tried."""
+        self.found.others.append(self._bench.trial_of(bundle, "this bundle"))
 
     def chosen(self) -> Adapted:
         """The graphs as the search has chosen to store them."""
@@ -177,9 +177,9 @@ class Calibration:
 
     def _measure_routes(self, adapter: Adapter, options: ExportOptions) -> ExportOptions:
         """Freezes TuckA's routes on the data, where they are to be frozen."""
-        if not isinstance(adapter, TuckaAdapter):
+        if not isinstance(adapter, TuckaAdapter) or (options.mode == "dynamic" and self._base is None):
             return options
-        study = study_routes(self._base, self._adapters, options, self._rows)
+        study = study_routes(self._base, self._adapters, options, self._rows, self._calibration.metrics)
         self._studies["routes"] = study.to_json()
         return options if options.mode == "dynamic" else study.options(options)
 

@@ -28,11 +28,13 @@ class Found:
         trials: in the order of the search, the float32 bundle first; setting -> trial.
         damage: scheme -> task -> divergence of every group.
         chosen: the best setting within the budget.
+        others: bundles that were measured beside.
     """
 
     trials: dict[Setting, Trial] = field(default_factory=dict)
     damage: dict[Scheme, dict[str, list[float]]] = field(default_factory=dict)
     chosen: Setting = field(default_factory=lambda: Setting(REFERENCE))
+    others: list[Trial] = field(default_factory=list)
 
 
 class Search:

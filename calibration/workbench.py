@@ -109,9 +109,9 @@ class Workbench:
 
     def trial_of(self, bundle: Bundle, name: str) -> Trial:
         """The same of a bundle that is there already."""
-        return Trial.from_json(
-            self._ledger.get(f"bundle {name}", lambda: self._measure(bundle, name, True, ()).to_json())
-        )
+        files = {file: entry.sha256 for file, entry in sorted(bundle.manifest.files.items())}
+        measured = self._ledger.get(f"bundle {files}", lambda: self._measure(bundle, name, True, ()).to_json())
+        return Trial.from_json(measured)
 
     def damage(self, scheme: Scheme, group: Group) -> dict[str, float]:
         """By how much every task's answers move when this group alone is stored so: task -> divergence."""

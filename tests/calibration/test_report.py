@@ -15,7 +15,7 @@ import pytest
 from eptx.calibration.report import report_html, report_text
 from eptx.calibration.report.say import readable, verdict
 from eptx.calibration.report.view import read_view
-from tests.calibration.browser import CHROMIUM, Browser
+from tests.browser import CHROMIUM, Browser
 from tests.calibration.found import calibration
 
 _VOID = {"meta", "link", "br", "wbr"}

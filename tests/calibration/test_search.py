@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from eptx.calibration import CalibrationOptions, calibrate, export_bundle
+from eptx.calibration import CalibrationOptions, calibrate, calibrate_bundle, export_bundle
 from eptx.calibration.ledger import FILE, Ledger
 from eptx.calibration.workbench import Workbench
 from eptx.errors import UsageError, ValidationError
@@ -91,7 +91,7 @@ def test_a_stated_budget_that_a_fixed_precision_breaks_leaves_no_bundle(
     base, adapter, rows = scene
     with pytest.raises(ValidationError, match=r"ruined loses \d+\.\d\d points of accuracy .* --precision auto"):
         export_bundle(base, [adapter], tmp_path / "int8", _export("int8"), _options(rows))
-    assert not (tmp_path / "int8").exists()
+    assert list(tmp_path.iterdir()) == []
     measured = export_bundle(base, [adapter], tmp_path / "int8", _export("int8"), _options(rows, max_drop={}))
     assert measured.manifest.precision == "int8"
 
@@ -144,3 +144,15 @@ def test_a_folder_with_something_else_is_left_alone(scene: tuple[Path, Path, Row
     with pytest.raises(UsageError, match="holds something else"):
         calibrate(base, [adapter], tmp_path, _export("auto"), _options(rows))
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_a_bundle_is_measured_beside_what_is_tried(scene: tuple[Path, Path, Rows], tmp_path: Path) -> None:
+    base, adapter, rows = scene
+    bundle = export_bundle(base, [adapter], tmp_path / "int8", _export("int8"))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = CalibrationOptions(data=[Source(tmp_path / "rows.jsonl")], max_drop={None: _BUDGET})
+    result = calibrate_bundle(bundle.path, tmp_path / "study", options)
+    own, same = _trial(result, "this bundle"), _trial(result, "int8")
+    assert own["bytes"] == same["bytes"]
+    assert own["drops"] == same["drops"]
+    assert result["chosen"] != "this bundle"

@@ -266,10 +266,10 @@ def test_encoder_decoders_that_are_not_supported(tmp_path: Path) -> None:
             load(tmp_path / "bart")
 
 
-def test_what_an_encoder_decoder_cannot_have(folders: Folders, tmp_path: Path) -> None:
+def test_the_exporter_alone_quantises_no_encoder_decoder(folders: Folders, tmp_path: Path) -> None:
     base = folders("t5")
     adapter = _ept(base, tmp_path / "ept")
-    with pytest.raises(UsageError, match="--precision int4 is for decoders"):
+    with pytest.raises(UsageError, match=r"precision int4: .* use eptx\.export"):
         export_bundle(base, [adapter], tmp_path / "b", ExportOptions(mode="conditioned", top_k=2, precision="int4"))
 
 

@@ -116,27 +116,31 @@ class Browser:
             os.close(self._in)
             self._home.cleanup()
 
-    def open(self, path: Path, *, width: int, height: int = 800, dark: bool = False) -> Opened:
-        """Opens a file, and returns when it has loaded.
+    def open(self, page: Path | str, *, width: int, height: int = 800, dark: bool = False) -> Opened:
+        """Opens a page, and returns when it has loaded.
 
         Args:
-            path: the file.
+            page: a file, or an address.
             width: of the window, in pixels; up to 480 it is a phone's.
             height: of the window.
             dark: whether the reader prefers dark pages.
         """
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        page = self._pages[session] = Opened(self, target, session)
+        opened = self._pages[session] = Opened(self, target, session)
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable", session)
-        phone = {"mobile": width <= 480, "deviceScaleFactor": 1}
-        self.call("Emulation.setDeviceMetricsOverride", session, width=width, height=height, **phone)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", session, features=[scheme])
-        self.call("Page.navigate", session, url=path.resolve().as_uri())
+        self.show(opened, width=width, height=height, dark=dark)
+        self.call("Page.navigate", session, url=page if isinstance(page, str) else page.resolve().as_uri())
         self._read(lambda message: message.get("method") == "Page.loadEventFired" and message["sessionId"] == session)
-        return page
+        return opened
+
+    def show(self, page: Opened, *, width: int, height: int = 800, dark: bool = False) -> None:
+        """Shows a page in another window, as `open` has them."""
+        phone = {"mobile": width <= 480, "deviceScaleFactor": 1}
+        self.call("Emulation.setDeviceMetricsOverride", page.session, width=width, height=height, **phone)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", page.session, features=[scheme])
 
     def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
         """The result of a command of the protocol."""
