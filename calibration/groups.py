@@ -6,7 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import onnx_ir as ir
+
 from eptx.exporter.base import BaseGraph
+from eptx.exporter.base._embeddings import table_of
 from eptx.exporter.base._products import find_products
 from eptx.exporter.part import Part
 
@@ -46,10 +49,9 @@ def groups_of(parts: Sequence[Part]) -> list[Group]:
         sizes = {p.node.name or "": p.shape[0] * p.shape[1] for p in find_products(graph)}
         nodes = {node.name: node for node in graph}
         for name in part.embeddings:
-            table = nodes[name].inputs[0]
-            assert table is not None and table.const_value is not None
-            label = _module(table.name or name).removesuffix(".weight")
-            tables.append(Group(_prefixed(part, label), (), (key_of(part.graph, name),), table.const_value.size))
+            label = _table_name(nodes[name])
+            size = table_of(nodes[name]).size
+            tables.append(Group(_prefixed(part, label), (), (key_of(part.graph, name),), size))
         products |= {key_of(part.graph, name): (_prefixed(part, _module(name)), sizes[name]) for name in part.products}
     by_layer = len(products) > _MOST
     found: dict[str, Group] = {}
@@ -62,6 +64,14 @@ def groups_of(parts: Sequence[Part]) -> list[Group]:
 
 def _prefixed(part: Part, name: str) -> str:
     return key_of(part.graph, name)
+
+
+def _table_name(node: ir.Node) -> str:
+    """What the table is called; one that is a product's weight is called after the node."""
+    table = node.inputs[0]
+    assert table is not None
+    name = table.name if table.is_initializer() else node.name
+    return _module(name or "embeddings").removesuffix(".weight")
 
 
 def _module(node: str) -> str:

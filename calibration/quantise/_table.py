@@ -10,15 +10,15 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.calibration.quantise._replace import replace_node
+from eptx.exporter.base._embeddings import table_of
 
 _LARGEST = 127.0
 
 
 def store_rows(graph: ir.Graph, node: ir.Node) -> None:
     """Replaces a Gather of a float32 table [rows, width] by one of int8 rows times their scales."""
-    table, ids = node.inputs[0], node.inputs[1]
-    assert table is not None and table.const_value is not None
-    rows, scales = quantise_rows(table.const_value.numpy())
+    ids = node.inputs[1]
+    rows, scales = quantise_rows(table_of(node))
     stored = [_initializer(graph, f"{node.name}.{kind}", array) for kind, array in (("int8", rows), ("scale", scales))]
     gathers = [ir.node("Gather", [value, ids], {"axis": 0}, name=f"{node.name}/{value.name}") for value in stored]
     cast = ir.node("Cast", [gathers[0].outputs[0]], {"to": int(ir.DataType.FLOAT)}, name=f"{node.name}/Cast")
@@ -30,9 +30,8 @@ def store_rows(graph: ir.Graph, node: ir.Node) -> None:
 
 def halve_rows(graph: ir.Graph, node: ir.Node) -> None:
     """Replaces a Gather of a float32 table by one of float16 rows, cast back; the table is never float32 in memory."""
-    table, ids = node.inputs[0], node.inputs[1]
-    assert table is not None and table.const_value is not None
-    stored = _initializer(graph, f"{node.name}.fp16", table.const_value.numpy().astype(np.float16))
+    ids = node.inputs[1]
+    stored = _initializer(graph, f"{node.name}.fp16", table_of(node).astype(np.float16))
     gather = ir.node("Gather", [stored, ids], {"axis": 0}, name=f"{node.name}/{stored.name}")
     gather.outputs[0].name = f"{gather.name}.output"
     cast = ir.node("Cast", [gather.outputs[0]], {"to": int(ir.DataType.FLOAT)}, name=node.name)

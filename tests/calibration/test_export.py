@@ -68,14 +68,20 @@ def _logits(bundle: Bundle) -> np.ndarray:
     return np.asarray(Session(bundle).run(inputs, task)["logits"])
 
 
-def test_a_decoder_in_8_bits_generates(tmp_path: Path) -> None:
-    base = write_decoder("llama", tmp_path / "base")
+@pytest.mark.parametrize("name", ["llama", "llama tied"])
+def test_a_decoder_in_8_bits_generates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr("eptx.exporter.base._embeddings._MIN_SIZE", 1000)
+    base = write_decoder(name, tmp_path / "base")
     adapter = write_ept(tmp_path / "ept", linear_shapes(base, ("q_proj", "o_proj", "down_proj")), seed=1)
     exact = Session(export_bundle(base, [adapter], tmp_path / "fp32", ExportOptions(mode="conditioned", top_k=2)))
     session = Session(
         export_bundle(base, [adapter], tmp_path / "int8", ExportOptions(mode="conditioned", top_k=2, precision="int8"))
     )
     assert session.manifest.generation is not None
+    assert session.manifest.quantisation is not None
+    assert session.manifest.quantisation.embeddings == {"/model/embed_tokens/Gather": "int8"}
+    floats = [v for v in ir.load(session.bundle.model).graph.initializers.values() if v.dtype == ir.DataType.FLOAT]
+    assert all(v.const_value.size != 120 * 64 for v in floats if v.const_value is not None)  # the table is gone
     prompt = {"input_ids": [[5, 9, 11, 40]], "attention_mask": [[1, 1, 1, 1]]}
     logits = [np.asarray(one.run(prompt, "task1")["logits"]) for one in (exact, session)]
     assert np.abs(logits[0] - logits[1]).max() < 0.1 * np.abs(logits[0]).max()
