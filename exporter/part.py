@@ -20,6 +20,7 @@ class Part:
         graph: the base's.
         sites: where the adapted modules that it holds are.
         editor: what changes it.
+        weights: names of the base's own initializers.
         products: names of the base's own nodes that multiply by a weight, in the graph's order; without those that
             the base has in integers already.
         embeddings: names of the base's own nodes that look rows up in a table.
@@ -33,6 +34,7 @@ class Part:
     def __post_init__(self) -> None:
         self.editor = Editor(self.graph.model)
         graph = self.graph.model.graph
+        self.weights = frozenset(graph.initializers)
         products = [p.node for p in find_products(graph) if not p.refusal and integer_product(p.node) is None]
         self.products = tuple(node.name for node in products if node.name)
         self.embeddings = tuple(node.name for node in find_embeddings(graph) if node.name)

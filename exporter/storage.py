@@ -5,6 +5,8 @@ The operators of domain ``ai.eptx`` take them as they are stored: the bodies cas
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx_ir as ir
 
@@ -18,20 +20,20 @@ _MAX = float(np.finfo(np.float16).max)
 _ROUTERS = (".lora_gate.weight", ".lora_gate.bias", ".lora_task_embedding", ".tucka_ec")
 
 
-def store_fp16(model: ir.Model, *, only_adapter: bool = False) -> None:
+def store_fp16(model: ir.Model, *, but: Collection[str] | None = None) -> None:
     """Turns every float32 weight but routers' into a float16 one, cast back for all but eptx's operators.
 
     Args:
         model: changed in place.
-        only_adapter: leaves what the base has as it is: a base in blocks of 4 bits, or one that
-            computes in float16.
+        but: names of the base's weights, where only the adapter is to be stored so: the base is quantised, or computes
+            in float16. (A bias that an operator of eptx adds is read by it alone, and is the base's.)
 
     Raises:
         LimitError: a weight is too large for float16.
     """
     graph = model.graph
     for value in [v for v in graph.initializers.values() if _stored_fp32(v)]:
-        if only_adapter and any(user.domain != ops.DOMAIN for user in value.consumers()):
+        if but is not None and (value.name in but or any(user.domain != ops.DOMAIN for user in value.consumers())):
             continue
         array = value.const_value.numpy()  # type: ignore[union-attr]
         largest = float(np.abs(array).max())

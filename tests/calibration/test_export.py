@@ -113,3 +113,17 @@ def test_what_a_precision_needs_is_said(made: Made, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="measures TuckA's route"):
         export(made.options("fp32"), CalibrationOptions(data=[Source(ROWS)]))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_adapter_alone_is_float16(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bias that an operator of eptx adds is the base's, and stays as it is."""
+    monkeypatch.setattr("eptx.exporter.storage._MIN_SIZE", 2)
+    bundle = export_bundle(BASE, [made.adapter], tmp_path / "int8", made.options("int8"))
+    graph = ir.load(bundle.model).graph
+    read = {value for node in graph if node.domain == "ai.eptx" for value in node.inputs if value is not None}
+    halves = {str(value.name) for value in read if value.dtype == ir.DataType.FLOAT16}
+    bases = {str(value.name) for value in read if value.is_initializer() and ".lora_" not in str(value.name)}
+    biases = {name for name in bases if "bias" in name}
+    assert biases, sorted(bases)
+    assert not biases & halves
+    assert any("lora_A" in str(name) for name in halves)
