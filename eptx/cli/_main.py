@@ -15,7 +15,9 @@ from eptx.cli.bench import bench
 from eptx.cli.calibrate import calibrate
 from eptx.cli.export import export
 from eptx.cli.inspect import inspect
+from eptx.cli.package import package
 from eptx.cli.run import run
+from eptx.cli.serve import serve
 from eptx.cli.validate import validate
 from eptx.errors import BadInputError, EptxError, LimitError
 
@@ -34,7 +36,7 @@ def cli() -> None:
     """
 
 
-for _command in (export, validate, calibrate, inspect, run, bench):
+for _command in (export, validate, calibrate, inspect, run, serve, bench, package):
     cli.add_command(_command)
 
 

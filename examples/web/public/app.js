@@ -1,0 +1,137 @@
+// The page: loads the bundle with progress, then answers the chosen tasks in one batch.
+import { Classifier, checkBundle, neededFiles } from "./classify.js";
+import { Text } from "./text.js";
+import * as ort from "./vendor/onnxruntime-web/ort.wasm.min.mjs";
+import { Tokenizer } from "./vendor/tokenizers/tokenizers.min.mjs";
+
+const BUNDLE = "bundle/";
+const CHOSEN_AT_FIRST = 3;
+const FRESH = { cache: "no-cache" }; // asks whether what is cached still holds: a replaced bundle is replaced whole
+const find = (id) => document.getElementById(id);
+const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
+
+/** A file's bytes, counted while they come. */
+async function download(name, size, received) {
+  const response = await fetch(BUNDLE + name, FRESH);
+  if (!response.ok) throw new Error(`${name}: the server answers ${response.status}; run prepare.mjs first`);
+  const data = new Uint8Array(size);
+  let filled = 0;
+  for (const reader = response.body.getReader(); ; ) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    if (filled + value.length > size) throw new Error(`${name}: has more bytes than eptx.json says`);
+    data.set(value, filled);
+    filled += value.length;
+    received(value.length);
+  }
+  if (filled < size) throw new Error(`${name}: ends after ${filled} of ${size} bytes`);
+  return data;
+}
+
+/** The bundle's files by name, one after the other, with the bar moving. */
+async function loadFiles(manifest) {
+  const names = neededFiles(manifest);
+  const total = names.reduce((sum, name) => sum + manifest.files[name].size, 0);
+  const files = new Map();
+  let loaded = 0;
+  const received = (bytes) => {
+    loaded += bytes;
+    find("progress").value = loaded / total;
+    find("status").textContent = `Loading the model: ${megabytes(loaded)} of ${megabytes(total)} MB`;
+  };
+  for (const name of names) files.set(name, await download(name, manifest.files[name].size, received));
+  return files;
+}
+
+async function load() {
+  const response = await fetch(`${BUNDLE}eptx.json`, FRESH);
+  if (!response.ok) throw new Error("there is no bundle here; run prepare.mjs first");
+  const manifest = await response.json();
+  checkBundle(manifest);
+  const files = await loadFiles(manifest);
+  find("status").textContent = "Starting";
+  const json = (name) => (files.has(name) ? JSON.parse(new TextDecoder().decode(files.get(name))) : {});
+  const tokenizer = json("tokenizer.json");
+  const text = new Text(Tokenizer, { manifest, tokenizer, tokenizerConfig: json("tokenizer_config.json") });
+  if (!crossOriginIsolated) ort.env.wasm.numThreads = 1; // threads share memory, which only isolated pages may
+  const external = [...files.keys()].filter((name) => name.startsWith("model.onnx."));
+  const session = await ort.InferenceSession.create(files.get("model.onnx"), {
+    executionProviders: ["wasm"],
+    externalData: external.map((path) => ({ path, data: files.get(path) })),
+    logSeverityLevel: 3,
+  });
+  return new Classifier(ort, session, manifest, text);
+}
+
+/** An element with text and children; text from a bundle is never markup. */
+function element(tag, attributes = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), attributes);
+  made.append(...children);
+  return made;
+}
+
+function bar({ name, probability }) {
+  const percent = `${(100 * probability).toFixed(1)} %`;
+  const fill = element("i");
+  fill.style.width = percent.replace(" ", "");
+  const title = String(probability);
+  return element("div", { className: "bar", title }, fill, element("span", {}, name), element("span", {}, percent));
+}
+
+function card({ task, label, labels, value }) {
+  const title = element("h3", {}, task, element("span", {}, label ?? ""));
+  const content = labels ? labels.map(bar) : [element("p", { className: "number", title: String(value) }, value.toFixed(3))];
+  const made = element("article", { className: "answer" }, title, ...content);
+  made.dataset.task = task;
+  return made;
+}
+
+function showTasks(tasks) {
+  const boxes = tasks.map(({ name }, i) => {
+    const box = element("input", { type: "checkbox", value: name, checked: i < CHOSEN_AT_FIRST });
+    return element("label", {}, box, name);
+  });
+  find("tasks").replaceChildren(...boxes);
+}
+
+const chosenTasks = () => [...document.querySelectorAll("#tasks input:checked")].map((box) => box.value);
+
+async function answer(classifier) {
+  const chosen = chosenTasks();
+  const [text, second] = [find("text").value, find("second").value];
+  const rows = chosen.map((task) => ({ task, text, text_pair: second === "" ? null : second }));
+  const { answers, tokens, milliseconds } = await classifier.classify(rows);
+  find("answers").replaceChildren(...answers.map(card));
+  const batch = `${rows.length} ${rows.length === 1 ? "row" : "rows"} of ${tokens} tokens in one batch`;
+  find("took").textContent = `${batch}, ${milliseconds.toFixed(0)} ms`;
+  find("results").hidden = false;
+  find("loading").hidden = true;
+}
+
+function fail(error) {
+  find("loading").hidden = false;
+  find("loading").className = "failed";
+  find("progress").hidden = true;
+  find("status").textContent = error.message;
+}
+
+async function main() {
+  const classifier = await load();
+  showTasks(classifier.tasks);
+  find("loading").hidden = true;
+  const ready = () => (find("run").disabled = chosenTasks().length === 0);
+  ready();
+  find("tasks").addEventListener("change", ready);
+  find("all").addEventListener("click", () => {
+    for (const box of document.querySelectorAll("#tasks input")) box.checked = true;
+    ready();
+  });
+  find("form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    find("run").disabled = true; // a session runs one batch at a time
+    await answer(classifier).catch(fail);
+    ready();
+  });
+}
+
+main().catch(fail);

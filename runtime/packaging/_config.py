@@ -1,0 +1,90 @@
+"""What Triton is told about a bundle: its ``ModelConfig``."""
+
+from __future__ import annotations
+
+import json
+
+from eptx._manifest import MODEL_FILE
+from eptx.bundle import Manifest, TensorSpec
+from eptx.runtime.packaging._text_format import Message, Name, Value
+
+_TYPES = {
+    "bool": Name("TYPE_BOOL"),
+    "int32": Name("TYPE_INT32"),
+    "int64": Name("TYPE_INT64"),
+    "float16": Name("TYPE_FP16"),
+    "float32": Name("TYPE_FP32"),
+    "float64": Name("TYPE_FP64"),
+}
+_QUEUE_DELAY = 2_000  # microseconds; a batch of a small encoder takes several times as long
+_WARM_UP_LENGTH = 8  # tokens, or whatever else may vary
+
+
+def model_config(manifest: Manifest, name: str, max_batch: int, instances: int) -> Message:
+    """The fields of a ``ModelConfig`` for the ONNX Runtime backend.
+
+    Args:
+        manifest: of a bundle that does not generate.
+        name: the model's name, which is its folder's.
+        max_batch: how many rows may be computed together.
+        instances: how many sessions to open on each device.
+    """
+    batched = has_batch(manifest)
+    kind = Name("KIND_GPU" if manifest.provider == "cuda" else "KIND_CPU")
+    config: dict[str, Value] = {
+        "name": name,
+        "platform": "onnxruntime_onnx",
+        "backend": "onnxruntime",
+        "default_model_filename": MODEL_FILE,
+        "max_batch_size": max_batch if batched else 0,
+        "input": [_tensor(spec, batched) for spec in manifest.inputs],
+        "output": [_tensor(spec, batched) for spec in manifest.outputs],
+        "version_policy": {"latest": {"num_versions": 1}},
+        "instance_group": [{"kind": kind, "count": instances}],
+        "model_warmup": [_warm_up(manifest, batched)],
+        "parameters": [{"key": "eptx.tasks", "value": {"string_value": _tasks(manifest)}}],
+    }
+    if batched and max_batch > 1 and not needs_own_batch(manifest):
+        config["dynamic_batching"] = {
+            "preferred_batch_size": sorted({max(1, max_batch // 4), max(1, max_batch // 2), max_batch}),
+            "max_queue_delay_microseconds": _QUEUE_DELAY,
+        }
+    return config
+
+
+def has_batch(manifest: Manifest) -> bool:
+    """Whether the first dimension of every input and output is the number of rows, which may vary."""
+    first = {spec.shape[0] if spec.shape else None for spec in (*manifest.inputs, *manifest.outputs)}
+    return len(first) == 1 and isinstance(first.pop(), str)
+
+
+def needs_own_batch(manifest: Manifest) -> bool:
+    """Whether a row's answer depends on the rows beside it, so that requests must not share a batch."""
+    return manifest.routing == "batch"
+
+
+def _tensor(spec: TensorSpec, batched: bool) -> Message:
+    """A tensor without its batch. What is one number a row is sent as [rows, 1], since ``dims`` may not be empty."""
+    dims = [size if isinstance(size, int) else -1 for size in spec.shape[1 if batched else 0 :]]
+    field: dict[str, Value] = {"name": spec.name, "data_type": _TYPES[spec.dtype], "dims": dims or [1]}
+    if not dims:
+        field["reshape"] = {"shape": ()}
+    return field
+
+
+def _warm_up(manifest: Manifest, batched: bool) -> Message:
+    """One row of zeros, which has ONNX Runtime plan and allocate before the first request comes."""
+    length = min(_WARM_UP_LENGTH, manifest.max_length or _WARM_UP_LENGTH)
+    inputs: list[Value] = []
+    for spec in manifest.inputs:
+        sizes = [size if isinstance(size, int) else length if i else 1 for i, size in enumerate(spec.shape)]
+        dims = (sizes[1:] or [1]) if batched else sizes
+        inputs.append({"key": spec.name, "value": {"data_type": _TYPES[spec.dtype], "dims": dims, "zero_data": True}})
+    return {"name": "one row", "batch_size": 1, "inputs": inputs}
+
+
+def _tasks(manifest: Manifest) -> str:
+    """The tasks as JSON: name -> its value of ``task_id``, how many logits count, and what they are called."""
+    return json.dumps(
+        {task.name: {"id": task.id, "labels": task.labels, "label_names": task.label_names} for task in manifest.tasks}
+    )

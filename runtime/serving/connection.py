@@ -1,0 +1,134 @@
+"""One HTTP connection: uvicorn's, with limits on the size and the time of a request's head, and errors as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from http import HTTPStatus
+from typing import ClassVar
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from eptx.runtime.serving.limits import Limits
+
+_MOST_HEADERS = 128
+
+
+class _RefusedError(Exception):
+    """Ends the parsing of a head that is refused."""
+
+
+class Connection(HttpToolsProtocol):
+    """Refuses heads that are too large (431), come too slowly (408), or are not HTTP (400)."""
+
+    limits: ClassVar[Limits] = Limits()
+    _timer: asyncio.TimerHandle | None = None
+    _size = 0  # bytes of the head's names and values that were read
+    _fed = 0  # bytes that came since the last request was whole
+    _in_head = True
+    _refused: tuple[int, str] | None = None
+
+    @classmethod
+    def within(cls, limits: Limits) -> type[Connection]:
+        """The class for a server of these limits."""
+        return type("Connection", (cls,), {"limits": limits})
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Starts to wait for a request."""
+        super().connection_made(transport)
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stops waiting."""
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Reads on, unless what came is too much for a head."""
+        self._fed += len(data)
+        super().data_received(data)
+        if self.transport.is_closing() or not self._in_head:
+            return
+        if self._fed > self.limits.max_header:
+            self._refuse(431, self._too_large())
+        elif self._is_answered():
+            self._arm()
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._size, self._in_head = 0, True
+        self._arm()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request's line."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header is whole."""
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+        if len(self.headers) > _MOST_HEADERS:
+            self._refused = 431, f"the request has more than {_MOST_HEADERS} headers"
+            raise _RefusedError
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._disarm()
+        if self.parser.should_upgrade() and self.parser.get_method() == b"POST":  # httptools drops its body
+            self._refused = 400, "this server does not upgrade connections; leave out the header Upgrade (use HTTP/1.1)"
+            raise _RefusedError
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """A request is whole; the next head may follow."""
+        self._in_head, self._fed = True, 0
+        super().on_message_complete()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Lets go of a connection that is idle, or whose client does not read what it asked for."""
+        self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what the parser does not take."""
+        self._refuse(*(self._refused or (400, "this is not an HTTP request that can be read")))
+
+    def _count(self, size: int) -> None:
+        self._size += size
+        if self._size > self.limits.max_header:
+            self._refused = 431, self._too_large()
+            raise _RefusedError
+
+    def _too_large(self) -> str:
+        return f"the request's line and headers are larger than {self.limits.max_header} bytes"
+
+    def _refuse(self, status: int, message: str) -> None:
+        body = json.dumps({"error": message}).encode()
+        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+        head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        if self._is_answered() or self._is_reading():  # else another request's answer would come first
+            self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _is_answered(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _is_reading(self) -> bool:
+        """Whether a body is being read, whose request nothing was answered to."""
+        return not (self._in_head or self.pipeline or self.cycle.response_started)
+
+    def _arm(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.limits.read_timeout, self._late)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        self._timer = None
+        if not self.transport.is_closing():
+            self._refuse(408, f"the request's headers did not come within {self.limits.read_timeout:g} seconds")

@@ -1,0 +1,49 @@
+"""How much a server takes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from eptx.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server and each of its models may be asked for.
+
+    Attributes:
+        max_batch: rows of one run, and of one request.
+        max_tokens: rows times tokens of the longest, of one run and of one request; a single row is always taken.
+        max_delay: seconds that an idle model waits for company when a request arrives.
+        queue: rows that may wait for one model; beyond, requests are refused with 429.
+        max_body: bytes of one request's body.
+        max_header: bytes of one request's line and headers.
+        timeout: seconds that one request may take from its last byte to the answer.
+        read_timeout: seconds that a client may take to send the headers, and as many again for the body.
+        drain_timeout: seconds that what was accepted may take after SIGTERM.
+        generations: answers of a language model that are written at once.
+
+    Raises:
+        UsageError: one of them is out of range.
+    """
+
+    max_batch: int = 32
+    max_tokens: int = 16384
+    max_delay: float = 0.002
+    queue: int = 1024
+    max_body: int = 16 << 20
+    max_header: int = 32 << 10
+    timeout: float = 30.0
+    read_timeout: float = 30.0
+    drain_timeout: float = 30.0
+    generations: int = 4
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            least = 0 if field.name == "max_delay" else 1 if isinstance(value, int) else 0.001
+            if not math.isfinite(value) or value < least:
+                raise UsageError(f"{field.name} must be at least {least}, it is {value}")
+        if self.queue < self.max_batch:
+            raise UsageError(f"queue must hold one batch: it is {self.queue}, max_batch is {self.max_batch}")

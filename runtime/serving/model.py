@@ -1,0 +1,196 @@
+"""One bundle that is served."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from eptx._json import read_json_object
+from eptx.bundle import Bundle, TensorSpec
+from eptx.errors import BundleError, RequestError
+from eptx.runtime.outputs import Outputs
+from eptx.runtime.serving.answering import LABEL, TASK, choose_outputs, encode_answer, fitted
+from eptx.runtime.serving.batcher import Batcher, Job
+from eptx.runtime.serving.errors import Overdue
+from eptx.runtime.serving.generate import Writing
+from eptx.runtime.serving.limits import Limits
+from eptx.runtime.serving.merging import Merger
+from eptx.runtime.serving.metrics import Metrics
+from eptx.runtime.serving.preparing import TEXT, TEXT_PAIR, Prepared, Preparer
+from eptx.runtime.serving.protocol import InferRequest, datatype, parse_request
+from eptx.runtime.session import Session
+
+VERSION = "1"
+#: Requests and answers of more bytes than this are read and written in a thread of their own.
+_LARGE = 64 << 10
+
+
+class ServedModel:
+    """A bundle with its session, its queue and what turns requests into jobs.
+
+    Args:
+        name: how requests name it.
+        path: the bundle's folder.
+        limits: of the server.
+        metrics: that count.
+        provider: as `Session` takes it.
+        threads: as `Session` takes it.
+
+    Raises:
+        BundleError, NotSupportedError, LimitError: as `Session` does.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        limits: Limits,
+        metrics: Metrics,
+        *,
+        provider: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        self.name = name
+        self.session = Session(path, provider, threads=threads)
+        limits = fitted(limits, self.session.manifest)
+        self._metrics = metrics
+        self._prepare = Preparer(self.session, limits)
+        self._merger = Merger(self.session.manifest, _pad_id(self.session.bundle))
+        self.writing = Writing(name, self.session, limits, metrics)
+        self._batcher = Batcher(name, self.session, self._merger, limits, metrics)
+        self._users = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """A block that the model outlives."""
+        self._users += 1
+        self._unused.clear()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._unused.set()
+
+    async def close(self) -> None:
+        """Waits until nobody uses the model any more, and lets it go."""
+        await self._unused.wait()
+        await asyncio.to_thread(self._batcher.close)
+        await asyncio.to_thread(self.writing.close)
+
+    async def metadata(self) -> dict[str, Any]:
+        """What the protocol tells of a model, and in ``parameters`` what is eptx's own."""
+        manifest = self.session.manifest
+        text = [TEXT, TEXT_PAIR] if self.session.bundle.file("tokenizer.json") is not None else []
+        labels = [LABEL] if any(spec.name == "logits" for spec in manifest.outputs) else []
+        return {
+            "name": self.name,
+            "versions": [VERSION],
+            "platform": "eptx_onnxruntime",
+            "inputs": [_tensor(spec) for spec in manifest.inputs],
+            "outputs": [_tensor(spec) for spec in manifest.outputs],
+            "parameters": {
+                "tasks": list(self.session.tasks),
+                "mode": manifest.mode,
+                "method": manifest.method,
+                "precision": manifest.precision,
+                "provider": self.session.provider,
+                "generates": manifest.generation is not None,
+                "also_takes": [*text, TASK],
+                "also_gives": [*labels, TASK],
+                "fingerprints": dict(manifest.fingerprints),
+            },
+        }
+
+    async def infer(self, body: bytes, header_length: str | None, deadline: float) -> tuple[bytes, int | None]:
+        """Answers one inference request.
+
+        Args:
+            body: as it was sent.
+            header_length: the header that says how much of the body is JSON, if it was sent.
+            deadline: in `time.monotonic`'s seconds.
+
+        Returns:
+            The answer's body, and the length of its JSON where binary data follow.
+
+        Raises:
+            RequestError: the request does not fit the bundle.
+            Refused: 429, the queue is full; 504, the deadline passed.
+        """
+        came = time.monotonic()
+        request, prepared, names, until = await self._read(body, header_length, deadline)
+        job = self._job(prepared, until)
+        self._batcher.submit(job)
+        try:
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                outputs = await job.answer
+        except TimeoutError:
+            raise Overdue() from None
+        finally:
+            self._batcher.drop(job)
+        seconds = time.monotonic() - came
+        waited = job.started - job.queued
+        self._metrics.answered(self.name, job.task, self.session.provider, job.rows, waited, seconds)
+        return await self._encoded(request, outputs, names)
+
+    async def _read(
+        self, body: bytes, header_length: str | None, deadline: float
+    ) -> tuple[InferRequest, Prepared, tuple[str, ...], float]:
+        def read() -> tuple[InferRequest, Prepared, tuple[str, ...], float]:
+            request = parse_request(body, header_length)
+            until = _deadline(request, deadline)
+            prepared = self._prepare(request)
+            return request, prepared, choose_outputs(request, self.session.manifest, prepared), until
+
+        return read() if len(body) <= _LARGE else await asyncio.to_thread(read)
+
+    def _job(self, prepared: Prepared, deadline: float) -> Job:
+        return Job(
+            prepared.arrays,
+            rows=prepared.rows,
+            length=prepared.length,
+            kind=self._merger.kind(prepared.arrays),
+            task=prepared.task,
+            deadline=deadline,
+            answer=asyncio.get_running_loop().create_future(),
+        )
+
+    async def _encoded(
+        self, request: InferRequest, outputs: Outputs, names: tuple[str, ...]
+    ) -> tuple[bytes, int | None]:
+        size = sum(outputs[name].nbytes for name in names if name in outputs)
+        if size <= _LARGE:
+            return encode_answer(self.name, request, outputs, names)
+        return await asyncio.to_thread(encode_answer, self.name, request, outputs, names)
+
+
+def _deadline(request: InferRequest, deadline: float) -> float:
+    """The protocol's parameter ``timeout`` is in microseconds; the server's own limit holds too."""
+    timeout = request.parameters.get("timeout")
+    if timeout is None:
+        return deadline
+    if type(timeout) is not int or timeout < 0:
+        raise RequestError("the parameter timeout must be a number of microseconds")
+    return min(deadline, time.monotonic() + timeout / 1e6) if timeout else deadline
+
+
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "datatype": datatype(spec.dtype),
+        "shape": [size if isinstance(size, int) else -1 for size in spec.shape],
+    }
+
+
+def _pad_id(bundle: Bundle) -> int:
+    """The token to pad a batch with; any will do, since the mask hides it."""
+    path = bundle.file("config.json")
+    pad = read_json_object(path, error=BundleError).get("pad_token_id") if path is not None else None
+    size = bundle.manifest.vocab_size
+    return pad if type(pad) is int and pad >= 0 and (size is None or pad < size) else 0

@@ -1,0 +1,111 @@
+"""Reads a request's body, within limits on its size, its time and its type."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from starlette.requests import ClientDisconnect, Request
+
+from eptx.runtime.serving.errors import Refused
+from eptx.runtime.serving.limits import Limits
+
+_TYPES = ("application/json", "application/octet-stream")
+#: After a refusal the client is heard out, so far and so long; it would not see the answer if it could not finish.
+_HEARD, _PATIENCE = 4, 2.0
+#: How many bodies of the largest size a server holds at once.
+_MOST_BODIES = 16
+_CLOSE = {"Connection": "close"}
+
+
+class Intake:
+    """Takes the bodies of a server's requests.
+
+    Args:
+        limits: of the server.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._held = 0
+
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """A block that has all bytes of a request's body, which count as held until it ends.
+
+        Raises:
+            Refused: 413, it is too large; 415, it is of another type or compressed; 408, it does not come; 503, all
+                bodies together are too large.
+        """
+        _check_type(request)
+        data = bytearray()
+        try:
+            await self._read(request, data)
+            yield bytes(data)
+        finally:
+            self._held -= len(data)
+
+    async def _read(self, request: Request, data: bytearray) -> None:
+        limits, body = self._limits, _Body(request)
+        if int(request.headers.get("content-length", "0")) > limits.max_body:
+            if "expect" not in request.headers:
+                await _hear_out(body, limits)
+            raise _too_large(limits)
+        try:
+            async with asyncio.timeout(limits.read_timeout):
+                while body.more and len(data) <= limits.max_body:
+                    self._keep(data, await body.read())
+        except TimeoutError:
+            raise Refused(408, f"the body did not come within {limits.read_timeout:g} seconds", _CLOSE) from None
+        if len(data) > limits.max_body:
+            await _hear_out(body, limits)
+            raise _too_large(limits)
+
+    def _keep(self, data: bytearray, more: bytes) -> None:
+        if self._held + len(more) > _MOST_BODIES * self._limits.max_body:
+            raise Refused(
+                503, "the server holds too many large requests; try again later", _CLOSE | {"Retry-After": "1"}
+            )
+        data += more
+        self._held += len(more)
+
+
+class _Body:
+    """What is left of a request's body."""
+
+    def __init__(self, request: Request) -> None:
+        self._receive = request.receive
+        self.more = True
+
+    async def read(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        self.more = message.get("more_body", False)
+        return bytes(message.get("body", b""))
+
+
+def _check_type(request: Request) -> None:
+    """A browser sends other types to any address without asking, so they are not taken for JSON."""
+    kind = request.headers.get("content-type", _TYPES[0]).partition(";")[0].strip().lower()
+    if kind not in _TYPES:
+        raise Refused(
+            415, f"content-type {kind[:60]!r}: send application/json, or application/octet-stream with tensors"
+        )
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise Refused(415, f"content-encoding {encoding[:60]!r} is not supported; send the body as it is")
+
+
+async def _hear_out(body: _Body, limits: Limits) -> None:
+    """Reads and forgets what is left of a body, if that is soon done."""
+    left = _HEARD * limits.max_body
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_PATIENCE):
+            while body.more and left > 0:
+                left -= len(await body.read())
+
+
+def _too_large(limits: Limits) -> Refused:
+    return Refused(413, f"the body is larger than {limits.max_body} bytes", _CLOSE)

@@ -1,0 +1,147 @@
+"""Answers of a language model over HTTP, whole and as server-sent events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eptx.runtime import Session
+from tests.decoders import write_decoder_bundle
+from tests.runtime.serving.servers import Server, read_all, serving, wait_for
+
+PROMPT = "w5 w9 w11"
+GREEDY = {"task": "task1", "max_tokens": 12}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_decoder_bundle(tmp_path_factory.mktemp("decoder") / "writer").path
+
+
+@pytest.fixture(scope="module")
+def writer(bundle: Path) -> Iterator[Server]:
+    with serving(bundle.parent, bundle, "--log-level", "debug") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def session(bundle: Path) -> Session:
+    return Session(bundle, threads=1)
+
+
+def ask(server: Server, parameters: dict[str, Any], verb: str = "generate", text: Any = PROMPT) -> tuple[int, bytes]:
+    request = {"text_input": text, "parameters": parameters, "id": "seven"}
+    status, _, body = server.call("POST", f"/v2/models/writer/{verb}", request)
+    return status, body
+
+
+def events(body: bytes) -> list[Any]:
+    lines = body.decode().split("\n\n")
+    assert lines.pop() == ""
+    assert all(line.startswith("data: ") for line in lines)
+    return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        GREEDY,
+        {"task": "task2", "max_tokens": 8, "temperature": 0.8, "top_k": 20, "top_p": 0.9, "seed": 3},
+        {"task": "base", "max_tokens": 5, "stop": ["w7"]},
+    ],
+)
+def test_an_answer_is_that_of_the_session(writer: Server, session: Session, parameters: dict[str, Any]) -> None:
+    settings = {name: value for name, value in parameters.items() if name not in ("task", "max_tokens")}
+    expected = session.generate(PROMPT, parameters["task"], max_new_tokens=parameters["max_tokens"], **settings)
+    status, body = ask(writer, parameters)
+    assert status == 200
+    details = {"finish_reason": expected.finish_reasons[0], "tokens": len(expected.token_ids[0])}
+    named = {"model_name": "writer", "model_version": "1", "id": "seven"}
+    assert json.loads(body) == {**named, "text_output": expected.texts[0], "details": details}
+
+
+def test_events_join_to_the_answer(writer: Server, session: Session) -> None:
+    expected = session.generate(PROMPT, "task1", max_new_tokens=12)
+    status, body = ask(writer, GREEDY, "generate_stream")
+    pieces = events(body)
+    assert status == 200
+    assert "".join(piece["text_output"] for piece in pieces) == expected.texts[0]
+    assert len(pieces) == len(expected.token_ids[0])
+    assert [piece for piece in pieces if "details" in piece] == pieces[-1:]
+    assert pieces[-1]["details"]["finish_reason"] == expected.finish_reasons[0]
+
+
+@pytest.mark.parametrize("verb", ["generate", "generate_stream"])
+@pytest.mark.parametrize(
+    ("parameters", "line"),
+    [
+        ({"task": "task9"}, "no task 'task9'"),
+        ({**GREEDY, "temperature": -1}, "temperature must not be negative"),
+        ({**GREEDY, "max_tokens": 10**6}, "more do not fit"),
+        ({**GREEDY, "max_tokens": 1.5}, "max_new_tokens must be an integer"),
+        ({**GREEDY, "beams": 4}, "no parameter 'beams'; there are max_tokens"),
+        ({**GREEDY, "stop": 3}, "stop must be a text or a list of texts"),
+        ({**GREEDY, "task": ["task1"]}, "the parameter task must be a text"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_first_event(
+    writer: Server, verb: str, parameters: dict[str, Any], line: str
+) -> None:
+    status, body = ask(writer, parameters, verb)
+    assert status == 400
+    assert line in json.loads(body)["error"]
+    assert ask(writer, GREEDY)[0] == 200
+
+
+def test_a_prompt_must_be_a_text(writer: Server) -> None:
+    status, body = ask(writer, GREEDY, text=["w1"])
+    assert (status, json.loads(body)["error"]) == (400, "the request must be a JSON object with a text_input")
+
+
+def test_a_client_that_leaves_ends_its_answer(writer: Server) -> None:
+    body = json.dumps({"text_input": PROMPT, "parameters": {"task": "task1", "max_tokens": 200, "timeout": 10**7}})
+    head = "POST /v2/models/writer/generate_stream HTTP/1.1\r\nhost: x\r\ncontent-length: "
+    made = []
+    for _ in range(5):  # on a busy machine the answer may be whole before the server sees that nobody reads it
+        before = writer.metric("eptx_generated_tokens_total")
+        with writer.connect() as connection:
+            connection.sendall(f"{head}{len(body)}\r\n\r\n{body}".encode())
+            assert b"text/event-stream" in connection.recv(300)
+        made.append(wait_for(lambda: writer.metric("eptx_generated_tokens_total") - before))  # noqa: B023
+    assert min(made) < 200
+
+
+def test_a_deadline_ends_an_answer(writer: Server) -> None:
+    long = {"task": "task1", "max_tokens": 240, "timeout": 20_000}
+    assert ask(writer, long)[0] == 504
+    status, body = ask(writer, long, "generate_stream")
+    assert (status, "deadline" in events(body)[-1]["error"]) == (200, True) if status == 200 else status == 504
+
+
+def test_a_classifier_does_not_generate(server: Server) -> None:
+    status, _, body = server.call("POST", "/v2/models/tiny/generate", {"text_input": "good"})
+    assert (status, json.loads(body)["error"]) == (400, "this bundle does not generate text; send it to infer")
+
+
+def test_the_logits_of_a_language_model_are_there_too(writer: Server, session: Session) -> None:
+    tensor = {"name": "input_ids", "datatype": "INT64", "shape": [1, 3], "data": [5, 9, 11]}
+    request = {"inputs": [tensor], "parameters": {"task": "task1"}, "outputs": [{"name": "logits"}]}
+    status, answer = writer.infer(request, "writer")
+    assert status == 200
+    expected = session.run({"input_ids": [[5, 9, 11]]}, "task1")["logits"]
+    assert answer["outputs"][0]["shape"] == list(expected.shape)
+    assert answer["outputs"][0]["data"] == expected.ravel().tolist()
+
+
+def test_sigterm_waits_for_the_end_of_an_answer(bundle: Path) -> None:
+    body = json.dumps({"text_input": PROMPT, "parameters": {"task": "task1", "max_tokens": 200}}).encode()
+    head = b"POST /v2/models/writer/generate_stream HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with serving(bundle.parent, bundle) as server, server.connect() as connection:
+        connection.sendall(head + body)
+        first = connection.recv(200)
+        assert server.stop() == 0
+        assert b'"details":{"finish_reason":' in first + read_all(connection)
