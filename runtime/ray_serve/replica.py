@@ -1,0 +1,155 @@
+"""A replica: some bundles, each with the queue and the batches of `eptx serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import ray
+from ray import serve
+
+from eptx.runtime.ray_serve.settings import Settings
+from eptx.runtime.serving.errors import refusal
+from eptx.runtime.serving.metrics import Metrics
+from eptx.runtime.serving.model import ServedModel
+from eptx.runtime.serving.registry import Registry
+
+_log = logging.getLogger("ray.serve")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A request that is not answered: what `Refused` says, as a value that goes from one process to another."""
+
+    status: int
+    message: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Bundles:
+    """Answers for the bundles that it holds, and loads those that it is asked for and does not hold.
+
+    Requests wait in the queue of their bundle, and those of different tasks leave it together. A bundle that was
+    replaced is loaded as `eptx serve` does. A replica that Serve stops answers what it accepted within
+    ``drain_timeout``.
+
+    Args:
+        settings: of the application.
+    """
+
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one text is not worth waking threads for
+        self._settings = settings
+        self._metrics = Metrics()
+        self._threads = settings.threads or _cpus()
+        self._models: dict[str, _Held] = {}
+
+        async def load(name: str) -> _Held:
+            return await self._load(name)
+
+        # Ray keeps the most recently used, and tells the routers which replica has which
+        self._held = serve.multiplexed(max_num_models_per_replica=settings.models_per_replica)(load)
+        if not settings.multiplexed:
+            for name in settings.bundles:  # one that does not load must not wait for its first request
+                await self._held(name)
+
+    async def infer(
+        self, name: str, seconds: float, body: bytes, header_length: str | None
+    ) -> tuple[bytes, int | None] | Refusal:
+        """Answers an inference request as `ServedModel.infer` does, within so many seconds."""
+        return await self._answered(name, seconds, lambda model, until: model.infer(body, header_length, until))
+
+    async def whole(self, name: str, seconds: float, body: bytes) -> bytes | Refusal:
+        """Writes a language model's answer."""
+        return await self._answered(name, seconds, lambda model, until: model.writing.whole(body, until))
+
+    async def metadata(self, name: str, seconds: float) -> dict[str, Any] | Refusal:
+        """What the protocol tells of a model."""
+        return await self._answered(name, seconds, lambda model, until: model.metadata())
+
+    async def events(self, name: str, seconds: float, body: bytes) -> AsyncGenerator[bytes | Refusal, None]:
+        """Writes a language model's answer as server-sent events; a refusal comes first, and alone."""
+        until = time.monotonic() + seconds
+        try:
+            async with self._model(name) as model, aclosing(model.writing.events(body, until)) as events:
+                async for event in events:
+                    yield event
+        except Exception as error:
+            yield _refusal(error)
+
+    async def reload(self, name: str) -> str | None:
+        """Loads a bundle again, if this replica holds it; why it failed."""
+        held = self._models.get(name)
+        return await held.registry.reload(name) if held is not None else None
+
+    async def check_health(self) -> None:
+        """Raises if a bundle that the replica holds does not answer; Serve then replaces the replica."""
+        for name, held in self._models.items():
+            if not held.registry.ready:
+                raise RuntimeError(f"{name} does not answer")
+
+    async def __del__(self) -> None:
+        """Lets everything go; Serve awaits it when all requests are answered."""
+        await asyncio.gather(*(held.close() for held in tuple(self._models.values())))
+
+    async def _answered(
+        self, name: str, seconds: float, ask: Callable[[ServedModel, float], Awaitable[_T]]
+    ) -> _T | Refusal:
+        until = time.monotonic() + seconds
+        try:
+            async with self._model(name) as model:
+                return await ask(model, until)
+        except Exception as error:
+            return _refusal(error)
+
+    @asynccontextmanager
+    async def _model(self, name: str) -> AsyncIterator[ServedModel]:
+        """A model, loaded if need be, which outlives the block though it be replaced or make room for another."""
+        held = await self._held(name)
+        with held.registry.use(name) as model:  # nothing runs between the two lines
+            yield model
+
+    async def _load(self, name: str) -> _Held:
+        settings = self._settings
+        source = {name: settings.bundles[name]}
+        registry = Registry(source, settings.limits, self._metrics, provider=settings.provider, threads=self._threads)
+        await registry.start()
+        held = self._models[name] = _Held(registry, lambda: self._models.pop(name, None))
+        return held
+
+
+#: The deployment.
+BundleDeployment = serve.deployment(Bundles)
+
+
+class _Held:
+    """A bundle in a replica: watched for its replacement, and let go when its last request is answered."""
+
+    def __init__(self, registry: Registry, forget: Callable[[], object]) -> None:
+        self.registry, self._forget = registry, forget
+        self._watcher = asyncio.create_task(registry.watch())
+        vars(self)["__del__"] = self.close  # what Ray awaits to make room; Python calls only a class's own
+
+    async def close(self) -> None:
+        """Answers what is accepted, and lets the bundle go."""
+        self._forget()
+        self._watcher.cancel()
+        await self.registry.close()
+
+
+def _cpus() -> int:
+    return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+
+
+def _refusal(error: Exception) -> Refusal:
+    refused = refusal(error)
+    if refused.status == 500:
+        _log.error("request failed", exc_info=error)
+    return Refusal(refused.status, refused.message, refused.headers)
