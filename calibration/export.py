@@ -82,6 +82,7 @@ def with_routes(
 
 
 def folder_beside(out: Path) -> Path:
+    """Where a calibration for a bundle keeps what it knows until the bundle is there."""
     return out.with_name(f"{out.name}.calibration")
 
 
@@ -95,11 +96,15 @@ def _check(options: ExportOptions, calibration: CalibrationOptions | None) -> No
 
 
 def _unmeasured(base: Path | None, adapters: Sequence[Path], out: Path, options: ExportOptions) -> Bundle:
-    if options.precision in _PLAIN or (options.precision == "int4" and has_builder(base, adapters, options)):
+    if options.precision in _PLAIN or (options.precision == "int4" and _builds(base, adapters, options)):
         return export_plain(base, adapters, out, options)
     with BundleWriter(out) as writer, TemporaryDirectory(prefix="eptx-") as workspace:
         adapted = adapt(base, adapters, replace(options, precision="fp32"), Path(workspace))
         return write(writer, stored(adapted, Setting(_SCHEMES[options.precision])))
+
+
+def _builds(base: Path | None, adapters: Sequence[Path], options: ExportOptions) -> bool:
+    return has_builder(base, read_adapter(adapters, top_k=options.top_k, tasks=options.tasks), options)
 
 
 def _refuse_over(running: Calibration, calibration: CalibrationOptions) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from eptx.errors import DataError, UsageError
+from eptx.exporter.validation.budget import budgets
 from eptx.runtime.measure import Source
 from eptx.runtime.measure.rows import ROWS_PER_TASK
 
@@ -56,11 +57,7 @@ class CalibrationOptions:
         Raises:
             DataError: a budget names an unknown task.
         """
-        for task in self.max_drop:
-            if task is not None and task not in tasks:
-                raise DataError(f"--max-drop names an unknown task {task!r}; there are {', '.join(tasks)}")
-        common = self.max_drop.get(None, MAX_DROP)
-        return {task: float(self.max_drop.get(task, common)) for task in tasks}
+        return budgets(dict.fromkeys(tasks, MAX_DROP), self.max_drop, tasks)
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +11,7 @@ from eptx.calibration.options import CalibrationOptions
 from eptx.calibration.quantise import Range
 from eptx.calibration.search import Found
 from eptx.calibration.workbench import Workbench
+from eptx.runtime.machine import machine
 
 SCHEMA_VERSION = 1
 
@@ -65,17 +64,6 @@ def result_json(
         "experts": studies.get("experts"),
         "routes": studies.get("routes"),
     }
-
-
-def machine() -> str:
-    """The processor's name and how many there are, as figures are to be read with."""
-    name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    except OSError:
-        pass
-    return f"{name}, {os.cpu_count()} processors"
 
 
 def _sensitivity(bench: Workbench, found: Found) -> dict[str, Any] | None:

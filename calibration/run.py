@@ -70,7 +70,7 @@ class Calibration:
         self._rows = read_data(
             calibration.data, tasks, calibration.rows, others=[task for task in adapter.tasks if task not in tasks]
         )
-        self.built = has_builder(base, adapters, options)
+        self.built = has_builder(base, adapter, options)
         self._work = folder / _WORK
         self._ledger: Ledger | None = None
         self.found = Found()
@@ -206,11 +206,10 @@ def tasks_of(adapter: Adapter, options: ExportOptions) -> list[str]:
     return [static_task(adapter, options)] if options.mode == "static" else list(adapter.tasks)
 
 
-def has_builder(base: Path | None, adapters: Sequence[Path], options: ExportOptions) -> bool:
+def has_builder(base: Path | None, adapter: Adapter, options: ExportOptions) -> bool:
     """Whether a base is a decoder that GenAI's builder quantises itself."""
     if base is None or options.base_onnx is not None:
         return False
-    adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
     return adapter.heads is None and is_decoder(read_config(base))
 
 

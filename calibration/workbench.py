@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -167,12 +168,13 @@ class Workbench:
         session = self._open(bundle)
         found = self.probe.run(session)
         milliseconds, ratio = latency(session, self.session)
-        size = total_bytes(bundle)
         lost = drops(self._reference_answers(), found, self.metrics)
-        share = size / total_bytes(self.reference)
-        return Trial(name, fixed, kept, size, share, milliseconds, ratio if name != REFERENCE else 1.0, tuple(lost))
+        share = bundle.size / self.reference.size
+        return Trial(
+            name, fixed, kept, bundle.size, share, milliseconds, ratio if name != REFERENCE else 1.0, tuple(lost)
+        )
 
-    @property
+    @cached_property
     def _few(self) -> Probe:
         most = _SENSITIVITY_ROWS if self.session.manifest.generation is None else _GENERATED_ROWS
         return Probe(self.session, {task: own[:most] for task, own in self.rows.items()})
@@ -184,8 +186,3 @@ class Workbench:
 
     def _open(self, bundle: Bundle) -> Session:
         return Session(bundle, "cpu", verify=False, threads=self.options.threads)
-
-
-def total_bytes(bundle: Bundle) -> int:
-    """Of all files that the bundle lists."""
-    return sum(entry.size for entry in bundle.manifest.files.values())

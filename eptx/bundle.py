@@ -83,6 +83,11 @@ class Bundle:
         """The model file."""
         return self.path / MODEL_FILE
 
+    @property
+    def size(self) -> int:
+        """Bytes of all files that it lists."""
+        return sum(entry.size for entry in self.manifest.files.values())
+
     def file(self, name: str) -> Path | None:
         """The path of a listed file, or None."""
         return self.path / name if name in self.manifest.files else None

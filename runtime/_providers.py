@@ -136,5 +136,5 @@ def folding_limit(bundle: Bundle) -> dict[str, str]:
 
     A small model can ask it for gigabytes; a bundle's weights need no more than their size.
     """
-    weights = sum(entry.size for entry in bundle.manifest.files.values())
+    weights = bundle.size
     return {"optimization.constant_folding_max_output_size_in_bytes": str(max(weights, _FOLDING_LIMIT))}

@@ -49,12 +49,12 @@ def export(paths: tuple[Path, ...], output: Path, as_json: bool, quiet: bool, **
     seconds = time.monotonic() - start
     if as_json:
         print_json(
-            {"bundle": printable(str(output)), "seconds": round(seconds, 2), "bytes": _bytes(bundle), **_facts(bundle)}
+            {"bundle": printable(str(output)), "seconds": round(seconds, 2), "bytes": bundle.size, **_facts(bundle)}
         )
     else:
         tasks = ", ".join(task.name for task in bundle.manifest.tasks)
         kind = f"{bundle.manifest.mode} {bundle.manifest.method}"
-        click.echo(f"{printable(str(output))}: {kind}, tasks {tasks}; {_bytes(bundle) / 1e6:.1f} MB in {seconds:.1f} s")
+        click.echo(f"{printable(str(output))}: {kind}, tasks {tasks}; {bundle.size / 1e6:.1f} MB in {seconds:.1f} s")
         for line in [*_route_lines(bundle), *_expert_lines(bundle), *_calibration_lines(bundle)]:
             click.echo(line)
 
@@ -65,10 +65,6 @@ def _export(paths: tuple[Path, ...], output: Path, settings: dict[str, Any]) -> 
     base, adapters = split_paths(paths, has_onnx=settings["base_onnx"] is not None)
     calibration = read_options(settings, settings.pop("calibration_data"))
     return export_bundle(base, adapters, output, export_options(settings), calibration)
-
-
-def _bytes(bundle: Bundle) -> int:
-    return sum(entry.size for entry in bundle.manifest.files.values())
 
 
 def _facts(bundle: Bundle) -> dict[str, Any]:

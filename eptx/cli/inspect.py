@@ -46,7 +46,7 @@ def inspect(
 def _bundle_facts(path: Path) -> dict[str, Any]:
     bundle = read_bundle(path)
     manifest = bundle.manifest.to_json()
-    manifest["bytes"] = sum(entry.size for entry in bundle.manifest.files.values())
+    manifest["bytes"] = bundle.size
     manifest["modules"] = list(bundle.manifest.modules)
     if manifest["quantisation"] is not None:
         stored = {kind: dict(Counter(manifest["quantisation"][kind].values())) for kind in ("products", "embeddings")}

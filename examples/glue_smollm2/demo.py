@@ -32,7 +32,7 @@ def main() -> None:
         start = time.perf_counter()
         bundle = export(base, [HERE / "ept"], options.out, ExportOptions(mode="conditioned", precision="int4"))
     seconds = time.perf_counter() - start
-    size = sum(entry.size for entry in bundle.manifest.files.values())
+    size = bundle.size
     print(f"exported {options.out}: {size / 1e6:.1f} MB in {seconds:.1f} s, tasks {', '.join(TASKS)} and more")
     answer(Session(options.out))
     if options.validate and not check(base, options.out):

@@ -10,6 +10,7 @@ import numpy as np
 from eptx.bundle import Manifest
 from eptx.exporter.validation.asking import Expected
 from eptx.exporter.validation.batches import ANSWER_IDS, Batch
+from eptx.runtime.measure.metrics import METRICS
 
 LOGITS = "logits"
 
@@ -122,7 +123,7 @@ def _metric(answers: list[_Answer]) -> dict[str, Any] | None:
     labels = np.array([answer.label for answer in answers])
     found, exact = ([getattr(answer, name) for answer in answers] for name in ("found", "exact"))
     if len(answers[0].exact) == 1:
-        values = [_pearson(np.array([v[0] for v in side]), labels) for side in (found, exact)]
+        values = [METRICS["pearson"][1](np.array([v[0] for v in side]), labels) for side in (found, exact)]
         name = "pearson"
     else:
         values = [
@@ -131,9 +132,3 @@ def _metric(answers: list[_Answer]) -> dict[str, Any] | None:
         ]
         name = "accuracy"
     return {"name": name, "rows": len(answers), "bundle": values[0], "reference": values[1]}
-
-
-def _pearson(values: np.ndarray, labels: np.ndarray) -> float:
-    if values.std() == 0 or labels.std() == 0:
-        return 0.0
-    return float(np.corrcoef(values, labels)[0, 1])

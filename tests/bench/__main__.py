@@ -18,11 +18,11 @@ from typing import Any
 from eptx._files import list_files
 from eptx.errors import BundleError
 from eptx.runtime import kernel_library
+from eptx.runtime.machine import machine
 from tests.bench import latency
 from tests.bench.embedded import embedded
 from tests.bench.export import Exported, export_all
 from tests.bench.latency import Contender
-from tests.bench.machine import machine
 from tests.bench.many_tasks import many_tasks
 from tests.bench.multi_lora import write_multi_lora
 from tests.bench.quantised import quantised

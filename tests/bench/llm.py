@@ -25,9 +25,9 @@ from eptx.bundle import read_bundle
 from eptx.exporter import ExportOptions, export_bundle, read_adapter
 from eptx.runtime._kernels import Kernels, choose_kernels
 from eptx.runtime.generation._folder import model_folder
+from eptx.runtime.machine import machine
 from tests.bench.genai_lora import write_genai_lora
 from tests.bench.llama_cpp import llama_contenders
-from tests.bench.machine import machine
 from tests.bench.times import NEW, PROMPT, Times
 from tests.exporter.validation.adapters import linear_shapes, write_tucka
 from tests.smollm2 import EPT, smollm2

@@ -9,7 +9,8 @@ from pathlib import Path
 
 def machine() -> str:
     """Processor and how many of its threads this process may use."""
-    return f"{_processor()}, {len(os.sched_getaffinity(0))} processors"
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{_processor()}, {usable} processors"
 
 
 def _processor() -> str:
