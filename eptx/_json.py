@@ -27,12 +27,7 @@ def parse_json(data: bytes, *, what: str, error: type[EptxError]) -> Any:
         error: the class to raise when the text is not strict JSON.
     """
     try:
-        value = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_float=_float,
-            parse_constant=_constant,
-        )
+        value = _DECODER.decode(data.decode("utf-8"))
         # "\ud800" parses, and only fails where the string is printed or used as a file name
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
@@ -86,6 +81,10 @@ def _float(text: str) -> float:
 
 def _constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a number")
+
+
+#: Made once: making one takes longer than reading a small request.
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_constant=_constant)
 
 
 def _short(text: str) -> str:

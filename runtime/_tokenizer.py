@@ -18,7 +18,7 @@ from eptx.runtime.outputs import Array
 _LIMIT = 256 << 20
 _NO_MAX_LENGTH = 1_000_000  # tokenizers without one write 1e30
 
-Text = str | Sequence[str] | Sequence[tuple[str, str]]
+Text = str | Sequence[str | tuple[str, str]]
 
 
 def is_text(inputs: Any) -> TypeGuard[Text]:

@@ -59,6 +59,12 @@ class Outputs(Mapping[str, Array]):
         task of one label (regression); None for a task without a head."""
         return [_label(row, task) for row, task in zip(self.logits, self._rows, strict=True)]
 
+    @property
+    def scores(self) -> list[float | None]:
+        """How sure each row's label is: its probability among the labels of the row's task (softmax); None for a task
+        of one label (regression) or without a head."""
+        return [_score(row) for row in self.logits]
+
 
 def _label(logits: Array, task: Task) -> str | int | float | None:
     if logits.ndim != 1 or logits.size == 0:
@@ -67,3 +73,10 @@ def _label(logits: Array, task: Task) -> str | int | float | None:
         return float(logits[0].item())
     best = int(np.argmax(logits))
     return best if task.label_names is None else task.label_names[best]
+
+
+def _score(logits: Array) -> float | None:
+    if logits.ndim != 1 or logits.size < 2:
+        return None
+    above = logits.astype(np.float64) - logits.max()
+    return float(1 / np.exp(above).sum())

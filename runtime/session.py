@@ -105,7 +105,7 @@ class Session:
         tokens stand on the left; then ``attention_mask`` [batch, past + length] says which positions count.
 
         Args:
-            inputs: arrays by input name, each [batch, ...]; or one text, a list of texts, or a list of pairs
+            inputs: arrays by input name, each [batch, ...]; or one text, or a list of texts and pairs
                 of texts. Text longer than the model reads is cut (but refused by generators), arrays that are longer
                 are refused.
             task: one task name for all rows, or one per row. ``auto`` has the model infer each row's task,

@@ -29,8 +29,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 @click.option(
     "--max-delay-ms", type=float, default=2.0, show_default=True, help="How long an idle model waits for more."
 )
+@click.option("--generations", type=int, default=8, show_default=True, help="Answers written in one batch.")
 @click.option("--queue", type=int, default=1024, show_default=True, help="Rows that may wait for a model.")
 @click.option("--max-body", type=int, default=16 << 20, show_default=True, help="Bytes of a request's body.")
+@click.option("--max-connections", type=int, default=4096, show_default=True, help="Connections at once.")
 @click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds that a request may take.")
 @click.option("--read-timeout", type=float, default=30.0, show_default=True, help="Seconds to send headers, or a body.")
 @click.option("--drain-timeout", type=float, default=30.0, show_default=True, help="Seconds to finish after SIGTERM.")

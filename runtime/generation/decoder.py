@@ -17,10 +17,9 @@ from eptx.runtime._one_line import one_line
 from eptx.runtime._providers import wrapped
 from eptx.runtime.generation._folder import model_folder
 from eptx.runtime.generation.backend import DONE
-from eptx.runtime.generation.settings import GenerationSettings
+from eptx.runtime.generation.settings import MOST_ROWS, GenerationSettings
 from eptx.runtime.outputs import Array
 
-_MOST_ROWS = 32  # GenAI's own limit
 _NO_LIMIT = 2**31 - 1
 _LEAST_TOP_P = 1e-6  # GenAI takes what is 0 as float32 for no limit
 _FAILS = "GenAI fails on this request"
@@ -80,8 +79,8 @@ class DecoderGenerator:
 
     def _padded(self, prompts: Sequence[Sequence[int]]) -> Array:
         """The prompts int32 [rows, longest], padded on the right."""
-        if len(prompts) > _MOST_ROWS:
-            raise RequestError(f"{len(prompts)} prompts in one batch; GenAI takes {_MOST_ROWS}")
+        if len(prompts) > MOST_ROWS:
+            raise RequestError(f"{len(prompts)} prompts in one batch; GenAI takes {MOST_ROWS}")
         pad = self._generation.pad
         for row, prompt in enumerate(prompts):
             if prompt[-1] == pad:  # GenAI takes it for padding, whatever the prompt's length

@@ -9,6 +9,8 @@ from typing import Any
 
 from eptx.errors import RequestError
 
+#: Rows of one batch that every back end takes; GenAI takes no more.
+MOST_ROWS = 32
 #: How long an answer may get where the caller does not say.
 NEW_TOKENS = 256
 _INTEGER_END = 2**31

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Generator, Sequence
 
 from eptx.runtime.generation.outputs import FinishReason, Piece
-from eptx.runtime.generation.settings import GenerationSettings
 from eptx.runtime.generation.text import Detokenizer, StopTexts
 from eptx.runtime.outputs import Array
 
@@ -14,18 +13,18 @@ Decode = Callable[[Sequence[int]], str]
 
 
 def pieces(
-    steps: Generator[Array, None, None], rows: int, eos: Sequence[int], settings: GenerationSettings, decode: Decode
+    steps: Generator[Array, None, None], lengths: Sequence[int], eos: Sequence[int], stop: Sequence[str], decode: Decode
 ) -> Generator[Piece, None, None]:
     """The pieces that the steps make: one for each token of each row that is not done.
 
     Args:
         steps: as `TokenGenerator.tokens` gives them; closed as soon as all rows are done.
-        rows: the number of prompts.
+        lengths: how long each row's answer may get; there are as many steps as the longest needs.
         eos: the tokens that end an answer.
-        settings: ``stop`` and ``max_new_tokens`` are used.
+        stop: the texts that end one.
         decode: the text of some tokens.
     """
-    live = {row: _Row(row, eos, settings, decode) for row in range(rows)}
+    live = {row: _Row(row, length, eos, stop, decode) for row, length in enumerate(lengths)}
     with contextlib.closing(steps):
         for step in steps:
             for row in tuple(live):
@@ -40,12 +39,12 @@ def pieces(
 class _Row:
     """One row on its way."""
 
-    def __init__(self, row: int, eos: Sequence[int], settings: GenerationSettings, decode: Decode) -> None:
+    def __init__(self, row: int, length: int, eos: Sequence[int], stop: Sequence[str], decode: Decode) -> None:
         self._row = row
         self._eos = frozenset(eos)
-        self._left = settings.max_new_tokens
+        self._left = length
         self._text = Detokenizer(decode)
-        self._stop = StopTexts(settings.stop)
+        self._stop = StopTexts(stop)
 
     def add(self, token: int) -> Piece:
         self._left -= 1

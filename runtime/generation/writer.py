@@ -15,6 +15,7 @@ from eptx.runtime._tokenizer import Tokenizer
 from eptx.runtime.generation.backend import TokenGenerator
 from eptx.runtime.generation.outputs import Stream
 from eptx.runtime.generation.prompts import room, token_rows
+from eptx.runtime.generation.request import Request
 from eptx.runtime.generation.settings import GenerationSettings
 from eptx.runtime.generation.stream import pieces
 
@@ -51,6 +52,17 @@ class Writer:
         self, prompts: Any, task: str | Sequence[str] | None, max_new_tokens: int | None, settings: Mapping[str, Any]
     ) -> Stream:
         """Checks a request and starts to answer it; see `eptx.runtime.Session.stream`."""
+        return self.write(self.check(prompts, task, max_new_tokens, settings))
+
+    def check(
+        self, prompts: Any, task: str | Sequence[str] | None, max_new_tokens: int | None, settings: Mapping[str, Any]
+    ) -> Request:
+        """Checks a request; see `eptx.runtime.Session.stream`. The model is not opened for it.
+
+        Raises:
+            RequestError: the prompts, the tasks or a setting do not fit; or the bundle does not generate.
+            NotSupportedError: ``tokenizers`` is needed and not installed.
+        """
         manifest = self._bundle.manifest
         if manifest.generation is None:
             raise RequestError("this bundle does not generate text; use Session.run")
@@ -58,23 +70,32 @@ class Writer:
         rows = token_rows(prompts, lambda texts: self._tokenizer().encode(texts), manifest)
         chosen = replace(chosen, max_new_tokens=room(rows, manifest, max_new_tokens))
         ids = self._tasks.choose(task, None, len(rows))
-        decode = self._decode(chosen)
-        steps = self._backend().tokens(rows, ids, chosen)
-        answers = pieces(steps, len(rows), manifest.generation.eos, chosen, decode)
-        return Stream(answers, lambda: [known.name for known in self._tasks.rows(ids, {}, len(rows))])
+        if chosen.stop and not self._has_tokenizer:
+            raise RequestError("stop needs a tokenizer, and this bundle has no tokenizer.json")
+        return Request(rows, [chosen.max_new_tokens] * len(rows), ids, chosen)
+
+    def write(self, request: Request) -> Stream:
+        """Starts to answer a request that `check` gave, or several that were joined.
+
+        Raises:
+            NotSupportedError, LimitError, BundleError: the model is opened by this call, and that fails.
+        """
+        generation, ids, rows = self._bundle.manifest.generation, request.task_ids, len(request.prompts)
+        assert generation is not None
+        steps = self._backend().tokens(request.prompts, ids, request.settings)
+        decode = self._tokenizer().decode if self._has_tokenizer else lambda ids: ""
+        answers = pieces(steps, request.lengths, generation.eos, request.settings.stop, decode)
+        return Stream(answers, lambda: [known.name for known in self._tasks.rows(ids, {}, rows)])
+
+    @property
+    def _has_tokenizer(self) -> bool:
+        return self._bundle.file("tokenizer.json") is not None
 
     def _backend(self) -> TokenGenerator:
         with self._lock:
             if self._opened is None:
                 self._opened = _open(self._bundle, *self._how)
             return self._opened
-
-    def _decode(self, settings: GenerationSettings) -> Callable[[Sequence[int]], str]:
-        if self._bundle.file("tokenizer.json") is None:
-            if settings.stop:
-                raise RequestError("stop needs a tokenizer, and this bundle has no tokenizer.json")
-            return lambda ids: ""
-        return self._tokenizer().decode
 
 
 def _open(bundle: Bundle, provider: str, threads: int | None) -> TokenGenerator:

@@ -16,8 +16,9 @@ from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.preparing import Prepared
 from eptx.runtime.serving.protocol import InferRequest, Value, encode_response
 
-#: Outputs of type BYTES [batch] that the graph does not have: each row's best label, and its task.
-LABEL, TASK = "label", "task"
+#: Outputs [batch] that the graph does not have: each row's best label (BYTES), how sure it is (FP32; NaN where that
+#: means nothing), and its task (BYTES).
+LABEL, SCORE, TASK = "label", "score", "task"
 #: The request's parameter that asks for `LABEL` beside the rest.
 LABELS = "labels"
 _LOGITS = "logits"
@@ -38,9 +39,9 @@ def choose_outputs(request: InferRequest, manifest: Manifest, prepared: Prepared
         RequestError: the bundle has no such output, or they are too large for JSON.
     """
     graph = tuple(spec.name for spec in manifest.outputs)
-    own = (LABEL, TASK) if _LOGITS in graph else (TASK,)
+    own = (LABEL, SCORE, TASK) if _LOGITS in graph else (TASK,)
     if request.outputs is None:
-        names = (LABEL, TASK, _LOGITS) if prepared.text and _LOGITS in graph else graph
+        names = (LABEL, SCORE, TASK, _LOGITS) if prepared.text and _LOGITS in graph else graph
     else:
         names = tuple(request.outputs)
     if request.parameters.get(LABELS) and LABEL not in names:
@@ -80,4 +81,6 @@ def _value(outputs: Outputs, name: str) -> Value:
         return outputs[name]
     if name == TASK:
         return outputs.tasks
+    if name == SCORE:
+        return np.array([math.nan if score is None else score for score in outputs.scores], np.float32)
     return ["" if label is None else str(label) for label in outputs.labels]

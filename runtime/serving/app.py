@@ -54,7 +54,7 @@ def create_app(registry: Registry, metrics: Metrics, limits: Limits, tokens: Seq
         exception_handlers={HTTPException: _http_error},
     )
     app.router.redirect_slashes = False
-    return BearerTokens(app, tokens) if tokens else app
+    return BearerTokens(app, tokens, metrics) if tokens else app
 
 
 class _Service:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from eptx._files import read_bytes
 from eptx.errors import UsageError
+from eptx.runtime.serving.metrics import Metrics
 
 _LIMIT = 1 << 20
 _OPEN = ("/v2/health/live", "/v2/health/ready")
@@ -41,10 +42,11 @@ class BearerTokens:
     Args:
         app: what the requests are for.
         tokens: any of which will do.
+        metrics: that count what is refused.
     """
 
-    def __init__(self, app: ASGIApp, tokens: Sequence[str]) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, tokens: Sequence[str], metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
         self._digests = [_digest(token.encode("ascii")) for token in tokens]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,6 +57,7 @@ class BearerTokens:
                 401,
                 {"WWW-Authenticate": "Bearer", "Connection": "close"},
             )
+            self._metrics.request("", "", 401)
             await refused(scope, receive, send)
             return
         await self._app(scope, receive, send)

@@ -13,6 +13,7 @@ from eptx.runtime.serving.errors import Overdue, Refused
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.merging import Arrays, Merger
 from eptx.runtime.serving.metrics import Metrics
+from eptx.runtime.serving.overhead import USUAL
 from eptx.runtime.serving.packing import pack
 from eptx.runtime.session import Session
 
@@ -55,10 +56,13 @@ class Batcher:
         merger: that makes one batch of several jobs.
         limits: of the queue and of one run.
         metrics: that count.
+        overhead: of a run, in tokens (see `run_overhead`).
     """
 
-    def __init__(self, name: str, session: Session, merger: Merger, limits: Limits, metrics: Metrics) -> None:
-        self._name, self._session, self._merger = name, session, merger
+    def __init__(
+        self, name: str, session: Session, merger: Merger, limits: Limits, metrics: Metrics, overhead: int = USUAL
+    ) -> None:
+        self._name, self._session, self._merger, self._overhead = name, session, merger, overhead
         self._limits, self._metrics = limits, metrics
         self._waiting: dict[Job, None] = {}
         self._rows = 0
@@ -109,7 +113,7 @@ class Batcher:
             self._expire()
             if not self._waiting:
                 return None if self._closing else []
-            batch = pack(self._waiting, self._limits)
+            batch = pack(self._waiting, self._limits, self._overhead)
             for job in batch:
                 self._remove(job)
             return batch

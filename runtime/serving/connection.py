@@ -12,6 +12,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from eptx.runtime.serving.limits import Limits
 
 _MOST_HEADERS = 128
+#: Seconds for the head of a request that is to be refused.
+_PATIENCE = 1.0
 
 
 class _RefusedError(Exception):
@@ -19,13 +21,15 @@ class _RefusedError(Exception):
 
 
 class Connection(HttpToolsProtocol):
-    """Refuses heads that are too large (431), come too slowly (408), or are not HTTP (400)."""
+    """Refuses heads that are too large (431), come too slowly (408), or are not HTTP (400), and what comes on more
+    connections than there may be (503)."""
 
     limits: ClassVar[Limits] = Limits()
     _timer: asyncio.TimerHandle | None = None
     _size = 0  # bytes of the head's names and values that were read
     _fed = 0  # bytes that came since the last request was whole
     _in_head = True
+    _is_extra = False  # one more than there may be, which is told so when it asks
     _refused: tuple[int, str] | None = None
 
     @classmethod
@@ -36,6 +40,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts to wait for a request."""
         super().connection_made(transport)
+        self._is_extra = len(self.connections) > self.limits.max_connections
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -76,6 +81,9 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._disarm()
+        if self._is_extra:
+            self._refused = 503, f"the server has {self.limits.max_connections} connections; try again later"
+            raise _RefusedError
         if self.parser.should_upgrade() and self.parser.get_method() == b"POST":  # httptools drops its body
             self._refused = 400, "this server does not upgrade connections; leave out the header Upgrade (use HTTP/1.1)"
             raise _RefusedError
@@ -119,9 +127,12 @@ class Connection(HttpToolsProtocol):
         """Whether a body is being read, whose request nothing was answered to."""
         return not (self._in_head or self.pipeline or self.cycle.response_started)
 
+    def _patience(self) -> float:
+        return _PATIENCE if self._is_extra else self.limits.read_timeout
+
     def _arm(self) -> None:
         if self._timer is None:
-            self._timer = self.loop.call_later(self.limits.read_timeout, self._late)
+            self._timer = self.loop.call_later(self._patience(), self._late)
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -131,4 +142,4 @@ class Connection(HttpToolsProtocol):
     def _late(self) -> None:
         self._timer = None
         if not self.transport.is_closing():
-            self._refuse(408, f"the request's headers did not come within {self.limits.read_timeout:g} seconds")
+            self._refuse(408, f"the request's headers did not come within {self._patience():g} seconds")

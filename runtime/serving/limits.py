@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields
 
 from eptx.errors import UsageError
+from eptx.runtime.generation.settings import MOST_ROWS
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,11 @@ class Limits:
         queue: rows that may wait for one model; beyond, requests are refused with 429.
         max_body: bytes of one request's body.
         max_header: bytes of one request's line and headers.
+        max_connections: that are open at once; fewer where the system lets a process open fewer files.
         timeout: seconds that one request may take from its last byte to the answer.
         read_timeout: seconds that a client may take to send the headers, and as many again for the body.
         drain_timeout: seconds that what was accepted may take after SIGTERM.
-        generations: answers of a language model that are written at once.
+        generations: answers of a language model that are written in one batch, of which there are two at once.
 
     Raises:
         UsageError: one of them is out of range.
@@ -34,10 +36,11 @@ class Limits:
     queue: int = 1024
     max_body: int = 16 << 20
     max_header: int = 32 << 10
+    max_connections: int = 4096
     timeout: float = 30.0
     read_timeout: float = 30.0
     drain_timeout: float = 30.0
-    generations: int = 4
+    generations: int = 8
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -45,5 +48,7 @@ class Limits:
             least = 0 if field.name == "max_delay" else 1 if isinstance(value, int) else 0.001
             if not math.isfinite(value) or value < least:
                 raise UsageError(f"{field.name} must be at least {least}, it is {value}")
+        if self.generations > MOST_ROWS:
+            raise UsageError(f"generations must be at most {MOST_ROWS}, it is {self.generations}")
         if self.queue < self.max_batch:
             raise UsageError(f"queue must hold one batch: it is {self.queue}, max_batch is {self.max_batch}")

@@ -32,6 +32,9 @@ class Merger:
     Args:
         manifest: the bundle's.
         pad: the token to pad with.
+
+    Attributes:
+        pads: whether rows of different lengths may share a batch.
     """
 
     def __init__(self, manifest: Manifest, pad: int = 0) -> None:
@@ -39,7 +42,7 @@ class Merger:
         dimensions = {d for spec in manifest.outputs for d in spec.shape[1:] if isinstance(d, str)}
         alone = manifest.method == "tucka" and manifest.routing == "batch"
         self._merges = not alone and all(spec.shape[:1] == (_BATCH,) for spec in (*manifest.inputs, *manifest.outputs))
-        self._pads = {_IDS, _MASK} <= names <= {*_PADDED, TASK_ID} and dimensions <= {_LENGTH}
+        self.pads = {_IDS, _MASK} <= names <= {*_PADDED, TASK_ID} and dimensions <= {_LENGTH}
         self._fill = {_IDS: pad}
         self._lengths = {
             spec.name: [axis for axis, d in enumerate(spec.shape) if d == _LENGTH] for spec in manifest.outputs
@@ -74,7 +77,7 @@ class Merger:
         return parts
 
     def _is_padded(self, name: str) -> bool:
-        return self._pads and name in _PADDED
+        return self.pads and name in _PADDED
 
     def _joined(self, name: str, arrays: Sequence[Array]) -> Array:
         if not self._is_padded(name):

@@ -49,6 +49,13 @@ class Metrics:
         self._queue = Gauge("eptx_queue_rows", "Rows that wait.", ("model",), registry=registry)
         self._reloads = Counter("eptx_reloads", "Loads of a replaced bundle.", ("model", "result"), registry=registry)
         self._generated = Counter("eptx_generated_tokens", "Tokens of answers.", task, registry=registry)
+        self._wrote = Histogram(
+            "eptx_generation_rows",
+            "Answers that a language model wrote in one batch.",
+            ("model", "provider"),
+            buckets=_ROWS,
+            registry=registry,
+        )
         # finding a child by its labels costs more than counting
         self._child = lru_cache(maxsize=4096)(lambda metric, *labels: metric.labels(*labels))
 
@@ -76,6 +83,10 @@ class Metrics:
     def reloaded(self, model: str, result: str) -> None:
         """A replaced bundle was loaded (``done``) or refused (``failed``)."""
         self._child(self._reloads, model, result).inc()
+
+    def wrote(self, model: str, provider: str, rows: int) -> None:
+        """A batch of so many answers began."""
+        self._child(self._wrote, model, provider).observe(rows)
 
     def generated(self, model: str, task: str, provider: str, tokens: int) -> None:
         """An answer of so many tokens was written."""

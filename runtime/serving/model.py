@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from eptx._json import read_json_object
-from eptx.bundle import Bundle, TensorSpec
+from eptx.bundle import Bundle, Task, TensorSpec
 from eptx.errors import BundleError, RequestError
 from eptx.runtime.outputs import Outputs
-from eptx.runtime.serving.answering import LABEL, TASK, choose_outputs, encode_answer, fitted
+from eptx.runtime.serving.answering import LABEL, SCORE, TASK, choose_outputs, encode_answer, fitted
 from eptx.runtime.serving.batcher import Batcher, Job
 from eptx.runtime.serving.errors import Overdue
 from eptx.runtime.serving.generate import Writing
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.merging import Merger
 from eptx.runtime.serving.metrics import Metrics
+from eptx.runtime.serving.overhead import USUAL, run_overhead
 from eptx.runtime.serving.preparing import TEXT, TEXT_PAIR, Prepared, Preparer
 from eptx.runtime.serving.protocol import InferRequest, datatype, parse_request
 from eptx.runtime.session import Session
@@ -61,7 +62,9 @@ class ServedModel:
         self._prepare = Preparer(self.session, limits)
         self._merger = Merger(self.session.manifest, _pad_id(self.session.bundle))
         self.writing = Writing(name, self.session, limits, metrics)
-        self._batcher = Batcher(name, self.session, self._merger, limits, metrics)
+        measured = self._merger.pads and self.session.manifest.generation is None  # a generator may never run here
+        overhead = run_overhead(self.session) if measured else USUAL
+        self._batcher = Batcher(name, self.session, self._merger, limits, metrics, overhead)
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()
@@ -88,7 +91,7 @@ class ServedModel:
         """What the protocol tells of a model, and in ``parameters`` what is eptx's own."""
         manifest = self.session.manifest
         text = [TEXT, TEXT_PAIR] if self.session.bundle.file("tokenizer.json") is not None else []
-        labels = [LABEL] if any(spec.name == "logits" for spec in manifest.outputs) else []
+        labels = [LABEL, SCORE] if any(spec.name == "logits" for spec in manifest.outputs) else []
         return {
             "name": self.name,
             "versions": [VERSION],
@@ -97,6 +100,7 @@ class ServedModel:
             "outputs": [_tensor(spec) for spec in manifest.outputs],
             "parameters": {
                 "tasks": list(self.session.tasks),
+                "labels": {task.name: _labels(task) for task in manifest.tasks if task.labels},
                 "mode": manifest.mode,
                 "method": manifest.method,
                 "precision": manifest.precision,
@@ -178,6 +182,11 @@ def _deadline(request: InferRequest, deadline: float) -> float:
     if type(timeout) is not int or timeout < 0:
         raise RequestError("the parameter timeout must be a number of microseconds")
     return min(deadline, time.monotonic() + timeout / 1e6) if timeout else deadline
+
+
+def _labels(task: Task) -> list[str] | int:
+    """The names of a task's labels, or how many there are."""
+    return list(task.label_names) if task.label_names is not None else task.labels or 0
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from eptx.runtime.serving.metrics import MIXED
 from eptx.runtime.serving.protocol import InferRequest
 from eptx.runtime.session import Session
 
-#: Inputs of type BYTES, which the graph does not have: texts, and names of tasks.
+#: Inputs of type BYTES, which the graph does not have: texts, those that they are paired with (an empty one: a text is
+#: alone), and names of tasks.
 TEXT, TEXT_PAIR, TASK = "text", "text_pair", "task"
 _TASKS = "tasks"
 
@@ -123,7 +124,9 @@ class Preparer:
             raise RequestError("give either the input text or the input input_ids, not both")
         if pairs is not None and len(pairs) != len(texts):
             raise RequestError(f"input text_pair has {len(pairs)} texts; text has {len(texts)}")
-        return self._tokenizer(texts if pairs is None else list(zip(texts, pairs, strict=True)))
+        if pairs is None:
+            return self._tokenizer(texts)
+        return self._tokenizer([(one, other) if other else one for one, other in zip(texts, pairs, strict=True)])
 
     def _label(self, ids: Array | None) -> str:
         if ids is None:

@@ -6,12 +6,13 @@ import asyncio
 import ipaddress
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from eptx.runtime.serving.registry import Registry
 
 _log = logging.getLogger("eptx.serving")
 _KEEP_ALIVE = 75
+#: Files that the process opens beside its connections: models, logs, and connections that are about to be refused.
+_OWN_FILES = 256
 #: How long a thread may keep others from Python, in seconds; the default, 5 ms, is as long as a run.
 _SWITCH = 0.0005
 
@@ -62,6 +65,7 @@ def run(
 ) -> None:
     """Serves bundles until SIGTERM or SIGINT; see `eptx.runtime.serving.serve`."""
     start_logging(log_level)
+    limits = replace(limits, max_connections=_room_for_connections(limits.max_connections))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one text is not worth waking threads for
     tokens = read_tokens(address.token_file) if address.token_file is not None else ()
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use
@@ -169,6 +173,17 @@ def _bound(address: Address) -> Iterator[socket.socket]:
         except OSError as error:
             raise UsageError(f"cannot listen on {address.host} port {address.port}: {error.strerror}") from None
         yield listener
+
+
+def _room_for_connections(wanted: int) -> int:
+    """As many connections as are wanted, or as many as the system lets the process open beside its own files."""
+    files = wanted + _OWN_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= files:
+        return wanted
+    most = files if hard == resource.RLIM_INFINITY else min(files, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return max(1, most - _OWN_FILES)
 
 
 def _is_loopback(listener: socket.socket) -> bool:

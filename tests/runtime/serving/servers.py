@@ -10,10 +10,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+#: What serves, after the interpreter.
+EPTX = ("-m", "eptx")
 
 
 class Server:
@@ -83,10 +86,10 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str | Path) -> Iterator[Server]:
+def serving(folder: Path, *arguments: str | Path, program: Sequence[str] = EPTX) -> Iterator[Server]:
     """A server of some bundles on a free port; logs into the folder."""
     log = folder / f"log{time.monotonic_ns()}"
-    command = [sys.executable, "-W", "error", "-m", "eptx", "serve", "--port", "0", "--threads", "1"]
+    command = [sys.executable, "-W", "error", *program, "serve", "--port", "0", "--threads", "1"]
     with open(log, "wb") as file:
         process = subprocess.Popen(
             [*command, *map(str, arguments)], stdout=file, stderr=file, env={**os.environ, "PYTHONSAFEPATH": "1"}

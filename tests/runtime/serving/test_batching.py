@@ -45,38 +45,52 @@ def lengths(loads: list[Load]) -> list[int]:
 
 def test_a_run_takes_what_waits_in_the_order_of_arrival() -> None:
     waiting = [Load(8) for _ in range(40)]
-    assert pack(waiting, LIMITS) == waiting[:32]
+    assert pack(waiting, LIMITS, 48) == waiting[:32]
 
 
 def test_a_long_row_waits_for_its_own_run() -> None:
     waiting = [Load(8), Load(120), Load(9), Load(128), Load(8)]
-    assert lengths(pack(waiting, LIMITS)) == [8, 9, 8]
-    assert lengths(pack([waiting[1], waiting[3]], LIMITS)) == [120, 128]
+    assert lengths(pack(waiting, LIMITS, 48)) == [8, 9, 8]
+    assert lengths(pack([waiting[1], waiting[3]], LIMITS, 48)) == [120, 128]
 
 
 def test_the_oldest_always_goes() -> None:
     waiting = [Load(500), *(Load(8) for _ in range(300))]
-    assert lengths(pack(waiting, LIMITS)) == [500]
+    assert lengths(pack(waiting, LIMITS, 48)) == [500]
 
 
 def test_what_cannot_be_merged_goes_alone() -> None:
     alone, other = Load(8, kind=None), Load(8, kind="images")
-    assert pack([alone, Load(8, kind=None), Load(8)], LIMITS) == [alone]
-    assert lengths(pack([Load(8), other, Load(9), alone], LIMITS)) == [8, 9]
+    assert pack([alone, Load(8, kind=None), Load(8)], LIMITS, 48) == [alone]
+    assert lengths(pack([Load(8), other, Load(9), alone], LIMITS, 48)) == [8, 9]
 
 
-@given(st.lists(st.tuples(st.integers(1, 512), st.integers(1, 32)), min_size=1, max_size=80))
-def test_a_run_stays_within_its_limits(shapes: list[tuple[int, int]]) -> None:
+def test_rows_are_padded_as_far_as_another_run_would_cost() -> None:
+    waiting = [Load(8), Load(40)]
+    assert lengths(pack(waiting, LIMITS, 31)) == [8]
+    assert lengths(pack(waiting, LIMITS, 32)) == [8, 40]
+
+
+def test_a_run_ends_where_more_rows_gain_nothing() -> None:
+    assert len(pack([Load(64) for _ in range(40)], LIMITS, 12)) == 12  # 768 tokens: what a run costs is 1.5 % of it
+    assert len(pack([Load(64) for _ in range(40)], LIMITS, 4000)) == 32
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 512), st.integers(1, 32)), min_size=1, max_size=80),
+    st.sampled_from((8, 48, 3000)),
+)
+def test_a_run_stays_within_its_limits(shapes: list[tuple[int, int]], overhead: int) -> None:
     waiting = [Load(length, rows) for length, rows in shapes]
     limits = replace(LIMITS, max_tokens=4096)
-    chosen = pack(waiting, limits)
+    chosen = pack(waiting, limits, overhead)
     rows, longest = sum(load.rows for load in chosen), max(lengths(chosen))
     assert chosen[0] is waiting[0]
     assert len(set(map(id, chosen))) == len(chosen)
     if len(chosen) > 1:
         assert rows <= 32
         assert rows * longest <= 4096
-        assert rows * longest - sum(load.rows * load.length for load in chosen) <= max(48, 0.2 * rows * longest)
+        assert rows * longest - sum(load.rows * load.length for load in chosen) <= max(overhead, 0.1 * rows * longest)
 
 
 class Recording(Session):

@@ -176,6 +176,20 @@ def _stays_with_what_works(server: Server, bundle: Path) -> None:
     assert server.call("POST", "/v2/repository/models/tiny/load")[0] == 200
 
 
+def test_connections_beyond_the_limit_are_told_so(folder: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, folder / "tiny", "--max-connections", "3") as server:
+        idle = [server.connect() for _ in range(3)]
+        try:
+            wait_for(lambda: b"HTTP/1.1 503" in server.raw(b"GET /v2 HTTP/1.1\r\nhost: x\r\n\r\n"))
+            began = time.monotonic()
+            assert b"HTTP/1.1 408" in server.raw(b"GET /v2")  # and it does not wait for long
+            assert time.monotonic() - began < 5
+        finally:
+            for connection in idle:
+                connection.close()
+        wait_for(lambda: server.infer(REQUEST)[0] == 200)
+
+
 def test_a_token_is_asked_for(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("# ours\nsecret-one\n\nsecret-two\n")
     with serving(tmp_path, folder / "tiny", "--token-file", tmp_path / "tokens") as server:
@@ -185,6 +199,9 @@ def test_a_token_is_asked_for(folder: Path, tmp_path: Path) -> None:
         assert server.infer(REQUEST, authorization="Bearer secret-one")[0] == 200
         assert server.infer(REQUEST, authorization="bearer secret-two")[0] == 200
         assert server.call("GET", "/metrics")[0] == 401
+        bearer = {"authorization": "Bearer secret-one"}
+        _, _, text = server.call("GET", "/metrics", **bearer)
+        assert 'eptx_requests_total{code="401",model="",verb=""} 4.0' in text.decode()
         assert server.call("GET", "/v2/health/ready")[0] == 200
 
 

@@ -45,6 +45,11 @@ def test_health_and_metadata(client: triton.InferenceServerClient) -> None:
     assert model["inputs"][0] == {"name": "input_ids", "datatype": "INT64", "shape": [-1, -1]}
     assert {"name": "logits", "datatype": "FP32", "shape": [-1, 3]} in model["outputs"]
     assert model["parameters"]["tasks"] == ["sst2", "mnli", "stsb", "base"]
+    assert model["parameters"]["labels"] == {
+        "sst2": ["negative", "positive"],
+        "mnli": ["entailment", "neutral", "contradiction"],
+        "stsb": 1,
+    }
     assert {entry["name"] for entry in client.get_model_repository_index()} == {"tiny", "open", "static", "dynamic"}
 
 
@@ -78,7 +83,12 @@ def test_text_in_labels_out(client: triton.InferenceServerClient, session: Sessi
     result = client.infer("tiny", [texts("text", *words), texts("task", *TASKS)])
     assert [label.decode() for label in result.as_numpy("label")] == [str(label) for label in expected.labels]
     assert [task.decode() for task in result.as_numpy("task")] == TASKS
+    assert [entry["name"] for entry in result.get_response()["outputs"]] == ["label", "score", "task", "logits"]
     np.testing.assert_array_equal(result.as_numpy("logits"), expected["logits"], strict=True)
+    sst2, mnli = (
+        np.exp(row[:n]) / np.exp(row[:n]).sum() for row, n in zip(expected["logits"][:2], (2, 3), strict=True)
+    )
+    np.testing.assert_allclose(result.as_numpy("score"), [sst2.max(), mnli.max(), np.nan], rtol=1e-5)
 
 
 def test_pairs_of_texts(client: triton.InferenceServerClient, session: Session) -> None:
@@ -86,6 +96,14 @@ def test_pairs_of_texts(client: triton.InferenceServerClient, session: Session) 
     inputs = [texts("text", *(a for a, _ in pairs)), texts("text_pair", *(b for _, b in pairs))]
     result = client.infer("tiny", inputs, parameters={"task": "mnli"})
     np.testing.assert_array_equal(result.as_numpy("logits"), session.run(pairs, "mnli")["logits"], strict=True)
+
+
+def test_single_texts_and_pairs_in_one_request(client: triton.InferenceServerClient, session: Session) -> None:
+    inputs = [texts("text", "a good film", "good"), texts("text_pair", "", "bad")]
+    result = client.infer("tiny", inputs, parameters={"tasks": "sst2,mnli"})
+    expected = session.run(["a good film", ("good", "bad")], ["sst2", "mnli"])["logits"]
+    np.testing.assert_array_equal(result.as_numpy("logits"), expected, strict=True)
+    np.testing.assert_allclose(expected[0], session.run("a good film", "sst2")["logits"][0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("task", [{"task": "mnli"}, {"tasks": ["mnli", "mnli"]}, {"tasks": "mnli, mnli"}])
@@ -111,14 +129,14 @@ def test_labels_as_a_parameter(client: triton.InferenceServerClient, session: Se
 
 def test_a_static_bundle_needs_no_task_and_a_dynamic_one_infers_it(server: Server) -> None:
     text = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": ["good"]}]}
-    assert server.infer(text, "static")[1]["outputs"][1] == {
+    assert server.infer(text, "static")[1]["outputs"][2] == {
         "name": "task",
         "datatype": "BYTES",
         "shape": [1],
         "data": ["mnli"],
     }
     status, answer = server.infer(text, "dynamic")
-    assert (status, answer["outputs"][1]["data"]) == (200, ["sst2"])
+    assert (status, answer["outputs"][2]["data"]) == (200, ["sst2"])
 
 
 def test_requests_of_different_tasks_and_lengths_share_runs(server: Server, folder: Path, session: Session) -> None:

@@ -1,0 +1,24 @@
+"""`eptx serve` whose runs hold rows of one task only, to compare with: ``python one_task.py serve BUNDLE``.
+
+It is what a server does that has a model, or an adapter to be switched, for each task: a queue for each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from eptx._manifest import TASK_ID
+from eptx.cli import main
+from eptx.runtime.serving.merging import Arrays, Merger
+
+_kind = Merger.kind
+
+
+def _kind_and_tasks(self: Merger, arrays: Arrays) -> Hashable | None:
+    kind = _kind(self, arrays)
+    return None if kind is None else (kind, arrays[TASK_ID].tobytes())
+
+
+if __name__ == "__main__":
+    Merger.kind = _kind_and_tasks  # type: ignore[method-assign]
+    main()
