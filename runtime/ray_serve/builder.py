@@ -36,6 +36,7 @@ def build(args: Mapping[str, Any]) -> Application:
     )
     front = FrontDeployment.options(
         max_ongoing_requests=limits.queue + _AHEAD * limits.max_batch,
+        ray_actor_options={"num_cpus": 0},  # it waits; a processor of its own would be one less for a replica
         graceful_shutdown_timeout_s=limits.drain_timeout,
     )
     return front.bind(settings, bundles.bind(settings))

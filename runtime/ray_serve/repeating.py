@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 #: What a request asks for under these paths does not change anything, so it may be asked twice.
 _PATHS = ("/infer", "/generate", "/generate_stream")
 _ATTEMPTS = 3
+#: Seconds until it is asked again: so long the proxy may not know yet which process has died.
+_PAUSE = 0.2
 
 
 def proxy_middlewares() -> list[Middleware]:
@@ -35,7 +39,8 @@ class Repeating:
             await self._app(scope, receive, send)
             return
         taken: list[Message] = []
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
+            await asyncio.sleep(attempt and _PAUSE)
             if await self._is_answered(scope, receive, send, taken):
                 return
             if any(message["type"] == "http.disconnect" for message in taken):
@@ -44,6 +49,7 @@ class Repeating:
     async def _is_answered(self, scope: Scope, receive: Receive, send: Send, taken: list[Message]) -> bool:
         """Whether an attempt began an answer; adds to ``taken`` what it was the first to receive."""
         again = iter(tuple(taken))
+        start: Message | None = None  # kept until there is something to send with it: a process may die between the two
         began = False
 
         async def replay() -> Message:
@@ -53,7 +59,12 @@ class Repeating:
             return taken[-1]
 
         async def note(message: Message) -> None:
-            nonlocal began
+            nonlocal start, began
+            if message["type"] == "http.response.start":
+                start = message
+                return
+            if not began and start is not None:
+                await send(start)
             began = True
             await send(message)
 

@@ -27,7 +27,7 @@ from ray.serve.schema import ServeDeploySchema
 def main(folder: str) -> None:
     """Deploys what it is told to."""
     ray.init(
-        num_cpus=4,  # more than there may be: what Ray counts, not what it takes
+        num_cpus=2,  # what Ray counts, not what it takes: the example starts on two processors
         object_store_memory=100 << 20,
         include_dashboard=False,
         log_to_driver=False,

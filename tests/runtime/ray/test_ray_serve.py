@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import http.client
 import json
@@ -30,6 +31,7 @@ yaml = pytest.importorskip("yaml")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray's, of how it uses pydantic
     from eptx.runtime.ray_serve import Settings, build
+    from eptx.runtime.ray_serve.repeating import Repeating
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "ray_serve" / "serve.yaml"
 TASKS = ("sst2", "mnli", "stsb")
@@ -124,7 +126,7 @@ def configuration(bundles: dict[str, Path]) -> dict[str, Any]:
     app["args"]["limits"]["max_delay"] = 0.25  # so that requests can be caught in a replica's queue
     many = copy.deepcopy(app) | {"name": "many", "route_prefix": "/many"}
     many["args"] |= {"bundles": {name: str(bundles[name]) for name in ("one", "two", "three")}, "models_per_replica": 2}
-    many["deployments"] = [{"name": "Bundles", "ray_actor_options": {"num_cpus": 0.1}}]
+    many["deployments"] = [{"name": "Bundles", "ray_actor_options": {"num_cpus": 0}}]
     config["applications"].append(many)
     return config
 
@@ -203,6 +205,39 @@ def test_killed_process_loses_no_request(
             stop.set()
     assert all(each.result() for each in loads)
     assert cluster.logs(notices, says)  # it had accepted requests
+
+
+@pytest.mark.parametrize("sent", [0, 1, 2, 3])
+def test_an_answer_that_broke_off_before_its_body_is_asked_for_again(sent: int) -> None:
+    asked: list[bytes] = []
+    answer: list[Any] = [
+        {"type": "http.response.start", "status": 200, "headers": []},
+        {"type": "http.response.body", "body": b"an", "more_body": True},
+        {"type": "http.response.body", "body": b"swer"},
+    ]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked.append((await receive())["body"])
+        for message in answer[: sent if len(asked) == 1 else None]:  # the first process dies
+            await send(message)
+
+    got = asyncio.run(_through(Repeating(app), b"request"))
+    assert asked == [b"request"] * (2 if sent < 2 else 1)
+    assert got == (answer if sent != 2 else answer[:2])  # what the client has seen a part of is not sent again
+
+
+async def _through(app: Any, body: bytes) -> list[Any]:
+    """What an application sends for one request."""
+    got: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: Any) -> None:
+        got.append(message)
+
+    await app({"type": "http", "path": "/v2/models/minilm/infer"}, receive, send)
+    return got
 
 
 def test_http_is_that_of_eptx_serve(cluster: Cluster) -> None:
