@@ -2,6 +2,7 @@
 # make test    the tests                 make lint   style and types
 # make demo    one adapter, three modes  make bench  speed, size and memory
 # make demo-llm, bench-llm               the same for a language model that generates
+# make bench-serve                       a server under load, and 100,000 requests good and bad
 # make native  the C++ part: kernels and libeptx (demo, test and bench build it where they can, and do without else)
 # make sanitize  the C++ programs under ASan, UBSan and TSan, and a million damaged inputs
 # make build   the wheel, with the kernels where they can be built
@@ -18,7 +19,7 @@ NATIVE := build/native
 export ONNXRUNTIME_INCLUDE_DIR ?= $(DEPS)/usr/include/onnxruntime
 export CMAKE_PREFIX_PATH := $(DEPS)/usr:$(CMAKE_PREFIX_PATH)
 
-.PHONY: setup native try-native sanitize test lint format demo demo-llm bench bench-llm build clean
+.PHONY: setup native try-native sanitize test lint format demo demo-llm bench bench-llm bench-serve build clean
 
 setup: $(READY)
 
@@ -81,6 +82,9 @@ bench: try-native
 
 bench-llm: try-native
 	$(BIN)/python -m tests.bench.llm $(ARGS)
+
+bench-serve: try-native
+	$(BIN)/python -m tests.bench.serving $(ARGS)
 
 build: $(READY)
 	-sh runtime/cpp/dependencies.sh $(DEPS)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from eptx._json import parse_json
 from eptx.errors import RequestError
-from eptx.runtime.generation.outputs import Piece, Stream
-from eptx.runtime.serving.errors import Overdue, Refused, refusal
+from eptx.runtime.generation.outputs import Piece
+from eptx.runtime.serving.errors import Overdue, refusal
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
+from eptx.runtime.serving.prompt_batcher import PromptBatcher
+from eptx.runtime.serving.writing import BatchWriter, PromptJob
 from eptx.runtime.session import Session
 
 #: Parameters of a request, and what `Session.stream` calls them.
@@ -30,6 +30,8 @@ _SETTINGS = {
     "stop": "stop",
 }
 _OTHER = ("task", "timeout", "stream")
+#: Longer texts are tokenised in a thread of their own.
+_LARGE = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def parse_prompt(body: bytes) -> Prompt:
 
 
 class Writing:
-    """Writes a model's answers, each in a thread of its own, a few at once.
+    """Writes a model's answers; prompts that wait are answered in one batch, whatever their tasks.
 
     Args:
         name: the model's.
@@ -87,12 +89,12 @@ class Writing:
     """
 
     def __init__(self, name: str, session: Session, limits: Limits, metrics: Metrics) -> None:
-        self._name, self._session, self._limits, self._metrics = name, session, limits, metrics
-        self._open = 0
-        self._threads: ThreadPoolExecutor | None = None
-        if session.manifest.generation is not None:
+        self._name, self._writer, manifest = name, session._writer, session.manifest
+        self._alone = manifest.method == "tucka" and manifest.routing == "batch"  # a row depends on its neighbours
+        self._batcher: PromptBatcher | None = None
+        if manifest.generation is not None:
             _warm(session)
-            self._threads = ThreadPoolExecutor(limits.generations, thread_name_prefix=f"eptx {name} writes")
+            self._batcher = PromptBatcher(name, manifest, limits, metrics, BatchWriter(name, session, metrics))
 
     async def whole(self, body: bytes, deadline: float) -> bytes:
         """The answer to a request, as JSON."""
@@ -100,7 +102,7 @@ class Writing:
         async with aclosing(self._pieces(prompt, deadline)) as pieces:
             made = [piece async for piece in pieces]
         text = "".join(piece.text for piece in made)
-        return self._encoded(prompt, text, made[-1].finish_reason if made else "length", len(made))
+        return self._encoded(prompt, text, made[-1].finish_reason, len(made))
 
     async def events(self, body: bytes, deadline: float) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events, one for each token; an error after the first is an event too.
@@ -121,53 +123,45 @@ class Writing:
             yield b"data: %b\n\n" % json.dumps({"error": refusal(error).message}).encode()
 
     def close(self) -> None:
-        """Lets the threads go."""
-        if self._threads is not None:
-            self._threads.shutdown()
+        """Answers what waits, and lets the threads go."""
+        if self._batcher is not None:
+            self._batcher.close()
 
     async def _pieces(self, prompt: Prompt, deadline: float) -> AsyncGenerator[Piece, None]:
-        if self._threads is None:
+        if self._batcher is None:
             raise RequestError("this bundle does not generate text; send it to infer")
-        if self._open >= self._limits.generations + self._limits.queue:
-            raise Refused(429, f"the queue is full: {self._open} prompts wait", {"Retry-After": "1"})
         if prompt.timeout:
             deadline = min(deadline, time.monotonic() + prompt.timeout / 1e6)
-        loop, came = asyncio.get_running_loop(), asyncio.Queue[Piece | Exception | None]()
-        stop = threading.Event()
+        came = asyncio.Queue[Piece | Exception]()
+        job = await self._job(prompt, came)
+        self._batcher.submit(job)
+        try:
+            ended = False
+            while not ended:
+                item = await _within(came.get(), deadline)
+                if isinstance(item, Exception):
+                    raise item
+                ended = item.finish_reason is not None
+                yield item
+        finally:
+            self._batcher.drop(job)  # the client has gone, or the answer is whole
 
-        def give(item: Piece | Exception | None) -> None:
+    async def _job(self, prompt: Prompt, came: asyncio.Queue[Piece | Exception]) -> PromptJob:
+        """The prompt checked, alone, so that what is wrong with it is its own matter."""
+        given = dict(prompt.settings)
+        arguments = prompt.text, prompt.task, given.pop("max_new_tokens", None), given
+        if len(prompt.text) <= _LARGE:
+            request = self._writer.check(*arguments)
+        else:
+            request = await asyncio.to_thread(self._writer.check, *arguments)
+        loop = asyncio.get_running_loop()
+
+        def give(item: Piece | Exception) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(came.put_nowait, item)
 
-        self._open += 1
-        self._threads.submit(self._write, prompt, give, stop)
-        try:
-            while (item := await _within(came.get(), deadline)) is not None:
-                if isinstance(item, Exception):
-                    raise item
-                yield item
-        finally:
-            stop.set()  # the client has gone, or the answer is whole
-            self._open -= 1
-
-    def _write(self, prompt: Prompt, give: Callable[[Piece | Exception | None], None], stop: threading.Event) -> None:
-        count = 0
-        try:
-            if stop.is_set():
-                return
-            stream = self._session.stream(prompt.text, prompt.task, **prompt.settings)
-            try:
-                for piece in stream:
-                    if stop.is_set():
-                        break
-                    count += 1
-                    give(piece)
-            finally:
-                stream.close()
-            self._metrics.generated(self._name, _task(stream), self._session.provider, count)
-            give(None)
-        except Exception as error:
-            give(error)
+        alone = self._alone or request.settings.seed is not None  # one seed serves all rows of a batch
+        return PromptJob(request, None if alone else replace(request.settings, max_new_tokens=1), give)
 
     def _encoded(self, prompt: Prompt, text: str, reason: str | None, count: int) -> bytes:
         answer: dict[str, Any] = {"model_name": self._name, "model_version": "1", "text_output": text}
@@ -176,10 +170,6 @@ class Writing:
         if reason is not None:
             answer["details"] = {"finish_reason": reason, "tokens": count}
         return json.dumps(answer, separators=(",", ":")).encode()
-
-
-def _task(stream: Stream) -> str:
-    return stream.tasks[0]
 
 
 async def _within(value: Any, deadline: float) -> Any:

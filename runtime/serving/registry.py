@@ -12,6 +12,7 @@ from eptx._manifest import MANIFEST_FILE
 from eptx.errors import BundleError, EptxError, UsageError
 from eptx.runtime.serving.errors import Refused
 from eptx.runtime.serving.limits import Limits
+from eptx.runtime.serving.memory import give_back
 from eptx.runtime.serving.metrics import Metrics
 from eptx.runtime.serving.model import ServedModel
 
@@ -160,9 +161,15 @@ class Registry:
         return ServedModel(name, path, self._limits, self._metrics, provider=self._provider, threads=self._threads)
 
     def _leave(self, model: ServedModel) -> None:
-        task = asyncio.create_task(model.close())
+        task = asyncio.create_task(_close(model))
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
+
+
+async def _close(model: ServedModel) -> None:
+    await model.close()
+    del model
+    await asyncio.to_thread(give_back)
 
 
 def _print(path: Path) -> _Print:

@@ -27,6 +27,8 @@ _POISONED, _LEAVING = 0.02, 0.02
 #: More clients than the queue holds rows, so that some are refused.
 _CLIENTS, _QUEUE = 48, 40
 _SAMPLES, _REPLACEMENTS = 20, 5
+#: Of the requests as many again come first: buffers grow to what the largest batches take, which are rare.
+_WARM_UP = 0.3
 #: Results differ by rounding from those of a batch of one.
 _TOLERANCE = 1e-4
 
@@ -90,14 +92,16 @@ def measure(bundle: Path, folder: Path, count: int, *, threads: int) -> dict[str
         steady, soak.counts = dict(soak.counts), Counter()
         asyncio.run(_replaced(soak, server, served))
         _show(soak.counts)
+        grown = _resident(server)
         code = server.stop()
-        print(f"  replaced {_REPLACEMENTS} times; resident memory {_resident(server) / 1e6:.1f} MB; exit code {code}")
+        print(f"  replaced {_REPLACEMENTS} times; resident memory {grown / 1e6:.1f} MB; exit code {code}")
     return {"steady": steady, "replaced": dict(soak.counts), "memory": memory, "drift": drift, "exit code": code}
 
 
 async def _steady(soak: Soak, server: Server, requests: int) -> list[int]:
     part = requests // _SAMPLES
-    await soak.ask(part)  # buffers grow to what the largest batch takes
+    await soak.ask(int(_WARM_UP * requests))
+    _show(soak.counts)
     soak.counts.clear()
     memory = [_resident(server)]
     for _ in range(_SAMPLES):

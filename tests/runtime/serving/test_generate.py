@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tests.runtime.serving.servers import Server, read_all, serving, wait_for
 
 PROMPT = "w5 w9 w11"
 GREEDY = {"task": "task1", "max_tokens": 12}
+TEXTS = ["w5 w9 w11", "w7 w8", "w50 w51 w52 w53 w54", "w20"]
+TASKS = ["task0", "task1", "task2", "base"]
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +28,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def writer(bundle: Path) -> Iterator[Server]:
     with serving(bundle.parent, bundle, "--log-level", "debug") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def gathering(bundle: Path) -> Iterator[Server]:
+    """A server that waits for four prompts before it begins a batch."""
+    with serving(bundle.parent, bundle, "--generations", "4", "--max-delay-ms", "20000") as server:
         yield server
 
 
@@ -120,6 +130,72 @@ def test_a_deadline_ends_an_answer(writer: Server) -> None:
     assert ask(writer, long)[0] == 504
     status, body = ask(writer, long, "generate_stream")
     assert (status, "deadline" in events(body)[-1]["error"]) == (200, True) if status == 200 else status == 504
+
+
+def test_prompts_of_several_tasks_leave_in_one_batch(gathering: Server, session: Session) -> None:
+    most = [3, 12, 8, 10]
+    pieces = list(session.stream(TEXTS, TASKS, max_new_tokens=12))
+    rows = [[piece for piece in pieces if piece.row == row][:length] for row, length in enumerate(most)]
+    before = gathering.metric("eptx_generation_rows_count"), gathering.metric("eptx_generation_rows_sum")
+    parameters = [{"task": task, "max_tokens": length} for task, length in zip(TASKS, most, strict=True)]
+    with ThreadPoolExecutor(4) as pool:
+        verbs = ["generate", "generate_stream"] * 2
+        answers = list(pool.map(lambda *given: ask(gathering, *given), parameters, verbs, TEXTS))
+    bodies = [body for _, body in answers]
+    made = [[json.loads(bodies[0])], events(bodies[1]), [json.loads(bodies[2])], events(bodies[3])]
+    assert ["".join(piece["text_output"] for piece in row) for row in made] == [
+        "".join(piece.text for piece in row) for row in rows
+    ]
+    assert [row[-1]["details"]["tokens"] for row in made] == [len(row) for row in rows]
+    after = gathering.metric("eptx_generation_rows_count"), gathering.metric("eptx_generation_rows_sum")
+    assert (after[0] - before[0], after[1] - before[1]) == (1, 4)
+    assert gathering.metric("eptx_queue_rows") == 0
+
+
+def test_the_neighbours_of_a_bad_prompt_are_answered(gathering: Server, session: Session) -> None:
+    """One that is refused when it comes, and one that the back end fails on: it takes w0 for padding."""
+    texts = [*TEXTS[:3], "w5 w0"]
+    with ThreadPoolExecutor(4) as pool:
+        asked = [
+            pool.submit(ask, gathering, {**GREEDY, "task": task}, text=text)
+            for text, task in zip(texts, TASKS, strict=True)
+        ]
+        assert ask(gathering, {**GREEDY, "task": "task9"})[0] == 400
+    answers = [future.result() for future in asked]
+    assert [status for status, _ in answers] == [200, 200, 200, 400]
+    assert json.loads(answers[3][1])["error"].startswith("prompt 0 ends in token 0, which this bundle pads with")
+    for (_, body), text, task in zip(answers[:3], TEXTS, TASKS, strict=False):
+        assert json.loads(body)["text_output"] == session.generate(text, task, max_new_tokens=12).texts[0]
+
+
+def test_a_client_that_leaves_a_batch_is_no_matter_to_the_others(gathering: Server, session: Session) -> None:
+    body = json.dumps({"text_input": PROMPT, "parameters": {"task": "task1", "max_tokens": 200}})
+    head = "POST /v2/models/writer/generate_stream HTTP/1.1\r\nhost: x\r\ncontent-length: "
+    with ThreadPoolExecutor(3) as pool, gathering.connect() as connection:
+        connection.sendall(f"{head}{len(body)}\r\n\r\n{body}".encode())
+        others = [pool.submit(ask, gathering, {"task": task, "max_tokens": 200}, text=PROMPT) for task in TASKS[:3]]
+        assert b"text/event-stream" in connection.recv(300)
+        connection.close()
+        answers = [json.loads(other.result()[1]) for other in others]
+    expected = session.generate([PROMPT] * 3, TASKS[:3], max_new_tokens=200)
+    assert [answer["text_output"] for answer in answers] == list(expected.texts)
+
+
+def test_a_full_queue_and_the_end_of_a_server_that_holds_it(bundle: Path, session: Session) -> None:
+    limits = ["--queue", "3", "--max-batch", "3", "--generations", "4", "--max-delay-ms", "3000"]
+    with serving(bundle.parent, bundle, *limits) as server, ThreadPoolExecutor(3) as pool:
+        parameters = [{"task": task, "max_tokens": 200} for task in TASKS[:3]]
+        asked: list[Future[tuple[int, bytes]]] = [pool.submit(ask, server, given) for given in parameters]
+        wait_for(lambda: server.metric("eptx_queue_rows") == 3)
+        status, headers, body = server.call(
+            "POST", "/v2/models/writer/generate", {"text_input": "w5", "parameters": GREEDY}
+        )
+        assert (status, headers["retry-after"]) == (429, "1")
+        assert json.loads(body)["error"].startswith("the queue is full: 3 prompts wait")
+        assert server.stop() == 0
+        answers = [json.loads(future.result()[1]) for future in asked]
+    expected = session.generate([PROMPT] * 3, TASKS[:3], max_new_tokens=200)
+    assert [answer["text_output"] for answer in answers] == list(expected.texts)
 
 
 def test_a_classifier_does_not_generate(server: Server) -> None:
