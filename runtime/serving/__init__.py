@@ -14,7 +14,7 @@ from eptx.runtime.serving.limits import Limits
 
 __all__ = ["Limits", "serve"]
 
-_PACKAGES = ("httptools", "prometheus_client", "starlette", "uvicorn")
+_PACKAGES = ("httptools", "prometheus_client", "starlette", "uvicorn", "uvloop")
 
 
 def serve(

@@ -18,6 +18,7 @@ from typing import Any
 
 import prometheus_client
 import uvicorn
+import uvloop
 
 from eptx.errors import UsageError
 from eptx.runtime.serving.app import create_app
@@ -76,7 +77,8 @@ def run(
         if not tokens and not _is_loopback(listener):
             _log.warning("anyone who reaches this address may send requests", extra={"fields": {"host": address.host}})
         sys.setswitchinterval(_SWITCH)
-        asyncio.run(_serve(config, registry, listener))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # it leaves the models more of Python's time
+            runner.run(_serve(config, registry, listener))
 
 
 async def _serve(config: uvicorn.Config, registry: Registry, listener: socket.socket) -> None:

@@ -2,7 +2,7 @@
 
     python -m tests.bench.serving [--only load soak] [--threads 2] [--seconds 5] [--requests 100000] [--json FILE]
 
-``load`` compares runs of mixed tasks with one task a run and one row a run, in one process with the client; ``soak``
+``load`` compares runs of mixed tasks with one task a run and one row a run; ``soak``
 sends many requests, good and bad, and watches answers and memory. Ratios count; the machine is named.
 """
 

@@ -113,6 +113,17 @@ class OpenLoop:
         await asyncio.gather(*pending)
         return answers
 
+    async def burst(self, count: int) -> float:
+        """So many requests at once; the seconds until all are answered."""
+        lines = [self._free.pop() if self._free else await Line.to(self._port) for _ in range(count)]
+        began = time.perf_counter()
+        asked = [line.ask(self._requests[i % len(self._requests)]) for i, line in enumerate(lines)]
+        answers = await asyncio.gather(*asked)
+        seconds = time.perf_counter() - began
+        self._free += lines
+        assert all(status == 200 for status, _ in answers)
+        return seconds
+
     async def _one(self, request: bytes, due: float, start: float, answers: Answers) -> None:
         line = self._free.pop() if self._free else await Line.to(self._port)
         status, _ = await line.ask(request)

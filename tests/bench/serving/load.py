@@ -1,7 +1,8 @@
-"""What batches of mixed tasks gain: an open loop at a rising rate, against one row a run and one task a run.
+"""What batches of mixed tasks gain, against one row a run and one task a run.
 
-Three servers of the same bundle stand ready; at each rate they take turns, under the same arrivals. The client runs on
-the same processors, so all of them have a little less than the machine.
+Three servers of the same bundle stand ready and take turns. Saturation: the same burst of requests for each, again and
+again; the numbers are medians of the ratios of neighbours. Then an open loop at a rising rate, the same arrivals for
+each, for what the clients see. The client runs on the same processors, so all have a little less than the machine.
 """
 
 from __future__ import annotations
@@ -20,20 +21,17 @@ import numpy as np
 from eptx.runtime import Session
 from eptx.runtime._tokenizer import Tokenizer
 from eptx.runtime.serving.merging import Arrays, Merger, row_length
-from tests.bench.serving.client import Answers, OpenLoop
+from tests.bench.serving.client import OpenLoop
 from tests.bench.serving.workload import MODEL, Row, requests
 from tests.runtime.serving.servers import EPTX, Server, serving
 
 MIXED, ONE_TASK, ONE_ROW = "mixed", "one task", "one row"
 _ONE_TASK_SERVER = (str(Path(__file__).with_name("one_task.py")),)
-#: The first rate, over what one row at a time could give, and the steps after it.
-_FIRST, _STEP = 0.4, 1.19
-#: A server is past its best when more than so many seconds' requests are late; it is not asked for more.
-_LATE = 1.0
-#: Within this the 99th percentile counts as good, in seconds.
-BOUND = 0.1
-_WARM_UP = 2.0
-_ROUNDS = 5
+#: Requests of a burst, and how many bursts each server gets.
+_BURST, _ROUNDS = 196, 12
+#: Rates, over what one row a run can serve at most.
+_RATES = (0.5, 0.7, 0.9, 1.1, 1.3)
+_ALONE = 5
 
 
 @dataclass
@@ -41,33 +39,27 @@ class Step:
     """One server at one rate.
 
     Attributes:
-        rate: requests sent per second.
         served: requests answered per second while they were sent.
         p50, p99: of the time from when a request was due to its answer, in seconds.
         refused: requests that were refused.
         rows: rows of a run on average.
-        overhead: time of the model's thread outside of the session, over that in the session; at saturation it has no
-            other reason than the server.
         client: the share of one processor that the client took.
     """
 
-    rate: float
     served: float
     p50: float
     p99: float
     refused: int
     rows: float
-    overhead: float
     client: float
 
 
 def measure(bundle: Path, rows: Sequence[Row], folder: Path, *, threads: int, seconds: float) -> dict[str, Any]:
-    """Ratios, and every step, of one workload."""
+    """Ratios at saturation, and every step of the open loop, of one workload."""
     wire = requests(rows)
     alone = _alone(bundle, rows, threads)
     print(
-        f"  the session alone, rows of the same length together: {alone[ONE_ROW]:.0f} rows/s one by one, "
-        f"{alone[MIXED]:.0f} in batches of 32 ({alone[MIXED] / alone[ONE_ROW]:.2f})"
+        f"  the session alone, rows of like length together: 32 rows a run / one: {alone[MIXED] / alone[ONE_ROW]:.2f}"
     )
     with ExitStack() as stack:
 
@@ -80,47 +72,72 @@ def measure(bundle: Path, rows: Sequence[Row], folder: Path, *, threads: int, se
             ONE_TASK: start(program=_ONE_TASK_SERVER),
             ONE_ROW: start("--max-batch", "1"),
         }
-        steps = asyncio.run(_climb(servers, wire, _FIRST * alone[ONE_ROW], seconds))
-    return {"session": alone, "steps": {n: [vars(s) for s in of] for n, of in steps.items()}, **_ratios(steps)}
+        return {"session": alone, **asyncio.run(_measured(servers, wire, seconds))}
 
 
-async def _climb(
-    servers: Mapping[str, Server], wire: Sequence[bytes], rate: float, seconds: float
-) -> dict[str, list[Step]]:
+async def _measured(servers: Mapping[str, Server], wire: Sequence[bytes], seconds: float) -> dict[str, Any]:
     loops = {name: OpenLoop(server.port, wire) for name, server in servers.items()}
-    for loop in loops.values():
-        await loop.run(rate, _WARM_UP, seed=0)
-    steps: dict[str, list[Step]] = {name: [] for name in servers}
-    climbing, seed = list(servers), 1
-    while climbing:
-        for name in climbing:
-            steps[name].append(await _step(servers[name], loops[name], rate, seconds, seed))
-            _show(name, steps[name][-1])
-        climbing = [name for name in climbing if steps[name][-1].p99 < _LATE]
-        climbing.reverse()
-        rate, seed = rate * _STEP, seed + 1
+    saturated, most = await _saturated(servers, loops)
+    steps = [await _step(servers, loops, rate * most, seconds, seed) for seed, rate in enumerate(_RATES)]
+    return {"saturated": saturated, "steps": [{name: vars(step) for name, step in at.items()} for at in steps]}
+
+
+async def _saturated(
+    servers: Mapping[str, Server], loops: Mapping[str, OpenLoop]
+) -> tuple[dict[str, dict[str, float]], float]:
+    """Name -> how often its requests a second go into those of mixed runs (median and quartiles), and what belongs to
+    it; and the requests a second of one row a run."""
+    times: dict[str, list[float]] = {name: [] for name in loops}
+    before = {}
+    for round_ in range(_ROUNDS + 1):
+        for name in list(loops) if round_ % 2 else list(reversed(loops)):
+            times[name].append(await loops[name].burst(_BURST))
+        if not round_:  # a warm-up
+            before = {name: await asyncio.to_thread(_counts, server) for name, server in servers.items()}
+    found = {}
+    for name, server in servers.items():
+        ratios = [own / mixed for own, mixed in zip(times[name][1:], times[MIXED][1:], strict=True)]
+        after = await asyncio.to_thread(_counts, server)
+        counts = {key: after[key] - before[name][key] for key in after}
+        low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+        found[name] = {
+            "ratio": float(median),
+            "low": float(low),
+            "high": float(high),
+            "served": _BURST / statistics.median(times[name][1:]),
+            "rows": counts["eptx_batch_rows_sum"] / counts["eptx_batch_rows_count"],
+            "overhead": sum(times[name][1:]) / counts["eptx_session_seconds_sum"] - 1,
+        }
+        print(
+            f"  saturated, mixed / {name:<9} {median:5.2f} ({low:.2f}-{high:.2f})  "
+            f"{found[name]['served']:5.0f} served/s, {found[name]['rows']:4.1f} rows a run, "
+            f"time outside of the session / in it {found[name]['overhead']:.3f}",
+            flush=True,
+        )
+    return found, found[ONE_ROW]["served"]
+
+
+async def _step(
+    servers: Mapping[str, Server], loops: Mapping[str, OpenLoop], rate: float, seconds: float, seed: int
+) -> dict[str, Step]:
+    steps = {name: await _one(servers[name], loops[name], rate, seconds, seed) for name in servers}
+    cells = (f"{name} {1e3 * step.p50:6.1f} {1e3 * step.p99:7.1f} ({step.rows:4.1f})" for name, step in steps.items())
+    print(f"  {rate:4.0f}/s: p50, p99 in ms (rows a run): " + "   ".join(cells), flush=True)
     return steps
 
 
-async def _step(server: Server, loop: OpenLoop, rate: float, seconds: float, seed: int) -> Step:
-    before, began = await asyncio.to_thread(_counts, server), time.perf_counter()
+async def _one(server: Server, loop: OpenLoop, rate: float, seconds: float, seed: int) -> Step:
+    before = await asyncio.to_thread(_counts, server)
     answers = await loop.run(rate, seconds, seed)
-    took = time.perf_counter() - began
     after = await asyncio.to_thread(_counts, server)
-    counts = {name: after[name] - before[name] for name in after}
-    return _summary(answers, rate, counts, took)
-
-
-def _summary(answers: Answers, rate: float, counts: Mapping[str, float], took: float) -> Step:
     p50, p99 = np.quantile(answers.latencies, [0.5, 0.99])
+    runs = after["eptx_batch_rows_count"] - before["eptx_batch_rows_count"]
     return Step(
-        rate=rate,
         served=answers.in_time / answers.seconds,
         p50=float(p50),
         p99=float(p99),
         refused=sum(answers.refused.values()),
-        rows=counts["eptx_batch_rows_sum"] / counts["eptx_batch_rows_count"],
-        overhead=took / counts["eptx_session_seconds_sum"] - 1,
+        rows=(after["eptx_batch_rows_sum"] - before["eptx_batch_rows_sum"]) / runs,
         client=answers.busy,
     )
 
@@ -128,33 +145,6 @@ def _summary(answers: Answers, rate: float, counts: Mapping[str, float], took: f
 def _counts(server: Server) -> dict[str, float]:
     names = ("eptx_batch_rows_sum", "eptx_batch_rows_count", "eptx_session_seconds_sum")
     return {name: server.metric(name) for name in names}
-
-
-def _ratios(steps: Mapping[str, Sequence[Step]]) -> dict[str, float]:
-    """What mixed runs serve over what the others do: the most, and the most within the bound."""
-    most = {name: max(step.served for step in of) for name, of in steps.items()}
-    good = {
-        name: max((s.served for s in of if s.p99 <= BOUND and not s.refused), default=0.0) for name, of in steps.items()
-    }
-    last = max(steps[MIXED], key=lambda step: step.served)
-    ratios = {"overhead": last.overhead}
-    print("  mixed over        one task    one row")
-    for label, values in (("most", most), ("p99 <= 0.1 s", good)):
-        found = {name: values[MIXED] / values[name] if values[name] else float("inf") for name in (ONE_TASK, ONE_ROW)}
-        print(f"  {label:<16} {found[ONE_TASK]:8.2f}   {found[ONE_ROW]:8.2f}   ({values[MIXED]:.0f} requests/s mixed)")
-        ratios |= {f"{label} / {name}": ratio for name, ratio in found.items()}
-    print(f"  server's overhead at saturation: {last.overhead:.3f} of the time in the session")
-    return ratios
-
-
-def _show(name: str, step: Step) -> None:
-    print(
-        f"  {name:<9} {step.rate:6.0f}/s: {step.served:6.0f} served, "
-        f"p50 {1e3 * step.p50:7.1f} ms, p99 {1e3 * step.p99:7.1f} ms, "
-        f"{step.rows:4.1f} rows a run, {step.overhead:5.2f} overhead, client {step.client:.2f}"
-        + (f", {step.refused} refused" if step.refused else ""),
-        flush=True,
-    )
 
 
 def _alone(bundle: Path, rows: Sequence[Row], threads: int) -> dict[str, float]:
@@ -170,7 +160,7 @@ def _rate(session: Session, merger: Merger, asked: Sequence[tuple[Arrays, str]],
     parts = [asked[i : i + size] for i in range(0, len(asked), size)]
     batches = [(merger.merge([arrays for arrays, _ in part]), [task for _, task in part]) for part in parts]
     times = []
-    for _ in range(_ROUNDS):
+    for _ in range(_ALONE):
         began = time.perf_counter()
         for arrays, tasks in batches:
             session.run(arrays, tasks)
