@@ -16,7 +16,8 @@ class Settings(BaseModel):
     Attributes:
         bundles: the bundles' folders by the names that requests use; every machine with replicas has them there.
         limits: of requests, queues and runs, those of a queue and of a run for each replica; see
-            `eptx.runtime.serving.Limits`. ``max_header`` and ``read_timeout`` of the head are Serve's own.
+            `eptx.runtime.serving.Limits`. ``max_header``, ``max_connections`` and ``read_timeout`` of the
+            head are Serve's own.
         provider: as `eptx.runtime.Session` takes it.
         threads: of ONNX Runtime for one run; None: as many as the replica has CPUs.
         models_per_replica: bundles that one replica holds at once; of more, the one that was used least recently goes
