@@ -82,9 +82,6 @@ class DecoderGenerator:
         if len(prompts) > MOST_ROWS:
             raise RequestError(f"{len(prompts)} prompts in one batch; GenAI takes {MOST_ROWS}")
         pad = self._generation.pad
-        for row, prompt in enumerate(prompts):
-            if prompt[-1] == pad:  # GenAI takes it for padding, whatever the prompt's length
-                raise RequestError(f"prompt {row} ends in token {pad}, which this bundle pads with; leave it out")
         ids = np.full((len(prompts), max(map(len, prompts))), pad, np.int32)
         for row, prompt in enumerate(prompts):
             ids[row, : len(prompt)] = prompt

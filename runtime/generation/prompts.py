@@ -33,6 +33,17 @@ def token_rows(prompts: Any, encode: Encode, manifest: Manifest) -> list[list[in
     return rows
 
 
+def check_ends(rows: Sequence[Sequence[int]], pad: int) -> None:
+    """GenAI takes a prompt's last tokens for padding where they are what a batch is padded with.
+
+    Raises:
+        RequestError: a prompt ends in the padding token.
+    """
+    for i, row in enumerate(rows):
+        if row[-1] == pad:
+            raise RequestError(f"prompt {i} ends in token {pad}, which this bundle pads with; leave it out")
+
+
 def room(rows: Sequence[Sequence[int]], manifest: Manifest, wanted: int | None) -> int:
     """How many tokens may follow the prompts: a decoder reads them after the prompt, in the same context.
 

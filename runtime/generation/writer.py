@@ -14,7 +14,7 @@ from eptx.runtime._tasks import TaskChooser
 from eptx.runtime._tokenizer import Tokenizer
 from eptx.runtime.generation.backend import TokenGenerator
 from eptx.runtime.generation.outputs import Stream
-from eptx.runtime.generation.prompts import room, token_rows
+from eptx.runtime.generation.prompts import check_ends, room, token_rows
 from eptx.runtime.generation.request import Request
 from eptx.runtime.generation.settings import GenerationSettings
 from eptx.runtime.generation.stream import pieces
@@ -68,6 +68,8 @@ class Writer:
             raise RequestError("this bundle does not generate text; use Session.run")
         chosen = GenerationSettings.of(max_new_tokens=1 if max_new_tokens is None else max_new_tokens, **settings)
         rows = token_rows(prompts, lambda texts: self._tokenizer().encode(texts), manifest)
+        if manifest.encoder is None:
+            check_ends(rows, manifest.generation.pad)
         chosen = replace(chosen, max_new_tokens=room(rows, manifest, max_new_tokens))
         ids = self._tasks.choose(task, None, len(rows))
         if chosen.stop and not self._has_tokenizer:

@@ -40,7 +40,8 @@ class Repeating:
             return
         taken: list[Message] = []
         for attempt in range(_ATTEMPTS):
-            await asyncio.sleep(attempt and _PAUSE)
+            if attempt:
+                await asyncio.sleep(_PAUSE)
             if await self._is_answered(scope, receive, send, taken):
                 return
             if any(message["type"] == "http.disconnect" for message in taken):

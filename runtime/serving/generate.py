@@ -31,7 +31,7 @@ _SETTINGS = {
 }
 _OTHER = ("task", "timeout", "stream")
 #: Longer texts are tokenised in a thread of their own.
-_LARGE = 64 << 10
+_LARGE = 4 << 10
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class ServedModel:
         self._merger = Merger(self.session.manifest, _pad_id(self.session.bundle))
         self.writing = Writing(name, self.session, limits, metrics)
         measured = self._merger.pads and self.session.manifest.generation is None  # a generator may never run here
-        overhead = run_overhead(self.session) if measured else USUAL
+        overhead = run_overhead(self.session, limits) if measured else USUAL
         self._batcher = Batcher(name, self.session, self._merger, limits, metrics, overhead)
         self._users = 0
         self._unused = asyncio.Event()
@@ -184,9 +184,9 @@ def _deadline(request: InferRequest, deadline: float) -> float:
     return min(deadline, time.monotonic() + timeout / 1e6) if timeout else deadline
 
 
-def _labels(task: Task) -> list[str] | int:
+def _labels(task: Task) -> list[str] | int | None:
     """The names of a task's labels, or how many there are."""
-    return list(task.label_names) if task.label_names is not None else task.labels or 0
+    return list(task.label_names) if task.label_names is not None else task.labels
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:

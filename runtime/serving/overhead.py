@@ -7,17 +7,20 @@ import time
 import numpy as np
 
 from eptx._manifest import TASK_ID
+from eptx.errors import EptxError
 from eptx.runtime.outputs import Array
+from eptx.runtime.serving.limits import Limits
 from eptx.runtime.session import Session
 
 _SMALL, _LARGE = (1, 8), (8, 64)  # rows, tokens
 _ROUNDS, _SECONDS = 5, 1.0
-_LEAST, _MOST = 8, 16384
+#: From what no processor does without to as much as was measured.
+_LEAST, _MOST = 8, 512
 #: Where it is not measured.
 USUAL = 48
 
 
-def run_overhead(session: Session) -> int:
+def run_overhead(session: Session, limits: Limits) -> int:
     """The tokens that would take as long as what a run costs beside its own: few on a small CPU, more on a GPU.
 
     The least times of a small and of a large run lie on a line whose slope is a token's time; they are also what warms
@@ -25,11 +28,19 @@ def run_overhead(session: Session) -> int:
 
     Args:
         session: of a model that reads ``input_ids``, opened.
+        limits: that the large run stays within.
     """
     longest = session.manifest.max_length or _LARGE[1]
-    shapes = [(rows, min(length, longest)) for rows, length in (_SMALL, _LARGE)]
-    (small, least), (large, most) = ((rows * length, _least_time(session, rows, length)) for rows, length in shapes)
-    token = (most - least) / max(large - small, 1)
+    shapes = [
+        (min(rows, limits.max_batch), min(length, longest, limits.max_tokens)) for rows, length in (_SMALL, _LARGE)
+    ]
+    if shapes[1][0] * shapes[1][1] > limits.max_tokens or shapes[0] == shapes[1]:
+        return USUAL
+    try:
+        (small, least), (large, most) = ((rows * length, _least_time(session, rows, length)) for rows, length in shapes)
+    except EptxError:  # a model that takes other shapes answers its requests all the same
+        return USUAL
+    token = (most - least) / (large - small)
     if token <= 0:  # the large run is as fast as the small one
         return _MOST
     return int(np.clip((least - small * token) / token, _LEAST, _MOST))
@@ -37,12 +48,13 @@ def run_overhead(session: Session) -> int:
 
 def _least_time(session: Session, rows: int, length: int) -> float:
     inputs = _inputs(session, rows, length)
+    session.run(inputs)  # the first run is another one's
     times: list[float] = []
-    while len(times) < _ROUNDS and sum(times) < _SECONDS:
+    while not times or (len(times) < _ROUNDS and sum(times) < _SECONDS):
         began = time.perf_counter()
         session.run(inputs)
         times.append(time.perf_counter() - began)
-    return min(times[1:], default=times[0])
+    return min(times)
 
 
 def _inputs(session: Session, rows: int, length: int) -> dict[str, Array]:

@@ -25,7 +25,7 @@ from eptx.errors import UsageError
 from eptx.runtime import Session
 from tests.tiny_bundle import LABELS, write_tiny
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'eptx[ray]'")
+pytest.importorskip("ray.serve", reason="Ray is not installed: pip install 'eptx[ray]'")
 psutil = pytest.importorskip("psutil")
 yaml = pytest.importorskip("yaml")
 with warnings.catch_warnings():

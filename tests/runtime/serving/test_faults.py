@@ -181,6 +181,9 @@ def test_connections_beyond_the_limit_are_told_so(folder: Path, tmp_path: Path) 
         idle = [server.connect() for _ in range(3)]
         try:
             wait_for(lambda: b"HTTP/1.1 503" in server.raw(b"GET /v2 HTTP/1.1\r\nhost: x\r\n\r\n"))
+            assert b"HTTP/1.1 200" in server.raw(
+                b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+            )
             began = time.monotonic()
             assert b"HTTP/1.1 408" in server.raw(b"GET /v2")  # and it does not wait for long
             assert time.monotonic() - began < 5

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from eptx.runtime import Outputs, Session
-from eptx.runtime.serving.overhead import run_overhead
+from eptx.runtime.serving.limits import Limits
+from eptx.runtime.serving.overhead import USUAL, run_overhead
 
 
 class Slow(Session):
@@ -31,15 +32,31 @@ class Slow(Session):
     [
         (lambda tokens: 0.01 + 0.0002 * tokens, 30, 75),  # 50 tokens' time, and what a sleep is late
         (lambda tokens: 0.0004 * tokens, 8, 12),
-        (lambda tokens: 0.02, 1000, 16384),
+        (lambda tokens: 0.02, 500, 512),
     ],
 )
 def test_the_overhead_is_what_no_token_takes(
     folder: Path, seconds: Callable[[int], float], least: int, most: int
 ) -> None:
-    assert least <= run_overhead(Slow(folder / "tiny", seconds)) <= most
+    assert least <= run_overhead(Slow(folder / "tiny", seconds), Limits()) <= most
 
 
 @pytest.mark.parametrize("name", ["static", "dynamic", "open"])
 def test_every_mode_is_measured(folder: Path, name: str) -> None:
-    assert 8 <= run_overhead(Session(folder / name, threads=1)) <= 16384
+    assert 8 <= run_overhead(Session(folder / name, threads=1), Limits()) <= 512
+
+
+def test_a_slow_first_run_is_not_measured(folder: Path) -> None:
+    started: list[int] = []
+
+    def seconds(tokens: int) -> float:
+        started.append(tokens)
+        return 1.1 if len(started) == 1 else 0.0004 * tokens
+
+    assert run_overhead(Slow(folder / "tiny", seconds), Limits()) <= 12
+
+
+def test_what_the_limits_forbid_is_not_measured(folder: Path) -> None:
+    session = Slow(folder / "tiny", lambda tokens: 0.0)
+    assert run_overhead(session, Limits(max_batch=1, max_tokens=8)) == USUAL
+    assert run_overhead(session, Limits(max_tokens=100)) == USUAL
