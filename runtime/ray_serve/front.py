@@ -20,7 +20,7 @@ from eptx.runtime.ray_serve.replica import Refusal
 from eptx.runtime.ray_serve.settings import Settings
 from eptx.runtime.serving.app import create_app
 from eptx.runtime.serving.auth import read_tokens
-from eptx.runtime.serving.errors import Overdue, Refused
+from eptx.runtime.serving.errors import Overdue, Refused, no_model
 from eptx.runtime.serving.metrics import Metrics
 from eptx.runtime.serving.registry import Registry
 
@@ -93,8 +93,7 @@ class RemoteRegistry:
         """
         model = self._models.get(name)
         if model is None or version not in (None, "1"):
-            which = f"model {name[:60]!r}" + (f" of version {version[:20]!r}" if version is not None else "")
-            raise Refused(404, f"no {which}; there are {', '.join(self._models)}, of version 1")
+            raise no_model(name, version, self._models)
         yield model
 
     async def reload(self, name: str) -> str | None:

@@ -15,7 +15,8 @@ from eptx.errors import UsageError
 from eptx.runtime.serving.metrics import Metrics
 
 _LIMIT = 1 << 20
-_OPEN = ("/v2/health/live", "/v2/health/ready")
+#: What is answered without a token, and on any connection: a busy server must not be taken for one that is dead.
+HEALTH = ("/v2/health/live", "/v2/health/ready")
 
 
 def read_tokens(path: Path) -> tuple[str, ...]:
@@ -51,7 +52,7 @@ class BearerTokens:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on or refuses it with 401."""
-        if scope["type"] == "http" and scope["path"] not in _OPEN and not self._allowed(scope):
+        if scope["type"] == "http" and scope["path"] not in HEALTH and not self._allowed(scope):
             refused = JSONResponse(
                 {"error": "send a token that this server knows, as the header Authorization: Bearer TOKEN"},
                 401,

@@ -9,13 +9,12 @@ from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from eptx.runtime.serving.auth import HEALTH
 from eptx.runtime.serving.limits import Limits
 
 _MOST_HEADERS = 128
 #: Seconds for the head of a request that is to be refused.
 _PATIENCE = 1.0
-#: What is answered on any connection: a server that is busy must not be taken for one that is dead.
-_HEALTH = (b"/v2/health/live", b"/v2/health/ready")
 
 
 class _RefusedError(Exception):
@@ -83,7 +82,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._disarm()
-        if self._is_extra and self.url not in _HEALTH:
+        if self._is_extra and self.url.decode("latin-1") not in HEALTH:
             self._refused = 503, f"the server has {self.limits.max_connections} connections; try again later"
             raise _RefusedError
         if self.parser.should_upgrade() and self.parser.get_method() == b"POST":  # httptools drops its body

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from eptx.errors import EptxError, LimitError, NotSupportedError, RequestError
 
@@ -43,3 +43,9 @@ def refusal(error: BaseException) -> Refused:
     if isinstance(error, EptxError):
         return Refused(500, str(error))
     return Refused(500, f"internal error: {type(error).__name__}; the server's log has more")
+
+
+def no_model(name: str, version: str | None, names: Iterable[str]) -> Refused:
+    """404: there is no model of that name and version among those of these names."""
+    which = f"model {name[:60]!r}" + (f" of version {version[:20]!r}" if version is not None else "")
+    return Refused(404, f"no {which}; there are {', '.join(names)}, of version 1")

@@ -15,6 +15,7 @@ from eptx.errors import RequestError
 from eptx.runtime.generation.outputs import Piece
 from eptx.runtime.serving.errors import Overdue, refusal
 from eptx.runtime.serving.limits import Limits
+from eptx.runtime.serving.merging import depends_on_neighbours
 from eptx.runtime.serving.metrics import Metrics
 from eptx.runtime.serving.prompt_batcher import PromptBatcher
 from eptx.runtime.serving.writing import BatchWriter, PromptJob
@@ -90,7 +91,7 @@ class Writing:
 
     def __init__(self, name: str, session: Session, limits: Limits, metrics: Metrics) -> None:
         self._name, self._writer, manifest = name, session._writer, session.manifest
-        self._alone = manifest.method == "tucka" and manifest.routing == "batch"  # a row depends on its neighbours
+        self._alone = depends_on_neighbours(manifest)
         self._batcher: PromptBatcher | None = None
         if manifest.generation is not None:
             _warm(session)

@@ -22,6 +22,11 @@ def row_length(arrays: Arrays) -> int:
     return int(arrays[_IDS].shape[1]) if _IDS in arrays else 1
 
 
+def depends_on_neighbours(manifest: Manifest) -> bool:
+    """Whether a row's answer depends on what shares its batch: TuckA that takes one route for all of it."""
+    return manifest.method == "tucka" and manifest.routing == "batch"
+
+
 class Merger:
     """Merges the requests of one bundle.
 
@@ -40,8 +45,9 @@ class Merger:
     def __init__(self, manifest: Manifest, pad: int = 0) -> None:
         names = {spec.name for spec in manifest.inputs}
         dimensions = {d for spec in manifest.outputs for d in spec.shape[1:] if isinstance(d, str)}
-        alone = manifest.method == "tucka" and manifest.routing == "batch"
-        self._merges = not alone and all(spec.shape[:1] == (_BATCH,) for spec in (*manifest.inputs, *manifest.outputs))
+        self._merges = not depends_on_neighbours(manifest) and all(
+            spec.shape[:1] == (_BATCH,) for spec in (*manifest.inputs, *manifest.outputs)
+        )
         self.pads = {_IDS, _MASK} <= names <= {*_PADDED, TASK_ID} and dimensions <= {_LENGTH}
         self._fill = {_IDS: pad}
         self._lengths = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from eptx._manifest import MANIFEST_FILE
 from eptx.errors import BundleError, EptxError, UsageError
-from eptx.runtime.serving.errors import Refused
+from eptx.runtime.serving.errors import Refused, no_model
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.memory import give_back
 from eptx.runtime.serving.metrics import Metrics
@@ -91,8 +91,7 @@ class Registry:
             raise Refused(503, "the server is shutting down", {"Retry-After": "1", "Connection": "close"})
         model = self._models.get(name)
         if model is None or version not in (None, "1"):
-            which = f"model {name[:60]!r}" + (f" of version {version[:20]!r}" if version is not None else "")
-            raise Refused(404, f"no {which}; there are {', '.join(self._sources)}, of version 1")
+            raise no_model(name, version, self._sources)
         with model.in_use():
             yield model
 
