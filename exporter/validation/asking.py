@@ -1,19 +1,18 @@
-"""The reference, asked for what the bundle is asked."""
+"""The trained model, asked for what the bundle is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from eptx._manifest import PRESENT, USED
+from eptx._manifest import USED
 from eptx.bundle import Manifest
-from eptx.exporter.methods.tucka.adapter import TuckaAdapter
-from eptx.exporter.reference import ReferenceModel, ReferenceOutput, build_reference
 from eptx.exporter.route import Route
+from eptx.exporter.trained import Output, Trained, load_trained
 from eptx.exporter.validation.batches import ANSWER_IDS, AUTO, Batch, task_ids
 from eptx.exporter.validation.calls import spans
 from eptx.exporter.validation.choices import Decider, Decisions
@@ -23,6 +22,8 @@ from eptx.exporter.validation.sources import Truth
 
 Routes = Route | list[Route] | None
 Inputs = Mapping[str, np.ndarray]
+#: What a language model is for; whatever else its class returns, a bundle that generates gives this and a cache.
+_ANSWERS = "logits"
 
 
 @dataclass
@@ -31,19 +32,21 @@ class Expected:
 
     Attributes:
         batch: its inputs.
-        outputs: output -> float64 array [rows, ..].
+        outputs: output -> float64 array [rows, ..]: what the trained class returns.
+        inner: the same of the bare model inside of that class: a bundle need not have them.
         modules: module -> float64 array [rows, positions, out], without the bias where the graph's value lacks it.
         judged: bool [rows]; False behind a near tie.
-        groups: TuckA: for every call the group [1 or rows], else None.
+        groups: TuckA: for every call, module -> its group [1 or rows]; empty where there is no route.
         task: each row's task id, inferred where it was to be.
         decisions: for every call, what was decided in it.
     """
 
     batch: Batch
     outputs: dict[str, np.ndarray]
+    inner: dict[str, np.ndarray]
     modules: dict[str, np.ndarray]
     judged: np.ndarray
-    groups: list[np.ndarray | None]
+    groups: list[dict[str, np.ndarray]]
     task: np.ndarray
     decisions: list[Decisions] = field(default_factory=list, repr=False)
 
@@ -56,16 +59,20 @@ class Expected:
         return replace(
             self,
             outputs={name: self.outputs[name] - array for name, array in other.outputs.items()},
+            inner={name: self.inner[name] - array for name, array in other.inner.items()},
             modules={name: self.modules[name] - array for name, array in other.modules.items()},
         )
 
 
 class Asked:
-    """The reference for a bundle.
+    """The trained model for a bundle.
+
+    Rows of one task are run together, apart from the others': what a row gets must not depend on whose neighbour it is.
+    Where it does by design, TuckA's live route, all rows are run together.
 
     Args:
         manifest: of the bundle.
-        truth: the trained model.
+        truth: the trained model's files.
         dtype: float64, or float32 for the export's own type.
         quantised: the bundle's quantised weights, in place of the base's; None: it has none.
     """
@@ -74,42 +81,59 @@ class Asked:
         self, manifest: Manifest, truth: Truth, dtype: torch.dtype, quantised: Quantised | None = None
     ) -> None:
         self.manifest, self.truth = manifest, truth
-        self.model: ReferenceModel = build_reference(
-            truth.base, truth.adapter, headless=_headless(manifest, truth), dtype=dtype
-        )
+        self.model: Trained = load_trained(truth.base, truth.files, truth.tasks, top_k=truth.top_k, dtype=dtype)
         self.folded = quantised is not None and manifest.mode == "static"
         if quantised is not None:
             fold = self._fold if self.folded else None
+            own = self.model.host_of(next(iter(truth.ids.values()))) if self.folded else self.model.hosts[0]
             if dtype == torch.float64:
-                quantised.compare(self.model, fold)
-            quantised.put_in(self.model, fold)
+                quantised.compare(own, fold)
+            for host in [own] if self.folded else self.model.hosts:
+                quantised.put_in(host, fold)
         if dtype != torch.float64:
             round_as_stored(self.model, manifest, quantised.in_blocks if quantised is not None else ())
         self.decider = Decider(self.model)
-        self._past: Any = None
         places = {**manifest.modules, **(manifest.encoder.modules if manifest.encoder is not None else {})}
-        self._biases = {name: None if place.bias else self.model.bias(name) for name, place in places.items()}
+        self._biases = {
+            name: None if name not in places or places[name].bias else self.model.bias(name)
+            for name in self.model.module_names
+        }
 
     def run(self, batch: Batch, *, live: bool = False, off: bool = False) -> Expected:
         """One batch: with the frozen route or the live one, or with the adapter off."""
+        groups = self._groups(batch, live)
+        parts = [self._run(_rows(batch, rows), live, off) for rows in groups]
+        return parts[0] if len(parts) == 1 else _merged(batch, groups, parts)
+
+    def _groups(self, batch: Batch, live: bool) -> list[np.ndarray]:
+        """The rows that are run together."""
+        routed = self.model.kind == "tucka" and (live or not self._frozen())
+        if routed:
+            return [np.arange(batch.rows)]
+        return [np.flatnonzero([name == task for name in batch.tasks]) for task in dict.fromkeys(batch.tasks)]
+
+    def _run(self, batch: Batch, live: bool, off: bool) -> Expected:
         ids = task_ids(batch, self.truth.ids)
         if off:
-            ids = np.full_like(ids, len(self.truth.adapter.tasks))
-        route: Routes = None if live else self._routes(batch)
+            ids = np.full_like(ids, len(self.truth.tasks))
+        elif self.model.kind == "tucka" and (live or not self._frozen()):
+            ids = np.zeros_like(ids)  # the route is of the rows' data, and all tasks share the factors
+        route: Routes = None if live else self._frozen().get(batch.tasks[0], self._any_route())
         outputs, decisions = [], []
+        cache: Any = None
         for start, stop, part in self._parts(batch):
-            cache = None if start == 0 and stop == batch.length else self._cache(start)
+            if start or stop != batch.length:
+                cache = self._new_cache() if start == 0 else cache
             output = self.model.run(part, ids, route=route, routing=self._routing(), cache=cache)
             outputs.append(output)
             decisions.append(self.decider.decisions(output, ids))
-            assert output.task is not None
             ids = output.task  # of a prompt, for all that follows it
             if self.manifest.routing == "prompt" and output.group is not None and output.weights is not None:
                 route = [Route(int(g), tuple(map(float, w))) for g, w in zip(output.group, output.weights, strict=True)]
         return self._expected(batch, outputs, decisions)
 
     def _parts(self, batch: Batch) -> Iterator[tuple[int, int, Inputs]]:
-        """The inputs of the reference's calls."""
+        """The inputs of the model's calls."""
         if batch.prompt is None:
             yield 0, batch.length, batch.arrays
             return
@@ -131,33 +155,31 @@ class Asked:
         """The columns of the calls: one does for all tokens, unless what is chosen differs from call to call."""
         assert batch.prompt is not None
         encoder = self.manifest.encoder.modules if self.manifest.encoder is not None else {}
-        adapter = self.truth.adapter
-        if adapter.router in encoder if isinstance(adapter, TuckaAdapter) else encoder:
+        routed = self.model.kind == "tucka"
+        if self.model.router in encoder if routed else encoder:
             return [(0, batch.length)]  # the encoder finds it out, once
-        if isinstance(adapter, TuckaAdapter) and self.manifest.routing in ("batch", "row"):
+        if routed and self.manifest.routing in ("batch", "row"):
             return spans(batch)
         if self.manifest.routing == "prompt" or AUTO in batch.tasks:
             return [(0, batch.prompt), (batch.prompt, batch.length)]
         return [(0, batch.length)]
 
-    def _cache(self, start: int) -> Any:
-        """What is known of the positions before `start`."""
+    def _new_cache(self) -> Any:
         from transformers import DynamicCache, EncoderDecoderCache
 
-        if start == 0:
-            generates_alone = self.manifest.encoder is None
-            own = DynamicCache(config=self.model.model.config) if generates_alone else DynamicCache()
-            self._past = own if generates_alone else EncoderDecoderCache(own, DynamicCache())
-        return self._past
+        if self.manifest.encoder is None:
+            return DynamicCache(config=self.model.model.config)
+        return EncoderDecoderCache(DynamicCache(), DynamicCache())
 
-    def _expected(self, batch: Batch, outputs: list[ReferenceOutput], decisions: list[Decisions]) -> Expected:
+    def _expected(self, batch: Batch, outputs: list[Output], decisions: list[Decisions]) -> Expected:
         first = outputs[0]
-        assert first.task is not None
-        wanted = [o.name for o in self.manifest.outputs if not o.name.startswith(PRESENT) and not o.name.endswith(USED)]
-        names = [name for name in wanted if name in first.outputs]
+        names = [name for name in first.outputs if self.manifest.generation is None or name == _ANSWERS]
+        has = {spec.name for spec in self.manifest.outputs if not spec.name.endswith(USED)}
+        inner = [name for name in first.inner if name in has]
         return Expected(
             batch,
             {name: _joined([output.outputs[name] for output in outputs]) for name in names},
+            {name: _joined([output.inner[name] for output in outputs]) for name in inner},
             {
                 name: self._module(name, [output.modules[name] for output in outputs if name in output.modules], batch)
                 for name in first.modules
@@ -172,16 +194,12 @@ class Asked:
         return "batch" if self.manifest.routing in (None, "batch") else "row"
 
     def _frozen(self) -> dict[str, Route]:
+        """The routes that the export froze, task by task: it was given them, or measured them."""
         frozen = (self.manifest.route or {}).get("tasks") or {}
         return {task: Route(int(r["group"]), tuple(map(float, r["weights"]))) for task, r in frozen.items()}
 
-    def _routes(self, batch: Batch) -> Routes:
-        """The frozen route of each row."""
-        routes = self._frozen()
-        if not routes or not isinstance(self.truth.adapter, TuckaAdapter):
-            return None
-        any_route = next(iter(routes.values()))
-        return [routes.get(task, any_route) for task in batch.tasks]
+    def _any_route(self) -> Route | None:
+        return next(iter(self._frozen().values()), None) if self.model.kind == "tucka" else None
 
     def _fold(self, module: str) -> np.ndarray:
         """The weight that a module amounts to in a static bundle, [out, in]."""
@@ -189,9 +207,18 @@ class Asked:
         return self.model.weight(module, self.truth.ids[name], self._frozen().get(name))
 
     def _module(self, name: str, arrays: list[np.ndarray], batch: Batch) -> np.ndarray:
-        rows = _joined([array.reshape(batch.rows, -1, array.shape[-1]) for array in arrays])
+        rows = _joined([array.reshape(batch.rows, -1, array.shape[-1]) for array in map(_per_row(batch.rows), arrays)])
         bias = self._biases[name]
         return rows if bias is None else rows - bias.astype(np.float64)
+
+
+def _per_row(rows: int) -> Any:
+    """A layer's output that all rows share (relative positions), once for each."""
+
+    def spread(array: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(array, (rows, *array.shape[1:])) if len(array) == 1 and rows > 1 else array
+
+    return spread
 
 
 def _joined(arrays: list[np.ndarray]) -> np.ndarray:
@@ -200,22 +227,108 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
     return wide[0] if len(wide) == 1 else np.concatenate(wide, axis=1)
 
 
-def _groups(outputs: list[ReferenceOutput], batch: Batch) -> list[np.ndarray | None]:
-    """For every call of the bundle the group; the reference may have taken the later ones together."""
-    groups = [output.group for output in outputs]
+def _groups(outputs: list[Output], batch: Batch) -> list[dict[str, np.ndarray]]:
+    """For every call of the bundle the modules' groups; the model may have taken the later calls together."""
+    groups = [output.groups for output in outputs]
     return groups + groups[-1:] * (len(spans(batch)) - len(groups))
 
 
-def _headless(manifest: Manifest, truth: Truth) -> bool:
-    """Whether the graph ends before the model's own head; logits may also be those of task heads."""
-    return truth.adapter.heads is not None or all(spec.name != "logits" for spec in manifest.outputs)
+def _rows(batch: Batch, rows: np.ndarray) -> Batch:
+    """Some rows of a batch, padded as they are in it."""
+    if len(rows) == batch.rows:
+        return batch
+    return replace(
+        batch,
+        arrays={name: array[rows] for name, array in batch.arrays.items()},
+        tasks=tuple(batch.tasks[row] for row in rows),
+        labels=tuple(batch.labels[row] for row in rows) if batch.labels else (),
+    )
+
+
+def _merged(batch: Batch, groups: Sequence[np.ndarray], parts: Sequence[Expected]) -> Expected:
+    """What groups of rows gave, as one batch."""
+    order = np.argsort(np.concatenate(groups))
+
+    def arrays(of: str) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = {}
+        names = dict.fromkeys(name for part in parts for name in getattr(part, of))
+        for name in names:
+            found[name] = _stacked([getattr(part, of)[name] for part in parts])[order]
+        return found
+
+    calls = max(len(part.groups) for part in parts)
+    return Expected(
+        batch,
+        arrays("outputs"),
+        arrays("inner"),
+        arrays("modules"),
+        np.ones(batch.rows, dtype=bool),
+        [_merged_groups([part.groups[call] for part in parts], groups, order) for call in range(calls)],
+        np.concatenate([part.task for part in parts])[order],
+        _merged_decisions([part.decisions for part in parts], groups, order),
+    )
+
+
+def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows below each other; logits of a task of fewer labels end in zeros, as they are served."""
+    width = max(array.shape[-1] for array in arrays)
+    padded = [np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, width - a.shape[-1])]) for a in arrays]
+    return np.concatenate(padded)
+
+
+def _merged_groups(
+    parts: Sequence[Mapping[str, np.ndarray]], groups: Sequence[np.ndarray], order: np.ndarray
+) -> dict[str, np.ndarray]:
+    if not all(parts):
+        parts = [part or dict.fromkeys(next((p for p in parts if p), {}), np.array([-1])) for part in parts]
+    return {
+        name: np.concatenate([np.broadcast_to(p[name], len(g)) for p, g in zip(parts, groups, strict=True)])[order]
+        for name in parts[0]
+    }
+
+
+def _merged_decisions(
+    parts: Sequence[Sequence[Decisions]], groups: Sequence[np.ndarray], order: np.ndarray
+) -> list[Decisions]:
+    """Call by call: a group of rows with fewer calls has decided nothing in the later ones."""
+    calls = max(map(len, parts))
+    merged = []
+    for call in range(calls):
+        own = [part[call] if call < len(part) else Decisions() for part in parts]
+        merged.append(
+            Decisions(
+                _spread([each.scores for each in own], groups, order, decided=True),
+                _spread([each.used for each in own], groups, order, decided=False),
+            )
+        )
+    return merged
+
+
+def _spread(
+    parts: Sequence[Mapping[str, np.ndarray]], groups: Sequence[np.ndarray], order: np.ndarray, *, decided: bool
+) -> dict[str, np.ndarray]:
+    """Values of some groups' rows as values of all rows: others had no contest, or used no task of their own."""
+    found: dict[str, np.ndarray] = {}
+    for name in dict.fromkeys(name for part in parts for name in part):
+        like = next(part[name] for part in parts if name in part)
+        rows = []
+        for part, group in zip(parts, groups, strict=True):
+            if name in part:
+                rows.append(np.broadcast_to(part[name], (len(group), *like.shape[1:])))
+                continue
+            blank = np.zeros((len(group), *like.shape[1:]), dtype=like.dtype)
+            if decided:
+                blank[:, 0] = 1
+            rows.append(blank)
+        found[name] = np.concatenate(rows)[order]
+    return found
 
 
 def arrays_of(values: Expected) -> Iterator[tuple[Literal["module", "output"], str, np.ndarray]]:
     """Every module's and output's array."""
     for name, array in values.modules.items():
         yield "module", name, array
-    for name, array in values.outputs.items():
+    for name, array in (*values.outputs.items(), *values.inner.items()):
         yield "output", name, array
 
 

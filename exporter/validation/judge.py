@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from eptx._manifest import TASK_ID_USED
+from eptx._manifest import MODEL_FILE, TASK_ID_USED
 from eptx._progress import step
 from eptx.bundle import Bundle, Manifest
 from eptx.errors import BundleError, RequestError
@@ -35,7 +35,8 @@ class _Seen:
     Attributes:
         error: bundle less float64: modules and, as shipped, outputs.
         watched: the same for the outputs of the observable copy.
-        choices: (task, module) -> what its router chose instead of what the reference chooses.
+        complaints: (task, module, output or file) -> what is wrong with it where that is not a distance: a router's choice,
+            a shape, a model that does not run.
         ties: task -> the module whose router chose otherwise where the reference's choice is a near tie.
         rows: task -> (judged rows, rows set aside).
         answers: logits of both, for argmax agreement and metrics.
@@ -45,7 +46,7 @@ class _Seen:
 
     error: Spreads = field(default_factory=Spreads)
     watched: Spreads = field(default_factory=Spreads)
-    choices: dict[tuple[str, str], str] = field(default_factory=dict)
+    complaints: dict[tuple[str, str], str] = field(default_factory=dict)
     ties: dict[str, str] = field(default_factory=dict)
     rows: dict[str, tuple[int, int]] = field(default_factory=dict)
     answers: Answers = field(default_factory=Answers)
@@ -76,11 +77,11 @@ def judge(bundle: Bundle, graph: Graph, expectation: Expectation, provider: str)
 
 def _run_outputs(bundle: Bundle, model: Model, expectation: Expectation, seen: _Seen) -> None:
     for expected in expectation.batches:
-        try:
-            outputs = model.run(expected.batch, bundle_ids(bundle.manifest, expected.batch)).outputs
-        except RequestError as error:  # the inputs are eptx's own
-            raise BundleError(f"the model does not run ({expected.batch.name}): {error}") from None
-        _compare_outputs(seen.error, expected, outputs)
+        observation = _run(bundle, model, expected, seen)
+        if observation is None:
+            continue
+        outputs = observation.outputs
+        _compare_outputs(seen.error, expected, outputs, seen)
         _check_tasks(expected, outputs, seen)
         _count(expected, seen)
         seen.answers.add(expected, outputs, bundle.manifest)
@@ -89,56 +90,78 @@ def _run_outputs(bundle: Bundle, model: Model, expectation: Expectation, seen: _
 def _run_observed(bundle: Bundle, graph: Graph, expectation: Expectation, provider: str, seen: _Seen) -> None:
     model = observed(bundle, graph, provider)
     for expected in expectation.batches:
-        observation = model.run(expected.batch, bundle_ids(bundle.manifest, expected.batch))
-        _compare_outputs(seen.watched, expected, observation.outputs)
-        for task in dict.fromkeys(expected.batch.tasks):
-            rows = expected.rows_of(task)
-            for module, exact in expected.modules.items():
-                error = _like(observation.modules[module], exact, module) - exact
-                seen.error[Subject(task, "module", module)].add(kept_values(error, rows, expected.batch))
+        observation = _run(bundle, model, expected, seen)
+        if observation is None:
+            continue
+        _compare_outputs(seen.watched, expected, observation.outputs, seen)
+        for module, exact in expected.modules.items():
+            if module in observation.modules:
+                _compare(seen.error, expected, ("module", module), observation.modules[module], exact, seen)
         _check_experts(expectation, expected, observation, seen)
-        _check_group(graph, expected, observation, seen)
+        _check_group(expected, observation, seen)
+
+
+def _run(bundle: Bundle, model: Model, expected: Expected, seen: _Seen) -> Observation | None:
+    """One batch; None where the model does not run on it, which is then held against its tasks."""
+    try:
+        return model.run(expected.batch, bundle_ids(bundle.manifest, expected.batch))
+    except (RequestError, BundleError) as error:  # the inputs are eptx's own
+        for task in expected.batch.tasks:
+            seen.complaints.setdefault((task, MODEL_FILE), f"does not run on the batch {expected.batch.name!r}: {error}")
+        return None
 
 
 def _run_rounded(bundle: Bundle, model: Model, expectation: Expectation, seen: _Seen) -> None:
     """As shipped, with activations rounded to 8 bits: how far that is from the reference is told, and not judged."""
     for expected in expectation.batches:
-        outputs = model.run(expected.batch, bundle_ids(bundle.manifest, expected.batch)).outputs
-        _compare_outputs(seen.rounded, expected, outputs)
-        seen.rounded_answers.add(expected, outputs, bundle.manifest)
+        observation = _run(bundle, model, expected, seen)
+        if observation is not None:
+            _compare_outputs(seen.rounded, expected, observation.outputs, seen)
+            seen.rounded_answers.add(expected, observation.outputs, bundle.manifest)
 
 
-def _compare_outputs(spreads: Spreads, expected: Expected, outputs: Mapping[str, np.ndarray]) -> None:
-    for name, exact in expected.outputs.items():
-        found, wanted = _same_width(outputs[name], exact)
-        error = found - wanted
-        for task in dict.fromkeys(expected.batch.tasks):
-            spreads[Subject(task, "output", name)].add(kept_values(error, expected.rows_of(task), expected.batch))
+def _compare_outputs(spreads: Spreads, expected: Expected, outputs: Mapping[str, np.ndarray], seen: _Seen) -> None:
+    for name, exact in (*expected.outputs.items(), *expected.inner.items()):
+        if name in outputs:
+            _compare(spreads, expected, ("output", name), outputs[name], exact, seen)
 
 
-def _same_width(found: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits are padded with zeros to the widest task, and a static bundle has one task's alone."""
+def _compare(
+    spreads: Spreads,
+    expected: Expected,
+    what: tuple[Literal["module", "output"], str],
+    found: np.ndarray,
+    exact: np.ndarray,
+    seen: _Seen,
+) -> None:
+    """Adds up how far the bundle is from the float64 model, task by task."""
+    kind, name = what
+    fitted = _padded(found, exact) if kind == "output" else _like(found, exact)
+    for task in dict.fromkeys(expected.batch.tasks):
+        if fitted is None:
+            message = f"has shape {list(found.shape)}; the trained model gives {list(exact.shape)}"
+            seen.complaints.setdefault((task, name), message)
+            continue
+        error = fitted[0] - fitted[1]
+        spreads[Subject(task, kind, name)].add(kept_values(error, expected.rows_of(task), expected.batch))
+
+
+def _padded(found: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Both in one shape: logits end in zeros where another task has more labels, and a static bundle has one task's."""
     if found.ndim != exact.ndim or found.shape[:-1] != exact.shape[:-1]:
-        raise BundleError(f"an output has shape {list(found.shape)}; the reference gives {list(exact.shape)}")
+        return None
     width = max(found.shape[-1], exact.shape[-1])
-    return _padded(found, width), _padded(exact, width)
+    wide = [np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, width - a.shape[-1])]) for a in (found, exact)]
+    return wide[0], wide[1]
 
 
-def _padded(array: np.ndarray, width: int) -> np.ndarray:
-    if array.shape[-1] == width:
-        return array
-    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, width - array.shape[-1])])
-
-
-def _like(found: np.ndarray, exact: np.ndarray, module: str) -> np.ndarray:
+def _like(found: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """The graph may hold a module's output with rows and positions in one axis, or one row that all share."""
     if found.ndim == exact.ndim and found.shape[0] == 1:
         found = np.broadcast_to(found, (len(exact), *found.shape[1:]))
     if found.size != exact.size or found.shape[-1] != exact.shape[-1]:
-        raise BundleError(
-            f"{module} has shape {list(found.shape)} in the model; the reference gives {list(exact.shape)}"
-        )
-    return found.reshape(exact.shape)
+        return None
+    return found.reshape(exact.shape), exact
 
 
 def _count(expected: Expected, seen: _Seen) -> None:
@@ -154,7 +177,7 @@ def _check_tasks(expected: Expected, outputs: Mapping[str, np.ndarray], seen: _S
     wrong = expected.rows_of(AUTO) & (outputs[TASK_ID_USED] != expected.task)
     for row in np.flatnonzero(wrong):
         found, wanted = int(outputs[TASK_ID_USED][row]), int(expected.task[row])
-        seen.choices.setdefault((AUTO, TASK_ID_USED), f"infers task {found}; the reference infers {wanted}")
+        seen.complaints.setdefault((AUTO, TASK_ID_USED), f"infers task {found}; the reference infers {wanted}")
 
 
 def _check_experts(expectation: Expectation, expected: Expected, observation: Observation, seen: _Seen) -> None:
@@ -170,21 +193,19 @@ def _check_experts(expectation: Expectation, expected: Expected, observation: Ob
             else:
                 found, wanted = sorted(route.choice[row].tolist()), table.experts[index].tolist()
                 message = f"its router chooses experts {_some(found)}; the reference chooses {_some(wanted)}"
-                seen.choices.setdefault((task, module), message)
+                seen.complaints.setdefault((task, module), message)
 
 
-def _check_group(graph: Graph, expected: Expected, observation: Observation, seen: _Seen) -> None:
-    """TuckA: the group, which all modules share."""
-    for routes, group in zip(observation.routes, expected.groups, strict=False):
-        module = next((name for name in graph.order if name in routes), None)
-        if group is None or module is None:
-            return
-        wanted = np.broadcast_to(group, expected.batch.rows)
-        for row, found in enumerate(np.broadcast_to(routes[module].choice, expected.batch.rows).tolist()):
-            task = expected.batch.tasks[row]
-            if found != wanted[row] and expected.judged[row] and task != BASE_TASK:
-                message = f"its route is group {found}; the reference's is group {int(wanted[row])}"
-                seen.choices.setdefault((task, module), message)
+def _check_group(expected: Expected, observation: Observation, seen: _Seen) -> None:
+    """TuckA: the group of every module, of those that its rows have one for."""
+    for routes, groups in zip(observation.routes, expected.groups, strict=False):
+        for module in (name for name in groups if name in routes):
+            wanted = np.broadcast_to(groups[module], expected.batch.rows)
+            for row, found in enumerate(np.broadcast_to(routes[module].choice, expected.batch.rows).tolist()):
+                task = expected.batch.tasks[row]
+                if found != wanted[row] >= 0 and expected.judged[row] and task != BASE_TASK:
+                    message = f"its route is group {found}; the reference's is group {int(wanted[row])}"
+                    seen.complaints.setdefault((task, module), message)
 
 
 def _some(experts: Sequence[int]) -> str:
@@ -213,7 +234,7 @@ def _task_report(
     modules = {module: measured("module", module, seen.error) for module in order}
     outputs = {name: measured("output", name, seen.error) for name in names}
     watched = {name: measured("output", name, seen.watched) for name in names}
-    rows, aside = seen.rows[task]
+    rows, aside = seen.rows.get(task, (0, 0))
     tie = expectation.unclear.get(task) or seen.ties.get(task)
     where, why = (None, None) if tie is not None else _failure(task, manifest, modules, outputs, watched, seen)
     if expectation.wrong:
@@ -258,13 +279,17 @@ def _failure(
     seen: _Seen,
 ) -> tuple[str | None, str | None]:
     """The first thing that is wrong, in the order in which the model computes, and what is wrong with it."""
+    said = {name: text for (whose, name), text in seen.complaints.items() if whose == task}
+    if MODEL_FILE in said:
+        return MODEL_FILE, said[MODEL_FILE]
     for module, measured in modules.items():
-        choice = seen.choices.get((task, module))
-        if measured.ratio > LIMIT or choice is not None:
-            return module, choice or _times(measured)
-    if (task, TASK_ID_USED) in seen.choices:
-        return TASK_ID_USED, seen.choices[task, TASK_ID_USED]
+        if measured.ratio > LIMIT or module in said:
+            return module, said.get(module) or _times(measured)
+    if TASK_ID_USED in said:
+        return TASK_ID_USED, said[TASK_ID_USED]
     for name, measured in outputs.items():
+        if name in said:
+            return name, said[name]
         if measured.ratio > LIMIT:
             own_heads = name == "logits" and any(spec.labels is not None for spec in manifest.tasks)
             others_fine = all(other.ratio <= LIMIT for other_name, other in outputs.items() if other_name != name)

@@ -6,8 +6,7 @@ the reference takes as they are, the adapter alone is rounded, and what products
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from eptx.bundle import Manifest
-from eptx.exporter.adapter import Adapter
-from eptx.exporter.reference import ReferenceModel
+from eptx.exporter.trained import Host, Trained
 
 #: Of a product's root mean square: seen in SmolLM2's, 6e-7 for normal inputs and 9e-7 for some that are very large
 #: (PyTorch: 2e-7 to 5e-7).
@@ -27,13 +25,6 @@ QUANTISED = ("int8", "int8-static", "int4", "mixed")
 _SMALLEST = 256
 #: Routers are stored in float32, or folded to tables.
 _ROUTERS = ("lora_gate", "lora_task_embedding", "tucka_ec")
-
-
-def as_stored(array: np.ndarray, dtype: str) -> np.ndarray:
-    """An array as the bundle holds it ("fp32" or "fp16"), float32."""
-    if dtype == "fp16" and array.size >= _SMALLEST:
-        return array.astype(np.float16).astype(np.float32)
-    return array.astype(np.float32)
 
 
 def adapter_dtype(manifest: Manifest) -> str:
@@ -49,30 +40,40 @@ def own_type(manifest: Manifest) -> str:
     return "int4" if manifest.precision == "int4" or any(s.endswith("-blocks") for s in schemes) else "fp32"
 
 
-def round_as_stored(reference: ReferenceModel, manifest: Manifest, in_blocks: Collection[str] = ()) -> None:
-    """Rounds the parameters of a float32 reference to what the bundle holds, the adapter's and its heads' included.
+def round_as_stored(trained: Trained, manifest: Manifest, in_blocks: Collection[str] = ()) -> None:
+    """Rounds the parameters of a float32 model to what the bundle holds, the adapter's and its heads' included.
 
     Args:
-        reference: changed in place.
+        trained: changed in place.
         manifest: of the bundle.
         in_blocks: the linear layers whose products add up in blocks.
     """
     if manifest.precision == "fp32":
         return
-    adapted, quantised = _inside(reference), manifest.precision in QUANTISED
-    with torch.no_grad():
-        for name, parameter in reference.model.named_parameters():
-            if quantised and (".base_layer." in name or not name.startswith(adapted)):
-                continue
-            # what is small here may be stored with its like, in a tensor that is not
-            if (quantised or parameter.numel() >= _SMALLEST) and not any(part in name for part in _ROUTERS):
-                parameter.copy_(parameter.half().float())
-    if not quantised:
-        reference.adapter = _with_stored_heads(reference.adapter, "fp16")
+    for host in trained.hosts:
+        _round_host(host, manifest)
+        for number, name in enumerate(sorted(in_blocks)):
+            _multiply_in_blocks(host.model.get_submodule(name), number)
+    if manifest.precision not in QUANTISED and trained.heads is not None:
+        _round(trained.heads.named_parameters(), all_of_them=False)
+
+
+def _round_host(host: Host, manifest: Manifest) -> None:
+    adapted, quantised = _inside(host), manifest.precision in QUANTISED
+    parameters = host.model.named_parameters()
+    if quantised:
+        parameters = ((n, p) for n, p in parameters if ".base_layer." not in n and n.startswith(adapted))
+    _round(parameters, all_of_them=quantised)
     if any(output.dtype == "float16" for output in manifest.outputs):
-        _compute_in_half(reference)
-    for number, name in enumerate(sorted(in_blocks)):
-        _multiply_in_blocks(reference.model.get_submodule(name), number)
+        _compute_in_half(host)
+
+
+def _round(parameters: Iterable[tuple[str, nn.Parameter]], *, all_of_them: bool) -> None:
+    """To float16; what is small may be stored with its like, in a tensor that is not."""
+    with torch.no_grad():
+        for name, parameter in parameters:
+            if (all_of_them or parameter.numel() >= _SMALLEST) and not any(part in name for part in _ROUTERS):
+                parameter.copy_(parameter.half().float())
 
 
 def _multiply_in_blocks(layer: Any, seed: int) -> None:
@@ -95,7 +96,7 @@ class _Rounding:
         return output + BLOCK_ROUNDING * output.square().mean(-1, keepdim=True).sqrt() * noise
 
 
-def _compute_in_half(reference: ReferenceModel) -> None:
+def _compute_in_half(reference: Host) -> None:
     """Has every module give what float16 holds of it, but those inside an adapted layer, which computes in float32."""
     adapted = _inside(reference)
     for name, module in reference.model.named_modules():
@@ -103,7 +104,7 @@ def _compute_in_half(reference: ReferenceModel) -> None:
             module.register_forward_hook(_halved, prepend=True)
 
 
-def _inside(reference: ReferenceModel) -> tuple[str, ...]:
+def _inside(reference: Host) -> tuple[str, ...]:
     """What the names of everything in an adapted layer begin with."""
     return tuple(f"{name}." for name in reference.names.values())
 
@@ -113,10 +114,3 @@ def _halved(module: nn.Module, args: Any, output: Any) -> Any:
         return value.half().to(value.dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
     return tuple(map(halved, output)) if type(output) is tuple else halved(output)
-
-
-def _with_stored_heads(adapter: Adapter, dtype: str) -> Adapter:
-    if adapter.heads is None:
-        return adapter
-    weights = {task: as_stored(array, dtype) for task, array in adapter.heads.weights.items()}
-    return replace(adapter, heads=replace(adapter.heads, weights=weights))

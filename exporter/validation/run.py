@@ -51,7 +51,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     with step("reading the adapter"):
         truth = find_truth(bundle.manifest, options)
     config = read_config(truth.base)
-    names = row_tasks(bundle.manifest)
+    names = row_tasks(bundle.manifest, truth)
     inputs = _inputs(bundle, config, providers[0])
     graph = observable(bundle)
     expectation = expect(bundle.manifest, truth, inputs.batches(options, names), inputs.redraw, Quantised.of(bundle))
