@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from peft.utils.other import get_pattern_key
 from torch import Tensor
 
 from eptx.errors import AdapterError, EptxError
+from eptx.exporter.base._quiet import quiet
 from eptx.exporter.methods.ept.config import EptConfig
 from eptx.exporter.methods.ept.model import EptModel  # noqa: F401 - tells PEFT of it
 from eptx.exporter.methods.tucka.config import TuckaConfig
@@ -54,8 +54,7 @@ def load_trained(
             that no tensor fills.
         UsageError: nobody says an EPT adapter's top-k.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PEFT and transformers speak of training
+    with quiet():
         hosts = _lora_hosts(base, files) if files[0].kind == "lora" else [_tuner_host(base, files[0], tasks, top_k)]
     heads = _heads(files[0], tasks)
     for host in hosts:

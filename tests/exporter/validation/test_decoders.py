@@ -16,7 +16,6 @@ from eptx.exporter.validation import Report, report_table
 from eptx.exporter.validation.batches import AUTO, CHOSEN, Batch
 from eptx.exporter.validation.calls import Calls
 from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.expect import row_tasks
 from eptx.exporter.validation.prompts import as_prompts, generated_prompts, redraw_prompts
 from tests.exporter.validation.adapters import (
     Shapes,
@@ -58,14 +57,14 @@ def honest(llama: Workshop, ept: Path) -> Bundle:
 
 
 def batches(bundle: Bundle) -> list[Batch]:
-    return generated_prompts(bundle.manifest, {"bos_token_id": 1}, row_tasks(bundle.manifest))
+    return generated_prompts(bundle.manifest, {"bos_token_id": 1}, _names(bundle))
 
 
 def test_every_length_of_the_past_and_every_task(honest: Bundle) -> None:
     found = batches(honest)
     assert {batch.prompt for batch in found} >= {1, 7, 61, PADDED}  # of 64 positions
     assert {batch.rows for batch in found} == {1, 2, 3, 4}
-    for name in row_tasks(honest.manifest):
+    for name in _names(honest):
         padded = {bool(batch.kept.all()) for batch in found if name in batch.tasks and batch.kept is not None}
         assert padded == {True, False}
     assert all(batch.arrays["attention_mask"][0].all() for batch in found)
