@@ -21,7 +21,7 @@ from eptx.exporter.route import Route
 from eptx.exporter.trained.files import Kind
 from eptx.exporter.training.heads import TaskHeadBank, pool
 
-#: What a class returns beside its outputs: its cache, and the encoder's states, which a bundle passes on in its own way.
+#: What a class returns beside its outputs: its cache, and the encoder's states, which a bundle hands on in its own way.
 _NOT_OUTPUTS = ("past_key_values", "encoder_last_hidden_state", "loss")
 
 
@@ -263,7 +263,8 @@ class Trained:
         with torch.no_grad(), host.on(task):
             self._set(host, torch.tensor([task]), route, "batch")
             result = layer(torch.eye(base.in_features, dtype=self.dtype)[None])[0]
-        return _array(result if base.bias is None else result - base.bias).T
+        weight: np.ndarray = _array(result if base.bias is None else result - base.bias).T
+        return weight
 
     def _check(self, ids: Tensor) -> None:
         lowest = INFER if self.kind == "ept" else 0

@@ -11,10 +11,11 @@ import torch
 
 from eptx._progress import step
 from eptx.bundle import Manifest
-from eptx.exporter.validation.asking import Asked, Expected, arrays_of, kept_values
+from eptx.exporter.validation.asking import Asked
 from eptx.exporter.validation.batches import AUTO, Batch, task_ids
 from eptx.exporter.validation.choices import ExpertTable, expert_tables, tied_rows, unclear_experts
 from eptx.exporter.validation.distance import Spreads, Subject
+from eptx.exporter.validation.expected import Expected, arrays_of, kept_values
 from eptx.exporter.validation.quantised import Quantised
 from eptx.exporter.validation.rounding import adapter_dtype
 from eptx.exporter.validation.sources import Truth

@@ -14,11 +14,11 @@ from eptx._progress import step
 from eptx.bundle import Bundle, Manifest
 from eptx.errors import BundleError, RequestError
 from eptx.exporter.read import BASE_TASK
-from eptx.exporter.validation.asking import Expected, kept_values
 from eptx.exporter.validation.batches import AUTO, bundle_ids
 from eptx.exporter.validation.choices import wrong_rows
 from eptx.exporter.validation.distance import LIMIT, Spreads, Subject, ratio
 from eptx.exporter.validation.expect import Expectation
+from eptx.exporter.validation.expected import Expected, kept_values
 from eptx.exporter.validation.metrics import Answers
 from eptx.exporter.validation.models import Model, Observation, observed, sharpened, shipped
 from eptx.exporter.validation.observe import Graph
@@ -35,8 +35,8 @@ class _Seen:
     Attributes:
         error: bundle less float64: modules and, as shipped, outputs.
         watched: the same for the outputs of the observable copy.
-        complaints: (task, module, output or file) -> what is wrong with it where that is not a distance: a router's choice,
-            a shape, a model that does not run.
+        complaints: (task, module, output or file) -> what is wrong with it where that is not a distance: a router's
+            choice, a shape, a model that does not run.
         ties: task -> the module whose router chose otherwise where the reference's choice is a near tie.
         rows: task -> (judged rows, rows set aside).
         answers: logits of both, for argmax agreement and metrics.
@@ -107,7 +107,9 @@ def _run(bundle: Bundle, model: Model, expected: Expected, seen: _Seen) -> Obser
         return model.run(expected.batch, bundle_ids(bundle.manifest, expected.batch))
     except (RequestError, BundleError) as error:  # the inputs are eptx's own
         for task in expected.batch.tasks:
-            seen.complaints.setdefault((task, MODEL_FILE), f"does not run on the batch {expected.batch.name!r}: {error}")
+            seen.complaints.setdefault(
+                (task, MODEL_FILE), f"does not run on the batch {expected.batch.name!r}: {error}"
+            )
         return None
 
 
