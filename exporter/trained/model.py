@@ -295,7 +295,8 @@ class Trained:
         margin: np.ndarray | None = None
         if "input_ids" in tensors:
             if host.state is not None and host.peft is not None:
-                host.peft.base_model._begin(host.model, (), dict(tensors))
+                tuner: Any = host.peft.base_model
+                tuner._begin(host.model, (), dict(tensors))
             cache = encode(host.model, tensors, cache)
             ids, margin = _used_tasks(host, ids)
             if host.kind == "ept":
