@@ -160,7 +160,7 @@ class Asked:
             {name: _joined([output.outputs[name] for output in outputs]) for name in names},
             {
                 name: self._module(name, [output.modules[name] for output in outputs if name in output.modules], batch)
-                for name in first.modules
+                for name in (first.modules if batch.inside else ())
             },
             np.ones(batch.rows, dtype=bool),
             _groups(outputs, batch),
