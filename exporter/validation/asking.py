@@ -145,7 +145,7 @@ class Asked:
             {name: _joined([output.inner[name] for output in outputs]) for name in inner},
             {
                 name: self._module(name, [output.modules[name] for output in outputs if name in output.modules], batch)
-                for name in first.modules
+                for name in (first.modules if batch.inside else ())
             },
             np.ones(batch.rows, dtype=bool),
             _groups(outputs, batch),

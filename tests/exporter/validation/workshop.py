@@ -103,6 +103,11 @@ def task(report: Report, name: str) -> TaskReport:
     return next(task for task in report.providers[0].tasks if task.task == name)
 
 
+def names(bundle: Bundle) -> list[str]:
+    """The tasks that rows of a bundle are given."""
+    return [task.name for task in bundle.manifest.tasks] + (["auto"] if bundle.manifest.task_inference else [])
+
+
 def failed_tasks(report: Report) -> set[str]:
     """The tasks that fail on the first provider."""
     return {task.task for task in report.providers[0].tasks if task.verdict == "fail"}
