@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from eptx.bundle import Bundle
@@ -21,10 +22,12 @@ class Inputs:
     Attributes:
         bundle: the bundle.
         config: the base's ``config.json``.
+        base: the base's transformers folder.
     """
 
     bundle: Bundle
     config: dict[str, Any]
+    base: Path
 
     def batches(self, options: ValidateOptions, names: Sequence[str]) -> list[Batch]:
         """Drawn ones, then those of the user's data.
@@ -33,7 +36,8 @@ class Inputs:
             options: of the validation.
             names: the tasks that rows are given.
         """
-        return [*generated(self.bundle.manifest, self.config, names), *from_data(self.bundle, options, names)]
+        drawn = generated(self.bundle.manifest, self.config, names)
+        return [*drawn, *from_data(self.bundle, options, names, self.base)]
 
     def redraw(self, batch: Batch) -> Batch:
         """Another batch of the same shape and tasks."""
@@ -54,7 +58,8 @@ class PromptInputs(Inputs):
     def batches(self, options: ValidateOptions, names: Sequence[str]) -> list[Batch]:
         """As above; what is to be answered is."""
         manifest = self.bundle.manifest
-        texts = [prompts for batch in from_data(self.bundle, options, names) for prompts in as_prompts(batch, manifest)]
+        data = from_data(self.bundle, options, names, self.base)
+        texts = [prompts for batch in data for prompts in as_prompts(batch, manifest)]
         return [self._answered(batch) for batch in (*generated_prompts(manifest, self.config, names), *texts)]
 
     def redraw(self, batch: Batch) -> Batch:

@@ -52,7 +52,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
         truth = find_truth(bundle.manifest, options)
     config = read_config(truth.base)
     names = row_tasks(bundle.manifest)
-    inputs = _inputs(bundle, config, providers[0])
+    inputs = _inputs(bundle, config, truth.base, providers[0])
     graph = observable(bundle)
     expectation = expect(bundle.manifest, truth, inputs.batches(options, names), inputs.redraw, Quantised.of(bundle))
     judged = [judge(bundle, graph, expectation, provider) for provider in providers]
@@ -69,8 +69,10 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     return report
 
 
-def _inputs(bundle: Bundle, config: dict[str, Any], provider: str) -> Inputs:
-    return Inputs(bundle, config) if bundle.manifest.generation is None else PromptInputs(bundle, config, provider)
+def _inputs(bundle: Bundle, config: dict[str, Any], base: Path, provider: str) -> Inputs:
+    if bundle.manifest.generation is None:
+        return Inputs(bundle, config, base)
+    return PromptInputs(bundle, config, base, provider)
 
 
 def _providers(wanted: Sequence[str]) -> list[str]:

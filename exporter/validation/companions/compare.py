@@ -43,14 +43,14 @@ def compare_companions(
     given = base_onnx if base_onnx is not None else _given(bundle)
     models = _models(bundle)
     settings = None if given is None else given.with_name("genai_config.json")
+    settings = settings if settings is not None and settings.is_file() else None
+    graph = models["model.onnx"].graph
     return [
         *compare_tasks(bundle.manifest, tasks),
         *compare_reads(bundle, source, found),
         *compare_generation(bundle.manifest, source, model),
         *compare_stored_types(bundle, models, None if given is None else ir.load(given.absolute())),
-        *compare_genai(
-            bundle, source, models["model.onnx"].graph, settings if settings and settings.is_file() else None
-        ),
+        *compare_genai(bundle, source, graph, settings),
         *compare_files(bundle, source),
         *([] if alone(bundle) else compare_chat(bundle, source)),
         *compare_tokenizer(bundle, source, longest(source, found)),

@@ -40,11 +40,7 @@ def compare_files(bundle: Bundle, source: BaseSource) -> list[Part]:
         BundleError, BaseModelError: a file cannot be read.
     """
     if alone(bundle):
-        return [
-            Part(
-                "config.json", "neither", why="the bundle was made from an ONNX file alone, and has no files of a base"
-            )
-        ]
+        return [Part("config.json", "neither", why="the bundle was made from an ONNX file alone")]
     parts = [part for name in _FILES if (part := _compare(name, bundle.file(name), source.folder / name)) is not None]
     pictures = not reads_text(bundle.manifest) and not (source.folder / "preprocessor_config.json").is_file()
     if pictures and (source.folder / _IMAGES).is_file() and bundle.file(_IMAGES) is None:

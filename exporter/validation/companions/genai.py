@@ -1,7 +1,7 @@
 """``genai_config.json``, which GenAI reads: every field against the base that it is derived from.
 
-What GenAI's builder writes (0.18): sizes and lengths from the configuration; do_sample, temperature, top_k, top_p and the
-special tokens from the generation settings; the rest of ``search`` from the configuration, or a constant.
+What GenAI's builder writes (0.18): sizes and lengths from the configuration; do_sample, temperature, top_k, top_p and
+the special tokens from the generation settings; the rest of ``search`` from the configuration, or a constant.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from eptx._json import read_json_object
+from eptx._json import dump_json, read_json_object
 from eptx._manifest import MODEL_FILE, PAST, PRESENT
 from eptx.bundle import Bundle
 from eptx.errors import BaseModelError, BundleError
@@ -166,8 +166,4 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _shown(value: Any) -> str:
-    return (
-        {True: "true", False: "false", None: "null"}[value]
-        if value is None or value is True or value is False
-        else str(value)
-    )
+    return dump_json(value).decode().strip()

@@ -68,7 +68,7 @@ def _positions(manifest: Manifest, source: BaseSource, found: Lookups, alone: bo
         return _unsaid(name)
     if manifest.max_length is None and found.positions is None and "max_position_embeddings" not in source.written:
         return Part(
-            name, "neither", why=f"the base does not say it; transformers takes {wanted}, and no table ends there"
+            name, "neither", why=f"the base leaves it open, and has no table of positions; transformers takes {wanted}"
         )
     reads = "has no limit" if wanted is None else f"reads {wanted} tokens at most"
     return Part(name, "compared", f"says {manifest.max_length}; the base {reads}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any
 from eptx._json import read_json_object
 from eptx.errors import BaseModelError
 from eptx.exporter.base._quiet import quiet
+from eptx.runtime._one_line import one_line
 
 #: With none of these, a folder has no tokenizer. (transformers would make one up from the configuration alone.)
 TOKENIZER_FILES = (
@@ -91,11 +91,11 @@ def load_tokenizer(folder: Path) -> Any | None:
         return None
     from transformers import AutoTokenizer
 
-    with quiet(), warnings.catch_warnings():
+    with quiet():
         try:
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as e:  # whatever its files provoke
-            raise BaseModelError(f"{folder.name}: its tokenizer cannot be read: {str(e).splitlines()[:1]}") from None
+            raise BaseModelError(f"{folder.name}: its tokenizer cannot be read: {one_line(e)}") from None
 
 
 def listed(value: Any) -> tuple[int, ...]:

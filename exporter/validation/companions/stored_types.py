@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from eptx._manifest import OPERATOR_DOMAIN
-from eptx.bundle import Bundle
+from eptx.bundle import Bundle, Manifest
 from eptx.exporter.validation.parts import Part
 
 #: Fewer numbers than these, or vectors, are stored in whatever type suits them.
@@ -26,6 +26,10 @@ _UNIFORM = {
 }
 _PLAIN = ("fp32", "fp16")
 _KEEPS = ("Transpose", "Identity", "Reshape", "Cast", "DequantizeLinear")
+
+
+#: Weights of the ONNX file that the user gave as the base: name -> type.
+_Kept = Mapping[str, ir.DataType | None]
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,8 @@ class _Graph:
                     yield value
 
     def routes(self, value: ir.Value) -> bool:
-        """Whether only routers read a tensor."""
-        uses = [(node, index) for node, index in value.uses()]
-        return bool(uses) and all(self._formal(node, index) in _ROUTER for node, index in uses)
+        """Whether a router reads a tensor, and perhaps also what infers the task."""
+        return any(self._formal(node, index) in _ROUTER for node, index in value.uses())
 
     def _formal(self, node: ir.Node, index: int) -> str | None:
         body = self.model.functions.get((node.domain, node.op_type, node.overload))
@@ -67,7 +70,7 @@ def compare_stored_types(bundle: Bundle, models: Mapping[str, ir.Model], given: 
     manifest = bundle.manifest
     graphs = [_Graph("" if name == "model.onnx" else f"{name.removesuffix('.onnx')}:", models[name]) for name in models]
     kept = {} if given is None else {name: value.dtype for name, value in given.graph.initializers.items()}
-    parts = [Part("eptx.json: precision", "compared", _wrong_precision(manifest.precision, graphs, kept, bundle))]
+    parts = [Part("eptx.json: precision", "compared", _wrong_precision(manifest, graphs, kept))]
     if manifest.quantisation is not None:
         products, tables = manifest.quantisation.products, manifest.quantisation.embeddings
         parts.append(Part("eptx.json: quantisation.products", "compared", _wrong_products(products, graphs, kept)))
@@ -75,14 +78,14 @@ def compare_stored_types(bundle: Bundle, models: Mapping[str, ir.Model], given: 
     return parts
 
 
-def _wrong_precision(
-    precision: str, graphs: list[_Graph], kept: Mapping[str, ir.DataType | None], bundle: Bundle
-) -> str | None:
+def _wrong_precision(manifest: Manifest, graphs: list[_Graph], kept: _Kept) -> str | None:
+    precision = manifest.precision
     if precision in _PLAIN:
-        if bundle.manifest.quantisation is not None:
+        if manifest.quantisation is not None:
             return f"says {precision}, and quantisation is not empty"
-        return _wrong_plain(precision, graphs, kept)
-    said = bundle.manifest.quantisation.products if bundle.manifest.quantisation is not None else {}
+        # on CPUs fp16 is a matter of storage, and what the base's file has is stored anew
+        return _wrong_plain(precision, graphs, {} if (precision, manifest.provider) == ("fp16", "cpu") else kept)
+    said = manifest.quantisation.products if manifest.quantisation is not None else {}
     kinds = {_kind(node) for graph in graphs for node in graph.model.graph} - {None, "fp32", "fp16"}
     if not kinds:
         return f"says {precision}, and no product is quantized"
@@ -92,13 +95,12 @@ def _wrong_precision(
         return f"says {precision}; quantisation names {', '.join(sorted(named))}"
     if allowed is not None and not named and not kinds & set(allowed):
         return f"says {precision}; the products are {', '.join(sorted(map(str, kinds)))}"
-    wide = next(
-        (v for g in graphs for v in g.weights() if _is_wide(g, v, builder=not said) and v.name not in kept), None
-    )
+    found = [value for graph in graphs for value in graph.weights() if _is_wide(graph, value, builder=not said)]
+    wide = next((value for value in found if value.name not in kept), None)
     return None if wide is None else f"says {precision}; {wide.name} is {_type(wide)}"
 
 
-def _wrong_plain(precision: str, graphs: list[_Graph], kept: Mapping[str, ir.DataType | None]) -> str | None:
+def _wrong_plain(precision: str, graphs: list[_Graph], kept: _Kept) -> str | None:
     refused = (*_HALF, *_INTEGER) if precision == "fp32" else (*_FLOAT, *_INTEGER)
     for graph in graphs:
         for value in graph.weights():
@@ -121,9 +123,7 @@ def _is_wide(graph: _Graph, value: ir.Value, *, builder: bool) -> bool:
     return builder and any(node.op_type in ("MatMul", "Gemm") for node in readers)
 
 
-def _wrong_products(
-    said: Mapping[str, str], graphs: list[_Graph], kept: Mapping[str, ir.DataType | None]
-) -> str | None:
+def _wrong_products(said: Mapping[str, str], graphs: list[_Graph], kept: _Kept) -> str | None:
     wrong = _wrong_named(said, graphs)
     if wrong is not None or not said:
         return wrong

@@ -1,4 +1,4 @@
-"""The tokenizer of a bundle against transformers' tokenizer of the base: vocabulary, rules, and ids of awkward texts."""
+"""The tokenizer of a bundle against transformers' tokenizer of the base: vocabulary, rules, ids of awkward texts."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from eptx.exporter.validation.companions.awkward import PAIRS, TEXTS
 from eptx.exporter.validation.companions.files import alone, equal
 from eptx.exporter.validation.companions.source import BaseSource, load_tokenizer, same
 from eptx.exporter.validation.parts import Part
+from eptx.runtime._one_line import one_line
 from eptx.runtime._tokenizer import Tokenizer
 
 _FILE, _SETTINGS, _IDS = "tokenizer.json", "tokenizer_config.json", "tokenizer: ids"
@@ -103,7 +104,7 @@ def _read(path: Path) -> Any:
     except EptxError:
         raise
     except Exception as e:
-        raise BundleError(f"{path.name}: not a tokenizer: {str(e).splitlines()[:1]}") from None
+        raise BundleError(f"{path.name}: not a tokenizer: {one_line(e)}") from None
 
 
 def _rules(tokenizer: Any) -> dict[str, Any]:
