@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from eptx.exporter.validation.companions.source import listed
+
 #: How many tokens are enough to tell consecutive numbers from others.
 _TOKENS = 6
 
@@ -84,6 +86,7 @@ class _Watch(TorchDispatchMode):
 
 def _tokens(config: Any) -> list[int]:
     """Ordinary tokens, the largest first: no consecutive numbers, and no padding, which some models do not count."""
-    special = {getattr(config, f"{kind}_token_id", None) for kind in ("pad", "bos", "eos", "unk", "mask", "sep", "cls")}
+    kinds = ("pad", "bos", "eos", "unk", "mask", "sep", "cls")
+    special = {token for kind in kinds for token in listed(getattr(config, f"{kind}_token_id", None))}
     ordinary = [i for i in range(min(int(config.vocab_size), 4 * _TOKENS)) if i not in special]
     return ordinary[-_TOKENS:][::-1]

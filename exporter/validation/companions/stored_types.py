@@ -56,7 +56,8 @@ class _Graph:
     def _formal(self, node: ir.Node, index: int) -> str | None:
         body = self.model.functions.get((node.domain, node.op_type, node.overload))
         inputs = body.inputs if body is not None and node.domain == OPERATOR_DOMAIN else ()
-        return inputs[index].name if index < len(inputs) else None
+        # an operator of several modules numbers what it reads for each
+        return (inputs[index].name or "").rstrip("_0123456789") if index < len(inputs) else None
 
 
 def compare_stored_types(bundle: Bundle, models: Mapping[str, ir.Model], given: ir.Model | None) -> list[Part]:
