@@ -130,9 +130,9 @@ class Host:
             yield
 
     @property
-    def saves_modules(self) -> bool:
-        """Whether the adapters bring whole modules, a classifier for example, beside what they adapt."""
-        return any(isinstance(module, ModulesToSaveWrapper) for module in self.model.modules())
+    def saved(self) -> list[str]:
+        """The modules that the adapters bring whole, a classifier for example, beside what they adapt."""
+        return [name for name, module in self.model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
 
     def layer(self, module: str) -> Any:
         """An adapted layer by the adapter's name of it."""
@@ -179,7 +179,7 @@ class Trained:
     @property
     def brings_heads(self) -> bool:
         """Whether the outputs' last layer is the adapter's own: without a task it says nothing."""
-        return self.heads is not None or any(host.saves_modules for host in self.hosts)
+        return self.heads is not None or any(host.saved for host in self.hosts)
 
     @property
     def router(self) -> str:
@@ -190,6 +190,15 @@ class Trained:
     def host_of(self, task: int) -> Host:
         """The model that has a task; any serves for none."""
         return next((host for host in self.hosts if task in host.adapters), self.hosts[0])
+
+    @contextmanager
+    def as_task(self, task: int) -> Iterator[Any]:
+        """The transformers model of a task, as anybody may call it."""
+        host = self.host_of(task)
+        with host.on(task if task < len(self.tasks) else None):
+            # one task for all rows, whatever their number
+            self._set(host, torch.tensor([task]), None, "batch")
+            yield host.model
 
     def run(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from eptx.bundle import Bundle
@@ -25,10 +26,12 @@ class Inputs:
     Attributes:
         bundle: the bundle.
         config: the base's ``config.json``.
+        base: the base's transformers folder.
     """
 
     bundle: Bundle
     config: dict[str, Any]
+    base: Path
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -42,7 +45,8 @@ class Inputs:
             options: of the validation.
             names: the tasks that rows are given.
         """
-        return [*generated(self.bundle.manifest, self.vocabulary, names), *from_data(self.bundle, options, names)]
+        drawn = generated(self.bundle.manifest, self.vocabulary, names)
+        return [*drawn, *from_data(self.bundle, options, names, self.base)]
 
     def redraw(self, batch: Batch) -> Batch:
         """Another batch of the same shape and tasks."""
@@ -73,7 +77,7 @@ class PromptInputs(Inputs):
         """As above; what is to be answered is."""
         manifest, vocabulary = self.bundle.manifest, self.vocabulary
         drawn = generated_prompts(manifest, vocabulary, names, self.reach)
-        data = from_data(self.bundle, options, names)
+        data = from_data(self.bundle, options, names, self.base)
         texts = [prompts for batch in data for prompts in as_prompts(batch, manifest, vocabulary)]
         return [self._answered(batch) for batch in (*drawn, *texts)]
 

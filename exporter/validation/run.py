@@ -12,6 +12,7 @@ from eptx.bundle import Bundle, Manifest, read_bundle, write_report
 from eptx.errors import NotSupportedError
 from eptx.exporter.base._model import read_config
 from eptx.exporter.validation.batches import Batch
+from eptx.exporter.validation.comparison import compare_parts
 from eptx.exporter.validation.expect import Expectation, expect, row_tasks
 from eptx.exporter.validation.html import report_html
 from eptx.exporter.validation.inputs import Inputs, PromptInputs
@@ -56,7 +57,9 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     config = read_config(truth.base)
     names = row_tasks(bundle.manifest, truth)
     found = ways(bundle, providers)
-    inputs = _inputs(bundle, config, found[0])
+    inputs = _inputs(bundle, config, truth.base, found[0])
+    with step("comparing with the base and the adapter"), seconds.of("comparing"):
+        parts = compare_parts(bundle, truth)
     with seconds.of("drawing inputs"):
         batches = inputs.batches(options, names)
         graph = observable(bundle)
@@ -73,7 +76,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
         providers=judged,
         drops=drops,
         warnings=[*truth.warnings, *refused, *planned.unmeasured],
-        parts=[*outline(bundle.manifest, expectation), *inputs.untried()],
+        parts=[*parts, *outline(bundle.manifest, expectation), *inputs.untried()],
         seconds=seconds,
     )
     _write(bundle, report)
@@ -94,8 +97,10 @@ def _judged(
     return judged, refused
 
 
-def _inputs(bundle: Bundle, config: dict[str, Any], way: Way) -> Inputs:
-    return Inputs(bundle, config) if bundle.manifest.generation is None else PromptInputs(bundle, config, way)
+def _inputs(bundle: Bundle, config: dict[str, Any], base: Path, way: Way) -> Inputs:
+    if bundle.manifest.generation is None:
+        return Inputs(bundle, config, base)
+    return PromptInputs(bundle, config, base, way)
 
 
 def _providers(wanted: Sequence[str]) -> list[str]:
