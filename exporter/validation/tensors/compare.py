@@ -96,7 +96,7 @@ def _disordered(tensors: dict[str, Wanted], found: dict[str, Match | None]) -> d
     for name, match in found.items():
         if match is not None and match.stop - match.start < len(match.held.turned(match.turn)):
             packed[(id(match.held), *tensors[name].group)].append((tensors[name], match))
-    wrong = {}
+    wrong: dict[str, str] = {}
     for members in packed.values():
         held, turn = members[0][1].held, members[0][1].turn
         if not held.for_attention or sum(len(one.array) for one, _ in members) != len(held.turned(turn)):
