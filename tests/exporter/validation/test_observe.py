@@ -16,8 +16,8 @@ from eptx.exporter import ops, read_adapter
 from eptx.exporter.methods.ept.fold import route
 from eptx.exporter.validation.batches import Batch
 from eptx.exporter.validation.models import Observation, observed
-from eptx.exporter.validation.ways import ways
 from eptx.exporter.validation.observe import observable
+from eptx.exporter.validation.ways import ways
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
 from tests.exporter.validation.workshop import Workshop
 
