@@ -66,8 +66,10 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     with seconds.of("running the reference"):
         expectation = expect(bundle.manifest, truth, batches, inputs.redraw, Quantised.of(bundle))
     judged, refused = _judged(bundle, graph, expectation, found, seconds)
-    with seconds.of("measuring what quantising loses"):
-        drops = losses(bundle, truth, options, planned, providers[0])
+    drops = []
+    if planned.rows:
+        with seconds.of("measuring what quantising loses"):
+            drops = losses(bundle, truth, options, planned, providers[0])
     report = Report(
         bundle=_facts(bundle.manifest),
         inputs=[_described(expected.batch) for expected in expectation.batches],
