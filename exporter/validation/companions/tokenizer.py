@@ -129,7 +129,8 @@ def _wrong_settings(bundle: Bundle, source: BaseSource, length: int | None) -> s
         if mine != theirs:
             return f"{name} is {mine!r}; the base's is {theirs!r}"
     for row in (*TEXTS, *PAIRS):
-        if BaseTokenizer(found, None).encode([row]) != BaseTokenizer(source.tokenizer, None).encode([row]):
+        mine, theirs = (BaseTokenizer(it, None, cut=False).encode([row]) for it in (found, source.tokenizer))
+        if mine != theirs:
             return f"transformers reads {_shown(row)} otherwise than with the base's"
     return None
 
