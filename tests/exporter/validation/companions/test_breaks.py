@@ -71,7 +71,7 @@ def _half(patch: Patch) -> None:
     ("broken", "options", "names"),
     [
         (lambda p: p.setattr(f"{WRITE}.max_length", lambda config: 62), {}, ["eptx.json: max_length"]),
-        (lambda p: p.setattr(f"{WRITE}._positive", lambda value: value - 1), {}, ["eptx.json: vocab_size"]),
+        (lambda p: _manifest_with(p, lambda m: {"vocab_size": 199}), {}, ["eptx.json: vocab_size"]),
         (lambda p: _manifest_with(p, lambda m: {"model_type": "albert"}), {}, ["eptx.json: model_type"]),
         (lambda p: _manifest_with(p, lambda m: {"tasks": m.tasks[:-1]}), {}, ["eptx.json: tasks"]),
         (lambda p: _manifest_with(p, _turn_labels), {}, ["eptx.json: task sst2: label_names"]),

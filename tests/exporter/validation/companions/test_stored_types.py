@@ -52,14 +52,11 @@ def _store(name_end: str, dtype: Any, *, turned: bool = True) -> Change:
         stored = ir.Value(name=f"{value.name}.stored", const_value=ir.Tensor(array))
         stored.dtype, stored.shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
         cast = ir.node("Cast", [stored], {"to": int(ir.DataType.FLOAT)})
-        cast.outputs[0].name, cast.outputs[0].dtype, cast.outputs[0].shape = (
-            f"{value.name}.cast",
-            value.dtype,
-            value.shape,
-        )
+        cast.outputs[0].name, cast.outputs[0].dtype = f"{value.name}.cast", ir.DataType.FLOAT
         model.graph.register_initializer(stored)
-        value.replace_all_uses_with(cast.outputs[0])
-        model.graph.insert_before(model.graph[0], cast)
+        value.replace_all_uses_with(cast.outputs[0] if turned else stored)
+        if turned:
+            model.graph.insert_before(model.graph[0], cast)
         del model.graph.initializers[value.name]
         ir.save(model, path, external_data="model.onnx.data", size_threshold_bytes=16384)
 
@@ -112,7 +109,7 @@ def test_a_product_that_is_not_what_is_said(mixed: Made, tmp_path: Path, scheme:
     name = next(n for n, s in mixed.bundle.manifest.quantisation.products.items() if s == scheme)
     change = edit("eptx.json", lambda manifest: manifest["quantisation"]["products"].update({name: said}))
     wrong = mixed.wrong(damaged(mixed.bundle, tmp_path / "b", change))
-    assert wrong == ({} if said == scheme else {PRODUCTS: f"say that {name} is {said}; it is {scheme}"})
+    assert wrong == ({} if said == scheme else {PRODUCTS: f"says that {name} is {said}; it is {scheme}"})
 
 
 def test_a_product_that_is_not_named(mixed: Made, tmp_path: Path) -> None:
@@ -120,7 +117,7 @@ def test_a_product_that_is_not_named(mixed: Made, tmp_path: Path) -> None:
     name = next(n for n, s in mixed.bundle.manifest.quantisation.products.items() if s == "int4-blocks")
     change = edit("eptx.json", lambda manifest: manifest["quantisation"]["products"].pop(name))
     wrong = mixed.wrong(damaged(mixed.bundle, tmp_path / "b", change))
-    assert wrong == {PRODUCTS: f"do not name {name}, which is int4-blocks"}
+    assert wrong == {PRODUCTS: f"does not name {name}, which is int4-blocks"}
 
 
 def test_a_table_that_is_not_what_is_said(mixed: Made, tmp_path: Path) -> None:
@@ -128,7 +125,7 @@ def test_a_table_that_is_not_what_is_said(mixed: Made, tmp_path: Path) -> None:
     name = next(iter(mixed.bundle.manifest.quantisation.embeddings))
     change = edit("eptx.json", lambda manifest: manifest["quantisation"]["embeddings"].update({name: "fp16"}))
     wrong = mixed.wrong(damaged(mixed.bundle, tmp_path / "b", change))
-    assert wrong == {TABLES: f"say that {name} is fp16; it is int8"}
+    assert wrong == {TABLES: f"says that {name} is fp16; it is int8"}
 
 
 def test_an_adapter_in_float32_beside_quantized_products(quantized: Made, tmp_path: Path) -> None:
