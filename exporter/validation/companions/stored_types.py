@@ -105,7 +105,7 @@ def _wrong_plain(precision: str, graphs: list[_Graph], kept: _Kept) -> str | Non
     refused = (*_HALF, *_INTEGER) if precision == "fp32" else (*_FLOAT, *_INTEGER)
     for graph in graphs:
         for value in graph.weights():
-            if value.dtype not in refused or (value.name in kept and kept[value.name] == value.dtype):
+            if value.dtype not in refused or kept.get(str(value.name)) == value.dtype:
                 continue
             if value.dtype in _FLOAT and (graph.routes(value) or value.is_graph_output()):
                 continue
