@@ -70,6 +70,15 @@ class Spreads(defaultdict[Subject, Spread]):
         super().__init__(Spread)
 
 
+def larger(first: Spreads, second: Spreads) -> Spreads:
+    """Of two measurements of the same noise, for each subject the larger root mean square and the largest number."""
+    result = Spreads()
+    for subject in first.keys() | second.keys():
+        one, other = first[subject], second[subject]
+        result[subject] = Spread(one.count, max(one.squares, other.squares), max(one.largest, other.largest))
+    return result
+
+
 def ratio(error: Spread, noise: Spread, scale: Spread, dtype: str, typical: float = 0.0) -> float:
     """How many times the noise floor an error is; at most 1e30, which stands for not a number as well.
 

@@ -17,10 +17,8 @@ from torch import Tensor, nn
 from eptx.bundle import Manifest
 from eptx.exporter.adapter import Adapter
 from eptx.exporter.reference import ReferenceModel
+from eptx.exporter.validation.chains import round_in_chains
 
-#: Of a product's root mean square: seen in SmolLM2's, 6e-7 for normal inputs and 9e-7 for some that are very large
-#: (PyTorch: 2e-7 to 5e-7).
-BLOCK_ROUNDING = 9e-7
 #: Precisions whose products are quantised; the rest of the base is float32 there.
 QUANTISED = ("int8", "int8-static", "int4", "mixed")
 #: fp16 storage leaves smaller tensors in float32.
@@ -57,9 +55,15 @@ def round_as_stored(reference: ReferenceModel, manifest: Manifest, in_blocks: Co
         manifest: of the bundle.
         in_blocks: the linear layers whose products add up in blocks.
     """
-    if manifest.precision == "fp32":
-        return
-    adapted, quantised = _inside(reference), manifest.precision in QUANTISED
+    if manifest.precision != "fp32":
+        _round_weights(reference, quantised=manifest.precision in QUANTISED)
+    if any(output.dtype == "float16" for output in manifest.outputs):
+        _compute_in_half(reference)
+    round_in_chains(reference.model)
+
+
+def _round_weights(reference: ReferenceModel, *, quantised: bool) -> None:
+    adapted = _inside(reference)
     with torch.no_grad():
         for name, parameter in reference.model.named_parameters():
             if quantised and (".base_layer." in name or not name.startswith(adapted)):
@@ -69,30 +73,6 @@ def round_as_stored(reference: ReferenceModel, manifest: Manifest, in_blocks: Co
                 parameter.copy_(parameter.half().float())
     if not quantised:
         reference.adapter = _with_stored_heads(reference.adapter, "fp16")
-    if any(output.dtype == "float16" for output in manifest.outputs):
-        _compute_in_half(reference)
-    for number, name in enumerate(sorted(in_blocks)):
-        _multiply_in_blocks(reference.model.get_submodule(name), number)
-
-
-def _multiply_in_blocks(layer: Any, seed: int) -> None:
-    """Has a product of the base round as much as ONNX Runtime's of blocks does.
-
-    It adds up in longer chains than PyTorch, and what a module gives differs by three times as much; a model that
-    makes much of it (SmolLM2 where its activations become large) would be blamed for that.
-    """
-    getattr(layer, "base_layer", layer).register_forward_hook(_Rounding(seed))
-
-
-class _Rounding:
-    """A product's output with the rounding of blocks, the same in every run: normal, as large as its row says."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        noise = torch.randn(output.shape, generator=torch.Generator().manual_seed(self._seed), dtype=output.dtype)
-        return output + BLOCK_ROUNDING * output.square().mean(-1, keepdim=True).sqrt() * noise
 
 
 def _compute_in_half(reference: ReferenceModel) -> None:
