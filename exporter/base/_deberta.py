@@ -28,7 +28,9 @@ __all__ = ["allow_positions_per_row"]
 Around = Callable[[], AbstractContextManager[None]]
 
 
-def allow_positions_per_row(model: nn.Module, around: Around = nullcontext) -> None:
+def allow_positions_per_row(
+    model: nn.Module, around: Around = nullcontext, needed: Callable[[], bool] = lambda: True
+) -> None:
     """Changes every DeBERTa-v2 attention of a model in place; it computes what it did.
 
     Nothing happens where the installed transformers' attention computes something else than what is written here: a
@@ -37,16 +39,18 @@ def allow_positions_per_row(model: nn.Module, around: Around = nullcontext) -> N
     Args:
         model: any model, before or after its layers were adapted.
         around: entered while the positions are projected: how an adapted layer knows that its input has no rows.
+        needed: asked in every forward; where rows do not differ, transformers' own code runs.
     """
     for module in model.modules():
         if isinstance(module, DisentangledSelfAttention) and module.relative_attention and _is_known():
-            _change(module, around)
+            _change(module, around, needed)
 
 
 class _PerRowAttention(DisentangledSelfAttention):
     """transformers' attention, but for the scores of the relative positions."""
 
     around: Around
+    needed: Callable[[], bool]
 
     def disentangled_attention_bias(
         self,
@@ -65,18 +69,25 @@ class _PerRowAttention(DisentangledSelfAttention):
             rel_embeddings: [2k or more, H].
             scale_factor: how many kinds of scores are added up.
         """
+        if not self.needed():
+            own: Tensor = super().disentangled_attention_bias(  # type: ignore[no-untyped-call]
+                query_layer, key_layer, relative_pos, rel_embeddings, scale_factor
+            )
+            return own
         span = self.pos_ebd_size
         positions = rel_embeddings[: 2 * span].unsqueeze(0)
         buckets = relative_pos.reshape(1, 1, *relative_pos.shape[-2:])
         scale = torch.sqrt(torch.tensor(query_layer.shape[-1] * scale_factor, dtype=torch.float)).to(query_layer)
         shared = self.share_att_key
         scores = torch.zeros_like(scale)
+        # queries first, as transformers projects them: a router among these layers routes at every call
+        queries = self._project(self.query_proj, positions) if shared else None
         if "c2p" in self.pos_att_type:
             keys = self._project(self.key_proj if shared else self.pos_key_proj, positions)
             index = torch.clamp(buckets + span, 0, 2 * span - 1)
             scores = scores + self._pick(query_layer, keys, index) / scale
         if "p2c" in self.pos_att_type:
-            queries = self._project(self.query_proj if shared else self.pos_query_proj, positions)
+            queries = self._project(self.pos_query_proj, positions) if queries is None else queries
             index = torch.clamp(span - buckets, 0, 2 * span - 1)
             scores = scores + self._pick(key_layer, queries, index).transpose(-1, -2) / scale
         return scores.flatten(0, 1)
@@ -96,9 +107,9 @@ class _PerRowAttention(DisentangledSelfAttention):
         return torch.gather(scores, -1, index.expand(*scores.shape[:2], *index.shape[2:]))
 
 
-def _change(attention: Any, around: Around) -> None:
+def _change(attention: Any, around: Around, needed: Callable[[], bool]) -> None:
     attention.__class__ = _PerRowAttention
-    attention.around = around
+    attention.around, attention.needed = around, needed
 
 
 @cache
@@ -119,7 +130,7 @@ def _agrees(shared: bool) -> bool:
         query, key, embeddings = torch.randn(4, 5, 2), torch.randn(4, 5, 2), torch.randn(6, 4)
         buckets = torch.randint(-3, 4, (1, 5, 5))
         wanted = attention.disentangled_attention_bias(query, key, buckets, embeddings, 3)
-        _change(attention, nullcontext)
+        _change(attention, nullcontext, lambda: True)
         return torch.allclose(
             attention.disentangled_attention_bias(query, key, buckets, embeddings, 3), wanted, atol=1e-5
         )

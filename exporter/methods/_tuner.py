@@ -31,6 +31,11 @@ class TaskRows:
         self.ids: Tensor | None = None
         self.shared = False
 
+    @property
+    def per_row(self) -> bool:
+        """Whether what the layers compute of an input that all rows share differs from row to row."""
+        return self.ids is not None and (bool((self.ids < 0).any()) or len(set(self.ids.tolist())) > 1)
+
     @contextmanager
     def share_input(self) -> Iterator[None]:
         """What layers read inside is shared by all rows."""
@@ -76,7 +81,7 @@ class EptxTuner(BaseTuner):
     def _post_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
         model.register_forward_pre_hook(self._begin, with_kwargs=True)
         model.register_forward_hook(self._end, always_call=True)
-        allow_positions_per_row(model, self.state.share_input)
+        allow_positions_per_row(model, self.state.share_input, lambda: self.state.per_row)
 
     def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Called before each forward of the wrapped model."""

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eptx.exporter.adapter import Adapter
-from eptx.exporter.methods.ept.adapter import EptAdapter, EptModule
-from eptx.exporter.reference import ReferenceModel, ReferenceOutput
+from eptx.exporter.trained import Output, Trained
 
 #: A margin of probabilities, cosines or sigmoids within this is a near tie: what a float32 model rounds them by.
 TIE = {"fp32": 1e-6, "fp16": 2e-4}
@@ -51,27 +49,31 @@ class Decisions:
     used: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def expert_tables(adapter: Adapter) -> dict[str, ExpertTable]:
+def expert_tables(trained: Trained) -> dict[str, ExpertTable]:
     """Module -> its table; empty for other methods than EPT."""
-    if not isinstance(adapter, EptAdapter):
+    if trained.kind != "ept":
         return {}
-    return {name: _expert_table(module, adapter.top_k) for name, module in adapter.modules.items()}
+    host = trained.hosts[0]
+    return {module: _expert_table(host.layer(module)) for module in host.names}
 
 
-def _expert_table(module: EptModule, top_k: int) -> ExpertTable:
-    """Routers are float32 in a bundle, or folded to tables."""
-    exact = _probabilities(module, lambda array: array.astype(np.float64))
-    own = _probabilities(module, lambda array: array.astype(np.float32))
+def _expert_table(layer: Any) -> ExpertTable:
+    """Of an EPT layer in float64; routers are float32 in a bundle, or folded to tables."""
+    name = layer.active_adapters[0]
+    top_k = layer.top_k[name]
+    exact, own = (_probabilities(layer, name, dtype) for dtype in (torch.float64, torch.float32))
     experts = np.sort(np.argsort(-exact, axis=1, kind="stable")[:, :top_k], axis=1)
     return ExpertTable(experts, near_ties(exact, own, top_k, "fp32"), np.zeros(len(exact), dtype=bool))
 
 
-def _probabilities(module: EptModule, form: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _probabilities(layer: Any, name: str, dtype: torch.dtype) -> np.ndarray:
     """Of the experts for every task, [T, E]."""
-    logits = form(module.task_embedding) @ form(module.gate_weight).T + form(module.gate_bias)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: np.ndarray = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return result
+    gate = layer.lora_gate[name][0]
+    with torch.no_grad():
+        tasks = layer.lora_task_embedding[name].weight.to(dtype)
+        logits = torch.nn.functional.linear(tasks, gate.weight.to(dtype), gate.bias.to(dtype))
+        probabilities: np.ndarray = logits.softmax(1).numpy()
+    return probabilities
 
 
 def near_ties(exact: np.ndarray, own: np.ndarray | None, top_k: int, dtype: str) -> np.ndarray:
@@ -105,16 +107,16 @@ def _margin(scores: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 class Decider:
     """Reads off a reference what its routers decided in its last forward."""
 
-    def __init__(self, reference: ReferenceModel) -> None:
-        self._reference = reference
+    def __init__(self, trained: Trained) -> None:
+        self._host, self._tasks = trained.hosts[0], len(trained.tasks)
         self._similarities: dict[str, np.ndarray] = {}
-        if isinstance(reference.adapter, EptAdapter):
-            for module, name in reference.names.items():
-                reference.model.get_submodule(name).register_forward_pre_hook(self._look(module))
+        if trained.kind == "ept":
+            for module in self._host.names:
+                self._host.layer(module).register_forward_pre_hook(self._look(module))
 
     def _look(self, module: str) -> Callable[[Any, tuple[torch.Tensor, ...]], None]:
         def hook(layer: Any, args: tuple[torch.Tensor, ...]) -> None:
-            state = self._reference.state
+            state = self._host.state
             if state.shared and module in self._similarities:
                 return  # decided by what the rows do not share
             if state.ids is not None and bool((state.ids < 0).any()):
@@ -124,22 +126,19 @@ class Decider:
         return hook
 
     def note_flips(self, tables: dict[str, ExpertTable]) -> None:
-        """Marks the tasks for which this reference chooses other experts than the tables say."""
+        """Marks the tasks for which this model chooses other experts than the tables say."""
         for module, table in tables.items():
-            layer = self._reference.model.get_submodule(self._reference.names[module])
+            layer = self._host.layer(module)
             experts = np.sort(layer.route(layer.active_adapters[0])[0].numpy(), axis=1)
             np.logical_or(table.flipped, (experts != table.experts).any(axis=1), out=table.flipped)
 
-    def decisions(self, output: ReferenceOutput, ids: np.ndarray) -> Decisions:
+    def decisions(self, output: Output, ids: np.ndarray) -> Decisions:
         """Of the forward that gave `output` for rows of these task ids."""
-        if isinstance(self._reference.adapter, EptAdapter):
+        if self._host.kind == "ept":
             return self._inferred(ids)
-        if output.group is None or output.margin is None or not np.isfinite(output.margin).all():
-            return Decisions()
-        # one score per group is not kept: the winner's is its margin, everybody else's is zero
-        groups = np.zeros((len(output.group), self._reference.adapter.groups))  # type: ignore[attr-defined]
-        groups[np.arange(len(groups)), output.group] = output.margin
-        return Decisions({"group": groups})
+        # what lost is not kept: the winner's score is its margin, everybody else's is zero
+        finite = [margin for margin in output.margins if np.isfinite(margin).all()]
+        return Decisions({f"route {i}": np.stack([m, np.zeros_like(m)], 1) for i, m in enumerate(finite)})
 
     def _inferred(self, ids: np.ndarray) -> Decisions:
         infer = (ids < 0)[:, None]

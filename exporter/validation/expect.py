@@ -11,10 +11,11 @@ import torch
 
 from eptx._progress import step
 from eptx.bundle import Manifest
-from eptx.exporter.validation.asking import Asked, Expected, arrays_of, kept_values
+from eptx.exporter.validation.asking import Asked
 from eptx.exporter.validation.batches import AUTO, Batch, task_ids
 from eptx.exporter.validation.choices import ExpertTable, expert_tables, tied_rows, unclear_experts
 from eptx.exporter.validation.distance import Spreads, Subject, larger
+from eptx.exporter.validation.expected import Expected, arrays_of, kept_values
 from eptx.exporter.validation.quantised import Quantised
 from eptx.exporter.validation.rounding import adapter_dtype
 from eptx.exporter.validation.sources import Truth
@@ -36,6 +37,8 @@ class Expectation:
         live: TuckA with a frozen route, on the user's data: how far the frozen outputs are from the live ones.
         wrong: linear layer -> what is wrong with its quantised weight.
         folded: module of a static quantised bundle -> how clearly its task's update would be missed.
+        modules: the adapted modules, as the adapter's files name them.
+        class_name: the transformers class that was trained.
     """
 
     batches: list[Expected] = field(default_factory=list)
@@ -48,6 +51,8 @@ class Expectation:
     live: dict[str, Any] | None = None
     wrong: dict[str, str] = field(default_factory=dict)
     folded: dict[str, float] = field(default_factory=dict)
+    modules: tuple[str, ...] = ()
+    class_name: str = ""
 
 
 def expect(
@@ -66,7 +71,7 @@ def expect(
         redraw: gives another batch of the same shape, for one with a near tie.
         quantised: the bundle's weights, where they are quantised.
     """
-    result = Expectation(experts=expert_tables(truth.adapter))
+    result = Expectation()
     with step("running the reference in float64"):
         _run_exact(Asked(manifest, truth, torch.float64, quantised), result, batches, redraw)
     with step(f"running the reference in the export's own type ({manifest.precision})"):
@@ -80,7 +85,10 @@ def _run_exact(
     reference: Asked, result: Expectation, batches: Sequence[Batch], redraw: Callable[[Batch], Batch]
 ) -> None:
     dtype = adapter_dtype(reference.manifest)
+    result.experts = expert_tables(reference.model)
     reference.decider.note_flips(result.experts)
+    result.modules = tuple(reference.model.module_names)
+    result.class_name = type(reference.model.model).__name__
     for batch in batches:
         expected = reference.run(batch)
         for _ in range(_REDRAWS if batch.seed is not None else 0):
@@ -91,16 +99,16 @@ def _run_exact(
             result.redrawn += 1
         result.batches.append(expected)
         if batch.measures_effect and not reference.folded:
-            off = reference.run(expected.batch, off=True).less(expected)
-            if reference.truth.adapter.heads is not None:
+            off = reference.run(expected.batch, off=True)
+            if reference.model.brings_heads:
                 off.outputs.pop("logits", None)  # without the task they have no head: no effect of the modules
-            _add(result.effect, expected, off)
+            _add(result.effect, expected, expected.less(off))
     if reference.manifest.route is not None:
         result.live = _frozen_from_live(reference, [e for e in result.batches if e.batch.seed is None])
 
 
 def _run_own(reference: Asked, result: Expectation) -> None:
-    """Runs everything twice, with rounding of different directions: one number that is large may round to little."""
+    """Runs everything twice, rounding in other directions: by chance, a number that outweighs all may hardly differ."""
     first, second = Spreads(), Spreads()
     dtype = adapter_dtype(reference.manifest)
     reference.decider.note_flips(result.experts)
@@ -108,7 +116,7 @@ def _run_own(reference: Asked, result: Expectation) -> None:
         flipped = [m for m, table in result.experts.items() if index < len(table.flipped) and table.flipped[index]]
         result.unclear |= {task: flipped[0]} if flipped else {}
     for expected in result.batches:
-        own, again = reference.run(expected.batch), reference.run(expected.batch)
+        own = reference.run(expected.batch)
         ids = task_ids(expected.batch, reference.truth.ids)
         tied = _tied(expected, own, dtype)
         for call, decisions in enumerate(expected.decisions):
@@ -117,7 +125,7 @@ def _run_own(reference: Asked, result: Expectation) -> None:
                 tied |= unclear_experts(result.experts, expected.task, {})
         expected.judged = ~tied
         _add(first, expected, own.less(expected))
-        _add(second, expected, again.less(expected))
+        _add(second, expected, reference.run(expected.batch).less(expected))
         _add(result.scale, expected, expected)
     result.noise = larger(first, second)
 
@@ -147,8 +155,7 @@ def _frozen_from_live(reference: Asked, batches: Sequence[Expected]) -> dict[str
     error, scale = Spreads(), Spreads()
     for expected in batches:
         live = reference.run(expected.batch, live=True)
-        assert live.groups[0] is not None
-        chosen = np.broadcast_to(live.groups[0], expected.batch.rows)
+        chosen = np.broadcast_to(live.groups[0][reference.model.router], expected.batch.rows)
         for task, group in zip(expected.batch.tasks, chosen.tolist(), strict=True):
             rows, agree = rows + 1, agree + (groups.get(task) == group)
         _add(error, expected, live.less(expected))
@@ -161,8 +168,8 @@ def _frozen_from_live(reference: Asked, batches: Sequence[Expected]) -> dict[str
     return {"rows": rows, "group_agreement": agree / rows, "relative_rms": outputs}
 
 
-def row_tasks(manifest: Manifest) -> list[str]:
-    """The tasks that rows are given: the bundle's, and ``auto`` where it infers."""
+def row_tasks(manifest: Manifest, truth: Truth) -> list[str]:
+    """The tasks that rows are given: the adapter's, and ``auto`` where the bundle infers."""
     has_input = any(spec.name == "task_id" for spec in manifest.inputs)
-    names = [task.name for task in manifest.tasks] if has_input else [manifest.tasks[0].name]
+    names = list(truth.ids) if has_input else list(truth.ids)[:1]
     return names + ([AUTO] if manifest.task_inference else [])

@@ -16,7 +16,7 @@ from torch import nn
 from eptx.errors import BundleError
 from eptx.exporter.base._content import columns_of
 from eptx.exporter.base._names import aliases
-from eptx.exporter.reference import ReferenceModel
+from eptx.exporter.trained import Host
 from eptx.exporter.validation.stored import StoredProduct, StoredTable
 
 _PACKED = "qkv_proj"
@@ -40,9 +40,7 @@ def linears_of(model: Any) -> dict[str, nn.Linear]:
     return {name: layer for name, layer in found.items() if ".lora_" not in name}
 
 
-def places_of(
-    stored: StoredProduct, reference: ReferenceModel, fold: Callable[[str], np.ndarray] | None
-) -> list[Place]:
+def places_of(stored: StoredProduct, reference: Host, fold: Callable[[str], np.ndarray] | None) -> list[Place]:
     """The layers whose weight a product holds.
 
     Args:
@@ -78,7 +76,7 @@ def _side_by_side(names: list[str], linears: dict[str, nn.Linear]) -> Iterator[P
 
 def _by_content(
     stored: StoredProduct,
-    reference: ReferenceModel,
+    reference: Host,
     linears: dict[str, nn.Linear],
     fold: Callable[[str], np.ndarray] | None,
 ) -> list[Place]:

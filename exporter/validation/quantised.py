@@ -19,8 +19,7 @@ from torch import nn
 
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
-from eptx.exporter.methods.tucka.adapter import TuckaAdapter
-from eptx.exporter.reference import ReferenceModel
+from eptx.exporter.trained import Host
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.output_form import update_by
 from eptx.exporter.validation.owners import Place, embedding_of, linears_of, places_of
@@ -96,7 +95,7 @@ class Quantised:
         """The weights of a bundle, None if they are not quantised."""
         return cls(bundle) if bundle.manifest.precision in QUANTISED else None
 
-    def compare(self, reference: ReferenceModel, fold: Fold | None) -> None:
+    def compare(self, reference: Host, fold: Fold | None) -> None:
         """Compares every weight with the base's, or with what it is folded to."""
         modules = {name: module for module, name in reference.names.items()}
         for owned in self._owned(reference, fold):
@@ -127,7 +126,7 @@ class Quantised:
         if abs(share - 1.0) > LIMIT * deviation:
             self.wrong[module] = f"its weight holds {share:.3g} times the task's update"
 
-    def put_in(self, reference: ReferenceModel, fold: Fold | None) -> None:
+    def put_in(self, reference: Host, fold: Fold | None) -> None:
         """Has the reference multiply by these weights; of a static bundle, by what the others are folded to."""
         model = reference.model
         modules = {name: module for module, name in reference.names.items()}
@@ -150,7 +149,7 @@ class Quantised:
             for name in reference.names.values():
                 _take_off(model.get_submodule(name))
 
-    def _fold_others(self, reference: ReferenceModel, fold: Fold, modules: dict[str, str]) -> None:
+    def _fold_others(self, reference: Host, fold: Fold, modules: dict[str, str]) -> None:
         linears = linears_of(reference.model)
         for name, module in modules.items():
             old, wanted = linears[name].weight, fold(module)
@@ -158,11 +157,11 @@ class Quantised:
             self.effects.setdefault(module, update / max(_FLOAT32 * float(np.abs(wanted).max()), 1e-30))
             linears[name].weight = _parameter(wanted, old)
 
-    def _updates_output(self, reference: ReferenceModel, owned: _Owned) -> bool:
+    def _updates_output(self, reference: Host, owned: _Owned) -> bool:
         """Whether the graph has TuckA's update multiplied by the base's weight as it was before it was quantised."""
-        return isinstance(reference.adapter, TuckaAdapter) and self._after_adapter and not owned.stored.on_input
+        return reference.kind == "tucka" and self._after_adapter and not owned.stored.on_input
 
-    def _owned(self, reference: ReferenceModel, fold: Fold | None) -> Iterator[_Owned]:
+    def _owned(self, reference: Host, fold: Fold | None) -> Iterator[_Owned]:
         """Every linear layer that is quantised, with its weight; one whose product runs twice comes twice."""
         linears = linears_of(reference.model)
         for index, product in enumerate(self._products):
@@ -172,7 +171,7 @@ class Quantised:
             for place in self._places[index]:
                 yield _Owned(place, linears[place.linear], stored)
 
-    def _owned_tables(self, reference: ReferenceModel) -> Iterator[tuple[StoredTable, str, nn.Embedding]]:
+    def _owned_tables(self, reference: Host) -> Iterator[tuple[StoredTable, str, nn.Embedding]]:
         for prefix, node in self._tables:
             table = read_table(node)
             yield table, *embedding_of(table, reference.model, prefix)

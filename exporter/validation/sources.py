@@ -9,51 +9,62 @@ from pathlib import Path
 from eptx._files import fingerprint, is_contained_name
 from eptx._onnx_scan import scan_onnx
 from eptx.bundle import Manifest
-from eptx.errors import BaseModelError, BundleError, UsageError
-from eptx.exporter.adapter import Adapter
+from eptx.errors import AdapterError, BaseModelError, BundleError, UsageError
+from eptx.exporter._checkpoint import combine
 from eptx.exporter.base.checkpoint import folder_fingerprint
-from eptx.exporter.read import BASE_TASK, read_adapter
+from eptx.exporter.read import BASE_TASK
+from eptx.exporter.trained import AdapterFiles, name_tasks, read_files
+from eptx.exporter.trained.files import CONFIG, HEADS, WEIGHTS
 from eptx.exporter.validation.options import ValidateOptions
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The trained model.
+    """The trained model's files.
 
     Attributes:
         base: its base's transformers folder.
-        adapter: the adapter as its files hold it; tasks have the bundle's names.
-        ids: the bundle's task name -> the adapter's task id; ``base`` is one past the last.
+        files: the adapter's folders as they are.
+        tasks: the adapter's tasks by id.
+        ids: task name -> its id, for the tasks that the bundle serves; ``base`` is one past the adapter's last.
+        warnings: fingerprints that differ from the bundle's.
         folders: where the adapter is.
         names: the tasks' names by id, where its files do not hold them.
-        warnings: fingerprints that differ from the bundle's.
+        top_k: EPT: experts per task, where its files do not say it.
     """
 
     base: Path
-    adapter: Adapter
+    files: Sequence[AdapterFiles]
+    tasks: tuple[str, ...]
     ids: dict[str, int]
     warnings: tuple[str, ...]
     folders: Sequence[Path] = ()
     names: Sequence[str] | None = None
+    top_k: int | None = None
 
 
 def find_truth(manifest: Manifest, options: ValidateOptions) -> Truth:
-    """Reads the adapter and finds the base.
+    """Reads the adapter's files and finds the base.
 
     Raises:
-        UsageError: one of them is not where the export found it, and was not given.
+        UsageError: one of them is not where the export found it, and was not given; or a static bundle's task is not
+            one of the adapter's.
         AdapterError, BaseModelError: their files are damaged.
     """
-    base = _base(manifest, options)
-    folders = _adapters(manifest, options)
-    adapter, names = _read(manifest, folders, options)
-    ids = _ids(manifest, adapter)
+    base, folders = _base(manifest, options), _adapters(manifest, options)
+    files = read_files(folders)
+    names = options.tasks or manifest.sources.tasks
+    tasks = name_tasks(files, names)
+    if names is None and len(tasks) == 1 and files[0].heads is None:
+        tasks = (manifest.tasks[0].name,)  # an adapter of one task that nobody has named
+        names = tasks
     warnings = []
-    if adapter.fingerprint != manifest.fingerprints.get("adapter"):
+    if _adapter_fingerprint(files) != manifest.fingerprints.get("adapter"):
         warnings.append("the adapter is not the one that the bundle was made from (its fingerprint differs)")
     base_warning = _base_warning(manifest, options, base)
     warnings += [base_warning] if base_warning else []
-    return Truth(base, adapter, ids, tuple(warnings), folders, names)
+    top_k = options.top_k if options.top_k is not None else manifest.sources.top_k
+    return Truth(base, files, tasks, _ids(manifest, tasks), tuple(warnings), folders, names, top_k)
 
 
 def _base(manifest: Manifest, options: ValidateOptions) -> Path:
@@ -79,30 +90,26 @@ def _found(path: str, what: str, option: str) -> Path:
     return Path(path)
 
 
-def _read(
-    manifest: Manifest, folders: Sequence[Path], options: ValidateOptions
-) -> tuple[Adapter, Sequence[str] | None]:
-    """The adapter, and the names of its tasks as they had to be given."""
-    top_k = options.top_k if options.top_k is not None else manifest.sources.top_k
-    names = options.tasks or manifest.sources.tasks
-    if names is None and manifest.mode != "static":
-        names = [task.name for task in manifest.tasks if task.name != BASE_TASK]
-    adapter = read_adapter(folders, top_k=top_k, tasks=names)
-    if names is None and len(adapter.tasks) == 1 and adapter.heads is None:
-        names = [manifest.tasks[0].name]
-        adapter = read_adapter(folders, top_k=top_k, tasks=names)
-    return adapter, names
-
-
-def _ids(manifest: Manifest, adapter: Adapter) -> dict[str, int]:
-    known = {name: index for index, name in enumerate((*adapter.tasks, BASE_TASK))}
-    unknown = [task.name for task in manifest.tasks if task.name not in known]
-    if unknown:
+def _ids(manifest: Manifest, tasks: Sequence[str]) -> dict[str, int]:
+    """The tasks that a bundle serves; of a static one, the task that it says it is of."""
+    known = {name: index for index, name in enumerate((*tasks, BASE_TASK))}
+    if manifest.mode != "static":
+        served = [*tasks, *([BASE_TASK] if any(task.name == BASE_TASK for task in manifest.tasks) else [])]
+        return {name: known[name] for name in served}
+    name = manifest.tasks[0].name
+    if name not in known:
         raise UsageError(
-            f"the bundle's task {unknown[0]!r} is not one of the adapter's ({', '.join(adapter.tasks)}): "
-            "name them by id with --tasks"
+            f"the bundle's task {name!r} is not one of the adapter's ({', '.join(tasks)}): name them by id with --tasks"
         )
-    return {task.name: known[task.name] for task in manifest.tasks}
+    return {name: known[name]}
+
+
+def _adapter_fingerprint(files: Sequence[AdapterFiles]) -> str:
+    def one(folder: Path) -> str:
+        names = [name for name in (CONFIG, WEIGHTS, HEADS) if (folder / name).exists()]
+        return fingerprint({name: folder / name for name in names}, error=AdapterError)
+
+    return combine([one(each.folder) for each in files])
 
 
 def _base_warning(manifest: Manifest, options: ValidateOptions, base: Path) -> str | None:

@@ -27,6 +27,7 @@ class EptConfig(PeftConfig):
         kernel_sizes: size of each expert's kernel, at least 2.
         kernel_pattern: sizes of single modules, ``{whole module name: sizes}``.
         rank_pattern: ranks of single modules, ``{whole module name: rank}``.
+        alpha_pattern: ``lora_alpha`` of single modules, same form.
         top_k: number of experts that a task uses in a module.
         tasks: task names; a task's id is its index.
         init_weights: False leaves the weights uninitialised (they are about to be loaded).
@@ -44,6 +45,7 @@ class EptConfig(PeftConfig):
     kernel_sizes: list[int] = field(default_factory=lambda: list(RELEASED_KERNEL_SIZES))
     kernel_pattern: dict[str, list[int]] = field(default_factory=dict)
     rank_pattern: dict[str, int] = field(default_factory=dict)
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
     top_k: int = 2
     tasks: list[str] = field(default_factory=lambda: ["task0"])
     init_weights: bool = True

@@ -83,7 +83,8 @@ class EptLayer(BaseTunerLayer):
                 f"its largest kernel size {max(sizes)}"
             )
         self.r[adapter_name] = r
-        self.scaling[adapter_name] = config.lora_alpha / (math.sqrt(r) if config.use_rslora else r)
+        alpha = config.alpha_pattern.get(self.module, config.lora_alpha)
+        self.scaling[adapter_name] = alpha / (math.sqrt(r) if config.use_rslora else r)
         self.kernel_sizes[adapter_name] = sizes
         self.top_k[adapter_name] = config.top_k
         dropout = config.lora_dropout

@@ -47,8 +47,10 @@ class TuckaState(TaskRows):
     Attributes:
         routing: ``batch`` or ``row``.
         forced: a route to use instead of the router's, or None.
-        route: the route of the last forward.
+        route: the newest route.
         fresh: whether ``route`` belongs to the forward that is running now.
+        taken: the routes that the router gave, in order, since somebody last emptied this.
+        used: the route that a layer has used last.
         probe: the router's input while it is wanted before the router has run, else None.
         mask: ``[batch, positions]`` of the running forward, or None; only ``row`` routing reads it.
     """
@@ -59,10 +61,22 @@ class TuckaState(TaskRows):
         self.forced: TuckaRoute | None = None
         self.route: TuckaRoute | None = None
         self.fresh = False
+        self.taken: list[TuckaRoute] = []
+        self.used: TuckaRoute | None = None
         self.probing = False
         self.probed: Tensor | None = None
         self.mask: Tensor | None = None
         self.run_probe: Callable[[], None] | None = None
+
+    @property
+    def per_row(self) -> bool:
+        """Whether what the layers compute of an input that all rows share differs from row to row."""
+        return self.routing == "row" or super().per_row
+
+    def take(self, route: TuckaRoute) -> None:
+        """From now on layers use this route."""
+        self.route, self.fresh = route, True
+        self.taken = [*self.taken, route]
 
 
 class TuckaLayer(BaseTunerLayer):
@@ -166,7 +180,7 @@ class TuckaLinear(nn.Module, TuckaLayer):
                 state.probed = x
                 raise RouterReachedError
             return x
-        route = self._route(x, name)
+        state.used = route = self._route(x, name)
         dtype = self.tucka_u[name].dtype
         rows = state.as_rows(x).to(dtype)
         u = self.tucka_u[name] / self.tucka_u[name].norm()
@@ -182,17 +196,21 @@ class TuckaLinear(nn.Module, TuckaLayer):
         return adapted
 
     def _route(self, x: Tensor, name: str) -> TuckaRoute:
-        """The route of the running forward: forced, computed here if this is the router, or probed."""
+        """The newest route of the running forward: forced, or what the router gave when it was last called.
+
+        The released router routes at every call. DeBERTa-v2 with ``share_att_key`` calls its first layer's query
+        projection again for the relative positions, so two routes serve one forward there.
+        """
         state = self.state
         if state.forced is not None:
             return state.forced
         if name in self.tucka_ec:
-            if not state.fresh:
-                state.route, state.fresh = self.compute_route(x, name), True
-            elif not (state.probed is None or state.shared or self.training or torch.equal(state.probed, x)):
+            if state.probed is not None and not self.training and not torch.equal(state.probed, x):
                 raise ValueError(
                     f"router {self.module} depends on adapted modules that run before it: name an earlier router"
                 )
+            state.probed = None
+            state.take(self.compute_route(x, name))
         elif not state.fresh:
             if state.run_probe is None:
                 raise ValueError("TuckA's route belongs to a forward of the whole model: call the model, not its parts")

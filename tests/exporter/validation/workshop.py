@@ -90,7 +90,7 @@ class Workshop:
             if weights is not None or manifest.generation is not None:
                 return expect(manifest, truth, batches, redraw, weights)  # which depends on the bundle
             facts = (manifest.mode, manifest.precision, manifest.routing, manifest.route, truth.ids, len(batches))
-            key = (truth.adapter.fingerprint, *map(repr, facts))
+            key = (*(str(each.folder) for each in truth.files), *map(repr, (*facts, truth.tasks)))
             if key not in self._known:
                 self._known[key] = expect(manifest, truth, batches, redraw, None)
             return self._known[key]
@@ -101,6 +101,11 @@ class Workshop:
 def task(report: Report, name: str) -> TaskReport:
     """One task of the first provider."""
     return next(task for task in report.providers[0].tasks if task.task == name)
+
+
+def names(bundle: Bundle) -> list[str]:
+    """The tasks that rows of a bundle are given."""
+    return [task.name for task in bundle.manifest.tasks] + (["auto"] if bundle.manifest.task_inference else [])
 
 
 def failed_tasks(report: Report) -> set[str]:

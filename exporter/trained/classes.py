@@ -1,0 +1,125 @@
+"""The class that an adapter was trained on, and a base loaded as it.
+
+What says so, the surest first: a class that PEFT noted down (``auto_mapping``), the adapter's ``task_type``, task heads
+beside it (they read the bare model), and the class that the base was saved as.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from eptx.errors import BaseModelError, NotSupportedError
+from eptx.exporter.trained.files import PREFIX, AdapterFiles
+
+#: What PEFT's task types are trained on.
+_OF_TASK_TYPE = {
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "FEATURE_EXTRACTION": "AutoModel",
+}
+#: Parts of a tensor's name that say that it is of an adapter, and not a module that PEFT saved whole.
+_ADAPTER = (".lora_", ".tucka_")
+_NAMED = 4
+
+
+def load_base(base: Path, files: AdapterFiles) -> Any:
+    """The base's ``PreTrainedModel`` as the class of an adapter, float32, in evaluation mode.
+
+    Raises:
+        BaseModelError: the weights cannot be loaded, or lack what the class needs and the adapter does not bring.
+        NotSupportedError: transformers has no such class.
+    """
+    config = _config(base)
+    auto = _class_of(config, files)
+    config.use_cache = bool(config.is_encoder_decoder)
+    saved = saved_modules(files)
+    labels = _labels(auto, config, saved)
+    if labels is not None:
+        config.num_labels = labels
+    model, lacking = _load(auto, base, config)
+    lacking = [name for name in lacking if name not in saved]
+    if lacking and all(name.startswith("pooler.") for name in lacking):
+        # a model that was saved under a head without a pooler never trained one
+        model, lacking = _load(auto, base, config, add_pooling_layer=False)
+        lacking = [name for name in lacking if name not in saved]
+    if lacking:
+        more = f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
+        some = ", ".join(lacking[:_NAMED]) + more
+        raise BaseModelError(f"{base.name}: as a {type(model).__name__} its weights lack {some}")
+    return model.eval()
+
+
+def saved_modules(files: AdapterFiles) -> dict[str, tuple[int, ...]]:
+    """The tensors of modules that PEFT saved whole (a classifier, a norm): name in the model -> shape."""
+    return {
+        name.removeprefix(PREFIX): tuple(tensor.shape)
+        for name, tensor in files.tensors.items()
+        if not any(part in name for part in _ADAPTER)
+    }
+
+
+def _config(base: Path) -> Any:
+    try:
+        return transformers.AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # configuration classes raise whatever their fields' values provoke
+        raise BaseModelError(f"{base.name}: config.json is not usable: {_line(error)}") from None
+
+
+def _class_of(config: Any, files: AdapterFiles) -> Any:
+    """A model class of transformers, or one of its Auto classes."""
+    noted = (files.config.get("auto_mapping") or {}).get("base_model_class")
+    task_type = files.config.get("task_type")
+    saved_as = (config.architectures or ["AutoModel"])[0]
+    own = noted or _OF_TASK_TYPE.get(str(task_type)) or saved_as
+    name = own if files.heads is None else "AutoModel"
+    found = getattr(transformers, str(name), None)
+    if found is None or not hasattr(found, "from_pretrained"):
+        raise NotSupportedError(f"transformers has no model class {name!r}, on which the adapter was trained")
+    return found
+
+
+def _labels(auto: Any, config: Any, saved: Mapping[str, tuple[int, ...]]) -> int | None:
+    """How many labels the adapter's own head has, where that is another number than the base's.
+
+    The class is built without weights: the saved tensor that has another number of rows than the class gives it, where
+    that is the number of labels, says how many there are.
+    """
+    with torch.device("meta"):
+        skeleton = auto.from_config(config) if hasattr(auto, "from_config") else auto(config)
+    for name, parameter in skeleton.named_parameters():
+        shape = saved.get(name)
+        if shape and tuple(parameter.shape) != shape and parameter.shape[0] == config.num_labels:
+            return shape[0]
+    return None
+
+
+def _load(auto: Any, base: Path, config: Any, **options: Any) -> tuple[Any, list[str]]:
+    """The model, and the names of its parameters that the files do not have."""
+    try:
+        model, info = auto.from_pretrained(
+            base,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # a head of another task; what is not filled is looked at
+            **options,
+        )
+    except Exception as error:  # shapes that do not fit, damaged files, sizes that make no layer
+        raise BaseModelError(f"{base.name}: the weights cannot be loaded: {_line(error)}") from None
+    mismatched = {entry[0] if isinstance(entry, tuple) else str(entry) for entry in info["mismatched_keys"]}
+    return model, sorted({*info["missing_keys"], *mismatched})
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,343 @@
+"""The trained model, asked for what it computes: outputs of its class, and what every adapted layer gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from peft import PeftModel
+from peft.utils import ModulesToSaveWrapper
+from torch import Tensor, nn
+
+from eptx.errors import RequestError
+from eptx.exporter._encode import decoder_call, encode
+from eptx.exporter.methods._tuner import INFER
+from eptx.exporter.methods.tucka.layer import TuckaRoute
+from eptx.exporter.route import Route
+from eptx.exporter.trained.files import Kind
+from eptx.exporter.training.heads import TaskHeadBank, pool
+
+#: What a class returns beside its outputs: its cache, and the encoder's states, which a bundle hands on in its own way.
+_NOT_OUTPUTS = ("past_key_values", "encoder_last_hidden_state", "loss")
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one forward computed.
+
+    Attributes:
+        outputs: what the trained class returns, by its names; with task heads also ``logits`` [batch, most labels].
+        inner: what the bare model inside of the class returns, where it is another than the class.
+        modules: output of every adapted linear layer, bias included, by the adapter's module names, of its first call.
+        task: task of each row int64 [batch] (for id -1 the one inferred).
+        task_margin: EPT with id -1: sum of similarities of the best task less the next one's [batch].
+        group: TuckA: the group that the first module was given, int64 [1 or batch]. weights: [1 or batch, t].
+        affinity: of that route, what it gives every group's experts [1 or batch, k, t]; None for one that was given.
+        groups: TuckA: module -> the group of its first call [1 or batch].
+        margins: TuckA: by how much each route of this forward was chosen, each [1 or batch].
+    """
+
+    outputs: dict[str, np.ndarray]
+    inner: dict[str, np.ndarray]
+    modules: dict[str, np.ndarray]
+    task: np.ndarray
+    task_margin: np.ndarray | None = None
+    group: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    affinity: np.ndarray | None = None
+    groups: dict[str, np.ndarray] = field(default_factory=dict)
+    margins: list[np.ndarray] = field(default_factory=list)
+
+
+class Heads(nn.Module):
+    """Task heads as eptx's training saves them, and what they read."""
+
+    def __init__(self, bank: TaskHeadBank, pooling: str) -> None:
+        super().__init__()
+        self.bank, self.pooling = bank, pooling
+
+    def forward(self, output: Any, mask: Tensor | None, names: Sequence[str]) -> Tensor:
+        """Logits [batch, most labels] of rows by the names of their tasks; one without a head has zeros."""
+        known = {task: index for index, task in enumerate(self.bank.tasks)}
+        rows = torch.tensor([known.get(name, len(known)) for name in names])
+        result: Tensor = self.bank(pool(output, mask, self.pooling), rows)
+        return result
+
+    def labels(self, task: str) -> int:
+        """How many logits a task has; 0 for one without a head."""
+        return dict(zip(self.bank.tasks, self.bank.labels, strict=True)).get(task, 0)
+
+
+@dataclass
+class Host:
+    """One transformers model with adapters on it.
+
+    Attributes:
+        model: the model, the adapted layers in place.
+        kind: whose adapter it is.
+        signature: LoRA: what the adapters that share it have in common.
+        peft: PEFT's wrapper around it.
+        adapters: task id -> the adapter's name in PEFT.
+        names: the adapter's module name -> the layer's name in the model.
+        state: EPT and TuckA: what the adapted layers share.
+    """
+
+    model: Any
+    kind: Kind
+    signature: tuple[Any, ...] = ()
+    peft: PeftModel | None = None
+    adapters: dict[int, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    state: Any = None
+    _modules: dict[str, Tensor] = field(default_factory=dict)
+    _groups: dict[str, Tensor] = field(default_factory=dict)
+    _inner: dict[str, Tensor] = field(default_factory=dict)
+
+    def watch(self) -> None:
+        """Keeps every adapted layer's first output of a forward, and what the bare model inside gives."""
+        for module, name in self.names.items():
+            self.model.get_submodule(name).register_forward_hook(self._keep(module))
+        bare = getattr(self.model, str(self.model.base_model_prefix or ""), None)
+        if isinstance(bare, nn.Module):
+            bare.register_forward_hook(lambda layer, args, output: self._inner.update(tensors_of(output)))
+
+    def _keep(self, module: str) -> Any:
+        def keep(layer: nn.Module, args: Any, output: Tensor) -> None:
+            if getattr(self.state, "probing", False) or module in self._modules:
+                return
+            self._modules[module] = output
+            route = getattr(self.state, "used", None)
+            if route is not None:
+                self._groups[module] = route.group
+
+        return keep
+
+    @contextmanager
+    def on(self, task: int | None) -> Iterator[None]:
+        """With the adapter of a task, or None: with no adapter."""
+        assert self.peft is not None
+        if task is None:
+            with self.peft.disable_adapter():
+                yield
+            return
+        if self.kind == "lora":
+            self.peft.set_adapter(self.adapters[task], inference_mode=True)
+        with nullcontext():
+            yield
+
+    @property
+    def saved(self) -> list[str]:
+        """The modules that the adapters bring whole, a classifier for example, beside what they adapt."""
+        return [name for name, module in self.model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
+
+    def layer(self, module: str) -> Any:
+        """An adapted layer by the adapter's name of it."""
+        return self.model.get_submodule(self.names[module])
+
+    def forget(self) -> None:
+        """Before another forward."""
+        self._modules.clear()
+        self._groups.clear()
+        self._inner.clear()
+
+
+@dataclass
+class Trained:
+    """The trained model; `load_trained` makes it.
+
+    Attributes:
+        hosts: the models; LoRA adapters whose heads have other shapes than the others' are on one of their own.
+        tasks: the tasks by id.
+        heads: what eptx's training saved beside the adapter, None where the class has its own head.
+        dtype: what it computes in.
+    """
+
+    hosts: list[Host]
+    tasks: tuple[str, ...]
+    heads: Heads | None
+    dtype: torch.dtype
+
+    @property
+    def kind(self) -> Kind:
+        """Whose adapter it is."""
+        return self.hosts[0].kind
+
+    @property
+    def model(self) -> Any:
+        """The transformers model; where there are several, the first task's."""
+        return self.hosts[0].model
+
+    @property
+    def module_names(self) -> list[str]:
+        """The adapted modules, as the adapter's files call them."""
+        return list(dict.fromkeys(name for host in self.hosts for name in host.names))
+
+    @property
+    def brings_heads(self) -> bool:
+        """Whether the outputs' last layer is the adapter's own: without a task it says nothing."""
+        return self.heads is not None or any(host.saved for host in self.hosts)
+
+    @property
+    def router(self) -> str:
+        """TuckA: the module that routes."""
+        host = self.hosts[0]
+        return next(module for module in host.names if len(getattr(host.layer(module), "tucka_ec", ())))
+
+    def host_of(self, task: int) -> Host:
+        """The model that has a task; any serves for none."""
+        return next((host for host in self.hosts if task in host.adapters), self.hosts[0])
+
+    @contextmanager
+    def as_task(self, task: int) -> Iterator[Any]:
+        """The transformers model of a task, as anybody may call it."""
+        host = self.host_of(task)
+        with host.on(task if task < len(self.tasks) else None):
+            # one task for all rows, whatever their number
+            self._set(host, torch.tensor([task]), None, "batch")
+            yield host.model
+
+    def run(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        task_ids: np.ndarray | Sequence[int],
+        route: Route | Sequence[Route] | None = None,
+        routing: Literal["batch", "row"] = "batch",
+        cache: Any = None,
+    ) -> Output:
+        """One forward.
+
+        Of an encoder-decoder, as a bundle splits it: what reads the text runs first, and what is found out there, the
+        task of a row with id -1 or TuckA's route, then holds for the answer.
+
+        Args:
+            inputs: the model's inputs by name; float arrays are cast to ``dtype``. Of an encoder-decoder,
+                ``decoder_input_ids`` are the answer's tokens, and with a cache that holds the text already,
+                ``input_ids`` are left out.
+            task_ids: [batch], all the same but for EPT's; ``len(tasks)`` switches the adapter off, -1 infers (EPT).
+            route: TuckA: a route for everything, or one per row, instead of the router's.
+            routing: TuckA: the router's reach.
+            cache: a transformers ``Cache`` of the positions before these, to which these are added; None: there
+                are none.
+
+        Raises:
+            RequestError: task ids are out of range, or differ where they must not.
+        """
+        ids = torch.as_tensor(np.asarray(task_ids), dtype=torch.int64)
+        self._check(ids)
+        first = int(ids[0])
+        host = self.host_of(first)
+        off = bool((ids == len(self.tasks)).all())
+        host.forget()
+        tensors = {name: self._tensor(array) for name, array in inputs.items()}
+        with torch.no_grad(), host.on(None if off else first):
+            self._set(host, ids, route, routing)
+            ids, margin, call = self._call(host, tensors, ids, cache)
+            result = host.model(**call)
+            outputs = tensors_of(result)
+            used, task_margin = _used_tasks(host, ids)
+            if self.heads is not None:
+                names = [(*self.tasks, "")[task] for task in used.tolist()]
+                outputs["logits"] = self.heads(result, tensors.get("attention_mask"), names)
+        taken = list(getattr(host.state, "taken", [])) if not off else []
+        live = None if off else getattr(host.state, "forced", None) or (taken[0] if taken else None)
+        return Output(
+            outputs=_arrays(outputs),
+            inner=_arrays({name: value for name, value in host._inner.items() if name not in outputs}),
+            modules=_arrays(host._modules),
+            task=_array(used),
+            task_margin=task_margin if margin is None else margin,
+            group=_array(live.group) if live is not None else None,
+            weights=_array(live.weights) if live is not None else None,
+            affinity=_array(live.affinity) if live is not None and live.affinity is not None else None,
+            groups=_arrays(host._groups) if not off else {},
+            margins=[_array(each.margin) for each in taken],
+        )
+
+    def bias(self, module: str) -> np.ndarray | None:
+        """The bias [out] of an adapted layer, which its output includes."""
+        host = next(host for host in self.hosts if module in host.names)
+        layer = host.layer(module)
+        bias = getattr(layer, "base_layer", layer).bias
+        return None if bias is None else _array(bias)
+
+    def weight(self, module: str, task: int, route: Route | None = None) -> np.ndarray:
+        """The weight [out, in] that an adapted layer amounts to for one task: what it makes of a unit matrix."""
+        host = self.host_of(task)
+        layer = host.layer(module)
+        base = getattr(layer, "base_layer", layer)
+        with torch.no_grad(), host.on(task):
+            self._set(host, torch.tensor([task]), route, "batch")
+            result = layer(torch.eye(base.in_features, dtype=self.dtype)[None])[0]
+        weight: np.ndarray = _array(result if base.bias is None else result - base.bias).T
+        return weight
+
+    def _check(self, ids: Tensor) -> None:
+        lowest = INFER if self.kind == "ept" else 0
+        if ids.ndim != 1 or not len(ids) or int(ids.min()) < lowest or int(ids.max()) > len(self.tasks):
+            raise RequestError(f"task ids must be [batch] and lie in {lowest}..{len(self.tasks)}, got {ids.tolist()}")
+        if self.kind != "ept" and len(set(ids.tolist())) > 1:
+            raise RequestError("rows of different tasks take a forward each")
+
+    def _set(self, host: Host, ids: Tensor, route: Route | Sequence[Route] | None, routing: str) -> None:
+        """Tells the layers the rows' tasks, or the route."""
+        if host.kind == "ept":
+            host.state.set(ids, lowest=INFER)
+        elif host.kind == "tucka":
+            host.state.set(None)
+            host.state.routing, host.state.forced = routing, None
+            if route is not None:
+                routes = [route] if isinstance(route, Route) else list(route)
+                weights = torch.tensor([each.weights for each in routes], dtype=self.dtype)
+                endless = torch.full((len(routes),), torch.inf, dtype=self.dtype)
+                host.state.forced = TuckaRoute(torch.tensor([each.group for each in routes]), weights, endless)
+
+    def _call(
+        self, host: Host, tensors: dict[str, Tensor], ids: Tensor, cache: Any
+    ) -> tuple[Tensor, np.ndarray | None, dict[str, Any]]:
+        """The rows' tasks, their margin where the text has told them, and the arguments of the class's forward."""
+        if not host.model.config.is_encoder_decoder:
+            return ids, None, tensors if cache is None else {**tensors, "past_key_values": cache, "use_cache": True}
+        margin: np.ndarray | None = None
+        if "input_ids" in tensors:
+            if host.state is not None and host.peft is not None:
+                tuner: Any = host.peft.base_model
+                tuner._begin(host.model, (), dict(tensors))
+            cache = encode(host.model, tensors, cache)
+            ids, margin = _used_tasks(host, ids)
+            if host.kind == "ept":
+                host.state.set(ids, lowest=INFER)
+            if host.kind == "tucka" and host.state.fresh:
+                host.state.forced = host.state.route
+        return ids, margin, decoder_call(host.model, tensors, cache)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+
+
+def tensors_of(result: Any) -> dict[str, Tensor]:
+    """The outputs of a transformers model by name."""
+    named = result.items() if hasattr(result, "items") else ()
+    return {name: value for name, value in named if isinstance(value, Tensor) and name not in _NOT_OUTPUTS}
+
+
+def _used_tasks(host: Host, ids: Tensor) -> tuple[Tensor, np.ndarray | None]:
+    similarity: Tensor | None = getattr(host.state, "similarity", None)
+    if similarity is None:
+        return ids, None
+    best = similarity.topk(min(2, similarity.shape[1]), dim=1).values
+    margin = best[:, 0] - best[:, -1] if best.shape[1] > 1 else torch.full_like(best[:, 0], torch.inf)
+    return torch.where(ids == INFER, similarity.argmax(1), ids), _array(margin)
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: _array(tensor) for name, tensor in tensors.items()}
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.detach().numpy()
+    return array
