@@ -54,7 +54,7 @@ class Asked:
             for host in [own] if self.folded else self.model.hosts:
                 quantised.put_in(host, fold)
         if dtype != torch.float64:
-            round_as_stored(self.model, manifest, quantised.in_blocks if quantised is not None else ())
+            round_as_stored(self.model, manifest)
         self.decider = Decider(self.model)
         places = {**manifest.modules, **(manifest.encoder.modules if manifest.encoder is not None else {})}
         self._biases = {

@@ -22,9 +22,8 @@ import numpy as np
 
 #: A bundle fails where its ratio is larger. docs/validation.md says what was measured to choose it.
 LIMIT = 10.0
-#: Relative rounding of one number: half a unit in the last place. ONNX Runtime multiplies by blocks of 4 or 8 bits in
-#: float32, but adds up in longer chains than PyTorch: 1.3e-6 of a module's output was seen, where that rounds by 2e-7.
-EPS = {"fp32": 2.0**-24, "fp16": 2.0**-11, "int4": 2.0**-21}
+#: Relative rounding of one number: half a unit in the last place.
+EPS = {"fp32": 2.0**-24, "fp16": 2.0**-11}
 #: The largest ratio, which stands for not a number as well.
 WORST = 1e30
 #: Fewer numbers than this do not measure their own noise floor well.
@@ -70,6 +69,15 @@ class Spreads(defaultdict[Subject, Spread]):
 
     def __init__(self) -> None:
         super().__init__(Spread)
+
+
+def larger(first: Spreads, second: Spreads) -> Spreads:
+    """Of two measurements of the same noise, for each subject the larger root mean square and the largest number."""
+    result = Spreads()
+    for subject in first.keys() | second.keys():
+        one, other = first[subject], second[subject]
+        result[subject] = Spread(one.count, max(one.squares, other.squares), max(one.largest, other.largest))
+    return result
 
 
 def ratio(error: Spread, noise: Spread, scale: Spread, dtype: str, typical: float = 0.0) -> float:
