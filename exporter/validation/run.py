@@ -59,7 +59,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     found = ways(bundle, providers)
     inputs = _inputs(bundle, config, truth.base, found[0])
     with step("comparing with the base and the adapter"), seconds.of("comparing"):
-        parts = compare_parts(bundle, truth)
+        parts = compare_parts(bundle, truth, options.base_onnx)
     with seconds.of("drawing inputs"):
         batches = inputs.batches(options, names)
         graph = observable(bundle)
