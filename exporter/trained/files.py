@@ -41,7 +41,7 @@ class AdapterFiles:
     heads: Mapping[str, Tensor] | None
 
     @property
-    def kind(self) -> Kind:  # noqa: D102 - see the class
+    def kind(self) -> Kind:
         if any(_KERNELS in name for name in self.tensors):
             return "ept"
         return "tucka" if self.config.get("peft_type") == "TUCKA" else "lora"

@@ -95,7 +95,9 @@ def _add_lora(host: Host, files: AdapterFiles, task: int) -> None:
         else:
             host.peft.add_adapter(name, config)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise AdapterError(f"{files.folder.name}: PEFT cannot put it on a {type(host.model).__name__}: {error}") from None
+        raise AdapterError(
+            f"{files.folder.name}: PEFT cannot put it on a {type(host.model).__name__}: {error}"
+        ) from None
     _fill(host.peft, files, name, renamed)
     host.adapters[task] = name
     host.names |= names
@@ -232,7 +234,9 @@ def _fill(model: PeftModel, files: AdapterFiles, name: str, renamed: Mapping[str
         text = " ".join(str(error).split())[:200]
         raise AdapterError(f"{files.folder.name}: {WEIGHTS} does not fit the model: {text}") from None
     if result.unexpected_keys:
-        raise AdapterError(f"{files.folder.name}: {WEIGHTS}: no parameter of the model takes {result.unexpected_keys[0]}")
+        raise AdapterError(
+            f"{files.folder.name}: {WEIGHTS}: no parameter of the model takes {result.unexpected_keys[0]}"
+        )
     empty = [key for key in result.missing_keys if f".{name}." in f"{key}."]
     if empty:
         raise AdapterError(f"{files.folder.name}: {WEIGHTS} has no tensor for {empty[0]}")
