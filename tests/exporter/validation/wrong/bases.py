@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
 
-
 from eptx.bundle import Bundle
-from eptx.exporter import ExportOptions, Route
 from eptx.calibration.quantise import Range
+from eptx.exporter import ExportOptions, Route
 from tests.encoder_decoders import TARGETS, KeptGraphs
 from tests.exporter.validation.adapters import (
     CONFIG,
@@ -152,5 +151,3 @@ class Bases:
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
-
-

@@ -1,4 +1,4 @@
-"""Ways to change a copy of a bundle so that it stays well-formed: its files are hashed anew, its manifest fits its graph."""
+"""Ways to change a copy of a bundle so that it stays well-formed: its files are hashed anew."""
 
 from __future__ import annotations
 

@@ -16,7 +16,24 @@ from tests.decoders import write_decoder
 from tests.encoder_decoders import write_encoder_decoder
 
 #: Words with capitals and accents among what they are asked for, so that a normalizer that is off is seen.
-_WORDS = ("the", "cat", "dog", "café", "un", "##able", "##s", "eat", "not", "good", "bad", "film", "paris", "!", ".", ",")
+_WORDS = (
+    "the",
+    "cat",
+    "dog",
+    "café",
+    "un",
+    "##able",
+    "##s",
+    "eat",
+    "not",
+    "good",
+    "bad",
+    "film",
+    "paris",
+    "!",
+    ".",
+    ",",
+)
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _HALF = " bfloat16"
 VOCABULARY, LENGTH = 120, 96
@@ -77,8 +94,9 @@ def write_base(name: str, folder: Path) -> Path:
     """Writes a base's transformers folder: weights, configuration, and what goes with it.
 
     Args:
-        name: "bert", "bert plain" (as it begins: biases of zero, norms of one), "roberta", "deberta", "vit", "llama" (tied), "mistral" (window of 16), "qwen2", "gemma2" (soft
-            caps) or "t5"; one that ends in " bfloat16" is stored so.
+        name: "bert", "bert plain" (as it begins: biases of zero, norms of one), "roberta", "deberta", "vit", "llama"
+            (tied), "mistral" (window of 16), "qwen2", "gemma2" (soft caps) or "t5"; one that ends in " bfloat16" is
+            stored so.
         folder: where; it is made.
     """
     if name.endswith(_HALF):

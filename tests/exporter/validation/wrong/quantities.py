@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (a table: one kind in a line)
 """Quantised weights, scales, zero points, tables and activation ranges."""
 
 from __future__ import annotations
@@ -107,33 +108,33 @@ def _nibbles(array: np.ndarray) -> np.ndarray:
 
 
 KINDS = (
-    Kind("one product of ternary weights", "int8", graph(lambda g: _coarse(1)(g, f"/{_FEED}")), _WHERE),
-    Kind("ternary weights", "int8", _every(_coarse(1)), _WHERE),
-    Kind("weights of 4 bits said to be 8", "int8", _every(_coarse(7)), _WHERE),
+    Kind("one product of ternary weights", "int8", graph(lambda g: _coarse(1)(g, f"/{_FEED}")), _WHERE, today="passes"),
+    Kind("ternary weights", "int8", _every(_coarse(1)), _WHERE, today="passes"),
+    Kind("weights of 4 bits said to be 8", "int8", _every(_coarse(7)), _WHERE, today="unnamed"),
     Kind("one product on half the steps", "int8", graph(lambda g: _coarse(60)(g, f"/{_QUERY}")), _WHERE),
-    Kind("ternary weights, static ranges", "int8 static", _every(_coarse(1)), _WHERE),
+    Kind("ternary weights, static ranges", "int8 static", _every(_coarse(1)), _WHERE, today="passes"),
     Kind("a scale doubled", "int8", numbers(scaled(2.0, 3), f"{_FEED}.weight_scale"), _WHERE),
     Kind("a scale off by a hundredth", "int8", numbers(scaled(1.01), f"{_FEED}.weight_scale"), _WHERE),
     Kind("codes of a column one too large", "int8", numbers(_shifted, f"{_QUERY}.weight_quantized"), _WHERE),
     Kind("a column's sign", "int8", numbers(_turned, f"{_QUERY}.weight_quantized"), _WHERE),
     Kind("two columns swapped", "int8", numbers(swapped(3, 4, axis=1), f"{_QUERY}.weight_quantized"), _WHERE),
     Kind("a weight's zero point", "int8 static", numbers(filled(3, 3), f"{_QUERY}.weight_zero_point"), _WHERE),
-    Kind("activations x 0.01", "int8 static", _narrow(0.01), "layer|range|scale"),
-    Kind("one module's activations x 0.3", "int8 static", _narrow(0.3, "layer.1.output.dense"), "layer.1.output.dense"),
-    Kind("activations x 50", "int8 static", _narrow(50.0), "layer|range|scale"),
-    Kind("an activation's zero point", "int8 static", numbers(filled(0), f"{_FEED}.x_zero_point"), _WHERE),
+    Kind("activations x 0.01", "int8 static", _narrow(0.01), "layer|range|scale", today="passes"),
+    Kind("one module's activations x 0.3", "int8 static", _narrow(0.3, "layer.1.output.dense"), "layer.1.output.dense", today="passes"),
+    Kind("activations x 50", "int8 static", _narrow(50.0), "layer|range|scale", today="passes"),
+    Kind("an activation's zero point", "int8 static", numbers(filled(0), f"{_FEED}.x_zero_point"), _WHERE, today="passes"),
     Kind("one block of int4", "int4", numbers(_nibbles, f"{_FEED}.weight_Q4"), _WHERE),
     Kind("a block's scale", "int4", numbers(scaled(1.3, 3), f"{_FEED}.weight_scales"), _WHERE),
-    Kind("int4 on a third of the steps", "int4", graph(_coarse_blocks), _WHERE),
+    Kind("int4 on a third of the steps", "int4", graph(_coarse_blocks), _WHERE, today="passes"),
     Kind("one block of 8 bits", "int8 blocks", numbers(_nibbles, f"{_FEED}.weight_Q8"), _WHERE),
     Kind("a decoder's block", "llama int4", numbers(_nibbles, "layers.1.mlp.up_proj.MatMul.weight_Q4"), "layers.1.mlp.up_proj"),
     Kind("a decoder's scale", "llama int4", numbers(scaled(1.5, 3), "layers.1.mlp.up_proj.MatMul.weight_scales"), "layers.1.mlp.up_proj"),
     Kind("the tied head's block", "llama int4", numbers(_nibbles, "lm_head.MatMul.weight_Q4"), "lm_head|embed"),
     Kind("a table's row scale", "int8", numbers(scaled(2.0, 100), "node_embedding.scale"), "word_embeddings|embedding"),
     Kind("two rows of a table swapped", "int8", numbers(swapped(100, 101), "node_embedding.int8"), "word_embeddings|embedding"),
-    Kind("a table of signs", "int8", graph(_signs), "word_embeddings|embedding"),
+    Kind("a table of signs", "int8", graph(_signs), "word_embeddings|embedding", today="passes"),
     Kind("rows of positions past 64", "int8", numbers(filled(0, slice(64, None)), "node_embedding_2.int8"), "position_embeddings"),
     Kind("an unquantised norm", "int8", numbers(scaled(1.01), "encoder.layer.1.output.LayerNorm.weight"), "Norm|task"),
-    Kind("int8 said of int4", "int4", manifest(put(precision="int8")), "precision"),
-    Kind("a budget of 100 points", "int8", manifest(put(quantisation__budget={"cola": 1e9})), "budget"),
+    Kind("int8 said of int4", "int4", manifest(put(precision="int8")), "precision", today="passes"),
+    Kind("a budget of 100 points", "int8", manifest(put(quantisation__budget={"cola": 1e9})), "budget", today="passes"),
 )  # fmt: skip

@@ -51,7 +51,9 @@ class Case:
         return "-".join(part for part in (self.base, self.method, *said, self.pooling, str(self.scheme or "")) if part)
 
 
-def _case(base: str, method: Method, mode: str, *, pooling: str | None = None, scheme: Choice | None = None, **more: Any) -> Case:  # fmt: skip
+def _case(
+    base: str, method: Method, mode: str, *, pooling: str | None = None, scheme: Choice | None = None, **more: Any
+) -> Case:
     if method == "ept":
         more |= {"top_k": 2} | ({"task": "task1"} if mode == "static" and pooling is None else {})
         more |= {"task": "b"} if mode == "static" and pooling is not None else {}
@@ -118,7 +120,9 @@ def _train(bases: Bases, case: Case, seed: int) -> list[Path]:
         return [write_tucka(shop.path(), shapes, seed=seed, tasks=("x", "y"), rank=4, strength=strength)]
     sizes = ((2, 2, 4, 4), (3, 2, 5, 3))[seed % 2]
     adapter = write_ept(shop.path(), shapes, seed=seed, sizes=sizes, rank=4, strength=strength)
-    return [adapter if case.pooling is None else add_heads(adapter, {"a": 2, "b": 5, "c": 1}, WIDTH, pooling=case.pooling)]  # fmt: skip
+    if case.pooling is not None:
+        add_heads(adapter, {"a": 2, "b": 5, "c": 1}, WIDTH, pooling=case.pooling)
+    return [adapter]
 
 
 def _export(bases: Bases, case: Case, adapters: Sequence[Path]) -> Bundle:

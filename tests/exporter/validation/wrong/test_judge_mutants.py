@@ -27,7 +27,11 @@ from tests.exporter.validation.wrong.bases import Bases
 from tests.quantised import quantised
 
 Patch = tuple[str, Any]
-JUDGE, QUANTISED, EXPORT = "eptx.exporter.validation.judge", "eptx.exporter.validation.quantised", "eptx.exporter.export"
+JUDGE, QUANTISED, EXPORT = (
+    "eptx.exporter.validation.judge",
+    "eptx.exporter.validation.quantised",
+    "eptx.exporter.export",
+)
 _DOWN = "bert.encoder.layer.1.output.dense"
 
 
@@ -74,7 +78,9 @@ _name_modules = Part.name_modules
 
 def _no_biases(editor: Any, heads: Any, tasks: Any, task_id: Any) -> None:
     """Task heads without their biases."""
-    attach_head_bank(editor, replace(heads, biases={task: bias * 0 for task, bias in heads.biases.items()}), tasks, task_id)
+    attach_head_bank(
+        editor, replace(heads, biases={task: bias * 0 for task, bias in heads.biases.items()}), tasks, task_id
+    )
 
 
 def _least_similar(editor: Any) -> Any:
@@ -136,7 +142,9 @@ def _hidden_update(bases: Bases) -> Bundle:
 def _with_rows(bases: Bases) -> dict[str, Any]:
     """Rows of every task, and a budget that is honest for them."""
     rng = np.random.default_rng(0)
-    rows = [{"task": task, "input_ids": rng.integers(5, 119, 9).tolist()} for task in ("cola", "mnli") for _ in range(40)]
+    rows = [
+        {"task": task, "input_ids": rng.integers(5, 119, 9).tolist()} for task in ("cola", "mnli") for _ in range(40)
+    ]
     file = bases.shop("bert bare").path().with_suffix(".jsonl")
     file.write_text("\n".join(map(json.dumps, rows)))
     return {"data": file, "max_drop": {"cola": 15.0, "mnli": 15.0}}
@@ -220,4 +228,3 @@ def test_only_this_check_notices(bases: Bases, mutant: Mutant, monkeypatch: pyte
     if mutant.check not in _NEVER_PASSES:
         honest = shop.validate(mutant.make(bases), **options)
         assert honest.passed, honest.reason
-
