@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,17 @@ from eptx.exporter.infer import add_task_used
 from eptx.exporter.methods.lora.attach import banks as _banks
 from eptx.exporter.part import Part
 from tests.exporter.validation.adapters import write_ept, write_lora
-from tests.exporter.validation.wrong.bases import Bases
+from tests.exporter.validation.wrong.bases import LABELS, Bases
 from tests.quantised import quantised
 
-Patch = tuple[str, Any]
+Patch = tuple[Any, ...]
 JUDGE, QUANTISED, EXPORT = (
     "eptx.exporter.validation.judge",
     "eptx.exporter.validation.quantised",
     "eptx.exporter.export",
 )
+#: The module; its package has a function of that name.
+_LORA = import_module("eptx.exporter.methods.lora.attach")
 _DOWN = "bert.encoder.layer.1.output.dense"
 
 
@@ -132,18 +135,18 @@ def _without_effect(bases: Bases) -> Bundle:
 
 
 def _hidden_update(bases: Bases) -> Bundle:
-    """A static int8 bundle whose update is far smaller than a step."""
+    """A static bundle of 4 bits whose update is far smaller than a step."""
     shop = bases.shop("bert")
-    adapter = write_ept(shop.path(), bases.shapes("bert"), seed=8, tasks=2, sizes=(2, 2, 4, 4), rank=4, strength=0.002)
+    adapter = write_ept(shop.path(), bases.shapes("bert"), seed=8, tasks=2, sizes=(2, 2, 4, 4), rank=4, strength=0.08)
     options = ExportOptions(base_onnx=shop.onnx, mode="static", task="task1", top_k=2)
-    return quantised(shop.base, [adapter], shop.path(), options, "int8", bounds=Range(-12.0, 12.0))
+    return quantised(shop.base, [adapter], shop.path(), options, "int4-blocks", bounds=Range(-12.0, 12.0))
 
 
 def _with_rows(bases: Bases) -> dict[str, Any]:
     """Rows of every task, and a budget that is honest for them."""
     rng = np.random.default_rng(0)
     rows = [
-        {"task": task, "input_ids": rng.integers(5, 119, 9).tolist()} for task in ("cola", "mnli") for _ in range(40)
+        {"task": task, "text": " ".join(f"t{n}" for n in rng.integers(0, 90, 9))} for task in LABELS for _ in range(40)
     ]
     file = bases.shop("bert bare").path().with_suffix(".jsonl")
     file.write_text("\n".join(map(json.dumps, rows)))
@@ -156,7 +159,7 @@ MUTANTS = (
         _bundle("bert"),
         ("eptx.exporter.part.Part.name_modules", _named_wrongly),
         (f"{JUDGE}._like", lambda found, exact, module: exact),
-        "attention.self.query",
+        "first drifting module bert.encoder.layer.0.attention.self",
     ),
     Mutant(
         "what the outputs are",
@@ -182,7 +185,7 @@ MUTANTS = (
     Mutant(
         "whether the adapter has an effect",
         _without_effect,
-        ("eptx.exporter.methods.lora.attach.banks", _no_update),
+        (_LORA, "banks", _no_update),
         ("eptx.exporter.validation.report.TaskReport.undecided", None),
         "the adapter's own effect",
     ),
