@@ -111,7 +111,7 @@ def _task_cells(task: TaskReport) -> tuple[object, ...]:
     return (
         task.task,
         _Raw(f"<span class='{task.verdict}'>{task.verdict}</span>"),
-        f"{measured.ratio:.2f}" if measured.ratio < WORST else "1e+30",
+        f"{measured.ratio:.2f}" if float(measured.ratio) < WORST else "1e+30",
         task.failed_at or name,
         "-" if task.effect_ratio is None else f"{task.effect_ratio:.0f}",
         "-" if task.argmax_agreement is None else f"{task.argmax_agreement:.2%}",
@@ -134,7 +134,7 @@ def _details(task: TaskReport) -> str:
 
 
 def _measured_cells(name: str, measured: Measured) -> tuple[object, ...]:
-    width = min(measured.ratio / LIMIT, 1.0) * _BAR
+    width = min(float(measured.ratio) / LIMIT, 1.0) * _BAR
     over = " over" if measured.ratio > LIMIT else ""
     bar = _Raw(f"<span class='bar{over}' style='width: {width:.0f}px'></span>")
     effect = "-" if measured.effect is None else f"{measured.effect:.3g}"

@@ -117,7 +117,7 @@ def notes(task: TaskReport) -> list[str]:
 
 def _cells(task: TaskReport) -> tuple[str, ...]:
     measured = task.worst[1]
-    relative = measured.noise / measured.scale if measured.scale else 0.0
+    relative = float(measured.noise) / float(measured.scale) if measured.scale else 0.0
     metric = task.metric
     return (
         task.task,
