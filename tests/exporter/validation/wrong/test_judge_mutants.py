@@ -137,7 +137,7 @@ def _without_effect(bases: Bases) -> Bundle:
 def _hidden_update(bases: Bases) -> Bundle:
     """A static bundle of 4 bits whose update is far smaller than a step."""
     shop = bases.shop("bert")
-    adapter = write_ept(shop.path(), bases.shapes("bert"), seed=8, tasks=2, sizes=(2, 2, 4, 4), rank=4, strength=0.08)
+    adapter = write_ept(shop.path(), bases.shapes("bert"), seed=8, tasks=2, sizes=(2, 2, 4, 4), rank=4, strength=0.06)
     options = ExportOptions(base_onnx=shop.onnx, mode="static", task="task1", top_k=2)
     return quantised(shop.base, [adapter], shop.path(), options, "int4-blocks", bounds=Range(-12.0, 12.0))
 
