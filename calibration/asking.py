@@ -1,7 +1,8 @@
-"""The PyTorch reference of a TuckA adapter asked one row at a time, by the live route or by a frozen one."""
+"""The trained model of a TuckA adapter in PyTorch, asked one row at a time, by the live route or by a frozen one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from eptx.errors import NotSupportedError
 from eptx.exporter.base import is_decoder
 from eptx.exporter.base._model import read_config
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
-from eptx.exporter.reference import ReferenceOutput, build_reference
 from eptx.exporter.route import Route
+from eptx.exporter.trained import Output, load_trained, read_files
 from eptx.exporter.write import max_length
 from eptx.runtime.measure import Row
 
@@ -68,13 +69,14 @@ class Reference:
 
     Args:
         base: the transformers folder.
-        adapter: the adapter.
+        folders: the adapter's.
+        adapter: what the exporter reads there: its tasks, and what their answers are called.
 
     Raises:
         NotSupportedError: the base reads no text.
     """
 
-    def __init__(self, base: Path, adapter: TuckaAdapter) -> None:
+    def __init__(self, base: Path, folders: Sequence[Path], adapter: TuckaAdapter) -> None:
         config = read_config(base)
         vocabulary = config.get("vocab_size")
         if not isinstance(vocabulary, int):
@@ -84,7 +86,7 @@ class Reference:
         self._adapter = adapter
         self._decoder = adapter.heads is None and is_decoder(config)
         self._encoder = Encoder(base, vocabulary, max_length(config))
-        self._model = build_reference(base, adapter)
+        self._model = load_trained(base, read_files(folders), adapter.tasks)
         self._generates = self._decoder or bool(self._model.model.config.is_encoder_decoder)
 
     def task(self, name: str, labels: int) -> Task:
@@ -118,9 +120,7 @@ class Reference:
         affinity = result.affinity[0] if result.affinity is not None else None
         return Reply(kind, answer, confidence, output, float(np.abs(output).max()), int(result.group[0]), affinity)
 
-    def _answer(
-        self, question: Question, task: str, result: ReferenceOutput
-    ) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
+    def _answer(self, question: Question, task: str, result: Output) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
         """The kind of the answer, the output that it is read off, the answer, and its confidence."""
         outputs, heads = result.outputs, self._adapter.heads
         if self._generates:

@@ -108,7 +108,7 @@ def study_routes(
     adapter = _read(base, adapters, options)
     assert base is not None
     with step("measuring the routes"):
-        reference = Reference(base, adapter)
+        reference = Reference(base, adapters, adapter)
         studies = {}
         for task, own in rows.items():
             given = options.routes.get(task, options.routes.get(None))

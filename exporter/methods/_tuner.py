@@ -34,7 +34,7 @@ class TaskRows:
     @property
     def per_row(self) -> bool:
         """Whether what the layers compute of an input that all rows share differs from row to row."""
-        return self.ids is not None and (bool((self.ids < 0).any()) or len(set(self.ids.tolist())) > 1)
+        return self.ids is not None and len(self.ids) > 1
 
     @contextmanager
     def share_input(self) -> Iterator[None]:

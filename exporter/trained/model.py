@@ -217,7 +217,8 @@ class Trained:
             inputs: the model's inputs by name; float arrays are cast to ``dtype``. Of an encoder-decoder,
                 ``decoder_input_ids`` are the answer's tokens, and with a cache that holds the text already,
                 ``input_ids`` are left out.
-            task_ids: [batch], all the same but for EPT's; ``len(tasks)`` switches the adapter off, -1 infers (EPT).
+            task_ids: [batch]; ``len(tasks)`` switches the adapter off, -1 infers (EPT). LoRA's are all the same, and of
+                TuckA's either all or none are off.
             route: TuckA: a route for everything, or one per row, instead of the router's.
             routing: TuckA: the router's reach.
             cache: a transformers ``Cache`` of the positions before these, to which these are added; None: there
@@ -279,13 +280,15 @@ class Trained:
         lowest = INFER if self.kind == "ept" else 0
         if ids.ndim != 1 or not len(ids) or int(ids.min()) < lowest or int(ids.max()) > len(self.tasks):
             raise RequestError(f"task ids must be [batch] and lie in {lowest}..{len(self.tasks)}, got {ids.tolist()}")
-        if self.kind != "ept" and len(set(ids.tolist())) > 1:
+        # TuckA's tasks share all but the heads, which are picked per row
+        apart = set(ids.tolist()) if self.kind == "lora" else {id == len(self.tasks) for id in ids.tolist()}
+        if self.kind != "ept" and len(apart) > 1:
             raise RequestError("rows of different tasks take a forward each")
 
     def _set(self, host: Host, ids: Tensor, route: Route | Sequence[Route] | None, routing: str) -> None:
         """Tells the layers the rows' tasks, or the route."""
         if host.kind == "ept":
-            host.state.set(ids, lowest=INFER)
+            _set_tasks(host, ids)
         elif host.kind == "tucka":
             host.state.set(None)
             host.state.routing, host.state.forced = routing, None
@@ -309,7 +312,7 @@ class Trained:
             cache = encode(host.model, tensors, cache)
             ids, margin = _used_tasks(host, ids)
             if host.kind == "ept":
-                host.state.set(ids, lowest=INFER)
+                _set_tasks(host, ids)
             if host.kind == "tucka" and host.state.fresh:
                 host.state.forced = host.state.route
         return ids, margin, decoder_call(host.model, tensors, cache)
@@ -323,6 +326,12 @@ def tensors_of(result: Any) -> dict[str, Tensor]:
     """The outputs of a transformers model by name."""
     named = result.items() if hasattr(result, "items") else ()
     return {name: value for name, value in named if isinstance(value, Tensor) and name not in _NOT_OUTPUTS}
+
+
+def _set_tasks(host: Host, ids: Tensor) -> None:
+    """Rows of one task are as one row, so that even layers whose input has no rows run as transformers calls them."""
+    alike = int(ids[0]) != INFER and bool((ids == ids[0]).all())
+    host.state.set(ids[:1] if alike else ids, lowest=INFER)
 
 
 def _used_tasks(host: Host, ids: Tensor) -> tuple[Tensor, np.ndarray | None]:

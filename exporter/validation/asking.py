@@ -80,7 +80,8 @@ class Asked:
         if off:
             ids = np.full_like(ids, len(self.truth.tasks))
         elif self.model.kind == "tucka" and (live or not self._frozen()):
-            ids = np.zeros_like(ids)  # the route is of the rows' data, and all tasks share the factors
+            # the route is of all rows' data, those of `base` too
+            ids = np.where(ids == len(self.truth.tasks), 0, ids)
         route: Routes = None if live else self._frozen().get(batch.tasks[0], self._any_route())
         outputs, decisions = [], []
         cache: Any = None

@@ -36,20 +36,8 @@ class BaseTokenizer:
 
     def encode(self, rows: Sequence[Row], *, special: bool = True) -> dict[str, list[list[int]]]:
         """The ids, the mask and the type ids of every row, each as long as the row is."""
-        firsts = [row if isinstance(row, str) else row[0] for row in rows]
-        seconds = [row[1] for row in rows if not isinstance(row, str)]
-        encoded = self._tokenizer(
-            firsts,
-            seconds or None,
-            add_special_tokens=special,
-            truncation="longest_first" if self.length is not None else False,
-            max_length=self.length,
-            padding=False,
-            return_attention_mask=True,
-            return_token_type_ids=True,
-            verbose=False,
-        )
-        return {name: [list(row) for row in encoded[name]] for name in _NAMES}
+        encoded = [self._encode(row, special) for row in rows]
+        return {name: [list(row[name]) for row in encoded] for name in _NAMES}
 
     def arrays(self, rows: Sequence[Row], names: Collection[str]) -> dict[str, np.ndarray]:
         """A batch of rows, int64 [rows, longest row]; rows are padded on the tokenizer's side.
@@ -63,6 +51,17 @@ class BaseTokenizer:
         fill = {"input_ids": getattr(self._tokenizer, "pad_token_id", None) or 0}
         left = getattr(self._tokenizer, "padding_side", "right") == "left"
         return {name: _padded(encoded[name], fill.get(name, 0), left) for name in _NAMES if name in names}
+
+    def _encode(self, row: Row, special: bool) -> Any:
+        return self._tokenizer(
+            *([row] if isinstance(row, str) else row),
+            add_special_tokens=special,
+            truncation="longest_first" if self.length is not None else False,
+            max_length=self.length,
+            return_attention_mask=True,
+            return_token_type_ids=True,
+            verbose=False,
+        )
 
 
 def _padded(rows: Sequence[Sequence[int]], fill: int, left: bool) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from eptx.bundle import Bundle
@@ -15,19 +17,20 @@ from eptx.exporter.validation.tensors import compare_tensors
 _LABELLERS = ("classifier", "score")
 
 
-def compare_parts(bundle: Bundle, truth: Truth) -> list[Part]:
+def compare_parts(bundle: Bundle, truth: Truth, base_onnx: Path | None = None) -> list[Part]:
     """Loads the trained model in float32 and compares: manifest, files, tables, constants.
 
     Args:
         bundle: the bundle.
         truth: the trained model's files.
+        base_onnx: the ONNX file of the base, where the export used one; None: as the bundle says.
     """
     trained = load_trained(truth.base, truth.files, truth.tasks, top_k=truth.top_k, dtype=torch.float32)
     task = next(iter(truth.ids.values()))
     touched = trained.hosts[0].names.values() if bundle.manifest.mode == "static" else ()
     with trained.as_task(task) as model:
         return [
-            *compare_companions(bundle, truth.base, model, expected_tasks(truth, trained)),
+            *compare_companions(bundle, truth.base, model, expected_tasks(truth, trained), base_onnx=base_onnx),
             *compare_tensors(bundle, model, touched),
         ]
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from eptx._jsonl import read_rows
 from eptx.bundle import Bundle
 from eptx.errors import BaseModelError, DataError
@@ -102,4 +104,7 @@ def _batch(
 ) -> Batch:
     rows = [(row["text"], row["text_pair"]) if "text_pair" in row else row["text"] for _, row in group]
     arrays = tokenizer.arrays(rows, inputs)
+    empty = ~arrays["attention_mask"].any(axis=1) if "attention_mask" in arrays else np.zeros(0, bool)
+    if empty.any():
+        raise DataError(f"the text {rows[int(empty.argmax())]!r} has no tokens")
     return Batch(name, arrays, tuple(task for task, _ in group), None, tuple(row.get("label") for _, row in group))

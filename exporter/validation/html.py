@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from eptx.exporter.validation.distance import LIMIT
+from eptx.exporter.validation.distance import LIMIT, WORST
 from eptx.exporter.validation.report import Measured, ProviderReport, Report, TaskReport
 from eptx.exporter.validation.table import DROPS, drop_cells, notes, parts_sentence
 
@@ -111,7 +111,7 @@ def _task_cells(task: TaskReport) -> tuple[object, ...]:
     return (
         task.task,
         _Raw(f"<span class='{task.verdict}'>{task.verdict}</span>"),
-        round(measured.ratio, 2),
+        f"{measured.ratio:.2f}" if measured.ratio < WORST else "1e+30",
         task.failed_at or name,
         "-" if task.effect_ratio is None else f"{task.effect_ratio:.0f}",
         "-" if task.argmax_agreement is None else f"{task.argmax_agreement:.2%}",

@@ -61,7 +61,8 @@ def windows(config: Mapping[str, Any]) -> tuple[int, ...]:
     found: set[int] = set()
     for name in _WINDOWS:
         value = getattr(settings, name, None)
-        found |= {size for size in (value if isinstance(value, list | tuple) else [value]) if _positive(size)}
+        sizes: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+        found |= {size for size in sizes if _positive(size)}
     return tuple(sorted(found))
 
 
@@ -90,7 +91,7 @@ def _skeleton(settings: Any) -> nn.Module:
     from transformers import AutoModel
 
     with quiet(), torch.device("meta"):
-        model: nn.Module = AutoModel.from_config(settings)
+        model: nn.Module = AutoModel.from_config(settings)  # type: ignore[no-untyped-call]
     return model
 
 

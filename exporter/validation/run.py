@@ -59,15 +59,17 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     found = ways(bundle, providers)
     inputs = _inputs(bundle, config, truth.base, found[0])
     with step("comparing with the base and the adapter"), seconds.of("comparing"):
-        parts = compare_parts(bundle, truth)
+        parts = compare_parts(bundle, truth, options.base_onnx)
     with seconds.of("drawing inputs"):
         batches = inputs.batches(options, names)
         graph = observable(bundle)
     with seconds.of("running the reference"):
         expectation = expect(bundle.manifest, truth, batches, inputs.redraw, Quantised.of(bundle))
     judged, refused = _judged(bundle, graph, expectation, found, seconds)
-    with seconds.of("measuring what quantising loses"):
-        drops = losses(bundle, truth, options, planned, providers[0])
+    drops = []
+    if planned.rows:
+        with seconds.of("measuring what quantising loses"):
+            drops = losses(bundle, truth, options, planned, providers[0])
     report = Report(
         bundle=_facts(bundle.manifest),
         inputs=[_described(expected.batch) for expected in expectation.batches],

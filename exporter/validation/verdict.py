@@ -149,4 +149,6 @@ def _times(measured: Measured) -> str:
         return "the reference itself is infinite or not a number there"
     if measured.ratio >= WORST and not np.isfinite(measured.error):
         return "it is infinite or not a number somewhere"
+    if measured.ratio >= WORST:
+        return "its error is more than 1e30 times the noise floor"
     return f"{measured.ratio:.3g} times the noise floor"

@@ -10,12 +10,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from eptx.exporter import ExportOptions, Route, export_bundle, read_adapter
+from eptx.exporter import ExportOptions, Route, export_bundle
 from eptx.exporter.base import load_transformers
-from eptx.exporter.reference import build_reference
 from eptx.runtime import Session
 from tests.exporter.base.conftest import build
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_lora, write_tucka
+from tests.trained import by_task, trained_model
 
 TOLERANCE = 2e-5
 #: architecture -> which linear layers the adapters take
@@ -61,7 +61,7 @@ def _compare(bundle: Any, reference: Any, inputs: dict[str, np.ndarray], tasks: 
     names = [task.name for task in bundle.manifest.tasks]
     got = session.run(inputs, task=tasks)
     ids = [names.index(task) for task in tasks] if tasks else None
-    want = reference.run(inputs, ids, **how)
+    want = by_task(reference, inputs, ids, **how)
     kept = inputs.get("attention_mask")
     for key in got:
         if key == "task_id_used":
@@ -76,7 +76,7 @@ def _compare(bundle: Any, reference: Any, inputs: dict[str, np.ndarray], tasks: 
 def test_ept(exported: Exported, tmp_path: Path, name: str) -> None:
     base, onnx = exported(name)
     adapter = write_ept(tmp_path / "ept", linear_shapes(base, TARGETS[name]), seed=1, tasks=3, sizes=(2, 3, 3, 5))
-    reference = build_reference(base, read_adapter([adapter], top_k=2))
+    reference = trained_model(base, [adapter], top_k=2)
     for mode in ("conditioned", "dynamic"):
         options = ExportOptions(mode=mode, top_k=2, base_onnx=onnx)  # type: ignore[arg-type]
         bundle = export_bundle(base, [adapter], tmp_path / mode, options)
@@ -84,7 +84,7 @@ def test_ept(exported: Exported, tmp_path: Path, name: str) -> None:
     options = ExportOptions(mode="static", task="task1", top_k=2, base_onnx=onnx)
     bundle = export_bundle(base, [adapter], tmp_path / "static", options)
     got = Session(bundle).run(_inputs(name, 2))["logits"]
-    want = reference.run(_inputs(name, 2), [1, 1]).outputs["logits"]
+    want = by_task(reference, _inputs(name, 2), [1, 1]).outputs["logits"]
     assert np.abs(got - want).max() <= TOLERANCE * max(1.0, np.abs(want).max())
 
 
@@ -92,7 +92,7 @@ def test_ept(exported: Exported, tmp_path: Path, name: str) -> None:
 def test_tucka(exported: Exported, tmp_path: Path, name: str) -> None:
     base, onnx = exported(name)
     adapter = write_tucka(tmp_path / "tucka", linear_shapes(base, TARGETS[name]), seed=2)
-    reference = build_reference(base, read_adapter([adapter]))
+    reference = trained_model(base, [adapter])
     for routing in ("batch", "row"):
         options = ExportOptions(mode="dynamic", routing=routing, base_onnx=onnx)  # type: ignore[arg-type]
         bundle = export_bundle(base, [adapter], tmp_path / routing, options)
@@ -109,7 +109,7 @@ def test_lora(exported: Exported, tmp_path: Path, name: str) -> None:
     shapes = linear_shapes(base, TARGETS[name])
     fewer = dict(list(shapes.items())[::2])
     adapters = [write_lora(tmp_path / "a", shapes, seed=3), write_lora(tmp_path / "b", fewer, seed=4, rank=7)]
-    reference = build_reference(base, read_adapter(adapters))
+    reference = trained_model(base, adapters)
     bundle = export_bundle(base, adapters, tmp_path / "bundle", ExportOptions(mode="conditioned", base_onnx=onnx))
     assert [task.name for task in bundle.manifest.tasks] == ["a", "b", "base"]
     _compare(bundle, reference, _inputs(name, 4), ["b", "a", "base", "b"])
@@ -121,7 +121,7 @@ def test_task_heads_on_the_bare_model(exported: Exported, tmp_path: Path, poolin
     base, _ = exported("bert")
     folder = write_ept(tmp_path / "ept", linear_shapes(base, ("query", "value")), seed=5, tasks=3, sizes=(2, 3))
     adapter = add_heads(folder, {"x": 2, "y": 5, "z": 1}, 24, pooling=pooling)
-    reference = build_reference(base, read_adapter([adapter], top_k=1))
+    reference = trained_model(base, [adapter], top_k=1)
     bundle = export_bundle(base, [adapter], tmp_path / "bundle", ExportOptions(mode="conditioned", top_k=1))
     assert [task.labels for task in bundle.manifest.tasks] == [2, 5, 1, 0]
     _compare(bundle, reference, _inputs("bert", 4), ["y", "x", "z", "base"])

@@ -20,9 +20,10 @@ from eptx.exporter.base import load_genai
 from eptx.exporter.base._nbits import dequantise, is_nbits
 from eptx.exporter.base._nbits import step as nbits_step
 from eptx.exporter.fold import fold
-from eptx.exporter.reference import ReferenceModel, build_reference
+from eptx.exporter.trained import Trained
 from tests.decoders import DECODERS, Steps, write_decoder, write_tokenizer
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
+from tests.trained import by_task, trained_model
 
 TOLERANCE = 1e-4
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj", "qkv_proj", "dense", "fc1", "lm_head")
@@ -47,7 +48,7 @@ def _ept(base: Path, folder: Path) -> Path:
 
 
 def _compare(
-    bundle: Bundle, reference: ReferenceModel, ids: list[int], *, kernels: bool = True, tolerance: float = TOLERANCE
+    bundle: Bundle, reference: Trained, ids: list[int], *, kernels: bool = True, tolerance: float = TOLERANCE
 ) -> None:
     """Prefill and decode steps of ragged rows against whole rows in PyTorch."""
     steps = Steps(bundle, kernels=kernels)
@@ -66,14 +67,14 @@ def _compare(
 
 def _close(
     got: np.ndarray,
-    reference: ReferenceModel,
+    reference: Trained,
     row: list[int],
     task: int | None,
     tolerance: float = TOLERANCE,
     **how: Any,
 ) -> None:
     inputs = {"input_ids": np.array([row]), "attention_mask": np.ones((1, len(row)), np.int64)}
-    want = reference.run(inputs, None if task is None else [task], **how).outputs["logits"][0]
+    want = by_task(reference, inputs, None if task is None else [task], **how).outputs["logits"][0]
     want = want[-len(got) :]
     assert np.abs(got - want).max() <= tolerance * max(1.0, np.abs(want).max())
 
@@ -83,7 +84,7 @@ def _close(
 def test_ept(folders: Folders, tmp_path: Path, name: str, kernels: bool) -> None:
     base = folders(name)
     adapter = _ept(base, tmp_path / "ept")
-    reference = build_reference(base, read_adapter([adapter], top_k=2))
+    reference = trained_model(base, [adapter], top_k=2)
     for mode in ("conditioned", "dynamic"):
         bundle = export_bundle(base, [adapter], tmp_path / mode, ExportOptions(mode=mode, top_k=2))  # type: ignore[arg-type]
         _compare(bundle, reference, [2, 3, 0, 1], kernels=kernels)
@@ -97,7 +98,7 @@ def test_tucka_with_a_route_per_row(folders: Folders, tmp_path: Path, name: str)
     """Row routing is of this call's positions; a whole row and its last token differ, so the prefill alone compares."""
     base = folders(name)
     adapter = write_tucka(tmp_path / "tucka", _targets(base), seed=2)
-    reference = build_reference(base, read_adapter([adapter]))
+    reference = trained_model(base, [adapter])
     bundle = export_bundle(base, [adapter], tmp_path / "row", ExportOptions(mode="dynamic", routing="row"))
     got = Steps(bundle).prefill(PROMPTS)["logits"]
     for i, row in enumerate(PROMPTS):
@@ -108,7 +109,7 @@ def test_the_route_of_the_prompt_is_kept(folders: Folders, tmp_path: Path) -> No
     base = folders("llama")
     adapter = write_tucka(tmp_path / "tucka", _targets(base), seed=2, strength=0.5)
     bundle = export_bundle(base, [adapter], tmp_path / "b", ExportOptions(mode="dynamic", routing="prompt"))
-    reference = build_reference(base, read_adapter([adapter]))
+    reference = trained_model(base, [adapter])
     steps = Steps(bundle)
     unset = {"route_group": np.full(4, -1), "route_weights": np.zeros((4, 2), np.float32)}
     outputs = steps.prefill(PROMPTS, **unset)
@@ -128,7 +129,7 @@ def test_lora(folders: Folders, tmp_path: Path) -> None:
     shapes = _targets(base)
     adapters = [write_lora(tmp_path / "a", shapes, seed=3), write_lora(tmp_path / "b", shapes, seed=4, rank=7)]
     bundle = export_bundle(base, adapters, tmp_path / "bundle", ExportOptions(mode="conditioned"))
-    _compare(bundle, build_reference(base, read_adapter(adapters)), [1, 0, 2, 1])
+    _compare(bundle, trained_model(base, adapters), [1, 0, 2, 1])
 
 
 @pytest.mark.parametrize("kernels", [True, False])
@@ -141,7 +142,7 @@ def test_int4_computes_on_the_dequantised_base(folders: Folders, tmp_path: Path,
     bundle = export_bundle(base, [adapter], tmp_path / "bundle", options)
     assert bundle.manifest.precision == "int4"
     _as_float(bundle)
-    reference = build_reference(_dequantised(base, tmp_path), read_adapter([_as_half(adapter)], top_k=2))
+    reference = trained_model(_dequantised(base, tmp_path), [_as_half(adapter)], top_k=2)
     _compare(bundle, reference, [2, 3, 0, 1], kernels=kernels, tolerance=2e-3)
 
 
@@ -172,7 +173,7 @@ def test_a_bfloat16_base_is_folded_in_float32(folders: Folders, tmp_path: Path) 
     AutoModelForCausalLM.from_pretrained(folders("llama")).to(torch.bfloat16).save_pretrained(half)
     write_tokenizer(half, 120)
     adapter = _ept(half, tmp_path / "ept")
-    reference = build_reference(half, read_adapter([adapter], top_k=2))
+    reference = trained_model(half, [adapter], top_k=2)
     options = ExportOptions(mode="static", task="task2", top_k=2)
     _compare(export_bundle(half, [adapter], tmp_path / "static", options), reference, [2] * 4)
     options = ExportOptions(mode="conditioned", top_k=2)
@@ -191,7 +192,7 @@ def test_float16(folders: Folders, tmp_path: Path, provider: Any) -> None:
     assert (
         sum(entry.size for entry in bundle.manifest.files.values()) < 0.8 * (base / "model.safetensors").stat().st_size
     )
-    _compare(bundle, build_reference(base, read_adapter([adapter], top_k=2)), [2, 3, 0, 1], tolerance=2e-2)
+    _compare(bundle, trained_model(base, [adapter], top_k=2), [2, 3, 0, 1], tolerance=2e-2)
 
 
 def test_a_graph_that_genai_has_built_is_a_base(folders: Folders, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ import pytest
 
 from eptx.bundle import Bundle
 from eptx.errors import BaseModelError, NotSupportedError, UsageError
-from eptx.exporter import ExportOptions, Route, export_bundle, read_adapter
+from eptx.exporter import ExportOptions, Route, export_bundle
 from eptx.exporter.base import load_encoder_decoder
-from eptx.exporter.reference import ReferenceModel, build_reference
+from eptx.exporter.trained import Trained
 from tests.encoder_decoders import (
     ENCODER_DECODERS,
     TARGETS,
@@ -27,6 +27,7 @@ from tests.encoder_decoders import (
     write_encoder_decoder,
 )
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
+from tests.trained import by_task, trained_model
 
 TOLERANCE = 1e-4
 #: How many tokens each call of the decoder gets: pasts of 0, 1, 2, 4, 7, 8, 13, 200 and 201.
@@ -55,14 +56,14 @@ def _ept(base: Path, folder: Path, targets: tuple[str, ...] = TARGETS) -> Path:
 
 
 def _compare(
-    bundle: Bundle, reference: ReferenceModel, ids: list[int] | None, *, rows: int = 4, kernels: bool = True, **how: Any
+    bundle: Bundle, reference: Trained, ids: list[int] | None, *, rows: int = 4, kernels: bool = True, **how: Any
 ) -> dict[str, np.ndarray]:
     """A whole answer's tokens in several calls against one forward in PyTorch; what the encoder gave."""
     text, mask = texts(rows)
     answer = np.random.default_rng(5).integers(2, VOCABULARY, (rows, sum(CALLS)))
     inputs = {"input_ids": text, "attention_mask": mask, "decoder_input_ids": answer}
     tasks = None if ids is None else np.array(ids[:rows])
-    want = reference.run(inputs, tasks, **how)
+    want = by_task(reference, inputs, tasks, **how)
     calls = Calls(bundle, kernels=kernels)
     asked = {} if tasks is None or bundle.manifest.mode == "static" else {"task_id": tasks}
     encoded = calls.encode(text, mask, **asked)
@@ -85,7 +86,7 @@ def _close(got: np.ndarray, want: np.ndarray) -> None:
 def test_ept(folders: Folders, tmp_path: Path, name: str) -> None:
     base = folders(name)
     adapter = _ept(base, tmp_path / "ept")
-    reference = build_reference(base, read_adapter([adapter], top_k=2))
+    reference = trained_model(base, [adapter], top_k=2)
     bundle = export_bundle(base, [adapter], tmp_path / "b", ExportOptions(mode="conditioned", top_k=2))
     for rows in (1, 2, 3, 4):
         _compare(bundle, reference, [2, 3, 0, 1], rows=rows)
@@ -124,7 +125,7 @@ def test_the_real_export_of_a_part_alone(folders: Folders, tmp_path: Path, monke
     base = folders("t5 gated")
     shapes = {n: s for n, s in linear_shapes(base, TARGETS).items() if n.startswith("encoder")}
     adapter = write_ept(tmp_path / "ept", shapes, seed=1, tasks=2, sizes=(2, 3), strength=0.3)
-    reference = build_reference(base, read_adapter([adapter], top_k=1))
+    reference = trained_model(base, [adapter], top_k=1)
     bundle = export_bundle(base, [adapter], tmp_path / "b", ExportOptions(mode="dynamic", top_k=1))
     assert not bundle.manifest.modules
     _compare(bundle, reference, [-1, 1, 2, 0])
@@ -135,7 +136,7 @@ def test_tasks_are_inferred_by_a_decoder_alone(folders: Folders, tmp_path: Path)
     base = folders("t5")
     shapes = {n: s for n, s in linear_shapes(base, TARGETS).items() if "decoder" in n and n[-2:] not in (".k", ".v")}
     adapter = write_ept(tmp_path / "ept", shapes, seed=1, tasks=3, sizes=(2, 3), strength=0.3)
-    reference = build_reference(base, read_adapter([adapter], top_k=1))
+    reference = trained_model(base, [adapter], top_k=1)
     bundle = export_bundle(base, [adapter], tmp_path / "b", ExportOptions(mode="dynamic", top_k=1))
     text, mask = texts(3)
     calls = Calls(bundle)
@@ -143,7 +144,7 @@ def test_tasks_are_inferred_by_a_decoder_alone(folders: Folders, tmp_path: Path)
     answer = np.random.default_rng(6).integers(2, VOCABULARY, (3, 2))
     inputs = {"input_ids": text, "attention_mask": mask, "decoder_input_ids": answer}
     first = calls.decode(answer)
-    want = reference.run(inputs, [-1, -1, 1])
+    want = by_task(reference, inputs, [-1, -1, 1])
     assert want.task is not None and first["task_id_used"].tolist() == want.task.tolist()
     _close(first["logits"], want.outputs["logits"])
 
@@ -153,7 +154,7 @@ def test_tucka(folders: Folders, tmp_path: Path, name: str) -> None:
     """The encoder routes, once, and the decoder follows."""
     base = folders(name)
     adapter = write_tucka(tmp_path / "tucka", linear_shapes(base, TARGETS), seed=2)
-    reference = build_reference(base, read_adapter([adapter]))
+    reference = trained_model(base, [adapter])
     for routing, rows in (("batch", 1), ("row", 4), ("prompt", 4)):
         options = ExportOptions(mode="dynamic", routing=routing)  # type: ignore[arg-type]
         bundle = export_bundle(base, [adapter], tmp_path / routing, options)
@@ -179,7 +180,7 @@ def test_a_router_in_the_decoder(folders: Folders, tmp_path: Path) -> None:
     """It routes by the tokens of each call; with routing prompt, those of the first call decide."""
     base = folders("t5")
     adapter = _decoder_tucka(base, tmp_path / "tucka", cross=False)
-    reference = build_reference(base, read_adapter([adapter]))
+    reference = trained_model(base, [adapter])
     text, mask = texts(3)
     answer = np.random.default_rng(6).integers(2, VOCABULARY, (3, 9))  # as many as the text has positions
     inputs = {"input_ids": text, "attention_mask": mask, "decoder_input_ids": answer}
@@ -189,13 +190,15 @@ def test_a_router_in_the_decoder(folders: Folders, tmp_path: Path) -> None:
         free = {"route_group": np.full(3, -1), "route_weights": np.zeros((3, 2), np.float32)}
         calls.encode(text, mask)
         got = calls.decode(answer, **(free if routing == "prompt" else {}))
-        want = reference.run(inputs, None, routing=how)  # type: ignore[arg-type]
+        want = by_task(reference, inputs, None, routing=how)  # type: ignore[arg-type]
         _close(got["logits"], want.outputs["logits"])
     assert want.group is not None and got["route_group_used"].tolist() == want.group.tolist()
     assert want.weights is not None
     routes = [Route(int(g), tuple(map(float, w))) for g, w in zip(want.group, want.weights, strict=True)]
     longer = {**inputs, "decoder_input_ids": np.concatenate([answer, answer[:, :1]], axis=1)}
-    _close(calls.decode(answer[:, :1])["logits"], reference.run(longer, None, route=routes).outputs["logits"][:, -1:])
+    _close(
+        calls.decode(answer[:, :1])["logits"], by_task(reference, longer, None, route=routes).outputs["logits"][:, -1:]
+    )
 
 
 def test_a_router_that_runs_too_late(folders: Folders, tmp_path: Path) -> None:
@@ -213,7 +216,7 @@ def test_lora(folders: Folders, tmp_path: Path) -> None:
     shapes = linear_shapes(base, TARGETS)
     fewer = {n: s for n, s in shapes.items() if n.startswith("encoder")}
     adapters = [write_lora(tmp_path / "a", shapes, seed=3), write_lora(tmp_path / "b", fewer, seed=4, rank=7)]
-    reference = build_reference(base, read_adapter(adapters))
+    reference = trained_model(base, adapters)
     bundle = export_bundle(base, adapters, tmp_path / "c", ExportOptions(mode="conditioned"))
     for kernels in (True, False):
         _compare(bundle, reference, [1, 0, 2, 1], kernels=kernels)
@@ -247,7 +250,7 @@ def test_a_module_map_names_modules_of_both_parts(folders: Folders, tmp_path: Pa
     adapter = write_lora(tmp_path / "a", {n: linear_shapes(base, TARGETS)[n] for n in names}, seed=3)
     places = {name: f"/{name}/MatMul" for name in names}
     bundle = export_bundle(base, [adapter], tmp_path / "c", ExportOptions(mode="conditioned", module_map=places))
-    _compare(bundle, build_reference(base, read_adapter([adapter])), [0, 1, 0, 1])
+    _compare(bundle, trained_model(base, [adapter]), [0, 1, 0, 1])
     options = ExportOptions(mode="conditioned", module_map={"encoder.other": "x"})
     with pytest.raises(UsageError, match=r"names modules that the adapter does not adapt: encoder\.other"):
         export_bundle(base, [adapter], tmp_path / "d", options)
@@ -261,9 +264,8 @@ def test_encoder_decoders_that_are_not_supported(tmp_path: Path) -> None:
         vocab_size=20, d_model=8, encoder_layers=1, decoder_layers=1, max_position_embeddings=9, **sizes
     )
     BartForConditionalGeneration(config).save_pretrained(tmp_path / "bart")
-    for load in (load_encoder_decoder, lambda folder: build_reference(folder, None, headless=False)):  # type: ignore[arg-type]
-        with pytest.raises(NotSupportedError, match=r"BartForConditionalGeneration is not supported.*: T5 .*, mT5 "):
-            load(tmp_path / "bart")
+    with pytest.raises(NotSupportedError, match=r"BartForConditionalGeneration is not supported.*: T5 .*, mT5 "):
+        load_encoder_decoder(tmp_path / "bart")
 
 
 def test_the_exporter_alone_quantises_no_encoder_decoder(folders: Folders, tmp_path: Path) -> None:

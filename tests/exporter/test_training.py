@@ -14,7 +14,6 @@ from transformers import BertConfig, BertModel
 
 from eptx.errors import AdapterError
 from eptx.exporter.read import read_adapter
-from eptx.exporter.reference import build_reference
 from eptx.exporter.training import (
     EptConfig,
     Example,
@@ -32,6 +31,7 @@ from eptx.exporter.training import (
     save_adapter,
     task_head_loss,
 )
+from tests.trained import by_task, trained_model
 
 TARGETS = r"encoder\.layer\.\d+\..*\.(query|value|dense)"
 LABELS = {"same": 2, "score": 1, "three": 3}
@@ -107,9 +107,9 @@ def test_the_exporter_reads_what_training_saves(method: str, tmp_path: Path) -> 
     save_adapter(trained.model, tmp_path / "adapter", heads=trained.heads)
     adapter = read_adapter([tmp_path / "adapter"])
     assert adapter.tasks == tuple(LABELS)
-    reference = build_reference(tmp_path / "base", adapter, dtype=torch.float32)
+    reference = trained_model(tmp_path / "base", [tmp_path / "adapter"], dtype=torch.float32)
     batch = collate(examples(6), 0)
-    got = reference.run({k: v.numpy() for k, v in batch.inputs.items()}, batch.tasks.numpy()).outputs["logits"]
+    got = by_task(reference, {k: v.numpy() for k, v in batch.inputs.items()}, batch.tasks.numpy()).outputs["logits"]
     with torch.no_grad():
         want = trained(batch.inputs, batch.tasks).numpy()
     assert np.abs(got - want).max() < 1e-5

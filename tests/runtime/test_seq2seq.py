@@ -14,8 +14,8 @@ import torch
 
 from eptx.bundle import Bundle
 from eptx.errors import BundleError, DataError
-from eptx.exporter import ExportOptions, Route, export_bundle, read_adapter
-from eptx.exporter.reference import ReferenceModel, build_reference
+from eptx.exporter import ExportOptions, Route, export_bundle
+from eptx.exporter.trained import Trained
 from eptx.runtime.generation.sampling import Sampler
 from eptx.runtime.generation.seq2seq import Seq2SeqGenerator
 from eptx.runtime.generation.settings import GenerationSettings
@@ -23,10 +23,11 @@ from eptx.runtime.measure import Probe, Row, choose_metrics, drops
 from eptx.runtime.session import Session
 from tests.encoder_decoders import TARGETS, KeptGraphs, write_encoder_decoder
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
+from tests.trained import as_task, by_task, trained_model
 
 PROMPTS = [[5, 17, 40, 9, 22, 71, 8], [33, 8], [61, 7, 100, 12], [90, 4, 4, 16, 120]]
 TASKS = [2, 3, 0, 1]
-Made = Callable[..., tuple[Bundle, ReferenceModel]]
+Made = Callable[..., tuple[Bundle, Trained]]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     }
     bundles: dict[str, Bundle] = {}
 
-    def make(method: str, **options: Any) -> tuple[Bundle, ReferenceModel]:
+    def make(method: str, **options: Any) -> tuple[Bundle, Trained]:
         top_k = 2 if method == "ept" else None
         key = f"{method}{options}"
         if key not in bundles:
@@ -52,8 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
                 patch.setattr("eptx.exporter.load.load_encoder_decoder", kept)
                 out = home / f"bundle{len(bundles)}"
                 bundles[key] = export_bundle(base, [adapters[method]], out, ExportOptions(top_k=top_k, **options))
-        adapter = read_adapter([adapters[method]], top_k=top_k)
-        return bundles[key], build_reference(base, adapter, dtype=torch.float32)
+        return bundles[key], trained_model(base, [adapters[method]], top_k=top_k, dtype=torch.float32)
 
     return make
 
@@ -68,13 +68,13 @@ def generate(
     return [[token for token in row if token >= 0] for row in rows]
 
 
-def transformers_generate(reference: ReferenceModel, count: int, eos: int) -> list[list[int]]:
+def transformers_generate(model: Any, count: int, eos: int) -> list[list[int]]:
     """The same by transformers, with the adapter in the model."""
     ids = np.zeros((len(PROMPTS), max(map(len, PROMPTS))), np.int64)
     mask = np.zeros_like(ids)
     for row, prompt in enumerate(PROMPTS):
         ids[row, : len(prompt)], mask[row, : len(prompt)] = prompt, 1
-    answers = reference.model.generate(
+    answers = model.generate(
         input_ids=torch.tensor(ids),
         attention_mask=torch.tensor(mask),
         max_new_tokens=count,
@@ -100,9 +100,9 @@ def test_greedy_as_transformers_does(made: Made) -> None:
     bundle, reference = made("ept", mode="conditioned")
     eos = a_token_that_ends_some(generate(bundle, tasks=TASKS, max_new_tokens=20))
     bundle = ending_with(bundle, eos)
-    reference.state.set(torch.tensor(TASKS))
     got = generate(bundle, tasks=TASKS, max_new_tokens=20)
-    assert got == transformers_generate(reference, 20, eos)
+    with as_task(reference, TASKS) as model:
+        assert got == transformers_generate(model, 20, eos)
     assert len({len(row) for row in got}) > 1 and len({tuple(row) for row in got}) == 4
     assert got == [generate(bundle, [p], [t], max_new_tokens=20)[0] for p, t in zip(PROMPTS, TASKS, strict=True)]
 
@@ -118,8 +118,8 @@ def test_the_loop_ends_with_the_last_row(made: Made) -> None:
 
 def test_static(made: Made) -> None:
     bundle, reference = made("ept", mode="static", task="task1")
-    reference.state.set(torch.tensor([1] * 4))
-    assert generate(bundle, max_new_tokens=12) == transformers_generate(reference, 12, 1)
+    with as_task(reference, [1] * 4) as model:
+        assert generate(bundle, max_new_tokens=12) == transformers_generate(model, 12, 1)
 
 
 def test_the_task_that_the_encoder_infers_is_kept(made: Made) -> None:
@@ -133,13 +133,13 @@ def test_the_task_that_the_encoder_infers_is_kept(made: Made) -> None:
         text[row, : len(prompt)] = prompt
     answer = np.zeros((4, 1), np.int64)
     inputs = {"input_ids": text, "attention_mask": (text > 0).astype(np.int64), "decoder_input_ids": answer}
-    want = reference.run(inputs, [-1, 1, -1, 3])
+    want = by_task(reference, inputs, [-1, 1, -1, 3])
     assert want.task is not None and ids.tolist() == want.task.tolist() and -1 not in ids
     for _ in range(7):
         last = want.outputs["logits"][:, -1].argmax(axis=1)
         assert first.tolist() == last.tolist()
         inputs["decoder_input_ids"] = np.concatenate([inputs["decoder_input_ids"], last[:, None]], axis=1)
-        want, first = reference.run(inputs, [-1, 1, -1, 3]), next(steps)
+        want, first = by_task(reference, inputs, [-1, 1, -1, 3]), next(steps)
 
 
 @pytest.mark.parametrize("routing", ["row", "prompt"])
@@ -151,11 +151,11 @@ def test_a_route_for_each_row(made: Made, routing: str) -> None:
     for row, prompt in enumerate(PROMPTS):
         text[row, : len(prompt)] = prompt
     inputs = {"input_ids": text, "attention_mask": (text > 0).astype(np.int64), "decoder_input_ids": text[:, :1] * 0}
-    live = reference.run(inputs, routing="row")
+    live = by_task(reference, inputs, routing="row")
     assert live.group is not None and live.weights is not None and len(set(live.group.tolist())) > 1
     routes = [Route(int(g), tuple(map(float, w))) for g, w in zip(live.group, live.weights, strict=True)]
-    reference.run(inputs, route=routes)  # which stays forced
-    assert got == transformers_generate(reference, 12, 1)
+    with as_task(reference, [0] * 4, route=routes) as model:
+        assert got == transformers_generate(model, 12, 1)
 
 
 def test_a_route_for_the_batch(made: Made) -> None:
@@ -169,13 +169,13 @@ def test_the_route_of_the_answers_beginning_is_kept(made: Made) -> None:
     got = generate(bundle, PROMPTS[:1], max_new_tokens=12)
     text = np.array(PROMPTS[:1])
     inputs = {"input_ids": text, "attention_mask": np.ones_like(text), "decoder_input_ids": np.zeros((1, 1), np.int64)}
-    live = reference.run(inputs, routing="row")
+    live = by_task(reference, inputs, routing="row")
     assert live.group is not None and live.weights is not None
     route = Route(int(live.group[0]), tuple(map(float, live.weights[0])))
     answer = [0]
     for _ in range(12):
         inputs["decoder_input_ids"] = np.array([answer])
-        answer.append(int(reference.run(inputs, route=route).outputs["logits"][0, -1].argmax()))
+        answer.append(int(by_task(reference, inputs, route=route).outputs["logits"][0, -1].argmax()))
     assert got == [answer[1:]]
 
 

@@ -52,7 +52,7 @@ def wrong_ends(found: Collection[int], source: BaseSource) -> str | None:
     if ends == wanted or (turn is not None and ends == wanted | {turn}):
         return None
     said = ", ".join(map(str, sorted(ends))) or "none"
-    base = ", ".join(map(str, sorted(wanted or {turn}))) if wanted or turn is not None else "none"
+    base = ", ".join(map(str, sorted(wanted or set(listed(turn))))) or "none"
     return f"says {said}; the base ends answers with {base}"
 
 

@@ -60,11 +60,11 @@ class _Enough(Exception):
     """Both tables are seen."""
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every look-up in a table."""
 
     def __init__(self, tokens: list[int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._tokens = tokens
         self.found = Lookups()
 

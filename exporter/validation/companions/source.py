@@ -68,7 +68,7 @@ class BaseSource:
             return GenerationConfig.from_model_config(self.config)
 
     @cached_property
-    def tokenizer(self) -> Any | None:
+    def tokenizer(self) -> Any:
         """transformers' tokenizer of the folder; None without a file of one."""
         return load_tokenizer(self.folder)
 
@@ -81,7 +81,7 @@ class BaseSource:
         return None
 
 
-def load_tokenizer(folder: Path) -> Any | None:
+def load_tokenizer(folder: Path) -> Any:
     """transformers' tokenizer of a folder; None without a file of one.
 
     Raises:

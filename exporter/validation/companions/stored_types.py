@@ -105,7 +105,7 @@ def _wrong_plain(precision: str, graphs: list[_Graph], kept: _Kept) -> str | Non
     refused = (*_HALF, *_INTEGER) if precision == "fp32" else (*_FLOAT, *_INTEGER)
     for graph in graphs:
         for value in graph.weights():
-            if value.dtype not in refused or (value.name in kept and kept[value.name] == value.dtype):
+            if value.dtype not in refused or kept.get(str(value.name)) == value.dtype:
                 continue
             if value.dtype in _FLOAT and (graph.routes(value) or value.is_graph_output()):
                 continue
@@ -135,7 +135,7 @@ def _wrong_products(said: Mapping[str, str], graphs: list[_Graph], kept: _Kept) 
             if kind in (None, "fp32", "fp16") or f"{graph.prefix}{node.name}" in said:
                 continue
             if weight is None or weight.name not in kept:
-                return f"do not name {node.name}, which is {kind}"
+                return f"does not name {node.name}, which is {kind}"
     return None
 
 
@@ -144,10 +144,10 @@ def _wrong_named(said: Mapping[str, str], graphs: list[_Graph]) -> str | None:
     nodes = {f"{graph.prefix}{node.name}": node for graph in graphs for node in graph.model.graph}
     for name, scheme in said.items():
         if name not in nodes:
-            return f"name {name}, which is not in the graph"
+            return f"names {name}, which is not in the graph"
         kind = _kind(nodes[name]) or _table(nodes[name])
         if kind != scheme:
-            return f"say that {name} is {scheme}; it is {kind or 'no product with a weight'}"
+            return f"says that {name} is {scheme}; it is {kind or 'no product with a weight'}"
     return None
 
 

@@ -65,7 +65,7 @@ def _wrong_list(found: Sequence[Task], wanted: Sequence[str]) -> str | None:
         if task.id != wanted.index(task.name):
             return f"task {task.name!r} has id {task.id}; it was trained as {wanted.index(task.name)}"
     if names != list(wanted):
-        return f"come in the order {', '.join(names)}; they were trained in the order {', '.join(wanted)}"
+        return f"has the order {', '.join(names)}; they were trained in the order {', '.join(wanted)}"
     return None
 
 

@@ -128,8 +128,10 @@ def _wrong_settings(bundle: Bundle, source: BaseSource, length: int | None) -> s
         mine, theirs = getattr(found, name, None), getattr(source.tokenizer, name, None)
         if mine != theirs:
             return f"{name} is {mine!r}; the base's is {theirs!r}"
-    for row in (*TEXTS, *PAIRS):
-        if BaseTokenizer(found, None).encode([row]) != BaseTokenizer(source.tokenizer, None).encode([row]):
+    rows: list[Row] = [*TEXTS, *PAIRS]
+    for row in rows:
+        mine, theirs = (BaseTokenizer(it, None, cut=False).encode([row]) for it in (found, source.tokenizer))
+        if mine != theirs:
             return f"transformers reads {_shown(row)} otherwise than with the base's"
     return None
 
@@ -190,7 +192,7 @@ def _long(length: int | None) -> list[str]:
 
 
 def _long_pairs(length: int | None) -> list[Row]:
-    return [(text, "and a second") for text in _long(length)] + [("a first, and", text) for text in _long(length)]
+    return [pair for text in _long(length) for pair in ((text, "and a second"), ("a first, and", text))]
 
 
 def _ids(ids: Sequence[int]) -> str:

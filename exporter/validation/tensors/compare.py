@@ -15,9 +15,10 @@ from eptx.exporter.validation.tensors.attention import compare_attention
 from eptx.exporter.validation.tensors.differs import difference
 from eptx.exporter.validation.tensors.forward import Seen, watch
 from eptx.exporter.validation.tensors.held import Held, held_by
-from eptx.exporter.validation.tensors.match import Match, find, find_form
+from eptx.exporter.validation.tensors.match import Match, find, find_form, find_shifted
 from eptx.exporter.validation.tensors.quantized import Quantized
 from eptx.exporter.validation.tensors.rotary import compare_rotary
+from eptx.exporter.validation.tensors.twins import hidden
 from eptx.exporter.validation.tensors.wanted import Wanted, wanted
 
 
@@ -37,8 +38,9 @@ def compare_tensors(bundle: Bundle, model: Any, touched: Collection[str]) -> lis
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     graphs = _graphs(bundle)
     given = {value.name for graph in graphs.values() for value in graph.inputs if value.name}
+    returned = {value.name for graph in graphs.values() for value in graph.outputs if value.name}
     try:
-        seen = watch(base, given)
+        seen = watch(base, given, returned)
     except ValueError as error:
         why = f"eptx cannot run {base.config.model_type} to see which tensors it uses: {error}"
         return [Part("the base's tensors", "neither", why=why)]
@@ -65,12 +67,12 @@ def _compare(
             match.held.taken.append((match.turn, match.start, match.stop))
     absent = [name for name, match in found.items() if match is None and not find_form(tensors[name], held)]
     excused = quantized.excused([tensors[name] for name in absent])
-    disordered = _disordered(tensors, found)
+    wrong = _disordered(tensors, found) | hidden([tensors[name] for name in found if name not in absent], held)
     for name, tensor in tensors.items():
         if tensor.touched:
             yield Part(name, "run", why="the graph holds it with its task")
         elif name not in absent:
-            yield Part(name, "compared", disordered.get(name))
+            yield Part(name, "compared", wrong.get(name))
         elif name in excused:
             yield Part(name, "run", why="quantized: see its bounds")
         else:
@@ -78,9 +80,13 @@ def _compare(
 
 
 def _absent(tensor: Wanted, held: Sequence[Held]) -> Part:
+    if find_shifted(tensor, held):
+        return Part(tensor.name, "run", why="the graph holds it times a number, or plus a row; every run uses those")
     wrong = difference(tensor, held)
     if wrong is not None:
         return Part(tensor.name, "compared", wrong)
+    if not tensor.array.any():
+        return Part(tensor.name, "run", why="it is zero everywhere, and the graph leaves it out")
     return Part(tensor.name, "run", why="the graph holds it in another form; every run uses all of it")
 
 
@@ -90,7 +96,7 @@ def _disordered(tensors: dict[str, Wanted], found: dict[str, Match | None]) -> d
     for name, match in found.items():
         if match is not None and match.stop - match.start < len(match.held.turned(match.turn)):
             packed[(id(match.held), *tensors[name].group)].append((tensors[name], match))
-    wrong = {}
+    wrong: dict[str, str] = {}
     for members in packed.values():
         held, turn = members[0][1].held, members[0][1].turn
         if not held.for_attention or sum(len(one.array) for one, _ in members) != len(held.turned(turn)):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from eptx.exporter.validation.tensors.held import Held
-from eptx.exporter.validation.tensors.match import blocks, fitting
+from eptx.exporter.validation.tensors.match import Place, blocks, fitting, near
 from eptx.exporter.validation.tensors.wanted import Wanted
 
 #: What share of a dense tensor's numbers must be there for the rest to be held against it.
@@ -16,21 +16,29 @@ _MOST = 0.5
 
 def difference(wanted: Wanted, held: Sequence[Held]) -> str | None:
     """Of a table, always something; of others, what differs where most numbers, or all rows, are there."""
-    best, where = 0.0, None
-    for place in fitting(wanted.array, wanted.kind, wanted.side, held):
-        array = wanted.array.astype(place.held.rows.dtype)
-        for start, found in blocks(wanted.array, place):
-            if _is_taken(place.held, place.turn, start, start + len(array)):
-                continue
-            same = found == array
-            share = float(same.mean())
-            if share > best and (wanted.kind == "table" or share > _MOST):
-                best, where = share, _which(same)
-            if where is None and len(found) == len(place.held.turned(place.turn)) and _reordered(found, array):
-                return "holds the rows of its source in another order"
-    if where is not None:
+    best, where = 0.0 if wanted.kind == "table" else _MOST, ""
+    for place, start, found, same in _alike(wanted, held):
+        share = float(same.mean())
+        if share > best:
+            best, where = share, _which(same)
+        whole = start == 0 and len(found) == len(place.held.turned(place.turn))
+        if not where and whole and _reordered(found, wanted.array.astype(found.dtype)):
+            return "holds the rows of its source in another order"
+    if where:
         return f"differs from its source in {where}"
     return _missing(wanted, held) if wanted.kind == "table" else None
+
+
+def _alike(wanted: Wanted, held: Sequence[Held]) -> Iterator[tuple[Place, int, np.ndarray, np.ndarray]]:
+    """What is held in the shape of a tensor, or of what the model makes of it, and no other's: where it starts, the
+    numbers and which of them are right."""
+    shape = wanted.array.shape
+    for array in (wanted.array, *(form for form in wanted.forms if form.shape == shape)):
+        for place in fitting(array, wanted.kind, wanted.side, held):
+            for start, found in blocks(array, place):
+                if not _is_taken(place.held, place.turn, start, start + len(array)):
+                    exact = array is wanted.array
+                    yield place, start, found, found == array.astype(found.dtype) if exact else near(found, array)
 
 
 def _is_taken(held: Held, turn: bool, start: int, stop: int) -> bool:

@@ -35,12 +35,13 @@ class Seen:
     windowed: dict[int, bool] = field(default_factory=dict)
 
 
-def watch(base: Any, given: Collection[str]) -> Seen:
+def watch(base: Any, given: Collection[str], returned: Collection[str]) -> Seen:
     """Runs the model without its adapter on a few tokens, or one image.
 
     Args:
         base: the transformers model; adapted layers may be in it. It is as it was afterwards.
         given: the inputs that the bundle's graphs have.
+        returned: their outputs; where the model has none of them, all of its outputs count.
 
     Raises:
         ValueError: the model takes neither text nor images.
@@ -57,8 +58,9 @@ def watch(base: Any, given: Collection[str]) -> Seen:
             elif hasattr(module, "layer_idx") and hasattr(module, "scaling"):
                 stack.callback(module.register_forward_pre_hook(_mask_into(seen), with_kwargs=True).remove)
         derived = stack.enter_context(Derived(leaves))
-        output = base(**_inputs(base, given))
-        seen.used = used_by(leaf for leaf in tree_leaves(dict(output)) if isinstance(leaf, Tensor))
+        output = dict(base(**_inputs(base, given)))
+        counted = {name: value for name, value in output.items() if name in returned} or output
+        seen.used = used_by(leaf for leaf in tree_leaves(counted) if isinstance(leaf, Tensor))
         seen.made = derived.made
     return seen
 

@@ -28,7 +28,7 @@ class Held:
     Attributes:
         name: in the graph.
         side: "encoder" or "decoder" of two graphs; None of one.
-        uses: the operators that read it, past nodes that only change its form.
+        uses: the operators that read it, one for each time, past nodes that only change its form.
         tensor: what it holds.
         for_attention: whether it is a projection, or its bias, that an attention operator takes apart.
         taken: its rows (columns, where turned) that are some wanted tensor's: (turned, start, stop).
@@ -36,7 +36,7 @@ class Held:
 
     name: str
     side: str | None
-    uses: frozenset[str]
+    uses: tuple[str, ...]
     tensor: ir.TensorProtocol
     for_attention: bool
     taken: list[tuple[bool, int, int]] = field(default_factory=list)
@@ -70,7 +70,7 @@ def held_by(graph: ir.Graph, side: str | None) -> list[Held]:
     for value, tensor in _constants(graph):
         if tensor.dtype not in _FLOATS or tensor.size < 2:
             continue
-        uses = frozenset(_uses(value, live))
+        uses = tuple(_uses(value, live))
         if uses:
             found.append(Held(value.name or "", side, uses, tensor, _is_for_attention(value)))
     return found

@@ -36,13 +36,17 @@ def find(wanted: Wanted, held: Sequence[Held]) -> Match | None:
 
 
 def find_form(wanted: Wanted, held: Sequence[Held]) -> bool:
-    """What the model makes of the tensor and of other parameters, within rounding; or, of a table, all rows of it
-    times one number, plus one row, which any run shows."""
+    """Whether what the model makes of the tensor, and of other parameters, is held, within rounding."""
     for form in wanted.forms:
         for place in fitting(form, wanted.kind, wanted.side, held):
-            if len(place.held.turned(place.turn)) == len(form) and _near(place.held.turned(place.turn), form):
+            if len(place.held.turned(place.turn)) == len(form) and is_near(place.held.turned(place.turn), form):
                 place.held.taken.append((place.turn, 0, len(form)))
                 return True
+    return False
+
+
+def find_shifted(wanted: Wanted, held: Sequence[Held]) -> bool:
+    """Whether all rows of a table are held times one number, or plus one row: any run shows those two."""
     if wanted.kind != "table":
         return False
     for place in fitting(wanted.array, wanted.kind, wanted.side, held):
@@ -112,11 +116,16 @@ def _equal(found: np.ndarray, array: np.ndarray) -> bool:
     return bool(np.array_equal(found, array))
 
 
-def _near(found: np.ndarray, array: np.ndarray) -> bool:
-    """Within rounding, of float16 where that is what is held."""
+def is_near(found: np.ndarray, array: np.ndarray) -> bool:
+    """Whether all numbers are within rounding, of float16 where that is what is held."""
+    return bool(near(found, array).all())
+
+
+def near(found: np.ndarray, array: np.ndarray) -> np.ndarray:
+    """Which numbers are within rounding of the largest, bool of the same shape."""
     half = 2.0**-10 if found.dtype == np.float16 else 0.0
     most = (_ROUNDING + half) * float(np.abs(array).max())
-    return float(np.abs(found.astype(np.float32) - array).max()) <= most
+    return np.asarray(np.abs(found.astype(np.float32) - array) <= most)
 
 
 def _is_affine(found: np.ndarray, array: np.ndarray) -> bool:
@@ -127,4 +136,4 @@ def _is_affine(found: np.ndarray, array: np.ndarray) -> bool:
     a, b = array - array.mean(0), found - found.mean(0)
     size = float(np.square(a).sum())
     factor = float((a * b).sum()) / size if size else 0.0
-    return factor != 0.0 and _near(b.astype(np.float32), (factor * a).astype(np.float32))
+    return factor != 0.0 and is_near(b.astype(np.float32), (factor * a).astype(np.float32))

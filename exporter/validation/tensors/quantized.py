@@ -72,10 +72,9 @@ def _rooms(graph: ir.Graph) -> Iterator[_Room]:
         elif node.op_type == "GatherBlockQuantized":
             yield from _blocks(node)
         elif node.op_type in ("MatMulInteger", "QLinearMatMul"):
-            weight = node.inputs[1 if node.op_type == "MatMulInteger" else 3]
-            if weight is not None and weight.const_value is not None and len(weight.const_value.shape) == 2:
-                width, rows = map(int, weight.const_value.shape)
-                yield _Room(False, rows, width)
+            shape = _matrix(node.inputs[1 if node.op_type == "MatMulInteger" else 3])
+            if shape is not None:
+                yield _Room(False, shape[1], shape[0])
         elif node.op_type in ("DequantizeLinear", "Gather"):
             yield from _narrow(node)
 
@@ -85,17 +84,23 @@ def _narrow(node: ir.Node) -> Iterator[_Room]:
     value = node.inputs[0]
     if value is None or value.const_value is None or value.const_value.dtype not in _NARROW:
         return
-    shape = [int(size) for size in value.const_value.shape]
-    if len(shape) == 2:
+    shape = _matrix(value)
+    if shape is not None:
         looked_up = node.op_type == "Gather" or any(user.op_type == "Gather" for user in node.outputs[0].consumers())
         yield _Room(looked_up, shape[0], shape[1], not looked_up)
 
 
 def _blocks(node: ir.Node) -> Iterator[_Room]:
     """A table in blocks: as many rows as scales, each of as many blocks."""
-    scales = node.inputs[2]
-    if scales is None or scales.const_value is None or len(scales.const_value.shape) != 2:
-        return
-    rows, blocks = map(int, scales.const_value.shape)
-    size = node.attributes.get_int("block_size", 128)
-    yield _Room(True, rows, blocks * size, padding=size - 1)
+    shape = _matrix(node.inputs[2])
+    if shape is not None:
+        size = node.attributes.get_int("block_size", 128)
+        yield _Room(True, shape[0], shape[1] * size, padding=size - 1)
+
+
+def _matrix(value: ir.Value | None) -> tuple[int, int] | None:
+    """The shape of a constant of two axes."""
+    if value is None or value.const_value is None or len(value.const_value.shape) != 2:
+        return None
+    first, second = value.const_value.shape.numpy()
+    return first, second

@@ -52,7 +52,8 @@ def compare_rotary(base: Any, graph: ir.Graph) -> list[Part]:
     parts = []
     for table in tables:
         wrongs = [_wrong(table, module, positions) for module in modules]
-        parts.append(Part(f"rotary table {table.name}", "compared", None if None in wrongs else wrongs[0]))
+        name = f"rotary table {table.name}{' (short texts)' if table.short else ''}"
+        parts.append(Part(name, "compared", None if None in wrongs else wrongs[0]))
     return parts
 
 

@@ -10,9 +10,9 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from eptx.exporter import ExportOptions, export_bundle, read_adapter
-from eptx.exporter.reference import build_reference
+from eptx.exporter import ExportOptions, export_bundle
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
+from tests.trained import by_task, trained_model
 
 CASES = {
     "ept": ExportOptions(mode="dynamic", top_k=2, tasks=("a", "b", "c")),
@@ -30,14 +30,14 @@ def test_a_repeated_layer_is_adapted_every_time(method: str, tiny: Any, tmp_path
     path = write(tmp_path / "adapter", shapes, seed=4, strength=0.4)
     options = ExportOptions(**{**options.__dict__, "base_onnx": tmp_path / "base.onnx"})
     bundle = export_bundle(folder, [path], tmp_path / "bundle", options)
-    reference = build_reference(folder, read_adapter([path], top_k=options.top_k, tasks=options.tasks))
+    reference = trained_model(folder, [path], top_k=options.top_k, tasks=options.tasks)
     session = ort.InferenceSession(str(bundle.model), providers=["CPUExecutionProvider"])
     for rows, length in ((5, 8), (1, 3)):
         ids = np.random.default_rng(rows).integers(3, 90, (rows, length))
         mask = (np.arange(length) < np.maximum(1, length - np.arange(rows))[:, None]).astype(np.int64)
         feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         tasks = {"ept": np.arange(rows) % 5 - 1, "lora": np.arange(rows) % 2, "tucka": np.zeros(rows, np.int64)}[method]
-        want = reference.run(feeds, tasks, routing=options.routing).outputs["logits"]
+        want = by_task(reference, feeds, tasks, routing=options.routing).outputs["logits"]
         taken = {value.name for value in session.get_inputs()}
         got = session.run(["logits"], {k: v for k, v in (feeds | {"task_id": tasks}).items() if k in taken})[0]
         assert np.abs(got - want).max() <= 2e-5 * max(1.0, np.abs(want).max())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import BertConfig, BertModel
 
-from eptx.bundle import Manifest, Sources, Task, TensorSpec
+from eptx.bundle import Bundle, Manifest, Sources, Task, TensorSpec
 from eptx.errors import DataError, NotSupportedError
 from eptx.exporter.validation import ValidateOptions
 from eptx.exporter.validation.batches import AUTO, Batch, Vocabulary, generated, redraw, task_ids
@@ -92,7 +94,15 @@ def _data(tmp_path: Path, *lines: str, rows: int = 2, names: tuple[str, ...] = (
     file = tmp_path / "data.jsonl"
     file.write_text("\n".join(lines))
     bundle = write_tiny(tmp_path / "bundle", tokenizer=True)
-    return from_data(bundle, ValidateOptions(data=file, rows=rows), list(names))
+    return from_data(bundle, ValidateOptions(data=file, rows=rows), list(names), _base(tmp_path / "base", bundle))
+
+
+def _base(folder: Path, bundle: Bundle) -> Path:
+    """A BERT of the tiny bundle's words, with its tokenizer."""
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    BertModel(BertConfig(vocab_size=12, max_position_embeddings=16, **sizes)).save_pretrained(folder)
+    shutil.copy(bundle.path / "tokenizer.json", folder)
+    return folder
 
 
 def test_data_takes_the_first_rows_of_every_task(tmp_path: Path) -> None:

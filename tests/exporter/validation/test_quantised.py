@@ -16,9 +16,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from eptx.bundle import Bundle
 from eptx.calibration.quantise import Quantiser, Recipe, Scheme
 from eptx.errors import BundleError, NotSupportedError
-from eptx.exporter import ExportOptions, Route, export_bundle, read_adapter
+from eptx.exporter import ExportOptions, Route, export_bundle
 from eptx.exporter.base._products import find_products
-from eptx.exporter.reference import build_reference
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.owners import linears_of, places_of
 from eptx.exporter.validation.stored import read_product
@@ -36,6 +35,7 @@ from tests.exporter.validation.adapters import (
 )
 from tests.exporter.validation.workshop import Workshop, failed_tasks, task, worst
 from tests.quantised import Choice, quantised
+from tests.trained import trained_model
 
 LABELS = {"cola": 2, "mnli": 3, "stsb": 1}
 SCHEMES: tuple[Scheme, ...] = ("int8", "int8-static", "int8-blocks", "int4-blocks", "fp16", "fp32")
@@ -208,7 +208,7 @@ def test_a_base_that_is_quantised_already(headless_bert: Workshop, shapes: Shape
 
 def test_a_packed_product_is_several_layers(headless_bert: Workshop, ept: Path) -> None:
     """Whose node has a name of its own; a weight that is nobody's is an error."""
-    reference = build_reference(headless_bert.base, read_adapter([ept], top_k=2))
+    reference = trained_model(headless_bert.base, [ept], top_k=2).hosts[0]
     linears = linears_of(reference.model)
     layers = [f"encoder.layer.1.attention.self.{x}" for x in ("query", "key", "value")]
     packed = np.concatenate([linears[name].weight.detach().numpy() for name in layers])

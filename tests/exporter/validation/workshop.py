@@ -70,9 +70,13 @@ class Workshop:
 
     def edited(self, bundle: Bundle, change: Callable[[ir.Graph], None], file: str = "model.onnx") -> Bundle:
         """A copy of a bundle whose graph is another, with a manifest that says so."""
+        return self.rebuilt(bundle, lambda model: change(model.graph), file)
+
+    def rebuilt(self, bundle: Bundle, change: Callable[[ir.Model], None], file: str = "model.onnx") -> Bundle:
+        """The same, of the model with the functions that it holds."""
         folder = shutil.copytree(bundle.path, self.path())
         model = ir.load(folder / file)
-        change(model.graph)
+        change(model)
         ir.external_data.load_to_model(model)
         ir.save(model, folder / file, external_data=f"{file}.data", size_threshold_bytes=16384)
         files = {name: hash_file(folder / name, error=BundleError) for name in bundle.manifest.files}

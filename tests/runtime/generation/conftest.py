@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from eptx.bundle import Bundle
-from eptx.exporter import ExportOptions, export_bundle, read_adapter
-from eptx.exporter.reference import ReferenceModel, build_reference
+from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter.trained import Trained
 from tests.decoders import write_decoder
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
 from tests.malformed.scene import Cli
+from tests.trained import trained_model
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
 #: name -> adapters, options
@@ -41,7 +42,7 @@ class Workshop:
         write_lora(root / "lora a", shapes, seed=3, strength=0.4)
         write_lora(root / "lora b", shapes, seed=4, rank=5, strength=0.4)
         self._bundles: dict[str, Bundle] = {}
-        self._references: dict[str, ReferenceModel] = {}
+        self._references: dict[str, Trained] = {}
 
     def bundle(self, name: str) -> Bundle:
         """The bundle of one of `MODES`."""
@@ -52,12 +53,12 @@ class Workshop:
             self._bundles[name] = export_bundle(self.base, folders, out, ExportOptions(**options))
         return self._bundles[name]
 
-    def reference(self, name: str) -> ReferenceModel:
+    def reference(self, name: str) -> Trained:
         """The base in PyTorch, in float64, with the adapter of one of `MODES`."""
         adapters, options = MODES[name]
         if adapters[0] not in self._references:
-            adapter = read_adapter([self._root / a for a in adapters], top_k=options.get("top_k"))
-            self._references[adapters[0]] = build_reference(self.base, adapter)
+            folders = [self._root / adapter for adapter in adapters]
+            self._references[adapters[0]] = trained_model(self.base, folders, top_k=options.get("top_k"))
         return self._references[adapters[0]]
 
 

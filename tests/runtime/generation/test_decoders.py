@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime_genai as og
@@ -19,10 +19,11 @@ import torch
 from eptx import Session
 from eptx.bundle import Bundle
 from eptx.errors import NotSupportedError
-from eptx.exporter.reference import ReferenceModel
+from eptx.exporter.trained import Trained
 from eptx.runtime import _graph
 from eptx.runtime.generation import decoder
 from tests.runtime.generation.conftest import Workshop
+from tests.trained import as_task, by_task
 
 LENGTHS = (3, 11, 1, 7, 24, 5, 2, 16)
 PROMPTS = [np.random.default_rng(n).integers(4, 120, length).tolist() for n, length in enumerate(LENGTHS)]
@@ -31,11 +32,10 @@ NEW = 12
 PAD, EOS = 0, 2
 
 
-def _generate(reference: ReferenceModel, prompt: list[int], **state: Any) -> tuple[int, ...]:
+def _generate(reference: Trained, prompt: list[int], task: int) -> tuple[int, ...]:
     """What transformers' own generate gives for one prompt."""
-    reference.state.set(torch.tensor([state.get("task", 0)]), lowest=0)
-    with torch.no_grad():
-        made = reference.model.generate(
+    with as_task(reference, [task]) as model:
+        made = model.generate(
             torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
             max_new_tokens=NEW,
@@ -45,7 +45,7 @@ def _generate(reference: ReferenceModel, prompt: list[int], **state: Any) -> tup
     return tuple(made[0, len(prompt) :].tolist())
 
 
-def _greedy(reference: ReferenceModel, prompts: Sequence[Sequence[int]], begin: Any, keep: Any) -> list[list[int]]:
+def _greedy(reference: Trained, prompts: Sequence[Sequence[int]], begin: Any, keep: Any) -> list[list[int]]:
     """Greedy tokens of rows of one length, with the adapter's state set before the prompt and again after it.
 
     A row that is done is fed the padding token, as GenAI does.
@@ -64,6 +64,12 @@ def _greedy(reference: ReferenceModel, prompts: Sequence[Sequence[int]], begin: 
             tokens = torch.where(done, PAD, chosen)[:, None]
             done |= chosen == EOS
     return [[token for token in row if token >= 0] for row in np.array(made).T.tolist()]
+
+
+def _route_by(reference: Trained, routing: Literal["batch", "row"]) -> None:
+    """The router's own route from now on."""
+    with as_task(reference, [0], routing=routing):
+        pass
 
 
 def _ids(bundle: Bundle, tasks: Sequence[str]) -> list[int]:
@@ -104,10 +110,10 @@ def test_an_inferred_task_is_kept(workshop: Workshop) -> None:
     names = [task.name for task in session.manifest.tasks]
     for i, prompt in enumerate(PROMPTS):
         ones = np.ones((1, len(prompt)), np.int64)
-        used = reference.run({"input_ids": np.array([prompt]), "attention_mask": ones}, [-1]).task
+        used = by_task(reference, {"input_ids": np.array([prompt]), "attention_mask": ones}, [-1]).task
         assert used is not None
         assert made.tasks[i] == names[used[0]]
-        infer, keep = (partial(reference.state.set, torch.tensor(ids), lowest=-1) for ids in ([-1], used))
+        infer, keep = (partial(reference.hosts[0].state.set, torch.tensor(ids), lowest=-1) for ids in ([-1], used))
         want = _greedy(reference, [prompt], infer, keep)
         assert made.token_ids[i] == tuple(want[0])
     assert len(set(made.tasks)) > 1
@@ -122,7 +128,7 @@ def test_a_route_per_row(workshop: Workshop) -> None:
     reference = workshop.reference("tucka row")
     made = session.generate(PROMPTS, max_new_tokens=NEW)
     for i, prompt in enumerate(PROMPTS):
-        want = _greedy(reference, [prompt], lambda: reference._set_route(None, "row"), lambda: None)
+        want = _greedy(reference, [prompt], partial(_route_by, reference, "row"), lambda: None)
         assert made.token_ids[i] == tuple(want[0])
         assert session.generate([prompt], max_new_tokens=NEW).token_ids[0] == made.token_ids[i]
 
@@ -132,13 +138,13 @@ def test_the_route_of_the_prompt(workshop: Workshop) -> None:
     session = Session(workshop.bundle("tucka prompt"), threads=1)
     reference = workshop.reference("tucka prompt")
     made = session.generate(PROMPTS, max_new_tokens=NEW)
-    state: Any = reference.state
+    state = reference.hosts[0].state
 
     def keep() -> None:
         state.forced = state.route
 
     for i, prompt in enumerate(PROMPTS):
-        want = _greedy(reference, [prompt], lambda: reference._set_route(None, "row"), keep)
+        want = _greedy(reference, [prompt], partial(_route_by, reference, "row"), keep)
         assert made.token_ids[i] == tuple(want[0])
     anew = Session(workshop.bundle("tucka row"), threads=1).generate(PROMPTS, max_new_tokens=NEW)
     assert made.token_ids != anew.token_ids
@@ -150,7 +156,7 @@ def test_a_route_for_the_batch(workshop: Workshop) -> None:
     prompts = [prompt[:5] for prompt in PROMPTS if len(prompt) >= 5]
     made = session.generate(prompts, max_new_tokens=NEW)
     assert [list(ids) for ids in made.token_ids] == _greedy(
-        reference, prompts, lambda: reference._set_route(None, "batch"), lambda: None
+        reference, prompts, partial(_route_by, reference, "batch"), lambda: None
     )
 
 

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from eptx import Session
 from eptx.runtime import Generated, Piece
 from tests.runtime.generation.conftest import Workshop
+from tests.trained import by_task
 
 TEXTS = ["w10 w11 w12", "w7", "w50 w51 w52 w53 w54"]
 TASKS = ["task0", "base", "task2"]
@@ -221,7 +222,7 @@ def test_run_against_the_reference(workshop: Workshop) -> None:
     session, reference = Session(workshop.bundle("ept"), threads=1), workshop.reference("ept")
     for i, task in enumerate([0, 3, 2]):
         ones = np.ones((1, len(ROWS[i])), np.int64)
-        want = reference.run({"input_ids": np.array([ROWS[i]]), "attention_mask": ones}, [task]).outputs["logits"]
+        want = by_task(reference, {"input_ids": np.array([ROWS[i]]), "attention_mask": ones}, [task]).outputs["logits"]
         np.testing.assert_allclose(_alone(session, i, TASKS[i]), want[0], atol=2e-4)
 
 
@@ -231,7 +232,7 @@ def test_half_precision(workshop: Workshop) -> None:
     made = session.generate(ROWS, TASKS, max_new_tokens=8)
     for i, task in enumerate([0, 3, 2]):
         ones = np.ones((1, len(ROWS[i])), np.int64)
-        want = reference.run({"input_ids": np.array([ROWS[i]]), "attention_mask": ones}, [task]).outputs["logits"]
+        want = by_task(reference, {"input_ids": np.array([ROWS[i]]), "attention_mask": ones}, [task]).outputs["logits"]
         np.testing.assert_allclose(logits[i, -len(ROWS[i]) :], want[0], atol=0.05)
         assert session.generate([ROWS[i]], TASKS[i], max_new_tokens=8).token_ids[0] == made.token_ids[i]
 

@@ -47,7 +47,7 @@ def bert_onnx(bert_base: Path) -> Path:
 @pytest.fixture(scope="session")
 def ept(bert_base: Path) -> Path:
     """An adapter with two heads."""
-    shapes = linear_shapes(bert_base, ("query", "output.dense"))
+    shapes = linear_shapes(bert_base, ("query", "intermediate.dense", "output.dense"))
     return add_heads(write_ept(bert_base.parent / "ept", shapes, seed=3, tasks=2), LABELS, 48)
 
 

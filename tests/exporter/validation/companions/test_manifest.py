@@ -90,7 +90,7 @@ _SAID = (Task("a", 0, 2, ("no", "yes")), Task("b", 1, 3), Task("c", 2), Task("ba
         (_SAID[:3], "tasks", "lacks the task 'base'"),
         ((*_SAID, Task("d", 4)), "tasks", "names a task 'd' that was not trained"),
         ((replace(_SAID[0], id=1), replace(_SAID[1], id=0), *_SAID[2:]), "tasks", "has id 1; it was trained as 0"),
-        ((_SAID[1], _SAID[0], *_SAID[2:]), "tasks", "come in the order b, a, c, base"),
+        ((_SAID[1], _SAID[0], *_SAID[2:]), "tasks", "has the order b, a, c, base"),
         ((replace(_SAID[0], name="A"), *_SAID[1:]), "tasks", "lacks the task 'a'"),
         ((replace(_SAID[0], labels=3, label_names=None), *_SAID[1:]), "task a: labels", "says 3 labels; the trained"),
         (

@@ -14,7 +14,7 @@ from eptx.exporter import ExportOptions
 from eptx.exporter.validation.parts import Part
 from eptx.exporter.validation.tensors import compare_tensors
 from tests.decoders import DECODERS
-from tests.exporter.validation.tensors.bases import Base, Made, wrongs
+from tests.exporter.validation.tensors.bases import Base, Made, trained, wrongs
 from tests.quantised import quantised
 
 ENCODERS = ("bert", "roberta", "deberta", "deberta_shared", "vit", "albert")
@@ -97,6 +97,15 @@ def test_rotary_tables_of_every_kind(made: Made, rope: dict[str, object]) -> Non
     _honest(base, base.bundle())
 
 
+def test_rotary_tables_for_short_and_long_texts(made: Made) -> None:
+    """The graph chooses one by the length."""
+    factors = {"short_factor": [1 + i / 10 for i in range(8)], "long_factor": [4.0 + i for i in range(8)]}
+    rope = {"rope_type": "longrope", "type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 64}
+    base = made("phi3", original_max_position_embeddings=64, rope_parameters=rope | factors)
+    names = _compared(_honest(base, base.bundle()))
+    assert names >= {f"rotary table {x}_cache{y}" for x in ("cos", "sin") for y in ("", " (short texts)")}
+
+
 @pytest.mark.parametrize("scheme", ["int8", "int8-static", "int4-blocks"])
 def test_quantized_encoders(made: Made, tmp_path: Path, scheme: str) -> None:
     base = made("bert")
@@ -115,8 +124,6 @@ def test_a_model_that_peft_made(made: Made) -> None:
     base = made("bert")
     alone = _honest(base, base.bundle())
     settings = LoraConfig(target_modules=["query", "value"], modules_to_save=["classifier"])
-    from tests.exporter.validation.tensors.bases import trained
-
     model = get_peft_model(trained(base.workshop.base), settings)
     before = {name: (p.requires_grad, p.clone()) for name, p in model.named_parameters()}
     parts = compare_tensors(base.bundle(), model, ())
