@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -71,12 +72,12 @@ class Spreads(defaultdict[Subject, Spread]):
         super().__init__(Spread)
 
 
-def larger(first: Spreads, second: Spreads) -> Spreads:
-    """Of two measurements of the same noise, for each subject the larger root mean square and the largest number."""
+def largest(noises: Sequence[Spreads]) -> Spreads:
+    """Of several measurements of one noise, for each subject the largest root mean square and the largest number."""
     result = Spreads()
-    for subject in first.keys() | second.keys():
-        one, other = first[subject], second[subject]
-        result[subject] = Spread(one.count, max(one.squares, other.squares), max(one.largest, other.largest))
+    for subject in dict.fromkeys(subject for noise in noises for subject in noise):
+        found = [noise[subject] for noise in noises]
+        result[subject] = Spread(found[0].count, max(s.squares for s in found), max(s.largest for s in found))
     return result
 
 
