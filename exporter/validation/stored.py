@@ -110,8 +110,11 @@ def _is_coarse_table(node: ir.Node) -> bool:
     if node.op_type == "GatherBlockQuantized":
         return True
     maker = node.inputs[0].producer() if node.op_type == "DequantizeLinear" and node.inputs[0] is not None else None
-    return maker is not None and maker.op_type == "Gather" and maker.inputs[0] is not None and (
-        maker.inputs[0].const_value is not None
+    return (
+        maker is not None
+        and maker.op_type == "Gather"
+        and maker.inputs[0] is not None
+        and (maker.inputs[0].const_value is not None)
     )
 
 

@@ -165,7 +165,9 @@ def _scale_fault(codes: Codes, groups: _Groups, rule: _Rule, at: tuple[int, int]
     scale, wanted = float(codes.scale[at]), float(rule.scale[at])
     if abs(scale - wanted) > (_SCALE + 2 * codes.rounding) * abs(wanted) or rule.zero is None:
         return f"its scale is {scale:.6g} where the rule gives {wanted:.6g} for the largest weight {groups.largest[at]:.6g}"
-    return f"its zero point is {codes.zero[at]:g} where the rule gives {np.clip(rule.zero[at], codes.low, codes.high):.2f}"
+    return (
+        f"its zero point is {codes.zero[at]:g} where the rule gives {np.clip(rule.zero[at], codes.low, codes.high):.2f}"
+    )
 
 
 def _place(codes: Codes, at: tuple[int, int], row: str) -> str:
