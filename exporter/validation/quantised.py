@@ -1,9 +1,9 @@
 """A bundle whose weights are quantised: the reference multiplies by the same weights.
 
 Otherwise the quantisation's error, a thousand times rounding, would be held against the adapter. That the weights are
-the base's (of a static bundle, the base's with one task in them, as the released forward has it) is checked apart: scales, zero points and codes must be
-what the scheme's rule makes of those weights (`quantized.rule`), and of a task's update, far smaller than a step at most
-places, all must be there.
+the base's (of a static bundle, the base's with one task in them, as the released forward has it) is checked apart:
+scales, zero points and codes must be what the scheme's rule makes of those weights (`quantized.rule`), and of a task's
+update, far smaller than a step at most places, all must be there.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from typing import Any
 
 from eptx.exporter.validation.budget import Judged
 from eptx.exporter.validation.distance import LIMIT
+from eptx.exporter.validation.parts import Part
+from eptx.exporter.validation.quantized.divergence import Divergence
 
 SCHEMA_VERSION = 1
 
@@ -140,6 +142,8 @@ class Report:
         live: TuckA with a frozen route: how far it is from the live one on the user's data.
         providers: one report each.
         drops: of a quantised bundle: what each task loses against fp32.
+        divergences: the same of tasks that neither a budget nor labelled rows judge, on generated inputs.
+        parts: what was held against its source by itself.
         warnings: what did not stop the validation.
     """
 
@@ -149,16 +153,19 @@ class Report:
     live: Mapping[str, Any] | None
     providers: Sequence[ProviderReport]
     drops: Sequence[Judged] = field(default=())
+    divergences: Sequence[Divergence] = field(default=())
+    parts: Sequence[Part] = field(default=())
     warnings: Sequence[str] = field(default=())
 
     @property
     def passed(self) -> bool:
         """Whether every task is accepted on every provider, and keeps to its budget."""
-        return not any(provider.blocking for provider in self.providers) and not self._over
+        wrong = any(part.wrong for part in self.parts)
+        return not wrong and not any(provider.blocking for provider in self.providers) and not self._over
 
     @property
-    def _over(self) -> list[Judged]:
-        return [drop for drop in self.drops if drop.within is False]
+    def _over(self) -> list[Judged | Divergence]:
+        return [one for one in (*self.drops, *self.divergences) if one.within is False]
 
     @property
     def reason(self) -> str:
@@ -168,6 +175,9 @@ class Report:
             if bad:
                 more = f" (and {len(bad) - 1} more tasks)" if len(bad) > 1 else ""
                 return f"provider {provider.provider}: {_sentence(bad[0])}{more}"
+        wrong = [part for part in self.parts if part.wrong]
+        if wrong:
+            return f"{wrong[0].name}: {wrong[0].wrong}" + (f" (and {len(wrong) - 1} more parts)" if wrong[1:] else "")
         more = f" (and {len(self._over) - 1} more tasks)" if len(self._over) > 1 else ""
         return f"{self._over[0].sentence}{more}" if self._over else ""
 
@@ -184,6 +194,8 @@ class Report:
             "frozen_from_live": self.live,
             "providers": [provider.to_json() for provider in self.providers],
             "drops": [drop.to_json() for drop in self.drops],
+            "divergences": [one.to_json() for one in self.divergences],
+            "parts": [part.to_json() for part in self.parts],
             "warnings": list(self.warnings),
         }
 
@@ -201,6 +213,7 @@ def report_table(report: Report) -> str:
     for provider in report.providers:
         lines += _provider_lines(provider)
     lines += _drop_lines(report.drops)
+    lines += [f"{'pass' if one.within else 'fail'}: {one.sentence}" for one in report.divergences]
     live = report.live
     if live is not None:
         lines.append(

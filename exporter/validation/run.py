@@ -17,10 +17,12 @@ from eptx.exporter.validation.expect import Expectation, expect, row_tasks
 from eptx.exporter.validation.html import report_html
 from eptx.exporter.validation.inputs import Inputs, PromptInputs
 from eptx.exporter.validation.judge import judge
-from eptx.exporter.validation.losses import losses, plan
+from eptx.exporter.validation.losses import losses, plan, unjudged
 from eptx.exporter.validation.observe import observable
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.quantised import Quantised
+from eptx.exporter.validation.quantized.divergence import divergences
+from eptx.exporter.validation.quantized.ranges import range_parts
 from eptx.exporter.validation.report import Report
 from eptx.exporter.validation.sources import find_truth
 from eptx.runtime._providers import choose_provider
@@ -54,15 +56,20 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     names = row_tasks(bundle.manifest)
     inputs = _inputs(bundle, config, providers[0])
     graph = observable(bundle)
-    expectation = expect(bundle.manifest, truth, inputs.batches(options, names), inputs.redraw, Quantised.of(bundle))
+    quantised = Quantised.of(bundle)
+    expectation = expect(bundle.manifest, truth, inputs.batches(options, names), inputs.redraw, quantised)
     judged = [judge(bundle, graph, expectation, provider) for provider in providers]
+    drops = losses(bundle, truth, options, planned, providers[0])
+    batches = [expected.batch for expected in expectation.batches]
     report = Report(
         bundle=_facts(bundle.manifest),
         inputs=[_described(expected.batch) for expected in expectation.batches],
         redrawn=expectation.redrawn,
         live=expectation.live,
         providers=judged,
-        drops=losses(bundle, truth, options, planned, providers[0]),
+        drops=drops,
+        divergences=divergences(bundle, truth, batches, unjudged(bundle, drops), providers[0]),
+        parts=[*quantised.parts, *range_parts(bundle, batches, providers[0])] if quantised is not None else [],
         warnings=[*truth.warnings, *_not_compared(bundle.manifest, expectation), *planned.unmeasured],
     )
     _write(bundle, report)

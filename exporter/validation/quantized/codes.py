@@ -1,6 +1,6 @@
 """Quantized weights as the graph stores them: integers, scales and zero points, read here and nowhere else.
 
-A weight is ``(code - zero) * scale``. A scale holds for all of a matrix, for a row of [out, in], or for a block of a row.
+A weight is ``(code - zero) * scale``. A scale is that of a whole matrix, of a row of [out, in], or of a block of a row.
 """
 
 from __future__ import annotations

@@ -23,10 +23,10 @@ from eptx.exporter.validation.quantized.codes import array_of
 from eptx.exporter.validation.sharpen import sharpen
 from eptx.exporter.validation.stored import activation
 
-#: The share of values that may lie outside a range: it was seen on other rows.
+#: The share of values that may lie outside a range, which was seen on other rows: 0.0008 is the most that was measured.
 OUTSIDE = 0.01
-#: How many times as wide as the values a range may be.
-WIDTH = 10.0
+#: How many times as wide as the values a range may be: more leaves less than ten of its 256 steps.
+WIDTH = 25.6
 
 _LOW, _HIGH, _OUT = "eptx_range_low_", "eptx_range_high_", "eptx_range_out_"
 

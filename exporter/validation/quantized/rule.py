@@ -1,12 +1,12 @@
 """The rules by which quantizers compute scales, zero points and codes, and whether stored ones keep to them.
 
-ONNX Runtime's quantizers (``quant_utils.compute_scale_zp``, MLAS's blocks) and GenAI's builder, with [lowest, highest] the
-range of a group of weights, 0 within it, and `n` codes:
+ONNX Runtime's quantizers (``quant_utils.compute_scale_zp``, MLAS's blocks) and GenAI's builder, with [lowest, highest]
+the range of a group of weights, 0 within it, and `n` codes:
 
-- symmetric: the largest magnitude over the codes on one side; int8 127, or 64 with a reduced range; uint8 127.5 or 63.5;
+- symmetric: the largest magnitude over the codes on one side: int8 127 (reduced range: 64), uint8 127.5 (63.5);
 - asymmetric: the width of the range over ``n - 1``, and the zero point where the lowest falls on the first code;
 - blocks, symmetric: the extreme weight is the first code, so a scale has its sign turned (MLAS), or as above (RTN);
-- blocks whose scale is searched for (k-quant, HQQ): no formula, but the error is never much above the asymmetric rule's.
+- blocks whose scale is searched for (k-quant, HQQ): no formula; the error is not much above the asymmetric rule's.
 
 A code is then the nearest one, so a weight is off by half a step, but where it lies past the first or last code.
 """
@@ -27,6 +27,8 @@ _CODE = 1e-3
 #: The squared error with searched scales over that of the rule: of one group (k-quant rounds the zero point afterwards:
 #: 1.4 is common, 1.9 the largest seen in 300 000) and of all (1.01 seen). Twice a scale makes it 4.
 _GROUP, _ALL = 3.0, 1.25
+#: Groups without a larger weight than this have the scale 1, and the codes of zeros.
+_NOTHING = 1e-35
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,10 @@ class _Groups:
 
 @dataclass(frozen=True)
 class _Rule:
-    """Scales and zero points for all groups, and the codes in between which they hold."""
+    """Scales and zero points, before these are rounded, of all groups."""
 
     scale: np.ndarray
-    zero: np.ndarray | None
+    zero: np.ndarray | float
 
 
 def fault(codes: Codes, wanted: np.ndarray, row: str = "output feature") -> Fault | None:
@@ -98,14 +100,13 @@ def fault(codes: Codes, wanted: np.ndarray, row: str = "output feature") -> Faul
 def _by_rule(codes: Codes, groups: _Groups) -> tuple[np.ndarray, _Rule]:
     """Which groups keep to the rule that most of them keep to, bool as the scales; and that rule."""
     tolerance = _SCALE + 2 * codes.rounding
-    empty = (groups.largest == 0) & np.isfinite(codes.scale)
+    empty = (groups.largest < _NOTHING) & np.isfinite(codes.scale)
     found = []
     for rule in _rules(codes, groups):
         with np.errstate(invalid="ignore"):
             good = np.abs(codes.scale - rule.scale) <= tolerance * np.abs(rule.scale)
-        if rule.zero is not None:
-            good &= np.abs(codes.zero - np.clip(rule.zero, codes.low, codes.high)) <= 0.5 + _CODE
-            good &= codes.zero == np.rint(codes.zero)
+        good &= np.abs(codes.zero - np.clip(rule.zero, codes.low, codes.high)) <= 0.5 + _CODE
+        good &= codes.zero == np.rint(codes.zero)
         found.append((good | empty, rule))
     return max(found, key=lambda pair: int(pair[0].sum()))
 
@@ -113,24 +114,22 @@ def _by_rule(codes: Codes, groups: _Groups) -> tuple[np.ndarray, _Rule]:
 def _rules(codes: Codes, groups: _Groups) -> Iterator[_Rule]:
     """Every rule for this storage."""
     levels, middle = codes.high - codes.low, np.rint((codes.low + codes.high) / 2)
-    width = (groups.highest - groups.lowest).astype(np.float64)
-    zero = codes.zero[groups.largest > 0]  # that of a group of zeros is told by nothing
-    if codes.searched and (zero == middle).all():
-        yield _Rule(groups.extreme / -(levels + 1) * 2, None)
-        yield _Rule(2 * groups.largest / levels, None)
-        yield _Rule(2 * groups.largest / (levels - 1), None)
-    elif (zero == (0 if codes.low < 0 else middle)).all():
-        yield _Rule(groups.largest / codes.high if codes.low < 0 else 2 * groups.largest / levels, None)
-        if codes.low < 0:  # with a reduced range, as below
-            yield _Rule(4 * groups.largest / (levels + 1), None)
-    elif codes.low == 0 and (zero == (levels + 1) // 4).all():
-        yield _Rule(groups.largest / (levels // 4 + 0.5), None)
-    yield _asymmetric(width / levels, codes.low, groups.lowest)
-    if codes.searched:  # RTN does not take 0 into the range
-        yield _asymmetric((groups.bare[1] - groups.bare[0]).astype(np.float64) / levels, codes.low, groups.bare[0])
+    lowest, width = groups.lowest, (groups.highest - groups.lowest).astype(np.float64)
+    if codes.searched:
+        first, last = groups.bare
+        yield _Rule(-2 * groups.extreme / (levels + 1), middle)
+        yield _Rule(2 * groups.largest / levels, middle)
+        yield _Rule(2 * groups.largest / (levels - 1), middle)
+        yield _asymmetric((last - first).astype(np.float64) / levels, codes.low, first)  # RTN: 0 need not be within
+    elif codes.low < 0:
+        yield _Rule(groups.largest / codes.high, 0.0)
+        yield _Rule(4 * groups.largest / (levels + 1), 0.0)
+        yield _asymmetric(2 * width / (levels + 1), codes.low // 2, lowest)
     else:
-        half = levels // 2 if codes.low == 0 else (levels + 1) // 2
-        yield _asymmetric(width / half, codes.low // 2, groups.lowest)
+        yield _Rule(2 * groups.largest / levels, middle)
+        yield _Rule(2 * groups.largest / (levels // 2), (levels + 1) // 4)
+        yield _asymmetric(width / (levels // 2), 0, lowest)
+    yield _asymmetric(width / levels, codes.low, lowest)
 
 
 def _asymmetric(scale: np.ndarray, first: int, lowest: np.ndarray) -> _Rule:
@@ -162,12 +161,11 @@ def _far(codes: Codes, weight: np.ndarray) -> np.ndarray:
 
 
 def _scale_fault(codes: Codes, groups: _Groups, rule: _Rule, at: tuple[int, int]) -> str:
-    scale, wanted = float(codes.scale[at]), float(rule.scale[at])
-    if abs(scale - wanted) > (_SCALE + 2 * codes.rounding) * abs(wanted) or rule.zero is None:
-        return f"its scale is {scale:.6g} where the rule gives {wanted:.6g} for the largest weight {groups.largest[at]:.6g}"
-    return (
-        f"its zero point is {codes.zero[at]:g} where the rule gives {np.clip(rule.zero[at], codes.low, codes.high):.2f}"
-    )
+    scale, wanted, largest = (float(array[at]) for array in (codes.scale, rule.scale, groups.largest))
+    if not abs(scale - wanted) <= (_SCALE + 2 * codes.rounding) * abs(wanted):
+        return f"its scale is {scale:.6g}; the rule gives {wanted:.6g} for the largest weight {largest:.6g}"
+    zero = np.clip(np.broadcast_to(rule.zero, codes.scale.shape)[at], codes.low, codes.high)
+    return f"its zero point is {codes.zero[at]:g}; the rule gives {zero:.2f}"
 
 
 def _place(codes: Codes, at: tuple[int, int], row: str) -> str:

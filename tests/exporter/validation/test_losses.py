@@ -120,7 +120,8 @@ def test_rows_that_are_gone(headless_bert: Workshop, ept: Path, cli: Cli) -> Non
     code, _, err = cli("validate", "-q", bundle.path, "--provider", "cpu")
     assert code == 0
     assert err.strip() == (
-        "warning: what quantising loses was not measured: nowhere/cola.jsonl is not there any more; --data FILE would"
+        "warning: what quantizing loses was judged on generated inputs: nowhere/cola.jsonl is not there any more; "
+        "--data FILE gives it in points"
     )
 
 

@@ -127,9 +127,9 @@ def zero(array: np.ndarray) -> None:
 
 #: What is changed, how, where it is found, and what is said.
 DAMAGES = [
-    (f"{PRODUCT}.weight_quantized", turn_a_column, MODULE, "its weight is"),
-    (f"{PRODUCT}.weight_scale", scale_up, MODULE, "its weight is"),
-    ("node_embedding.int8", turn_a_row, "embeddings.word_embeddings", "its table is"),
+    (f"{PRODUCT}.weight_quantized", turn_a_column, MODULE, "output feature 3, input "),
+    (f"{PRODUCT}.weight_scale", scale_up, MODULE, "output feature 0: its scale is "),
+    ("node_embedding.int8", turn_a_row, "embeddings.word_embeddings", "its quantised table: row 3, input "),
     (f"{MODULE}.lora_B", zero, MODULE, "times the noise floor"),
 ]
 
@@ -160,7 +160,7 @@ def test_a_static_bundle_without_a_modules_update(headless_bert: Workshop, shape
     """Of an update smaller than a step no single weight in blocks tells, but all of them do; float32 is as it is."""
     truth = add_heads(write_ept(headless_bert.path(), shapes, seed=8, strength=0.01), LABELS, 48)
     mutant = changed(truth, headless_bert.path(), drop_lora)
-    cases: list[tuple[Scheme, str]] = [("int4-blocks", "its weight"), ("fp32", "times the noise floor")]
+    cases: list[tuple[Scheme, str]] = [("int4-blocks", "its weight holds"), ("fp32", "times the noise floor")]
     for scheme, words in cases:
         bundle = make(headless_bert, mutant, mostly(scheme), mode="static", top_k=2, task="mnli")
         report = headless_bert.validate(bundle, truth)
