@@ -27,6 +27,8 @@ _CODE = 1e-3
 #: The squared error with searched scales over that of the rule: of one group (k-quant rounds the zero point afterwards:
 #: 1.4 is common, 1.9 the largest seen in 300 000) and of all (1.01 seen). Twice a scale makes it 4.
 _GROUP, _ALL = 3.0, 1.25
+#: HQQ's least scale.
+_HQQ = 1 / 2e4
 #: Groups without a larger weight than this have the scale 1, and the codes of zeros.
 _NOTHING = 1e-35
 
@@ -144,11 +146,12 @@ def _searched(codes: Codes, grouped: np.ndarray, groups: _Groups) -> np.ndarray:
     zero = np.rint(codes.low - groups.lowest[..., None] / scale)
     plain = (np.clip(np.rint(grouped / scale) + zero, codes.low, codes.high) - zero) * scale
     exact = np.square(plain - grouped).sum(-1)
-    usual = grouped.shape[-1] * np.square(width[..., 0] / levels) / 12  # where the rule happens to meet the weights
+    least = np.where(np.abs(codes.scale - _HQQ) < 1e-9, _HQQ, 0.0)
+    usual = grouped.shape[-1] * np.square(np.maximum(width[..., 0] / levels, least)) / 12  # exact may be 0 by chance
     found = np.square(codes.grouped(codes.weight) - grouped).sum(-1)
-    if not found.sum() <= _ALL * max(exact.sum(), usual.sum()):
-        return np.zeros(found.shape, bool)
-    return np.asarray(found <= _GROUP * np.maximum(exact, usual))
+    good = found <= _GROUP * np.maximum(exact, usual)
+    all_in_all = bool(found.sum() <= _ALL * max(exact.sum(), usual.sum()))
+    return np.asarray(good if all_in_all or not good.all() else ~good)
 
 
 def _far(codes: Codes, weight: np.ndarray) -> np.ndarray:
