@@ -17,7 +17,7 @@ from eptx.exporter.options import ExportOptions, Precision
 #: What an export of that scheme calls its precision.
 _PRECISIONS: dict[str, Precision] = {"int8": "int8", "int8-static": "int8-static", "int4-blocks": "int4"}
 #: Wide enough for the activations of the tests' bases.
-_RANGE = Range(-6.0, 6.0)
+_RANGE = Range(-4.0, 4.0)
 
 Choice = Scheme | Callable[[int], Scheme]
 
