@@ -167,7 +167,7 @@ def test_honest_bundles_keep_their_distance(headless_bert: Workshop, ept: Path, 
     assert not wrong_parts(report)
 
 
-@pytest.mark.parametrize("scheme", ["int8", "int8-blocks", "int4-blocks"])
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_honest_bundles_whose_layers_matter(loud: Workshop, ept: Path, scheme: Scheme) -> None:
     report = loud.validate(make(loud, ept, scheme))
     assert report.passed, report.reason
