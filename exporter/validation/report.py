@@ -10,6 +10,7 @@ from eptx.exporter.validation.budget import Judged
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.parts import Part
 from eptx.exporter.validation.plain import plain
+from eptx.exporter.validation.quantized.divergence import Divergence
 from eptx.exporter.validation.seconds import Seconds
 from eptx.exporter.validation.ways import Operators, way_name
 
@@ -157,6 +158,7 @@ class Report:
         live: TuckA with a frozen route: how far it is from the live one on the user's data.
         providers: one report for every way to run the bundle.
         drops: of a quantised bundle: what each task loses against fp32.
+        divergences: the same of tasks that neither a budget nor labelled rows judge, on generated inputs.
         warnings: what did not stop the validation.
         parts: what was held against its source by itself, and what nothing was held against.
         seconds: how long each stage took.
@@ -168,6 +170,7 @@ class Report:
     live: Mapping[str, Any] | None
     providers: Sequence[ProviderReport]
     drops: Sequence[Judged] = field(default=())
+    divergences: Sequence[Divergence] = field(default=())
     warnings: Sequence[str] = field(default=())
     parts: Sequence[Part] = field(default=())
     seconds: Seconds = field(default_factory=Seconds)
@@ -183,8 +186,9 @@ class Report:
         return [part for part in self.parts if part.wrong is not None]
 
     @property
-    def _over(self) -> list[Judged]:
-        return [drop for drop in self.drops if drop.within is False]
+    def _over(self) -> list[Judged | Divergence]:
+        judged: list[Judged | Divergence] = [*self.drops, *self.divergences]
+        return [one for one in judged if one.within is False]
 
     @property
     def reason(self) -> str:
@@ -214,6 +218,7 @@ class Report:
             "frozen_from_live": self.live,
             "providers": [provider.to_json() for provider in self.providers],
             "drops": [drop.to_json() for drop in self.drops],
+            "divergences": [one.to_json() for one in self.divergences],
             "warnings": list(self.warnings),
             "parts": [part.to_json() for part in self.parts],
             "seconds": self.seconds,

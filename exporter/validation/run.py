@@ -12,16 +12,19 @@ from eptx.bundle import Bundle, Manifest, read_bundle, write_report
 from eptx.errors import NotSupportedError
 from eptx.exporter.base._model import read_config
 from eptx.exporter.validation.batches import Batch
+from eptx.exporter.validation.budget import Judged
 from eptx.exporter.validation.comparison import compare_parts
 from eptx.exporter.validation.expect import Expectation, expect, row_tasks
 from eptx.exporter.validation.html import report_html
 from eptx.exporter.validation.inputs import Inputs, PromptInputs
 from eptx.exporter.validation.judge import judge
-from eptx.exporter.validation.losses import losses, plan
+from eptx.exporter.validation.losses import losses, plan, unjudged
 from eptx.exporter.validation.observe import Graph, observable
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.outline import outline
 from eptx.exporter.validation.quantised import Quantised
+from eptx.exporter.validation.quantized.divergence import Divergence, divergences
+from eptx.exporter.validation.quantized.ranges import range_parts
 from eptx.exporter.validation.report import ProviderReport, Report
 from eptx.exporter.validation.seconds import Seconds
 from eptx.exporter.validation.sources import find_truth
@@ -63,13 +66,18 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     with seconds.of("drawing inputs"):
         batches = inputs.batches(options, names)
         graph = observable(bundle)
+        quantised = Quantised.of(bundle)
     with seconds.of("running the reference"):
-        expectation = expect(bundle.manifest, truth, batches, inputs.redraw, Quantised.of(bundle))
+        expectation = expect(bundle.manifest, truth, batches, inputs.redraw, quantised)
     judged, refused = _judged(bundle, graph, expectation, found, seconds)
-    drops = []
-    if planned.rows:
-        with seconds.of("measuring what quantising loses"):
+    drops: list[Judged] = []
+    apart: list[Divergence] = []
+    if quantised is not None:
+        with seconds.of("measuring what quantizing loses"):
+            tried = [expected.batch for expected in expectation.batches]
             drops = losses(bundle, truth, options, planned, providers[0])
+            apart = divergences(bundle, truth, tried, unjudged(bundle, drops), found[-1])
+            parts += [*quantised.parts, *range_parts(bundle, tried, found[0])]
     report = Report(
         bundle=_facts(bundle.manifest),
         inputs=[_described(expected.batch) for expected in expectation.batches],
@@ -77,6 +85,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
         live=expectation.live,
         providers=judged,
         drops=drops,
+        divergences=apart,
         warnings=[*truth.warnings, *refused, *planned.unmeasured],
         parts=[*parts, *outline(bundle.manifest, expectation), *inputs.untried()],
         seconds=seconds,

@@ -18,6 +18,7 @@ def report_table(report: Report) -> str:
     for provider in report.providers:
         lines += _provider_lines(provider)
     lines += _drop_lines(report.drops)
+    lines += [f"{'pass' if one.within else 'fail'}: {one.sentence}" for one in report.divergences]
     live = report.live
     if live is not None:
         lines.append(
