@@ -150,7 +150,7 @@ KINDS = (
     Kind("chat template gone", "llama", _gone("chat_template.jinja"), "chat_template", today="passes"),
     Kind("a chat template that the base lacks", "t5", _added("tokenizer_config.json", {"chat_template": "{{ x }}"}), "tokenizer_config|chat_template", today="passes"),
     Kind("two words swapped", "bert", _words_swapped("good", "bad"), "tokenizer", today="passes"),
-    Kind("two rare words swapped", "bert", _words_swapped("t90", "t91"), "tokenizer", today="passes"),
+    Kind("two rare words of the tokenizer swapped", "bert", _words_swapped("t90", "t91"), "tokenizer", today="passes"),
     Kind("two words of a decoder swapped", "llama", _words_swapped("w100", "w101"), "tokenizer", today="passes"),
     Kind("two bytes swapped", "roberta", _words_swapped("a", "b"), "tokenizer", today="passes"),
     Kind("no lower case", "bert", json_file(_TOKENS, put(normalizer__lowercase=False)), "tokenizer", today="passes"),
