@@ -208,8 +208,8 @@ class Trained:
             inputs: the model's inputs by name; float arrays are cast to ``dtype``. Of an encoder-decoder,
                 ``decoder_input_ids`` are the answer's tokens, and with a cache that holds the text already,
                 ``input_ids`` are left out.
-            task_ids: [batch]; LoRA's are all the same, and so are those that switch the adapter off, ``len(tasks)``, but
-                for EPT's. -1 infers (EPT).
+            task_ids: [batch]; ``len(tasks)`` switches the adapter off, -1 infers (EPT). LoRA's are all the same; of
+                TuckA's, all or none are off.
             route: TuckA: a route for everything, or one per row, instead of the router's.
             routing: TuckA: the router's reach.
             cache: a transformers ``Cache`` of the positions before these, to which these are added; None: there
