@@ -34,7 +34,7 @@ class TaskRows:
     @property
     def per_row(self) -> bool:
         """Whether what the layers compute of an input that all rows share differs from row to row."""
-        return self.ids is not None and len(self.ids) > 1
+        return self.ids is not None and (len(self.ids) > 1 or bool((self.ids < 0).any()))
 
     @contextmanager
     def share_input(self) -> Iterator[None]:

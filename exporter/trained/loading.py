@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,8 @@ def _ept_config(files: AdapterFiles, names: Mapping[str, str], tasks: Sequence[s
     sizes: dict[str, dict[int, int]] = {new: {} for new in names.values()}
     for name, tensor in files.tensors.items():
         module, kernel, number = name.removeprefix(PREFIX).rpartition(_KERNELS)
+        if kernel and module not in names:
+            raise AdapterError(f"{files.folder.name}: {WEIGHTS} has no tensor for {module}{_OF_MODULE['ept']}")
         if kernel and tensor.ndim == 4:
             sizes[names[module]][int(number)] = tensor.shape[2]
     pattern = {new: [by[number] for number in sorted(by)] for new, by in sizes.items()}
@@ -228,18 +231,31 @@ def _fill(model: PeftModel, files: AdapterFiles, name: str, renamed: Mapping[str
         AdapterError: by the name of the tensor or parameter.
     """
     tensors = {_in_model(key, renamed): tensor for key, tensor in files.tensors.items()}
+    file = f"{files.folder.name}: {WEIGHTS}"
     try:
         result: Any = set_peft_model_state_dict(model, tensors, adapter_name=name)
-    except (RuntimeError, KeyError, ValueError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise AdapterError(f"{files.folder.name}: {WEIGHTS} does not fit the model: {text}") from None
+    except KeyError as error:  # of a module that is saved whole
+        raise AdapterError(f"{file} has no tensor for {error.args[0]}") from None
+    except (RuntimeError, ValueError) as error:
+        raise AdapterError(f"{file} does not fit the model: {_misfit(str(error), name)}") from None
     if result.unexpected_keys:
-        raise AdapterError(
-            f"{files.folder.name}: {WEIGHTS}: no parameter of the model takes {result.unexpected_keys[0]}"
-        )
+        raise AdapterError(f"{file}: no parameter of the model takes {_in_file(result.unexpected_keys[0], name)}")
     empty = [key for key in result.missing_keys if f".{name}." in f"{key}."]
     if empty:
-        raise AdapterError(f"{files.folder.name}: {WEIGHTS} has no tensor for {empty[0]}")
+        raise AdapterError(f"{file} has no tensor for {_in_file(empty[0], name)}")
+
+
+def _misfit(text: str, name: str) -> str:
+    """What torch says of shapes, in a line about the first of them."""
+    found = re.search(r"size mismatch for (\S+): .*?Size\((\[.*?\])\).*?Size\((\[.*?\])\)", text)
+    if found is None:
+        return " ".join(text.split())[:200]
+    return f"{_in_file(found[1], name)} is {found[2]}, the model's is {found[3]}"
+
+
+def _in_file(key: str, name: str) -> str:
+    """A parameter's name as files have it, without the adapter's name in PEFT."""
+    return key.replace(f".modules_to_save.{name}.", ".").replace(f".{name}.", ".").removesuffix(f".{name}")
 
 
 def _in_model(key: str, renamed: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ from eptx.exporter.validation.batches import ANSWER_IDS, AUTO, Batch, task_ids
 from eptx.exporter.validation.calls import spans
 from eptx.exporter.validation.choices import Decider, Decisions
 from eptx.exporter.validation.expected import Expected
-from eptx.exporter.validation.merging import merged, rows_of
+from eptx.exporter.validation.merging import columns_of, merged, narrowed, rows_of, shapes_of, widened
 from eptx.exporter.validation.quantised import Quantised
 from eptx.exporter.validation.rounding import round_as_stored
 from eptx.exporter.validation.sources import Truth
@@ -31,7 +31,8 @@ class Asked:
     """The trained model for a bundle.
 
     Rows of one task are run together, apart from the others': what a row gets must not depend on whose neighbour it is.
-    Where it does by design, TuckA's live route, all rows are run together.
+    Rows of a generator are run without padding, those of one length together. Where a row's result depends on its
+    neighbours by design, TuckA's live route for the batch, all rows are run together.
 
     Args:
         manifest: of the bundle.
@@ -65,15 +66,23 @@ class Asked:
     def run(self, batch: Batch, *, live: bool = False, off: bool = False) -> Expected:
         """One batch: with the frozen route or the live one, or with the adapter off."""
         groups = self._groups(batch, live)
-        parts = [self._run(rows_of(batch, rows), live, off) for rows in groups]
+        parts = [self._run_unpadded(rows_of(batch, rows), live, off) for rows in groups]
         return parts[0] if len(parts) == 1 else merged(batch, groups, parts)
 
     def _groups(self, batch: Batch, live: bool) -> list[np.ndarray]:
         """The rows that are run together."""
         routed = self.model.kind == "tucka" and (live or not self._frozen())
-        if routed:
+        if routed and (live or self._routing() == "batch"):
             return [np.arange(batch.rows)]
-        return [np.flatnonzero([name == task for name in batch.tasks]) for task in dict.fromkeys(batch.tasks)]
+        keys = [(() if routed else (task,)) + shape for task, shape in zip(batch.tasks, shapes_of(batch), strict=True)]
+        return [np.flatnonzero([own == key for own in keys]) for key in dict.fromkeys(keys)]
+
+    def _run_unpadded(self, batch: Batch, live: bool, off: bool) -> Expected:
+        """Rows of one shape: what stands at padding is nobody's, and some models make it not a number."""
+        columns = columns_of(batch)
+        if len(columns) == batch.length:
+            return self._run(batch, live, off)
+        return widened(self._run(narrowed(batch, columns), live, off), batch, columns)
 
     def _run(self, batch: Batch, live: bool, off: bool) -> Expected:
         ids = task_ids(batch, self.truth.ids)

@@ -183,6 +183,8 @@ def unclear_experts(tables: dict[str, ExpertTable], ids: np.ndarray, used: dict[
 def wrong_rows(table: ExpertTable, ids: np.ndarray, chosen: np.ndarray) -> Sequence[int]:
     """Rows whose experts [rows, K] are not the reference's; rows without a task of their own are not looked at."""
     named = (ids >= 0) & (ids < len(table.experts))
+    if chosen.shape[1] != table.experts.shape[1]:  # more or fewer experts than the adapter's tasks use
+        return [int(row) for row in np.flatnonzero(named)]
     expected = table.experts[np.where(named, ids, 0)]
     differs = (np.sort(chosen, axis=1) != expected).any(axis=1)
     return [int(row) for row in np.flatnonzero(named & differs)]

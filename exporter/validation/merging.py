@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from eptx.exporter.validation.batches import Batch
+from eptx.exporter.validation.batches import ANSWER_IDS, Batch
 from eptx.exporter.validation.choices import Decisions
 from eptx.exporter.validation.expected import Expected
 
@@ -21,6 +21,48 @@ def rows_of(batch: Batch, rows: np.ndarray) -> Batch:
         arrays={name: array[rows] for name, array in batch.arrays.items()},
         tasks=tuple(batch.tasks[row] for row in rows),
         labels=tuple(batch.labels[row] for row in rows) if batch.labels else (),
+    )
+
+
+def shapes_of(batch: Batch) -> list[tuple[bytes, ...]]:
+    """What rows must have in common to be run without padding; nothing where padding is the model's own business."""
+    if batch.prompt is None or ANSWER_IDS in batch.arrays or batch.kept is None:
+        return [()] * batch.rows
+    return [(row.tobytes(),) for row in batch.kept]
+
+
+def columns_of(batch: Batch) -> np.ndarray:
+    """The columns of a generator's rows, all of one shape, that are not padding."""
+    if batch.prompt is None or ANSWER_IDS in batch.arrays or batch.kept is None:
+        return np.arange(batch.length)
+    return np.flatnonzero(batch.kept.any(axis=0))
+
+
+def narrowed(batch: Batch, columns: np.ndarray) -> Batch:
+    """A batch with some of its columns."""
+    assert batch.prompt is not None
+    arrays = {name: array[:, columns] for name, array in batch.arrays.items()}
+    return replace(batch, arrays=arrays, prompt=int((columns < batch.prompt).sum()))
+
+
+def widened(expected: Expected, batch: Batch, columns: np.ndarray) -> Expected:
+    """What some columns gave, where the batch has them; zeros elsewhere, which nobody compares."""
+
+    def wide(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = {}
+        for name, array in arrays.items():
+            found[name] = array
+            if array.ndim > 2 and array.shape[1] == len(columns):
+                found[name] = np.zeros((len(array), batch.length, *array.shape[2:]), array.dtype)
+                found[name][:, columns] = array
+        return found
+
+    return replace(
+        expected,
+        batch=batch,
+        outputs=wide(expected.outputs),
+        inner=wide(expected.inner),
+        modules=wide(expected.modules),
     )
 
 

@@ -193,15 +193,15 @@ class Report:
     @property
     def reason(self) -> str:
         """The first failure, as one line; "" if it passed."""
+        wrong = self.wrong_parts
+        if wrong:  # first, since a table or a field that is wrong is why a run is
+            more = f" (and {len(wrong) - 1} more parts)" if len(wrong) > 1 else ""
+            return f"{wrong[0].name}: {wrong[0].wrong}{more}"
         for provider in self.providers:
             bad = sorted(provider.blocking, key=lambda task: task.verdict != "fail")
             if bad:
                 more = f" (and {len(bad) - 1} more tasks)" if len(bad) > 1 else ""
                 return f"provider {provider.name}: {sentence(bad[0])}{more}"
-        wrong = self.wrong_parts
-        if wrong:
-            more = f" (and {len(wrong) - 1} more parts)" if len(wrong) > 1 else ""
-            return f"{wrong[0].name}: {wrong[0].wrong}{more}"
         more = f" (and {len(self._over) - 1} more tasks)" if len(self._over) > 1 else ""
         return f"{self._over[0].sentence}{more}" if self._over else ""
 

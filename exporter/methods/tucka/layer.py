@@ -71,7 +71,8 @@ class TuckaState(TaskRows):
     @property
     def per_row(self) -> bool:
         """Whether what the layers compute of an input that all rows share differs from row to row."""
-        return self.routing == "row" or super().per_row
+        routes = self.forced is not None and len(self.forced.group) > 1
+        return routes or self.routing == "row" or super().per_row
 
     def take(self, route: TuckaRoute) -> None:
         """From now on layers use this route."""

@@ -1,0 +1,54 @@
+"""Adapters that today's code exports as another model than was trained: validation says so, and where.
+
+The trained model is the class that the adapter was trained on, with all that PEFT or the released scripts saved.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter.validation import Report, ValidateOptions, validate_bundle
+from tests.exporter.trained.models import peft_model, save, write_base
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+
+
+def verdict(base: Path, adapter: Path, out: Path, **options: Any) -> Report:
+    bundle = export_bundle(base, [adapter], out, ExportOptions(**options))
+    return validate_bundle(bundle.path, ValidateOptions(providers=["cpu"]))
+
+
+@pytest.mark.parametrize("case", ["tucka_deberta64", "tucka_glue_folded"])
+@pytest.mark.parametrize("routing", ["batch", "row"])
+def test_a_router_that_routes_twice(tmp_path: Path, case: str, routing: str) -> None:
+    folder = GOLDEN / case
+    report = verdict(folder / "base", folder / "adapter", tmp_path / "b", mode="dynamic", routing=routing)
+    assert not report.passed
+    first = (
+        "task task0 fails at first drifting module deberta.encoder.layer.0.attention.output.dense: its route is group"
+    )
+    assert first in report.reason
+
+
+@pytest.mark.parametrize("mode", ["static", "conditioned"])
+def test_a_saved_classifier_on_a_bare_vit(tmp_path: Path, mode: str) -> None:
+    base = write_base("vit", "ViTModel", tmp_path / "base")
+    settings: dict[str, Any] = {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["classifier"]}
+    adapter = save(peft_model(base, "ViTForImageClassification", labels=5, **settings), tmp_path / "adapter")
+    report = verdict(base, adapter, tmp_path / "b", mode=mode)
+    assert not report.passed
+    assert report.reason == ""
+
+
+@pytest.mark.parametrize("mode", ["static", "conditioned"])
+def test_token_classes_on_a_base_with_a_pooler(tmp_path: Path, mode: str) -> None:
+    base = write_base("bert", "BertModel", tmp_path / "base")
+    settings: dict[str, Any] = {"target_modules": ["query", "value"], "task_type": "TOKEN_CLS"}
+    adapter = save(peft_model(base, "BertForTokenClassification", labels=5, **settings), tmp_path / "adapter")
+    report = verdict(base, adapter, tmp_path / "b", mode=mode)
+    assert not report.passed
+    assert report.reason == ""
