@@ -21,13 +21,8 @@ from eptx.exporter.validation.rounding import adapter_dtype
 from eptx.exporter.validation.sources import Truth
 
 _REDRAWS = 4
-<<<<<<< HEAD
 #: How often the own type is run. SmolLM2 makes one number of a row outweigh all others, and by chance that one may
 #: hardly differ in a run: a floor of one run was a tenth of another's there.
-=======
-#: How often the own type is run. Where a model (SmolLM2) makes one number outweigh all others, that may hardly differ in
-#: a run by chance: one run's floor was a tenth of another's.
->>>>>>> floor
 _RUNS = 3
 
 
