@@ -165,7 +165,8 @@ class Report:
 
     @property
     def _over(self) -> list[Judged | Divergence]:
-        return [one for one in (*self.drops, *self.divergences) if one.within is False]
+        both: list[Judged | Divergence] = [*self.drops, *self.divergences]
+        return [one for one in both if one.within is False]
 
     @property
     def reason(self) -> str:

@@ -101,9 +101,9 @@ def divergences(
         long |= {name for name, wanted in expected.outputs.items() if wanted.ndim > 2}
     generates = bundle.manifest.generation is not None
     worst: dict[str, Divergence] = {}
-    for (task, name), own in pairs.items():
+    for (task, name), arrays in pairs.items():
         one = _measure(
-            task, name, own, "tokens" if generates and name == "logits" else "positions" if name in long else "rows"
+            task, name, arrays, "tokens" if generates and name == "logits" else "positions" if name in long else "rows"
         )
         if task not in worst or one.value / one.limit > worst[task].value / worst[task].limit:
             worst[task] = one

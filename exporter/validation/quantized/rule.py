@@ -61,7 +61,7 @@ class _Groups:
 
     @property
     def largest(self) -> np.ndarray:
-        return np.maximum(self.highest, -self.lowest)
+        return np.asarray(np.maximum(self.highest, -self.lowest))
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _far(codes: Codes, weight: np.ndarray) -> np.ndarray:
         position = weight / codes.spread(codes.scale) + codes.spread(codes.zero)
     nearest = np.clip(np.nan_to_num(position), codes.low, codes.high)
     allowed = 0.5 + _CODE + (codes.rounding + _SCALE) * (codes.high - codes.low)
-    return np.asarray(np.abs(codes.codes - nearest) > allowed) & (weight != codes.weight)
+    return np.asarray((np.abs(codes.codes - nearest) > allowed) & (weight != codes.weight))
 
 
 def _scale_fault(codes: Codes, groups: _Groups, rule: _Rule, at: tuple[int, int]) -> str:

@@ -85,7 +85,7 @@ CHECKS = {
 
 def clipped(weight: np.ndarray) -> np.ndarray:
     largest = 0.6 * np.abs(weight).max(0)
-    return np.clip(weight, -largest, largest)
+    return np.asarray(np.clip(weight, -largest, largest))
 
 
 def break_weights(monkeypatch: pytest.MonkeyPatch) -> None:
