@@ -169,10 +169,9 @@ def _coarse_table(node: ir.Node) -> Codes | None:
         return None
     packed, scale, zero = arrays[0], arrays[2], arrays[3] if len(arrays) > 3 else None
     bits, block = node.attributes.get_int("bits", 4), node.attributes.get_int("block_size", 128)
-    rows = len(packed)
-    if packed.dtype != np.uint8 or node.attributes.get_int("gather_axis", 0) != 0 or packed.ndim != 2:
+    if packed.dtype != np.uint8 or node.attributes.get_int("gather_axis", 0) != 0:
         return None
-    return of_packed(packed, scale, zero, bits, block, (rows, packed.shape[1] * 8 // bits))
+    return of_packed(packed, scale, zero, bits, block, (len(packed), packed[0].size * 8 // bits))
 
 
 def activation(product: Product) -> ir.Value:
@@ -191,11 +190,9 @@ def _before(value: ir.Value | None, op_type: str) -> ir.Value | None:
 
 
 def _whole(value: ir.Value | None) -> np.ndarray | None:
-    """An initializer, in another shape or not."""
+    """An initializer, in its own shape where a node gives it another."""
     before = _before(value, "Reshape")
-    array, shape = array_of(value if before is None else before), None if before is None else value.producer()  # type: ignore[union-attr]
-    sizes = array_of(shape.inputs[1]) if shape is not None else None
-    return array if array is None or sizes is None else array.reshape(sizes.tolist())
+    return array_of(value if before is None else before)
 
 
 def _gathered(value: ir.Value | None) -> np.ndarray | None:

@@ -63,7 +63,7 @@ class Divergence:
     def sentence(self) -> str:
         """What was measured, in words."""
         if self.measure == "tokens":
-            size = f"{self.value:.3g} nats a token, {self.disagreement:.1%} of the likeliest tokens"
+            size = f"{self.value:.3g} nats a token, and {self.disagreement:.1%} of the likeliest tokens"
         else:
             size = f"{self.value:.3g} times its size"
         return (

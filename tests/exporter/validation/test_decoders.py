@@ -256,7 +256,7 @@ def test_quantised_weights_that_are_not_the_bases(llama: Workshop, ept: Path, mo
 
     report = graph_mutant(llama, bundle, turn_a_row)
     assert not report.passed
-    assert "model.layers.0.self_attn.o_proj: its weight is" in report.reason
+    assert "model.layers.0.self_attn.o_proj: its quantised weight: output feature 3, input " in report.reason
 
 
 def drop(tensors: Tensors) -> None:
@@ -266,11 +266,11 @@ def drop(tensors: Tensors) -> None:
 
 
 def test_a_static_quantised_bundle_without_a_modules_update(llama: Workshop, shapes: Shapes) -> None:
-    """An update that is smaller than a step hides in no single weight, but all of them tell."""
+    """Of an update that is smaller than a step some codes tell, those that are close to the next."""
     truth = write_ept(llama.path(), shapes, seed=8, tasks=2, strength=0.01)
     mutant = changed(truth, llama.path(), drop)
     options: dict[str, Any] = {"mode": "static", "top_k": 2, "precision": "int4", "task": "task1"}
     assert llama.validate(llama.export(truth, **options)).passed
     report = llama.verdict(truth, mutant, **options)
     assert not report.passed
-    assert "model.layers.1.mlp.up_proj: its weight holds" in report.reason
+    assert "model.layers.1.mlp.up_proj: its quantised weight: output feature " in report.reason

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.numpy import load_file, save_file
 
 from eptx.bundle import Bundle
 from eptx.calibration.quantise import Range, Scheme, _alone, _table, graph
-from eptx.exporter import ExportOptions
+from eptx.exporter import ExportOptions, export_bundle
 from eptx.exporter.validation import quantised as weights
 from eptx.exporter.validation import run as validation
+from eptx.exporter.validation.budget import Judged
 from eptx.exporter.validation.report import Report
+from eptx.runtime.measure import Drop
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept
 from tests.exporter.validation.workshop import Workshop
 from tests.quantised import Choice, quantised
 
 LABELS = {"cola": 2, "mnli": 3}
+TABLES = ("word", "position", "token_type")
 SCHEMES: tuple[Scheme, ...] = ("int8", "int8-static", "int8-blocks", "int4-blocks", "fp16")
 
 
@@ -78,7 +85,7 @@ CHECKS = {
 
 def clipped(weight: np.ndarray) -> np.ndarray:
     largest = 0.6 * np.abs(weight).max(0)
-    return np.clip(weight, -largest, largest)
+    return np.asarray(np.clip(weight, -largest, largest))
 
 
 def break_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,3 +189,33 @@ def test_ranges_off_by_a_hundred(loud: Workshop, ept: Path, factor: float, said:
     assert len(wrong_parts(report)) > 1
     assert any(said in str(part.wrong) and "layer.1.attention" in part.name for part in report.parts)
     assert not any(one.within for one in report.divergences)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"per_channel": True, "weight_type": QuantType.QInt8, "reduce_range": True}],
+    ids=["default", "rows"],
+)
+def test_a_base_that_a_user_quantized(headless_bert: Workshop, ept: Path, options: dict[str, Any]) -> None:
+    """As ``quantize_dynamic`` does it by itself: products and tables, one scale for each."""
+    model = onnx.load(headless_bert.onnx)
+    del model.graph.value_info[:]
+    base = headless_bert.path().with_suffix(".onnx")
+    onnx.save(model, base)
+    only_weights = {"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantize_dynamic(base, base, extra_options=only_weights, **options)
+    settings = ExportOptions(base_onnx=base, mode="conditioned", top_k=2)
+    report = headless_bert.validate(export_bundle(headless_bert.base, [ept], headless_bert.path(), settings))
+    assert report.passed, report.reason
+    assert {part.name for part in report.parts} >= {f"embeddings.{kind}_embeddings.weight" for kind in TABLES}
+
+
+def test_rows_without_a_budget() -> None:
+    """Labelled rows have a limit by themselves, held against what is sure; rows without labels have none."""
+    sure = Drop("cola", "accuracy", True, 100, 0.76, 0.50, 26.0, 12.0, 40.0)
+    assert (Judged(sure, None).within, Judged(sure, 30.0).within) == (False, True)
+    assert Judged(replace(sure, low=9.0), None).within is True
+    assert Judged(replace(sure, labelled=False), None).within is None
+    assert "without a budget the interval may begin at 10" in Judged(sure, None).sentence

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (a table: one kind in a line)
 """Tables: embeddings, positions, rotary caches, relative biases, tied heads."""
 
 from __future__ import annotations
@@ -89,18 +88,18 @@ def _head_row(path: Path) -> None:
 
 
 KINDS = (
-    Kind("position rows from 64 on zeroed", "bert", numbers(zeroed(slice(64, None)), "position_emb"), "position_emb", today="passes"),
-    Kind("last position row zeroed", "bert", numbers(zeroed(-1), "position_embeddings"), "position_embeddings", today="passes"),
-    Kind("position rows shifted past 70", "roberta", _rolled(70), "position_embeddings", today="passes"),
-    Kind("two rare words swapped", "bert", numbers(swapped(100, 101), "word_embeddings"), "word_embeddings", today="unnamed"),
-    Kind("one word zeroed", "heads", numbers(zeroed(117), "word_embeddings"), "word_embeddings", today="unnamed"),
-    Kind("padding word not the base's", "roberta", numbers(filled(3.0, 1), "word_embeddings"), "word_embeddings", today="passes"),
-    Kind("rare word of a decoder", "mistral", numbers(swapped(118, 119), "embed_tokens"), "embed_tokens|embeddings", today="unnamed"),
+    Kind("position rows from 64 on zeroed", "bert", numbers(zeroed(slice(64, None)), "position_emb"), "position_emb"),
+    Kind("last position row zeroed", "bert", numbers(zeroed(-1), "position_embeddings"), "position_embeddings"),
+    Kind("position rows shifted past 70", "roberta", _rolled(70), "position_embeddings"),
+    Kind("two rare words swapped", "bert", numbers(swapped(100, 101), "word_embeddings"), "word_embeddings"),
+    Kind("one word zeroed", "heads", numbers(zeroed(117), "word_embeddings"), "word_embeddings"),
+    Kind("padding word not the base's", "roberta", numbers(filled(3.0, 1), "word_embeddings"), "word_embeddings"),
+    Kind("rare word of a decoder", "mistral", numbers(swapped(118, 119), "embed_tokens"), "embed_tokens|embeddings"),
     Kind("token types swapped", "bert", numbers(swapped(0, 1), "token_type"), "token_type|query"),
     Kind("second token type zeroed", "bert", numbers(zeroed(1), "token_type_embeddings"), "token_type|query"),
-    Kind("rotary cache cut at 210", "llama", _cut(210), "cos_cache|sin_cache|rotary", today="passes"),
-    Kind("rotary cache zero from 210 on", "llama", _rotary(210, 0.0), "cos_cache|sin_cache|rotary", today="passes"),
-    Kind("rotary cache scaled from 220 on", "qwen2", _rotary(220, 1.01), "cos_cache|sin_cache|rotary", today="passes"),
+    Kind("rotary cache cut at 210", "llama", _cut(210), "cos_cache|sin_cache|rotary"),
+    Kind("rotary cache zero from 210 on", "llama", _rotary(210, 0.0), "cos_cache|sin_cache|rotary"),
+    Kind("rotary cache scaled from 220 on", "qwen2", _rotary(220, 1.01), "cos_cache|sin_cache|rotary"),
     Kind("rotary cache of another theta", "qwen2", graph(_other_theta), "cos_cache|sin_cache|rotary|task"),
     Kind(
         "relative bias: two near buckets",
@@ -114,6 +113,6 @@ KINDS = (
     Kind("patch positions swapped", "vit", numbers(swapped(1, 2, axis=1), "position_embeddings"), "position|task"),
     Kind("class token scaled", "vit", numbers(scaled(1.01), "cls_token"), "cls_token|task"),
     Kind("patch projection: one channel", "vit", numbers(zeroed(0, 1), "projection.weight"), "projection|task"),
-    Kind("a tied head untied", "llama", _untied(113), "embed_tokens|embeddings", today="unnamed"),
+    Kind("a tied head untied", "llama", _untied(113), "embed_tokens|embeddings"),
     Kind("two words of the head swapped", "mistral", _head_row, "lm_head|logits"),
 )  # fmt: skip
