@@ -9,15 +9,21 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
+
 from eptx.bundle import Bundle, BundleWriter, Quantisation
+from eptx.calibration.observe import observe, union
 from eptx.calibration.quantise import Quantiser, Range, Recipe, Scheme
+from eptx.exporter.base._model import read_config
 from eptx.exporter.export import adapt, store, write
 from eptx.exporter.options import ExportOptions, Precision
+from eptx.exporter.write import Adapted
+from eptx.runtime.measure import Row
 
 #: What an export of that scheme calls its precision.
 _PRECISIONS: dict[str, Precision] = {"int8": "int8", "int8-static": "int8-static", "int4-blocks": "int4"}
-#: Wide enough for the activations of the tests' bases.
-_RANGE = Range(-6.0, 6.0)
+#: Wide enough for the activations of an encoder-decoder, whose ranges eptx does not observe.
+_RANGE = Range(-8.5, 8.5)
 
 Choice = Scheme | Callable[[int], Scheme]
 
@@ -29,7 +35,7 @@ def quantised(
     options: ExportOptions,
     scheme: Choice,
     *,
-    bounds: Range = _RANGE,
+    bounds: Range | None = None,
     **said: Any,
 ) -> Bundle:
     """A bundle whose products and tables, however small, are quantised.
@@ -40,7 +46,7 @@ def quantised(
         out: the bundle's.
         options: of the export, but the precision.
         scheme: of every product, or what gives that of the product of a number.
-        bounds: what activations are rounded in, where they are statically.
+        bounds: what activations are rounded in, where they are statically; None: what they are on random rows.
         said: what the manifest says of budget, metrics, data and rows.
     """
     same = isinstance(scheme, str)
@@ -48,6 +54,7 @@ def quantised(
     with BundleWriter(out) as writer, tempfile.TemporaryDirectory() as workspace:
         with mock.patch("eptx.exporter.base._embeddings._MIN_SIZE", 1000):
             adapted = adapt(base, adapters, options, Path(workspace))
+        seen = _seen(adapted, base, Path(workspace)) if bounds is None and (not same or scheme == "int8-static") else {}
         products: dict[str, str] = {}
         tables: dict[str, str] = {}
         for part in adapted.parts:
@@ -55,7 +62,7 @@ def quantised(
             recipe = Recipe(
                 {name: choose(index) for index, name in enumerate(part.products)},  # type: ignore[misc,operator]
                 dict.fromkeys(part.embeddings, "int8"),
-                dict.fromkeys(part.products, bounds),
+                seen if bounds is None else dict.fromkeys(part.products, bounds),
             )
             Quantiser()(part.graph.model.graph, recipe)
             prefix = "" if part.graph.file == "model.onnx" else f"{part.graph.file.removesuffix('.onnx')}:"
@@ -65,3 +72,13 @@ def quantised(
         adapted = replace(adapted, options=options, quantisation=Quantisation(products, tables, **said))
         store(adapted)
         return write(writer, adapted)
+
+
+def _seen(adapted: Adapted, base: Path, folder: Path) -> dict[str, Range]:
+    """What every product reads of random rows."""
+    if len(adapted.parts) > 1:
+        return dict.fromkeys((name for part in adapted.parts for name in part.products), _RANGE)
+    size, rng = read_config(base)["vocab_size"], np.random.default_rng(9)
+    tasks = adapted.adapter.tasks if adapted.options.task is None else [adapted.options.task]
+    rows = {task: [Row(task, input_ids=tuple(rng.integers(3, size, 16).tolist())) for _ in range(8)] for task in tasks}
+    return {name: union(ranges) for name, ranges in observe(adapted, rows, folder / "seen", 1).items()}

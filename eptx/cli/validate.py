@@ -82,7 +82,8 @@ def validate(
     """Prove that a bundle computes what the trained model computes.
 
     The PyTorch reference runs in float64 and in the export's own type; their distance is the noise floor, and the
-    ONNX result must lie within a small multiple of it, in every task and adapted module. A bundle that generates is
+    ONNX result must lie within a small multiple of it, in every task and adapted module: by the functions that the
+    model holds for its own operators, and by native kernels where they are installed. A bundle that generates is
     fed prompts and then token by token, and how often its greedy tokens are the reference's is told. Of a quantised
     bundle that is proven of its own weights, and what they lose is measured against the fp32 bundle and the budget.
     Writes validation.json and report.html into the bundle. Exits with 4 when the bundle fails.

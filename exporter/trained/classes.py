@@ -78,8 +78,8 @@ def _class_of(config: Any, files: AdapterFiles) -> Any:
     noted = (files.config.get("auto_mapping") or {}).get("base_model_class")
     task_type = files.config.get("task_type")
     saved_as = (config.architectures or ["AutoModel"])[0]
-    told = noted or _OF_TASK_TYPE.get(str(task_type)) or saved_as
-    name = told if files.heads is None else "AutoModel"
+    own = noted or _OF_TASK_TYPE.get(str(task_type)) or saved_as
+    name = own if files.heads is None else "AutoModel"
     found = getattr(transformers, str(name), None)
     if found is None or not hasattr(found, "from_pretrained"):
         raise NotSupportedError(f"transformers has no model class {name!r}, on which the adapter was trained")

@@ -21,7 +21,7 @@ from eptx.exporter.route import Route
 from eptx.exporter.trained.files import Kind
 from eptx.exporter.training.heads import TaskHeadBank, pool
 
-#: What a class returns beside its outputs: its cache, and the encoder's states, which a bundle passes on its own way.
+#: What a class returns beside its outputs: its cache, and the encoder's states, which a bundle hands on in its own way.
 _NOT_OUTPUTS = ("past_key_values", "encoder_last_hidden_state", "loss")
 
 
@@ -130,9 +130,9 @@ class Host:
             yield
 
     @property
-    def saves_modules(self) -> bool:
-        """Whether the adapters bring whole modules, a classifier for example, beside what they adapt."""
-        return any(isinstance(module, ModulesToSaveWrapper) for module in self.model.modules())
+    def saved(self) -> list[str]:
+        """The modules that the adapters bring whole, a classifier for example, beside what they adapt."""
+        return [name for name, module in self.model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
 
     def layer(self, module: str) -> Any:
         """An adapted layer by the adapter's name of it."""
@@ -179,7 +179,7 @@ class Trained:
     @property
     def brings_heads(self) -> bool:
         """Whether the outputs' last layer is the adapter's own: without a task it says nothing."""
-        return self.heads is not None or any(host.saves_modules for host in self.hosts)
+        return self.heads is not None or any(host.saved for host in self.hosts)
 
     @property
     def router(self) -> str:
@@ -190,6 +190,15 @@ class Trained:
     def host_of(self, task: int) -> Host:
         """The model that has a task; any serves for none."""
         return next((host for host in self.hosts if task in host.adapters), self.hosts[0])
+
+    @contextmanager
+    def as_task(self, task: int) -> Iterator[Any]:
+        """The transformers model of a task, as anybody may call it."""
+        host = self.host_of(task)
+        with host.on(task if task < len(self.tasks) else None):
+            # one task for all rows, whatever their number
+            self._set(host, torch.tensor([task]), None, "batch")
+            yield host.model
 
     def run(
         self,
@@ -208,8 +217,8 @@ class Trained:
             inputs: the model's inputs by name; float arrays are cast to ``dtype``. Of an encoder-decoder,
                 ``decoder_input_ids`` are the answer's tokens, and with a cache that holds the text already,
                 ``input_ids`` are left out.
-            task_ids: [batch]; ``len(tasks)`` switches the adapter off, -1 infers (EPT). LoRA's are all the same; of
-                TuckA's, all or none are off.
+            task_ids: [batch]; ``len(tasks)`` switches the adapter off, -1 infers (EPT). LoRA's are all the same, and of
+                TuckA's either all or none are off.
             route: TuckA: a route for everything, or one per row, instead of the router's.
             routing: TuckA: the router's reach.
             cache: a transformers ``Cache`` of the positions before these, to which these are added; None: there
@@ -264,7 +273,8 @@ class Trained:
         with torch.no_grad(), host.on(task):
             self._set(host, torch.tensor([task]), route, "batch")
             result = layer(torch.eye(base.in_features, dtype=self.dtype)[None])[0]
-        return _array(result if base.bias is None else result - base.bias).T
+        weight: np.ndarray = _array(result if base.bias is None else result - base.bias).T
+        return weight
 
     def _check(self, ids: Tensor) -> None:
         lowest = INFER if self.kind == "ept" else 0
@@ -297,7 +307,8 @@ class Trained:
         margin: np.ndarray | None = None
         if "input_ids" in tensors:
             if host.state is not None and host.peft is not None:
-                host.peft.base_model._begin(host.model, (), dict(tensors))
+                tuner: Any = host.peft.base_model
+                tuner._begin(host.model, (), dict(tensors))
             cache = encode(host.model, tensors, cache)
             ids, margin = _used_tasks(host, ids)
             if host.kind == "ept":

@@ -2,11 +2,12 @@
 
 The reference (PyTorch, the released forward) runs in float64 and in the export's own type. Their distance is the
 noise floor of this model on these inputs, and the ONNX result must lie within a small multiple of it: for every
-provider, task, adapted module and output.
+way to run it, task, adapted module and output.
 """
 
 from eptx.exporter.validation.options import ValidateOptions
-from eptx.exporter.validation.report import Report, report_table
+from eptx.exporter.validation.report import Report
 from eptx.exporter.validation.run import validate_bundle
+from eptx.exporter.validation.table import report_table
 
 __all__ = ["Report", "ValidateOptions", "report_table", "validate_bundle"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +15,8 @@ from eptx.exporter.trained import Output, Trained, load_trained
 from eptx.exporter.validation.batches import ANSWER_IDS, AUTO, Batch, task_ids
 from eptx.exporter.validation.calls import spans
 from eptx.exporter.validation.choices import Decider, Decisions
+from eptx.exporter.validation.expected import Expected
+from eptx.exporter.validation.merging import merged, rows_of
 from eptx.exporter.validation.quantised import Quantised
 from eptx.exporter.validation.rounding import round_as_stored
 from eptx.exporter.validation.sources import Truth
@@ -24,44 +25,6 @@ Routes = Route | list[Route] | None
 Inputs = Mapping[str, np.ndarray]
 #: What a language model is for; whatever else its class returns, a bundle that generates gives this and a cache.
 _ANSWERS = "logits"
-
-
-@dataclass
-class Expected:
-    """What one batch should give.
-
-    Attributes:
-        batch: its inputs.
-        outputs: output -> float64 array [rows, ..]: what the trained class returns.
-        inner: the same of the bare model inside of that class: a bundle need not have them.
-        modules: module -> float64 array [rows, positions, out], without the bias where the graph's value lacks it.
-        judged: bool [rows]; False behind a near tie.
-        groups: TuckA: for every call, module -> its group [1 or rows]; empty where there is no route.
-        task: each row's task id, inferred where it was to be.
-        decisions: for every call, what was decided in it.
-    """
-
-    batch: Batch
-    outputs: dict[str, np.ndarray]
-    inner: dict[str, np.ndarray]
-    modules: dict[str, np.ndarray]
-    judged: np.ndarray
-    groups: list[dict[str, np.ndarray]]
-    task: np.ndarray
-    decisions: list[Decisions] = field(default_factory=list, repr=False)
-
-    def rows_of(self, task: str) -> np.ndarray:
-        """bool [rows]: the judged rows of a task (``auto``: those to infer)."""
-        return np.asarray(np.array([name == task for name in self.batch.tasks]) & self.judged)
-
-    def less(self, other: Expected) -> Expected:
-        """The difference of two results of one batch."""
-        return replace(
-            self,
-            outputs={name: self.outputs[name] - array for name, array in other.outputs.items()},
-            inner={name: self.inner[name] - array for name, array in other.inner.items()},
-            modules={name: self.modules[name] - array for name, array in other.modules.items()},
-        )
 
 
 class Asked:
@@ -91,7 +54,7 @@ class Asked:
             for host in [own] if self.folded else self.model.hosts:
                 quantised.put_in(host, fold)
         if dtype != torch.float64:
-            round_as_stored(self.model, manifest, quantised.in_blocks if quantised is not None else ())
+            round_as_stored(self.model, manifest)
         self.decider = Decider(self.model)
         places = {**manifest.modules, **(manifest.encoder.modules if manifest.encoder is not None else {})}
         self._biases = {
@@ -102,8 +65,8 @@ class Asked:
     def run(self, batch: Batch, *, live: bool = False, off: bool = False) -> Expected:
         """One batch: with the frozen route or the live one, or with the adapter off."""
         groups = self._groups(batch, live)
-        parts = [self._run(_rows(batch, rows), live, off) for rows in groups]
-        return parts[0] if len(parts) == 1 else _merged(batch, groups, parts)
+        parts = [self._run(rows_of(batch, rows), live, off) for rows in groups]
+        return parts[0] if len(parts) == 1 else merged(batch, groups, parts)
 
     def _groups(self, batch: Batch, live: bool) -> list[np.ndarray]:
         """The rows that are run together."""
@@ -183,7 +146,7 @@ class Asked:
             {name: _joined([output.inner[name] for output in outputs]) for name in inner},
             {
                 name: self._module(name, [output.modules[name] for output in outputs if name in output.modules], batch)
-                for name in first.modules
+                for name in (first.modules if batch.inside else ())
             },
             np.ones(batch.rows, dtype=bool),
             _groups(outputs, batch),
@@ -232,111 +195,3 @@ def _groups(outputs: list[Output], batch: Batch) -> list[dict[str, np.ndarray]]:
     """For every call of the bundle the modules' groups; the model may have taken the later calls together."""
     groups = [output.groups for output in outputs]
     return groups + groups[-1:] * (len(spans(batch)) - len(groups))
-
-
-def _rows(batch: Batch, rows: np.ndarray) -> Batch:
-    """Some rows of a batch, padded as they are in it."""
-    if len(rows) == batch.rows:
-        return batch
-    return replace(
-        batch,
-        arrays={name: array[rows] for name, array in batch.arrays.items()},
-        tasks=tuple(batch.tasks[row] for row in rows),
-        labels=tuple(batch.labels[row] for row in rows) if batch.labels else (),
-    )
-
-
-def _merged(batch: Batch, groups: Sequence[np.ndarray], parts: Sequence[Expected]) -> Expected:
-    """What groups of rows gave, as one batch."""
-    order = np.argsort(np.concatenate(groups))
-
-    def arrays(of: str) -> dict[str, np.ndarray]:
-        found: dict[str, np.ndarray] = {}
-        names = dict.fromkeys(name for part in parts for name in getattr(part, of))
-        for name in names:
-            found[name] = _stacked([getattr(part, of)[name] for part in parts])[order]
-        return found
-
-    calls = max(len(part.groups) for part in parts)
-    return Expected(
-        batch,
-        arrays("outputs"),
-        arrays("inner"),
-        arrays("modules"),
-        np.ones(batch.rows, dtype=bool),
-        [_merged_groups([part.groups[call] for part in parts], groups, order) for call in range(calls)],
-        np.concatenate([part.task for part in parts])[order],
-        _merged_decisions([part.decisions for part in parts], groups, order),
-    )
-
-
-def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows below each other; logits of a task of fewer labels end in zeros, as they are served."""
-    width = max(array.shape[-1] for array in arrays)
-    padded = [np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, width - a.shape[-1])]) for a in arrays]
-    return np.concatenate(padded)
-
-
-def _merged_groups(
-    parts: Sequence[Mapping[str, np.ndarray]], groups: Sequence[np.ndarray], order: np.ndarray
-) -> dict[str, np.ndarray]:
-    if not all(parts):
-        parts = [part or dict.fromkeys(next((p for p in parts if p), {}), np.array([-1])) for part in parts]
-    return {
-        name: np.concatenate([np.broadcast_to(p[name], len(g)) for p, g in zip(parts, groups, strict=True)])[order]
-        for name in parts[0]
-    }
-
-
-def _merged_decisions(
-    parts: Sequence[Sequence[Decisions]], groups: Sequence[np.ndarray], order: np.ndarray
-) -> list[Decisions]:
-    """Call by call: a group of rows with fewer calls has decided nothing in the later ones."""
-    calls = max(map(len, parts))
-    merged = []
-    for call in range(calls):
-        own = [part[call] if call < len(part) else Decisions() for part in parts]
-        merged.append(
-            Decisions(
-                _spread([each.scores for each in own], groups, order, decided=True),
-                _spread([each.used for each in own], groups, order, decided=False),
-            )
-        )
-    return merged
-
-
-def _spread(
-    parts: Sequence[Mapping[str, np.ndarray]], groups: Sequence[np.ndarray], order: np.ndarray, *, decided: bool
-) -> dict[str, np.ndarray]:
-    """Values of some groups' rows as values of all rows: others had no contest, or used no task of their own."""
-    found: dict[str, np.ndarray] = {}
-    for name in dict.fromkeys(name for part in parts for name in part):
-        like = next(part[name] for part in parts if name in part)
-        rows = []
-        for part, group in zip(parts, groups, strict=True):
-            if name in part:
-                rows.append(np.broadcast_to(part[name], (len(group), *like.shape[1:])))
-                continue
-            blank = np.zeros((len(group), *like.shape[1:]), dtype=like.dtype)
-            if decided:
-                blank[:, 0] = 1
-            rows.append(blank)
-        found[name] = np.concatenate(rows)[order]
-    return found
-
-
-def arrays_of(values: Expected) -> Iterator[tuple[Literal["module", "output"], str, np.ndarray]]:
-    """Every module's and output's array."""
-    for name, array in values.modules.items():
-        yield "module", name, array
-    for name, array in (*values.outputs.items(), *values.inner.items()):
-        yield "output", name, array
-
-
-def kept_values(array: np.ndarray, rows: np.ndarray, batch: Batch) -> np.ndarray:
-    """The numbers [.., ] of some rows, without what stands at padding."""
-    kept = batch.kept
-    if kept is not None and array.ndim > 2 and array.shape[1] == kept.shape[1]:
-        selected: np.ndarray = array[kept & rows[:, None]]
-        return selected
-    return np.asarray(array[rows])

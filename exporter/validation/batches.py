@@ -1,9 +1,13 @@
-"""The inputs that a bundle is validated on: random, seeded, of several shapes and mixes of tasks."""
+"""The inputs that a bundle is validated on: random, seeded, of several shapes and mixes of tasks.
+
+How many tokens there are, and how many of them a row holds, is the base's to say, and not the bundle's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -11,6 +15,8 @@ import numpy as np
 from eptx._manifest import TASK_ID
 from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import NotSupportedError
+from eptx.exporter.validation.longest import full_config
+from eptx.exporter.validation.parts import Part
 
 #: The task name of rows whose task the model is to infer.
 AUTO = "auto"
@@ -18,10 +24,16 @@ AUTO = "auto"
 ANSWER_IDS = "decoder_input_ids"
 #: Stands for a token that the bundle is to choose.
 CHOSEN = -1
+#: The longest row of a base whose positions have no end.
+UNENDING = 1 << 20
 _INFER = -1
 _TEXT = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 _MIXED, _MANY = "mixed", "many rows"
 _LENGTH, _MANY_LENGTH, _LONG = 12, 20, 64
+#: The longest row that is tried, which costs the reference seconds to minutes.
+MOST = 2048
+#: The longest row of which every module is looked at, and not the outputs alone: they are in memory together.
+INSIDE = 512
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,7 @@ class Batch:
         prompt: of a model that generates: how many of the columns are its rows' prompts, padded on either side; the
             others hold the tokens that are fed after it, one by one.
         greedy: whether those are the ones that the bundle chooses; they are `CHOSEN` until it has.
+        inside: whether the modules are compared too; of a very long row the outputs are.
     """
 
     name: str
@@ -48,6 +61,7 @@ class Batch:
     measures_effect: bool = False
     prompt: int | None = None
     greedy: bool = False
+    inside: bool = True
 
     @property
     def rows(self) -> int:
@@ -87,39 +101,40 @@ class Vocabulary:
     last: int | None
 
     @classmethod
-    def of(cls, manifest: Manifest, config: Mapping[str, Any]) -> Vocabulary:
-        """From the bundle's manifest and the base's ``config.json``."""
-        size = manifest.vocab_size or _number(config, "vocab_size") or 2
+    def of(cls, config: Mapping[str, Any], longest: int | None) -> Vocabulary:
+        """From the base's ``config.json``, and its longest row; None: it has no end."""
+        settings = full_config(config)
+        size = _number(settings, "vocab_size") or 2
 
         def special(*keys: str) -> int | None:
-            found = next((config[key] for key in keys if type(config.get(key)) is int), None)
+            found = next((value for key in keys if type(value := getattr(settings, key, None)) is int), None)
             return found if found is not None and 0 <= found < size else None
 
         return cls(
             size=size,
-            types=_number(config, "type_vocab_size") or 1,
-            longest=manifest.max_length or _number(config, "max_position_embeddings") or 1 << 20,
+            types=_number(settings, "type_vocab_size") or 1,
+            longest=longest or UNENDING,
             pad=special("pad_token_id") or 0,
             first=special("cls_token_id", "bos_token_id"),
             last=special("sep_token_id", "eos_token_id"),
         )
 
 
-def generated(manifest: Manifest, config: Mapping[str, Any], names: Sequence[str]) -> list[Batch]:
+def generated(manifest: Manifest, vocabulary: Vocabulary, names: Sequence[str]) -> list[Batch]:
     """The batches of a validation without data.
 
     Every task alone in one row; two rows of every task mixed in one batch, padded; one of every task, of one
-    length; one long row. For a bundle of a single task, several rows of it take the place of the mixtures.
+    length; rows of one token and of two; one long row, and one as long as the base reads. For a bundle of a single
+    task, several rows of it take the place of the mixtures.
 
     Args:
         manifest: of the bundle, for its inputs.
-        config: the base's ``config.json``.
+        vocabulary: of the base.
         names: the rows' tasks: the bundle's, and ``auto`` where it infers.
 
     Raises:
         NotSupportedError: the graph has an input that eptx does not know how to fill.
     """
-    vocabulary = Vocabulary.of(manifest, config)
     plans: list[tuple[str, tuple[str, ...], int, bool]] = [(f"{name} alone", (name,), _LENGTH, False) for name in names]
     if len(names) > 1:
         plans.append((f"{_MIXED}, padded", tuple(names) * 2, _MANY_LENGTH, True))
@@ -128,11 +143,16 @@ def generated(manifest: Manifest, config: Mapping[str, Any], names: Sequence[str
         plans.append((f"{_MANY}, padded", tuple(names) * 6, _MANY_LENGTH, True))
         plans.append((_MANY, tuple(names) * 4, _LENGTH, False))
     plans.append(("long", (names[0],), _LONG, False))
+    if any(spec.name in _TEXT for spec in manifest.inputs):
+        plans.append(("one token", _some(names, 2), 1, False))
+        plans.append(("two tokens", _some(names, 3), 2, False))
+        if _LONG < vocabulary.longest < UNENDING:
+            plans.append(("longest", (names[0],), min(vocabulary.longest, MOST), False))
     return [
         _draw(
             manifest,
             vocabulary,
-            Batch(name, {}, tasks, seed, measures_effect=name in (_MIXED, _MANY)),
+            Batch(name, {}, tasks, seed, measures_effect=name in (_MIXED, _MANY), inside=length <= INSIDE),
             length,
             padded,
         )
@@ -140,13 +160,25 @@ def generated(manifest: Manifest, config: Mapping[str, Any], names: Sequence[str
     ]
 
 
-def redraw(batch: Batch, manifest: Manifest, config: Mapping[str, Any]) -> Batch:
+def redraw(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> Batch:
     """Another batch of the same shape and tasks, from the next seed."""
     assert batch.seed is not None
     length = next((a.shape[1] for name, a in batch.arrays.items() if name in _TEXT), 0)
     kept = batch.kept
     padded = kept is not None and not kept.all()
-    return _draw(manifest, Vocabulary.of(manifest, config), replace(batch, seed=batch.seed + 1000), length, padded)
+    return _draw(manifest, vocabulary, replace(batch, seed=batch.seed + 1000), length, padded)
+
+
+def untried(manifest: Manifest, vocabulary: Vocabulary) -> list[Part]:
+    """What no batch of `generated` reaches, and why."""
+    if not MOST < vocabulary.longest < UNENDING or all(spec.name not in _TEXT for spec in manifest.inputs):
+        return []
+    name = f"rows of {MOST + 1} to {vocabulary.longest} tokens"
+    return [Part(name, "neither", why=f"the longest row that is tried has {MOST} tokens")]
+
+
+def _some(names: Sequence[str], count: int) -> tuple[str, ...]:
+    return tuple(islice(cycle(names), count))
 
 
 def task_ids(batch: Batch, ids: Mapping[str, int]) -> np.ndarray:
@@ -210,6 +242,6 @@ def _tokens(vocabulary: Vocabulary, rng: np.random.Generator, kept: np.ndarray) 
     return np.where(kept, np.minimum(ids, vocabulary.size - 1), vocabulary.pad)
 
 
-def _number(config: Mapping[str, Any], key: str) -> int | None:
-    value = config.get(key)
+def _number(settings: Any, key: str) -> int | None:
+    value = getattr(settings, key, None)
     return value if type(value) is int and value > 0 else None

@@ -10,28 +10,34 @@ import numpy as np
 
 from eptx._jsonl import read_rows
 from eptx.bundle import Bundle
-from eptx.errors import DataError, RequestError
+from eptx.errors import BaseModelError, DataError
+from eptx.exporter.base._quiet import quiet
 from eptx.exporter.read import BASE_TASK
+from eptx.exporter.validation.base_tokenizer import BaseTokenizer
 from eptx.exporter.validation.batches import AUTO, Batch
+from eptx.exporter.validation.companions.lookups import lookups
+from eptx.exporter.validation.companions.reads import longest
+from eptx.exporter.validation.companions.source import BaseSource
 from eptx.exporter.validation.options import ValidateOptions, is_dataset
-from eptx.runtime._tokenizer import Tokenizer
+from eptx.runtime._one_line import one_line
 from eptx.runtime.measure import Source, read_data
 
 #: Rows of one batch, and of a task unless told otherwise.
 _ROWS, _PER_TASK = 16, 64
 
 
-def from_data(bundle: Bundle, options: ValidateOptions, names: Sequence[str]) -> list[Batch]:
+def from_data(bundle: Bundle, options: ValidateOptions, names: Sequence[str], base: Path) -> list[Batch]:
     """Batches of the data's first rows of every task; rows without a task are of the first, or inferred.
 
     Args:
-        bundle: whose tokenizer to use.
+        bundle: whose inputs to make.
         options: where the data is, and how many rows of a task to take.
         names: what a row's task may be.
+        base: the base's transformers folder, whose tokenizer makes them: what the bundle carries is judged, not used.
 
     Raises:
-        DataError: the data cannot be read, names an unknown task, or holds no rows.
-        RequestError, NotSupportedError: the bundle cannot tokenize.
+        DataError: the data cannot be read, names an unknown task, or holds no rows; or the base has no tokenizer.
+        BaseModelError: the base cannot be read.
     """
     if not options.sources:
         return []
@@ -49,12 +55,14 @@ def from_data(bundle: Bundle, options: ValidateOptions, names: Sequence[str]) ->
                 rows.append(row)
     if not picked:
         raise DataError(f"{', '.join(s.name for s in options.sources)}: has no rows of {', '.join(names)}")
-    tokenizer = _tokenizer(bundle)
+    tokenizer = _tokenizer(bundle, base)
+    encoder = bundle.manifest.encoder
+    inputs = [spec.name for spec in (bundle.manifest.inputs if encoder is None else encoder.inputs)]
     flat = [(task, row) for task, rows in picked.items() for row in rows]
     # pairs and single texts are tokenized apart; tasks are mixed
     flat.sort(key=lambda item: ("text_pair" in item[1], len(item[1]["text"]) + len(item[1].get("text_pair", ""))))
     groups = [flat[i : i + _ROWS] for i in range(0, len(flat), _ROWS)]
-    return [_batch(tokenizer, group, f"data {i}") for i, group in enumerate(groups)]
+    return [_batch(tokenizer, inputs, group, f"data {i}") for i, group in enumerate(groups)]
 
 
 def _rows(source: Source, names: Sequence[str], most: int) -> Iterator[dict[str, Any]]:
@@ -71,14 +79,32 @@ def _rows(source: Source, names: Sequence[str], most: int) -> Iterator[dict[str,
             yield {key: value for key, value in fields.items() if value is not None}
 
 
-def _tokenizer(bundle: Bundle) -> Tokenizer:
+def _tokenizer(bundle: Bundle, base: Path) -> BaseTokenizer:
+    source = BaseSource(base)
+    if source.tokenizer is None:
+        raise DataError("--data needs a tokenizer, and the base has none")
+    if bundle.manifest.generation is not None:
+        return BaseTokenizer(source.tokenizer, None, cut=False)
+    return BaseTokenizer(source.tokenizer, longest(source, lookups(_load(base))))
+
+
+def _load(base: Path) -> Any:
+    """The bare model of a folder, which knows how long a text it reads."""
+    from transformers import AutoModel
+
     try:
-        return Tokenizer(bundle)
-    except RequestError as error:
-        raise DataError(f"--data needs a tokenizer: {error}") from None
+        with quiet():
+            return AutoModel.from_pretrained(base, local_files_only=True, use_safetensors=True, trust_remote_code=False)
+    except Exception as e:  # whatever its files provoke
+        raise BaseModelError(f"{base.name}: transformers cannot load it: {one_line(e)}") from None
 
 
-def _batch(tokenizer: Tokenizer, group: list[tuple[str, dict[str, Any]]], name: str) -> Batch:
-    texts = [(row["text"], row["text_pair"]) if "text_pair" in row else row["text"] for _, row in group]
-    arrays = {key: np.asarray(array) for key, array in tokenizer(texts).items()}
+def _batch(
+    tokenizer: BaseTokenizer, inputs: Sequence[str], group: list[tuple[str, dict[str, Any]]], name: str
+) -> Batch:
+    rows = [(row["text"], row["text_pair"]) if "text_pair" in row else row["text"] for _, row in group]
+    arrays = tokenizer.arrays(rows, inputs)
+    empty = ~arrays["attention_mask"].any(axis=1) if "attention_mask" in arrays else np.zeros(0, bool)
+    if empty.any():
+        raise DataError(f"the text {rows[int(empty.argmax())]!r} has no tokens")
     return Batch(name, arrays, tuple(task for task, _ in group), None, tuple(row.get("label") for _, row in group))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -22,10 +23,10 @@ import numpy as np
 
 #: A bundle fails where its ratio is larger. docs/validation.md says what was measured to choose it.
 LIMIT = 10.0
-#: Relative rounding of one number: half a unit in the last place. ONNX Runtime multiplies by blocks of 4 or 8 bits in
-#: float32, but adds up in longer chains than PyTorch: 1.3e-6 of a module's output was seen, where that rounds by 2e-7.
-EPS = {"fp32": 2.0**-24, "fp16": 2.0**-11, "int4": 2.0**-21}
-_WORST = 1e30
+#: Relative rounding of one number: half a unit in the last place.
+EPS = {"fp32": 2.0**-24, "fp16": 2.0**-11}
+#: The largest ratio, which stands for not a number as well.
+WORST = 1e30
 #: Fewer numbers than this do not measure their own noise floor well.
 _FEW = 64
 
@@ -50,9 +51,10 @@ class Spread:
         """Takes in more numbers; a NaN or infinity makes the spread infinite."""
         if not values.size:
             return
-        largest = float(np.abs(values).max())
+        with np.errstate(all="ignore"):
+            largest = float(np.abs(values).max())
+            self.squares += float(np.square(values, dtype=np.float64).sum())
         self.count += values.size
-        self.squares += float(np.square(values, dtype=np.float64).sum())
         self.largest = max(self.largest, largest) if math.isfinite(largest) else math.inf
 
     @property
@@ -70,6 +72,15 @@ class Spreads(defaultdict[Subject, Spread]):
         super().__init__(Spread)
 
 
+def largest(noises: Sequence[Spreads]) -> Spreads:
+    """Of several measurements of one noise, for each subject the largest root mean square and the largest number."""
+    result = Spreads()
+    for subject in dict.fromkeys(subject for noise in noises for subject in noise):
+        found = [noise[subject] for noise in noises]
+        result[subject] = Spread(found[0].count, max(s.squares for s in found), max(s.largest for s in found))
+    return result
+
+
 def ratio(error: Spread, noise: Spread, scale: Spread, dtype: str, typical: float = 0.0) -> float:
     """How many times the noise floor an error is; at most 1e30, which stands for not a number as well.
 
@@ -85,10 +96,11 @@ def ratio(error: Spread, noise: Spread, scale: Spread, dtype: str, typical: floa
         _divide(error.rms, max(noise.rms, eps * scale.rms)),
         _divide(error.largest, 2.0 * max(noise.largest, eps * scale.largest)),
     )
-    return min(max(parts), _WORST)
+    return min(max(parts), WORST)
 
 
 def _divide(error: float, floor: float) -> float:
     if error == 0.0:
         return 0.0
-    return error / floor if floor > 0.0 and math.isfinite(error) else _WORST
+    # beside an infinite floor every error would be nothing
+    return error / floor if 0.0 < floor < math.inf and math.isfinite(error) else WORST

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.report import DROPS, Measured, ProviderReport, Report, TaskReport, drop_cells, notes
+from eptx.exporter.validation.distance import LIMIT, WORST
+from eptx.exporter.validation.report import Measured, ProviderReport, Report, TaskReport
+from eptx.exporter.validation.table import DROPS, drop_cells, notes, parts_sentence
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c2330; }
@@ -35,12 +36,14 @@ def report_html(report: Report) -> str:
         *(_provider(provider) for provider in report.providers),
         _drops(report),
         _frozen(report),
+        _parts(report),
         "<h2>Inputs</h2>",
         _table(
             ("batch", "shape", "padded"),
             ((i["name"], " x ".join(map(str, i["shape"])), "yes" if i["padded"] else "no") for i in report.inputs),
         ),
         f"<p>{report.redrawn} batches were drawn again because a router's choice was within rounding.</p>",
+        "<h2>Seconds</h2>" + _table(("stage", "seconds"), report.seconds.items()) if report.seconds else "",
         "<h2>Fingerprints</h2>",
         _table(("of", "sha256"), facts["fingerprints"].items()),
     ]
@@ -66,7 +69,7 @@ def _provider(provider: ProviderReport) -> str:
     )
     rows = [_task_cells(task) for task in provider.tasks]
     details = "".join(_details(task) for task in provider.tasks)
-    return f"<h2>Provider {escape(provider.provider)}</h2>\n{_table(header, rows)}\n{details}"
+    return f"<h2>Provider {escape(provider.name)}</h2>\n{_table(header, rows)}\n{details}"
 
 
 def _drops(report: Report) -> str:
@@ -87,15 +90,30 @@ def _drops(report: Report) -> str:
     return f"<h2>What quantising loses</h2>\n{said}{_table(DROPS, rows)}"
 
 
+def _parts(report: Report) -> str:
+    """What was held against its source by itself; what is wrong stands above the list of all."""
+    if not report.parts:
+        return ""
+    wrong = "".join(f"<p class='fail'>{escape(f'{part.name}: {part.wrong}')}</p>" for part in report.wrong_parts)
+    unseen = [part for part in report.parts if part.how == "neither"]
+    rows = [(part.name, part.how, part.wrong or "", part.why or "") for part in report.parts]
+    return (
+        f"<h2>Parts</h2>\n{wrong}"
+        + "".join(f"<p>Neither compared nor run: {escape(f'{part.name}: {part.why}')}</p>" for part in unseen)
+        + f"<details><summary>{escape(parts_sentence(report.parts))}</summary>"
+        + f"{_table(('part', 'how', 'what is wrong', 'why'), rows)}</details>"
+    )
+
+
 def _task_cells(task: TaskReport) -> tuple[object, ...]:
     name, measured = task.worst
     metric = task.metric
     return (
         task.task,
         _Raw(f"<span class='{task.verdict}'>{task.verdict}</span>"),
-        round(measured.ratio, 2),
+        f"{measured.ratio:.2f}" if float(measured.ratio) < WORST else "1e+30",
         task.failed_at or name,
-        "-" if task.effect_ratio is None else round(task.effect_ratio),
+        "-" if task.effect_ratio is None else f"{task.effect_ratio:.0f}",
         "-" if task.argmax_agreement is None else f"{task.argmax_agreement:.2%}",
         "-" if metric is None else f"{metric['name']} {metric['bundle']:.4f}, reference {metric['reference']:.4f}",
         "-" if task.greedy is None else f"{task.greedy['agreement']:.2%} of {task.greedy['tokens']}",
@@ -116,7 +134,7 @@ def _details(task: TaskReport) -> str:
 
 
 def _measured_cells(name: str, measured: Measured) -> tuple[object, ...]:
-    width = min(measured.ratio / LIMIT, 1.0) * _BAR
+    width = min(float(measured.ratio) / LIMIT, 1.0) * _BAR
     over = " over" if measured.ratio > LIMIT else ""
     bar = _Raw(f"<span class='bar{over}' style='width: {width:.0f}px'></span>")
     effect = "-" if measured.effect is None else f"{measured.effect:.3g}"

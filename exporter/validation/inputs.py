@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from eptx.bundle import Bundle
-from eptx.exporter.validation.batches import Batch, bundle_ids, generated, redraw
+from eptx.exporter.validation.batches import Batch, Vocabulary, bundle_ids, generated, redraw, untried
 from eptx.exporter.validation.data import from_data
+from eptx.exporter.validation.longest import farthest_relative, longest_row, windows
 from eptx.exporter.validation.models import Model, shipped
 from eptx.exporter.validation.options import ValidateOptions
-from eptx.exporter.validation.prompts import as_prompts, generated_prompts, redraw_prompts
+from eptx.exporter.validation.parts import Part
+from eptx.exporter.validation.prompts import Reach, as_prompts, generated_prompts, redraw_prompts, untried_prompts
+from eptx.exporter.validation.ways import Way
 
 
 @dataclass
@@ -21,10 +26,17 @@ class Inputs:
     Attributes:
         bundle: the bundle.
         config: the base's ``config.json``.
+        base: the base's transformers folder.
     """
 
     bundle: Bundle
     config: dict[str, Any]
+    base: Path
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What the base reads."""
+        return Vocabulary.of(self.config, longest_row(self.config))
 
     def batches(self, options: ValidateOptions, names: Sequence[str]) -> list[Batch]:
         """Drawn ones, then those of the user's data.
@@ -33,11 +45,16 @@ class Inputs:
             options: of the validation.
             names: the tasks that rows are given.
         """
-        return [*generated(self.bundle.manifest, self.config, names), *from_data(self.bundle, options, names)]
+        drawn = generated(self.bundle.manifest, self.vocabulary, names)
+        return [*drawn, *from_data(self.bundle, options, names, self.base)]
 
     def redraw(self, batch: Batch) -> Batch:
         """Another batch of the same shape and tasks."""
-        return redraw(batch, self.bundle.manifest, self.config)
+        return redraw(batch, self.bundle.manifest, self.vocabulary)
+
+    def untried(self) -> list[Part]:
+        """What none of the drawn batches reaches."""
+        return untried(self.bundle.manifest, self.vocabulary)
 
 
 @dataclass
@@ -45,25 +62,36 @@ class PromptInputs(Inputs):
     """The same for one that generates, whose answers some batches hold.
 
     Attributes:
-        provider: on which the bundle answers.
+        way: how the bundle answers.
     """
 
-    provider: str
+    way: Way
     _model: Model | None = field(default=None, repr=False)
+
+    @cached_property
+    def reach(self) -> Reach:
+        """What the base tells apart by distance."""
+        return Reach(windows(self.config), farthest_relative(self.config))
 
     def batches(self, options: ValidateOptions, names: Sequence[str]) -> list[Batch]:
         """As above; what is to be answered is."""
-        manifest = self.bundle.manifest
-        texts = [prompts for batch in from_data(self.bundle, options, names) for prompts in as_prompts(batch, manifest)]
-        return [self._answered(batch) for batch in (*generated_prompts(manifest, self.config, names), *texts)]
+        manifest, vocabulary = self.bundle.manifest, self.vocabulary
+        drawn = generated_prompts(manifest, vocabulary, names, self.reach)
+        data = from_data(self.bundle, options, names, self.base)
+        texts = [prompts for batch in data for prompts in as_prompts(batch, manifest, vocabulary)]
+        return [self._answered(batch) for batch in (*drawn, *texts)]
 
     def redraw(self, batch: Batch) -> Batch:
         """As above."""
-        return self._answered(redraw_prompts(batch, self.bundle.manifest, self.config))
+        return self._answered(redraw_prompts(batch, self.bundle.manifest, self.vocabulary))
+
+    def untried(self) -> list[Part]:
+        """As above."""
+        return untried_prompts(self.bundle.manifest, self.vocabulary, self.reach)
 
     def _answered(self, batch: Batch) -> Batch:
         if not batch.greedy:
             return batch
         if self._model is None:
-            self._model = shipped(self.bundle, self.provider)
+            self._model = shipped(self.bundle, self.way)
         return self._model.answer(batch, bundle_ids(self.bundle.manifest, batch))

@@ -63,7 +63,8 @@ def plan(bundle: Bundle, options: ValidateOptions) -> Plan:
         if asked:
             raise UsageError("there are no rows to measure what is lost on: give --data")
         where = f"{gone} is not there any more" if gone else "the bundle names no rows"
-        return Plan(unmeasured=(f"what quantising loses was not measured: {where}; --data FILE would",))
+        said_so = f"what quantizing loses was judged on generated inputs: {where}; --data FILE gives it in points"
+        return Plan(unmeasured=(said_so,))
     rows = read_data([*_of_these(sources, tasks)], tasks, options.rows or said.rows or ROWS_PER_TASK)
     return Plan(rows, budget, given_twin(bundle.manifest, options.against) if options.against is not None else None)
 
@@ -81,6 +82,14 @@ def losses(bundle: Bundle, truth: Truth, options: ValidateOptions, plan: Plan, p
             metrics = choose_metrics(probe.kinds, {t: m for t, m in said.metrics.items() if t in plan.rows})
             lost = drops(probe.run(base), probe.run(Session(bundle, provider)), metrics)
     return [Judged(drop, plan.budget.get(drop.task)) for drop in lost]
+
+
+def unjudged(bundle: Bundle, judged: Sequence[Judged]) -> list[str]:
+    """The tasks of a quantised bundle that neither a budget nor labelled rows judge: their divergence does."""
+    if bundle.manifest.precision not in QUANTISED:
+        return []
+    known = {one.drop.task for one in judged if one.within is not None}
+    return [task for task in tasks_of(bundle.manifest) if task not in known]
 
 
 def tasks_of(manifest: Manifest) -> list[str]:

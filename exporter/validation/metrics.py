@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from eptx.bundle import Manifest
-from eptx.exporter.validation.asking import Expected
 from eptx.exporter.validation.batches import ANSWER_IDS, Batch
+from eptx.exporter.validation.expected import Expected
 from eptx.runtime.measure.metrics import METRICS
 
 LOGITS = "logits"

@@ -13,11 +13,10 @@ from eptx.bundle import Bundle, Manifest, ModuleOutput
 from eptx.errors import BundleError
 from eptx.exporter.validation.batches import Batch
 from eptx.exporter.validation.calls import Calls, Run
-from eptx.exporter.validation.observe import Graph
-from eptx.runtime._kernels import choose_kernels, register
-from eptx.runtime._one_line import one_line
-from eptx.runtime._providers import execution_providers, onnxruntime, open_session, session_options
-from eptx.runtime.session import Session
+from eptx.exporter.validation.observe import Graph as Shown
+from eptx.exporter.validation.ways import KernelsRefusedError, Way
+from eptx.runtime._graph import Graph
+from eptx.runtime._providers import execution_providers, onnxruntime, wrapped
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Model:
         graph: what the model shows, if it is observed.
     """
 
-    def __init__(self, manifest: Manifest, run: Run, encode: Run | None = None, graph: Graph | None = None) -> None:
+    def __init__(self, manifest: Manifest, run: Run, encode: Run | None = None, graph: Shown | None = None) -> None:
         self._manifest, self._run, self._encode, self._graph = manifest, run, encode, graph
 
     def run(self, batch: Batch, ids: np.ndarray | None) -> Observation:
@@ -86,7 +85,7 @@ def _modules(values: Mapping[str, np.ndarray], places: Mapping[str, ModuleOutput
     return {name: values[place.output][..., slice(*place.columns)] for name, place in places.items()}
 
 
-def _routes(values: Mapping[str, np.ndarray], graph: Graph, places: Mapping[str, ModuleOutput]) -> dict[str, Route]:
+def _routes(values: Mapping[str, np.ndarray], graph: Shown, places: Mapping[str, ModuleOutput]) -> dict[str, Route]:
     return {
         name: Route(_numbered(values[a], places[name].unused_experts), values[b])
         for name, (a, b) in graph.routes.items()
@@ -102,44 +101,56 @@ def _numbered(choice: np.ndarray, unused: Sequence[int]) -> np.ndarray:
     return np.asarray(kept[choice])
 
 
-def shipped(bundle: Bundle, provider: str) -> Model:
-    """The bundle as it is served, on one provider."""
-    if bundle.manifest.generation is None:
-        session = Session(bundle, provider)
-        return Model(bundle.manifest, lambda feeds: dict(session.run(feeds)))
-    run = _run_of(open_session(bundle, provider, None, None)[0])
+def shipped(bundle: Bundle, way: Way) -> Model:
+    """The bundle exactly as it is served, one way.
+
+    Raises:
+        KernelsRefusedError: the way is by kernels, and they do not take this model.
+        BundleError: ONNX Runtime does not load it, or it is not what ``eptx.json`` says.
+        NotSupportedError: the provider does not start on this machine.
+    """
+    try:
+        run = _run_of(Graph(bundle, way.provider, None, way.session_options(bundle)).open())
+    except KernelsRefusedError:
+        raise
+    except BundleError as error:
+        raise _refused(way, str(error)) from None
     encoder = bundle.manifest.encoder
-    encode = _run_of(_open(bundle, str(bundle.path / encoder.file), provider)) if encoder is not None else None
+    encode = _run_of(_open(bundle, str(bundle.path / encoder.file), way)) if encoder is not None else None
     return Model(bundle.manifest, run, encode)
 
 
-def observed(bundle: Bundle, graph: Graph, provider: str) -> Model:
-    """The observable copy, on one provider."""
-    encode = _run_of(_open(bundle, graph.encoder.model, provider)) if graph.encoder is not None else None
-    return Model(bundle.manifest, _run_of(_open(bundle, graph.model, provider)), encode, graph)
+def observed(bundle: Bundle, graph: Shown, way: Way) -> Model:
+    """The observable copy, one way."""
+    encode = _run_of(_open(bundle, graph.encoder.model, way)) if graph.encoder is not None else None
+    return Model(bundle.manifest, _run_of(_open(bundle, graph.model, way)), encode, graph)
 
 
-def sharpened(bundle: Bundle, graph: Graph, provider: str) -> Model:
+def sharpened(bundle: Bundle, graph: Shown, way: Way) -> Model:
     """The copy that differs from what is shipped in nothing but what its activations are rounded to."""
     encoder, encode = bundle.manifest.encoder, None
     if encoder is not None and graph.encoder is not None:
-        encode = _run_of(_open(bundle, graph.encoder.sharp or str(bundle.path / encoder.file), provider))
-    return Model(bundle.manifest, _run_of(_open(bundle, graph.sharp or str(bundle.model), provider)), encode)
+        encode = _run_of(_open(bundle, graph.encoder.sharp or str(bundle.path / encoder.file), way))
+    return Model(bundle.manifest, _run_of(_open(bundle, graph.sharp or str(bundle.model), way)), encode)
 
 
-def _open(bundle: Bundle, model: bytes | str, provider: str) -> Any:
-    options = session_options(bundle)
-    register(options, choose_kernels(bundle, provider))
+def _open(bundle: Bundle, model: bytes | str, way: Way) -> Any:
+    options = way.session_options(bundle)
     if isinstance(model, bytes):
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.path))
     try:
         return onnxruntime().InferenceSession(
-            model, options, providers=execution_providers(provider), enable_fallback=0
+            model, options, providers=execution_providers(way.provider), enable_fallback=0
         )
     except Exception as error:  # ONNX Runtime has one class per status code and no common one
-        raise BundleError(
-            f"{bundle.model.name}: ONNX Runtime does not load it for observation: {one_line(error)}"
-        ) from None
+        what = f"{bundle.model.name}: ONNX Runtime does not load it for observation"
+        found = wrapped(error, what, BundleError)
+        raise _refused(way, str(found)) if isinstance(found, BundleError) else found from None
+
+
+def _refused(way: Way, said: str) -> BundleError:
+    """What a model that does not load means: with kernels, that they do not take it, as the functions may."""
+    return BundleError(said) if way.kernels.library is None else KernelsRefusedError(said)
 
 
 def _run_of(session: Any) -> Run:
@@ -149,6 +160,15 @@ def _run_of(session: Any) -> Run:
         try:
             return dict(zip(names, session.run(names, dict(feeds)), strict=True))
         except Exception as error:  # as above
-            raise BundleError(f"the model does not run: {one_line(error)}") from None
+            raise wrapped(error, "the model does not run", BundleError) from None
 
     return run
+
+
+def run_graph(bundle: Bundle, model: bytes, way: Way) -> Run:
+    """What calls a copy of one of a bundle's graphs, whose weights stay in the bundle's folder.
+
+    Raises:
+        BundleError: ONNX Runtime does not load it.
+    """
+    return _run_of(_open(bundle, model, way))

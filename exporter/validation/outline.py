@@ -22,7 +22,9 @@ def _outputs(manifest: Manifest, expectation: Expectation) -> Iterator[Part]:
     for name in first.outputs:
         wrong = None
         if name not in has:
-            wrong = f"the bundle has no such output; a {expectation.class_name} returns it (the bundle has {_listed(has)})"
+            wrong = (
+                f"the bundle has no such output; a {expectation.class_name} returns it (the bundle has {_listed(has)})"
+            )
         yield Part(f"output {name}", "run", wrong)
     for name in has:
         if name in first.inner:

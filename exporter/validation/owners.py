@@ -40,9 +40,7 @@ def linears_of(model: Any) -> dict[str, nn.Linear]:
     return {name: layer for name, layer in found.items() if ".lora_" not in name}
 
 
-def places_of(
-    stored: StoredProduct, reference: Host, fold: Callable[[str], np.ndarray] | None
-) -> list[Place]:
+def places_of(stored: StoredProduct, reference: Host, fold: Callable[[str], np.ndarray] | None) -> list[Place]:
     """The layers whose weight a product holds.
 
     Args:

@@ -3,43 +3,71 @@
 Rows of different lengths are padded on the left, as transformers wants them, whatever the bundle wants. Rows whose
 task is to be inferred are told by their first position, so a batch with one of them is padded on the right in the
 reference too. Of an encoder-decoder, the prompt is the text and what there is of its answer.
+
+A window of the attention shows past its end only, and relative positions past the distance that they tell apart, so
+one prompt, or one text of an encoder-decoder, is as long as that takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
-from typing import Any
 
 import numpy as np
 
 from eptx.bundle import Generation, Manifest
-from eptx.exporter.validation.batches import ANSWER_IDS, AUTO, CHOSEN, Batch, Vocabulary
+from eptx.exporter.validation.batches import ANSWER_IDS, AUTO, CHOSEN, INSIDE, MOST, UNENDING, Batch, Vocabulary
+from eptx.exporter.validation.parts import Part
 
 #: (length, rows) of the prompts that are there for the lengths of the cache.
 _PASTS = ((1, 1), (7, 2), (63, 3), (200, 1))
 _MIXED, _ANSWERED, _ROWS = 20, 12, 4
 _STEPS, _ANSWER = 3, 12
+#: How many tokens a prompt goes past a window, and the widest window that one is drawn for.
+_PAST_WINDOW, _WIDEST = 24, 4096 + 40
+#: An encoder-decoder's long text is so many times the distance that its relative positions tell apart.
+_TIMES = 4
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What a base's attention distinguishes by distance.
+
+    Attributes:
+        windows: the sizes of its layers' windows.
+        relative: the distance past which relative positions are all one, None if it has none.
+    """
+
+    windows: Sequence[int] = ()
+    relative: int | None = None
+
+
+_NEAR = Reach()
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """How long a batch's longest prompt is, whether the other rows are shorter, and how many tokens follow."""
+    """How long a batch's longest prompt is, whether the other rows are shorter, and how many tokens follow; of an
+    encoder-decoder, how long the text is to which the prompt begins an answer."""
 
     length: int
     padded: bool
     steps: int
+    text: int = _MIXED
 
 
-def generated_prompts(manifest: Manifest, config: Mapping[str, Any], names: Sequence[str]) -> list[Batch]:
+def generated_prompts(
+    manifest: Manifest, vocabulary: Vocabulary, names: Sequence[str], reach: Reach = _NEAR
+) -> list[Batch]:
     """Batches of random prompts: of one to 200 tokens, one to four rows, every task in rows of one and of several
-    lengths.
+    lengths; one past every window.
 
     Args:
         manifest: of a bundle that generates.
-        config: the base's ``config.json``.
+        vocabulary: of the base.
         names: the rows' tasks: the bundle's, and ``auto`` where it infers.
+        reach: of the base.
     """
     padded = manifest.routing != "batch"  # the released route counts padding, so a row would depend on its side
     tasks = cycle(names)
@@ -52,20 +80,50 @@ def generated_prompts(manifest: Manifest, config: Mapping[str, Any], names: Sequ
         mixed = Batch(f"mixed from {four[0]}", {}, four, measures_effect=True)
         plans.append((mixed, _Shape(_MIXED, padded, _STEPS)))
         plans.append((Batch(f"answers from {four[0]}", {}, four[::-1], greedy=True), _Shape(_ANSWERED, False, _ANSWER)))
-    vocabulary = Vocabulary.of(manifest, config)
+    if manifest.encoder is None:
+        past = [window + _PAST_WINDOW for window in _shown(vocabulary, reach) if window <= _WIDEST]
+        far = max(past, default=0)
+        if far > max(length for length, _ in _PASTS):
+            batch = Batch(f"prompt of {far}, past the window", {}, (names[0],), inside=far <= INSIDE)
+            plans.append((batch, _Shape(far, False, _STEPS)))
+    else:
+        text = _far_text(vocabulary, reach)
+        batch = Batch(f"text of {text}", {}, (names[0],), inside=text <= INSIDE)
+        plans.append((batch, _Shape(_MIXED, False, _STEPS, text)))
     return [_draw(manifest, vocabulary, replace(batch, seed=seed), shape) for seed, (batch, shape) in enumerate(plans)]
 
 
-def redraw_prompts(batch: Batch, manifest: Manifest, config: Mapping[str, Any]) -> Batch:
+def redraw_prompts(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> Batch:
     """Another batch of the same shape and tasks, from the next seed."""
     assert batch.seed is not None and batch.prompt is not None and batch.kept is not None
-    shape = _Shape(batch.prompt, not batch.kept.all(), batch.length - batch.prompt)
-    return _draw(manifest, Vocabulary.of(manifest, config), replace(batch, seed=batch.seed + 1000), shape)
+    shape = _Shape(batch.prompt, not batch.kept.all(), batch.length - batch.prompt, int(batch.kept.sum(axis=1).max()))
+    return _draw(manifest, vocabulary, replace(batch, seed=batch.seed + 1000), shape)
 
 
-def as_prompts(batch: Batch, manifest: Manifest) -> list[Batch]:
+def untried_prompts(manifest: Manifest, vocabulary: Vocabulary, reach: Reach) -> list[Part]:
+    """What no batch of `generated_prompts` reaches, and why."""
+    if manifest.encoder is not None:
+        return []
+    why = f"the longest prompt that is tried has {_WIDEST + _PAST_WINDOW} tokens"
+    wide = [window for window in _shown(vocabulary, reach) if window > _WIDEST]
+    return [Part(f"attention window of {window} tokens", "neither", why=why) for window in wide]
+
+
+def _shown(vocabulary: Vocabulary, reach: Reach) -> list[int]:
+    """The windows past which a prompt can go at all."""
+    return [window for window in reach.windows if window + _STEPS < vocabulary.longest]
+
+
+def _far_text(vocabulary: Vocabulary, reach: Reach) -> int:
+    """The length of an encoder-decoder's long text."""
+    known = vocabulary.longest if vocabulary.longest < UNENDING else INSIDE
+    wanted = known if reach.relative is None else _TIMES * reach.relative
+    return min(wanted, vocabulary.longest, MOST)
+
+
+def as_prompts(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> list[Batch]:
     """The user's texts, answered greedily by the reference; of a text that is too long, its end."""
-    longest = (manifest.max_length or 1 << 20) - _ANSWER
+    longest = vocabulary.longest - _ANSWER
     kept = batch.kept
     assert kept is not None
     rows = [ids[mask][-longest:] for ids, mask in zip(batch.arrays["input_ids"], kept, strict=True)]
@@ -85,7 +143,7 @@ def as_prompts(batch: Batch, manifest: Manifest) -> list[Batch]:
 def _draw(manifest: Manifest, vocabulary: Vocabulary, batch: Batch, shape: _Shape) -> Batch:
     rng = np.random.default_rng([20261, batch.seed or 0])
     length = max(1, min(shape.length, vocabulary.longest - shape.steps))
-    longest = length if manifest.encoder is None else _MIXED
+    longest = length if manifest.encoder is None else shape.text
     lengths = np.full(batch.rows, longest)
     if shape.padded:
         lengths[1:] = rng.integers(1, longest + 1, batch.rows - 1)

@@ -2,8 +2,8 @@
 
 Otherwise the quantisation's error, a thousand times rounding, would be held against the adapter. That the weights are
 the base's (of a static bundle, the base's with one task in them, as the released forward has it) is checked apart:
-each must be within one step of the quantiser, and of a task's update, far smaller than a step at most places, all
-must be there.
+scales, zero points and codes must be what the scheme's rule makes of those weights (`quantized.rule`), and of a task's
+update, far smaller than a step at most places, all must be there.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import torch
 from torch import nn
 
 from eptx.bundle import Bundle
-from eptx.errors import BundleError
 from eptx.exporter.trained import Host
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.output_form import update_by
 from eptx.exporter.validation.owners import Place, embedding_of, linears_of, places_of
+from eptx.exporter.validation.parts import Part
+from eptx.exporter.validation.quantized.rule import Fault, fault
 from eptx.exporter.validation.rounding import QUANTISED
 from eptx.exporter.validation.stored import (
     StoredProduct,
@@ -33,9 +34,8 @@ from eptx.exporter.validation.stored import (
     stored_tables,
 )
 
-#: What a weight may be off by, of what its quantisation allows; the quantiser clips its largest ones.
-_MOST = 1.01
-_BUILT_EMBEDDING = "GatherBlockQuantized"
+#: Half a unit in the last place of float16, of a number and at least; and rounding of what is compared.
+_HALF, _LEAST, _MOST = 2.0**-11, 2.0**-25, 1.01
 #: Rounding of a float32 weight.
 _FLOAT32 = 2.0**-24
 
@@ -56,11 +56,6 @@ class _Owned:
         """What the bundle multiplies by, float32 [out, in]."""
         return self.stored.weight[self.place.rows]
 
-    def off(self, wanted: np.ndarray) -> float:
-        """The largest difference from another weight, in what the quantisation allows."""
-        allowed = np.broadcast_to(self.stored.allowed, self.stored.weight.shape)[self.place.rows]
-        return _off(self.weight, wanted, allowed)
-
 
 class Quantised:
     """The quantised weights of a bundle.
@@ -69,7 +64,7 @@ class Quantised:
         wrong: linear layer or table -> how its weight is not what it should be.
         effects: adapted module of a static bundle -> by how many deviations of what the quantiser's error makes of it
             the share of its task's update that is there would be off, if none of it were.
-        in_blocks: linear layers whose products add up in blocks, once `put_in` has found them.
+        parts: every quantised weight and table, once `compare` has seen it.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -83,12 +78,11 @@ class Quantised:
         self._tables = [
             (prefix, node) for prefix, graph in graphs.items() for node in stored_tables(manifest, graph, prefix)
         ]
-        self._built_embedding = any(node.op_type == _BUILT_EMBEDDING for graph in graphs.values() for node in graph)
         self._after_adapter = manifest.quantisation is not None and bool(manifest.quantisation.products)
         self._places: dict[int, list[Place]] = {}
         self.wrong: dict[str, str] = {}
         self.effects: dict[str, float] = {}
-        self.in_blocks: set[str] = set()
+        self.parts: list[Part] = []
 
     @classmethod
     def of(cls, bundle: Bundle) -> Quantised | None:
@@ -96,24 +90,29 @@ class Quantised:
         return cls(bundle) if bundle.manifest.precision in QUANTISED else None
 
     def compare(self, reference: Host, fold: Fold | None) -> None:
-        """Compares every weight with the base's, or with what it is folded to."""
+        """Holds every stored weight to what its scheme's rule makes of the base's."""
         modules = {name: module for module, name in reference.names.items()}
-        for owned in self._owned(reference, fold):
-            name = owned.place.linear
-            module = modules.get(name, name)
-            base = owned.linear.weight.detach().double().numpy()
-            wanted = fold(module) if fold is not None and name in modules else base
-            off = owned.off(wanted)
-            if off > _MOST:
-                self.wrong[module] = (
-                    f"its weight is {off:.3g} times as far from what it should be as its storage allows"
-                )
-            elif wanted is not base:
-                self._look_for(module, wanted - base, owned.weight - wanted)
+        for owned in self._by_product(reference, fold):
+            adapted = [modules.get(one.place.linear) if fold is not None else None for one in owned]
+            bases = [one.linear.weight.detach().double().numpy() for one in owned]
+            wanted = [
+                fold(module) if fold is not None and module is not None else base
+                for module, base in zip(adapted, bases, strict=True)
+            ]
+            found = _fault(owned[0].stored, np.concatenate(wanted) if len(wanted) > 1 else wanted[0])
+            for one, module, base, own in zip(owned, adapted, bases, wanted, strict=True):
+                name = modules.get(one.place.linear, one.place.linear)
+                mine = found is not None and one.place.rows.start <= found.row < one.place.rows.stop
+                if found is not None and mine:
+                    self.wrong[name] = f"its quantised weight: {found.said}"
+                elif module is not None:
+                    self._look_for(module, own - base, one.weight - own)
+                self.parts.append(Part(f"{name}.weight", "compared", self.wrong.get(name)))
         for table, name, embedding in self._owned_tables(reference):
-            off = _off(table.rows, embedding.weight.detach().float().numpy(), table.allowed)
-            if off > _MOST:
-                self.wrong[name] = f"its table is {off:.3g} times as far from what it should be as its storage allows"
+            found = _fault(table, embedding.weight.detach().double().numpy(), "row")
+            if found is not None:
+                self.wrong[name] = f"its quantised table: {found.said}"
+            self.parts.append(Part(f"{name}.weight", "compared", self.wrong.get(name)))
 
     def _look_for(self, module: str, update: np.ndarray, error: np.ndarray) -> None:
         """Whether all of an update is there: the quantiser's error knows nothing of it, so its share in it is noise."""
@@ -130,20 +129,14 @@ class Quantised:
         """Has the reference multiply by these weights; of a static bundle, by what the others are folded to."""
         model = reference.model
         modules = {name: module for module, name in reference.names.items()}
-        tied = model.get_input_embeddings().weight is getattr(model.get_output_embeddings(), "weight", None)
         for table, _, embedding in self._owned_tables(reference):
             embedding.weight = _parameter(table.rows, embedding.weight)
         for owned in self._owned(reference, fold):
             name, old = owned.place.linear, owned.linear.weight
             owned.linear.weight = _parameter(owned.weight, old)
-            self.in_blocks |= {name} if owned.stored.in_blocks else set()
             if self._updates_output(reference, owned) and name in modules:
                 update_by(model.get_submodule(name), old)
             modules.pop(name, None)
-        if self._built_embedding:
-            if not tied:
-                raise BundleError("the model's embeddings are quantised apart from its head: eptx cannot read them")
-            model.get_input_embeddings().weight = model.get_output_embeddings().weight
         if fold is not None:
             self._fold_others(reference, fold, modules)
             for name in reference.names.values():
@@ -163,13 +156,17 @@ class Quantised:
 
     def _owned(self, reference: Host, fold: Fold | None) -> Iterator[_Owned]:
         """Every linear layer that is quantised, with its weight; one whose product runs twice comes twice."""
+        for owned in self._by_product(reference, fold):
+            yield from owned
+
+    def _by_product(self, reference: Host, fold: Fold | None) -> Iterator[list[_Owned]]:
+        """For every product the layers that it holds, side by side: a scale may be that of all of them."""
         linears = linears_of(reference.model)
         for index, product in enumerate(self._products):
             stored = read_product(product)
             if index not in self._places:
                 self._places[index] = places_of(stored, reference, fold)
-            for place in self._places[index]:
-                yield _Owned(place, linears[place.linear], stored)
+            yield [_Owned(place, linears[place.linear], stored) for place in self._places[index]]
 
     def _owned_tables(self, reference: Host) -> Iterator[tuple[StoredTable, str, nn.Embedding]]:
         for prefix, node in self._tables:
@@ -182,8 +179,16 @@ def _take_off(layer: Any) -> None:
     layer.forward = lambda x, *args, **kwargs: layer.base_layer(x)
 
 
-def _off(found: np.ndarray, wanted: np.ndarray, allowed: np.ndarray) -> float:
-    return float((np.abs(found - wanted) / np.maximum(allowed, 1e-30)).max())
+def _fault(stored: StoredProduct | StoredTable, wanted: np.ndarray, row: str = "output feature") -> Fault | None:
+    """Where a weight is not what its scheme makes of another."""
+    if stored.codes is not None:
+        return fault(stored.codes, wanted, row)
+    found = stored.weight if isinstance(stored, StoredProduct) else stored.rows
+    far = np.abs(found - wanted) > _MOST * (_HALF * np.abs(wanted) + _LEAST)
+    if not far.any():
+        return None
+    at = tuple(np.argwhere(far)[0].tolist())
+    return Fault(at[0], f"{row} {at[0]}, input {at[1]}: is {found[at]:.6g} in float16 and should be {wanted[at]:.6g}")
 
 
 def _parameter(array: np.ndarray, like: torch.Tensor) -> Any:

@@ -1,4 +1,4 @@
-"""What a validation found, as JSON and as text."""
+"""What a validation found."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from typing import Any
 
 from eptx.exporter.validation.budget import Judged
 from eptx.exporter.validation.distance import LIMIT
+from eptx.exporter.validation.parts import Part
+from eptx.exporter.validation.plain import plain
+from eptx.exporter.validation.quantized.divergence import Divergence
+from eptx.exporter.validation.seconds import Seconds
+from eptx.exporter.validation.ways import Operators, way_name
 
 SCHEMA_VERSION = 1
 
@@ -33,7 +38,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class TaskReport:
-    """One task on one provider.
+    """One task, run one way.
 
     Attributes:
         task: its name; ``auto`` for rows whose task the bundle infers, ``base`` for rows without the adapter.
@@ -110,10 +115,22 @@ class TaskReport:
 
 @dataclass(frozen=True)
 class ProviderReport:
-    """All tasks on one provider."""
+    """All tasks on one provider, run one way.
+
+    Attributes:
+        provider: ``cpu`` or ``cuda``.
+        tasks: a report each.
+        operators: what the bundle's own operators ran as; "standard" if it has none.
+    """
 
     provider: str
     tasks: Sequence[TaskReport]
+    operators: Operators = "standard"
+
+    @property
+    def name(self) -> str:
+        """What the report calls it."""
+        return way_name(self.provider, self.operators)
 
     @property
     def blocking(self) -> list[TaskReport]:
@@ -124,6 +141,7 @@ class ProviderReport:
         """The report as JSON types."""
         return {
             "provider": self.provider,
+            "operators": self.operators,
             "passed": not self.blocking,
             "tasks": [task.to_json() for task in self.tasks],
         }
@@ -138,9 +156,12 @@ class Report:
         inputs: name and shape of every batch.
         redrawn: how many generated batches were drawn again for a near tie.
         live: TuckA with a frozen route: how far it is from the live one on the user's data.
-        providers: one report each.
+        providers: one report for every way to run the bundle.
         drops: of a quantised bundle: what each task loses against fp32.
+        divergences: the same of tasks that neither a budget nor labelled rows judge, on generated inputs.
         warnings: what did not stop the validation.
+        parts: what was held against its source by itself, and what nothing was held against.
+        seconds: how long each stage took.
     """
 
     bundle: Mapping[str, Any]
@@ -149,16 +170,25 @@ class Report:
     live: Mapping[str, Any] | None
     providers: Sequence[ProviderReport]
     drops: Sequence[Judged] = field(default=())
+    divergences: Sequence[Divergence] = field(default=())
     warnings: Sequence[str] = field(default=())
+    parts: Sequence[Part] = field(default=())
+    seconds: Seconds = field(default_factory=Seconds)
 
     @property
     def passed(self) -> bool:
-        """Whether every task is accepted on every provider, and keeps to its budget."""
-        return not any(provider.blocking for provider in self.providers) and not self._over
+        """Whether every task is accepted, whichever way it runs, and keeps to its budget, and no part is wrong."""
+        return not (any(provider.blocking for provider in self.providers) or self.wrong_parts or self._over)
 
     @property
-    def _over(self) -> list[Judged]:
-        return [drop for drop in self.drops if drop.within is False]
+    def wrong_parts(self) -> list[Part]:
+        """The parts that are not what their sources say."""
+        return [part for part in self.parts if part.wrong is not None]
+
+    @property
+    def _over(self) -> list[Judged | Divergence]:
+        judged: list[Judged | Divergence] = [*self.drops, *self.divergences]
+        return [one for one in judged if one.within is False]
 
     @property
     def reason(self) -> str:
@@ -167,13 +197,17 @@ class Report:
             bad = sorted(provider.blocking, key=lambda task: task.verdict != "fail")
             if bad:
                 more = f" (and {len(bad) - 1} more tasks)" if len(bad) > 1 else ""
-                return f"provider {provider.provider}: {_sentence(bad[0])}{more}"
+                return f"provider {provider.name}: {sentence(bad[0])}{more}"
+        wrong = self.wrong_parts
+        if wrong:
+            more = f" (and {len(wrong) - 1} more parts)" if len(wrong) > 1 else ""
+            return f"{wrong[0].name}: {wrong[0].wrong}{more}"
         more = f" (and {len(self._over) - 1} more tasks)" if len(self._over) > 1 else ""
         return f"{self._over[0].sentence}{more}" if self._over else ""
 
     def to_json(self) -> dict[str, Any]:
-        """What goes into validation.json and ``--json``."""
-        return {
+        """What goes into validation.json and ``--json``; null stands for what is infinite or not a number."""
+        found = {
             "schema_version": SCHEMA_VERSION,
             "passed": self.passed,
             "reason": self.reason or None,
@@ -184,116 +218,17 @@ class Report:
             "frozen_from_live": self.live,
             "providers": [provider.to_json() for provider in self.providers],
             "drops": [drop.to_json() for drop in self.drops],
+            "divergences": [one.to_json() for one in self.divergences],
             "warnings": list(self.warnings),
+            "parts": [part.to_json() for part in self.parts],
+            "seconds": self.seconds,
         }
+        return {key: plain(value) for key, value in found.items()}
 
 
-def _sentence(task: TaskReport) -> str:
+def sentence(task: TaskReport) -> str:
+    """What is wrong with a task, or why nothing is known of it."""
     if task.failed_at is None:
         return f"task {task.task} cannot be validated: {task.undecided}"
     what = "first drifting module " if task.failed_at in task.modules else ""
     return f"task {task.task} fails at {what}{task.failed_at}: {task.reason}"
-
-
-def report_table(report: Report) -> str:
-    """The report as text: a table per provider, and one line that sums it up."""
-    lines = []
-    for provider in report.providers:
-        lines += _provider_lines(provider)
-    lines += _drop_lines(report.drops)
-    live = report.live
-    if live is not None:
-        lines.append(
-            f"frozen route: the live route's group agrees on {live['group_agreement']:.1%} of {live['rows']} rows; "
-            f"outputs differ by {max(live['relative_rms'].values()):.2g} of their size"
-        )
-    return "\n".join(lines)
-
-
-#: The columns of what is lost.
-DROPS = ("task", "metric", "fp32", "bundle", "points lost", "95 %", "budget", "rows", "verdict")
-
-
-def drop_cells(judged: Judged) -> tuple[str, ...]:
-    """One task's cells of `DROPS`."""
-    lost = judged.drop
-    return (
-        lost.task,
-        lost.metric if lost.labelled else f"{lost.metric} with fp32",
-        f"{lost.reference:.3f}",
-        f"{lost.found:.3f}",
-        f"{lost.points:.2f}",
-        f"{lost.low:.1f} to {lost.high:.1f}",
-        "-" if judged.budget is None else f"{judged.budget:g}",
-        str(lost.rows),
-        {None: "-", True: "pass", False: "fail"}[judged.within],
-    )
-
-
-def _drop_lines(drops: Sequence[Judged]) -> list[str]:
-    if not drops:
-        return []
-    mean = sum(judged.drop.points for judged in drops) / len(drops)
-    over = [f"fail: {judged.sentence}" for judged in drops if judged.within is False]
-    rows = [DROPS, *(drop_cells(judged) for judged in drops)]
-    return [*_aligned(rows), *over, f"quantising loses {mean:.2f} points on average of {len(drops)} tasks"]
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _provider_lines(provider: ProviderReport) -> list[str]:
-    generates = any(task.greedy is not None for task in provider.tasks)
-    last = "greedy" if generates else "metric"
-    header = ("task", "error / noise", "noise floor", "adapter / noise", "argmax", last, "rows", "verdict")
-    lines = _aligned([header, *(_cells(task) for task in provider.tasks)])
-    lines += [line for task in provider.tasks for line in notes(task)]
-    bad = [task for task in provider.tasks if task.verdict != "pass"]
-    lines += [f"{task.verdict}: {_sentence(task)}" for task in bad]
-    worst = max(provider.tasks, key=lambda task: task.worst[1].ratio)
-    name, measured = worst.worst
-    verdict = "failed" if provider.blocking else "passed"
-    where = f"worst {measured.ratio:.3g} of {LIMIT:g} noise floors, task {worst.task}, {name}"
-    lines.append(f"{provider.provider}: {verdict}; {where}")
-    return lines
-
-
-def notes(task: TaskReport) -> list[str]:
-    """What is told of a generator, and not judged."""
-    lines = []
-    first = (task.greedy or {}).get("first_disagreement")
-    if first is not None:
-        lines.append(
-            f"{task.task}: the first greedy token that differs is number {first['token'] + 1} of {first['batch']}, row "
-            f"{first['row']}: the reference prefers its own by {first['margin']:.2g}"
-        )
-    if task.rounded is not None:
-        greedy = task.rounded["greedy"]
-        said = f", greedy tokens agree in {greedy['agreement']:.1%}" if greedy is not None else ""
-        lines.append(
-            f"{task.task}: activations of 8 bits, as shipped, change the outputs by "
-            f"{max(task.rounded['relative_rms'].values()):.2g} of their size{said}"
-        )
-    return lines
-
-
-def _cells(task: TaskReport) -> tuple[str, ...]:
-    measured = task.worst[1]
-    relative = measured.noise / measured.scale if measured.scale else 0.0
-    metric = task.metric
-    return (
-        task.task,
-        f"{measured.ratio:.3g}",
-        f"{relative:.1e}",
-        "-" if task.effect_ratio is None else f"{task.effect_ratio:.3g}",
-        "-" if task.argmax_agreement is None else f"{task.argmax_agreement:.1%}",
-        f"{task.greedy['agreement']:.1%} of {task.greedy['tokens']}"
-        if task.greedy is not None
-        else "-"
-        if metric is None
-        else f"{metric['name']} {metric['bundle']:.3f} ({metric['reference']:.3f})",
-        f"{task.rows}" + (f" (+{task.rows_set_aside} tied)" if task.rows_set_aside else ""),
-        task.verdict,
-    )

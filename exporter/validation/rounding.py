@@ -1,24 +1,21 @@
 """The export's own type: what its weights are rounded to before everything is computed in float32.
 
 A decoder in float16 also computes in it: what its modules give is rounded too. Of a quantised bundle, whose weights
-the reference takes as they are, the adapter alone is rounded, and what products in blocks give.
+the reference takes as they are, the adapter alone is rounded. In every type, products round as in one long chain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from eptx.bundle import Manifest
 from eptx.exporter.trained import Host, Trained
+from eptx.exporter.validation.chains import round_in_chains
 
-#: Of a product's root mean square: seen in SmolLM2's, 6e-7 for normal inputs and 9e-7 for some that are very large
-#: (PyTorch: 2e-7 to 5e-7).
-BLOCK_ROUNDING = 9e-7
 #: Precisions whose products are quantised; the rest of the base is float32 there.
 QUANTISED = ("int8", "int8-static", "int4", "mixed")
 #: fp16 storage leaves smaller tensors in float32.
@@ -33,29 +30,25 @@ def adapter_dtype(manifest: Manifest) -> str:
 
 
 def own_type(manifest: Manifest) -> str:
-    """What the bundle's numbers round like: "fp32", "fp16" or, where products add up in blocks, "int4"."""
-    schemes = manifest.quantisation.products.values() if manifest.quantisation is not None else ()
-    if manifest.precision not in QUANTISED:
-        return manifest.precision
-    return "int4" if manifest.precision == "int4" or any(s.endswith("-blocks") for s in schemes) else "fp32"
+    """What the bundle's numbers round like: "fp32" or "fp16"; quantised products are summed in float32."""
+    return "fp16" if manifest.precision == "fp16" else "fp32"
 
 
-def round_as_stored(trained: Trained, manifest: Manifest, in_blocks: Collection[str] = ()) -> None:
-    """Rounds the parameters of a float32 model to what the bundle holds, the adapter's and its heads' included.
+def round_as_stored(trained: Trained, manifest: Manifest) -> None:
+    """Rounds a float32 model as the bundle does: the parameters, the adapter's and its heads' included, and products.
 
     Args:
         trained: changed in place.
         manifest: of the bundle.
-        in_blocks: the linear layers whose products add up in blocks.
     """
-    if manifest.precision == "fp32":
-        return
-    for host in trained.hosts:
-        _round_host(host, manifest)
-        for number, name in enumerate(sorted(in_blocks)):
-            _multiply_in_blocks(host.model.get_submodule(name), number)
-    if manifest.precision not in QUANTISED and trained.heads is not None:
-        _round(trained.heads.named_parameters(), all_of_them=False)
+    if manifest.precision != "fp32":
+        for host in trained.hosts:
+            _round_host(host, manifest)
+        if manifest.precision not in QUANTISED and trained.heads is not None:
+            _round(trained.heads.named_parameters(), all_of_them=False)
+    for model in (*(host.model for host in trained.hosts), trained.heads):
+        if model is not None:
+            round_in_chains(model)
 
 
 def _round_host(host: Host, manifest: Manifest) -> None:
@@ -74,26 +67,6 @@ def _round(parameters: Iterable[tuple[str, nn.Parameter]], *, all_of_them: bool)
         for name, parameter in parameters:
             if (all_of_them or parameter.numel() >= _SMALLEST) and not any(part in name for part in _ROUTERS):
                 parameter.copy_(parameter.half().float())
-
-
-def _multiply_in_blocks(layer: Any, seed: int) -> None:
-    """Has a product of the base round as much as ONNX Runtime's of blocks does.
-
-    It adds up in longer chains than PyTorch, and what a module gives differs by three times as much; a model that
-    makes much of it (SmolLM2 where its activations become large) would be blamed for that.
-    """
-    getattr(layer, "base_layer", layer).register_forward_hook(_Rounding(seed))
-
-
-class _Rounding:
-    """A product's output with the rounding of blocks, the same in every run: normal, as large as its row says."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        noise = torch.randn(output.shape, generator=torch.Generator().manual_seed(self._seed), dtype=output.dtype)
-        return output + BLOCK_ROUNDING * output.square().mean(-1, keepdim=True).sqrt() * noise
 
 
 def _compute_in_half(reference: Host) -> None:

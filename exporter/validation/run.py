@@ -7,22 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from eptx._json import dump_json
-from eptx._manifest import PRESENT, USED
 from eptx._progress import step
 from eptx.bundle import Bundle, Manifest, read_bundle, write_report
 from eptx.errors import NotSupportedError
 from eptx.exporter.base._model import read_config
 from eptx.exporter.validation.batches import Batch
+from eptx.exporter.validation.budget import Judged
+from eptx.exporter.validation.comparison import compare_parts
 from eptx.exporter.validation.expect import Expectation, expect, row_tasks
 from eptx.exporter.validation.html import report_html
 from eptx.exporter.validation.inputs import Inputs, PromptInputs
 from eptx.exporter.validation.judge import judge
-from eptx.exporter.validation.losses import losses, plan
-from eptx.exporter.validation.observe import observable
+from eptx.exporter.validation.losses import losses, plan, unjudged
+from eptx.exporter.validation.observe import Graph, observable
 from eptx.exporter.validation.options import ValidateOptions
+from eptx.exporter.validation.outline import outline
 from eptx.exporter.validation.quantised import Quantised
-from eptx.exporter.validation.report import Report
+from eptx.exporter.validation.quantized.divergence import Divergence, divergences
+from eptx.exporter.validation.quantized.ranges import range_parts
+from eptx.exporter.validation.report import ProviderReport, Report
+from eptx.exporter.validation.seconds import Seconds
 from eptx.exporter.validation.sources import find_truth
+from eptx.exporter.validation.ways import KernelsRefusedError, Way, ways
 from eptx.runtime._providers import choose_provider
 
 
@@ -45,32 +51,67 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     """
     options = options or ValidateOptions()
     options.check()
-    with step("checking the bundle"):
+    seconds = Seconds()
+    with step("checking the bundle"), seconds.of("checking the bundle"):
         bundle = read_bundle(path)
     providers, planned = _providers(options.providers), plan(bundle, options)
-    with step("reading the adapter"):
+    with step("reading the adapter"), seconds.of("reading the adapter"):
         truth = find_truth(bundle.manifest, options)
     config = read_config(truth.base)
     names = row_tasks(bundle.manifest, truth)
-    inputs = _inputs(bundle, config, providers[0])
-    graph = observable(bundle)
-    expectation = expect(bundle.manifest, truth, inputs.batches(options, names), inputs.redraw, Quantised.of(bundle))
-    judged = [judge(bundle, graph, expectation, provider) for provider in providers]
+    found = ways(bundle, providers)
+    inputs = _inputs(bundle, config, truth.base, found[0])
+    with step("comparing with the base and the adapter"), seconds.of("comparing"):
+        parts = compare_parts(bundle, truth, options.base_onnx)
+    with seconds.of("drawing inputs"):
+        batches = inputs.batches(options, names)
+        graph = observable(bundle)
+        quantised = Quantised.of(bundle)
+    with seconds.of("running the reference"):
+        expectation = expect(bundle.manifest, truth, batches, inputs.redraw, quantised)
+    judged, refused = _judged(bundle, graph, expectation, found, seconds)
+    drops: list[Judged] = []
+    apart: list[Divergence] = []
+    if quantised is not None:
+        with seconds.of("measuring what quantizing loses"):
+            tried = [expected.batch for expected in expectation.batches]
+            drops = losses(bundle, truth, options, planned, providers[0])
+            apart = divergences(bundle, truth, tried, unjudged(bundle, drops), found[-1])
+            parts += [*quantised.parts, *range_parts(bundle, tried, found[0])]
     report = Report(
         bundle=_facts(bundle.manifest),
         inputs=[_described(expected.batch) for expected in expectation.batches],
         redrawn=expectation.redrawn,
         live=expectation.live,
         providers=judged,
-        drops=losses(bundle, truth, options, planned, providers[0]),
-        warnings=[*truth.warnings, *_not_compared(bundle.manifest, expectation), *planned.unmeasured],
+        drops=drops,
+        divergences=apart,
+        warnings=[*truth.warnings, *refused, *planned.unmeasured],
+        parts=[*parts, *outline(bundle.manifest, expectation), *inputs.untried()],
+        seconds=seconds,
     )
     _write(bundle, report)
     return report
 
 
-def _inputs(bundle: Bundle, config: dict[str, Any], provider: str) -> Inputs:
-    return Inputs(bundle, config) if bundle.manifest.generation is None else PromptInputs(bundle, config, provider)
+def _judged(
+    bundle: Bundle, graph: Graph, expectation: Expectation, found: Sequence[Way], seconds: Seconds
+) -> tuple[list[ProviderReport], list[str]]:
+    """A report for every way, and why kernels that are installed were not judged: then they do not run it either."""
+    judged, refused = [], []
+    for way in found:
+        try:
+            with seconds.of(f"running the bundle ({way.name})"):
+                judged.append(judge(bundle, graph, expectation, way))
+        except KernelsRefusedError as error:
+            refused.append(f"{way.name}: not judged, the bundle runs by its functions: {error}")
+    return judged, refused
+
+
+def _inputs(bundle: Bundle, config: dict[str, Any], base: Path, way: Way) -> Inputs:
+    if bundle.manifest.generation is None:
+        return Inputs(bundle, config, base)
+    return PromptInputs(bundle, config, base, way)
 
 
 def _providers(wanted: Sequence[str]) -> list[str]:
@@ -90,15 +131,6 @@ def _providers(wanted: Sequence[str]) -> list[str]:
         except NotSupportedError:
             continue
     return list(found)
-
-
-def _not_compared(manifest: Manifest, expectation: Expectation) -> list[str]:
-    seen = [o.name for o in manifest.outputs if not o.name.startswith(PRESENT) and not o.name.endswith(USED)]
-    return [
-        f"output {name}: the reference has none, so it is not judged"
-        for name in seen
-        if name not in expectation.batches[0].outputs
-    ]
 
 
 def _facts(manifest: Manifest) -> dict[str, Any]:

@@ -12,14 +12,13 @@ import onnx_ir as ir
 from eptx.bundle import Manifest
 from eptx.errors import BundleError
 from eptx.exporter import ops
+from eptx.exporter.base._form import walk
 from eptx.exporter.base._integer import integer_product
 from eptx.exporter.base._nbits import is_nbits
 from eptx.exporter.base._products import Product, find_products
+from eptx.exporter.validation.quantized.codes import Codes, array_of, of_packed, of_rows, read_codes
 
 T = TypeVar("T")
-
-#: Half a step of float16, of a number and at least.
-_HALF, _LEAST = 2.0**-11, 2.0**-25
 
 
 @dataclass(frozen=True)
@@ -29,22 +28,17 @@ class StoredProduct:
     Attributes:
         product: where it is.
         weight: what it multiplies by, float32 [out, in].
-        allowed: how far each number may be from what it should be, float32, broadcasts to [out, in].
+        codes: the integers that it is stored as; None where it is float16.
     """
 
     product: Product
     weight: np.ndarray
-    allowed: np.ndarray
+    codes: Codes | None
 
     @property
     def name(self) -> str:
         """The module that the node is named after, in transformers' words."""
         return (self.product.node.name or "").rpartition("/")[0].strip("/").replace("/", ".")
-
-    @property
-    def in_blocks(self) -> bool:
-        """Whether it is a MatMulNBits."""
-        return is_nbits(self.product.node)
 
     @property
     def on_input(self) -> bool:
@@ -60,16 +54,16 @@ class StoredTable:
     Attributes:
         name: of the node.
         rows: float32 [rows, width].
-        allowed: how far each number may be from what it should be, broadcasts to the rows.
+        codes: the integers that they are stored as; None where they are float16.
     """
 
     name: str
     rows: np.ndarray
-    allowed: np.ndarray
+    codes: Codes | None
 
 
 def stored_products(manifest: Manifest, graph: ir.Graph, prefix: str) -> list[Product]:
-    """The products of a graph that the manifest says are quantised, or, where it names none, that are.
+    """The products of a graph whose weights are integers, or are float16 because the manifest says so.
 
     Args:
         manifest: of the bundle.
@@ -81,21 +75,42 @@ def stored_products(manifest: Manifest, graph: ir.Graph, prefix: str) -> list[Pr
     """
     found = find_products(graph)
     schemes = manifest.quantisation.products if manifest.quantisation is not None else {}
-    if not schemes:
-        return [product for product in found if is_nbits(product.node) or integer_product(product.node) is not None]
     named = {product.node.name: product for product in found}
-    return [_named(named, key.removeprefix(prefix)) for key in _keys(schemes, prefix)]
+    said = {id(_named(named, key.removeprefix(prefix)).node) for key in _keys(schemes, prefix)}
+    return [product for product in found if id(product.node) in said or _is_integer(product)]
+
+
+def _is_integer(product: Product) -> bool:
+    """Whether integers stand for a product's weight."""
+    if is_nbits(product.node) or integer_product(product.node) is not None:
+        return True
+    path = walk(product.node.inputs[product.operand])
+    return path is not None and any(node.op_type == "DequantizeLinear" for node in path[1])
 
 
 def stored_tables(manifest: Manifest, graph: ir.Graph, prefix: str) -> list[ir.Node]:
-    """The last nodes of the look-ups of a graph that the manifest says are quantised.
+    """The last nodes of the look-ups of a graph whose rows are quantised: that the manifest names, or by their form.
 
     Raises:
-        BundleError: the graph has no such node.
+        BundleError: the graph has no node that the manifest names.
     """
     schemes = manifest.quantisation.embeddings if manifest.quantisation is not None else {}
     nodes = {node.name: node for node in graph}
-    return [_named(nodes, key.removeprefix(prefix)) for key in _keys(schemes, prefix)]
+    said = {id(_named(nodes, key.removeprefix(prefix))) for key in _keys(schemes, prefix)}
+    return [node for node in graph if id(node) in said or _is_coarse_table(node)]
+
+
+def _is_coarse_table(node: ir.Node) -> bool:
+    """A look-up as ONNX Runtime's quantiser and GenAI's builder write it."""
+    if node.op_type == "GatherBlockQuantized":
+        return True
+    maker = node.inputs[0].producer() if node.op_type == "DequantizeLinear" and node.inputs[0] is not None else None
+    return (
+        maker is not None
+        and maker.op_type == "Gather"
+        and maker.inputs[0] is not None
+        and (maker.inputs[0].const_value is not None)
+    )
 
 
 def _keys(schemes: Mapping[str, str], prefix: str) -> list[str]:
@@ -116,27 +131,48 @@ def read_product(product: Product) -> StoredProduct:
     Raises:
         BundleError: it is stored in a way that eptx does not read.
     """
-    matrix = product.matrix()
-    if matrix is None:
+    codes = read_codes(product)
+    matrix = product.matrix() if codes is None and not _is_integer(product) else None
+    if codes is None and (matrix is None or matrix.dtype != np.float16):
         raise BundleError(f"{product.node.name}: its weight is quantised in a way that eptx does not read")
-    weight = matrix.astype(np.float32)
-    step = product.step()
-    return StoredProduct(product, weight, np.asarray(step) if np.ndim(step) else _rounded(weight))
+    return StoredProduct(product, codes.weight if codes is not None else matrix.astype(np.float32), codes)  # type: ignore[union-attr]
 
 
 def read_table(node: ir.Node) -> StoredTable:
-    """The rows of a table, int8 with a scale each, or float16.
+    """The rows of a table: int8 with a scale each, of one scale, in blocks of 4 bits, or float16.
 
     Raises:
         BundleError: it is stored in another way.
     """
+    name = node.name or ""
+    codes = _coarse_table(node)
+    if codes is not None:
+        return StoredTable(name, codes.weight, codes)
     cast, scale = (_gathered(value) for value in (*node.inputs, None)[:2])
     if node.op_type == "Mul" and cast is not None and scale is not None:
-        return StoredTable(node.name or "", cast.astype(np.float32) * scale, 0.5 * np.abs(scale))
+        codes = of_rows(cast, scale.reshape(-1), None)
+        return StoredTable(name, codes.weight, codes)
     if node.op_type == "Cast" and cast is not None and cast.dtype == np.float16:
-        rows = cast.astype(np.float32)
-        return StoredTable(node.name or "", rows, _rounded(rows))
+        return StoredTable(name, cast.astype(np.float32), None)
     raise BundleError(f"{node.name}: its table is quantised in a way that eptx does not read")
+
+
+def _coarse_table(node: ir.Node) -> Codes | None:
+    """Of a look-up that others have quantised."""
+    arrays = [_whole(value) for value in node.inputs]
+    if node.op_type == "DequantizeLinear":
+        stored, scale = _gathered(node.inputs[0]), arrays[1]
+        zero = arrays[2] if len(arrays) > 2 else None
+        one = stored is not None and scale is not None and scale.size == 1
+        return of_rows(stored, scale.reshape(-1), zero) if one else None  # type: ignore[arg-type,union-attr]
+    if node.op_type != "GatherBlockQuantized" or arrays[0] is None or arrays[2] is None:
+        return None
+    packed, scale, zero = arrays[0], arrays[2], arrays[3] if len(arrays) > 3 else None
+    bits, block = node.attributes.get_int("bits", 4), node.attributes.get_int("block_size", 128)
+    rows = len(packed)
+    if packed.dtype != np.uint8 or node.attributes.get_int("gather_axis", 0) != 0 or packed.ndim != 2:
+        return None
+    return of_packed(packed, scale, zero, bits, block, (rows, packed.shape[1] * 8 // bits))
 
 
 def activation(product: Product) -> ir.Value:
@@ -154,8 +190,12 @@ def _before(value: ir.Value | None, op_type: str) -> ir.Value | None:
     return maker.inputs[0] if maker is not None and maker.op_type == op_type else None
 
 
-def _rounded(weight: np.ndarray) -> np.ndarray:
-    return np.asarray(np.abs(weight) * _HALF + _LEAST)
+def _whole(value: ir.Value | None) -> np.ndarray | None:
+    """An initializer, in another shape or not."""
+    before = _before(value, "Reshape")
+    array, shape = array_of(value if before is None else before), None if before is None else value.producer()  # type: ignore[union-attr]
+    sizes = array_of(shape.inputs[1]) if shape is not None else None
+    return array if array is None or sizes is None else array.reshape(sizes.tolist())
 
 
 def _gathered(value: ir.Value | None) -> np.ndarray | None:

@@ -17,6 +17,7 @@ from eptx.exporter.base import load_transformers
 from eptx.exporter.validation.batches import Batch
 from eptx.exporter.validation.models import observed
 from eptx.exporter.validation.observe import observable
+from eptx.exporter.validation.ways import ways
 from tests.exporter.base.conftest import build
 from tests.exporter.validation.adapters import linear_shapes, write_ept
 
@@ -103,7 +104,7 @@ def test_every_modules_route_is_seen(
     ids = np.full((3, 4), 7)
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     batch = Batch("three rows", feeds, ("task2", "task0", "base"))
-    (routes,) = observed(bundle, graph, "cpu").run(batch, np.array([2, 0, 3])).routes
+    (routes,) = observed(bundle, graph, ways(bundle, ["cpu"])[-1]).run(batch, np.array([2, 0, 3])).routes
     assert all(route.choice.shape == route.weights.shape == (3, 2) for route in routes.values())
     assert all(not route.weights[2].any() and (route.weights[:2] > 0).all() for route in routes.values())
     assert len({route.choice[:2].tobytes() for route in routes.values()}) > LAYERS  # each module its own

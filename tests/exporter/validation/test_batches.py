@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import BertConfig, BertModel
 
-from eptx.bundle import Manifest, Sources, Task, TensorSpec
+from eptx.bundle import Bundle, Manifest, Sources, Task, TensorSpec
 from eptx.errors import DataError, NotSupportedError
 from eptx.exporter.validation import ValidateOptions
-from eptx.exporter.validation.batches import AUTO, Batch, generated, redraw, task_ids
+from eptx.exporter.validation.batches import AUTO, Batch, Vocabulary, generated, redraw, task_ids
 from eptx.exporter.validation.data import from_data
 from tests.tiny_bundle import write_tiny
 
 TEXT = ("input_ids", "attention_mask", "token_type_ids")
 CONFIG = {"vocab_size": 50, "type_vocab_size": 2, "pad_token_id": 1, "cls_token_id": 7, "sep_token_id": 8}
+VOCABULARY = Vocabulary.of(CONFIG, 16)
 
 
 def manifest(*inputs: TensorSpec, tasks: int = 2, longest: int | None = 16) -> Manifest:
@@ -29,22 +32,23 @@ def manifest(*inputs: TensorSpec, tasks: int = 2, longest: int | None = 16) -> M
 
 
 def test_every_task_alone_and_all_of_them_mixed() -> None:
-    batches = generated(manifest(), CONFIG, ["t0", "t1", AUTO])
+    batches = generated(manifest(), VOCABULARY, ["t0", "t1", AUTO])
     assert [batch.tasks for batch in batches if batch.rows == 1] == [("t0",), ("t1",), (AUTO,), ("t0",)]
-    mixed = [batch for batch in batches if batch.rows > 1]
+    mixed = [batch for batch in batches if batch.rows > 1 and batch.length > 2]
     assert all({"t0", "t1", AUTO} == set(batch.tasks) for batch in mixed)
+    assert [(batch.rows, batch.length) for batch in batches if batch.length <= 2] == [(2, 1), (3, 2)]
     assert task_ids(mixed[0], {"t0": 4, "t1": 5}).tolist() == [4, 5, -1, 4, 5, -1]
     assert [batch.kept is not None and bool(batch.kept.all()) for batch in mixed] == [False, True]
 
 
 def test_tokens_fit_the_model() -> None:
-    for batch in generated(manifest(), CONFIG, ["t0", "t1"]):
+    for batch in generated(manifest(), VOCABULARY, ["t0", "t1"]):
         ids, mask, types = (batch.arrays[name] for name in TEXT)
         assert ids.dtype == mask.dtype == types.dtype == np.int64
         assert ids.shape[1] <= 16
         assert ids.min() >= 0
         assert ids.max() < 50
-        assert (ids[:, 0] == 7).all()
+        assert (ids[:, 0] == 7).all() or ids.shape[1] == 1
         assert (ids[np.arange(len(ids)), mask.sum(axis=1) - 1] == 8).all()
         # RoBERTa numbers positions by where the padding id is
         assert ((ids == 1) == (mask == 0)).all()
@@ -53,16 +57,16 @@ def test_tokens_fit_the_model() -> None:
 
 
 def test_a_single_task_gets_several_rows() -> None:
-    batches = generated(manifest(tasks=1), CONFIG, ["t0"])
-    assert sorted(batch.rows for batch in batches) == [1, 1, 4, 6]
+    batches = generated(manifest(tasks=1), VOCABULARY, ["t0"])
+    assert sorted(batch.rows for batch in batches) == [1, 1, 2, 3, 4, 6]
     assert sum(batch.measures_effect for batch in batches) == 1
 
 
 def test_the_same_batches_every_time_and_others_when_drawn_again() -> None:
-    first, second = (generated(manifest(), CONFIG, ["t0", "t1"]) for _ in range(2))
+    first, second = (generated(manifest(), VOCABULARY, ["t0", "t1"]) for _ in range(2))
     for a, b in zip(first, second, strict=True):
         assert all(np.array_equal(a.arrays[name], b.arrays[name]) for name in TEXT)
-    again = redraw(first[2], manifest(), CONFIG)
+    again = redraw(first[2], manifest(), VOCABULARY)
     assert again.tasks == first[2].tasks
     assert again.arrays["input_ids"].shape == first[2].arrays["input_ids"].shape
     assert not np.array_equal(again.arrays["input_ids"], first[2].arrays["input_ids"])
@@ -70,10 +74,10 @@ def test_the_same_batches_every_time_and_others_when_drawn_again() -> None:
 
 def test_images_have_the_size_of_the_graph() -> None:
     pixels = TensorSpec("pixel_values", "float32", ("batch", 3, 8, 8))
-    batch = generated(manifest(pixels), {}, ["t0", "t1"])[0]
+    batch = generated(manifest(pixels), VOCABULARY, ["t0", "t1"])[0]
     assert batch.arrays["pixel_values"].shape == (1, 3, 8, 8)
     assert batch.arrays["pixel_values"].dtype == np.float32
-    assert redraw(batch, manifest(pixels), {}).arrays["pixel_values"].shape == (1, 3, 8, 8)
+    assert redraw(batch, manifest(pixels), VOCABULARY).arrays["pixel_values"].shape == (1, 3, 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -83,14 +87,22 @@ def test_images_have_the_size_of_the_graph() -> None:
 )
 def test_inputs_that_cannot_be_made_up(spec: TensorSpec) -> None:
     with pytest.raises(NotSupportedError, match=spec.name):
-        generated(manifest(spec), {}, ["t0", "t1"])
+        generated(manifest(spec), VOCABULARY, ["t0", "t1"])
 
 
 def _data(tmp_path: Path, *lines: str, rows: int = 2, names: tuple[str, ...] = ("sst2", "mnli")) -> list[Batch]:
     file = tmp_path / "data.jsonl"
     file.write_text("\n".join(lines))
     bundle = write_tiny(tmp_path / "bundle", tokenizer=True)
-    return from_data(bundle, ValidateOptions(data=file, rows=rows), list(names))
+    return from_data(bundle, ValidateOptions(data=file, rows=rows), list(names), _base(tmp_path / "base", bundle))
+
+
+def _base(folder: Path, bundle: Bundle) -> Path:
+    """A BERT of the tiny bundle's words, with its tokenizer."""
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    BertModel(BertConfig(vocab_size=12, max_position_embeddings=16, **sizes)).save_pretrained(folder)
+    shutil.copy(bundle.path / "tokenizer.json", folder)
+    return folder
 
 
 def test_data_takes_the_first_rows_of_every_task(tmp_path: Path) -> None:

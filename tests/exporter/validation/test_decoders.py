@@ -13,7 +13,7 @@ import pytest
 from eptx.bundle import Bundle
 from eptx.exporter import Route
 from eptx.exporter.validation import Report, report_table
-from eptx.exporter.validation.batches import AUTO, CHOSEN, Batch
+from eptx.exporter.validation.batches import AUTO, CHOSEN, Batch, Vocabulary
 from eptx.exporter.validation.calls import Calls
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.prompts import as_prompts, generated_prompts, redraw_prompts
@@ -27,12 +27,13 @@ from tests.exporter.validation.adapters import (
     write_lora,
     write_tucka,
 )
-from tests.exporter.validation.workshop import Workshop, failed_tasks, swap_layers_of_the_cache, task, worst
+from tests.exporter.validation.workshop import Workshop, failed_tasks, names, swap_layers_of_the_cache, task, worst
 
 ENDS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
 QUERY = "model.layers.1.self_attn.q_proj"
 ROUTES = {"x": Route(0, (0.6, 0.4)), "y": Route(2, (0.3, 0.7))}
 PADDED = 20
+VOCABULARY = Vocabulary(180, 1, 64, 0, 1, None)
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +58,14 @@ def honest(llama: Workshop, ept: Path) -> Bundle:
 
 
 def batches(bundle: Bundle) -> list[Batch]:
-    return generated_prompts(bundle.manifest, {"bos_token_id": 1}, _names(bundle))
+    return generated_prompts(bundle.manifest, VOCABULARY, names(bundle))
 
 
 def test_every_length_of_the_past_and_every_task(honest: Bundle) -> None:
     found = batches(honest)
     assert {batch.prompt for batch in found} >= {1, 7, 61, PADDED}  # of 64 positions
     assert {batch.rows for batch in found} == {1, 2, 3, 4}
-    for name in _names(honest):
+    for name in names(honest):
         padded = {bool(batch.kept.all()) for batch in found if name in batch.tasks and batch.kept is not None}
         assert padded == {True, False}
     assert all(batch.arrays["attention_mask"][0].all() for batch in found)
@@ -73,7 +74,7 @@ def test_every_length_of_the_past_and_every_task(honest: Bundle) -> None:
 
 def test_another_draw_has_the_same_shape(honest: Bundle) -> None:
     for batch in batches(honest):
-        again = redraw_prompts(batch, honest.manifest, {"bos_token_id": 1})
+        again = redraw_prompts(batch, honest.manifest, VOCABULARY)
         assert again.arrays["input_ids"].shape == batch.arrays["input_ids"].shape
         assert not np.array_equal(again.arrays["input_ids"], batch.arrays["input_ids"])
         assert (again.prompt, again.greedy, again.tasks) == (batch.prompt, batch.greedy, batch.tasks)
@@ -83,7 +84,7 @@ def test_another_draw_has_the_same_shape(honest: Bundle) -> None:
 def test_the_users_texts_are_prompts(honest: Bundle, tasks: tuple[str, ...], left: bool) -> None:
     ids = np.array([[5, 6, 7, 8], [9, 0, 0, 0]])
     given = Batch("data 0", {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int64)}, tasks)
-    batch = as_prompts(given, honest.manifest)[0]
+    batch = as_prompts(given, honest.manifest, VOCABULARY)[0]
     short = [0, 0, 0, 9] if left else [9, 0, 0, 0]
     assert batch.arrays["input_ids"][:, :4].tolist() == [[5, 6, 7, 8], short]
     assert (batch.arrays["input_ids"][:, 4:] == CHOSEN).all()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eptx.exporter.validation.distance import EPS, Spread, ratio
+from eptx.exporter.validation.distance import EPS, Spread, Spreads, Subject, largest, ratio
 
 
 def spread(*values: float) -> Spread:
@@ -69,3 +69,15 @@ def test_the_unit_does_not_depend_on_the_size_of_the_values(seed: int, size: flo
     second = ratio(many(error * size), many(noise * size), many(scale * size), "fp32")
     assert first == pytest.approx(second, rel=1e-9)
     assert 1.5 < first < 6
+
+
+def test_the_largest_of_several_noises_is_the_floor() -> None:
+    """One run may be lucky in its root mean square and another in its largest number."""
+    flat, peaked, subject = Spreads(), Spreads(), Subject("a", "module", "m")
+    flat[subject].add(np.full(100, 2.0))
+    peaked[subject].add(np.array([5.0] + [0.0] * 99))
+    for order in ([flat, peaked], [peaked, flat]):
+        found = largest(order)[subject]
+        assert (found.count, found.rms, found.largest) == (100, 2.0, 5.0)
+    peaked[subject].add(np.array([math.nan]))
+    assert largest([flat, peaked])[subject].rms == math.inf

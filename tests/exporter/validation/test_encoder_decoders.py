@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from eptx.exporter import Route
-from eptx.exporter.validation.batches import ANSWER_IDS
+from eptx.exporter.validation.batches import ANSWER_IDS, Vocabulary
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.prompts import generated_prompts
 from tests.encoder_decoders import TARGETS, KeptGraphs, write_encoder_decoder
@@ -23,7 +23,7 @@ from tests.exporter.validation.adapters import (
     write_lora,
     write_tucka,
 )
-from tests.exporter.validation.workshop import Workshop, failed_tasks, swap_layers_of_the_cache, task, worst
+from tests.exporter.validation.workshop import Workshop, failed_tasks, names, swap_layers_of_the_cache, task, worst
 
 ROUTES = {"x": Route(0, (0.6, 0.4)), "y": Route(2, (0.3, 0.7))}
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -84,7 +84,7 @@ def test_what_is_asked(t5: Workshop) -> None:
     """No text is as wide as its answer; an answer begins with the token that it has to."""
     bundle = t5.export(adapters(t5, "ept"), mode="conditioned", top_k=2)
     assert bundle.manifest.generation is not None
-    for batch in generated_prompts(bundle.manifest, {}, _names(bundle)):
+    for batch in generated_prompts(bundle.manifest, Vocabulary.of({}, None), names(bundle)):
         text, answer = batch.arrays["input_ids"], batch.arrays[ANSWER_IDS]
         assert text.shape[1] != answer.shape[1] == batch.length
         assert (answer[:, 0] == bundle.manifest.generation.start).all()

@@ -17,6 +17,7 @@ from eptx.exporter.methods.ept.fold import route
 from eptx.exporter.validation.batches import Batch
 from eptx.exporter.validation.models import Observation, observed
 from eptx.exporter.validation.observe import observable
+from eptx.exporter.validation.ways import ways
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
 from tests.exporter.validation.workshop import Workshop
 
@@ -37,7 +38,7 @@ def _observed(bundle: Bundle, ids: np.ndarray | None) -> tuple[Observation, dict
     graph = observable(bundle)
     assert set(graph.routes) == set(bundle.manifest.modules)
     names = ("task0",) * rows  # the ids are what is asked for
-    return observed(bundle, graph, "cpu").run(Batch("b", feeds, names), ids), feeds
+    return observed(bundle, graph, ways(bundle, ["cpu"])[-1]).run(Batch("b", feeds, names), ids), feeds
 
 
 def _operators(bundle: Bundle) -> set[str]:

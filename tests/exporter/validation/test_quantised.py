@@ -18,6 +18,7 @@ from eptx.calibration.quantise import Quantiser, Recipe, Scheme
 from eptx.errors import BundleError, NotSupportedError
 from eptx.exporter import ExportOptions, Route, export_bundle
 from eptx.exporter.base._products import find_products
+from eptx.exporter.validation import quantised as quantised_weights
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.owners import linears_of, places_of
 from eptx.exporter.validation.stored import read_product
@@ -127,9 +128,9 @@ def zero(array: np.ndarray) -> None:
 
 #: What is changed, how, where it is found, and what is said.
 DAMAGES = [
-    (f"{PRODUCT}.weight_quantized", turn_a_column, MODULE, "its weight is"),
-    (f"{PRODUCT}.weight_scale", scale_up, MODULE, "its weight is"),
-    ("node_embedding.int8", turn_a_row, "embeddings.word_embeddings", "its table is"),
+    (f"{PRODUCT}.weight_quantized", turn_a_column, MODULE, "output feature 3, input "),
+    (f"{PRODUCT}.weight_scale", scale_up, MODULE, "output feature 0: its scale is "),
+    ("node_embedding.int8", turn_a_row, "embeddings.word_embeddings", "its quantised table: row 3, input "),
     (f"{MODULE}.lora_B", zero, MODULE, "times the noise floor"),
 ]
 
@@ -156,16 +157,26 @@ def drop_lora(tensors: Tensors) -> None:
     tensors[f"base_model.model.{MODULE}.lora_B.weight"] *= 0
 
 
-def test_a_static_bundle_without_a_modules_update(headless_bert: Workshop, shapes: Shapes) -> None:
-    """Of an update smaller than a step no single weight in blocks tells, but all of them do; float32 is as it is."""
+def test_a_static_bundle_without_a_modules_update(
+    headless_bert: Workshop, shapes: Shapes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an update smaller than a step few codes tell; without them all weights together do; float32 is as it is."""
     truth = add_heads(write_ept(headless_bert.path(), shapes, seed=8, strength=0.01), LABELS, 48)
     mutant = changed(truth, headless_bert.path(), drop_lora)
-    cases: list[tuple[Scheme, str]] = [("int4-blocks", "its weight"), ("fp32", "times the noise floor")]
+    cases: list[tuple[Scheme, str]] = [
+        ("int4-blocks", "its quantised weight: output feature "),
+        ("fp32", "times the noise floor"),
+    ]
     for scheme, words in cases:
         bundle = make(headless_bert, mutant, mostly(scheme), mode="static", top_k=2, task="mnli")
         report = headless_bert.validate(bundle, truth)
         assert task(report, "mnli").failed_at == MODULE
         assert words in str(task(report, "mnli").reason)
+    monkeypatch.setattr(quantised_weights, "_fault", lambda *_: None)
+    report = headless_bert.validate(
+        make(headless_bert, mutant, "int4-blocks", mode="static", top_k=2, task="mnli"), truth
+    )
+    assert "times the task's update" in str(task(report, "mnli").reason)
 
 
 def test_a_bundle_that_names_what_is_not_there(headless_bert: Workshop, honest: Bundle) -> None:

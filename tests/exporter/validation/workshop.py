@@ -70,9 +70,13 @@ class Workshop:
 
     def edited(self, bundle: Bundle, change: Callable[[ir.Graph], None], file: str = "model.onnx") -> Bundle:
         """A copy of a bundle whose graph is another, with a manifest that says so."""
+        return self.rebuilt(bundle, lambda model: change(model.graph), file)
+
+    def rebuilt(self, bundle: Bundle, change: Callable[[ir.Model], None], file: str = "model.onnx") -> Bundle:
+        """The same, of the model with the functions that it holds."""
         folder = shutil.copytree(bundle.path, self.path())
         model = ir.load(folder / file)
-        change(model.graph)
+        change(model)
         ir.external_data.load_to_model(model)
         ir.save(model, folder / file, external_data=f"{file}.data", size_threshold_bytes=16384)
         files = {name: hash_file(folder / name, error=BundleError) for name in bundle.manifest.files}
@@ -101,6 +105,11 @@ class Workshop:
 def task(report: Report, name: str) -> TaskReport:
     """One task of the first provider."""
     return next(task for task in report.providers[0].tasks if task.task == name)
+
+
+def names(bundle: Bundle) -> list[str]:
+    """The tasks that rows of a bundle are given."""
+    return [task.name for task in bundle.manifest.tasks] + (["auto"] if bundle.manifest.task_inference else [])
 
 
 def failed_tasks(report: Report) -> set[str]:

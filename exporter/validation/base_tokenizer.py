@@ -1,0 +1,73 @@
+"""Texts as the base's own tokenizer reads them: what a model was trained on, whatever a bundle carries."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+_NAMES = ("input_ids", "attention_mask", "token_type_ids")
+
+#: A text, or a pair of texts.
+Row = str | tuple[str, str]
+
+
+class BaseTokenizer:
+    """transformers' tokenizer of a base.
+
+    Args:
+        tokenizer: as `transformers.AutoTokenizer` loads it from the base's folder.
+        length: how many tokens the model reads; None: it has no limit but the tokenizer's.
+        cut: whether longer texts are cut. (Prompts are not: what a prompt asks stands at its end.)
+    """
+
+    def __init__(self, tokenizer: Any, length: int | None, *, cut: bool = True) -> None:
+        self._tokenizer = tokenizer
+        self._cut = cut
+        limit = getattr(tokenizer, "model_max_length", None)
+        # a tokenizer without a limit says 1e30
+        self._length = length or (limit if isinstance(limit, int) and limit < 1_000_000 else None)
+
+    @property
+    def length(self) -> int | None:
+        """How many tokens a row has at most; None without a limit."""
+        return self._length if self._cut else None
+
+    def encode(self, rows: Sequence[Row], *, special: bool = True) -> dict[str, list[list[int]]]:
+        """The ids, the mask and the type ids of every row, each as long as the row is."""
+        encoded = [self._encode(row, special) for row in rows]
+        return {name: [list(row[name]) for row in encoded] for name in _NAMES}
+
+    def arrays(self, rows: Sequence[Row], names: Collection[str]) -> dict[str, np.ndarray]:
+        """A batch of rows, int64 [rows, longest row]; rows are padded on the tokenizer's side.
+
+        Args:
+            rows: texts, or pairs of texts.
+            names: the inputs to make, of ``input_ids``, ``attention_mask`` and ``token_type_ids``.
+        """
+        encoded = self.encode(rows)
+        # a model without a padding token hides what fills its rows by the mask alone
+        fill = {"input_ids": getattr(self._tokenizer, "pad_token_id", None) or 0}
+        left = getattr(self._tokenizer, "padding_side", "right") == "left"
+        return {name: _padded(encoded[name], fill.get(name, 0), left) for name in _NAMES if name in names}
+
+    def _encode(self, row: Row, special: bool) -> Any:
+        return self._tokenizer(
+            *([row] if isinstance(row, str) else row),
+            add_special_tokens=special,
+            truncation="longest_first" if self.length is not None else False,
+            max_length=self.length,
+            return_attention_mask=True,
+            return_token_type_ids=True,
+            verbose=False,
+        )
+
+
+def _padded(rows: Sequence[Sequence[int]], fill: int, left: bool) -> np.ndarray:
+    length = max(map(len, rows))
+    result = np.full((len(rows), length), fill, np.int64)
+    for i, row in enumerate(rows):
+        start = length - len(row) if left else 0
+        result[i, start : start + len(row)] = row
+    return result

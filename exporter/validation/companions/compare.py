@@ -1,0 +1,69 @@
+"""Everything beside the numbers of a model: each part held to the file or the loader that it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from eptx.bundle import Bundle
+from eptx.exporter.validation.companions.chat import compare_chat
+from eptx.exporter.validation.companions.files import alone, compare_files
+from eptx.exporter.validation.companions.genai import compare_genai
+from eptx.exporter.validation.companions.generation import compare_generation
+from eptx.exporter.validation.companions.lookups import lookups
+from eptx.exporter.validation.companions.reads import compare_reads, longest
+from eptx.exporter.validation.companions.source import BaseSource
+from eptx.exporter.validation.companions.stored_types import compare_stored_types
+from eptx.exporter.validation.companions.tasks import ExpectedTask, compare_tasks
+from eptx.exporter.validation.companions.tokenizer import compare_tokenizer
+from eptx.exporter.validation.parts import Part
+
+
+def compare_companions(
+    bundle: Bundle, base: Path, model: Any, tasks: Sequence[ExpectedTask], *, base_onnx: Path | None = None
+) -> list[Part]:
+    """Holds the manifest and the files beside the model to what they were made from.
+
+    Args:
+        bundle: the bundle; that its files are those that it lists was checked.
+        base: the base's transformers folder.
+        model: the base as transformers loads it, in the class that was trained, adapted or not; it is not changed.
+        tasks: what was trained, by id; of a static bundle the one task that it holds. The task base is not among them.
+        base_onnx: the ONNX file that the user gave as the base, if so: what it and the ``genai_config.json`` beside it
+            say counts as said by the base. By default where the bundle says that it was, if it is still there.
+
+    Raises:
+        BundleError, BaseModelError: a file cannot be read.
+    """
+    source = BaseSource(base)
+    found = lookups(model)
+    given = base_onnx if base_onnx is not None else _given(bundle)
+    models = _models(bundle)
+    settings = None if given is None else given.with_name("genai_config.json")
+    settings = settings if settings is not None and settings.is_file() else None
+    graph = models["model.onnx"].graph
+    return [
+        *compare_tasks(bundle.manifest, tasks),
+        *compare_reads(bundle, source, found),
+        *compare_generation(bundle.manifest, source, model),
+        *compare_stored_types(bundle, models, None if given is None else ir.load(given.absolute())),
+        *compare_genai(bundle, source, graph, settings),
+        *compare_files(bundle, source),
+        *([] if alone(bundle) else compare_chat(bundle, source)),
+        *compare_tokenizer(bundle, source, longest(source, found)),
+    ]
+
+
+def _given(bundle: Bundle) -> Path | None:
+    named = bundle.manifest.sources.base_onnx
+    return Path(named) if named is not None and Path(named).is_file() else None
+
+
+def _models(bundle: Bundle) -> dict[str, ir.Model]:
+    """File -> graph, the main one last."""
+    encoder = bundle.manifest.encoder
+    names = ["model.onnx"] if encoder is None else [encoder.file, "model.onnx"]
+    return {name: ir.load((bundle.path / name).absolute()) for name in names}

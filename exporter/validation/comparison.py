@@ -1,0 +1,53 @@
+"""What can be held against its source directly, without running the bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from eptx.bundle import Bundle
+from eptx.exporter.trained import Trained, load_trained
+from eptx.exporter.validation.companions import ExpectedTask, compare_companions
+from eptx.exporter.validation.parts import Part
+from eptx.exporter.validation.sources import Truth
+from eptx.exporter.validation.tensors import compare_tensors
+
+#: How PEFT's own classes call the layer that gives labels.
+_LABELLERS = ("classifier", "score")
+
+
+def compare_parts(bundle: Bundle, truth: Truth, base_onnx: Path | None = None) -> list[Part]:
+    """Loads the trained model in float32 and compares: manifest, files, tables, constants.
+
+    Args:
+        bundle: the bundle.
+        truth: the trained model's files.
+        base_onnx: the ONNX file of the base, where the export used one; None: as the bundle says.
+    """
+    trained = load_trained(truth.base, truth.files, truth.tasks, top_k=truth.top_k, dtype=torch.float32)
+    task = next(iter(truth.ids.values()))
+    touched = trained.hosts[0].names.values() if bundle.manifest.mode == "static" else ()
+    with trained.as_task(task) as model:
+        return [
+            *compare_companions(bundle, truth.base, model, expected_tasks(truth, trained), base_onnx=base_onnx),
+            *compare_tensors(bundle, model, touched),
+        ]
+
+
+def expected_tasks(truth: Truth, trained: Trained) -> list[ExpectedTask]:
+    """The tasks that the bundle must have, but for ``base``, with their labels."""
+    names = truth.files[0].config.get("task_labels") or {}
+    found = []
+    for name in (name for name in truth.ids if name in truth.tasks):
+        labels = trained.heads.labels(name) if trained.heads is not None else _own_labels(trained, truth.ids[name])
+        given = names.get(name)
+        found.append(ExpectedTask(name, labels, tuple(given) if given else None))
+    return found
+
+
+def _own_labels(trained: Trained, task: int) -> int | None:
+    """How many labels a task's own classifier has, where the adapter brings one."""
+    host = trained.host_of(task)
+    brought = any(part in host.saved for part in _LABELLERS)
+    return int(host.model.config.num_labels) if brought else None

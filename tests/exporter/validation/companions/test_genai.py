@@ -1,0 +1,120 @@
+"""``genai_config.json``: whatever field is changed, it is named; what the user gave with the base counts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter.validation.companions import ExpectedTask, compare_companions
+from tests.decoders import write_decoder
+from tests.exporter.validation.adapters import linear_shapes, write_lora
+from tests.exporter.validation.companions.made import Made, damaged, edit, put
+
+GENAI = "genai_config.json"
+#: What `read_bundle` refuses itself, and what names a log's lines.
+_ELSEWHERE = ("model.decoder.filename", "model.decoder.session_options.log_id")
+
+
+def _leaves(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, item in value.items():
+        if isinstance(item, dict):
+            yield from _leaves(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item
+
+
+def _other(value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, list):
+        return value[:1] if value else [{"cuda": {}}]
+    return f"{value}x" if isinstance(value, str) else value + 1
+
+
+def test_every_field_is_held_to_the_base(decoder: Made, tmp_path: Path) -> None:
+    written = json.loads((decoder.bundle.path / GENAI).read_text())
+    assert written["search"]["temperature"] == 0.6 and written["model"]["eos_token_id"] == [2, 5]
+    fields = {key: value for key, value in _leaves(written) if key not in _ELSEWHERE}
+    assert len(fields) > 30
+    for i, (key, value) in enumerate(fields.items()):
+        wrong = decoder.wrong(damaged(decoder.bundle, tmp_path / str(i), put(GENAI, key, _other(value))))
+        assert list(wrong) == [f"{GENAI}: {key}"], key
+        shutil.rmtree(tmp_path / str(i))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        ("search.chunk_size", 16),
+        ("search.random_seed", 1),
+        ("model.decoder.sliding_window", {"window_size": 4}),
+        ("model.decoder.session_options.use_env_allocators", True),
+        ("engine", {"dynamic_batching": {"block_size": 1}}),
+    ],
+)
+def test_a_field_that_no_base_asks_for(decoder: Made, tmp_path: Path, keys: str, value: Any) -> None:
+    wrong = decoder.wrong(damaged(decoder.bundle, tmp_path / "b", put(GENAI, keys, value)))
+    assert len(wrong) == 1 and next(iter(wrong)).startswith(f"{GENAI}: {keys}")
+    assert "no base asks for it" in next(iter(wrong.values()))
+
+
+@pytest.mark.parametrize("key", ["temperature", "do_sample", "max_length"])
+def test_a_field_that_is_missing(decoder: Made, tmp_path: Path, key: str) -> None:
+    change = edit(GENAI, lambda content: content["search"].pop(key))
+    wrong = decoder.wrong(damaged(decoder.bundle, tmp_path / "b", change))
+    assert list(wrong) == [f"{GENAI}: search.{key}"] and "is missing" in wrong[f"{GENAI}: search.{key}"]
+
+
+def test_the_file_is_missing(decoder: Made, tmp_path: Path) -> None:
+    bundle = damaged(decoder.bundle, tmp_path / "b", lambda folder: (folder / GENAI).unlink())
+    assert list(decoder.wrong(bundle)) == [GENAI]
+
+
+@pytest.mark.parametrize("name", ["gemma2", "phi3", "phi", "qwen3"])
+def test_other_decoders_are_not_accused(tmp_path: Path, name: str) -> None:
+    base = write_decoder(name, tmp_path / "base")
+    (base / "generation_config.json").unlink()  # the configuration alone says what ends an answer
+    adapter = write_lora(tmp_path / "lora", linear_shapes(base, ("down_proj", "fc2")), seed=2)
+    bundle = export_bundle(base, [adapter], tmp_path / "bundle", ExportOptions(mode="static", precision="fp16"))
+    made = Made(bundle, base, [ExpectedTask("task0", None, None)], "AutoModelForCausalLM")
+    assert made.wrong() == {}
+
+
+def test_what_the_builder_leaves_out_is_said(decoder: Made, tmp_path: Path) -> None:
+    base = shutil.copytree(decoder.base, tmp_path / "base")
+    said = json.loads((base / "generation_config.json").read_text()) | {"repetition_penalty": 1.1}
+    (base / "generation_config.json").write_text(json.dumps(said))
+    adapter = write_lora(tmp_path / "lora", linear_shapes(base, ("down_proj",)), seed=2)
+    bundle = export_bundle(base, [adapter], tmp_path / "bundle", ExportOptions(mode="static", tasks=["chat"]))
+    made = Made(bundle, base, decoder.tasks, decoder.auto)
+    assert made.wrong() == {}
+    said_of = {part.name: part for part in made.parts() if part.how == "neither"}
+    assert list(said_of) == [f"{GENAI}: search.repetition_penalty"]
+    assert "the base says 1.1, which GenAI's builder leaves out" in str(
+        said_of[f"{GENAI}: search.repetition_penalty"].why
+    )
+    faithful = damaged(bundle, tmp_path / "own", put(GENAI, "search.repetition_penalty", 1.1))
+    assert [part for part in made.parts(faithful) if part.how == "neither" or part.wrong] == []
+    other = damaged(bundle, tmp_path / "other", put(GENAI, "search.repetition_penalty", 1.2))
+    assert list(made.wrong(other)) == [f"{GENAI}: search.repetition_penalty"]
+
+
+def test_settings_of_a_graph_that_the_user_gave_count(decoder: Made, tmp_path: Path) -> None:
+    """A user may shorten the cache in the file beside the graph; the model's own sizes stay the base's."""
+    given = Path(shutil.copytree(decoder.bundle.path, tmp_path / "given"))
+    put(GENAI, "search.max_length", 64)(given)
+    bundle = damaged(decoder.bundle, tmp_path / "b", put(GENAI, "search.max_length", 64))
+    found = compare_companions(bundle, decoder.base, decoder.model, decoder.tasks, base_onnx=given / "model.onnx")
+    assert [part for part in found if part.wrong] == []
+    assert list(decoder.wrong(bundle)) == [f"{GENAI}: search.max_length"]
+
+
+def test_an_encoder_has_no_such_file(encoder: Made, decoder: Made, tmp_path: Path) -> None:
+    copy = damaged(encoder.bundle, tmp_path / "b", lambda folder: shutil.copy(decoder.bundle.path / GENAI, folder))
+    assert encoder.wrong(copy) == {GENAI: "is there, and the model is no decoder"}

@@ -1,0 +1,184 @@
+"""Lines of the quantizer that are wrong, each seen by one check alone: without that check the bundle passes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from eptx.bundle import Bundle
+from eptx.calibration.quantise import Range, Scheme, _alone, _table, graph
+from eptx.exporter import ExportOptions
+from eptx.exporter.validation import quantised as weights
+from eptx.exporter.validation import run as validation
+from eptx.exporter.validation.report import Report
+from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept
+from tests.exporter.validation.workshop import Workshop
+from tests.quantised import Choice, quantised
+
+LABELS = {"cola": 2, "mnli": 3}
+SCHEMES: tuple[Scheme, ...] = ("int8", "int8-static", "int8-blocks", "int4-blocks", "fp16")
+
+
+@pytest.fixture(scope="module")
+def loud(headless_bert: Workshop) -> Workshop:
+    """A base whose layers matter: those of the other change little of what the embeddings give."""
+    folder = Path(shutil.copytree(headless_bert.base, headless_bert.path()))
+    for file in folder.glob("*.safetensors"):
+        tensors = load_file(file)
+        for name in tensors:
+            if name.endswith((".query.weight", ".key.weight", ".value.weight", ".dense.weight")):
+                tensors[name] = tensors[name] * 8
+        save_file(tensors, file, metadata={"format": "pt"})
+    place = headless_bert.path()
+    place.mkdir()
+    return Workshop(folder, place, headless=True)
+
+
+@pytest.fixture(scope="module")
+def ept(headless_bert: Workshop) -> Path:
+    shapes = linear_shapes(headless_bert.base, ("query", "value", "dense"))
+    adapted = {name: shape for name, shape in shapes.items() if "pooler" not in name}
+    return add_heads(write_ept(headless_bert.path(), adapted, seed=5), LABELS, 48)
+
+
+def make(workshop: Workshop, ept: Path, scheme: Choice, mode: str = "conditioned", **more: Any) -> Bundle:
+    task: dict[str, Any] = {"task": "mnli"} if mode == "static" else {}
+    options = ExportOptions(base_onnx=workshop.onnx, mode=mode, top_k=2, **task)  # type: ignore[arg-type]
+    return quantised(workshop.base, [ept], workshop.path(), options, scheme, **more)
+
+
+def wrong_parts(report: Report) -> list[str]:
+    return [part.name for part in report.parts if part.wrong]
+
+
+def no_range(bundle: Any, batches: Any, provider: str) -> list[Any]:
+    return []
+
+
+def no_fault(stored: Any, wanted: np.ndarray, row: str = "") -> None:
+    return None
+
+
+def no_divergence(bundle: Any, truth: Any, batches: Any, tasks: Any, provider: str) -> list[Any]:
+    return []
+
+
+CHECKS = {
+    "weights": (weights, "_fault", no_fault),
+    "ranges": (validation, "range_parts", no_range),
+    "divergence": (validation, "divergences", no_divergence),
+}
+
+
+def clipped(weight: np.ndarray) -> np.ndarray:
+    largest = 0.6 * np.abs(weight).max(0)
+    return np.clip(weight, -largest, largest)
+
+
+def break_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quantizer that cuts weights off, for a finer step."""
+    alone = _alone.alone
+    monkeypatch.setattr(_alone, "alone", lambda weight: alone(clipped(weight)))
+
+
+def break_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """31 of a table's 255 levels: the largest of a row is 15."""
+    monkeypatch.setattr(_table, "_LARGEST", 15.0)
+
+
+def break_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Codes rounded down."""
+    quantise_rows = _table.quantise_rows
+
+    def floor(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        _, scales = quantise_rows(table)
+        return np.floor(table / scales).astype(np.int8), scales
+
+    monkeypatch.setattr(_table, "quantise_rows", floor)
+
+
+def break_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range of four tenths of the values."""
+    monkeypatch.setattr(graph, "_bounds", lambda bounds: (-1.3, 1.3))
+
+
+def break_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too wide a range for most of the 256 levels to be used."""
+    monkeypatch.setattr(graph, "_bounds", lambda bounds: (-12.0, 12.0))
+
+
+def break_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two bits by the rule of two bits, where four were meant."""
+    monkeypatch.setitem(graph._BLOCKS, "int4-blocks", (2, 32))
+
+
+Break = Callable[[pytest.MonkeyPatch], None]
+
+#: The break, the scheme, the check that sees it, and what it says.
+BREAKS: list[tuple[Break, Scheme, str, str]] = [
+    (break_weights, "int8", "weights", "its quantised weight: output feature 0: its scale is "),
+    (break_weights, "int4-blocks", "weights", "its quantised weight: output feature "),
+    (break_levels, "int8", "weights", "its quantised table: row 1: its scale is "),
+    (break_floor, "int8", "weights", "its quantised table: row 1, input "),
+    (break_narrow, "int8-static", "ranges", "of them are cut off"),
+    (break_wide, "int8-static", "ranges", "times too wide"),
+    (break_bits, "int4-blocks", "divergence", "quantizing changes "),
+]
+
+
+@pytest.mark.parametrize(("broken", "scheme", "check", "said"), BREAKS)
+def test_a_line_of_the_quantizer(
+    headless_bert: Workshop,
+    loud: Workshop,
+    ept: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: Break,
+    scheme: Scheme,
+    check: str,
+    said: str,
+) -> None:
+    workshop = loud if check == "divergence" else headless_bert
+    with monkeypatch.context() as patch:
+        broken(patch)
+        bundle = make(workshop, ept, scheme)
+    report = workshop.validate(bundle)
+    assert not report.passed
+    assert said in report.reason
+    owner, name, blind = CHECKS[check]
+    monkeypatch.setattr(owner, name, blind)
+    assert workshop.validate(bundle).passed
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("mode", ["static", "conditioned"])
+def test_honest_bundles_keep_their_distance(headless_bert: Workshop, ept: Path, mode: str, scheme: Scheme) -> None:
+    report = headless_bert.validate(make(headless_bert, ept, scheme, mode))
+    assert report.passed, report.reason
+    assert max(one.value / one.limit for one in report.divergences) < 0.5
+    compared = {part.name for part in report.parts if part.how == "compared"}
+    assert "bert.encoder.layer.1.attention.self.query.weight" in compared
+    assert "embeddings.word_embeddings.weight" in compared
+    assert not wrong_parts(report)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_honest_bundles_whose_layers_matter(loud: Workshop, ept: Path, scheme: Scheme) -> None:
+    report = loud.validate(make(loud, ept, scheme))
+    assert report.passed, report.reason
+    assert max(one.value / one.limit for one in report.divergences) < 0.7
+
+
+@pytest.mark.parametrize(("factor", "said"), [(0.01, "are cut off"), (100.0, "times too wide")])
+def test_ranges_off_by_a_hundred(loud: Workshop, ept: Path, factor: float, said: str) -> None:
+    """Both of what judges activations see it."""
+    bundle = make(loud, ept, "int8-static", bounds=Range(-4.0 * factor, 4.0 * factor))
+    report = loud.validate(bundle)
+    assert len(wrong_parts(report)) > 1
+    assert any(said in str(part.wrong) and "layer.1.attention" in part.name for part in report.parts)
+    assert not any(one.within for one in report.divergences)

@@ -1,0 +1,153 @@
+"""Honest bundles of everything that people bring, each exported once in a session; what damages one works on a copy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+from unittest import mock
+
+from eptx.bundle import Bundle
+from eptx.calibration.quantise import Range
+from eptx.exporter import ExportOptions, Route
+from tests.encoder_decoders import TARGETS, KeptGraphs
+from tests.exporter.validation.adapters import (
+    CONFIG,
+    Shapes,
+    add_heads,
+    linear_shapes,
+    write_ept,
+    write_lora,
+    write_tucka,
+)
+from tests.exporter.validation.workshop import Workshop
+from tests.exporter.validation.wrong.edits import graph, set_attribute
+from tests.exporter.validation.wrong.models import write_base
+from tests.quantised import Choice, quantised
+
+Method = Literal["lora", "ept", "tucka", "heads"]
+LABELS = {"cola": 2, "mnli": 3, "stsb": 1}
+NAMES = {"cola": ["bad", "good"], "mnli": ["entailment", "neutral", "contradiction"]}
+ROUTES = {"x": Route(0, (0.6, 0.4)), "y": Route(2, (0.3, 0.7))}
+WIDTH, WINDOW = 32, 16
+#: Of every architecture.
+_ENDS = ("query", "key", "value", "output.dense", "q_proj", "v_proj", "down_proj", "query_proj", "value_proj", "fc1")
+#: Wide enough for the activations of the tiny BERT.
+_RANGE = Range(-12.0, 12.0)
+_LORA: dict[str, Any] = {"mode": "conditioned", "tasks": ["alpha", "beta"]}
+_EPT: dict[str, Any] = {"mode": "conditioned", "top_k": 2}
+
+#: bundle -> base, adapter, options of the export.
+BUNDLES: Mapping[str, tuple[str, Method, dict[str, Any]]] = {
+    "bert": ("bert", "lora", _LORA),
+    "bert static": ("bert", "ept", {"mode": "static", "task": "task1", "top_k": 2}),
+    "bert fp16": ("bert", "lora", _LORA | {"precision": "fp16"}),
+    "bert tucka": ("bert", "tucka", {"mode": "dynamic", "routing": "row"}),
+    "bert tucka frozen": ("bert", "tucka", {"mode": "conditioned", "routes": ROUTES}),
+    "heads": ("bert bare", "heads", _EPT),
+    "heads mean": ("bert bare", "heads", {"mode": "dynamic", "top_k": 2}),
+    "roberta": ("roberta", "lora", _LORA),
+    "deberta": ("deberta", "lora", _LORA),
+    "vit": ("vit", "lora", _LORA),
+    "llama": ("llama", "ept", _EPT),
+    "llama int4": ("llama", "ept", _EPT | {"precision": "int4"}),
+    "mistral": ("mistral", "lora", _LORA),
+    "qwen2": ("qwen2", "lora", _LORA),
+    "gemma2": ("gemma2", "lora", _LORA),
+    "t5": ("t5", "lora", _LORA),
+}
+#: quantised bundle of "heads" -> the scheme of every product.
+QUANTISED: Mapping[str, Choice] = {
+    "int8": "int8",
+    "int8 static": "int8-static",
+    "int8 blocks": "int8-blocks",
+    "int4": "int4-blocks",
+}
+
+
+class Bases:
+    """Makes each base, adapter and bundle when it is first asked for.
+
+    Args:
+        root: where everything goes.
+
+    Attributes:
+        kept: stands in for the tracing of encoder-decoders, which it does once for each base.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._shops: dict[str, Workshop] = {}
+        self._adapters: dict[str, list[Path]] = {}
+        self._bundles: dict[str, Bundle] = {}
+        self.kept = KeptGraphs(_made(root / "kept"))
+
+    def bundle(self, name: str) -> Bundle:
+        """An honest bundle, of `BUNDLES` or `QUANTISED`; it must not be changed."""
+        if name not in self._bundles:
+            with mock.patch("eptx.exporter.load.load_encoder_decoder", self.kept):
+                self._bundles[name] = self.export(name)
+            if name == "mistral":  # GenAI's builder leaves the window out
+                graph(set_attribute("GroupQueryAttention", "local_window_size", WINDOW))(self._bundles[name].path)
+        return self._bundles[name]
+
+    def copy(self, name: str, damage: Callable[[Path], None]) -> Path:
+        """A copy of a bundle, damaged."""
+        folder = shutil.copytree(self.bundle(name).path, self.shop("bert").path())
+        damage(folder)
+        return folder
+
+    def shop(self, base: str) -> Workshop:
+        """A base with its graph; "bert bare" is "bert" without its classifier."""
+        if base not in self._shops:
+            folder = _made(self._root / base.replace(" ", "_"))
+            name = base.removesuffix(" bare")
+            model = write_base(name, folder / "base")
+            self._shops[base] = Workshop(model, folder, headless=base.endswith(" bare"))
+        return self._shops[base]
+
+    def shapes(self, base: str) -> Shapes:
+        """The linear layers that adapters take."""
+        ends = TARGETS if base == "t5" else _ENDS
+        found = linear_shapes(self.shop(base).base, ends)
+        return {name: shape for name, shape in found.items() if "pooler" not in name and "classifier" not in name}
+
+    def adapters(self, name: str) -> list[Path]:
+        """The adapter's folders of a bundle of `BUNDLES`."""
+        base, method, _ = BUNDLES[name]
+        key = f"{base} {method}" if method != "heads" else name
+        if key not in self._adapters:
+            self._adapters[key] = self._train(base, method, "mean" if name == "heads mean" else "pooler")
+        return self._adapters[key]
+
+    def export(self, name: str) -> Bundle:
+        """A bundle of that name, made anew."""
+        if name in QUANTISED:
+            return self._quantised(name)
+        base, _, options = BUNDLES[name]
+        return self.shop(base).export(self.adapters(name), **options)
+
+    def _quantised(self, name: str) -> Bundle:
+        shop = self.shop("bert bare")
+        options = ExportOptions(base_onnx=shop.onnx, **_EPT)
+        return quantised(shop.base, self.adapters("heads"), shop.path(), options, QUANTISED[name], bounds=_RANGE)
+
+    def _train(self, base: str, method: Method, pooling: str) -> list[Path]:
+        shop, shapes = self.shop(base), self.shapes(base)
+        if method == "tucka":
+            return [write_tucka(shop.path(), shapes, seed=3, tasks=("x", "y"), rank=4)]
+        if method == "lora":
+            return [write_lora(shop.path(), shapes, seed=seed, strength=0.3) for seed in (1, 2)]
+        adapter = write_ept(shop.path(), shapes, seed=5, tasks=3, sizes=(2, 2, 4, 4), rank=4, strength=0.3)
+        if method == "heads":
+            add_heads(adapter, LABELS, WIDTH, pooling=pooling)
+            config = json.loads((adapter / CONFIG).read_text())
+            (adapter / CONFIG).write_text(json.dumps(config | {"task_labels": NAMES}))
+        return [adapter]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

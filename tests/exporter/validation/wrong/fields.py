@@ -1,0 +1,180 @@
+# ruff: noqa: E501 (a table: one kind in a line)
+"""What the bundle says about itself, and the files beside the model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from eptx._json import dump_json, read_json_object
+from eptx.errors import BundleError
+from tests.exporter.validation.wrong.edits import (
+    MANIFEST,
+    Damage,
+    JsonChange,
+    json_file,
+    manifest,
+    put,
+    rehash,
+    text_file,
+)
+from tests.exporter.validation.wrong.kind import Kind
+
+_GENAI, _CONFIG, _TOKENS = "genai_config.json", "config.json", "tokenizer.json"
+_SETTINGS, _DRAWN, _IMAGES = "tokenizer_config.json", "generation_config.json", "preprocessor_config.json"
+
+
+def _task(name: str, **new: Any) -> JsonChange:
+    """What is said of one task."""
+
+    def change(value: dict[str, Any]) -> None:
+        next(task for task in value["tasks"] if task["name"] == name).update(new)
+
+    return change
+
+
+def _swapped(first: str, second: str, *fields: str) -> Damage:
+    """Two tasks exchange fields."""
+
+    def change(value: dict[str, Any]) -> None:
+        a, b = (next(task for task in value["tasks"] if task["name"] == name) for name in (first, second))
+        for field in fields:
+            a[field], b[field] = b[field], a[field]
+
+    return manifest(change)
+
+
+def _words_swapped(first: str, second: str) -> Damage:
+    """Two words of the vocabulary exchange their ids."""
+
+    def change(value: dict[str, Any]) -> None:
+        words = value["model"]["vocab"]
+        words[first], words[second] = words[second], words[first]
+
+    return json_file(_TOKENS, change)
+
+
+def _without_end(value: dict[str, Any]) -> None:
+    """Texts are no longer closed by [SEP]."""
+    value["post_processor"]["single"].pop()
+
+
+def _pad_id(value: dict[str, Any]) -> None:
+    """[PAD] is the id of another word, and that word has its."""
+    words = value["model"]["vocab"]
+    words["[PAD]"], words["t1"] = words["t1"], 0
+    next(token for token in value["added_tokens"] if token["content"] == "[PAD]")["id"] = words["[PAD]"]
+
+
+def _routes_told(value: dict[str, Any]) -> None:
+    routes = value["route"]["tasks"]
+    routes["x"], routes["y"] = routes["y"], routes["x"]
+
+
+def _labels_turned(value: dict[str, Any]) -> None:
+    names = value["id2label"]
+    names["0"], names["2"] = names["2"], names["0"]
+
+
+def _gone(name: str) -> Damage:
+    """A file that is neither there nor listed."""
+
+    def damage(folder: Path) -> None:
+        (folder / name).unlink()
+        value = read_json_object(folder / MANIFEST, error=BundleError)
+        del value["files"][name]
+        (folder / MANIFEST).write_bytes(dump_json(value))
+
+    return damage
+
+
+def _added(name: str, content: dict[str, Any]) -> Damage:
+    """A file that the base does not have."""
+
+    def damage(folder: Path) -> None:
+        (folder / name).write_text(json.dumps(content))
+        value = read_json_object(folder / MANIFEST, error=BundleError)
+        value["files"][name] = {}
+        (folder / MANIFEST).write_bytes(dump_json(value))
+        rehash(folder)
+
+    return damage
+
+
+KINDS = (
+    Kind("task names swapped", "bert", _swapped("alpha", "beta", "name"), "alpha|beta"),
+    Kind("task ids swapped", "bert", _swapped("alpha", "beta", "id"), "alpha|beta"),
+    Kind("ids of heads swapped", "heads", _swapped("cola", "stsb", "id"), "cola|stsb"),
+    Kind("a task's id too large", "bert", manifest(_task("base", id=7)), "base", today="passes"),
+    Kind("a task's label count", "heads", manifest(_task("mnli", labels=2, label_names=None)), "mnli|labels", today="passes"),
+    Kind("label names turned round", "heads", manifest(_task("mnli", label_names=["contradiction", "neutral", "entailment"])), "mnli|label", today="passes"),
+    Kind("label names of another task", "heads", manifest(_task("cola", label_names=["yes", "no"])), "cola|label", today="passes"),
+    Kind("max_length too short", "bert", manifest(put(max_length=64)), "max_length", today="passes"),
+    Kind("max_length too long", "bert", manifest(put(max_length=512)), "max_length", today="passes"),
+    Kind("max_length counts the offset", "roberta", manifest(put(max_length=96)), "max_length", today="passes"),
+    Kind("a decoder's max_length too short", "llama", manifest(put(max_length=128)), "max_length", today="passes"),
+    Kind("max_length where there is none", "t5", manifest(put(max_length=64)), "max_length", today="passes"),
+    Kind("vocab_size too small", "bert", manifest(put(vocab_size=100)), "vocab_size", today="passes"),
+    Kind("vocab_size too large", "llama", manifest(put(vocab_size=128)), "vocab_size", today="crashes"),
+    Kind("another eos", "llama", manifest(put(generation__eos=[3])), "eos", today="passes"),
+    Kind("one eos of two", "llama", manifest(put(generation__eos=[2])), "eos", today="passes"),
+    Kind("another pad", "llama", manifest(put(generation__pad=5)), "pad", today="passes"),
+    Kind("another start", "t5", manifest(put(generation__start=2)), "start", today="passes"),
+    Kind("another eos of an encoder-decoder", "t5", manifest(put(generation__eos=[2])), "eos", today="passes"),
+    Kind("routing", "bert tucka", manifest(put(routing="batch")), "routing|task"),
+    Kind("frozen routes told the other way", "bert tucka frozen", manifest(_routes_told), "route|group"),
+    Kind("fp32 claimed of fp16", "bert fp16", manifest(put(precision="fp32")), "precision|fp16|float16|task"),
+    Kind("fp16 claimed of fp32", "bert", manifest(put(precision="fp16")), "precision", today="passes"),
+    Kind("int4 claimed of fp32", "llama", manifest(put(precision="int4")), "precision", today="passes"),
+    Kind("another model_type", "bert", manifest(put(model_type="roberta")), "model_type", today="passes"),
+    Kind("another top_k", "heads", manifest(put(sources__top_k=3)), "top_k|experts|query", today="crashes"),
+    Kind("another method", "bert", manifest(put(method="tucka")), "method", today="passes"),
+    Kind("temperature", "llama", json_file(_GENAI, put(search__temperature=1.5)), "temperature", today="passes"),
+    Kind("search top_k", "llama", json_file(_GENAI, put(search__top_k=1)), "top_k", today="passes"),
+    Kind("search top_p", "llama", json_file(_GENAI, put(search__top_p=0.1)), "top_p", today="passes"),
+    Kind("search max_length", "llama", json_file(_GENAI, put(search__max_length=20)), "max_length", today="passes"),
+    Kind("search do_sample", "llama", json_file(_GENAI, put(search__do_sample=False)), "do_sample", today="passes"),
+    Kind("repetition penalty", "llama", json_file(_GENAI, put(search__repetition_penalty=1.5)), "repetition_penalty", today="passes"),
+    Kind("beams", "llama", json_file(_GENAI, put(search__num_beams=4)), "num_beams", today="passes"),
+    Kind("context_length too short", "qwen2", json_file(_GENAI, put(model__context_length=64)), "context_length", today="passes"),
+    Kind("context_length too long", "qwen2", json_file(_GENAI, put(model__context_length=131072)), "context_length", today="passes"),
+    Kind("GenAI's eos", "llama", json_file(_GENAI, put(model__eos_token_id=3)), "eos_token_id", today="passes"),
+    Kind("GenAI's pad", "llama", json_file(_GENAI, put(model__pad_token_id=9)), "pad_token_id", today="passes"),
+    Kind("GenAI's bos", "llama", json_file(_GENAI, put(model__bos_token_id=9)), "bos_token_id", today="passes"),
+    Kind("GenAI's layers", "llama", json_file(_GENAI, put(model__decoder__num_hidden_layers=1)), "num_hidden_layers", today="passes"),
+    Kind("GenAI's head size", "llama", json_file(_GENAI, put(model__decoder__head_size=8)), "head_size", today="passes"),
+    Kind("generation settings", "llama", json_file(_DRAWN, put(temperature=0.1)), "generation_config|temperature", today="passes"),
+    Kind("generation eos", "llama", json_file(_DRAWN, put(eos_token_id=[2])), "generation_config|eos", today="passes"),
+    Kind("another chat template", "llama", text_file("chat_template.jinja", "w6", "w8"), "chat_template", today="passes"),
+    Kind("chat template gone", "llama", _gone("chat_template.jinja"), "chat_template", today="passes"),
+    Kind("a chat template that the base lacks", "t5", _added("tokenizer_config.json", {"chat_template": "{{ x }}"}), "tokenizer_config|chat_template", today="passes"),
+    Kind("two words swapped", "bert", _words_swapped("good", "bad"), "tokenizer", today="passes"),
+    Kind("two rare words of the tokenizer swapped", "bert", _words_swapped("t90", "t91"), "tokenizer", today="passes"),
+    Kind("two words of a decoder swapped", "llama", _words_swapped("w100", "w101"), "tokenizer", today="passes"),
+    Kind("two bytes swapped", "roberta", _words_swapped("a", "b"), "tokenizer", today="passes"),
+    Kind("no lower case", "bert", json_file(_TOKENS, put(normalizer__lowercase=False)), "tokenizer", today="passes"),
+    Kind("no normalizer", "bert", json_file(_TOKENS, put(normalizer=None)), "tokenizer", today="passes"),
+    Kind("accents kept", "bert", json_file(_TOKENS, put(normalizer__strip_accents=False)), "tokenizer", today="passes"),
+    Kind("no end of text", "bert", json_file(_TOKENS, _without_end), "tokenizer", today="passes"),
+    Kind("no post-processor", "roberta", json_file(_TOKENS, put(post_processor=None)), "tokenizer", today="passes"),
+    Kind("a space before every text", "roberta", json_file(_TOKENS, put(pre_tokenizer__add_prefix_space=True)), "tokenizer", today="passes"),
+    Kind("another id of [PAD]", "bert", json_file(_TOKENS, _pad_id), "tokenizer|pad", today="passes"),
+    Kind("another word pads", "bert", json_file(_SETTINGS, put(pad_token="[MASK]")), "tokenizer|pad", today="passes"),
+    Kind("texts cut at 16", "bert", json_file(_SETTINGS, put(model_max_length=16)), "model_max_length|tokenizer", today="passes"),
+    Kind("padding on the left", "bert", json_file(_SETTINGS, put(padding_side="left")), "padding_side|tokenizer", today="passes"),
+    Kind("texts cut on the left", "bert", json_file(_SETTINGS, put(truncation_side="left")), "truncation_side|tokenizer", today="passes"),
+    Kind("truncation in the tokenizer", "bert", json_file(_TOKENS, put(truncation={"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0})), "tokenizer", today="passes"),
+    Kind("no tokenizer", "bert", _gone(_TOKENS), "tokenizer", today="passes"),
+    Kind("id2label turned round", "bert", json_file(_CONFIG, _labels_turned), "id2label", today="passes"),
+    Kind("label2id turned round", "bert", json_file(_CONFIG, put(label2id__negative=2, label2id__positive=0)), "label2id", today="passes"),
+    Kind("fewer token types", "bert", json_file(_CONFIG, put(type_vocab_size=1)), "type_vocab_size", today="crashes"),
+    Kind("fewer positions", "bert", json_file(_CONFIG, put(max_position_embeddings=64)), "max_position_embeddings", today="passes"),
+    Kind("another pad in the configuration", "roberta", json_file(_CONFIG, put(pad_token_id=0)), "pad_token_id", today="passes"),
+    Kind("another activation in the configuration", "bert", json_file(_CONFIG, put(hidden_act="relu")), "hidden_act", today="passes"),
+    Kind("another window in the configuration", "mistral", json_file(_CONFIG, put(sliding_window=128)), "sliding_window", today="passes"),
+    Kind("no configuration", "bert", _gone(_CONFIG), "config.json", today="passes"),
+    Kind("pixels of another mean", "vit", json_file(_IMAGES, put(image_mean=[0.485, 0.456, 0.406])), "preprocessor|image_mean", today="passes"),
+    Kind("pixels not rescaled", "vit", json_file(_IMAGES, put(do_rescale=False)), "preprocessor|do_rescale", today="passes"),
+    Kind("pictures of another size", "vit", json_file(_IMAGES, put(size={"height": 32, "width": 32})), "preprocessor|size", today="passes"),
+)  # fmt: skip

@@ -1,0 +1,233 @@
+"""For each check of the judge, a one-line break of the exporter that only this check notices.
+
+A row names the check, the line of the exporter that is broken, and what makes the check say nothing. The broken export
+fails; with the check switched off it passes, so no other check would have seen it. The same export, unbroken, passes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eptx.bundle import Bundle
+from eptx.calibration.quantise import Range, _alone
+from eptx.exporter import ExportOptions
+from eptx.exporter import export as exporting
+from eptx.exporter.heads import attach_head_bank
+from eptx.exporter.infer import add_task_used
+from eptx.exporter.methods.lora.attach import banks as _banks
+from eptx.exporter.part import Part
+from tests.exporter.validation.adapters import write_ept, write_lora
+from tests.exporter.validation.wrong.bases import LABELS, Bases
+from tests.quantised import quantised
+
+Patch = tuple[Any, ...]
+JUDGE, QUANTISED, EXPORT = (
+    "eptx.exporter.validation.judge",
+    "eptx.exporter.validation.quantised",
+    "eptx.exporter.export",
+)
+#: The module; its package has a function of that name.
+_LORA = import_module("eptx.exporter.methods.lora.attach")
+_DOWN = "bert.encoder.layer.1.output.dense"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A check, and the break that it is there for.
+
+    Attributes:
+        check: what it compares.
+        make: exports the bundle.
+        broken: the attribute of the exporter that is replaced while it exports, and what replaces it.
+        off: the attribute of the judge that the check is, and what says nothing in its place.
+        names: what the reason says.
+        options: of the validation.
+    """
+
+    check: str
+    make: Callable[[Bases], Bundle]
+    broken: Patch
+    off: Patch
+    names: str
+    options: Callable[[Bases], dict[str, Any]] = lambda bases: {}
+
+
+def _nothing(*arguments: Any, **named: Any) -> None:
+    """A check that says nothing."""
+
+
+def _named_wrongly(part: Part) -> None:
+    """Query and value of the first layer are said to be each other's outputs."""
+    _name_modules(part)
+    query, value = (f"bert.encoder.layer.0.attention.self.{x}" for x in ("query", "value"))
+    part.modules[query], part.modules[value] = part.modules[value], part.modules[query]
+
+
+def _all_experts(part: Part) -> None:
+    """The experts that no task uses are not said, so the others' numbers are not the adapter's."""
+    _name_modules(part)
+    part.modules = {name: replace(place, unused_experts=()) for name, place in part.modules.items()}
+
+
+_name_modules = Part.name_modules
+
+
+def _no_biases(editor: Any, heads: Any, tasks: Any, task_id: Any) -> None:
+    """Task heads without their biases."""
+    attach_head_bank(
+        editor, replace(heads, biases={task: bias * 0 for task, bias in heads.biases.items()}), tasks, task_id
+    )
+
+
+def _least_similar(editor: Any) -> Any:
+    """The task that the input resembles least."""
+    used = add_task_used(editor)
+    used.producer().inputs[1].producer().op_type = "ArgMin"
+    return used
+
+
+def _codes_off(weight: np.ndarray) -> Any:
+    """int8 codes of weights that are a little larger."""
+    return _dynamic_int8(weight * np.where(np.arange(weight.shape[1]) == 3, 1.05, 1.0).astype(weight.dtype))
+
+
+_dynamic_int8, _static_int8 = _alone.dynamic_int8, _alone.static_int8
+
+
+def _narrow(weight: np.ndarray, low: float, high: float) -> Any:
+    """Activations cut off at a hundredth of their range."""
+    return _static_int8(weight, low / 100, high / 100)
+
+
+def _one_module_less(adapter: Any, module: str, weight: np.ndarray, options: Any) -> np.ndarray:
+    """The task's update is left out of one module."""
+    return weight if module == _DOWN else _fold(adapter, module, weight, options)
+
+
+_fold = exporting.fold
+
+
+def _no_update(adapter: Any, module: str) -> tuple[np.ndarray, np.ndarray]:
+    """LoRA's second factor is zero."""
+    a, b = _banks(adapter, module)
+    return a, b * 0
+
+
+def _bundle(name: str) -> Callable[[Bases], Bundle]:
+    return lambda bases: bases.export(name)
+
+
+def _inferring(bases: Bases) -> Bundle:
+    return bases.shop("bert").export(bases.adapters("bert static"), mode="dynamic", top_k=2)
+
+
+def _without_effect(bases: Bases) -> Bundle:
+    shop = bases.shop("bert")
+    adapters = [write_lora(shop.path(), bases.shapes("bert"), seed=seed, strength=1e-9) for seed in (1, 2)]
+    return shop.export(adapters, mode="conditioned")
+
+
+def _hidden_update(bases: Bases) -> Bundle:
+    """A static bundle of 4 bits whose update is far smaller than a step."""
+    shop = bases.shop("bert")
+    adapter = write_ept(shop.path(), bases.shapes("bert"), seed=8, tasks=2, sizes=(2, 2, 4, 4), rank=4, strength=0.06)
+    options = ExportOptions(base_onnx=shop.onnx, mode="static", task="task1", top_k=2)
+    return quantised(shop.base, [adapter], shop.path(), options, "int4-blocks", bounds=Range(-12.0, 12.0))
+
+
+def _with_rows(bases: Bases) -> dict[str, Any]:
+    """Rows of every task, and a budget that is honest for them."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"task": task, "text": " ".join(f"t{n}" for n in rng.integers(0, 90, 9))} for task in LABELS for _ in range(40)
+    ]
+    file = bases.shop("bert bare").path().with_suffix(".jsonl")
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return {"data": file, "max_drop": {"cola": 15.0, "mnli": 15.0}}
+
+
+MUTANTS = (
+    Mutant(
+        "what each module computes",
+        _bundle("bert"),
+        ("eptx.exporter.part.Part.name_modules", _named_wrongly),
+        (f"{JUDGE}._like", lambda found, exact, module: exact),
+        "first drifting module bert.encoder.layer.0.attention.self",
+    ),
+    Mutant(
+        "what the outputs are",
+        _bundle("heads"),
+        (f"{EXPORT}.attach_head_bank", _no_biases),
+        (f"{JUDGE}._compare_outputs", _nothing),
+        "task_heads",
+    ),
+    Mutant(
+        "which experts a task uses",
+        _bundle("heads"),
+        ("eptx.exporter.part.Part.name_modules", _all_experts),
+        (f"{JUDGE}._check_experts", _nothing),
+        "its router chooses experts",
+    ),
+    Mutant(
+        "which task is inferred",
+        _inferring,
+        (f"{EXPORT}.add_task_used", _least_similar),
+        (f"{JUDGE}._check_tasks", _nothing),
+        "infers task",
+    ),
+    Mutant(
+        "whether the adapter has an effect",
+        _without_effect,
+        (_LORA, "banks", _no_update),
+        ("eptx.exporter.validation.report.TaskReport.undecided", None),
+        "the adapter's own effect",
+    ),
+    Mutant(
+        "whether quantised weights are the base's",
+        _bundle("int8"),
+        ("eptx.calibration.quantise._alone.dynamic_int8", _codes_off),
+        (f"{QUANTISED}.Quantised.compare", _nothing),
+        "its weight is",
+    ),
+    Mutant(
+        "whether all of an update is in quantised weights",
+        _hidden_update,
+        (f"{EXPORT}.fold", _one_module_less),
+        (f"{QUANTISED}.Quantised._look_for", _nothing),
+        "its weight holds",
+    ),
+    Mutant(
+        "what quantising loses",
+        _bundle("int8 static"),
+        ("eptx.calibration.quantise._alone.static_int8", _narrow),
+        ("eptx.exporter.validation.run.losses", lambda *arguments: []),
+        "the budget is 15",
+        _with_rows,
+    ),
+)
+#: Checks whose break the honest export cannot be told from: it has no effect either.
+_NEVER_PASSES = ("whether the adapter has an effect",)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.check)
+def test_only_this_check_notices(bases: Bases, mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop, options = bases.shop("bert"), mutant.options(bases)
+    with monkeypatch.context() as patch:
+        patch.setattr(*mutant.broken)
+        broken = mutant.make(bases)
+    report = shop.validate(broken, **options)
+    assert not report.passed
+    assert mutant.names in report.reason
+    with monkeypatch.context() as patch:
+        patch.setattr(*mutant.off)
+        assert shop.validate(broken, **options).passed
+    if mutant.check not in _NEVER_PASSES:
+        honest = shop.validate(mutant.make(bases), **options)
+        assert honest.passed, honest.reason
