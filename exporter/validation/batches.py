@@ -15,8 +15,8 @@ import numpy as np
 from eptx._manifest import TASK_ID
 from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import NotSupportedError
-from eptx.exporter.validation.longest import full_config
 from eptx.exporter.validation.parts import Part
+from eptx.exporter.validation.windows import full_config
 
 #: The task name of rows whose task the model is to infer.
 AUTO = "auto"

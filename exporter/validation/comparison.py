@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from eptx.bundle import Bundle
 from eptx.exporter.trained import Trained, load_trained
-from eptx.exporter.validation.companions import ExpectedTask, compare_companions
+from eptx.exporter.validation.companions import ExpectedTask, compare_companions, lookups
 from eptx.exporter.validation.parts import Part
 from eptx.exporter.validation.sources import Truth
 from eptx.exporter.validation.tensors import compare_tensors
@@ -17,7 +18,20 @@ from eptx.exporter.validation.tensors import compare_tensors
 _LABELLERS = ("classifier", "score")
 
 
-def compare_parts(bundle: Bundle, truth: Truth, base_onnx: Path | None = None) -> list[Part]:
+@dataclass(frozen=True)
+class Compared:
+    """What was compared.
+
+    Attributes:
+        parts: one by one.
+        longest: the most tokens of a row that the trained model reads; None where nothing limits it.
+    """
+
+    parts: list[Part]
+    longest: int | None
+
+
+def compare_parts(bundle: Bundle, truth: Truth, base_onnx: Path | None = None) -> Compared:
     """Loads the trained model in float32 and compares: manifest, files, tables, constants.
 
     Args:
@@ -29,10 +43,9 @@ def compare_parts(bundle: Bundle, truth: Truth, base_onnx: Path | None = None) -
     task = next(iter(truth.ids.values()))
     touched = trained.hosts[0].names.values() if bundle.manifest.mode == "static" else ()
     with trained.as_task(task) as model:
-        return [
-            *compare_companions(bundle, truth.base, model, expected_tasks(truth, trained), base_onnx=base_onnx),
-            *compare_tensors(bundle, model, touched),
-        ]
+        found, tasks = lookups(model), expected_tasks(truth, trained)
+        companions = compare_companions(bundle, truth.base, model, tasks, found, base_onnx=base_onnx)
+        return Compared([*companions, *compare_tensors(bundle, model, touched)], found.longest)
 
 
 def expected_tasks(truth: Truth, trained: Trained) -> list[ExpectedTask]:

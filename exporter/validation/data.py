@@ -10,23 +10,21 @@ import numpy as np
 
 from eptx._jsonl import read_rows
 from eptx.bundle import Bundle
-from eptx.errors import BaseModelError, DataError
-from eptx.exporter.base._quiet import quiet
+from eptx.errors import DataError
 from eptx.exporter.read import BASE_TASK
 from eptx.exporter.validation.base_tokenizer import BaseTokenizer
 from eptx.exporter.validation.batches import AUTO, Batch
-from eptx.exporter.validation.companions.lookups import lookups
-from eptx.exporter.validation.companions.reads import longest
 from eptx.exporter.validation.companions.source import BaseSource
 from eptx.exporter.validation.options import ValidateOptions, is_dataset
-from eptx.runtime._one_line import one_line
 from eptx.runtime.measure import Source, read_data
 
 #: Rows of one batch, and of a task unless told otherwise.
 _ROWS, _PER_TASK = 16, 64
 
 
-def from_data(bundle: Bundle, options: ValidateOptions, names: Sequence[str], base: Path) -> list[Batch]:
+def from_data(
+    bundle: Bundle, options: ValidateOptions, names: Sequence[str], base: Path, longest: int | None
+) -> list[Batch]:
     """Batches of the data's first rows of every task; rows without a task are of the first, or inferred.
 
     Args:
@@ -34,10 +32,10 @@ def from_data(bundle: Bundle, options: ValidateOptions, names: Sequence[str], ba
         options: where the data is, and how many rows of a task to take.
         names: what a row's task may be.
         base: the base's transformers folder, whose tokenizer makes them: what the bundle carries is judged, not used.
+        longest: where texts are cut, as the base reads no more tokens; None: nowhere.
 
     Raises:
         DataError: the data cannot be read, names an unknown task, or holds no rows; or the base has no tokenizer.
-        BaseModelError: the base cannot be read.
     """
     if not options.sources:
         return []
@@ -55,7 +53,7 @@ def from_data(bundle: Bundle, options: ValidateOptions, names: Sequence[str], ba
                 rows.append(row)
     if not picked:
         raise DataError(f"{', '.join(s.name for s in options.sources)}: has no rows of {', '.join(names)}")
-    tokenizer = _tokenizer(bundle, base)
+    tokenizer = _tokenizer(bundle, base, longest)
     encoder = bundle.manifest.encoder
     inputs = [spec.name for spec in (bundle.manifest.inputs if encoder is None else encoder.inputs)]
     flat = [(task, row) for task, rows in picked.items() for row in rows]
@@ -79,24 +77,13 @@ def _rows(source: Source, names: Sequence[str], most: int) -> Iterator[dict[str,
             yield {key: value for key, value in fields.items() if value is not None}
 
 
-def _tokenizer(bundle: Bundle, base: Path) -> BaseTokenizer:
+def _tokenizer(bundle: Bundle, base: Path, longest: int | None) -> BaseTokenizer:
     source = BaseSource(base)
     if source.tokenizer is None:
         raise DataError("--data needs a tokenizer, and the base has none")
     if bundle.manifest.generation is not None:
         return BaseTokenizer(source.tokenizer, None, cut=False)
-    return BaseTokenizer(source.tokenizer, longest(source, lookups(_load(base))))
-
-
-def _load(base: Path) -> Any:
-    """The bare model of a folder, which knows how long a text it reads."""
-    from transformers import AutoModel
-
-    try:
-        with quiet():
-            return AutoModel.from_pretrained(base, local_files_only=True, use_safetensors=True, trust_remote_code=False)
-    except Exception as e:  # whatever its files provoke
-        raise BaseModelError(f"{base.name}: transformers cannot load it: {one_line(e)}") from None
+    return BaseTokenizer(source.tokenizer, longest)
 
 
 def _batch(

@@ -11,12 +11,12 @@ from typing import Any
 from eptx.bundle import Bundle
 from eptx.exporter.validation.batches import Batch, Vocabulary, bundle_ids, generated, redraw, untried
 from eptx.exporter.validation.data import from_data
-from eptx.exporter.validation.longest import farthest_relative, longest_row, windows
 from eptx.exporter.validation.models import Model, shipped
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.parts import Part
 from eptx.exporter.validation.prompts import Reach, as_prompts, generated_prompts, redraw_prompts, untried_prompts
 from eptx.exporter.validation.ways import Way
+from eptx.exporter.validation.windows import farthest_relative, windows
 
 
 @dataclass
@@ -27,16 +27,18 @@ class Inputs:
         bundle: the bundle.
         config: the base's ``config.json``.
         base: the base's transformers folder.
+        longest: the most tokens of a row that the base reads; None where nothing limits it.
     """
 
     bundle: Bundle
     config: dict[str, Any]
     base: Path
+    longest: int | None
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """What the base reads."""
-        return Vocabulary.of(self.config, longest_row(self.config))
+        return Vocabulary.of(self.config, self.longest)
 
     def batches(self, options: ValidateOptions, names: Sequence[str]) -> list[Batch]:
         """Drawn ones, then those of the user's data.
@@ -46,7 +48,7 @@ class Inputs:
             names: the tasks that rows are given.
         """
         drawn = generated(self.bundle.manifest, self.vocabulary, names)
-        return [*drawn, *from_data(self.bundle, options, names, self.base)]
+        return [*drawn, *from_data(self.bundle, options, names, self.base, self.longest)]
 
     def redraw(self, batch: Batch) -> Batch:
         """Another batch of the same shape and tasks."""
@@ -77,7 +79,7 @@ class PromptInputs(Inputs):
         """As above; what is to be answered is."""
         manifest, vocabulary = self.bundle.manifest, self.vocabulary
         drawn = generated_prompts(manifest, vocabulary, names, self.reach)
-        data = from_data(self.bundle, options, names, self.base)
+        data = from_data(self.bundle, options, names, self.base, self.longest)
         texts = [prompts for batch in data for prompts in as_prompts(batch, manifest, vocabulary)]
         return [self._answered(batch) for batch in (*drawn, *texts)]
 

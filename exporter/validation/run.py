@@ -60,9 +60,10 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     config = read_config(truth.base)
     names = row_tasks(bundle.manifest, truth)
     found = ways(bundle, providers)
-    inputs = _inputs(bundle, config, truth.base, found[0])
     with step("comparing with the base and the adapter"), seconds.of("comparing"):
-        parts = compare_parts(bundle, truth, options.base_onnx)
+        compared = compare_parts(bundle, truth, options.base_onnx)
+        parts = compared.parts
+    inputs = _inputs(bundle, config, truth.base, compared.longest, found[0])
     with seconds.of("drawing inputs"):
         batches = inputs.batches(options, names)
         graph = observable(bundle)
@@ -108,10 +109,10 @@ def _judged(
     return judged, refused
 
 
-def _inputs(bundle: Bundle, config: dict[str, Any], base: Path, way: Way) -> Inputs:
+def _inputs(bundle: Bundle, config: dict[str, Any], base: Path, longest: int | None, way: Way) -> Inputs:
     if bundle.manifest.generation is None:
-        return Inputs(bundle, config, base)
-    return PromptInputs(bundle, config, base, way)
+        return Inputs(bundle, config, base, longest)
+    return PromptInputs(bundle, config, base, longest, way)
 
 
 def _providers(wanted: Sequence[str]) -> list[str]:

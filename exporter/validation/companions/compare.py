@@ -13,8 +13,8 @@ from eptx.exporter.validation.companions.chat import compare_chat
 from eptx.exporter.validation.companions.files import alone, compare_files
 from eptx.exporter.validation.companions.genai import compare_genai
 from eptx.exporter.validation.companions.generation import compare_generation
-from eptx.exporter.validation.companions.lookups import lookups
-from eptx.exporter.validation.companions.reads import compare_reads, longest
+from eptx.exporter.validation.companions.lookups import Lookups, lookups
+from eptx.exporter.validation.companions.reads import compare_reads
 from eptx.exporter.validation.companions.source import BaseSource
 from eptx.exporter.validation.companions.stored_types import compare_stored_types
 from eptx.exporter.validation.companions.tasks import ExpectedTask, compare_tasks
@@ -23,7 +23,13 @@ from eptx.exporter.validation.parts import Part
 
 
 def compare_companions(
-    bundle: Bundle, base: Path, model: Any, tasks: Sequence[ExpectedTask], *, base_onnx: Path | None = None
+    bundle: Bundle,
+    base: Path,
+    model: Any,
+    tasks: Sequence[ExpectedTask],
+    found: Lookups | None = None,
+    *,
+    base_onnx: Path | None = None,
 ) -> list[Part]:
     """Holds the manifest and the files beside the model to what they were made from.
 
@@ -32,6 +38,7 @@ def compare_companions(
         base: the base's transformers folder.
         model: the base as transformers loads it, in the class that was trained, adapted or not; it is not changed.
         tasks: what was trained, by id; of a static bundle the one task that it holds. The task base is not among them.
+        found: what the model looks up; None: it is asked.
         base_onnx: the ONNX file that the user gave as the base, if so: what it and the ``genai_config.json`` beside it
             say counts as said by the base. By default where the bundle says that it was, if it is still there.
 
@@ -39,7 +46,7 @@ def compare_companions(
         BundleError, BaseModelError: a file cannot be read.
     """
     source = BaseSource(base)
-    found = lookups(model)
+    found = found or lookups(model)
     given = base_onnx if base_onnx is not None else _given(bundle)
     models = _models(bundle)
     settings = None if given is None else given.with_name("genai_config.json")
@@ -53,7 +60,7 @@ def compare_companions(
         *compare_genai(bundle, source, graph, settings),
         *compare_files(bundle, source),
         *([] if alone(bundle) else compare_chat(bundle, source)),
-        *compare_tokenizer(bundle, source, longest(source, found)),
+        *compare_tokenizer(bundle, source, found.longest),
     ]
 
 

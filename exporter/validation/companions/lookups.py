@@ -27,10 +27,17 @@ class Lookups:
     Attributes:
         words: rows of the table of words; None where none is looked up.
         positions: how many tokens its table of positions has rows for; None without such a table.
+        context: how many its configuration says, where it does.
     """
 
     words: int | None = None
     positions: int | None = None
+    context: int | None = None
+
+    @property
+    def longest(self) -> int | None:
+        """How many tokens a model reads at most; None where nothing limits it."""
+        return self.positions if self.positions is not None else self.context
 
 
 def lookups(model: Any) -> Lookups:
@@ -46,6 +53,8 @@ def lookups(model: Any) -> Lookups:
     ids = torch.tensor([tokens], device=next(model.parameters()).device)
     extra = {"decoder_input_ids": ids} if getattr(model.config, "is_encoder_decoder", False) else {}
     watch = _Watch(tokens)
+    said = getattr(config, "max_position_embeddings", None)
+    watch.found.context = said if type(said) is int and said > 0 else None
     try:
         with torch.no_grad(), watch:
             model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra)

@@ -36,19 +36,6 @@ def reads_text(manifest: Manifest) -> bool:
     return any(spec.name == "input_ids" for spec in specs)
 
 
-def longest(source: BaseSource, found: Lookups) -> int | None:
-    """How many tokens a model reads at most; None where nothing limits it.
-
-    Args:
-        source: its folder.
-        found: its tables.
-    """
-    if found.positions is not None:
-        return found.positions
-    limit = getattr(source.text_config, "max_position_embeddings", None)
-    return limit if isinstance(limit, int) and limit > 0 else None
-
-
 def _words(manifest: Manifest, source: BaseSource, found: Lookups, alone: bool) -> Part:
     name = "eptx.json: vocab_size"
     wanted = found.words if found.words is not None else getattr(source.text_config, "vocab_size", None)
@@ -61,7 +48,7 @@ def _words(manifest: Manifest, source: BaseSource, found: Lookups, alone: bool) 
 
 def _positions(manifest: Manifest, source: BaseSource, found: Lookups, alone: bool) -> Part:
     name = "eptx.json: max_length"
-    wanted = longest(source, found)
+    wanted = found.longest
     if manifest.max_length == wanted:
         return Part(name, "compared")
     if manifest.max_length is None and alone:

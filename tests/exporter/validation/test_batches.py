@@ -94,7 +94,7 @@ def _data(tmp_path: Path, *lines: str, rows: int = 2, names: tuple[str, ...] = (
     file = tmp_path / "data.jsonl"
     file.write_text("\n".join(lines))
     bundle = write_tiny(tmp_path / "bundle", tokenizer=True)
-    return from_data(bundle, ValidateOptions(data=file, rows=rows), list(names), _base(tmp_path / "base", bundle))
+    return from_data(bundle, ValidateOptions(data=file, rows=rows), list(names), _base(tmp_path / "base", bundle), 512)
 
 
 def _base(folder: Path, bundle: Bundle) -> Path:

@@ -138,13 +138,11 @@ def test_mpnet_numbers_positions_behind_its_padding(tmp_path: Path) -> None:
     import transformers
 
     from eptx.exporter.validation.companions.lookups import lookups
-    from eptx.exporter.validation.companions.reads import longest
-    from eptx.exporter.validation.companions.source import BaseSource
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     model = transformers.MPNetModel(transformers.MPNetConfig(**sizes, vocab_size=60, max_position_embeddings=34))
     model.save_pretrained(tmp_path)
-    assert longest(BaseSource(tmp_path), lookups(model)) == 32
+    assert lookups(model).longest == 32
 
 
 def test_several_lora_folders_are_tasks_in_their_order(encoder: Made, bert_onnx: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from eptx.exporter.validation.longest import farthest_relative, longest_of, longest_row, windows
+from eptx.exporter.validation.companions import lookups
+from eptx.exporter.validation.windows import farthest_relative, windows
 
 TINY = {
     "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
@@ -35,9 +36,8 @@ def test_it_is_the_longest_row_that_the_model_runs(kind: str, pad: int) -> None:
     model = AutoModel.from_config(AutoConfig.for_model(**config)).eval()
     if kind == "xmod":
         model.set_default_language("en")
-    longest = longest_row(config)
+    longest = lookups(model).longest
     assert longest is not None
-    assert longest == longest_of(model)
     assert runs(model, longest)
     if kind != "nystromformer":  # whose segments want certain lengths
         assert not runs(model, longest + 1)
@@ -46,17 +46,19 @@ def test_it_is_the_longest_row_that_the_model_runs(kind: str, pad: int) -> None:
 @pytest.mark.parametrize(
     ("config", "longest"),
     [
-        ({"model_type": "bert"}, 512),  # what the file leaves out is the class's own
         ({"model_type": "deberta-v2", "position_biased_input": False, "max_position_embeddings": 40}, 40),
-        ({"model_type": "gpt2", "n_positions": 77}, 77),
-        ({"model_type": "llama", "max_position_embeddings": 8192, "num_hidden_layers": 1}, 8192),
-        ({"model_type": "t5", "n_positions": 512}, None),
-        ({"model_type": "vit"}, None),
-        ({"model_type": "one that nobody knows", "max_position_embeddings": 9}, 9),
+        ({"model_type": "gpt2", "max_position_embeddings": 77, "n_layer": 1, "n_embd": 16, "n_head": 2}, 77),
+        ({"model_type": "llama", "max_position_embeddings": 8192}, 8192),
+        ({"model_type": "t5", "n_positions": 512, "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1}, None),
+        ({"model_type": "vit", "image_size": 8, "patch_size": 4}, None),
     ],
 )
 def test_what_has_no_table_is_told_by_its_configuration(config: dict[str, Any], longest: int | None) -> None:
-    assert longest_row(config) == longest
+    model = AutoModel.from_config(AutoConfig.for_model(**(TINY | {"num_heads": 2} | config)))
+    if config["model_type"] in ("t5", "vit"):
+        assert getattr(model.config, "max_position_embeddings", None) in (None, 24)
+        model.config.max_position_embeddings = None
+    assert lookups(model).longest == longest
 
 
 @pytest.mark.parametrize(

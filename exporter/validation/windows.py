@@ -1,0 +1,53 @@
+"""How far a base looks, as transformers says it: the windows of its attention, and relative positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from eptx.exporter.base._quiet import quiet
+
+_WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window", "local_attention", "window_size")
+_RELATIVE = "relative_attention_max_distance"
+_LOCAL = ("sliding", "chunked", "local")
+
+
+def windows(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """The sizes of the attention windows that some of a base's layers have, each once, smallest first.
+
+    Args:
+        config: the base's ``config.json``.
+    """
+    settings = full_config(config)
+    kinds = getattr(settings, "layer_types", None)
+    if kinds and not any(str(kind).startswith(_LOCAL) for kind in kinds):
+        return ()
+    found: set[int] = set()
+    for name in _WINDOWS:
+        value = getattr(settings, name, None)
+        sizes: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+        found |= {size for size in sizes if _positive(size)}
+    return tuple(sorted(found))
+
+
+def farthest_relative(config: Mapping[str, Any]) -> int | None:
+    """The distance past which relative positions of T5's kind are all one; None of other models."""
+    value = getattr(full_config(config), _RELATIVE, None)
+    return value if _positive(value) else None
+
+
+def full_config(config: Mapping[str, Any]) -> Any:
+    """A configuration with the defaults that its file leaves out; of several models in one, that of the text."""
+    from transformers import AutoConfig, PretrainedConfig
+
+    values = dict(config)
+    with quiet():
+        try:
+            settings = AutoConfig.for_model(str(values.pop("model_type", "")), **values)
+        except Exception:  # a type that transformers does not know, or values that it does not take
+            settings = PretrainedConfig(**config)
+        return settings.get_text_config()
+
+
+def _positive(value: Any) -> bool:
+    return type(value) is int and value > 0
