@@ -21,8 +21,8 @@ from eptx.exporter.validation.rounding import adapter_dtype
 from eptx.exporter.validation.sources import Truth
 
 _REDRAWS = 4
-#: How often the own type is run. Where a model (SmolLM2) makes one number outweigh all others, that may hardly differ in
-#: a run by chance: one run's floor was a tenth of another's.
+#: How often the own type is run. Where a model (SmolLM2) makes one number outweigh all others, that one may by chance
+#: differ little in a run: one run's floor was a tenth of another's.
 _RUNS = 3
 
 
