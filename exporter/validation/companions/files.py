@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from eptx._files import hash_file
 from eptx._json import read_json
@@ -31,6 +32,7 @@ _FILES = (
 #: What belongs to the bundle alone, or is compared elsewhere.
 _OWN = ("README.md", "genai_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _IMAGES = "processor_config.json"
+_MOST_SHOWN = 60
 
 
 def compare_files(bundle: Bundle, source: BaseSource) -> list[Part]:
@@ -58,7 +60,22 @@ def _compare(name: str, found: Path | None, wanted: Path) -> Part | None:
         return Part(name, "compared", "is missing; the base has it") if wanted.is_file() else None
     if not wanted.is_file():
         return Part(name, "compared", "is not of the base, which has no such file")
-    return Part(name, "compared", None if equal(found, wanted) else "is not the base's")
+    return Part(name, "compared", None if equal(found, wanted) else _difference(found, wanted))
+
+
+def _difference(found: Path, wanted: Path) -> str:
+    """What is the matter with a file: of a JSON object, the first field that differs."""
+    if found.suffix == ".json":
+        mine, theirs = read_json(found, error=BundleError), read_json(wanted, error=BaseModelError)
+        if isinstance(mine, dict) and isinstance(theirs, dict):
+            key = next(key for key in sorted({*mine, *theirs}) if not same(mine.get(key), theirs.get(key)))
+            return f"{key} is {_shown(mine, key)}; the base has {_shown(theirs, key)}"
+    return "is not the base's"
+
+
+def _shown(settings: dict[str, Any], key: str) -> str:
+    text = repr(settings[key]) if key in settings else "not there"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def equal(found: Path, wanted: Path) -> bool:
