@@ -31,6 +31,8 @@ _FILES = (
 #: What belongs to the bundle alone, or is compared elsewhere.
 _OWN = ("README.md", "genai_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _IMAGES = "processor_config.json"
+#: What config.json says of how weights are stored: a static int4 bundle is made of a folded base, in float32.
+_STORED = ("dtype", "torch_dtype")
 
 
 def compare_files(bundle: Bundle, source: BaseSource) -> list[Part]:
@@ -65,9 +67,12 @@ def equal(found: Path, wanted: Path) -> bool:
     """Whether two files have the same bytes, or hold the same JSON."""
     if hash_file(found, error=BundleError) == hash_file(wanted, error=BaseModelError):
         return True
-    return found.suffix == ".json" and same(
-        read_json(found, error=BundleError), read_json(wanted, error=BaseModelError)
-    )
+    if found.suffix != ".json":
+        return False
+    one, other = read_json(found, error=BundleError), read_json(wanted, error=BaseModelError)
+    if found.name == "config.json" and isinstance(one, dict) and isinstance(other, dict):
+        one, other = ({key: value for key, value in each.items() if key not in _STORED} for each in (one, other))
+    return same(one, other)
 
 
 def _others(bundle: Bundle) -> Collection[str]:
