@@ -30,6 +30,8 @@ _INFER = -1
 _TEXT = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 _MIXED, _MANY = "mixed", "many rows"
 _LENGTH, _MANY_LENGTH, _LONG = 12, 20, 64
+#: Rows of the largest batch, whose rows are short.
+_MOST_ROWS = 33
 #: The longest row that is tried, which costs the reference seconds to minutes.
 MOST = 2048
 #: The longest row of which every module is looked at, and not the outputs alone: they are in memory together.
@@ -145,7 +147,7 @@ def generated(manifest: Manifest, vocabulary: Vocabulary, names: Sequence[str]) 
     plans.append(("long", (names[0],), _LONG, False))
     if any(spec.name in _TEXT for spec in manifest.inputs):
         plans.append(("one token", _some(names, 2), 1, False))
-        plans.append(("two tokens", _some(names, 3), 2, False))
+        plans.append(("two tokens", _some(names, _MOST_ROWS), 2, False))
         if _LONG < vocabulary.longest < UNENDING:
             plans.append(("longest", (names[0],), min(vocabulary.longest, MOST), False))
     return [

@@ -45,7 +45,15 @@ def compare_parts(bundle: Bundle, truth: Truth, base_onnx: Path | None = None) -
     with trained.as_task(task) as model:
         found, tasks = lookups(model), expected_tasks(truth, trained)
         companions = compare_companions(bundle, truth.base, model, tasks, found, base_onnx=base_onnx)
-        return Compared([*companions, *compare_tensors(bundle, model, touched)], found.longest)
+        return Compared(
+            [_method(bundle, trained), *companions, *compare_tensors(bundle, model, touched)], found.longest
+        )
+
+
+def _method(bundle: Bundle, trained: Trained) -> Part:
+    said = bundle.manifest.method
+    wrong = None if said == trained.kind else f"says {said}; the adapter's files are those of {trained.kind}"
+    return Part("eptx.json: method", "compared", wrong)
 
 
 def expected_tasks(truth: Truth, trained: Trained) -> list[ExpectedTask]:

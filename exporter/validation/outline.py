@@ -9,6 +9,9 @@ from eptx.bundle import Manifest
 from eptx.exporter.validation.expect import Expectation
 from eptx.exporter.validation.parts import Part
 
+#: What a model computes in; a decoder for CUDA does so in float16.
+_DTYPES = ("float32", "float16")
+
 
 def outline(manifest: Manifest, expectation: Expectation) -> Iterator[Part]:
     """Outputs and adapted modules, those that the trained model has and those that the bundle says it has."""
@@ -17,7 +20,8 @@ def outline(manifest: Manifest, expectation: Expectation) -> Iterator[Part]:
 
 
 def _outputs(manifest: Manifest, expectation: Expectation) -> Iterator[Part]:
-    has = [o.name for o in manifest.outputs if not o.name.startswith(PRESENT) and not o.name.endswith(USED)]
+    found = [o for o in manifest.outputs if not o.name.startswith(PRESENT) and not o.name.endswith(USED)]
+    has, dtypes = [o.name for o in found], {o.name: o.dtype for o in found}
     first = expectation.batches[0]
     for name in first.outputs:
         wrong = None
@@ -25,6 +29,8 @@ def _outputs(manifest: Manifest, expectation: Expectation) -> Iterator[Part]:
             wrong = (
                 f"the bundle has no such output; a {expectation.class_name} returns it (the bundle has {_listed(has)})"
             )
+        elif dtypes[name] not in _DTYPES:
+            wrong = f"is {dtypes[name]}; the trained model's is float32"
         yield Part(f"output {name}", "run", wrong)
     for name in has:
         if name in first.inner:

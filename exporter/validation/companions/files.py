@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ _FILES = (
 _OWN = ("README.md", "genai_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _IMAGES = "processor_config.json"
 _MOST_SHOWN = 60
+#: What config.json says of how weights are stored: a static int4 bundle is made of a folded base, in float32.
+_STORED = ("dtype", "torch_dtype")
 
 
 def compare_files(bundle: Bundle, source: BaseSource) -> list[Part]:
@@ -60,31 +62,37 @@ def _compare(name: str, found: Path | None, wanted: Path) -> Part | None:
         return Part(name, "compared", "is missing; the base has it") if wanted.is_file() else None
     if not wanted.is_file():
         return Part(name, "compared", "is not of the base, which has no such file")
-    return Part(name, "compared", None if equal(found, wanted) else _difference(found, wanted))
-
-
-def _difference(found: Path, wanted: Path) -> str:
-    """What is the matter with a file: of a JSON object, the first field that differs."""
-    if found.suffix == ".json":
-        mine, theirs = read_json(found, error=BundleError), read_json(wanted, error=BaseModelError)
-        if isinstance(mine, dict) and isinstance(theirs, dict):
-            key = next(key for key in sorted({*mine, *theirs}) if not same(mine.get(key), theirs.get(key)))
-            return f"{key} is {_shown(mine, key)}; the base has {_shown(theirs, key)}"
-    return "is not the base's"
-
-
-def _shown(settings: dict[str, Any], key: str) -> str:
-    text = repr(settings[key]) if key in settings else "not there"
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+    return Part(name, "compared", _difference(found, wanted))
 
 
 def equal(found: Path, wanted: Path) -> bool:
     """Whether two files have the same bytes, or hold the same JSON."""
+    return _difference(found, wanted) is None
+
+
+def _difference(found: Path, wanted: Path) -> str | None:
+    """What is the matter with a file: of a JSON object, the first field that differs."""
     if hash_file(found, error=BundleError) == hash_file(wanted, error=BaseModelError):
-        return True
-    return found.suffix == ".json" and same(
-        read_json(found, error=BundleError), read_json(wanted, error=BaseModelError)
-    )
+        return None
+    if found.suffix == ".json":
+        mine, theirs = read_json(found, error=BundleError), read_json(wanted, error=BaseModelError)
+        if isinstance(mine, dict) and isinstance(theirs, dict):
+            return _field(mine, theirs, _STORED if found.name == "config.json" else ())
+        if same(mine, theirs):
+            return None
+    return "is not the base's"
+
+
+def _field(mine: Mapping[str, Any], theirs: Mapping[str, Any], free: Collection[str]) -> str | None:
+    for key in sorted({*mine, *theirs} - {*free}):
+        if (key in mine) != (key in theirs) or not same(mine.get(key), theirs.get(key)):
+            return f"{key} is {_shown(mine, key)}; the base has {_shown(theirs, key)}"
+    return None
+
+
+def _shown(settings: Mapping[str, Any], key: str) -> str:
+    text = repr(settings[key]) if key in settings else "not there"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def _others(bundle: Bundle) -> Collection[str]:
@@ -96,4 +104,4 @@ def _others(bundle: Bundle) -> Collection[str]:
 def _unknown(name: str, path: Path, folder: Path) -> Part:
     if not (folder / name).is_file():
         return Part(name, "neither", why="eptx does not read it, and the base has no such file")
-    return Part(name, "compared", None if equal(path, folder / name) else "is not the base's")
+    return Part(name, "compared", _difference(path, folder / name))

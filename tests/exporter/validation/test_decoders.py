@@ -256,7 +256,7 @@ def test_quantised_weights_that_are_not_the_bases(llama: Workshop, ept: Path, mo
 
     report = graph_mutant(llama, bundle, turn_a_row)
     assert not report.passed
-    assert "model.layers.0.self_attn.o_proj: its quantised weight: output feature 3, input " in report.reason
+    assert "model.layers.0.self_attn.o_proj.weight: its quantised weight: output feature 3, input " in report.reason
 
 
 def drop(tensors: Tensors) -> None:
@@ -273,4 +273,4 @@ def test_a_static_quantised_bundle_without_a_modules_update(llama: Workshop, sha
     assert llama.validate(llama.export(truth, **options)).passed
     report = llama.verdict(truth, mutant, **options)
     assert not report.passed
-    assert "model.layers.1.mlp.up_proj: its quantised weight: output feature " in report.reason
+    assert "model.layers.1.mlp.up_proj.weight: its quantised weight: output feature " in report.reason

@@ -147,7 +147,7 @@ KINDS = (
     Kind("generation settings", "llama", json_file(_DRAWN, put(temperature=0.1)), "generation_config|temperature"),
     Kind("generation eos", "llama", json_file(_DRAWN, put(eos_token_id=[2])), "generation_config|eos"),
     Kind("another chat template", "llama", text_file("chat_template.jinja", "w6", "w8"), "chat_template"),
-    Kind("chat template gone", "llama", _gone("chat_template.jinja"), "chat_template"),
+    Kind("chat template gone", "llama", _gone("chat_template.jinja"), "chat template"),
     Kind("a chat template that the base lacks", "t5", _added("tokenizer_config.json", {"chat_template": "{{ x }}"}), "tokenizer_config|chat_template"),
     Kind("two words swapped", "bert", _words_swapped("good", "bad"), "tokenizer"),
     Kind("two rare words of the tokenizer swapped", "bert", _words_swapped("t90", "t91"), "tokenizer"),

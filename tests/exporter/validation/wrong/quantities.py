@@ -120,7 +120,7 @@ KINDS = (
     Kind("two columns swapped", "int8", numbers(swapped(3, 4, axis=1), f"{_QUERY}.weight_quantized"), _WHERE),
     Kind("a weight's zero point", "int8 static", numbers(filled(3, 3), f"{_QUERY}.weight_zero_point"), _WHERE),
     Kind("activations x 0.01", "int8 static", _narrow(0.01), "layer|range|scale"),
-    Kind("one module's activations x 0.3", "int8 static", _narrow(0.3, "layer.1.output.dense"), "layer.1.output.dense"),
+    Kind("one module's activations x 0.1", "int8 static", _narrow(0.1, "layer.1.output.dense"), "layer.1.output.dense"),
     Kind("activations x 50", "int8 static", _narrow(50.0), "layer|range|scale"),
     Kind("an activation's zero point", "int8 static", numbers(filled(0), f"{_FEED}.x_zero_point"), _WHERE),
     Kind("one block of int4", "int4", numbers(_nibbles, f"{_FEED}.weight_Q4"), _WHERE),
@@ -136,5 +136,4 @@ KINDS = (
     Kind("rows of positions past 64", "int8", numbers(filled(0, slice(64, None)), "node_embedding_2.int8"), "position_embeddings"),
     Kind("an unquantised norm", "int8", numbers(scaled(1.01), "encoder.layer.1.output.LayerNorm.weight"), "Norm|task"),
     Kind("int8 said of int4", "int4", manifest(put(precision="int8")), "precision"),
-    Kind("a budget of 100 points", "int8", manifest(put(quantisation__budget={"cola": 1e9})), "budget"),
 )  # fmt: skip

@@ -141,6 +141,6 @@ KINDS = (
     Kind("no soft cap", "gemma2", graph(set_attribute("GroupQueryAttention", "softcap", 0.0)), "softcap|layers"),
     Kind("rotary in the other order", "qwen2", graph(set_attribute("GroupQueryAttention", "rotary_interleaved", 1)), "rotary|layers"),
     Kind("a residual dropped", "bert", graph(_without_skip), "logits|Norm"),
-    Kind("the second token classified", "bert", graph(_second_token), "logits"),
+    Kind("the second token classified", "bert", graph(_second_token), "logits|one token"),
     Kind("the pooler's tanh dropped", "bert", graph(_no_tanh), "logits|pooler"),
 )  # fmt: skip
