@@ -22,6 +22,7 @@ from eptx.exporter.validation.parts import Part
 
 #: (length, rows) of the prompts that are there for the lengths of the cache.
 _PASTS = ((1, 1), (7, 2), (63, 3), (200, 1))
+_LONGEST = max(length for length, _ in _PASTS)
 _MIXED, _ANSWERED, _ROWS = 20, 12, 4
 _STEPS, _ANSWER = 3, 12
 #: How many tokens a prompt goes past a window, and the widest window that one is drawn for.
@@ -61,7 +62,7 @@ def generated_prompts(
     manifest: Manifest, vocabulary: Vocabulary, names: Sequence[str], reach: Reach = _NEAR
 ) -> list[Batch]:
     """Batches of random prompts: of one to 200 tokens, one to four rows, every task in rows of one and of several
-    lengths; one past every window.
+    lengths; one past every window; one as long as the context, where that is short.
 
     Args:
         manifest: of a bundle that generates.
@@ -83,9 +84,12 @@ def generated_prompts(
     if manifest.encoder is None:
         past = [window + _PAST_WINDOW for window in _shown(vocabulary, reach) if window <= _WIDEST]
         far = max(past, default=0)
-        if far > max(length for length, _ in _PASTS):
+        if far > _LONGEST:
             batch = Batch(f"prompt of {far}, past the window", {}, (names[0],), inside=far <= INSIDE)
             plans.append((batch, _Shape(far, False, _STEPS)))
+        whole = vocabulary.longest - _STEPS
+        if max(far, _LONGEST) < whole <= INSIDE:
+            plans.append((Batch(f"prompt of {whole}", {}, (names[0],)), _Shape(whole, False, _STEPS)))
     else:
         text = _far_text(vocabulary, reach)
         batch = Batch(f"text of {text}", {}, (names[0],), inside=text <= INSIDE)
@@ -104,9 +108,14 @@ def untried_prompts(manifest: Manifest, vocabulary: Vocabulary, reach: Reach) ->
     """What no batch of `generated_prompts` reaches, and why."""
     if manifest.encoder is not None:
         return []
+    shown = _shown(vocabulary, reach)
+    far = max([_LONGEST, *(window + _PAST_WINDOW for window in shown if window <= _WIDEST)])
     why = f"the longest prompt that is tried has {_WIDEST + _PAST_WINDOW} tokens"
-    wide = [window for window in _shown(vocabulary, reach) if window > _WIDEST]
-    return [Part(f"attention window of {window} tokens", "neither", why=why) for window in wide]
+    parts = [Part(f"attention window of {window} tokens", "neither", why=why) for window in shown if window > _WIDEST]
+    if INSIDE < vocabulary.longest < UNENDING:
+        why = "tables of positions and windows are compared up to the end of the context; no prompt as long is run"
+        parts.append(Part(f"prompts of more than {far} tokens", "compared", why=why))
+    return parts
 
 
 def _shown(vocabulary: Vocabulary, reach: Reach) -> list[int]:
