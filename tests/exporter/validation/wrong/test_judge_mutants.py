@@ -13,19 +13,19 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from eptx.bundle import Bundle
-from eptx.calibration.quantise import Range, _alone
-from eptx.exporter import ExportOptions
+from eptx.calibration.quantise import _alone
 from eptx.exporter import export as exporting
+from eptx.exporter import write
 from eptx.exporter.heads import attach_head_bank
 from eptx.exporter.infer import add_task_used
 from eptx.exporter.methods.lora.attach import banks as _banks
 from eptx.exporter.part import Part
-from tests.exporter.validation.adapters import write_ept, write_lora
+from tests.exporter.validation.adapters import write_lora
 from tests.exporter.validation.wrong.bases import LABELS, Bases
-from tests.quantised import quantised
 
 Patch = tuple[Any, ...]
 JUDGE, QUANTISED, EXPORT = (
@@ -101,23 +101,34 @@ def _codes_off(weight: np.ndarray) -> Any:
 _dynamic_int8, _static_int8 = _alone.dynamic_int8, _alone.static_int8
 
 
-def _narrow(weight: np.ndarray, low: float, high: float) -> Any:
-    """Activations cut off at a hundredth of their range."""
-    return _static_int8(weight, low / 100, high / 100)
-
-
-def _one_module_less(adapter: Any, module: str, weight: np.ndarray, options: Any) -> np.ndarray:
-    """The task's update is left out of one module."""
-    return weight if module == _DOWN else _fold(adapter, module, weight, options)
-
-
-_fold = exporting.fold
+def _wide(weight: np.ndarray, low: float, high: float) -> Any:
+    """Ranges of activations that are just not too wide, and leave a dozen steps."""
+    return _static_int8(weight, low * 4.5, high * 4.5)
 
 
 def _no_update(adapter: Any, module: str) -> tuple[np.ndarray, np.ndarray]:
     """LoRA's second factor is zero."""
     a, b = _banks(adapter, module)
     return a, b * 0
+
+
+def _padding_moved(adapted: Any) -> None:
+    """The row of the padding word, which is never looked at where anything is compared."""
+    table = adapted.parts[0].graph.model.graph.initializers["bert.embeddings.word_embeddings.weight"]
+    rows = table.const_value.numpy().copy()
+    rows[0] += 1
+    table.const_value = ir.Tensor(rows, name=table.name)
+    _store(adapted)
+
+
+_store, _max_length = exporting.store, write.max_length
+
+
+def _no_hidden_states(editor: Any, heads: Any, tasks: Any, task_id: Any) -> None:
+    """The bare model's own outputs are left out beside the heads' logits."""
+    attach_head_bank(editor, heads, tasks, task_id)
+    outputs = editor.model.graph.outputs
+    outputs[:] = [value for value in outputs if value.name == "logits"]
 
 
 def _bundle(name: str) -> Callable[[Bases], Bundle]:
@@ -132,14 +143,6 @@ def _without_effect(bases: Bases) -> Bundle:
     shop = bases.shop("bert")
     adapters = [write_lora(shop.path(), bases.shapes("bert"), seed=seed, strength=1e-9) for seed in (1, 2)]
     return shop.export(adapters, mode="conditioned")
-
-
-def _hidden_update(bases: Bases) -> Bundle:
-    """A static bundle of 4 bits whose update is far smaller than a step."""
-    shop = bases.shop("bert")
-    adapter = write_ept(shop.path(), bases.shapes("bert"), seed=8, tasks=2, sizes=(2, 2, 4, 4), rank=4, strength=0.06)
-    options = ExportOptions(base_onnx=shop.onnx, mode="static", task="task1", top_k=2)
-    return quantised(shop.base, [adapter], shop.path(), options, "int4-blocks", bounds=Range(-12.0, 12.0))
 
 
 def _with_rows(bases: Bases) -> dict[str, Any]:
@@ -158,7 +161,7 @@ MUTANTS = (
         "what each module computes",
         _bundle("bert"),
         ("eptx.exporter.part.Part.name_modules", _named_wrongly),
-        (f"{JUDGE}._like", lambda found, exact, module: exact),
+        (f"{JUDGE}._like", lambda found, exact: (exact, exact)),
         "first drifting module bert.encoder.layer.0.attention.self",
     ),
     Mutant(
@@ -167,6 +170,27 @@ MUTANTS = (
         (f"{EXPORT}.attach_head_bank", _no_biases),
         (f"{JUDGE}._compare_outputs", _nothing),
         "task_heads",
+    ),
+    Mutant(
+        "which outputs there are",
+        _bundle("heads"),
+        (f"{EXPORT}.attach_head_bank", _no_hidden_states),
+        ("eptx.exporter.validation.run.outline", lambda *arguments: []),
+        "output last_hidden_state: the bundle has no such output",
+    ),
+    Mutant(
+        "what the tables hold",
+        _bundle("bert"),
+        (f"{EXPORT}.store", _padding_moved),
+        ("eptx.exporter.validation.comparison.compare_tensors", lambda *arguments: []),
+        "bert.embeddings.word_embeddings.weight",
+    ),
+    Mutant(
+        "what the manifest says",
+        _bundle("bert"),
+        ("eptx.exporter.write.max_length", lambda config: _max_length(config) - 1),
+        ("eptx.exporter.validation.comparison.compare_companions", lambda *arguments, **named: []),
+        "eptx.json: max_length",
     ),
     Mutant(
         "which experts a task uses",
@@ -194,19 +218,12 @@ MUTANTS = (
         _bundle("int8"),
         ("eptx.calibration.quantise._alone.dynamic_int8", _codes_off),
         (f"{QUANTISED}.Quantised.compare", _nothing),
-        "its weight is",
-    ),
-    Mutant(
-        "whether all of an update is in quantised weights",
-        _hidden_update,
-        (f"{EXPORT}.fold", _one_module_less),
-        (f"{QUANTISED}.Quantised._look_for", _nothing),
-        "its weight holds",
+        "its quantised weight: output feature 3: its scale is",
     ),
     Mutant(
         "what quantising loses",
         _bundle("int8 static"),
-        ("eptx.calibration.quantise._alone.static_int8", _narrow),
+        ("eptx.calibration.quantise._alone.static_int8", _wide),
         ("eptx.exporter.validation.run.losses", lambda *arguments: []),
         "the budget is 15",
         _with_rows,
