@@ -92,8 +92,11 @@ def _labels(auto: Any, config: Any, saved: Mapping[str, tuple[int, ...]]) -> int
     The class is built without weights: the saved tensor that has another number of rows than the class gives it, where
     that is the number of labels, says how many there are.
     """
-    with torch.device("meta"):
-        skeleton = auto.from_config(config) if hasattr(auto, "from_config") else auto(config)
+    try:
+        with torch.device("meta"):
+            skeleton = auto.from_config(config) if hasattr(auto, "from_config") else auto(config)
+    except Exception as error:  # sizes that make no model
+        raise BaseModelError(f"config.json makes no model: {_line(error)}") from None
     for name, parameter in skeleton.named_parameters():
         shape = saved.get(name)
         if shape and tuple(parameter.shape) != shape and parameter.shape[0] == config.num_labels:

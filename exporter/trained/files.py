@@ -72,6 +72,11 @@ def read_files(folders: Sequence[Path]) -> list[AdapterFiles]:
 
 
 def _read(folder: Path) -> AdapterFiles:
+    if not folder.is_dir():
+        raise AdapterError(f"{folder}: no such adapter folder")
+    missing = [name for name in (WEIGHTS, CONFIG) if not (folder / name).exists()]
+    if missing:
+        raise AdapterError(f"{folder}: {missing[0]} is missing")
     config = read_json_object(folder / CONFIG, error=AdapterError)
     heads = _tensors(folder / HEADS) if (folder / HEADS).exists() else None
     return AdapterFiles(folder, config, _tensors(folder / WEIGHTS), heads)

@@ -31,7 +31,7 @@ _TEXT = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 _MIXED, _MANY = "mixed", "many rows"
 _LENGTH, _MANY_LENGTH, _LONG = 12, 20, 64
 #: Rows of the largest batch, whose rows are short.
-_MOST_ROWS = 33
+_MOST_ROWS = 17
 #: The longest row that is tried, which costs the reference seconds to minutes.
 MOST = 2048
 #: The longest row of which every module is looked at, and not the outputs alone: they are in memory together.

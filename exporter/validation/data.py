@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +22,22 @@ from eptx.runtime.measure import Source, read_data
 _ROWS, _PER_TASK = 16, 64
 
 
-def from_data(
-    bundle: Bundle, options: ValidateOptions, names: Sequence[str], base: Path, longest: int | None
-) -> list[Batch]:
-    """Batches of the data's first rows of every task; rows without a task are of the first, or inferred.
+#: Task -> its rows, as they were given.
+Rows = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def read_texts(options: ValidateOptions, names: Sequence[str]) -> Rows:
+    """The data's first rows of every task; rows without a task are of the first, or inferred.
 
     Args:
-        bundle: whose inputs to make.
         options: where the data is, and how many rows of a task to take.
         names: what a row's task may be.
-        base: the base's transformers folder, whose tokenizer makes them: what the bundle carries is judged, not used.
-        longest: where texts are cut, as the base reads no more tokens; None: nowhere.
 
     Raises:
-        DataError: the data cannot be read, names an unknown task, or holds no rows; or the base has no tokenizer.
+        DataError: the data cannot be read, names an unknown task, or holds no rows.
     """
     if not options.sources:
-        return []
+        return {}
     default, most = AUTO if AUTO in names else names[0], options.rows or _PER_TASK
     picked: dict[str, list[dict[str, Any]]] = {}
     for source in options.sources:
@@ -53,10 +52,27 @@ def from_data(
                 rows.append(row)
     if not picked:
         raise DataError(f"{', '.join(s.name for s in options.sources)}: has no rows of {', '.join(names)}")
+    return picked
+
+
+def from_data(bundle: Bundle, rows: Rows, base: Path, longest: int | None) -> list[Batch]:
+    """Batches of rows.
+
+    Args:
+        bundle: whose inputs to make.
+        rows: the rows of every task.
+        base: the base's transformers folder, whose tokenizer makes them: what the bundle carries is judged, not used.
+        longest: where texts are cut, as the base reads no more tokens; None: nowhere.
+
+    Raises:
+        DataError: the base has no tokenizer, or a text has no tokens.
+    """
+    if not rows:
+        return []
     tokenizer = _tokenizer(bundle, base, longest)
     encoder = bundle.manifest.encoder
     inputs = [spec.name for spec in (bundle.manifest.inputs if encoder is None else encoder.inputs)]
-    flat = [(task, row) for task, rows in picked.items() for row in rows]
+    flat = [(task, row) for task, own in rows.items() for row in own]
     # pairs and single texts are tokenized apart; tasks are mixed
     flat.sort(key=lambda item: ("text_pair" in item[1], len(item[1]["text"]) + len(item[1].get("text_pair", ""))))
     groups = [flat[i : i + _ROWS] for i in range(0, len(flat), _ROWS)]
@@ -87,7 +103,7 @@ def _tokenizer(bundle: Bundle, base: Path, longest: int | None) -> BaseTokenizer
 
 
 def _batch(
-    tokenizer: BaseTokenizer, inputs: Sequence[str], group: list[tuple[str, dict[str, Any]]], name: str
+    tokenizer: BaseTokenizer, inputs: Sequence[str], group: Sequence[tuple[str, Mapping[str, Any]]], name: str
 ) -> Batch:
     rows = [(row["text"], row["text_pair"]) if "text_pair" in row else row["text"] for _, row in group]
     arrays = tokenizer.arrays(rows, inputs)

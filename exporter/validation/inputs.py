@@ -10,9 +10,8 @@ from typing import Any
 
 from eptx.bundle import Bundle
 from eptx.exporter.validation.batches import Batch, Vocabulary, bundle_ids, generated, redraw, untried
-from eptx.exporter.validation.data import from_data
+from eptx.exporter.validation.data import Rows, from_data
 from eptx.exporter.validation.models import Model, shipped
-from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.parts import Part
 from eptx.exporter.validation.prompts import Reach, as_prompts, generated_prompts, redraw_prompts, untried_prompts
 from eptx.exporter.validation.ways import Way
@@ -40,15 +39,15 @@ class Inputs:
         """What the base reads."""
         return Vocabulary.of(self.config, self.longest)
 
-    def batches(self, options: ValidateOptions, names: Sequence[str]) -> list[Batch]:
+    def batches(self, rows: Rows, names: Sequence[str]) -> list[Batch]:
         """Drawn ones, then those of the user's data.
 
         Args:
-            options: of the validation.
+            rows: of the user's data.
             names: the tasks that rows are given.
         """
         drawn = generated(self.bundle.manifest, self.vocabulary, names)
-        return [*drawn, *from_data(self.bundle, options, names, self.base, self.longest)]
+        return [*drawn, *from_data(self.bundle, rows, self.base, self.longest)]
 
     def redraw(self, batch: Batch) -> Batch:
         """Another batch of the same shape and tasks."""
@@ -75,11 +74,11 @@ class PromptInputs(Inputs):
         """What the base tells apart by distance."""
         return Reach(windows(self.config), farthest_relative(self.config))
 
-    def batches(self, options: ValidateOptions, names: Sequence[str]) -> list[Batch]:
+    def batches(self, rows: Rows, names: Sequence[str]) -> list[Batch]:
         """As above; what is to be answered is."""
         manifest, vocabulary = self.bundle.manifest, self.vocabulary
         drawn = generated_prompts(manifest, vocabulary, names, self.reach)
-        data = from_data(self.bundle, options, names, self.base, self.longest)
+        data = from_data(self.bundle, rows, self.base, self.longest)
         texts = [prompts for batch in data for prompts in as_prompts(batch, manifest, vocabulary)]
         return [self._answered(batch) for batch in (*drawn, *texts)]
 

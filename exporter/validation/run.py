@@ -14,6 +14,7 @@ from eptx.exporter.base._model import read_config
 from eptx.exporter.validation.batches import Batch
 from eptx.exporter.validation.budget import Judged
 from eptx.exporter.validation.comparison import compare_parts
+from eptx.exporter.validation.data import read_texts
 from eptx.exporter.validation.expect import Expectation, expect, row_tasks
 from eptx.exporter.validation.html import report_html
 from eptx.exporter.validation.inputs import Inputs, PromptInputs
@@ -59,13 +60,14 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
         truth = find_truth(bundle.manifest, options)
     config = read_config(truth.base)
     names = row_tasks(bundle.manifest, truth)
+    rows = read_texts(options, names)
     found = ways(bundle, providers)
     with step("comparing with the base and the adapter"), seconds.of("comparing"):
         compared = compare_parts(bundle, truth, options.base_onnx)
         parts = compared.parts
     inputs = _inputs(bundle, config, truth.base, compared.longest, found[0])
     with seconds.of("drawing inputs"):
-        batches = inputs.batches(options, names)
+        batches = inputs.batches(rows, names)
         graph = observable(bundle)
         quantised = Quantised.of(bundle)
     with seconds.of("running the reference"):

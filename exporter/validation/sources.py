@@ -53,6 +53,8 @@ def find_truth(manifest: Manifest, options: ValidateOptions) -> Truth:
     """
     base, folders = _base(manifest, options), _adapters(manifest, options)
     files = read_files(folders)
+    if options.top_k is not None and files[0].kind != "ept":
+        raise UsageError(f"--top-k is for EPT adapters; this one is {files[0].kind}")
     names = options.tasks or manifest.sources.tasks
     tasks = name_tasks(files, names)
     if names is None and len(tasks) == 1 and files[0].heads is None:

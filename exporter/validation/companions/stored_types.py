@@ -88,7 +88,7 @@ def _wrong_precision(manifest: Manifest, graphs: list[_Graph], kept: _Kept) -> s
         return _wrong_plain(precision, graphs, {} if (precision, manifest.provider) == ("fp16", "cpu") else kept)
     said = manifest.quantisation.products if manifest.quantisation is not None else {}
     kinds = {_kind(node) for graph in graphs for node in graph.model.graph} - {None, "fp32", "fp16"}
-    if not kinds:
+    if not kinds and not (precision == "mixed" and said):  # a search may have kept them all
         return f"says {precision}, and no product is quantized"
     named = set(said.values())
     allowed = _UNIFORM.get(precision)
@@ -96,6 +96,8 @@ def _wrong_precision(manifest: Manifest, graphs: list[_Graph], kept: _Kept) -> s
         return f"says {precision}; quantisation names {', '.join(sorted(named))}"
     if allowed is not None and not named and not kinds & set(allowed):
         return f"says {precision}; the products are {', '.join(sorted(map(str, kinds)))}"
+    if kept and not said:
+        return None  # the user's own graph was quantized before, and the adapter is float32 beside it
     found = [value for graph in graphs for value in graph.weights() if _is_wide(graph, value, builder=not said)]
     wide = next((value for value in found if value.name not in kept), None)
     return None if wide is None else f"says {precision}; {wide.name} is {_type(wide)}"

@@ -29,6 +29,9 @@ OUTSIDE = 0.01
 #: How many times as wide as the values a range may be: more leaves less than ten of its 256 steps.
 WIDTH = 25.6
 
+#: Rows of a token or two are no text: some of their values are larger.
+_SHORTEST = 8
+
 _LOW, _HIGH, _OUT = "eptx_range_low_", "eptx_range_high_", "eptx_range_out_"
 
 
@@ -95,7 +98,7 @@ def range_parts(bundle: Bundle, batches: Sequence[Batch], way: Way) -> list[Part
     encode = run_graph(bundle, first, way) if first else None
     for batch in batches:
         kept = batch.kept
-        if kept is not None and not kept.all():
+        if (kept is not None and not kept.all()) or batch.length < _SHORTEST:
             continue
         calls = Calls(bundle.manifest, batch, bundle_ids(bundle.manifest, batch))
         for values in calls.run(run, encode):

@@ -111,9 +111,9 @@ def _as(array: np.ndarray, dtype: np.dtype, stored: dict[np.dtype, np.ndarray]) 
 
 def _equal(found: np.ndarray, array: np.ndarray) -> bool:
     middle = len(array) // 2
-    if found[-1, -1] != array[-1, -1] or not np.array_equal(found[middle], array[middle]):
+    if not np.array_equal(found[middle], array[middle], equal_nan=True):
         return False
-    return bool(np.array_equal(found, array))
+    return bool(np.array_equal(found, array, equal_nan=True))
 
 
 def is_near(found: np.ndarray, array: np.ndarray) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from eptx.exporter.validation.tensors.held import live_nodes
@@ -55,13 +56,21 @@ class Quantized:
         self._rooms = [room for graph in graphs for room in _rooms(graph)]
 
     def excused(self, absent: Sequence[Wanted]) -> set[str]:
-        """The names of those that a quantized weight may be; each goes where it leaves the least."""
-        found = set()
+        """The names of those that a quantized weight may be; each goes where it leaves the least.
+
+        A tensor that the model has under several names (tied embeddings) is one, and so is what it is in a product.
+        """
+        found: set[str] = set()
+        placed: list[Wanted] = []
         for wanted in sorted(absent, key=lambda one: -len(one.array)):
+            if any(one.kind == wanted.kind and np.may_share_memory(one.array, wanted.array) for one in placed):
+                found.add(wanted.name)
+                continue
             fits = [room for room in self._rooms if room.fits(wanted)]
             if fits:
                 min(fits, key=lambda room: room.left_by(wanted)).take(wanted)
                 found.add(wanted.name)
+                placed.append(wanted)
         return found
 
 

@@ -13,7 +13,7 @@ from eptx.bundle import Bundle, Manifest, Sources, Task, TensorSpec
 from eptx.errors import DataError, NotSupportedError
 from eptx.exporter.validation import ValidateOptions
 from eptx.exporter.validation.batches import AUTO, Batch, Vocabulary, generated, redraw, task_ids
-from eptx.exporter.validation.data import from_data
+from eptx.exporter.validation.data import from_data, read_texts
 from tests.tiny_bundle import write_tiny
 
 TEXT = ("input_ids", "attention_mask", "token_type_ids")
@@ -36,7 +36,7 @@ def test_every_task_alone_and_all_of_them_mixed() -> None:
     assert [batch.tasks for batch in batches if batch.rows == 1] == [("t0",), ("t1",), (AUTO,), ("t0",)]
     mixed = [batch for batch in batches if batch.rows > 1 and batch.length > 2]
     assert all({"t0", "t1", AUTO} == set(batch.tasks) for batch in mixed)
-    assert [(batch.rows, batch.length) for batch in batches if batch.length <= 2] == [(2, 1), (3, 2)]
+    assert [(batch.rows, batch.length) for batch in batches if batch.length <= 2] == [(2, 1), (17, 2)]
     assert task_ids(mixed[0], {"t0": 4, "t1": 5}).tolist() == [4, 5, -1, 4, 5, -1]
     assert [batch.kept is not None and bool(batch.kept.all()) for batch in mixed] == [False, True]
 
@@ -58,7 +58,7 @@ def test_tokens_fit_the_model() -> None:
 
 def test_a_single_task_gets_several_rows() -> None:
     batches = generated(manifest(tasks=1), VOCABULARY, ["t0"])
-    assert sorted(batch.rows for batch in batches) == [1, 1, 2, 3, 4, 6]
+    assert sorted(batch.rows for batch in batches) == [1, 1, 2, 4, 6, 17]
     assert sum(batch.measures_effect for batch in batches) == 1
 
 
@@ -94,7 +94,8 @@ def _data(tmp_path: Path, *lines: str, rows: int = 2, names: tuple[str, ...] = (
     file = tmp_path / "data.jsonl"
     file.write_text("\n".join(lines))
     bundle = write_tiny(tmp_path / "bundle", tokenizer=True)
-    return from_data(bundle, ValidateOptions(data=file, rows=rows), list(names), _base(tmp_path / "base", bundle), 512)
+    texts = read_texts(ValidateOptions(data=file, rows=rows), list(names))
+    return from_data(bundle, texts, _base(tmp_path / "base", bundle), 512)
 
 
 def _base(folder: Path, bundle: Bundle) -> Path:

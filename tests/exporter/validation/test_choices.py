@@ -60,7 +60,7 @@ def test_a_router_in_a_tie_is_undecidable_and_not_a_failure(bert: Workshop, mode
 def test_batches_with_a_near_tie_are_drawn_again(bert: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = write_tucka(bert.path(), linear_shapes(bert.base, ("query", "value")), seed=4)
     bundle = bert.export(adapter, mode="dynamic", routing="row")
-    monkeypatch.setitem(TIE, "fp32", 4e-3)
+    monkeypatch.setitem(TIE, "fp32", 2e-3)
     some = validate_bundle(bundle.path)
     assert some.redrawn > 0
     assert some.passed
@@ -69,5 +69,5 @@ def test_batches_with_a_near_tie_are_drawn_again(bert: Workshop, monkeypatch: py
     everything = validate_bundle(bundle.path)
     assert not everything.passed
     assert task(everything, "task0").rows == 0
-    assert task(everything, "task0").rows_set_aside == 12
+    assert task(everything, "task0").rows_set_aside == task(some, "task0").rows
     assert "rounding decides what a router chooses for every one of its rows" in everything.reason

@@ -26,9 +26,9 @@ def _turn_words(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "name", "said"),
     [
-        (put("config.json", "id2label", {"0": "a", "1": "b", "2": "c"}), "config.json", "is not the base's"),
-        (put("config.json", "layer_norm_eps", 1e-5), "config.json", "is not the base's"),
-        (put("config.json", "use_cache", 1), "config.json", "is not the base's"),
+        (put("config.json", "id2label", {"0": "a", "1": "b", "2": "c"}), "config.json", "id2label is {"),
+        (put("config.json", "layer_norm_eps", 1e-5), "config.json", "layer_norm_eps is 1e-05; the base has 1e-12"),
+        (put("config.json", "use_cache", 1), "config.json", "use_cache is 1; the base has True"),
         (remove("config.json"), "config.json", "is missing; the base has it"),
         (_turn_words, "vocab.txt", "is not the base's"),
         (remove("vocab.txt"), "vocab.txt", "is missing; the base has it"),
@@ -46,7 +46,7 @@ def test_a_file_that_is_not_the_bases(encoder: Made, tmp_path: Path, change: Cha
 def test_a_decoders_settings(decoder: Made, tmp_path: Path) -> None:
     change = put("generation_config.json", "temperature", 0.7)
     wrong = decoder.wrong(damaged(decoder.bundle, tmp_path / "b", change))
-    assert wrong == {"generation_config.json": "is not the base's"}
+    assert wrong == {"generation_config.json": "temperature is 0.7; the base has 0.6"}
 
 
 def test_another_layout_of_the_same_values_is_the_same(encoder: Made, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from eptx.bundle import Bundle
 from eptx.calibration.quantise import Range, Scheme, _alone, _table, graph
 from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter.validation import comparison
 from eptx.exporter.validation import quantised as weights
 from eptx.exporter.validation import run as validation
 from eptx.exporter.validation.budget import Judged
@@ -154,6 +155,8 @@ def test_a_line_of_the_quantizer(
     with monkeypatch.context() as patch:
         broken(patch)
         bundle = make(workshop, ept, scheme)
+    # that two bits are no four, the claim of eptx.json shows too
+    monkeypatch.setattr(comparison, "compare_companions", lambda *given, **named: [])
     report = workshop.validate(bundle)
     assert not report.passed
     assert said in report.reason
