@@ -1,8 +1,8 @@
 """Adapter methods, one folder each. A new method is a folder and one line in `METHODS`.
 
 A folder holds: ``adapter.py`` (what the files hold, as arrays), ``read.py`` (files to that), ``fold.py`` (the
-algebra that puts one task into a weight), ``attach.py`` (operators into a graph), and ``config.py``, ``layer.py``,
-``model.py`` (the PEFT tuner: the reference, and training).
+algebra that puts one task into a weight), ``attach.py`` (operators into a graph), and, where PEFT has no tuner of the
+method, ``config.py``, ``layer.py``, ``model.py`` (one, for training and for the trained model that validation loads).
 """
 
 from eptx.exporter.methods._method import Method

@@ -1,4 +1,4 @@
-"""The class that an adapter was trained on, and a base loaded as it.
+"""The class that an adapter was trained on, and a base loaded as it; on purpose not by what the exporter loads it with.
 
 What says so, the surest first: a class that PEFT noted down (``auto_mapping``), the adapter's ``task_type``, task heads
 beside it (they read the bare model), and the class that the base was saved as.
