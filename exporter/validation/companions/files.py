@@ -14,8 +14,8 @@ from eptx.exporter.validation.companions.reads import reads_text
 from eptx.exporter.validation.companions.source import BaseSource, same
 from eptx.exporter.validation.parts import Part
 
-#: What transformers reads of a model's folder beside weights, tokenizer.json and its settings. The exporter has a list of
-#: its own of what it copies; that one is judged by this.
+#: What transformers reads of a model's folder beside weights, tokenizer.json and its settings. The exporter has a list
+#: of its own of what it copies, which is judged by this one.
 _FILES = (
     "config.json",
     "generation_config.json",

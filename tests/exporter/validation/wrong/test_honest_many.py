@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from eptx.bundle import Bundle
 from eptx.calibration.quantise import Range
 from eptx.exporter import ExportOptions, Route
 from eptx.exporter.validation.distance import LIMIT
-from tests.exporter.validation.adapters import add_heads, write_ept, write_lora, write_tucka
+from tests.exporter.validation.adapters import CONFIG, add_heads, write_ept, write_lora, write_tucka
 from tests.exporter.validation.workshop import worst
 from tests.exporter.validation.wrong.bases import WIDTH, WINDOW, Bases
 from tests.exporter.validation.wrong.edits import graph, set_attribute
@@ -126,6 +127,14 @@ def _train(bases: Bases, case: Case, seed: int) -> list[Path]:
     return [adapter]
 
 
+def _note_bare_class(adapters: Sequence[Path]) -> None:
+    """As PEFT notes it down of adapters that were trained on the model without a head."""
+    for folder in adapters:
+        config = json.loads((folder / CONFIG).read_text())
+        noted = {"base_model_class": "BertModel", "parent_library": "transformers.models.bert.modeling_bert"}
+        (folder / CONFIG).write_text(json.dumps(config | {"auto_mapping": noted}))
+
+
 def _export(bases: Bases, case: Case, adapters: Sequence[Path]) -> Bundle:
     shop = bases.shop(case.base)
     if case.scheme is not None:
@@ -142,13 +151,16 @@ def test_no_false_alarm(bases: Bases, index: int, monkeypatch: pytest.MonkeyPatc
     case = CASES[index]
     if case.base == "t5":
         monkeypatch.setattr("eptx.exporter.load.load_encoder_decoder", bases.kept)
-    bundle = _export(bases, case, _train(bases, case, 100 + index))
+    adapters = _train(bases, case, 100 + index)
+    if case.base == _BARE and case.pooling is None:
+        _note_bare_class(adapters)
+    bundle = _export(bases, case, adapters)
     report = bases.shop(case.base).validate(bundle)
     shutil.rmtree(bundle.path)
     assert report.passed, report.reason
     print(f"margin {worst(report):.2f} of {LIMIT:g}: {case}")
     assert worst(report) < MARGIN
-    said = [warning for warning in report.warnings if "was not measured" not in warning]
+    said = [warning for warning in report.warnings if "was judged on generated inputs" not in warning]
     assert said == []
 
 
