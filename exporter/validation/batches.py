@@ -5,7 +5,7 @@ How many tokens there are, and how many of them a row holds, is the base's to sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from typing import Any
@@ -181,6 +181,23 @@ def untried(manifest: Manifest, vocabulary: Vocabulary) -> list[Part]:
 
 def _some(names: Sequence[str], count: int) -> tuple[str, ...]:
     return tuple(islice(cycle(names), count))
+
+
+def rows_alone(batch: Batch) -> Iterator[Batch]:
+    """A batch without padding as it is; of a padded one, each row by itself."""
+    kept = batch.kept
+    if kept is None or kept.all():
+        yield batch
+        return
+    for row in range(batch.rows):
+        columns, prompt = np.flatnonzero(kept[row]), batch.prompt
+        arrays = {
+            name: array[row : row + 1] if name == ANSWER_IDS else array[row : row + 1, columns]
+            for name, array in batch.arrays.items()
+        }
+        if prompt is not None and ANSWER_IDS not in batch.arrays:
+            prompt = int((columns < prompt).sum())
+        yield replace(batch, arrays=arrays, tasks=batch.tasks[row : row + 1], labels=(), prompt=prompt)
 
 
 def task_ids(batch: Batch, ids: Mapping[str, int]) -> np.ndarray:

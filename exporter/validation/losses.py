@@ -24,6 +24,8 @@ from eptx.runtime.measure import Probe, Row, Source, choose_metrics, drops, read
 from eptx.runtime.measure.rows import ROWS_PER_TASK
 
 _NOTHING = Quantisation({}, {})
+#: Texts of a task on which ranges of activations are looked at.
+_TEXTS = 16
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,17 @@ def losses(bundle: Bundle, truth: Truth, options: ValidateOptions, plan: Plan, p
             metrics = choose_metrics(probe.kinds, {t: m for t, m in said.metrics.items() if t in plan.rows})
             lost = drops(probe.run(base), probe.run(Session(bundle, provider)), metrics)
     return [Judged(drop, plan.budget.get(drop.task)) for drop in lost]
+
+
+def named_texts(plan: Plan) -> dict[str, list[dict[str, str]]]:
+    """Some texts of every task, of the rows that the bundle names or the user gave."""
+    texts: dict[str, list[dict[str, str]]] = {}
+    for task, rows in plan.rows.items():
+        for row in rows[:_TEXTS]:
+            if row.text is not None:
+                pair = {} if row.text_pair is None else {"text_pair": row.text_pair}
+                texts.setdefault(task, []).append({"text": row.text, **pair})
+    return texts
 
 
 def unjudged(bundle: Bundle, judged: Sequence[Judged]) -> list[str]:

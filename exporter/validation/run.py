@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from eptx.exporter.base._model import read_config
 from eptx.exporter.validation.batches import Batch
 from eptx.exporter.validation.budget import Judged
 from eptx.exporter.validation.comparison import compare_parts
-from eptx.exporter.validation.data import read_texts
+from eptx.exporter.validation.data import from_data, read_texts
 from eptx.exporter.validation.expect import Expectation, expect, row_tasks
 from eptx.exporter.validation.html import report_html
 from eptx.exporter.validation.inputs import Inputs, PromptInputs
 from eptx.exporter.validation.judge import judge
-from eptx.exporter.validation.losses import losses, plan, unjudged
+from eptx.exporter.validation.losses import losses, named_texts, plan, unjudged
 from eptx.exporter.validation.observe import Graph, observable
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.outline import outline
@@ -80,7 +81,9 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
             tried = [expected.batch for expected in expectation.batches]
             drops = losses(bundle, truth, options, planned, providers[0])
             apart = divergences(bundle, truth, tried, unjudged(bundle, drops), found[-1])
-            parts += [*quantised.parts, *range_parts(bundle, tried, found[0])]
+            rows = named_texts(planned) if bundle.manifest.generation is None else {}
+            texts = partial(from_data, bundle, rows, truth.base, compared.longest)
+            parts += [*quantised.parts, *range_parts(bundle, tried, found[0], texts)]
     report = Report(
         bundle=_facts(bundle.manifest),
         inputs=[_described(expected.batch) for expected in expectation.batches],

@@ -7,7 +7,7 @@ either case, so nothing else of the proof sees it. Values are those of the graph
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from eptx.bundle import Bundle
 from eptx.exporter.base._products import find_products
-from eptx.exporter.validation.batches import Batch, bundle_ids
+from eptx.exporter.validation.batches import Batch, bundle_ids, rows_alone
 from eptx.exporter.validation.calls import Calls, Values
 from eptx.exporter.validation.models import run_graph
 from eptx.exporter.validation.parts import Part
@@ -81,13 +81,16 @@ class _Range:
         return None
 
 
-def range_parts(bundle: Bundle, batches: Sequence[Batch], way: Way) -> list[Part]:
+def range_parts(
+    bundle: Bundle, batches: Sequence[Batch], way: Way, named: Callable[[], Sequence[Batch]] = list
+) -> list[Part]:
     """Every fixed range of a bundle, held against the values of some batches.
 
     Args:
         bundle: of any precision; without fixed ranges nothing runs.
-        batches: what to run: those without padding, since what stands there is nobody's.
+        batches: what to run. What stands at padding is nobody's, so the rows of a padded batch are run one by one.
         way: how it runs.
+        named: gives the rows on which the ranges were found, where the bundle names them: then those are run.
     """
     main, ranges = _shown(bundle, "")
     encoder = bundle.manifest.encoder
@@ -96,11 +99,10 @@ def range_parts(bundle: Bundle, batches: Sequence[Batch], way: Way) -> list[Part
         return []
     run = run_graph(bundle, main, way)
     encode = run_graph(bundle, first, way) if first else None
-    for batch in batches:
-        kept = batch.kept
-        if (kept is not None and not kept.all()) or batch.length < _SHORTEST:
+    for one in (row for batch in named() or batches for row in rows_alone(batch)):
+        if one.length < _SHORTEST:
             continue
-        calls = Calls(bundle.manifest, batch, bundle_ids(bundle.manifest, batch))
+        calls = Calls(bundle.manifest, one, bundle_ids(bundle.manifest, one))
         for values in calls.run(run, encode):
             _see(ranges, values)
         _see(first_ranges, calls.encoded)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -21,8 +22,12 @@ from eptx.exporter import ExportOptions, export_bundle
 from eptx.exporter.validation import comparison
 from eptx.exporter.validation import quantised as weights
 from eptx.exporter.validation import run as validation
+from eptx.exporter.validation.batches import Batch, rows_alone
 from eptx.exporter.validation.budget import Judged
+from eptx.exporter.validation.quantized import ranges
+from eptx.exporter.validation.quantized.ranges import range_parts
 from eptx.exporter.validation.report import Report
+from eptx.exporter.validation.ways import ways
 from eptx.runtime.measure import Drop
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept
 from tests.exporter.validation.workshop import Workshop
@@ -65,7 +70,7 @@ def wrong_parts(report: Report) -> list[str]:
     return [part.name for part in report.parts if part.wrong]
 
 
-def no_range(bundle: Any, batches: Any, provider: str) -> list[Any]:
+def no_range(*given: Any) -> list[Any]:
     return []
 
 
@@ -222,3 +227,23 @@ def test_rows_without_a_budget() -> None:
     assert Judged(replace(sure, low=9.0), None).within is True
     assert Judged(replace(sure, labelled=False), None).within is None
     assert "without a budget the interval may begin at 10" in Judged(sure, None).sentence
+
+
+def test_ranges_are_held_against_the_rows_that_the_bundle_names(headless_bert: Workshop, ept: Path) -> None:
+    """In place of the judge's own: those of the calibration are what they must hold."""
+    bundle = make(headless_bert, ept, "int8-static")
+    way = ways(bundle, ["cpu"])[0]
+    arrays = {"input_ids": np.full((1, 12), 7), "attention_mask": np.ones((1, 12), np.int64)}
+    arrays["token_type_ids"] = np.zeros_like(arrays["input_ids"])
+    own, named = (Batch(name, arrays, ("cola",)) for name in ("own", "named"))
+    ran: list[str] = []
+
+    def seen(batch: Batch) -> Any:
+        ran.append(batch.name)
+        return rows_alone(batch)
+
+    with mock.patch.object(ranges, "rows_alone", seen):
+        parts = range_parts(bundle, [own], way, lambda: [named])
+        range_parts(bundle, [own], way)
+    assert ran == ["named", "own"]
+    assert len(parts) > 4
