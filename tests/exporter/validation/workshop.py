@@ -94,6 +94,7 @@ class Workshop:
             if weights is not None or manifest.generation is not None:
                 return expect(manifest, truth, batches, redraw, weights)  # which depends on the bundle
             facts = (manifest.mode, manifest.precision, manifest.routing, manifest.route, truth.ids, len(batches))
+            facts = (*facts, sorted(manifest.modules))
             key = (*(str(each.folder) for each in truth.files), *map(repr, (*facts, truth.tasks)))
             if key not in self._known:
                 self._known[key] = expect(manifest, truth, batches, redraw, None)

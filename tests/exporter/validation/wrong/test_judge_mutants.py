@@ -79,6 +79,12 @@ def _all_experts(part: Part) -> None:
 _name_modules = Part.name_modules
 
 
+def _a_module_less(part: Part) -> None:
+    """Where one module's output is is not said."""
+    _name_modules(part)
+    part.modules.pop(_DOWN, None)
+
+
 def _no_biases(editor: Any, heads: Any, tasks: Any, task_id: Any) -> None:
     """Task heads without their biases."""
     attach_head_bank(
@@ -177,6 +183,13 @@ MUTANTS = (
         (f"{EXPORT}.attach_head_bank", _no_hidden_states),
         ("eptx.exporter.validation.run.outline", lambda *arguments: []),
         "output last_hidden_state: the bundle has no such output",
+    ),
+    Mutant(
+        "which modules there are",
+        _bundle("bert"),
+        ("eptx.exporter.part.Part.name_modules", _a_module_less),
+        ("eptx.exporter.validation.run.outline", lambda *arguments: []),
+        f"module {_DOWN}: the adapter adapts it",
     ),
     Mutant(
         "what the tables hold",
