@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -121,13 +121,17 @@ class Host:
         """With the adapter of a task, or None: with no adapter."""
         assert self.peft is not None
         if task is None:
-            with self.peft.disable_adapter():
+            # what PEFT's context does; that one asks every layer for its state first, which takes as long as a forward
+            tuner: Any = self.peft.base_model
+            tuner.disable_adapter_layers()
+            try:
                 yield
+            finally:
+                tuner.enable_adapter_layers()
             return
         if self.kind == "lora":
             self.peft.set_adapter(self.adapters[task], inference_mode=True)
-        with nullcontext():
-            yield
+        yield
 
     @property
     def saved(self) -> list[str]:

@@ -147,7 +147,7 @@ def generated(manifest: Manifest, vocabulary: Vocabulary, names: Sequence[str]) 
     plans.append(("long", (names[0],), _LONG, False))
     if any(spec.name in _TEXT for spec in manifest.inputs):
         plans.append(("one token", _some(names, 2), 1, False))
-        plans.append(("two tokens", _some(names, _MOST_ROWS), 2, False))
+        plans.append(("two tokens", (names[0],) * _MOST_ROWS, 2, False))
         if _LONG < vocabulary.longest < UNENDING:
             plans.append(("longest", (names[0],), min(vocabulary.longest, MOST), False))
     return [

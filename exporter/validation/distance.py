@@ -73,11 +73,16 @@ class Spreads(defaultdict[Subject, Spread]):
 
 
 def largest(noises: Sequence[Spreads]) -> Spreads:
-    """Of several measurements of one noise, for each subject the largest root mean square and the largest number."""
+    """Of several measurements of one noise, for each subject the largest root mean square and the largest number.
+
+    Args:
+        noises: the first is of all values, the others may be of some of them.
+    """
     result = Spreads()
     for subject in dict.fromkeys(subject for noise in noises for subject in noise):
         found = [noise[subject] for noise in noises]
-        result[subject] = Spread(found[0].count, max(s.squares for s in found), max(s.largest for s in found))
+        count, rms = found[0].count, max(spread.rms for spread in found)
+        result[subject] = Spread(count, count * rms * rms, max(spread.largest for spread in found))
     return result
 
 

@@ -111,7 +111,7 @@ def _run_exact(
 
 
 def _run_own(reference: Asked, result: Expectation) -> None:
-    """Runs everything some times, and rounds otherwise in each."""
+    """Runs everything, and the batches of all tasks some times more, and rounds otherwise in each."""
     noises = [Spreads() for _ in range(_RUNS)]
     dtype = adapter_dtype(reference.manifest)
     reference.decider.note_flips(result.experts)
@@ -127,9 +127,9 @@ def _run_own(reference: Asked, result: Expectation) -> None:
             if expected.batch.prompt is not None:
                 tied |= unclear_experts(result.experts, expected.task, {})
         expected.judged = ~tied
-        for noise in noises:
+        for noise in noises if expected.batch.measures_effect else noises[:1]:
             _add(noise, expected, own.less(expected))
-            if noise is not noises[-1]:
+            if noise is not noises[-1] and expected.batch.measures_effect:
                 own = reference.run(expected.batch)
         _add(result.scale, expected, expected)
     result.noise = largest(noises)
