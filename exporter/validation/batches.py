@@ -14,7 +14,7 @@ import numpy as np
 
 from eptx._manifest import TASK_ID
 from eptx.bundle import Manifest, TensorSpec
-from eptx.errors import NotSupportedError
+from eptx.errors import BundleError, NotSupportedError
 from eptx.exporter.validation.parts import Part
 from eptx.exporter.validation.windows import full_config
 
@@ -206,10 +206,18 @@ def task_ids(batch: Batch, ids: Mapping[str, int]) -> np.ndarray:
 
 
 def bundle_ids(manifest: Manifest, batch: Batch) -> np.ndarray | None:
-    """The rows' tasks as the bundle has them, int64 [rows]; None where it takes none."""
+    """The rows' tasks as the bundle has them, int64 [rows]; None where it takes none.
+
+    Raises:
+        BundleError: it does not have one of them.
+    """
     if all(spec.name != TASK_ID for spec in manifest.inputs):
         return None
-    return task_ids(batch, {task.name: task.id for task in manifest.tasks})
+    known = {task.name: task.id for task in manifest.tasks}
+    unknown = next((name for name in batch.tasks if name != AUTO and name not in known), None)
+    if unknown is not None:
+        raise BundleError(f"eptx.json names no task {unknown!r}, which the adapter has")
+    return task_ids(batch, known)
 
 
 def _draw(manifest: Manifest, vocabulary: Vocabulary, batch: Batch, length: int, padded: bool) -> Batch:

@@ -165,7 +165,8 @@ def _check_experts(expectation: Expectation, expected: Expected, observation: Ob
     """EPT: the experts of every row whose task was named."""
     for routes, (module, table) in product(observation.routes, expectation.experts.items()):
         route = routes.get(module)
-        for row in wrong_rows(table, expected.task, route.choice) if route is not None else ():
+        alike = route is not None and route.choice.ndim == 2  # another method's routes are of another form
+        for row in wrong_rows(table, expected.task, route.choice) if route is not None and alike else ():
             task, index = expected.batch.tasks[row], expected.task[row]
             if not expected.judged[row] or task == AUTO or route is None:
                 continue
@@ -180,7 +181,7 @@ def _check_experts(expectation: Expectation, expected: Expected, observation: Ob
 def _check_group(expected: Expected, observation: Observation, seen: _Seen) -> None:
     """TuckA: the group of every module, of those that its rows have one for."""
     for routes, groups in zip(observation.routes, expected.groups, strict=False):
-        for module in (name for name in groups if name in routes):
+        for module in (name for name in groups if name in routes and routes[name].choice.ndim == 1):
             wanted = np.broadcast_to(groups[module], expected.batch.rows)
             for row, found in enumerate(np.broadcast_to(routes[module].choice, expected.batch.rows).tolist()):
                 task = expected.batch.tasks[row]
