@@ -69,13 +69,9 @@ def _wrong_file(path: Path, source: BaseSource) -> str | None:
     wanted = source.folder / _FILE
     if wanted.is_file() and equal(path, wanted):
         return None
-    own, base = _read(path), _read(wanted) if wanted.is_file() else None
-    for name in ("truncation", "padding"):  # eptx does not use them, but others that load the file do
-        if getattr(own, name) not in (None, getattr(base, name, None)):
-            return f"its {name} is not the base's"
-    found = _rules(own)
+    found = _rules(_read(path))
     theirs = [_rules(source.tokenizer.backend_tokenizer)] if hasattr(source.tokenizer, "backend_tokenizer") else []
-    theirs += [] if base is None else [_rules(base)]
+    theirs += [_rules(_read(wanted))] if wanted.is_file() else []
     wrong = [_difference(found, other) for other in theirs]
     return None if None in wrong else wrong[0] if wrong else "is there; transformers makes no such file for the base"
 

@@ -125,7 +125,7 @@ def test_a_wrong_window_is_seen_past_it_alone(mistral: Workshop) -> None:
     for size in (-1, _WINDOW - 1, _WINDOW + 1):
         wrong = mistral.edited(bundle, set_window(size))
         assert failed_tasks(mistral.validate(wrong)) == {"task0"}
-    unseen = mock.patch.object(run, "compare_parts", return_value=Compared([], 512))
+    unseen = mock.patch.object(run, "compare_parts", return_value=Compared([], 600))  # no prompt to the end
     with unseen, mock.patch.object(inputs, "windows", return_value=()):
         assert mistral.validate(wrong).passed
 
@@ -157,10 +157,12 @@ def test_windows_that_no_prompt_reaches(text: Bundle) -> None:
     assert names(8192, 240, 1024) == ["prompt of 1048, past the window"]
     assert names(8192, 240, 5000) == ["prompt of 264, past the window"]
     assert names(240, 240) == []  # a window as wide as the context hides nothing
-    assert untried_prompts(manifest(), vocabulary(8192), Reach((240,))) == []
-    (part,) = untried_prompts(manifest(), vocabulary(8192), Reach((240, 5000)))
+    (context,) = untried_prompts(manifest(), vocabulary(8192), Reach((240,)))
+    assert (context.name, context.how) == ("prompts of more than 264 tokens", "compared")
+    part, _ = untried_prompts(manifest(), vocabulary(8192), Reach((240, 5000)))
     assert (part.name, part.how) == ("attention window of 5000 tokens", "neither")
-    assert untried_prompts(manifest(), vocabulary(4096), Reach((5000,))) == []
+    assert [p.how for p in untried_prompts(manifest(), vocabulary(4096), Reach((5000,)))] == ["compared"]
+    assert untried_prompts(manifest(), vocabulary(512), Reach()) == []
 
 
 def test_a_prompt_never_leaves_the_context() -> None:

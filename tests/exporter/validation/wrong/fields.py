@@ -164,7 +164,6 @@ KINDS = (
     Kind("texts cut at 16", "bert", json_file(_SETTINGS, put(model_max_length=16)), "model_max_length|tokenizer"),
     Kind("padding on the left", "bert", json_file(_SETTINGS, put(padding_side="left")), "padding_side|tokenizer"),
     Kind("texts cut on the left", "bert", json_file(_SETTINGS, put(truncation_side="left")), "truncation_side|tokenizer"),
-    Kind("truncation in the tokenizer", "bert", json_file(_TOKENS, put(truncation={"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0})), "tokenizer"),
     Kind("no tokenizer", "bert", _gone(_TOKENS), "tokenizer"),
     Kind("id2label turned round", "bert", json_file(_CONFIG, _labels_turned), "id2label"),
     Kind("label2id turned round", "bert", json_file(_CONFIG, put(label2id__negative=2, label2id__positive=0)), "label2id"),
