@@ -29,6 +29,8 @@ from eptx.exporter.training.heads import TaskHeadBank
 #: A tensor that only one kind of adapter has at every module that it adapts.
 _OF_MODULE = {"ept": ".lora_task_embedding.weight", "tucka": ".tucka_u"}
 _KERNELS = ".lora_expert_kernels."
+#: Starts of LoRA's factors that leave the base as it is; with any other PEFT is to do what it did in training.
+_STARTS = (False, None, "gaussian", "eva", "orthogonal")
 #: Task types whose classifier PEFT saves without being told.
 _WITH_CLASSIFIER = ("SEQ_CLS", "TOKEN_CLS")
 
@@ -113,8 +115,8 @@ def _lora_config(files: AdapterFiles) -> LoraConfig:
         raise AdapterError(f"{files.folder.name}: is a {config.peft_type} adapter, not LoRA")
     config.inference_mode = True
     config.task_type, config.modules_to_save = _saved_as(files)
-    # what is about to be filled needs no start, and some starts change the base's weights
-    config.init_lora_weights = True
+    if config.init_lora_weights in _STARTS:  # what is about to be filled needs none; others change the base's weights
+        config.init_lora_weights = True
     return config
 
 
