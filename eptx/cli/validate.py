@@ -81,9 +81,10 @@ def validate(
 ) -> None:
     """Prove that a bundle computes what the trained model computes.
 
-    The PyTorch reference runs in float64 and in the export's own type; their distance is the noise floor, and the
-    ONNX result must lie within a small multiple of it, in every task and adapted module: by the functions that the
-    model holds for its own operators, and by native kernels where they are installed. A bundle that generates is
+    The trained model is loaded as PEFT and transformers load it. It runs in float64 and in the export's own type;
+    their distance is the noise floor, and the ONNX result must lie within a small multiple of it, in every task and
+    adapted module: by the functions that the model holds for its own operators, and by native kernels where they are
+    installed. Tables, the manifest and all files are compared with their sources. A bundle that generates is
     fed prompts and then token by token, and how often its greedy tokens are the reference's is told. Of a quantised
     bundle that is proven of its own weights, and what they lose is measured against the fp32 bundle and the budget.
     Writes validation.json and report.html into the bundle. Exits with 4 when the bundle fails.

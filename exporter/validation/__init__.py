@@ -1,6 +1,6 @@
 """``eptx validate``: whether a bundle computes what the trained model computes.
 
-The reference (PyTorch, the released forward) runs in float64 and in the export's own type. Their distance is the
+The trained model, loaded as PEFT loads it, runs in float64 and in the export's own type. Their distance is the
 noise floor of this model on these inputs, and the ONNX result must lie within a small multiple of it: for every
 way to run it, task, adapted module and output.
 """

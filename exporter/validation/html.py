@@ -29,7 +29,7 @@ def report_html(report: Report) -> str:
         f"<h1>{escape(title)}: <span class='{verdict}'>{'passed' if report.passed else 'failed'}</span></h1>",
         f"<p class='fail'>{escape(report.reason)}</p>" if report.reason else "",
         "".join(f"<p class='undecided'>Warning: {escape(warning)}</p>" for warning in report.warnings),
-        "<p>The reference (PyTorch, the released forward) runs in float64 and in the export's own type. Their distance "
+        "<p>The trained model, loaded as PEFT loads it, runs in float64 and in the export's own type. Their distance "
         "is the noise floor; the bundle's distance from float64 is given in noise floors, the worse of root mean "
         f"square and largest. Up to {LIMIT:g} is rounding. The adapter's own effect, in the same unit, is what a "
         "bundle that ignores the adapter would score.</p>",
