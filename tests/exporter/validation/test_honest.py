@@ -80,3 +80,15 @@ def test_no_false_alarm_with_task_heads(headless_bert: Workshop, pooling: str, m
     assert worst(report) < MARGIN
     names = [task.task for task in report.providers[0].tasks]
     assert names == ["a", "b", "c", "base", *(["auto"] if mode == "dynamic" else [])]
+
+
+@pytest.mark.parametrize("routing", ["batch", "row"])
+def test_no_false_alarm_with_heads_behind_a_live_route(headless_bert: Workshop, routing: str) -> None:
+    """All rows are run together, and each is read by the head of its own task."""
+    shapes = linear_shapes(headless_bert.base, ("query", "value"))
+    adapter = write_tucka(headless_bert.path(), shapes, seed=11, tasks=("a", "b"))
+    add_heads(adapter, {"a": 2, "b": 3}, 48, pooling="mean")
+    report = headless_bert.validate(headless_bert.export(adapter, mode="dynamic", routing=routing))
+    assert report.passed, report.reason
+    assert worst(report) < MARGIN
+    assert [task.task for task in report.providers[0].tasks] == ["a", "b"]
