@@ -15,6 +15,7 @@ import transformers
 
 from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter.trained.files import PREFIX, AdapterFiles
+from eptx.runtime._one_line import one_line
 
 #: What PEFT's task types are trained on.
 _OF_TASK_TYPE = {
@@ -70,7 +71,7 @@ def _config(base: Path) -> Any:
     try:
         return transformers.AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # configuration classes raise whatever their fields' values provoke
-        raise BaseModelError(f"{base.name}: config.json is not usable: {_line(error)}") from None
+        raise BaseModelError(f"{base.name}: config.json is not usable: {one_line(error)}") from None
 
 
 def _class_of(config: Any, files: AdapterFiles) -> Any:
@@ -96,7 +97,7 @@ def _labels(auto: Any, config: Any, saved: Mapping[str, tuple[int, ...]]) -> int
         with torch.device("meta"):
             skeleton = auto.from_config(config) if hasattr(auto, "from_config") else auto(config)
     except Exception as error:  # sizes that make no model
-        raise BaseModelError(f"config.json makes no model: {_line(error)}") from None
+        raise BaseModelError(f"config.json makes no model: {one_line(error)}") from None
     for name, parameter in skeleton.named_parameters():
         shape = saved.get(name)
         if shape and tuple(parameter.shape) != shape and parameter.shape[0] == config.num_labels:
@@ -119,10 +120,6 @@ def _load(auto: Any, base: Path, config: Any, **options: Any) -> tuple[Any, list
             **options,
         )
     except Exception as error:  # shapes that do not fit, damaged files, sizes that make no layer
-        raise BaseModelError(f"{base.name}: the weights cannot be loaded: {_line(error)}") from None
+        raise BaseModelError(f"{base.name}: the weights cannot be loaded: {one_line(error)}") from None
     mismatched = {entry[0] if isinstance(entry, tuple) else str(entry) for entry in info["mismatched_keys"]}
     return model, sorted({*info["missing_keys"], *mismatched})
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

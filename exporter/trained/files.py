@@ -13,6 +13,7 @@ from torch import Tensor
 
 from eptx._json import read_json_object
 from eptx.errors import AdapterError, UsageError
+from eptx.runtime._one_line import one_line
 
 CONFIG, WEIGHTS, HEADS = "adapter_config.json", "adapter_model.safetensors", "task_heads.safetensors"
 #: What PEFT puts before the name of every module of the model that it wraps.
@@ -86,7 +87,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except Exception as error:  # the library has no common class
-        raise AdapterError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+        raise AdapterError(f"{path}: cannot be read: {one_line(error)}") from None
 
 
 def name_tasks(files: Sequence[AdapterFiles], given: Sequence[str] | None) -> tuple[str, ...]:

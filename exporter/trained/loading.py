@@ -25,6 +25,7 @@ from eptx.exporter.trained.files import PREFIX, WEIGHTS, AdapterFiles, head_task
 from eptx.exporter.trained.model import Heads, Host, Trained
 from eptx.exporter.trained.names import exactly, names_in
 from eptx.exporter.training.heads import TaskHeadBank
+from eptx.runtime._one_line import one_line
 
 #: A tensor that only one kind of adapter has at every module that it adapts.
 _OF_MODULE = {"ept": ".lora_task_embedding.weight", "tucka": ".tucka_u"}
@@ -99,7 +100,7 @@ def _add_lora(host: Host, files: AdapterFiles, task: int) -> None:
             host.peft.add_adapter(name, config)
     except (ValueError, TypeError, RuntimeError) as error:
         raise AdapterError(
-            f"{files.folder.name}: PEFT cannot put it on a {type(host.model).__name__}: {error}"
+            f"{files.folder.name}: PEFT cannot put it on a {type(host.model).__name__}: {one_line(error)}"
         ) from None
     _fill(host.peft, files, name, renamed)
     host.adapters[task] = name
@@ -110,7 +111,7 @@ def _lora_config(files: AdapterFiles) -> LoraConfig:
     try:
         config = PeftConfig.from_pretrained(str(files.folder))
     except (TypeError, ValueError, KeyError) as error:
-        raise AdapterError(f"{files.folder.name}: PEFT cannot read its configuration: {error}") from None
+        raise AdapterError(f"{files.folder.name}: PEFT cannot read its configuration: {one_line(error)}") from None
     if not isinstance(config, LoraConfig):
         raise AdapterError(f"{files.folder.name}: is a {config.peft_type} adapter, not LoRA")
     config.inference_mode = True
@@ -147,7 +148,7 @@ def _tuner_host(base: Path, files: AdapterFiles, tasks: Sequence[str], top_k: in
         raise
     except (ValueError, TypeError, RuntimeError) as error:
         name = type(host.model).__name__
-        raise AdapterError(f"{files.folder.name}: cannot be put on a {name}: {error}") from None
+        raise AdapterError(f"{files.folder.name}: cannot be put on a {name}: {one_line(error)}") from None
     _fill(host.peft, files, "default", {old: new for old, new in host.names.items() if old != new})
     host.state = host.peft.base_model.state
     host.adapters = dict.fromkeys(range(len(tasks)), "default")

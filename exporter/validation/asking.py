@@ -71,7 +71,7 @@ class Asked:
 
     def _groups(self, batch: Batch, live: bool) -> list[np.ndarray]:
         """The rows that are run together."""
-        routed = self.model.kind == "tucka" and (live or not self._frozen())
+        routed = self._routes_itself(live)
         if routed and (live or self._routing() == "batch"):
             return [np.arange(batch.rows)]
         keys = [(() if routed else (task,)) + shape for task, shape in zip(batch.tasks, shapes_of(batch), strict=True)]
@@ -88,7 +88,7 @@ class Asked:
         ids = task_ids(batch, self.truth.ids)
         if off:
             ids = np.full_like(ids, len(self.truth.tasks))
-        elif self.model.kind == "tucka" and (live or not self._frozen()):
+        elif self._routes_itself(live):
             # the route is of all rows' data, those of `base` too
             ids = np.where(ids == len(self.truth.tasks), 0, ids)
         route: Routes = None if live else self._frozen().get(batch.tasks[0], self._any_route())
@@ -162,6 +162,10 @@ class Asked:
             first.task,
             decisions,
         )
+
+    def _routes_itself(self, live: bool) -> bool:
+        """Whether the model's own router says the route, of the rows' data."""
+        return self.model.kind == "tucka" and (live or not self._frozen())
 
     def _routing(self) -> Literal["batch", "row"]:
         return "batch" if self.manifest.routing in (None, "batch") else "row"
