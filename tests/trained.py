@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file, save_file
 
 from eptx.exporter import Route
 from eptx.exporter.trained import Output, Trained, load_trained, name_tasks, read_files
@@ -87,6 +90,17 @@ def as_task(trained: Trained, ids: Ids, *, route: Routes = None, routing: Routin
     with torch.no_grad(), host.on(None if off else int(tasks[0])):
         trained._set(host, tasks, route, routing)
         yield host.model
+
+
+def more_kernels(adapter: Path, out: Path) -> Path:
+    """An EPT adapter's folder with two kernels more in each module than its gate serves."""
+    shutil.copytree(adapter, out)
+    tensors = load_file(out / "adapter_model.safetensors")
+    modules = {name.rpartition(".")[0] for name in tensors if ".lora_expert_kernels." in name}
+    for module, number in product(sorted(modules), (8, 9)):
+        tensors[f"{module}.{number}"] = np.full_like(tensors[f"{module}.{number - 8}"], 3.0)
+    save_file(tensors, out / "adapter_model.safetensors")
+    return out
 
 
 def _of(route: Routes, rows: np.ndarray) -> Routes:

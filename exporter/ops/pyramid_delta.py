@@ -3,8 +3,9 @@
 With s_e the kernel size of expert e, A^T stored as a [>= in // 2, R], B^T as b [R, >= out // 2] and kappa_e the kernel
 laid out flat,
 
-    u_e = x[:in // s_e] a[:in // s_e]
-    delta_e[o] = kappa_e[o] * (u_e b)[o // s_e]            (kappa_e is zero past (out // s_e) * s_e)
+    n_e = max(1, in // s_e)
+    u_e = x[:n_e] a[:n_e]
+    delta_e[o] = kappa_e[o] * (u_e b)[o // s_e]            (kappa_e is zero past max(1, out // s_e) * s_e)
     y' = y + sum_k w_k delta_{e_k}
 
 so expert e is the rank-R pair (a masked to its window, kappa_e * b with column o // s_e at o). Both depend on
@@ -33,13 +34,13 @@ def PyramidDelta(y, x, route, experts, weights, a, b, kernels, sizes, in_feature
         weights: [P, K]; zeros switch the adapter off.
         a: [>= in // 2, R].
         b: [R, >= out // 2].
-        kernels: [E, out], expert e's scaled kernel flattened to c * s_e + j and zero-padded.
+        kernels: [E, out], expert e's scaled kernel flattened to c * s_e + j, zero-padded and cut at out.
         sizes: int64 [E], the kernel sizes.
         in_features: in.
     """
-    # The windows of a: expert e reads the first in // s_e features.
+    # The windows of a: expert e reads the first in // s_e features, and at least one.
     features = op.Range(0, op.Squeeze(op.Shape(a, start=0, end=1)), 1)
-    windows = op.Div(op.Constant(value_int=in_features), sizes)
+    windows = op.Max(op.Div(op.Constant(value_int=in_features), sizes), op.Constant(value_int=1))
     inside = op.CastLike(op.Less(op.Unsqueeze(features, [0]), op.Unsqueeze(windows, [1])), x)
     down = op.Transpose(op.CastLike(a, x), perm=[1, 0])
     windowed = op.Mul(op.Unsqueeze(down, [0]), op.Unsqueeze(inside, [1]))

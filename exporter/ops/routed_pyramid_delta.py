@@ -28,7 +28,7 @@ def RoutedPyramidDelta(  # type: ignore[no-untyped-def]
         gate_bias: [E].
         a: [>= in // 2, R].
         b: [R, >= out // 2].
-        kernels: [E, out], expert e's scaled kernel flattened to c * s_e + j and zero-padded.
+        kernels: [E, out], expert e's scaled kernel flattened to c * s_e + j, zero-padded and cut at out.
         sizes: int64 [E], the kernel sizes.
         in_features: in.
         top_k: K.

@@ -30,6 +30,7 @@ from eptx.runtime._one_line import one_line
 #: A tensor that only one kind of adapter has at every module that it adapts.
 _OF_MODULE = {"ept": ".lora_task_embedding.weight", "tucka": ".tucka_u"}
 _KERNELS = ".lora_expert_kernels."
+_GATE = ".lora_gate.0.weight"
 #: Starts of LoRA's factors that leave the base as it is; with any other PEFT is to do what it did in training.
 _STARTS = (False, None, "gaussian", "eva", "orthogonal")
 #: Task types whose classifier PEFT saves without being told.
@@ -167,6 +168,7 @@ def _ept_config(files: AdapterFiles, names: Mapping[str, str], tasks: Sequence[s
         if kernel and tensor.ndim == 4:
             sizes[names[module]][int(number)] = tensor.shape[2]
     pattern = {new: [by[number] for number in sorted(by)] for new, by in sizes.items()}
+    gates = [shape[0] for shape in files.shapes(_GATE).values()]
     return EptConfig(
         r=given["r"],
         lora_alpha=given["lora_alpha"],
@@ -177,6 +179,7 @@ def _ept_config(files: AdapterFiles, names: Mapping[str, str], tasks: Sequence[s
             new: alphas.get(get_pattern_key(list(alphas), old), given["lora_alpha"]) for old, new in names.items()
         },
         kernel_sizes=max(pattern.values(), key=len),
+        num_experts=max(gates, default=None),
         kernel_pattern=pattern,
         top_k=top_k_of(files, top_k),
         tasks=list(tasks),

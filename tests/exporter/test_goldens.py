@@ -23,10 +23,11 @@ from eptx.exporter import ExportOptions, Route, export_bundle
 from eptx.exporter.base import load_transformers
 from eptx.runtime._kernels import kernel_library
 from tests.decoders import Steps, write_tokenizer
+from tests.trained import more_kernels
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOLERANCE = 2e-5
-EPT, TUCKA = ("ept_bert48", "ept_llama64"), ("tucka_bert48", "tucka_llama64")
+EPT, TUCKA = ("ept_bert48", "ept_bert_ksbig", "ept_llama64"), ("tucka_bert48", "tucka_llama64")
 #: Where the base graph comes from: traced from the folder, an ONNX file beside the folder, the ONNX file alone.
 ORIGINS = ("folder", "onnx", "onnx alone")
 
@@ -124,6 +125,20 @@ def _logits(session: ort.InferenceSession, feeds: dict[str, np.ndarray], **more:
 def _close(got: np.ndarray, want: np.ndarray) -> None:
     assert got.shape == want.shape
     assert np.abs(got - want).max() <= TOLERANCE * max(1.0, np.abs(want).max())
+
+
+@pytest.mark.parametrize("mode", ["static", "conditioned", "dynamic"])
+def test_kernels_past_the_gate_are_never_chosen(case_of: Callable[[str], Case], tmp_path: Path, mode: str) -> None:
+    """`set_expert_kernel_sizes` with ten sizes saves ten kernels; the released gate chooses among eight."""
+    case = case_of("ept_bert48")
+    folder = more_kernels(case.folder / "adapter", tmp_path / "adapter")
+    options = ExportOptions(mode=mode, top_k=case.settings["top_k"], task="task3" if mode == "static" else None)  # type: ignore[arg-type]
+    bundle = export_bundle(case.base, [folder], tmp_path / "b", options)
+    for session in _sessions(bundle):
+        feeds = case.feeds(0)
+        more = {} if mode == "static" else {"task_id": np.full(len(feeds["input_ids"]), 3)}
+        for got in _logits(session, feeds, **more):
+            _close(got, case.arrays["out0.task3.logits"])
 
 
 @pytest.mark.parametrize("origin", ORIGINS)

@@ -17,7 +17,7 @@ class EptModule:
 
     Attributes:
         a: [R, in // 2]. b: [out // 2, R].
-        kernels: expert e's kernel, [out // s_e, s_e].
+        kernels: expert e's kernel, [max(1, out // s_e), s_e].
         gate_weight: [E, in]. gate_bias: [E].
         task_embedding: [T, in].
         scale: alpha / R, or alpha / sqrt(R) with rsLoRA.
@@ -51,7 +51,8 @@ class EptModule:
         low, high = 2 * self.b.shape[0], 2 * self.b.shape[0] + 2
         for kernel in self.kernels:
             rows, size = kernel.shape
-            low, high = max(low, rows * size), min(high, (rows + 1) * size)
+            # one row is also what a kernel larger than the output has
+            low, high = max(low, rows * size if rows > 1 else 1), min(high, (rows + 1) * size)
         return range(low, high)
 
     def parameters(self) -> int:

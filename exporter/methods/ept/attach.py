@@ -79,10 +79,10 @@ def _factors(editor: Editor, name: str, module: EptModule, out_features: int) ->
 
 
 def flat_kernels(module: EptModule, out_features: int) -> np.ndarray:
-    """All kernels, scaled, as [E, out]: kernel e's [c, j] is at c * s_e + j, zeros past its end."""
+    """All kernels, scaled, as [E, out]: kernel e's [c, j] is at c * s_e + j, zeros past its end, cut at out."""
     flat = np.zeros((len(module.kernels), out_features))
     for row, kernel in zip(flat, module.kernels, strict=True):
-        row[: kernel.size] = kernel.reshape(-1)
+        row[: kernel.size] = kernel.reshape(-1)[:out_features]
     return flat * module.scale
 
 

@@ -25,6 +25,8 @@ class EptConfig(PeftConfig):
         lora_dropout: dropout on the input of the update while training.
         use_rslora: scale by ``lora_alpha / sqrt(r)`` instead.
         kernel_sizes: size of each expert's kernel, at least 2.
+        num_experts: how many of the kernels, from the first on, the gate chooses among; None: all. (The released code
+            always chooses among 8.)
         kernel_pattern: sizes of single modules, ``{whole module name: sizes}``.
         rank_pattern: ranks of single modules, ``{whole module name: rank}``.
         alpha_pattern: ``lora_alpha`` of single modules, same form.
@@ -43,6 +45,7 @@ class EptConfig(PeftConfig):
     lora_dropout: float = 0.0
     use_rslora: bool = False
     kernel_sizes: list[int] = field(default_factory=lambda: list(RELEASED_KERNEL_SIZES))
+    num_experts: int | None = None
     kernel_pattern: dict[str, list[int]] = field(default_factory=dict)
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
@@ -71,5 +74,6 @@ class EptConfig(PeftConfig):
         for sizes in (self.kernel_sizes, *self.kernel_pattern.values()):
             if not sizes or min(sizes) < 2:
                 raise ValueError(f"kernel sizes must be 2 or more, got {list(sizes)}")
-            if not 1 <= self.top_k <= len(sizes):
-                raise ValueError(f"top_k must lie in 1..{len(sizes)}, the number of experts, got {self.top_k}")
+            experts = min(self.num_experts or len(sizes), len(sizes))
+            if not 1 <= self.top_k <= experts:
+                raise ValueError(f"top_k must lie in 1..{experts}, the number of experts, got {self.top_k}")

@@ -1,7 +1,7 @@
 """EPT's algebra: a task's experts, and the change of weight that they amount to.
 
 p = softmax(G tau + g);  experts = the K largest;  w = softmax(p[experts])
-D_e[c * s + j, i] = kappa_e[c, j] (B A)[c, i]   for c < out // s, i < in // s; zero elsewhere
+D_e[c * s + j, i] = kappa_e[c, j] (B A)[c, i]   for c < max(1, out // s), i < max(1, in // s), c * s + j < out; else 0
 W' = W + scale * sum_k w_k D_{e_k}
 """
 
@@ -36,9 +36,10 @@ def delta(module: EptModule, task: int, top_k: int, out_features: int) -> np.nda
     for expert, weight in zip(experts, weights, strict=True):
         kernel = module.kernels[expert].astype(np.float64)
         rows, size = kernel.shape
-        window = module.in_features // size
+        window = max(1, module.in_features // size)
         core = module.b[:rows].astype(np.float64) @ module.a[:, :window].astype(np.float64)
-        total[: rows * size, :window] += weight * (kernel[:, :, None] * core[:, None, :]).reshape(rows * size, window)
+        wide = (kernel[:, :, None] * core[:, None, :]).reshape(rows * size, window)[:out_features]
+        total[: len(wide), :window] += weight * wide
     return module.scale * total
 
 

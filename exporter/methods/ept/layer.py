@@ -77,11 +77,6 @@ class EptLayer(BaseTunerLayer):
         """Add the weights of one adapter."""
         r = config.rank_pattern.get(self.module, config.r)
         sizes = tuple(config.kernel_pattern.get(self.module, config.kernel_sizes))
-        if max(sizes) > min(self.in_features, self.out_features):
-            raise ValueError(
-                f"module {self.module} of {self.in_features} x {self.out_features} is smaller than "
-                f"its largest kernel size {max(sizes)}"
-            )
         self.r[adapter_name] = r
         alpha = config.alpha_pattern.get(self.module, config.lora_alpha)
         self.scaling[adapter_name] = alpha / (math.sqrt(r) if config.use_rslora else r)
@@ -92,9 +87,10 @@ class EptLayer(BaseTunerLayer):
         self.lora_A[adapter_name] = nn.Linear(self.in_features // 2, r, bias=False)
         self.lora_B[adapter_name] = nn.Linear(r, self.out_features // 2, bias=False)
         self.lora_expert_kernels[adapter_name] = nn.ParameterList(
-            [nn.Parameter(torch.empty(1, self.out_features // s, s, 1)) for s in sizes]
+            [nn.Parameter(torch.empty(1, max(1, self.out_features // s), s, 1)) for s in sizes]
         )
-        self.lora_gate[adapter_name] = nn.Sequential(nn.Linear(self.in_features, len(sizes)), nn.Softmax(dim=1))
+        experts = min(config.num_experts or len(sizes), len(sizes))
+        self.lora_gate[adapter_name] = nn.Sequential(nn.Linear(self.in_features, experts), nn.Softmax(dim=1))
         self.lora_task_embedding[adapter_name] = nn.Embedding(len(config.tasks), self.in_features)
         if config.init_weights:
             self._initialise(adapter_name, config)
@@ -193,7 +189,7 @@ class EptLinear(nn.Module, EptLayer):
     def _expert(self, rows: Tensor, expert: int, name: str) -> Tensor:
         """One expert as released: ``[n, positions, in]`` to ``[n, positions, out]``."""
         size = self.kernel_sizes[name][expert]
-        window_in, window_out = self.in_features // size, self.out_features // size
+        window_in, window_out = self._windows(size)
         down = self.lora_A[name].weight[:, :window_in]
         up = self.lora_B[name].weight[:window_out]
         small = rows[..., :window_in] @ down.t() @ up.t()
@@ -202,7 +198,11 @@ class EptLinear(nn.Module, EptLayer):
         side_by_side = small.reshape(1, -1, window_out).transpose(1, 2)
         wide = F.conv_transpose1d(side_by_side, kernel, stride=size, groups=window_out)
         flat = wide.reshape(window_out, -1, size).transpose(0, 1).reshape(*rows.shape[:2], window_out * size)
-        return F.pad(flat, (0, self.out_features - window_out * size))
+        return F.pad(flat, (0, self.out_features - window_out * size))  # a negative width cuts
+
+    def _windows(self, size: int) -> tuple[int, int]:
+        """How many inputs an expert reads, and how many numbers its kernel spreads out; both at least 1 (released)."""
+        return max(1, self.in_features // size), max(1, self.out_features // size)
 
     def _factored(self, rows: Tensor, ids: Tensor, name: str) -> Tensor:
         """The same update through per-task factors of rank K·R, batched over rows of any tasks."""
@@ -223,7 +223,7 @@ class EptLinear(nn.Module, EptLayer):
         down, up = self.lora_A[name].weight, self.lora_B[name].weight
         downs, ups = [], []
         for size, kernel in zip(self.kernel_sizes[name], self.lora_expert_kernels[name], strict=True):
-            window_in, window_out = self.in_features // size, self.out_features // size
+            window_in, window_out = self._windows(size)
             downs.append(F.pad(down[:, :window_in], (0, down.shape[1] - window_in)))
             wide = (kernel.reshape(window_out, size, 1) * up[:window_out, None]).reshape(window_out * size, -1)
             ups.append(F.pad(wide, (0, 0, 0, self.out_features - window_out * size)))

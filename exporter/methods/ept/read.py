@@ -69,7 +69,9 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
     refuse_rest(parts, name)
     if not kernels:
         raise AdapterError(f"{WEIGHTS}: {name} has no {_KERNELS}0")
-    module = EptModule(a, b, tuple(kernels), gate_weight, gate_bias, task_embedding, scale_of(name, a.shape[0], config))
+    served = tuple(kernels[: gate_weight.shape[0]])  # the released code saves more, and never chooses them
+    scale = scale_of(name, a.shape[0], config)
+    module = EptModule(a, b, served, gate_weight, gate_bias, task_embedding, scale)
     _check(name, module)
     return module
 

@@ -52,8 +52,8 @@ struct Pyramid {
       if (sizes[e] < 1) Refuse("a kernel of size %lld", static_cast<long long>(sizes[e]));
       const auto size = static_cast<size_t>(sizes[e]);
       smallest = std::min(smallest, size);
-      if (in / size > features) Refuse("a has %zu features; a window reads more", features);
-      if (out / size > groups) Refuse("b has %zu columns; an expert reads more", groups);
+      if (Window(size) > features) Refuse("a has %zu features; a window reads more", features);
+      if (Groups(size) > groups) Refuse("b has %zu columns; an expert reads more", groups);
     }
   }
 
@@ -63,7 +63,12 @@ struct Pyramid {
     return a.size > b.size;
   }
 
-  size_t Cost(size_t top_k) const { return (in / smallest + out / smallest) * rank + top_k * out; }
+  // How many features an expert reads, and over how many numbers its kernel lies; a kernel larger than the output has
+  // one, and is cut at the output's end.
+  size_t Window(size_t size) const { return std::max<size_t>(1, in / size); }
+  size_t Groups(size_t size) const { return std::max<size_t>(1, out / size); }
+
+  size_t Cost(size_t top_k) const { return (Window(smallest) + Groups(smallest)) * rank + top_k * out; }
 
   // A route's choices as Add takes them: by falling size, which is rising window, and those without weight last.
   void Choose(const int64_t* chosen, Weights weights, size_t count, Choice* choices) const {
@@ -92,9 +97,9 @@ struct Pyramid {
       for (; k < count && choices[k].size == size; ++k, ++same) {
         mixed[same] = {kernels.row(choices[k].expert), choices[k].weight};
       }
-      simd.project(tile, window, in / size, a, rank, projected);
-      window = in / size;
-      simd.expand(tile, out / size, size, b, rank, projected, mixed, same);
+      simd.project(tile, window, Window(size), a, rank, projected);
+      window = Window(size);
+      simd.expand(tile, Groups(size), std::min(size, out), b, rank, projected, mixed, same);
     }
   }
 };

@@ -13,14 +13,23 @@ import torch
 from eptx.errors import RequestError, UsageError
 from eptx.exporter.route import Route
 from eptx.exporter.trained import Output, Trained
-from tests.trained import by_task, trained_model
+from tests.trained import by_task, more_kernels, trained_model
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-EPT = ("ept_bert48", "ept_bert_patterns", "ept_bert_seqcls", "ept_llama64", "ept_llama_modules", "ept_t5_ks16")
+EPT = (
+    "ept_bert48",
+    "ept_bert_ksbig",
+    "ept_bert_patterns",
+    "ept_bert_seqcls",
+    "ept_llama64",
+    "ept_llama_modules",
+    "ept_t5_ks16",
+)
 DEBERTA = ("tucka_deberta64", "tucka_glue", "tucka_glue_folded")
 TUCKA = ("tucka_bert48", "tucka_llama64", "tucka_vit_cifar_cls")
 CLASSES = {
     "ept_bert48": "BertForSequenceClassification",
+    "ept_bert_ksbig": "BertForSequenceClassification",
     "ept_bert_patterns": "BertForSequenceClassification",
     "ept_bert_seqcls": "BertForSequenceClassification",
     "ept_llama64": "LlamaForCausalLM",
@@ -83,7 +92,17 @@ def test_ept(case: str) -> None:
         assert not close(mixed.outputs["logits"], arrays[f"base{index}.logits"])
 
 
-@pytest.mark.parametrize("case", ["ept_bert48", "ept_bert_patterns", "ept_llama64", "ept_t5_ks16"])
+def test_kernels_past_the_gate(tmp_path: Path) -> None:
+    """The released code saves every kernel that it was given, and its gate chooses among eight."""
+    folder = GOLDEN / "ept_bert48"
+    trained = trained_model(folder / "base", [more_kernels(folder / "adapter", tmp_path / "adapter")], top_k=2)
+    with np.load(folder / "golden.npz") as arrays:
+        inputs = inputs_of(dict(arrays))[0]
+        output = trained.run(inputs, [3] * rows_of(inputs))
+        assert close(output.outputs["logits"], arrays["out0.task3.logits"])
+
+
+@pytest.mark.parametrize("case", ["ept_bert48", "ept_bert_ksbig", "ept_bert_patterns", "ept_llama64", "ept_t5_ks16"])
 def test_off_is_the_base(case: str) -> None:
     """Of adapters that bring no module of their own."""
     arrays, trained = golden(case)

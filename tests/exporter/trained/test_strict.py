@@ -92,7 +92,11 @@ CASES: dict[str, tuple[str, Callable[[Tensors], object], str]] = {
         r"classifier.*weight",
     ),
     "ept: a kernel is missing": ("ept", _drop(f"{Q}.lora_expert_kernels.0"), r"query|kernel"),
-    "ept: a kernel too many": ("ept", _add(f"{Q}.lora_expert_kernels.2", f"{Q}.lora_expert_kernels.1"), r"query"),
+    "ept: a number of a kernel is left out": (
+        "ept",
+        _add(f"{Q}.lora_expert_kernels.3", f"{Q}.lora_expert_kernels.1"),
+        r"query",
+    ),
     "ept: no gate bias": ("ept", _drop(f"{Q}.lora_gate.0.bias"), r"query\.lora_gate"),
     "ept: no embedding": ("ept", _drop(f"{Q}.lora_task_embedding.weight"), r"query\.lora_task_embedding"),
     "ept: fewer tasks in one module": ("ept", _cut(f"{Q}.lora_task_embedding.weight"), r"query\.lora_task_embedding"),
