@@ -92,3 +92,19 @@ def test_no_false_alarm_with_heads_behind_a_live_route(headless_bert: Workshop, 
     assert report.passed, report.reason
     assert worst(report) < MARGIN
     assert [task.task for task in report.providers[0].tasks] == ["a", "b"]
+
+
+@pytest.mark.parametrize("mode", ["static", "conditioned"])
+@pytest.mark.parametrize("base", ["bert", "llama"])
+@pytest.mark.parametrize("method", ["ept", "lora", "tucka"])
+def test_no_false_alarm_of_large_updates(request: pytest.FixtureRequest, method: str, base: str, mode: str) -> None:
+    """What `lora_alpha` 1e6 makes: updates thousands of times as large as what they are added to."""
+    workshop: Workshop = request.getfixturevalue(base)
+    adapters = _adapters(workshop, method, 5, 3e4)
+    options: dict[str, Any] = {"mode": mode} | ({"top_k": 2} if method == "ept" else {})
+    options |= {"routes": ROUTES} if method == "tucka" else {}
+    tasks = {"ept": "task1", "lora": adapters[0].name, "tucka": "y"}
+    options |= {"task": tasks[method]} if mode == "static" else {}
+    report = workshop.validate(workshop.export(adapters, **options))
+    assert report.passed, report.reason
+    assert worst(report) < MARGIN
