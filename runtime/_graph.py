@@ -9,6 +9,7 @@ from typing import Any
 from eptx._manifest import TASK_ID_USED
 from eptx.bundle import Bundle, Manifest
 from eptx.errors import BundleError, RequestError
+from eptx.runtime._integers import said
 from eptx.runtime._kernels import Kernels, choose_kernels
 from eptx.runtime._providers import open_session, wrapped
 from eptx.runtime.outputs import Array
@@ -49,6 +50,11 @@ class Graph:
     def kernels(self) -> Kernels:
         """What runs the model's own operators; before it is open, what is meant to."""
         return self._opened[1] if self._opened is not None else choose_kernels(self._bundle, self._how[0])
+
+    @property
+    def integers(self) -> str:
+        """How it runs products of 8-bit integers."""
+        return said(self._how[0], own_options=self._how[2] is not None)
 
     def open(self) -> Any:
         """The ``onnxruntime.InferenceSession``.

@@ -7,6 +7,7 @@ from typing import Any
 
 from eptx.bundle import Bundle
 from eptx.errors import BundleError, EptxError, LimitError, NotSupportedError, UsageError
+from eptx.runtime._integers import EXACT_ENTRY
 from eptx.runtime._kernels import Kernels, choose_kernels, register
 from eptx.runtime._one_line import one_line
 
@@ -126,15 +127,15 @@ def session_options(bundle: Bundle) -> Any:
     """The ``onnxruntime.SessionOptions`` that eptx opens a bundle with."""
     options = onnxruntime().SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised; nothing of it is printed beside
-    for key, value in folding_limit(bundle).items():
+    for key, value in config_entries(bundle).items():
         options.add_session_config_entry(key, value)
     return options
 
 
-def folding_limit(bundle: Bundle) -> dict[str, str]:
-    """The session's configuration entry for constant folding.
+def config_entries(bundle: Bundle) -> dict[str, str]:
+    """The session's configuration entries.
 
-    A small model can ask it for gigabytes; a bundle's weights need no more than their size.
+    A small model can ask constant folding for gigabytes; a bundle's weights need no more than their size.
     """
-    weights = bundle.size
-    return {"optimization.constant_folding_max_output_size_in_bytes": str(max(weights, _FOLDING_LIMIT))}
+    limit = max(bundle.size, _FOLDING_LIMIT)
+    return {"optimization.constant_folding_max_output_size_in_bytes": str(limit), **EXACT_ENTRY}

@@ -204,6 +204,7 @@ class Session:
 
         ``kernels`` says whether the model's own operators run as native kernels (``running``), and why not
         (``reason``): they are then computed by the functions that the model holds, to the same results.
+        ``integer_products`` says whether products of 8-bit integers are ``exact`` on this processor.
         """
         manifest = self.manifest
         kernels = (self._writer if self._writer.is_open else self._graph).kernels
@@ -220,6 +221,7 @@ class Session:
             "provider": self.provider,
             "onnxruntime": onnxruntime().__version__,
             "kernels": {"running": kernels.library is not None, "reason": kernels.reason},
+            "integer_products": self._graph.integers,
         }
 
     def _get_tokenizer(self) -> Tokenizer:

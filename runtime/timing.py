@@ -15,6 +15,7 @@ import numpy as np
 
 from eptx.bundle import Bundle, read_bundle
 from eptx.errors import NotSupportedError, UsageError
+from eptx.runtime._integers import EXACT_ENTRY
 from eptx.runtime._kernels import choose_kernels, register
 from eptx.runtime._providers import choose_provider, onnxruntime, wrapped
 
@@ -62,7 +63,8 @@ class TimedModel:
             options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what goes wrong is raised
         # the idle threads of one session would otherwise spin for a while beside the next one's
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        for key, value in ({"session.force_spinning_stop": "1"} | EXACT_ENTRY).items():
+            options.add_session_config_entry(key, value)
         cuda = choose_provider(provider, manifest.provider if manifest else "cpu") == "cuda"
         if bundle and native:
             register(options, choose_kernels(bundle, "cuda" if cuda else "cpu"))

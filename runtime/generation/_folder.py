@@ -18,7 +18,7 @@ from eptx._json import dump_json, read_json_object
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.runtime._kernels import OPERATORS_ENTRY, Kernels
-from eptx.runtime._providers import folding_limit
+from eptx.runtime._providers import config_entries
 
 _BUNDLE = "bundle"
 
@@ -66,7 +66,7 @@ def _session_options(bundle: Bundle, provider: str, threads: int | None, kernels
         "log_id": "eptx",
         "log_severity_level": 4,  # what goes wrong is raised; nothing of it is printed beside
         "provider_options": [{"cuda": {"use_tf32": "0"}}] if provider == "cuda" else [],
-        **folding_limit(bundle),
+        **config_entries(bundle),
     }
     if threads is not None:
         options["intra_op_num_threads"] = threads

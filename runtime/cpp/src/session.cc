@@ -32,6 +32,8 @@ Owned<OrtSessionOptions> MakeOptions(const Options& wanted, const Manifest& mani
   // A small model can ask constant folding for gigabytes; a bundle's weights need no more than their size.
   Configure(made, "optimization.constant_folding_max_output_size_in_bytes",
             std::to_string(std::max(WeightBytes(manifest), kFoldingLimit)));
+  // AVX2 adds products of int8 up with saturation. ONNX Runtime goes round it where the processor is such a one.
+  Configure(made, "session.x64quantprecision", "1");
   if (environment.shares_threads()) {
     Check(Api().DisablePerSessionThreads(made), kWhat);
   } else if (wanted.threads != 0) {
