@@ -16,7 +16,7 @@ from eptx.exporter.base._model import read_config
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.route import Route
 from eptx.exporter.trained import Output, load_trained, read_files
-from eptx.exporter.write import max_length
+from eptx.exporter.validation.companions.lookups import lookups
 from eptx.runtime.measure import Row
 
 #: Of a text without an answer, that many of its last tokens are taken for one.
@@ -85,8 +85,8 @@ class Reference:
             )
         self._adapter = adapter
         self._decoder = adapter.heads is None and is_decoder(config)
-        self._encoder = Encoder(base, vocabulary, max_length(config))
         self._model = load_trained(base, read_files(folders), adapter.tasks)
+        self._encoder = Encoder(base, vocabulary, lookups(self._model.model).longest)
         self._generates = self._decoder or bool(self._model.model.config.is_encoder_decoder)
 
     def task(self, name: str, labels: int) -> Task:

@@ -35,6 +35,7 @@ SCHEMES = ("fp32", "fp16", "int8", "int8-static", "int8-blocks", "int4-blocks")
 PROVIDERS = ("cpu", "cuda")
 ROUTINGS = ("batch", "row", "prompt")
 GENERATORS = ("decoder", "encoder-decoder")
+SIDES = ("left", "right")
 #: Numbers of experts are below.
 _MOST_EXPERTS = 1 << 16
 TENSOR_DTYPES = ("float16", "float32", "float64", "int32", "int64", "bool")
@@ -130,6 +131,24 @@ class Generation:
 
 
 @dataclass(frozen=True)
+class Text:
+    """How texts become rows of tokens, as the base's tokenizer has it.
+
+    Attributes:
+        max_length: the most tokens of a row, special ones included; longer texts are cut. None: no limit.
+        truncation_side: the side on which a text loses what is too long; special tokens stay.
+        padding_side: the side on which shorter rows are filled. pad: the token that fills them.
+        lower_case: whether texts are lowered first; a tokenizer may do it by itself besides.
+    """
+
+    max_length: int | None = None
+    truncation_side: str = "right"
+    padding_side: str = "right"
+    pad: int = 0
+    lower_case: bool = False
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """Size and SHA-256 (hexadecimal) of one file."""
 
@@ -192,6 +211,7 @@ class Manifest:
     quantisation: Quantisation | None = None
     generation: Generation | None = None
     encoder: Component | None = None
+    text: Text | None = None
     vocab_size: int | None = None
     max_length: int | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
@@ -234,6 +254,7 @@ def _manifest(f: Fields) -> Manifest:
         quantisation=_quantisation(f.child("quantisation")) if f.present("quantisation") else None,
         generation=_generation(f.child("generation")) if f.present("generation") else None,
         encoder=_component(f.child("encoder")) if f.present("encoder") else None,
+        text=_text(f.child("text")) if f.present("text") else None,
         vocab_size=f.integer("vocab_size", least=1) if f.present("vocab_size") else None,
         max_length=f.integer("max_length", least=1) if f.present("max_length") else None,
         files={name: _file(name, e) for name, e in f.child("files").items()},
@@ -342,6 +363,18 @@ def _generation(f: Fields) -> Generation:
         raise f.bad("an encoder-decoder has a token start, a decoder has none")
     f.done()
     return generation
+
+
+def _text(f: Fields) -> Text:
+    text = Text(
+        max_length=f.integer("max_length", least=1) if f.present("max_length") else None,
+        truncation_side=f.choice("truncation_side", SIDES),
+        padding_side=f.choice("padding_side", SIDES),
+        pad=f.integer("pad", least=0),
+        lower_case=f.boolean("lower_case"),
+    )
+    f.done()
+    return text
 
 
 def _component(f: Fields) -> Component:

@@ -33,11 +33,13 @@ from eptx.exporter.base._integer import integer_product
 from eptx.exporter.base._names import one_line
 from eptx.exporter.base._nbits import is_nbits
 from eptx.exporter.card import model_card
+from eptx.exporter.longest import positive
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.part import Part
 from eptx.exporter.plan import routes_by_task, static_task
 from eptx.exporter.read import BASE_TASK
+from eptx.exporter.text import SENTENCE_SETTINGS, text_settings
 
 #: Smaller tensors are kept in the model: ONNX Runtime resolves the path of the file beside it, opens it and maps it
 #: anew for every tensor that lies there, which took 4 ms of a session of MiniLM with EPT (212 tensors).
@@ -59,6 +61,7 @@ _COMPANIONS = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
     "preprocessor_config.json",
+    *SENTENCE_SETTINGS,
 )
 _DTYPES = {
     ir.DataType.FLOAT: "float32",
@@ -68,8 +71,6 @@ _DTYPES = {
     ir.DataType.INT32: "int32",
     ir.DataType.BOOL: "bool",
 }
-#: Architectures whose position ids start past the padding id, so that many positions are never used.
-_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,9 @@ def _manifest(adapted: Adapted) -> Manifest:
         quantisation=adapted.quantisation,
         generation=main.generation,
         encoder=_component(others[0], parts[0].modules) if others else None,
-        vocab_size=_positive(main.config.get("vocab_size")),
-        max_length=max_length(main.config),
+        vocab_size=positive(main.config.get("vocab_size")),
+        text=text_settings(main, main.longest),
+        max_length=main.longest,
     )
 
 
@@ -247,15 +249,3 @@ def _tensor(value: ir.Value) -> TensorSpec:
         )
     shape = [dim if isinstance(dim, int) else dim.value or f"{value.name}_{i}" for i, dim in enumerate(value.shape)]
     return TensorSpec(value.name, _DTYPES[value.dtype], tuple(shape))
-
-
-def _positive(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
-def max_length(config: Mapping[str, Any]) -> int | None:
-    """The most positions that the base embeds; None where positions are relative or not of tokens."""
-    positions = _positive(config.get("max_position_embeddings"))
-    if positions is not None and config.get("model_type") in _OFFSET_POSITIONS:
-        return positions - 1 - int(config.get("pad_token_id") or 0)
-    return positions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 from eptx._manifest import MODEL_FILE
 from eptx.bundle import Manifest, TensorSpec
@@ -42,7 +43,10 @@ def model_config(manifest: Manifest, name: str, max_batch: int, instances: int) 
         "version_policy": {"latest": {"num_versions": 1}},
         "instance_group": [{"kind": kind, "count": instances}],
         "model_warmup": [_warm_up(manifest, batched)],
-        "parameters": [{"key": "eptx.tasks", "value": {"string_value": _tasks(manifest)}}],
+        "parameters": [
+            {"key": "eptx.tasks", "value": {"string_value": _tasks(manifest)}},
+            {"key": "eptx.text", "value": {"string_value": json.dumps(manifest.text and asdict(manifest.text))}},
+        ],
     }
     if batched and max_batch > 1 and not needs_own_batch(manifest):
         config["dynamic_batching"] = {

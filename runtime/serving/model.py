@@ -198,7 +198,9 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _pad_id(bundle: Bundle) -> int:
-    """The token to pad a batch with; any will do, since the mask hides it."""
+    """The token to pad a batch with."""
+    if bundle.manifest.text is not None:
+        return bundle.manifest.text.pad
     path = bundle.file("config.json")
     pad = read_json_object(path, error=BundleError).get("pad_token_id") if path is not None else None
     size = bundle.manifest.vocab_size

@@ -135,6 +135,15 @@ Component ReadComponent(Fields f) {
   return component;
 }
 
+// How texts become tokens is the business of those who tokenize.
+void CheckText(Fields f) {
+  if (f.Present("max_length")) f.Integer("max_length", 1);
+  for (const char* side : {"truncation_side", "padding_side"}) f.Choice(side, {"left", "right"});
+  f.Integer("pad", 0);
+  f.Boolean("lower_case");
+  f.Done();
+}
+
 void CheckSources(Fields f) {
   if (f.Present("base")) f.String("base");
   if (f.Present("base_onnx")) f.String("base_onnx");
@@ -225,6 +234,7 @@ Manifest ParseManifest(std::string_view text) {
   if (f.Present("quantisation")) CheckQuantisation(f.Child("quantisation"));
   if (f.Present("generation")) m.generation = ReadGeneration(f.Child("generation"));
   if (f.Present("encoder")) m.encoder = ReadComponent(f.Child("encoder"));
+  if (f.Present("text")) CheckText(f.Child("text"));
   if (f.Present("vocab_size")) m.vocab_size = f.Integer("vocab_size", 1);
   if (f.Present("max_length")) m.max_length = f.Integer("max_length", 1);
   for (auto& [name, entry] : f.Child("files").Items()) m.files.emplace(name, ReadFileEntry(name, std::move(entry)));
