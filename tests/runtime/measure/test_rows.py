@@ -45,6 +45,12 @@ def test_rows_of_one_task_may_all_be_at_the_end(tmp_path: Path) -> None:
 def test_lines_that_are_not_needed_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text('\n{"text": "x"}\n \nnot json\n')
     assert texts(read_data([Source(tmp_path / "d.jsonl")], ["a"], 1)) == {"a": ["x"]}
+    marked = '{"text": "x"}\n\ufeff\n\ufeff{"text": "y"}\n'  # files one after the other have a mark inside too
+    (tmp_path / "marked.jsonl").write_text(marked, encoding="utf-8-sig")
+    assert texts(read_data([Source(tmp_path / "marked.jsonl")], ["a"])) == {"a": ["x", "y"]}
+    (tmp_path / "wide.jsonl").write_text('{"text": "x"}\n', encoding="utf-16")
+    with pytest.raises(DataError, match=r"wide.jsonl, line 1: UTF-16 text; save it as UTF-8"):
+        read_data([Source(tmp_path / "wide.jsonl")], ["a"])
     with pytest.raises(DataError, match=r"d.jsonl, line 4: not valid JSON"):
         read_data([Source(tmp_path / "d.jsonl")], ["a"], 2)
 
