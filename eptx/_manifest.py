@@ -158,11 +158,16 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Sources:
-    """What the bundle was made from, as the exporter was given it."""
+    """What the bundle was made from, as far as it is not of one machine; `eptx._origin` has the rest.
 
-    base: str | None
-    base_onnx: str | None
-    adapter: tuple[str, ...]
+    Attributes:
+        base: whether a transformers folder. base_onnx: whether an ONNX file of the base.
+        top_k: EPT: how many experts a task uses, where the export was told.
+        tasks: the names of the adapter's tasks by id, where the export was told.
+    """
+
+    base: bool
+    base_onnx: bool
     top_k: int | None = None
     tasks: tuple[str, ...] | None = None
 
@@ -176,7 +181,6 @@ class Quantisation:
         embeddings: node that looks rows up in a table -> its scheme.
         budget: task -> how many points of its metric it may lose; empty where none was stated.
         metrics: task -> what is measured.
-        data: where the rows are on which that was measured, as the export was given them.
         rows: how many rows of a task were used at most.
     """
 
@@ -184,7 +188,6 @@ class Quantisation:
     embeddings: Mapping[str, str]
     budget: Mapping[str, float] = field(default_factory=dict)
     metrics: Mapping[str, str] = field(default_factory=dict)
-    data: tuple[str, ...] = ()
     rows: int | None = None
 
 
@@ -306,7 +309,6 @@ def _quantisation(f: Fields) -> Quantisation:
         embeddings=embeddings,
         budget=budget,
         metrics=f.child("metrics").strings(),
-        data=f.string_list("data"),
         rows=f.integer("rows", least=1) if f.present("rows") else None,
     )
     f.done()
@@ -390,9 +392,8 @@ def _component(f: Fields) -> Component:
 
 def _sources(f: Fields) -> Sources:
     sources = Sources(
-        base=f.string("base") if f.present("base") else None,
-        base_onnx=f.string("base_onnx") if f.present("base_onnx") else None,
-        adapter=f.string_list("adapter"),
+        base=f.boolean("base"),
+        base_onnx=f.boolean("base_onnx"),
         top_k=f.integer("top_k", least=1) if f.present("top_k") else None,
         tasks=f.string_list("tasks") if f.present("tasks") else None,
     )

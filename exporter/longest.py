@@ -68,7 +68,8 @@ def _height(node: ir.Node) -> int:
     """How many rows a look-up's table has; 0 if it is none."""
     table = node.inputs[0]
     tensor = table.const_value if table is not None else None
-    return int(tensor.shape[0]) if tensor is not None and len(tensor.shape) == 2 else 0
+    rows = tensor.shape[0] if tensor is not None and len(tensor.shape) == 2 else 0
+    return rows if isinstance(rows, int) else 0
 
 
 def _start(rows: np.ndarray) -> int | None:
@@ -94,7 +95,7 @@ def _asked(model: ir.Model, tables: Sequence[ir.Node], config: Mapping[str, Any]
         part = ir.convenience.extract(inner, inputs=list(inner.inputs), outputs=names)
         for value in part.initializers.values():
             assert value.const_value is not None
-            value.const_value = ir.Tensor(value.const_value.numpy(), name=value.name)  # wherever it was kept
+            value.const_value = ir.Tensor(value.const_value.numpy().copy(), name=value.name)  # it may be in a file
         cut = ir.Model(part, ir_version=model.ir_version, functions=list(model.functions.values()))
         session = ort.InferenceSession(ir.to_proto(cut).SerializeToString(), options, ["CPUExecutionProvider"])
         feeds = {value.name: _feed(value, config) for value in session.get_inputs()}

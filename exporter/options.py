@@ -68,10 +68,9 @@ class ExportOptions:
 
 
 def options_of(manifest: Manifest) -> ExportOptions:
-    """The options, all but the precision, of the export that made a bundle."""
+    """The options of the export that made a bundle, but the precision, and the ONNX file of the base."""
     routes = (manifest.route or {}).get("tasks", {})
     static = manifest.mode == "static"
-    given = manifest.sources.base_onnx
     return ExportOptions(
         mode=cast(Mode, manifest.mode),
         task=manifest.tasks[0].name if static else None,
@@ -80,5 +79,4 @@ def options_of(manifest: Manifest) -> ExportOptions:
         routing=cast(Routing, manifest.routing or "batch"),
         routes={task: Route(route["group"], tuple(route["weights"])) for task, route in routes.items()},
         provider=cast(Provider, manifest.provider),
-        base_onnx=Path(given) if given is not None else None,
     )

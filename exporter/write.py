@@ -11,6 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from eptx._genai_config import GENAI_CONFIG
+from eptx._origin import Origin, write_origin
 from eptx._version import __version__
 from eptx.bundle import (
     Bundle,
@@ -80,10 +81,12 @@ class Source:
     Attributes:
         base: the transformers folder, or None with an ONNX base alone.
         adapters: the adapter folder, or several LoRA folders.
+        data: of a quantised bundle, where the rows are on which it was measured, each with the task that all are of.
     """
 
     base: Path | None
     adapters: Sequence[Path]
+    data: Sequence[tuple[str | None, Path]] = ()
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,10 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
         writer.write(GENAI_CONFIG, genai_config(main.files[GENAI_CONFIG], main.generation))
     manifest = _manifest(adapted)
     writer.write("README.md", model_card(manifest))
-    return writer.finish(manifest)
+    bundle = writer.finish(manifest)
+    source = adapted.source
+    write_origin(bundle, Origin.of(source.base, adapted.options.base_onnx, source.adapters, source.data))
+    return bundle
 
 
 def _save(model: ir.Model, path: Path) -> None:
@@ -230,16 +236,11 @@ def _route(adapter: Adapter, options: ExportOptions) -> dict[str, Any] | None:
 
 def _sources(source: Source, options: ExportOptions) -> Sources:
     return Sources(
-        base=_given(source.base),
-        base_onnx=_given(options.base_onnx),
-        adapter=tuple(path.as_posix() for path in source.adapters),
+        base=source.base is not None,
+        base_onnx=options.base_onnx is not None,
         top_k=options.top_k,
         tasks=None if options.tasks is None else tuple(options.tasks),
     )
-
-
-def _given(path: Path | None) -> str | None:
-    return path.as_posix() if path is not None else None
 
 
 def _tensor(value: ir.Value) -> TensorSpec:

@@ -136,7 +136,7 @@ def tiny_manifest(mode: str = "conditioned", **changes: Any) -> Manifest:
         "tasks": TASKS[1:2] if mode == "static" else TASKS,
         "inputs": tuple(inputs),
         "outputs": tuple(outputs),
-        "sources": Sources("base", None, ("adapter",), 2),
+        "sources": Sources(True, False, 2),
         "fingerprints": {"base": "sha256:0", "adapter": "sha256:1"},
         "modules": {"pooler": ModuleOutput("pooled", (0, HIDDEN), False)},
         "operators": None if mode == "static" else Operators(),

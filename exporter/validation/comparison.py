@@ -37,7 +37,7 @@ def compare_parts(bundle: Bundle, truth: Truth, base_onnx: Path | None = None) -
     Args:
         bundle: the bundle.
         truth: the trained model's files.
-        base_onnx: the ONNX file of the base, where the export used one; None: as the bundle says.
+        base_onnx: the ONNX file of the base, where the export used one.
     """
     trained = load_trained(truth.base, truth.files, truth.tasks, top_k=truth.top_k, dtype=torch.float32)
     task = next(iter(truth.ids.values()))

@@ -56,7 +56,7 @@ def compare_files(bundle: Bundle, source: BaseSource) -> list[Part]:
 
 def alone(bundle: Bundle) -> bool:
     """Whether a bundle was made from an ONNX file without a folder: then nothing was copied."""
-    return bundle.manifest.sources.base is None and "config.json" not in bundle.manifest.files
+    return not bundle.manifest.sources.base and "config.json" not in bundle.manifest.files
 
 
 def _compare(name: str, found: Path | None, wanted: Path) -> Part | None:

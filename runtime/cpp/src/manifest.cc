@@ -145,9 +145,8 @@ void CheckText(Fields f) {
 }
 
 void CheckSources(Fields f) {
-  if (f.Present("base")) f.String("base");
-  if (f.Present("base_onnx")) f.String("base_onnx");
-  f.StringList("adapter");
+  f.Boolean("base");
+  f.Boolean("base_onnx");
   if (f.Present("top_k")) f.Integer("top_k", 1);
   if (f.Present("tasks")) f.StringList("tasks");
   f.Done();
@@ -190,7 +189,6 @@ void CheckQuantisation(Fields f) {
     throw f.Bad("has a budget that is not a number of points");
   }
   f.Child("metrics").Strings();
-  f.StringList("data");
   if (f.Present("rows")) f.Integer("rows", 1);
   f.Done();
 }

@@ -101,4 +101,4 @@ def test_a_bundle_of_an_onnx_file_alone(encoder: Made, bert_onnx: Path, ept: Pat
     assert made.wrong() == {}
     left_open = {part.name for part in made.parts() if part.how == "neither"}
     assert left_open == {"eptx.json: vocab_size", "config.json"}  # how long a text may be, the graph tells
-    assert json.loads((bundle.path / "eptx.json").read_text())["sources"]["base"] is None
+    assert json.loads((bundle.path / "eptx.json").read_text())["sources"]["base"] is False
