@@ -52,7 +52,7 @@ class Encoder:
             DataError, NotSupportedError: as `inputs`.
         """
         if isinstance(row.label, tuple):
-            return tuple(self._checked(row.label, row))
+            return tuple(self._checked([int(token) for token in row.label], row))
         if not isinstance(row.label, str):
             return ()
         return tuple(self._load()(row.label, add_special_tokens=False)["input_ids"])

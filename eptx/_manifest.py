@@ -35,6 +35,12 @@ SCHEMES = ("fp32", "fp16", "int8", "int8-static", "int8-blocks", "int4-blocks")
 PROVIDERS = ("cpu", "cuda")
 ROUTINGS = ("batch", "row", "prompt")
 GENERATORS = ("decoder", "encoder-decoder")
+#: transformers' words for what logits mean: values; one label of several; each label by itself, or not.
+REGRESSION, SINGLE_LABEL, MULTI_LABEL = PROBLEM_TYPES = (
+    "regression",
+    "single_label_classification",
+    "multi_label_classification",
+)
 SIDES = ("left", "right")
 #: Numbers of experts are below.
 _MOST_EXPERTS = 1 << 16
@@ -50,12 +56,14 @@ class Task:
         id: its value of the graph input ``task_id``.
         labels: how many of its logits count; None without task heads.
         label_names: their names, where the exporter was told them.
+        problem_type: what its logits mean, one of `PROBLEM_TYPES`; None without any.
     """
 
     name: str
     id: int
     labels: int | None = None
     label_names: tuple[str, ...] | None = None
+    problem_type: str | None = None
 
 
 @dataclass(frozen=True)
@@ -164,12 +172,14 @@ class Sources:
         base: whether a transformers folder. base_onnx: whether an ONNX file of the base.
         top_k: EPT: how many experts a task uses, where the export was told.
         tasks: the names of the adapter's tasks by id, where the export was told.
+        problem_types: task -> its problem type, where the export was told.
     """
 
     base: bool
     base_onnx: bool
     top_k: int | None = None
     tasks: tuple[str, ...] | None = None
+    problem_types: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -273,6 +283,7 @@ def _task(f: Fields) -> Task:
         id=f.integer("id", least=0),
         labels=f.integer("labels", least=0) if f.present("labels") else None,
         label_names=f.string_list("label_names") if f.present("label_names") else None,
+        problem_type=f.choice("problem_type", PROBLEM_TYPES) if f.present("problem_type") else None,
     )
     if not all(name.isprintable() for name in (task.name, *(task.label_names or ()))):
         raise f.bad("has a name that cannot be printed")
@@ -396,6 +407,7 @@ def _sources(f: Fields) -> Sources:
         base_onnx=f.boolean("base_onnx"),
         top_k=f.integer("top_k", least=1) if f.present("top_k") else None,
         tasks=f.string_list("tasks") if f.present("tasks") else None,
+        problem_types=f.child("problem_types").strings() if f.present("problem_types") else None,
     )
     f.done()
     return sources

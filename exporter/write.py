@@ -25,7 +25,7 @@ from eptx.bundle import (
     Task,
     TensorSpec,
 )
-from eptx.errors import BaseModelError, NotSupportedError
+from eptx.errors import BaseModelError, NotSupportedError, UsageError
 from eptx.exporter import ops
 from eptx.exporter.adapter import Adapter
 from eptx.exporter.attach import Editor
@@ -39,6 +39,7 @@ from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.part import Part
 from eptx.exporter.plan import routes_by_task, static_task
+from eptx.exporter.problem import own_labels, problem_type
 from eptx.exporter.read import BASE_TASK
 from eptx.exporter.text import SENTENCE_SETTINGS, text_settings
 
@@ -177,7 +178,7 @@ def _manifest(adapted: Adapted) -> Manifest:
         model_type=main.model_type,
         precision=_precision(adapted),
         provider=options.provider,
-        tasks=_tasks(adapter, parts[-1].editor, options),
+        tasks=_tasks(adapter, parts[-1].editor, options, main),
         inputs=tuple(_tensor(value) for value in graph.inputs),
         outputs=tuple(_tensor(value) for value in graph.outputs),
         sources=_sources(source, options),
@@ -210,16 +211,22 @@ def _component(graph: BaseGraph, modules: Mapping[str, ModuleOutput]) -> Compone
     return Component(graph.file, tuple(map(_tensor, inputs)), tuple(map(_tensor, outputs)), modules)
 
 
-def _tasks(adapter: Adapter, editor: Editor, options: ExportOptions) -> tuple[Task, ...]:
+def _tasks(adapter: Adapter, editor: Editor, options: ExportOptions, base: BaseGraph) -> tuple[Task, ...]:
     heads = adapter.heads
+    unknown = next((name for name in options.problem_types if name not in adapter.tasks), None)
+    if unknown is not None:
+        raise UsageError(f"--problem-type names an unknown task {unknown!r}; there are {', '.join(adapter.tasks)}")
+    own = own_labels(base.model.graph, base.config) if base.generation is None and heads is None else None
     names = (static_task(adapter, options),) if options.mode == "static" else adapter.tasks
-    tasks = [
-        Task(name, index, heads.labels(name) if heads else None, heads.label_names.get(name) if heads else None)
-        for index, name in enumerate(names)
-    ]
+    tasks = []
+    for index, name in enumerate(names):
+        labels = heads.labels(name) if heads else None
+        problem = problem_type(base.config, labels if heads else own, options.problem_types.get(name))
+        tasks.append(Task(name, index, labels, heads.label_names.get(name) if heads else None, problem))
     if options.mode != "static" and any(value.name == "task_id" for value in editor.model.graph.inputs):
         off = adapter.method != "tucka" or options.mode == "conditioned"
-        tasks += [Task(BASE_TASK, len(tasks), 0 if heads else None)] if off else []
+        problem = problem_type(base.config, own)
+        tasks += [Task(BASE_TASK, len(tasks), 0 if heads else None, None, problem)] if off else []
     return tuple(tasks)
 
 
@@ -240,6 +247,7 @@ def _sources(source: Source, options: ExportOptions) -> Sources:
         base_onnx=options.base_onnx is not None,
         top_k=options.top_k,
         tasks=None if options.tasks is None else tuple(options.tasks),
+        problem_types=dict(options.problem_types) or None,
     )
 
 

@@ -88,7 +88,6 @@ def _warm_up(manifest: Manifest, batched: bool) -> Message:
 
 
 def _tasks(manifest: Manifest) -> str:
-    """The tasks as JSON: name -> its value of ``task_id``, how many logits count, and what they are called."""
-    return json.dumps(
-        {task.name: {"id": task.id, "labels": task.labels, "label_names": task.label_names} for task in manifest.tasks}
-    )
+    """The tasks as JSON: name -> its value of ``task_id``, how many logits count, their names and what they mean."""
+    fields = ("id", "labels", "label_names", "problem_type")
+    return json.dumps({task.name: {field: getattr(task, field) for field in fields} for task in manifest.tasks})

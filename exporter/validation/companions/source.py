@@ -124,7 +124,7 @@ def _as_sentences(tokenizer: Any, settings: Mapping[str, Any]) -> None:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if settings.get("do_lower_case") and backend is not None:
         steps = backend.normalizer
-        own: list[Any] = [] if steps is None else list(steps) if isinstance(steps, normalizers.Sequence) else [steps]
+        own: Any = steps if isinstance(steps, normalizers.Sequence) else [] if steps is None else [steps]
         if not any(isinstance(step, normalizers.Lowercase) for step in own):
             backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
 

@@ -21,9 +21,14 @@ void CheckVersion(int64_t version) {
 }
 
 Task ReadTask(Fields f) {
-  Task task{f.String("name"), f.Integer("id", 0), {}, {}};
+  Task task{f.String("name"), f.Integer("id", 0), {}, {}, EPTX_NO_PROBLEM};
   if (f.Present("labels")) task.labels = f.Integer("labels", 0);
   if (f.Present("label_names")) task.label_names = f.StringList("label_names");
+  if (f.Present("problem_type")) {
+    const std::vector<std::string> types{"regression", "single_label_classification", "multi_label_classification"};
+    const auto found = std::find(types.begin(), types.end(), f.Choice("problem_type", types));
+    task.problem_type = static_cast<eptx_problem_type>(1 + (found - types.begin()));
+  }
   bool printable = IsPrintable(task.name);
   if (task.label_names) {
     printable = printable && std::all_of(task.label_names->begin(), task.label_names->end(),
@@ -149,6 +154,7 @@ void CheckSources(Fields f) {
   f.Boolean("base_onnx");
   if (f.Present("top_k")) f.Integer("top_k", 1);
   if (f.Present("tasks")) f.StringList("tasks");
+  if (f.Present("problem_types")) f.Child("problem_types").Strings();
   f.Done();
 }
 
