@@ -22,7 +22,7 @@ from eptx.runtime import Session
 from eptx.runtime.measure import Probe, Source, choose_metrics, drops, read_data
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_lora
 from tests.exporter.validation.companions.made import write_wordpieces
-from tests.malformed.conftest import Cli
+from tests.exporter.validation.conftest import Cli
 from tests.runtime.serving.servers import serving
 
 REGRESSION, SINGLE, MULTI = "regression", "single_label_classification", "multi_label_classification"
@@ -59,8 +59,15 @@ def _export(folder: Path, base: Path, **options: Any) -> Bundle:
 
 @pytest.mark.parametrize(
     ("labels", "problem", "found"),
-    [(4, MULTI, MULTI), (1, MULTI, MULTI), (4, SINGLE, SINGLE), (4, None, SINGLE), (1, REGRESSION, REGRESSION)]
-    + [(3, REGRESSION, REGRESSION), (1, None, REGRESSION)],
+    [
+        (4, MULTI, MULTI),
+        (1, MULTI, MULTI),
+        (4, SINGLE, SINGLE),
+        (4, None, SINGLE),
+        (1, REGRESSION, REGRESSION),
+        (3, REGRESSION, REGRESSION),
+        (1, None, REGRESSION),
+    ],
 )
 def test_as_transformers_pipeline(tmp_path: Path, labels: int, problem: str | None, found: str) -> None:
     base = _base(tmp_path / "base", labels, problem)
@@ -145,9 +152,9 @@ def test_the_servers_answers(tmp_path: Path, cli: Cli) -> None:
     answers = Session(bundle).run(TEXTS, "task0")
     inputs = [{"name": "text", "datatype": "BYTES", "shape": [len(TEXTS)], "data": TEXTS}]
     body = {"inputs": inputs, "parameters": {"task": "task0"}}
-    with serving(bundle.path) as server:
+    with serving(tmp_path, bundle.path) as server:
         marked = b"\xef\xbb\xbf" + json.dumps(body).encode()  # a byte order mark is passed over
-        status, _, raw = server.request("POST", "/v2/models/bundle/infer", marked)
+        status, _, raw = server.call("POST", "/v2/models/bundle/infer", marked)
         assert status == 200, raw
         outputs = {output["name"]: output for output in json.loads(raw)["outputs"]}
     assert [tuple(json.loads(text)) for text in outputs["label"]["data"]] == answers.labels
