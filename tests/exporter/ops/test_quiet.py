@@ -1,4 +1,4 @@
-"""Opening a dynamic bundle in plain ONNX Runtime says nothing: at its default log level, by functions and by kernels."""
+"""Opening a dynamic bundle in plain ONNX Runtime says nothing at its default log level, by functions or by kernels."""
 
 from __future__ import annotations
 
