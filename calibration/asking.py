@@ -14,10 +14,12 @@ from eptx.errors import NotSupportedError
 from eptx.exporter.base import is_decoder
 from eptx.exporter.base._model import read_config
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
+from eptx.exporter.problem import problem_type
 from eptx.exporter.route import Route
 from eptx.exporter.trained import Output, load_trained, read_files
-from eptx.exporter.write import max_length
+from eptx.exporter.validation.companions.lookups import lookups
 from eptx.runtime.measure import Row
+from eptx.runtime.measure.answers import kind_of
 
 #: Of a text without an answer, that many of its last tokens are taken for one.
 _LAST_TOKENS = 16
@@ -60,7 +62,9 @@ class Reply:
 
     @property
     def best(self) -> np.ndarray:
-        """What is largest in it: the label, the tokens, or the features."""
+        """What is largest in it: the label or labels, the tokens, or the features."""
+        if self.kind == "sets":
+            return self.answer > 0
         return self.answer if self.kind == "tokens" else self.answer.argmax(-1)
 
 
@@ -83,16 +87,20 @@ class Reference:
             raise NotSupportedError(
                 f"calibration data is text, which {config['model_type']} does not read: give --route"
             )
-        self._adapter = adapter
+        self._adapter, self._config = adapter, config
         self._decoder = adapter.heads is None and is_decoder(config)
-        self._encoder = Encoder(base, vocabulary, max_length(config))
         self._model = load_trained(base, read_files(folders), adapter.tasks)
+        self._encoder = Encoder(base, vocabulary, lookups(self._model.model).longest)
         self._generates = self._decoder or bool(self._model.model.config.is_encoder_decoder)
 
     def task(self, name: str, labels: int) -> Task:
         """A task whose logits are that many."""
         heads = self._adapter.heads
-        return Task(name, self._adapter.tasks.index(name), labels, heads.label_names.get(name) if heads else None)
+        names = heads.label_names.get(name) if heads else None
+        return Task(name, self._adapter.tasks.index(name), labels, names, self._problem(labels))
+
+    def _problem(self, labels: int) -> str | None:
+        return problem_type(self._config, labels)
 
     def question(self, row: Row) -> Question:
         """A row made ready to be asked.
@@ -129,7 +137,8 @@ class Reference:
         labels = heads.labels(task) if heads is not None else None
         if labels != 0 and "logits" in outputs and outputs["logits"].ndim == 2:
             answer = outputs["logits"][0, :labels]
-            return "value" if len(answer) == 1 else "labels", outputs["logits"], answer, _NONE
+            kind = kind_of(self._problem(len(answer)), len(answer))
+            return kind, outputs["logits"], answer, _NONE
         first = next(iter(outputs.values()))
         return "vector", first, first[0].mean(0) if first.ndim == 3 else first[0].reshape(-1), _NONE
 

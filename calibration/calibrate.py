@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from eptx._origin import read_origin
 from eptx._publish import os_error
 from eptx.bundle import Bundle, read_bundle
 from eptx.calibration.ledger import FILE
@@ -62,13 +64,16 @@ def calibrate_bundle(path: Path, out: Path, calibration: CalibrationOptions) -> 
         UsageError: its base or adapter is not where the export found it.
     """
     bundle = read_bundle(path)
-    sources = bundle.manifest.sources
-    base = Path(sources.base) if sources.base is not None else None
-    adapters = [Path(adapter) for adapter in sources.adapter]
+    origin = read_origin(bundle)
+    if not origin.adapters:
+        raise UsageError("nothing beside the bundle says what it was made from: give BASE and ADAPTER instead")
+    base = Path(origin.base) if origin.base is not None else None
+    adapters = [Path(adapter) for adapter in origin.adapters]
+    options = replace(options_of(bundle.manifest), base_onnx=Path(origin.base_onnx) if origin.base_onnx else None)
     gone = [folder for folder in (base, *adapters) if folder is not None and not folder.is_dir()]
     if gone:
         raise UsageError(f"the bundle was made from {gone[0]}, which is not there: give BASE and ADAPTER instead")
-    return calibrate(base, adapters, out, options_of(bundle.manifest), calibration, bundle=bundle)
+    return calibrate(base, adapters, out, options, calibration, bundle=bundle)
 
 
 def _check_folder(out: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from eptx.errors import DataError, NotSupportedError
+from eptx.errors import BaseModelError, DataError, NotSupportedError
+from eptx.exporter.text import load_tokenizer
 from eptx.runtime.measure import Row
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model")
@@ -39,8 +40,9 @@ class Encoder:
         if row.input_ids is not None:
             ids = np.array([self._checked(row.input_ids, row)], dtype=np.int64)
             return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        settings = {"truncation": True, "max_length": self._max_length, "return_tensors": "np"}
-        encoded = self._load()(row.text, row.text_pair, **settings)
+        tokenizer = self._load()
+        limits = [limit for limit in (self._max_length, tokenizer.model_max_length) if limit is not None]
+        encoded = tokenizer(row.text, row.text_pair, truncation=True, max_length=min(limits), return_tensors="np")
         return {name: np.asarray(array, dtype=np.int64) for name, array in encoded.items()}
 
     def answer(self, row: Row) -> tuple[int, ...]:
@@ -50,7 +52,7 @@ class Encoder:
             DataError, NotSupportedError: as `inputs`.
         """
         if isinstance(row.label, tuple):
-            return tuple(self._checked(row.label, row))
+            return tuple(self._checked([int(token) for token in row.label], row))
         if not isinstance(row.label, str):
             return ()
         return tuple(self._load()(row.label, add_special_tokens=False)["input_ids"])
@@ -66,16 +68,11 @@ class Encoder:
 
     def _load(self) -> Any:
         if self._tokenizer is None:
-            from transformers import AutoTokenizer
-
             # without files transformers makes a tokenizer of no words, which takes every text for unknown ones
             if not any(any(self._base.glob(pattern)) for pattern in _TOKENIZER_FILES):
                 raise NotSupportedError(f"{self._base}: has no tokenizer; give rows with input_ids")
             try:
-                self._tokenizer = AutoTokenizer.from_pretrained(self._base, local_files_only=True)
-            except Exception as error:  # tokenizers raises the bare class
-                raise NotSupportedError(
-                    f"{self._base}: its tokenizer cannot be read ({' '.join(str(error).split())[:80]}); "
-                    "give rows with input_ids"
-                ) from None
+                self._tokenizer = load_tokenizer(self._base)
+            except BaseModelError as error:
+                raise NotSupportedError(f"{error}; give rows with input_ids") from None
         return self._tokenizer

@@ -60,10 +60,9 @@ class CalibrationOptions:
         return budgets(dict.fromkeys(tasks, MAX_DROP), self.max_drop, tasks)
 
     @property
-    def paths(self) -> tuple[str, ...]:
-        """The data as the command line would name it; rows that were given in Python have no name."""
-        named = [source for source in self.data if isinstance(source.rows, Path)]
-        return tuple(f"{s.task}={s.rows}" if s.task is not None else str(s.rows) for s in named)
+    def paths(self) -> tuple[tuple[str | None, Path], ...]:
+        """Where the data is, with the task that all rows are of; rows that were given in Python are nowhere."""
+        return tuple((source.task, Path(source.rows)) for source in self.data if isinstance(source.rows, str | Path))
 
 
 def check_points(points: float, task: str | None = None) -> None:

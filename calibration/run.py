@@ -136,9 +136,9 @@ class Calibration:
 
     def chosen(self) -> Adapted:
         """The graphs as the search has chosen to store them."""
-        data, metrics = self._calibration.paths, self._bench.metrics
-        said = Quantisation({}, {}, self._stated, metrics, data, self._calibration.rows)
-        return self._bench.stored(self.found.chosen, said)
+        said = Quantisation({}, {}, self._stated, self._bench.metrics, self._calibration.rows)
+        result = self._bench.stored(self.found.chosen, said)
+        return replace(result, source=replace(result.source, data=self._calibration.paths))
 
     @property
     def _stated(self) -> dict[str, float]:

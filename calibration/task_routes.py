@@ -15,7 +15,7 @@ import numpy as np
 from eptx.calibration.asking import Question, Reference, Reply
 from eptx.exporter.route import Route
 from eptx.runtime.measure import Answers, Drop, choose_metrics, divergence, drops
-from eptx.runtime.measure.answers import label_number
+from eptx.runtime.measure.answers import label_number, label_set
 from eptx.runtime.measure.metrics import as_objects
 
 #: Digits of weights and losses: below what float32 holds, above what float64 summation varies by.
@@ -173,6 +173,8 @@ def _labels(reference: Reference, questions: Sequence[Question], live: Reply) ->
         return None
     if kind != "tokens":
         task = reference.task(row.task, len(live.answer))
+        if kind == "sets":
+            return np.array([label_set(question.row, task, task.labels) for question in questions])
         return np.array([label_number(question.row, task, kind) for question in questions])
     if not all(question.wanted for question in questions):
         return None

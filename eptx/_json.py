@@ -7,6 +7,7 @@ JSON is the same bytes for the same value.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from pathlib import Path
@@ -22,12 +23,14 @@ def parse_json(data: bytes, *, what: str, error: type[EptxError]) -> Any:
     """The value of a JSON text.
 
     Args:
-        data: UTF-8 bytes.
+        data: UTF-8 bytes; a byte order mark before them is passed over, as RFC 8259 lets a reader do.
         what: what the text is, to begin an error's line with: a file name, usually.
         error: the class to raise when the text is not strict JSON.
     """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:2]:
+        raise error(f"{what}: UTF-16 text; save it as UTF-8")
     try:
-        value = _DECODER.decode(data.decode("utf-8"))
+        value = _DECODER.decode(data.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
         # "\ud800" parses, and only fails where the string is printed or used as a file name
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def read_lines(file: Path, *, error: type[EptxError], token_ids: bool = False) -
             where = f"{file.name}, line {number}"
             if len(line) == _LINE_LIMIT:
                 raise error(f"{where}: longer than {_LINE_LIMIT} bytes")
-            if line.strip():
+            if line.removeprefix(codecs.BOM_UTF8).strip():
                 yield where, check_row(parse_json(line, what=where, error=error), where, error, token_ids=token_ids)
 
 

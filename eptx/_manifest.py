@@ -35,6 +35,13 @@ SCHEMES = ("fp32", "fp16", "int8", "int8-static", "int8-blocks", "int4-blocks")
 PROVIDERS = ("cpu", "cuda")
 ROUTINGS = ("batch", "row", "prompt")
 GENERATORS = ("decoder", "encoder-decoder")
+#: transformers' words for what logits mean: values; one label of several; each label by itself, or not.
+REGRESSION, SINGLE_LABEL, MULTI_LABEL = PROBLEM_TYPES = (
+    "regression",
+    "single_label_classification",
+    "multi_label_classification",
+)
+SIDES = ("left", "right")
 #: Numbers of experts are below.
 _MOST_EXPERTS = 1 << 16
 TENSOR_DTYPES = ("float16", "float32", "float64", "int32", "int64", "bool")
@@ -49,12 +56,14 @@ class Task:
         id: its value of the graph input ``task_id``.
         labels: how many of its logits count; None without task heads.
         label_names: their names, where the exporter was told them.
+        problem_type: what its logits mean, one of `PROBLEM_TYPES`; None without any.
     """
 
     name: str
     id: int
     labels: int | None = None
     label_names: tuple[str, ...] | None = None
+    problem_type: str | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,24 @@ class Generation:
 
 
 @dataclass(frozen=True)
+class Text:
+    """How texts become rows of tokens, as the base's tokenizer has it.
+
+    Attributes:
+        max_length: the most tokens of a row, special ones included; longer texts are cut. None: no limit.
+        truncation_side: the side on which a text loses what is too long; special tokens stay.
+        padding_side: the side on which shorter rows are filled. pad: the token that fills them.
+        lower_case: whether texts are lowered first; a tokenizer may do it by itself besides.
+    """
+
+    max_length: int | None = None
+    truncation_side: str = "right"
+    padding_side: str = "right"
+    pad: int = 0
+    lower_case: bool = False
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """Size and SHA-256 (hexadecimal) of one file."""
 
@@ -139,13 +166,20 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Sources:
-    """What the bundle was made from, as the exporter was given it."""
+    """What the bundle was made from, as far as it is not of one machine; `eptx._origin` has the rest.
 
-    base: str | None
-    base_onnx: str | None
-    adapter: tuple[str, ...]
+    Attributes:
+        base: whether a transformers folder. base_onnx: whether an ONNX file of the base.
+        top_k: EPT: how many experts a task uses, where the export was told.
+        tasks: the names of the adapter's tasks by id, where the export was told.
+        problem_types: task -> its problem type, where the export was told.
+    """
+
+    base: bool
+    base_onnx: bool
     top_k: int | None = None
     tasks: tuple[str, ...] | None = None
+    problem_types: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +191,6 @@ class Quantisation:
         embeddings: node that looks rows up in a table -> its scheme.
         budget: task -> how many points of its metric it may lose; empty where none was stated.
         metrics: task -> what is measured.
-        data: where the rows are on which that was measured, as the export was given them.
         rows: how many rows of a task were used at most.
     """
 
@@ -165,7 +198,6 @@ class Quantisation:
     embeddings: Mapping[str, str]
     budget: Mapping[str, float] = field(default_factory=dict)
     metrics: Mapping[str, str] = field(default_factory=dict)
-    data: tuple[str, ...] = ()
     rows: int | None = None
 
 
@@ -192,6 +224,7 @@ class Manifest:
     quantisation: Quantisation | None = None
     generation: Generation | None = None
     encoder: Component | None = None
+    text: Text | None = None
     vocab_size: int | None = None
     max_length: int | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
@@ -234,6 +267,7 @@ def _manifest(f: Fields) -> Manifest:
         quantisation=_quantisation(f.child("quantisation")) if f.present("quantisation") else None,
         generation=_generation(f.child("generation")) if f.present("generation") else None,
         encoder=_component(f.child("encoder")) if f.present("encoder") else None,
+        text=_text(f.child("text")) if f.present("text") else None,
         vocab_size=f.integer("vocab_size", least=1) if f.present("vocab_size") else None,
         max_length=f.integer("max_length", least=1) if f.present("max_length") else None,
         files={name: _file(name, e) for name, e in f.child("files").items()},
@@ -249,6 +283,7 @@ def _task(f: Fields) -> Task:
         id=f.integer("id", least=0),
         labels=f.integer("labels", least=0) if f.present("labels") else None,
         label_names=f.string_list("label_names") if f.present("label_names") else None,
+        problem_type=f.choice("problem_type", PROBLEM_TYPES) if f.present("problem_type") else None,
     )
     if not all(name.isprintable() for name in (task.name, *(task.label_names or ()))):
         raise f.bad("has a name that cannot be printed")
@@ -285,7 +320,6 @@ def _quantisation(f: Fields) -> Quantisation:
         embeddings=embeddings,
         budget=budget,
         metrics=f.child("metrics").strings(),
-        data=f.string_list("data"),
         rows=f.integer("rows", least=1) if f.present("rows") else None,
     )
     f.done()
@@ -344,6 +378,18 @@ def _generation(f: Fields) -> Generation:
     return generation
 
 
+def _text(f: Fields) -> Text:
+    text = Text(
+        max_length=f.integer("max_length", least=1) if f.present("max_length") else None,
+        truncation_side=f.choice("truncation_side", SIDES),
+        padding_side=f.choice("padding_side", SIDES),
+        pad=f.integer("pad", least=0),
+        lower_case=f.boolean("lower_case"),
+    )
+    f.done()
+    return text
+
+
 def _component(f: Fields) -> Component:
     component = Component(
         file=f.string("file"),
@@ -357,11 +403,11 @@ def _component(f: Fields) -> Component:
 
 def _sources(f: Fields) -> Sources:
     sources = Sources(
-        base=f.string("base") if f.present("base") else None,
-        base_onnx=f.string("base_onnx") if f.present("base_onnx") else None,
-        adapter=f.string_list("adapter"),
+        base=f.boolean("base"),
+        base_onnx=f.boolean("base_onnx"),
         top_k=f.integer("top_k", least=1) if f.present("top_k") else None,
         tasks=f.string_list("tasks") if f.present("tasks") else None,
+        problem_types=f.child("problem_types").strings() if f.present("problem_types") else None,
     )
     f.done()
     return sources

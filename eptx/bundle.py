@@ -36,6 +36,7 @@ from eptx._manifest import (
     Sources,
     Task,
     TensorSpec,
+    Text,
 )
 from eptx._onnx_scan import OnnxScan, scan_onnx
 from eptx._publish import Staging, os_error
@@ -54,6 +55,7 @@ __all__ = [
     "Sources",
     "Task",
     "TensorSpec",
+    "Text",
     "read_bundle",
     "write_report",
 ]

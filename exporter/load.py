@@ -21,6 +21,7 @@ from eptx.exporter.base import (
 from eptx.exporter.base._model import read_config
 from eptx.exporter.base.genai import check_decoder
 from eptx.exporter.fold import fold_folder
+from eptx.exporter.longest import longest
 from eptx.exporter.options import ExportOptions
 
 
@@ -37,6 +38,12 @@ def load(base: Path | None, adapter: Adapter, options: ExportOptions, workspace:
         UsageError: there is no base, or it cannot be stored as the options ask.
         BaseModelError, NotSupportedError: see the loaders.
     """
+    graphs = _graphs(base, adapter, options, workspace)
+    most = longest(graphs[0])
+    return [replace(graph, longest=most) for graph in graphs]
+
+
+def _graphs(base: Path | None, adapter: Adapter, options: ExportOptions, workspace: Path) -> list[BaseGraph]:
     if options.base_onnx is not None:
         with step("reading the ONNX base"):
             return [load_onnx(options.base_onnx, folder=base)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
+from eptx._manifest import PROBLEM_TYPES
 from eptx.bundle import Manifest
 from eptx.errors import UsageError
 from eptx.exporter.attach import Mode, Routing
@@ -28,6 +29,8 @@ class ExportOptions:
             "dynamic" (the routers are in the graph).
         task: static: the task to fold; may be left out when there is only one.
         tasks: names of the tasks, by id.
+        problem_types: task -> how its logits are read, where it is not as the base's configuration says: "regression",
+            "single_label_classification" or "multi_label_classification".
         top_k: EPT: how many experts a task uses, where the configuration does not say it.
         routing: TuckA, dynamic: "batch" (as released), "row", or, where text is generated, "prompt".
         routes: TuckA, static and conditioned: the frozen route of each task; the key None serves every other task.
@@ -42,6 +45,7 @@ class ExportOptions:
     mode: Mode
     task: str | None = None
     tasks: Sequence[str] | None = None
+    problem_types: Mapping[str, str] = field(default_factory=dict)
     top_k: int | None = None
     routing: Routing = "batch"
     routes: Mapping[str | None, Route] = field(default_factory=dict)
@@ -59,6 +63,9 @@ class ExportOptions:
         """
         if self.module_map and not all(isinstance(name, str) for name in self.module_map.values()):
             raise UsageError("the module map must map a module's name to the name of a node or initializer")
+        wrong = next((kind for kind in self.problem_types.values() if kind not in PROBLEM_TYPES), None)
+        if wrong is not None:
+            raise UsageError(f"--problem-type {wrong!r}: choose from {', '.join(PROBLEM_TYPES)}")
         if self.task is not None and self.mode != "static":
             raise UsageError(f"--task is for --mode static; --mode {self.mode} holds every task")
         if self.routes and self.mode == "dynamic":
@@ -68,17 +75,16 @@ class ExportOptions:
 
 
 def options_of(manifest: Manifest) -> ExportOptions:
-    """The options, all but the precision, of the export that made a bundle."""
+    """The options of the export that made a bundle, but the precision, and the ONNX file of the base."""
     routes = (manifest.route or {}).get("tasks", {})
     static = manifest.mode == "static"
-    given = manifest.sources.base_onnx
     return ExportOptions(
         mode=cast(Mode, manifest.mode),
         task=manifest.tasks[0].name if static else None,
         tasks=manifest.sources.tasks,
+        problem_types=manifest.sources.problem_types or {},
         top_k=manifest.sources.top_k,
         routing=cast(Routing, manifest.routing or "batch"),
         routes={task: Route(route["group"], tuple(route["weights"])) for task, route in routes.items()},
         provider=cast(Provider, manifest.provider),
-        base_onnx=Path(given) if given is not None else None,
     )

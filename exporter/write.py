@@ -11,6 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from eptx._genai_config import GENAI_CONFIG
+from eptx._origin import Origin, write_origin
 from eptx._version import __version__
 from eptx.bundle import (
     Bundle,
@@ -24,7 +25,7 @@ from eptx.bundle import (
     Task,
     TensorSpec,
 )
-from eptx.errors import BaseModelError, NotSupportedError
+from eptx.errors import BaseModelError, NotSupportedError, UsageError
 from eptx.exporter import ops
 from eptx.exporter.adapter import Adapter
 from eptx.exporter.attach import Editor
@@ -33,11 +34,14 @@ from eptx.exporter.base._integer import integer_product
 from eptx.exporter.base._names import one_line
 from eptx.exporter.base._nbits import is_nbits
 from eptx.exporter.card import model_card
+from eptx.exporter.longest import positive
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.part import Part
 from eptx.exporter.plan import routes_by_task, static_task
+from eptx.exporter.problem import own_labels, problem_type
 from eptx.exporter.read import BASE_TASK
+from eptx.exporter.text import SENTENCE_SETTINGS, text_settings
 
 #: Smaller tensors are kept in the model: ONNX Runtime resolves the path of the file beside it, opens it and maps it
 #: anew for every tensor that lies there, which took 4 ms of a session of MiniLM with EPT (212 tensors).
@@ -59,6 +63,7 @@ _COMPANIONS = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
     "preprocessor_config.json",
+    *SENTENCE_SETTINGS,
 )
 _DTYPES = {
     ir.DataType.FLOAT: "float32",
@@ -68,8 +73,6 @@ _DTYPES = {
     ir.DataType.INT32: "int32",
     ir.DataType.BOOL: "bool",
 }
-#: Architectures whose position ids start past the padding id, so that many positions are never used.
-_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,12 @@ class Source:
     Attributes:
         base: the transformers folder, or None with an ONNX base alone.
         adapters: the adapter folder, or several LoRA folders.
+        data: of a quantised bundle, where the rows are on which it was measured, each with the task that all are of.
     """
 
     base: Path | None
     adapters: Sequence[Path]
+    data: Sequence[tuple[str | None, Path]] = ()
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,10 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
         writer.write(GENAI_CONFIG, genai_config(main.files[GENAI_CONFIG], main.generation))
     manifest = _manifest(adapted)
     writer.write("README.md", model_card(manifest))
-    return writer.finish(manifest)
+    bundle = writer.finish(manifest)
+    source = adapted.source
+    write_origin(bundle, Origin.of(source.base, adapted.options.base_onnx, source.adapters, source.data))
+    return bundle
 
 
 def _save(model: ir.Model, path: Path) -> None:
@@ -170,7 +178,7 @@ def _manifest(adapted: Adapted) -> Manifest:
         model_type=main.model_type,
         precision=_precision(adapted),
         provider=options.provider,
-        tasks=_tasks(adapter, parts[-1].editor, options),
+        tasks=_tasks(adapter, parts[-1].editor, options, main),
         inputs=tuple(_tensor(value) for value in graph.inputs),
         outputs=tuple(_tensor(value) for value in graph.outputs),
         sources=_sources(source, options),
@@ -183,8 +191,9 @@ def _manifest(adapted: Adapted) -> Manifest:
         quantisation=adapted.quantisation,
         generation=main.generation,
         encoder=_component(others[0], parts[0].modules) if others else None,
-        vocab_size=_positive(main.config.get("vocab_size")),
-        max_length=max_length(main.config),
+        vocab_size=positive(main.config.get("vocab_size")),
+        text=text_settings(main, main.longest),
+        max_length=main.longest,
     )
 
 
@@ -202,16 +211,22 @@ def _component(graph: BaseGraph, modules: Mapping[str, ModuleOutput]) -> Compone
     return Component(graph.file, tuple(map(_tensor, inputs)), tuple(map(_tensor, outputs)), modules)
 
 
-def _tasks(adapter: Adapter, editor: Editor, options: ExportOptions) -> tuple[Task, ...]:
+def _tasks(adapter: Adapter, editor: Editor, options: ExportOptions, base: BaseGraph) -> tuple[Task, ...]:
     heads = adapter.heads
+    unknown = next((name for name in options.problem_types if name not in adapter.tasks), None)
+    if unknown is not None:
+        raise UsageError(f"--problem-type names an unknown task {unknown!r}; there are {', '.join(adapter.tasks)}")
+    own = own_labels(base.model.graph, base.config) if base.generation is None and heads is None else None
     names = (static_task(adapter, options),) if options.mode == "static" else adapter.tasks
-    tasks = [
-        Task(name, index, heads.labels(name) if heads else None, heads.label_names.get(name) if heads else None)
-        for index, name in enumerate(names)
-    ]
+    tasks = []
+    for index, name in enumerate(names):
+        labels = heads.labels(name) if heads else None
+        problem = problem_type(base.config, labels if heads else own, options.problem_types.get(name))
+        tasks.append(Task(name, index, labels, heads.label_names.get(name) if heads else None, problem))
     if options.mode != "static" and any(value.name == "task_id" for value in editor.model.graph.inputs):
         off = adapter.method != "tucka" or options.mode == "conditioned"
-        tasks += [Task(BASE_TASK, len(tasks), 0 if heads else None)] if off else []
+        problem = problem_type(base.config, own)
+        tasks += [Task(BASE_TASK, len(tasks), 0 if heads else None, None, problem)] if off else []
     return tuple(tasks)
 
 
@@ -228,16 +243,12 @@ def _route(adapter: Adapter, options: ExportOptions) -> dict[str, Any] | None:
 
 def _sources(source: Source, options: ExportOptions) -> Sources:
     return Sources(
-        base=_given(source.base),
-        base_onnx=_given(options.base_onnx),
-        adapter=tuple(path.as_posix() for path in source.adapters),
+        base=source.base is not None,
+        base_onnx=options.base_onnx is not None,
         top_k=options.top_k,
         tasks=None if options.tasks is None else tuple(options.tasks),
+        problem_types=dict(options.problem_types) or None,
     )
-
-
-def _given(path: Path | None) -> str | None:
-    return path.as_posix() if path is not None else None
 
 
 def _tensor(value: ir.Value) -> TensorSpec:
@@ -247,15 +258,3 @@ def _tensor(value: ir.Value) -> TensorSpec:
         )
     shape = [dim if isinstance(dim, int) else dim.value or f"{value.name}_{i}" for i, dim in enumerate(value.shape)]
     return TensorSpec(value.name, _DTYPES[value.dtype], tuple(shape))
-
-
-def _positive(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
-def max_length(config: Mapping[str, Any]) -> int | None:
-    """The most positions that the base embeds; None where positions are relative or not of tokens."""
-    positions = _positive(config.get("max_position_embeddings"))
-    if positions is not None and config.get("model_type") in _OFFSET_POSITIONS:
-        return positions - 1 - int(config.get("pad_token_id") or 0)
-    return positions

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
 
 from eptx._files import read_bytes
-from eptx._json import read_json_object
 from eptx.bundle import Bundle
+from eptx.bundle import Text as TextSettings
 from eptx.errors import BundleError, NotSupportedError, RequestError
 from eptx.runtime._one_line import one_line
 from eptx.runtime.outputs import Array
 
 _LIMIT = 256 << 20
-_NO_MAX_LENGTH = 1_000_000  # tokenizers without one write 1e30
 
 Text = str | Sequence[str | tuple[str, str]]
 
@@ -27,11 +26,10 @@ def is_text(inputs: Any) -> TypeGuard[Text]:
 
 
 class Tokenizer:
-    """The ``tokenizer.json`` of a bundle: special tokens, truncation to what the model reads, padding to the
-    longest row.
+    """The ``tokenizer.json`` of a bundle: special tokens, truncation as the manifest says, padding to the longest row.
 
-    Truncation and padding that the file itself sets are those of its training script, and are not used. Prompts are
-    not truncated: what a prompt asks stands at its end.
+    What the file itself sets about length and padding is in the manifest, as far as it counts. Prompts are not
+    truncated: what a prompt asks stands at its end.
 
     Raises:
         RequestError: the bundle has no tokenizer.
@@ -52,16 +50,17 @@ class Tokenizer:
             self._tokenizer = library.Tokenizer.from_buffer(data)
         except BaseException as e:
             raise _unless_exit(e, BundleError(f"{path.name}: not a tokenizer: {one_line(e)}")) from None
-        config = _optional(bundle, "tokenizer_config.json")
-        length = None if bundle.manifest.generation else bundle.manifest.max_length or _max_length(config)
-        self._pad = _pad_id(self._tokenizer, config, _optional(bundle, "config.json"))
-        self._left = config.get("padding_side") == "left"
+        settings = bundle.manifest.text or TextSettings(max_length=bundle.manifest.max_length)
+        self._pad = settings.pad
+        self._left = settings.padding_side == "left"
         self._names = [spec.name for spec in bundle.manifest.inputs]
+        if settings.lower_case:
+            self._tokenizer.normalizer = _lowering(library.normalizers, self._tokenizer.normalizer)
         self._tokenizer.no_padding()
-        if length is None:
+        if settings.max_length is None or bundle.manifest.generation is not None:
             self._tokenizer.no_truncation()
         else:
-            self._tokenizer.enable_truncation(length)
+            self._tokenizer.enable_truncation(settings.max_length, direction=settings.truncation_side)
 
     def __call__(self, text: Text) -> dict[str, Array]:
         """Arrays int64 [rows, longest row] for those of ``input_ids``, ``attention_mask`` and
@@ -120,29 +119,12 @@ def _row(index: int, row: Any) -> str | tuple[str, str]:
     raise RequestError(f"text {index} is neither a string nor a pair of strings")
 
 
-def _optional(bundle: Bundle, name: str) -> dict[str, Any]:
-    path = bundle.file(name)
-    return {} if path is None else read_json_object(path, error=BundleError)
-
-
-def _max_length(config: Mapping[str, Any]) -> int | None:
-    length = config.get("model_max_length")
-    return length if isinstance(length, int) and 0 < length < _NO_MAX_LENGTH else None
-
-
-def _pad_id(tokenizer: Any, tokenizer_config: Mapping[str, Any], config: Mapping[str, Any]) -> int:
-    """The padding token; 0 where the model has none, since the attention mask hides it."""
-    candidates: Iterable[Any] = (
-        _token_id(tokenizer, tokenizer_config.get("pad_token")),
-        (tokenizer.padding or {}).get("pad_id"),
-        config.get("pad_token_id"),
-    )
-    return next((c for c in candidates if isinstance(c, int) and c >= 0), 0)
-
-
-def _token_id(tokenizer: Any, token: Any) -> int | None:
-    content = token.get("content") if isinstance(token, dict) else token
-    return tokenizer.token_to_id(content) if isinstance(content, str) else None
+def _lowering(normalizers: Any, own: Any) -> Any:
+    """The tokenizer's own normalizer behind one that lowers."""
+    first = normalizers.Lowercase()
+    if own is None:
+        return first
+    return normalizers.Sequence([first, *(own if isinstance(own, normalizers.Sequence) else [own])])
 
 
 def _unless_exit(e: BaseException, error: Exception) -> BaseException:

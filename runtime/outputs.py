@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from eptx._manifest import MULTI_LABEL, REGRESSION
 from eptx.bundle import Task
 from eptx.errors import RequestError
 
@@ -43,40 +45,69 @@ class Outputs(Mapping[str, Array]):
 
     @property
     def logits(self) -> list[Array]:
-        """Each row's logits: [labels of its task]; empty for a task without a head.
+        """Each row's logits: [labels of its task], or [length, labels] where each token has its own; empty for a task
+        without a head.
 
         Raises:
             RequestError: the bundle has no output ``logits``.
         """
         if "logits" not in self._arrays:
             raise RequestError(f"this bundle has no output 'logits'; it has {', '.join(self._arrays)}")
-        return [row[: task.labels] for row, task in zip(self._arrays["logits"], self._rows, strict=True)]
+        return [row[..., : task.labels] for row, task in zip(self._arrays["logits"], self._rows, strict=True)]
 
     @property
-    def labels(self) -> list[str | int | float | None]:
-        """Each row's answer: the best label's name, or its index where the bundle has no names; the value
-        itself for a
-        task of one label (regression); None for a task without a head."""
-        return [_label(row, task) for row, task in zip(self.logits, self._rows, strict=True)]
+    def labels(self) -> list[Any]:
+        """Each row's answer, by the problem type of its task: the best label's name, or its index where the bundle has
+        no names; of several labels a tuple of those that are more likely than not; of a regression the value, or a
+        tuple of several; None for a task without a head. Where each token has an answer, a list of the tokens'."""
+        return self._each(_label)
 
     @property
-    def scores(self) -> list[float | None]:
-        """How sure each row's label is: its probability among the labels of the row's task (softmax); None for a task
-        of one label (regression) or without a head."""
-        return [_score(row) for row in self.logits]
+    def scores(self) -> list[Any]:
+        """How sure each row's answer is: the best label's probability among the labels of the row's task (softmax); of
+        several labels a tuple of every label's own probability (sigmoid); None for a regression or without a head.
+        Where each token has an answer, a list of the tokens'."""
+        return self._each(_score)
+
+    @property
+    def probabilities(self) -> list[Array | None]:
+        """Each label's probability, float64 in the shape of the row's `logits`; None for a regression or without a
+        head."""
+        return [_probabilities(row, task) for row, task in zip(self.logits, self._rows, strict=True)]
+
+    def _each(self, answer: Callable[[Array, Task], Any]) -> list[Any]:
+        """An answer for each row, or a list for the tokens of each."""
+        found = zip(self.logits, self._rows, strict=True)
+        return [
+            [answer(token, task) for token in row] if row.ndim == 2 and task.problem_type else answer(row, task)
+            for row, task in found
+        ]
 
 
-def _label(logits: Array, task: Task) -> str | int | float | None:
-    if logits.ndim != 1 or logits.size == 0:
+def _label(logits: Array, task: Task) -> Any:
+    if task.problem_type is None or logits.ndim != 1 or logits.size == 0:
         return None
-    if logits.size == 1:
-        return float(logits[0].item())
-    best = int(np.argmax(logits))
-    return best if task.label_names is None else task.label_names[best]
+    if task.problem_type == REGRESSION:
+        return float(logits[0].item()) if logits.size == 1 else tuple(float(value.item()) for value in logits)
+    names: Sequence[str | int] = task.label_names or range(logits.size)
+    if task.problem_type == MULTI_LABEL:
+        return tuple(name for name, logit in zip(names, logits, strict=True) if logit > 0)  # its sigmoid is above 1/2
+    return names[int(np.argmax(logits))]
 
 
-def _score(logits: Array) -> float | None:
-    if logits.ndim != 1 or logits.size < 2:
+def _score(logits: Array, task: Task) -> Any:
+    found = _probabilities(logits, task) if logits.ndim == 1 and logits.size else None
+    if found is None:
         return None
-    above = logits.astype(np.float64) - logits.max()
-    return float(1 / np.exp(above).sum())
+    return tuple(found.tolist()) if task.problem_type == MULTI_LABEL else float(found.max())
+
+
+def _probabilities(logits: Array, task: Task) -> npt.NDArray[np.float64] | None:
+    """As transformers' pipelines have it: sigmoid of several labels, softmax of one."""
+    if task.problem_type in (None, REGRESSION):
+        return None
+    exact = logits.astype(np.float64)
+    if task.problem_type == MULTI_LABEL:
+        return (1 + np.tanh(exact / 2)) / 2
+    likely = np.exp(exact - exact.max(-1, keepdims=True))
+    return np.asarray(likely / likely.sum(-1, keepdims=True))

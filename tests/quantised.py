@@ -18,7 +18,7 @@ from eptx.exporter.base._model import read_config
 from eptx.exporter.export import adapt, store, write
 from eptx.exporter.options import ExportOptions, Precision
 from eptx.exporter.write import Adapted
-from eptx.runtime.measure import Row
+from eptx.runtime.measure import Row, Source
 
 #: What an export of that scheme calls its precision.
 _PRECISIONS: dict[str, Precision] = {"int8": "int8", "int8-static": "int8-static", "int4-blocks": "int4"}
@@ -69,7 +69,9 @@ def quantised(
             products |= {f"{prefix}{name}": own for name, own in recipe.products.items()}
             tables |= {f"{prefix}{name}": own for name, own in recipe.embeddings.items()}
         options = replace(options, precision=precision)
-        adapted = replace(adapted, options=options, quantisation=Quantisation(products, tables, **said))
+        data = [(source.task, Path(str(source.rows))) for source in map(Source.parse, said.pop("data", ()))]
+        adapted = replace(adapted, options=options, source=replace(adapted.source, data=data))
+        adapted = replace(adapted, quantisation=Quantisation(products, tables, **said))
         store(adapted)
         return write(writer, adapted)
 

@@ -7,12 +7,27 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import eptx
+from eptx._manifest import REPORT_FILES
+from eptx._origin import Origin, read_origin, write_origin
+from eptx.bundle import read_bundle
+from eptx.calibration import CalibrationOptions
+from eptx.calibration import export_bundle as export
+from eptx.errors import UsageError
+from eptx.exporter import ExportOptions
+from eptx.exporter.validation.options import ValidateOptions
+from eptx.exporter.validation.run import validate_bundle
+from eptx.runtime.measure import Source
+from tests.exporter.validation.companions.made import write_wordpieces
 from tests.malformed.scene import Scene, make_scene
+from tests.tiny_bundle import write_tiny
 
 GOLDEN = Path(__file__).parent / "golden"
 ROUTE = "1:0.5,0.25"
@@ -44,11 +59,58 @@ def test_two_processes(tmp_path: Path) -> None:
     assert all({"model.onnx", "eptx.json", "README.md"} <= set(hashes) for hashes in first.values())
 
 
+def test_two_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same inputs in other folders, named from elsewhere: the same bundle, and nothing in it says where they were.
+
+    The paths are in the file beside it, by which a validation finds them from any folder.
+    """
+    bundles = []
+    for place, named in (("one", False), ("another/place", True)):
+        root = tmp_path / place
+        root.mkdir(parents=True)
+        shutil.copytree(GOLDEN / "ept_bert48" / "base", root / "base")
+        shutil.copytree(GOLDEN / "ept_bert48" / "adapter", root / "adapter")
+        rows = [{"task": f"task{i % 8}", "text": "a b", "input_ids": [3 + i, 5, 7]} for i in range(16)]
+        (root / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        monkeypatch.chdir(root if named else tmp_path)
+        base, adapter = (Path(name) if named else root / name for name in ("base", "adapter"))
+        data = [Source(Path("rows.jsonl") if named else root / "rows.jsonl")]
+        options = ExportOptions(mode="conditioned", top_k=2, precision="int8")
+        calibration = CalibrationOptions(data=data)
+        bundles.append(export(base, [adapter], root / "bundle", options, calibration).path)
+    first, second = ({f.name: f.read_bytes() for f in bundle.iterdir()} for bundle in bundles)
+    assert {**first, **dict.fromkeys(REPORT_FILES)} == {**second, **dict.fromkeys(REPORT_FILES)}  # which hold times
+    told = [name for name, content in first.items() if str(tmp_path).encode() in content]
+    assert told == []
+    monkeypatch.chdir("/")
+    origin = read_origin(read_bundle(bundles[1]))
+    place = tmp_path / "another/place"
+    assert (origin.base, origin.adapters) == (str(place / "base"), (str(place / "adapter"),))
+    assert origin.data == (str(place / "rows.jsonl"),)
+    assert validate_bundle(bundles[1], ValidateOptions(providers=["cpu"])).passed
+
+
+def test_a_file_of_another_bundle_is_not_believed(tmp_path: Path) -> None:
+    one = write_tiny(tmp_path / "one")
+    write_origin(one, Origin("/a", None, ("/b",)))
+    assert read_origin(one).base == "/a"
+    (tmp_path / "two.sources.json").write_bytes((tmp_path / "one.sources.json").read_bytes())
+    two = write_tiny(tmp_path / "two", fingerprints={"base": "sha256:2", "adapter": "sha256:1"})
+    assert read_origin(two) == Origin()
+    (tmp_path / "link").symlink_to(one.path)
+    assert read_origin(read_bundle(tmp_path / "link")).base == "/a"
+    with pytest.raises(UsageError, match="nothing beside the bundle says where its base is: give --base DIR"):
+        validate_bundle(two.path)
+    (tmp_path / "two.sources.json").write_text("[]")
+    with pytest.raises(UsageError, match=r"two.sources.json: must be a JSON object"):
+        read_origin(two)
+
+
 def _inputs(root: Path) -> Scene:
     root.mkdir()
     scene = make_scene(root)
-    for name in ("tokenizer.json", "vocab.txt"):  # companions that are copied
-        (scene.base / name).write_text("{}")
+    write_wordpieces(scene.base, 200)
+    (scene.base / "vocab.txt").write_text("a\n")  # companions that are copied
     return scene
 
 
@@ -56,7 +118,7 @@ def main(root: Path, out: Path) -> None:
     """Exports everything to ``out``, and prints the SHA-256 of every file of every bundle."""
     from eptx._files import hash_file, list_files
     from eptx.errors import BundleError
-    from eptx.exporter import ExportOptions, Route, export_bundle
+    from eptx.exporter import Route, export_bundle
 
     scene = Scene(root)
     hashes: dict[str, dict[str, str]] = {}

@@ -22,9 +22,9 @@ from eptx.bundle import (
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "good", "bad", "film", "book", "is", "not", "the"]
 TASKS = (
-    Task("sst2", 0, 2, ("negative", "positive")),
-    Task("mnli", 1, 3, ("entailment", "neutral", "contradiction")),
-    Task("stsb", 2, 1),
+    Task("sst2", 0, 2, ("negative", "positive"), "single_label_classification"),
+    Task("mnli", 1, 3, ("entailment", "neutral", "contradiction"), "single_label_classification"),
+    Task("stsb", 2, 1, None, "regression"),
     Task("base", 3, 0),
 )
 HIDDEN, LABELS = 4, 3
@@ -136,7 +136,7 @@ def tiny_manifest(mode: str = "conditioned", **changes: Any) -> Manifest:
         "tasks": TASKS[1:2] if mode == "static" else TASKS,
         "inputs": tuple(inputs),
         "outputs": tuple(outputs),
-        "sources": Sources("base", None, ("adapter",), 2),
+        "sources": Sources(True, False, 2),
         "fingerprints": {"base": "sha256:0", "adapter": "sha256:1"},
         "modules": {"pooler": ModuleOutput("pooled", (0, HIDDEN), False)},
         "operators": None if mode == "static" else Operators(),

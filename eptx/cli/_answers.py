@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -13,15 +13,16 @@ from eptx.errors import NotSupportedError, RequestError
 
 
 def classify(session: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each row's label and logits."""
+    """Each row's label or labels, how sure they are, and logits."""
     texts = [(row["text"], row["text_pair"]) if "text_pair" in row else row["text"] for row in rows]
     outputs = session.run(texts, task=_tasks(rows))
     answers: list[dict[str, Any]] = []
-    for row, task, logits, label in zip(rows, outputs.tasks, outputs.logits, outputs.labels, strict=True):
-        if logits.ndim != 1:
+    found = zip(rows, outputs.tasks, outputs.logits, outputs.labels, outputs.scores, strict=True)
+    for row, task, logits, label, score in found:
+        if logits.ndim != 1 and not isinstance(label, list):
             raise NotSupportedError("eptx run prints the answers of classifiers; use eptx.Session for other outputs")
         shown: dict[str, Any] = {key: row[key] for key in ("text", "text_pair") if key in row}
-        answers.append({**shown, "task": task, "label": label, "logits": [float(value) for value in logits]})
+        answers.append({**shown, "task": task, "label": label, "score": score, "logits": logits.tolist()})
     return answers
 
 
@@ -51,22 +52,30 @@ def line(result: dict[str, Any]) -> str:
     if "answer" in result:
         parts = [result["task"], result["answer"], text]
     else:
-        numbers = " ".join(f"{value:.4f}" for value in result["logits"])
-        parts = [result["task"], str(result["label"]), numbers, text]
+        numbers = " ".join(f"{value:.4f}" for value in _flat(result["logits"]))
+        parts = [result["task"], _shown(result["label"]), numbers, text]
     return "\t".join(printable(part) for part in parts)
 
 
 def without_nan(result: dict[str, Any]) -> dict[str, Any]:
     """JSON has no NaN."""
-    if "logits" not in result:
-        return result
-    logits = [value if math.isfinite(value) else None for value in result["logits"]]
-    label = result["label"]
-    return {
-        **result,
-        "logits": logits,
-        "label": None if isinstance(label, float) and not math.isfinite(label) else label,
-    }
+    return {key: _finite(value) for key, value in result.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _flat(logits: list[Any]) -> Iterator[float]:
+    for value in logits:
+        yield from _flat(value) if isinstance(value, list) else (value,)
+
+
+def _shown(label: Any) -> str:
+    """A label; several, or one of each token, separated by commas."""
+    return ", ".join(map(_shown, label)) if isinstance(label, list | tuple) else str(label)
 
 
 def _tasks(rows: list[dict[str, Any]]) -> list[str] | None:

@@ -55,6 +55,14 @@ def model_options(command: F) -> F:
         ),
         click.option("--top-k", type=int, help="EPT: experts per task, where the adapter's files do not say it."),
         click.option("--tasks", help="Names of the tasks by id, separated by commas (default: task0, task1, ...)."),
+        click.option(
+            "--problem-type",
+            "problem_types",
+            multiple=True,
+            metavar="TASK=TYPE",
+            help="How a task's logits are read, where the base's config.json does not say it: regression, "
+            "single_label_classification or multi_label_classification. Repeatable.",
+        ),
         click.option("--task", help="static: the task to fold into the weights."),
     ):
         command = option(command)
@@ -77,7 +85,14 @@ def export_options(settings: dict[str, Any]) -> ExportOptions:
         if task in routes:
             raise UsageError(f"--route is given twice for {'every task' if task is None else task!r}")
         routes[task] = Route.parse(route)
+    problems: dict[str, str] = {}
+    for text in settings.pop("problem_types"):
+        task, found, kind = text.rpartition("=")
+        if not found:
+            raise UsageError(f"--problem-type {text!r}: must be TASK=TYPE")
+        problems[task] = kind
     return ExportOptions(
+        problem_types=problems,
         tasks=names(settings.pop("tasks")),
         routes=routes,
         module_map=read_json_object(module_map, error=UsageError) if module_map else None,

@@ -83,7 +83,7 @@ def _rows(texts: Sequence[str], file: Path | None, task: str | None) -> Iterator
 def _lines_of_stdin() -> Iterator[str]:
     for number, line in enumerate(sys.stdin.buffer, start=1):
         try:
-            yield line.decode("utf-8").rstrip("\r\n")
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
             raise RequestError(f"standard input, line {number}: not UTF-8 text") from None
 

@@ -60,14 +60,17 @@ class Queue {
   bool closed_ = false;
 };
 
-// The best label of a row, or the number of a regression.
+// The best label of a row, its labels where each counts by itself, or the number of a regression.
 std::string Label(const eptx::Result& result, size_t row) {
   const eptx_task* task = result.Task(row);
-  const std::vector<float> logits = result.Logits(row);
-  if (task == nullptr || task->labels == 0) return "-";
-  if (task->labels == 1) return std::to_string(logits[0]);
-  const auto best = static_cast<size_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-  return task->label_names != nullptr ? task->label_names[best] : std::to_string(best);
+  if (task == nullptr || task->problem_type == EPTX_NO_PROBLEM) return "-";
+  if (task->problem_type == EPTX_REGRESSION) return std::to_string(result.Logits(row)[0]);
+  std::string labels;
+  for (const size_t label : result.Labels(row)) {
+    if (!labels.empty()) labels += ", ";
+    labels += task->label_names != nullptr ? task->label_names[label] : std::to_string(label);
+  }
+  return labels.empty() ? "none" : labels;
 }
 
 // One run for requests of any tasks, padded to the longest.

@@ -31,6 +31,7 @@ class BaseGraph:
         generation: how the graph generates text, if it does.
         adapted: whether one task is folded into its weights already.
         file: what it is called in a bundle.
+        longest: the most tokens of a text that the base reads; None where nothing limits it.
         holds: whether an adapted module is in this graph, where a base has several.
     """
 
@@ -45,4 +46,5 @@ class BaseGraph:
     generation: Generation | None = None
     adapted: bool = False
     file: str = "model.onnx"
+    longest: int | None = None
     holds: Callable[[str], bool] = lambda module: True

@@ -37,6 +37,9 @@ def PyramidRouter(task_id, x, task_embedding, gate_weight, gate_bias, top_k: int
     top, chosen = op.TopK(op.Softmax(gate, axis=-1), op.Reshape(op.Constant(value_int=top_k), [1]))
     mixing = op.Softmax(top, axis=-1)
     n = op.Shape(task_id)
+    # before the branch, which may not read a tensor both cast and as it is: where the cast does nothing, ONNX Runtime
+    # cannot give the two one name there, and says so for every module
+    tasks = op.Shape(task_embedding, start=0, end=1)
     unknown = op.Less(task_id, 0)
     if op.Cast(op.ReduceMax(op.Cast(unknown, to=7), keepdims=0), to=9):
         tiny = op.CastLike(op.Constant(value_float=1e-12), x)
@@ -48,10 +51,9 @@ def PyramidRouter(task_id, x, task_embedding, gate_weight, gate_bias, top_k: int
         similarity = op.Div(op.MatMul(first, op.Transpose(unit, perm=[1, 0])), op.Max(norm, tiny))
     else:
         zero = op.CastLike(op.Constant(value_float=0.0), x)
-        similarity = op.Expand(zero, op.Concat(n, op.Shape(task_embedding, start=0, end=1), axis=0))
+        similarity = op.Expand(zero, op.Concat(n, tasks, axis=0))
     # after the branch, which may assign one name only: onnxscript orders several by their hashes
     task = op.Where(unknown, op.ArgMax(similarity, axis=1, keepdims=0), task_id)
-    tasks = op.Shape(task_embedding, start=0, end=1)
     active = op.CastLike(op.Unsqueeze(op.Less(task, tasks), [1]), x)
     row = op.Min(task, op.Sub(tasks, 1))
     return op.Gather(chosen, row), op.Mul(op.Gather(mixing, row), active), similarity

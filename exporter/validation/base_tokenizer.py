@@ -18,7 +18,7 @@ class BaseTokenizer:
 
     Args:
         tokenizer: as `transformers.AutoTokenizer` loads it from the base's folder.
-        length: how many tokens the model reads; None: it has no limit but the tokenizer's.
+        length: how many tokens the model reads; None: it has no limit. The tokenizer's own may be lower.
         cut: whether longer texts are cut. (Prompts are not: what a prompt asks stands at its end.)
     """
 
@@ -27,7 +27,8 @@ class BaseTokenizer:
         self._cut = cut
         limit = getattr(tokenizer, "model_max_length", None)
         # a tokenizer without a limit says 1e30
-        self._length = length or (limit if isinstance(limit, int) and limit < 1_000_000 else None)
+        own = limit if isinstance(limit, int) and limit < 1_000_000 else None
+        self._length = min((each for each in (length, own) if each is not None), default=None)
 
     @property
     def length(self) -> int | None:

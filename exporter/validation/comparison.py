@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -37,7 +38,7 @@ def compare_parts(bundle: Bundle, truth: Truth, base_onnx: Path | None = None) -
     Args:
         bundle: the bundle.
         truth: the trained model's files.
-        base_onnx: the ONNX file of the base, where the export used one; None: as the bundle says.
+        base_onnx: the ONNX file of the base, where the export used one.
     """
     trained = load_trained(truth.base, truth.files, truth.tasks, top_k=truth.top_k, dtype=torch.float32)
     task = next(iter(truth.ids.values()))
@@ -63,8 +64,25 @@ def expected_tasks(truth: Truth, trained: Trained) -> list[ExpectedTask]:
     for name in (name for name in truth.ids if name in truth.tasks):
         labels = trained.heads.labels(name) if trained.heads is not None else _own_labels(trained, truth.ids[name])
         given = names.get(name)
-        found.append(ExpectedTask(name, labels, tuple(given) if given else None))
+        config = trained.host_of(truth.ids[name]).model.config
+        problem = _problem(config, labels if labels is not None else _classes(config))
+        found.append(ExpectedTask(name, labels, tuple(given) if given else None, problem))
     return found
+
+
+def _classes(config: Any) -> int | None:
+    """How many labels a base's own classifier has; None without one."""
+    named = [str(name) for name in config.architectures or ()]
+    return int(config.num_labels) if any("Classification" in name for name in named) else None
+
+
+def _problem(config: Any, labels: int | None) -> str | None:
+    """What transformers takes logits for, in its loss; of one label there is no choice."""
+    if not labels:
+        return None
+    if config.problem_type and (labels > 1 or config.problem_type != "single_label_classification"):
+        return str(config.problem_type)
+    return "regression" if labels == 1 else "single_label_classification"
 
 
 def _own_labels(trained: Trained, task: int) -> int | None:

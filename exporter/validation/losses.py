@@ -45,8 +45,13 @@ class Plan:
     unmeasured: tuple[str, ...] = ()
 
 
-def plan(bundle: Bundle, options: ValidateOptions) -> Plan:
+def plan(bundle: Bundle, options: ValidateOptions, data: Sequence[str] = ()) -> Plan:
     """Finds the rows and the budget for a bundle.
+
+    Args:
+        bundle: the bundle.
+        options: of the validation.
+        data: where the rows of its export are, as ``[TASK=]PATH``, where that is known.
 
     Raises:
         UsageError: there is a budget, or an fp32 bundle, and no rows; or the bundle is not quantised, or does not fit.
@@ -60,11 +65,11 @@ def plan(bundle: Bundle, options: ValidateOptions) -> Plan:
         return Plan()
     said, tasks = bundle.manifest.quantisation or _NOTHING, tasks_of(bundle.manifest)
     budget = budgets(said.budget, options.max_drop, tasks)
-    sources, gone = _sources(options, said)
+    sources, gone = _sources(options, data)
     if not sources:
         if asked:
             raise UsageError("there are no rows to measure what is lost on: give --data")
-        where = f"{gone} is not there any more" if gone else "the bundle names no rows"
+        where = f"{gone} is not there any more" if gone else "nothing beside the bundle names rows"
         said_so = f"what quantizing loses was judged on generated inputs: {where}; --data FILE gives it in points"
         return Plan(unmeasured=(said_so,))
     rows = read_data([*_of_these(sources, tasks)], tasks, options.rows or said.rows or ROWS_PER_TASK)
@@ -110,11 +115,11 @@ def tasks_of(manifest: Manifest) -> list[str]:
     return [task.name for task in manifest.tasks if task.name != BASE_TASK]
 
 
-def _sources(options: ValidateOptions, said: Quantisation) -> tuple[Sequence[Source], str | None]:
+def _sources(options: ValidateOptions, data: Sequence[str]) -> tuple[Sequence[Source], str | None]:
     """Where the rows are; and the first place where they were and are not."""
     if options.sources:
         return options.sources, None
-    found = [Source.parse(text) for text in said.data]
+    found = [Source.parse(text) for text in data]
     gone = next((str(source.rows) for source in found if not Path(str(source.rows)).exists()), None)
     return ([] if gone is not None else found), gone
 

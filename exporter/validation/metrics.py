@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from eptx._manifest import MULTI_LABEL
 from eptx.bundle import Manifest
+from eptx.errors import DataError
 from eptx.exporter.validation.batches import ANSWER_IDS, Batch
 from eptx.exporter.validation.expected import Expected
+from eptx.runtime.measure.answers import label_set
 from eptx.runtime.measure.metrics import METRICS
+from eptx.runtime.measure.rows import Row
 
 LOGITS = "logits"
 
@@ -21,7 +25,13 @@ class _Answer:
 
     found: np.ndarray
     exact: np.ndarray
-    label: float | None
+    label: Any
+    problem: str | None = None
+
+    @property
+    def sets(self) -> bool:
+        """Whether each label counts by itself."""
+        return self.problem == MULTI_LABEL
 
 
 @dataclass
@@ -87,19 +97,27 @@ class Answers:
                 one = [(found[row, position], exact[row, position]) for position in positions]
             label = labels[row] if exact.ndim == 2 else None
             for f, e in one if width else ():
-                number = _label_number(label, manifest, task)
-                self._by_task.setdefault(task, []).append(_Answer(f[:width], e[:width], number))
+                problem = next((t.problem_type for t in manifest.tasks if t.name == task), None)
+                known = _label_set if problem == MULTI_LABEL else _label_number
+                one_answer = _Answer(f[:width], e[:width], known(label, manifest, task), problem)
+                self._by_task.setdefault(task, []).append(one_answer)
             if expected.batch.greedy:
                 self._greedy.setdefault(task, Greedy()).add(found[row], exact[row], expected.batch, int(row))
 
     def summary(self, task: str) -> dict[str, Any]:
         """``argmax_agreement``, ``metric`` and ``greedy``, where there are logits, labels and answers."""
         answers = self._by_task.get(task, [])
-        wide = [answer for answer in answers if len(answer.exact) > 1]
-        agreement = float(np.mean([a.found.argmax() == a.exact.argmax() for a in wide])) if wide else None
+        wide = [answer for answer in answers if len(answer.exact) > 1 or answer.sets]
+        agreement = float(np.mean([_agree(answer) for answer in wide])) if wide else None
         metric = _metric([a for a in answers if a.label is not None])
         greedy = self._greedy[task].summary() if task in self._greedy else None
         return {"argmax_agreement": agreement, "metric": metric, "greedy": greedy}
+
+
+def _agree(answer: _Answer) -> bool:
+    if answer.sets:
+        return bool(((answer.found > 0) == (answer.exact > 0)).all())
+    return bool(answer.found.argmax() == answer.exact.argmax())
 
 
 def _width(manifest: Manifest, task: str, padded: int) -> int:
@@ -118,13 +136,28 @@ def _label_number(label: Any, manifest: Manifest, task: str) -> float | None:
     return float(label)
 
 
+def _label_set(label: Any, manifest: Manifest, task: str) -> np.ndarray | None:
+    """Labels by name or number, or one decimal for each, as bool [labels]; None where they are none of the task's."""
+    row = Row(task, label=tuple(label) if isinstance(label, list) else label)
+    spec = next(t for t in manifest.tasks if t.name == task)
+    width = next((o.shape[-1] for o in manifest.outputs if o.name == LOGITS), None)
+    count = spec.labels if spec.labels is not None else width
+    try:
+        return None if label is None else label_set(row, spec, count if isinstance(count, int) else None)
+    except DataError:
+        return None
+
+
 def _metric(answers: list[_Answer]) -> dict[str, Any] | None:
-    """Accuracy, or the correlation with the label for a task of one logit; of the bundle and of the reference."""
+    """Accuracy, the F1 of several labels, or of a value the correlation; of the bundle and of the reference."""
     if len(answers) < 2:
         return None
     labels = np.array([answer.label for answer in answers])
     found, exact = ([getattr(answer, name) for answer in answers] for name in ("found", "exact"))
-    if len(answers[0].exact) == 1:
+    if answers[0].sets:
+        name = "f1_micro"
+        values = [METRICS[name][1](np.stack(side) > 0, labels) for side in (found, exact)]
+    elif len(answers[0].exact) == 1:
         values = [METRICS["pearson"][1](np.array([v[0] for v in side]), labels) for side in (found, exact)]
         name = "pearson"
     else:

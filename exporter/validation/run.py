@@ -29,7 +29,7 @@ from eptx.exporter.validation.quantized.divergence import Divergence, divergence
 from eptx.exporter.validation.quantized.ranges import range_parts
 from eptx.exporter.validation.report import ProviderReport, Report
 from eptx.exporter.validation.seconds import Seconds
-from eptx.exporter.validation.sources import find_truth
+from eptx.exporter.validation.sources import find_truth, with_origin
 from eptx.exporter.validation.ways import KernelsRefusedError, Way, ways
 from eptx.runtime._providers import choose_provider
 
@@ -56,7 +56,8 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     seconds = Seconds()
     with step("checking the bundle"), seconds.of("checking the bundle"):
         bundle = read_bundle(path)
-    providers, planned = _providers(options.providers), plan(bundle, options)
+    options, origin = with_origin(bundle, options)
+    providers, planned = _providers(options.providers), plan(bundle, options, origin.data)
     with step("reading the adapter"), seconds.of("reading the adapter"):
         truth = find_truth(bundle.manifest, options)
     config = read_config(truth.base)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eptx._files import fingerprint, is_contained_name
 from eptx._onnx_scan import scan_onnx
-from eptx.bundle import Manifest
+from eptx._origin import Origin, read_origin
+from eptx.bundle import Bundle, Manifest
 from eptx.errors import AdapterError, BaseModelError, BundleError, UsageError
 from eptx.exporter._checkpoint import combine
 from eptx.exporter.base.checkpoint import folder_fingerprint
@@ -47,11 +48,10 @@ def find_truth(manifest: Manifest, options: ValidateOptions) -> Truth:
     """Reads the adapter's files and finds the base.
 
     Raises:
-        UsageError: one of them is not where the export found it, and was not given; or a static bundle's task is not
-            one of the adapter's.
+        UsageError: one of them is not known; or a static bundle's task is not one of the adapter's.
         AdapterError, BaseModelError: their files are damaged.
     """
-    base, folders = _base(manifest, options), _adapters(manifest, options)
+    base, folders = _base(manifest, options), _adapters(options)
     files = read_files(folders)
     if options.top_k is not None and files[0].kind != "ept":
         raise UsageError(f"--top-k is for EPT adapters; this one is {files[0].kind}")
@@ -72,18 +72,37 @@ def find_truth(manifest: Manifest, options: ValidateOptions) -> Truth:
 def _base(manifest: Manifest, options: ValidateOptions) -> Path:
     if options.base is not None:
         return options.base
-    if manifest.sources.base is None:
-        beside = Path(manifest.sources.base_onnx or "").absolute().parent
-        if (beside / "config.json").is_file():
-            return beside
-        raise UsageError("the bundle was made from an ONNX file alone: give the base's transformers folder with --base")
-    return _found(manifest.sources.base, "base", "--base")
+    if manifest.sources.base:
+        raise _unknown("base", "--base")
+    if options.base_onnx is not None and (options.base_onnx.absolute().parent / "config.json").is_file():
+        return options.base_onnx.absolute().parent
+    raise UsageError("the bundle was made from an ONNX file alone: give the base's transformers folder with --base")
 
 
-def _adapters(manifest: Manifest, options: ValidateOptions) -> list[Path]:
-    if options.adapters:
-        return list(options.adapters)
-    return [_found(path, "adapter", "--adapter") for path in manifest.sources.adapter]
+def _adapters(options: ValidateOptions) -> list[Path]:
+    if not options.adapters:
+        raise _unknown("adapter", "--adapter")
+    return list(options.adapters)
+
+
+def _unknown(what: str, option: str) -> UsageError:
+    return UsageError(f"nothing beside the bundle says where its {what} is: give {option} DIR")
+
+
+def with_origin(bundle: Bundle, options: ValidateOptions) -> tuple[ValidateOptions, Origin]:
+    """The options, completed by what the file beside the bundle says, and what that is.
+
+    Raises:
+        UsageError: a folder that is needed is not where the export found it; or the file is damaged.
+    """
+    origin = read_origin(bundle)
+    onnx = Path(origin.base_onnx) if origin.base_onnx is not None else None
+    return replace(
+        options,
+        base=options.base or (None if origin.base is None else _found(origin.base, "base", "--base")),
+        adapters=options.adapters or [_found(path, "adapter", "--adapter") for path in origin.adapters],
+        base_onnx=options.base_onnx or (onnx if onnx is not None and onnx.is_file() else None),
+    ), origin
 
 
 def _found(path: str, what: str, option: str) -> Path:
@@ -117,10 +136,8 @@ def _adapter_fingerprint(files: Sequence[AdapterFiles]) -> str:
 def _base_warning(manifest: Manifest, options: ValidateOptions, base: Path) -> str | None:
     wanted = manifest.fingerprints.get("base")
     onnx = options.base_onnx
-    if onnx is None and manifest.sources.base_onnx is not None:
-        onnx = Path(manifest.sources.base_onnx)
-        if not onnx.exists():
-            return f"the base's ONNX file is not at {onnx}, so its fingerprint was not compared; see --base-onnx"
+    if onnx is None and manifest.sources.base_onnx:
+        return "the base's ONNX file is not known here, so its fingerprint was not compared; see --base-onnx"
     found = folder_fingerprint(base) if onnx is None else _onnx_fingerprint(onnx)
     return (
         None if found == wanted else "the base is not the one that the bundle was made from (its fingerprint differs)"

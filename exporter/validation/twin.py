@@ -23,12 +23,12 @@ def fp32_twin(manifest: Manifest, truth: Truth, options: ValidateOptions, worksp
         workspace: a folder that lives as long as the twin.
 
     Raises:
-        UsageError: the base's ONNX file is not where the export found it, or is quantised itself.
+        UsageError: the base's ONNX file is not known, or is quantised itself.
     """
     settings = replace(options_of(manifest), tasks=truth.names, base_onnx=_onnx(manifest, options))
     if options.top_k is not None:
         settings = replace(settings, top_k=options.top_k)
-    alone = manifest.sources.base is None and options.base is None
+    alone = not manifest.sources.base and options.base is None
     twin = export(None if alone else truth.base, truth.folders, workspace / "fp32", settings)
     if twin.manifest.precision != "fp32":
         raise UsageError("the base is quantised itself, so what that loses cannot be measured: give --against")
@@ -54,9 +54,6 @@ def given_twin(manifest: Manifest, path: Path) -> Bundle:
 
 
 def _onnx(manifest: Manifest, options: ValidateOptions) -> Path | None:
-    if options.base_onnx is not None or manifest.sources.base_onnx is None:
-        return options.base_onnx
-    path = Path(manifest.sources.base_onnx)
-    if not path.exists():
-        raise UsageError(f"the base's ONNX file is not at {path}: give --base-onnx FILE, or --against BUNDLE")
-    return path
+    if options.base_onnx is None and manifest.sources.base_onnx:
+        raise UsageError("the base's ONNX file is not known here: give --base-onnx FILE, or --against BUNDLE")
+    return options.base_onnx

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from eptx._manifest import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from eptx.bundle import Manifest, Task
 from eptx.errors import DataError, RequestError
 from eptx.runtime._tokenizer import Tokenizer
@@ -29,7 +31,8 @@ class Answers:
     """What a bundle answered.
 
     Attributes:
-        kinds: task -> "labels" (logits [labels]), "value" (one logit), "vector" (what the model gives for the row,
+        kinds: task -> "labels" and "sets" (logits [labels], of which one counts, or those above 0), "value" (one
+            logit), "vector" (what the model gives for the row,
             without the padding's share) or "tokens" (those that it would have generated greedily).
     """
 
@@ -139,7 +142,14 @@ class Probe:
             return self._wanted_tokens(task)
         if self.kinds[task] == "vector":
             return None
+        if self.kinds[task] == "sets":
+            return np.array([label_set(row, self._specs[task], self._width(task)) for row in self.rows[task]])
         return np.array([label_number(row, self._specs[task], self.kinds[task]) for row in self.rows[task]])
+
+    def _width(self, task: str) -> int | None:
+        """How many labels a task has, where that is known before it is asked."""
+        (width,) = (spec.shape[1] for spec in self.session.outputs if spec.name == "logits")
+        return self._specs[task].labels or (width if isinstance(width, int) else None)
 
     def _wanted_tokens(self, task: str) -> np.ndarray:
         wanted = []
@@ -147,8 +157,8 @@ class Probe:
             if isinstance(row.label, str):
                 with _named(row):
                     wanted.append(tuple(self._texts().encode([row.label], special=False)[0]))
-            elif isinstance(row.label, tuple):
-                wanted.append(row.label)
+            elif isinstance(row.label, tuple) and row.label and isinstance(row.label[0], int):
+                wanted.append(tuple(map(int, row.label)))
             else:
                 raise DataError(
                     f"{row.where}: a label of {task} is {row.label!r}; it must be the text to generate or its token ids"
@@ -199,12 +209,17 @@ def _check_ids(ids: Sequence[int], row: Row, manifest: Manifest) -> None:
 def _kind(manifest: Manifest, task: Task) -> str:
     if manifest.generation is not None:
         return "tokens"
-    if task.labels is not None:
-        return "value" if task.labels == 1 else "labels"
     logits = next((spec for spec in manifest.outputs if spec.name == "logits"), None)
     if logits is None or len(logits.shape) != 2:
         return "vector"
-    return "value" if logits.shape[1] == 1 else "labels"
+    return kind_of(task.problem_type, logits.shape[1] if task.labels is None else task.labels)
+
+
+def kind_of(problem_type: str | None, labels: int | str) -> str:
+    """What the logits of a row are, by what they mean and how many they are."""
+    if problem_type == REGRESSION:
+        return "value" if labels == 1 else "vector"
+    return {SINGLE_LABEL: "labels", MULTI_LABEL: "sets"}.get(problem_type or "", "vector")
 
 
 def label_number(row: Row, task: Task, kind: str) -> float:
@@ -220,6 +235,29 @@ def label_number(row: Row, task: Task, kind: str) -> float:
         most = "" if task.labels is None else f" to {task.labels - 1}"
         raise DataError(f"{row.where}: a label of {task.name} is {label!r}, out of range; they are 0{most}")
     return number
+
+
+def label_set(row: Row, task: Task, labels: int | None) -> np.ndarray:
+    """A row's labels as bool [labels]: a list of their names or numbers, or one decimal, 0.0 or 1.0, for each label.
+
+    Raises:
+        DataError: it is none of these.
+    """
+    given = row.label if isinstance(row.label, tuple) else (row.label,)
+    if labels is None:
+        raise DataError(f"{row.where}: how many labels {task.name} has is not known, so they cannot be compared")
+    if len(given) == labels and all(isinstance(flag, float) and flag in (0.0, 1.0) for flag in given):
+        return np.array(given, dtype=bool)
+    names = task.label_names or ()
+    numbers: list[Any] = [names.index(label) if isinstance(label, str) and label in names else label for label in given]
+    wrong = [label for label in numbers if type(label) is not int or not 0 <= label < labels]
+    if wrong:
+        known = ", ".join(names) or f"0 to {labels - 1}"
+        raise DataError(f"{row.where}: {wrong[0]!r:.60} is no label of {task.name}; it has {known}")
+    if len(set(numbers)) != len(numbers):
+        advice = "name each once, or give a decimal (0.0, 1.0) for every label"
+        raise DataError(f"{row.where}: a label of {task.name} appears twice; {advice}")
+    return np.isin(np.arange(labels), numbers)
 
 
 def _ask(

@@ -59,8 +59,9 @@ def drops(reference: Answers, found: Answers, metrics: Mapping[str, str], *, int
 def divergence(reference: Answers, found: Answers, task: str) -> float:
     """By how much a task's answers have moved, 0 to 100: finer than any metric, and needs no labels.
 
-    Of labels the probability that changed hands (total variation), of tokens how much less or more likely those that
-    are there have become, of a value its change in deviations of the reference's, of a vector the lost cosine.
+    Of labels the probability that changed hands (total variation), of several labels each one's own, of tokens how much
+    less or more likely those that are there have become, of a value its change in deviations of the reference's, of a
+    vector the lost cosine.
     """
     with np.errstate(invalid="ignore"):
         moved = 100 * _moved(reference, found, task)
@@ -71,6 +72,8 @@ def _moved(reference: Answers, found: Answers, task: str) -> float:
     kind, pairs = found.kinds[task], list(zip(reference.of(task), found.of(task), strict=True))
     if kind == "labels":
         return float(np.mean([np.abs(_softmax(a) - _softmax(b)).sum() for a, b in pairs])) / 2
+    if kind == "sets":
+        return float(np.mean([np.abs(np.tanh(a / 2) - np.tanh(b / 2)).mean() for a, b in pairs])) / 2
     if kind == "value":
         base, other = (np.array([float(answer[0]) for answer in side]) for side in zip(*pairs, strict=True))
         return float(np.abs(base - other).mean() / max(base.std(), 1e-12))

@@ -1,7 +1,7 @@
 """Metrics of answers against labels, or, where there are none, against another bundle's answers.
 
-What they are computed from is, by the kind of an answer: of "labels" the likeliest label's number, of a "value" that
-value, of "tokens" whether all are right, of a "vector" its numbers.
+What they are computed from is, by the kind of an answer: of "labels" the likeliest label's number, of "sets" the labels
+that are more likely than not, of a "value" that value, of "tokens" whether all are right, of a "vector" its numbers.
 """
 
 from __future__ import annotations
@@ -30,6 +30,22 @@ def _f1(found: np.ndarray, wanted: np.ndarray) -> float:
     """Of label 1."""
     hits = float(((found == 1) & (wanted == 1)).sum())
     return 2 * hits / max(1.0, float((found == 1).sum() + (wanted == 1).sum()))
+
+
+def _f1_micro(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Of all labels of all rows [n, labels] together; 1 where nobody names one, as scikit-learn's zero_division=1."""
+    named = float(found.sum() + wanted.sum())
+    return 2 * float((found & wanted).sum()) / named if named else 1.0
+
+
+def _f1_macro(found: np.ndarray, wanted: np.ndarray) -> float:
+    """The mean of every label's own."""
+    return float(np.mean([_f1_micro(*pair) for pair in zip(found.T, wanted.T, strict=True)]))
+
+
+def _all_right(found: np.ndarray, wanted: np.ndarray) -> float:
+    """How many rows have exactly their labels: scikit-learn's accuracy of several labels."""
+    return float((found == wanted).all(1).mean())
 
 
 def _spearman(found: np.ndarray, wanted: np.ndarray) -> float:
@@ -64,13 +80,16 @@ METRICS: Mapping[str, tuple[str, Metric]] = {
     "accuracy": ("labels", _accuracy),
     "matthews": ("labels", _matthews),
     "f1": ("labels", _f1),
+    "f1_micro": ("sets", _f1_micro),
+    "f1_macro": ("sets", _f1_macro),
+    "subset_accuracy": ("sets", _all_right),
     "pearson": ("value", _correlation),
     "spearman": ("value", _spearman),
     "exact_match": ("tokens", _accuracy),
     "cosine": ("vector", _cosine),
 }
 #: What a kind of answer is measured by, with labels or against another bundle's answers.
-DEFAULT = {"labels": "accuracy", "value": "pearson", "tokens": "exact_match", "vector": "cosine"}
+DEFAULT = {"labels": "accuracy", "sets": "f1_micro", "value": "pearson", "tokens": "exact_match", "vector": "cosine"}
 
 
 def choose_metrics(kinds: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
@@ -98,6 +117,8 @@ def decisions(kind: str, answers: Sequence[np.ndarray]) -> np.ndarray:
     """What a metric compares, one for every row; -1 is no label, where a model's numbers overflow."""
     if kind == "labels":
         return np.array([int(answer.argmax()) if np.isfinite(answer).all() else -1 for answer in answers])
+    if kind == "sets":
+        return np.stack([answer > 0 for answer in answers])  # a sigmoid above 1/2; where numbers overflow, none
     if kind == "value":
         return np.array([float(answer[0]) for answer in answers])
     return np.stack(answers) if kind == "vector" else as_objects([tuple(answer.tolist()) for answer in answers])

@@ -15,9 +15,16 @@ from eptx.runtime.measure._dataset import Located, dataset_rows
 #: Rows of one task that are used unless told otherwise.
 ROWS_PER_TASK = 128
 _LARGEST = 2**63
+#: What the items of a list may be, all of them alike.
+_ITEMS = (
+    lambda item: type(item) is int and 0 <= item < _LARGEST,
+    lambda item: isinstance(item, str),
+    lambda item: isinstance(item, float),
+)
 
-#: The number or name of the right label, the value to predict, or the text to generate or its token ids.
-Label = int | float | str | tuple[int, ...]
+#: The number or name of the right label, the value to predict, or the text to generate; a list of token ids, or of the
+#: labels that are right, by number, by name, or as a decimal for each.
+Label = int | float | str | tuple[int, ...] | tuple[str, ...] | tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -171,9 +178,9 @@ def _row(row: Mapping[str, Any], where: str, task: str, *, labelled: bool) -> Ro
 
 
 def _label(label: Any, where: str) -> Label | None:
-    if isinstance(label, list) and label and all(type(i) is int and 0 <= i < _LARGEST for i in label):
+    if isinstance(label, list) and any(all(map(fits, label)) for fits in _ITEMS):
         return tuple(label)
     if label is None or isinstance(label, str | float) or (type(label) is int and abs(label) < _LARGEST):
         return label
     shown = "an integer past 64 bits" if type(label) is int else f"{label!r:.60}"
-    raise DataError(f"{where}: 'label' must be a number, a name, a text or a list of token ids, not {shown}")
+    raise DataError(f"{where}: 'label' must be a number, a name, a text, or a list of labels or token ids, not {shown}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 from eptx._manifest import MODEL_FILE
 from eptx.bundle import Manifest, TensorSpec
@@ -42,7 +43,10 @@ def model_config(manifest: Manifest, name: str, max_batch: int, instances: int) 
         "version_policy": {"latest": {"num_versions": 1}},
         "instance_group": [{"kind": kind, "count": instances}],
         "model_warmup": [_warm_up(manifest, batched)],
-        "parameters": [{"key": "eptx.tasks", "value": {"string_value": _tasks(manifest)}}],
+        "parameters": [
+            {"key": "eptx.tasks", "value": {"string_value": _tasks(manifest)}},
+            {"key": "eptx.text", "value": {"string_value": json.dumps(manifest.text and asdict(manifest.text))}},
+        ],
     }
     if batched and max_batch > 1 and not needs_own_batch(manifest):
         config["dynamic_batching"] = {
@@ -84,7 +88,6 @@ def _warm_up(manifest: Manifest, batched: bool) -> Message:
 
 
 def _tasks(manifest: Manifest) -> str:
-    """The tasks as JSON: name -> its value of ``task_id``, how many logits count, and what they are called."""
-    return json.dumps(
-        {task.name: {"id": task.id, "labels": task.labels, "label_names": task.label_names} for task in manifest.tasks}
-    )
+    """The tasks as JSON: name -> its value of ``task_id``, how many logits count, their names and what they mean."""
+    fields = ("id", "labels", "label_names", "problem_type")
+    return json.dumps({task.name: {field: getattr(task, field) for field in fields} for task in manifest.tasks})

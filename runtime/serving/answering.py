@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from eptx._manifest import MULTI_LABEL
 from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import RequestError
 from eptx.runtime.outputs import Outputs
@@ -16,9 +18,10 @@ from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.preparing import Prepared
 from eptx.runtime.serving.protocol import InferRequest, Value, encode_response
 
-#: Outputs [batch] that the graph does not have: each row's best label (BYTES), how sure it is (FP32; NaN where that
-#: means nothing), and its task (BYTES).
-LABEL, SCORE, TASK = "label", "score", "task"
+#: Outputs that the graph does not have: each row's best label (BYTES [batch]; of several labels, or where each token
+#: has one, a list as JSON), how sure it is (FP32 [batch]; NaN where that means nothing), every label's probability
+#: (FP32 in the shape of the logits; NaN the same), and the row's task (BYTES [batch]).
+LABEL, SCORE, SCORES, TASK = "label", "score", "scores", "task"
 #: The request's parameter that asks for `LABEL` beside the rest.
 LABELS = "labels"
 _LOGITS = "logits"
@@ -39,9 +42,11 @@ def choose_outputs(request: InferRequest, manifest: Manifest, prepared: Prepared
         RequestError: the bundle has no such output, or they are too large for JSON.
     """
     graph = tuple(spec.name for spec in manifest.outputs)
-    own = (LABEL, SCORE, TASK) if _LOGITS in graph else (TASK,)
+    own = own_outputs(manifest)
     if request.outputs is None:
-        names = (LABEL, SCORE, TASK, _LOGITS) if prepared.text and _LOGITS in graph else graph
+        names = (*own, _LOGITS) if prepared.text and _LOGITS in graph else graph
+        if all(task.problem_type != MULTI_LABEL for task in manifest.tasks):
+            names = tuple(name for name in names if name != SCORES)
     else:
         names = tuple(request.outputs)
     if request.parameters.get(LABELS) and LABEL not in names:
@@ -51,6 +56,14 @@ def choose_outputs(request: InferRequest, manifest: Manifest, prepared: Prepared
             raise RequestError(f"no output {name[:60]!r}; this bundle has {', '.join((*graph, *own))}")
     _check_json(request, [spec for spec in manifest.outputs if spec.name in names], prepared)
     return names
+
+
+def own_outputs(manifest: Manifest) -> tuple[str, ...]:
+    """The outputs that a bundle has beside those of its graph."""
+    if all(spec.name != _LOGITS for spec in manifest.outputs):
+        return (TASK,)
+    labelled = any(task.problem_type for task in manifest.tasks)
+    return (LABEL, SCORE, *([SCORES] if labelled else []), TASK)
 
 
 def _check_json(request: InferRequest, outputs: Sequence[TensorSpec], prepared: Prepared) -> None:
@@ -82,5 +95,17 @@ def _value(outputs: Outputs, name: str) -> Value:
     if name == TASK:
         return outputs.tasks
     if name == SCORE:
-        return np.array([math.nan if score is None else score for score in outputs.scores], np.float32)
-    return ["" if label is None else str(label) for label in outputs.labels]
+        return np.array([score if isinstance(score, float) else math.nan for score in outputs.scores], np.float32)
+    if name == SCORES:
+        found = np.full(outputs[_LOGITS].shape, math.nan, np.float32)
+        for row, likely in zip(found, outputs.probabilities, strict=True):
+            if likely is not None:
+                row[..., : likely.shape[-1]] = likely
+        return found
+    return [_text(label) for label in outputs.labels]
+
+
+def _text(label: Any) -> str:
+    if label is None:
+        return ""
+    return json.dumps(label, ensure_ascii=False) if isinstance(label, tuple | list) else str(label)

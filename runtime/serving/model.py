@@ -13,7 +13,7 @@ from eptx._json import read_json_object
 from eptx.bundle import Bundle, Task, TensorSpec
 from eptx.errors import BundleError, RequestError
 from eptx.runtime.outputs import Outputs
-from eptx.runtime.serving.answering import LABEL, SCORE, TASK, choose_outputs, encode_answer, fitted
+from eptx.runtime.serving.answering import TASK, choose_outputs, encode_answer, fitted, own_outputs
 from eptx.runtime.serving.batcher import Batcher, Job
 from eptx.runtime.serving.errors import Overdue
 from eptx.runtime.serving.generate import Writing
@@ -91,7 +91,6 @@ class ServedModel:
         """What the protocol tells of a model, and in ``parameters`` what is eptx's own."""
         manifest = self.session.manifest
         text = [TEXT, TEXT_PAIR] if self.session.bundle.file("tokenizer.json") is not None else []
-        labels = [LABEL, SCORE] if any(spec.name == "logits" for spec in manifest.outputs) else []
         return {
             "name": self.name,
             "versions": [VERSION],
@@ -101,13 +100,14 @@ class ServedModel:
             "parameters": {
                 "tasks": list(self.session.tasks),
                 "labels": {task.name: _labels(task) for task in manifest.tasks if task.labels},
+                "problem_types": {task.name: task.problem_type for task in manifest.tasks if task.problem_type},
                 "mode": manifest.mode,
                 "method": manifest.method,
                 "precision": manifest.precision,
                 "provider": self.session.provider,
                 "generates": manifest.generation is not None,
                 "also_takes": [*text, TASK],
-                "also_gives": [*labels, TASK],
+                "also_gives": list(own_outputs(manifest)),
                 "fingerprints": dict(manifest.fingerprints),
             },
         }
@@ -198,7 +198,9 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _pad_id(bundle: Bundle) -> int:
-    """The token to pad a batch with; any will do, since the mask hides it."""
+    """The token to pad a batch with."""
+    if bundle.manifest.text is not None:
+        return bundle.manifest.text.pad
     path = bundle.file("config.json")
     pad = read_json_object(path, error=BundleError).get("pad_token_id") if path is not None else None
     size = bundle.manifest.vocab_size

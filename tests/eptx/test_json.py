@@ -43,8 +43,11 @@ VALUES = st.recursive(
         (b'"\\ud800"', "surrogate"),
         (b'{"\\udc00": 1}', "surrogate"),
         (b'"\xff"', "not UTF-8"),
-        ("﻿{}".encode(), "not valid JSON"),
-        ("{}".encode("utf-16"), "not UTF-8"),
+        ("\ufeff\ufeff{}".encode(), "not valid JSON"),
+        ('{"a": "\ufeff"} \ufeff'.encode(), "not valid JSON"),
+        ("{}".encode("utf-16"), "UTF-16 text; save it as UTF-8"),
+        ("{}".encode("utf-16-le"), "UTF-16 text; save it as UTF-8"),
+        ("{}".encode("utf-16-be"), "UTF-16 text; save it as UTF-8"),
     ],
 )
 def test_refused(text: bytes, said: str) -> None:
@@ -53,6 +56,11 @@ def test_refused(text: bytes, said: str) -> None:
     assert said in str(e.value)
     assert str(e.value).startswith("x.json: ")
     assert "\n" not in str(e.value)
+
+
+def test_a_byte_order_mark_is_passed_over() -> None:
+    """RFC 8259, 8.1: a reader may ignore it."""
+    assert parse_json("\ufeff".encode() + b'{"a": "\xef\xbb\xbf"}', what="x", error=BundleError) == {"a": "\ufeff"}
 
 
 @given(VALUES)

@@ -13,4 +13,4 @@ def test_exports(scene: Scene, cli: Cli, adapter: str, base: bool) -> None:
     result = cli(*scene.export_args(adapter, base=base))
     assert result.code == 0, result
     assert result.err == ""
-    assert [path.name for path in scene.out.iterdir()] == ["b"]
+    assert sorted(path.name for path in scene.out.iterdir()) == ["b", "b.sources.json"]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from eptx.bundle import Bundle, BundleWriter
+from eptx.bundle import Text as TextSettings
 from eptx.errors import BundleError, NotSupportedError, RequestError
 from eptx.runtime import Session
 from eptx.runtime._tokenizer import Tokenizer
@@ -77,42 +78,35 @@ def test_what_is_not_text(conditioned: Session, texts: Any, said: str) -> None:
     assert "\n" not in str(e.value)
 
 
-def _bundle(folder: Path, change: Any = None, **files: Any) -> Bundle:
-    """The tiny bundle with a changed tokenizer and more JSON files; ``a__json`` is a.json."""
+def _bundle(folder: Path, change: Any = None, **fields: Any) -> Bundle:
+    """The tiny bundle with a changed tokenizer and other fields in its manifest."""
     source = json.loads((write_tiny(folder / "source", tokenizer=True).path / "tokenizer.json").read_text())
     with BundleWriter(folder / "bundle") as writer:
         writer.write("model.onnx", tiny_model().SerializeToString())
         text = change(source) if change else None
         writer.write("tokenizer.json", text if isinstance(text, str) else json.dumps(source))
-        for name, value in files.items():
-            writer.write(name.replace("__", "."), json.dumps(value))
-        return writer.finish(tiny_manifest(max_length=files.pop("max_length", None)))
+        return writer.finish(tiny_manifest(**fields))
 
 
-def _pad_of(bundle: Bundle) -> int:
-    return int(Tokenizer(bundle)(["a a", "a"])["input_ids"][1, -1])
-
-
-def test_the_padding_token(tmp_path: Path) -> None:
-    assert _pad_of(_bundle(tmp_path)) == 0
-    assert _pad_of(_bundle(tmp_path, lambda t: t["padding"].update(pad_id=9))) == 9
-    assert _pad_of(_bundle(tmp_path, lambda t: t.update(padding=None), config__json={"pad_token_id": 8})) == 8
-    assert _pad_of(_bundle(tmp_path, tokenizer_config__json={"pad_token": "[UNK]"})) == 1
-    assert _pad_of(_bundle(tmp_path, tokenizer_config__json={"pad_token": {"content": "[SEP]"}})) == 3
-    assert _pad_of(_bundle(tmp_path, lambda t: t.update(padding=None))) == 0
-
-
-def test_padding_on_the_left(tmp_path: Path) -> None:
-    arrays = Tokenizer(_bundle(tmp_path, tokenizer_config__json={"padding_side": "left"}))(["a a", "a"])
-    np.testing.assert_array_equal(arrays["input_ids"][1], [0, 2, 4, 3])
+def test_rows_are_filled_as_the_manifest_says(tmp_path: Path) -> None:
+    arrays = Tokenizer(_bundle(tmp_path, text=TextSettings(padding_side="left", pad=9)))(["a a", "a"])
+    np.testing.assert_array_equal(arrays["input_ids"][1], [9, 2, 4, 3])
     np.testing.assert_array_equal(arrays["attention_mask"][1], [0, 1, 1, 1])
 
 
-def test_length_from_the_tokenizer(tmp_path: Path) -> None:
-    config = {"model_max_length": 5}
-    assert Tokenizer(_bundle(tmp_path, tokenizer_config__json=config))("a " * 9)["input_ids"].shape == (1, 5)
-    config = {"model_max_length": 10**30}
-    assert Tokenizer(_bundle(tmp_path, tokenizer_config__json=config))("a " * 9)["input_ids"].shape == (1, 11)
+def test_texts_are_cut_as_the_manifest_says(tmp_path: Path) -> None:
+    text = "good film a bad book"
+    for settings, ids in (
+        (TextSettings(max_length=5), [2, 5, 7, 4, 3]),
+        (TextSettings(max_length=5, truncation_side="left"), [2, 4, 6, 8, 3]),
+        (TextSettings(), [2, 5, 7, 4, 6, 8, 3]),
+    ):
+        assert Tokenizer(_bundle(tmp_path, text=settings))(text)["input_ids"].tolist() == [ids]
+
+
+def test_texts_are_lowered_as_the_manifest_says(tmp_path: Path) -> None:
+    assert Tokenizer(_bundle(tmp_path, text=TextSettings()))("GOOD")["input_ids"].tolist() == [[2, 1, 3]]
+    assert Tokenizer(_bundle(tmp_path, text=TextSettings(lower_case=True)))("GOOD")["input_ids"].tolist() == [[2, 5, 3]]
 
 
 def test_a_text_without_tokens(tmp_path: Path) -> None:

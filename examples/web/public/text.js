@@ -1,12 +1,12 @@
 // From texts to the model's inputs, as eptx's Tokenizer in Python makes them: tokens, truncation and padding.
 
-const NO_MAX_LENGTH = 1_000_000; // tokenizers without one write 1e30
-
 export class Text {
   #tokenizer;
   #length;
   #pad;
   #left;
+  #cutsLeft;
+  #lowers;
   #lowercase;
 
   /**
@@ -16,11 +16,12 @@ export class Text {
    */
   constructor(Tokenizer, { manifest, tokenizer, tokenizerConfig }) {
     this.#tokenizer = new Tokenizer(tokenizer, tokenizerConfig);
-    const known = tokenizerConfig.model_max_length;
-    this.#length = manifest.max_length ?? (known > 0 && known < NO_MAX_LENGTH ? known : Infinity);
-    const pad = tokenizerConfig.pad_token;
-    this.#pad = this.#tokenizer.token_to_id(pad?.content ?? pad) ?? tokenizer.padding?.pad_id ?? 0;
-    this.#left = tokenizerConfig.padding_side === "left";
+    const { max_length, truncation_side, padding_side, pad, lower_case } = manifest.text;
+    this.#length = max_length ?? Infinity;
+    this.#cutsLeft = truncation_side === "left";
+    this.#pad = pad;
+    this.#left = padding_side === "left";
+    this.#lowers = lower_case;
     this.#lowercase = tokenizer.normalizer?.type === "BertNormalizer" && tokenizer.normalizer.lowercase;
   }
 
@@ -58,7 +59,8 @@ export class Text {
 
   /** A text's own tokens. JavaScript lowers the last sigma of a word to ς; tokenizers know σ alone. */
   #tokens(text) {
-    return this.#tokenizer.tokenize(this.#lowercase ? text.replaceAll("Σ", "σ") : text, { add_special_tokens: false });
+    const lowered = this.#lowercase || this.#lowers ? text.replaceAll("Σ", "σ") : text;
+    return this.#tokenizer.tokenize(this.#lowers ? lowered.toLowerCase() : lowered, { add_special_tokens: false });
   }
 
   #finished(a, b) {
@@ -74,12 +76,16 @@ export class Text {
   #truncated(a, b) {
     const room = this.#length - this.#finished([], b && []).tokens.length;
     if (a.length + (b?.length ?? 0) <= room) return [a, b];
-    if (b === null) return [a.slice(0, room), null];
+    if (b === null) return [this.#kept(a, room), null];
     const short = Math.min(a.length, b.length);
     let sizes = [short, Math.max(short, room - short)];
     if (sizes[0] + sizes[1] > room) sizes = [Math.floor(room / 2), Math.ceil(room / 2)];
     if (a.length > b.length) sizes.reverse();
-    return [a.slice(0, sizes[0]), b.slice(0, sizes[1])];
+    return [this.#kept(a, sizes[0]), this.#kept(b, sizes[1])];
+  }
+
+  #kept(tokens, count) {
+    return this.#cutsLeft ? tokens.slice(tokens.length - count) : tokens.slice(0, count);
   }
 
   #padded(values, pad, length) {

@@ -40,33 +40,27 @@ def compare_companions(
         tasks: what was trained, by id; of a static bundle the one task that it holds. The task base is not among them.
         found: what the model looks up; None: it is asked.
         base_onnx: the ONNX file that the user gave as the base, if so: what it and the ``genai_config.json`` beside it
-            say counts as said by the base. By default where the bundle says that it was, if it is still there.
+            say counts as said by the base.
 
     Raises:
         BundleError, BaseModelError: a file cannot be read.
     """
     source = BaseSource(base)
     found = found or lookups(model)
-    given = base_onnx if base_onnx is not None else _given(bundle)
     models = _models(bundle)
-    settings = None if given is None else given.with_name("genai_config.json")
+    settings = None if base_onnx is None else base_onnx.with_name("genai_config.json")
     settings = settings if settings is not None and settings.is_file() else None
     graph = models["model.onnx"].graph
     return [
         *compare_tasks(bundle.manifest, tasks),
         *compare_reads(bundle, source, found),
         *compare_generation(bundle.manifest, source, model),
-        *compare_stored_types(bundle, models, None if given is None else ir.load(given.absolute())),
+        *compare_stored_types(bundle, models, None if base_onnx is None else ir.load(base_onnx.absolute())),
         *compare_genai(bundle, source, graph, settings),
         *compare_files(bundle, source),
         *([] if alone(bundle) else compare_chat(bundle, source)),
         *compare_tokenizer(bundle, source, found.longest),
     ]
-
-
-def _given(bundle: Bundle) -> Path | None:
-    named = bundle.manifest.sources.base_onnx
-    return Path(named) if named is not None and Path(named).is_file() else None
 
 
 def _models(bundle: Bundle) -> dict[str, ir.Model]:

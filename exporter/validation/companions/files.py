@@ -11,7 +11,7 @@ from eptx._json import read_json
 from eptx.bundle import Bundle
 from eptx.errors import BaseModelError, BundleError
 from eptx.exporter.validation.companions.reads import reads_text
-from eptx.exporter.validation.companions.source import BaseSource, same
+from eptx.exporter.validation.companions.source import SENTENCE_FILES, BaseSource, same
 from eptx.exporter.validation.parts import Part
 
 #: What transformers reads of a model's folder beside weights, tokenizer.json and its settings. The exporter has a list
@@ -29,6 +29,7 @@ _FILES = (
     "spiece.model",
     "sentencepiece.bpe.model",
     "tokenizer.model",
+    *SENTENCE_FILES,
 )
 #: What belongs to the bundle alone, or is compared elsewhere.
 _OWN = ("README.md", "genai_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -55,7 +56,7 @@ def compare_files(bundle: Bundle, source: BaseSource) -> list[Part]:
 
 def alone(bundle: Bundle) -> bool:
     """Whether a bundle was made from an ONNX file without a folder: then nothing was copied."""
-    return bundle.manifest.sources.base is None and "config.json" not in bundle.manifest.files
+    return not bundle.manifest.sources.base and "config.json" not in bundle.manifest.files
 
 
 def _compare(name: str, found: Path | None, wanted: Path) -> Part | None:

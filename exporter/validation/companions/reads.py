@@ -26,7 +26,7 @@ def compare_reads(bundle: Bundle, source: BaseSource, found: Lookups) -> list[Pa
     parts = [Part("eptx.json: model_type", "compared", wrong)]
     if not reads_text(manifest):
         return [*parts, *_nothing(manifest)]
-    alone = "config.json" not in manifest.files and manifest.sources.base is None
+    alone = "config.json" not in manifest.files and not manifest.sources.base
     return [*parts, _words(manifest, source, found, alone), _positions(manifest, source, found, alone)]
 
 

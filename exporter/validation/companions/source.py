@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tokenizers import normalizers
+
 from eptx._json import read_json_object
 from eptx.errors import BaseModelError
 from eptx.exporter.base._quiet import quiet
@@ -22,6 +24,18 @@ TOKENIZER_FILES = (
     "spiece.model",
     "sentencepiece.bpe.model",
     "tokenizer.model",
+)
+
+
+#: What sentence-transformers keeps beside a tokenizer; the first that is there counts.
+SENTENCE_FILES = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
 )
 
 
@@ -93,9 +107,26 @@ def load_tokenizer(folder: Path) -> Any:
 
     with quiet():
         try:
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as e:  # whatever its files provoke
             raise BaseModelError(f"{folder.name}: its tokenizer cannot be read: {one_line(e)}") from None
+    for name in SENTENCE_FILES:
+        if (folder / name).is_file():
+            _as_sentences(tokenizer, read_json_object(folder / name, error=BaseModelError))
+            break
+    return tokenizer
+
+
+def _as_sentences(tokenizer: Any, settings: Mapping[str, Any]) -> None:
+    """What sentence-transformers does with a tokenizer: its length is the one that counts, and texts may be lowered."""
+    if settings.get("max_seq_length"):
+        tokenizer.model_max_length = settings["max_seq_length"]
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if settings.get("do_lower_case") and backend is not None:
+        steps = backend.normalizer
+        own: Any = steps if isinstance(steps, normalizers.Sequence) else [] if steps is None else [steps]
+        if not any(isinstance(step, normalizers.Lowercase) for step in own):
+            backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
 
 
 def listed(value: Any) -> tuple[int, ...]:

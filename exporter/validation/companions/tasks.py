@@ -21,11 +21,13 @@ class ExpectedTask:
         name: how a request names it.
         labels: how many logits count; None without a classifier of the task's own.
         label_names: their names; None where the sources name none.
+        problem_type: what the trained class takes its logits for; None where it has none, or that is not asked.
     """
 
     name: str
     labels: int | None
     label_names: tuple[str, ...] | None
+    problem_type: str | None = None
 
 
 def compare_tasks(manifest: Manifest, tasks: Sequence[ExpectedTask]) -> list[Part]:
@@ -40,7 +42,8 @@ def compare_tasks(manifest: Manifest, tasks: Sequence[ExpectedTask]) -> list[Par
     parts = [Part("eptx.json: tasks", "compared", _wrong_list(manifest.tasks, [task.name for task in wanted]))]
     for task in wanted:
         if task.name in found:
-            parts += _labels(found[task.name], task)
+            told = (manifest.sources.problem_types or {}).get(task.name)
+            parts += _labels(found[task.name], task, told is not None and told == found[task.name].problem_type)
     return parts
 
 
@@ -69,13 +72,22 @@ def _wrong_list(found: Sequence[Task], wanted: Sequence[str]) -> str | None:
     return None
 
 
-def _labels(found: Task, wanted: ExpectedTask) -> Iterator[Part]:
+def _problem(found: Task, wanted: str, name: str, told: bool) -> Part:
+    if found.problem_type != wanted and told:
+        return Part(name, "neither", why=f"the export was told {found.problem_type}; the trained model has {wanted}")
+    wrong = None if found.problem_type == wanted else f"says {found.problem_type}; the trained model has {wanted}"
+    return Part(name, "compared", wrong)
+
+
+def _labels(found: Task, wanted: ExpectedTask, told: bool) -> Iterator[Part]:
     where = f"eptx.json: task {found.name}"
     wrong = None
     if found.labels != wanted.labels:
         wrong = f"says {_count(found.labels)}; the trained model has {_count(wanted.labels)}"
     yield Part(f"{where}: labels", "compared", wrong)
     yield Part(f"{where}: label_names", "compared", _wrong_names(found, wanted))
+    if wanted.problem_type is not None:
+        yield _problem(found, wanted.problem_type, f"{where}: problem_type", told)
 
 
 def _wrong_names(found: Task, wanted: ExpectedTask) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from eptx.exporter.validation.parts import Part
 from eptx.runtime._one_line import one_line
 from eptx.runtime._tokenizer import Tokenizer
 
-_FILE, _SETTINGS, _IDS = "tokenizer.json", "tokenizer_config.json", "tokenizer: ids"
+_FILE, _SETTINGS, _TEXT, _IDS = "tokenizer.json", "tokenizer_config.json", "eptx.json: text", "tokenizer: ids"
 _LIMIT = 256 << 20
 #: Settings of ``tokenizer_config.json`` that change what transformers makes of a text or a batch.
 _MATTERS = (
@@ -60,6 +59,7 @@ def compare_tokenizer(bundle: Bundle, source: BaseSource, length: int | None) ->
     return [
         Part(_FILE, "compared", _wrong_file(path, source)),
         Part(_SETTINGS, "compared", _wrong_settings(bundle, source, length)),
+        Part(_TEXT, "compared", _wrong_text(bundle, source, length)),
         Part(_IDS, "compared", _wrong_ids(bundle, source, length)),
     ]
 
@@ -136,17 +136,32 @@ def _wrong_settings(bundle: Bundle, source: BaseSource, length: int | None) -> s
     return None
 
 
+def _wrong_text(bundle: Bundle, source: BaseSource, length: int | None) -> str | None:
+    """What the manifest tells those who tokenize for themselves; whether texts are lowered, the ids tell."""
+    text, tokenizer = bundle.manifest.text, source.tokenizer
+    if text is None:
+        return "is missing; the base has a tokenizer"
+    wanted = {
+        "max_length": BaseTokenizer(tokenizer, length, cut=bundle.manifest.generation is None).length,
+        "truncation_side": tokenizer.truncation_side,
+        "padding_side": tokenizer.padding_side,
+        "pad": tokenizer.pad_token_id,
+    }
+    for name, value in wanted.items():
+        if getattr(text, name) != value and not (name == "pad" and value is None):
+            return f"{name} is {getattr(text, name)!r}; the base's is {value!r}"
+    return None
+
+
 def _wrong_ids(bundle: Bundle, source: BaseSource, length: int | None) -> str | None:
     """What serves must give the ids that transformers gives."""
     generates = bundle.manifest.generation is not None
     base = BaseTokenizer(source.tokenizer, length, cut=not generates)
-    # that the manifest's own figure is right is another part's business
-    told = Bundle(bundle.path, replace(bundle.manifest, max_length=length), bundle.operators)
     try:
-        served = Tokenizer(told)
+        served = Tokenizer(bundle)
     except NotSupportedError as e:
         raise BundleError(str(e)) from None
-    texts = [*TEXTS, *_long(base.length)]
+    texts = [*TEXTS, *_long(base.length), *_own_words(source.tokenizer, base.length)]
     for special in (True, False):
         encode = partial(served.encode, special=special)
         wrong = _first_wrong(encode, texts, base.encode(texts, special=special)["input_ids"])
@@ -195,6 +210,15 @@ def _kept(array: np.ndarray, wanted: Mapping[str, np.ndarray], name: str) -> np.
 def _long(length: int | None) -> list[str]:
     """A text past what the model reads."""
     return [] if length is None else ["one two three four five six seven " * (length // 7 + 2)]
+
+
+def _own_words(tokenizer: Any, length: int | None) -> list[str]:
+    """Long texts of the tokenizer's own tokens, one after the other: whatever it knows, both ends differ."""
+    if length is None:
+        return []
+    known, special = len(tokenizer), {*tokenizer.all_special_ids}
+    ids = [i % known for i in range(4 * length + len(special)) if i % known not in special]
+    return [str(tokenizer.decode(ids)), " ".join(str(tokenizer.decode([i])) for i in ids)]
 
 
 def _long_pairs(length: int | None) -> list[Row]:

@@ -128,12 +128,21 @@ EPTX_API eptx_status eptx_session_open(const eptx_environment* environment, cons
                                        eptx_error** error) EPTX_NOEXCEPT;
 EPTX_API void eptx_session_close(eptx_session* session) EPTX_NOEXCEPT;
 
+/* What the logits of a task mean, as transformers' `problem_type` says it. */
+typedef enum eptx_problem_type {
+  EPTX_NO_PROBLEM = 0,   /* the task has none */
+  EPTX_REGRESSION = 1,   /* values */
+  EPTX_SINGLE_LABEL = 2, /* one label of several: their probabilities are a softmax */
+  EPTX_MULTI_LABEL = 3   /* each label by itself: its probability is a sigmoid, and above 1/2 it is there */
+} eptx_problem_type;
+
 /* One task of a bundle. */
 typedef struct eptx_task {
   const char* name;
   int64_t id;                     /* its value of the input `task_id` */
   int64_t labels;                 /* how many of its row's logits count; -1: the bundle has no task heads */
   const char* const* label_names; /* `labels` names, or NULL */
+  eptx_problem_type problem_type;
 } eptx_task;
 
 /* A dimension of an input or output: its size, or -1 and a name where it varies. Equal names are equal sizes. */

@@ -11,6 +11,8 @@
 #ifndef EPTX_HPP_
 #define EPTX_HPP_
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <exception>
 #include <functional>
@@ -213,6 +215,44 @@ class Result {
     const bool own = task != nullptr && task->labels >= 0 && static_cast<size_t>(task->labels) < width;
     data += row * width;
     return std::vector<float>(data, data + (own ? static_cast<size_t>(task->labels) : width));
+  }
+
+  // The probability of each of a row's labels, by what its task's logits mean; empty for a regression, or without a
+  // head. Where every token has labels, those of the first are followed by those of the next.
+  std::vector<double> Probabilities(size_t row) const {
+    const eptx_task* task = Task(row);
+    const std::vector<float> logits = Logits(row);
+    const eptx_problem_type problem = task == nullptr ? EPTX_NO_PROBLEM : task->problem_type;
+    if (logits.empty() || problem == EPTX_NO_PROBLEM || problem == EPTX_REGRESSION) return {};
+    std::vector<double> found(logits.begin(), logits.end());
+    if (problem == EPTX_MULTI_LABEL) {
+      for (double& value : found) value = (1 + std::tanh(value / 2)) / 2;
+      return found;
+    }
+    const eptx_tensor& tensor = (*this)["logits"];
+    const size_t labels = tensor.rank == 3 ? static_cast<size_t>(tensor.shape[2]) : found.size();
+    for (size_t first = 0; first < found.size(); first += labels) {
+      const double largest = *std::max_element(found.begin() + first, found.begin() + first + labels);
+      double sum = 0;
+      for (size_t i = first; i < first + labels; ++i) sum += found[i] = std::exp(found[i] - largest);
+      for (size_t i = first; i < first + labels; ++i) found[i] /= sum;
+    }
+    return found;
+  }
+
+  // The labels of a row, by number: the best one, or of several those that are more likely than not; none for a
+  // regression or without a head. (Not for models whose every token has labels: see Probabilities.)
+  std::vector<size_t> Labels(size_t row) const {
+    const std::vector<double> found = Probabilities(row);
+    if (found.empty()) return {};
+    if (Task(row)->problem_type == EPTX_SINGLE_LABEL) {
+      return {static_cast<size_t>(std::max_element(found.begin(), found.end()) - found.begin())};
+    }
+    std::vector<size_t> labels;
+    for (size_t i = 0; i < found.size(); ++i) {
+      if (found[i] > 0.5) labels.push_back(i);
+    }
+    return labels;
   }
 
  private:

@@ -10,7 +10,7 @@ Description::Description(const Manifest& manifest) {
       for (const std::string& name : *task.label_names) copy.push_back(name.c_str());
       names = copy.data();
     }
-    tasks.push_back({task.name.c_str(), task.id, task.labels.value_or(-1), names});
+    tasks.push_back({task.name.c_str(), task.id, task.labels.value_or(-1), names, task.problem_type});
   }
   Describe(manifest.inputs, inputs);
   Describe(manifest.outputs, outputs);

@@ -98,9 +98,15 @@ class Builder : public nlohmann::json_sax<Json> {
 }  // namespace
 
 Json ParseJson(std::string_view text, const std::string& what) {
+  const std::string_view start = text.substr(0, 2);
+  if (start == "\xFF\xFE" || start == "\xFE\xFF" || start.find('\0') != start.npos) {
+    throw BundleError(what + ": UTF-16 text; save it as UTF-8");
+  }
   if (!IsUtf8(text)) throw BundleError(what + ": not UTF-8 text");
-  // the parser skips a byte order mark, and takes a zero byte for the end
-  if (text.substr(0, 3) == "\xEF\xBB\xBF" || text.find('\0') != text.npos) {
+  constexpr std::string_view kMark = "\xEF\xBB\xBF";  // a byte order mark, which a reader may pass over (RFC 8259)
+  if (text.substr(0, 3) == kMark) text.remove_prefix(3);
+  // the parser would skip another, and takes a zero byte for the end
+  if (text.substr(0, 3) == kMark || text.find('\0') != text.npos) {
     throw BundleError(what + ": not valid JSON: a byte order mark or zero byte");
   }
   Builder builder(text);

@@ -21,9 +21,14 @@ void CheckVersion(int64_t version) {
 }
 
 Task ReadTask(Fields f) {
-  Task task{f.String("name"), f.Integer("id", 0), {}, {}};
+  Task task{f.String("name"), f.Integer("id", 0), {}, {}, EPTX_NO_PROBLEM};
   if (f.Present("labels")) task.labels = f.Integer("labels", 0);
   if (f.Present("label_names")) task.label_names = f.StringList("label_names");
+  if (f.Present("problem_type")) {
+    const std::vector<std::string> types{"regression", "single_label_classification", "multi_label_classification"};
+    const auto found = std::find(types.begin(), types.end(), f.Choice("problem_type", types));
+    task.problem_type = static_cast<eptx_problem_type>(1 + (found - types.begin()));
+  }
   bool printable = IsPrintable(task.name);
   if (task.label_names) {
     printable = printable && std::all_of(task.label_names->begin(), task.label_names->end(),
@@ -135,12 +140,21 @@ Component ReadComponent(Fields f) {
   return component;
 }
 
+// How texts become tokens is the business of those who tokenize.
+void CheckText(Fields f) {
+  if (f.Present("max_length")) f.Integer("max_length", 1);
+  for (const char* side : {"truncation_side", "padding_side"}) f.Choice(side, {"left", "right"});
+  f.Integer("pad", 0);
+  f.Boolean("lower_case");
+  f.Done();
+}
+
 void CheckSources(Fields f) {
-  if (f.Present("base")) f.String("base");
-  if (f.Present("base_onnx")) f.String("base_onnx");
-  f.StringList("adapter");
+  f.Boolean("base");
+  f.Boolean("base_onnx");
   if (f.Present("top_k")) f.Integer("top_k", 1);
   if (f.Present("tasks")) f.StringList("tasks");
+  if (f.Present("problem_types")) f.Child("problem_types").Strings();
   f.Done();
 }
 
@@ -181,7 +195,6 @@ void CheckQuantisation(Fields f) {
     throw f.Bad("has a budget that is not a number of points");
   }
   f.Child("metrics").Strings();
-  f.StringList("data");
   if (f.Present("rows")) f.Integer("rows", 1);
   f.Done();
 }
@@ -225,6 +238,7 @@ Manifest ParseManifest(std::string_view text) {
   if (f.Present("quantisation")) CheckQuantisation(f.Child("quantisation"));
   if (f.Present("generation")) m.generation = ReadGeneration(f.Child("generation"));
   if (f.Present("encoder")) m.encoder = ReadComponent(f.Child("encoder"));
+  if (f.Present("text")) CheckText(f.Child("text"));
   if (f.Present("vocab_size")) m.vocab_size = f.Integer("vocab_size", 1);
   if (f.Present("max_length")) m.max_length = f.Integer("max_length", 1);
   for (auto& [name, entry] : f.Child("files").Items()) m.files.emplace(name, ReadFileEntry(name, std::move(entry)));

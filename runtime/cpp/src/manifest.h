@@ -34,6 +34,7 @@ struct Task {
   int64_t id;
   std::optional<int64_t> labels;
   std::optional<std::vector<std::string>> label_names;
+  eptx_problem_type problem_type;
 };
 
 // A dimension is a number, or a name where it varies.

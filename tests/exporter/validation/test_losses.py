@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from eptx import Session
-from eptx._json import dump_json
+from eptx._origin import read_origin, write_origin
 from eptx.bundle import Bundle
 from eptx.calibration.quantise import Range
 from eptx.errors import DataError, UsageError
@@ -18,7 +19,7 @@ from eptx.exporter import ExportOptions, Route
 from eptx.exporter.validation import run as validation
 from eptx.exporter.validation.budget import budgets
 from eptx.exporter.validation.options import ValidateOptions
-from eptx.exporter.validation.sources import find_truth
+from eptx.exporter.validation.sources import find_truth, with_origin
 from eptx.exporter.validation.twin import fp32_twin
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_lora, write_tucka
 from tests.exporter.validation.conftest import Cli
@@ -120,8 +121,8 @@ def test_rows_that_are_gone(headless_bert: Workshop, ept: Path, cli: Cli) -> Non
     code, _, err = cli("validate", "-q", bundle.path, "--provider", "cpu")
     assert code == 0
     assert err.strip() == (
-        "warning: what quantizing loses was judged on generated inputs: nowhere/cola.jsonl is not there any more; "
-        "--data FILE gives it in points"
+        f"warning: what quantizing loses was judged on generated inputs: {Path.cwd()}/nowhere/cola.jsonl "
+        "is not there any more; --data FILE gives it in points"
     )
 
 
@@ -156,9 +157,7 @@ def test_what_does_not_fit(headless_bert: Workshop, ept: Path, fp32: Bundle, dat
 
 
 def _with_data(bundle: Bundle, data: Path) -> Bundle:
-    manifest = json.loads((bundle.path / "eptx.json").read_text())
-    manifest["quantisation"]["data"] = [str(data)]
-    (bundle.path / "eptx.json").write_bytes(dump_json(manifest))
+    write_origin(bundle, replace(read_origin(bundle), data=(str(data),)))
     return bundle
 
 
@@ -179,6 +178,6 @@ def test_the_twin_is_what_an_fp32_export_gives(headless_bert: Workshop, ept: Pat
     settings = ExportOptions(base_onnx=headless_bert.onnx, **options)
     bundle = quantised(headless_bert.base, adapters, headless_bert.path(), settings, "int8")
     wanted = headless_bert.export(adapters, **options)
-    asked = ValidateOptions()
+    asked, _ = with_origin(bundle, ValidateOptions())
     twin = fp32_twin(bundle.manifest, find_truth(bundle.manifest, asked), asked, tmp_path)
     assert twin.manifest.files == wanted.manifest.files

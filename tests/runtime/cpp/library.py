@@ -70,6 +70,7 @@ class _Task(c.Structure):
         ("id", c.c_int64),
         ("labels", c.c_int64),
         ("label_names", c.POINTER(c.c_char_p)),
+        ("problem_type", c.c_int),
     )
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from eptx import Session
 from tests.runtime.cpp.library import BUILD, load, path, program
 from tests.runtime.cpp.test_generate import BundleOf, bundle_of  # noqa: F401
-from tests.tiny_bundle import write_tiny
+from tests.tiny_bundle import TASKS, write_tiny
 
 #: An embedding: what a user writes.
 CONSUMER = """
@@ -25,6 +28,28 @@ int main(int, char** argv) {
   const std::vector<int64_t> ids = {2, 5, 7, 3};
   const eptx::Result result = session.Run({{"input_ids", ids, {1, 4}}}, {"sst2"});
   for (float logit : result.Logits(0)) std::printf("%.4f\\n", logit);
+}
+"""
+#: What logits mean, row by row: the task's problem type, its labels, and every label's probability.
+MEANINGS = """
+#include <cstdio>
+#include <string>
+#include <vector>
+#include <eptx.hpp>
+
+int main(int, char** argv) {
+  eptx::Environment environment;
+  eptx::Session session(environment, argv[1]);
+  const std::vector<int64_t> ids = {2, 5, 7, 3, 2, 6, 8, 3, 2, 9, 4, 3, 2, 5, 4, 3};
+  const std::vector<std::string> tasks = {"sst2", "mnli", "stsb", "base"};
+  const eptx::Result result = session.Run({{"input_ids", ids, {4, 4}}}, tasks);
+  for (size_t row = 0; row < tasks.size(); ++row) {
+    std::printf("%d |", result.Task(row)->problem_type);
+    for (size_t label : result.Labels(row)) std::printf(" %zu", label);
+    std::printf(" |");
+    for (double likely : result.Probabilities(row)) std::printf(" %.6f", likely);
+    std::printf("\\n");
+  }
 }
 """
 C_CONSUMER = """
@@ -119,3 +144,29 @@ def test_with_cmake(installed: Path, tiny: Path, tmp_path: Path) -> None:
     _run("cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={installed}")
     _run("cmake", "--build", tmp_path / "build")
     assert len(_run(tmp_path / "build" / "consumer", tiny).split()) == 2
+
+
+def test_what_logits_mean_is_pythons(tmp_path: Path) -> None:
+    problems = ("single_label_classification", "multi_label_classification", "regression", None)
+    tasks = tuple(replace(task, problem_type=problem) for task, problem in zip(TASKS, problems, strict=True))
+    bundle = write_tiny(tmp_path / "bundle", tasks=tasks)
+    compiler = shutil.which("c++")
+    library = path()
+    if compiler is None or library is None:
+        pytest.skip("libeptx is not built, or there is no C++ compiler")
+    (tmp_path / "meanings.cc").write_text(MEANINGS)
+    include = Path(__file__).parents[3] / "runtime" / "cpp" / "include"
+    here = ["-I", include, "-o", tmp_path / "meanings", library, f"-Wl,-rpath,{library.parent}"]
+    _run(compiler, "-std=c++17", tmp_path / "meanings.cc", *here)
+    rows = [[2, 5, 7, 3], [2, 6, 8, 3], [2, 9, 4, 3], [2, 5, 4, 3]]
+    answers = Session(bundle).run({"input_ids": rows}, ["sst2", "mnli", "stsb", "base"])
+    logits = answers.logits
+    softmax, sigmoid = np.exp(logits[0]) / np.exp(logits[0]).sum(), 1 / (1 + np.exp(-logits[1]))
+    found = [
+        [part.split() for part in line.split("|")] for line in _run(tmp_path / "meanings", bundle.path).splitlines()
+    ]
+    assert [row[0] for row in found] == [["2"], ["3"], ["1"], ["0"]]
+    assert [row[1] for row in found[:2]] == [[str(softmax.argmax())], [str(i) for i in range(3) if sigmoid[i] > 0.5]]
+    assert [row[1:] for row in found[2:]] == [[[], []]] * 2
+    np.testing.assert_allclose([float(value) for value in found[0][2]], softmax, atol=1e-5)
+    np.testing.assert_allclose([float(value) for value in found[1][2]], sigmoid, atol=1e-5)

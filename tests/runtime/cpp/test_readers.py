@@ -130,3 +130,8 @@ def test_any_byte_of_the_model_changed(
     python, native = _verdicts(bundle)
     assert native == python
     shutil.rmtree(bundle)
+
+
+def test_a_byte_order_mark_is_passed_over(copy: Path) -> None:
+    (copy / "eptx.json").write_bytes(b"\xef\xbb\xbf" + (copy / "eptx.json").read_bytes())
+    assert _verdicts(copy) == (0, 0)

@@ -24,6 +24,12 @@ LABELS = {
     "matthews": lambda found, wanted: sk.matthews_corrcoef(wanted, found),
     "f1": lambda found, wanted: sk.f1_score(wanted == 1, found == 1, zero_division=0),
 }
+#: metric of several labels -> what it is elsewhere
+SETS = {
+    "f1_micro": lambda found, wanted: sk.f1_score(wanted, found, average="micro", zero_division=1),
+    "f1_macro": lambda found, wanted: sk.f1_score(wanted, found, average="macro", zero_division=1),
+    "subset_accuracy": lambda found, wanted: sk.accuracy_score(wanted, found),
+}
 VALUES = {"pearson": stats.pearsonr, "spearman": stats.spearmanr}
 
 
@@ -36,6 +42,16 @@ def test_labels(name: str, labels: int) -> None:
         found = np.where(rng.random(rows) < 0.6, wanted, rng.integers(0, labels, rows))
         if len({*found, *wanted}) > 1 or name != "matthews":  # scikit-learn warns
             assert metric(name, found, wanted.astype(float)) == pytest.approx(LABELS[name](found, wanted), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.9])
+def test_several_labels(name: str, share: float) -> None:
+    rng = np.random.default_rng(5)
+    for rows in (1, 2, 300):
+        wanted = rng.random((rows, 5)) < share
+        found = np.where(rng.random((rows, 5)) < 0.8, wanted, rng.random((rows, 5)) < share)
+        assert metric(name, found, wanted) == pytest.approx(SETS[name](found, wanted), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -78,6 +94,7 @@ def test_the_order_of_rows_changes_nothing(order: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     sides = {
         "labels": rng.integers(-1, 3, (2, 40)),
+        "sets": rng.random((2, 40, 3)) < 0.4,
         "value": rng.integers(-5, 5, (2, 40)) / 4,
         "tokens": rng.integers(0, 2, (2, 40)),
         "vector": rng.normal(size=(2, 40, 3)),
@@ -93,6 +110,7 @@ def test_the_order_of_rows_changes_nothing(order: list[int], seed: int) -> None:
 def test_the_right_answers_are_worth_1(name: str) -> None:
     rng = np.random.default_rng(1)
     right = rng.normal(size=(50, 3)) if name == "cosine" else rng.integers(0, 2, 50)
+    right = rng.random((50, 3)) < 0.4 if METRICS[name][0] == "sets" else right
     assert metric(name, right, right) == pytest.approx(1)
 
 

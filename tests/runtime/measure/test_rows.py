@@ -45,6 +45,12 @@ def test_rows_of_one_task_may_all_be_at_the_end(tmp_path: Path) -> None:
 def test_lines_that_are_not_needed_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text('\n{"text": "x"}\n \nnot json\n')
     assert texts(read_data([Source(tmp_path / "d.jsonl")], ["a"], 1)) == {"a": ["x"]}
+    marked = '{"text": "x"}\n\ufeff\n\ufeff{"text": "y"}\n'  # files one after the other have a mark inside too
+    (tmp_path / "marked.jsonl").write_text(marked, encoding="utf-8-sig")
+    assert texts(read_data([Source(tmp_path / "marked.jsonl")], ["a"])) == {"a": ["x", "y"]}
+    (tmp_path / "wide.jsonl").write_text('{"text": "x"}\n', encoding="utf-16")
+    with pytest.raises(DataError, match=r"wide.jsonl, line 1: UTF-16 text; save it as UTF-8"):
+        read_data([Source(tmp_path / "wide.jsonl")], ["a"])
     with pytest.raises(DataError, match=r"d.jsonl, line 4: not valid JSON"):
         read_data([Source(tmp_path / "d.jsonl")], ["a"], 2)
 
@@ -104,10 +110,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "token ids that are true": ({"input_ids": [True]}, "row 2: must be an object"),
     "wrong token ids beside a text": ({"text": "x", "input_ids": [-1]}, "row 2: 'input_ids' must be a list of token"),
     "a label that is true": ({"text": "x", "label": True}, "row 2: 'label' must be a number, a name,"),
-    "a label that is NumPy's true": ({"text": "x", "label": np.True_}, "a list of token ids, not True"),
+    "a label that is NumPy's true": ({"text": "x", "label": np.True_}, "a list of labels or token ids, not True"),
     "a label that is an object": ({"text": "x", "label": {"a": 1}}, "not {'a': 1}"),
-    "a label of no tokens": ({"text": "x", "label": []}, "row 2: 'label' must be"),
-    "a label of texts": ({"text": "x", "label": ["y"]}, "row 2: 'label' must be"),
+    "labels of two kinds": ({"text": "x", "label": ["y", 1]}, "row 2: 'label' must be"),
     "a label of negative tokens": ({"text": "x", "label": [-1]}, "row 2: 'label' must be"),
     "a label past 64 bits": ({"text": "x", "label": 10**9999}, "not an integer past 64 bits"),
 }

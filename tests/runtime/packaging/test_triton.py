@@ -16,7 +16,7 @@ import onnxruntime
 import pytest
 
 from eptx import Session, read_bundle
-from eptx.bundle import Bundle, Component, Generation, Quantisation, TensorSpec
+from eptx.bundle import Bundle, Component, Generation, Quantisation, TensorSpec, Text
 from eptx.cli import main
 from eptx.errors import BundleError, NotSupportedError, UsageError
 from eptx.runtime.packaging import package_triton
@@ -86,6 +86,19 @@ def test_the_configuration_says_what_the_model_is(bundle: Bundle, tmp_path: Path
     tasks = json.loads(config.parameters["eptx.tasks"].string_value)
     assert {name: (t["id"], t["labels"], t["label_names"]) for name, t in tasks.items()} == {
         t.name: (t.id, t.labels, t.label_names and list(t.label_names)) for t in TASKS
+    }
+    assert config.parameters["eptx.text"].string_value == "null"
+
+
+def test_clients_are_told_how_to_cut_and_fill(tmp_path: Path) -> None:
+    bundle = write_tiny(tmp_path / "tiny", text=Text(max_length=12, truncation_side="left", pad=3))
+    text = _config(package_triton(bundle, tmp_path / "repository").path).parameters["eptx.text"].string_value
+    assert json.loads(text) == {
+        "max_length": 12,
+        "truncation_side": "left",
+        "padding_side": "right",
+        "pad": 3,
+        "lower_case": False,
     }
 
 

@@ -67,10 +67,14 @@ def _half(patch: Patch) -> None:
     patch.setattr("eptx.exporter.export.store", lambda adapted: None)
 
 
+#: What is wrong with a bundle whose longest text is too short.
+LENGTHS = ("eptx.json: max_length", "eptx.json: text", "tokenizer: ids")
+
+
 @pytest.mark.parametrize(
     ("broken", "options", "names"),
     [
-        (lambda p: p.setattr(f"{WRITE}.max_length", lambda config: 62), {}, ["eptx.json: max_length"]),
+        (lambda p: p.setattr("eptx.exporter.load.longest", lambda graph: 62), {}, [*LENGTHS]),
         (lambda p: _manifest_with(p, lambda m: {"vocab_size": 199}), {}, ["eptx.json: vocab_size"]),
         (lambda p: _manifest_with(p, lambda m: {"model_type": "albert"}), {}, ["eptx.json: model_type"]),
         (lambda p: _manifest_with(p, lambda m: {"tasks": m.tasks[:-1]}), {}, ["eptx.json: tasks"]),

@@ -62,8 +62,8 @@ def test_truncation_and_padding_of_the_training_script_are_not_used(encoder: Mad
 @pytest.mark.parametrize(
     ("keys", "value", "said", "parts"),
     [
-        ("padding_side", "left", "padding_side is 'left'; the base's is 'right'", {SETTINGS, IDS}),
-        ("pad_token", "[SEP]", "special_tokens_map is ", {SETTINGS, IDS}),
+        ("padding_side", "left", "padding_side is 'left'; the base's is 'right'", {SETTINGS}),
+        ("pad_token", "[SEP]", "special_tokens_map is ", {SETTINGS}),
         ("truncation_side", "left", "truncation_side is 'left'; the base's is 'right'", {SETTINGS}),
         ("model_max_length", 32, "model_max_length is 32; the base's is ", {SETTINGS}),
         ("sep_token", "[MASK]", "special_tokens_map is ", {SETTINGS}),
@@ -105,13 +105,13 @@ def test_a_base_whose_tokenizer_transformers_builds(encoder: Made, tmp_path: Pat
     assert [part.name for part in made.parts() if part.how == "neither"] == [FILE]
 
 
-def test_a_side_that_the_runtime_cannot_cut(encoder: Made, tmp_path: Path) -> None:
-    """A base that drops a text's beginning: the runtime drops its end, so long texts are read otherwise."""
+def test_texts_that_are_cut_on_the_other_side(encoder: Made, tmp_path: Path) -> None:
+    """A base that drops a text's beginning, and a bundle that says that it drops the end."""
     base = Path(shutil.copytree(encoder.base, tmp_path / "base"))
     put(SETTINGS, "truncation_side", "left")(base)
     bundle = damaged(encoder.bundle, tmp_path / "b", put(SETTINGS, "truncation_side", "left"))
     wrong = Made(bundle, base, encoder.tasks, encoder.auto).wrong()
-    assert list(wrong) == [IDS]
+    assert list(wrong) == ["eptx.json: text", IDS]
     assert "https:" in wrong[IDS]  # the first text past 64 tokens
 
 

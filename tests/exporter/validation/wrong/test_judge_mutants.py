@@ -19,7 +19,7 @@ import pytest
 from eptx.bundle import Bundle
 from eptx.calibration.quantise import _alone
 from eptx.exporter import export as exporting
-from eptx.exporter import write
+from eptx.exporter import load as loading
 from eptx.exporter.heads import attach_head_bank
 from eptx.exporter.infer import add_task_used
 from eptx.exporter.methods.lora.attach import banks as _banks
@@ -127,7 +127,7 @@ def _padding_moved(adapted: Any) -> None:
     _store(adapted)
 
 
-_store, _max_length = exporting.store, write.max_length
+_store, _longest = exporting.store, loading.longest
 
 
 def _no_hidden_states(editor: Any, heads: Any, tasks: Any, task_id: Any) -> None:
@@ -201,7 +201,7 @@ MUTANTS = (
     Mutant(
         "what the manifest says",
         _bundle("bert"),
-        ("eptx.exporter.write.max_length", lambda config: _max_length(config) - 1),
+        ("eptx.exporter.load.longest", lambda graph: (_longest(graph) or 0) - 1),
         ("eptx.exporter.validation.comparison.compare_companions", lambda *arguments, **named: []),
         "eptx.json: max_length",
     ),
