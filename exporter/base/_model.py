@@ -93,7 +93,7 @@ def load_model(folder: Path, config: dict[str, Any], *, headless: bool) -> Any:
         NotSupportedError: transformers has no such architecture, or it is an encoder-decoder that is not supported.
     """
     BaseCheckpoint(folder)  # refuses pickles and damaged files before the library meets them
-    parsed = _parse(folder, config)
+    parsed = parse_config(folder, config)
     if parsed.is_encoder_decoder and headless:
         raise NotSupportedError(f"{config['model_type']}: task heads on encoder-decoders are not supported")
     if parsed.is_encoder_decoder:
@@ -110,7 +110,13 @@ def load_model(folder: Path, config: dict[str, Any], *, headless: bool) -> Any:
     return model.eval()
 
 
-def _parse(folder: Path, config: dict[str, Any]) -> Any:
+def parse_config(folder: Path, config: dict[str, Any]) -> Any:
+    """transformers' configuration of a folder.
+
+    Raises:
+        BaseModelError: it does not take the values.
+        NotSupportedError: it knows no such architecture.
+    """
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 

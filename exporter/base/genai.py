@@ -7,8 +7,6 @@ kept beside the graph, and `locate` compares the weights as ever.
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +21,14 @@ from eptx._manifest import PAST, PRESENT
 from eptx._progress import step
 from eptx.bundle import Generation
 from eptx.errors import BaseModelError, NotSupportedError
+from eptx.exporter.base._builder import build, has_tokenizer
 from eptx.exporter.base._folder import folder_graph
-from eptx.exporter.base._model import read_config
-from eptx.exporter.base._names import one_line
+from eptx.exporter.base._model import parse_config, read_config
 from eptx.exporter.base._products import find_products
 from eptx.exporter.base._quiet import quiet
+from eptx.exporter.base._rotary import set_rotary
 from eptx.exporter.base._tidy import tidy
+from eptx.exporter.base._windows import set_windows
 from eptx.exporter.base.checkpoint import BaseCheckpoint
 from eptx.exporter.base.graph import BaseGraph
 
@@ -94,10 +94,11 @@ def load_genai(
     config = read_config(folder)
     check_decoder(config)
     checkpoint = BaseCheckpoint(folder)  # refuses pickles and damaged files before the library meets them
+    parsed = parse_config(folder, config)
     packed_mlp = any(name.endswith(".gate_up_proj.weight") for name in checkpoint)
     built = "fp32" if precision == "fp16" and provider == "cpu" else precision
     with step("build the base graph"):
-        _build(folder, workspace, built, provider, [*_OPTIONS, *([_PACKED_MLP] if packed_mlp else [])])
+        build(folder, workspace, parsed, built, provider, [*_OPTIONS, *([_PACKED_MLP] if packed_mlp else [])])
     model = ir.load(workspace.absolute() / "model.onnx")
     common.LiftConstantsToInitializersPass(size_limit=16)(model)
     return as_genai(folder_graph(model, folder, config, origin=origin), workspace)
@@ -117,6 +118,11 @@ def as_genai(graph: BaseGraph, home: Path) -> BaseGraph:
     _name_modules(graph.model.graph)
     _fix_epsilon(graph.model.graph, graph.config)
     _fix_cache(graph.model.graph, settings)
+    if graph.folder is not None:
+        parsed = parse_config(graph.folder, graph.config)
+        set_windows(graph.model.graph, parsed)
+        with quiet():
+            set_rotary(graph.model.graph, parsed)
     tidy(graph.model)
     return replace(
         graph,
@@ -140,22 +146,6 @@ def check_decoder(config: Mapping[str, Any]) -> None:
 def _architecture(config: Mapping[str, Any]) -> str:
     names = config.get("architectures")
     return str(names[0]) if isinstance(names, list) and names else ""
-
-
-def _build(folder: Path, workspace: Path, precision: str, provider: str, options: list[str]) -> None:
-    try:
-        from onnxruntime_genai.models import builder
-    except ImportError:
-        raise NotSupportedError("decoders need onnxruntime-genai: pip install 'eptx[export]'") from None
-    source, target, cache = str(folder), str(workspace), str(workspace / "cache")
-    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # its progress bars are not ours
-        try:
-            settings = builder.parse_extra_options("", source, target, precision, provider, cache, options)
-            builder.create_model("", source, target, precision, provider, cache, **settings)
-        except NotImplementedError as e:
-            raise NotSupportedError(f"GenAI's builder cannot make this model: {one_line(e)}") from None
-        except Exception as e:  # whatever a configuration or weights that do not fit provoke
-            raise BaseModelError(f"{folder.name}: GenAI's builder cannot read this model: {one_line(e)}") from None
 
 
 def _name_modules(graph: ir.Graph) -> None:

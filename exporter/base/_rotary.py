@@ -1,0 +1,167 @@
+"""Rotary tables of a decoder, put into a graph of GenAI's builder.
+
+The builder (0.18) knows some kinds of scaling, and not all of them rightly. Here the tables are what the model's own
+rotary module computes, whatever its kind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from eptx.errors import BaseModelError, NotSupportedError
+from eptx.exporter.base._names import one_line
+
+#: operator -> where its tables of cosines and sines are among its inputs.
+_INPUTS = {"GroupQueryAttention": (7, 8), "RotaryEmbedding": (2, 3)}
+_NAMES = ("cos_cache", "sin_cache")
+#: Cosines and sines, float32 [positions, frequencies] each.
+_Tables = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Rotary:
+    """The tables of a base.
+
+    Attributes:
+        tables: of every position.
+        short: for texts that are not longer than these, where that makes a difference.
+    """
+
+    tables: _Tables
+    short: _Tables | None = None
+
+
+def set_rotary(graph: ir.Graph, parsed: Any) -> None:
+    """Has a graph turn queries and keys as the model does.
+
+    Args:
+        graph: changed in place.
+        parsed: transformers' configuration of the base.
+
+    Raises:
+        BaseModelError: transformers makes no rotary table of the configuration.
+        NotSupportedError: the model turns them in a way that the graph's operators do not.
+    """
+    rotary = _rotary(parsed)
+    if rotary is None:
+        return
+    nodes = [node for node in graph if node.op_type in _INPUTS]
+    readers = [(node, i) for node in nodes for i in _INPUTS[node.op_type] if i < len(node.inputs) and node.inputs[i]]
+    if not readers or any(node.attributes.get_int("rotary_interleaved", 0) for node in nodes):
+        raise NotSupportedError("the graph turns queries and keys in another way than the base")
+    old = {node.inputs[i] for node, i in readers}
+    dtype = next((value.dtype for value in old if value is not None and value.dtype), ir.DataType.FLOAT)
+    for node, i in readers:
+        node.replace_input_with(i, None)
+    for value in old:
+        _drop(graph, value)
+    new = _fixed(graph, rotary.tables, dtype) if rotary.short is None else _chosen(graph, rotary, dtype)
+    for node, i in readers:
+        node.replace_input_with(i, new[_INPUTS[node.op_type].index(i)])
+
+
+def _rotary(parsed: Any) -> _Rotary | None:
+    """None of a model without rotary positions."""
+    module = _module(parsed)
+    if module is None:
+        return None
+    kind, positions = parsed.rope_parameters["rope_type"], int(parsed.max_position_embeddings)
+    whole = _tables(module, positions)
+    if kind == "longrope":
+        switch = int(parsed.rope_parameters["original_max_position_embeddings"])
+        return _Rotary(whole, _tables(module, switch) if switch < positions else None)
+    # "dynamic" changes past the last position only
+    if any(not np.array_equal(table[:1], short) for table, short in zip(whole, _tables(module, 1), strict=True)):
+        raise NotSupportedError(f"rotary positions of kind {kind!r} change with the length of the text in their own way")
+    return _Rotary(whole)
+
+
+def _module(parsed: Any) -> Any:
+    """The model's rotary module, on the CPU. The model itself is made without memory for its weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(parsed)
+        kinds = {type(module) for module in model.modules() if hasattr(module, "inv_freq")}
+        return kinds.pop()(parsed) if kinds else None
+    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as e:
+        raise BaseModelError(f"config.json: its rotary positions cannot be computed: {one_line(e)}") from None
+
+
+def _tables(module: Any, count: int) -> _Tables:
+    """The tables of a text of `count` tokens."""
+    import torch
+
+    with torch.no_grad():
+        found = module(torch.zeros(1, 1, 1), torch.arange(count)[None])
+    width = found[0].shape[-1] // 2
+    cosines, sines = (table[0].float().numpy() for table in found)
+    if not all(np.array_equal(table[:, :width], table[:, width:]) for table in (cosines, sines)):
+        raise NotSupportedError("the base's rotary positions are laid out in a way that eptx does not know")
+    return cosines[:, :width].copy(), sines[:, :width].copy()
+
+
+def _drop(graph: ir.Graph, value: ir.Value | None) -> None:
+    """Takes what nothing reads any more out of the graph."""
+    if value is None or value.uses():
+        return
+    maker = value.producer()
+    if maker is None:
+        graph.initializers.pop(value.name or "", None)
+    elif not any(output.uses() for output in maker.outputs):
+        inputs = set(maker.inputs)
+        graph.remove(maker, safe=True)
+        for given in inputs:
+            _drop(graph, given)
+
+
+def _tensor(table: np.ndarray, dtype: ir.DataType, name: str) -> ir.TensorProtocol:
+    return ir.tensor(table.astype(dtype.numpy()), dtype=dtype, name=name)
+
+
+def _fixed(graph: ir.Graph, tables: _Tables, dtype: ir.DataType) -> list[ir.Value]:
+    values = []
+    for name, table in zip(_NAMES, tables, strict=True):
+        tensor = _tensor(table, dtype, name)
+        value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(table.shape), type=ir.TensorType(dtype))
+        graph.register_initializer(value)
+        values.append(value)
+    return values
+
+
+def _chosen(graph: ir.Graph, rotary: _Rotary, dtype: ir.DataType) -> list[ir.Value]:
+    """The tables by the length of the text so far, as `attention_mask` [batch, length so far] has it."""
+    assert rotary.short is not None
+    (mask,) = (value for value in graph.inputs if value.name == "attention_mask")
+    length = ir.node("Shape", [mask], {"start": 1}, name="/rotary/Shape")
+    limit = ir.node("Constant", [], {"value": ir.tensor([len(rotary.short[0])], dtype=ir.DataType.INT64)})
+    longer = ir.node("Greater", [length.outputs[0], limit.outputs[0]], name="/rotary/Greater")
+    choice = ir.node(
+        "If",
+        [longer.outputs[0]],
+        {"then_branch": _branch(rotary.tables, dtype, "long"), "else_branch": _branch(rotary.short, dtype, "short")},
+        num_outputs=2,
+        name="/rotary/If",
+    )
+    for name, value in zip(_NAMES, choice.outputs, strict=True):
+        value.name, value.type = name, ir.TensorType(dtype)
+        value.shape = ir.Shape([None, rotary.tables[0].shape[1]])
+    first = next(iter(graph))
+    graph.insert_before(first, [length, limit, longer, choice])
+    return list(choice.outputs)
+
+
+def _branch(tables: _Tables, dtype: ir.DataType, kind: str) -> ir.Graph:
+    nodes = []
+    for name, table in zip(_NAMES, tables, strict=True):
+        node = ir.node("Constant", [], {"value": _tensor(table, dtype, f"{name}_{kind}")}, name=f"/rotary/{kind}/{name}")
+        (value,) = node.outputs
+        value.name, value.type, value.shape = f"{name}_{kind}", ir.TensorType(dtype), ir.Shape(table.shape)
+        nodes.append(node)
+    return ir.Graph([], [node.outputs[0] for node in nodes], nodes=nodes, name=f"rotary_{kind}")
