@@ -20,9 +20,7 @@ _VOCABULARIES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.mode
 _LEFT_OUT = ("rope_scaling", "rope_parameters", "attn_implementation", "_attn_implementation", "auto_map")
 
 
-def build(
-    folder: Path, workspace: Path, parsed: Any, precision: str, provider: str, options: Sequence[str]
-) -> None:
+def build(folder: Path, workspace: Path, parsed: Any, precision: str, provider: str, options: Sequence[str]) -> None:
     """Has the builder write its graph, its configuration and its tokenizer files.
 
     Args:

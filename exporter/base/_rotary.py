@@ -18,6 +18,10 @@ from eptx.exporter.base._names import one_line
 #: operator -> where its tables of cosines and sines are among its inputs.
 _INPUTS = {"GroupQueryAttention": (7, 8), "RotaryEmbedding": (2, 3)}
 _NAMES = ("cos_cache", "sin_cache")
+#: Models whose code can turn a part of every head.
+_PARTIAL = ("phi", "phi3")
+#: Frequencies that GroupQueryAttention takes at a time.
+_MULTIPLE = 8
 #: Cosines and sines, float32 [positions, frequencies] each.
 _Tables = tuple[np.ndarray, np.ndarray]
 
@@ -53,6 +57,13 @@ def set_rotary(graph: ir.Graph, parsed: Any) -> None:
     readers = [(node, i) for node in nodes for i in _INPUTS[node.op_type] if i < len(node.inputs) and node.inputs[i]]
     if not readers or any(node.attributes.get_int("rotary_interleaved", 0) for node in nodes):
         raise NotSupportedError("the graph turns queries and keys in another way than the base")
+    width = rotary.tables[0].shape[1]
+    size = getattr(parsed, "head_dim", None) or parsed.hidden_size // parsed.num_attention_heads
+    if 2 * width != size and parsed.model_type not in _PARTIAL:
+        raise BaseModelError(f"config.json: it turns {2 * width} of {size} values, which {parsed.model_type} cannot")
+    if width % _MULTIPLE and any(node.op_type == "GroupQueryAttention" for node, _ in readers):
+        problem = f"the base turns {2 * width} values of every head"
+        raise NotSupportedError(f"{problem}; GroupQueryAttention turns multiples of {2 * _MULTIPLE} only")
     old = {node.inputs[i] for node, i in readers}
     dtype = next((value.dtype for value in old if value is not None and value.dtype), ir.DataType.FLOAT)
     for node, i in readers:
@@ -76,7 +87,9 @@ def _rotary(parsed: Any) -> _Rotary | None:
         return _Rotary(whole, _tables(module, switch) if switch < positions else None)
     # "dynamic" changes past the last position only
     if any(not np.array_equal(table[:1], short) for table, short in zip(whole, _tables(module, 1), strict=True)):
-        raise NotSupportedError(f"rotary positions of kind {kind!r} change with the length of the text in their own way")
+        raise NotSupportedError(
+            f"rotary positions of kind {kind!r} change with the length of the text in their own way"
+        )
     return _Rotary(whole)
 
 
@@ -160,7 +173,9 @@ def _chosen(graph: ir.Graph, rotary: _Rotary, dtype: ir.DataType) -> list[ir.Val
 def _branch(tables: _Tables, dtype: ir.DataType, kind: str) -> ir.Graph:
     nodes = []
     for name, table in zip(_NAMES, tables, strict=True):
-        node = ir.node("Constant", [], {"value": _tensor(table, dtype, f"{name}_{kind}")}, name=f"/rotary/{kind}/{name}")
+        node = ir.node(
+            "Constant", [], {"value": _tensor(table, dtype, f"{name}_{kind}")}, name=f"/rotary/{kind}/{name}"
+        )
         (value,) = node.outputs
         value.name, value.type, value.shape = f"{name}_{kind}", ir.TensorType(dtype), ir.Shape(table.shape)
         nodes.append(node)

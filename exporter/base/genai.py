@@ -27,6 +27,7 @@ from eptx.exporter.base._model import parse_config, read_config
 from eptx.exporter.base._products import find_products
 from eptx.exporter.base._quiet import quiet
 from eptx.exporter.base._rotary import set_rotary
+from eptx.exporter.base._search import search_settings
 from eptx.exporter.base._tidy import tidy
 from eptx.exporter.base._windows import set_windows
 from eptx.exporter.base.checkpoint import BaseCheckpoint
@@ -51,8 +52,9 @@ DECODERS = {
 _OPTIONS = ("hf_token=false", "windowed_kv_cache=false")
 #: For checkpoints that pack the two (Phi-3): the builder would take them apart, and the adapted module with them.
 _PACKED_MLP = "fuse_mlp_gate_up=true"
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 #: What GenAI reads beside the model.
-_FILES = (GENAI_CONFIG, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+_FILES = (GENAI_CONFIG, *_TOKENIZER)
 
 
 def is_decoder(config: Mapping[str, Any]) -> bool:
@@ -76,7 +78,7 @@ def load_genai(
     """Builds the graph of a decoder's transformers folder; nothing is downloaded and no remote code runs.
 
     Args:
-        folder: ``config.json``, safetensors and a tokenizer.
+        folder: ``config.json``, safetensors, and a tokenizer if the bundle is to read text.
         workspace: an empty folder for what the builder writes; the graph reads its weights from there.
         precision: "int4" for weights in blocks; "fp16" for a graph that computes in float16 where the provider does
             (CUDA; on CPUs float16 is a matter of storage, and the graph is float32).
@@ -99,9 +101,20 @@ def load_genai(
     built = "fp32" if precision == "fp16" and provider == "cpu" else precision
     with step("build the base graph"):
         build(folder, workspace, parsed, built, provider, [*_OPTIONS, *([_PACKED_MLP] if packed_mlp else [])])
+    _complete(workspace / GENAI_CONFIG, folder, parsed)
     model = ir.load(workspace.absolute() / "model.onnx")
     common.LiftConstantsToInitializersPass(size_limit=16)(model)
-    return as_genai(folder_graph(model, folder, config, origin=origin), workspace)
+    graph = as_genai(folder_graph(model, folder, config, origin=origin), workspace)
+    made_up = () if has_tokenizer(folder) else _TOKENIZER
+    return replace(graph, files={name: path for name, path in graph.files.items() if name not in made_up})
+
+
+def _complete(path: Path, folder: Path, parsed: Any) -> None:
+    """Has GenAI's configuration say of the search what the base says."""
+    settings = read_json_object(path, error=BaseModelError)
+    with quiet():
+        settings["search"] = {**settings["search"], **search_settings(folder, parsed)}
+    path.write_bytes(dump_json(settings))
 
 
 def as_genai(graph: BaseGraph, home: Path) -> BaseGraph:
