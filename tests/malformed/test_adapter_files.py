@@ -65,7 +65,11 @@ FILES: Table = {
     "folder is empty": Case(lambda s: [p.unlink() for p in s.lora.iterdir()], 3, f"{WEIGHTS} is missing"),
     "no weights": Case(remove(FILE), 3, f"{WEIGHTS} is missing"),
     "no settings": Case(remove(SETTINGS), 3, f"{CONFIG}: cannot be read"),
-    "only a pickle": Case(lambda s: (s.lora / WEIGHTS).rename(s.lora / "adapter_model.bin"), 3, "adapter_model.bin, which eptx never reads"),
+    "only a pickle": Case(
+        lambda s: (s.lora / WEIGHTS).rename(s.lora / "adapter_model.bin"),
+        3,
+        "adapter_model.bin, which eptx never reads",
+    ),
     "weights empty": Case(write(FILE, b""), 3, "truncated or not a safetensors file (0 bytes)"),
     "weights of 7 bytes": Case(cut(FILE, 7), 3, "truncated or not a safetensors file (7 bytes)"),
     "weights cut in the header": Case(cut(FILE, 100), 3, "truncated or not a safetensors file"),
