@@ -128,8 +128,7 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
         elif main.folder is not None and (main.folder / name).is_file():
             writer.copy(main.folder / name)
     if is_genai(main):
-        assert main.generation is not None
-        writer.write(GENAI_CONFIG, genai_config(main.files[GENAI_CONFIG], main.generation))
+        writer.write(GENAI_CONFIG, genai_config(main))
     manifest = _manifest(adapted)
     writer.write("README.md", model_card(manifest))
     return writer.finish(manifest)
@@ -184,7 +183,7 @@ def _manifest(adapted: Adapted) -> Manifest:
         generation=main.generation,
         encoder=_component(others[0], parts[0].modules) if others else None,
         vocab_size=_positive(main.config.get("vocab_size")),
-        max_length=max_length(main.config),
+        max_length=main.positions or max_length(main.config),
     )
 
 

@@ -12,6 +12,7 @@ from eptx._json import dump_json
 from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter.base._names import one_line
 from eptx.exporter.base._quiet import quiet
+from eptx.exporter.base._rotary import context
 from eptx.exporter.base.checkpoint import weight_files
 
 #: What a tokenizer's vocabulary is in, by transformers' names.
@@ -76,8 +77,9 @@ def _plain(parsed: Any) -> Mapping[str, Any]:
     rope = getattr(parsed, "rope_parameters", None) or {}
     kept = {key: rope[key] for key in ("rope_theta", "partial_rotary_factor") if key in rope}
     config["rope_parameters"] = {"rope_type": "default", **kept}
+    config["max_position_embeddings"] = context(parsed)
     if "original_max_position_embeddings" in config:
-        config["original_max_position_embeddings"] = parsed.max_position_embeddings
+        config["original_max_position_embeddings"] = context(parsed)
     return config
 
 

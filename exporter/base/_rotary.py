@@ -6,7 +6,6 @@ rotary module computes, whatever its kind.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,17 +25,20 @@ _MULTIPLE = 8
 _Tables = tuple[np.ndarray, np.ndarray]
 
 
-@dataclass(frozen=True)
-class _Rotary:
-    """The tables of a base.
+def context(parsed: Any) -> int:
+    """How many positions a graph of a base has.
 
-    Attributes:
-        tables: of every position.
-        short: for texts that are not longer than these, where that makes a difference.
+    ``longrope`` turns by other tables in texts that are longer than the model was first trained on. What is in a cache
+    by then was turned by the first ones, and rows of one batch may be shorter; so a graph ends there.
+
+    Args:
+        parsed: transformers' configuration of the base.
     """
-
-    tables: _Tables
-    short: _Tables | None = None
+    positions = int(parsed.max_position_embeddings)
+    rope = getattr(parsed, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return positions
+    return min(positions, int(rope["original_max_position_embeddings"]))
 
 
 def set_rotary(graph: ir.Graph, parsed: Any) -> None:
@@ -50,47 +52,44 @@ def set_rotary(graph: ir.Graph, parsed: Any) -> None:
         BaseModelError: transformers makes no rotary table of the configuration.
         NotSupportedError: the model turns them in a way that the graph's operators do not.
     """
-    rotary = _rotary(parsed)
-    if rotary is None:
+    tables = _rotary(parsed)
+    if tables is None:
         return
     nodes = [node for node in graph if node.op_type in _INPUTS]
     readers = [(node, i) for node in nodes for i in _INPUTS[node.op_type] if i < len(node.inputs) and node.inputs[i]]
     if not readers or any(node.attributes.get_int("rotary_interleaved", 0) for node in nodes):
         raise NotSupportedError("the graph turns queries and keys in another way than the base")
-    width = rotary.tables[0].shape[1]
+    width = tables[0].shape[1]
     size = getattr(parsed, "head_dim", None) or parsed.hidden_size // parsed.num_attention_heads
     if 2 * width != size and parsed.model_type not in _PARTIAL:
         raise BaseModelError(f"config.json: it turns {2 * width} of {size} values, which {parsed.model_type} cannot")
     if width % _MULTIPLE and any(node.op_type == "GroupQueryAttention" for node, _ in readers):
         problem = f"the base turns {2 * width} values of every head"
         raise NotSupportedError(f"{problem}; GroupQueryAttention turns multiples of {2 * _MULTIPLE} only")
-    old = {node.inputs[i] for node, i in readers}
+    old = list(dict.fromkeys(node.inputs[i] for node, i in readers))
     dtype = next((value.dtype for value in old if value is not None and value.dtype), ir.DataType.FLOAT)
     for node, i in readers:
         node.replace_input_with(i, None)
     for value in old:
         _drop(graph, value)
-    new = _fixed(graph, rotary.tables, dtype) if rotary.short is None else _chosen(graph, rotary, dtype)
+    new = _initializers(graph, tables, dtype)
     for node, i in readers:
         node.replace_input_with(i, new[_INPUTS[node.op_type].index(i)])
 
 
-def _rotary(parsed: Any) -> _Rotary | None:
+def _rotary(parsed: Any) -> _Tables | None:
     """None of a model without rotary positions."""
     module = _module(parsed)
     if module is None:
         return None
-    kind, positions = parsed.rope_parameters["rope_type"], int(parsed.max_position_embeddings)
-    whole = _tables(module, positions)
-    if kind == "longrope":
-        switch = int(parsed.rope_parameters["original_max_position_embeddings"])
-        return _Rotary(whole, _tables(module, switch) if switch < positions else None)
+    whole = _tables(module, context(parsed))
     # "dynamic" changes past the last position only
     if any(not np.array_equal(table[:1], short) for table, short in zip(whole, _tables(module, 1), strict=True)):
+        kind = parsed.rope_parameters["rope_type"]
         raise NotSupportedError(
             f"rotary positions of kind {kind!r} change with the length of the text in their own way"
         )
-    return _Rotary(whole)
+    return whole
 
 
 def _module(parsed: Any) -> Any:
@@ -134,49 +133,11 @@ def _drop(graph: ir.Graph, value: ir.Value | None) -> None:
             _drop(graph, given)
 
 
-def _tensor(table: np.ndarray, dtype: ir.DataType, name: str) -> ir.TensorProtocol:
-    return ir.tensor(table.astype(dtype.numpy()), dtype=dtype, name=name)
-
-
-def _fixed(graph: ir.Graph, tables: _Tables, dtype: ir.DataType) -> list[ir.Value]:
+def _initializers(graph: ir.Graph, tables: _Tables, dtype: ir.DataType) -> list[ir.Value]:
     values = []
     for name, table in zip(_NAMES, tables, strict=True):
-        tensor = _tensor(table, dtype, name)
+        tensor = ir.tensor(table.astype(dtype.numpy()), dtype=dtype, name=name)
         value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(table.shape), type=ir.TensorType(dtype))
         graph.register_initializer(value)
         values.append(value)
     return values
-
-
-def _chosen(graph: ir.Graph, rotary: _Rotary, dtype: ir.DataType) -> list[ir.Value]:
-    """The tables by the length of the text so far, as `attention_mask` [batch, length so far] has it."""
-    assert rotary.short is not None
-    (mask,) = (value for value in graph.inputs if value.name == "attention_mask")
-    length = ir.node("Shape", [mask], {"start": 1}, name="/rotary/Shape")
-    limit = ir.node("Constant", [], {"value": ir.tensor([len(rotary.short[0])], dtype=ir.DataType.INT64)})
-    longer = ir.node("Greater", [length.outputs[0], limit.outputs[0]], name="/rotary/Greater")
-    choice = ir.node(
-        "If",
-        [longer.outputs[0]],
-        {"then_branch": _branch(rotary.tables, dtype, "long"), "else_branch": _branch(rotary.short, dtype, "short")},
-        num_outputs=2,
-        name="/rotary/If",
-    )
-    for name, value in zip(_NAMES, choice.outputs, strict=True):
-        value.name, value.type = name, ir.TensorType(dtype)
-        value.shape = ir.Shape([None, rotary.tables[0].shape[1]])
-    first = next(iter(graph))
-    graph.insert_before(first, [length, limit, longer, choice])
-    return list(choice.outputs)
-
-
-def _branch(tables: _Tables, dtype: ir.DataType, kind: str) -> ir.Graph:
-    nodes = []
-    for name, table in zip(_NAMES, tables, strict=True):
-        node = ir.node(
-            "Constant", [], {"value": _tensor(table, dtype, f"{name}_{kind}")}, name=f"/rotary/{kind}/{name}"
-        )
-        (value,) = node.outputs
-        value.name, value.type, value.shape = f"{name}_{kind}", ir.TensorType(dtype), ir.Shape(table.shape)
-        nodes.append(node)
-    return ir.Graph([], [node.outputs[0] for node in nodes], nodes=nodes, name=f"rotary_{kind}")

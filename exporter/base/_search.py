@@ -35,7 +35,7 @@ def search_settings(folder: Path, parsed: Any) -> dict[str, Any]:
 
     Args:
         folder: the transformers folder.
-        parsed: transformers' configuration of it, where older models have these settings.
+        parsed: transformers' configuration of it, which counts where there are no generation settings.
 
     Raises:
         BaseModelError: transformers cannot read them.

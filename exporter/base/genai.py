@@ -26,7 +26,7 @@ from eptx.exporter.base._folder import folder_graph
 from eptx.exporter.base._model import parse_config, read_config
 from eptx.exporter.base._products import find_products
 from eptx.exporter.base._quiet import quiet
-from eptx.exporter.base._rotary import set_rotary
+from eptx.exporter.base._rotary import context, set_rotary
 from eptx.exporter.base._search import search_settings
 from eptx.exporter.base._tidy import tidy
 from eptx.exporter.base._windows import set_windows
@@ -131,8 +131,10 @@ def as_genai(graph: BaseGraph, home: Path) -> BaseGraph:
     _name_modules(graph.model.graph)
     _fix_epsilon(graph.model.graph, graph.config)
     _fix_cache(graph.model.graph, settings)
+    positions = None
     if graph.folder is not None:
         parsed = parse_config(graph.folder, graph.config)
+        positions = context(parsed)
         set_windows(graph.model.graph, parsed)
         with quiet():
             set_rotary(graph.model.graph, parsed)
@@ -142,6 +144,7 @@ def as_genai(graph: BaseGraph, home: Path) -> BaseGraph:
         places=_packed_places(graph),
         files={name: home / name for name in _FILES if (home / name).is_file()},
         generation=_generation(settings, graph.config),
+        positions=positions,
     )
 
 
@@ -218,10 +221,19 @@ def _generation(settings: Mapping[str, Any], config: Mapping[str, Any]) -> Gener
     return Generation("decoder", ends, pad)
 
 
-def genai_config(source: Path, generation: Generation) -> bytes:
-    """GenAI's configuration for a bundle: the builder's, with the bundle's padding token and no library to load."""
-    settings = read_json_object(source, error=BaseModelError)
-    settings["model"]["pad_token_id"] = generation.pad
+def genai_config(graph: BaseGraph) -> bytes:
+    """GenAI's configuration for a bundle: the builder's, with the bundle's padding token and no library to load.
+
+    Args:
+        graph: a decoder's, see `is_genai`.
+    """
+    assert graph.generation is not None
+    settings = read_json_object(graph.files[GENAI_CONFIG], error=BaseModelError)
+    model, search = settings["model"], settings.get("search")
+    model["pad_token_id"] = graph.generation.pad
+    for place, key in ((model, "context_length"), (search, "max_length")):
+        if graph.positions is not None and isinstance(place, dict) and type(place.get(key)) is int:
+            place[key] = min(place[key], graph.positions)  # a user's file may know of more than there are
     options = _get(settings, "model", "decoder", "session_options")
     options.pop("custom_ops_library", None)  # a bundle names no library to load
     return dump_json(settings)

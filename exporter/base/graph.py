@@ -29,6 +29,7 @@ class BaseGraph:
         places: module -> node and columns (as in a module map), for modules whose names the exporter has changed.
         files: further files of the base that a bundle needs, by name.
         generation: how the graph generates text, if it does.
+        positions: how many a text may have, of a decoder with a folder.
         adapted: whether one task is folded into its weights already.
         file: what it is called in a bundle.
         holds: whether an adapted module is in this graph, where a base has several.
@@ -43,6 +44,7 @@ class BaseGraph:
     places: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
     generation: Generation | None = None
+    positions: int | None = None
     adapted: bool = False
     file: str = "model.onnx"
     holds: Callable[[str], bool] = lambda module: True
