@@ -114,6 +114,8 @@ def _tables(module: Any, count: int) -> _Tables:
         found = module(torch.zeros(1, 1, 1), torch.arange(count)[None])
     width = found[0].shape[-1] // 2
     cosines, sines = (table[0].float().numpy() for table in found)
+    if not all(np.isfinite(table).all() for table in (cosines, sines)):
+        raise BaseModelError("config.json: its rotary positions are no numbers")
     if not all(np.array_equal(table[:, :width], table[:, width:]) for table in (cosines, sines)):
         raise NotSupportedError("the base's rotary positions are laid out in a way that eptx does not know")
     return cosines[:, :width].copy(), sines[:, :width].copy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,19 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from eptx.bundle import Bundle
 from eptx.errors import NotSupportedError
 from eptx.exporter import ExportOptions, Route, export_bundle, read_adapter
 from eptx.exporter.base import load_genai
-from eptx.exporter.base._nbits import dequantise, is_nbits
+from eptx.exporter.base._nbits import dequantise
 from eptx.exporter.base._nbits import step as nbits_step
 from eptx.exporter.fold import fold
 from eptx.exporter.trained import Trained
 from tests.decoders import DECODERS, Steps, write_decoder, write_tokenizer
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
+from tests.int4 import as_float, as_half, dequantised
 from tests.trained import by_task, trained_model
 
 TOLERANCE = 1e-4
@@ -141,8 +141,8 @@ def test_int4_computes_on_the_dequantised_base(folders: Folders, tmp_path: Path,
     options = ExportOptions(mode="conditioned", top_k=2, precision="int4")
     bundle = export_bundle(base, [adapter], tmp_path / "bundle", options)
     assert bundle.manifest.precision == "int4"
-    _as_float(bundle)
-    reference = trained_model(_dequantised(base, tmp_path), [_as_half(adapter)], top_k=2)
+    as_float(bundle)
+    reference = trained_model(dequantised(base, tmp_path), [as_half(adapter)], top_k=2)
     _compare(bundle, reference, [2, 3, 0, 1], kernels=kernels, tolerance=2e-3)
 
 
@@ -211,47 +211,6 @@ def test_a_graph_that_genai_has_built_is_a_base(folders: Folders, tmp_path: Path
     np.testing.assert_array_equal(
         Steps(one).prefill(PROMPTS, **ids)["logits"], Steps(two).prefill(PROMPTS, **ids)["logits"]
     )
-
-
-def _as_float(bundle: Bundle) -> None:
-    """Has the products keep their activations in float32."""
-    model = ir.load(bundle.model)
-    for node in model.graph:
-        if is_nbits(node):
-            node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", 1)
-    ir.save(model, bundle.model)
-
-
-def _as_half(adapter: Path) -> Path:
-    """The adapter with every factor rounded to float16, as an int4 bundle stores it."""
-    path = adapter / "adapter_model.safetensors"
-    save_file({name: a.astype(np.float16).astype(np.float32) for name, a in load_file(path).items()}, path)
-    return adapter
-
-
-def _dequantised(base: Path, workspace: Path) -> Path:
-    """The base's folder with the weights that its int4 graph multiplies by."""
-    graph = load_genai(base, workspace / "int4", precision="int4")
-    folder = workspace / "dequantised"
-    shutil.copytree(base, folder)
-    weights = load_file(base / "model.safetensors")
-    packed: dict[str, list[tuple[str, str]]] = {}
-    for module, place in graph.places.items():
-        packed.setdefault(place.split("[")[0], []).append((module, place))
-    for node in graph.model.graph:
-        if not is_nbits(node) or node.name is None:
-            continue
-        matrix = dequantise(node)
-        assert matrix is not None
-        modules = [module for module, _ in packed.get(node.name, [])] or [".".join(node.name.split("/")[1:-1])]
-        start = 0
-        for module in modules:
-            name = f"{module}.weight" if f"{module}.weight" in weights else "model.embed_tokens.weight"
-            stop = start + len(weights[name])
-            weights[name] = np.ascontiguousarray(matrix[start:stop])
-            start = stop
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
 
 
 def test_architectures_that_are_not_supported(tmp_path: Path) -> None:
