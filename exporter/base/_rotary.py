@@ -22,7 +22,7 @@ _PARTIAL = ("phi", "phi3")
 #: Frequencies that GroupQueryAttention takes at a time.
 _MULTIPLE = 8
 #: Cosines and sines, float32 [positions, frequencies] each.
-_Tables = tuple[np.ndarray, np.ndarray]
+Tables = tuple[np.ndarray, np.ndarray]
 
 
 def context(parsed: Any) -> int:
@@ -41,28 +41,48 @@ def context(parsed: Any) -> int:
     return min(positions, int(rope["original_max_position_embeddings"]))
 
 
-def set_rotary(graph: ir.Graph, parsed: Any) -> None:
+def rotary_tables(parsed: Any) -> Tables | None:
+    """A model's cosines and sines at all of its positions; None of one without rotary positions.
+
+    Args:
+        parsed: transformers' configuration of the base.
+
+    Raises:
+        BaseModelError: transformers makes none of it.
+        NotSupportedError: they are not the same in texts of every length.
+    """
+    module = _module(parsed)
+    if module is None:
+        return None
+    whole = _tables(module, context(parsed))
+    # "dynamic" changes past the last position only
+    if any(not np.array_equal(table[:1], short) for table, short in zip(whole, _tables(module, 1), strict=True)):
+        kind = parsed.rope_parameters["rope_type"]
+        raise NotSupportedError(
+            f"rotary positions of kind {kind!r} change with the length of the text in their own way"
+        )
+    width = 2 * whole[0].shape[1]
+    size = getattr(parsed, "head_dim", None) or parsed.hidden_size // parsed.num_attention_heads
+    if width != size and parsed.model_type not in _PARTIAL:
+        raise BaseModelError(f"config.json: it turns {width} of {size} values, which {parsed.model_type} cannot")
+    return whole
+
+
+def set_rotary(graph: ir.Graph, tables: Tables) -> None:
     """Has a graph turn queries and keys as the model does.
 
     Args:
         graph: changed in place.
-        parsed: transformers' configuration of the base.
+        tables: of the model, see `rotary_tables`.
 
     Raises:
-        BaseModelError: transformers makes no rotary table of the configuration.
-        NotSupportedError: the model turns them in a way that the graph's operators do not.
+        NotSupportedError: the graph's operators cannot.
     """
-    tables = _rotary(parsed)
-    if tables is None:
-        return
     nodes = [node for node in graph if node.op_type in _INPUTS]
     readers = [(node, i) for node in nodes for i in _INPUTS[node.op_type] if i < len(node.inputs) and node.inputs[i]]
     if not readers or any(node.attributes.get_int("rotary_interleaved", 0) for node in nodes):
         raise NotSupportedError("the graph turns queries and keys in another way than the base")
     width = tables[0].shape[1]
-    size = getattr(parsed, "head_dim", None) or parsed.hidden_size // parsed.num_attention_heads
-    if 2 * width != size and parsed.model_type not in _PARTIAL:
-        raise BaseModelError(f"config.json: it turns {2 * width} of {size} values, which {parsed.model_type} cannot")
     if width % _MULTIPLE and any(node.op_type == "GroupQueryAttention" for node, _ in readers):
         problem = f"the base turns {2 * width} values of every head"
         raise NotSupportedError(f"{problem}; GroupQueryAttention turns multiples of {2 * _MULTIPLE} only")
@@ -75,21 +95,6 @@ def set_rotary(graph: ir.Graph, parsed: Any) -> None:
     new = _initializers(graph, tables, dtype)
     for node, i in readers:
         node.replace_input_with(i, new[_INPUTS[node.op_type].index(i)])
-
-
-def _rotary(parsed: Any) -> _Tables | None:
-    """None of a model without rotary positions."""
-    module = _module(parsed)
-    if module is None:
-        return None
-    whole = _tables(module, context(parsed))
-    # "dynamic" changes past the last position only
-    if any(not np.array_equal(table[:1], short) for table, short in zip(whole, _tables(module, 1), strict=True)):
-        kind = parsed.rope_parameters["rope_type"]
-        raise NotSupportedError(
-            f"rotary positions of kind {kind!r} change with the length of the text in their own way"
-        )
-    return whole
 
 
 def _module(parsed: Any) -> Any:
@@ -106,7 +111,7 @@ def _module(parsed: Any) -> Any:
         raise BaseModelError(f"config.json: its rotary positions cannot be computed: {one_line(e)}") from None
 
 
-def _tables(module: Any, count: int) -> _Tables:
+def _tables(module: Any, count: int) -> Tables:
     """The tables of a text of `count` tokens."""
     import torch
 
@@ -135,7 +140,7 @@ def _drop(graph: ir.Graph, value: ir.Value | None) -> None:
             _drop(graph, given)
 
 
-def _initializers(graph: ir.Graph, tables: _Tables, dtype: ir.DataType) -> list[ir.Value]:
+def _initializers(graph: ir.Graph, tables: Tables, dtype: ir.DataType) -> list[ir.Value]:
     values = []
     for name, table in zip(_NAMES, tables, strict=True):
         tensor = ir.tensor(table.astype(dtype.numpy()), dtype=dtype, name=name)

@@ -26,14 +26,16 @@ def set_windows(graph: ir.Graph, parsed: Any) -> None:
         parsed: transformers' configuration of the base.
 
     Raises:
-        NotSupportedError: a layer has a window, and its attention operator has none.
+        NotSupportedError: a layer has a window or a cap, and its attention operator has none.
     """
     nodes = dict(_by_layer(graph))
+    capped = parsed.attn_logit_softcapping if "attn_logit_softcapping" in type(parsed).__dataclass_fields__ else None
     for layer, size in enumerate(_windows(parsed)):
         if layer in nodes:
             nodes[layer].attributes["local_window_size"] = ir.AttrInt64("local_window_size", size)
-        elif 0 < size < parsed.max_position_embeddings:
-            problem = f"layer {layer} sees the last {size} tokens only, which its attention in this graph cannot"
+        elif capped or 0 < size < parsed.max_position_embeddings:
+            does = "caps its scores" if capped else f"sees the last {size} tokens only"
+            problem = f"layer {layer} {does}, which its attention in this graph cannot"
             raise NotSupportedError(f"{problem}; for cuda use --precision fp16 or int4")
 
 

@@ -26,7 +26,7 @@ from eptx.exporter.base._folder import folder_graph
 from eptx.exporter.base._model import parse_config, read_config
 from eptx.exporter.base._products import find_products
 from eptx.exporter.base._quiet import quiet
-from eptx.exporter.base._rotary import context, set_rotary
+from eptx.exporter.base._rotary import context, rotary_tables, set_rotary
 from eptx.exporter.base._search import search_settings
 from eptx.exporter.base._tidy import tidy
 from eptx.exporter.base._windows import set_windows
@@ -97,6 +97,8 @@ def load_genai(
     check_decoder(config)
     checkpoint = BaseCheckpoint(folder)  # refuses pickles and damaged files before the library meets them
     parsed = parse_config(folder, config)
+    with quiet():
+        rotary_tables(parsed)  # refuses what no table can be made of before anything is built
     packed_mlp = any(name.endswith(".gate_up_proj.weight") for name in checkpoint)
     built = "fp32" if precision == "fp16" and provider == "cpu" else precision
     with step("build the base graph"):
@@ -135,9 +137,11 @@ def as_genai(graph: BaseGraph, home: Path) -> BaseGraph:
     if graph.folder is not None:
         parsed = parse_config(graph.folder, graph.config)
         positions = context(parsed)
-        set_windows(graph.model.graph, parsed)
         with quiet():
-            set_rotary(graph.model.graph, parsed)
+            tables = rotary_tables(parsed)
+        if tables is not None:
+            set_rotary(graph.model.graph, tables)
+        set_windows(graph.model.graph, parsed)
     tidy(graph.model)
     return replace(
         graph,

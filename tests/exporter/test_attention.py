@@ -230,3 +230,16 @@ def test_scaling_that_transformers_refuses(tmp_path: Path, rope: dict[str, Any],
     with pytest.raises((BaseModelError, NotSupportedError), match=says) as caught:
         load_genai(base, tmp_path / "work")
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("mistral", "layer 0 sees the last 8 tokens only"), ("gemma2", "layer 0 caps its scores")],
+)
+def test_attention_that_has_no_window(tmp_path: Path, name: str, says: str) -> None:
+    """In float32 on CUDA the builder takes another operator."""
+    base = write_decoder(name, tmp_path / "base", sliding_window=_WINDOW)
+    with pytest.raises(NotSupportedError, match=f"{says}, which its attention in this graph cannot; for cuda use"):
+        load_genai(base, tmp_path / "work", provider="cuda")
+    load_genai(base, tmp_path / "half", provider="cuda", precision="fp16")
+    load_genai(write_decoder("llama", tmp_path / "llama"), tmp_path / "plain", provider="cuda")
