@@ -13,13 +13,15 @@ import pytest
 from safetensors.numpy import load_file
 
 from eptx.bundle import Bundle
-from eptx.errors import NotSupportedError
+from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter import ExportOptions, Route, export_bundle, read_adapter
 from eptx.exporter.base import load_genai
 from eptx.exporter.base._nbits import dequantise
 from eptx.exporter.base._nbits import step as nbits_step
+from eptx.exporter.base._quiet import quiet
 from eptx.exporter.fold import fold
 from eptx.exporter.trained import Trained
+from eptx.exporter.validation import ValidateOptions, validate_bundle
 from tests.decoders import DECODERS, Steps, write_decoder, write_tokenizer
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
 from tests.int4 import as_float, as_half, dequantised
@@ -211,6 +213,27 @@ def test_a_graph_that_genai_has_built_is_a_base(folders: Folders, tmp_path: Path
     np.testing.assert_array_equal(
         Steps(one).prefill(PROMPTS, **ids)["logits"], Steps(two).prefill(PROMPTS, **ids)["logits"]
     )
+
+
+@pytest.mark.parametrize("scheme", ["k_quant", "k_quant_mixed", "rtn"])
+def test_a_graph_that_was_quantised_in_another_way_is_a_base(tmp_path: Path, scheme: str) -> None:
+    """k_quant cuts off the largest values of a block, so some are further off than a step."""
+    from onnxruntime_genai.models import builder
+
+    base = write_decoder("llama", tmp_path / "base", hidden_size=128, intermediate_size=256, vocab_size=160)
+    where = (str(base), str(tmp_path / "built"), "int4", "cpu", str(tmp_path / "cache"))
+    with quiet():
+        how = ["hf_token=false", "windowed_kv_cache=false", f"algo_config={scheme}"]
+        settings = builder.parse_extra_options("", *where, how)
+        builder.create_model("", *where, **settings)
+    adapter = _ept(base, tmp_path / "ept")
+    options = ExportOptions(mode="conditioned", top_k=2, precision="int4", base_onnx=tmp_path / "built" / "model.onnx")
+    bundle = export_bundle(base, [adapter], tmp_path / "bundle", options)
+    report = validate_bundle(bundle.path, ValidateOptions(base=base, adapters=[adapter], top_k=2, providers=["cpu"]))
+    assert report.passed, report.reason
+    other = write_decoder("llama", tmp_path / "o", seed=1, hidden_size=128, intermediate_size=256, vocab_size=160)
+    with pytest.raises(BaseModelError, match="have other weights in the base graph than in the base folder"):
+        export_bundle(other, [adapter], tmp_path / "wrong", options)
 
 
 def test_architectures_that_are_not_supported(tmp_path: Path) -> None:
