@@ -66,12 +66,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     if not folder.is_dir():
         raise AdapterError(f"{folder}: no such adapter folder")
     if not (folder / WEIGHTS).exists():
-        hint = (
-            "only .bin pickles, which eptx never reads: save it with safe_serialization=True"
-            if _has_pickle(folder)
-            else "missing"
-        )
-        raise AdapterError(f"{folder}: {WEIGHTS} is {hint}" if hint == "missing" else f"{folder}: holds {hint}")
+        raise AdapterError(f"{folder}: {_lacking(folder)}")
     config = read_json_object(folder / CONFIG, error=AdapterError)
     tensors: dict[str, np.ndarray] = {}
     for name, array in read_tensors(folder / WEIGHTS).items():
@@ -92,8 +87,17 @@ def combine(fingerprints: Sequence[str]) -> str:
     return f"sha256:{hashlib.sha256(' '.join(fingerprints).encode()).hexdigest()}"
 
 
-def _has_pickle(folder: Path) -> bool:
-    return any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+def _lacking(folder: Path) -> str:
+    """What a folder without an adapter's weights has."""
+    pickles = sorted(path.name for path in folder.glob("adapter_model.*"))
+    if pickles and pickles[0].isprintable():
+        return f"holds {pickles[0]}, which eptx never reads: save the adapter with safe_serialization=True"
+    inside = sorted(path.parent.name for path in folder.glob(f"*/{WEIGHTS}"))
+    if inside:
+        return f"{WEIGHTS} is missing; the folder {shown(inside[0])} inside it has one"
+    if (folder / "config.json").exists() and not (folder / CONFIG).exists():
+        return f"{WEIGHTS} is missing; this is a whole model's folder, not an adapter's"
+    return f"{WEIGHTS} is missing"
 
 
 def _strip(name: str) -> str:

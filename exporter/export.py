@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from eptx._progress import step
 from eptx.bundle import Bundle, BundleWriter
-from eptx.errors import BaseModelError, NotSupportedError, UsageError
+from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.adapter import Adapter
 from eptx.exporter.attach import AttachPlan, RoutePlace
 from eptx.exporter.base import BaseGraph, Site, is_genai, locate
@@ -25,6 +25,7 @@ from eptx.exporter.part import Part
 from eptx.exporter.plan import check_options, routes_by_task, static_task
 from eptx.exporter.read import read_adapter
 from eptx.exporter.storage import store_fp16
+from eptx.exporter.widths import check_widths
 from eptx.exporter.write import Adapted, Source, write_bundle
 
 
@@ -103,7 +104,7 @@ def find(adapter: Adapter, graph: BaseGraph, options: ExportOptions) -> dict[str
     """
     places = {name: place for name, place in (options.module_map or {}).items() if graph.holds(name)}
     sites = locate(graph, [name for name in adapter.module_names if graph.holds(name)], module_map=places)
-    check_widths(adapter, sites)
+    check_widths(adapter, {name: (site.out_features, site.in_features) for name, site in sites.items()})
     return sites
 
 
@@ -177,25 +178,4 @@ def _check_float32(sites: dict[str, Site], *, half: bool) -> None:
         if dtype is not None and dtype not in known:
             raise NotSupportedError(
                 f"{name} computes in {dtype.name.lower()} in the base graph: use --mode static, or give a float32 base"
-            )
-
-
-def check_widths(adapter: Adapter, sites: dict[str, Site]) -> None:
-    """Compares the adapter's widths with the base's.
-
-    Raises:
-        BaseModelError: they differ at a module.
-    """
-    for name, site in sites.items():
-        widths = adapter.widths(name)
-        fits_out = widths.out_features is None or site.out_features in widths.out_features
-        if site.in_features != widths.in_features or not fits_out:
-            out = (
-                "any"
-                if widths.out_features is None
-                else "-".join(map(str, sorted({widths.out_features[0], widths.out_features[-1]})))
-            )
-            raise BaseModelError(
-                f"the adapter does not fit this base: {name} is [{site.out_features}, {site.in_features}] in the base, "
-                f"[{out}, {widths.in_features}] in the adapter"
             )

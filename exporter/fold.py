@@ -21,6 +21,7 @@ from eptx.exporter.methods import method_of
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.plan import routes_by_task, static_task
+from eptx.exporter.widths import check_widths
 
 _TIED = ("lm_head.weight", "model.embed_tokens.weight")
 
@@ -86,11 +87,17 @@ def _tensors(adapter: Adapter, checkpoint: BaseCheckpoint, config: dict[str, Any
     if missing:
         count = f"{len(missing)} of {len(adapter.module_names)} adapted modules"
         raise BaseModelError(f"{count} are not found in the base folder: {some(missing)}")
+    check_widths(adapter, {module: _shape(checkpoint, name) for name, module in found.items()})
     if config.get("tie_word_embeddings") and any(name in found for name in _TIED):
         raise NotSupportedError(
             "a fold into lm_head would change the embeddings, which share its weight: use conditioned"
         )
     return found
+
+
+def _shape(checkpoint: BaseCheckpoint, name: str) -> tuple[int, int]:
+    rows, columns = checkpoint.shape(name)
+    return rows, columns
 
 
 def _small_files(folder: Path) -> Iterable[str]:

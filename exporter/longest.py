@@ -36,6 +36,8 @@ def longest(graph: BaseGraph) -> int | None:
     Raises:
         BaseModelError: the part of the graph that computes positions does not run.
     """
+    if graph.longest is not None:
+        return graph.longest  # who made the graph of a decoder has counted its rotary positions
     inner = graph.model.graph
     if all(value.name != "input_ids" for value in inner.inputs):
         return None

@@ -133,8 +133,7 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
         elif main.folder is not None and (main.folder / name).is_file():
             writer.copy(main.folder / name)
     if is_genai(main):
-        assert main.generation is not None
-        writer.write(GENAI_CONFIG, genai_config(main.files[GENAI_CONFIG], main.generation))
+        writer.write(GENAI_CONFIG, genai_config(main))
     manifest = _manifest(adapted)
     writer.write("README.md", model_card(manifest))
     bundle = writer.finish(manifest)

@@ -9,6 +9,7 @@ from typing import Any
 from eptx._json import read_json_object
 from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter.base._names import one_line, some
+from eptx.exporter.base._refused import check_float, check_no_adapter
 from eptx.exporter.base.checkpoint import BaseCheckpoint
 
 #: ``base_model_prefix`` by model type: importing a model's code to ask it takes seconds.
@@ -33,13 +34,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     """``config.json`` of a transformers folder.
 
     Raises:
-        BaseModelError: no such folder, or its configuration is missing or damaged.
+        BaseModelError: no such folder, or its configuration is missing or damaged; or there is an adapter.
+        NotSupportedError: the weights are quantized.
     """
     if not folder.is_dir():
         raise BaseModelError(f"{folder}: no such base model folder")
+    check_no_adapter(folder)
     config = read_json_object(folder / "config.json", error=BaseModelError)
     if not isinstance(config.get("model_type"), str):
         raise BaseModelError("config.json: has no model_type; it is not a transformers configuration")
+    check_float(config)
     return config
 
 
@@ -93,7 +97,7 @@ def load_model(folder: Path, config: dict[str, Any], *, headless: bool) -> Any:
         NotSupportedError: transformers has no such architecture, or it is an encoder-decoder that is not supported.
     """
     BaseCheckpoint(folder)  # refuses pickles and damaged files before the library meets them
-    parsed = _parse(folder, config)
+    parsed = parse_config(folder, config)
     if parsed.is_encoder_decoder and headless:
         raise NotSupportedError(f"{config['model_type']}: task heads on encoder-decoders are not supported")
     if parsed.is_encoder_decoder:
@@ -110,7 +114,13 @@ def load_model(folder: Path, config: dict[str, Any], *, headless: bool) -> Any:
     return model.eval()
 
 
-def _parse(folder: Path, config: dict[str, Any]) -> Any:
+def parse_config(folder: Path, config: dict[str, Any]) -> Any:
+    """transformers' configuration of a folder.
+
+    Raises:
+        BaseModelError: it does not take the values.
+        NotSupportedError: it knows no such architecture.
+    """
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 

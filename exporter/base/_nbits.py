@@ -39,12 +39,21 @@ def dequantise(node: ir.Node) -> np.ndarray | None:
 
 
 def step(node: ir.Node) -> np.ndarray | None:
-    """What one step of each value is worth, float32 [N, K]; None where the graph does not hold it."""
+    """What one step of each value is worth, float32 [N, K]; None where the graph does not hold it.
+
+    Quantisers that search for a block's scale (k_quant) cut off values at the ends of a range with zero points, by up
+    to two steps: there it is that much.
+    """
     scale = _scales(node)
     if scale is None:
         return None
-    spread: np.ndarray = np.repeat(np.abs(scale), node.attributes["block_size"].as_int(), axis=1)
-    return spread[:, : nbits_shape(node)[0]]
+    k, n = nbits_shape(node)
+    spread: np.ndarray = np.repeat(np.abs(scale), node.attributes["block_size"].as_int(), axis=1)[:, :k]
+    packed, bits = _array(node, 1), node.attributes["bits"].as_int()
+    if packed is None or _array(node, 3) is None or bits not in (2, 4, 8):
+        return spread
+    codes = _unpack(packed.reshape(n, -1), bits)[:, :k]
+    return np.where((codes == 0) | (codes == 2**bits - 1), 2 * spread, spread)
 
 
 def _scales(node: ir.Node) -> np.ndarray | None:

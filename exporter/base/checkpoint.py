@@ -12,12 +12,13 @@ from safetensors import SafetensorError, safe_open
 from eptx._files import fingerprint, is_contained_name, open_regular
 from eptx._json import read_json_object
 from eptx.errors import BaseModelError
+from eptx.exporter.base._lacking import lacking_weights
+from eptx.exporter.base._refused import check_dtype
 
 __all__ = ["BaseCheckpoint", "folder_fingerprint", "has_weights", "weight_files"]
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -39,10 +40,7 @@ def weight_files(folder: Path) -> list[Path]:
             if not (folder / name).exists():
                 raise BaseModelError(f"{folder.name}: {name}, which {_INDEX} names, is missing")
         return [folder / name for name in names]
-    if any(any(folder.glob(pattern)) for pattern in _PICKLES):
-        problem = f"has no {_SINGLE}, and eptx never reads pickles"
-        raise BaseModelError(f"{folder.name}: {problem}; save the model with safe_serialization=True")
-    raise BaseModelError(f"{folder.name}: {_SINGLE} is missing")
+    raise BaseModelError(f"{folder.name}: {lacking_weights(folder, _SINGLE)}")
 
 
 def has_weights(folder: Path) -> bool:
@@ -67,6 +65,7 @@ class BaseCheckpoint:
 
         Raises:
             BaseModelError: a file is missing, damaged, or not a regular file.
+            NotSupportedError: the weights are quantized.
         """
         self._files: dict[str, Path] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -77,7 +76,9 @@ class BaseCheckpoint:
                 with safe_open(path, framework="pt") as file:
                     for name in file.keys():  # noqa: SIM118 - not a mapping
                         self._files[name] = path
-                        self._shapes[name] = tuple(file.get_slice(name).get_shape())
+                        stored = file.get_slice(name)
+                        check_dtype(path.name, name, stored.get_dtype())
+                        self._shapes[name] = tuple(stored.get_shape())
             except (SafetensorError, OSError, ValueError) as e:
                 raise BaseModelError(f"{path.name}: damaged safetensors file: {e}") from None
 

@@ -7,8 +7,6 @@ kept beside the graph, and `locate` compares the weights as ever.
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +21,15 @@ from eptx._manifest import PAST, PRESENT
 from eptx._progress import step
 from eptx.bundle import Generation
 from eptx.errors import BaseModelError, NotSupportedError
+from eptx.exporter.base._builder import build, has_tokenizer
 from eptx.exporter.base._folder import folder_graph
-from eptx.exporter.base._model import read_config
-from eptx.exporter.base._names import one_line
+from eptx.exporter.base._model import parse_config, read_config
 from eptx.exporter.base._products import find_products
 from eptx.exporter.base._quiet import quiet
+from eptx.exporter.base._rotary import context, rotary_tables, set_rotary
+from eptx.exporter.base._search import search_settings
 from eptx.exporter.base._tidy import tidy
+from eptx.exporter.base._windows import set_windows
 from eptx.exporter.base.checkpoint import BaseCheckpoint
 from eptx.exporter.base.graph import BaseGraph
 
@@ -51,8 +52,9 @@ DECODERS = {
 _OPTIONS = ("hf_token=false", "windowed_kv_cache=false")
 #: For checkpoints that pack the two (Phi-3): the builder would take them apart, and the adapted module with them.
 _PACKED_MLP = "fuse_mlp_gate_up=true"
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 #: What GenAI reads beside the model.
-_FILES = (GENAI_CONFIG, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+_FILES = (GENAI_CONFIG, *_TOKENIZER)
 
 
 def is_decoder(config: Mapping[str, Any]) -> bool:
@@ -76,7 +78,7 @@ def load_genai(
     """Builds the graph of a decoder's transformers folder; nothing is downloaded and no remote code runs.
 
     Args:
-        folder: ``config.json``, safetensors and a tokenizer.
+        folder: ``config.json``, safetensors, and a tokenizer if the bundle is to read text.
         workspace: an empty folder for what the builder writes; the graph reads its weights from there.
         precision: "int4" for weights in blocks; "fp16" for a graph that computes in float16 where the provider does
             (CUDA; on CPUs float16 is a matter of storage, and the graph is float32).
@@ -94,13 +96,27 @@ def load_genai(
     config = read_config(folder)
     check_decoder(config)
     checkpoint = BaseCheckpoint(folder)  # refuses pickles and damaged files before the library meets them
+    parsed = parse_config(folder, config)
+    with quiet():
+        rotary_tables(parsed)  # refuses what no table can be made of before anything is built
     packed_mlp = any(name.endswith(".gate_up_proj.weight") for name in checkpoint)
     built = "fp32" if precision == "fp16" and provider == "cpu" else precision
     with step("build the base graph"):
-        _build(folder, workspace, built, provider, [*_OPTIONS, *([_PACKED_MLP] if packed_mlp else [])])
+        build(folder, workspace, parsed, built, provider, [*_OPTIONS, *([_PACKED_MLP] if packed_mlp else [])])
+    _complete(workspace / GENAI_CONFIG, folder, parsed)
     model = ir.load(workspace.absolute() / "model.onnx")
     common.LiftConstantsToInitializersPass(size_limit=16)(model)
-    return as_genai(folder_graph(model, folder, config, origin=origin), workspace)
+    graph = as_genai(folder_graph(model, folder, config, origin=origin), workspace)
+    made_up = () if has_tokenizer(folder) else _TOKENIZER
+    return replace(graph, files={name: path for name, path in graph.files.items() if name not in made_up})
+
+
+def _complete(path: Path, folder: Path, parsed: Any) -> None:
+    """Has GenAI's configuration say of the search what the base says."""
+    settings = read_json_object(path, error=BaseModelError)
+    with quiet():
+        settings["search"] = {**settings["search"], **search_settings(folder, parsed)}
+    path.write_bytes(dump_json(settings))
 
 
 def as_genai(graph: BaseGraph, home: Path) -> BaseGraph:
@@ -117,12 +133,22 @@ def as_genai(graph: BaseGraph, home: Path) -> BaseGraph:
     _name_modules(graph.model.graph)
     _fix_epsilon(graph.model.graph, graph.config)
     _fix_cache(graph.model.graph, settings)
+    positions = None
+    if graph.folder is not None:
+        parsed = parse_config(graph.folder, graph.config)
+        positions = context(parsed)
+        with quiet():
+            tables = rotary_tables(parsed)
+        if tables is not None:
+            set_rotary(graph.model.graph, tables)
+        set_windows(graph.model.graph, parsed)
     tidy(graph.model)
     return replace(
         graph,
         places=_packed_places(graph),
         files={name: home / name for name in _FILES if (home / name).is_file()},
         generation=_generation(settings, graph.config),
+        longest=positions,
     )
 
 
@@ -140,22 +166,6 @@ def check_decoder(config: Mapping[str, Any]) -> None:
 def _architecture(config: Mapping[str, Any]) -> str:
     names = config.get("architectures")
     return str(names[0]) if isinstance(names, list) and names else ""
-
-
-def _build(folder: Path, workspace: Path, precision: str, provider: str, options: list[str]) -> None:
-    try:
-        from onnxruntime_genai.models import builder
-    except ImportError:
-        raise NotSupportedError("decoders need onnxruntime-genai: pip install 'eptx[export]'") from None
-    source, target, cache = str(folder), str(workspace), str(workspace / "cache")
-    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # its progress bars are not ours
-        try:
-            settings = builder.parse_extra_options("", source, target, precision, provider, cache, options)
-            builder.create_model("", source, target, precision, provider, cache, **settings)
-        except NotImplementedError as e:
-            raise NotSupportedError(f"GenAI's builder cannot make this model: {one_line(e)}") from None
-        except Exception as e:  # whatever a configuration or weights that do not fit provoke
-            raise BaseModelError(f"{folder.name}: GenAI's builder cannot read this model: {one_line(e)}") from None
 
 
 def _name_modules(graph: ir.Graph) -> None:
@@ -215,10 +225,19 @@ def _generation(settings: Mapping[str, Any], config: Mapping[str, Any]) -> Gener
     return Generation("decoder", ends, pad)
 
 
-def genai_config(source: Path, generation: Generation) -> bytes:
-    """GenAI's configuration for a bundle: the builder's, with the bundle's padding token and no library to load."""
-    settings = read_json_object(source, error=BaseModelError)
-    settings["model"]["pad_token_id"] = generation.pad
+def genai_config(graph: BaseGraph) -> bytes:
+    """GenAI's configuration for a bundle: the builder's, with the bundle's padding token and no library to load.
+
+    Args:
+        graph: a decoder's, see `is_genai`.
+    """
+    assert graph.generation is not None
+    settings = read_json_object(graph.files[GENAI_CONFIG], error=BaseModelError)
+    model, search = settings["model"], settings.get("search")
+    model["pad_token_id"] = graph.generation.pad
+    for place, key in ((model, "context_length"), (search, "max_length")):
+        if graph.positions is not None and isinstance(place, dict) and type(place.get(key)) is int:
+            place[key] = min(place[key], graph.positions)  # a user's file may know of more than there are
     options = _get(settings, "model", "decoder", "session_options")
     options.pop("custom_ops_library", None)  # a bundle names no library to load
     return dump_json(settings)

@@ -36,6 +36,23 @@ def farthest_relative(config: Mapping[str, Any]) -> int | None:
     return value if _positive(value) else None
 
 
+def context(settings: Any) -> int | None:
+    """How many positions a text may have, as far as a token's rotary position is the same in texts of every length.
+
+    ``longrope`` has another table for texts that are longer than the model was first trained on: what is in a cache by
+    then was turned by the first one, so no graph with a cache goes past it.
+
+    Args:
+        settings: transformers' configuration of the text model.
+    """
+    positions = getattr(settings, "max_position_embeddings", None)
+    if not _positive(positions):
+        return None
+    rope = getattr(settings, "rope_parameters", None) or {}
+    first = rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
+    return min(int(positions), int(first)) if _positive(first) else int(positions)
+
+
 def full_config(config: Mapping[str, Any]) -> Any:
     """A configuration with the defaults that its file leaves out; of several models in one, that of the text."""
     from transformers import AutoConfig, PretrainedConfig

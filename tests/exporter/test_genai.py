@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,21 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from eptx.bundle import Bundle
-from eptx.errors import NotSupportedError
+from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter import ExportOptions, Route, export_bundle, read_adapter
 from eptx.exporter.base import load_genai
-from eptx.exporter.base._nbits import dequantise, is_nbits
+from eptx.exporter.base._nbits import dequantise
 from eptx.exporter.base._nbits import step as nbits_step
+from eptx.exporter.base._quiet import quiet
 from eptx.exporter.fold import fold
 from eptx.exporter.trained import Trained
+from eptx.exporter.validation import ValidateOptions, validate_bundle
 from tests.decoders import DECODERS, Steps, write_decoder, write_tokenizer
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
+from tests.int4 import as_float, as_half, dequantised
 from tests.trained import by_task, trained_model
 
 TOLERANCE = 1e-4
@@ -141,8 +143,8 @@ def test_int4_computes_on_the_dequantised_base(folders: Folders, tmp_path: Path,
     options = ExportOptions(mode="conditioned", top_k=2, precision="int4")
     bundle = export_bundle(base, [adapter], tmp_path / "bundle", options)
     assert bundle.manifest.precision == "int4"
-    _as_float(bundle)
-    reference = trained_model(_dequantised(base, tmp_path), [_as_half(adapter)], top_k=2)
+    as_float(bundle)
+    reference = trained_model(dequantised(base, tmp_path), [as_half(adapter)], top_k=2)
     _compare(bundle, reference, [2, 3, 0, 1], kernels=kernels, tolerance=2e-3)
 
 
@@ -213,45 +215,25 @@ def test_a_graph_that_genai_has_built_is_a_base(folders: Folders, tmp_path: Path
     )
 
 
-def _as_float(bundle: Bundle) -> None:
-    """Has the products keep their activations in float32."""
-    model = ir.load(bundle.model)
-    for node in model.graph:
-        if is_nbits(node):
-            node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", 1)
-    ir.save(model, bundle.model)
+@pytest.mark.parametrize("scheme", ["k_quant", "k_quant_mixed", "rtn"])
+def test_a_graph_that_was_quantised_in_another_way_is_a_base(tmp_path: Path, scheme: str) -> None:
+    """k_quant cuts off the largest values of a block, so some are further off than a step."""
+    from onnxruntime_genai.models import builder
 
-
-def _as_half(adapter: Path) -> Path:
-    """The adapter with every factor rounded to float16, as an int4 bundle stores it."""
-    path = adapter / "adapter_model.safetensors"
-    save_file({name: a.astype(np.float16).astype(np.float32) for name, a in load_file(path).items()}, path)
-    return adapter
-
-
-def _dequantised(base: Path, workspace: Path) -> Path:
-    """The base's folder with the weights that its int4 graph multiplies by."""
-    graph = load_genai(base, workspace / "int4", precision="int4")
-    folder = workspace / "dequantised"
-    shutil.copytree(base, folder)
-    weights = load_file(base / "model.safetensors")
-    packed: dict[str, list[tuple[str, str]]] = {}
-    for module, place in graph.places.items():
-        packed.setdefault(place.split("[")[0], []).append((module, place))
-    for node in graph.model.graph:
-        if not is_nbits(node) or node.name is None:
-            continue
-        matrix = dequantise(node)
-        assert matrix is not None
-        modules = [module for module, _ in packed.get(node.name, [])] or [".".join(node.name.split("/")[1:-1])]
-        start = 0
-        for module in modules:
-            name = f"{module}.weight" if f"{module}.weight" in weights else "model.embed_tokens.weight"
-            stop = start + len(weights[name])
-            weights[name] = np.ascontiguousarray(matrix[start:stop])
-            start = stop
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
+    base = write_decoder("llama", tmp_path / "base", hidden_size=128, intermediate_size=256, vocab_size=160)
+    where = (str(base), str(tmp_path / "built"), "int4", "cpu", str(tmp_path / "cache"))
+    with quiet():
+        how = ["hf_token=false", "windowed_kv_cache=false", f"algo_config={scheme}"]
+        settings = builder.parse_extra_options("", *where, how)
+        builder.create_model("", *where, **settings)
+    adapter = _ept(base, tmp_path / "ept")
+    options = ExportOptions(mode="conditioned", top_k=2, precision="int4", base_onnx=tmp_path / "built" / "model.onnx")
+    bundle = export_bundle(base, [adapter], tmp_path / "bundle", options)
+    report = validate_bundle(bundle.path, ValidateOptions(base=base, adapters=[adapter], top_k=2, providers=["cpu"]))
+    assert report.passed, report.reason
+    other = write_decoder("llama", tmp_path / "o", seed=1, hidden_size=128, intermediate_size=256, vocab_size=160)
+    with pytest.raises(BaseModelError, match="have other weights in the base graph than in the base folder"):
+        export_bundle(other, [adapter], tmp_path / "wrong", options)
 
 
 def test_architectures_that_are_not_supported(tmp_path: Path) -> None:

@@ -65,7 +65,31 @@ FILES: Table = {
     "folder is empty": Case(lambda s: [p.unlink() for p in s.lora.iterdir()], 3, f"{WEIGHTS} is missing"),
     "no weights": Case(remove(FILE), 3, f"{WEIGHTS} is missing"),
     "no settings": Case(remove(SETTINGS), 3, f"{CONFIG}: cannot be read"),
-    "only a pickle": Case(lambda s: (s.lora / WEIGHTS).rename(s.lora / "adapter_model.bin"), 3, "only .bin pickles"),
+    "only a pickle": Case(
+        lambda s: (s.lora / WEIGHTS).rename(s.lora / "adapter_model.bin"),
+        3,
+        "adapter_model.bin, which eptx never reads",
+    ),
+    "a whole model's folder": Case(
+        lambda s: (
+            [p.unlink() for p in s.lora.iterdir()],
+            (s.lora / "config.json").write_text("{}"),
+            (s.lora / "model.safetensors").write_bytes(b"x"),
+            (s.lora / "training_args.bin").write_bytes(b"x"),
+        ),
+        3,
+        f"{WEIGHTS} is missing; this is a whole model's folder, not an adapter's",
+    ),
+    "what a trainer leaves beside": Case(
+        lambda s: ((s.root / FILE).unlink(), (s.lora / "training_args.bin").write_bytes(b"x")),
+        3,
+        f"lora: {WEIGHTS} is missing\n",
+    ),
+    "in a folder of its own": Case(
+        lambda s: ((s.lora / "sst2").mkdir(), (s.root / FILE).rename(s.lora / "sst2" / WEIGHTS)),
+        3,
+        f"{WEIGHTS} is missing; the folder 'sst2' inside it has one",
+    ),
     "weights empty": Case(write(FILE, b""), 3, "truncated or not a safetensors file (0 bytes)"),
     "weights of 7 bytes": Case(cut(FILE, 7), 3, "truncated or not a safetensors file (7 bytes)"),
     "weights cut in the header": Case(cut(FILE, 100), 3, "truncated or not a safetensors file"),

@@ -131,6 +131,43 @@ FOLDER: Table = {
     "only a pickle": Case(
         lambda s: (s.root / WEIGHTS).rename(s.base / "pytorch_model.bin"), 3, "eptx never reads pickles"
     ),
+    "a pickle with what a trainer leaves": Case(
+        all_of(remove(WEIGHTS), write("base/pytorch_model.bin", b"x"), write("base/training_args.bin", b"x")),
+        3,
+        "eptx never reads pickles (pytorch_model.bin)",
+    ),
+    "only what a trainer leaves": Case(
+        all_of(remove(WEIGHTS), write("base/training_args.bin", b"x"), write("base/optimizer.pt", b"x")),
+        3,
+        "base: model.safetensors is missing\n",
+    ),
+    "weights in a folder inside": Case(
+        lambda s: ((s.base / "step9").mkdir(), (s.root / WEIGHTS).rename(s.base / "step9" / "model.safetensors")),
+        3,
+        "model.safetensors is missing; step9/model.safetensors is there",
+    ),
+    "TensorFlow's weights": Case(
+        lambda s: (s.root / WEIGHTS).rename(s.base / "tf_model.h5"), 3, "does not read tf_model.h5 as a base's weights"
+    ),
+    "a GGUF file": Case(lambda s: (s.root / WEIGHTS).rename(s.base / "q4.gguf"), 3, "does not read q4.gguf"),
+    "shards without an index": Case(
+        lambda s: (s.root / WEIGHTS).rename(s.base / "model-00001-of-00002.safetensors"),
+        3,
+        "has model-00001-of-00002.safetensors, and no model.safetensors.index.json",
+    ),
+    "an adapter beside it": Case(
+        write("base/adapter_config.json", "{}"), 3, "base: has adapter_config.json beside the base's config.json"
+    ),
+    "an adapter's folder": Case(
+        lambda s: (shutil.rmtree(s.base), shutil.copytree(s.lora, s.base)), 3, "base: is an adapter's folder; name the"
+    ),
+    "quantized": Case(settings(quantization_config={"quant_method": "fp8"}), 5, "the base is quantized by fp8"),
+    "quantized by nobody": Case(settings(quantization_config={"bits": 4}), 5, "the base is quantized (quantiz"),
+    "weights in 8 bits": Case(
+        tensors(WEIGHTS, put(f"{Q}.weight", np.ones((12, 10), np.int8))),
+        5,
+        "model.safetensors: layer.0.query.weight is stored as I8: the base is quantized",
+    ),
     "index not JSON": Case(all_of(remove(WEIGHTS), write(f"{WEIGHTS}.index.json", "{")), 3, "not valid JSON"),
     "index names a file outside": Case(
         all_of(remove(WEIGHTS), write(f"{WEIGHTS}.index.json", '{"weight_map": {"a": "../a.safetensors"}}')),

@@ -1,12 +1,11 @@
 """``genai_config.json``, which GenAI reads: every field against the base that it is derived from.
 
-What GenAI's builder writes (0.18): sizes and lengths from the configuration; do_sample, temperature, top_k, top_p and
-the special tokens from the generation settings; the rest of ``search`` from the configuration, or a constant.
+Sizes and lengths are those of the configuration; the special tokens and the search those of the generation settings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,23 @@ from eptx.errors import BaseModelError, BundleError
 from eptx.exporter.validation.companions.generation import wrong_ends
 from eptx.exporter.validation.companions.source import BaseSource, listed, same
 from eptx.exporter.validation.parts import Part
+from eptx.exporter.validation.windows import context
 
 _FILE = "genai_config.json"
-#: Settings of the search that nothing in a base changes.
-_FIXED = {"early_stopping": True, "min_length": 0}
-#: Those that the builder takes from the generation settings, and those that it takes from the configuration only, each
-#: with what it is where nobody says it.
-_GENERATION = {"do_sample": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0}
-_CONFIGURATION = {
+#: Settings of the search, each with what GenAI's builder (0.18) writes where the base does not say it.
+_SEARCH: Mapping[str, Any] = {
     "diversity_penalty": 0.0,
+    "do_sample": False,
+    "early_stopping": True,
     "length_penalty": 1.0,
+    "min_length": 0,
     "no_repeat_ngram_size": 0,
     "num_beams": 1,
     "num_return_sequences": 1,
     "repetition_penalty": 1.0,
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
 }
 #: What the graph's tensors are to GenAI.
 _INPUTS = {"input_ids": "input_ids", "attention_mask": "attention_mask", "position_ids": "position_ids"}
@@ -71,56 +73,47 @@ def compare_genai(bundle: Bundle, source: BaseSource, graph: ir.Graph, given: Pa
 
 
 def _field(
-    key: str, found: Mapping[str, Any], wanted: Mapping[str, Sequence[Any]], own: Mapping[str, Any], provider: str
+    key: str, found: Mapping[str, Any], wanted: Mapping[str, Any], own: Mapping[str, Any], provider: str
 ) -> Part:
     name = f"{_FILE}: {key}"
     if key not in found:
-        return Part(name, "compared", f"is missing; the base gives {_shown(wanted[key][0])}")
+        return Part(name, "compared", f"is missing; the base gives {_shown(wanted[key])}")
     value = found[key]
     if key in own and same(value, own[key]) and not key.startswith(("model.decoder.inputs.", "model.decoder.outputs.")):
         return Part(name, "compared")
     if key not in wanted:
         return Part(name, "compared", _wrong_extra(key, value, provider))
-    if same(value, wanted[key][0]):
-        return Part(name, "compared")
-    if any(same(value, other) for other in wanted[key][1:]):
-        said = _shown(wanted[key][0])
-        return Part(name, "neither", why=f"is {_shown(value)}; the base says {said}, which GenAI's builder leaves out")
-    return Part(name, "compared", f"is {_shown(value)}; the base gives {_shown(wanted[key][0])}")
+    wrong = None if same(value, wanted[key]) else f"is {_shown(value)}; the base gives {_shown(wanted[key])}"
+    return Part(name, "compared", wrong)
 
 
-def _wanted(source: BaseSource, graph: ir.Graph) -> dict[str, list[Any]]:
-    """Field -> what it may be, the base's own word first."""
+def _wanted(source: BaseSource, graph: ir.Graph) -> dict[str, Any]:
+    """Field -> what the base makes of it."""
     config = source.text_config
     heads = config.num_attention_heads
-    length = getattr(config, "seq_length", None) or config.max_position_embeddings
+    length = getattr(config, "seq_length", None) or context(config)
     architecture = str((source.config.architectures or [""])[0])
     shares = any(node.op_type == "GroupQueryAttention" for node in graph)
     begin = source.token("bos_token_id")
     begin = getattr(source.tokenizer, "bos_token_id", None) if begin is None else begin
-    wanted: dict[str, list[Any]] = {
-        "model.bos_token_id": [1 if begin is None else begin],
-        "model.context_length": [length],
-        "model.type": [architecture.partition("For")[0].lower()],
-        "model.vocab_size": [config.vocab_size],
-        "model.decoder.filename": [MODEL_FILE],
-        "model.decoder.head_size": [getattr(config, "head_dim", None) or config.hidden_size // heads],
-        "model.decoder.hidden_size": [config.hidden_size],
-        "model.decoder.num_attention_heads": [heads],
-        "model.decoder.num_hidden_layers": [config.num_hidden_layers],
-        "model.decoder.num_key_value_heads": [getattr(config, "num_key_value_heads", None) or heads],
-        "search.max_length": [length],
-        "search.past_present_share_buffer": [shares],
+    wanted: dict[str, Any] = {
+        "model.bos_token_id": 1 if begin is None else begin,
+        "model.context_length": length,
+        "model.type": architecture.partition("For")[0].lower(),
+        "model.vocab_size": config.vocab_size,
+        "model.decoder.filename": MODEL_FILE,
+        "model.decoder.head_size": getattr(config, "head_dim", None) or config.hidden_size // heads,
+        "model.decoder.hidden_size": config.hidden_size,
+        "model.decoder.num_attention_heads": heads,
+        "model.decoder.num_hidden_layers": config.num_hidden_layers,
+        "model.decoder.num_key_value_heads": getattr(config, "num_key_value_heads", None) or heads,
+        "search.max_length": length,
+        "search.past_present_share_buffer": shares,
     }
-    wanted |= {f"search.{key}": [value] for key, value in _FIXED.items()}
-    for key, default in _GENERATION.items():
+    for key, default in _SEARCH.items():
         said = getattr(source.generation, key, None)
-        wanted[f"search.{key}"] = [default if said is None else said]
-    for key, default in _CONFIGURATION.items():
-        built = getattr(source.config, key, default)
-        said = getattr(source.generation, key, None)
-        wanted[f"search.{key}"] = [built if said is None else said, built]
-    return wanted | {f"model.decoder.{key}": [value] for key, value in _names(graph)}
+        wanted[f"search.{key}"] = default if said is None else said
+    return wanted | {f"model.decoder.{key}": value for key, value in _names(graph)}
 
 
 def _names(graph: ir.Graph) -> Iterator[tuple[str, str]]:

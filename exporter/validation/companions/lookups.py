@@ -15,6 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eptx.exporter.validation.companions.source import listed
+from eptx.exporter.validation.windows import context
 
 #: How many tokens are enough to tell consecutive numbers from others.
 _TOKENS = 6
@@ -53,8 +54,7 @@ def lookups(model: Any) -> Lookups:
     ids = torch.tensor([tokens], device=next(model.parameters()).device)
     extra = {"decoder_input_ids": ids} if getattr(model.config, "is_encoder_decoder", False) else {}
     watch = _Watch(tokens)
-    said = getattr(config, "max_position_embeddings", None)
-    watch.found.context = said if type(said) is int and said > 0 else None
+    watch.found.context = context(config)
     try:
         with torch.no_grad(), watch:
             model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra)

@@ -16,6 +16,7 @@ import torch
 
 from eptx.exporter.validation.parts import Part
 from eptx.exporter.validation.tensors.held import live_nodes
+from eptx.exporter.validation.windows import context
 
 Which = Literal["cosine", "sine"]
 
@@ -27,12 +28,11 @@ _ANGLE, _VALUE, _HALF = 2.0**-22, 2.0**-20, 2.0**-11
 
 @dataclass(frozen=True)
 class _Table:
-    """One table [positions, width] of a graph; `short` if another one takes over where it ends."""
+    """One table [positions, width] of a graph."""
 
     name: str
     which: Which
     rows: np.ndarray
-    short: bool
 
 
 def compare_rotary(base: Any, graph: ir.Graph) -> list[Part]:
@@ -48,12 +48,12 @@ def compare_rotary(base: Any, graph: ir.Graph) -> list[Part]:
     tables = list(_tables(graph))
     if not tables:
         return [Part("rotary positions", "run", why="the graph computes them, at every position alike")]
-    positions = int(base.config.max_position_embeddings)
+    positions = context(base.config)
+    assert positions is not None
     parts = []
     for table in tables:
         wrongs = [_wrong(table, module, positions) for module in modules]
-        name = f"rotary table {table.name}{' (short texts)' if table.short else ''}"
-        parts.append(Part(name, "compared", None if None in wrongs else wrongs[0]))
+        parts.append(Part(f"rotary table {table.name}", "compared", None if None in wrongs else wrongs[0]))
     return parts
 
 
@@ -66,10 +66,8 @@ def _tables(graph: ir.Graph) -> Iterator[_Table]:
             if value is None or value in known or not value.name:
                 continue
             known.add(value)
-            arrays = list(_arrays(value))
-            longest = max((len(array) for array in arrays), default=0)
-            for array in arrays:
-                yield _Table(value.name, which, array, len(array) < longest)  # type: ignore[arg-type]
+            for array in _arrays(value):
+                yield _Table(value.name, which, array)  # type: ignore[arg-type]
 
 
 def _arrays(value: ir.Value) -> Iterator[np.ndarray]:
@@ -92,7 +90,7 @@ def _arrays(value: ir.Value) -> Iterator[np.ndarray]:
 
 def _wrong(table: _Table, module: Any, positions: int) -> str | None:
     """How a table is not that of a rotary module; None if it is."""
-    if len(table.rows) < positions and not table.short:
+    if len(table.rows) < positions:
         return f"holds {len(table.rows)} of {positions} positions"
     count = min(len(table.rows), positions)
     expected = _expected(module, table.which, count)

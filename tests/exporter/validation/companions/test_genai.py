@@ -86,23 +86,74 @@ def test_other_decoders_are_not_accused(tmp_path: Path, name: str) -> None:
     assert made.wrong() == {}
 
 
-def test_what_the_builder_leaves_out_is_said(decoder: Made, tmp_path: Path) -> None:
+#: What GenAI's builder takes from there, and what it leaves out.
+_SEARCH = {
+    "do_sample": True,
+    "temperature": 0.5,
+    "top_k": 7,
+    "top_p": 0.75,
+    "repetition_penalty": 1.1,
+    "no_repeat_ngram_size": 3,
+    "length_penalty": 1.5,
+    "min_length": 2,
+    "num_beams": 1,
+    "early_stopping": False,
+}
+
+
+def test_the_search_is_that_of_the_generation_settings(decoder: Made, tmp_path: Path) -> None:
     base = shutil.copytree(decoder.base, tmp_path / "base")
-    said = json.loads((base / "generation_config.json").read_text()) | {"repetition_penalty": 1.1}
+    said = json.loads((base / "generation_config.json").read_text()) | _SEARCH
     (base / "generation_config.json").write_text(json.dumps(said))
     adapter = write_lora(tmp_path / "lora", linear_shapes(base, ("down_proj",)), seed=2)
     bundle = export_bundle(base, [adapter], tmp_path / "bundle", ExportOptions(mode="static", tasks=["chat"]))
+    written = json.loads((bundle.path / GENAI).read_text())
+    assert {name: written["search"][name] for name in _SEARCH} == _SEARCH
+    assert written["model"]["eos_token_id"] == said["eos_token_id"]
     made = Made(bundle, base, decoder.tasks, decoder.auto)
-    assert made.wrong() == {}
-    said_of = {part.name: part for part in made.parts() if part.how == "neither"}
-    assert list(said_of) == [f"{GENAI}: search.repetition_penalty"]
-    assert "the base says 1.1, which GenAI's builder leaves out" in str(
-        said_of[f"{GENAI}: search.repetition_penalty"].why
-    )
-    faithful = damaged(bundle, tmp_path / "own", put(GENAI, "search.repetition_penalty", 1.1))
-    assert [part for part in made.parts(faithful) if part.how == "neither" or part.wrong] == []
-    other = damaged(bundle, tmp_path / "other", put(GENAI, "search.repetition_penalty", 1.2))
-    assert list(made.wrong(other)) == [f"{GENAI}: search.repetition_penalty"]
+    assert [part for part in made.parts() if part.how == "neither" or part.wrong] == []
+    for name in ("repetition_penalty", "min_length"):
+        other = damaged(bundle, tmp_path / name, put(GENAI, f"search.{name}", 1))
+        assert list(made.wrong(other)) == [f"{GENAI}: search.{name}"]
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_genai_opens_it_with_that_search(decoder: Made, tmp_path: Path) -> None:
+    """GenAI alone, without eptx: the penalty keeps it from repeating itself as it would."""
+    genai = pytest.importorskip("onnxruntime_genai")
+    answers = []
+    for penalty in (1.0, 1.9):
+        base = shutil.copytree(decoder.base, tmp_path / f"base{penalty}")
+        said = {"eos_token_id": 2, "pad_token_id": 0, "repetition_penalty": penalty}
+        (base / "generation_config.json").write_text(json.dumps(said))
+        adapter = write_lora(tmp_path / f"lora{penalty}", linear_shapes(base, ("down_proj",)), seed=2)
+        bundle = export_bundle(base, [adapter], tmp_path / f"b{penalty}", ExportOptions(mode="static"))
+        model = genai.Model(str(bundle.path))
+        params = genai.GeneratorParams(model)
+        params.set_search_options(max_length=24)
+        generator = genai.Generator(model, params)
+        generator.append_tokens([5, 17, 40])
+        while not generator.is_done():
+            generator.generate_next_token()
+        got = [int(token) for token in generator.get_sequence(0)]
+        assert got == _greedy(base, adapter, [5, 17, 40], len(got), penalty)
+        answers.append(got)
+    assert answers[0] != answers[1]
+
+
+def _greedy(base: Path, adapter: Path, prompt: list[int], length: int, penalty: float) -> list[int]:
+    """What PEFT's model generates in transformers."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    config = json.loads((adapter / "adapter_config.json").read_text()) | {"target_modules": ["down_proj"]}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter)
+    ids = torch.tensor([prompt])
+    settings = {"do_sample": False, "repetition_penalty": penalty, "max_length": length, "eos_token_id": 2}
+    answer = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **settings)
+    return [int(token) for token in answer[0]]
 
 
 def test_settings_of_a_graph_that_the_user_gave_count(decoder: Made, tmp_path: Path) -> None:

@@ -70,9 +70,9 @@ def test_encoder_decoders(made: Made, name: str) -> None:
     assert {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"} <= _compared(parts)
 
 
-@pytest.mark.parametrize("name", ["gemma2", "qwen2", "qwen3"])
-def test_windows_of_some_layers(made: Made, name: str) -> None:
-    base = made(name, sliding_window=16) if name == "gemma2" else made(name, **WINDOWED)
+@pytest.mark.parametrize("name", ["gemma2", "qwen2", "qwen3", "mistral", "phi3"])
+def test_windows(made: Made, name: str) -> None:
+    base = made(name, **WINDOWED) if name.startswith("qwen") else made(name, sliding_window=16)
     _honest(base, base.bundle())
 
 
@@ -80,6 +80,8 @@ def test_windows_of_some_layers(made: Made, name: str) -> None:
     "rope",
     [
         {"rope_type": "default", "rope_theta": 500000.0},
+        {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
+        {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64},
         {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0},
         {
             "rope_type": "llama3",
@@ -97,13 +99,14 @@ def test_rotary_tables_of_every_kind(made: Made, rope: dict[str, object]) -> Non
     _honest(base, base.bundle())
 
 
-def test_rotary_tables_for_short_and_long_texts(made: Made) -> None:
-    """The graph chooses one by the length."""
+def test_rotary_tables_that_change_with_the_length(made: Made) -> None:
+    """The graph ends where another table begins."""
     factors = {"short_factor": [1 + i / 10 for i in range(8)], "long_factor": [4.0 + i for i in range(8)]}
-    rope = {"rope_type": "longrope", "type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 64}
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 64}
     base = made("phi3", original_max_position_embeddings=64, rope_parameters=rope | factors)
     names = _compared(_honest(base, base.bundle()))
-    assert names >= {f"rotary table {x}_cache{y}" for x in ("cos", "sin") for y in ("", " (short texts)")}
+    assert names >= {f"rotary table {x}_cache" for x in ("cos", "sin")}
+    assert base.bundle().manifest.max_length == 64
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int8-static", "int4-blocks"])
