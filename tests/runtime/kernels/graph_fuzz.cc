@@ -27,7 +27,7 @@ namespace {
 
 using namespace eptx::graph_fuzz;
 
-constexpr int kCalls = 24;  // of a graph: each is a case
+constexpr int kCalls = 64;  // of a graph: each is a case
 constexpr float kRounding = 1e-5f, kDirection = 1e-3f;
 
 volatile unsigned long long graph = 0, seed = 1, cases = 0;

@@ -5,7 +5,7 @@
 
 #define SHOWN __attribute__((visibility("default")))  // so that ONNX Runtime's library takes them too
 
-extern "C" SHOWN const char* __asan_default_options() { return "allocator_may_return_null=1"; }
+extern "C" SHOWN const char* __asan_default_options() { return "allocator_may_return_null=1:malloc_context_size=3:quarantine_size_mb=16"; }
 
 namespace {
 
