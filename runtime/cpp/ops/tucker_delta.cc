@@ -78,6 +78,7 @@ class TuckerDelta {
       routes.first.push_back(total);
       total = Sum(total, Product(routes.count, module.rank, module.rank));
     }
+    if (x.size == 0) return;  // no token will ask for a route
     routes.mixed.assign(total, 0.0f);
     for (size_t m = 0; m < modules.count; ++m) {
       for (size_t row = 0; row < routes.count; ++row) Mix(modules[m], routes, m, row);

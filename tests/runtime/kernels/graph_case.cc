@@ -368,7 +368,8 @@ Case DrawCase(const Node& node, Sizes sizes, const Case* constants, Random& rand
     const Operand& operand = node.operands[i];
     if (constants != nullptr && operand.constant) {
       drawn.arrays.push_back(constants->arrays[i]);
-      drawn.impossible = drawn.impossible || constants->arrays[i].count == 0;
+      const bool is_bias = operand.name.rfind("bias", 0) == 0;
+      drawn.impossible = drawn.impossible || (!is_bias && constants->arrays[i].count == 0);
       continue;
     }
     const auto [name, part] = Split(operand.name);
@@ -379,7 +380,7 @@ Case DrawCase(const Node& node, Sizes sizes, const Case* constants, Random& rand
     if (i == bent) Bend(array.dims, random);
     if (Numbers(array.dims) > static_cast<double>(kMostNumbers)) array.dims.back() = 0;
     Fill(node, operand, sizes, part, array, random);
-    drawn.impossible = drawn.impossible || (operand.own && array.count == 0);
+    drawn.impossible = drawn.impossible || (operand.own && name != "bias" && array.count == 0);
     drawn.arrays.push_back(std::move(array));
   }
   if (!Once(random, 16)) EndKernels(node, drawn);
