@@ -1,7 +1,7 @@
 """Nodes made to crash a kernel, in a process of their own: a crash fails the test.
 
-The functions that stand for the kernels get them too, as eptx.Session falls back to those: what they do with such a node
-is up to ONNX Runtime, but the process must go on.
+The functions that stand for the kernels get them too, as eptx.Session falls back to those: what they do with such a
+node is up to ONNX Runtime, but the process must go on.
 """
 
 from __future__ import annotations

@@ -118,7 +118,11 @@ CASES: dict[str, tuple[Example, dict[str, Any], str]] = {
     "a pyramid's negative route": (PYRAMID, {"route": np.array([0, -1])}, "route -1 of 3"),
     "other features than are said": (PYRAMID, {"in_features": 7}, "x has 8 features, not 7"),
     "features out of range": (PYRAMID, {"in_features": -1}, "a has 4 features; a window reads more"),
-    "kernels of another width": (PYRAMID, {"kernels_0": np.zeros((3, 7), np.float32)}, "y has 6 features; the adapter has 7"),
+    "kernels of another width": (
+        PYRAMID,
+        {"kernels_0": np.zeros((3, 7), np.float32)},
+        "y has 6 features; the adapter has 7",
+    ),
     "a task's experts without kernels": (
         ROUTED_PYRAMID,
         {"gate_weight_0": _normal(4, 8), "gate_bias_0": _normal(4)},
@@ -274,7 +278,7 @@ def test_routes_of_any_id() -> None:
 )
 def test_other_types_are_refused_by_the_signature(example: Example, name: str, dtype: type) -> None:
     """When the session opens, so that eptx.Session can fall back."""
-    changed = changed(example, {name: example.arrays[name].astype(dtype)})
+    other = changed(example, {name: example.arrays[name].astype(dtype)})
     with pytest.raises(Exception, match=f"Type 'tensor.*{example.name}") as e:
-        session(graph(changed), kernels=True)
+        session(graph(other), kernels=True)
     assert "\n" not in str(e.value)
