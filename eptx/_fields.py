@@ -8,6 +8,8 @@ from typing import Any
 from eptx.errors import EptxError
 
 _INT64_MAX = 2**63 - 1
+#: Every size, count and token is below: graphs, tokenizers and GenAI have them in 32 bits.
+COUNTS = 1 << 31
 
 
 class Fields:
@@ -58,6 +60,13 @@ class Fields:
         value = self._take(key)
         if type(value) is not int or abs(value) > _INT64_MAX or (least is not None and value < least):
             raise self.bad(f"{_short(key)} must be an integer" + (f" of at least {least}" if least is not None else ""))
+        return value
+
+    def count(self, key: str, *, least: int = 0) -> int:
+        """A size, a number of things, or the number of one of them."""
+        value = self.integer(key, least=least)
+        if value >= COUNTS:
+            raise self.bad(f"{_short(key)} must be an integer below {COUNTS}")
         return value
 
     def boolean(self, key: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from eptx._fields import Fields
+from eptx._fields import COUNTS, Fields
 from eptx._files import is_contained_name
 from eptx.errors import BundleError
 
@@ -26,6 +26,8 @@ PAST, PRESENT, CROSS = "past_key_values.", "present.", "cross."
 TASK_ID, ROUTE_GROUP, ROUTE_WEIGHTS = "task_id", "route_group", "route_weights"
 USED = "_used"
 TASK_ID_USED = f"{TASK_ID}{USED}"
+#: The output whose first numbers are a row's answer.
+LOGITS = "logits"
 
 MODES = ("static", "conditioned", "dynamic")
 METHODS = ("ept", "tucka", "lora")
@@ -268,8 +270,8 @@ def _manifest(f: Fields) -> Manifest:
         generation=_generation(f.child("generation")) if f.present("generation") else None,
         encoder=_component(f.child("encoder")) if f.present("encoder") else None,
         text=_text(f.child("text")) if f.present("text") else None,
-        vocab_size=f.integer("vocab_size", least=1) if f.present("vocab_size") else None,
-        max_length=f.integer("max_length", least=1) if f.present("max_length") else None,
+        vocab_size=f.count("vocab_size", least=1) if f.present("vocab_size") else None,
+        max_length=f.count("max_length", least=1) if f.present("max_length") else None,
         files={name: _file(name, e) for name, e in f.child("files").items()},
     )
     f.done()
@@ -280,8 +282,8 @@ def _manifest(f: Fields) -> Manifest:
 def _task(f: Fields) -> Task:
     task = Task(
         name=f.string("name"),
-        id=f.integer("id", least=0),
-        labels=f.integer("labels", least=0) if f.present("labels") else None,
+        id=f.count("id"),
+        labels=f.count("labels") if f.present("labels") else None,
         label_names=f.string_list("label_names") if f.present("label_names") else None,
         problem_type=f.choice("problem_type", PROBLEM_TYPES) if f.present("problem_type") else None,
     )
@@ -296,7 +298,7 @@ def _task(f: Fields) -> Task:
 def _route(f: Fields) -> dict[str, Any]:
     """The frozen route of each task, and where it was measured, how far it is from the live ones."""
     for _, frozen in f.child("tasks").items():
-        frozen.integer("group", least=0)
+        frozen.count("group")
         if not all(_is_number(weight) for weight in frozen.array("weights")):
             raise frozen.bad("weights must be a list of numbers")
         frozen.done()
@@ -320,7 +322,7 @@ def _quantisation(f: Fields) -> Quantisation:
         embeddings=embeddings,
         budget=budget,
         metrics=f.child("metrics").strings(),
-        rows=f.integer("rows", least=1) if f.present("rows") else None,
+        rows=f.count("rows", least=1) if f.present("rows") else None,
     )
     f.done()
     return quantisation
@@ -333,7 +335,7 @@ def _is_number(value: Any) -> bool:
 def _tensor(f: Fields) -> TensorSpec:
     shape = f.array("shape")
     for dim in shape:
-        if isinstance(dim, bool) or not isinstance(dim, str | int) or (isinstance(dim, int) and dim < 0):
+        if isinstance(dim, bool) or not isinstance(dim, str | int) or (isinstance(dim, int) and not 0 <= dim < COUNTS):
             raise f.bad("has a shape that is not a list of names and sizes")
     tensor = TensorSpec(f.string("name"), f.choice("dtype", TENSOR_DTYPES), tuple(shape))
     f.done()
@@ -342,7 +344,7 @@ def _tensor(f: Fields) -> TensorSpec:
 
 def _module(f: Fields) -> ModuleOutput:
     columns = f.array("columns")
-    if len(columns) != 2 or not all(type(c) is int for c in columns) or not 0 <= columns[0] < columns[1]:
+    if len(columns) != 2 or not all(type(c) is int for c in columns) or not 0 <= columns[0] < columns[1] < COUNTS:
         raise f.bad("has columns that are not [first, last]")
     unused = f.array("unused_experts") if f.present("unused_experts") else []
     if not all(type(expert) is int and 0 <= expert < _MOST_EXPERTS for expert in unused):
@@ -364,13 +366,13 @@ def _operators(f: Fields) -> Operators:
 
 def _generation(f: Fields) -> Generation:
     eos = f.array("eos")
-    if not eos or not all(type(token) is int and token >= 0 for token in eos):
+    if not eos or not all(type(token) is int and 0 <= token < COUNTS for token in eos):
         raise f.bad("eos must be a list of token ids")
     generation = Generation(
         kind=f.choice("kind", GENERATORS),
         eos=tuple(eos),
-        pad=f.integer("pad", least=0),
-        start=f.integer("start", least=0) if f.present("start") else None,
+        pad=f.count("pad"),
+        start=f.count("start") if f.present("start") else None,
     )
     if (generation.kind == "encoder-decoder") != (generation.start is not None):
         raise f.bad("an encoder-decoder has a token start, a decoder has none")
@@ -380,10 +382,10 @@ def _generation(f: Fields) -> Generation:
 
 def _text(f: Fields) -> Text:
     text = Text(
-        max_length=f.integer("max_length", least=1) if f.present("max_length") else None,
+        max_length=f.count("max_length", least=1) if f.present("max_length") else None,
         truncation_side=f.choice("truncation_side", SIDES),
         padding_side=f.choice("padding_side", SIDES),
-        pad=f.integer("pad", least=0),
+        pad=f.count("pad"),
         lower_case=f.boolean("lower_case"),
     )
     f.done()
@@ -405,7 +407,7 @@ def _sources(f: Fields) -> Sources:
     sources = Sources(
         base=f.boolean("base"),
         base_onnx=f.boolean("base_onnx"),
-        top_k=f.integer("top_k", least=1) if f.present("top_k") else None,
+        top_k=f.count("top_k", least=1) if f.present("top_k") else None,
         tasks=f.string_list("tasks") if f.present("tasks") else None,
         problem_types=f.child("problem_types").strings() if f.present("problem_types") else None,
     )
@@ -459,12 +461,29 @@ def _check(m: Manifest) -> None:
         raise BundleError(f"{MANIFEST_FILE}: a static bundle has no input {TASK_ID}")
     if not has_task_id and (m.mode == "conditioned" or m.task_inference):
         raise BundleError(f"{MANIFEST_FILE}: the input {TASK_ID} is missing")
+    _check_labels(m)
     _check_cache(m)
     _check_generation(m)
     if m.encoder is None:
         _check_routing(m)
     else:
         _check_encoder(m, m.encoder)
+
+
+def logits_width(m: Manifest) -> int | None:
+    """How many logits a row has, where ``eptx.json`` says: the graph is held to it."""
+    shape = next((t.shape for t in m.outputs if t.name == LOGITS), ())
+    return shape[-1] if shape and isinstance(shape[-1], int) else None
+
+
+def _check_labels(m: Manifest) -> None:
+    """A task's labels are logits that there are."""
+    width = logits_width(m)
+    for task in m.tasks:
+        if task.labels and all(t.name != LOGITS for t in m.outputs):
+            raise BundleError(f"{MANIFEST_FILE}: task {task.name} has labels; the model has no output {LOGITS}")
+        if task.labels and width is not None and task.labels > width:
+            raise BundleError(f"{MANIFEST_FILE}: task {task.name} has {task.labels} labels; a row has {width} logits")
 
 
 def _check_routing(m: Manifest) -> None:
@@ -499,11 +518,13 @@ def _check_generation(m: Manifest) -> None:
     ranks = {t.name: len(t.shape) for t in m.inputs}
     if kind == "decoder" and (ranks.get("input_ids"), ranks.get("attention_mask")) != (2, 2):
         raise BundleError(f"{MANIFEST_FILE}: a decoder has inputs input_ids and attention_mask [batch, length]")
-    if all(t.name != "logits" for t in m.outputs):
-        raise BundleError(f"{MANIFEST_FILE}: a model that generates has an output logits")
+    if all(t.name != LOGITS for t in m.outputs):
+        raise BundleError(f"{MANIFEST_FILE}: a model that generates has an output {LOGITS}")
     tokens = (*m.generation.eos, m.generation.pad, m.generation.start or 0)
-    if m.vocab_size is not None and max(tokens) >= m.vocab_size:
-        raise BundleError(f"{MANIFEST_FILE}: generation names token {max(tokens)}; the model has {m.vocab_size}")
+    width = logits_width(m)
+    known = min(m.vocab_size or COUNTS, width or COUNTS)
+    if max(tokens) >= known:
+        raise BundleError(f"{MANIFEST_FILE}: generation names token {max(tokens)}; the model has {known}")
 
 
 def _check_encoder(m: Manifest, encoder: Component) -> None:

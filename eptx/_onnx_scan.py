@@ -4,6 +4,10 @@ Walks the protocol-buffer encoding for the names of external data files, the ope
 functions, in the main graph, nested graphs, attributes and functions alike. Weights are skipped, not read.
 The walk keeps its own stack, so nesting cannot exhaust Python's, and it only moves forward, so it ends.
 
+ONNX Runtime reads the file with a protocol-buffer library, which takes more than honest writers write: it drops a field
+of another wire type than the schema has, takes the last of a number or text that comes twice, and merges a message that
+comes twice. A file with such a field that matters here is refused: nobody has to know which of the two counts.
+
 Field numbers are those of onnx.proto (https://github.com/onnx/onnx, Apache-2.0).
 """
 
@@ -32,6 +36,8 @@ _CHILDREN: dict[str, dict[int, str]] = {
     "Tensor": {13: "Entry"},
     "Function": {7: "Node", 9: "Opset", 11: "Attribute"},
 }
+# message -> fields of `_CHILDREN` that a message has once
+_SINGLE: dict[str, tuple[int, ...]] = {"Model": (7,), "Training": (1, 2), "Attribute": (5, 6, 22), "Sparse": (1, 2)}
 # message -> field number -> name of a scalar to keep
 _SCALARS: dict[str, dict[int, str]] = {
     "Opset": {1: "domain", 2: "version"},
@@ -97,6 +103,9 @@ class _Damaged(Exception):
 
 _Scalar = str | int
 _Data = bytes | mmap.mmap
+_NUMBER, _BYTES = 0, 2  # wire types
+#: What files in ONNX Runtime's own format have at byte 4; it reads them without a protocol-buffer library.
+_ORT_FORMAT = b"ORTM"
 
 
 @dataclass
@@ -104,12 +113,25 @@ class _Message:
     """A message whose fields are being read."""
 
     kind: str
-    fields: Iterator[tuple[int, int | tuple[int, int]]]
+    fields: Iterator[_Field]
     scalars: dict[str, _Scalar] = field(default_factory=dict)
     entries: list[dict[str, _Scalar]] = field(default_factory=list)
+    seen: set[int] = field(default_factory=set)
+
+    def check(self, number: int, wire: int) -> None:
+        """Refuses a field that matters and that protocol-buffer libraries drop, overwrite or merge."""
+        wanted = _NUMBER if (self.kind, number) == ("Opset", 2) else _BYTES
+        if wire != wanted:
+            raise _Damaged(f"field {number} of a message {self.kind} has wire type {wire}, not {wanted}")
+        if number in self.seen:
+            raise _Damaged(f"field {number} of a message {self.kind} comes twice")
+        if number in _SCALARS.get(self.kind, ()) or number in _SINGLE.get(self.kind, ()):
+            self.seen.add(number)
 
 
 def _scan(data: _Data) -> OnnxScan:
+    if data[4:8] == _ORT_FORMAT:
+        raise _Damaged("it is in the format of ONNX Runtime")
     result = OnnxScan()
     open_messages = [_Message("Model", _fields(data, 0, len(data)))]
     budget = _FIELD_LIMIT
@@ -117,21 +139,21 @@ def _scan(data: _Data) -> OnnxScan:
     while open_messages:
         message = open_messages[-1]
         children, names = _CHILDREN.get(message.kind, {}), _SCALARS.get(message.kind, {})
-        for number, value in message.fields:
+        for number, wire, start, end in message.fields:
             budget -= 1
             if budget < 0:
                 raise _Damaged(f"more than {_FIELD_LIMIT} fields")
-            if isinstance(value, int):
-                if number in names:
-                    message.scalars[names[number]] = value
-            elif children.get(number) == "Entry":
-                message.entries.append(_entry(data, *value))
-            elif number in children:
+            if number not in children and number not in names:
+                continue
+            message.check(number, wire)
+            if number in names:
+                message.scalars[names[number]] = _signed(start) if wire == _NUMBER else _text(data, start, end)
+            elif children[number] == "Entry":
+                message.entries.append(_entry(data, start, end))
+            else:
                 graphs += children[number] == "Graph"
-                open_messages.append(_Message(children[number], _fields(data, *value)))
+                open_messages.append(_Message(children[number], _fields(data, start, end)))
                 break
-            elif number in names:
-                message.scalars[names[number]] = _text(data, *value)
         else:
             open_messages.pop()
             _keep(result, message)
@@ -171,8 +193,17 @@ def _entry(data: _Data, start: int, end: int) -> dict[str, _Scalar]:
     if end - start > 2 * _STRING_LIMIT:
         raise _Damaged("a weight's file name is too long")
     names = _SCALARS["Entry"]
-    fields = _fields(data, start, end)
-    return {names[n]: _text(data, *v) for n, v in fields if n in names and not isinstance(v, int)}
+    message = _Message("Entry", _fields(data, start, end))
+    for number, wire, first, last in message.fields:
+        if number in names:
+            message.check(number, wire)
+            message.scalars[names[number]] = _text(data, first, last)
+    return message.scalars
+
+
+def _signed(value: int) -> int:
+    """A number as int64."""
+    return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def _text(data: _Data, start: int, end: int) -> str:
@@ -184,26 +215,32 @@ def _text(data: _Data, start: int, end: int) -> str:
         raise _Damaged("a name is not UTF-8") from None
 
 
-def _fields(data: _Data, at: int, end: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
-    """The fields of one message: number, and the integer or the (first, last) byte of its content."""
+#: Number and wire type; the integer and its end, or the first and last (exclusive) byte of the content.
+_Field = tuple[int, int, int, int]
+
+
+def _fields(data: _Data, at: int, end: int) -> Iterator[_Field]:
+    """The fields of one message."""
     while at < end:
         tag, at = _varint(data, at, end)
         number, wire = tag >> 3, tag & 7
         if number == 0 or number >= 1 << 29:
             raise _Damaged(f"field number {number} at byte {at}")
-        if wire == 0:
+        if wire == _NUMBER:
             value, at = _varint(data, at, end)
-            yield number, value
-        elif wire == 2:
+            yield number, wire, value, at
+        elif wire == _BYTES:
             size, at = _varint(data, at, end)
             if size > end - at:
                 raise _Damaged(f"the content at byte {at} ends past its message")
-            yield number, (at, at + size)
+            yield number, wire, at, at + size
             at += size
         elif wire in (1, 5):
-            at += 8 if wire == 1 else 4
-            if at > end:
+            size = 8 if wire == 1 else 4
+            if size > end - at:
                 raise _Damaged("it ends inside a number")
+            yield number, wire, at, at + size
+            at += size
         else:
             raise _Damaged(f"wire type {wire} at byte {at}")
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eptx._manifest import TASK_ID_USED
+from eptx._manifest import LOGITS, TASK_ID_USED
 from eptx.bundle import Bundle, Manifest
 from eptx.errors import BundleError, RequestError
 from eptx.runtime._integers import said
@@ -84,7 +84,7 @@ class Graph:
         except Exception as e:  # ONNX Runtime has a dozen exception classes and no common one
             raise wrapped(e, "ONNX Runtime fails on this request", RequestError) from None
         outputs = dict(zip(self._names, values, strict=True))
-        _check_rows(outputs, next(iter(arrays.values())).shape[0])
+        _check_outputs(outputs, self._bundle.manifest, next(iter(arrays.values())).shape[0])
         return outputs
 
 
@@ -94,17 +94,33 @@ def _check_signature(session: Any, manifest: Manifest) -> None:
         ("input", manifest.inputs, session.get_inputs()),
         ("output", manifest.outputs, session.get_outputs()),
     ):
-        said = {spec.name: (spec.dtype, len(spec.shape)) for spec in specs}
+        said = {spec.name: (spec.dtype, spec.shape) for spec in specs}
         try:
-            has = {value.name: (_ORT_DTYPES.get(value.type, value.type), len(value.shape)) for value in values}
+            has = {value.name: (_ORT_DTYPES.get(value.type, value.type), tuple(value.shape)) for value in values}
         except UnicodeDecodeError:  # ONNX Runtime keeps the bytes of a file, and gives them out here
             raise BundleError(f"the model has an {what} whose name or dimension's name is not UTF-8") from None
         for name in sorted({*said, *has}):
-            if said.get(name) != has.get(name):
+            if name not in said or name not in has or not _agree(said[name], has[name]):
                 raise BundleError(f"the model's {what} {name!r} is not what eptx.json says")
 
 
-def _check_rows(outputs: Mapping[str, Array], batch: int) -> None:
-    for name in ("logits", TASK_ID_USED):
-        if name in outputs and outputs[name].shape[:1] != (batch,):
-            raise BundleError(f"the model's output {name} has shape {list(outputs[name].shape)} for a batch of {batch}")
+def _agree(said: tuple[str, Sequence[Any]], has: tuple[str, Sequence[Any]]) -> bool:
+    """Whether types, ranks and those sizes agree that both know; what ONNX Runtime does not know, answers show."""
+    if said[0] != has[0] or len(said[1]) != len(has[1]):
+        return False
+    both = zip(said[1], has[1], strict=True)
+    return all(a == b for a, b in both if isinstance(a, int) and isinstance(b, int))
+
+
+def _check_outputs(outputs: Mapping[str, Array], manifest: Manifest, batch: int) -> None:
+    """Outputs have rows, the sizes that ``eptx.json`` says, and logits for all labels of a task: callers go by them."""
+    for spec in manifest.outputs:
+        shape = outputs[spec.name].shape
+        if spec.name in (LOGITS, TASK_ID_USED) and shape[:1] != (batch,):
+            raise BundleError(f"the model's output {spec.name} has shape {list(shape)} for a batch of {batch}")
+        fits = len(shape) == len(spec.shape)
+        fits = fits and all(a == b for a, b in zip(spec.shape, shape, strict=True) if isinstance(a, int))
+        if not fits or (spec.name == LOGITS and max(task.labels or 0 for task in manifest.tasks) > shape[-1]):
+            raise BundleError(
+                f"the model's output {spec.name} has shape {list(shape)}, which is not what eptx.json says"
+            )

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from eptx._json import dump_json
 from eptx.bundle import BundleWriter, Manifest, Operators, Task, TensorSpec, read_bundle, write_report
 from eptx.errors import BadInputError, BundleError
+from tests.eptx.wire import varint
 from tests.tiny_bundle import TASKS, tiny_manifest, tiny_model, write_tiny
 
 
@@ -142,6 +143,30 @@ def _node(domain: str, op_type: str) -> Callable[[Path], None]:
     return _model(lambda m: m.graph.node.add(domain=domain, op_type=op_type))
 
 
+def _bytes(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """Other bytes of the model, listed so."""
+
+    def apply(folder: Path) -> None:
+        path = folder / "model.onnx"
+        path.write_bytes(change(path.read_bytes()))
+        _relist(folder)
+
+    return apply
+
+
+def _append(fields: bytes) -> Callable[[Path], None]:
+    """An EPContext with more fields, which hide it from a reader that takes them."""
+    node = onnx.NodeProto(op_type="EPContext", domain="com.microsoft").SerializeToString() + fields
+
+    def change(data: bytes) -> bytes:
+        model = onnx.ModelProto.FromString(data)
+        graph = model.graph.SerializeToString() + b"\x0a" + varint(len(node)) + node
+        model.ClearField("graph")
+        return model.SerializeToString() + b"\x3a" + varint(len(graph)) + graph
+
+    return _bytes(change)
+
+
 def _link(folder: Path) -> None:
     (folder / "model.onnx.data").rename(folder.parent / "elsewhere")
     (folder / "model.onnx.data").symlink_to(folder.parent / "elsewhere")
@@ -181,6 +206,17 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "task id twice": (_set("tasks", 1, "id", 0), "a task id appears twice"),
     "negative labels": (_set("tasks", 1, "labels", -1), "labels must be an integer of at least 0"),
     "label names": (_set("tasks", 0, "labels", 3), "2 label names for 3 labels"),
+    "labels past memory": (_set("tasks", 2, "labels", 2**62), "labels must be an integer below 2147483648"),
+    "a label past the logits": (_set("tasks", 2, "labels", 4), "task stsb has 4 labels; a row has 3 logits"),
+    "labels of no logits": (_json(lambda m: m["outputs"].pop(1)), "has labels; the model has no output logits"),
+    "an id past 32 bits": (_set("tasks", 1, "id", 2**31), "id must be an integer below"),
+    "words past 32 bits": (_set("vocab_size", 2**31), "vocab_size must be an integer below"),
+    "a length past 32 bits": (_set("max_length", 2**62), "max_length must be an integer below"),
+    "an output past 32 bits": (_set("outputs", 1, "shape", ["batch", 2**31]), "not a list of names and sizes"),
+    "an output past 64 bits": (_set("outputs", 1, "shape", ["batch", 2**80]), "not a list of names and sizes"),
+    "columns past 32 bits": (_set("modules", "pooler", "columns", [0, 2**62]), r"not \[first, last\]"),
+    "columns past 64 bits": (_set("modules", "pooler", "columns", [0, 2**80]), r"not \[first, last\]"),
+    "a top_k past 32 bits": (_set("sources", "top_k", 2**31), "top_k must be an integer below"),
     "huge id": (_set("tasks", 1, "id", 2**70), "id must be an integer"),
     "input without batch": (_set("inputs", 0, "shape", []), "have no batch"),
     "input of odd shape": (_set("inputs", 0, "shape", ["batch", -1]), "not a list of names and sizes"),
@@ -218,6 +254,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "operator domain unimported": (_node("evil", "Op"), "unknown domain 'evil'"),
     "operator version": (_imports("ai.eptx", 2), "imports ai.eptx version 1, 2; eptx.json says version 1"),
     "operator that opens files": (_node("com.microsoft", "EPContext"), "EPContext, which opens files"),
+    "operator hidden by a number": (_append(b"\x20\x05"), "field 4 of a message Node has wire type 0, not 2"),
+    "operator hidden by another": (_append(b"\x22\x03Add"), "field 4 of a message Node comes twice"),
+    "domain hidden by a number": (_append(b"\x38\x00"), "field 7 of a message Node has wire type 0, not 2"),
+    "a graph twice": (_bytes(lambda data: data + b"\x3a\x00"), "field 7 of a message Model comes twice"),
+    "a model of ONNX Runtime's": (_bytes(lambda data: b"\x08\x0a\x12\x04ORTM" + data), "in the format of ONNX Runtime"),
     "not a model": (lambda p: ((p / "model.onnx").write_text("hello"), _relist(p)), "not an ONNX model"),
     "empty model": (lambda p: ((p / "model.onnx").write_text(""), _relist(p)), "the file is empty"),
 }

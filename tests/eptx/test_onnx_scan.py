@@ -94,6 +94,12 @@ def _bytes_read() -> int:
     return int(counters.read_text().split("rchar: ")[1].split()[0])
 
 
+def _epcontext(more: bytes) -> bytes:
+    """A model of one node, ``com.microsoft`` ``EPContext``, which has these fields too."""
+    node = b"\x22\x09EPContext\x3a\x0dcom.microsoft" + more
+    return bytes([0x3A, len(node) + 2, 0x0A, len(node)]) + node
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
@@ -108,6 +114,19 @@ def _bytes_read() -> int:
         (b"\x3a\x00\x08", "ends inside a number"),
         (b"\x3a\x00\x09\x00", "ends inside a number"),
         (b"\x42\x03\x0a\x01\xff\x3a\x00", "not UTF-8"),
+        (_epcontext(b"\x20\x05"), "field 4 of a message Node has wire type 0, not 2"),
+        (_epcontext(b"\x39" + b"\x00" * 8), "field 7 of a message Node has wire type 1, not 2"),
+        (_epcontext(b"\x25" + b"\x00" * 4), "field 4 of a message Node has wire type 5, not 2"),
+        (_epcontext(b"\x22\x03Add"), "field 4 of a message Node comes twice"),
+        (_epcontext(b"\x3a\x00"), "field 7 of a message Node comes twice"),
+        (b"\x3a\x00\x3a\x00", "field 7 of a message Model comes twice"),
+        (b"\x38\x00", "field 7 of a message Model has wire type 0, not 2"),
+        (b"\x3a\x00\x42\x02\x12\x00", "field 2 of a message Opset has wire type 2, not 0"),
+        (b"\x3a\x00\x42\x04\x10\x01\x10\x02", "field 2 of a message Opset comes twice"),
+        (b"\x3a\x06\x2a\x04\x6a\x02\x10\x05", "field 2 of a message Entry has wire type 0, not 2"),
+        (b"\x3a\x08\x2a\x06\x6a\x04\x0a\x00\x0a\x00", "field 1 of a message Entry comes twice"),
+        (b"\x3a\x08\x0a\x06\x2a\x04\x2a\x00\x2a\x00", "field 5 of a message Attribute comes twice"),
+        (b"\x08\x0a\x12\x05ORTM!\x3a\x00", "in the format of ONNX Runtime"),
     ],
 )
 def test_damaged(data: bytes, said: str) -> None:
@@ -145,9 +164,9 @@ def test_nesting() -> None:
 
 def test_many_fields_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_onnx_scan, "_FIELD_LIMIT", 1000)
-    scan_bytes(b"\x3a\x00" * 1000)
+    scan_bytes(b"\x3a\x00" + b"\x42\x00" * 999)
     with pytest.raises(BundleError, match="more than 1000 fields"):
-        scan_bytes(b"\x3a\x00" * 1001)
+        scan_bytes(b"\x3a\x00" + b"\x42\x00" * 1000)
 
 
 @settings(max_examples=300, deadline=None)

@@ -205,8 +205,9 @@ def test_memory_errors_are_limits() -> None:
     [
         {"inputs": (*tiny_manifest().inputs, TensorSpec("more", "int64", ("batch",)))},
         {"inputs": (*tiny_manifest().inputs[:3], TensorSpec("task_id", "int32", ("batch",)))},
-        {"outputs": tiny_manifest().outputs[:1]},
+        {"outputs": tiny_manifest().outputs[:2]},
         {"outputs": (TensorSpec("last_hidden_state", "float32", ("batch",)), *tiny_manifest().outputs[1:])},
+        {"outputs": (TensorSpec("logits", "float32", ("batch", 4)), *tiny_manifest().outputs[::2])},
     ],
 )
 def test_a_manifest_that_does_not_fit_the_model(tmp_path: Path, change) -> None:  # type: ignore[no-untyped-def]

@@ -156,7 +156,7 @@ class Delta final : public Kernel {
   void Columns(const Call& call, Work& work) const {
     const Target all = Output(call, 0, work.tokens);
     const Tensor columns = Input(call, columns_input());
-    const int64_t* bounds = columns.integers("columns");
+    const int64_t* bounds = columns.table("columns", 1);
     if (columns.size != 2 * count_) Refuse("columns has %zu entries for %zu modules", columns.size, count_);
     for (size_t m = 0, end = 0; m < count_; ++m) {
       const int64_t begin = bounds[2 * m], stop = bounds[2 * m + 1];

@@ -4,33 +4,14 @@
 #include <onnxruntime_c_api.h>
 
 #include <array>
-#include <cstdarg>
 #include <cstdint>
 #include <cstdio>
 #include <optional>
 
 #include "ops/simd.h"
+#include "ops/sizes.h"
 
 namespace eptx::ops {
-
-// Why a node cannot be computed. Thrown inside the library only; the entry points turn it into an OrtStatus.
-struct Refused {
-  OrtErrorCode code = ORT_INVALID_ARGUMENT;
-  char text[256] = {};
-};
-
-#if defined(__GNUC__)
-__attribute__((format(printf, 1, 2)))
-#endif
-[[noreturn]] inline void
-Refuse(const char* format, ...) {
-  Refused refused;
-  va_list arguments;
-  va_start(arguments, format);
-  std::vsnprintf(refused.text, sizeof(refused.text), format, arguments);
-  va_end(arguments);
-  throw refused;
-}
 
 // A view of a tensor, valid as long as what it was taken from.
 struct Tensor {
@@ -53,8 +34,20 @@ struct Tensor {
     Expect(ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, name);
     return static_cast<const int64_t*>(data);
   }
-  // Adapter weights, float32 or float16, as rows of the last dimension.
+  // What belongs to an adapter: float32 or float16, as rows of the last dimension.
+  //
+  // A dimension of 0 makes the tensor's other dimensions free, for nothing is stored, and with them all that they would
+  // size; no adapter has one.
   Weights weights(const char* name, size_t wanted_rank) const {
+    Filled(wanted_rank, name);
+    return numbers(name, wanted_rank);
+  }
+  const int64_t* table(const char* name, size_t wanted_rank) const {
+    Filled(wanted_rank, name);
+    return integers(name);
+  }
+  // What a call brings: as weights, but there may be no rows.
+  Weights numbers(const char* name, size_t wanted_rank) const {
     Ranked(wanted_rank, name);
     const bool half = type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
     if (!half) Expect(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, name);
@@ -62,6 +55,12 @@ struct Tensor {
   }
   void Ranked(size_t wanted, const char* name) const {
     if (rank != wanted) Refuse("%s has %zu dimensions, not %zu", name, rank, wanted);
+  }
+  void Filled(size_t wanted, const char* name) const {
+    Ranked(wanted, name);
+    for (size_t axis = 0; axis < rank; ++axis) {
+      if (dims[axis] == 0) Refuse("dimension %zu of %s is 0", axis, name);
+    }
   }
 
  private:
@@ -99,9 +98,8 @@ class Ort {
     Check(status);
     if (!fits) Refuse("a tensor of %zu dimensions", tensor.rank);
     for (size_t axis = 0; axis < tensor.rank; ++axis) {
-      if (tensor.dims[axis] < 0 || __builtin_mul_overflow(tensor.size, tensor.dim(axis), &tensor.size)) {
-        Refuse("a tensor whose shape is out of range");
-      }
+      if (tensor.dims[axis] < 0) Refuse("a tensor whose shape is out of range");
+      tensor.size = Product(tensor.size, tensor.dim(axis));
     }
     // The C API has no const form of this.
     void* data = nullptr;

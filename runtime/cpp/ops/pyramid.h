@@ -43,10 +43,10 @@ struct Pyramid {
     kernels = own[2].weights("kernels", 2);
     experts = own[2].dim(0);
     out = own[2].dim(1);
-    own[3].Ranked(1, "sizes");
-    sizes = own[3].integers("sizes");
+    sizes = own[3].table("sizes", 1);
     if (own[1].dim(0) != rank) Refuse("a has rank %zu, b has %zu", rank, own[1].dim(0));
     if (own[3].dim(0) != experts) Refuse("sizes has %zu entries for %zu experts", own[3].dim(0), experts);
+    if (features > in) Refuse("a has %zu features; x has %zu", features, in);
     smallest = std::numeric_limits<size_t>::max();
     for (size_t e = 0; e < experts; ++e) {
       if (sizes[e] < 1) Refuse("a kernel of size %lld", static_cast<long long>(sizes[e]));
@@ -54,6 +54,14 @@ struct Pyramid {
       smallest = std::min(smallest, size);
       if (Window(size) > features) Refuse("a has %zu features; a window reads more", features);
       if (Groups(size) > groups) Refuse("b has %zu columns; an expert reads more", groups);
+      CheckEnd(e, std::min(out, Groups(size) * size));
+    }
+  }
+
+  // What a kernel has past its last whole group belongs to no column of b.
+  void CheckEnd(size_t expert, size_t end) const {
+    for (; end < out; ++end) {
+      if (Number(kernels.row(expert), end) != 0.0f) Refuse("the kernel of expert %zu goes on past its groups", expert);
     }
   }
 

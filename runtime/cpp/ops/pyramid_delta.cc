@@ -28,8 +28,7 @@ class PyramidDelta {
 
   Module ReadModule(const Tensor* own) const {
     Module module{};
-    own[0].Ranked(2, "experts");
-    const int64_t* const experts = own[0].integers("experts");
+    const int64_t* const experts = own[0].table("experts", 2);
     const Weights weights = own[1].weights("weights", 2);
     module.routes = own[0].dim(0);
     module.top_k = own[0].dim(1);

@@ -34,14 +34,14 @@ class PyramidRouter final : public Kernel {
     const int64_t* ids = task_id.integers("task_id");
     const size_t n = task_id.size;
     const bool infers = std::any_of(ids, ids + n, [](int64_t id) { return id < 0; });
-    if (n == 0 || x.size == 0 || x.size % (n * x.last()) != 0) Refuse("x has %zu numbers for %zu rows", x.size, n);
+    if (n == 0 || x.size == 0 || x.size % Product(n, x.last()) != 0) Refuse("x has %zu numbers for %zu rows", x.size, n);
     if (x.last() != router.in) Refuse("x has %zu features; the task embeddings have %zu", x.last(), router.in);
     const auto rows = static_cast<int64_t>(n);
     const int64_t route[] = {rows, static_cast<int64_t>(top_k_)}, seen[] = {rows, static_cast<int64_t>(router.tasks)};
     auto* experts = call.Output<int64_t>(0, route, 2);
     auto* weights = call.Output<float>(1, route, 2);
     auto* similarity = call.Output<float>(2, seen, 2);
-    std::fill_n(similarity, n * router.tasks, 0.0f);
+    std::fill_n(similarity, Product(n, router.tasks), 0.0f);
     for (size_t row = 0; row < n; ++row) {
       float* seen_by_row = similarity + row * router.tasks;
       // A row's first position is where training marks its task.

@@ -70,7 +70,7 @@ class RoutedPyramidDelta {
       if (router.in != in_features_) Refuse("x has %zu features; the task embeddings have %zu", x.last(), router.in);
       const int64_t shape[] = {static_cast<int64_t>(n), static_cast<int64_t>(router.tasks)};
       auto* similarity = call.Output<float>(further_output + m, shape, 2);
-      std::fill_n(similarity, n * router.tasks, 0.0f);
+      std::fill_n(similarity, Product(n, router.tasks), 0.0f);
       for (size_t row = 0; row < n && !routes.own.empty(); ++row) {
         float* seen = similarity + row * router.tasks;
         // A row's first position is where training marks its task.

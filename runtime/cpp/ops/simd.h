@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ops/sizes.h"
+
 namespace eptx::ops {
 
 // How many tokens are computed together: each weight that is loaded serves all of them.
@@ -15,7 +17,7 @@ constexpr size_t kTile = 8;
 constexpr size_t kRankBlock = 64;
 
 // Floats of u, and where rank r of a token is.
-constexpr size_t ProjectionSize(size_t rank) { return (rank + kRankBlock - 1) / kRankBlock * kRankBlock * kTile; }
+inline size_t ProjectionSize(size_t rank) { return Product(Sum(rank, kRankBlock - 1) / kRankBlock, kRankBlock, kTile); }
 constexpr size_t ProjectionIndex(size_t token, size_t r) {
   return r / kRankBlock * kRankBlock * kTile + token * kRankBlock + r % kRankBlock;
 }

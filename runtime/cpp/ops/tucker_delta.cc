@@ -60,7 +60,7 @@ class TuckerDelta {
     shared[0].Ranked(1, "group");
     Routes routes{};
     routes.groups = shared[0].integers("group");
-    routes.weights = shared[1].weights("weights", 2);
+    routes.weights = shared[1].numbers("weights", 2);
     routes.experts = shared[1].dim(1);
     if (shared[1].dim(0) != shared[0].size) Refuse("group and weights differ in rows");
     routes.count = shared[0].size;
@@ -76,8 +76,9 @@ class TuckerDelta {
       if (x.last() != module.in) Refuse("x has %zu features; u has %zu", x.last(), module.in);
       if (routes.experts != module.experts) Refuse("%zu weights for %zu experts", routes.experts, module.experts);
       routes.first.push_back(total);
-      total += routes.count * module.rank * module.rank;
+      total = Sum(total, Product(routes.count, module.rank, module.rank));
     }
+    if (x.size == 0) return;  // no token will ask for a route
     routes.mixed.assign(total, 0.0f);
     for (size_t m = 0; m < modules.count; ++m) {
       for (size_t row = 0; row < routes.count; ++row) Mix(modules[m], routes, m, row);
@@ -86,7 +87,7 @@ class TuckerDelta {
 
   size_t Cost(const Module& module, size_t in) const { return (in + module.rank + module.out) * module.rank; }
 
-  size_t Scratch(const Module& module) const { return 2 * ProjectionSize(module.rank); }
+  size_t Scratch(const Module& module) const { return Product(2, ProjectionSize(module.rank)); }
 
   void Apply(const Module& module, size_t m, const Routes& routes, size_t row, size_t in, const Tile& tile,
              float* scratch) const noexcept {

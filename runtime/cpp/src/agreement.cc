@@ -36,7 +36,30 @@ void CheckTensors(const Manifest& m) {
   }
 }
 
+// A task's labels are logits that there are.
+void CheckLabels(const Manifest& m) {
+  const bool has = std::any_of(m.outputs.begin(), m.outputs.end(), [](const auto& t) { return t.name == kLogits; });
+  const std::optional<int64_t> width = LogitsWidth(m);
+  for (const Task& task : m.tasks) {
+    const int64_t labels = task.labels.value_or(0);
+    if (labels != 0 && !has) throw Bad("task " + task.name + " has labels; the model has no output logits");
+    if (width && labels > *width) {
+      throw Bad("task " + task.name + " has " + std::to_string(labels) + " labels; a row has " +
+                std::to_string(*width) + " logits");
+    }
+  }
+}
+
 }  // namespace
+
+std::optional<int64_t> LogitsWidth(const Manifest& m) {
+  for (const TensorSpec& tensor : m.outputs) {
+    if (tensor.name != kLogits) continue;
+    if (tensor.shape.empty() || tensor.shape.back().is_name) return {};
+    return tensor.shape.back().size;
+  }
+  return {};
+}
 
 void CheckAgreement(const Manifest& m) {
   CheckUnique("task", m.tasks, [](const Task& t) { return t.name; });
@@ -55,6 +78,7 @@ void CheckAgreement(const Manifest& m) {
       std::any_of(m.inputs.begin(), m.inputs.end(), [](const TensorSpec& t) { return t.name == kTaskId; });
   if (has_task_id && m.mode == "static") throw Bad("a static bundle has no input task_id");
   if (!has_task_id && (m.mode == "conditioned" || m.task_inference)) throw Bad("the input task_id is missing");
+  CheckLabels(m);
   CheckGeneration(m);
 }
 

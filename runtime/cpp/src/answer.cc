@@ -69,6 +69,20 @@ void CheckTarget(const std::string& name, const eptx_output& output) {
   }
 }
 
+// An output has the sizes that eptx.json says, and logits for all labels of a task: callers go by them.
+void CheckSizes(const Manifest& manifest, size_t index, const std::vector<int64_t>& shape) {
+  const TensorSpec& spec = manifest.outputs[index];
+  bool fits = shape.size() == spec.shape.size();
+  for (size_t axis = 0; fits && axis < shape.size(); ++axis) {
+    fits = spec.shape[axis].is_name || spec.shape[axis].size == shape[axis];
+  }
+  int64_t labels = 0;
+  for (const Task& task : manifest.tasks) labels = std::max(labels, task.labels.value_or(0));
+  if (fits && (spec.name != kLogits || labels <= shape.back())) return;
+  throw BundleError("the model's output " + spec.name + " has shape " + ShapeText(shape) +
+                    ", which is not what eptx.json says");
+}
+
 }  // namespace
 
 Answer::Answer(std::shared_ptr<const Session> session, const eptx_request& request) : session_(std::move(session)) {
@@ -86,10 +100,11 @@ Answer::Answer(std::shared_ptr<const Session> session, const eptx_request& reque
     Describe(i);
     const std::string& name = manifest.outputs[i].name;
     const bool is_used = name == kTaskIdUsed;
-    if ((is_used || name == "logits") && (shapes_[i].empty() || shapes_[i][0] != feeds.batch)) {
+    if ((is_used || name == kLogits) && (shapes_[i].empty() || shapes_[i][0] != feeds.batch)) {
       throw BundleError("the model's output " + name + " has shape " + ShapeText(shapes_[i]) + " for a batch of " +
                         std::to_string(feeds.batch));
     }
+    CheckSizes(manifest, i, shapes_[i]);
     if (is_used) used = {outputs_[i].dtype, outputs_[i].rank, outputs_[i].shape, outputs_[i].data, outputs_[i].bytes};
   }
   rows_ = session_->tasks().Rows(feeds, used.data != nullptr ? &used : nullptr);

@@ -65,6 +65,12 @@ int64_t Fields::Integer(const std::string& key, std::optional<int64_t> least) {
   return *value;
 }
 
+int64_t Fields::Count(const std::string& key, int64_t least) {
+  const int64_t value = Integer(key, least);
+  if (value >= kCounts) throw Bad(Short(key) + " must be an integer below " + std::to_string(kCounts));
+  return value;
+}
+
 bool Fields::Boolean(const std::string& key) {
   const Json& value = Take(key);
   if (!value.is_boolean()) throw Bad(Short(key) + " must be true or false");

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "error.h"
+#include "fields.h"
 #include "manifest.h"
 #include "text.h"
 
@@ -43,11 +44,12 @@ void CheckCache(const Manifest& m) {
   if (m.generation && past.empty()) throw Bad("a model that generates has inputs past_key_values.*");
 }
 
-void CheckTokens(const GenerationSpec& generation, std::optional<int64_t> vocabulary) {
+void CheckTokens(const GenerationSpec& generation, const Manifest& m) {
+  const int64_t vocabulary = std::min(m.vocab_size.value_or(kCounts), LogitsWidth(m).value_or(kCounts));
   const int64_t eos = *std::max_element(generation.eos.begin(), generation.eos.end());
   const int64_t largest = std::max({eos, generation.pad, generation.start.value_or(0)});
-  if (!vocabulary || largest < *vocabulary) return;
-  throw Bad("generation names token " + std::to_string(largest) + "; the model has " + std::to_string(*vocabulary));
+  if (largest < vocabulary) return;
+  throw Bad("generation names token " + std::to_string(largest) + "; the model has " + std::to_string(vocabulary));
 }
 
 void CheckKind(const Manifest& m) {
@@ -62,7 +64,7 @@ void CheckKind(const Manifest& m) {
     }
   }
   if (FormsOf(m.outputs).count("logits") == 0) throw Bad("a model that generates has an output logits");
-  CheckTokens(*m.generation, m.vocab_size);
+  CheckTokens(*m.generation, m);
 }
 
 // Where the route of the prompt is kept, it is given and said for each row.

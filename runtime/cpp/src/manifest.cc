@@ -21,8 +21,8 @@ void CheckVersion(int64_t version) {
 }
 
 Task ReadTask(Fields f) {
-  Task task{f.String("name"), f.Integer("id", 0), {}, {}, EPTX_NO_PROBLEM};
-  if (f.Present("labels")) task.labels = f.Integer("labels", 0);
+  Task task{f.String("name"), f.Count("id"), {}, {}, EPTX_NO_PROBLEM};
+  if (f.Present("labels")) task.labels = f.Count("labels");
   if (f.Present("label_names")) task.label_names = f.StringList("label_names");
   if (f.Present("problem_type")) {
     const std::vector<std::string> types{"regression", "single_label_classification", "multi_label_classification"};
@@ -44,9 +44,8 @@ Task ReadTask(Fields f) {
 }
 
 Dimension ReadDimension(const Fields& f, const Json& value) {
-  constexpr auto kMost = static_cast<uint64_t>(INT64_MAX);
   if (value.is_string()) return {-1, value.get<std::string>(), true};
-  if (!value.is_number_unsigned() || value.get<uint64_t>() > kMost) {
+  if (!IsCount(value)) {
     throw f.Bad("has a shape that is not a list of names and sizes");
   }
   return {value.get<int64_t>(), {}, false};
@@ -81,7 +80,7 @@ void CheckExperts(const Fields& f, const Json& experts) {
 
 void CheckModule(Fields f) {
   const Json& columns = f.Array("columns");
-  const bool whole = columns.size() == 2 && columns[0].is_number_unsigned() && columns[1].is_number_unsigned();
+  const bool whole = columns.size() == 2 && IsCount(columns[0]) && IsCount(columns[1]);
   if (!whole || columns[0].get<uint64_t>() >= columns[1].get<uint64_t>()) {
     throw f.Bad("has columns that are not [first, last]");
   }
@@ -110,10 +109,8 @@ int64_t ReadOperators(Fields f) {
 }
 
 std::vector<int64_t> ReadTokens(const Fields& f, const Json& values) {
-  constexpr auto kMost = static_cast<uint64_t>(INT64_MAX);
   std::vector<int64_t> tokens;
-  const auto is_token = [](const Json& value) { return value.is_number_unsigned() && value.get<uint64_t>() <= kMost; };
-  if (values.empty() || !std::all_of(values.begin(), values.end(), is_token)) {
+  if (values.empty() || !std::all_of(values.begin(), values.end(), IsCount)) {
     throw f.Bad("eos must be a list of token ids");
   }
   for (const Json& value : values) tokens.push_back(value.get<int64_t>());
@@ -124,8 +121,8 @@ GenerationSpec ReadGeneration(Fields f) {
   GenerationSpec generation;
   generation.eos = ReadTokens(f, f.Array("eos"));
   generation.is_decoder = f.Choice("kind", {"decoder", "encoder-decoder"}) == "decoder";
-  generation.pad = f.Integer("pad", 0);
-  if (f.Present("start")) generation.start = f.Integer("start", 0);
+  generation.pad = f.Count("pad");
+  if (f.Present("start")) generation.start = f.Count("start");
   if (generation.is_decoder == generation.start.has_value()) {
     throw f.Bad("an encoder-decoder has a token start, a decoder has none");
   }
@@ -142,9 +139,9 @@ Component ReadComponent(Fields f) {
 
 // How texts become tokens is the business of those who tokenize.
 void CheckText(Fields f) {
-  if (f.Present("max_length")) f.Integer("max_length", 1);
+  if (f.Present("max_length")) f.Count("max_length", 1);
   for (const char* side : {"truncation_side", "padding_side"}) f.Choice(side, {"left", "right"});
-  f.Integer("pad", 0);
+  f.Count("pad");
   f.Boolean("lower_case");
   f.Done();
 }
@@ -152,7 +149,7 @@ void CheckText(Fields f) {
 void CheckSources(Fields f) {
   f.Boolean("base");
   f.Boolean("base_onnx");
-  if (f.Present("top_k")) f.Integer("top_k", 1);
+  if (f.Present("top_k")) f.Count("top_k", 1);
   if (f.Present("tasks")) f.StringList("tasks");
   if (f.Present("problem_types")) f.Child("problem_types").Strings();
   f.Done();
@@ -160,7 +157,7 @@ void CheckSources(Fields f) {
 
 void CheckRoute(Fields f) {
   for (auto& [name, frozen] : f.Child("tasks").Items()) {
-    frozen.Integer("group", 0);
+    frozen.Count("group");
     const Json& weights = frozen.Array("weights");
     if (!std::all_of(weights.begin(), weights.end(), [](const Json& w) { return w.is_number(); })) {
       throw frozen.Bad("weights must be a list of numbers");
@@ -195,7 +192,7 @@ void CheckQuantisation(Fields f) {
     throw f.Bad("has a budget that is not a number of points");
   }
   f.Child("metrics").Strings();
-  if (f.Present("rows")) f.Integer("rows", 1);
+  if (f.Present("rows")) f.Count("rows", 1);
   f.Done();
 }
 
@@ -239,8 +236,8 @@ Manifest ParseManifest(std::string_view text) {
   if (f.Present("generation")) m.generation = ReadGeneration(f.Child("generation"));
   if (f.Present("encoder")) m.encoder = ReadComponent(f.Child("encoder"));
   if (f.Present("text")) CheckText(f.Child("text"));
-  if (f.Present("vocab_size")) m.vocab_size = f.Integer("vocab_size", 1);
-  if (f.Present("max_length")) m.max_length = f.Integer("max_length", 1);
+  if (f.Present("vocab_size")) m.vocab_size = f.Count("vocab_size", 1);
+  if (f.Present("max_length")) m.max_length = f.Count("max_length", 1);
   for (auto& [name, entry] : f.Child("files").Items()) m.files.emplace(name, ReadFileEntry(name, std::move(entry)));
   f.Done();
   CheckAgreement(m);

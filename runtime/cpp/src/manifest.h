@@ -21,6 +21,7 @@ constexpr const char* kReportFiles[] = {"validation.json", "report.html", "calib
 
 constexpr std::string_view kTaskId = "task_id";
 constexpr std::string_view kTaskIdUsed = "task_id_used";
+constexpr std::string_view kLogits = "logits";  // the output whose first numbers are a row's answer
 constexpr std::string_view kRouteGroup = "route_group";
 constexpr std::string_view kRouteWeights = "route_weights";
 constexpr std::string_view kUsed = "_used";  // ends the name of the output that says what was used
@@ -87,6 +88,9 @@ struct Manifest {
 // Reads and checks the text of a manifest; an error says which field is missing, unknown, of the wrong type or out of
 // range, or that the versions are not ones that this eptx reads.
 Manifest ParseManifest(std::string_view text);
+
+// How many logits a row has, where the manifest says: the graph is held to it.
+std::optional<int64_t> LogitsWidth(const Manifest& manifest);
 
 // What must hold between fields (part of ParseManifest), and of that what concerns generation.
 void CheckAgreement(const Manifest& manifest);

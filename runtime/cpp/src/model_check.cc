@@ -12,10 +12,10 @@ namespace {
 // domains that ONNX Runtime implements by itself; EPContext, which makes it open a file by name, is refused
 constexpr std::string_view kKnownDomains[] = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", kOperatorDomain};
 
-std::string Versions(const std::set<uint64_t>& versions) {
+std::string Versions(const std::set<int64_t>& versions) {
   if (versions.empty()) return "not at all";
   std::vector<std::string> parts;
-  for (const uint64_t version : versions) parts.push_back(std::to_string(version));
+  for (const int64_t version : versions) parts.push_back(std::to_string(version));
   return "version " + Join(parts);
 }
 
@@ -55,11 +55,11 @@ void CheckModel(const std::string& name, const OnnxScan& scan, const Manifest& m
   if (scan.operators.count({"com.microsoft", "EPContext"}) != 0) {
     throw BundleError(name + ": uses EPContext, which opens files by name");
   }
-  std::set<uint64_t> versions, expected;
+  std::set<int64_t> versions, expected;
   for (const auto& [domain, version] : scan.opsets) {
     if (domain == kOperatorDomain) versions.insert(version);
   }
-  if (manifest.operators) expected.insert(static_cast<uint64_t>(*manifest.operators));
+  if (manifest.operators) expected.insert(*manifest.operators);
   // of an encoder-decoder, one part may be as the base has it
   if (versions != expected && !(manifest.encoder && versions.empty())) {
     throw BundleError(name + ": imports " + kOperatorDomain + " " + Versions(versions) + "; " + kManifestFile +

@@ -11,6 +11,8 @@ namespace {
 constexpr int kFieldLimit = 2'000'000;  // fields visited; a graph of 10 000 nodes has about 300 000
 constexpr size_t kStringLimit = 4096;
 constexpr size_t kDepthLimit = 200;  // protocol-buffer readers stop at 100
+// What files in ONNX Runtime's own format have at byte 4; it reads them without a protocol-buffer library.
+constexpr std::string_view kOrtFormat = "ORTM";
 
 enum class Kind { kNone, kModel, kTraining, kGraph, kNode, kAttribute, kSparse, kTensor, kFunction, kOpset, kEntry };
 
@@ -45,14 +47,18 @@ Kind ChildOf(Kind kind, uint64_t number) {
   }
 }
 
-// A scalar as the file gives it: a text, or an integer where a text should be.
-struct Scalar {
-  std::string text;
-  uint64_t integer = 0;
-  bool is_integer = false;
+const char* NameOf(Kind kind) {
+  constexpr const char* names[] = {"",       "Model",  "Training", "Graph", "Node", "Attribute",
+                                   "Sparse", "Tensor", "Function", "Opset", "Entry"};
+  return names[static_cast<size_t>(kind)];
+}
 
-  std::string Text() const { return is_integer ? std::to_string(integer) : text; }
-};
+// Whether a message has one message, not a list of them, in a field.
+bool IsSingle(Kind kind, uint64_t number) {
+  if (kind == Kind::kModel) return number == 7;
+  if (kind == Kind::kAttribute) return number == 5 || number == 6 || number == 22;
+  return kind == Kind::kTraining || kind == Kind::kSparse;
+}
 
 struct Entry {
   std::string key, value;
@@ -62,15 +68,19 @@ struct Entry {
 struct Message {
   Kind kind;
   FieldReader fields;
-  Scalar name, domain, version;  // of those that have them: an operator's name is its type
+  std::string name, domain;  // of those that have them: an operator's name is its type
+  int64_t version = 0;
   std::vector<Entry> entries;
+  uint32_t seen = 0;  // the fields that may come once and have come, by their numbers
 };
 
-// Where to keep a scalar of a field, or null.
-Scalar* ScalarOf(Message& message, uint64_t number) {
+bool IsVersion(Kind kind, uint64_t number) { return kind == Kind::kOpset && number == 2; }
+
+// Where to keep a text of a field, or null.
+std::string* TextOf(Message& message, uint64_t number) {
   switch (message.kind) {
     case Kind::kOpset:
-      return number == 1 ? &message.domain : number == 2 ? &message.version : nullptr;
+      return number == 1 ? &message.domain : nullptr;
     case Kind::kNode:
       return number == 4 ? &message.name : number == 7 ? &message.domain : nullptr;
     case Kind::kFunction:
@@ -78,6 +88,19 @@ Scalar* ScalarOf(Message& message, uint64_t number) {
     default:
       return nullptr;
   }
+}
+
+// Refuses a field that matters and that protocol-buffer libraries drop, overwrite or merge.
+void CheckField(Kind kind, const Field& field, bool single, uint32_t& seen) {
+  const std::string about = "field " + std::to_string(field.number) + " of a message " + NameOf(kind);
+  const uint64_t wanted = IsVersion(kind, field.number) ? kNumber : kBytes;
+  if (field.wire != wanted) {
+    throw Damaged{about + " has wire type " + std::to_string(field.wire) + ", not " + std::to_string(wanted)};
+  }
+  if (!single) return;
+  const uint32_t bit = uint32_t{1} << field.number;
+  if ((seen & bit) != 0) throw Damaged{about + " comes twice"};
+  seen |= bit;
 }
 
 std::string Text(std::string_view content) {
@@ -90,8 +113,10 @@ Entry ReadEntry(std::string_view data, std::string_view content) {
   if (content.size() > 2 * kStringLimit) throw Damaged{"a weight's file name is too long"};
   Entry entry;
   FieldReader reader(data, content);
+  uint32_t seen = 0;
   for (Field field; reader.Next(field);) {
-    if (field.is_integer || field.number > 2) continue;
+    if (field.number > 2) continue;
+    CheckField(Kind::kEntry, field, true, seen);
     (field.number == 1 ? entry.key : entry.value) = Text(field.content);
   }
   return entry;
@@ -124,23 +149,23 @@ void KeepExternal(const std::vector<Entry>& entries, OnnxScan& result) {
 }
 
 void Keep(const Message& message, OnnxScan& result) {
-  const std::string domain = message.domain.Text();
   if (message.kind == Kind::kOpset) {
-    result.opsets.emplace(domain, message.version.is_integer ? message.version.integer : 0);
+    result.opsets.emplace(message.domain, message.version);
   } else if (message.kind == Kind::kNode) {
-    result.operators.emplace(domain, message.name.Text());
+    result.operators.emplace(message.domain, message.name);
   } else if (message.kind == Kind::kFunction) {
-    result.functions.emplace(domain, message.name.Text());
+    result.functions.emplace(message.domain, message.name);
   } else if (message.kind == Kind::kTensor && !message.entries.empty()) {
     KeepExternal(message.entries, result);
   }
 }
 
 OnnxScan Scan(std::string_view data) {
+  if (data.size() >= 8 && data.substr(4, 4) == kOrtFormat) throw Damaged{"it is in the format of ONNX Runtime"};
   OnnxScan result;
   std::vector<Message> open;
   const auto push = [&](Kind kind, std::string_view content) {
-    open.push_back({kind, FieldReader(data, content), {}, {}, {}, {}});
+    open.push_back({kind, FieldReader(data, content), {}, {}, 0, {}, 0});
     if (open.size() > kDepthLimit) throw Damaged{"nested more than " + std::to_string(kDepthLimit) + " deep"};
   };
   push(Kind::kModel, data);
@@ -155,19 +180,20 @@ OnnxScan Scan(std::string_view data) {
       continue;
     }
     if (--budget < 0) throw Damaged{"more than " + std::to_string(kFieldLimit) + " fields"};
-    Scalar* scalar = ScalarOf(message, field.number);
-    if (field.is_integer) {
-      if (scalar != nullptr) *scalar = {{}, field.integer, true};
-      continue;
-    }
     const Kind child = ChildOf(message.kind, field.number);
+    const bool is_version = IsVersion(message.kind, field.number);
+    std::string* const text = TextOf(message, field.number);
+    if (child == Kind::kNone && !is_version && text == nullptr) continue;
+    CheckField(message.kind, field, child == Kind::kNone || IsSingle(message.kind, field.number), message.seen);
     has_graph = has_graph || child == Kind::kGraph;
-    if (child == Kind::kEntry) {
+    if (is_version) {
+      message.version = static_cast<int64_t>(field.integer);
+    } else if (text != nullptr) {
+      *text = Text(field.content);
+    } else if (child == Kind::kEntry) {
       message.entries.push_back(ReadEntry(data, field.content));
-    } else if (child != Kind::kNone) {
+    } else {
       push(child, field.content);  // `message` is not valid after this
-    } else if (scalar != nullptr) {
-      *scalar = {Text(field.content), 0, false};
     }
   }
   if (!has_graph) throw Damaged{"it holds no graph"};

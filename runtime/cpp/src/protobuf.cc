@@ -12,30 +12,28 @@ FieldReader::FieldReader(std::string_view file, std::string_view message)
     : start_(file.data()), at_(message.data()), end_(message.data() + message.size()) {}
 
 bool FieldReader::Next(Field& field) {
-  while (at_ != end_) {
-    const uint64_t tag = Varint();
-    const uint64_t wire = tag & 7;
-    field = {tag >> 3, wire == 0, 0, {}};
-    if (field.number == 0 || field.number >= kNumberLimit) {
-      throw Damaged{"field number " + std::to_string(field.number) + Place()};
-    }
-    if (wire == 0) {
-      field.integer = Varint();
-      return true;
-    }
-    if (wire == 2) {
-      const uint64_t size = Varint();
-      if (size > static_cast<uint64_t>(end_ - at_)) throw Damaged{"the content" + Place() + " ends past its message"};
-      field.content = {at_, static_cast<size_t>(size)};
-      at_ += size;
-      return true;
-    }
-    if (wire != 1 && wire != 5) throw Damaged{"wire type " + std::to_string(wire) + Place()};
-    const int width = wire == 1 ? 8 : 4;
-    if (width > end_ - at_) throw Damaged{kCut};
-    at_ += width;
+  if (at_ == end_) return false;
+  const uint64_t tag = Varint();
+  field = {tag >> 3, tag & 7, 0, {}};
+  if (field.number == 0 || field.number >= kNumberLimit) {
+    throw Damaged{"field number " + std::to_string(field.number) + Place()};
   }
-  return false;
+  if (field.wire == kNumber) {
+    field.integer = Varint();
+    return true;
+  }
+  uint64_t size = field.wire == 1 ? 8 : 4;
+  if (field.wire == kBytes) {
+    size = Varint();
+    if (size > static_cast<uint64_t>(end_ - at_)) throw Damaged{"the content" + Place() + " ends past its message"};
+  } else if (field.wire != 1 && field.wire != 5) {
+    throw Damaged{"wire type " + std::to_string(field.wire) + Place()};
+  } else if (size > static_cast<uint64_t>(end_ - at_)) {
+    throw Damaged{kCut};
+  }
+  field.content = {at_, static_cast<size_t>(size)};
+  at_ += size;
+  return true;
 }
 
 uint64_t FieldReader::Varint() {

@@ -12,15 +12,16 @@ struct Damaged {
   std::string problem;
 };
 
-// A field's number, and its integer or the bytes of its content.
+constexpr uint64_t kNumber = 0, kBytes = 2;  // wire types
+
+// A field's number and wire type, and its integer or the bytes of its content.
 struct Field {
-  uint64_t number;
-  bool is_integer;
+  uint64_t number, wire;
   uint64_t integer;
   std::string_view content;
 };
 
-// Reads the fields of one message of a file. Fixed-width numbers are passed over: nothing here needs them.
+// Reads the fields of one message of a file.
 class FieldReader {
  public:
   // `message` is a part of `file`, which places are counted in.

@@ -14,10 +14,14 @@ constexpr char kWhat[] = "ONNX Runtime does not describe the model";
 
 struct Signature {
   ONNXTensorElementDataType type;
-  size_t rank;
-  bool is_text = true;  // whether the names of the dimensions are UTF-8
+  std::vector<int64_t> shape;  // -1: it varies
+  bool is_text = true;         // whether the names of the dimensions are UTF-8
 
-  bool operator==(const Signature& other) const { return type == other.type && rank == other.rank; }
+  // What ONNX Runtime does not know, requests and answers are checked for.
+  bool operator==(const Signature& other) const {
+    return type == other.type && std::equal(shape.begin(), shape.end(), other.shape.begin(), other.shape.end(),
+                                            [](int64_t a, int64_t b) { return a == b || a < 0 || b < 0; });
+  }
 };
 
 // Undefined for what is no tensor.
@@ -25,11 +29,14 @@ Signature Read(OrtTypeInfo* info) {
   const Owned<OrtTypeInfo> owner(info);
   const OrtTensorTypeAndShapeInfo* tensor = nullptr;
   Check(Api().CastTypeInfoToTensorInfo(info, &tensor), kWhat);
-  Signature signature{ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED, 0};
+  Signature signature{ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED, {}};
   if (tensor == nullptr) return signature;
   Check(Api().GetTensorElementType(tensor, &signature.type), kWhat);
-  Check(Api().GetDimensionsCount(tensor, &signature.rank), kWhat);
-  std::vector<const char*> names(signature.rank);
+  size_t rank = 0;
+  Check(Api().GetDimensionsCount(tensor, &rank), kWhat);
+  signature.shape.resize(rank);
+  Check(Api().GetDimensions(tensor, signature.shape.data(), rank), kWhat);
+  std::vector<const char*> names(rank);
   Check(Api().GetSymbolicDimensions(tensor, names.data(), names.size()), kWhat);
   signature.is_text = std::all_of(names.begin(), names.end(), [](const char* name) { return IsUtf8(name); });
   return signature;
@@ -64,7 +71,10 @@ void Compare(const char* what, const std::vector<TensorSpec>& specs, const std::
   if (!is_text) {
     throw BundleError(std::string("the model has an ") + what + " whose name or dimension's name is not UTF-8");
   }
-  for (const TensorSpec& spec : specs) said[spec.name] = {OrtType(spec.dtype), spec.shape.size()};
+  for (const TensorSpec& spec : specs) {
+    Signature& signature = said[spec.name] = {OrtType(spec.dtype), {}};
+    for (const Dimension& dimension : spec.shape) signature.shape.push_back(dimension.is_name ? -1 : dimension.size);
+  }
   if (said == has) return;
   std::map<std::string, Signature> all = said;
   all.insert(has.begin(), has.end());

@@ -39,10 +39,6 @@ TaskChooser::TaskChooser(const Manifest& manifest) : manifest_(manifest) {
   for (size_t i = 0; i < manifest.inputs.size(); ++i) {
     if (manifest.inputs[i].name == kTaskId) input_ = static_cast<int>(i);
   }
-  const bool narrow = input_ >= 0 && manifest.inputs[static_cast<size_t>(input_)].dtype == EPTX_INT32;
-  if (narrow && by_id_.rbegin()->first > INT32_MAX) {
-    throw BundleError(std::string(kManifestFile) + ": a task id does not fit the input task_id");
-  }
 }
 
 void TaskChooser::Choose(const eptx_request& request, Feeds& feeds) const {

@@ -28,6 +28,7 @@ def _normal(*shape: int) -> np.ndarray:
 def _pyramid() -> dict[str, np.ndarray]:
     experts, sizes = np.array([[0, 1], [2, 1], [0, 2]]), np.array([2, 3, 4])
     weights, kernels = RNG.random((3, 2), np.float32), _normal(3, 6)
+    kernels[2, 4:] = 0  # of size 4: one group
     return {"experts": experts, "weights": weights, "a": _normal(4, 2), "b": _normal(2, 3)} | {
         "kernels": kernels,
         "sizes": sizes,
@@ -117,7 +118,11 @@ CASES: dict[str, tuple[Example, dict[str, Any], str]] = {
     "a pyramid's negative route": (PYRAMID, {"route": np.array([0, -1])}, "route -1 of 3"),
     "other features than are said": (PYRAMID, {"in_features": 7}, "x has 8 features, not 7"),
     "features out of range": (PYRAMID, {"in_features": -1}, "a has 4 features; a window reads more"),
-    "kernels of another width": (PYRAMID, {"kernels_0": _normal(3, 7)}, "y has 6 features; the adapter has 7"),
+    "kernels of another width": (
+        PYRAMID,
+        {"kernels_0": np.zeros((3, 7), np.float32)},
+        "y has 6 features; the adapter has 7",
+    ),
     "a task's experts without kernels": (
         ROUTED_PYRAMID,
         {"gate_weight_0": _normal(4, 8), "gate_bias_0": _normal(4)},
@@ -135,7 +140,7 @@ CASES: dict[str, tuple[Example, dict[str, Any], str]] = {
     "more than all routed experts": (ROUTED_PYRAMID, {"top_k": 4}, "the 4 best of 3 experts for 3 tasks"),
     "no routed experts": (ROUTED_PYRAMID, {"top_k": -1}, "the 0 best of 3 experts for 3 tasks"),
     "too many routed experts": (ROUTED_PYRAMID, {"top_k": LARGE}, f"{LARGE} experts for a task; at most 32"),
-    "no routed tasks": (ROUTED_PYRAMID, {"task_embedding_0": _normal(0, 8)}, "the 2 best of 3 experts for 0 tasks"),
+    "no routed tasks": (ROUTED_PYRAMID, {"task_embedding_0": _normal(0, 8)}, "dimension 0 of task_embedding is 0"),
     "routed ids of two dimensions": (ROUTED_PYRAMID, {"task_id": np.zeros((2, 1), int)}, "task_id has 2 dimensions"),
     "routed ids of another type": (ROUTED_PYRAMID, {"task_id": np.zeros(2, INT)}, "task_id has element type 6, not 7"),
     "no routed rows": (ROUTED_PYRAMID, {"task_id": np.zeros(0, int)}, "x has 10 tokens for 0 rows"),
@@ -162,7 +167,7 @@ CASES: dict[str, tuple[Example, dict[str, Any], str]] = {
     "a bias of other experts": (ROUTER, {"gate_bias_0": _normal(3)}, "the gate does not fit the task embeddings"),
     "more than all experts": (ROUTER, {"top_k": 5}, "the 5 best of 4 experts for 3 tasks"),
     "no experts": (ROUTER, {"top_k": -1}, "the 0 best of 4 experts for 3 tasks"),
-    "no tasks": (ROUTER, {"task_embedding_0": _normal(0, 8)}, "the 2 best of 4 experts for 0 tasks"),
+    "no tasks": (ROUTER, {"task_embedding_0": _normal(0, 8)}, "dimension 0 of task_embedding is 0"),
     "no rows to route": (ROUTER, {"task_id": np.zeros(0, int), "x": X[:0]}, "x has 0 numbers for 0 rows"),
     "rows that do not divide": (ROUTER, {"task_id": np.zeros(3, int)}, "x has 80 numbers for 3 rows"),
     "ids of two dimensions": (ROUTER, {"task_id": np.zeros((2, 1), int)}, "task_id has 2 dimensions, not 1"),
@@ -174,10 +179,14 @@ CASES: dict[str, tuple[Example, dict[str, Any], str]] = {
     "centroids no multiple": (TUCKER_ROUTER, {"groups": 4}, "6 centroids for 4 groups"),
     "no groups": (TUCKER_ROUTER, {"groups": 0}, "6 centroids for 0 groups"),
     "groups out of range": (TUCKER_ROUTER, {"groups": -1}, "6 centroids for"),
+    "x of no positions": (TUCKER_ROUTER, {"x": X[:, :0], "mask": np.ones((2, 0))}, "x has 0 numbers for a mask"),
+    "a longer than x": (PYRAMID, {"a_0": _normal(9, 2)}, "a has 9 features; x has 8"),
+    "a kernel past its groups": (PYRAMID, {"kernels_0": np.ones((3, 6), np.float32)}, "the kernel of expert 2 goes on"),
+    "columns of two dimensions": (PACKED, {"columns": np.array([[1, 7], [7, 11]])}, "columns has 2 dimensions, not 1"),
 }
 
 
-def _changed(example: Example, changes: Mapping[str, Any]) -> Example:
+def changed(example: Example, changes: Mapping[str, Any]) -> Example:
     """An example with other inputs or attributes; names are those of `Example.arrays`."""
     arrays = {**example.arrays, **{name: np.asarray(value) for name, value in changes.items()}}
     return replace(
@@ -196,7 +205,7 @@ def _changed(example: Example, changes: Mapping[str, Any]) -> Example:
 def test_refused(name: str, constants: bool) -> None:
     """As weights of the model, where most errors are found when the session opens, and as inputs."""
     sound, changes, said = CASES[name]
-    example = _changed(sound, changes)
+    example = changed(sound, changes)
     with pytest.raises(Exception) as e:  # ONNX Runtime has no base class of exceptions
         run(graph(example, constants=constants), example.arrays, kernels=True)
     message = str(e.value)
@@ -213,7 +222,7 @@ def test_sound(example: Example) -> None:
 @pytest.mark.parametrize("operator", ["LowRankDelta", "PyramidDelta", "TuckerDelta"])
 def test_rows_without_tokens(operator: str) -> None:
     example = next(sound for sound in SOUND if sound.name == operator)
-    empty = _changed(example, {"x": X[:, :0], "y_0": Y[:, :0]})
+    empty = changed(example, {"x": X[:, :0], "y_0": Y[:, :0]})
     (got,) = run(graph(empty), empty.arrays, kernels=True)
     assert got.shape == (2, 0, 6)
 
@@ -224,7 +233,8 @@ def test_rows_without_tokens(operator: str) -> None:
 def test_nan_is_passed_on(name: str) -> None:
     for example in (PYRAMID, ROUTED_PYRAMID, BIASED, TUCKER):
         if name in example.arrays:
-            broken = _changed(example, {name: np.full_like(example.arrays[name], np.nan)})
+            array = example.arrays[name]  # zeros stay: a kernel ends with its last group
+            broken = changed(example, {name: np.where(array == 0, array, np.array(np.nan, array.dtype))})
             got, *_ = run(graph(broken), broken.arrays, kernels=True)
             assert got.shape == Y.shape
             assert np.isnan(got).any()
@@ -235,7 +245,7 @@ def test_routes_of_nan_are_in_range(name: str) -> None:
     for example in (ROUTER, TUCKER_ROUTER):
         for value in (np.nan, np.inf, -np.inf):
             if name in example.arrays:
-                broken = _changed(example, {name: np.full_like(example.arrays[name], value)})
+                broken = changed(example, {name: np.full_like(example.arrays[name], value)})
                 for constants in (True, False):
                     chosen = run(graph(broken, constants=constants), broken.arrays, kernels=True)[0]
                     assert ((chosen >= 0) & (chosen < 4)).all()
@@ -243,16 +253,16 @@ def test_routes_of_nan_are_in_range(name: str) -> None:
 
 def test_routes_of_any_id() -> None:
     ids = np.array([-(2**63), 2**63 - 1])
-    example = _changed(ROUTER, {"task_id": ids})
+    example = changed(ROUTER, {"task_id": ids})
     _, weights, _ = run(graph(example), example.arrays, kernels=True)
     assert (weights[0] > 0).all()
     assert not weights[1].any()
-    example = _changed(ROUTED_PYRAMID, {"task_id": ids})
+    example = changed(ROUTED_PYRAMID, {"task_id": ids})
     got, similarity = run(graph(example), example.arrays, kernels=True)
     assert (got[0] != Y[0]).any()
     np.testing.assert_array_equal(got[1], Y[1])
     assert similarity.all()
-    example = _changed(LOW_RANK, {"route": np.array([2**63 - 1, 0])})
+    example = changed(LOW_RANK, {"route": np.array([2**63 - 1, 0])})
     (got,) = run(graph(example), example.arrays, kernels=True)
     np.testing.assert_array_equal(got[0], Y[0])
 
@@ -268,7 +278,7 @@ def test_routes_of_any_id() -> None:
 )
 def test_other_types_are_refused_by_the_signature(example: Example, name: str, dtype: type) -> None:
     """When the session opens, so that eptx.Session can fall back."""
-    changed = _changed(example, {name: example.arrays[name].astype(dtype)})
+    other = changed(example, {name: example.arrays[name].astype(dtype)})
     with pytest.raises(Exception, match=f"Type 'tensor.*{example.name}") as e:
-        session(graph(changed), kernels=True)
+        session(graph(other), kernels=True)
     assert "\n" not in str(e.value)
