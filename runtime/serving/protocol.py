@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -100,6 +101,23 @@ def parse_request(body: bytes, header_length: str | None = None) -> InferRequest
         outputs=_outputs(request),
         binary=_flag(parameters, "binary_data_output", "the request") or False,
     )
+
+
+def read_timeout(parameters: Mapping[str, Any]) -> int | None:
+    """Microseconds that a client allows for its answer; None where it does not say, or says 0.
+
+    Raises:
+        RequestError: the parameter ``timeout`` is something else.
+    """
+    timeout = parameters.get("timeout")
+    if timeout is not None and (type(timeout) is not int or not 0 <= timeout < 2**63):
+        raise RequestError(f"the parameter timeout must be a number of microseconds, it is {_short(timeout)}")
+    return timeout or None
+
+
+def until(deadline: float, timeout: int | None) -> float:
+    """The server's own deadline, in `time.monotonic`'s seconds, or the client's where that is sooner."""
+    return deadline if timeout is None else min(deadline, time.monotonic() + timeout / 1e6)
 
 
 def encode_response(
@@ -271,7 +289,8 @@ def _object(value: Any, what: str) -> dict[str, Any]:
 
 
 def _parameters(value: Mapping[str, Any], what: str) -> dict[str, Any]:
-    parameters = _object(value.get("parameters") or {}, f"the parameters of {what}")
+    given = value.get("parameters")
+    parameters = {} if given is None else _object(given, f"the parameters of {what}")
     for name in _UNSUPPORTED:
         if parameters.get(name):
             raise RequestError(f"{what}: the parameter {name} is not supported here")
