@@ -55,13 +55,13 @@ def write_chat_tokenizer(folder: Path, around: str = "begun", *, pieces: bool = 
     return fast
 
 
-def write_chat_bundle(folder: Path, around: str = "begun") -> Bundle:
-    """A small Llama with a LoRA, static, and a tokenizer of bytes."""
+def write_chat_bundle(folder: Path, *, pieces: bool = False) -> Bundle:
+    """A small Llama with a LoRA, static, and a tokenizer of bytes or of characters."""
     from eptx.exporter import ExportOptions, export_bundle
     from tests.exporter.validation.adapters import linear_shapes, write_lora
 
     with tempfile.TemporaryDirectory() as scratch:
         base = write_decoder("llama", Path(scratch) / "base", vocab_size=_SIZE)
-        write_chat_tokenizer(base, around)
+        write_chat_tokenizer(base, pieces=pieces)
         adapter = write_lora(Path(scratch) / "lora", linear_shapes(base, ("q_proj", "v_proj")), seed=1)
         return export_bundle(base, [adapter], folder, ExportOptions(mode="static", tasks=["chat"]))
