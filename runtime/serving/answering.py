@@ -14,7 +14,7 @@ from eptx.errors import RequestError
 from eptx.runtime.outputs import Outputs
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.preparing import Prepared
-from eptx.runtime.serving.protocol import InferRequest, Value, encode_response
+from eptx.runtime.serving.protocol import InferRequest, Value, encode_response, read_flag
 
 #: Outputs [batch] that the graph does not have: each row's best label (BYTES), how sure it is (FP32; NaN where that
 #: means nothing), and its task (BYTES).
@@ -44,7 +44,7 @@ def choose_outputs(request: InferRequest, manifest: Manifest, prepared: Prepared
         names = (LABEL, SCORE, TASK, _LOGITS) if prepared.text and _LOGITS in graph else graph
     else:
         names = tuple(request.outputs)
-    if request.parameters.get(LABELS) and LABEL not in names:
+    if read_flag(request.parameters, LABELS, "the request") and LABEL not in names:
         names = (*names, LABEL)
     for name in names:
         if name not in graph and name not in own:

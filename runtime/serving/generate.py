@@ -19,7 +19,7 @@ from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.merging import depends_on_neighbours
 from eptx.runtime.serving.metrics import Metrics
 from eptx.runtime.serving.prompt_batcher import PromptBatcher
-from eptx.runtime.serving.protocol import read_timeout, until
+from eptx.runtime.serving.protocol import read_flag, read_timeout, until
 from eptx.runtime.serving.writing import BatchWriter, PromptJob
 from eptx.runtime.session import Session
 
@@ -77,6 +77,7 @@ def parse_prompt(body: bytes) -> Prompt:
     for what, value in (("id", request.get("id")), ("the parameter task", parameters.get("task"))):
         if value is not None and not isinstance(value, str):
             raise RequestError(f"{what} must be a text, it is {type(value).__name__}")
+    read_flag(parameters, "stream", "the request")  # it is the path that says so
     settings = {_SETTINGS[n]: v for n, v in parameters.items() if n in _SETTINGS and v is not None}
     return Prompt(request["text_input"], parameters.get("task"), settings, request.get("id"), read_timeout(parameters))
 

@@ -43,7 +43,7 @@ _NUMPY = {
 #: What tensors may hold.
 DATATYPES = (*_NUMPY, BYTES)
 _NAMES = {dtype: name for name, dtype in _NUMPY.items()}
-_MOST_DIMENSIONS = 8
+_MOST_DIMENSIONS, _MOST_ELEMENTS = 8, 2**40
 _LENGTH = struct.Struct("<I")
 _UNSUPPORTED = ("sequence_id", "shared_memory_region", "classification")
 
@@ -99,8 +99,20 @@ def parse_request(body: bytes, header_length: str | None = None) -> InferRequest
         parameters=parameters,
         id=_text(request.get("id"), "id"),
         outputs=_outputs(request),
-        binary=_flag(parameters, "binary_data_output", "the request") or False,
+        binary=read_flag(parameters, "binary_data_output", "the request") or False,
     )
+
+
+def read_flag(parameters: Mapping[str, Any], name: str, what: str) -> bool | None:
+    """A parameter that is true or false; None where it is not there.
+
+    Raises:
+        RequestError: it is something else.
+    """
+    value = parameters.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise RequestError(f"{what}: the parameter {name} must be true or false, it is {_short(value)}")
+    return value
 
 
 def read_timeout(parameters: Mapping[str, Any]) -> int | None:
@@ -191,6 +203,8 @@ def _shape(value: Any, what: str) -> tuple[int, ...]:
         raise RequestError(f"{what}: shape must be a list of at most {_MOST_DIMENSIONS} sizes")
     if not all(type(size) is int and 0 <= size < 2**31 for size in value):
         raise RequestError(f"{what}: shape holds something that is no size: {_short(value)}")
+    if 0 in value and math.prod(size for size in value if size) >= _MOST_ELEMENTS:  # which no array can have
+        raise RequestError(f"{what}: shape is too large: {_short(value)}")
     return tuple(value)
 
 
@@ -278,7 +292,7 @@ def _outputs(request: Mapping[str, Any]) -> dict[str, bool | None] | None:
         if name in outputs:
             raise RequestError(f"output {_short(name)} is asked for twice")
         parameters = _parameters(output, f"output {_short(name)}")
-        outputs[name] = _flag(parameters, "binary_data", f"output {_short(name)}")
+        outputs[name] = read_flag(parameters, "binary_data", f"output {_short(name)}")
     return outputs
 
 
@@ -307,13 +321,6 @@ def _named(value: Mapping[str, Any], what: str) -> str:
 def _text(value: Any, what: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise RequestError(f"{what} must be a text, it is {_short(value)}")
-    return value
-
-
-def _flag(parameters: Mapping[str, Any], name: str, what: str) -> bool | None:
-    value = parameters.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise RequestError(f"{what}: the parameter {name} must be true or false, it is {_short(value)}")
     return value
 
 
