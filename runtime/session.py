@@ -14,6 +14,7 @@ from eptx.errors import BundleError, RequestError, UsageError
 from eptx.runtime._cache import Rows
 from eptx.runtime._checks import Limits, check_inputs
 from eptx.runtime._graph import Graph
+from eptx.runtime._one_line import shown
 from eptx.runtime._providers import choose_provider, onnxruntime
 from eptx.runtime._tasks import TaskChooser
 from eptx.runtime._tokenizer import Text, Tokenizer, is_text
@@ -64,8 +65,8 @@ class Session:
         verify: bool = True,
         session_options: Any = None,
     ) -> None:
-        if threads is not None and (type(threads) is not int or threads < 1):
-            raise UsageError(f"threads must be a positive number, not {threads!r}")
+        if threads is not None and (type(threads) is not int or not 1 <= threads < 2**31):
+            raise UsageError(f"threads must be a positive number, not {shown(threads)}")
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, verify=verify)
         self.provider = choose_provider(provider, self.manifest.provider)
         self._graph = Graph(self.bundle, self.provider, threads, session_options)

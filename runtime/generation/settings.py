@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eptx.errors import RequestError
+from eptx.runtime._one_line import shown
 
 #: Rows of one batch that every back end takes; GenAI takes no more.
 MOST_ROWS = 32
@@ -60,13 +61,13 @@ class GenerationSettings:
         _check_integer("max_new_tokens", self.max_new_tokens, 1)
         _check_number("temperature", self.temperature)
         if self.temperature < 0:
-            raise RequestError(f"temperature must not be negative, it is {_short(self.temperature)}")
+            raise RequestError(f"temperature must not be negative, it is {shown(self.temperature)}")
         if self.top_k is not None:
             _check_integer("top_k", self.top_k, 1)
         if self.top_p is not None:
             _check_number("top_p", self.top_p)
             if not 0 < self.top_p <= 1:
-                raise RequestError(f"top_p must be above 0 and at most 1, it is {_short(self.top_p)}")
+                raise RequestError(f"top_p must be above 0 and at most 1, it is {shown(self.top_p)}")
         if self.seed is not None:
             _check_integer("seed", self.seed, 0)
         if not all(self.stop):
@@ -79,17 +80,9 @@ class GenerationSettings:
 
 def _check_integer(name: str, value: Any, least: int) -> None:
     if type(value) is not int or not least <= value < _INTEGER_END:
-        raise RequestError(f"{name} must be an integer from {least} to {_INTEGER_END - 1}, it is {_short(value)}")
+        raise RequestError(f"{name} must be an integer from {least} to {_INTEGER_END - 1}, it is {shown(value)}")
 
 
 def _check_number(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:  # nor NaN
-        raise RequestError(f"{name} must be a number that fits float32, it is {_short(value)}")
-
-
-def _short(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no integers of so many digits
-        return "a longer one"
-    return text if len(text) <= 40 else text[:37] + "..."
+        raise RequestError(f"{name} must be a number that fits float32, it is {shown(value)}")

@@ -13,8 +13,9 @@ from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import RequestError
 from eptx.runtime.outputs import Outputs
 from eptx.runtime.serving.limits import Limits
+from eptx.runtime.serving.parameters import read_flag
 from eptx.runtime.serving.preparing import Prepared
-from eptx.runtime.serving.protocol import InferRequest, Value, encode_response, read_flag
+from eptx.runtime.serving.protocol import InferRequest, Value, encode_response
 
 #: Outputs [batch] that the graph does not have: each row's best label (BYTES), how sure it is (FP32; NaN where that
 #: means nothing), and its task (BYTES).

@@ -18,8 +18,8 @@ from eptx.runtime.serving.errors import Overdue, refusal
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.merging import depends_on_neighbours
 from eptx.runtime.serving.metrics import Metrics
+from eptx.runtime.serving.parameters import read_flag, read_timeout, until
 from eptx.runtime.serving.prompt_batcher import PromptBatcher
-from eptx.runtime.serving.protocol import read_flag, read_timeout, until
 from eptx.runtime.serving.writing import BatchWriter, PromptJob
 from eptx.runtime.session import Session
 

@@ -21,8 +21,9 @@ from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.merging import Merger
 from eptx.runtime.serving.metrics import Metrics
 from eptx.runtime.serving.overhead import USUAL, run_overhead
+from eptx.runtime.serving.parameters import read_timeout, until
 from eptx.runtime.serving.preparing import TEXT, TEXT_PAIR, Prepared, Preparer
-from eptx.runtime.serving.protocol import InferRequest, datatype, parse_request, read_timeout, until
+from eptx.runtime.serving.protocol import InferRequest, datatype, parse_request
 from eptx.runtime.session import Session
 
 VERSION = "1"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import struct
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -20,7 +19,9 @@ import numpy as np
 
 from eptx._json import parse_json
 from eptx.errors import RequestError
+from eptx.runtime._one_line import shown
 from eptx.runtime.outputs import Array
+from eptx.runtime.serving.parameters import read_flag
 
 #: Says how many bytes of a body are JSON, where others follow.
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -103,35 +104,6 @@ def parse_request(body: bytes, header_length: str | None = None) -> InferRequest
     )
 
 
-def read_flag(parameters: Mapping[str, Any], name: str, what: str) -> bool | None:
-    """A parameter that is true or false; None where it is not there.
-
-    Raises:
-        RequestError: it is something else.
-    """
-    value = parameters.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise RequestError(f"{what}: the parameter {name} must be true or false, it is {_short(value)}")
-    return value
-
-
-def read_timeout(parameters: Mapping[str, Any]) -> int | None:
-    """Microseconds that a client allows for its answer; None where it does not say, or says 0.
-
-    Raises:
-        RequestError: the parameter ``timeout`` is something else.
-    """
-    timeout = parameters.get("timeout")
-    if timeout is not None and (type(timeout) is not int or not 0 <= timeout < 2**63):
-        raise RequestError(f"the parameter timeout must be a number of microseconds, it is {_short(timeout)}")
-    return timeout or None
-
-
-def until(deadline: float, timeout: int | None) -> float:
-    """The server's own deadline, in `time.monotonic`'s seconds, or the client's where that is sooner."""
-    return deadline if timeout is None else min(deadline, time.monotonic() + timeout / 1e6)
-
-
 def encode_response(
     head: Mapping[str, Any], outputs: Mapping[str, Value], request: InferRequest
 ) -> tuple[bytes, int | None]:
@@ -176,8 +148,8 @@ def _inputs(request: Mapping[str, Any], tail: memoryview) -> dict[str, Array]:
         tensor = _object(entry, f"inputs[{i}]")
         name = _named(tensor, f"inputs[{i}]")
         if name in inputs:
-            raise RequestError(f"input {_short(name)} is given twice")
-        inputs[name], tail = _tensor(tensor, f"input {_short(name)}", tail)
+            raise RequestError(f"input {shown(name)} is given twice")
+        inputs[name], tail = _tensor(tensor, f"input {shown(name)}", tail)
     if tail:
         raise RequestError(f"{len(tail)} bytes follow the last input's binary data")
     return inputs
@@ -186,7 +158,7 @@ def _inputs(request: Mapping[str, Any], tail: memoryview) -> dict[str, Array]:
 def _tensor(tensor: Mapping[str, Any], what: str, tail: memoryview) -> tuple[Array, memoryview]:
     kind = tensor.get("datatype")
     if not isinstance(kind, str) or kind not in DATATYPES:
-        raise RequestError(f"{what}: datatype must be one of {', '.join(DATATYPES)}, it is {_short(kind)}")
+        raise RequestError(f"{what}: datatype must be one of {', '.join(DATATYPES)}, it is {shown(kind)}")
     shape = _shape(tensor.get("shape"), what)
     size = _parameters(tensor, what).get("binary_data_size")
     if (size is None) == ("data" not in tensor):
@@ -194,7 +166,7 @@ def _tensor(tensor: Mapping[str, Any], what: str, tail: memoryview) -> tuple[Arr
     if size is None:
         return _from_json(tensor["data"], kind, shape, what), tail
     if type(size) is not int or not 0 <= size <= len(tail):
-        raise RequestError(f"{what}: binary_data_size is {_short(size)}; {len(tail)} bytes of binary data are left")
+        raise RequestError(f"{what}: binary_data_size is {shown(size)}; {len(tail)} bytes of binary data are left")
     return _from_bytes(tail[:size], kind, shape, what), tail[size:]
 
 
@@ -202,9 +174,9 @@ def _shape(value: Any, what: str) -> tuple[int, ...]:
     if not isinstance(value, list) or len(value) > _MOST_DIMENSIONS:
         raise RequestError(f"{what}: shape must be a list of at most {_MOST_DIMENSIONS} sizes")
     if not all(type(size) is int and 0 <= size < 2**31 for size in value):
-        raise RequestError(f"{what}: shape holds something that is no size: {_short(value)}")
+        raise RequestError(f"{what}: shape holds something that is no size: {shown(value)}")
     if 0 in value and math.prod(size for size in value if size) >= _MOST_ELEMENTS:  # which no array can have
-        raise RequestError(f"{what}: shape is too large: {_short(value)}")
+        raise RequestError(f"{what}: shape is too large: {shown(value)}")
     return tuple(value)
 
 
@@ -290,9 +262,9 @@ def _outputs(request: Mapping[str, Any]) -> dict[str, bool | None] | None:
         output = _object(entry, f"outputs[{i}]")
         name = _named(output, f"outputs[{i}]")
         if name in outputs:
-            raise RequestError(f"output {_short(name)} is asked for twice")
-        parameters = _parameters(output, f"output {_short(name)}")
-        outputs[name] = read_flag(parameters, "binary_data", f"output {_short(name)}")
+            raise RequestError(f"output {shown(name)} is asked for twice")
+        parameters = _parameters(output, f"output {shown(name)}")
+        outputs[name] = read_flag(parameters, "binary_data", f"output {shown(name)}")
     return outputs
 
 
@@ -320,13 +292,8 @@ def _named(value: Mapping[str, Any], what: str) -> str:
 
 def _text(value: Any, what: str) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise RequestError(f"{what} must be a text, it is {_short(value)}")
+        raise RequestError(f"{what} must be a text, it is {shown(value)}")
     return value
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _description(value: Value) -> dict[str, Any]:

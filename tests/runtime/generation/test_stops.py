@@ -19,7 +19,7 @@ from eptx.runtime.generation.text import StopTexts
 from tests.chat import write_chat_bundle
 from tests.runtime.serving.servers import Server, serving
 
-DRAWN = {"max_new_tokens": 60, "temperature": 1.0}
+DRAWN: dict[str, Any] = {"max_new_tokens": 60, "temperature": 1.0}
 SPECIAL = r"<(?:\|[0-9a-z]+\||s|/s|pad)>"
 #: What a stop text is made of, as it stands in an answer that shows its special tokens.
 STOPS = {
