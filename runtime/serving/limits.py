@@ -36,7 +36,7 @@ class Limits:
     max_delay: float = 0.002
     queue: int = 1024
     max_body: int = 16 << 20
-    max_text: int = 512 << 10
+    max_text: int = 256 << 10
     max_header: int = 32 << 10
     max_connections: int = 4096
     timeout: float = 30.0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoTokenizer
-from transformers.generation import StopStringCriteria
+from transformers.generation.stopping_criteria import StopStringCriteria
 
 from eptx import Session
 from eptx.bundle import Bundle
