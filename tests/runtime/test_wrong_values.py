@@ -78,7 +78,7 @@ def test_inputs(conditioned: Session) -> None:
     check(lambda value: conditioned.run({"input_ids": IDS, "attention_mask": [[1, value]]}, "sst2"))
     check(lambda value: conditioned.run({"input_ids": IDS, "task_id": value}))
     check(lambda value: conditioned.run({"input_ids": IDS, "task_id": [value]}))
-    check(lambda value: conditioned.run({value if isinstance(value, int | str) else "x": IDS}, "sst2"))
+    check(lambda value: conditioned.run({value if isinstance(value, int | str) else "x": IDS}, "sst2"))  # type: ignore[dict-item]
 
 
 def test_a_sessions_arguments(conditioned: Session) -> None:

@@ -216,10 +216,10 @@ def test_texts_of_too_many_characters(served: Server) -> None:
         status, _, answer = served.call("POST", f"/v2/models/{path}", request)
         assert (status, error_of(answer)) == (400, line)
     pair = {**text, "shape": [1], "data": ["b" * 2500]}
-    request: Any = {"inputs": [pair, {**pair, "name": "text_pair"}], "parameters": {"task": "sst2"}}
-    assert served.call("POST", "/v2/models/tiny/infer", request)[0] == 200
+    paired: Any = {"inputs": [pair, {**pair, "name": "text_pair"}], "parameters": {"task": "sst2"}}
+    assert served.call("POST", "/v2/models/tiny/infer", paired)[0] == 200
     pair["data"] = ["b" * 2501]
-    assert served.call("POST", "/v2/models/tiny/infer", request)[0] == 400
+    assert served.call("POST", "/v2/models/tiny/infer", paired)[0] == 400
 
 
 def test_a_text_far_beyond_what_a_model_reads_is_soon_refused(tmp_path: Path) -> None:
