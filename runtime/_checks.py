@@ -16,6 +16,7 @@ from eptx._manifest import PAST, ROUTE_GROUP, TASK_ID
 from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import RequestError
 from eptx.runtime._cache import add_state, past_length
+from eptx.runtime._one_line import shown
 from eptx.runtime.outputs import Array
 
 _DEFAULTS = {"attention_mask": 1, "token_type_ids": 0}
@@ -51,7 +52,7 @@ def check_inputs(inputs: Mapping[str, Any], manifest: Manifest, limits: Limits) 
     given = {name: value for name, value in inputs.items() if name != TASK_ID}
     for name in given:
         if name not in specs:
-            raise RequestError(f"no input {name!r}; the model has {', '.join(specs)}")
+            raise RequestError(f"no input {shown(name)}; the model has {', '.join(specs)}")
     arrays = {name: to_array(specs[name], value) for name, value in given.items()}
     sizes: dict[str, tuple[int, str]] = {}
     for name, array in arrays.items():

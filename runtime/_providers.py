@@ -9,7 +9,7 @@ from eptx.bundle import Bundle
 from eptx.errors import BundleError, EptxError, LimitError, NotSupportedError, UsageError
 from eptx.runtime._integers import EXACT_ENTRY
 from eptx.runtime._kernels import Kernels, choose_kernels, register
-from eptx.runtime._one_line import one_line
+from eptx.runtime._one_line import one_line, shown
 
 PROVIDERS = ("auto", "cpu", "cuda")
 _CPU = "CPUExecutionProvider"
@@ -40,8 +40,8 @@ def choose_provider(wanted: str, exported_for: str) -> str:
         NotSupportedError: CUDA was asked for and this ONNX Runtime has none.
         UsageError: no such provider.
     """
-    if wanted not in PROVIDERS:
-        raise UsageError(f"no provider {wanted!r}; choose one of {', '.join(PROVIDERS)}")
+    if not isinstance(wanted, str) or wanted not in PROVIDERS:
+        raise UsageError(f"no provider {shown(wanted)}; choose one of {', '.join(PROVIDERS)}")
     if wanted == "cpu":
         return "cpu"
     available = _CUDA in onnxruntime().get_available_providers()

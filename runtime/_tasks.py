@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from eptx._manifest import TASK_ID, TASK_ID_USED
 from eptx.bundle import Manifest, Task
 from eptx.errors import RequestError
 from eptx.runtime._checks import to_array
+from eptx.runtime._one_line import shown
 from eptx.runtime.outputs import Array
 
 AUTO = "auto"
@@ -67,9 +68,13 @@ class TaskChooser:
             return [self._default()] * batch
         if isinstance(task, str):
             return [task] * batch
-        if isinstance(task, bytes) or not isinstance(task, Iterable):
-            raise RequestError(f"a task is a name or one name per row, not {type(task).__name__}")
-        names = list(task)
+        wrong = RequestError(f"a task is a name or one name per row, not {type(task).__name__}")
+        if isinstance(task, bytes):
+            raise wrong
+        try:
+            names = list(task)
+        except TypeError:
+            raise wrong from None
         if len(names) != batch:
             raise RequestError(f"{len(names)} tasks for a batch of {batch}; give one name, or one per row")
         return names
@@ -86,16 +91,15 @@ class TaskChooser:
         task = self._by_name.get(name) if isinstance(name, str) else None
         if task is not None and (self._spec is not None or task == self._tasks[0]):
             return task.id
-        if name == AUTO and self._infers:
+        if isinstance(name, str) and name == AUTO and self._infers:
             return _INFER
         raise RequestError(self._unknown(name))
 
     def _unknown(self, name: Any) -> str:
         known = [t.name for t in self._tasks] if self._spec is not None else [self._tasks[0].name]
-        close = difflib.get_close_matches(str(name)[:100], known, n=1)
-        shown = repr(name) if len(repr(name)) <= 60 else repr(name)[:57] + "..."
+        close = difflib.get_close_matches(name[:100], known, n=1) if isinstance(name, str) else []
         hint = f"did you mean {close[0]!r}? " if close else ""
-        return f"no task {shown}; {hint}this bundle has {', '.join(known)}"
+        return f"no task {shown(name)}; {hint}this bundle has {', '.join(known)}"
 
     def _given(self, task_id: Any, batch: int) -> Array:
         if self._spec is None:

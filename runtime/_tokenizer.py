@@ -29,7 +29,8 @@ class Tokenizer:
     """The ``tokenizer.json`` of a bundle: special tokens, truncation as the manifest says, padding to the longest row.
 
     What the file itself sets about length and padding is in the manifest, as far as it counts. Prompts are not
-    truncated: what a prompt asks stands at its end.
+    truncated: what a prompt asks stands at its end. A prompt that begins with the special tokens that the tokenizer
+    puts in front, as one from a chat template does, is given no special tokens: it has its own.
 
     Raises:
         RequestError: the bundle has no tokenizer.
@@ -51,13 +52,16 @@ class Tokenizer:
         except BaseException as e:
             raise _unless_exit(e, BundleError(f"{path.name}: not a tokenizer: {one_line(e)}")) from None
         settings = bundle.manifest.text or TextSettings(max_length=bundle.manifest.max_length)
+        self._prompts = bundle.manifest.generation is not None
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._special = {number: str(token.content) for number, token in added.items() if token.special}
         self._pad = settings.pad
         self._left = settings.padding_side == "left"
         self._names = [spec.name for spec in bundle.manifest.inputs]
         if settings.lower_case:
             self._tokenizer.normalizer = _lowering(library.normalizers, self._tokenizer.normalizer)
         self._tokenizer.no_padding()
-        if settings.max_length is None or bundle.manifest.generation is not None:
+        if settings.max_length is None or self._prompts:
             self._tokenizer.no_truncation()
         else:
             self._tokenizer.enable_truncation(settings.max_length, direction=settings.truncation_side)
@@ -69,11 +73,14 @@ class Tokenizer:
         Raises:
             RequestError: a row is neither a text nor a pair of texts, or has no tokens.
         """
-        encodings = self._encode([text] if isinstance(text, str) else list(text))
+        rows = [text] if isinstance(text, str) else list(text)
+        encodings = self._encode(rows)
+        prompts = [self._prompts and isinstance(row, str) for row in rows]
+        kept = [(e, _kept(e) if prompt else slice(None)) for e, prompt in zip(encodings, prompts, strict=True)]
         columns = {
-            "input_ids": ([e.ids for e in encodings], self._pad),
-            "attention_mask": ([e.attention_mask for e in encodings], 0),
-            "token_type_ids": ([e.type_ids for e in encodings], 0),
+            "input_ids": ([e.ids[part] for e, part in kept], self._pad),
+            "attention_mask": ([e.attention_mask[part] for e, part in kept], 0),
+            "token_type_ids": ([e.type_ids[part] for e, part in kept], 0),
         }
         return {name: self._padded(*columns[name]) for name in columns if name in self._names}
 
@@ -84,6 +91,25 @@ class Tokenizer:
             RequestError: a text cannot be tokenized, or has no tokens.
         """
         return [list(encoding.ids) for encoding in self._encode(texts, special)]
+
+    def encode_prompts(self, texts: Sequence[str], special: bool | None = None) -> list[list[int]]:
+        """Each prompt's token ids.
+
+        Args:
+            texts: the prompts.
+            special: whether to put the model's special tokens around them; None: around those that do not begin with
+                them.
+
+        Raises:
+            RequestError: a text cannot be tokenized, or has no tokens.
+        """
+        if special is not None:
+            return self.encode(texts, special=special)
+        return [list(encoding.ids[_kept(encoding)]) for encoding in self._encode(texts)]
+
+    def special_text(self, token: int) -> str:
+        """What a special token is written as, which `decode` leaves out; of another token nothing."""
+        return self._special.get(token, "")
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some tokens, without special ones; ids that the tokenizer does not know have none."""
@@ -109,6 +135,13 @@ class Tokenizer:
             start = length - len(row) if self._left else 0
             result[i, start : start + len(row)] = row
         return result
+
+
+def _kept(encoding: Any) -> slice:
+    """The tokens of a prompt to keep: without the special tokens around it if its text begins with those in front."""
+    added, ids = encoding.special_tokens_mask, encoding.ids  # 1: put there; 0: of the text, special ones too
+    own = slice(added.index(0), len(added) - added[::-1].index(0)) if 0 in added else slice(0)
+    return own if own.start and ids[own][: own.start] == ids[: own.start] else slice(None)
 
 
 def _row(index: int, row: Any) -> str | tuple[str, str]:

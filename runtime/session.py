@@ -14,6 +14,7 @@ from eptx.errors import BundleError, RequestError, UsageError
 from eptx.runtime._cache import Rows
 from eptx.runtime._checks import Limits, check_inputs
 from eptx.runtime._graph import Graph
+from eptx.runtime._one_line import shown
 from eptx.runtime._providers import choose_provider, onnxruntime
 from eptx.runtime._tasks import TaskChooser
 from eptx.runtime._tokenizer import Text, Tokenizer, is_text
@@ -64,8 +65,8 @@ class Session:
         verify: bool = True,
         session_options: Any = None,
     ) -> None:
-        if threads is not None and (type(threads) is not int or threads < 1):
-            raise UsageError(f"threads must be a positive number, not {threads!r}")
+        if threads is not None and (type(threads) is not int or not 1 <= threads < 2**31):
+            raise UsageError(f"threads must be a positive number, not {shown(threads)}")
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, verify=verify)
         self.provider = choose_provider(provider, self.manifest.provider)
         self._graph = Graph(self.bundle, self.provider, threads, session_options)
@@ -145,6 +146,7 @@ class Session:
         top_p: float | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] = (),
+        add_special_tokens: bool | None = None,
     ) -> Generated:
         """Answers prompts: what `stream` gives, collected.
 
@@ -159,6 +161,7 @@ class Session:
             top_p=top_p,
             seed=seed,
             stop=stop,
+            add_special_tokens=add_special_tokens,
         ).collect()
 
     def stream(
@@ -172,6 +175,7 @@ class Session:
         top_p: float | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] = (),
+        add_special_tokens: bool | None = None,
     ) -> Stream:
         """Answers prompts token by token.
 
@@ -188,7 +192,11 @@ class Session:
             top_k: draw among that many most likely tokens; None: among all.
             top_p: draw among the fewest most likely tokens whose probabilities (after ``top_k``) reach it.
             seed: the same gives the same batch the same answers again; None draws anew in every call.
-            stop: texts that end an answer and are no part of it.
+            stop: at most 64 texts of at most 256 characters that end an answer and are no part of it. They may hold
+                special tokens as the tokenizer writes them (``<|im_end|>``), which the answer's text does not show.
+            add_special_tokens: whether texts get the special tokens that the tokenizer puts around a text (Llama's
+                ``<s>``). None: those texts that do not begin with them already, as what a chat template gives does.
+                Token ids are taken as they are.
 
         Raises:
             RequestError: the prompts, the tasks or a setting do not fit; or the bundle does not generate.
@@ -196,8 +204,18 @@ class Session:
             LimitError: the batch needs more memory than there is.
             BundleError: the model is opened by this call and does not load.
         """
-        settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed, "stop": stop}
-        return self._writer.stream(prompts, task, max_new_tokens, settings)
+        request = self._writer.check(
+            prompts,
+            task,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            stop=stop,
+            add_special_tokens=add_special_tokens,
+        )
+        return self._writer.write(request)
 
     def info(self) -> dict[str, Any]:
         """What runs where, as JSON types.

@@ -30,6 +30,12 @@ from eptx.errors import RequestError
 @click.option("--top-p", type=float, metavar="P", help="Language models: draw among those that make up P.")
 @click.option("--seed", type=int, help="Language models: draw the same again.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="Language models: end the answer before this. Repeatable.")
+@click.option(
+    "--add-special-tokens/--no-special-tokens",
+    default=None,
+    help="Language models: put the tokenizer's special tokens around a text, or not; "
+    "by default around texts that do not begin with them.",
+)
 @output_options
 def run(
     bundle: Path,

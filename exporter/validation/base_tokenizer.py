@@ -20,11 +20,13 @@ class BaseTokenizer:
         tokenizer: as `transformers.AutoTokenizer` loads it from the base's folder.
         length: how many tokens the model reads; None: it has no limit. The tokenizer's own may be lower.
         cut: whether longer texts are cut. (Prompts are not: what a prompt asks stands at its end.)
+        prompts: whether texts are prompts, of which those that begin with the BOS token are given no special tokens, as
+            a chat template's are in transformers.
     """
 
-    def __init__(self, tokenizer: Any, length: int | None, *, cut: bool = True) -> None:
+    def __init__(self, tokenizer: Any, length: int | None, *, cut: bool = True, prompts: bool = False) -> None:
         self._tokenizer = tokenizer
-        self._cut = cut
+        self._cut, self._prompts = cut, prompts
         limit = getattr(tokenizer, "model_max_length", None)
         # a tokenizer without a limit says 1e30
         own = limit if isinstance(limit, int) and limit < 1_000_000 else None
@@ -54,6 +56,9 @@ class BaseTokenizer:
         return {name: _padded(encoded[name], fill.get(name, 0), left) for name in _NAMES if name in names}
 
     def _encode(self, row: Row, special: bool) -> Any:
+        if self._prompts and special and isinstance(row, str):
+            bos = self._tokenizer.bos_token_id
+            special = bos is None or self._tokenizer(row, verbose=False).input_ids[:2] != [bos, bos]
         return self._tokenizer(
             *([row] if isinstance(row, str) else row),
             add_special_tokens=special,

@@ -98,7 +98,7 @@ def _tokenizer(bundle: Bundle, base: Path, longest: int | None) -> BaseTokenizer
     if source.tokenizer is None:
         raise DataError("--data needs a tokenizer, and the base has none")
     if bundle.manifest.generation is not None:
-        return BaseTokenizer(source.tokenizer, None, cut=False)
+        return BaseTokenizer(source.tokenizer, None, cut=False, prompts=True)
     return BaseTokenizer(source.tokenizer, longest)
 
 

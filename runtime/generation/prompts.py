@@ -70,7 +70,8 @@ def room(rows: Sequence[Sequence[int]], manifest: Manifest, wanted: int | None) 
 def _rows(prompts: Any, encode: Encode) -> list[list[int]]:
     if isinstance(prompts, str):
         return encode([prompts])
-    if isinstance(prompts, bytes) or not isinstance(prompts, Sequence | np.ndarray):
+    single = isinstance(prompts, bytes) or (isinstance(prompts, np.ndarray) and not prompts.ndim)
+    if single or not isinstance(prompts, Sequence | np.ndarray):
         raise RequestError(f"prompts must be texts or rows of token ids, not {type(prompts).__name__}")
     if not len(prompts):
         raise RequestError("there are no prompts")

@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
+from typing import Protocol
 
 from eptx.runtime.generation.outputs import FinishReason, Piece
 from eptx.runtime.generation.text import Detokenizer, StopTexts
 from eptx.runtime.outputs import Array
 
-Decode = Callable[[Sequence[int]], str]
+
+class Reader(Protocol):
+    """What tokens are as text."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some tokens, without special ones."""
+        ...
+
+    def special_text(self, token: int) -> str:
+        """What a special token is written as; of another token nothing."""
+        ...
+
+
+class NoTokenizer:
+    """The `Reader` of a bundle whose answers are token ids."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Nothing."""
+        return ""
+
+    def special_text(self, token: int) -> str:
+        """Nothing."""
+        return ""
 
 
 def pieces(
-    steps: Generator[Array, None, None], lengths: Sequence[int], eos: Sequence[int], stop: Sequence[str], decode: Decode
+    steps: Generator[Array, None, None], lengths: Sequence[int], eos: Sequence[int], stop: Sequence[str], reader: Reader
 ) -> Generator[Piece, None, None]:
     """The pieces that the steps make: one for each token of each row that is not done.
 
@@ -21,10 +44,10 @@ def pieces(
         steps: as `TokenGenerator.tokens` gives them; closed as soon as all rows are done.
         lengths: how long each row's answer may get; there are as many steps as the longest needs.
         eos: the tokens that end an answer.
-        stop: the texts that end one.
-        decode: the text of some tokens.
+        stop: the texts that end one; they may hold special tokens.
+        reader: the tokens' text.
     """
-    live = {row: _Row(row, length, eos, stop, decode) for row, length in enumerate(lengths)}
+    live = {row: _Row(row, length, eos, stop, reader) for row, length in enumerate(lengths)}
     with contextlib.closing(steps):
         for step in steps:
             for row in tuple(live):
@@ -39,11 +62,12 @@ def pieces(
 class _Row:
     """One row on its way."""
 
-    def __init__(self, row: int, length: int, eos: Sequence[int], stop: Sequence[str], decode: Decode) -> None:
+    def __init__(self, row: int, length: int, eos: Sequence[int], stop: Sequence[str], reader: Reader) -> None:
         self._row = row
         self._eos = frozenset(eos)
         self._left = length
-        self._text = Detokenizer(decode)
+        self._special = reader.special_text
+        self._text = Detokenizer(reader.decode)
         self._stop = StopTexts(stop)
 
     def add(self, token: int) -> Piece:
@@ -53,7 +77,7 @@ class _Row:
             reason = "stop"
         elif self._left == 0:
             reason = "length"
-        text, stopped = self._stop.add("" if reason == "stop" else self._text.add(token))
+        text, stopped = self._stop.add("" if reason == "stop" else self._text.add(token), self._special(token))
         if reason is not None and not stopped:
             text += self._stop.finish()
         return Piece(self._row, token, text, "stop_string" if stopped else reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import compress
 
 #: What a decoder writes for bytes that are no character, or not one yet.
 _REPLACEMENT = "\ufffd"
@@ -46,7 +47,8 @@ class Detokenizer:
 class StopTexts:
     """Holds text back as long as it may be the beginning of a stop text.
 
-    The stop text that is complete first ends the text, however it is cut into tokens.
+    The stop text that is complete first ends the text, however it is cut into tokens. Special tokens count, as they are
+    written, but are not shown.
 
     Args:
         stop: the texts, none of them empty.
@@ -55,21 +57,31 @@ class StopTexts:
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = stop
         self._held = ""
+        self._shown: list[bool] = []  # which characters of it the answer has
 
-    def add(self, text: str) -> tuple[str, bool]:
-        """The text that is final now, and whether a stop text came, before which it ends."""
-        self._held += text
+    def add(self, text: str, special: str = "") -> tuple[str, bool]:
+        """The text that is final now, and whether a stop text came, before which it ends.
+
+        Args:
+            text: what came.
+            special: a special token that came after it.
+        """
+        self._held += text + special
+        self._shown += [True] * len(text) + [False] * len(special)
         ends = [(start + len(stop), start) for stop in self._stop if (start := self._held.find(stop)) >= 0]
         if ends:
             _, start = min(ends)
-            return self._held[:start], True
-        final = len(self._held) - self._open()
-        text, self._held = self._held[:final], self._held[final:]
-        return text, False
+            return self._take(start), True
+        return self._take(len(self._held) - self._open()), False
 
     def finish(self) -> str:
         """What was held back when no text comes any more."""
-        text, self._held = self._held, ""
+        return self._take(len(self._held))
+
+    def _take(self, count: int) -> str:
+        """The shown ones of the first held characters, which are held no more."""
+        text = "".join(compress(self._held[:count], self._shown[:count]))
+        self._held, self._shown = self._held[count:], self._shown[count:]
         return text
 
     def _open(self) -> int:

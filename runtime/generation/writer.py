@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from eptx.runtime.generation.outputs import Stream
 from eptx.runtime.generation.prompts import check_ends, room, token_rows
 from eptx.runtime.generation.request import Request
 from eptx.runtime.generation.settings import GenerationSettings
-from eptx.runtime.generation.stream import pieces
+from eptx.runtime.generation.stream import NoTokenizer, pieces
 
 
 class Writer:
@@ -48,14 +48,14 @@ class Writer:
         """What runs the model's own operators; before it is open, what is meant to."""
         return self._opened.kernels if self._opened is not None else choose_kernels(self._bundle, self._how[0])
 
-    def stream(
-        self, prompts: Any, task: str | Sequence[str] | None, max_new_tokens: int | None, settings: Mapping[str, Any]
-    ) -> Stream:
-        """Checks a request and starts to answer it; see `eptx.runtime.Session.stream`."""
-        return self.write(self.check(prompts, task, max_new_tokens, settings))
-
     def check(
-        self, prompts: Any, task: str | Sequence[str] | None, max_new_tokens: int | None, settings: Mapping[str, Any]
+        self,
+        prompts: Any,
+        task: str | Sequence[str] | None,
+        *,
+        max_new_tokens: int | None = None,
+        add_special_tokens: bool | None = None,
+        **settings: Any,
     ) -> Request:
         """Checks a request; see `eptx.runtime.Session.stream`. The model is not opened for it.
 
@@ -67,7 +67,9 @@ class Writer:
         if manifest.generation is None:
             raise RequestError("this bundle does not generate text; use Session.run")
         chosen = GenerationSettings.of(max_new_tokens=1 if max_new_tokens is None else max_new_tokens, **settings)
-        rows = token_rows(prompts, lambda texts: self._tokenizer().encode(texts), manifest)
+        if add_special_tokens is not None and not isinstance(add_special_tokens, bool):
+            raise RequestError("add_special_tokens must be true or false")
+        rows = token_rows(prompts, lambda t: self._tokenizer().encode_prompts(t, add_special_tokens), manifest)
         if manifest.encoder is None:
             check_ends(rows, manifest.generation.pad)
         chosen = replace(chosen, max_new_tokens=room(rows, manifest, max_new_tokens))
@@ -85,8 +87,8 @@ class Writer:
         generation, ids, rows = self._bundle.manifest.generation, request.task_ids, len(request.prompts)
         assert generation is not None
         steps = self._backend().tokens(request.prompts, ids, request.settings)
-        decode = self._tokenizer().decode if self._has_tokenizer else lambda ids: ""
-        answers = pieces(steps, request.lengths, generation.eos, request.settings.stop, decode)
+        reader = self._tokenizer() if self._has_tokenizer else NoTokenizer()
+        answers = pieces(steps, request.lengths, generation.eos, request.settings.stop, reader)
         return Stream(answers, lambda: [known.name for known in self._tasks.rows(ids, {}, rows)])
 
     @property

@@ -15,6 +15,7 @@ from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import RequestError
 from eptx.runtime.outputs import Outputs
 from eptx.runtime.serving.limits import Limits
+from eptx.runtime.serving.parameters import read_flag
 from eptx.runtime.serving.preparing import Prepared
 from eptx.runtime.serving.protocol import InferRequest, Value, encode_response
 
@@ -49,7 +50,7 @@ def choose_outputs(request: InferRequest, manifest: Manifest, prepared: Prepared
             names = tuple(name for name in names if name != SCORES)
     else:
         names = tuple(request.outputs)
-    if request.parameters.get(LABELS) and LABEL not in names:
+    if read_flag(request.parameters, LABELS, "the request") and LABEL not in names:
         names = (*names, LABEL)
     for name in names:
         if name not in graph and name not in own:

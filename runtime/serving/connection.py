@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import ClassVar
 
@@ -15,6 +16,9 @@ from eptx.runtime.serving.limits import Limits
 _MOST_HEADERS = 128
 #: Seconds for the head of a request that is to be refused.
 _PATIENCE = 1.0
+#: Seconds after the end of what a client sends at which it is asked whether it is still there.
+_ASKED = (0.25, 0.5)
+_ARE_YOU_THERE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class _RefusedError(Exception):
@@ -23,7 +27,12 @@ class _RefusedError(Exception):
 
 class Connection(HttpToolsProtocol):
     """Refuses heads that are too large (431), come too slowly (408), or are not HTTP (400), and what comes on more
-    connections than there may be (503)."""
+    connections than there may be (503).
+
+    A client that has sent its request may end its side of the connection, and gets its answer. One that has gone ends
+    it just so; only when it is sent something does its system say that nobody is there. So where the answer takes a
+    while a client of HTTP/1.1 is sent an interim one, which it skips; the second fails where nobody is there.
+    """
 
     limits: ClassVar[Limits] = Limits()
     _timer: asyncio.TimerHandle | None = None
@@ -32,6 +41,8 @@ class Connection(HttpToolsProtocol):
     _in_head = True
     _is_extra = False  # one more than there may be, which is told so when it asks
     _refused: tuple[int, str] | None = None
+    _is_ended = False  # by the client, which sends no more
+    _asking: Sequence[asyncio.TimerHandle] = ()
 
     @classmethod
     def within(cls, limits: Limits) -> type[Connection]:
@@ -47,6 +58,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stops waiting."""
         self._disarm()
+        self._ask_no_more()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -59,6 +71,22 @@ class Connection(HttpToolsProtocol):
             self._refuse(431, self._too_large())
         elif self._is_answered():
             self._arm()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more: whether the connection stays open for what it has asked."""
+        if not self._in_head or self._is_answered() or self.scheme == "https":  # TLS ends both sides
+            return False
+        if not self._is_ended:
+            self._is_ended = True
+            self._asking = [self.loop.call_later(seconds, self._ask) for seconds in _ASKED]
+        return True
+
+    def on_response_complete(self) -> None:
+        """An answer is out; after the last one to a client that sends no more the connection ends."""
+        is_last = self._is_ended and not self.pipeline
+        super().on_response_complete()
+        if is_last:
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -130,6 +158,16 @@ class Connection(HttpToolsProtocol):
 
     def _patience(self) -> float:
         return _PATIENCE if self._is_extra else self.limits.read_timeout
+
+    def _ask(self) -> None:
+        """Where an answer has begun, writing it shows that nobody is there."""
+        begun = self.pipeline or self._is_answered() or self.cycle.response_started
+        if self.scope["http_version"] == "1.1" and not begun:
+            self.transport.write(_ARE_YOU_THERE)
+
+    def _ask_no_more(self) -> None:
+        for timer in self._asking:
+            timer.cancel()
 
     def _arm(self) -> None:
         if self._timer is None:

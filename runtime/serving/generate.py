@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from eptx._json import parse_json
@@ -17,6 +18,7 @@ from eptx.runtime.serving.errors import Overdue, refusal
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.merging import depends_on_neighbours
 from eptx.runtime.serving.metrics import Metrics
+from eptx.runtime.serving.parameters import read_flag, read_timeout, until
 from eptx.runtime.serving.prompt_batcher import PromptBatcher
 from eptx.runtime.serving.writing import BatchWriter, PromptJob
 from eptx.runtime.session import Session
@@ -29,10 +31,13 @@ _SETTINGS = {
     "top_p": "top_p",
     "seed": "seed",
     "stop": "stop",
+    "add_special_tokens": "add_special_tokens",
 }
 _OTHER = ("task", "timeout", "stream")
 #: Longer texts are tokenised in a thread of their own.
 _LARGE = 4 << 10
+#: Larger bodies are read in one, too.
+_LARGE_BODY = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ def parse_prompt(body: bytes) -> Prompt:
     request = parse_json(body, what="the request", error=RequestError)
     if not isinstance(request, dict) or not isinstance(request.get("text_input"), str):
         raise RequestError("the request must be a JSON object with a text_input")
-    parameters = request.get("parameters") or {}
+    parameters = {} if request.get("parameters") is None else request["parameters"]
     if not isinstance(parameters, dict):
         raise RequestError("parameters must be a JSON object")
     for name in parameters:
@@ -72,11 +77,9 @@ def parse_prompt(body: bytes) -> Prompt:
     for what, value in (("id", request.get("id")), ("the parameter task", parameters.get("task"))):
         if value is not None and not isinstance(value, str):
             raise RequestError(f"{what} must be a text, it is {type(value).__name__}")
-    timeout = parameters.get("timeout")
-    if timeout is not None and (type(timeout) is not int or timeout < 0):
-        raise RequestError("the parameter timeout must be a number of microseconds")
+    read_flag(parameters, "stream", "the request")  # it is the path that says so
     settings = {_SETTINGS[n]: v for n, v in parameters.items() if n in _SETTINGS and v is not None}
-    return Prompt(request["text_input"], parameters.get("task"), settings, request.get("id"), timeout)
+    return Prompt(request["text_input"], parameters.get("task"), settings, request.get("id"), read_timeout(parameters))
 
 
 class Writing:
@@ -91,6 +94,7 @@ class Writing:
 
     def __init__(self, name: str, session: Session, limits: Limits, metrics: Metrics) -> None:
         self._name, self._writer, manifest = name, session._writer, session.manifest
+        self._limits = limits
         self._alone = depends_on_neighbours(manifest)
         self._batcher: PromptBatcher | None = None
         if manifest.generation is not None:
@@ -99,7 +103,7 @@ class Writing:
 
     async def whole(self, body: bytes, deadline: float) -> bytes:
         """The answer to a request, as JSON."""
-        prompt = parse_prompt(body)
+        prompt = await _read(body)
         async with aclosing(self._pieces(prompt, deadline)) as pieces:
             made = [piece async for piece in pieces]
         text = "".join(piece.text for piece in made)
@@ -111,7 +115,7 @@ class Writing:
         Raises:
             RequestError, Refused: before the first event.
         """
-        prompt = parse_prompt(body)
+        prompt = await _read(body)
         count = 0
         try:
             async with aclosing(self._pieces(prompt, deadline)) as pieces:
@@ -131,8 +135,7 @@ class Writing:
     async def _pieces(self, prompt: Prompt, deadline: float) -> AsyncGenerator[Piece, None]:
         if self._batcher is None:
             raise RequestError("this bundle does not generate text; send it to infer")
-        if prompt.timeout:
-            deadline = min(deadline, time.monotonic() + prompt.timeout / 1e6)
+        deadline = until(deadline, prompt.timeout)
         came = asyncio.Queue[Piece | Exception]()
         job = await self._job(prompt, came)
         self._batcher.submit(job)
@@ -149,12 +152,9 @@ class Writing:
 
     async def _job(self, prompt: Prompt, came: asyncio.Queue[Piece | Exception]) -> PromptJob:
         """The prompt checked, alone, so that what is wrong with it is its own matter."""
-        given = dict(prompt.settings)
-        arguments = prompt.text, prompt.task, given.pop("max_new_tokens", None), given
-        if len(prompt.text) <= _LARGE:
-            request = self._writer.check(*arguments)
-        else:
-            request = await asyncio.to_thread(self._writer.check, *arguments)
+        self._limits.check_text(len(prompt.text))
+        check = partial(self._writer.check, prompt.text, prompt.task, **prompt.settings)
+        request = check() if len(prompt.text) <= _LARGE else await asyncio.to_thread(check)
         loop = asyncio.get_running_loop()
 
         def give(item: Piece | Exception) -> None:
@@ -171,6 +171,10 @@ class Writing:
         if reason is not None:
             answer["details"] = {"finish_reason": reason, "tokens": count}
         return json.dumps(answer, separators=(",", ":")).encode()
+
+
+async def _read(body: bytes) -> Prompt:
+    return parse_prompt(body) if len(body) <= _LARGE_BODY else await asyncio.to_thread(parse_prompt, body)
 
 
 async def _within(value: Any, deadline: float) -> Any:

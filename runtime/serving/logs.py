@@ -24,11 +24,15 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+#: What the server stands on, with what it may log. (Of a client's headers OpenTelemetry warns in their own words.)
+_OTHERS = (("uvicorn.error", "ERROR"), ("asyncio", "ERROR"), ("opentelemetry", "ERROR"))
+
+
 def start_logging(level: str) -> None:
     """Has the server's log and the errors of what it stands on written to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name, least in (("eptx.serving", level.upper()), ("uvicorn.error", "ERROR"), ("asyncio", "ERROR")):
+    for name, least in (("eptx.serving", level.upper()), *_OTHERS):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(least)

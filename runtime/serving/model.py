@@ -11,7 +11,7 @@ from typing import Any
 
 from eptx._json import read_json_object
 from eptx.bundle import Bundle, Task, TensorSpec
-from eptx.errors import BundleError, RequestError
+from eptx.errors import BundleError
 from eptx.runtime.outputs import Outputs
 from eptx.runtime.serving.answering import TASK, choose_outputs, encode_answer, fitted, own_outputs
 from eptx.runtime.serving.batcher import Batcher, Job
@@ -21,6 +21,7 @@ from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.merging import Merger
 from eptx.runtime.serving.metrics import Metrics
 from eptx.runtime.serving.overhead import USUAL, run_overhead
+from eptx.runtime.serving.parameters import read_timeout, until
 from eptx.runtime.serving.preparing import TEXT, TEXT_PAIR, Prepared, Preparer
 from eptx.runtime.serving.protocol import InferRequest, datatype, parse_request
 from eptx.runtime.session import Session
@@ -128,11 +129,11 @@ class ServedModel:
             Refused: 429, the queue is full; 504, the deadline passed.
         """
         came = time.monotonic()
-        request, prepared, names, until = await self._read(body, header_length, deadline)
-        job = self._job(prepared, until)
+        request, prepared, names, ends = await self._read(body, header_length, deadline)
+        job = self._job(prepared, ends)
         self._batcher.submit(job)
         try:
-            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+            async with asyncio.timeout(max(0.0, ends - time.monotonic())):
                 outputs = await job.answer
         except TimeoutError:
             raise Overdue() from None
@@ -148,9 +149,9 @@ class ServedModel:
     ) -> tuple[InferRequest, Prepared, tuple[str, ...], float]:
         def read() -> tuple[InferRequest, Prepared, tuple[str, ...], float]:
             request = parse_request(body, header_length)
-            until = _deadline(request, deadline)
+            ends = until(deadline, read_timeout(request.parameters))
             prepared = self._prepare(request)
-            return request, prepared, choose_outputs(request, self.session.manifest, prepared), until
+            return request, prepared, choose_outputs(request, self.session.manifest, prepared), ends
 
         return read() if len(body) <= _LARGE else await asyncio.to_thread(read)
 
@@ -172,16 +173,6 @@ class ServedModel:
         if size <= _LARGE:
             return encode_answer(self.name, request, outputs, names)
         return await asyncio.to_thread(encode_answer, self.name, request, outputs, names)
-
-
-def _deadline(request: InferRequest, deadline: float) -> float:
-    """The protocol's parameter ``timeout`` is in microseconds; the server's own limit holds too."""
-    timeout = request.parameters.get("timeout")
-    if timeout is None:
-        return deadline
-    if type(timeout) is not int or timeout < 0:
-        raise RequestError("the parameter timeout must be a number of microseconds")
-    return min(deadline, time.monotonic() + timeout / 1e6) if timeout else deadline
 
 
 def _labels(task: Task) -> list[str] | int | None:

@@ -78,6 +78,7 @@ class Preparer:
         texts, pairs = _texts(inputs, TEXT), _texts(inputs, TEXT_PAIR)
         names = self._task_names(request.parameters, _texts(inputs, TASK))
         self._check_rows(inputs, texts)
+        self._limits.check_text(sum(map(len, (*(texts or ()), *(pairs or ())))))
         if texts is not None:
             inputs |= self._tokenized(inputs, texts, pairs)
         elif pairs is not None:

@@ -19,7 +19,9 @@ import numpy as np
 
 from eptx._json import parse_json
 from eptx.errors import RequestError
+from eptx.runtime._one_line import shown
 from eptx.runtime.outputs import Array
+from eptx.runtime.serving.parameters import read_flag
 
 #: Says how many bytes of a body are JSON, where others follow.
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -42,7 +44,7 @@ _NUMPY = {
 #: What tensors may hold.
 DATATYPES = (*_NUMPY, BYTES)
 _NAMES = {dtype: name for name, dtype in _NUMPY.items()}
-_MOST_DIMENSIONS = 8
+_MOST_DIMENSIONS, _MOST_ELEMENTS = 8, 2**40
 _LENGTH = struct.Struct("<I")
 _UNSUPPORTED = ("sequence_id", "shared_memory_region", "classification")
 
@@ -98,7 +100,7 @@ def parse_request(body: bytes, header_length: str | None = None) -> InferRequest
         parameters=parameters,
         id=_text(request.get("id"), "id"),
         outputs=_outputs(request),
-        binary=_flag(parameters, "binary_data_output", "the request") or False,
+        binary=read_flag(parameters, "binary_data_output", "the request") or False,
     )
 
 
@@ -146,8 +148,8 @@ def _inputs(request: Mapping[str, Any], tail: memoryview) -> dict[str, Array]:
         tensor = _object(entry, f"inputs[{i}]")
         name = _named(tensor, f"inputs[{i}]")
         if name in inputs:
-            raise RequestError(f"input {_short(name)} is given twice")
-        inputs[name], tail = _tensor(tensor, f"input {_short(name)}", tail)
+            raise RequestError(f"input {shown(name)} is given twice")
+        inputs[name], tail = _tensor(tensor, f"input {shown(name)}", tail)
     if tail:
         raise RequestError(f"{len(tail)} bytes follow the last input's binary data")
     return inputs
@@ -156,7 +158,7 @@ def _inputs(request: Mapping[str, Any], tail: memoryview) -> dict[str, Array]:
 def _tensor(tensor: Mapping[str, Any], what: str, tail: memoryview) -> tuple[Array, memoryview]:
     kind = tensor.get("datatype")
     if not isinstance(kind, str) or kind not in DATATYPES:
-        raise RequestError(f"{what}: datatype must be one of {', '.join(DATATYPES)}, it is {_short(kind)}")
+        raise RequestError(f"{what}: datatype must be one of {', '.join(DATATYPES)}, it is {shown(kind)}")
     shape = _shape(tensor.get("shape"), what)
     size = _parameters(tensor, what).get("binary_data_size")
     if (size is None) == ("data" not in tensor):
@@ -164,7 +166,7 @@ def _tensor(tensor: Mapping[str, Any], what: str, tail: memoryview) -> tuple[Arr
     if size is None:
         return _from_json(tensor["data"], kind, shape, what), tail
     if type(size) is not int or not 0 <= size <= len(tail):
-        raise RequestError(f"{what}: binary_data_size is {_short(size)}; {len(tail)} bytes of binary data are left")
+        raise RequestError(f"{what}: binary_data_size is {shown(size)}; {len(tail)} bytes of binary data are left")
     return _from_bytes(tail[:size], kind, shape, what), tail[size:]
 
 
@@ -172,7 +174,9 @@ def _shape(value: Any, what: str) -> tuple[int, ...]:
     if not isinstance(value, list) or len(value) > _MOST_DIMENSIONS:
         raise RequestError(f"{what}: shape must be a list of at most {_MOST_DIMENSIONS} sizes")
     if not all(type(size) is int and 0 <= size < 2**31 for size in value):
-        raise RequestError(f"{what}: shape holds something that is no size: {_short(value)}")
+        raise RequestError(f"{what}: shape holds something that is no size: {shown(value)}")
+    if 0 in value and math.prod(size for size in value if size) >= _MOST_ELEMENTS:  # which no array can have
+        raise RequestError(f"{what}: shape is too large: {shown(value)}")
     return tuple(value)
 
 
@@ -258,9 +262,9 @@ def _outputs(request: Mapping[str, Any]) -> dict[str, bool | None] | None:
         output = _object(entry, f"outputs[{i}]")
         name = _named(output, f"outputs[{i}]")
         if name in outputs:
-            raise RequestError(f"output {_short(name)} is asked for twice")
-        parameters = _parameters(output, f"output {_short(name)}")
-        outputs[name] = _flag(parameters, "binary_data", f"output {_short(name)}")
+            raise RequestError(f"output {shown(name)} is asked for twice")
+        parameters = _parameters(output, f"output {shown(name)}")
+        outputs[name] = read_flag(parameters, "binary_data", f"output {shown(name)}")
     return outputs
 
 
@@ -271,7 +275,8 @@ def _object(value: Any, what: str) -> dict[str, Any]:
 
 
 def _parameters(value: Mapping[str, Any], what: str) -> dict[str, Any]:
-    parameters = _object(value.get("parameters") or {}, f"the parameters of {what}")
+    given = value.get("parameters")
+    parameters = {} if given is None else _object(given, f"the parameters of {what}")
     for name in _UNSUPPORTED:
         if parameters.get(name):
             raise RequestError(f"{what}: the parameter {name} is not supported here")
@@ -287,20 +292,8 @@ def _named(value: Mapping[str, Any], what: str) -> str:
 
 def _text(value: Any, what: str) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise RequestError(f"{what} must be a text, it is {_short(value)}")
+        raise RequestError(f"{what} must be a text, it is {shown(value)}")
     return value
-
-
-def _flag(parameters: Mapping[str, Any], name: str, what: str) -> bool | None:
-    value = parameters.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise RequestError(f"{what}: the parameter {name} must be true or false, it is {_short(value)}")
-    return value
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _description(value: Value) -> dict[str, Any]:

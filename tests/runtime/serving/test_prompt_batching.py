@@ -205,7 +205,7 @@ class Batches:
         """Prompts that come one after the other."""
         jobs = []
         for name in names:
-            request = self._session._writer.check([[5] * length], "base", room, {})
+            request = self._session._writer.check([[5] * length], "base", max_new_tokens=room)
             jobs.append(PromptJob(request, kind, lambda piece: None))
             self._names[jobs[-1]] = name
             self.batcher.submit(jobs[-1])
@@ -324,7 +324,7 @@ class Row:
     def __init__(self, session: Session, text: str, length: int, leaves: int | None = None) -> None:
         self.given: list[Piece | Exception] = []
         self._leaves = leaves
-        self.job = PromptJob(session._writer.check(text, "task1", length, {}), None, self._take)
+        self.job = PromptJob(session._writer.check(text, "task1", max_new_tokens=length), None, self._take)
 
     def _take(self, item: Piece | Exception) -> None:
         self.given.append(item)

@@ -1,0 +1,39 @@
+"""Parameters that several kinds of requests have."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from eptx.errors import RequestError
+from eptx.runtime._one_line import shown
+
+
+def read_flag(parameters: Mapping[str, Any], name: str, what: str) -> bool | None:
+    """A parameter that is true or false; None where it is not there.
+
+    Raises:
+        RequestError: it is something else.
+    """
+    value = parameters.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise RequestError(f"{what}: the parameter {name} must be true or false, it is {shown(value)}")
+    return value
+
+
+def read_timeout(parameters: Mapping[str, Any]) -> int | None:
+    """Microseconds that a client allows for its answer; None where it does not say, or says 0.
+
+    Raises:
+        RequestError: the parameter ``timeout`` is something else.
+    """
+    timeout = parameters.get("timeout")
+    if timeout is not None and (type(timeout) is not int or not 0 <= timeout < 2**63):
+        raise RequestError(f"the parameter timeout must be a number of microseconds, it is {shown(timeout)}")
+    return timeout or None
+
+
+def until(deadline: float, timeout: int | None) -> float:
+    """The server's own deadline, in `time.monotonic`'s seconds, or the client's where that is sooner."""
+    return deadline if timeout is None else min(deadline, time.monotonic() + timeout / 1e6)
