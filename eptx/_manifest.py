@@ -259,18 +259,29 @@ def _task(f: Fields) -> Task:
 
 
 def _route(f: Fields) -> dict[str, Any]:
-    """The frozen route of each task, and where it was measured, how far it is from the live ones."""
-    for _, frozen in f.child("tasks").items():
-        frozen.integer("group", least=0)
-        if not all(_is_number(weight) for weight in frozen.array("weights")):
-            raise frozen.bad("weights must be a list of numbers")
-        frozen.done()
+    """The frozen routes of each task, one for each call of the router, and how far they are from the live ones.
+
+    Calls whose route is a constant of base and adapter are in no task's list; `constant` has those, by the number of the call.
+    """
+    tasks = f.child("tasks")
+    for frozen in (frozen for task in tasks.raw() for frozen in tasks.children(task)):
+        _frozen(frozen)
+    for frozen in f.children("constant"):
+        frozen.integer("call", least=0)
+        _frozen(frozen)
     if f.present("frozen_error"):
         for _, error in f.child("frozen_error").items():
             if not all(_is_number(value) for value in error.raw().values()):
                 raise error.bad("must hold numbers")
     f.done()
     return f.raw()
+
+
+def _frozen(f: Fields) -> None:
+    f.integer("group", least=0)
+    if not all(_is_number(weight) for weight in f.array("weights")):
+        raise f.bad("weights must be a list of numbers")
+    f.done()
 
 
 def _quantisation(f: Fields) -> Quantisation:

@@ -67,16 +67,17 @@ def export_options(settings: dict[str, Any]) -> ExportOptions:
     Raises:
         UsageError: one is not of its form.
     """
-    from eptx.exporter import ExportOptions, Route
+    from eptx.exporter import ExportOptions
+    from eptx.exporter.route import Frozen, parse_frozen
 
     module_map = settings.pop("module_map")
-    routes: dict[str | None, Route] = {}
+    routes: dict[str | None, Frozen] = {}
     for text in settings.pop("route"):
         name, found, route = text.rpartition("=")
         task = name if found else None
         if task in routes:
             raise UsageError(f"--route is given twice for {'every task' if task is None else task!r}")
-        routes[task] = Route.parse(route)
+        routes[task] = parse_frozen(route)
     return ExportOptions(
         tasks=names(settings.pop("tasks")),
         routes=routes,

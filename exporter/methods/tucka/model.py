@@ -130,7 +130,7 @@ class TuckaModel(EptxTuner):
         state = self.state
         if state.probing:
             return
-        state.fresh, state.probed, state.taken = False, None, []
+        state.fresh, state.probed, state.taken, state.calls = False, None, [], 0
         mask = call_arguments(model, args, kwargs).get(self._mask_name(model))
         state.mask = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
 
