@@ -62,8 +62,8 @@ def freeze(adapter: Adapter, parts: Sequence[Part], options: ExportOptions) -> F
     for task, frozen in zip(adapter.tasks, given, strict=True):
         if len(frozen) != calls.free:
             raise UsageError(
-                f"this base calls the router {_times(calls.free)} with what depends on the data: --route of task "
-                f"{task!r} needs {_routes(calls.free)}, joined by /, and has {len(frozen)}"
+                f"this base calls the router {adapter.router} {_times(calls.free)} on the data: --route of task {task!r} "
+                f"needs {_routes(calls.free)}, and has {len(frozen)}"
             )
     constant = {
         call: route_of(adapter, _value(part, x))
@@ -100,4 +100,4 @@ def _times(count: int) -> str:
 
 
 def _routes(count: int) -> str:
-    return "one route" if count == 1 else f"{count} routes"
+    return "one route" if count == 1 else f"{count} routes, joined by /"
