@@ -20,7 +20,9 @@ from eptx.exporter.base import (
 )
 from eptx.exporter.base._model import read_config
 from eptx.exporter.base.genai import check_decoder
+from eptx.exporter.base.padding import counted_padding
 from eptx.exporter.fold import fold_folder
+from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
 
 
@@ -37,6 +39,13 @@ def load(base: Path | None, adapter: Adapter, options: ExportOptions, workspace:
         UsageError: there is no base, or it cannot be stored as the options ask.
         BaseModelError, NotSupportedError: see the loaders.
     """
+    graphs = _graphs(base, adapter, options, workspace)
+    counts = isinstance(adapter, TuckaAdapter) and options.mode == "dynamic" and options.routing == "batch"
+    home = base if base is not None else options.base_onnx.parent if options.base_onnx is not None else None
+    return [counted_padding(graph, home) for graph in graphs] if counts and home is not None else graphs
+
+
+def _graphs(base: Path | None, adapter: Adapter, options: ExportOptions, workspace: Path) -> list[BaseGraph]:
     if options.base_onnx is not None:
         with step("reading the ONNX base"):
             return [load_onnx(options.base_onnx, folder=base)]
