@@ -127,7 +127,9 @@ def put_in(
 def _fold(adapter: Adapter, part: Part, options: ExportOptions, frozen: FrozenRoutes | None) -> None:
     task = adapter.tasks.index(static_task(adapter, options))
     fold = method_of(adapter.method).fold
-    calls = Calls.of(part.sites.get(adapter.router), part.graph.model.graph) if isinstance(adapter, TuckaAdapter) else None
+    calls = (
+        Calls.of(part.sites.get(adapter.router), part.graph.model.graph) if isinstance(adapter, TuckaAdapter) else None
+    )
     for name, site in part.sites.items():
         weight = site.weight_array().astype("float64")
         if frozen is None or calls is None:

@@ -116,9 +116,7 @@ class _Finder:
             return ()
         site = self.find(twin)
         return tuple(
-            UnusedCall(place.x, place.node, other == "key_proj")
-            for place in (site, *site.also)
-            if place.fixed_input
+            UnusedCall(place.x, place.node, other == "key_proj") for place in (site, *site.also) if place.fixed_input
         )
 
     def _weight(self, module: str) -> np.ndarray | None:
