@@ -261,7 +261,7 @@ def _task(f: Fields) -> Task:
 def _route(f: Fields) -> dict[str, Any]:
     """The frozen routes of each task, one for each call of the router, and how far they are from the live ones.
 
-    Calls whose route is a constant of base and adapter are in no task's list; `constant` has those, by the number of the call.
+    A call whose route is a constant of base and adapter is in no task's list; `constant` has it, by its number.
     """
     tasks = f.child("tasks")
     for frozen in (frozen for task in tasks.raw() for frozen in tasks.children(task)):

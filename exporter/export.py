@@ -132,7 +132,7 @@ def _fold(adapter: Adapter, part: Part, options: ExportOptions, frozen: FrozenRo
     )
     for name, site in part.sites.items():
         weight = site.weight_array().astype("float64")
-        if frozen is None or calls is None:
+        if frozen is None:
             site.set_weight(fold(adapter, name, weight, task))
             continue
         by_route: dict[Route, list[Site]] = {}

@@ -1,4 +1,4 @@
-"""TuckA with a frozen route: the route of every call of the router, those that are constants of base and adapter too."""
+"""TuckA with a frozen route: what it is at every call of the router, also where it is no choice."""
 
 from __future__ import annotations
 
@@ -59,11 +59,12 @@ def freeze(adapter: Adapter, parts: Sequence[Part], options: ExportOptions) -> F
     given = routes_by_task(adapter, options)
     part = next(part for part in parts if adapter.router in part.sites)
     calls = Calls.of(part.sites[adapter.router], part.graph.model.graph)
+    calls.check(adapter.router)
     for task, frozen in zip(adapter.tasks, given, strict=True):
         if len(frozen) != calls.free:
             raise UsageError(
-                f"this base calls the router {adapter.router} {_times(calls.free)} on the data: --route of task {task!r} "
-                f"needs {_routes(calls.free)}, and has {len(frozen)}"
+                f"this base calls the router {adapter.router} {_times(calls.free)} on the data: "
+                f"--route of task {task!r} needs {_routes(calls.free)}, and has {len(frozen)}"
             )
     constant = {
         call: route_of(adapter, _value(part, x))

@@ -44,7 +44,8 @@ def model_options(command: F) -> F:
             "--route",
             multiple=True,
             metavar="[TASK=]GROUP:W1,W2,...",
-            help="TuckA, static and conditioned: the frozen route (of one task).",
+            help="TuckA, static and conditioned: the frozen route (of one task); several, joined by /, where the base "
+            "calls the router several times.",
         ),
         click.option(
             "--routing",

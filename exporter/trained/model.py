@@ -40,7 +40,8 @@ class Output:
         task: task of each row int64 [batch] (for id -1 the one inferred).
         task_margin: EPT with id -1: sum of similarities of the best task less the next one's [batch].
         group: TuckA: the group that the first module was given, int64 [1 or batch]. weights: [1 or batch, t].
-        affinity: of that route, what it gives every group's experts [1 or batch, k, t]; None for one that was given.
+        calls: TuckA: of each call of the router in turn, what it gives every group's experts [1 or batch, k, t]; None
+            where the route was given.
         groups: TuckA: module -> the group of its first call [1 or batch].
         margins: TuckA: by how much each route of this forward was chosen, each [1 or batch].
     """
@@ -52,7 +53,7 @@ class Output:
     task_margin: np.ndarray | None = None
     group: np.ndarray | None = None
     weights: np.ndarray | None = None
-    affinity: np.ndarray | None = None
+    calls: list[np.ndarray | None] = field(default_factory=list)
     groups: dict[str, np.ndarray] = field(default_factory=dict)
     margins: list[np.ndarray] = field(default_factory=list)
 
@@ -263,7 +264,10 @@ class Trained:
             task_margin=task_margin if margin is None else margin,
             group=_array(live.group) if live is not None else None,
             weights=_array(live.weights) if live is not None else None,
-            affinity=_array(live.affinity) if live is not None and live.affinity is not None else None,
+            calls=[
+                None if call.affinity is None else _array(call.affinity)
+                for call in taken or ([] if live is None else [live])
+            ],
             groups=_arrays(host._groups) if not off else {},
             margins=[_array(each.margin) for each in taken],
         )

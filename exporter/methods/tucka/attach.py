@@ -1,4 +1,4 @@
-"""TuckA as operators: a route for each call of the router (folded tables, or the router itself), a TuckerDelta per module.
+"""TuckA as operators: a route for each call of the router (tables, or the router itself), a TuckerDelta per module.
 
 The released update is one of the input, x' = x + alpha ((x u) M) u^T; moved past W it is one of the output. Either is
 the same operator with another last factor, and the narrower side is the cheaper one: a feed-forward layer's first
@@ -88,8 +88,7 @@ def _tables(editor: Editor, tasks: Sequence[Frozen], experts: int) -> list[_Rout
 
 def _routers(editor: Editor, adapter: TuckaAdapter, calls: Calls, plan: AttachPlan) -> list[_Routed]:
     """The router itself, once for every call."""
-    if all(calls.constant):
-        raise NotSupportedError(f"the router {adapter.router} reads none of the model's inputs: its route says nothing")
+    calls.check(adapter.router)
     if plan.routing == "prompt" and len(calls.inputs) > 1:
         raise NotSupportedError(
             f"the router {adapter.router} is called {len(calls.inputs)} times by this base, and a prompt keeps one "

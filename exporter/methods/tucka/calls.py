@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from eptx.errors import NotSupportedError
 from eptx.exporter.base.site import Site, is_fixed
 
 
@@ -46,7 +47,16 @@ class Calls:
         """How many of them route by the data."""
         return self.constant.count(False)
 
+    def check(self, router: str) -> None:
+        """Refuses a router that never reads the data.
+
+        Raises:
+            NotSupportedError: all routes are constant.
+        """
+        if all(self.constant):
+            raise NotSupportedError(f"the router {router} reads none of the model's inputs: its route says nothing")
+
     def serving(self, place: Site) -> int:
-        """Which call's route a product takes, as an index; -1, the last one, in a graph that runs after the router's."""
+        """Which call's route a product takes, as an index; -1, the last one, where the router is in another graph."""
         at = self._order[place.node]
         return max(sum(start <= at for start in self._starts) - 1, 0) if self.inputs else -1

@@ -1,7 +1,7 @@
 """A linear layer with Tucker Adaptation (arXiv 2511.06859), computed as the released code computes it.
 
-One module is the router: at every call it turns its own input into a route, and the modules of the same forward that run
-later use the newest.
+One module is the router: at every call it turns its own input into a route, and the modules of the same forward that
+run later use the newest.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class TuckaState(TaskRows):
         calls: how often the router was called in the running forward.
         route: the newest route.
         fresh: whether ``route`` belongs to the forward that is running now.
-        taken: the routes that the router gave, in order, since somebody last emptied this.
+        taken: the routes of the router's calls, in order.
         used: the route that a layer has used last.
         probe: the router's input while it is wanted before the router has run, else None.
         mask: ``[batch, positions]`` of the running forward, or None; only ``row`` routing reads it.

@@ -140,7 +140,8 @@ class TuckaModel(EptxTuner):
             router = self.router
             if state.probed is None:
                 raise ValueError(f"router {router.module} does not run in this forward")
-            state.take(router.compute_route(state.probed, router.active_adapters[0]))
+            state.route = router.compute_route(state.probed, router.active_adapters[0])
+            state.fresh = True
 
         state.run_probe = probe
 
