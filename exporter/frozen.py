@@ -33,6 +33,11 @@ class FrozenRoutes:
     constant: dict[int, Route]
 
     @property
+    def calls(self) -> int:
+        """How often the router is called."""
+        return len(self.tasks[0])
+
+    @property
     def tasks(self) -> list[Frozen]:
         """By task id, the route of every call."""
         return [self._all(frozen) for frozen in self.given]

@@ -14,7 +14,8 @@ import onnxruntime as ort
 import pytest
 
 from eptx.bundle import Bundle
-from eptx.errors import UsageError
+from eptx.calibration.export import export_bundle as quantized_bundle
+from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter import ExportOptions, Route, export_bundle
 from eptx.exporter.route import parse_frozen
 from eptx.exporter.trained import Trained
@@ -143,6 +144,17 @@ def _routes(graph: ir.Graph) -> Iterator[tuple[ir.Value, ir.Value]]:
                 and (p.op_type == "TuckerRouter" or (p.op_type == "Gather" and "task_group" in str(p.inputs[0].name)))
             )
             yield inputs[at], inputs[at + 1]
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_several_weights_of_a_module_are_not_quantized(
+    tiny: Any, routed: Callable[[str], tuple[Bundle, Trained]], tmp_path: Path, precision: Any
+) -> None:
+    routed("batch")  # writes the adapter and the base's graph
+    options = replace(TUCKA["static"], base_onnx=tmp_path / "base.onnx", precision=precision)
+    with pytest.raises(NotSupportedError, match="one module is folded to several weights; use --mode conditioned"):
+        quantized_bundle(tiny.folder("albert"), [tmp_path / "adapter"], tmp_path / "quantized", options)
+    assert not (tmp_path / "quantized").exists()
 
 
 def test_as_many_routes_as_calls(routed: Callable[..., tuple[Bundle, Trained]], tmp_path: Path) -> None:
