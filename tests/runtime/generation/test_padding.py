@@ -18,6 +18,7 @@ from eptx.exporter.validation import ValidateOptions, validate_bundle
 from tests.decoders import write_decoder
 from tests.exporter.validation.adapters import linear_shapes, write_tucka
 from tests.exporter.validation.wrong.edits import manifest
+from tests.runtime.cpp.library import Session as NativeSession
 from tests.trained import as_task, trained_model
 
 NEW = 16
@@ -69,6 +70,12 @@ def test_ragged_prompts(padded: tuple[Path, Path, int, Any]) -> None:
     assert json.loads((bundle.path / "genai_config.json").read_text())["model"]["pad_token_id"] == pad
     made = Session(bundle, threads=1).generate(PROMPTS, max_new_tokens=NEW)
     assert [list(ids) for ids in made.token_ids] == _answers(base, adapter, pad)
+
+
+def test_ragged_prompts_in_cpp(padded: tuple[Path, Path, int, Any]) -> None:
+    base, adapter, pad, bundle = padded
+    made = NativeSession(bundle.path).generate(PROMPTS, None, max_new_tokens=NEW)
+    assert [list(answer.tokens) for answer in made] == _answers(base, adapter, pad)
 
 
 def test_validation_knows_it(padded: tuple[Path, Path, int, Any]) -> None:
