@@ -15,7 +15,7 @@ from eptx.exporter.base import is_decoder
 from eptx.exporter.base._model import read_config
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.problem import problem_type
-from eptx.exporter.route import Route
+from eptx.exporter.route import Frozen, Route
 from eptx.exporter.trained import Output, load_trained, read_files
 from eptx.exporter.validation.companions.lookups import lookups
 from eptx.runtime.measure import Row
@@ -48,8 +48,8 @@ class Reply:
     Attributes:
         kind: of the answer, as `eptx.runtime.measure.Answers` has it. answer: the same. confidence: the same.
         output: logits, or the model's first output, float64 [1, ...]. largest: the largest number in it.
-        group: that was used.
-        affinity: of the live route, the weights of every group's experts if that group were chosen [k, t].
+        affinity: by the live route, of each call of the router that routes by the data the weights of every group's
+            experts if that group were chosen [calls, k, t]; None by a frozen one.
     """
 
     kind: str
@@ -57,8 +57,13 @@ class Reply:
     confidence: np.ndarray
     output: np.ndarray
     largest: float
-    group: int
     affinity: np.ndarray | None
+
+    @property
+    def groups(self) -> np.ndarray:
+        """By the live route, the group that each of those calls has chosen [calls]."""
+        assert self.affinity is not None
+        return np.asarray(self.affinity.max(2).argmax(1))
 
     @property
     def best(self) -> np.ndarray:
@@ -92,6 +97,8 @@ class Reference:
         self._model = load_trained(base, read_files(folders), adapter.tasks)
         self._encoder = Encoder(base, vocabulary, lookups(self._model.model).longest)
         self._generates = self._decoder or bool(self._model.model.config.is_encoder_decoder)
+        self._vocabulary = vocabulary
+        self._constant: list[bool] = []
 
     def task(self, name: str, labels: int) -> Task:
         """A task whose logits are that many."""
@@ -119,14 +126,42 @@ class Reference:
         start = self._model.model.config.decoder_start_token_id
         return Question(row, inputs | {"decoder_input_ids": np.array([[start, *wanted[:-1]]], dtype=np.int64)}, wanted)
 
-    def ask(self, question: Question, route: Route | None = None) -> Reply:
-        """One forward, by the router's route or by another."""
+    def ask(self, question: Question, route: Frozen | None = None) -> Reply:
+        """One forward, by the router's routes, or by others at the calls that route by the data."""
         task = question.row.task
-        result = self._model.run(question.inputs, [self._adapter.tasks.index(task)], route=route)
+        frozen = None if route is None else self._at_calls(route)
+        result = self._run(question.inputs, task, frozen)
         kind, output, answer, confidence = self._answer(question, task, result)
-        assert result.group is not None
-        affinity = result.affinity[0] if result.affinity is not None else None
-        return Reply(kind, answer, confidence, output, float(np.abs(output).max()), int(result.group[0]), affinity)
+        affinity = None
+        if route is None:
+            if not self._constant:
+                self._constant = self._constant_calls(question, result)
+            live = [call[0] for call in result.calls if call is not None]
+            affinity = np.stack([call for call, fixed in zip(live, self._constant, strict=True) if not fixed])
+        return Reply(kind, answer, confidence, output, float(np.abs(output).max()), affinity)
+
+    def _run(self, inputs: dict[str, np.ndarray], task: str, frozen: list[Route | None] | None = None) -> Output:
+        return self._model.run(inputs, [self._adapter.tasks.index(task)], frozen=frozen)
+
+    def _at_calls(self, route: Frozen) -> list[Route | None]:
+        own = iter(route)
+        return [None if fixed else next(own) for fixed in self._constant]
+
+    def _constant_calls(self, question: Question, result: Output) -> list[bool]:
+        """Which calls of the router say the same of other tokens: those read none of them (DeBERTa-v2's positions).
+
+        Raises:
+            NotSupportedError: all of them.
+        """
+        other = {
+            name: (ids + 1) % self._vocabulary if name.endswith("input_ids") else ids
+            for name, ids in question.inputs.items()
+        }
+        moved = self._run(other, question.row.task)
+        same = [np.array_equal(a, b) for a, b in zip(result.calls, moved.calls, strict=True) if a is not None]  # type: ignore[arg-type]
+        if all(same):
+            raise NotSupportedError("the router reads none of the model's inputs: there is no route to freeze")
+        return same
 
     def _answer(self, question: Question, task: str, result: Output) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
         """The kind of the answer, the output that it is read off, the answer, and its confidence."""

@@ -15,7 +15,7 @@ from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.plan import static_task
 from eptx.exporter.read import read_adapter
-from eptx.exporter.route import Route
+from eptx.exporter.route import Frozen, Route
 from eptx.runtime.measure import Row
 
 
@@ -45,7 +45,7 @@ class RouteStudy:
 
     def options(self, options: ExportOptions) -> ExportOptions:
         """An export's options with the routes that they lack, and what is known of all."""
-        found: dict[str | None, Route] = {t: routes.chosen for t, routes in self.tasks.items() if not routes.given}
+        found: dict[str | None, Frozen] = {t: routes.chosen for t, routes in self.tasks.items() if not routes.given}
         errors = {task: dict(routes.error) for task, routes in self.tasks.items()}
         return replace(options, routes={**options.routes, **found}, route_report={"frozen_error": errors})
 
@@ -111,7 +111,8 @@ def study_routes(
         reference = Reference(base, adapters, adapter)
         studies = {}
         for task, own in rows.items():
-            given = options.routes.get(task, options.routes.get(None))
+            told = options.routes.get(task, options.routes.get(None))
+            given = (told,) if isinstance(told, Route) else told
             metric = {task: metrics[task]} if metrics and task in metrics else {}
             questions = [reference.question(row) for row in own]
             studies[task] = study_task(reference, questions, adapter.groups, given, metric)

@@ -9,6 +9,7 @@ from typing import cast
 from eptx.bundle import Quantisation
 from eptx.calibration.groups import Group, groups_of, key_of
 from eptx.calibration.quantise import Quantiser, Range, Recipe, Scheme
+from eptx.errors import NotSupportedError
 from eptx.exporter.export import store
 from eptx.exporter.options import Precision
 from eptx.exporter.write import Adapted
@@ -62,7 +63,16 @@ def stored(
         groups: theirs, where they are known.
         ranges: product -> what it reads, for the scheme "int8-static".
         quantiser: one that may know these products already.
+
+    Raises:
+        NotSupportedError: a module's weight, with routes folded in, is not one weight.
     """
+    several = adapted.frozen is not None and adapted.frozen.calls > 1
+    if setting.precision not in _WHOLE and several and adapted.options.mode == "static":
+        raise NotSupportedError(
+            f"--precision {setting.precision}: this base calls TuckA's router several times, so one module is folded "
+            "to several weights; use --mode conditioned, or --precision fp16"
+        )
     result = adapted.copy(replace(adapted.options, precision=setting.precision))
     if setting.precision not in _WHOLE:
         products, tables = _schemes(groups or groups_of(adapted.parts), setting)

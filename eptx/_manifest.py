@@ -296,18 +296,29 @@ def _task(f: Fields) -> Task:
 
 
 def _route(f: Fields) -> dict[str, Any]:
-    """The frozen route of each task, and where it was measured, how far it is from the live ones."""
-    for _, frozen in f.child("tasks").items():
-        frozen.count("group")
-        if not all(_is_number(weight) for weight in frozen.array("weights")):
-            raise frozen.bad("weights must be a list of numbers")
-        frozen.done()
+    """The frozen routes of each task, one for each call of the router, and how far they are from the live ones.
+
+    A call whose route is a constant of base and adapter is in no task's list; `constant` has it, by its number.
+    """
+    tasks = f.child("tasks")
+    for frozen in (frozen for task in tasks.raw() for frozen in tasks.children(task)):
+        _frozen(frozen)
+    for frozen in f.children("constant"):
+        frozen.count("call")
+        _frozen(frozen)
     if f.present("frozen_error"):
         for _, error in f.child("frozen_error").items():
             if not all(_is_number(value) for value in error.raw().values()):
                 raise error.bad("must hold numbers")
     f.done()
     return f.raw()
+
+
+def _frozen(f: Fields) -> None:
+    f.count("group")
+    if not all(_is_number(weight) for weight in f.array("weights")):
+        raise f.bad("weights must be a list of numbers")
+    f.done()
 
 
 def _quantisation(f: Fields) -> Quantisation:

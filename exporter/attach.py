@@ -21,7 +21,7 @@ from eptx.exporter._delta import Delta, Place, in_groups
 from eptx.exporter._names import Names
 from eptx.exporter._shared import SharedSite, give_rows, values_behind
 from eptx.exporter.base.site import Site
-from eptx.exporter.route import Route
+from eptx.exporter.route import Frozen
 
 Mode = Literal["static", "conditioned", "dynamic"]
 Routing = Literal["batch", "row", "prompt"]
@@ -36,14 +36,14 @@ class AttachPlan:
         mode: "conditioned" or "dynamic" (static replaces weights instead).
         routing: TuckA, dynamic: one route for the batch (as released), one per row, or one per row that is kept while
             its answer is generated.
-        routes: TuckA, conditioned: the frozen route of every task, by task id.
+        routes: TuckA, conditioned: by task id, the route of every call of the router.
         route: TuckA, dynamic: of an encoder-decoder, whether the graph's router is its "own", is "shared" (its route
             is an output, for the graphs that run after it), or the route is "given" (an input).
     """
 
     mode: Mode
     routing: Routing = "batch"
-    routes: Sequence[Route] = ()
+    routes: Sequence[Frozen] = ()
     route: RoutePlace = "own"
 
 
@@ -192,8 +192,12 @@ class Editor:
         past = [self.node("Neg", [length])[0], self.constant("mask.end", np.array([1 << 62]))]
         return self.node("Slice", [mask, *past, self.constant("mask.axis", np.array([1]))])[0]
 
-    def places(self, site: Site, *, per_row: bool = True) -> list[Site]:
-        """All products of a module, where an update of it has to go.
+    def places(self, site: Site) -> list[Site]:
+        """All products of a module, where an update of it that differs per row has to go; see `place`."""
+        return [self.place(site, place) for place in (site, *site.also)]
+
+    def place(self, site: Site, place: Site, *, per_row: bool = True) -> Site:
+        """One of a module's products, as an update of it needs it.
 
         Where the update differs per row and all rows share what the module reads, it is a `SharedSite`: x and y are
         expanded to the rows.
@@ -201,18 +205,15 @@ class Editor:
         Raises:
             NotSupportedError: the update differs per row, and something behind the module's product cannot.
         """
-        places: list[Site] = []
-        for place in (site, *site.also):
-            if per_row and place.fixed_input:
-                behind = values_behind(place, self.batch_dim)
-                place = SharedSite(place.module, place.node, place.columns, (), self._expand(place.x, place.y), behind)
-            elif per_row and place is not site and not self._has_rows(place.x):
-                raise NotSupportedError(
-                    f"{site.module} is used more than once in this graph, and not always with one input per row: use "
-                    "--mode static, or TuckA with --routing batch"
-                )
-            places.append(place)
-        return places
+        if per_row and place.fixed_input:
+            behind = values_behind(place, self.batch_dim)
+            return SharedSite(place.module, place.node, place.columns, (), (), self._expand(place.x, place.y), behind)
+        if per_row and place is not site and not self.has_rows(place.x):
+            raise NotSupportedError(
+                f"{site.module} is used more than once in this graph, and not always with one input per row: use "
+                "--mode static, or TuckA with --routing batch"
+            )
+        return place
 
     def in_order(self, sites: Iterable[Site]) -> list[Site]:
         """Products as the graph has them."""
@@ -238,7 +239,8 @@ class Editor:
         """What an operator gave, in the type of the graph."""
         return self.node("Cast", [value], to=int(other.dtype))[0] if other.dtype == ir.DataType.FLOAT16 else value
 
-    def _has_rows(self, value: ir.Value) -> bool:
+    def has_rows(self, value: ir.Value) -> bool:
+        """Whether a value's leading axis is the batch."""
         batch = self.batch_dim
         return isinstance(batch, ir.SymbolicDim) and value.shape is not None and value.shape[0] == batch
 

@@ -173,6 +173,11 @@ def _notes(manifest: Manifest) -> str:
         notes.append("Routing `prompt`: every row keeps the route of its prompt while its answer is generated.")
     if manifest.routing == "row":
         notes.append("Routing `row`: every row has its own route, whatever else is in the batch.")
+    if manifest.route is not None:
+        notes.append("TuckA's route is frozen: `route` in `eptx.json` has that of every task, whatever the data is.")
+    if manifest.route is not None and manifest.route["constant"]:
+        calls = ", ".join(str(frozen["call"] + 1) for frozen in manifest.route["constant"])
+        notes.append(f"The router's call {calls} reads no data: it keeps its own route, which is a constant.")
     return "\n" + "\n".join(notes) + "\n" if notes else ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -14,16 +15,18 @@ from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.adapter import Adapter
 from eptx.exporter.attach import AttachPlan, RoutePlace
 from eptx.exporter.base import BaseGraph, Site, is_genai, locate
-from eptx.exporter.fold import fold
+from eptx.exporter.frozen import FrozenRoutes, freeze
 from eptx.exporter.heads import attach_head, attach_head_bank, check_fits
 from eptx.exporter.infer import add_task_used
 from eptx.exporter.load import load
 from eptx.exporter.methods import method_of
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
+from eptx.exporter.methods.tucka.calls import Calls
 from eptx.exporter.options import QUANTISED, ExportOptions
 from eptx.exporter.part import Part
-from eptx.exporter.plan import check_options, routes_by_task, static_task
+from eptx.exporter.plan import check_options, static_task
 from eptx.exporter.read import read_adapter
+from eptx.exporter.route import Route
 from eptx.exporter.storage import store_fp16
 from eptx.exporter.widths import check_widths
 from eptx.exporter.write import Adapted, Source, write_bundle
@@ -71,13 +74,14 @@ def adapt(base: Path | None, adapters: Sequence[Path], options: ExportOptions, w
     with step("finding the adapted modules"):
         for part in parts:
             part.sites = find(adapter, part.graph, options)
+    frozen = freeze(adapter, parts, options)
     with step(f"putting the adapter into the graph ({options.mode})"):
         for part in parts:
-            put_in(adapter, part, options, parts)
+            put_in(adapter, part, options, parts, frozen)
         _share_task_id(parts)
     for part in parts:
         part.name_modules()
-    return Adapted(Source(base, adapters), adapter, parts, options)
+    return Adapted(Source(base, adapters), adapter, parts, options, frozen)
 
 
 def store(adapted: Adapted) -> None:
@@ -108,20 +112,35 @@ def find(adapter: Adapter, graph: BaseGraph, options: ExportOptions) -> dict[str
     return sites
 
 
-def put_in(adapter: Adapter, part: Part, options: ExportOptions, parts: Sequence[Part]) -> None:
+def put_in(
+    adapter: Adapter, part: Part, options: ExportOptions, parts: Sequence[Part], frozen: FrozenRoutes | None
+) -> None:
     """Puts an adapter and its task heads into a graph, one of those of the base, in the mode of the options."""
     if adapter.heads is not None:
         check_fits(adapter.heads, part.graph.model, part.graph.config.get("hidden_size"))
     if options.mode != "static":
-        _attach(adapter, part, options, parts)
+        _attach(adapter, part, options, parts, frozen)
     elif not part.graph.adapted:
-        _fold(adapter, part, options)
+        _fold(adapter, part, options, frozen)
     part.editor.finish()
 
 
-def _fold(adapter: Adapter, part: Part, options: ExportOptions) -> None:
+def _fold(adapter: Adapter, part: Part, options: ExportOptions, frozen: FrozenRoutes | None) -> None:
+    task = adapter.tasks.index(static_task(adapter, options))
+    fold = method_of(adapter.method).fold
+    calls = (
+        Calls.of(part.sites.get(adapter.router), part.graph.model.graph) if isinstance(adapter, TuckaAdapter) else None
+    )
     for name, site in part.sites.items():
-        site.set_weight(fold(adapter, name, site.weight_array().astype("float64"), options))
+        weight = site.weight_array().astype("float64")
+        if frozen is None:
+            site.set_weight(fold(adapter, name, weight, task))
+            continue
+        by_route: dict[Route, list[Site]] = {}
+        for place in (site, *site.also):
+            by_route.setdefault(frozen.tasks[task][calls.serving(place)], []).append(place)
+        for route, (first, *others) in by_route.items():
+            replace(first, also=tuple(others)).set_weight(fold(adapter, name, weight, route))
     if adapter.heads is not None:
         attach_head(part.editor, adapter.heads, static_task(adapter, options))
 
@@ -151,13 +170,13 @@ def _route_place(adapter: Adapter, part: Part, parts: Sequence[Part]) -> RoutePl
     return "given"
 
 
-def _attach(adapter: Adapter, part: Part, options: ExportOptions, parts: Sequence[Part]) -> None:
+def _attach(
+    adapter: Adapter, part: Part, options: ExportOptions, parts: Sequence[Part], frozen: FrozenRoutes | None
+) -> None:
     editor, sites = part.editor, part.sites
     if options.routing == "prompt" and part.graph.generation is None:
         raise UsageError("--routing prompt is for models that generate text; use batch or row")
-    routes = (
-        routes_by_task(adapter, options) if isinstance(adapter, TuckaAdapter) and options.mode == "conditioned" else ()
-    )
+    routes = frozen.tasks if frozen is not None else ()
     _check_float32(sites, half=is_genai(part.graph))
     plan = AttachPlan(options.mode, options.routing, routes, _route_place(adapter, part, parts))
     method_of(adapter.method).attach(adapter, editor, sites, plan)

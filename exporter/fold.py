@@ -27,13 +27,13 @@ _TIED = ("lm_head.weight", "model.embed_tokens.weight")
 
 
 def fold(adapter: Adapter, module: str, weight: np.ndarray, options: ExportOptions) -> np.ndarray:
-    """A module's weight [out, in] float64 with the task of a static export in it.
+    """A module's weight [out, in] float64 with the task of a static export in it, for bases that call a router once.
 
     Raises:
         BaseModelError: the adapter does not fit the weight.
     """
     task = adapter.tasks.index(static_task(adapter, options))
-    choice: Any = routes_by_task(adapter, options)[task] if isinstance(adapter, TuckaAdapter) else task
+    choice: Any = routes_by_task(adapter, options)[task][0] if isinstance(adapter, TuckaAdapter) else task
     return method_of(adapter.method).fold(adapter, module, weight, choice)
 
 

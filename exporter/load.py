@@ -20,8 +20,10 @@ from eptx.exporter.base import (
 )
 from eptx.exporter.base._model import read_config
 from eptx.exporter.base.genai import check_decoder
+from eptx.exporter.base.padding import counted_padding
 from eptx.exporter.fold import fold_folder
 from eptx.exporter.longest import longest
+from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
 
 
@@ -40,7 +42,10 @@ def load(base: Path | None, adapter: Adapter, options: ExportOptions, workspace:
     """
     graphs = _graphs(base, adapter, options, workspace)
     most = longest(graphs[0])
-    return [replace(graph, longest=most) for graph in graphs]
+    graphs = [replace(graph, longest=most) for graph in graphs]
+    counts = isinstance(adapter, TuckaAdapter) and options.mode == "dynamic" and options.routing == "batch"
+    home = base if base is not None else options.base_onnx.parent if options.base_onnx is not None else None
+    return [counted_padding(graph, home) for graph in graphs] if counts and home is not None else graphs
 
 
 def _graphs(base: Path | None, adapter: Adapter, options: ExportOptions, workspace: Path) -> list[BaseGraph]:

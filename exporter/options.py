@@ -11,7 +11,7 @@ from eptx._manifest import PROBLEM_TYPES
 from eptx.bundle import Manifest
 from eptx.errors import UsageError
 from eptx.exporter.attach import Mode, Routing
-from eptx.exporter.route import Route
+from eptx.exporter.route import Frozen, Route
 
 Provider = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8", "int8-static", "int4", "auto"]
@@ -33,7 +33,8 @@ class ExportOptions:
             "single_label_classification" or "multi_label_classification".
         top_k: EPT: how many experts a task uses, where the configuration does not say it.
         routing: TuckA, dynamic: "batch" (as released), "row", or, where text is generated, "prompt".
-        routes: TuckA, static and conditioned: the frozen route of each task; the key None serves every other task.
+        routes: TuckA, static and conditioned: the frozen route of each task, or where the base calls the router several
+            times one for each call that routes by the data; the key None serves every other task.
         route_report: how the routes were measured and how far they are from the live ones, for the manifest.
         precision: how weights are stored: "fp32"; "fp16"; "int8", activations rounded to 8 bits as they come;
             "int8-static", to a range that data gives; "int4", in blocks; "auto", what a search finds.
@@ -48,7 +49,7 @@ class ExportOptions:
     problem_types: Mapping[str, str] = field(default_factory=dict)
     top_k: int | None = None
     routing: Routing = "batch"
-    routes: Mapping[str | None, Route] = field(default_factory=dict)
+    routes: Mapping[str | None, Route | Frozen] = field(default_factory=dict)
     route_report: Mapping[str, object] | None = None
     precision: Precision = "fp32"
     provider: Provider = "cpu"
@@ -85,6 +86,9 @@ def options_of(manifest: Manifest) -> ExportOptions:
         problem_types=manifest.sources.problem_types or {},
         top_k=manifest.sources.top_k,
         routing=cast(Routing, manifest.routing or "batch"),
-        routes={task: Route(route["group"], tuple(route["weights"])) for task, route in routes.items()},
+        routes={
+            task: tuple(Route(route["group"], tuple(route["weights"])) for route in frozen)
+            for task, frozen in routes.items()
+        },
         provider=cast(Provider, manifest.provider),
     )

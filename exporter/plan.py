@@ -7,7 +7,7 @@ from eptx.exporter.adapter import Adapter
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.read import BASE_TASK
-from eptx.exporter.route import Route
+from eptx.exporter.route import Frozen, Route
 
 
 def check_options(adapter: Adapter, options: ExportOptions) -> None:
@@ -50,8 +50,8 @@ def static_task(adapter: Adapter, options: ExportOptions) -> str:
     return options.task
 
 
-def routes_by_task(adapter: TuckaAdapter, options: ExportOptions) -> list[Route]:
-    """The frozen route of every task, by id (of the folded task alone, in a static export, the others share it).
+def routes_by_task(adapter: TuckaAdapter, options: ExportOptions) -> list[Frozen]:
+    """The frozen routes of every task, by id (of the folded task alone, in a static export, the others share them).
 
     Raises:
         UsageError: a task has no route, or a route does not fit the adapter.
@@ -67,8 +67,9 @@ def routes_by_task(adapter: TuckaAdapter, options: ExportOptions) -> list[Route]
                 f"TuckA's route depends on the data; freezing it for task {task!r} needs --route GROUP:W1,W2,... "
                 "or --calibration-data FILE.jsonl"
             )
-    fallback = common or next(iter(options.routes.values()))
-    routes = [options.routes.get(task, fallback) for task in adapter.tasks]
-    for route in routes:
+    fallback = common or next(iter(options.routes.values()), ())
+    found = [options.routes.get(task, fallback) for task in adapter.tasks]
+    routes = [(given,) if isinstance(given, Route) else tuple(given) for given in found]
+    for route in (route for frozen in routes for route in frozen):
         route.check(adapter.groups, adapter.experts)
     return routes

@@ -1,9 +1,16 @@
-"""A TuckA route: one group of experts and their weights."""
+"""A TuckA route: one group of experts and their weights; and what freezing it means.
+
+The router routes at every call of its module. Nearly every base calls it once. Where it is called more often (ALBERT's
+layers are one; DeBERTa-v2 with ``share_att_key`` calls it again on its relative positions), a frozen route is one route
+for each call that routes by the data, in the order of the calls. A call that reads none of the model's inputs keeps the
+route that the router gives: a constant of base and adapter, which nobody chooses.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from eptx.errors import UsageError
 
@@ -22,7 +29,7 @@ class Route:
 
     @classmethod
     def parse(cls, text: str) -> Route:
-        """Reads ``GROUP:W1,W2,...``, as ``--route`` takes it.
+        """Reads ``GROUP:W1,W2,...``.
 
         Raises:
             UsageError: the text is not of that form.
@@ -48,3 +55,16 @@ class Route:
             raise UsageError(
                 f"--route: {len(self.weights)} weights given; the adapter has {experts} experts in a group"
             )
+
+
+#: The routes of the router's calls, in order.
+Frozen: TypeAlias = tuple[Route, ...]
+
+
+def parse_frozen(text: str) -> Frozen:
+    """Reads what ``--route`` takes: a route, or those of several calls of the router, joined by ``/``.
+
+    Raises:
+        UsageError: the text is not of that form.
+    """
+    return tuple(Route.parse(part) for part in text.split("/"))

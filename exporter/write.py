@@ -34,13 +34,14 @@ from eptx.exporter.base._integer import integer_product
 from eptx.exporter.base._names import one_line
 from eptx.exporter.base._nbits import is_nbits
 from eptx.exporter.card import model_card
+from eptx.exporter.frozen import FrozenRoutes
 from eptx.exporter.longest import positive
-from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.part import Part
-from eptx.exporter.plan import routes_by_task, static_task
+from eptx.exporter.plan import static_task
 from eptx.exporter.problem import own_labels, problem_type
 from eptx.exporter.read import BASE_TASK
+from eptx.exporter.route import Route
 from eptx.exporter.text import SENTENCE_SETTINGS, text_settings
 
 #: Smaller tensors are kept in the model: ONNX Runtime resolves the path of the file beside it, opens it and maps it
@@ -99,6 +100,7 @@ class Adapted:
         adapter: the adapter.
         parts: the graphs, the one that answers last.
         options: of the export.
+        frozen: TuckA's frozen routes, where the export freezes them.
         quantisation: what was done to the products, where it was done after the adapter was put in.
     """
 
@@ -106,6 +108,7 @@ class Adapted:
     adapter: Adapter
     parts: Sequence[Part]
     options: ExportOptions
+    frozen: FrozenRoutes | None = None
     quantisation: Quantisation | None = None
 
     @property
@@ -186,7 +189,7 @@ def _manifest(adapted: Adapted) -> Manifest:
         task_inference=any(part.editor.similarities for part in parts),
         operators=Operators() if any(ops.DOMAIN in part.graph.model.opset_imports for part in parts) else None,
         routing=options.routing if options.mode == "dynamic" and adapter.method == "tucka" else None,
-        route=_route(adapter, options),
+        route=_route(adapted),
         quantisation=adapted.quantisation,
         generation=main.generation,
         encoder=_component(others[0], parts[0].modules) if others else None,
@@ -229,15 +232,23 @@ def _tasks(adapter: Adapter, editor: Editor, options: ExportOptions, base: BaseG
     return tuple(tasks)
 
 
-def _route(adapter: Adapter, options: ExportOptions) -> dict[str, Any] | None:
-    if not isinstance(adapter, TuckaAdapter) or options.mode == "dynamic":
+def _route(adapted: Adapted) -> dict[str, Any] | None:
+    adapter, options, frozen = adapted.adapter, adapted.options, adapted.frozen
+    if frozen is None:
         return None
-    routes = dict(zip(adapter.tasks, routes_by_task(adapter, options), strict=True))
+    routes = dict(zip(adapter.tasks, frozen.given, strict=True))
     if options.mode == "static":
         task = static_task(adapter, options)
         routes = {task: routes[task]}
-    frozen = {task: {"group": route.group, "weights": list(route.weights)} for task, route in routes.items()}
-    return {"tasks": frozen, **(options.route_report or {})}
+    return {
+        "tasks": {task: [_plain(route) for route in given] for task, given in routes.items()},
+        "constant": [{"call": call, **_plain(route)} for call, route in frozen.constant.items()],
+        **(options.route_report or {}),
+    }
+
+
+def _plain(route: Route) -> dict[str, Any]:
+    return {"group": route.group, "weights": list(route.weights)}
 
 
 def _sources(source: Source, options: ExportOptions) -> Sources:

@@ -43,6 +43,7 @@ def by_task(
     route: Routes = None,
     routing: Routing = "batch",
     cache: Any = None,
+    frozen: Sequence[Routes] | None = None,
 ) -> Output:
     """One forward for the rows of each task, apart from the others', put together again in the rows' order.
 
@@ -53,16 +54,24 @@ def by_task(
         inputs: by name, the first axis the rows'.
         ids: task id of each row; None: task 0.
         route: TuckA: a route for all, or one per row. routing: TuckA. cache: for rows of one task.
+        frozen: TuckA: for each call of the router a route for all, or one per row, or None: its own.
     """
     rows = len(next(iter(inputs.values())))
     tasks = np.zeros(rows, np.int64) if ids is None else np.asarray(ids)
     assert len(tasks) == rows
     groups = [np.flatnonzero(tasks == task) for task in dict.fromkeys(tasks.tolist())]
-    if len(groups) == 1 or (trained.kind == "tucka" and route is None and routing == "batch"):
-        return trained.run(inputs, tasks, route=route, routing=routing, cache=cache)
+    told = route is not None or frozen is not None
+    if len(groups) == 1 or (trained.kind == "tucka" and not told and routing == "batch"):
+        return trained.run(inputs, tasks, route=route, routing=routing, cache=cache, frozen=frozen)
     assert cache is None
     parts = [
-        trained.run({n: a[own] for n, a in inputs.items()}, tasks[own], route=_of(route, own), routing=routing)
+        trained.run(
+            {n: a[own] for n, a in inputs.items()},
+            tasks[own],
+            route=_of(route, own),
+            routing=routing,
+            frozen=None if frozen is None else [_of(each, own) for each in frozen],
+        )
         for own in groups
     ]
     order = np.argsort(np.concatenate(groups))

@@ -19,7 +19,12 @@ _BAR = 72
 def routes_section(routes: Mapping[str, Any]) -> list[Content]:
     """A table of tasks and groups, and one of the route that each task is frozen to."""
     tasks: Mapping[str, Mapping[str, Any]] = routes.get("tasks") or {}
-    groups = [_group(task, found, index) for task, found in tasks.items() for index in range(_count(found))]
+    groups = [
+        _group(task, found, call, index)
+        for task, found in tasks.items()
+        for call, own in enumerate(_calls(found))
+        for index in range(_count(own))
+    ]
     header = ("task", "group", "loss", "share of rows")
     return [
         h(
@@ -27,7 +32,8 @@ def routes_section(routes: Mapping[str, Any]) -> list[Content]:
             f"The router, in {routes.get('router') or 'an unknown module'}, picks one of ",
             f"{counted(int(routes.get('groups') or 0), 'group')} from the data. The share says for how many rows of a "
             "task it picks each. A frozen route always takes the same group; its loss is by how much the answers to "
-            "held-out rows then move, as a divergence. ✓ marks the group that the task is frozen to.",
+            "held-out rows then move, as a divergence. ✓ marks the group that the task is frozen to. Where the base "
+            "calls the router several times, each call has a route of its own.",
         ),
         table(header, groups, kinds="tttt", label="Groups by task", class_="routes", tall=len(groups) > 40),
         h("h3", "The route that each task would be frozen to"),
@@ -40,19 +46,26 @@ def routes_section(routes: Mapping[str, Any]) -> list[Content]:
     ]
 
 
-def _count(found: Mapping[str, Any]) -> int:
-    return max(len(found.get("share") or []), len(found.get("loss") or []))
+def _calls(found: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """What is known of each call of the router."""
+    return found.get("calls") or []
 
 
-def _group(task: str, found: Mapping[str, Any], index: int) -> list[Content]:
-    share, loss = (_at(found.get(name), index) for name in ("share", "loss"))
-    chosen = found.get("chosen") == index
-    name = clipped(task) if index == 0 else h("span", clipped(task), class_="soft")
-    return [name, _marked(index) if chosen else str(index), damage(loss), _bar(share)]
+def _count(call: Mapping[str, Any]) -> int:
+    return max(len(call.get("share") or []), len(call.get("loss") or []))
 
 
-def _marked(group: int) -> Html:
-    return join([str(group), " ", h("b", "✓", class_="good", role="img", aria_label="frozen to this")])
+def _group(task: str, found: Mapping[str, Any], call: int, index: int) -> list[Content]:
+    calls = _calls(found)
+    share, loss = (_at(calls[call].get(name), index) for name in ("share", "loss"))
+    first = call == index == 0
+    name = clipped(task) if first else h("span", clipped(task), class_="soft")
+    said = f"{index}" if len(calls) == 1 else f"call {call + 1}: {index}"
+    return [name, _marked(said) if calls[call].get("chosen") == index else said, damage(loss), _bar(share)]
+
+
+def _marked(group: str) -> Html:
+    return join([group, " ", h("b", "✓", class_="good", role="img", aria_label="frozen to this")])
 
 
 def _bar(share: float | None) -> Cell:
@@ -64,36 +77,38 @@ def _bar(share: float | None) -> Cell:
 def _frozen(tasks: Mapping[str, Mapping[str, Any]]) -> Html:
     rows: list[Sequence[Content]] = []
     for task, found in tasks.items():
-        group = found.get("chosen")
+        calls = _calls(found)
+        chosen = [call.get("chosen") for call in calls]
+        groups = " / ".join("–" if group is None else str(group) for group in chosen) or "–"
         metric = found.get("metric") or {}
-        loss = found.get("chosen_loss", None if group is None else _at(found.get("loss"), group))
+        loss = found.get("chosen_loss", None if len(calls) != 1 else _at(calls[0].get("loss"), chosen[0]))
         rows.append(
             [
                 clipped(task),
-                "–" if group is None else f"{group}, given" if found.get("given") else str(group),
+                f"{groups}, given" if found.get("given") else groups,
                 damage(finite(loss)),
                 str(metric.get("name") or "–"),
                 number(finite(metric.get("live")), 4),
                 number(finite(metric.get("frozen")), 4),
                 f"{found.get('rows', '–')}, {found.get('held_out', '–')} held out",
-                _weights(found, group),
+                " / ".join(_weights(call, bool(found.get("given"))) for call in calls) or "–",
             ]
         )
     header = ("task", "group", "loss", "metric", "live", "frozen", "rows", "experts' weights")
     return table(header, rows, kinds="ttntnntt", label="Frozen routes")
 
 
-def _weights(found: Mapping[str, Any], group: int | None) -> str:
-    deviations = [] if found.get("given") else _at_row(found.get("weights_deviation"), group)
+def _weights(call: Mapping[str, Any], given: bool) -> str:
+    deviations = [] if given else _at_row(call.get("weights_deviation"), call.get("chosen"))
     said = []
-    for index, value in enumerate(found.get("weights") or []):
+    for index, value in enumerate(call.get("weights") or []):
         spread = finite(deviations[index]) if index < len(deviations) else None
         said.append(number(finite(value)) + (f" ± {number(spread)}" if spread is not None else ""))
     return ", ".join(said) or "–"
 
 
-def _at(values: Sequence[object] | None, index: int) -> float | None:
-    return finite(values[index]) if values and index < len(values) else None
+def _at(values: Sequence[object] | None, index: int | None) -> float | None:
+    return finite(values[index]) if values and index is not None and index < len(values) else None
 
 
 def _at_row(values: Sequence[Sequence[object]] | None, index: int | None) -> Sequence[object]:

@@ -44,7 +44,8 @@ def model_options(command: F) -> F:
             "--route",
             multiple=True,
             metavar="[TASK=]GROUP:W1,W2,...",
-            help="TuckA, static and conditioned: the frozen route (of one task).",
+            help="TuckA, static and conditioned: the frozen route (of one task); several, joined by /, where the base "
+            "calls the router several times.",
         ),
         click.option(
             "--routing",
@@ -75,16 +76,17 @@ def export_options(settings: dict[str, Any]) -> ExportOptions:
     Raises:
         UsageError: one is not of its form.
     """
-    from eptx.exporter import ExportOptions, Route
+    from eptx.exporter import ExportOptions
+    from eptx.exporter.route import Frozen, parse_frozen
 
     module_map = settings.pop("module_map")
-    routes: dict[str | None, Route] = {}
+    routes: dict[str | None, Frozen] = {}
     for text in settings.pop("route"):
         name, found, route = text.rpartition("=")
         task = name if found else None
         if task in routes:
             raise UsageError(f"--route is given twice for {'every task' if task is None else task!r}")
-        routes[task] = Route.parse(route)
+        routes[task] = parse_frozen(route)
     problems: dict[str, str] = {}
     for text in settings.pop("problem_types"):
         task, found, kind = text.rpartition("=")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,13 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
 def _route_lines(bundle: Bundle) -> list[str]:
     route = bundle.manifest.route or {}
     lines = [
-        f"route of {task}: group {frozen['group']}, weights {', '.join(f'{w:.4f}' for w in frozen['weights'])}"
-        for task, frozen in route.get("tasks", {}).items()
+        f"route of {task}{_call(at, routes)}: {_group(frozen)}"
+        for task, routes in route.get("tasks", {}).items()
+        for at, frozen in enumerate(routes)
+    ]
+    lines += [
+        f"route of the router's call {frozen['call'] + 1}, a constant of base and adapter: {_group(frozen)}"
+        for frozen in route.get("constant", [])
     ]
     for task, error in route.get("frozen_error", {}).items():
         lines.append(
@@ -93,6 +99,15 @@ def _route_lines(bundle: Bundle) -> list[str]:
             f"loss {error['loss']:.3g} of 100"
         )
     return lines
+
+
+def _group(frozen: Mapping[str, Any]) -> str:
+    return f"group {frozen['group']}, weights {', '.join(f'{w:.4f}' for w in frozen['weights'])}"
+
+
+def _call(at: int, routes: Sequence[object]) -> str:
+    """Which of the calls that route by the data it is, where there are several."""
+    return f", {at + 1} of {len(routes)}" if len(routes) > 1 else ""
 
 
 def _unused_experts(bundle: Bundle) -> dict[str, list[int]]:

@@ -22,10 +22,11 @@ from eptx.exporter.base._products import Product, find_products
 from eptx.exporter.base._renames import renamed_tensors
 from eptx.exporter.base.checkpoint import BaseCheckpoint, has_weights
 from eptx.exporter.base.graph import BaseGraph
-from eptx.exporter.base.site import Site
+from eptx.exporter.base.site import Site, UnusedCall
 
 __all__ = ["locate"]
 
+_OTHER = {"query_proj": "key_proj", "key_proj": "query_proj"}
 _QUANTISED = ("MatMulInteger", "MatMulNBits", "QLinearMatMul", "QGemm", "QAttention", "DynamicQuantizeMatMul")
 _COLUMNS = re.compile(r"(.+)\[(\d{1,9}):(\d{1,9})\]")
 
@@ -103,7 +104,20 @@ class _Finder:
             raise _Failure(
                 "also project relative positions, which this graph has folded away; export the folder instead"
             )
-        return Site(module, sites[0].node, sites[0].columns, tuple(sites[1:]))
+        return Site(module, sites[0].node, sites[0].columns, tuple(sites[1:]), self._unused(module))
+
+    def _unused(self, module: str) -> tuple[UnusedCall, ...]:
+        """DeBERTa-v2 projects its positions by query and key whatever the scores take of them, the query first."""
+        other = _OTHER.get(module.rpartition(".")[2])
+        if other is None or _projects_positions(module, self._config):
+            return ()
+        twin = f"{module.rpartition('.')[0]}.{other}"
+        if not _projects_positions(twin, self._config):
+            return ()
+        site = self.find(twin)
+        return tuple(
+            UnusedCall(place.x, place.node, other == "key_proj") for place in (site, *site.also) if place.fixed_input
+        )
 
     def _weight(self, module: str) -> np.ndarray | None:
         """What the base folder holds for the module, by its name, today's or that of the folder's day."""

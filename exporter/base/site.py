@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,21 @@ from eptx.exporter.base import _nbits
 from eptx.exporter.base._form import FLOATS, is_form, stored_as, stored_weight
 from eptx.exporter.base._integer import IntegerProduct, integer_product
 
-__all__ = ["Site"]
+__all__ = ["Site", "UnusedCall", "behind_all", "is_fixed"]
+
+
+@dataclass(frozen=True)
+class UnusedCall:
+    """A call of a module that the graph holds no product of.
+
+    Attributes:
+        x: what the module reads: ``[..., in]``.
+        beside: the product next to which the call is in the model. before: whether the call comes before it.
+    """
+
+    x: ir.Value
+    beside: ir.Node
+    before: bool
 
 
 @dataclass(frozen=True)
@@ -30,12 +45,15 @@ class Site:
             relative positions with the content's key and query). Empty for nearly every module. An adapter
             that changes the weight changes them too: ``set_weight`` does; one that inserts nodes must treat
             each of them.
+        unused: calls of this module whose outputs nothing reads, so that no product is left of them. They change no
+            output, but a router among the modules routes in them.
     """
 
     module: str
     node: ir.Node
     columns: tuple[int, int]
     also: tuple[Site, ...] = ()
+    unused: tuple[UnusedCall, ...] = ()
 
     @property
     def x(self) -> ir.Value:
@@ -100,17 +118,7 @@ class Site:
     @property
     def fixed_input(self) -> bool:
         """True when x depends on none of the graph's inputs: it has no rows of the batch."""
-        seen: set[ir.Value] = set()
-        todo = [self.x]
-        while todo:
-            value = todo.pop()
-            if value.is_graph_input():
-                return False
-            node = value.producer()
-            if value not in seen and node is not None:
-                todo.extend(v for v in node.inputs if v is not None)
-            seen.add(value)
-        return True
+        return is_fixed(self.x)
 
     def weight_array(self) -> np.ndarray:
         """This module's weight ``[out, in]``, as the graph multiplies by it; float64 if stored so, float32 otherwise.
@@ -210,6 +218,23 @@ class Site:
         if tensor.dtype not in FLOATS:
             raise NotSupportedError(f"{self.module} is quantised in the base graph; give the base as it was before")
         return tensor.numpy()
+
+
+def is_fixed(value: ir.Value) -> bool:
+    """Whether a value depends on none of its graph's inputs."""
+    return not any(behind.is_graph_input() for behind in behind_all([value]))
+
+
+def behind_all(values: Iterable[ir.Value]) -> set[ir.Value]:
+    """The values, and all that they are computed from."""
+    seen: set[ir.Value] = set()
+    todo = list(values)
+    while todo:
+        value = todo.pop()
+        if value not in seen and (node := value.producer()) is not None:
+            todo.extend(v for v in node.inputs if v is not None)
+        seen.add(value)
+    return seen
 
 
 def _readers(weight: ir.Value) -> set[ir.Node]:

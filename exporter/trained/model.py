@@ -25,6 +25,10 @@ from eptx.exporter.training.heads import TaskHeadBank, pool
 _NOT_OUTPUTS = ("past_key_values", "encoder_last_hidden_state", "loss")
 
 
+#: Of each call of TuckA's router the route that it is frozen to, for all rows or one per row; None: it keeps its own.
+Frozen = Sequence[Route | Sequence[Route] | None]
+
+
 @dataclass(frozen=True)
 class Output:
     """What one forward computed.
@@ -36,7 +40,8 @@ class Output:
         task: task of each row int64 [batch] (for id -1 the one inferred).
         task_margin: EPT with id -1: sum of similarities of the best task less the next one's [batch].
         group: TuckA: the group that the first module was given, int64 [1 or batch]. weights: [1 or batch, t].
-        affinity: of that route, what it gives every group's experts [1 or batch, k, t]; None for one that was given.
+        calls: TuckA: of each call of the router in turn, what it gives every group's experts [1 or batch, k, t]; None
+            where the route was given.
         groups: TuckA: module -> the group of its first call [1 or batch].
         margins: TuckA: by how much each route of this forward was chosen, each [1 or batch].
     """
@@ -48,7 +53,7 @@ class Output:
     task_margin: np.ndarray | None = None
     group: np.ndarray | None = None
     weights: np.ndarray | None = None
-    affinity: np.ndarray | None = None
+    calls: list[np.ndarray | None] = field(default_factory=list)
     groups: dict[str, np.ndarray] = field(default_factory=dict)
     margins: list[np.ndarray] = field(default_factory=list)
 
@@ -211,6 +216,7 @@ class Trained:
         route: Route | Sequence[Route] | None = None,
         routing: Literal["batch", "row"] = "batch",
         cache: Any = None,
+        frozen: Frozen | None = None,
     ) -> Output:
         """One forward.
 
@@ -225,6 +231,7 @@ class Trained:
                 TuckA's either all or none are off.
             route: TuckA: a route for everything, or one per row, instead of the router's.
             routing: TuckA: the router's reach.
+            frozen: TuckA: the route of each call of the router in turn, or None where it keeps its own.
             cache: a transformers ``Cache`` of the positions before these, to which these are added; None: there
                 are none.
 
@@ -239,7 +246,7 @@ class Trained:
         host.forget()
         tensors = {name: self._tensor(array) for name, array in inputs.items()}
         with torch.no_grad(), host.on(None if off else first):
-            self._set(host, ids, route, routing)
+            self._set(host, ids, route, routing, frozen)
             ids, margin, call = self._call(host, tensors, ids, cache)
             result = host.model(**call)
             outputs = tensors_of(result)
@@ -257,7 +264,10 @@ class Trained:
             task_margin=task_margin if margin is None else margin,
             group=_array(live.group) if live is not None else None,
             weights=_array(live.weights) if live is not None else None,
-            affinity=_array(live.affinity) if live is not None and live.affinity is not None else None,
+            calls=[
+                None if call.affinity is None else _array(call.affinity)
+                for call in taken or ([] if live is None else [live])
+            ],
             groups=_arrays(host._groups) if not off else {},
             margins=[_array(each.margin) for each in taken],
         )
@@ -289,18 +299,29 @@ class Trained:
         if self.kind != "ept" and len(apart) > 1:
             raise RequestError("rows of different tasks take a forward each")
 
-    def _set(self, host: Host, ids: Tensor, route: Route | Sequence[Route] | None, routing: str) -> None:
+    def _set(
+        self,
+        host: Host,
+        ids: Tensor,
+        route: Route | Sequence[Route] | None,
+        routing: str,
+        frozen: Frozen | None = None,
+    ) -> None:
         """Tells the layers the rows' tasks, or the route."""
         if host.kind == "ept":
             _set_tasks(host, ids)
         elif host.kind == "tucka":
             host.state.set(None)
-            host.state.routing, host.state.forced = routing, None
-            if route is not None:
-                routes = [route] if isinstance(route, Route) else list(route)
-                weights = torch.tensor([each.weights for each in routes], dtype=self.dtype)
-                endless = torch.full((len(routes),), torch.inf, dtype=self.dtype)
-                host.state.forced = TuckaRoute(torch.tensor([each.group for each in routes]), weights, endless)
+            host.state.routing = routing
+            host.state.forced = None if route is None else self._route(route)
+            calls = frozen or ()
+            host.state.frozen = tuple(None if each is None else self._route(each) for each in calls)
+
+    def _route(self, route: Route | Sequence[Route]) -> TuckaRoute:
+        routes = [route] if isinstance(route, Route) else list(route)
+        weights = torch.tensor([each.weights for each in routes], dtype=self.dtype)
+        endless = torch.full((len(routes),), torch.inf, dtype=self.dtype)
+        return TuckaRoute(torch.tensor([each.group for each in routes]), weights, endless)
 
     def _call(
         self, host: Host, tensors: dict[str, Tensor], ids: Tensor, cache: Any

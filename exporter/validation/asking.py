@@ -91,13 +91,14 @@ class Asked:
         elif self._routes_itself(live):
             # the route is of all rows' data, those of `base` too
             ids = np.where(ids == len(self.truth.tasks), 0, ids)
-        route: Routes = None if live else self._frozen().get(batch.tasks[0], self._any_route())
+        frozen = None if live else self._frozen().get(batch.tasks[0], self._any_route())
+        route: Routes = None
         outputs, decisions = [], []
         cache: Any = None
         for start, stop, part in self._parts(batch):
             if start or stop != batch.length:
                 cache = self._new_cache() if start == 0 else cache
-            output = self.model.run(part, ids, route=route, routing=self._routing(), cache=cache)
+            output = self.model.run(part, ids, route=route, routing=self._routing(), cache=cache, frozen=frozen)
             outputs.append(output)
             decisions.append(self.decider.decisions(output, ids))
             ids = output.task  # of a prompt, for all that follows it
@@ -170,23 +171,37 @@ class Asked:
     def _routing(self) -> Literal["batch", "row"]:
         return "batch" if self.manifest.routing in (None, "batch") else "row"
 
-    def _frozen(self) -> dict[str, Route]:
-        """The routes that the export froze, task by task: it was given them, or measured them."""
-        frozen = (self.manifest.route or {}).get("tasks") or {}
-        return {task: Route(int(r["group"]), tuple(map(float, r["weights"]))) for task, r in frozen.items()}
+    def _frozen(self) -> dict[str, list[Route | None]]:
+        """Task by task the route of each call of the router that the export froze: it was given them, or measured them.
 
-    def _any_route(self) -> Route | None:
+        A call whose route is said to be constant is not frozen here: the trained router says its own.
+        """
+        route = self.manifest.route or {"tasks": {}, "constant": []}
+        constant = {call["call"] for call in route["constant"]}
+        return {
+            task: _calls([Route(int(r["group"]), tuple(map(float, r["weights"]))) for r in frozen], constant)
+            for task, frozen in route["tasks"].items()
+        }
+
+    def _any_route(self) -> list[Route | None] | None:
         return next(iter(self._frozen().values()), None) if self.model.kind == "tucka" else None
 
     def _fold(self, module: str) -> np.ndarray:
         """The weight that a module amounts to in a static bundle, [out, in]."""
         name = self.manifest.tasks[0].name
-        return self.model.weight(module, self.truth.ids[name], self._frozen().get(name))
+        route, *_ = self._frozen().get(name, [None])  # several calls' routes are not quantised when they are folded
+        return self.model.weight(module, self.truth.ids[name], route)
 
     def _module(self, name: str, arrays: list[np.ndarray], batch: Batch) -> np.ndarray:
         rows = _joined([array.reshape(batch.rows, -1, array.shape[-1]) for array in map(_per_row(batch.rows), arrays)])
         bias = self._biases[name]
         return rows if bias is None else rows - bias.astype(np.float64)
+
+
+def _calls(frozen: list[Route], constant: set[int]) -> list[Route | None]:
+    """The frozen routes where the router's calls are that they are of, None at the others."""
+    calls, given = len(frozen) + len(constant), iter(frozen)
+    return [None if call in constant else next(given, None) for call in range(calls)]
 
 
 def _per_row(rows: int) -> Any:

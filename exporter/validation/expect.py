@@ -155,14 +155,14 @@ def _frozen_from_live(reference: Asked, batches: Sequence[Expected]) -> dict[str
     if not batches:
         return None
     frozen = (reference.manifest.route or {})["tasks"]
-    groups = {task: int(route["group"]) for task, route in frozen.items()}
+    first = {task: int(routes[0]["group"]) for task, routes in frozen.items()}
     rows = agree = 0
     error, scale = Spreads(), Spreads()
     for expected in batches:
         live = reference.run(expected.batch, live=True)
         chosen = np.broadcast_to(live.groups[0][reference.model.router], expected.batch.rows)
         for task, group in zip(expected.batch.tasks, chosen.tolist(), strict=True):
-            rows, agree = rows + 1, agree + (groups.get(task) == group)
+            rows, agree = rows + 1, agree + (first.get(task) == group)
         _add(error, expected, live.less(expected))
         _add(scale, expected, live)
     outputs = {

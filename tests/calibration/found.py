@@ -160,12 +160,16 @@ def _routes(tasks: tuple[str, ...]) -> dict[str, Any]:
         found[task] = {
             "rows": 277,
             "held_out": 138,
-            "share": share,
-            "weights_mean": weights,
-            "weights_deviation": [[0.02] * 3] * 4,
-            "loss": loss,
-            "chosen": best,
-            "weights": weights[best],
+            "calls": [
+                {
+                    "share": share,
+                    "weights_mean": weights,
+                    "weights_deviation": [[0.02] * 3] * 4,
+                    "loss": loss,
+                    "chosen": best,
+                    "weights": weights[best],
+                }
+            ],
             "given": False,
             "chosen_loss": loss[best],
             "metric": {"name": _metric(task), "live": 0.9123, "frozen": 0.9087},

@@ -15,6 +15,8 @@ from torch import Tensor
 from eptx.runtime.measure import Row
 
 _PREFIX = "base_model.model."
+#: A group, and the weights of its experts.
+Chosen = tuple[int, Sequence[float]]
 
 
 class PlainTucka:
@@ -25,8 +27,7 @@ class PlainTucka:
         adapter: the folder.
 
     Attributes:
-        affinity: what the router of the last forward gave every group's experts [k, t].
-        group: the group that the last forward used.
+        affinities: what the router of the last forward gave every group's experts, [k, t] for each of its calls.
     """
 
     def __init__(self, model: Any, adapter: Path) -> None:
@@ -35,13 +36,29 @@ class PlainTucka:
         self._heads = {k: v.double() for k, v in _weights(adapter, "task_heads").items()}
         self._alpha = json.loads((adapter / "adapter_config.json").read_text())["alpha"]
         self._route: tuple[int, Tensor] | None = None
+        self._frozen: Sequence[Chosen | None] = ()
+        self.affinities: list[np.ndarray] = []
         for name in {key.rpartition(".")[0] for key in self._tensors}:
             model.get_submodule(name).register_forward_pre_hook(self._hook(name))
 
-    def run(self, row: Row, route: tuple[int, Sequence[float]] | None = None) -> np.ndarray:
-        """Logits [labels] by the router or by a frozen route; of a row with an answer, how likely its tokens are."""
-        self._forced = route is not None
-        self._route = None if route is None else (route[0], torch.tensor(route[1], dtype=torch.float64))
+    @property
+    def affinity(self) -> np.ndarray:
+        """Of the first call."""
+        return self.affinities[0]
+
+    @property
+    def group(self) -> int:
+        """That the first call chose."""
+        return int(self.affinity.max(1).argmax())
+
+    def run(self, row: Row, frozen: Sequence[Chosen | None] = ()) -> np.ndarray:
+        """Logits [labels] of a row; of one with an answer, how likely its tokens are.
+
+        Args:
+            row: the row.
+            frozen: what the router's calls give instead of what they compute; None: what they compute.
+        """
+        self._frozen, self._route, self.affinities = frozen, None, []
         with torch.no_grad():
             found: np.ndarray = self._run(row).numpy()
         return found
@@ -66,14 +83,18 @@ class PlainTucka:
 
         def hook(layer: Any, args: tuple[Tensor]) -> tuple[Tensor]:
             (x,) = args
-            if centroids is not None and not self._forced:
+            if centroids is not None:
                 logits = (centroids @ x.mean((0, 1))).reshape(len(g), -1)
                 affinity = torch.sigmoid(logits / logits.norm(dim=1, keepdim=True))
                 group = int(affinity.amax(1).argmax())
-                self._route, self.affinity = (group, affinity[group]), affinity.numpy()
+                self._route = group, affinity[group]
+                told = self._frozen[len(self.affinities)] if self._frozen else None
+                if told is not None:
+                    self._route = told[0], torch.tensor(told[1], dtype=torch.float64)
+                self.affinities.append(affinity.numpy())
             assert self._route is not None
-            self.group, weights = self._route
-            core = g[self.group] / g[self.group].norm()
+            group, weights = self._route
+            core = g[group] / g[group].norm()
             mixed = sum(w * sum(c[t, p] / c.norm() * core[p] for p in range(len(core))) for t, w in enumerate(weights))
             return (x + self._alpha * x @ (u / u.norm()) @ mixed @ (u / u.norm()).T,)
 

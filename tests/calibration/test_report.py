@@ -189,13 +189,26 @@ def test_the_heat_map_shows_every_number_and_shades_by_halves() -> None:
 def test_routes_say_what_freezing_loses() -> None:
     whole = calibration(("cola",))
     (found,) = whole["routes"]["tasks"].values()
-    best = found["loss"].index(min(found["loss"]))
+    (call,) = found["calls"]
+    best = call["loss"].index(min(call["loss"]))
     text = " ".join("".join(_Page(report_html(whole)).text).split())
-    assert f"cola{best} ✓{found['loss'][best]:.2f}" in text.replace("\n", "")
+    assert f"cola{best} ✓{call['loss'][best]:.2f}" in text.replace("\n", "")
     assert "0.9123" in text and "0.9087" in text
-    whole["routes"]["tasks"]["cola"] |= {"chosen": 3, "given": True, "chosen_loss": 12.34}
+    call["chosen"] = 3
+    found |= {"given": True, "chosen_loss": 12.34}
     given = report_html(whole)
     assert "3, given" in given and "12.3" in given and " ± 0.02" not in given
+
+
+def test_routes_of_several_calls() -> None:
+    whole = calibration(("cola",))
+    (found,) = whole["routes"]["tasks"].values()
+    (call,) = found["calls"]
+    best = call["chosen"]
+    found["calls"] = [call, {**call, "chosen": 1, "weights": [0.11, 0.25, 0.5]}]
+    text = " ".join("".join(_Page(report_html(whole)).text).split())
+    assert f"call 1: {best} ✓" in text and "call 2: 1 ✓" in text
+    assert f"cola{best} / 1" in text and "/ 0.11 ± 0.02" in text
 
 
 browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

@@ -16,10 +16,12 @@ from eptx.bundle import read_bundle
 from eptx.calibration import RouteStudy, measure_route, study_routes
 from eptx.cli._main import cli
 from eptx.errors import DataError, UsageError
-from eptx.exporter import ExportOptions, Route
+from eptx.exporter import ExportOptions, Route, export_bundle
+from eptx.runtime import Session
 from eptx.runtime.measure import Row, Source, read_data
 from tests.calibration.plain_tucka import PlainTucka
 from tests.encoder_decoders import TARGETS, write_encoder_decoder
+from tests.exporter.base.conftest import build
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_tucka
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -107,6 +109,8 @@ def test_the_chosen_route_loses_least(request: pytest.FixtureRequest, name: str)
     study = case.study()
     for task, rows in case.rows.items():
         found = study.tasks[task]
+        (call,) = found.calls
+        (route_of_it,) = found.chosen
         live, affinity, groups = [], [], []
         for row in rows:
             live.append(case.plain.run(row))
@@ -114,30 +118,89 @@ def test_the_chosen_route_loses_least(request: pytest.FixtureRequest, name: str)
             groups.append(case.plain.group)
         k = len(affinity[0])
         assert len(set(groups)) > 1  # a study of something
-        np.testing.assert_allclose(found.share, np.bincount(groups, minlength=k) / len(rows))
-        np.testing.assert_allclose(found.mean, np.mean(affinity, axis=0), atol=1e-7)
-        np.testing.assert_allclose(found.deviation, np.std(affinity, axis=0), atol=1e-7)
+        np.testing.assert_allclose(call.share, np.bincount(groups, minlength=k) / len(rows))
+        np.testing.assert_allclose(call.mean, np.mean(affinity, axis=0), atol=1e-7)
+        np.testing.assert_allclose(call.deviation, np.std(affinity, axis=0), atol=1e-7)
         candidates = [(group, np.mean(affinity[::2], axis=0)[group]) for group in range(k)]
         held_out = rows[1::2]
         losses = [
-            distance(live[1::2], [case.plain.run(row, route) for row in held_out], held_out) for route in candidates
+            distance(live[1::2], [case.plain.run(row, [route]) for row in held_out], held_out) for route in candidates
         ]
-        np.testing.assert_allclose(found.losses, losses, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(call.losses, losses, rtol=1e-5, atol=1e-7)
         best = int(np.argmin(losses))
         assert min(losses) > 1e-3
-        assert found.chosen.group == best
-        np.testing.assert_allclose(found.chosen.weights, candidates[best][1], atol=1e-7)
+        assert route_of_it.group == best
+        np.testing.assert_allclose(route_of_it.weights, candidates[best][1], atol=1e-7)
         assert found.error["loss"] == pytest.approx(losses[best], rel=1e-5)
         assert (found.rows, found.held_out, found.error["rows"]) == (len(rows), len(held_out), len(held_out))
-        assert name != "heads" or best != found.share.argmax()
+        assert name != "heads" or best != call.share.argmax()
+
+
+@pytest.fixture(scope="module")
+def albert(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """A base whose two layers are one, so that the router is called twice on the data."""
+    folder = tmp_path_factory.mktemp("albert")
+    build("albert").save_pretrained(folder / "base")
+    adapter = write_tucka(folder / "adapter", linear_shapes(folder / "base", ("query", "ffn")), seed=5, strength=0.5)
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "base")
+    rows = {"task0": rows_of("task0", 20, lambda rng: 0, most=80)}
+    return Case(folder / "base", adapter, rows, PlainTucka(model, adapter))
+
+
+@pytest.fixture(scope="module")
+def deberta() -> Case:
+    """The released code's adapter on a base that calls the router on its positions too."""
+    folder = GOLDEN / "tucka_deberta64"
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "base")
+    rows = {"task0": rows_of("task0", 14, lambda rng: 0, most=100)}
+    return Case(folder / "base", folder / "adapter", rows, PlainTucka(model, folder / "adapter"))
+
+
+@pytest.mark.parametrize("name", ["albert", "deberta"])
+def test_each_call_takes_the_group_that_loses_least(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
+    """One call after the other; what is constant is no call to choose for, and keeps its own route."""
+    case: Case = request.getfixturevalue(name)
+    study, rows = case.study(), case.rows["task0"]
+    found, free = study.tasks["task0"], 2 if name == "albert" else 1
+    live, affinities = [], []
+    for row in rows:
+        live.append(case.plain.run(row))
+        affinities.append(np.stack(case.plain.affinities[:free]))
+        assert len(case.plain.affinities) == 2
+    fitted, held_out = np.stack(affinities[::2]), rows[1::2]
+    mean, k = fitted.mean(0), fitted.shape[2]
+    chosen = [int(np.bincount(fitted[:, call].max(2).argmax(1), minlength=k).argmax()) for call in range(free)]
+    assert len(found.calls) == len(found.chosen) == free
+    for call, own in enumerate(found.calls):
+        losses = []
+        for group in range(k):
+            frozen = [(g, mean[at][g]) for at, g in enumerate([*chosen[:call], group, *chosen[call + 1 :]])]
+            answers = [case.plain.run(row, [*frozen, *[None] * (2 - free)]) for row in held_out]
+            losses.append(distance(live[1::2], answers, held_out))
+        np.testing.assert_allclose(own.losses, losses, rtol=1e-4, atol=1e-6)
+        chosen[call] = int(np.argmin(losses))
+        groups = np.stack(affinities)[:, call].max(2).argmax(1)
+        np.testing.assert_allclose(own.share, np.bincount(groups, minlength=k) / len(rows))
+    assert [route.group for route in found.chosen] == chosen
+    options = study.options(ExportOptions(mode="static"))
+    bundle = export_bundle(case.base, [case.adapter], tmp_path / "bundle", options)
+    row = held_out[0]
+    feeds = {"input_ids": np.array([row.input_ids]), "attention_mask": np.ones((1, len(row.input_ids or ())), np.int64)}
+    frozen = [*((route.group, route.weights) for route in found.chosen), *[None] * (2 - free)]
+    np.testing.assert_allclose(Session(bundle).run(feeds)["logits"][0], case.plain.run(row, frozen), atol=2e-5)
+
+
+def test_routes_that_are_given_are_as_many_as_the_calls(albert: Case) -> None:
+    with pytest.raises(UsageError, match="--route gives 1 routes; the router routes 2 times by the data"):
+        albert.study(routes={None: Route(0, (0.5, 0.5))})
 
 
 def test_metrics_of_both_routes(heads: Case) -> None:
     study = heads.study()
     for task, rows in heads.rows.items():
-        metric, chosen = study.tasks[task].to_json()["metric"], study.tasks[task].chosen
+        metric, chosen = study.tasks[task].to_json()["metric"], study.tasks[task].chosen[0]
         held_out = rows[1::2]
-        for key, route in (("live", None), ("frozen", (chosen.group, chosen.weights))):
+        for key, route in (("live", ()), ("frozen", [(chosen.group, chosen.weights)])):
             found = [heads.plain.run(row, route) for row in held_out]
             if task == "x":
                 labels = ["abc".index(str(row.label)) for row in held_out]
@@ -152,14 +215,14 @@ def test_rows_without_labels_have_no_metric_and_the_same_loss(golden: Case) -> N
     rows = {"task0": [Row("task0", input_ids=row.input_ids) for row in golden.rows["task0"]]}
     found = study_routes(golden.base, [golden.adapter], STATIC, rows).tasks["task0"]
     assert found.metric is None
-    assert found.losses == golden.study().tasks["task0"].losses
+    assert found.calls[0].losses == golden.study().tasks["task0"].calls[0].losses
 
 
 def test_a_single_row_is_fitted_and_judged(golden: Case) -> None:
     row = golden.rows["task0"][0]
     found = study_routes(golden.base, [golden.adapter], STATIC, {"task0": [row]}).tasks["task0"]
     golden.plain.run(row)
-    assert (found.rows, found.held_out, found.chosen.group) == (1, 1, golden.plain.group)
+    assert (found.rows, found.held_out, found.chosen[0].group) == (1, 1, golden.plain.group)
     assert found.error["loss"] < 1e-6  # its own route, rounded
 
 
@@ -169,9 +232,9 @@ def test_a_route_that_is_given_is_kept_and_judged(heads: Case) -> None:
     study = study_routes(heads.base, [heads.adapter], options, heads.rows)
     found, wanted = study.tasks["x"], heads.rows["x"][1::2]
     live = [heads.plain.run(row) for row in wanted]
-    frozen = [heads.plain.run(row, (1, given.weights)) for row in wanted]
+    frozen = [heads.plain.run(row, [(1, given.weights)]) for row in wanted]
     assert found.given
-    assert found.losses == other.tasks["x"].losses
+    assert found.calls[0].losses == other.tasks["x"].calls[0].losses
     assert found.error["loss"] == pytest.approx(distance(live, frozen, wanted), rel=1e-5)
     assert study.options(options).routes == {"x": given, "y": other.tasks["y"].chosen}
 
@@ -183,7 +246,7 @@ def test_an_export_freezes_what_was_measured(golden: Case, tmp_path: Path, capsy
     arguments = ["export", "-q", golden.base, golden.adapter, "-o", tmp_path / "b", *settings]
     cli.main(list(map(str, arguments)), standalone_mode=False)
     found, route = golden.study().tasks["task0"], read_bundle(tmp_path / "b").manifest.route or {}
-    assert route["tasks"]["task0"] == {"group": found.chosen.group, "weights": list(found.chosen.weights)}
+    assert route["tasks"]["task0"] == [{"group": r.group, "weights": list(r.weights)} for r in found.chosen]
     assert route["frozen_error"]["task0"] == found.error
     assert f"loss {found.error['loss']:.3g} of 100" in capsys.readouterr().out
 

@@ -103,6 +103,18 @@ def test_tucka(exported: Exported, tmp_path: Path, name: str) -> None:
     _compare(bundle, reference, _inputs(name, 3), ["task0", "base", "task0"], route=route)
 
 
+@pytest.mark.parametrize("routing", ["batch", "row"])
+def test_a_router_that_reads_one_vector_of_a_row(exported: Exported, tmp_path: Path, routing: Any) -> None:
+    """The pooler has no positions, so the mask is not of what it reads."""
+    base, onnx = exported("bert")
+    adapter = write_tucka(tmp_path / "tucka", linear_shapes(base, ("pooler.dense",)), seed=2, router="pooler.dense")
+    reference = trained_model(base, [adapter])
+    bundle = export_bundle(
+        base, [adapter], tmp_path / "bundle", ExportOptions(mode="dynamic", routing=routing, base_onnx=onnx)
+    )
+    _compare(bundle, reference, _inputs("bert", 3), None, routing=routing)
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_lora(exported: Exported, tmp_path: Path, name: str) -> None:
     base, onnx = exported(name)

@@ -28,6 +28,8 @@ from tests.trained import more_kernels
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOLERANCE = 2e-5
 EPT, TUCKA = ("ept_bert48", "ept_bert_ksbig", "ept_llama64"), ("tucka_bert48", "tucka_llama64")
+#: DeBERTa-v2 with `share_att_key`: two routes serve one forward.
+TWICE = ("tucka_deberta64", "tucka_glue_folded")
 #: Where the base graph comes from: traced from the folder, an ONNX file beside the folder, the ONNX file alone.
 ORIGINS = ("folder", "onnx", "onnx alone")
 
@@ -188,24 +190,80 @@ def test_ept_static(case_of: Callable[[str], Case], tmp_path: Path, name: str, o
                     _close(got, case.arrays[f"out{batch}.task{task}.logits"])
 
 
+def _routed(bundle: Bundle) -> tuple[ort.InferenceSession, list[tuple[str, str]]]:
+    """A copy of a bundle that gives its routers' groups and weights too, and their names by the routers' order."""
+    model = ir.load(bundle.model)
+    routers = [node.outputs for node in model.graph if node.op_type == "TuckerRouter"]
+    for group, weights in routers:
+        model.graph.outputs.extend((group, weights))
+        group.type, weights.type = ir.TensorType(ir.DataType.INT64), ir.TensorType(ir.DataType.FLOAT)
+    ir.save(model, bundle.path / "routed.onnx")
+    session = ort.InferenceSession(str(bundle.path / "routed.onnx"), providers=["CPUExecutionProvider"])
+    return session, [(str(group.name), str(weights.name)) for group, weights in routers]
+
+
 @pytest.mark.parametrize("origin", ORIGINS)
-@pytest.mark.parametrize("name", TUCKA)
+@pytest.mark.parametrize("name", (*TUCKA, *TWICE))
 def test_tucka_live(case_of: Callable[[str], Case], tmp_path: Path, name: str, origin: str) -> None:
     case = case_of(name)
     bundle = case.export(tmp_path / "b", ExportOptions(mode="dynamic"), origin)
-    model = ir.load(bundle.model)
-    router = next(node for node in model.graph if node.op_type == "TuckerRouter")
-    model.graph.outputs.extend(router.outputs)
-    router.outputs[0].type, router.outputs[1].type = ir.TensorType(ir.DataType.INT64), ir.TensorType(ir.DataType.FLOAT)
-    group, weights = (value.name for value in router.outputs)
-    ir.save(model, bundle.path / "routed.onnx")
-    routed = ort.InferenceSession(str(bundle.path / "routed.onnx"), providers=["CPUExecutionProvider"])
+    routed, routers = _routed(bundle)
+    assert len(routers) == 1 + (name in TWICE)
     for batch in case.batches:
         for session in _sessions(bundle):
             _close(_run(session, case.feeds(batch))["logits"], case.arrays[f"out{batch}.logits"])
         outputs = _run(routed, case.feeds(batch))
-        assert outputs[str(group)].tolist() == case.arrays[f"out{batch}.group"].reshape(-1).tolist()
-        _close(outputs[str(weights)], case.arrays[f"out{batch}.weights"].reshape(1, -1))
+        recorded = {which: routers[at] for which, at in (("", -1), ("first_", 0))}
+        for which, (group, weights) in recorded.items():
+            if f"out{batch}.{which}group" in case.arrays:
+                assert outputs[group].tolist() == case.arrays[f"out{batch}.{which}group"].reshape(-1).tolist()
+                _close(outputs[weights], case.arrays[f"out{batch}.{which}weights"].reshape(1, -1))
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_a_row_alone_is_a_batch_of_its_own(case_of: Callable[[str], Case], tmp_path: Path, name: str) -> None:
+    """Routing by the row gives every row what the released code gives a batch of it alone, whatever is beside it."""
+    case = case_of(name)
+    bundle = case.export(tmp_path / "b", ExportOptions(mode="dynamic", routing="row"), "onnx")
+    alone = [batch for batch in case.batches if len(case.feeds(batch)["input_ids"]) == 1]
+    assert len(alone) > 1
+    length = max(case.feeds(batch)["input_ids"].shape[1] for batch in alone)
+    feeds = {
+        key: np.concatenate([_longer(case.feeds(batch)[key], length) for batch in alone])
+        for key in ("input_ids", "attention_mask")
+    }
+    want = np.concatenate([case.arrays[f"out{batch}.logits"] for batch in alone])
+    for session in _sessions(bundle):
+        _close(_run(session, feeds)["logits"], want)
+
+
+def _longer(row: np.ndarray, length: int) -> np.ndarray:
+    return np.pad(row, [(0, 0), (0, length - row.shape[1])])
+
+
+@pytest.mark.parametrize("mode", ["static", "conditioned"])
+@pytest.mark.parametrize("name", TWICE)
+def test_tucka_by_the_route_of_the_text(case_of: Callable[[str], Case], tmp_path: Path, name: str, mode: str) -> None:
+    """The route of layer 0's text is given; that of the positions, which serves all the rest, is not to be given."""
+    case = case_of(name)
+    live, routers = _routed(case.export(tmp_path / "live", ExportOptions(mode="dynamic"), "onnx"))
+    for batch in case.batches:
+        first = [_run(live, case.feeds(batch))[name] for name in routers[0]]
+        if f"out{batch}.first_group" in case.arrays:
+            first = [case.arrays[f"out{batch}.first_{what}"] for what in ("group", "weights")]
+        route = Route(int(first[0].reshape(-1)[0]), tuple(map(float, first[1].reshape(-1))))
+        bundle = case.export(tmp_path / str(batch), ExportOptions(mode=mode, routes={None: route}), "onnx")  # type: ignore[arg-type]
+        assert bundle.manifest.route is not None
+        (constant,) = bundle.manifest.route["constant"]
+        assert (constant["call"], constant["group"]) == (1, int(case.arrays[f"out{batch}.group"]))
+        np.testing.assert_allclose(constant["weights"], case.arrays[f"out{batch}.weights"], rtol=0, atol=1e-6)
+        rows = len(case.feeds(batch)["input_ids"])
+        for session in _sessions(bundle):
+            got = _run(session, case.feeds(batch), task_id=np.zeros(rows, np.int64))["logits"]
+            _close(got, case.arrays[f"out{batch}.logits"])
+            if mode == "conditioned" and name == "tucka_deberta64":  # the other's base has the trained head
+                off = _run(session, case.feeds(batch), task_id=np.ones(rows, np.int64))["logits"]
+                _close(off, case.arrays[f"base{batch}.logits"])
 
 
 @pytest.mark.parametrize("origin", ["folder", "onnx"])

@@ -53,6 +53,11 @@ def stored(**fields: Any) -> Change:
     return manifest(lambda m: m.update(precision="int8", quantisation=nothing | fields))
 
 
+def route(given: Any, constant: Any = ()) -> Change:
+    """Says that the tiny bundle has a frozen route."""
+    return manifest(lambda m: m.update(route={"tasks": {"sst2": given}, "constant": list(constant)}))
+
+
 def relist(folder: Path) -> None:
     """Makes ``eptx.json`` agree with the files, as someone who means harm would."""
     value = json.loads((folder / "eptx.json").read_text())
@@ -161,6 +166,20 @@ LIES: dict[str, tuple[Change, int, str]] = {
         "NaN is not a number",
     ),
     "a route of nonsense": (manifest(lambda m: m.update(route={"tasks": [{}, 5]})), 3, "route"),
+    "a route that is no list": (route({"group": 0, "weights": [1]}), 3, "sst2 must be a list"),
+    "a route without weights": (route([{"group": 0}]), 3, "weights is missing"),
+    "a route of words": (route([{"group": 0, "weights": ["a"]}]), 3, "weights must be a list of numbers"),
+    "a constant route of no call": (route([], [{"group": 0, "weights": [1]}]), 3, "call is missing"),
+    "a constant route before the first call": (
+        route([], [{"call": -1, "group": 0, "weights": [1]}]),
+        3,
+        "call must be an integer of at least 0",
+    ),
+    "a route that does not say what is constant": (
+        manifest(lambda m: m.update(route={"tasks": {}})),
+        3,
+        "constant is missing",
+    ),
     "a route a thousand deep": (
         manifest(lambda m: m.update(route=json.loads('{"tasks":' * 400 + "{}" + "}" * 400))),
         3,

@@ -1,4 +1,4 @@
-"""TuckA as operators: one route for the model (a folded table, or the router itself), a TuckerDelta per module.
+"""TuckA as operators: a route for each call of the router (tables, or the router itself), a TuckerDelta per module.
 
 The released update is one of the input, x' = x + alpha ((x u) M) u^T; moved past W it is one of the output. Either is
 the same operator with another last factor, and the narrower side is the cheaper one: a feed-forward layer's first
@@ -9,6 +9,7 @@ read one x still share it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -21,25 +22,36 @@ from eptx.exporter._shared import SharedSite
 from eptx.exporter.attach import AttachPlan, Editor
 from eptx.exporter.base.site import Site
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
+from eptx.exporter.methods.tucka.calls import Calls
 from eptx.exporter.methods.tucka.fold import normalised
-from eptx.exporter.route import Route
+from eptx.exporter.route import Frozen
+
+
+@dataclass(frozen=True)
+class _Routed:
+    """A route in a graph: int64 group and float weights, of every row or of the batch."""
+
+    values: tuple[ir.Value, ir.Value]
+    per_row: bool
 
 
 def attach(adapter: TuckaAdapter, editor: Editor, sites: Mapping[str, Site], plan: AttachPlan) -> None:
     """Puts a TuckA adapter into a graph."""
+    calls = Calls.of(sites.get(adapter.router), editor.model.graph)
     if plan.mode == "conditioned":
-        route = _table(editor, plan.routes, adapter.experts)
+        routes = _tables(editor, plan.routes, adapter.experts)
     elif not sites:
         return
     elif plan.route == "given":
-        route = _given(editor, adapter, plan)
+        routes = [_given(editor, adapter, plan)]
     else:
-        route = _router(editor, adapter, sites[adapter.router], plan)
-    per_row = plan.routing != "batch" or plan.mode == "conditioned"
+        routes = _routers(editor, adapter, calls, plan)
     for name, site in sites.items():
-        for place in editor.places(site, per_row=per_row):
+        for own in (site, *site.also):
+            route = routes[calls.serving(own)]
+            place = editor.place(site, own, per_row=route.per_row)
             on_input = _narrower_input(place)
-            delta = Delta(ops.TuckerDelta, route, _factors(editor, adapter, name, place, on_input))
+            delta = Delta(ops.TuckerDelta, route.values, _factors(editor, adapter, name, place, on_input))
             editor.adapt(place, delta, on_input=on_input)
 
 
@@ -61,23 +73,49 @@ def _factors(editor: Editor, adapter: TuckaAdapter, name: str, site: Site, on_in
     )
 
 
-def _table(editor: Editor, routes: Sequence[Route], experts: int) -> tuple[ir.Value, ir.Value]:
-    """The frozen routes of all tasks; the row past the last task has weight zero."""
-    groups = np.array([*(route.group for route in routes), 0], dtype=np.int64)
-    weights = np.array([*(route.weights for route in routes), (0.0,) * experts])
+def _tables(editor: Editor, tasks: Sequence[Frozen], experts: int) -> list[_Routed]:
+    """Of every call the frozen routes of all tasks; the row past the last task has weight zero."""
     task_id = editor.task_id()
-    return (
-        editor.gather(editor.constant("tucka.task_group", groups), task_id),
-        editor.gather(editor.constant("tucka.task_weights", weights), task_id),
-    )
+    tables = []
+    for call, routes in enumerate(zip(*tasks, strict=True)):
+        name = f"tucka.call_{call}" if call else "tucka"
+        groups = np.array([*(route.group for route in routes), 0], dtype=np.int64)
+        weights = np.array([*(route.weights for route in routes), (0.0,) * experts])
+        group = editor.gather(editor.constant(f"{name}.task_group", groups), task_id)
+        tables.append(_Routed((group, editor.gather(editor.constant(f"{name}.task_weights", weights), task_id)), True))
+    return tables
 
 
-def _router(editor: Editor, adapter: TuckaAdapter, site: Site, plan: AttachPlan) -> tuple[ir.Value, ir.Value]:
-    if site.fixed_input:
-        raise NotSupportedError(f"the router {adapter.router} reads none of the model's inputs: its route says nothing")
+def _routers(editor: Editor, adapter: TuckaAdapter, calls: Calls, plan: AttachPlan) -> list[_Routed]:
+    """The router itself, once for every call."""
+    calls.check(adapter.router)
+    if plan.routing == "prompt" and len(calls.inputs) > 1:
+        raise NotSupportedError(
+            f"the router {adapter.router} is called {len(calls.inputs)} times by this base, and a prompt keeps one "
+            "route: use --routing row or --routing batch"
+        )
     per_row = plan.routing != "batch"
-    x = editor.float32(site.x)
-    mask = editor.attention_mask() if per_row else None
+    routes = [
+        _Routed(_router(editor, adapter, x, per_row and not fixed), per_row and not fixed)
+        for x, fixed in zip(calls.inputs, calls.constant, strict=True)
+    ]
+    if plan.route == "shared":
+        group, weights = routes[-1].values
+        rows = editor.batch_dim if routes[-1].per_row else 1
+        editor.add_output(ROUTE_GROUP, group, ir.DataType.INT64, rows=rows)
+        editor.add_output(ROUTE_WEIGHTS, weights, ir.DataType.FLOAT, adapter.experts, rows=rows)
+    elif plan.routing == "prompt":
+        return [_Routed(_kept(editor, *routes[0].values, adapter.experts), True)]
+    return routes
+
+
+def _router(editor: Editor, adapter: TuckaAdapter, x: ir.Value, per_row: bool) -> tuple[ir.Value, ir.Value]:
+    """One call: of every row over its unpadded positions, or of everything."""
+    pooled = x.shape is not None and len(x.shape) == 2 and editor.has_rows(x)
+    mask = editor.attention_mask() if per_row and not pooled else None
+    x = editor.float32(x)
+    if pooled and per_row:
+        x = editor.node("Unsqueeze", [x, editor.constant("tucka.positions", np.array([1]))])[0]
     group, weights = editor.call(
         ops.TuckerRouter,
         [
@@ -87,22 +125,15 @@ def _router(editor: Editor, adapter: TuckaAdapter, site: Site, plan: AttachPlan)
         ],
         groups=adapter.groups,
     )
-    if plan.route == "shared":
-        rows = editor.batch_dim if per_row else 1
-        editor.add_output(ROUTE_GROUP, group, ir.DataType.INT64, rows=rows)
-        editor.add_output(ROUTE_WEIGHTS, weights, ir.DataType.FLOAT, adapter.experts, rows=rows)
-    elif plan.routing == "prompt":
-        return _kept(editor, group, weights, adapter.experts)
     return group, weights
 
 
-def _given(editor: Editor, adapter: TuckaAdapter, plan: AttachPlan) -> tuple[ir.Value, ir.Value]:
+def _given(editor: Editor, adapter: TuckaAdapter, plan: AttachPlan) -> _Routed:
     """The route that the graph before this one has computed: one for the batch, or one per row."""
-    rows = 1 if plan.routing == "batch" else editor.batch_dim
-    return (
-        editor.add_input(ROUTE_GROUP, ir.DataType.INT64, rows=rows),
-        editor.add_input(ROUTE_WEIGHTS, ir.DataType.FLOAT, adapter.experts, rows=rows),
-    )
+    per_row = plan.routing != "batch"
+    rows = editor.batch_dim if per_row else 1
+    group = editor.add_input(ROUTE_GROUP, ir.DataType.INT64, rows=rows)
+    return _Routed((group, editor.add_input(ROUTE_WEIGHTS, ir.DataType.FLOAT, adapter.experts, rows=rows)), per_row)
 
 
 def _kept(editor: Editor, group: ir.Value, weights: ir.Value, experts: int) -> tuple[ir.Value, ir.Value]:

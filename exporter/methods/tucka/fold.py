@@ -3,7 +3,9 @@
     M = sum_t a_t sum_p C[t, p] G[g, p]   with C = c / ||c||_F, G[g] = g[g] / ||g[g]||_F       [R, R]
     W' = W + alpha * W U M^T U^T          with U = u / ||u||_F
 
-which is the released x' = x + alpha ((x U) M) U^T, y = W x' + b, for one frozen route.
+which is the released x' = x + alpha ((x U) M) U^T, y = W x' + b, for one frozen route. The route is the router's of
+the mean h of its input: L = (centroids h) as [k, t], each row divided by its length, a = sigmoid(L), and the group of
+the largest a.
 """
 
 from __future__ import annotations
@@ -29,3 +31,12 @@ def fold(adapter: TuckaAdapter, module: str, weight: np.ndarray, route: Route) -
     mixed = np.einsum("t,tij->ij", np.asarray(route.weights), experts)
     folded: np.ndarray = weight + adapter.alpha * (weight @ factors.u) @ mixed.T @ factors.u.T
     return folded
+
+
+def route_of(adapter: TuckaAdapter, x: np.ndarray) -> Route:
+    """What the router says of one input [..., in], in float64."""
+    scores = adapter.centroids.astype(np.float64) @ x.reshape(-1, x.shape[-1]).mean(0, dtype=np.float64)
+    by_group = scores.reshape(adapter.groups, adapter.experts)
+    affinity = 1 / (1 + np.exp(-by_group / np.linalg.norm(by_group, axis=1, keepdims=True)))
+    group = int(affinity.max(1).argmax())
+    return Route(group, tuple(map(float, affinity[group])))

@@ -1,7 +1,7 @@
 """A linear layer with Tucker Adaptation (arXiv 2511.06859), computed as the released code computes it.
 
-One module is the router: it turns its own input into a route, and every module of the same forward uses that
-    route.
+One module is the router: at every call it turns its own input into a route, and the modules of the same forward that
+run later use the newest.
 """
 
 from __future__ import annotations
@@ -46,10 +46,13 @@ class TuckaState(TaskRows):
 
     Attributes:
         routing: ``batch`` or ``row``.
-        forced: a route to use instead of the router's, or None.
+        forced: a route to use for everything instead of the router's, or None.
+        frozen: for each call of the router in a forward the route that it gives, or None where it routes; empty: it
+            always routes.
+        calls: how often the router was called in the running forward.
         route: the newest route.
         fresh: whether ``route`` belongs to the forward that is running now.
-        taken: the routes that the router gave, in order, since somebody last emptied this.
+        taken: the routes of the router's calls, in order.
         used: the route that a layer has used last.
         probe: the router's input while it is wanted before the router has run, else None.
         mask: ``[batch, positions]`` of the running forward, or None; only ``row`` routing reads it.
@@ -59,6 +62,8 @@ class TuckaState(TaskRows):
         super().__init__(num_tasks)
         self.routing = routing
         self.forced: TuckaRoute | None = None
+        self.frozen: tuple[TuckaRoute | None, ...] = ()
+        self.calls = 0
         self.route: TuckaRoute | None = None
         self.fresh = False
         self.taken: list[TuckaRoute] = []
@@ -71,8 +76,17 @@ class TuckaState(TaskRows):
     @property
     def per_row(self) -> bool:
         """Whether what the layers compute of an input that all rows share differs from row to row."""
-        routes = self.forced is not None and len(self.forced.group) > 1
+        routes = any(route is not None and len(route.group) > 1 for route in (self.forced, *self.frozen))
         return routes or self.routing == "row" or super().per_row
+
+    def call(self) -> TuckaRoute | None:
+        """The frozen route of the router's next call, None where it routes; the call counts as made."""
+        self.calls += 1
+        if not self.frozen:
+            return None
+        if self.calls > len(self.frozen):
+            raise ValueError(f"the router is called more than {len(self.frozen)} times, which have frozen routes")
+        return self.frozen[self.calls - 1]
 
     def take(self, route: TuckaRoute) -> None:
         """From now on layers use this route."""
@@ -197,7 +211,7 @@ class TuckaLinear(nn.Module, TuckaLayer):
         return adapted
 
     def _route(self, x: Tensor, name: str) -> TuckaRoute:
-        """The newest route of the running forward: forced, or what the router gave when it was last called.
+        """The newest route of the running forward: forced, or that of the router's last call, frozen or its own.
 
         The released router routes at every call. DeBERTa-v2 with ``share_att_key`` calls its first layer's query
         projection again for the relative positions, so two routes serve one forward there.
@@ -211,7 +225,9 @@ class TuckaLinear(nn.Module, TuckaLayer):
                     f"router {self.module} depends on adapted modules that run before it: name an earlier router"
                 )
             state.probed = None
-            state.take(self.compute_route(x, name))
+            state.take(state.call() or self.compute_route(x, name))
+        elif not state.fresh and state.frozen and state.frozen[0] is not None:
+            return state.frozen[0]  # of the router's first call, which is still to come
         elif not state.fresh:
             if state.run_probe is None:
                 raise ValueError("TuckA's route belongs to a forward of the whole model: call the model, not its parts")

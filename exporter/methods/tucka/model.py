@@ -130,7 +130,7 @@ class TuckaModel(EptxTuner):
         state = self.state
         if state.probing:
             return
-        state.fresh, state.probed, state.taken = False, None, []
+        state.fresh, state.probed, state.taken, state.calls = False, None, [], 0
         mask = call_arguments(model, args, kwargs).get(self._mask_name(model))
         state.mask = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
 
@@ -140,7 +140,8 @@ class TuckaModel(EptxTuner):
             router = self.router
             if state.probed is None:
                 raise ValueError(f"router {router.module} does not run in this forward")
-            state.take(router.compute_route(state.probed, router.active_adapters[0]))
+            state.route = router.compute_route(state.probed, router.active_adapters[0])
+            state.fresh = True
 
         state.run_probe = probe
 

@@ -34,7 +34,7 @@ def compare_generation(manifest: Manifest, source: BaseSource, model: Any) -> li
     return [
         Part(field, "compared"),
         Part(f"{field}.eos", "compared", wrong_ends(found.eos, source)),
-        Part(f"{field}.pad", "compared", _wrong_pad(found, source)),
+        Part(f"{field}.pad", "compared", _wrong_pad(found, source, counts=manifest.routing == "batch")),
         Part(f"{field}.start", "compared", wrong_start),
     ]
 
@@ -56,13 +56,20 @@ def wrong_ends(found: Collection[int], source: BaseSource) -> str | None:
     return f"says {said}; the base ends answers with {base}"
 
 
-def _wrong_pad(found: Generation, source: BaseSource) -> str | None:
-    """GenAI takes a prompt's last tokens that equal this one for padding, so it must not be one that ends turns."""
+def _wrong_pad(found: Generation, source: BaseSource, *, counts: bool) -> str | None:
+    """GenAI takes a prompt's last tokens that equal this one for padding, so it must not be one that ends turns.
+
+    Where padding counts, in the mean of TuckA's released router, it is what transformers pads with, whatever that ends.
+    """
     size = getattr(source.text_config, "vocab_size", None)
     ends = {*listed(source.token("eos_token_id")), *found.eos}
     base = source.token("pad_token_id")
     if size is not None and found.pad >= size:
         return f"says {found.pad}; the base knows {size} tokens"
+    if counts:
+        named = getattr(source.tokenizer, "pad_token_id", None)
+        fills = [token for token in (named, base, *listed(source.token("eos_token_id"))) if token is not None]
+        return f"says {found.pad}; the trained model is padded with {fills[0]}" if [found.pad] != fills[:1] else None
     if found.kind == "encoder-decoder" and base is not None and found.pad != base:
         return f"says {found.pad}; the base pads with {base}"
     if found.kind == "decoder" and found.pad in ends:

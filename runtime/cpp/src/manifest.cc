@@ -155,14 +155,24 @@ void CheckSources(Fields f) {
   f.Done();
 }
 
+void CheckFrozen(Fields f) {
+  f.Count("group");
+  const Json& weights = f.Array("weights");
+  if (!std::all_of(weights.begin(), weights.end(), [](const Json& w) { return w.is_number(); })) {
+    throw f.Bad("weights must be a list of numbers");
+  }
+  f.Done();
+}
+
+// A task has a route for each call of the router, but for the calls whose route is constant.
 void CheckRoute(Fields f) {
-  for (auto& [name, frozen] : f.Child("tasks").Items()) {
-    frozen.Count("group");
-    const Json& weights = frozen.Array("weights");
-    if (!std::all_of(weights.begin(), weights.end(), [](const Json& w) { return w.is_number(); })) {
-      throw frozen.Bad("weights must be a list of numbers");
-    }
-    frozen.Done();
+  Fields tasks = f.Child("tasks");
+  for (const auto& task : tasks.raw().items()) {
+    for (const Fields& frozen : tasks.Children(task.key())) CheckFrozen(frozen);
+  }
+  for (Fields& frozen : f.Children("constant")) {
+    frozen.Count("call");
+    CheckFrozen(frozen);
   }
   if (f.Present("frozen_error")) {
     for (const auto& [name, error] : f.Child("frozen_error").Items()) {

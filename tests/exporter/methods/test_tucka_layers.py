@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from eptx.exporter.methods.tucka.config import TuckaConfig
+from eptx.exporter.methods.tucka.layer import TuckaRoute
 from eptx.exporter.training import add_adapter
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -99,6 +101,84 @@ def test_groups_differ_between_batches() -> None:
         model(batch(1, seed))
         groups.add(int(model.base_model.state.route.group[0]))
     assert len(groups) > 1
+
+
+class Twice(Toy):
+    """Toy's modules, of which the first runs again on a constant after the others, and on what they gave."""
+
+    def __init__(self) -> None:
+        super().__init__("abc")
+        self.register_buffer("table", torch.randn(1, 5, 6, generator=torch.Generator().manual_seed(9)))
+
+    def forward(self, x: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        x = self.embed(x)
+        first: Tensor = self.a(x) + self.b(x)
+        return self.last(first + self.c(self.a(self.table)).mean() + self.a(first))  # type: ignore[no-any-return]
+
+
+def _by_hand(model: Any, x: Tensor, frozen: Sequence[tuple[int, list[float]] | None] = ()) -> Tensor:
+    """Twice's forward with the released formulas, each module by the router's newest route."""
+    net, calls, route = model.base_model.model, iter(frozen), None
+
+    def run(name: str, value: Tensor) -> Tensor:
+        nonlocal route
+        layer = getattr(net, name)
+        u, g, c = (getattr(layer, f"tucka_{factor}")["default"] for factor in "ugc")
+        if name == "a":
+            logits = (net.a.tucka_ec["default"] @ value.mean((0, 1))).reshape(3, 2)
+            affinity = torch.sigmoid(logits / logits.norm(dim=1, keepdim=True))
+            group = int(affinity.amax(1).argmax())
+            route = next(calls, None) or (group, affinity[group])
+        assert route is not None
+        core = torch.einsum("t,tp,prs->rs", torch.as_tensor(route[1], dtype=x.dtype), c / c.norm(), g[route[0]])
+        core = core / g[route[0]].norm()
+        moved = value + 50 * value @ (u / u.norm()) @ core @ (u / u.norm()).T
+        return layer.base_layer(moved)  # type: ignore[no-any-return]
+
+    x = net.embed(x)
+    first = run("a", x) + run("b", x)
+    added = run("a", net.table)
+    return run("last", first + run("c", added).mean() + run("a", first))
+
+
+def twice() -> Any:
+    torch.manual_seed(1)
+    config = TuckaConfig(r=3, k=3, t=2, p=2, alpha=50, target_modules=["a", "b", "c", "last"])
+    model = add_adapter(Twice(), config).double().eval()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "tucka" in name:
+                p.normal_()
+    return model
+
+
+def test_the_newest_route_serves_what_runs_later() -> None:
+    model = twice()
+    groups = set()
+    for seed in range(6):
+        x = batch(2, seed)
+        assert torch.allclose(model(x), _by_hand(model, x), atol=1e-10)
+        groups.add(tuple(int(route.group) for route in model.base_model.state.taken))
+    assert len({first for first, _, _ in groups}) > 1 and len({second for _, second, _ in groups}) == 1
+
+
+def test_calls_are_frozen_one_by_one() -> None:
+    model, x = twice(), batch(2, 3)
+    frozen: list[tuple[int, list[float]] | None] = [(1, [0.9, 0.1]), None, (2, [0.3, 0.4])]
+    model.base_model.state.frozen = tuple(
+        None
+        if each is None
+        else TuckaRoute(
+            torch.tensor([each[0]]), torch.tensor([each[1]], dtype=torch.float64), torch.tensor([torch.inf])
+        )
+        for each in frozen
+    )
+    assert torch.allclose(model(x), _by_hand(model, x, frozen), atol=1e-10)
+    assert torch.allclose(model(x), _by_hand(model, x, frozen), atol=1e-10)  # counted anew in every forward
+    assert not torch.allclose(model(x), _by_hand(model, x), atol=1e-3)
+    model.base_model.state.frozen = model.base_model.state.frozen[:2]
+    with pytest.raises(ValueError, match="called more than 2 times"):
+        model(x)
 
 
 def test_a_router_behind_adapted_modules_is_refused() -> None:

@@ -63,11 +63,15 @@ def write_tucka(
     rank: int = 8,
     k: int = 3,
     strength: float = 0.1,
+    router: str | None = None,
 ) -> Path:
-    """A TuckA adapter; the first layer's query routes, which runs before any other module's output is read."""
+    """A TuckA adapter; the first layer's query routes, which runs before any other module's output is read.
+
+    With `router`, the module whose name ends so.
+    """
     rng = np.random.default_rng(seed)
     t = p = 2
-    router = router_of(shapes)
+    router = router_of(shapes) if router is None else next(name for name in shapes if name.endswith(router))
     tensors: Tensors = {}
     for module, (_, inner) in shapes.items():
         parts: Tensors = {
