@@ -42,6 +42,19 @@ class TaskHeads:
 
 
 @dataclass(frozen=True)
+class TrainedAs:
+    """What an adapter's configuration says of the class that it was trained on.
+
+    Attributes:
+        noted: the class that PEFT noted down (``auto_mapping``), None where it did not.
+        task_type: PEFT's ``task_type``, which stands for an Auto class; None where there is none.
+    """
+
+    noted: str | None = None
+    task_type: str | None = None
+
+
+@dataclass(frozen=True)
 class Widths:
     """What an adapter's files say of a linear's shape.
 
@@ -62,12 +75,21 @@ class Adapter(ABC):
         tasks: task names; a task's id is its index.
         heads: classifiers the adapter brings, or None when the base model's own head serves.
         fingerprint: ``sha256:<hex>`` over the adapter's files.
+        saved: task -> the tensors of modules that it brings whole, by their names in the class; {} for none.
+        trained_as: what the files say of the class, one for each folder.
     """
 
     method: ClassVar[str]
     tasks: tuple[str, ...]
     heads: TaskHeads | None
     fingerprint: str
+    saved: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    trained_as: tuple[TrainedAs, ...] = ()
+
+    @property
+    def whole_modules(self) -> tuple[str, ...]:
+        """The modules that tasks bring whole, by name."""
+        return tuple(dict.fromkeys(name.rpartition(".")[0] for own in self.saved.values() for name in own))
 
     @property
     @abstractmethod

@@ -13,6 +13,7 @@ from eptx.bundle import Bundle, BundleWriter
 from eptx.errors import BaseModelError, NotSupportedError, UsageError
 from eptx.exporter.adapter import Adapter
 from eptx.exporter.attach import AttachPlan, RoutePlace
+from eptx.exporter.banks import attach_banks
 from eptx.exporter.base import BaseGraph, Site, is_genai, locate
 from eptx.exporter.fold import fold
 from eptx.exporter.heads import attach_head, attach_head_bank, check_fits
@@ -161,12 +162,15 @@ def _attach(adapter: Adapter, part: Part, options: ExportOptions, parts: Sequenc
     plan = AttachPlan(options.mode, options.routing, routes, _route_place(adapter, part, parts))
     method_of(adapter.method).attach(adapter, editor, sites, plan)
     editor.wire()
+    banks = part.graph.whole.banks
     if editor.similarities:
         task_id = add_task_used(editor)
-    elif adapter.heads is not None:
+    elif adapter.heads is not None or banks:
         task_id = editor.task_id()
     if adapter.heads is not None:
         attach_head_bank(editor, adapter.heads, adapter.tasks, task_id)
+    if banks:
+        attach_banks(editor, banks, task_id)
 
 
 def _check_float32(sites: dict[str, Site], *, half: bool) -> None:

@@ -27,16 +27,16 @@ from eptx.bundle import (
 from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter import ops
 from eptx.exporter.adapter import Adapter
-from eptx.exporter.attach import Editor
 from eptx.exporter.base import BaseGraph, genai_config, is_genai
 from eptx.exporter.base._integer import integer_product
 from eptx.exporter.base._names import one_line
 from eptx.exporter.base._nbits import is_nbits
 from eptx.exporter.card import model_card
+from eptx.exporter.heads import LOGITS
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.part import Part
-from eptx.exporter.plan import routes_by_task, static_task
+from eptx.exporter.plan import routes_by_task, serves_base, static_task
 from eptx.exporter.read import BASE_TASK
 
 #: Smaller tensors are kept in the model: ONNX Runtime resolves the path of the file beside it, opens it and maps it
@@ -170,7 +170,7 @@ def _manifest(adapted: Adapted) -> Manifest:
         model_type=main.model_type,
         precision=_precision(adapted),
         provider=options.provider,
-        tasks=_tasks(adapter, parts[-1].editor, options),
+        tasks=_tasks(adapter, parts[-1], options),
         inputs=tuple(_tensor(value) for value in graph.inputs),
         outputs=tuple(_tensor(value) for value in graph.outputs),
         sources=_sources(source, options),
@@ -202,17 +202,20 @@ def _component(graph: BaseGraph, modules: Mapping[str, ModuleOutput]) -> Compone
     return Component(graph.file, tuple(map(_tensor, inputs)), tuple(map(_tensor, outputs)), modules)
 
 
-def _tasks(adapter: Adapter, editor: Editor, options: ExportOptions) -> tuple[Task, ...]:
-    heads = adapter.heads
+def _tasks(adapter: Adapter, part: Part, options: ExportOptions) -> tuple[Task, ...]:
+    heads, whole = adapter.heads, part.graph.whole
     names = (static_task(adapter, options),) if options.mode == "static" else adapter.tasks
-    tasks = [
-        Task(name, index, heads.labels(name) if heads else None, heads.label_names.get(name) if heads else None)
-        for index, name in enumerate(names)
-    ]
-    if options.mode != "static" and any(value.name == "task_id" for value in editor.model.graph.inputs):
-        off = adapter.method != "tucka" or options.mode == "conditioned"
-        tasks += [Task(BASE_TASK, len(tasks), 0 if heads else None)] if off else []
-    return tuple(tasks)
+    if any(value.name == "task_id" for value in part.editor.model.graph.inputs):
+        names = (*names, *([BASE_TASK] if serves_base(adapter, options) and whole.base else []))
+    if heads is not None:
+        return tuple(Task(n, i, heads.labels(n), heads.label_names.get(n)) for i, n in enumerate(names))
+    if whole.labels is None or all(value.name != LOGITS for value in part.graph.model.graph.outputs):
+        return tuple(Task(name, index) for index, name in enumerate(names))
+    known = {len(whole.names): whole.names} if whole.names is not None else {}
+    return tuple(
+        Task(name, index, count, known.get(count))
+        for index, (name, count) in enumerate(zip(names, whole.labels, strict=False))
+    )
 
 
 def _route(adapter: Adapter, options: ExportOptions) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ CPU): packed products are no faster, from 1 x 1 to 8 x 128.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,13 +18,19 @@ from eptx.exporter.base._form import is_form
 from eptx.exporter.base._products import find_products
 
 
-def fuse(model: ir.Model, provider: str) -> None:
-    """Optimises a freshly traced graph in place for an execution provider, "cpu" or "cuda"."""
+def fuse(model: ir.Model, provider: str, keep: Iterable[ir.Value] = ()) -> None:
+    """Optimises a freshly traced graph in place for an execution provider, "cpu" or "cuda".
+
+    Args:
+        model: the graph.
+        provider: the execution provider.
+        keep: further initializers whose values nothing may be made of.
+    """
     from onnxscript import optimizer
     from transformers.exporters.onnxruntime_fusions import fuse_for_onnxruntime
 
     _turn_weights(model.graph)
-    with _weights_outside(model.graph):
+    with _weights_outside(model.graph, keep):
         optimizer.optimize(model)
         fuse_for_onnxruntime(model, provider)
     _keep_turned(model)
@@ -81,9 +87,10 @@ def _keep_turned(model: ir.Model) -> None:
 
 
 @contextmanager
-def _weights_outside(graph: ir.Graph) -> Iterator[None]:
-    """Turns the products' weights into graph inputs without a value, and back."""
-    weights = {product.weight: product.weight.const_value for product in find_products(graph)}
+def _weights_outside(graph: ir.Graph, keep: Iterable[ir.Value]) -> Iterator[None]:
+    """Turns the products' weights, and others, into graph inputs without a value, and back."""
+    values = dict.fromkeys([*(product.weight for product in find_products(graph)), *keep])
+    weights = {value: value.const_value for value in values}
     for weight in weights:
         assert weight.name is not None
         del graph.initializers[weight.name]

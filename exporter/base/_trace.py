@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from eptx.errors import NotSupportedError
-from eptx.exporter.base._model import SUPPORTED
+from eptx.exporter.base._class import SUPPORTED
 from eptx.exporter.base._names import one_line
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from eptx.bundle import Generation
+from eptx.exporter.base._whole import Whole
 
 __all__ = ["BaseGraph"]
 
@@ -31,6 +32,7 @@ class BaseGraph:
         generation: how the graph generates text, if it does.
         adapted: whether one task is folded into its weights already.
         file: what it is called in a bundle.
+        whole: what became of modules that tasks bring whole.
         holds: whether an adapted module is in this graph, where a base has several.
     """
 
@@ -45,4 +47,5 @@ class BaseGraph:
     generation: Generation | None = None
     adapted: bool = False
     file: str = "model.onnx"
+    whole: Whole = field(default_factory=Whole)
     holds: Callable[[str], bool] = lambda module: True
