@@ -8,14 +8,12 @@ from pathlib import Path
 import torch
 
 from eptx.bundle import Bundle
-from eptx.exporter.trained import Trained, load_trained
+from eptx.exporter.read import BASE_TASK
+from eptx.exporter.trained import Host, Trained, load_trained
 from eptx.exporter.validation.companions import ExpectedTask, compare_companions, lookups
 from eptx.exporter.validation.parts import Part
 from eptx.exporter.validation.sources import Truth
 from eptx.exporter.validation.tensors import compare_tensors
-
-#: How PEFT's own classes call the layer that gives labels.
-_LABELLERS = ("classifier", "score")
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,10 @@ def compare_parts(bundle: Bundle, truth: Truth, base_onnx: Path | None = None) -
     task = next(iter(truth.ids.values()))
     touched = trained.hosts[0].names.values() if bundle.manifest.mode == "static" else ()
     with trained.as_task(task) as model:
-        found, tasks = lookups(model), expected_tasks(truth, trained)
-        companions = compare_companions(bundle, truth.base, model, tasks, found, base_onnx=base_onnx)
+        found = lookups(model)
+        answers = any(spec.name == "logits" for spec in bundle.manifest.outputs)
+        tasks, off = expected_tasks(truth, trained, answers=answers), _off(trained, answers=answers)
+        companions = compare_companions(bundle, truth.base, model, tasks, found, base_onnx=base_onnx, off=off)
         return Compared(
             [_method(bundle, trained), *companions, *compare_tensors(bundle, model, touched)], found.longest
         )
@@ -56,19 +56,37 @@ def _method(bundle: Bundle, trained: Trained) -> Part:
     return Part("eptx.json: method", "compared", wrong)
 
 
-def expected_tasks(truth: Truth, trained: Trained) -> list[ExpectedTask]:
-    """The tasks that the bundle must have, but for ``base``, with their labels."""
+def expected_tasks(truth: Truth, trained: Trained, *, answers: bool = True) -> list[ExpectedTask]:
+    """The tasks that the bundle must have, but for ``base``, with their labels.
+
+    Args:
+        truth: the files.
+        trained: the model.
+        answers: whether the class gives logits.
+    """
     names = truth.files[0].config.get("task_labels") or {}
     found = []
     for name in (name for name in truth.ids if name in truth.tasks):
-        labels = trained.heads.labels(name) if trained.heads is not None else _own_labels(trained, truth.ids[name])
-        given = names.get(name)
-        found.append(ExpectedTask(name, labels, tuple(given) if given else None))
+        if trained.heads is not None:
+            given = names.get(name)
+            found.append(ExpectedTask(name, trained.heads.labels(name), tuple(given) if given else None))
+        else:
+            found.append(_own(name, trained.host_of(truth.ids[name]), trained, answers))
     return found
 
 
-def _own_labels(trained: Trained, task: int) -> int | None:
-    """How many labels a task's own classifier has, where the adapter brings one."""
-    host = trained.host_of(task)
-    brought = any(part in host.saved for part in _LABELLERS)
-    return int(host.model.config.num_labels) if brought else None
+def _off(trained: Trained, *, answers: bool) -> list[ExpectedTask] | None:
+    """The task base: not where the base alone lacks a module that the adapter brings."""
+    if trained.heads is not None or not trained.brings_heads:
+        return None
+    if not all(host.complete for host in trained.hosts):
+        return []
+    return [_own(BASE_TASK, trained.host_of(len(trained.tasks)), trained, answers)]
+
+
+def _own(name: str, host: Host, trained: Trained, answers: bool) -> ExpectedTask:
+    """A task with the labels of the class, where an adapter brings what gives them."""
+    if not answers or not any(other.labelled for other in trained.hosts):
+        return ExpectedTask(name, None, None)
+    config = host.model.config
+    return ExpectedTask(name, int(config.num_labels), tuple(config.id2label[i] for i in range(config.num_labels)))
