@@ -43,14 +43,14 @@ class Outputs(Mapping[str, Array]):
 
     @property
     def logits(self) -> list[Array]:
-        """Each row's logits: [labels of its task]; empty for a task without a head.
+        """Each row's logits: [labels of its task], of a model of tokens [length, labels]; empty for a task without a head.
 
         Raises:
             RequestError: the bundle has no output ``logits``.
         """
         if "logits" not in self._arrays:
             raise RequestError(f"this bundle has no output 'logits'; it has {', '.join(self._arrays)}")
-        return [row[: task.labels] for row, task in zip(self._arrays["logits"], self._rows, strict=True)]
+        return [row[..., : task.labels] for row, task in zip(self._arrays["logits"], self._rows, strict=True)]
 
     @property
     def labels(self) -> list[str | int | float | None]:
