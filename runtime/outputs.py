@@ -43,7 +43,8 @@ class Outputs(Mapping[str, Array]):
 
     @property
     def logits(self) -> list[Array]:
-        """Each row's logits: [labels of its task], of a model of tokens [length, labels]; empty for a task without a head.
+        """Each row's logits: [labels of its task], or [length, labels] where tokens are labelled; empty for a task
+        without a head.
 
         Raises:
             RequestError: the bundle has no output ``logits``.
