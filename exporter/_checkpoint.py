@@ -15,7 +15,8 @@ from eptx._files import fingerprint
 from eptx._json import read_json_object
 from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter._safetensors import read_tensors
-from eptx.exporter.adapter import Pooling, TaskHeads, TrainedAs
+from eptx.exporter._trained_as import TrainedAs
+from eptx.exporter.adapter import Pooling, TaskHeads
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -90,13 +91,16 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     files = {name: folder / name for name in (CONFIG, WEIGHTS, HEADS) if (folder / name).exists()}
     own = {name: array for name, array in tensors.items() if any(part in f".{name}" for part in _ADAPTER)}
     saved = {name: array for name, array in tensors.items() if name not in own}
-    _check_saved(saved, heads)
+    _check_saved(saved, heads, config)
     print_of = fingerprint(files, error=AdapterError)
     return Checkpoint(folder.name, config, own, saved, _trained_as(config), heads, print_of)
 
 
-def _check_saved(saved: Mapping[str, np.ndarray], heads: TaskHeads | None) -> None:
-    """Refuses tensors that are of no module, and heads in both places."""
+def _check_saved(saved: Mapping[str, np.ndarray], heads: TaskHeads | None, config: Mapping[str, Any]) -> None:
+    """Refuses tensors that are of no module, modules without tensors, and heads in both places."""
+    if config.get("modules_to_save") and not saved:
+        said = f"{CONFIG}: modules_to_save={shown(config['modules_to_save'])}"
+        raise AdapterError(f"{said}, but {WEIGHTS} holds none of them: what was trained is lost; save it again")
     for name, array in saved.items():
         if "." not in name.strip("."):
             raise AdapterError(f"{WEIGHTS}: unexpected tensors: {shown(name)[1:-1]}")

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from eptx.errors import AdapterError, UsageError
+from eptx.exporter._trained_as import TrainedAs
 
 Pooling = Literal["pooler", "first", "mean"]
 
@@ -39,19 +40,6 @@ class TaskHeads:
     def labels(self, task: str) -> int:
         """How many logits a task has; 0 for a task without a head."""
         return int(self.weights[task].shape[0]) if task in self.weights else 0
-
-
-@dataclass(frozen=True)
-class TrainedAs:
-    """What an adapter's configuration says of the class that it was trained on.
-
-    Attributes:
-        noted: the class that PEFT noted down (``auto_mapping``), None where it did not.
-        task_type: PEFT's ``task_type``, which stands for an Auto class; None where there is none.
-    """
-
-    noted: str | None = None
-    task_type: str | None = None
 
 
 @dataclass(frozen=True)

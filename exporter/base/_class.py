@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eptx.errors import NotSupportedError
-from eptx.exporter.adapter import TrainedAs
+from eptx.exporter._trained_as import TrainedAs
 
 SUPPORTED = "BERT, RoBERTa, DeBERTa-v2, ViT and Llama (encoders alike often work too)"
 #: What PEFT's task types are trained on.
