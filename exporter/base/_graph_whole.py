@@ -47,7 +47,8 @@ def _find(graph: BaseGraph, name: str) -> tuple[ir.Value, bool | None]:
     own = graph.model.graph.initializers
     products = {product.weight: product for product in find_products(graph.model.graph) if not product.refusal}
     named = [value for value in own.values() if value.name in aliases(name, graph.prefix)]
-    alike = named or _alike(graph, name)
+    wanted = _of_folder(graph, name)
+    alike = named or [value for value in own.values() if wanted is not None and _holds(value, wanted)]
     if len(alike) != 1:
         raise NotSupportedError(
             f"the base's graph has {'more than one' if alike else 'no'} {name}, which the adapter brings whole: give "
@@ -56,22 +57,21 @@ def _find(graph: BaseGraph, name: str) -> tuple[ir.Value, bool | None]:
     value = alike[0]
     if value.const_value is None or value.const_value.dtype not in FLOATS:
         raise NotSupportedError(f"{name}, which the adapter brings whole, is quantised in the base's graph")
+    if wanted is not None and not _holds(value, wanted):
+        raise NotSupportedError(f"{name}, which the adapter brings whole, is not the base folder's in this graph")
     product = products.get(value)
     if product is None or len(value.const_value.shape) != 2:
         return value, None
     return value, stored_as(product.node, product.operand)
 
 
-def _alike(graph: BaseGraph, name: str) -> list[ir.Value]:
-    """By what the base's folder holds under that name."""
+def _of_folder(graph: BaseGraph, name: str) -> np.ndarray | None:
+    """What the base's folder holds under that name."""
     if graph.folder is None or not has_weights(graph.folder):
-        return []
+        return None
     checkpoint = BaseCheckpoint(graph.folder)
     key = next((alias for alias in aliases(name, graph.prefix) if alias in checkpoint), None)
-    if key is None:
-        return []
-    wanted = checkpoint.array(key)
-    return [value for value in graph.model.graph.initializers.values() if _holds(value, wanted)]
+    return None if key is None else checkpoint.array(key)
 
 
 def _holds(value: ir.Value, wanted: np.ndarray) -> bool:

@@ -47,6 +47,8 @@ DECODERS = {
     "PhiForCausalLM": "Phi",
     "Phi3ForCausalLM": "Phi-3",
 }
+#: How the builder's name of the norm behind the last layer ends.
+_LAST_NORM = ".final_norm_layernorm.weight"
 #: Nothing of a hub; caches that grow, also where a layer looks at a window of the past only.
 _OPTIONS = ("hf_token=false", "windowed_kv_cache=false")
 #: For checkpoints that pack the two (Phi-3): the builder would take them apart, and the adapted module with them.
@@ -159,10 +161,14 @@ def _build(folder: Path, workspace: Path, precision: str, provider: str, options
 
 
 def _name_modules(graph: ir.Graph) -> None:
-    """Gives the products the names of transformers' modules."""
+    """Gives the products, and the last norm, the names of transformers' modules."""
     for product in find_products(graph):
         if product.node.name:
             product.node.name = product.node.name.replace("/attn/", "/self_attn/")
+    for name in [name for name in graph.initializers if name.endswith(_LAST_NORM)]:
+        value = graph.initializers.pop(name)
+        value.name = "model.norm.weight"
+        graph.initializers.add(value)
 
 
 def _fix_epsilon(graph: ir.Graph, config: Mapping[str, Any]) -> None:

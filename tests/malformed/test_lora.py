@@ -102,7 +102,7 @@ LORA: Table = {
         weights("lora", put(f"{OTHER}.weight", np.ones(14, "f4"))), 3, f"{OTHER}.weight is [14] in the adapter, "
     ),
     "a module of no axes": Case(
-        weights("lora", put(f"{OTHER}.weight", np.float32(1).reshape(()))), 3, f"{OTHER}.weight is [] in the adapter, "
+        weights("lora", put(f"{OTHER}.weight", np.float32(1).reshape(()))), 3, f"{OTHER}.weight is [1] in the adapter, "
     ),
     "a module without rows": Case(
         weights("lora", put(f"{OTHER}.weight", np.ones((0, 12), "f4"))), 3, f"{OTHER}.weight is empty"
