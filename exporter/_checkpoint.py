@@ -15,12 +15,15 @@ from eptx._files import fingerprint
 from eptx._json import read_json_object
 from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter._safetensors import read_tensors
+from eptx.exporter._trained_as import TrainedAs
 from eptx.exporter.adapter import Pooling, TaskHeads
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 HEADS = "task_heads.safetensors"
 _PREFIX = "base_model.model."
+#: Parts of a tensor's name that say that it is of an adapter, and not of a module that PEFT saved whole.
+_ADAPTER = (".lora_", ".tucka_")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,9 @@ class Checkpoint:
     Attributes:
         name: the folder's name.
         config: ``adapter_config.json``.
-        tensors: name without ``base_model.model.`` -> float array.
+        tensors: name without ``base_model.model.`` -> float array; the adapter's own.
+        saved: the same of modules that PEFT saved whole, whether the configuration says so or not.
+        trained_as: what the configuration says of the class.
         heads: the task heads beside it, or None.
         fingerprint: ``sha256:<hex>`` over its files.
     """
@@ -53,6 +58,8 @@ class Checkpoint:
     name: str
     config: Mapping[str, Any]
     tensors: Mapping[str, np.ndarray]
+    saved: Mapping[str, np.ndarray]
+    trained_as: TrainedAs
     heads: TaskHeads | None
     fingerprint: str
 
@@ -77,7 +84,35 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise AdapterError(f"{folder / WEIGHTS}: holds no tensors")
     heads = _read_heads(folder, config) if (folder / HEADS).exists() else None
     files = {name: folder / name for name in (CONFIG, WEIGHTS, HEADS) if (folder / name).exists()}
-    return Checkpoint(folder.name, config, tensors, heads, fingerprint(files, error=AdapterError))
+    own = {name: array for name, array in tensors.items() if any(part in f".{name}" for part in _ADAPTER)}
+    saved = {name: array for name, array in tensors.items() if name not in own}
+    _check_saved(saved, heads, config)
+    print_of = fingerprint(files, error=AdapterError)
+    return Checkpoint(folder.name, config, own, saved, _trained_as(config), heads, print_of)
+
+
+def _check_saved(saved: Mapping[str, np.ndarray], heads: TaskHeads | None, config: Mapping[str, Any]) -> None:
+    """Refuses tensors that are of no module, modules without tensors, and heads in both places."""
+    if config.get("modules_to_save") and not saved:
+        said = f"{CONFIG}: modules_to_save={shown(config['modules_to_save'])}"
+        raise AdapterError(f"{said}, but {WEIGHTS} holds none of them: what was trained is lost; save it again")
+    for name, array in saved.items():
+        if "." not in name.strip("."):
+            raise AdapterError(f"{WEIGHTS}: unexpected tensors: {shown(name)[1:-1]}")
+        if 0 in array.shape:
+            raise AdapterError(f"{WEIGHTS}: {name} is empty: it has shape {list(array.shape)}")
+    if saved and heads is not None:
+        module = next(iter(saved)).rpartition(".")[0]
+        raise AdapterError(f"{HEADS} is beside a {WEIGHTS} that holds {module} whole: it is not clear which one counts")
+
+
+def _trained_as(config: Mapping[str, Any]) -> TrainedAs:
+    mapping = config.get("auto_mapping") or {}
+    noted = mapping.get("base_model_class") if isinstance(mapping, dict) else mapping
+    for key, value in (("auto_mapping", noted), ("task_type", config.get("task_type"))):
+        if value is not None and not isinstance(value, str):
+            raise AdapterError(f"{CONFIG}: {key} must name a class, found {shown(value)}")
+    return TrainedAs(noted, config.get("task_type"))
 
 
 def combine(fingerprints: Sequence[str]) -> str:

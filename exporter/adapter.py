@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from eptx.errors import AdapterError, UsageError
+from eptx.exporter._trained_as import TrainedAs
 
 Pooling = Literal["pooler", "first", "mean"]
 
@@ -62,12 +63,21 @@ class Adapter(ABC):
         tasks: task names; a task's id is its index.
         heads: classifiers the adapter brings, or None when the base model's own head serves.
         fingerprint: ``sha256:<hex>`` over the adapter's files.
+        saved: task -> the tensors of modules that it brings whole, by their names in the class; {} for none.
+        trained_as: what the files say of the class, one for each folder.
     """
 
     method: ClassVar[str]
     tasks: tuple[str, ...]
     heads: TaskHeads | None
     fingerprint: str
+    saved: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    trained_as: tuple[TrainedAs, ...] = ()
+
+    @property
+    def whole_modules(self) -> tuple[str, ...]:
+        """The modules that tasks bring whole, by name."""
+        return tuple(dict.fromkeys(name.rpartition(".")[0] for own in self.saved.values() for name in own))
 
     @property
     @abstractmethod

@@ -126,7 +126,13 @@ class Editor:
         return value
 
     def node(
-        self, op_type: str, inputs: Sequence[ir.Value], *, domain: str = "", outputs: int = 1, **attributes: int | str
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value],
+        *,
+        domain: str = "",
+        outputs: int = 1,
+        **attributes: int | str | list[int],
     ) -> list[ir.Value]:
         """A node somewhere in the graph (`finish` sorts it); its outputs."""
         node = ir.node(op_type, list(inputs), attributes=attributes, domain=domain, num_outputs=outputs)
@@ -240,7 +246,7 @@ class Editor:
         return self.node("Cast", [value], to=int(other.dtype))[0] if other.dtype == ir.DataType.FLOAT16 else value
 
     def has_rows(self, value: ir.Value) -> bool:
-        """Whether a value's leading axis is the batch."""
+        """Whether a value's first axis is known to be the batch's."""
         batch = self.batch_dim
         return isinstance(batch, ir.SymbolicDim) and value.shape is not None and value.shape[0] == batch
 
@@ -306,7 +312,7 @@ class Editor:
         adapted = {y: self._like(value, y) for y, value in zip(products, new, strict=False)}
         self.similarities += new[len(products) :]
         for y, value in adapted.items():
-            self._replace(replaced[y], value, uses[y])
+            self.replace(replaced[y], value, uses[y])
         self.model.graph.remove(biases)
         for place in group:
             if biases:
@@ -327,7 +333,7 @@ class Editor:
             place.site.feed(value)
         return {place.site: place.site.y for place in group}
 
-    def _replace(self, y: ir.Value, new: ir.Value, uses: Iterable[tuple[ir.Node, int]]) -> None:
+    def replace(self, y: ir.Value, new: ir.Value, uses: Iterable[tuple[ir.Node, int]]) -> None:
         """Puts an adapted output in the place of the base's."""
         for user, index in uses:
             user.replace_input_with(index, new)

@@ -14,6 +14,7 @@ from eptx.bundle import Bundle, BundleWriter
 from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.adapter import Adapter
 from eptx.exporter.attach import AttachPlan, RoutePlace
+from eptx.exporter.banks import attach_banks
 from eptx.exporter.base import BaseGraph, Site, is_genai, locate
 from eptx.exporter.frozen import FrozenRoutes, freeze
 from eptx.exporter.heads import attach_head, attach_head_bank, check_fits
@@ -128,9 +129,8 @@ def put_in(
 def _fold(adapter: Adapter, part: Part, options: ExportOptions, frozen: FrozenRoutes | None) -> None:
     task = adapter.tasks.index(static_task(adapter, options))
     fold = method_of(adapter.method).fold
-    calls = (
-        Calls.of(part.sites.get(adapter.router), part.graph.model.graph) if isinstance(adapter, TuckaAdapter) else None
-    )
+    router = part.sites.get(adapter.router) if isinstance(adapter, TuckaAdapter) else None
+    calls = Calls.of(router, part.graph.model.graph)
     for name, site in part.sites.items():
         weight = site.weight_array().astype("float64")
         if frozen is None:
@@ -181,12 +181,15 @@ def _attach(
     plan = AttachPlan(options.mode, options.routing, routes, _route_place(adapter, part, parts))
     method_of(adapter.method).attach(adapter, editor, sites, plan)
     editor.wire()
+    banks = part.graph.whole.banks
     if editor.similarities:
         task_id = add_task_used(editor)
-    elif adapter.heads is not None:
+    elif adapter.heads is not None or banks:
         task_id = editor.task_id()
     if adapter.heads is not None:
         attach_head_bank(editor, adapter.heads, adapter.tasks, task_id)
+    if banks:
+        attach_banks(editor, banks, task_id)
 
 
 def _check_float32(sites: dict[str, Site], *, half: bool) -> None:

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from eptx._json import dump_json
 from eptx._progress import step
-from eptx.errors import BaseModelError, NotSupportedError
+from eptx.errors import AdapterError, BaseModelError, NotSupportedError
 from eptx.exporter.adapter import Adapter
 from eptx.exporter.base._model import base_prefix, read_config
 from eptx.exporter.base._names import aliases, some
@@ -58,6 +58,7 @@ def fold_folder(adapter: Adapter, base: Path, target: Path, options: ExportOptio
     checkpoint = BaseCheckpoint(base)
     config = read_config(base)
     modules = _tensors(adapter, checkpoint, config)
+    whole = _whole(adapter, checkpoint, config, options)
     target.mkdir()
     for name in _small_files(base):
         shutil.copyfile(base / name, target / name)
@@ -69,6 +70,8 @@ def fold_folder(adapter: Adapter, base: Path, target: Path, options: ExportOptio
             for name in tensors.keys() & modules.keys():
                 folded = fold(adapter, modules[name], tensors[name].astype(np.float64), options)
                 tensors[name] = np.ascontiguousarray(folded, dtype=np.float32)
+            for name in tensors.keys() & whole.keys():
+                tensors[name] = np.ascontiguousarray(whole.pop(name), dtype=np.float32)
             save_file(tensors, target / path.name, metadata={"format": "pt"})
     return target
 
@@ -98,6 +101,24 @@ def _tensors(adapter: Adapter, checkpoint: BaseCheckpoint, config: dict[str, Any
 def _shape(checkpoint: BaseCheckpoint, name: str) -> tuple[int, int]:
     rows, columns = checkpoint.shape(name)
     return rows, columns
+
+
+def _whole(
+    adapter: Adapter, checkpoint: BaseCheckpoint, config: dict[str, Any], options: ExportOptions
+) -> dict[str, np.ndarray]:
+    """Tensor of the folder -> what the task brings in its place."""
+    found: dict[str, np.ndarray] = {}
+    for name, array in adapter.saved.get(static_task(adapter, options), {}).items():
+        stored = [alias for alias in aliases(name, base_prefix(config)) if alias in checkpoint]
+        if not stored:
+            raise BaseModelError(f"the adapter brings {name}, which the base folder does not have")
+        if checkpoint.shape(stored[0]) != array.shape:
+            shapes = f"{list(array.shape)} in the adapter, {list(checkpoint.shape(stored[0]))} in the base"
+            raise AdapterError(f"{name} is {shapes}")
+        found[stored[0]] = array
+    if config.get("tie_word_embeddings") and any(name in found for name in _TIED):
+        raise NotSupportedError("the base's lm_head and embeddings share a weight, and the adapter brings one of them")
+    return found
 
 
 def _small_files(folder: Path) -> Iterable[str]:

@@ -18,6 +18,8 @@ from eptx.exporter.base import (
     load_onnx,
     load_transformers,
 )
+from eptx.exporter.base._class import trained_class
+from eptx.exporter.base._graph_whole import with_whole
 from eptx.exporter.base._model import read_config
 from eptx.exporter.base.genai import check_decoder
 from eptx.exporter.base.padding import counted_padding
@@ -25,6 +27,7 @@ from eptx.exporter.fold import fold_folder
 from eptx.exporter.longest import longest
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
+from eptx.exporter.plan import saved_modules
 
 
 def load(base: Path | None, adapter: Adapter, options: ExportOptions, workspace: Path) -> list[BaseGraph]:
@@ -51,15 +54,19 @@ def load(base: Path | None, adapter: Adapter, options: ExportOptions, workspace:
 def _graphs(base: Path | None, adapter: Adapter, options: ExportOptions, workspace: Path) -> list[BaseGraph]:
     if options.base_onnx is not None:
         with step("reading the ONNX base"):
-            return [load_onnx(options.base_onnx, folder=base)]
+            graph = load_onnx(options.base_onnx, folder=base)
+            return [with_whole(graph, saved_modules(adapter, options))]
     if base is None:
         raise UsageError("no base model given: name its transformers folder, or an ONNX file with --base-onnx")
-    if adapter.heads is None and is_decoder(read_config(base)):
+    config = read_config(base)
+    name = trained_class(config, adapter.trained_as, headless=adapter.heads is not None)
+    if is_decoder({"architectures": [name]}):
         return [_load_decoder(base, adapter, options, workspace)]
     with step("exporting the base graph"):
-        if adapter.heads is None and is_encoder_decoder(read_config(base)):
-            return load_encoder_decoder(base, provider=options.provider)
-        return [load_transformers(base, provider=options.provider, headless=adapter.heads is not None)]
+        if adapter.heads is None and is_encoder_decoder(config):
+            return load_encoder_decoder(base, provider=options.provider, saved=saved_modules(adapter, options))
+        saved = saved_modules(adapter, options)
+        return [load_transformers(base, provider=options.provider, class_name=name, saved=saved)]
 
 
 def _load_decoder(base: Path, adapter: Adapter, options: ExportOptions, workspace: Path) -> BaseGraph:
@@ -71,4 +78,4 @@ def _load_decoder(base: Path, adapter: Adapter, options: ExportOptions, workspac
         built = workspace / "built"
         precision: BuilderPrecision = options.precision if options.precision in ("fp16", "int4") else "fp32"
         graph = load_genai(folder, built, precision=precision, provider=options.provider, origin=base)
-    return replace(graph, adapted=static)
+    return replace(graph, adapted=True) if static else with_whole(graph, saved_modules(adapter, options))

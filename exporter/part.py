@@ -35,7 +35,9 @@ class Part:
         self.editor = Editor(self.graph.model)
         graph = self.graph.model.graph
         self.weights = frozenset(graph.initializers)
-        products = [p.node for p in find_products(graph) if not p.refusal and integer_product(p.node) is None]
+        banks = self.graph.whole.banks  # each row reads its own of these
+        products = [p.node for p in find_products(graph) if not p.refusal and p.weight.name not in banks]
+        products = [node for node in products if integer_product(node) is None]
         self.products = tuple(node.name for node in products if node.name)
         self.embeddings = tuple(node.name for node in find_embeddings(graph) if node.name)
 

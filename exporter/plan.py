@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.adapter import Adapter
+from eptx.exporter.base._whole import Saved
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.read import BASE_TASK
@@ -31,6 +32,17 @@ def check_options(adapter: Adapter, options: ExportOptions) -> None:
         raise UsageError(f"--routing is for TuckA adapters; this one is {adapter.method}")
     if adapter.method == "lora" and options.mode == "dynamic":
         raise NotSupportedError("LoRA has no router: use --mode conditioned or --mode static")
+
+
+def serves_base(adapter: Adapter, options: ExportOptions) -> bool:
+    """Whether rows of a bundle may switch the adapter off: not where it holds one task, or a route of all rows."""
+    return options.mode == "conditioned" or (options.mode == "dynamic" and adapter.method != "tucka")
+
+
+def saved_modules(adapter: Adapter, options: ExportOptions) -> Saved:
+    """The modules that the tasks of an export bring whole."""
+    tasks = (static_task(adapter, options),) if options.mode == "static" else adapter.tasks
+    return Saved(tasks, adapter.saved, serves_base(adapter, options))
 
 
 def static_task(adapter: Adapter, options: ExportOptions) -> str:

@@ -28,17 +28,17 @@ from eptx.bundle import (
 from eptx.errors import BaseModelError, NotSupportedError, UsageError
 from eptx.exporter import ops
 from eptx.exporter.adapter import Adapter
-from eptx.exporter.attach import Editor
 from eptx.exporter.base import BaseGraph, genai_config, is_genai
 from eptx.exporter.base._integer import integer_product
 from eptx.exporter.base._names import one_line
 from eptx.exporter.base._nbits import is_nbits
 from eptx.exporter.card import model_card
 from eptx.exporter.frozen import FrozenRoutes
+from eptx.exporter.heads import LOGITS
 from eptx.exporter.longest import positive
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.part import Part
-from eptx.exporter.plan import static_task
+from eptx.exporter.plan import serves_base, static_task
 from eptx.exporter.problem import own_labels, problem_type
 from eptx.exporter.read import BASE_TASK
 from eptx.exporter.route import Route
@@ -180,7 +180,7 @@ def _manifest(adapted: Adapted) -> Manifest:
         model_type=main.model_type,
         precision=_precision(adapted),
         provider=options.provider,
-        tasks=_tasks(adapter, parts[-1].editor, options, main),
+        tasks=_tasks(adapter, parts[-1], options),
         inputs=tuple(_tensor(value) for value in graph.inputs),
         outputs=tuple(_tensor(value) for value in graph.outputs),
         sources=_sources(source, options),
@@ -213,23 +213,29 @@ def _component(graph: BaseGraph, modules: Mapping[str, ModuleOutput]) -> Compone
     return Component(graph.file, tuple(map(_tensor, inputs)), tuple(map(_tensor, outputs)), modules)
 
 
-def _tasks(adapter: Adapter, editor: Editor, options: ExportOptions, base: BaseGraph) -> tuple[Task, ...]:
-    heads = adapter.heads
+def _tasks(adapter: Adapter, part: Part, options: ExportOptions) -> tuple[Task, ...]:
     unknown = next((name for name in options.problem_types if name not in adapter.tasks), None)
     if unknown is not None:
         raise UsageError(f"--problem-type names an unknown task {unknown!r}; there are {', '.join(adapter.tasks)}")
-    own = own_labels(base.model.graph, base.config) if base.generation is None and heads is None else None
+    heads, graph, whole = adapter.heads, part.graph, part.graph.whole
     names = (static_task(adapter, options),) if options.mode == "static" else adapter.tasks
-    tasks = []
-    for index, name in enumerate(names):
-        labels = heads.labels(name) if heads else None
-        problem = problem_type(base.config, labels if heads else own, options.problem_types.get(name))
-        tasks.append(Task(name, index, labels, heads.label_names.get(name) if heads else None, problem))
-    if options.mode != "static" and any(value.name == "task_id" for value in editor.model.graph.inputs):
-        off = adapter.method != "tucka" or options.mode == "conditioned"
-        problem = problem_type(base.config, own)
-        tasks += [Task(BASE_TASK, len(tasks), 0 if heads else None, None, problem)] if off else []
-    return tuple(tasks)
+    if any(value.name == "task_id" for value in part.editor.model.graph.inputs):
+        names = (*names, *([BASE_TASK] if serves_base(adapter, options) and whole.base else []))
+
+    def task(index: int, name: str, counts: int | None, labels: int | None, own: tuple[str, ...] | None) -> Task:
+        kind = problem_type(graph.config, counts, options.problem_types.get(name))
+        return Task(name, index, labels, own, kind)
+
+    if heads is not None:
+        return tuple(
+            task(i, n, heads.labels(n), heads.labels(n), heads.label_names.get(n)) for i, n in enumerate(names)
+        )
+    if whole.labels is None or all(value.name != LOGITS for value in graph.model.graph.outputs):
+        classes = own_labels(graph.model.graph, graph.config) if graph.generation is None else None
+        return tuple(task(i, n, classes, None, None) for i, n in enumerate(names))
+    known = {len(whole.names): whole.names} if whole.names is not None else {}
+    both = zip(names, whole.labels, strict=False)
+    return tuple(task(i, n, count, count, known.get(count)) for i, (n, count) in enumerate(both))
 
 
 def _route(adapted: Adapted) -> dict[str, Any] | None:

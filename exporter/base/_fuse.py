@@ -8,7 +8,7 @@ CPU): packed products are no faster, from 1 x 1 to 8 x 128.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,15 +18,22 @@ from eptx.exporter.base._form import is_form
 from eptx.exporter.base._products import find_products
 
 
-def fuse(model: ir.Model, provider: str) -> None:
-    """Optimises a freshly traced graph in place for an execution provider, "cpu" or "cuda"."""
+def fuse(model: ir.Model, provider: str, keep: Iterable[ir.Value] = ()) -> None:
+    """Optimises a freshly traced graph in place for an execution provider, "cpu" or "cuda".
+
+    Args:
+        model: the graph.
+        provider: the execution provider.
+        keep: further initializers whose values nothing may be made of.
+    """
     from onnxscript import optimizer
     from transformers.exporters.onnxruntime_fusions import fuse_for_onnxruntime
 
     _turn_weights(model.graph)
-    with _weights_outside(model.graph):
+    with _weights_outside(model.graph, keep):
         optimizer.optimize(model)
         fuse_for_onnxruntime(model, provider)
+        _unpack_attention(model.graph)
     _keep_turned(model)
 
 
@@ -48,6 +55,39 @@ def _turn_weights(graph: ir.Graph) -> None:
             user.outputs[0].replace_all_uses_with(weight)
             graph.remove(user, safe=True)
         assert node.inputs[1] is weight
+
+
+def _unpack_attention(graph: ir.Graph) -> None:
+    """Takes the products of query, key and value out of ``Attention`` again (CLIP's), which then hides no module."""
+    for node in list(graph):
+        packed = node.inputs[1] if node.op_type == "Attention" and node.domain == "com.microsoft" else None
+        join = packed.producer() if packed is not None else None
+        if join is None or join.op_type != "Concat" or len(join.inputs) != 3 or any(node.inputs[3:5]):
+            continue
+        x, weights = node.inputs[0], list(join.inputs)
+        products = [ir.node("MatMul", [x, weight], name=_path_of(weight)) for weight in weights]
+        bias, added = (node.inputs[i] if len(node.inputs) > i else None for i in (2, 5))
+        kept = {
+            n: a
+            for n, a in node.attributes.items()
+            if n in ("num_heads", "scale", "unidirectional", "mask_filter_value")
+        }
+        inputs = [*(product.outputs[0] for product in products), bias, None, added]
+        attention = ir.Node("com.microsoft", "MultiHeadAttention", inputs, list(kept.values()), name=node.name)
+        for product, weight in zip(products, weights, strict=True):
+            y, width = product.outputs[0], weight.shape[-1] if weight is not None and weight.shape is not None else None
+            y.type = node.outputs[0].type
+            if x is not None and x.shape is not None and width is not None:
+                y.shape = ir.Shape([*list(x.shape)[:-1], width])
+        y, new = node.outputs[0], attention.outputs[0]
+        new.type, new.shape = y.type, y.shape
+        ir.convenience.replace_nodes_and_values(graph, node, [node, join], [*products, attention], [y], [new])
+
+
+def _path_of(weight: ir.Value | None) -> str:
+    """How `tidy` would name the product of a module's weight."""
+    module = (weight.name if weight is not None and weight.name else "").removesuffix(".weight")
+    return f"/{module}/MatMul"
 
 
 def _keep_turned(model: ir.Model) -> None:
@@ -81,9 +121,10 @@ def _keep_turned(model: ir.Model) -> None:
 
 
 @contextmanager
-def _weights_outside(graph: ir.Graph) -> Iterator[None]:
-    """Turns the products' weights into graph inputs without a value, and back."""
-    weights = {product.weight: product.weight.const_value for product in find_products(graph)}
+def _weights_outside(graph: ir.Graph, keep: Iterable[ir.Value]) -> Iterator[None]:
+    """Turns the products' weights, and others, into graph inputs without a value, and back."""
+    values = dict.fromkeys([*(product.weight for product in find_products(graph)), *keep])
+    weights = {value: value.const_value for value in values}
     for weight in weights:
         assert weight.name is not None
         del graph.initializers[weight.name]

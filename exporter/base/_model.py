@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from eptx._json import read_json_object
 from eptx.errors import BaseModelError, NotSupportedError
+from eptx.exporter.base._class import SUPPORTED, find_class
 from eptx.exporter.base._names import one_line, some
 from eptx.exporter.base._refused import check_float, check_no_adapter
+from eptx.exporter.base._whole import Saved, Whole, named_in, put_whole
 from eptx.exporter.base.checkpoint import BaseCheckpoint
 
 #: ``base_model_prefix`` by model type: importing a model's code to ask it takes seconds.
@@ -23,7 +25,6 @@ PREFIXES = {
     "t5": "transformer",
     "mt5": "transformer",
 }
-SUPPORTED = "BERT, RoBERTa, DeBERTa-v2, ViT and Llama (encoders alike often work too)"
 #: Encoder-decoders whose graphs are tested, with the words of an error.
 ENCODER_DECODERS = {"T5ForConditionalGeneration": "T5", "MT5ForConditionalGeneration": "mT5"}
 #: The cross-attention's projections of the encoder's output: the decoder's by name, and run once, with the encoder.
@@ -84,34 +85,51 @@ def in_encoder(module: str) -> bool:
     return module.removeprefix("transformer.").startswith("encoder.") or module.endswith(_CROSS)
 
 
-def load_model(folder: Path, config: dict[str, Any], *, headless: bool) -> Any:
+def load_model(folder: Path, config: dict[str, Any], class_name: str, saved: Saved | None = None) -> tuple[Any, Whole]:
     """The ``PreTrainedModel`` in float32, in evaluation mode, on the CPU, with no cache (but an encoder-decoder's).
 
     Args:
         folder: the transformers folder.
         config: its ``config.json``.
-        headless: the bare model, whatever head the folder's architecture has.
+        class_name: the class of transformers to load it as.
+        saved: modules that an adapter's tasks bring whole; the base may lack what they all bring.
+
+    Returns:
+        the model, and what it does not hold of those modules.
 
     Raises:
         BaseModelError: the weights are missing, damaged, pickled, or do not fit the configuration.
-        NotSupportedError: transformers has no such architecture, or it is an encoder-decoder that is not supported.
+        NotSupportedError: transformers has no such architecture or class.
+        AdapterError: what the tasks bring does not fit the class.
     """
     BaseCheckpoint(folder)  # refuses pickles and damaged files before the library meets them
+    saved = saved or Saved()
     parsed = parse_config(folder, config)
-    if parsed.is_encoder_decoder and headless:
-        raise NotSupportedError(f"{config['model_type']}: task heads on encoder-decoders are not supported")
-    if parsed.is_encoder_decoder:
-        check_encoder_decoder(config)
     parsed.use_cache = bool(parsed.is_encoder_decoder)
-    auto = _auto_class(config, headless=headless)
-    model, lacking = _load(auto, folder, parsed)
-    if lacking and all(name.startswith("pooler.") for name in lacking):
+    model_class = find_class(class_name, parsed)
+    options: dict[str, Any] = {}
+    model, lacking = _load(model_class, folder, parsed)
+    brought = named_in(model, saved, base_prefix(config))
+    absent = _not_in(lacking, brought)
+    if absent and all(name.startswith("pooler.") for name in absent):
         # masked language models are saved without the pooler that the bare class would add
-        model, lacking = _load(auto, folder, parsed, add_pooling_layer=False)
-    if lacking:
+        options = {"add_pooling_layer": False}
+        model, lacking = _load(model_class, folder, parsed, **options)
+        absent = _not_in(lacking, brought)
+    if absent:
         wanted = type(model).__name__
-        raise BaseModelError(f"{folder.name}: the weights lack {some(lacking)}; they are not those of a {wanted}")
-    return model.eval()
+        raise BaseModelError(f"{folder.name}: the weights lack {some(absent)}; they are not those of a {wanted}")
+
+    def reload(labels: int) -> Any:
+        parsed.num_labels = labels
+        return _load(model_class, folder, parsed, ignore_mismatched_sizes=True, **options)[0]
+
+    model, whole = put_whole(model, lacking, brought, saved, reload)
+    return model.eval(), whole
+
+
+def _not_in(lacking: list[str], brought: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [name for name in lacking if not any(name in own for own in brought.values())]
 
 
 def parse_config(folder: Path, config: dict[str, Any]) -> Any:
@@ -132,30 +150,12 @@ def parse_config(folder: Path, config: dict[str, Any]) -> Any:
         raise BaseModelError(f"config.json: not a usable configuration: {one_line(e)}") from None
 
 
-def _auto_class(config: dict[str, Any], *, headless: bool) -> Any:
-    """The Auto class of the architecture that the folder names, by optimum's map of tasks to classes."""
-    import transformers
-    from optimum.exporters.tasks import TasksManager
-
-    task = "feature-extraction"
-    architectures = config.get("architectures")
-    if not headless and isinstance(architectures, list) and architectures:
-        model_class = getattr(transformers, str(architectures[0]), None)
-        if model_class is None:
-            raise NotSupportedError(f"transformers has no model {architectures[0]!r}; supported: {SUPPORTED}")
-        try:
-            task = TasksManager.infer_task_from_model(model_class)
-        except (ValueError, KeyError):
-            raise NotSupportedError(f"{architectures[0]} does a task that is not supported; {SUPPORTED} are") from None
-    return TasksManager.get_model_class_for_task(task)
-
-
-def _load(auto: Any, folder: Path, config: Any, **options: Any) -> tuple[Any, Sequence[str]]:
+def _load(model_class: Any, folder: Path, config: Any, **options: Any) -> tuple[Any, list[str]]:
     """The model, and the names of its parameters that the files do not have."""
     import torch
 
     try:
-        model, info = auto.from_pretrained(
+        model, info = model_class.from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from eptx.errors import NotSupportedError
-from eptx.exporter.base._model import SUPPORTED
+from eptx.exporter.base._class import SUPPORTED
 from eptx.exporter.base._names import one_line
 
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ def _sample(model: PreTrainedModel) -> tuple[dict[str, torch.Tensor], dict[str, 
     config: Any = model.config
     parameters = inspect.signature(model.forward).parameters
     batch = Dim("batch")
+    if "input_ids" in parameters and "pixel_values" in parameters:
+        kind = type(model).__name__
+        raise NotSupportedError(f"a {kind} reads text and images together, which is not supported; {SUPPORTED} are")
     if "input_ids" in parameters:
         length = Dim("length", max=_longest(config))
         ids = torch.ones((_BATCH, min(_LENGTH, _longest(config))), dtype=torch.int64)
@@ -77,9 +80,14 @@ def _sample(model: PreTrainedModel) -> tuple[dict[str, torch.Tensor], dict[str, 
             inputs["token_type_ids"] = torch.zeros_like(ids)
         return inputs, {name: {0: batch, 1: length} for name in inputs}
     if "pixel_values" in parameters:
-        sides = config.image_size
+        images: Any = getattr(config, "vision_config", config)  # CLIP's classes of images have text's settings as well
+        sides = getattr(images, "image_size", None)
+        if sides is None:
+            raise NotSupportedError(
+                f"{config.model_type}: its config.json has no image_size, so its input has no shape"
+            )
         height, width = sides if isinstance(sides, (list, tuple)) else (sides, sides)
-        return {"pixel_values": torch.zeros((_BATCH, config.num_channels, height, width))}, {"pixel_values": {0: batch}}
+        return {"pixel_values": torch.zeros((_BATCH, images.num_channels, height, width))}, {"pixel_values": {0: batch}}
     raise NotSupportedError(f"{config.model_type} takes neither text nor images; supported: {SUPPORTED}")
 
 

@@ -15,7 +15,8 @@ from eptx._json import read_json_object
 from eptx._manifest import CROSS, PAST
 from eptx._progress import step
 from eptx.bundle import Generation
-from eptx.errors import BaseModelError
+from eptx.errors import BaseModelError, NotSupportedError
+from eptx.exporter.base._class import trained_class
 from eptx.exporter.base._folder import folder_graph
 from eptx.exporter.base._fuse import fuse
 from eptx.exporter.base._model import (
@@ -25,9 +26,11 @@ from eptx.exporter.base._model import (
     load_model,
     read_config,
 )
+from eptx.exporter.base._names import some
 from eptx.exporter.base._quiet import quiet
 from eptx.exporter.base._tidy import tidy
 from eptx.exporter.base._trace import export_onnx
+from eptx.exporter.base._whole import Saved
 from eptx.exporter.base.graph import BaseGraph
 
 if TYPE_CHECKING:
@@ -38,7 +41,9 @@ __all__ = ["ENCODER_FILE", "is_encoder_decoder", "load_encoder_decoder"]
 ENCODER_FILE = "encoder.onnx"
 
 
-def load_encoder_decoder(folder: Path, *, provider: Literal["cpu", "cuda"] = "cpu") -> list[BaseGraph]:
+def load_encoder_decoder(
+    folder: Path, *, provider: Literal["cpu", "cuda"] = "cpu", saved: Saved | None = None
+) -> list[BaseGraph]:
     """Exports a T5's encoder and decoder, with a free batch, lengths and past.
 
     Nothing is downloaded, no remote code runs, and pickles are not read.
@@ -46,6 +51,7 @@ def load_encoder_decoder(folder: Path, *, provider: Literal["cpu", "cuda"] = "cp
     Args:
         folder: ``config.json`` and safetensors.
         provider: the execution provider whose fusions the graphs get.
+        saved: modules that an adapter's tasks bring whole; all rows must share them.
 
     Returns:
         the encoder's graph: ``input_ids`` and ``attention_mask`` [batch, length] to ``cross.<layer>.key|value`` [batch,
@@ -55,20 +61,23 @@ def load_encoder_decoder(folder: Path, *, provider: Literal["cpu", "cuda"] = "cp
 
     Raises:
         BaseModelError: a file is missing or damaged, or the weights do not fit the configuration.
-        NotSupportedError: the architecture is not T5's.
+        NotSupportedError: the architecture is not T5's, or rows do not share a module that is brought whole.
+        AdapterError: what the tasks bring does not fit the class.
     """
     config = read_config(folder)
     check_encoder_decoder(config)
     generation = _generation(folder, config)
     with quiet():
         with step("load the base model"):
-            model = load_model(folder, config, headless=False)
+            model, whole = load_model(folder, config, trained_class(config, (), headless=False), saved)
+            if whole.banks:
+                raise NotSupportedError(f"tasks with their own {some(list(whole.banks))} need --mode static here")
             model.set_attn_implementation("eager")  # the plainest graph; the fused one is of the same products
         with step("export the encoder"):
             encoder = _encoder(model, provider)
         with step("export the decoder"):
             decoder = _decoder(model, provider)
-    graph = replace(folder_graph(decoder, folder, config), generation=generation)
+    graph = replace(folder_graph(decoder, folder, config), generation=generation, whole=whole)
     return [
         replace(graph, model=encoder, file=ENCODER_FILE, holds=in_encoder),
         replace(graph, holds=lambda module: not in_encoder(module)),

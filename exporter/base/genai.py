@@ -48,6 +48,8 @@ DECODERS = {
     "PhiForCausalLM": "Phi",
     "Phi3ForCausalLM": "Phi-3",
 }
+#: How the builder's name of the norm behind the last layer ends.
+_LAST_NORM = ".final_norm_layernorm.weight"
 #: Nothing of a hub; caches that grow, also where a layer looks at a window of the past only.
 _OPTIONS = ("hf_token=false", "windowed_kv_cache=false")
 #: For checkpoints that pack the two (Phi-3): the builder would take them apart, and the adapted module with them.
@@ -169,10 +171,14 @@ def _architecture(config: Mapping[str, Any]) -> str:
 
 
 def _name_modules(graph: ir.Graph) -> None:
-    """Gives the products the names of transformers' modules."""
+    """Gives the products, and the last norm, the names of transformers' modules."""
     for product in find_products(graph):
         if product.node.name:
             product.node.name = product.node.name.replace("/attn/", "/self_attn/")
+    for name in [name for name in graph.initializers if name.endswith(_LAST_NORM)]:
+        value = graph.initializers.pop(name)
+        value.name = "model.norm.weight"
+        graph.initializers.add(value)
 
 
 def _fix_epsilon(graph: ir.Graph, config: Mapping[str, Any]) -> None:
@@ -236,8 +242,8 @@ def genai_config(graph: BaseGraph) -> bytes:
     model, search = settings["model"], settings.get("search")
     model["pad_token_id"] = graph.generation.pad
     for place, key in ((model, "context_length"), (search, "max_length")):
-        if graph.positions is not None and isinstance(place, dict) and type(place.get(key)) is int:
-            place[key] = min(place[key], graph.positions)  # a user's file may know of more than there are
+        if graph.longest is not None and isinstance(place, dict) and type(place.get(key)) is int:
+            place[key] = min(place[key], graph.longest)  # a user's file may know of more than there are
     options = _get(settings, "model", "decoder", "session_options")
     options.pop("custom_ops_library", None)  # a bundle names no library to load
     return dump_json(settings)

@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from eptx.bundle import Generation
+from eptx.exporter.base._whole import Whole
 
 __all__ = ["BaseGraph"]
 
@@ -32,6 +33,7 @@ class BaseGraph:
         adapted: whether one task is folded into its weights already.
         file: what it is called in a bundle.
         longest: the most tokens of a text that the base reads; None where nothing limits it.
+        whole: what became of modules that tasks bring whole.
         holds: whether an adapted module is in this graph, where a base has several.
     """
 
@@ -47,4 +49,5 @@ class BaseGraph:
     adapted: bool = False
     file: str = "model.onnx"
     longest: int | None = None
+    whole: Whole = field(default_factory=Whole)
     holds: Callable[[str], bool] = lambda module: True

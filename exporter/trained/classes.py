@@ -7,6 +7,8 @@ beside it (they read the bare model), and the class that the base was saved as.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,30 @@ _ADAPTER = (".lora_", ".tucka_")
 _NAMED = 4
 
 
-def load_base(base: Path, files: AdapterFiles) -> Any:
-    """The base's ``PreTrainedModel`` as the class of an adapter, float32, in evaluation mode.
+@dataclass(frozen=True)
+class Base:
+    """A base as the class of an adapter.
+
+    Attributes:
+        model: float32, in evaluation mode, with as many labels as the adapter's own head has.
+        complete: whether the base alone has everything that the class needs.
+        labelled: whether the adapter brings what gives the labels.
+        resized: whether that head has other labels than the base's, which the model then lacks.
+    """
+
+    model: Any
+    complete: bool
+    labelled: bool
+    resized: bool
+
+
+def load_base(base: Path, files: AdapterFiles, *, plain: bool = False) -> Base:
+    """The base's ``PreTrainedModel`` as the class of an adapter.
+
+    Args:
+        base: its folder.
+        files: the adapter's.
+        plain: with the base's own labels, whatever the adapter's head has.
 
     Raises:
         BaseModelError: the weights cannot be loaded, or lack what the class needs and the adapter does not bring.
@@ -41,21 +65,21 @@ def load_base(base: Path, files: AdapterFiles) -> Any:
     config = _config(base)
     auto = _class_of(config, files)
     config.use_cache = bool(config.is_encoder_decoder)
-    saved = saved_modules(files)
-    labels = _labels(auto, config, saved)
+    saved = {} if plain else saved_modules(files)
+    own, labels = config.num_labels, _labels(auto, config, saved)
     if labels is not None:
         config.num_labels = labels
-    model, lacking = _load(auto, base, config)
-    lacking = [name for name in lacking if name not in saved]
+    model, missing, resized = _load(auto, base, config)
+    lacking = [name for name in (*missing, *resized) if name not in saved]
     if lacking and all(name.startswith("pooler.") for name in lacking):
         # a model that was saved under a head without a pooler never trained one
-        model, lacking = _load(auto, base, config, add_pooling_layer=False)
-        lacking = [name for name in lacking if name not in saved]
+        model, missing, resized = _load(auto, base, config, add_pooling_layer=False)
+        lacking = [name for name in (*missing, *resized) if name not in saved]
     if lacking:
         more = f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
         some = ", ".join(lacking[:_NAMED]) + more
         raise BaseModelError(f"{base.name}: as a {type(model).__name__} its weights lack {some}")
-    return model.eval()
+    return Base(model.eval(), not missing, labels is not None, labels not in (None, own))
 
 
 def saved_modules(files: AdapterFiles) -> dict[str, tuple[int, ...]]:
@@ -88,25 +112,26 @@ def _class_of(config: Any, files: AdapterFiles) -> Any:
 
 
 def _labels(auto: Any, config: Any, saved: Mapping[str, tuple[int, ...]]) -> int | None:
-    """How many labels the adapter's own head has, where that is another number than the base's.
+    """How many labels the adapter's own head has; None where it brings none.
 
-    The class is built without weights: the saved tensor that has another number of rows than the class gives it, where
-    that is the number of labels, says how many there are.
+    The class is built twice without weights, once with one label more: a tensor that grows by that has the labels.
     """
+    config = deepcopy(config)
+    shapes = []
     try:
-        with torch.device("meta"):
-            skeleton = auto.from_config(config) if hasattr(auto, "from_config") else auto(config)
+        for more in (0, 1):
+            config.num_labels += more
+            with torch.device("meta"):
+                skeleton = auto.from_config(config) if hasattr(auto, "from_config") else auto(config)
+            shapes.append({name: tuple(parameter.shape) for name, parameter in skeleton.named_parameters()})
     except Exception as error:  # sizes that make no model
         raise BaseModelError(f"config.json makes no model: {one_line(error)}") from None
-    for name, parameter in skeleton.named_parameters():
-        shape = saved.get(name)
-        if shape and tuple(parameter.shape) != shape and parameter.shape[0] == config.num_labels:
-            return shape[0]
-    return None
+    counts = [saved[name][0] for name, shape in shapes[0].items() if name in saved and shapes[1][name] != shape]
+    return counts[0] if counts else None
 
 
-def _load(auto: Any, base: Path, config: Any, **options: Any) -> tuple[Any, list[str]]:
-    """The model, and the names of its parameters that the files do not have."""
+def _load(auto: Any, base: Path, config: Any, **options: Any) -> tuple[Any, list[str], list[str]]:
+    """The model, and the names of its parameters that the files do not have, and have in another shape."""
     try:
         model, info = auto.from_pretrained(
             base,
@@ -122,4 +147,4 @@ def _load(auto: Any, base: Path, config: Any, **options: Any) -> tuple[Any, list
     except Exception as error:  # shapes that do not fit, damaged files, sizes that make no layer
         raise BaseModelError(f"{base.name}: the weights cannot be loaded: {one_line(error)}") from None
     mismatched = {entry[0] if isinstance(entry, tuple) else str(entry) for entry in info["mismatched_keys"]}
-    return model, sorted({*info["missing_keys"], *mismatched})
+    return model, sorted({*info["missing_keys"]} - mismatched), sorted(mismatched)

@@ -20,8 +20,8 @@ from eptx.exporter.methods.ept.config import EptConfig
 from eptx.exporter.methods.ept.model import EptModel  # noqa: F401 - tells PEFT of it
 from eptx.exporter.methods.tucka.config import TuckaConfig
 from eptx.exporter.methods.tucka.model import TuckaModel  # noqa: F401 - as above
-from eptx.exporter.trained.classes import load_base, saved_modules
-from eptx.exporter.trained.files import PREFIX, WEIGHTS, AdapterFiles, head_tasks, top_k_of
+from eptx.exporter.trained.classes import Base, load_base, saved_modules
+from eptx.exporter.trained.files import PREFIX, WEIGHTS, AdapterFiles, Kind, head_tasks, top_k_of
 from eptx.exporter.trained.model import Heads, Host, Trained
 from eptx.exporter.trained.names import exactly, names_in
 from eptx.exporter.training.heads import TaskHeadBank
@@ -61,11 +61,25 @@ def load_trained(
     """
     with quiet():
         hosts = _lora_hosts(base, files) if files[0].kind == "lora" else [_tuner_host(base, files[0], tasks, top_k)]
+        hosts += _without(base, files[0], hosts, len(tasks))
     heads = _heads(files[0], tasks)
     for host in hosts:
         host.model.to(dtype).eval()
         host.watch()
     return Trained(hosts, tuple(tasks), heads.to(dtype) if heads is not None else None, dtype)
+
+
+def _host(base: Base, kind: Kind, signature: tuple[Any, ...] = ()) -> Host:
+    return Host(base.model, kind, signature, complete=base.complete, labelled=base.labelled, resized=base.resized)
+
+
+def _without(base: Path, files: AdapterFiles, hosts: Sequence[Host], task: int) -> list[Host]:
+    """The base with no adapter, where none of the models has its labels: for rows that switch the adapter off."""
+    if not all(host.resized and host.complete for host in hosts):
+        return []
+    plain = Host(load_base(base, files, plain=True).model, files.kind, adapters={task: ""})
+    plain.names = names_in(plain.model, [module for host in hosts for module in host.names])
+    return [plain]
 
 
 def _lora_hosts(base: Path, files: Sequence[AdapterFiles]) -> list[Host]:
@@ -74,7 +88,7 @@ def _lora_hosts(base: Path, files: Sequence[AdapterFiles]) -> list[Host]:
     for index, each in enumerate(files):
         like = next((host for host in hosts if host.signature == _signature(each)), None)
         if like is None:
-            like = Host(load_base(base, each), "lora", signature=_signature(each))
+            like = _host(load_base(base, each), "lora", _signature(each))
             hosts.append(like)
         _add_lora(like, each, index)
     return hosts
@@ -133,7 +147,7 @@ def _rename_config(config: LoraConfig, names: Mapping[str, str]) -> None:
 
 def _tuner_host(base: Path, files: AdapterFiles, tasks: Sequence[str], top_k: int | None) -> Host:
     """EPT or TuckA: one adapter of all tasks."""
-    host = Host(load_base(base, files), files.kind)
+    host = _host(load_base(base, files), files.kind)
     modules = list(files.shapes(_OF_MODULE[files.kind]))
     if not modules:
         raise AdapterError(f"{files.folder.name}: {WEIGHTS} holds no {files.kind} modules")

@@ -89,6 +89,9 @@ class Host:
         adapters: task id -> the adapter's name in PEFT.
         names: the adapter's module name -> the layer's name in the model.
         state: EPT and TuckA: what the adapted layers share.
+        complete: whether the base alone has all that its class needs.
+        labelled: whether the adapters bring what gives the class's labels.
+        resized: whether those are other labels than the base's, whose head the model then lacks.
     """
 
     model: Any
@@ -98,6 +101,9 @@ class Host:
     adapters: dict[int, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     state: Any = None
+    complete: bool = True
+    labelled: bool = False
+    resized: bool = False
     _modules: dict[str, Tensor] = field(default_factory=dict)
     _groups: dict[str, Tensor] = field(default_factory=dict)
     _inner: dict[str, Tensor] = field(default_factory=dict)
@@ -124,7 +130,9 @@ class Host:
     @contextmanager
     def on(self, task: int | None) -> Iterator[None]:
         """With the adapter of a task, or None: with no adapter."""
-        assert self.peft is not None
+        if self.peft is None:
+            yield
+            return
         if task is None:
             # what PEFT's context does; that one asks every layer for its state first, which takes as long as a forward
             tuner: Any = self.peft.base_model
@@ -159,7 +167,8 @@ class Trained:
     """The trained model; `load_trained` makes it.
 
     Attributes:
-        hosts: the models; LoRA adapters whose heads have other shapes than the others' are on one of their own.
+        hosts: the models; LoRA adapters whose heads have other shapes than the others' are on one of their own, and
+            the base, where it has other labels than all of them, is one without an adapter.
         tasks: the tasks by id.
         heads: what eptx's training saved beside the adapter, None where the class has its own head.
         dtype: what it computes in.
@@ -197,8 +206,9 @@ class Trained:
         return next(module for module in host.names if len(getattr(host.layer(module), "tucka_ec", ())))
 
     def host_of(self, task: int) -> Host:
-        """The model that has a task; any serves for none."""
-        return next((host for host in self.hosts if task in host.adapters), self.hosts[0])
+        """The model that has a task; for none, one with the base's own labels."""
+        own = (host for host in self.hosts if task in host.adapters)
+        return next(own, next((host for host in self.hosts if not host.resized), self.hosts[0]))
 
     @contextmanager
     def as_task(self, task: int) -> Iterator[Any]:
@@ -308,6 +318,8 @@ class Trained:
         frozen: Frozen | None = None,
     ) -> None:
         """Tells the layers the rows' tasks, or the route."""
+        if host.state is None:
+            return
         if host.kind == "ept":
             _set_tasks(host, ids)
         elif host.kind == "tucka":

@@ -9,14 +9,12 @@ from typing import Any
 import torch
 
 from eptx.bundle import Bundle
-from eptx.exporter.trained import Trained, load_trained
+from eptx.exporter.read import BASE_TASK
+from eptx.exporter.trained import Host, Trained, load_trained
 from eptx.exporter.validation.companions import ExpectedTask, compare_companions, lookups
 from eptx.exporter.validation.parts import Part
 from eptx.exporter.validation.sources import Truth
 from eptx.exporter.validation.tensors import compare_tensors
-
-#: How PEFT's own classes call the layer that gives labels.
-_LABELLERS = ("classifier", "score")
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,10 @@ def compare_parts(bundle: Bundle, truth: Truth, base_onnx: Path | None = None) -
     task = next(iter(truth.ids.values()))
     touched = trained.hosts[0].names.values() if bundle.manifest.mode == "static" else ()
     with trained.as_task(task) as model:
-        found, tasks = lookups(model), expected_tasks(truth, trained)
-        companions = compare_companions(bundle, truth.base, model, tasks, found, base_onnx=base_onnx)
+        found = lookups(model)
+        answers = any(spec.name == "logits" for spec in bundle.manifest.outputs)
+        tasks, off = expected_tasks(truth, trained, answers=answers), _off(trained, answers=answers)
+        companions = compare_companions(bundle, truth.base, model, tasks, found, base_onnx=base_onnx, off=off)
         return Compared(
             [_method(bundle, trained), *companions, *compare_tensors(bundle, model, touched)], found.longest
         )
@@ -57,23 +57,44 @@ def _method(bundle: Bundle, trained: Trained) -> Part:
     return Part("eptx.json: method", "compared", wrong)
 
 
-def expected_tasks(truth: Truth, trained: Trained) -> list[ExpectedTask]:
-    """The tasks that the bundle must have, but for ``base``, with their labels."""
+def expected_tasks(truth: Truth, trained: Trained, *, answers: bool = True) -> list[ExpectedTask]:
+    """The tasks that the bundle must have, but for ``base``, with their labels.
+
+    Args:
+        truth: the files.
+        trained: the model.
+        answers: whether the class gives logits.
+    """
     names = truth.files[0].config.get("task_labels") or {}
     found = []
     for name in (name for name in truth.ids if name in truth.tasks):
-        labels = trained.heads.labels(name) if trained.heads is not None else _own_labels(trained, truth.ids[name])
-        given = names.get(name)
-        config = trained.host_of(truth.ids[name]).model.config
-        problem = _problem(config, labels if labels is not None else _classes(config))
-        found.append(ExpectedTask(name, labels, tuple(given) if given else None, problem))
+        if trained.heads is not None:
+            labels, given = trained.heads.labels(name), names.get(name)
+            problem = _problem(trained.host_of(truth.ids[name]).model.config, labels)
+            found.append(ExpectedTask(name, labels, tuple(given) if given else None, problem))
+        else:
+            found.append(_own(name, trained.host_of(truth.ids[name]), trained, answers))
     return found
 
 
-def _classes(config: Any) -> int | None:
-    """How many labels a base's own classifier has; None without one."""
-    named = [str(name) for name in config.architectures or ()]
-    return int(config.num_labels) if any("Classification" in name for name in named) else None
+def _off(trained: Trained, *, answers: bool) -> list[ExpectedTask] | None:
+    """The task base: not where the base alone lacks a module that the adapter brings."""
+    if trained.heads is not None or not trained.brings_heads:
+        return None
+    if not all(host.complete for host in trained.hosts):
+        return []
+    return [_own(BASE_TASK, trained.host_of(len(trained.tasks)), trained, answers)]
+
+
+def _own(name: str, host: Host, trained: Trained, answers: bool) -> ExpectedTask:
+    """A task with the labels of the class, where an adapter brings what gives them."""
+    config = host.model.config
+    classes = int(config.num_labels) if answers and "Classification" in type(host.model).__name__ else None
+    problem = _problem(config, classes)
+    if not answers or not any(other.labelled for other in trained.hosts):
+        return ExpectedTask(name, None, None, problem)
+    names = tuple(config.id2label[i] for i in range(config.num_labels))
+    return ExpectedTask(name, int(config.num_labels), names, problem)
 
 
 def _problem(config: Any, labels: int | None) -> str | None:
@@ -83,10 +104,3 @@ def _problem(config: Any, labels: int | None) -> str | None:
     if config.problem_type and (labels > 1 or config.problem_type != "single_label_classification"):
         return str(config.problem_type)
     return "regression" if labels == 1 else "single_label_classification"
-
-
-def _own_labels(trained: Trained, task: int) -> int | None:
-    """How many labels a task's own classifier has, where the adapter brings one."""
-    host = trained.host_of(task)
-    brought = any(part in host.saved for part in _LABELLERS)
-    return int(host.model.config.num_labels) if brought else None

@@ -27,7 +27,7 @@ EPT: Table = {
         weights("ept", put(f"{Q}.lora_C.weight", np.ones((1, 1), "f4"))), 3, f"unexpected tensors of {Q}"
     ),
     "a foreign tensor": Case(
-        weights("ept", put("bert.pooler.weight", np.ones((1, 1), "f4"))), 3, "unexpected tensors: bert"
+        weights("ept", put("bert.pooler.weight", np.ones((1, 1), "f4"))), 3, "holds bert.pooler whole"
     ),
     "A of three axes": Case(weights("ept", put(f"{Q}.lora_A.weight", lambda a: a[None])), 3, "it must have 2 axes"),
     "A is too narrow": Case(

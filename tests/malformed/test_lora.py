@@ -18,7 +18,7 @@ from tests.malformed.breaks import (
 )
 from tests.malformed.scene import MODULES, Case, Cli, Scene, Table, cases, nothing, refuses_export
 
-Q = "layer.0.query"
+Q, OTHER = "layer.0.query", "layer.0.dense"
 
 
 def _add_module(name: str, like: str = Q) -> Callable[[dict[str, np.ndarray]], None]:
@@ -93,23 +93,27 @@ LORA: Table = {
     "convolution": Case(
         weights("lora", put(f"{Q}.lora_A.weight", lambda a: a[:, :, None, None])), 3, "it must have 2 axes"
     ),
-    "classifier of one axis": Case(
-        weights("lora", put("classifier.weight", np.ones(14, "f4"))), 3, "is not a linear classifier"
-    ),
-    "classifier of no axes": Case(
-        weights("lora", put("classifier.weight", np.float32(1).reshape(()))), 3, "is not a linear classifier"
-    ),
-    "classifier without labels": Case(
-        weights("lora", put("classifier.weight", np.ones((0, 14), "f4"))), 3, "is not a linear classifier"
-    ),
-    "classifier of another width": Case(
-        weights("lora", put("classifier.weight", np.ones((2, 9), "f4"))), 3, "read 9 features; the base model has 14"
-    ),
-    "classifier of one adapter only": Case(
+    "a module that is not in the base": Case(
         weights("lora", put("classifier.weight", np.ones((2, 14), "f4"))),
+        5,
+        "has no classifier.weight, which the adapter",
+    ),
+    "a module of one axis": Case(
+        weights("lora", put(f"{OTHER}.weight", np.ones(14, "f4"))), 3, f"{OTHER}.weight is [14] in the adapter, "
+    ),
+    "a module of no axes": Case(
+        weights("lora", put(f"{OTHER}.weight", np.float32(1).reshape(()))), 3, f"{OTHER}.weight is [1] in the adapter, "
+    ),
+    "a module without rows": Case(
+        weights("lora", put(f"{OTHER}.weight", np.ones((0, 12), "f4"))), 3, f"{OTHER}.weight is empty"
+    ),
+    "a module of another width": Case(
+        weights("lora", put(f"{OTHER}.weight", np.ones((14, 9), "f4"))),
         3,
-        "task 'lora2' has no classifier",
-        adapters="lora lora2",
+        f"{OTHER}.weight is [14, 9] in the adapter, ",
+    ),
+    "a tensor of no module": Case(
+        weights("lora", put("weight", np.ones((14, 9), "f4"))), 3, "unexpected tensors: weight"
     ),
     "different bases": Case(
         lambda s: (shutil.rmtree(s.lora2), write_lora(s.lora2, {Q: (12, 16)}, seed=1)),

@@ -65,7 +65,7 @@ TUCKA: Table = {
         weights("tucka", put(f"{Q}.tucka_c", lambda c: c.astype("f8") * 1e-200)), 3, "cannot be normalised"
     ),
     "modules to save": Case(
-        config("tucka", modules_to_save=["classifier"]), 5, "modules_to_save=['classifier'] is not supported"
+        config("tucka", modules_to_save=["classifier"]), 3, "modules_to_save=['classifier'], but adapter_model.safe"
     ),
     "two adapters": Case(nothing, 2, "give one adapter folder", adapters="tucka tucka"),
     "no route": Case(nothing, 2, "needs --route GROUP:W1,W2,...", "--mode static"),

@@ -41,7 +41,6 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "kasa_config": (None,),
     "monteclora_config": (None,),
 }
-_CLASSIFIERS = ("classifier", "score")
 
 
 def matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
@@ -58,43 +57,29 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> LoraAdapter
     """
     own = [checkpoint.name for checkpoint in checkpoints]
     names = name_tasks(len(checkpoints), options.tasks, own if len(checkpoints) > 1 else None)
-    by_task, heads = {}, {}
-    for name, checkpoint in zip(names, checkpoints, strict=True):
-        by_task[name], heads[name] = _read_one(checkpoint)
     adapter = LoraAdapter(
         tasks=names,
-        heads=_heads(heads, checkpoints),
+        heads=_heads(checkpoints),
         fingerprint=combine([checkpoint.fingerprint for checkpoint in checkpoints]),
-        by_task=by_task,
+        saved={name: each.saved for name, each in zip(names, checkpoints, strict=True) if each.saved},
+        trained_as=tuple(checkpoint.trained_as for checkpoint in checkpoints),
+        by_task={name: _read_one(checkpoint) for name, checkpoint in zip(names, checkpoints, strict=True)},
     )
     _check_common_widths(adapter)
     return adapter
 
 
-def _read_one(checkpoint: Checkpoint) -> tuple[dict[str, LoraModule], tuple[np.ndarray, np.ndarray] | None]:
+def _read_one(checkpoint: Checkpoint) -> dict[str, LoraModule]:
     refuse_options(checkpoint.config, _HARMLESS)
-    tensors = dict(checkpoint.tensors)
+    tensors = checkpoint.tensors
     for name in tensors:
         if "lora_embedding" in name:
             raise NotSupportedError(f"{WEIGHTS}: {name}: LoRA on an embedding is not supported")
-    head = _take_classifier(tensors)
     grouped = group_by_module(tensors, "lora_")
     modules = {name: _module(name, grouped[name], checkpoint.config) for name in sorted(grouped, key=natural_key)}
     if not modules:
         raise AdapterError(f"{WEIGHTS}: holds no LoRA factors")
-    return modules, head
-
-
-def _take_classifier(tensors: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
-    """A linear classifier saved beside the adapter (``modules_to_save``) is the task's head."""
-    for name in _CLASSIFIERS:
-        weight = tensors.pop(f"{name}.weight", None)
-        if weight is not None:
-            bias = tensors.pop(f"{name}.bias", np.zeros(weight.shape[:1], weight.dtype))
-            if weight.ndim != 2 or 0 in weight.shape or bias.shape != weight.shape[:1]:
-                raise AdapterError(f"{WEIGHTS}: {name}.weight {list(weight.shape)} is not a linear classifier")
-            return weight, bias
-    return None
+    return modules
 
 
 def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) -> LoraModule:
@@ -111,25 +96,13 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
     return LoraModule(a, b, scale_of(name, a.shape[0], config), magnitude)
 
 
-def _heads(
-    saved: Mapping[str, tuple[np.ndarray, np.ndarray] | None], checkpoints: Sequence[Checkpoint]
-) -> TaskHeads | None:
-    """Heads saved as a module of the model, or in a file of their own (of a single folder)."""
-    found = {task: head for task, head in saved.items() if head is not None}
+def _heads(checkpoints: Sequence[Checkpoint]) -> TaskHeads | None:
+    """Heads in a file of their own, of a single folder."""
     beside = next((checkpoint for checkpoint in checkpoints if checkpoint.heads is not None), None)
-    if beside is not None:
-        if len(checkpoints) > 1 or found:
-            other = "a classifier of its own" if found else "other LoRA adapters beside it"
-            raise AdapterError(f"{beside.name}: has {HEADS} and {other}; eptx cannot tell which heads to use")
-        return beside.heads
-    if not found:
-        return None
-    if len(found) != len(saved):
-        without = next(task for task in saved if task not in found)
-        raise AdapterError(f"task {without!r} has no classifier, the other LoRA adapters do")
-    if len({weight.shape[1] for weight, _ in found.values()}) != 1:
-        raise AdapterError("the LoRA adapters' classifiers read vectors of different widths")
-    return TaskHeads({task: w for task, (w, _) in found.items()}, {task: b for task, (_, b) in found.items()}, "pooler")
+    if beside is not None and len(checkpoints) > 1:
+        other = "other LoRA adapters beside it"
+        raise AdapterError(f"{beside.name}: has {HEADS} and {other}; eptx cannot tell which heads to use")
+    return None if beside is None else beside.heads
 
 
 def _check_common_widths(adapter: LoraAdapter) -> None:

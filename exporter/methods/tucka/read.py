@@ -40,17 +40,20 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> TuckaAdapte
         raise UsageError("a TuckA adapter holds all its tasks: give one adapter folder")
     checkpoint = checkpoints[0]
     config = checkpoint.config
-    refuse_options(config, {"bias": ("none", None), "modules_to_save": (None, [])})
+    refuse_options(config, {"bias": ("none", None)})
     grouped = group_by_module(checkpoint.tensors, "tucka_")
     names = sorted(grouped, key=natural_key)
     centroids = {name: take(grouped[name], name, "tucka_ec", 2) for name in names if "tucka_ec" in grouped[name]}
     modules = {name: _module(name, dict(grouped[name]), config) for name in names}
     router = _router(centroids, config)
     heads = list(checkpoint.heads.weights) if checkpoint.heads else ["task0"]
+    tasks = _tasks(options.tasks, task_names(config), heads)
     adapter = TuckaAdapter(
-        tasks=_tasks(options.tasks, task_names(config), heads),
+        tasks=tasks,
         heads=checkpoint.heads,
         fingerprint=checkpoint.fingerprint,
+        saved=dict.fromkeys(tasks, checkpoint.saved) if checkpoint.saved else {},
+        trained_as=(checkpoint.trained_as,),
         modules=modules,
         alpha=float(number(config, "alpha")),
         router=router,

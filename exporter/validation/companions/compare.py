@@ -30,6 +30,7 @@ def compare_companions(
     found: Lookups | None = None,
     *,
     base_onnx: Path | None = None,
+    off: Sequence[ExpectedTask] | None = None,
 ) -> list[Part]:
     """Holds the manifest and the files beside the model to what they were made from.
 
@@ -41,6 +42,7 @@ def compare_companions(
         found: what the model looks up; None: it is asked.
         base_onnx: the ONNX file that the user gave as the base, if so: what it and the ``genai_config.json`` beside it
             say counts as said by the base.
+        off: see `compare_tasks`.
 
     Raises:
         BundleError, BaseModelError: a file cannot be read.
@@ -52,7 +54,7 @@ def compare_companions(
     settings = settings if settings is not None and settings.is_file() else None
     graph = models["model.onnx"].graph
     return [
-        *compare_tasks(bundle.manifest, tasks),
+        *compare_tasks(bundle.manifest, tasks, off),
         *compare_reads(bundle, source, found),
         *compare_generation(bundle.manifest, source, model),
         *compare_stored_types(bundle, models, None if base_onnx is None else ir.load(base_onnx.absolute())),

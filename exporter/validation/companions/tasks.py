@@ -30,14 +30,18 @@ class ExpectedTask:
     problem_type: str | None = None
 
 
-def compare_tasks(manifest: Manifest, tasks: Sequence[ExpectedTask]) -> list[Part]:
+def compare_tasks(
+    manifest: Manifest, tasks: Sequence[ExpectedTask], off: Sequence[ExpectedTask] | None = None
+) -> list[Part]:
     """Holds the tasks of ``eptx.json`` to those that were trained.
 
     Args:
         manifest: of the bundle.
         tasks: what was trained, by id, without the task base; of a static bundle the one that it holds.
+        off: the task base, where rows can switch the adapter off: none where the base alone is not the whole class.
+            None: the base has the class's head, or heads beside the adapter are switched off with it.
     """
-    wanted = [*tasks, *_base(manifest, tasks)]
+    wanted = [*tasks, *_base(manifest, tasks, off)]
     found = {task.name: task for task in manifest.tasks}
     parts = [Part("eptx.json: tasks", "compared", _wrong_list(manifest.tasks, [task.name for task in wanted]))]
     for task in wanted:
@@ -47,12 +51,16 @@ def compare_tasks(manifest: Manifest, tasks: Sequence[ExpectedTask]) -> list[Par
     return parts
 
 
-def _base(manifest: Manifest, tasks: Sequence[ExpectedTask]) -> Iterator[ExpectedTask]:
+def _base(
+    manifest: Manifest, tasks: Sequence[ExpectedTask], off: Sequence[ExpectedTask] | None
+) -> Iterator[ExpectedTask]:
     """The task base, which comes last: where an input chooses the task, and a route that data decides does not."""
     chosen = any(spec.name == TASK_ID for spec in manifest.inputs)
     routed = manifest.method == "tucka" and manifest.mode == "dynamic"
     named = any(task.name == _BASE for task in manifest.tasks)
-    if chosen and (named or not routed):
+    if chosen and (named or not routed) and off is not None:
+        yield from off
+    elif chosen and (named or not routed):
         yield ExpectedTask(_BASE, 0 if any(task.labels is not None for task in tasks) else None, None)
 
 

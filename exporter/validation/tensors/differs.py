@@ -19,7 +19,7 @@ def difference(wanted: Wanted, held: Sequence[Held]) -> str | None:
     best, where = 0.0 if wanted.kind == "table" else _MOST, ""
     for place, start, found, same in _alike(wanted, held):
         share = float(same.mean())
-        if share > best:
+        if best < share < 1:  # a part of a packed vector may be all that is wanted: a twin's
             best, where = share, _which(same)
         whole = start == 0 and len(found) == len(place.held.turned(place.turn))
         if not where and whole and _reordered(found, wanted.array.astype(found.dtype)):

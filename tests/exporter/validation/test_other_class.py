@@ -5,7 +5,6 @@ The trained model is the class that the adapter was trained on, with all that PE
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,7 @@ def test_a_saved_classifier_on_a_bare_vit(tmp_path: Path, mode: str) -> None:
     settings: dict[str, Any] = {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["classifier"]}
     adapter = save(peft_model(base, "ViTForImageClassification", labels=5, **settings), tmp_path / "adapter")
     report = verdict(base, adapter, tmp_path / "b", mode=mode)
-    assert not report.passed
-    assert re.search(r"task task0 fails at task_heads: \S+ times the noise floor$", report.reason), report.reason
+    assert report.passed, report.reason
 
 
 @pytest.mark.parametrize("mode", ["static", "conditioned"])
@@ -39,6 +37,4 @@ def test_token_classes_on_a_base_with_a_pooler(tmp_path: Path, mode: str) -> Non
     settings: dict[str, Any] = {"target_modules": ["query", "value"], "task_type": "TOKEN_CLS"}
     adapter = save(peft_model(base, "BertForTokenClassification", labels=5, **settings), tmp_path / "adapter")
     report = verdict(base, adapter, tmp_path / "b", mode=mode)
-    assert not report.passed
-    wrong = r"task task0 fails at logits: has shape \[1, 5\]; the trained model gives \[1, \d+, 5\]"
-    assert re.search(wrong, report.reason), report.reason
+    assert report.passed, report.reason

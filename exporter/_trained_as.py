@@ -1,0 +1,18 @@
+"""What an adapter's files say of the class that was trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainedAs:
+    """What an adapter's configuration says of the class that it was trained on.
+
+    Attributes:
+        noted: the class that PEFT noted down (``auto_mapping``), None where it did not.
+        task_type: PEFT's ``task_type``, which stands for an Auto class; None where there is none.
+    """
+
+    noted: str | None = None
+    task_type: str | None = None
