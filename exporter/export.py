@@ -127,9 +127,8 @@ def put_in(
 def _fold(adapter: Adapter, part: Part, options: ExportOptions, frozen: FrozenRoutes | None) -> None:
     task = adapter.tasks.index(static_task(adapter, options))
     fold = method_of(adapter.method).fold
-    calls = (
-        Calls.of(part.sites.get(adapter.router), part.graph.model.graph) if isinstance(adapter, TuckaAdapter) else None
-    )
+    router = part.sites.get(adapter.router) if isinstance(adapter, TuckaAdapter) else None
+    calls = Calls.of(router, part.graph.model.graph)
     for name, site in part.sites.items():
         weight = site.weight_array().astype("float64")
         if frozen is None:

@@ -141,7 +141,7 @@ def albert(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """A base whose two layers are one, so that the router is called twice on the data."""
     folder = tmp_path_factory.mktemp("albert")
     build("albert").save_pretrained(folder / "base")
-    adapter = write_tucka(folder / "adapter", linear_shapes(folder / "base", ("query", "ffn")), seed=5, strength=0.5)
+    adapter = write_tucka(folder / "adapter", linear_shapes(folder / "base", ("query", "ffn")), seed=11, strength=0.5)
     model = AutoModelForSequenceClassification.from_pretrained(folder / "base")
     rows = {"task0": rows_of("task0", 20, lambda rng: 0, most=80)}
     return Case(folder / "base", adapter, rows, PlainTucka(model, adapter))
