@@ -141,7 +141,7 @@ def albert(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """A base whose two layers are one, so that the router is called twice on the data."""
     folder = tmp_path_factory.mktemp("albert")
     build("albert").save_pretrained(folder / "base")
-    adapter = write_tucka(folder / "adapter", linear_shapes(folder / "base", ("query", "ffn")), seed=5, strength=0.5)
+    adapter = write_tucka(folder / "adapter", linear_shapes(folder / "base", ("query", "ffn")), seed=11, strength=0.5)
     model = AutoModelForSequenceClassification.from_pretrained(folder / "base")
     rows = {"task0": rows_of("task0", 20, lambda rng: 0, most=80)}
     return Case(folder / "base", adapter, rows, PlainTucka(model, adapter))
@@ -174,7 +174,7 @@ def test_each_call_takes_the_group_that_loses_least(request: pytest.FixtureReque
     for call, own in enumerate(found.calls):
         losses = []
         for group in range(k):
-            frozen = [(g, mean[at][g]) for at, g in enumerate([*chosen[:call], group, *chosen[call + 1 :]])]
+            frozen: list[Any] = [(g, mean[at][g]) for at, g in enumerate([*chosen[:call], group, *chosen[call + 1 :]])]
             answers = [case.plain.run(row, [*frozen, *[None] * (2 - free)]) for row in held_out]
             losses.append(distance(live[1::2], answers, held_out))
         np.testing.assert_allclose(own.losses, losses, rtol=1e-4, atol=1e-6)
@@ -186,8 +186,8 @@ def test_each_call_takes_the_group_that_loses_least(request: pytest.FixtureReque
     bundle = export_bundle(case.base, [case.adapter], tmp_path / "bundle", options)
     row = held_out[0]
     feeds = {"input_ids": np.array([row.input_ids]), "attention_mask": np.ones((1, len(row.input_ids or ())), np.int64)}
-    frozen = [*((route.group, route.weights) for route in found.chosen), *[None] * (2 - free)]
-    np.testing.assert_allclose(Session(bundle).run(feeds)["logits"][0], case.plain.run(row, frozen), atol=2e-5)
+    told: list[Any] = [*((route.group, route.weights) for route in found.chosen), *[None] * (2 - free)]
+    np.testing.assert_allclose(Session(bundle).run(feeds)["logits"][0], case.plain.run(row, told), atol=2e-5)
 
 
 def test_routes_that_are_given_are_as_many_as_the_calls(albert: Case) -> None:

@@ -33,7 +33,7 @@ from tests.trained import by_task, trained_model
 TOLERANCE = 2e-5
 SHAPES = ((4, 9), (1, 5), (6, 2), (1, 16))  # the last has as many positions as there are relative ones
 TASKS = ("a", "b", "c")
-ROUTES = {"a": Route(0, (0.9, 0.2)), "b": Route(2, (0.1, 0.7)), "c": Route(1, (0.5, 0.5))}
+ROUTES: dict[str | None, Route] = {"a": Route(0, (0.9, 0.2)), "b": Route(2, (0.1, 0.7)), "c": Route(1, (0.5, 0.5))}
 
 _SIZES: dict[str, Any] = {
     "vocab_size": 60,

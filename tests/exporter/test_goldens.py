@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +22,7 @@ import pytest
 from eptx.bundle import Bundle
 from eptx.exporter import ExportOptions, Route, export_bundle
 from eptx.exporter.base import load_transformers
+from eptx.exporter.validation import ValidateOptions, validate_bundle
 from eptx.runtime._kernels import kernel_library
 from tests.decoders import Steps, write_tokenizer
 from tests.trained import more_kernels
@@ -218,6 +220,17 @@ def test_tucka_live(case_of: Callable[[str], Case], tmp_path: Path, name: str, o
             if f"out{batch}.{which}group" in case.arrays:
                 assert outputs[group].tolist() == case.arrays[f"out{batch}.{which}group"].reshape(-1).tolist()
                 _close(outputs[weights], case.arrays[f"out{batch}.{which}weights"].reshape(1, -1))
+
+
+@pytest.mark.parametrize("mode", ["batch", "row", "conditioned", "static"])
+@pytest.mark.parametrize("name", TWICE)
+def test_two_routes_pass_validation(case_of: Callable[[str], Case], tmp_path: Path, name: str, mode: str) -> None:
+    case = case_of(name)
+    live: dict[str, Any] = {"mode": "dynamic", "routing": mode}
+    frozen: dict[str, Any] = {"mode": mode, "routes": {None: Route(1, (0.7, 0.4))}}
+    options = ExportOptions(**(live if mode in ("batch", "row") else frozen))
+    report = validate_bundle(case.export(tmp_path / "b", options, "onnx").path, ValidateOptions(providers=["cpu"]))
+    assert report.passed, report.reason
 
 
 @pytest.mark.parametrize("name", TWICE)

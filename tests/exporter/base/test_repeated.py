@@ -136,14 +136,16 @@ def _routes(graph: ir.Graph) -> Iterator[tuple[ir.Value, ir.Value]]:
     for node in graph:
         if node.op_type.startswith("TuckerDelta"):
             inputs = [value for value in node.inputs if value is not None]
-            at = next(
-                i
-                for i, value in enumerate(inputs)
-                if value.name
-                and (p := value.producer()) is not None
-                and (p.op_type == "TuckerRouter" or (p.op_type == "Gather" and "task_group" in str(p.inputs[0].name)))
-            )
+            at = next(at for at, value in enumerate(inputs) if _is_group(value))
             yield inputs[at], inputs[at + 1]
+
+
+def _is_group(value: ir.Value) -> bool:
+    node = value.producer()
+    if node is None or value.index() != 0:
+        return False
+    table = node.inputs[0] if node.op_type == "Gather" else None
+    return node.op_type == "TuckerRouter" or (table is not None and "task_group" in str(table.name))
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
