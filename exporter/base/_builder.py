@@ -88,4 +88,5 @@ def _write_tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({}, unk_token=""))).save_pretrained(folder)
+    fast: Any = PreTrainedTokenizerFast  # transformers annotates a part of its functions
+    fast(tokenizer_object=Tokenizer(models.WordLevel({}, unk_token=""))).save_pretrained(folder)

@@ -45,11 +45,11 @@ def context(settings: Any) -> int | None:
     Args:
         settings: transformers' configuration of the text model.
     """
-    positions = getattr(settings, "max_position_embeddings", None)
+    positions: Any = getattr(settings, "max_position_embeddings", None)
     if not _positive(positions):
         return None
     rope = getattr(settings, "rope_parameters", None) or {}
-    first = rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
+    first: Any = rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
     return min(int(positions), int(first)) if _positive(first) else int(positions)
 
 

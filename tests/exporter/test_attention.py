@@ -172,8 +172,7 @@ def test_a_graph_that_was_built_without(tmp_path: Path) -> None:
     """The user's own graph by GenAI's builder gets the windows and the tables as well."""
     from onnxruntime_genai.models import builder
 
-    yarn = {"sliding_window": _WINDOW, "rope_parameters": {"rope_type": "linear", "factor": 2.0, **_THETA}}
-    base = write_decoder("mistral", tmp_path / "base", **yarn)
+    base = write_decoder("mistral", tmp_path / "base", sliding_window=_WINDOW, rope_parameters=_LINEAR)
     where = (str(base), str(tmp_path / "built"), "fp32", "cpu", str(tmp_path / "cache"))
     with quiet():
         settings = builder.parse_extra_options("", *where, ["hf_token=false", "windowed_kv_cache=false"])
