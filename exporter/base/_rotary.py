@@ -100,11 +100,12 @@ def set_rotary(graph: ir.Graph, tables: Tables) -> None:
 def _module(parsed: Any) -> Any:
     """The model's rotary module, on the CPU. The model itself is made without memory for its weights."""
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
 
+    auto: Any = transformers.AutoModelForCausalLM  # transformers annotates a part of its functions
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(parsed)  # type: ignore[no-untyped-call]
+            model = auto.from_config(parsed)
         kinds = {type(module) for module in model.modules() if hasattr(module, "inv_freq")}
         return kinds.pop()(parsed) if kinds else None
     except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as e:

@@ -16,6 +16,7 @@ from eptx.exporter import ExportOptions, export_bundle
 from eptx.exporter.base import load_genai
 from eptx.exporter.base._quiet import quiet
 from eptx.exporter.trained import Trained
+from eptx.exporter.validation import ValidateOptions, validate_bundle
 from eptx.runtime.session import Session
 from tests.decoders import Steps, write_decoder
 from tests.exporter.validation.adapters import linear_shapes, write_ept
@@ -172,8 +173,7 @@ def test_a_graph_that_was_built_without(tmp_path: Path) -> None:
     """The user's own graph by GenAI's builder gets the windows and the tables as well."""
     from onnxruntime_genai.models import builder
 
-    yarn = {"sliding_window": _WINDOW, "rope_parameters": {"rope_type": "linear", "factor": 2.0, **_THETA}}
-    base = write_decoder("mistral", tmp_path / "base", **yarn)
+    base = write_decoder("mistral", tmp_path / "base", sliding_window=_WINDOW, rope_parameters=_LINEAR)
     where = (str(base), str(tmp_path / "built"), "fp32", "cpu", str(tmp_path / "cache"))
     with quiet():
         settings = builder.parse_extra_options("", *where, ["hf_token=false", "windowed_kv_cache=false"])
@@ -243,3 +243,14 @@ def test_attention_that_has_no_window(tmp_path: Path, name: str, says: str) -> N
         load_genai(base, tmp_path / "work", provider="cuda")
     load_genai(base, tmp_path / "half", provider="cuda", precision="fp16")
     load_genai(write_decoder("llama", tmp_path / "llama"), tmp_path / "plain", provider="cuda")
+
+
+@pytest.mark.parametrize("name", ["phi3, longrope", "llama, yarn", "phi3", "gemma2, every second layer"])
+def test_the_judge_agrees(tmp_path: Path, name: str) -> None:
+    """With batches of ragged rows, and rows as long as the context."""
+    base = _write((WINDOWS | ROTARY)[name], tmp_path / "base")
+    adapter = _adapter(base, tmp_path / "ept")
+    bundle = export_bundle(base, [adapter], tmp_path / "bundle", ExportOptions(mode="conditioned", top_k=2))
+    options = ValidateOptions(base=base, adapters=[adapter], top_k=2, providers=["cpu"])
+    report = validate_bundle(bundle.path, options)
+    assert report.passed, report.reason

@@ -161,7 +161,7 @@ INPUT: dict[str, tuple[int, str, str]] = {
     "export with the base's place taken": (
         3,
         "export {lora} {lora2} -o {out}/b --mode conditioned",
-        "config.json: cannot be read",
+        "lora: is an adapter's folder; name the base",
     ),
     "run nothing there": (3, "run {out}/x good", "x: no such bundle"),
     "run an adapter": (3, "run {lora} good", "not an eptx bundle"),

@@ -149,7 +149,7 @@ def _greedy(base: Path, adapter: Path, prompt: list[int], length: int, penalty: 
 
     config = json.loads((adapter / "adapter_config.json").read_text()) | {"target_modules": ["down_proj"]}
     (adapter / "adapter_config.json").write_text(json.dumps(config))
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter)
+    model: Any = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter)
     ids = torch.tensor([prompt])
     settings = {"do_sample": False, "repetition_penalty": penalty, "max_length": length, "eos_token_id": 2}
     answer = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **settings)

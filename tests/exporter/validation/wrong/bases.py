@@ -23,7 +23,6 @@ from tests.exporter.validation.adapters import (
     write_tucka,
 )
 from tests.exporter.validation.workshop import Workshop
-from tests.exporter.validation.wrong.edits import graph, set_attribute
 from tests.exporter.validation.wrong.models import write_base
 from tests.quantised import Choice, quantised
 
@@ -89,8 +88,6 @@ class Bases:
         if name not in self._bundles:
             with mock.patch("eptx.exporter.load.load_encoder_decoder", self.kept):
                 self._bundles[name] = self.export(name)
-            if name == "mistral":  # GenAI's builder leaves the window out
-                graph(set_attribute("GroupQueryAttention", "local_window_size", WINDOW))(self._bundles[name].path)
         return self._bundles[name]
 
     def copy(self, name: str, damage: Callable[[Path], None]) -> Path:

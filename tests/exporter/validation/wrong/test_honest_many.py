@@ -17,8 +17,7 @@ from eptx.exporter import ExportOptions, Route
 from eptx.exporter.validation.distance import LIMIT
 from tests.exporter.validation.adapters import CONFIG, add_heads, write_ept, write_lora, write_tucka
 from tests.exporter.validation.workshop import worst
-from tests.exporter.validation.wrong.bases import WIDTH, WINDOW, Bases
-from tests.exporter.validation.wrong.edits import graph, set_attribute
+from tests.exporter.validation.wrong.bases import WIDTH, Bases
 from tests.quantised import Choice, quantised
 
 Method = Literal["lora", "ept", "tucka"]
@@ -141,8 +140,6 @@ def _export(bases: Bases, case: Case, adapters: Sequence[Path]) -> Bundle:
         options = ExportOptions(base_onnx=shop.onnx, **case.options)
         return quantised(shop.base, adapters, shop.path(), options, case.scheme, bounds=Range(-12.0, 12.0))
     bundle = shop.export(adapters, **case.options)
-    if case.base == "mistral":  # GenAI's builder leaves the window out
-        graph(set_attribute("GroupQueryAttention", "local_window_size", WINDOW))(bundle.path)
     return bundle
 
 
