@@ -108,7 +108,7 @@ class Session:
         Args:
             inputs: arrays by input name, each [batch, ...]; or one text, or a list of texts and pairs
                 of texts. Text longer than the model reads is cut (but refused by generators), arrays that are longer
-                are refused.
+                are refused. A generator's text gets its special tokens as in `stream`.
             task: one task name for all rows, or one per row. ``auto`` has the model infer each row's task,
                 where the bundle can. None is ``auto`` there, and the only task where there is one.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ MOST_STOPS, LONGEST_STOP = 64, 256
 #: How long an answer may get where the caller does not say.
 NEW_TOKENS = 256
 _INTEGER_END = 2**31
-_LARGEST = 3.4e38  # of float32, in which logits are computed
+_LARGEST = sys.float_info.max
 _COLD = 1e-5  # below, a logit divided by it may be no number
 
 
@@ -85,4 +86,4 @@ def _check_integer(name: str, value: Any, least: int) -> None:
 
 def _check_number(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:  # nor NaN
-        raise RequestError(f"{name} must be a number that fits float32, it is {shown(value)}")
+        raise RequestError(f"{name} must be a number, it is {shown(value)}")

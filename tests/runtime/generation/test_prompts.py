@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 from eptx import Session
 from eptx.bundle import Bundle
@@ -18,6 +19,7 @@ from eptx.errors import RequestError
 from eptx.exporter.validation.base_tokenizer import BaseTokenizer
 from tests.chat import MESSAGES, write_chat_bundle, write_chat_tokenizer
 from tests.malformed.scene import Cli
+from tests.runtime.serving.servers import serving
 from tests.smollm2 import smollm2
 
 RAW = ["Is it raining?", " <s>", "a <s> b", "<|user|>", "</s>"]
@@ -85,8 +87,6 @@ def test_genai_reads_a_chat_prompt_so(bundle: Bundle) -> None:
 
 
 def test_smollm2_has_no_special_tokens_around(tmp_path: Path, bundle: Bundle) -> None:
-    from transformers import AutoTokenizer
-
     folder = Path(shutil.copytree(bundle.path, tmp_path / "b"))
     tokenizer = AutoTokenizer.from_pretrained(smollm2())
     tokenizer.save_pretrained(folder)
@@ -112,3 +112,37 @@ def test_the_command_line_has_the_option(bundle: Bundle, cli: Cli) -> None:
         result = cli("run", bundle.path, "Is it", "--max-new-tokens", "9", option, "--json")
         assert result.code == 0
         assert [row["answer"] for row in json.loads(result.out)] == [wanted]
+
+
+def test_over_http(bundle: Bundle) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(bundle.path)
+    text, session = chat(tokenizer, tokenize=False), Session(bundle, threads=1)
+    whole: list[int] = chat(tokenizer, tokenize=True)
+    options: tuple[dict[str, bool], ...] = ({}, {"add_special_tokens": False}, {"add_special_tokens": True})
+    wanted = [session.generate([row], max_new_tokens=20).texts[0] for row in (whole, whole, [1, *whole])]
+    assert len(set(wanted)) == 2
+    with serving(bundle.path.parent, f"chat={bundle.path}") as server:
+        for verb in ("generate", "generate_stream"):
+            bodies = [
+                server.call(
+                    "POST",
+                    f"/v2/models/chat/{verb}",
+                    {"text_input": text, "parameters": {"max_tokens": 20, "task": "chat"} | option},
+                )[2].decode()
+                for option in options
+            ]
+            events = [[json.loads(part.removeprefix("data: ")) for part in b.strip().split("\n\n")] for b in bodies]
+            assert ["".join(event["text_output"] for event in row) for row in events] == wanted
+
+
+def test_how_answers_are_drawn_is_for_the_call_to_say(bundle: Bundle, tmp_path: Path) -> None:
+    """Not for the files of the base, or of GenAI: greedy unless a temperature is given."""
+    wanted = Session(bundle).generate(["Is it?", "a"], max_new_tokens=30)
+    folder = Path(shutil.copytree(bundle.path, tmp_path / "b"))
+    drawn = {"do_sample": True, "temperature": 2.0, "top_k": 5, "top_p": 0.5, "repetition_penalty": 1.9, "num_beams": 3}
+    config = json.loads((folder / "genai_config.json").read_text())
+    config["search"] |= drawn | {"min_length": 20, "no_repeat_ngram_size": 1}
+    (folder / "genai_config.json").write_text(json.dumps(config))
+    said = {"max_new_tokens": 3, "repetition_penalty": 1.9}
+    (folder / "generation_config.json").write_text(json.dumps(drawn | said))
+    assert Session(replace(bundle, path=folder)).generate(["Is it?", "a"], max_new_tokens=30) == wanted
