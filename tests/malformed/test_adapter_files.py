@@ -110,7 +110,7 @@ FILES: Table = {
     "header length huge": Case(header_length(FILE, 2**64 - 1), 3, "truncated or not a safetensors file"),
     "header length zero": Case(header_length(FILE, 0), 3, "header: not valid JSON"),
     "header is not JSON": Case(header(FILE, lambda h: "{nope}"), 3, "header: not valid JSON"),
-    "header is not UTF-8": Case(write(FILE, b"\x02\0\0\0\0\0\0\0\xff\xfe"), 3, "header: not UTF-8"),
+    "header is not UTF-8": Case(write(FILE, b"\x02\0\0\0\0\0\0\0\xff\xfd"), 3, "header: not UTF-8"),
     "header is a list": Case(header(FILE, lambda h: "[]"), 3, "header is not a JSON object"),
     "header is deep": Case(header(FILE, lambda h: '{"a":' * 50_000), 3, "nested too deeply"),
     "header is empty": Case(write(FILE, b"\x02\0\0\0\0\0\0\0{}"), 3, "holds no tensors"),

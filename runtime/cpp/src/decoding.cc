@@ -10,7 +10,7 @@
 namespace eptx::core {
 namespace {
 
-constexpr size_t kLogits = 0, kPresents = 1;  // the order of the outputs; last what the model chose
+constexpr size_t kLogitsAt = 0, kPresents = 1;  // the order of the outputs; last what the model chose
 
 float HalfToFloat(uint16_t half) {
   uint32_t bits = static_cast<uint32_t>(half & 0x7FFF) << 13;
@@ -109,13 +109,13 @@ void Decoding::Step(const std::vector<int64_t>& tokens) {
   ids_ = tokens;
   Feed(decoder_.ids, ids_, 1);
   FeedMask();
-  if (first) outputs_[kLogits].reset();  // from now on they are written where they were
+  if (first) outputs_[kLogitsAt].reset();  // from now on they are written where they were
   Run(1);
 }
 
 void Decoding::Run(size_t width) {
   session_.Run(inputs_, names_, outputs_);
-  const std::vector<int64_t> shape = ShapeOf(outputs_[kLogits].get());
+  const std::vector<int64_t> shape = ShapeOf(outputs_[kLogitsAt].get());
   width_ = width;
   if (shape.size() != 3 || shape[0] != feeds_.batch || shape[1] != static_cast<int64_t>(width) || shape[2] < 1) {
     throw BundleError("the model's output logits is not [batch, length, vocabulary]");
@@ -147,7 +147,7 @@ void Decoding::KeepChosen() {
 
 const float* Decoding::Logits(size_t row) {
   const size_t position = row * width_ + (steps_ == 0 ? lengths_[row] - 1 : 0);
-  const void* const data = DataOf(outputs_[kLogits].get());
+  const void* const data = DataOf(outputs_[kLogitsAt].get());
   if (session_.manifest().outputs[decoder_.logits].dtype == EPTX_FLOAT32) {
     return static_cast<const float*>(data) + position * stride_;
   }
