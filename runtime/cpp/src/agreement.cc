@@ -38,7 +38,8 @@ void CheckTensors(const Manifest& m) {
 
 // A task's labels are logits that there are.
 void CheckLabels(const Manifest& m) {
-  const bool has = std::any_of(m.outputs.begin(), m.outputs.end(), [](const auto& t) { return t.name == kLogitsOutput; });
+  const auto is_logits = [](const TensorSpec& tensor) { return tensor.name == kLogitsOutput; };
+  const bool has = std::any_of(m.outputs.begin(), m.outputs.end(), is_logits);
   const std::optional<int64_t> width = LogitsWidth(m);
   for (const Task& task : m.tasks) {
     const int64_t labels = task.labels.value_or(0);
