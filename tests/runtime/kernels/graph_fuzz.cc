@@ -41,7 +41,11 @@ void Say(int signal) {
   _exit(3);
 }
 
-extern "C" void __asan_on_error() {
+#ifdef __SANITIZE_ADDRESS__
+extern "C" void __sanitizer_set_death_callback(void (*)());
+#endif
+
+[[maybe_unused]] void Tell() {
   std::fprintf(stderr, "graph_fuzz: graph %llu of seed %llu, case %llu\n%s\n", graph, seed, cases, story.c_str());
 }
 
@@ -183,7 +187,9 @@ int main(int argc, char** argv) {
   }
   const unsigned long long count = std::strtoull(argv[2], nullptr, 10);
   if (argc == 4) seed = std::strtoull(argv[3], nullptr, 10);
-#ifndef __SANITIZE_ADDRESS__
+#ifdef __SANITIZE_ADDRESS__
+  __sanitizer_set_death_callback(Tell);
+#else
   for (const int signal : {SIGSEGV, SIGABRT, SIGFPE, SIGBUS, SIGILL}) std::signal(signal, Say);
 #endif
   std::signal(SIGALRM, Say);
