@@ -16,7 +16,7 @@ class TuckerRouter final : public Kernel {
     const Weights rows = centroids.weights("centroids", 2);
     mask.Ranked(2, "mask");
     const size_t in = x.last(), n = mask.dim(0), length = mask.dim(1), all = centroids.dim(0);
-    if (x.size == 0 || x.size != Product(n, length, in))
+    if (x.size == 0 || x.size != Product(n, length, in)) {
       Refuse("x has %zu numbers for a mask of %zu x %zu", x.size, n, length);
     }
     if (centroids.dim(1) != in) Refuse("x has %zu features; the centroids have %zu", in, centroids.dim(1));

@@ -257,7 +257,7 @@ void Bend(std::vector<int64_t>& dims, Random& random) {
     case 0: dims.erase(at); break;
     case 1: dims.insert(at, Pick<int64_t>(random, {1, 1, 2, 0})); break;
     case 2: std::swap(*at, dims.back()); break;
-    case 3: *at += Pick(random, {-1, 1}); break;
+    case 3: *at += *at == INT64_MAX || Once(random, 2) ? -1 : 1; break;
     default: *at = Odd(random);
   }
   for (int64_t& dim : dims) dim = std::max<int64_t>(dim, 0);
