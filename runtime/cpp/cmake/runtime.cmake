@@ -8,7 +8,7 @@ find_package(Threads REQUIRED)
 add_library(eptx_readers OBJECT src/agreement.cc src/bundle.cc src/feeds.cc src/fields.cc src/files.cc
                                 src/genai_config.cc src/generation_agreement.cc src/hash.cc src/json.cc
                                 src/manifest.cc src/model_check.cc src/onnx_scan.cc src/prompts.cc src/protobuf.cc
-                                src/state.cc src/tasks.cc src/text.cc src/values.cc)
+                                src/state.cc src/tasks.cc src/text.cc src/values.cc src/versioned.cc)
 target_include_directories(eptx_readers PUBLIC src include)
 target_compile_definitions(eptx_readers PUBLIC EPTX_BUILDING EPTX_VERSION="${PROJECT_VERSION}")
 target_link_libraries(eptx_readers PUBLIC nlohmann_json::nlohmann_json OpenSSL::Crypto Threads::Threads)

@@ -32,8 +32,16 @@ class NativeError(Exception):
         self.status = status
 
 
-class _Input(c.Structure):
+class _Versioned(c.Structure):
+    """A structure that begins with its size, as EPTX_INIT makes it."""
+
+    def __init__(self, *values: Any, size: int | None = None, **fields: Any) -> None:
+        super().__init__(c.sizeof(self) if size is None else size, *values, **fields)
+
+
+class _Input(_Versioned):
     _fields_ = (
+        ("size", c.c_size_t),
         ("name", c.c_char_p),
         ("dtype", c.c_int32),
         ("rank", c.c_size_t),
@@ -43,8 +51,9 @@ class _Input(c.Structure):
     )
 
 
-class _Request(c.Structure):
+class _Request(_Versioned):
     _fields_ = (
+        ("size", c.c_size_t),
         ("inputs", c.POINTER(_Input)),
         ("input_count", c.c_size_t),
         ("tasks", c.POINTER(c.c_char_p)),
@@ -52,8 +61,9 @@ class _Request(c.Structure):
     )
 
 
-class _Output(c.Structure):
+class _Output(_Versioned):
     _fields_ = (
+        ("size", c.c_size_t),
         ("name", c.c_char_p),
         ("dtype", c.c_int32),
         ("data", c.c_void_p),
@@ -64,8 +74,9 @@ class _Output(c.Structure):
     )
 
 
-class _Task(c.Structure):
+class _Task(_Versioned):
     _fields_ = (
+        ("size", c.c_size_t),
         ("name", c.c_char_p),
         ("id", c.c_int64),
         ("labels", c.c_int64),
@@ -74,21 +85,20 @@ class _Task(c.Structure):
     )
 
 
-class _Dimension(c.Structure):
-    _fields_ = (("size", c.c_int64), ("name", c.c_char_p))
-
-
-class _Info(c.Structure):
+class _Info(_Versioned):
     _fields_ = (
+        ("size", c.c_size_t),
         ("name", c.c_char_p),
         ("dtype", c.c_int32),
         ("rank", c.c_size_t),
-        ("dimensions", c.POINTER(_Dimension)),
+        ("shape", c.POINTER(c.c_int64)),
+        ("dimension_names", c.POINTER(c.c_char_p)),
     )
 
 
-class Prompts(c.Structure):
+class Prompts(_Versioned):
     _fields_ = (
+        ("size", c.c_size_t),
         ("ids", c.POINTER(c.c_int64)),
         ("id_count", c.c_size_t),
         ("lengths", c.POINTER(c.c_size_t)),
@@ -101,7 +111,7 @@ class Prompts(c.Structure):
 OnToken = c.CFUNCTYPE(c.c_int32, c.c_void_p, c.c_size_t, c.c_int64)
 
 
-class GenerateOptions(c.Structure):
+class GenerateOptions(_Versioned):
     _fields_ = (
         ("size", c.c_size_t),
         ("max_new_tokens", c.c_int64),
@@ -113,15 +123,12 @@ class GenerateOptions(c.Structure):
         ("stop_count", c.c_size_t),
         ("on_token", OnToken),
         ("context", c.c_void_p),
-        ("later", c.c_int64),  # of an eptx.h that is newer than the library
     )
 
 
-OPTIONS_SIZE = GenerateOptions.later.offset
-
-
-class _Generated(c.Structure):
+class _Generated(_Versioned):
     _fields_ = (
+        ("size", c.c_size_t),
         ("tokens", c.POINTER(c.c_int64)),
         ("token_count", c.c_size_t),
         ("finish", c.c_int32),
@@ -310,7 +317,7 @@ class Session(_Handle):
         *,
         on_token: Callable[[int, int], bool] | None = None,
         stop: Sequence[int] = (),
-        size: int = OPTIONS_SIZE,
+        size: int | None = None,
         id_count: int | None = None,
         **options: float,
     ) -> list[Answer]:
@@ -356,7 +363,8 @@ class Session(_Handle):
         found: list[tuple[str, str, tuple[int | str, ...]]] = []
         while info := at(self.value, c.c_size_t(len(found))):
             i = info.contents
-            dims = [i.dimensions[axis] for axis in range(i.rank)]
+            names = [i.dimension_names[axis] for axis in range(i.rank)]
+            assert all((name is None) == (i.shape[axis] != -1) for axis, name in enumerate(names))
             dtype = next(name for name, number in DTYPES.items() if number == i.dtype)
-            found.append((i.name.decode(), dtype, tuple(d.name.decode() if d.name else d.size for d in dims)))
+            found.append((i.name.decode(), dtype, tuple(name.decode() if name else i.shape[axis] for axis, name in enumerate(names))))
         return found
