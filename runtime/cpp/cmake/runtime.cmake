@@ -15,7 +15,8 @@ target_link_libraries(eptx_readers PUBLIC nlohmann_json::nlohmann_json OpenSSL::
 
 add_library(eptx SHARED src/answer.cc src/c_basics.cc src/c_generate.cc src/c_run.cc src/c_session.cc
                         src/decoder.cc src/decoding.cc src/description.cc src/environment.cc src/generation.cc
-                        src/kernels.cc src/ort.cc src/sampler.cc src/session.cc src/signature.cc)
+                        src/kernels.cc src/ort.cc src/sampler.cc src/session.cc src/signature.cc
+                        src/threads.cc)
 add_library(eptx::eptx ALIAS eptx)
 target_include_directories(eptx PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_LIST_DIR}/../include>
                                        $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
