@@ -21,7 +21,7 @@ add_library(eptx::eptx ALIAS eptx)
 target_include_directories(eptx PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_LIST_DIR}/../include>
                                        $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
 target_compile_features(eptx INTERFACE cxx_std_17)
-target_link_libraries(eptx PRIVATE $<BUILD_INTERFACE:eptx_readers> $<BUILD_INTERFACE:eptx_onnxruntime>)
+target_link_libraries(eptx PRIVATE $<BUILD_INTERFACE:eptx_readers> $<BUILD_INTERFACE:eptx_onnxruntime_any>)
 if(EPTX_KERNELS AND TARGET eptx_kernels)
   target_link_libraries(eptx PRIVATE $<BUILD_INTERFACE:eptx_kernels>)
   target_compile_definitions(eptx PRIVATE EPTX_HAS_KERNELS)
@@ -35,4 +35,4 @@ endif()
 set_target_properties(eptx PROPERTIES
   VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR} LINK_DEPENDS ${exports}
   PUBLIC_HEADER "include/eptx.h;include/eptx.hpp"
-  BUILD_RPATH "${EPTX_ONNXRUNTIME_RPATH}" INSTALL_RPATH "$ORIGIN;${EPTX_ONNXRUNTIME_RPATH}")
+  BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH "$ORIGIN;${EPTX_ONNXRUNTIME_RPATH}")
