@@ -32,14 +32,14 @@ class NativeError(Exception):
         self.status = status
 
 
-class _Versioned(c.Structure):
+class Versioned(c.Structure):
     """A structure that begins with its size, as EPTX_INIT makes it."""
 
     def __init__(self, *values: Any, size: int | None = None, **fields: Any) -> None:
         super().__init__(c.sizeof(self) if size is None else size, *values, **fields)
 
 
-class _Input(_Versioned):
+class Input(Versioned):
     _fields_ = (
         ("size", c.c_size_t),
         ("name", c.c_char_p),
@@ -51,17 +51,17 @@ class _Input(_Versioned):
     )
 
 
-class _Request(_Versioned):
+class RequestOf(Versioned):
     _fields_ = (
         ("size", c.c_size_t),
-        ("inputs", c.POINTER(_Input)),
+        ("inputs", c.POINTER(Input)),
         ("input_count", c.c_size_t),
         ("tasks", c.POINTER(c.c_char_p)),
         ("task_count", c.c_size_t),
     )
 
 
-class _Output(_Versioned):
+class Output(Versioned):
     _fields_ = (
         ("size", c.c_size_t),
         ("name", c.c_char_p),
@@ -74,18 +74,18 @@ class _Output(_Versioned):
     )
 
 
-class _Task(_Versioned):
+class Task(Versioned):
     _fields_ = (
         ("size", c.c_size_t),
         ("name", c.c_char_p),
         ("id", c.c_int64),
         ("labels", c.c_int64),
         ("label_names", c.POINTER(c.c_char_p)),
-        ("problem_type", c.c_int),
+        ("problem_type", c.c_int32),
     )
 
 
-class _Info(_Versioned):
+class Info(Versioned):
     _fields_ = (
         ("size", c.c_size_t),
         ("name", c.c_char_p),
@@ -96,7 +96,7 @@ class _Info(_Versioned):
     )
 
 
-class Prompts(_Versioned):
+class Prompts(Versioned):
     _fields_ = (
         ("size", c.c_size_t),
         ("ids", c.POINTER(c.c_int64)),
@@ -111,7 +111,7 @@ class Prompts(_Versioned):
 OnToken = c.CFUNCTYPE(c.c_int32, c.c_void_p, c.c_size_t, c.c_int64)
 
 
-class GenerateOptions(_Versioned):
+class GenerateOptions(Versioned):
     _fields_ = (
         ("size", c.c_size_t),
         ("max_new_tokens", c.c_int64),
@@ -126,13 +126,13 @@ class GenerateOptions(_Versioned):
     )
 
 
-class _Generated(_Versioned):
+class Generated(Versioned):
     _fields_ = (
         ("size", c.c_size_t),
         ("tokens", c.POINTER(c.c_int64)),
         ("token_count", c.c_size_t),
         ("finish", c.c_int32),
-        ("task", c.POINTER(_Task)),
+        ("task", c.POINTER(Task)),
     )
 
 
@@ -166,12 +166,12 @@ def _load(where: Path) -> c.CDLL:
         "eptx_version": c.c_char_p,
         "eptx_error_message": c.c_char_p,
         "eptx_session_info": c.c_char_p,
-        "eptx_session_task": c.POINTER(_Task),
-        "eptx_result_task": c.POINTER(_Task),
-        "eptx_session_input": c.POINTER(_Info),
-        "eptx_session_output": c.POINTER(_Info),
-        "eptx_generation_row": c.POINTER(_Generated),
-        "eptx_result_output": c.POINTER(_Input),  # a tensor has the fields of an input
+        "eptx_session_task": c.POINTER(Task),
+        "eptx_result_task": c.POINTER(Task),
+        "eptx_session_input": c.POINTER(Info),
+        "eptx_session_output": c.POINTER(Info),
+        "eptx_generation_row": c.POINTER(Generated),
+        "eptx_result_output": c.POINTER(Input),  # a tensor has the fields of an input
     }.items():
         getattr(library, name).restype = result
     return library
@@ -200,7 +200,7 @@ def check(library: c.CDLL, call: Callable[..., int], *args: Any) -> None:
     raise NativeError(status, message)
 
 
-def _answer(row: _Generated) -> Answer:
+def _answer(row: Generated) -> Answer:
     task = row.task.contents.name.decode() if row.task else None
     return Answer(row.tokens[: row.token_count], FINISHES[row.finish], task)
 
@@ -232,15 +232,15 @@ class Request:
     def __init__(self, inputs: Mapping[str, np.ndarray], tasks: str | Sequence[str] | None) -> None:
         self._arrays = {name: np.ascontiguousarray(a) if a.size else a for name, a in inputs.items()}
         self._shapes = {name: (c.c_int64 * max(a.ndim, 1))(*a.shape) for name, a in self._arrays.items()}
-        self.inputs = (_Input * len(self._arrays))(
+        self.inputs = (Input * len(self._arrays))(
             *(
-                _Input(name.encode(), DTYPES.get(a.dtype.name, 99), a.ndim, self._shapes[name], a.ctypes.data, a.nbytes)
+                Input(name.encode(), DTYPES.get(a.dtype.name, 99), a.ndim, self._shapes[name], a.ctypes.data, a.nbytes)
                 for name, a in self._arrays.items()
             )
         )
         names = [tasks] if isinstance(tasks, str) else list(tasks or [])
         self._tasks = (c.c_char_p * len(names))(*(name.encode() for name in names))
-        self.value = _Request(self.inputs, len(self.inputs), self._tasks, len(names))
+        self.value = RequestOf(self.inputs, len(self.inputs), self._tasks, len(names))
 
 
 class Session(_Handle):
@@ -296,9 +296,9 @@ class Session(_Handle):
     ) -> list[tuple[int, tuple[int, ...]]]:
         """Writes outputs into arrays; bytes and shape of each, also (as ``error.sizes``) when one is too small."""
         request = Request(inputs, tasks)
-        wanted = (_Output * len(outputs))(
+        wanted = (Output * len(outputs))(
             *(
-                _Output(name.encode(), DTYPES[a.dtype.name], a.ctypes.data if a.size else None, a.nbytes)
+                Output(name.encode(), DTYPES[a.dtype.name], a.ctypes.data if a.size else None, a.nbytes)
                 for name, a in outputs.items()
             )
         )
