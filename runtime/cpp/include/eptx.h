@@ -13,7 +13,8 @@
  *     environment may be freed before its sessions, a session before its results and calls.
  *   - Handles that are passed as pointers to const may be used from many threads at once; the others by one at a time.
  *     Freeing a handle while another thread uses it is an error of the program.
- *   - What the machine runs out of (memory, open files, threads) ends with EPTX_LIMIT; the call may be tried again.
+ *   - What the machine runs out of (memory, open files, threads) ends with EPTX_LIMIT; the call may be tried again. (Where
+ *     memory ends while ONNX Runtime starts threads, it may hang: give a process that runs at its limit 1 thread.)
  *   - No call is a cancellation point: a thread that is cancelled during a call ends after it, or in `on_token`.
  *
  * Structures grow at their end in later versions, and begin with `size`, so that a program and a libeptx of different

@@ -159,7 +159,6 @@ def program(name: str) -> Path:
     return found
 
 
-@functools.cache
 def _load(where: Path) -> c.CDLL:
     library = c.CDLL(str(where))
     for name, result in {
@@ -177,6 +176,7 @@ def _load(where: Path) -> c.CDLL:
     return library
 
 
+@functools.cache
 def load() -> c.CDLL:
     """The library; skips the test where it was not built."""
     where = path()
@@ -366,5 +366,11 @@ class Session(_Handle):
             names = [i.dimension_names[axis] for axis in range(i.rank)]
             assert all((name is None) == (i.shape[axis] != -1) for axis, name in enumerate(names))
             dtype = next(name for name, number in DTYPES.items() if number == i.dtype)
-            found.append((i.name.decode(), dtype, tuple(name.decode() if name else i.shape[axis] for axis, name in enumerate(names))))
+            found.append(
+                (
+                    i.name.decode(),
+                    dtype,
+                    tuple(name.decode() if name else i.shape[axis] for axis, name in enumerate(names)),
+                )
+            )
         return found

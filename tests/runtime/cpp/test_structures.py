@@ -206,7 +206,9 @@ def _generate(caller: Caller, stop_count: int = 0, **fields: Any) -> None:
     library, made = caller.decoder.library, c.c_void_p()
     options = GenerateOptions(max_new_tokens=1, stop=IDS, stop_count=stop_count)
     prompts = Prompts(**{**good, **names, **fields})
-    check(library, library.eptx_session_generate, caller.decoder.value, c.byref(prompts), c.byref(options), c.byref(made))
+    check(
+        library, library.eptx_session_generate, caller.decoder.value, c.byref(prompts), c.byref(options), c.byref(made)
+    )
     library.eptx_generation_free(made)
 
 
