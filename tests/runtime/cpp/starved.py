@@ -81,7 +81,10 @@ def main() -> None:
     what, bundle = sys.argv[1], Path(sys.argv[2])
     load()
     for amount in AMOUNTS[what]:
-        print(amount, _attempt(what, amount, bundle), flush=True)
+        said = _attempt(what, amount, bundle)
+        print(amount, said, flush=True)
+        if said.startswith("-99"):
+            break
 
 
 if __name__ == "__main__":
