@@ -55,6 +55,7 @@ sanitize: native
 	$(CONFIGURE) -B build/asan -DEPTX_SANITIZE='address;undefined' -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
 	cmake --build build/asan --parallel $(JOBS)
 	build/asan/tests/eptx_stress build/tiny 10000 build/decoder
+	build/asan/tests/eptx_ends build/decoder task0
 	build/asan/tests/eptx_fuzz build/tiny 100000 1
 	build/asan/kernels/eptx_simd_test
 	$(BIN)/python -m tests.runtime.kernels.graph_bodies build/bodies

@@ -115,7 +115,8 @@ void Answer::Describe(size_t index) {
   const std::vector<int64_t>& shape = shapes_.emplace_back(ShapeOf(values_[index].get()));
   const auto bytes = TensorBytes(spec.dtype, shape.data(), shape.size());
   outputs_.push_back(
-      {spec.name.c_str(), spec.dtype, shape.size(), shape.data(), DataOf(values_[index].get()), bytes.value_or(0)});
+      {sizeof(eptx_tensor), spec.name.c_str(), spec.dtype, shape.size(), shape.data(), DataOf(values_[index].get()),
+       bytes.value_or(0)});
 }
 
 Call::Call(std::shared_ptr<const Session> session, const eptx_request& request, eptx_output* outputs, size_t count)
