@@ -13,6 +13,7 @@ from typing import Any
 
 from eptx._json import read_json_object
 from eptx.errors import BaseModelError
+from eptx.exporter._links import check_links
 from eptx.exporter.base._refused import check_float, check_no_adapter, check_own_weights
 
 #: Which code computes a part of the model, as attributes of a parsed configuration: transformers' own choice.
@@ -23,9 +24,11 @@ def checked_config(folder: Path) -> dict[str, Any]:
     """``config.json`` of a folder that transformers may load with the files that eptx reads.
 
     Raises:
-        BaseModelError: it is missing or damaged, the folder holds an adapter too, or the weights are in other files.
+        BaseModelError: it is missing or damaged, the folder holds an adapter too, or links to files elsewhere, or the weights
+            are in other files.
         NotSupportedError: the weights are quantized: by what library, the file would choose.
     """
+    check_links(folder, error=BaseModelError)
     check_no_adapter(folder)
     config = read_json_object(folder / "config.json", error=BaseModelError)
     check_float(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from eptx._genai_config import GENAI_CONFIG
 from eptx._onnx_scan import ExternalData, OnnxScan, scan_onnx
 from eptx._progress import step
 from eptx.errors import BaseModelError, BundleError
+from eptx.exporter._links import check_links
 from eptx.exporter.base._model import base_prefix, read_config
 from eptx.exporter.base._names import one_line
 from eptx.exporter.base._opset import raise_opset
@@ -62,7 +64,10 @@ def load_onnx(path: Path, *, folder: Path | None = None) -> BaseGraph:
         fingerprint=fingerprint({path.name: path, **files}, error=BaseModelError),
         prefix=base_prefix(config) if config else "",
     )
-    return as_genai(graph, path.parent) if (path.parent / GENAI_CONFIG).exists() else graph
+    if not os.path.lexists(path.parent / GENAI_CONFIG):
+        return graph
+    check_links(path.parent, error=BaseModelError)
+    return as_genai(graph, path.parent)
 
 
 def _scan(path: Path) -> OnnxScan:
