@@ -24,8 +24,8 @@ def checked_config(folder: Path) -> dict[str, Any]:
     """``config.json`` of a folder that transformers may load with the files that eptx reads.
 
     Raises:
-        BaseModelError: it is missing or damaged, the folder holds an adapter too, or links to files elsewhere, or the weights
-            are in other files.
+        BaseModelError: it is missing or damaged, the folder holds an adapter too or links to files elsewhere, or the
+            weights are in other files.
         NotSupportedError: the weights are quantized: by what library, the file would choose.
     """
     check_links(folder, error=BaseModelError)
