@@ -14,6 +14,7 @@ from eptx._onnx_scan import ExternalData, OnnxScan, scan_onnx
 from eptx._progress import step
 from eptx.errors import BaseModelError, BundleError
 from eptx.exporter._links import check_links
+from eptx.exporter.base._coarse import check_coarse
 from eptx.exporter.base._model import base_prefix, read_config
 from eptx.exporter.base._names import one_line
 from eptx.exporter.base._opset import raise_opset
@@ -43,6 +44,7 @@ def load_onnx(path: Path, *, folder: Path | None = None) -> BaseGraph:
     Raises:
         BaseModelError: the file or its external data is missing, damaged, outside its folder or not a regular
             file; the graph is invalid, too old, or uses operators that ONNX Runtime does not have.
+        NotSupportedError: more of it is quantized than its products.
     """
     path = path.absolute()
     with step("read the base graph"):
@@ -52,6 +54,7 @@ def load_onnx(path: Path, *, folder: Path | None = None) -> BaseGraph:
         model = _load(path)
         _normalise(model)
         _check_sizes(path, model)
+        check_coarse(path.name, model.graph)
         tidy(model)
     if folder is None and (path.parent / "config.json").exists():
         folder = path.parent
