@@ -38,13 +38,19 @@ def _exact_activations(graph: ir.Graph, node: ir.Node) -> bool:
 
 def _as_it_was(node: ir.Node) -> bool:
     """An activation that was rounded, and is float32 again: as it was before."""
-    if node.op_type != "DequantizeLinear" or node.outputs[0].is_graph_output():
+    coarse = rounded(node)
+    if coarse is None or node.outputs[0].is_graph_output():
         return False
-    coarse = _maker(node, "QuantizeLinear")
-    if coarse is None or coarse.inputs[0] is None or walk(coarse.inputs[0]) is not None:
-        return False
-    node.outputs[0].replace_all_uses_with(coarse.inputs[0])
+    x = coarse.inputs[0]
+    assert x is not None
+    node.outputs[0].replace_all_uses_with(x)
     return True
+
+
+def rounded(node: ir.Node) -> ir.Node | None:
+    """The QuantizeLinear that rounds an activation, of the node that makes it float32 again; None of other nodes."""
+    coarse = _maker(node, "QuantizeLinear") if node.op_type == "DequantizeLinear" else None
+    return coarse if coarse is not None and walk(coarse.inputs[0]) is None else None
 
 
 def _maker_of(node: ir.Node, op_type: str, maker: str) -> ir.Node | None:

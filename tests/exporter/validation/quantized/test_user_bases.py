@@ -28,8 +28,10 @@ from onnxruntime.quantization import (
 from safetensors.numpy import load_file, save_file
 
 from eptx.bundle import Bundle
-from eptx.errors import BaseModelError, NotSupportedError
+from eptx.errors import BaseModelError, BundleError, NotSupportedError
 from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter.base._integer import integer_product
+from eptx.exporter.base._products import find_products
 from eptx.exporter.base._quiet import quiet
 from eptx.exporter.validation import Report
 from eptx.exporter.validation import sharpen as sharpening
@@ -180,15 +182,32 @@ def test_a_wrong_scale_is_seen(
     headless_bert: Workshop, plain: Path, ept: Path, bundle_of: Callable[[str], Bundle], name: str
 ) -> None:
     def scaled(graph: ir.Graph) -> None:
-        stored = next(
-            v for k, v in graph.initializers.items() if k.endswith("_quantized") and list(v.shape or ()) == [96, 48]
-        )
-        value = graph.initializers[f"{str(stored.name).removesuffix('_quantized')}_scale"]
-        assert value.const_value is not None
-        value.const_value = ir.Tensor(value.const_value.numpy() * np.float32(1.02), name=value.name)
+        _scale(graph, _weight_scale(graph, (96, 48)), 1.02)
 
-    report = _held_to(headless_bert, plain, ept, headless_bert.edited(bundle_of(name), scaled), name)
-    assert not report.passed
+    wrong = headless_bert.edited(bundle_of(name), scaled)
+    try:
+        assert not _held_to(headless_bert, plain, ept, wrong, name).passed
+    except BundleError as error:  # it is no layer's weight any more
+        assert "cannot tell whose quantised weight this is" in str(error)
+
+
+def _weight_scale(graph: ir.Graph, shape: tuple[int, int]) -> str:
+    """The name of the scale of the first weight of a shape."""
+    for product in find_products(graph):
+        if product.shape != shape:
+            continue
+        integers = integer_product(product.node)
+        if integers is not None:
+            return str(next(v.name for v in integers.scales.inputs if v is not None and v.is_initializer()))
+        if product.coarse is not None:
+            return str(product.coarse.inputs[1].name)  # type: ignore[union-attr]
+    raise AssertionError("no such product")
+
+
+def _scale(graph: ir.Graph, name: str, factor: float) -> None:
+    value = graph.initializers[name]
+    assert value.const_value is not None
+    value.const_value = ir.Tensor(value.const_value.numpy() * np.float32(factor), name=name)
 
 
 @pytest.mark.parametrize("factor", [0.01, 100.0])
@@ -199,12 +218,11 @@ def test_a_wrong_range_of_attention_is_seen(
 
     def scaled(graph: ir.Graph) -> None:
         for name in [name for name in graph.initializers if name.startswith("softmax") and name.endswith("_scale")]:
-            value = graph.initializers[name]
-            assert value.const_value is not None
-            value.const_value = ir.Tensor(value.const_value.numpy() * np.float32(factor), name=name)
+            _scale(graph, name, factor)
 
     report = _held_to(headless_bert, plain, ept, headless_bert.edited(bundle_of("static"), scaled), "static")
     assert not report.passed
+    assert any("softmax" in part.name and part.wrong for part in report.parts)
 
 
 def test_more_than_products(headless_bert: Workshop, plain: Path, ept: Path) -> None:
