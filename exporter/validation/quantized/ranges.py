@@ -139,7 +139,7 @@ def _ranges(graph: ir.Graph) -> Iterator[_Range]:
         x, (scale, zero), before = coarse.inputs[0], _grid(node), _grid(coarse)
         if scale is None or scale.size != 1:
             continue
-        agree = all(np.array_equal(mine, its) for mine, its in zip((scale, zero), before, strict=True))
+        agree = all(_same(mine, its) for mine, its in zip((scale, zero), before, strict=True))
         if (x, agree) in seen:
             continue
         seen.add((x, agree))
@@ -153,6 +153,10 @@ def _ranges(graph: ir.Graph) -> Iterator[_Range]:
 def _grid(node: ir.Node) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The scale and the zero point of a node that rounds, or of one that undoes it."""
     return array_of(node.inputs[1]), array_of(node.inputs[2]) if len(node.inputs) > 2 else None
+
+
+def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    return one is other if one is None or other is None else np.array_equal(one, other)
 
 
 def _show(graph: ir.Graph, index: int, one: _Range) -> None:
