@@ -65,8 +65,8 @@ class Case:
         ]
 
     def graph(self) -> dict[str, Path]:
-        """The base's graph, traced once; decoders are built, in less time."""
-        return {} if self.decoder else {"base_onnx": self.shop.onnx}
+        """The base's graph, traced once; decoders are built, in less time, and one base has no head of its own."""
+        return {} if self.decoder or self.folder.name == "tucka_glue" else {"base_onnx": self.shop.onnx}
 
     def export(self, **options: Any) -> Bundle:
         settings = ExportOptions(**options)
@@ -98,7 +98,7 @@ def test_ept(case_of: Callable[[str], Case], name: str, mode: Any) -> None:
         for index, feeds in case.batches():
             rows = len(feeds["input_ids"])
             outs = [*(case.arrays[f"out{index}.task{t}.logits"] for t in range(8)), case.arrays[f"base{index}.logits"]]
-            for first in (0, 2, 4, 6, 8):
+            for first in (0,) if task else (0, 2, 4, 6, 8):
                 ids = (np.arange(rows) + first) % 9
                 want = outs[_TASK] if task else np.stack([outs[t][row] for row, t in enumerate(ids)])
                 for got in _logits(session, feeds, task_id=ids):
@@ -112,8 +112,8 @@ def test_tucka(case_of: Callable[[str], Case], name: str, mode: Any) -> None:
     case = case_of(name)
     live = mode in ("batch", "row")
     for index, feeds in case.batches():
-        if index > (0 if live else 1):
-            break
+        if index:
+            break  # all batches of it are run live; another route is another export
         route = {}
         if not live:
             which = "first_" if f"out{index}.first_group" in case.arrays else ""
@@ -154,7 +154,7 @@ def test_ept_on_t5(case_of: Callable[[str], Case], kept: KeptGraphs, mode: Any) 
         for index, feeds in case.batches():
             rows = len(feeds["input_ids"])
             outs = [*(case.arrays[f"out{index}.task{t}.logits"] for t in range(8)), case.arrays[f"base{index}.logits"]]
-            for first in (0, 2, 4, 6, 8):
+            for first in (0,) if task else (0, 2, 4, 6, 8):
                 ids = (np.arange(rows) + first) % 9
                 more = {} if task else {"task_id": ids}
                 want = outs[_TASK] if task else np.stack([outs[t][row] for row, t in enumerate(ids)])
