@@ -14,6 +14,7 @@ import numpy as np
 from eptx._files import fingerprint
 from eptx._json import read_json_object
 from eptx.errors import AdapterError, NotSupportedError
+from eptx.exporter._links import check_links
 from eptx.exporter._safetensors import read_tensors
 from eptx.exporter._trained_as import TrainedAs
 from eptx.exporter.adapter import Pooling, TaskHeads
@@ -68,10 +69,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """Reads an adapter folder.
 
     Raises:
-        AdapterError: a file is missing, damaged, or not an adapter's.
+        AdapterError: a file is missing, damaged, not an adapter's, or a link to one elsewhere.
     """
     if not folder.is_dir():
         raise AdapterError(f"{folder}: no such adapter folder")
+    check_links(folder, error=AdapterError)
     if not (folder / WEIGHTS).exists():
         raise AdapterError(f"{folder}: {_lacking(folder)}")
     config = read_json_object(folder / CONFIG, error=AdapterError)

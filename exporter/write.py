@@ -29,7 +29,7 @@ from eptx.errors import BaseModelError, NotSupportedError, UsageError
 from eptx.exporter import ops
 from eptx.exporter.adapter import Adapter
 from eptx.exporter.base import BaseGraph, genai_config, is_genai
-from eptx.exporter.base._integer import integer_product
+from eptx.exporter.base._coarse import own_precision
 from eptx.exporter.base._names import one_line
 from eptx.exporter.base._nbits import is_nbits
 from eptx.exporter.card import model_card
@@ -203,8 +203,10 @@ def _precision(adapted: Adapted) -> str:
     """How the weights are stored; of a decoder that is ONNX already, as they are there."""
     if adapted.quantisation is None and adapted.quantised:
         return "int4"
-    if adapted.quantisation is None and any(integer_product(node) for node in adapted.parts[-1].graph.model.graph):
-        return "int8"
+    if adapted.quantisation is None:
+        own = own_precision([part.graph.model.graph for part in adapted.parts])
+        if own is not None:
+            return own
     return "mixed" if adapted.options.precision == "auto" else adapted.options.precision
 
 

@@ -14,6 +14,7 @@ import onnxruntime as ort
 from eptx._manifest import PAST, PRESENT, TASK_ID, TASK_ID_USED, USED
 from eptx.bundle import Bundle
 from eptx.exporter.base import BaseGraph, load_encoder_decoder
+from eptx.exporter.base._whole import Saved
 from eptx.runtime._kernels import Kernels, kernel_library, register
 
 #: EPT's target modules.
@@ -96,7 +97,13 @@ class KeptGraphs:
             for graph in graphs:
                 ir.save(graph.model, home / graph.file)
             self._made[folder] = [(graph, home / graph.file) for graph in graphs]
-        return [replace(graph, model=ir.load(path)) for graph, path in self._made[folder]]
+        saved = (
+            options.get("saved") or Saved()
+        )  # whether there is a task `base` is the export's matter, and not the graph's
+        return [
+            replace(graph, model=ir.load(path), whole=replace(graph.whole, base=saved.base))
+            for graph, path in self._made[folder]
+        ]
 
 
 class Calls:

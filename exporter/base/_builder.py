@@ -17,8 +17,8 @@ from eptx.exporter.base.checkpoint import weight_files
 
 #: What a tokenizer's vocabulary is in, by transformers' names.
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt", "tekken.json")
-#: What changes how rotary positions are made, or which code transformers runs: eptx puts in the tables itself.
-_LEFT_OUT = ("rope_scaling", "rope_parameters", "attn_implementation", "_attn_implementation", "auto_map")
+#: What changes how rotary positions are made (eptx puts in the tables itself), and names of code that is not run.
+_LEFT_OUT = ("rope_scaling", "rope_parameters", "auto_map")
 
 
 def build(folder: Path, workspace: Path, parsed: Any, precision: str, provider: str, options: Sequence[str]) -> None:

@@ -78,7 +78,7 @@ def find_class(name: str, config: Any) -> Any:
     import transformers
 
     found = getattr(transformers, name, None)
-    if found is None or not hasattr(found, "from_pretrained"):
+    if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
         raise NotSupportedError(f"transformers has no model {name!r}; supported: {SUPPORTED}")
     takes = getattr(found, "config_class", None)
     if takes is not None and not isinstance(config, takes):

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eptx._json import read_json_object
-from eptx.errors import BaseModelError, NotSupportedError
+from eptx.errors import BaseModelError, EptxError, NotSupportedError
 from eptx.exporter.base._class import SUPPORTED, find_class
+from eptx.exporter.base._config import base_config, checked_config
 from eptx.exporter.base._names import one_line, some
-from eptx.exporter.base._refused import check_float, check_no_adapter
 from eptx.exporter.base._whole import Saved, Whole, named_in, put_whole
 from eptx.exporter.base.checkpoint import BaseCheckpoint
 
@@ -40,11 +39,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     if not folder.is_dir():
         raise BaseModelError(f"{folder}: no such base model folder")
-    check_no_adapter(folder)
-    config = read_json_object(folder / "config.json", error=BaseModelError)
+    config = checked_config(folder)
     if not isinstance(config.get("model_type"), str):
         raise BaseModelError("config.json: has no model_type; it is not a transformers configuration")
-    check_float(config)
     return config
 
 
@@ -139,13 +136,14 @@ def parse_config(folder: Path, config: dict[str, Any]) -> Any:
         BaseModelError: it does not take the values.
         NotSupportedError: it knows no such architecture.
     """
-    from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     if config["model_type"] not in CONFIG_MAPPING:
         raise NotSupportedError(f"transformers has no architecture {config['model_type']!r}; supported: {SUPPORTED}")
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return base_config(folder)
+    except EptxError:
+        raise
     except Exception as e:  # the configuration classes raise whatever their fields' values provoke
         raise BaseModelError(f"config.json: not a usable configuration: {one_line(e)}") from None
 

@@ -47,6 +47,14 @@ class Product:
             return rows, columns
         return (columns, rows) if stored_as(self.node, self.operand) else (rows, columns)
 
+    @property
+    def coarse(self) -> ir.Node | None:
+        """The DequantizeLinear that gives the weight, if one does."""
+        if _nbits.is_nbits(self.node) or integer_product(self.node) is not None:
+            return None
+        found = walk(self.node.inputs[self.operand])
+        return next((step for step in found[1] if step.op_type == "DequantizeLinear"), None) if found else None
+
     def matrix(self) -> np.ndarray | None:
         """The weight as [out, in], dequantised; None when the graph does not hold it."""
         if _nbits.is_nbits(self.node):
@@ -58,7 +66,7 @@ class Product:
         if found is None or found[0].const_value is None:
             return None
         array = found[0].const_value.numpy()
-        quantised = next((step for step in found[1] if step.op_type == "DequantizeLinear"), None)
+        quantised = self.coarse
         if quantised is not None:
             dequantised = _dequantise(array, quantised)
             if dequantised is None:
@@ -80,8 +88,7 @@ class Product:
         if integers is not None:
             step = integers.step()
             return 0.0 if step is None else 0.5 * step
-        found = walk(self.node.inputs[self.operand])
-        quantised = next((s for s in found[1] if s.op_type == "DequantizeLinear"), None) if found else None
+        quantised = self.coarse
         if quantised is None:
             return 0.0
         scale = _array(quantised.inputs[1])

@@ -25,7 +25,7 @@ def check_no_adapter(folder: Path) -> None:
 
 
 def check_float(config: Mapping[str, Any]) -> None:
-    """Refuses weights that a library has quantized, as ``config.json`` says.
+    """Refuses weights that a library has quantized, as ``config.json`` says, also of a model inside the model.
 
     Raises:
         NotSupportedError: by the name of the method.
@@ -35,6 +35,20 @@ def check_float(config: Mapping[str, Any]) -> None:
         method = settings.get("quant_method") if isinstance(settings, dict) else None
         by = f" by {method}" if isinstance(method, str) and method.isprintable() and len(method) < 40 else ""
         raise NotSupportedError(f"config.json: the base is quantized{by} (quantization_config); {_WHAT_TO_DO}")
+    for inner in config.values():
+        if isinstance(inner, dict):
+            check_float(inner)
+
+
+def check_own_weights(config: Mapping[str, Any]) -> None:
+    """Refuses a configuration that names the file of the weights: transformers would read that, and eptx the usual.
+
+    Raises:
+        BaseModelError: it does.
+    """
+    if config.get("transformers_weights") is not None:
+        problem = "config.json: transformers_weights names another file of weights"
+        raise BaseModelError(f"{problem}; call the file model.safetensors and remove the key")
 
 
 def check_dtype(file: str, name: str, dtype: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from eptx.exporter.base._config import base_config
 from eptx.exporter.base._quiet import quiet
 
 
@@ -33,12 +34,12 @@ def renamed_tensors(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
 def _renamings(folder: Path) -> list[Any]:
     import torch
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightRenaming
 
     auto: Any = AutoModel  # not annotated
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config = base_config(folder)
     with torch.device("meta"):  # its structure, none of its memory
         model = auto.from_config(config)
     return [step for step in get_model_conversion_mapping(model) if isinstance(step, WeightRenaming)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from eptx._genai_config import GENAI_CONFIG
 from eptx._onnx_scan import ExternalData, OnnxScan, scan_onnx
 from eptx._progress import step
 from eptx.errors import BaseModelError, BundleError
+from eptx.exporter._links import check_links
+from eptx.exporter.base._coarse import check_coarse
 from eptx.exporter.base._model import base_prefix, read_config
 from eptx.exporter.base._names import one_line
 from eptx.exporter.base._opset import raise_opset
@@ -41,6 +44,7 @@ def load_onnx(path: Path, *, folder: Path | None = None) -> BaseGraph:
     Raises:
         BaseModelError: the file or its external data is missing, damaged, outside its folder or not a regular
             file; the graph is invalid, too old, or uses operators that ONNX Runtime does not have.
+        NotSupportedError: more of it is quantized than its products.
     """
     path = path.absolute()
     with step("read the base graph"):
@@ -50,6 +54,7 @@ def load_onnx(path: Path, *, folder: Path | None = None) -> BaseGraph:
         model = _load(path)
         _normalise(model)
         _check_sizes(path, model)
+        check_coarse(path.name, model.graph)
         tidy(model)
     if folder is None and (path.parent / "config.json").exists():
         folder = path.parent
@@ -62,7 +67,10 @@ def load_onnx(path: Path, *, folder: Path | None = None) -> BaseGraph:
         fingerprint=fingerprint({path.name: path, **files}, error=BaseModelError),
         prefix=base_prefix(config) if config else "",
     )
-    return as_genai(graph, path.parent) if (path.parent / GENAI_CONFIG).exists() else graph
+    if not os.path.lexists(path.parent / GENAI_CONFIG):
+        return graph
+    check_links(path.parent, error=BaseModelError)
+    return as_genai(graph, path.parent)
 
 
 def _scan(path: Path) -> OnnxScan:

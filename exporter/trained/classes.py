@@ -15,7 +15,8 @@ from typing import Any
 import torch
 import transformers
 
-from eptx.errors import BaseModelError, NotSupportedError
+from eptx.errors import BaseModelError, EptxError, NotSupportedError
+from eptx.exporter.base._config import base_config
 from eptx.exporter.trained.files import PREFIX, AdapterFiles
 from eptx.runtime._one_line import one_line
 
@@ -93,7 +94,9 @@ def saved_modules(files: AdapterFiles) -> dict[str, tuple[int, ...]]:
 
 def _config(base: Path) -> Any:
     try:
-        return transformers.AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+        return base_config(base)
+    except EptxError:
+        raise
     except Exception as error:  # configuration classes raise whatever their fields' values provoke
         raise BaseModelError(f"{base.name}: config.json is not usable: {one_line(error)}") from None
 

@@ -130,6 +130,7 @@ def _lora_config(files: AdapterFiles) -> LoraConfig:
     if not isinstance(config, LoraConfig):
         raise AdapterError(f"{files.folder.name}: is a {config.peft_type} adapter, not LoRA")
     config.inference_mode = True
+    config.megatron_config = None  # with it PEFT imports a package that megatron_core names; no base here is megatron's
     config.task_type, config.modules_to_save = _saved_as(files)
     if config.init_lora_weights in _STARTS:  # what is about to be filled needs none; others change the base's weights
         config.init_lora_weights = True

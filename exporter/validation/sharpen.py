@@ -1,6 +1,7 @@
-"""Having quantised weights multiply activations as they are, in float32: what an adapter does is seen beside that.
+"""Having a quantised graph compute with activations as they are, in float32: what an adapter does is seen beside that.
 
-The weights stay what the graph stores; ONNX Runtime computes their float32 form when a session opens.
+The weights stay what the graph stores; ONNX Runtime computes their float32 form when a session opens. Products of two
+activations, as attention has them, are rounded too where a user's own quantiser rounds them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,58 @@ from eptx.exporter.validation.stored import activation
 def sharpen(graph: ir.Graph) -> bool:
     """Changes a graph in place; whether any activation was rounded."""
     changed = [_sharpen(graph, product) for product in find_products(graph)]
+    changed += [_exact_activations(graph, node) or _as_it_was(node) for node in list(graph)]
     return any(changed)
+
+
+def _exact_activations(graph: ir.Graph, node: ir.Node) -> bool:
+    """A product of two activations, both rounded: Mul(Cast(MatMulInteger(qa, qb, za, zb)), Mul(sa, sb))."""
+    product = _maker(_maker_of(node, "Mul", "Cast"), "MatMulInteger")
+    if product is None:
+        return False
+    sides = [None if value is None else value.producer() for value in product.inputs[:2]]
+    if any(side is None or side.op_type != "DynamicQuantizeLinear" for side in sides):
+        return False
+    exact = ir.node("MatMul", [side.inputs[0] for side in sides if side is not None], name=node.name)
+    _put(graph, node, exact)
+    return True
+
+
+def _as_it_was(node: ir.Node) -> bool:
+    """An activation that was rounded, and is float32 again: as it was before."""
+    coarse = rounded(node)
+    if coarse is None or node.outputs[0].is_graph_output():
+        return False
+    x = coarse.inputs[0]
+    assert x is not None
+    node.outputs[0].replace_all_uses_with(x)
+    return True
+
+
+def rounded(node: ir.Node) -> ir.Node | None:
+    """The QuantizeLinear that rounds an activation, of the node that makes it float32 again; None of other nodes."""
+    coarse = _maker(node, "QuantizeLinear") if node.op_type == "DequantizeLinear" else None
+    return coarse if coarse is not None and walk(coarse.inputs[0]) is None else None
+
+
+def _maker_of(node: ir.Node, op_type: str, maker: str) -> ir.Node | None:
+    """What gives one of the inputs of a node of a type, if it is of another type."""
+    makers = [value.producer() for value in node.inputs if value is not None] if node.op_type == op_type else []
+    return next((found for found in makers if found is not None and found.op_type == maker), None)
+
+
+def _maker(node: ir.Node | None, op_type: str) -> ir.Node | None:
+    """What gives a node's first input, if it is of a type."""
+    found = node.inputs[0].producer() if node is not None and node.inputs and node.inputs[0] is not None else None
+    return found if found is not None and found.op_type == op_type else None
+
+
+def _put(graph: ir.Graph, node: ir.Node, exact: ir.Node) -> None:
+    """Puts a node in the place of another that gives one output."""
+    y, output = node.outputs[0], exact.outputs[0]
+    name = y.name
+    ir.convenience.replace_nodes_and_values(graph, node, [node], [exact], [y], [output])
+    output.name, output.type, output.shape = name, y.type, y.shape
 
 
 def _sharpen(graph: ir.Graph, product: Product) -> bool:
@@ -32,10 +84,7 @@ def _sharpen(graph: ir.Graph, product: Product) -> bool:
             return False
         weight = _floats(graph, node, integers.weight, integers.zero_array(), scale)
         exact = ir.node("MatMul", [integers.x, weight], name=node.name)
-        y, output = node.outputs[0], exact.outputs[0]
-        name = y.name
-        ir.convenience.replace_nodes_and_values(graph, node, [node], [exact], [y], [output])
-        output.name, output.type, output.shape = name, y.type, y.shape
+        _put(graph, node, exact)
         return True
     return _exact_static(graph, product)
 

@@ -12,6 +12,7 @@ from tokenizers import normalizers
 
 from eptx._json import read_json_object
 from eptx.errors import BaseModelError
+from eptx.exporter.base._config import base_config
 from eptx.exporter.base._quiet import quiet
 from eptx.runtime._one_line import one_line
 
@@ -61,10 +62,8 @@ class BaseSource:
     @cached_property
     def config(self) -> Any:
         """``config.json`` as transformers completes it."""
-        from transformers import AutoConfig
-
         with quiet():
-            return AutoConfig.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
+            return base_config(self.folder)
 
     @cached_property
     def text_config(self) -> Any:

@@ -20,7 +20,7 @@ _INTEGER = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.U
 _ROUTER = ("task_embedding", "gate_weight", "gate_bias", "centroids")
 #: Precision -> what all of its products are, one of these.
 _UNIFORM = {
-    "int8": ("int8", "int8-blocks"),
+    "int8": ("int8", "int8-blocks", "int8 weights alone"),
     "int8-static": ("int8-static",),
     "int4": ("int4-blocks",),
 }

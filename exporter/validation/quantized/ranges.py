@@ -20,8 +20,7 @@ from eptx.exporter.validation.calls import Calls, Values
 from eptx.exporter.validation.models import run_graph
 from eptx.exporter.validation.parts import Part
 from eptx.exporter.validation.quantized.codes import array_of
-from eptx.exporter.validation.sharpen import sharpen
-from eptx.exporter.validation.stored import activation
+from eptx.exporter.validation.sharpen import rounded, sharpen
 from eptx.exporter.validation.ways import Way
 
 #: The share of values that may lie outside a range, which was seen on other rows: 0.0008 is the most that was measured.
@@ -49,6 +48,7 @@ class _Range:
     value: ir.Value
     low: float
     high: float
+    agree: bool = True
     seen_low: float = math.inf
     seen_high: float = -math.inf
     shares: list[float] = field(default_factory=list)
@@ -72,6 +72,8 @@ class _Range:
     @property
     def wrong(self) -> str | None:
         """What is wrong with it."""
+        if not self.agree:
+            return "its input is rounded in one range and read in another"
         has = f"its input is rounded within {self.low:.4g} to {self.high:.4g}"
         seen = f"the values are {self.seen_low:.4g} to {self.seen_high:.4g}"
         if not self.outside <= OUTSIDE:
@@ -127,22 +129,34 @@ def _shown(bundle: Bundle, file: str) -> tuple[bytes, list[_Range]]:
 
 
 def _ranges(graph: ir.Graph) -> Iterator[_Range]:
-    """Of every product whose input is rounded to a range that the graph holds; of a shared input, the first."""
-    seen: set[ir.Value] = set()
-    for product in find_products(graph):
-        x, read = activation(product), product.node.inputs[0]
-        coarse = None if read is None else read.producer()
-        maker = None if coarse is None or coarse.inputs[0] is None else coarse.inputs[0].producer()
-        if coarse is None or maker is None or coarse.op_type != "DequantizeLinear" or x in seen:
+    """Of every activation that is rounded to a range that the graph holds, once."""
+    readers = {id(product.node.inputs[0]): product.node for product in reversed(find_products(graph))}
+    seen: set[tuple[ir.Value, bool]] = set()
+    for node in graph:
+        coarse = rounded(node)
+        if coarse is None or coarse.inputs[0] is None:
             continue
-        scale, zero = array_of(coarse.inputs[1]), array_of(coarse.inputs[2]) if len(coarse.inputs) > 2 else None
+        x, (scale, zero), before = coarse.inputs[0], _grid(node), _grid(coarse)
         if scale is None or scale.size != 1:
             continue
-        seen.add(x)
+        agree = all(_same(mine, its) for mine, its in zip((scale, zero), before, strict=True))
+        if (x, agree) in seen:
+            continue
+        seen.add((x, agree))
         limits = np.iinfo(zero.dtype if zero is not None else np.uint8)
         step, middle = float(scale.reshape(())), float(zero.reshape(())) if zero is not None else 0.0
-        name = (product.node.name or "").rpartition("/")[0].strip("/").replace("/", ".")
-        yield _Range(name, x, (limits.min - middle) * step, (limits.max - middle) * step)
+        reader = readers.get(id(node.outputs[0]))
+        name = x.name or "" if reader is None else (reader.name or "").rpartition("/")[0].strip("/").replace("/", ".")
+        yield _Range(name, x, (limits.min - middle) * step, (limits.max - middle) * step, agree)
+
+
+def _grid(node: ir.Node) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The scale and the zero point of a node that rounds, or of one that undoes it."""
+    return array_of(node.inputs[1]), array_of(node.inputs[2]) if len(node.inputs) > 2 else None
+
+
+def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    return one is other if one is None or other is None else np.array_equal(one, other)
 
 
 def _show(graph: ir.Graph, index: int, one: _Range) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from eptx.exporter import Route
 from eptx.exporter.validation.distance import LIMIT
@@ -105,6 +108,21 @@ def test_no_false_alarm_of_large_updates(request: pytest.FixtureRequest, method:
     options |= {"routes": ROUTES} if method == "tucka" else {}
     tasks = {"ept": "task1", "lora": adapters[0].name, "tucka": "y"}
     options |= {"task": tasks[method]} if mode == "static" else {}
-    report = workshop.validate(workshop.export(adapters, **options))
+    bundle = workshop.export(adapters, **options)
+    report = workshop.validate(bundle)
     assert report.passed, report.reason
     assert worst(report) < MARGIN
+    if (base, mode) == ("bert", "conditioned") and method != "tucka":
+        report = workshop.validate(bundle, _off_by_a_hundredth(workshop, adapters))
+        assert not report.passed
+
+
+def _off_by_a_hundredth(workshop: Workshop, adapters: list[Path]) -> list[Path]:
+    """The same adapters, one module of the first 1.01 times as much."""
+    copy = workshop.path() / adapters[0].name
+    shutil.copytree(adapters[0], copy)
+    tensors = load_file(copy / "adapter_model.safetensors")
+    name = next(name for name in sorted(tensors) if name.endswith((".lora_B.weight", ".tucka_u")))
+    tensors[name] = tensors[name] * np.float32(1.01)
+    save_file(tensors, copy / "adapter_model.safetensors")
+    return [copy, *adapters[1:]]

@@ -1,0 +1,51 @@
+"""Folders of a base and of an adapter: their files are theirs, and not what a link in them points to elsewhere.
+
+A folder from a stranger may hold a link to any file of the user's; what an export copies of it would go where the
+bundle goes. A hub's cache is made of links, to files of its own, so those are followed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from eptx.errors import EptxError
+
+_WHAT_TO_DO = "put the file itself there, or remove the link"
+
+
+def check_links(folder: Path, *, error: type[EptxError]) -> None:
+    """Refuses a folder with a file that is not its own: a link that leaves it, a FIFO, a socket or a device.
+
+    Folders inside it are not looked at: eptx reads none.
+
+    Args:
+        folder: of a base or an adapter; may be a link itself, since the user names it.
+        error: the class to raise.
+    """
+    home = folder.resolve()
+    try:
+        with os.scandir(home) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError as e:
+        raise error(f"{folder.name}: cannot be listed: {e.strerror}") from None
+    for entry in found:
+        try:
+            mode = entry.stat().st_mode
+            target = Path(entry.path).resolve(strict=True) if entry.is_symlink() else None
+        except (OSError, RuntimeError):  # a circle of links is the one or the other
+            raise error(f"{folder.name}: {entry.name!r} is a link to nothing; {_WHAT_TO_DO}") from None
+        if stat.S_ISDIR(mode):
+            continue
+        if not stat.S_ISREG(mode):
+            name = entry.name if entry.name.isprintable() else repr(entry.name)
+            raise error(f"{name}: not a regular file")
+        if target is not None and not target.is_relative_to(home) and not _in_cache(home, target):
+            raise error(f"{folder.name}: {entry.name!r} is a link to a file outside the folder; {_WHAT_TO_DO}")
+
+
+def _in_cache(home: Path, target: Path) -> bool:
+    """Whether a hub's cache keeps a file so: ``snapshots/<revision>/...`` links to ``blobs/<hash>`` beside it."""
+    caches = (place.parent for place in home.parents if place.name == "snapshots")
+    return any(target.parent == cache / "blobs" for cache in caches)
