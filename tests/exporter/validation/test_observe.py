@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from eptx.exporter.validation.batches import Batch
 from eptx.exporter.validation.models import Observation, observed
 from eptx.exporter.validation.observe import observable
 from eptx.exporter.validation.ways import ways
+from tests.bundles import copy_bundle
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
 from tests.exporter.validation.workshop import Workshop
 from tests.malformed.test_bundles import relist
@@ -138,7 +138,7 @@ def test_updated_inputs(bert: Workshop, routing: str) -> None:
 
 def test_an_output_whose_name_is_not_utf_8(bert: Workshop, ept: Path, tmp_path: Path) -> None:
     """onnx_ir reads it and cannot write it."""
-    folder = Path(shutil.copytree(bert.export(ept, mode="dynamic", top_k=2).path, tmp_path / "bundle"))
+    folder = copy_bundle(bert.export(ept, mode="dynamic", top_k=2).path, tmp_path / "bundle")
     model = folder / "model.onnx"
     model.write_bytes(model.read_bytes().replace(b"task_id_used", b"task_id\xff\xfesed"))
     relist(folder)

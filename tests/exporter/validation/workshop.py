@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -23,6 +22,7 @@ from eptx.exporter.validation import Report, ValidateOptions, validate_bundle
 from eptx.exporter.validation import run as validation
 from eptx.exporter.validation.report import TaskReport
 from eptx.exporter.validation.sources import Truth
+from tests.bundles import copy_bundle
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Workshop:
 
     def rebuilt(self, bundle: Bundle, change: Callable[[ir.Model], None], file: str = "model.onnx") -> Bundle:
         """The same, of the model with the functions that it holds."""
-        folder = shutil.copytree(bundle.path, self.path())
+        folder = copy_bundle(bundle.path, self.path())
         model = ir.load(folder / file)
         change(model)
         ir.external_data.load_to_model(model)

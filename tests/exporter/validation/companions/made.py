@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from eptx.bundle import Bundle, read_bundle
 from eptx.errors import BundleError
 from eptx.exporter.validation.companions import ExpectedTask, compare_companions
 from eptx.exporter.validation.parts import Part
+from tests.bundles import copy_bundle
 
 Change = Callable[[Path], None]
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
@@ -57,7 +57,7 @@ class Made:
 
 def damaged(bundle: Bundle, out: Path, *changes: Change) -> Bundle:
     """A copy in which something is changed, listed with its new size and SHA-256 as a forger would."""
-    folder = Path(shutil.copytree(bundle.path, out))
+    folder = copy_bundle(bundle.path, out)
     for change in changes:
         change(folder)
     names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != "eptx.json"]

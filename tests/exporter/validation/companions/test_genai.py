@@ -12,6 +12,7 @@ import pytest
 
 from eptx.exporter import ExportOptions, export_bundle
 from eptx.exporter.validation.companions import ExpectedTask, compare_companions
+from tests.bundles import copy_bundle
 from tests.decoders import write_decoder
 from tests.exporter.validation.adapters import linear_shapes, write_lora
 from tests.exporter.validation.companions.made import Made, damaged, edit, put
@@ -158,7 +159,7 @@ def _greedy(base: Path, adapter: Path, prompt: list[int], length: int, penalty: 
 
 def test_settings_of_a_graph_that_the_user_gave_count(decoder: Made, tmp_path: Path) -> None:
     """A user may shorten the cache in the file beside the graph; the model's own sizes stay the base's."""
-    given = Path(shutil.copytree(decoder.bundle.path, tmp_path / "given"))
+    given = copy_bundle(decoder.bundle.path, tmp_path / "given")
     put(GENAI, "search.max_length", 64)(given)
     bundle = damaged(decoder.bundle, tmp_path / "b", put(GENAI, "search.max_length", 64))
     found = compare_companions(bundle, decoder.base, decoder.model, decoder.tasks, base_onnx=given / "model.onnx")

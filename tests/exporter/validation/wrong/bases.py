@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from unittest import mock
 from eptx.bundle import Bundle
 from eptx.calibration.quantise import Range
 from eptx.exporter import ExportOptions, Route
+from tests.bundles import copy_bundle
 from tests.encoder_decoders import TARGETS, KeptGraphs
 from tests.exporter.validation.adapters import (
     CONFIG,
@@ -92,7 +92,7 @@ class Bases:
 
     def copy(self, name: str, damage: Callable[[Path], None]) -> Path:
         """A copy of a bundle, damaged."""
-        folder = shutil.copytree(self.bundle(name).path, self.shop("bert").path())
+        folder = copy_bundle(self.bundle(name).path, self.shop("bert").path())
         damage(folder)
         return folder
 
