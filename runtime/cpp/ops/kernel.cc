@@ -24,7 +24,7 @@ OrtStatus* Guarded(const Operator& op, F f) noexcept {
   } catch (const Refused& refused) {
     char text[512];
     std::snprintf(text, sizeof(text), "%s: %s", op.signature().name.c_str(), refused.text);
-    return api.CreateStatus(refused.code, text);
+    return api.CreateStatus(static_cast<OrtErrorCode>(refused.code), text);
   } catch (const std::bad_alloc&) {
     return api.CreateStatus(ORT_FAIL, "an operator of ai.eptx failed to allocate memory");
   } catch (...) {

@@ -13,6 +13,8 @@
 
 namespace eptx::ops {
 
+static_assert(ORT_INVALID_ARGUMENT == 2);
+
 // A view of a tensor, valid as long as what it was taken from.
 struct Tensor {
   static constexpr size_t kMaxRank = 8;

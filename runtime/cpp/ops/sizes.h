@@ -2,8 +2,6 @@
 // product of dimensions is known to fit before it is computed.
 #pragma once
 
-#include <onnxruntime_c_api.h>
-
 #include <cstdarg>
 #include <cstddef>
 #include <cstdio>
@@ -12,7 +10,7 @@ namespace eptx::ops {
 
 // Why a node cannot be computed. Thrown inside the library only; the entry points turn it into an OrtStatus.
 struct Refused {
-  OrtErrorCode code = ORT_INVALID_ARGUMENT;
+  int code = 2;  // an OrtErrorCode: ORT_INVALID_ARGUMENT. The arithmetic is built without ONNX Runtime too.
   char text[256] = {};
 };
 

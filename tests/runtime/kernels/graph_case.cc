@@ -149,7 +149,13 @@ void Enlarge(const Node& node, Sizes& s, Random& random) {
   std::vector<int64_t*> sizes;
   for (const auto& shape : shapes()) sizes.insert(sizes.end(), shape.begin(), shape.end());
   if (sizes.empty()) return;
+  const bool alone = Once(random, 2);  // so that two large ones fit into memory with the rest
+  for (int64_t* size : sizes) *size = alone ? 1 : *size;
   for (int i = 0; i < 2; ++i) *sizes[Place(random, sizes.size())] = Large(random);
+  if (alone) {  // and modules are alike, so that the first of them is already what is wrong
+    const auto by_rank = [](const Sizes::Module& a, const Sizes::Module& b) { return a.rank < b.rank; };
+    s.modules.assign(s.modules.size(), Sizes::Module(*std::max_element(s.modules.begin(), s.modules.end(), by_rank)));
+  }
   for (const auto& shape : shapes()) {
     double count = 1;
     for (const int64_t* size : shape) count *= static_cast<double>(*size);
@@ -225,7 +231,7 @@ void Bend(std::vector<int64_t>& dims, Random& random) {
 
 Case DrawCase(const Node& node, Sizes sizes, const Case* constants, Random& random) {
   Case drawn;
-  if (constants == nullptr && Once(random, 12)) Enlarge(node, sizes, random);
+  if (constants == nullptr && Once(random, 8)) Enlarge(node, sizes, random);
   if (Once(random, 40)) (Once(random, 2) ? sizes.rows : sizes.length) = 0;
   if (Once(random, 6)) sizes.length = 1;
   const size_t bent = Once(random, 3) ? Place(random, node.operands.size()) : SIZE_MAX;

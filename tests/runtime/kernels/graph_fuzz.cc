@@ -193,9 +193,9 @@ int main(int argc, char** argv) {
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_set_death_callback(Tell);
 #else
-  for (const int signal : {SIGSEGV, SIGABRT, SIGFPE, SIGBUS, SIGILL}) std::signal(signal, Say);
+  for (const int signal : {SIGSEGV, SIGFPE, SIGBUS, SIGILL}) std::signal(signal, Say);
 #endif
-  std::signal(SIGALRM, Say);
+  for (const int signal : {SIGALRM, SIGABRT}) std::signal(signal, Say);
   Tally tally;
   for (; cases < count; graph = graph + 1) {
     alarm(60);  // a graph that hangs

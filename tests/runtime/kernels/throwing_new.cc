@@ -10,6 +10,8 @@ extern "C" SHOWN const char* __asan_default_options() {
   return "allocator_may_return_null=1:malloc_context_size=3:quarantine_size_mb=16";
 }
 
+extern "C" SHOWN const char* __ubsan_default_options() { return "abort_on_error=1:print_stacktrace=1"; }
+
 namespace {
 
 constexpr std::size_t kMost = std::size_t{1} << 40;  // what a sanitizer gives; more it refuses with a line on stderr
