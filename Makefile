@@ -4,7 +4,7 @@
 # make demo-llm, bench-llm               the same for a language model that generates
 # make bench-serve                       a server under load, and 100,000 requests good and bad
 # make native  the C++ part: kernels and libeptx (demo, test and bench build it where they can, and do without else)
-# make sanitize  the C++ programs under ASan, UBSan and TSan, and a million damaged inputs
+# make sanitize  the C++ programs under ASan, UBSan and TSan, and a million damaged inputs and as many odd graphs
 # make build   the wheel, with the kernels where they can be built
 
 PYTHON ?= python3
@@ -14,6 +14,9 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEPS   := $(CURDIR)/build/deps
 NATIVE := build/native
+# Of `make sanitize`: how many graphs of the operators are tried, and which.
+GRAPHS ?= 1000000
+SEED   ?= 1
 
 # Where CMake finds what the C++ part is built with; a user's own ONNXRUNTIME_INCLUDE_DIR is taken before ours.
 export ONNXRUNTIME_INCLUDE_DIR ?= $(DEPS)/usr/include/onnxruntime
@@ -52,8 +55,11 @@ sanitize: native
 	$(CONFIGURE) -B build/asan -DEPTX_SANITIZE='address;undefined' -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
 	cmake --build build/asan --parallel $(JOBS)
 	build/asan/tests/eptx_stress build/tiny 10000 build/decoder
+	build/asan/tests/eptx_ends build/decoder task0
 	build/asan/tests/eptx_fuzz build/tiny 100000 1
 	build/asan/kernels/eptx_simd_test
+	$(BIN)/python -m tests.runtime.kernels.graph_bodies build/bodies
+	build/asan/kernels/eptx_graph_fuzz build/bodies $(GRAPHS) $(SEED)
 	$(CONFIGURE) -B build/tsan -DEPTX_SANITIZE=thread -DEPTX_KERNELS=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
 	cmake --build build/tsan --parallel $(JOBS) --target eptx_stress
 	TSAN_OPTIONS=suppressions=tests/runtime/cpp/tsan.supp build/tsan/tests/eptx_stress build/tiny 10000

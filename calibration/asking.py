@@ -19,7 +19,7 @@ from eptx.exporter.route import Frozen, Route
 from eptx.exporter.trained import Output, load_trained, read_files
 from eptx.exporter.validation.companions.lookups import lookups
 from eptx.runtime.measure import Row
-from eptx.runtime.measure.answers import kind_of
+from eptx.runtime.measure.labels import kind_of
 
 #: Of a text without an answer, that many of its last tokens are taken for one.
 _LAST_TOKENS = 16

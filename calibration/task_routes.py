@@ -17,7 +17,7 @@ from eptx.calibration.asking import Question, Reference, Reply
 from eptx.errors import UsageError
 from eptx.exporter.route import Frozen, Route
 from eptx.runtime.measure import Answers, Drop, choose_metrics, divergence, drops
-from eptx.runtime.measure.answers import label_number, label_set
+from eptx.runtime.measure.labels import label_number, label_set
 from eptx.runtime.measure.metrics import as_objects
 
 #: Digits of weights and losses: below what float32 holds, above what float64 summation varies by.

@@ -9,16 +9,16 @@ from eptx.errors import NotSupportedError
 from eptx.exporter._trained_as import TrainedAs
 
 SUPPORTED = "BERT, RoBERTa, DeBERTa-v2, ViT and Llama (encoders alike often work too)"
-#: What PEFT's task types are trained on.
-_AUTO_CLASSES = {
-    "SEQ_CLS": "AutoModelForSequenceClassification",
-    "TOKEN_CLS": "AutoModelForTokenClassification",
-    "QUESTION_ANS": "AutoModelForQuestionAnswering",
-    "CAUSAL_LM": "AutoModelForCausalLM",
-    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
-    "FEATURE_EXTRACTION": "AutoModel",
+#: What optimum calls PEFT's task types.
+_TASKS = {
+    "SEQ_CLS": "text-classification",
+    "TOKEN_CLS": "token-classification",
+    "QUESTION_ANS": "question-answering",
+    "CAUSAL_LM": "text-generation",
+    "SEQ_2_SEQ_LM": "text2text-generation",
+    "FEATURE_EXTRACTION": "feature-extraction",
 }
-_BARE = "AutoModel"
+_BARE = "feature-extraction"
 
 
 def trained_class(config: Mapping[str, Any], said: Sequence[TrainedAs], *, headless: bool) -> str:
@@ -33,7 +33,7 @@ def trained_class(config: Mapping[str, Any], said: Sequence[TrainedAs], *, headl
         NotSupportedError: transformers has no such class, or the folders were trained on several.
     """
     if headless:
-        return _of_auto(config, _BARE)
+        return _of_task(config, _BARE)
     names = list(dict.fromkeys(_one(config, each) for each in said or [TrainedAs()]))
     if len(names) > 1:
         raise NotSupportedError(f"the adapters were trained on different classes, {' and '.join(names)}: export each")
@@ -43,25 +43,25 @@ def trained_class(config: Mapping[str, Any], said: Sequence[TrainedAs], *, headl
 def _one(config: Mapping[str, Any], said: TrainedAs) -> str:
     if said.noted is not None:
         return said.noted
-    if said.task_type in _AUTO_CLASSES:
-        return _of_auto(config, _AUTO_CLASSES[said.task_type])
+    if said.task_type in _TASKS:
+        return _of_task(config, _TASKS[said.task_type])
     architectures = config.get("architectures")
-    return str(architectures[0]) if isinstance(architectures, list) and architectures else _of_auto(config, _BARE)
+    return str(architectures[0]) if isinstance(architectures, list) and architectures else _of_task(config, _BARE)
 
 
-def _of_auto(config: Mapping[str, Any], auto: str) -> str:
-    """The class that one of transformers' Auto classes has for a base."""
-    import transformers
+def _of_task(config: Mapping[str, Any], task: str) -> str:
+    """The class that a base has for one of optimum's tasks."""
+    from optimum.exporters.tasks import TasksManager
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     kind = config["model_type"]
     if kind not in CONFIG_MAPPING:
         raise NotSupportedError(f"transformers has no architecture {kind!r}; supported: {SUPPORTED}")
-    found = getattr(transformers, auto)._model_mapping.get(CONFIG_MAPPING[kind], None)
+    found = TasksManager.get_model_class_for_task(task)._model_mapping.get(CONFIG_MAPPING[kind], None)
     if isinstance(found, tuple):
         found = found[0]
     if found is None:
-        raise NotSupportedError(f"transformers has no {auto.removeprefix('AutoModelFor')} class for {kind!r}")
+        raise NotSupportedError(f"transformers has no class for {task} of {kind!r}")
     return str(found.__name__)
 
 

@@ -12,7 +12,7 @@ from eptx.bundle import Manifest
 from eptx.errors import DataError
 from eptx.exporter.validation.batches import ANSWER_IDS, Batch
 from eptx.exporter.validation.expected import Expected
-from eptx.runtime.measure.answers import label_set
+from eptx.runtime.measure.labels import label_set
 from eptx.runtime.measure.metrics import METRICS
 from eptx.runtime.measure.rows import Row
 

@@ -71,7 +71,7 @@ def _observable(path: Path, modules: Mapping[str, ModuleOutput]) -> Graph:
     except Exception as error:  # protobuf and onnx_ir raise unrelated classes
         raise BundleError(f"{path.name}: not a valid ONNX model: {one_line(error)}") from None
     graph = model.graph
-    copy = ir.to_proto(model).SerializeToString() if sharpen(graph) else None
+    copy = _written(path, model) if sharpen(graph) else None
     values = {value.name: value for node in graph for value in node.outputs}
     missing = sorted(m for m, place in modules.items() if place.output not in values)
     if missing:
@@ -85,7 +85,18 @@ def _observable(path: Path, modules: Mapping[str, ModuleOutput]) -> Graph:
         if not (value.is_graph_output() or value.is_graph_input()):
             graph.outputs.append(_typed(value, ir.DataType.FLOAT))
     names = {module: (str(choice.name), str(weights.name)) for module, (choice, weights) in routes.items()}
-    return Graph(ir.to_proto(model).SerializeToString(), tuple(order), names, copy)
+    return Graph(_written(path, model), tuple(order), names, copy)
+
+
+def _written(path: Path, model: ir.Model) -> bytes:
+    """A model as bytes. What was read may not be writable: a name that is not UTF-8 is read as it is."""
+    try:
+        return bytes(ir.to_proto(model).SerializeToString())
+    except ir.serde.SerdeError as error:
+        reason: BaseException = error
+        while reason.__cause__ is not None:  # the outer ones quote the model
+            reason = reason.__cause__
+        raise BundleError(f"{path.name}: not a valid ONNX model: {one_line(reason)}") from None
 
 
 def _typed(value: ir.Value, dtype: ir.DataType) -> ir.Value:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from eptx._manifest import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from eptx.bundle import Manifest, Task
 from eptx.errors import DataError, RequestError
 from eptx.runtime._tokenizer import Tokenizer
+from eptx.runtime.measure.labels import kind_of, label_number, label_set
 from eptx.runtime.measure.metrics import as_objects
 from eptx.runtime.measure.rows import Row
 from eptx.runtime.outputs import Outputs
@@ -213,51 +212,6 @@ def _kind(manifest: Manifest, task: Task) -> str:
     if logits is None or len(logits.shape) != 2:
         return "vector"
     return kind_of(task.problem_type, logits.shape[1] if task.labels is None else task.labels)
-
-
-def kind_of(problem_type: str | None, labels: int | str) -> str:
-    """What the logits of a row are, by what they mean and how many they are."""
-    if problem_type == REGRESSION:
-        return "value" if labels == 1 else "vector"
-    return {SINGLE_LABEL: "labels", MULTI_LABEL: "sets"}.get(problem_type or "", "vector")
-
-
-def label_number(row: Row, task: Task, kind: str) -> float:
-    """A label as what a decision is compared with."""
-    label = row.label
-    if isinstance(label, str) and task.label_names and label in task.label_names:
-        return task.label_names.index(label)
-    number = None if isinstance(label, bool) or not isinstance(label, int | float) else float(label)
-    if number is None or not np.isfinite(number):
-        known = f"; it has {', '.join(task.label_names)}" if task.label_names else ""
-        raise DataError(f"{row.where}: a label of {task.name} is {label!r:.60}, which is not one of the task's{known}")
-    if kind == "labels" and (number != int(number) or not 0 <= number < (task.labels or np.inf)):
-        most = "" if task.labels is None else f" to {task.labels - 1}"
-        raise DataError(f"{row.where}: a label of {task.name} is {label!r}, out of range; they are 0{most}")
-    return number
-
-
-def label_set(row: Row, task: Task, labels: int | None) -> np.ndarray:
-    """A row's labels as bool [labels]: a list of their names or numbers, or one decimal, 0.0 or 1.0, for each label.
-
-    Raises:
-        DataError: it is none of these.
-    """
-    given = row.label if isinstance(row.label, tuple) else (row.label,)
-    if labels is None:
-        raise DataError(f"{row.where}: how many labels {task.name} has is not known, so they cannot be compared")
-    if len(given) == labels and all(isinstance(flag, float) and flag in (0.0, 1.0) for flag in given):
-        return np.array(given, dtype=bool)
-    names = task.label_names or ()
-    numbers: list[Any] = [names.index(label) if isinstance(label, str) and label in names else label for label in given]
-    wrong = [label for label in numbers if type(label) is not int or not 0 <= label < labels]
-    if wrong:
-        known = ", ".join(names) or f"0 to {labels - 1}"
-        raise DataError(f"{row.where}: {wrong[0]!r:.60} is no label of {task.name}; it has {known}")
-    if len(set(numbers)) != len(numbers):
-        advice = "name each once, or give a decimal (0.0, 1.0) for every label"
-        raise DataError(f"{row.where}: a label of {task.name} appears twice; {advice}")
-    return np.isin(np.arange(labels), numbers)
 
 
 def _ask(

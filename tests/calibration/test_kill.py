@@ -33,7 +33,12 @@ def test_a_search_that_is_killed_goes_on(tmp_path: Path) -> None:
         assert _lines(ledger) > known  # it went on, and did not begin anew
         known = _lines(ledger)
     assert _search(scene, killed).wait(120) == 0
-    assert sorted(path.name for path in scene.out.iterdir()) == ["killed", "whole"]
+    assert sorted(path.name for path in scene.out.iterdir()) == [
+        "killed",
+        "killed.sources.json",
+        "whole",
+        "whole.sources.json",
+    ]
     assert _table(killed) == _table(whole)
     manifests = [read_bundle(path).manifest for path in (whole, killed)]
     assert manifests[0].files == manifests[1].files

@@ -250,7 +250,7 @@ def _nodes(bundle: Bundle) -> Any:
     return ir.load(bundle.model.absolute()).graph
 
 
-@pytest.mark.parametrize("own", [3, 4])
+@pytest.mark.parametrize("own", [3, 4, 5])
 def test_the_base_has_a_head_of_its_own(tmp_path: Path, own: int) -> None:
     """As many labels as one of the tasks, or as none: rows of `base` read it, and its labels have its names."""
     kind = KINDS["RoBERTa"]
@@ -265,7 +265,11 @@ def test_the_base_has_a_head_of_its_own(tmp_path: Path, own: int) -> None:
         close(got[row, : wanted[task].shape[-1]], wanted[task][row])
     known = tuple(names.values())
     said = {task.name: (task.labels, task.label_names) for task in bundle.manifest.tasks}
-    assert said == {"taska": (3, known if own == 3 else None), "taskb": (5, None), "base": (own, known)}
+    assert said == {
+        "taska": (3, known if own == 3 else None),
+        "taskb": (5, known if own == 5 else None),
+        "base": (own, known),
+    }
     validated(bundle)
 
 

@@ -67,11 +67,13 @@ def relist(folder: Path) -> None:
     (folder / "eptx.json").write_bytes(dump_json(value))
 
 
-def file(name: str, content: str | bytes) -> Change:
-    """Another content of a listed file, listed so."""
+def file(name: str, content: str | bytes | Callable[[bytes], bytes]) -> Change:
+    """Another content of a listed file, or one that is made of it, listed so."""
 
     def apply(scene: Scene) -> None:
-        (scene.tiny / name).write_bytes(content.encode() if isinstance(content, str) else content)
+        path = scene.tiny / name
+        data = content(path.read_bytes()) if callable(content) else content
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
         relist(scene.tiny)
 
     return apply
@@ -95,6 +97,10 @@ def _swap(entries: list[Any]) -> None:
 
 def _task(index: int, **changes: Any) -> Change:
     return manifest(lambda m: m["tasks"][index].update(changes))
+
+
+def _unprintable(data: bytes) -> bytes:
+    return data.replace(b"task_id_used", b"task_id\xff\xfesed")
 
 
 def _recursive(m: onnx.ModelProto) -> None:
@@ -145,6 +151,21 @@ LIES: dict[str, tuple[Change, int, str]] = {
         manifest(lambda m: m["outputs"].append({"name": "x", "dtype": "int64", "shape": ["batch"]})),
         3,
         "the model's output 'x' is not what",
+    ),
+    "logits wider than the model's": (
+        manifest(lambda m: (m["outputs"][1].update(shape=["batch", 4]), m["tasks"][2].update(labels=4))),
+        3,
+        "the model's output 'logits' is not what eptx.json says",
+    ),
+    "labels past logits of any width": (
+        manifest(lambda m: (m["outputs"][1].update(shape=["batch", "n"]), m["tasks"][2].update(labels=4))),
+        3,
+        "the model's output logits has shape [1, 3], which is not what eptx.json says",
+    ),
+    "an output whose name is not UTF-8": (
+        file("model.onnx", _unprintable),
+        3,
+        "the model has an output whose name or dimension's name is not UTF-8",
     ),
     "outputs exchanged": (manifest(lambda m: _swap(m["outputs"])), 3, "is not what eptx.json says"),
     "a task that the model has not": (_task(0, id=70), 3, "ONNX Runtime fails on this request"),

@@ -62,7 +62,7 @@ def test_any_change(shared: Scene, name: str, mutate: Callable[[bytes], bytes], 
         assert e.exit_code in (2, 3, 5, 6)
     finally:
         path.write_bytes(sound)
-    assert {entry.name for entry in shared.out.iterdir()} <= {"b"}
+    assert {entry.name for entry in shared.out.iterdir()} <= {"b", "b.sources.json"}
 
 
 def _mutated(path: Path, data: bytes, mutate: Callable[[bytes], bytes], in_header: bool) -> bytes:

@@ -1,4 +1,4 @@
-# Finds ONNX Runtime: the target eptx_onnxruntime, and ONNXRUNTIME_INCLUDE_DIR for ops/.
+# Finds ONNX Runtime: the targets eptx_onnxruntime and eptx_onnxruntime_any, and ONNXRUNTIME_INCLUDE_DIR for ops/.
 #
 # A release package that CMake can find is used as it is. Else the variables (or environment variables)
 # ONNXRUNTIME_INCLUDE_DIR and ONNXRUNTIME_LIB_DIR say where the headers and libonnxruntime.so* are; the pip package
@@ -7,6 +7,12 @@ foreach(name ONNXRUNTIME_INCLUDE_DIR ONNXRUNTIME_LIB_DIR)
   set(${name} "$ENV{${name}}" CACHE PATH "Where ONNX Runtime is, when it is not found as a CMake package")
 endforeach()
 add_library(eptx_onnxruntime INTERFACE)
+
+function(eptx_soname library result)
+  execute_process(COMMAND ${CMAKE_READELF} -d ${library} OUTPUT_VARIABLE dynamic COMMAND_ERROR_IS_FATAL ANY)
+  string(REGEX MATCH "soname: \\[([^]]+)\\]" soname "${dynamic}")
+  set(${result} ${CMAKE_MATCH_1} PARENT_SCOPE)
+endfunction()
 
 if(NOT ONNXRUNTIME_INCLUDE_DIR)
   find_library(EPTX_ONNXRUNTIME_LIBRARY onnxruntime)
@@ -19,6 +25,7 @@ if(NOT ONNXRUNTIME_INCLUDE_DIR)
     find_path(found onnxruntime_c_api.h PATHS ${directories} PATH_SUFFIXES onnxruntime NO_DEFAULT_PATH NO_CACHE)
     set(ONNXRUNTIME_INCLUDE_DIR ${found})
     target_link_libraries(eptx_onnxruntime INTERFACE onnxruntime::onnxruntime)
+    set(library ${EPTX_ONNXRUNTIME_LIBRARY})
   endif()
 elseif(EPTX_BUILD_RUNTIME)
   file(GLOB libraries ${ONNXRUNTIME_LIB_DIR}/libonnxruntime.so ${ONNXRUNTIME_LIB_DIR}/libonnxruntime.so.[0-9]*)
@@ -33,9 +40,7 @@ elseif(EPTX_BUILD_RUNTIME)
   target_link_libraries(eptx_onnxruntime INTERFACE ${library})
   # Programs look for the library by its soname, under which pip's folder does not have it: a link then stands beside
   # libeptx, in a folder of its own, so that it is found by nobody else.
-  execute_process(COMMAND ${CMAKE_READELF} -d ${library} OUTPUT_VARIABLE dynamic COMMAND_ERROR_IS_FATAL ANY)
-  string(REGEX MATCH "soname: \\[([^]]+)\\]" soname "${dynamic}")
-  set(soname ${CMAKE_MATCH_1})
+  eptx_soname(${library} soname)
   if(EXISTS ${ONNXRUNTIME_LIB_DIR}/${soname})
     set(EPTX_ONNXRUNTIME_RPATH ${ONNXRUNTIME_LIB_DIR})
   else()
@@ -48,5 +53,22 @@ endif()
 
 if(NOT EXISTS ${ONNXRUNTIME_INCLUDE_DIR}/onnxruntime_c_api.h)
   message(FATAL_ERROR "ONNX Runtime not found: set ONNXRUNTIME_INCLUDE_DIR (onnxruntime_c_api.h) and ONNXRUNTIME_LIB_DIR")
+endif()
+
+# ONNX Runtime gives its one function the version of the release (OrtGetApiBase@VERS_1.x.y), and a library that is linked
+# to that loads with no other release, though the function is the same in all of them. So
+# libeptx is linked to a stand-in, of the same soname, that has the function without a version. Any release of that
+# soname then serves, and Api() in ort.cc refuses one that is older than the headers.
+if(EPTX_BUILD_RUNTIME)
+  eptx_soname(${library} soname)
+  file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/any/onnxruntime.c
+       CONTENT "const void* OrtGetApiBase(void) { return 0; }\n")
+  add_library(eptx_onnxruntime_stand_in SHARED ${CMAKE_CURRENT_BINARY_DIR}/any/onnxruntime.c)
+  set_target_properties(eptx_onnxruntime_stand_in PROPERTIES
+    C_VISIBILITY_PRESET default LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/any NO_SONAME ON
+    LINK_OPTIONS "-Wl,-soname,${soname}")
+  add_library(eptx_onnxruntime_any INTERFACE)
+  target_link_libraries(eptx_onnxruntime_any INTERFACE eptx_onnxruntime_stand_in)
+  target_include_directories(eptx_onnxruntime_any SYSTEM INTERFACE ${ONNXRUNTIME_INCLUDE_DIR})
 endif()
 target_include_directories(eptx_onnxruntime SYSTEM INTERFACE ${ONNXRUNTIME_INCLUDE_DIR})

@@ -13,6 +13,21 @@
  *     environment may be freed before its sessions, a session before its results and calls.
  *   - Handles that are passed as pointers to const may be used from many threads at once; the others by one at a time.
  *     Freeing a handle while another thread uses it is an error of the program.
+ *   - What the machine runs out of (memory, open files, threads) ends with EPTX_LIMIT; the call may be tried again. (Where
+ *     memory ends while ONNX Runtime starts threads, it may hang: give a process that runs at its limit 1 thread.)
+ *   - No call is a cancellation point: a thread that is cancelled during a call ends after it, or in `on_token`.
+ *
+ * Structures grow at their end in later versions, and begin with `size`, so that a program and a libeptx of different
+ * versions understand each other:
+ *   - A program begins each with EPTX_INIT, which sets `size` and zeroes the rest, then sets what it wants. Zero is
+ *     what was before a field was there. The library takes the fields past a smaller `size` as zero. Of a larger one,
+ *     it refuses what it does not know unless that is zero (EPTX_NOT_SUPPORTED). In an array all have one `size`.
+ *   - The library sets `size` of those that it gives. A field is there if it lies inside of `size`.
+ *
+ * An array is a pointer and a count; the pointer may be NULL where the count is 0.
+ *
+ * libeptx needs ONNX Runtime of the version of the headers that it was built with, or newer: 1.21 with those of
+ * Debian 13. It is loaded by the name (soname) of the library that libeptx was built with.
  */
 #ifndef EPTX_H_
 #define EPTX_H_
@@ -35,6 +50,13 @@ extern "C" {
 #define EPTX_ENUM(name) enum name
 #endif
 
+/* Begins a structure: eptx_request request = EPTX_INIT(eptx_request); */
+#ifdef __cplusplus
+#define EPTX_INIT(type) ([] { type made{}; made.size = sizeof(type); return made; }())
+#else
+#define EPTX_INIT(type) {.size = sizeof(type)}
+#endif
+
 /* How a call ended; the numbers are the exit codes of the `eptx` command. */
 typedef EPTX_ENUM(eptx_status){
     EPTX_OK = 0,
@@ -43,7 +65,7 @@ typedef EPTX_ENUM(eptx_status){
     EPTX_BAD_INPUT = 3,     /* the bundle or the request cannot be used */
     EPTX_VALIDATION = 4,    /* only `eptx validate` ends so */
     EPTX_NOT_SUPPORTED = 5, /* understood, but not something that this libeptx or machine can do */
-    EPTX_LIMIT = 6          /* not enough memory, or a limit on size was hit */
+    EPTX_LIMIT = 6          /* not enough memory, files or threads, or a limit on size was hit */
 } eptx_status;
 
 /* The type of a tensor's elements, in the byte order of this machine. */
@@ -120,7 +142,9 @@ EPTX_API void eptx_options_set_arena(eptx_options* options, int32_t arena) EPTX_
 /*
  * Opens a bundle, checks it as docs/bundle.md says, and loads its model.
  *
- * bundle: the folder. It must not change while the session lives: its weights are mapped, not copied.
+ * bundle: the folder. It must not change while the session lives: ONNX Runtime maps its files of weights, and to read
+ *     past the end of one that was made shorter ends the process (SIGBUS). Models and all other files are read, not
+ *     mapped. A new version of a bundle belongs in a new folder, or takes the old one's place by a rename.
  * options: NULL for the defaults; not needed after the call.
  */
 EPTX_API eptx_status eptx_session_open(const eptx_environment* environment, const char* bundle,
@@ -129,15 +153,16 @@ EPTX_API eptx_status eptx_session_open(const eptx_environment* environment, cons
 EPTX_API void eptx_session_close(eptx_session* session) EPTX_NOEXCEPT;
 
 /* What the logits of a task mean, as transformers' `problem_type` says it. */
-typedef enum eptx_problem_type {
-  EPTX_NO_PROBLEM = 0,   /* the task has none */
-  EPTX_REGRESSION = 1,   /* values */
-  EPTX_SINGLE_LABEL = 2, /* one label of several: their probabilities are a softmax */
-  EPTX_MULTI_LABEL = 3   /* each label by itself: its probability is a sigmoid, and above 1/2 it is there */
+typedef EPTX_ENUM(eptx_problem_type){
+    EPTX_NO_PROBLEM = 0,   /* the task has none */
+    EPTX_REGRESSION = 1,   /* values */
+    EPTX_SINGLE_LABEL = 2, /* one label of several: their probabilities are a softmax */
+    EPTX_MULTI_LABEL = 3   /* each label by itself: its probability is a sigmoid, and above 1/2 it is there */
 } eptx_problem_type;
 
 /* One task of a bundle. */
 typedef struct eptx_task {
+  size_t size;
   const char* name;
   int64_t id;                     /* its value of the input `task_id` */
   int64_t labels;                 /* how many of its row's logits count; -1: the bundle has no task heads */
@@ -145,18 +170,14 @@ typedef struct eptx_task {
   eptx_problem_type problem_type;
 } eptx_task;
 
-/* A dimension of an input or output: its size, or -1 and a name where it varies. Equal names are equal sizes. */
-typedef struct eptx_dimension {
-  int64_t size;
-  const char* name; /* NULL where the size is fixed */
-} eptx_dimension;
-
-/* An input or output of the model. */
+/* An input or output of the model. A dimension that varies has a name; equal names are equal sizes. */
 typedef struct eptx_tensor_info {
+  size_t size;
   const char* name;
   eptx_dtype dtype;
   size_t rank;
-  const eptx_dimension* dimensions; /* `rank` of them */
+  const int64_t* shape;               /* `rank` sizes; -1 where it varies */
+  const char* const* dimension_names; /* `rank` names; NULL where the size is fixed */
 } eptx_tensor_info;
 
 /* The task, input or output of an index from 0, in the bundle's order; NULL past the last. Valid while the session
@@ -165,7 +186,7 @@ EPTX_API const eptx_task* eptx_session_task(const eptx_session* session, size_t 
 EPTX_API const eptx_tensor_info* eptx_session_input(const eptx_session* session, size_t index) EPTX_NOEXCEPT;
 EPTX_API const eptx_tensor_info* eptx_session_output(const eptx_session* session, size_t index) EPTX_NOEXCEPT;
 
-/* What runs where, as a JSON object: bundle, mode, method, model_type, dtype, tasks, inputs, outputs, provider,
+/* What runs where, as a JSON object: bundle, mode, method, model_type, precision, tasks, inputs, outputs, provider,
  * onnxruntime, eptx, and kernels {running, reason}. Valid while the session lives. */
 EPTX_API const char* eptx_session_info(const eptx_session* session) EPTX_NOEXCEPT;
 
@@ -173,6 +194,7 @@ EPTX_API const char* eptx_session_info(const eptx_session* session) EPTX_NOEXCEP
 
 /* An input tensor in the caller's memory: row-major without gaps, aligned for its type, read only during the call. */
 typedef struct eptx_input {
+  size_t size;
   const char* name;
   eptx_dtype dtype; /* the model's own; nothing is converted */
   size_t rank;
@@ -196,6 +218,7 @@ typedef struct eptx_input {
  * [batch]).
  */
 typedef struct eptx_request {
+  size_t size;
   const eptx_input* inputs;
   size_t input_count;
   const char* const* tasks;
@@ -204,6 +227,7 @@ typedef struct eptx_request {
 
 /* A view of an output, row-major without gaps. */
 typedef struct eptx_tensor {
+  size_t size;
   const char* name;
   eptx_dtype dtype;
   size_t rank;
@@ -231,6 +255,7 @@ EPTX_API void eptx_result_free(eptx_result* result) EPTX_NOEXCEPT;
  * EPTX_BAD_INPUT, and a call with NULL and 0 asks for the sizes.
  */
 typedef struct eptx_output {
+  size_t size;
   const char* name;
   eptx_dtype dtype;             /* the model's own */
   void* data;                   /* aligned for its type */
@@ -266,6 +291,7 @@ EPTX_API void eptx_call_free(eptx_call* call) EPTX_NOEXCEPT;
 
 /* Prompts of a decoder, as token ids; rows may differ in length. `tasks` as in eptx_request. */
 typedef struct eptx_prompts {
+  size_t size;
   const int64_t* ids; /* of all rows, one row after the other */
   size_t id_count;
   const size_t* lengths; /* of each row, at least 1; together `id_count` */
@@ -276,25 +302,25 @@ typedef struct eptx_prompts {
 
 /*
  * Is told of every token as it comes, on the calling thread: step by step, within a step by row. Anything but 0 ends
- * the call after this token. It may use the session, but must not throw or jump out.
+ * the call after this token. It may use the session, and may end its thread (pthread_exit, cancellation): the call is
+ * then undone, and nothing is lost but its answer. It must not throw or jump out (longjmp).
  */
 typedef int32_t (*eptx_on_token)(void* context, size_t row, int64_t token);
 
 /*
- * How to generate. Set `size`, zero the rest ({sizeof(eptx_generate_options)}), then set what is wanted: later versions
- * add fields whose zero is what was before.
+ * How to generate.
  *
  * Where rows draw tokens, each has random numbers of its own: row r of a call with seed s gets what a row alone gets
  * with seed s + r, whatever its neighbours are.
  */
 typedef struct eptx_generate_options {
-  size_t size;            /* sizeof(eptx_generate_options) */
+  size_t size;
   int64_t max_new_tokens; /* how long an answer may get, at least 1, the token that ends it included */
   float temperature;      /* 0 takes the most likely token; else what logits are divided by before one is drawn */
   float top_p;            /* draw among the fewest most likely tokens whose probabilities reach it; 0 or 1: among all */
   int64_t top_k;          /* draw among that many most likely tokens, before top_p; 0: among all */
   uint64_t seed;
-  const int64_t* stop; /* tokens that end an answer, beside those that the bundle names */
+  const int64_t* stop; /* tokens that end an answer, beside those that the bundle names; at most 65536 */
   size_t stop_count;
   eptx_on_token on_token; /* or NULL */
   void* context;          /* handed to it */
@@ -309,6 +335,7 @@ typedef EPTX_ENUM(eptx_finish){
 
 /* The answer to one prompt. */
 typedef struct eptx_generated {
+  size_t size;
   const int64_t* tokens; /* the new ones */
   size_t token_count;
   eptx_finish finish;
@@ -324,7 +351,7 @@ typedef struct eptx_generated {
  */
 EPTX_API eptx_status eptx_session_generate(const eptx_session* session, const eptx_prompts* prompts,
                                            const eptx_generate_options* options, eptx_generation** generation,
-                                           eptx_error** error) EPTX_NOEXCEPT;
+                                           eptx_error** error); /* noexcept but for the end of the thread */
 
 /* The answer to the prompt of an index from 0; NULL past the last. Valid while the generation lives. */
 EPTX_API const eptx_generated* eptx_generation_row(const eptx_generation* generation, size_t row) EPTX_NOEXCEPT;

@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -22,6 +23,10 @@
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+#ifdef __GLIBCXX__
+#include <cxxabi.h>
+#endif
 
 #include "eptx.h"
 
@@ -68,6 +73,14 @@ Handle<T> Make(Function function) {
   T* handle = nullptr;
   Check([&](eptx_error** error) { return function(&handle, error); });
   return Handle<T>(handle);
+}
+
+// A copy of a structure of the library, which may be older or newer than this header: what it lacks is zero.
+template <typename T>
+T Copy(const T& given) {
+  T copy{};
+  std::memcpy(&copy, &given, std::min(given.size, sizeof copy));
+  return copy;
 }
 
 template <typename>
@@ -156,13 +169,28 @@ class Arguments {
   Arguments(const std::vector<Input>& inputs, const std::vector<std::string>& tasks,
             const std::vector<Output>& outputs = {}) {
     for (const Input& in : inputs) {
-      inputs_.push_back({in.name.c_str(), in.dtype, in.shape.size(), in.shape.data(), in.data, in.bytes});
+      eptx_input input = EPTX_INIT(eptx_input);
+      input.name = in.name.c_str();
+      input.dtype = in.dtype;
+      input.rank = in.shape.size();
+      input.shape = in.shape.data();
+      input.data = in.data;
+      input.bytes = in.bytes;
+      inputs_.push_back(input);
     }
     for (const std::string& task : tasks) tasks_.push_back(task.c_str());
     for (const Output& out : outputs) {
-      outputs_.push_back({out.name.c_str(), out.dtype, out.data, out.capacity, 0, 0, {}});
+      eptx_output output = EPTX_INIT(eptx_output);
+      output.name = out.name.c_str();
+      output.dtype = out.dtype;
+      output.data = out.data;
+      output.capacity = out.capacity;
+      outputs_.push_back(output);
     }
-    request_ = {inputs_.data(), inputs_.size(), tasks_.data(), tasks_.size()};
+    request_.inputs = inputs_.data();
+    request_.input_count = inputs_.size();
+    request_.tasks = tasks_.data();
+    request_.task_count = tasks_.size();
   }
   Arguments(const Arguments&) = delete;
   Arguments& operator=(const Arguments&) = delete;
@@ -175,7 +203,7 @@ class Arguments {
   std::vector<eptx_input> inputs_;
   std::vector<const char*> tasks_;
   std::vector<eptx_output> outputs_;
-  eptx_request request_;
+  eptx_request request_ = EPTX_INIT(eptx_request);
 };
 
 }  // namespace detail
@@ -304,7 +332,12 @@ class PromptArguments {
       lengths_.push_back(prompt.size());
     }
     for (const std::string& task : tasks) tasks_.push_back(task.c_str());
-    prompts_ = {ids_.data(), ids_.size(), lengths_.data(), lengths_.size(), tasks_.data(), tasks_.size()};
+    prompts_.ids = ids_.data();
+    prompts_.id_count = ids_.size();
+    prompts_.lengths = lengths_.data();
+    prompts_.row_count = lengths_.size();
+    prompts_.tasks = tasks_.data();
+    prompts_.task_count = tasks_.size();
   }
   PromptArguments(const PromptArguments&) = delete;
   PromptArguments& operator=(const PromptArguments&) = delete;
@@ -315,15 +348,19 @@ class PromptArguments {
   std::vector<int64_t> ids_;
   std::vector<size_t> lengths_;
   std::vector<const char*> tasks_;
-  eptx_prompts prompts_;
+  eptx_prompts prompts_ = EPTX_INIT(eptx_prompts);
 };
 
-// A caller's function behind the C interface, which no exception may cross.
+// A caller's function behind the C interface, which no exception may cross; the end of a thread may.
 struct Listener {
-  static int32_t Call(void* context, size_t row, int64_t token) noexcept {
+  static int32_t Call(void* context, size_t row, int64_t token) {
     auto& listener = *static_cast<Listener*>(context);
     try {
       return listener.on_token(row, token) ? 0 : 1;
+#ifdef __GLIBCXX__
+    } catch (const abi::__forced_unwind&) {
+      throw;
+#endif
     } catch (...) {
       listener.thrown = std::current_exception();
       return 1;
@@ -363,8 +400,7 @@ class Session {
                       const GenerateOptions& options = {}, const OnToken& on_token = {}) const {
     const detail::PromptArguments a(prompts, tasks);
     detail::Listener listener{on_token};
-    eptx_generate_options o{};
-    o.size = sizeof o;
+    eptx_generate_options o = EPTX_INIT(eptx_generate_options);
     o.max_new_tokens = options.max_new_tokens;
     o.temperature = options.temperature;
     o.top_p = options.top_p;
@@ -405,7 +441,7 @@ class Session {
   template <typename T>
   std::vector<T> All(const T* (*at)(const eptx_session*, size_t) noexcept) const {
     std::vector<T> items;
-    while (const T* item = at(get(), items.size())) items.push_back(*item);
+    while (const T* item = at(get(), items.size())) items.push_back(detail::Copy(*item));
     return items;
   }
 

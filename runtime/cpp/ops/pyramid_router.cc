@@ -34,7 +34,9 @@ class PyramidRouter final : public Kernel {
     const int64_t* ids = task_id.integers("task_id");
     const size_t n = task_id.size;
     const bool infers = std::any_of(ids, ids + n, [](int64_t id) { return id < 0; });
-    if (n == 0 || x.size == 0 || x.size % Product(n, x.last()) != 0) Refuse("x has %zu numbers for %zu rows", x.size, n);
+    if (n == 0 || x.size == 0 || x.size % Product(n, x.last()) != 0) {
+      Refuse("x has %zu numbers for %zu rows", x.size, n);
+    }
     if (x.last() != router.in) Refuse("x has %zu features; the task embeddings have %zu", x.last(), router.in);
     const auto rows = static_cast<int64_t>(n);
     const int64_t route[] = {rows, static_cast<int64_t>(top_k_)}, seen[] = {rows, static_cast<int64_t>(router.tasks)};

@@ -101,12 +101,17 @@ OrtCustomOpDomain* Domain(const OrtApi& api, const std::string& wanted) {
 
 }  // namespace
 
+#define EPTX_TEXT(value) #value
+#define EPTX_TEXT_OF(macro) EPTX_TEXT(macro)
+constexpr char kTooOld[] =
+    "the kernels of ai.eptx need ONNX Runtime 1." EPTX_TEXT_OF(ORT_API_VERSION) " or newer";  // as ort.cc says it
+
 OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   const OrtApi* api = base->GetApi(ORT_API_VERSION);
   if (api == nullptr) {
     // Too old to know this API, so its own first version has to say so.
     api = base->GetApi(1);
-    return api->CreateStatus(ORT_NOT_IMPLEMENTED, "the kernels of ai.eptx need ONNX Runtime 1.21 or newer");
+    return api->CreateStatus(ORT_NOT_IMPLEMENTED, kTooOld);
   }
   try {
     OrtCustomOpDomain* const domain = Domain(*api, Wanted(*api, options));

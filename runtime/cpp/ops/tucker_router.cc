@@ -16,7 +16,9 @@ class TuckerRouter final : public Kernel {
     const Weights rows = centroids.weights("centroids", 2);
     mask.Ranked(2, "mask");
     const size_t in = x.last(), n = mask.dim(0), length = mask.dim(1), all = centroids.dim(0);
-    if (x.size == 0 || x.size != Product(n, length, in)) Refuse("x has %zu numbers for a mask of %zu x %zu", x.size, n, length);
+    if (x.size == 0 || x.size != Product(n, length, in)) {
+      Refuse("x has %zu numbers for a mask of %zu x %zu", x.size, n, length);
+    }
     if (centroids.dim(1) != in) Refuse("x has %zu features; the centroids have %zu", in, centroids.dim(1));
     if (groups_ == 0 || all == 0 || all % groups_ != 0) Refuse("%zu centroids for %zu groups", all, groups_);
     const size_t experts = all / groups_;

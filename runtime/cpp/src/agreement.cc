@@ -38,7 +38,8 @@ void CheckTensors(const Manifest& m) {
 
 // A task's labels are logits that there are.
 void CheckLabels(const Manifest& m) {
-  const bool has = std::any_of(m.outputs.begin(), m.outputs.end(), [](const auto& t) { return t.name == kLogits; });
+  const auto is_logits = [](const TensorSpec& tensor) { return tensor.name == kLogitsOutput; };
+  const bool has = std::any_of(m.outputs.begin(), m.outputs.end(), is_logits);
   const std::optional<int64_t> width = LogitsWidth(m);
   for (const Task& task : m.tasks) {
     const int64_t labels = task.labels.value_or(0);
@@ -54,7 +55,7 @@ void CheckLabels(const Manifest& m) {
 
 std::optional<int64_t> LogitsWidth(const Manifest& m) {
   for (const TensorSpec& tensor : m.outputs) {
-    if (tensor.name != kLogits) continue;
+    if (tensor.name != kLogitsOutput) continue;
     if (tensor.shape.empty() || tensor.shape.back().is_name) return {};
     return tensor.shape.back().size;
   }

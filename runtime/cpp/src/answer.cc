@@ -78,7 +78,7 @@ void CheckSizes(const Manifest& manifest, size_t index, const std::vector<int64_
   }
   int64_t labels = 0;
   for (const Task& task : manifest.tasks) labels = std::max(labels, task.labels.value_or(0));
-  if (fits && (spec.name != kLogits || labels <= shape.back())) return;
+  if (fits && (spec.name != kLogitsOutput || labels <= shape.back())) return;
   throw BundleError("the model's output " + spec.name + " has shape " + ShapeText(shape) +
                     ", which is not what eptx.json says");
 }
@@ -100,7 +100,7 @@ Answer::Answer(std::shared_ptr<const Session> session, const eptx_request& reque
     Describe(i);
     const std::string& name = manifest.outputs[i].name;
     const bool is_used = name == kTaskIdUsed;
-    if ((is_used || name == kLogits) && (shapes_[i].empty() || shapes_[i][0] != feeds.batch)) {
+    if ((is_used || name == kLogitsOutput) && (shapes_[i].empty() || shapes_[i][0] != feeds.batch)) {
       throw BundleError("the model's output " + name + " has shape " + ShapeText(shapes_[i]) + " for a batch of " +
                         std::to_string(feeds.batch));
     }
@@ -115,7 +115,8 @@ void Answer::Describe(size_t index) {
   const std::vector<int64_t>& shape = shapes_.emplace_back(ShapeOf(values_[index].get()));
   const auto bytes = TensorBytes(spec.dtype, shape.data(), shape.size());
   outputs_.push_back(
-      {spec.name.c_str(), spec.dtype, shape.size(), shape.data(), DataOf(values_[index].get()), bytes.value_or(0)});
+      {sizeof(eptx_tensor), spec.name.c_str(), spec.dtype, shape.size(), shape.data(), DataOf(values_[index].get()),
+       bytes.value_or(0)});
 }
 
 Call::Call(std::shared_ptr<const Session> session, const eptx_request& request, eptx_output* outputs, size_t count)

@@ -16,6 +16,7 @@ namespace {
 
 constexpr char kConfigFile[] = "config.json";
 constexpr char kGenaiConfigFile[] = "genai_config.json";
+constexpr size_t kModelLimit = INT32_MAX;  // of protocol buffers
 
 bool EndsWith(const std::string& text, std::string_view end) {
   return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
@@ -122,9 +123,9 @@ Bundle::Bundle(const std::string& path, bool verify) {
   }
   for (const auto& [name, entry] : manifest_.files) {
     if (!EndsWith(name, ".onnx")) continue;
-    const MappedFile file(path_ + "/" + name);
-    if (file.bytes().empty()) throw BundleError(name + ": not an ONNX model: the file is empty");
-    const OnnxScan scan = ScanOnnx(file.bytes(), name);
+    const std::string model = ReadFile(path_ + "/" + name, kModelLimit);
+    if (model.empty()) throw BundleError(name + ": not an ONNX model: the file is empty");
+    const OnnxScan scan = ScanOnnx(model, name);
     CheckModel(name, scan, manifest_);
     if (name == kModelFile) operators_ = FindOperators(scan);
   }

@@ -53,7 +53,7 @@ eptx_status eptx_environment_create(int32_t shared_threads, size_t arena_limit, 
   });
 }
 
-void eptx_environment_free(eptx_environment* environment) noexcept { delete environment; }
+void eptx_environment_free(eptx_environment* environment) noexcept { Free(environment); }
 
 eptx_status eptx_options_create(eptx_options** options, eptx_error** error) noexcept {
   return Guard(error, [&] {
@@ -62,7 +62,7 @@ eptx_status eptx_options_create(eptx_options** options, eptx_error** error) noex
   });
 }
 
-void eptx_options_free(eptx_options* options) noexcept { delete options; }
+void eptx_options_free(eptx_options* options) noexcept { Free(options); }
 
 void eptx_options_set_threads(eptx_options* options, int32_t threads) noexcept {
   if (options != nullptr) options->options.threads = threads;

@@ -24,7 +24,7 @@ eptx_status eptx_session_open(const eptx_environment* environment, const char* b
   });
 }
 
-void eptx_session_close(eptx_session* session) noexcept { delete session; }
+void eptx_session_close(eptx_session* session) noexcept { Free(session); }
 
 const eptx_task* eptx_session_task(const eptx_session* session, size_t index) noexcept {
   return session == nullptr ? nullptr : At(session->session->description().tasks, index);

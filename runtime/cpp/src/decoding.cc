@@ -55,7 +55,7 @@ void Decoding::FeedTasks(const eptx_prompts& given) {
   const Manifest& m = session_.manifest();
   feeds_.batch = static_cast<int64_t>(rows_);
   feeds_.tensors.assign(inputs_.size(), TensorView{});
-  session_.tasks().Choose({nullptr, 0, given.tasks, given.task_count}, feeds_);
+  session_.tasks().Choose({sizeof(eptx_request), nullptr, 0, given.tasks, given.task_count}, feeds_);
   for (const auto& [input, output] : decoder_.chosen) {
     if (IsState(m.inputs[input])) feeds_.tensors[input] = InitialState(m.inputs[input], feeds_.batch, feeds_);
   }

@@ -10,7 +10,7 @@ Description::Description(const Manifest& manifest) {
       for (const std::string& name : *task.label_names) copy.push_back(name.c_str());
       names = copy.data();
     }
-    tasks.push_back({task.name.c_str(), task.id, task.labels.value_or(-1), names, task.problem_type});
+    tasks.push_back({sizeof(eptx_task), task.name.c_str(), task.id, task.labels.value_or(-1), names, task.problem_type});
   }
   Describe(manifest.inputs, inputs);
   Describe(manifest.outputs, outputs);
@@ -18,15 +18,14 @@ Description::Description(const Manifest& manifest) {
 
 void Description::Describe(const std::vector<TensorSpec>& specs, std::vector<eptx_tensor_info>& infos) {
   for (const TensorSpec& spec : specs) {
-    std::vector<eptx_dimension>& dimensions = dimensions_.emplace_back();
+    std::vector<int64_t>& shape = shapes_.emplace_back();
+    std::vector<const char*>& names = dimension_names_.emplace_back();
     for (const Dimension& dimension : spec.shape) {
-      if (dimension.is_name) {
-        dimensions.push_back({-1, dimension.name.c_str()});
-      } else {
-        dimensions.push_back({dimension.size, nullptr});
-      }
+      shape.push_back(dimension.is_name ? -1 : dimension.size);
+      names.push_back(dimension.is_name ? dimension.name.c_str() : nullptr);
     }
-    infos.push_back({spec.name.c_str(), spec.dtype, dimensions.size(), dimensions.data()});
+    infos.push_back(
+        {sizeof(eptx_tensor_info), spec.name.c_str(), spec.dtype, shape.size(), shape.data(), names.data()});
   }
 }
 

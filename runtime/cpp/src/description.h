@@ -20,8 +20,8 @@ class Description {
  private:
   void Describe(const std::vector<TensorSpec>& specs, std::vector<eptx_tensor_info>& infos);
 
-  std::vector<std::vector<const char*>> label_names_;
-  std::vector<std::vector<eptx_dimension>> dimensions_;
+  std::vector<std::vector<const char*>> label_names_, dimension_names_;
+  std::vector<std::vector<int64_t>> shapes_;
 };
 
 }  // namespace eptx::core

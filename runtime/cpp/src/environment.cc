@@ -1,6 +1,7 @@
 #include "environment.h"
 
 #include "error.h"
+#include "threads.h"
 
 namespace eptx::core {
 namespace {
@@ -19,6 +20,8 @@ Owned<OrtEnv> MakeEnv(int32_t shared_threads) {
   Check(Api().CreateThreadingOptions(&made), kWhat);
   const Owned<OrtThreadingOptions> threading(made);
   if (shared_threads > 0) Check(Api().SetGlobalIntraOpNumThreads(made, shared_threads), kWhat);
+  Check(Api().SetGlobalInterOpNumThreads(made, 1), kWhat);  // operators run one after the other
+  CheckRoomForThreads(shared_threads > 0 ? shared_threads : 0);
   Check(Api().CreateEnvWithGlobalThreadPools(kSilent, kName, made, &env), kWhat);
   return Owned<OrtEnv>(env);
 }
@@ -30,6 +33,7 @@ Environment::Environment(int32_t shared_threads, size_t arena_limit)
   if (shared_threads < -1) {
     throw UsageError("shared_threads must be -1, 0 or a positive number, not " + std::to_string(shared_threads));
   }
+  if (shared_threads > 0) CheckThreadCount(shared_threads, "shared_threads");
   env_ = MakeEnv(shared_threads);
   if (shares_arena()) MakeArena();
 }

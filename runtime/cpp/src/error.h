@@ -1,6 +1,7 @@
 // What goes wrong, as one class with the exit code that the command line would give it.
 #pragma once
 
+#include <cerrno>
 #include <exception>
 #include <string>
 #include <utility>
@@ -27,5 +28,15 @@ inline Error BundleError(std::string message) { return {EPTX_BAD_INPUT, std::mov
 inline Error RequestError(std::string message) { return {EPTX_BAD_INPUT, std::move(message)}; }
 inline Error NotSupportedError(std::string message) { return {EPTX_NOT_SUPPORTED, std::move(message)}; }
 inline Error LimitError(std::string message) { return {EPTX_LIMIT, std::move(message)}; }
+
+// The errors of the system (errno) that mean that the machine has no more of something, whatever was asked of it.
+constexpr int kExhausted[] = {ENOMEM, EMFILE, ENFILE, EAGAIN};
+
+inline bool IsExhausted(int code) {
+  for (const int known : kExhausted) {
+    if (code == known) return true;
+  }
+  return false;
+}
 
 }  // namespace eptx::core

@@ -6,6 +6,7 @@
 #include "dtype.h"
 #include "error.h"
 #include "text.h"
+#include "versioned.h"
 
 namespace eptx::core {
 namespace {
@@ -47,6 +48,7 @@ void CheckBuffer(const TensorSpec& spec, const eptx_input& input) {
                        std::to_string(*bytes));
   }
   if (*bytes != 0 && input.data == nullptr) throw UsageError(about + " has no data: it is NULL");
+  CheckArray(input.data, *bytes, 1, "the data of " + about);
   if (reinterpret_cast<uintptr_t>(input.data) % DtypeSize(input.dtype) != 0) {
     throw RequestError(about + " is not aligned for " + DtypeName(input.dtype));
   }
@@ -161,6 +163,7 @@ std::optional<size_t> TensorBytes(eptx_dtype dtype, const int64_t* shape, size_t
       return {};
     }
   }
+  if (bytes > size_t{PTRDIFF_MAX}) return {};
   return empty ? 0 : bytes;
 }
 

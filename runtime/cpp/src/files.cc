@@ -2,7 +2,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,12 +19,18 @@ namespace {
 
 std::string Reason(int code) { return std::generic_category().message(code); }
 
+// What the system refuses, by its errno: the fault of the bundle, unless the machine has no more of something.
+Error Refused(const std::string& what, int code) {
+  const std::string text = what + ": " + Reason(code);
+  return IsExhausted(code) ? LimitError(text) : BundleError(text);
+}
+
 Error Unreadable(const std::string& path, int code) {
-  return BundleError(OneLine(BaseName(path)) + ": cannot be read: " + Reason(code));
+  return Refused(OneLine(BaseName(path)) + ": cannot be read", code);
 }
 
 Error Unlistable(const std::string& folder, int code) {
-  return BundleError(OneLine(BaseName(folder)) + ": cannot be listed: " + Reason(code));
+  return Refused(OneLine(BaseName(folder)) + ": cannot be listed", code);
 }
 
 struct CloseFolder {
@@ -57,7 +62,10 @@ size_t ReadSome(const Descriptor& file, void* buffer, size_t size, const std::st
 
 std::string ReadFile(const std::string& path, size_t limit) {
   const Descriptor file = OpenRegular(path);
+  struct stat status;
+  if (fstat(file.get(), &status) != 0) throw Unreadable(path, errno);
   std::string data;
+  data.reserve(std::min(static_cast<size_t>(status.st_size), limit));
   char block[1 << 14];
   while (data.size() <= limit) {
     const size_t got = ReadSome(file, block, sizeof block, path);
@@ -65,21 +73,6 @@ std::string ReadFile(const std::string& path, size_t limit) {
     data.append(block, got);
   }
   throw BundleError(OneLine(BaseName(path)) + ": larger than " + std::to_string(limit) + " bytes");
-}
-
-MappedFile::MappedFile(const std::string& path) {
-  const Descriptor file = OpenRegular(path);
-  struct stat status;
-  if (fstat(file.get(), &status) != 0) throw Unreadable(path, errno);
-  size_ = static_cast<size_t>(status.st_size);
-  if (size_ == 0) return;
-  void* data = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);
-  if (data == MAP_FAILED) throw Unreadable(path, errno);
-  data_ = data;
-}
-
-MappedFile::~MappedFile() {
-  if (data_ != nullptr) munmap(data_, size_);
 }
 
 std::map<std::string, uint64_t> ListFiles(const std::string& folder) {
@@ -139,7 +132,7 @@ std::string BaseName(const std::string& path) {
 std::string AbsolutePath(const std::string& path) {
   if (!path.empty() && path[0] == '/') return path;
   const std::unique_ptr<char, decltype(&free)> here(getcwd(nullptr, 0), &free);
-  if (!here) throw BundleError("the working directory cannot be read: " + Reason(errno));
+  if (!here) throw Refused("the working directory cannot be read", errno);
   return std::string(here.get()) + "/" + path;
 }
 

@@ -22,28 +22,14 @@ class Descriptor {
   int value_;
 };
 
-// A file's bytes, mapped into memory.
-class MappedFile {
- public:
-  explicit MappedFile(const std::string& path);
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
-  ~MappedFile();
-
-  std::string_view bytes() const { return {static_cast<const char*>(data_), size_}; }
-
- private:
-  void* data_ = nullptr;
-  size_t size_ = 0;
-};
-
 // Opens a regular file to read, and nothing else: links are not followed, and a FIFO does not block.
 Descriptor OpenRegular(const std::string& path);
 
 // Reads up to `size` bytes; 0 at the end. `path` names the file in an error.
 size_t ReadSome(const Descriptor& file, void* buffer, size_t size, const std::string& path);
 
-// The content of a regular file of at most `limit` bytes.
+// The content of a regular file of at most `limit` bytes. It is read, not mapped: to read a mapped file that somebody
+// makes shorter ends the process.
 std::string ReadFile(const std::string& path, size_t limit);
 
 // The files below a folder: relative name -> size in bytes. Refuses links, FIFOs, sockets and devices.

@@ -57,7 +57,7 @@ void Generation::Describe(const std::vector<int>& tasks) {
     const Answer& answer = answers_[row];
     const eptx_task* const task =
         tasks[row] < 0 ? nullptr : &session_->description().tasks[static_cast<size_t>(tasks[row])];
-    rows_.push_back({answer.tokens.data(), answer.tokens.size(),
+    rows_.push_back({sizeof(eptx_generated), answer.tokens.data(), answer.tokens.size(),
                      answer.finish == kGoesOn ? EPTX_FINISH_CALLER : answer.finish, task});
   }
 }

@@ -5,8 +5,14 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <system_error>
+
+#ifdef __GLIBCXX__
+#include <cxxabi.h>
+#endif
 
 #include "answer.h"
+#include "cancellation.h"
 #include "environment.h"
 #include "eptx.h"
 #include "error.h"
@@ -35,7 +41,7 @@ struct eptx_result {
 };
 
 struct eptx_call {
-  eptx::core::Call call;
+  std::unique_ptr<eptx::core::Call> call;
 };
 
 struct eptx_generation {
@@ -47,9 +53,10 @@ namespace eptx::core {
 // Stores an error for the caller, and returns its status.
 eptx_status Fail(eptx_error** error, eptx_status status, const char* message) noexcept;
 
-// Runs a function that may throw.
+// Runs a function that may throw. Lets pass what ends the thread, which only a caller's on_token does.
 template <typename Function>
-eptx_status Guard(eptx_error** error, Function function) noexcept {
+eptx_status Guard(eptx_error** error, Function function) {
+  const Uncancelled here;
   if (error != nullptr) *error = nullptr;
   try {
     function();
@@ -60,11 +67,24 @@ eptx_status Guard(eptx_error** error, Function function) noexcept {
     return Fail(error, EPTX_LIMIT, nullptr);
   } catch (const std::length_error&) {
     return Fail(error, EPTX_LIMIT, nullptr);
+  } catch (const std::system_error& e) {
+    return Fail(error, EPTX_LIMIT, e.what());
   } catch (const std::exception& e) {
     return Fail(error, EPTX_INTERNAL, e.what());
+#ifdef __GLIBCXX__
+  } catch (const abi::__forced_unwind&) {
+    throw;
+#endif
   } catch (...) {
     return Fail(error, EPTX_INTERNAL, "unknown error");
   }
+}
+
+// Frees a handle; what it holds may wait for threads.
+template <typename T>
+void Free(T* handle) noexcept {
+  const Uncancelled here;
+  delete handle;
 }
 
 template <typename T>

@@ -21,7 +21,7 @@ constexpr const char* kReportFiles[] = {"validation.json", "report.html", "calib
 
 constexpr std::string_view kTaskId = "task_id";
 constexpr std::string_view kTaskIdUsed = "task_id_used";
-constexpr std::string_view kLogits = "logits";  // the output whose first numbers are a row's answer
+constexpr std::string_view kLogitsOutput = "logits";  // the output whose first numbers are a row's answer
 constexpr std::string_view kRouteGroup = "route_group";
 constexpr std::string_view kRouteWeights = "route_weights";
 constexpr std::string_view kUsed = "_used";  // ends the name of the output that says what was used

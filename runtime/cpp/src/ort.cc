@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <system_error>
 
 #include "error.h"
 #include "text.h"
@@ -13,10 +14,18 @@ constexpr char kNoOutput[] = "ONNX Runtime does not give an output";
 constexpr const char* kOutOfMemory[] = {"failed to allocate", "bad_alloc", "bad allocation", "out of memory",
                                         "is smaller than requested bytes"};  // the last: the limit of an arena
 
+bool Contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
 bool IsOutOfMemory(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
   return std::any_of(std::begin(kOutOfMemory), std::end(kOutOfMemory),
-                     [&](const char* sign) { return text.find(sign) != std::string::npos; });
+                     [&](const char* sign) { return Contains(text, sign); });
+}
+
+// Whether ONNX Runtime, which tells its reasons as text alone, says that the machine has no more of something.
+bool SaysExhausted(const std::string& text) {
+  return std::any_of(std::begin(kExhausted), std::end(kExhausted),
+                     [&](int code) { return Contains(text, std::generic_category().message(code)); });
 }
 
 }  // namespace
@@ -37,6 +46,7 @@ void Check(OrtStatus* failure, const std::string& what, eptx_status status) {
   const Owned<OrtStatus> owner(failure);
   const char* const message = Api().GetErrorMessage(failure);
   const std::string text = OneLine(message);
+  if (SaysExhausted(message)) throw LimitError(what + ": " + text);
   if (IsOutOfMemory(message)) throw LimitError(what + ": not enough memory: " + text);
   throw Error(status, what + ": " + text);
 }

@@ -2,28 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "error.h"
 
 namespace eptx::core {
 namespace {
 
-constexpr size_t kLargestOptions = 4096;
-
-// The caller may be compiled with a later eptx.h than this: what that knows more must not be asked for.
-eptx_generate_options Known(const eptx_generate_options& given) {
-  eptx_generate_options options{};
-  if (given.size < sizeof options || given.size > kLargestOptions) {
-    throw UsageError("options.size is " + std::to_string(given.size) + "; it must be sizeof(eptx_generate_options)");
-  }
-  const auto* bytes = reinterpret_cast<const unsigned char*>(&given);
-  if (std::any_of(bytes + sizeof options, bytes + given.size, [](unsigned char byte) { return byte != 0; })) {
-    throw NotSupportedError("the options ask for something that this libeptx does not know");
-  }
-  std::memcpy(&options, bytes, sizeof options);
-  return options;
-}
+constexpr size_t kMostStops = 65536;
+constexpr size_t kLongest = INT32_MAX;  // tokens of a row: what ONNX Runtime counts with
 
 Error OutOfRange(const char* name, const char* range, const std::string& value) {
   return RequestError(std::string(name) + " must be " + range + ", it is " + value);
@@ -31,9 +17,8 @@ Error OutOfRange(const char* name, const char* range, const std::string& value) 
 
 }  // namespace
 
-GenerateOptions ReadOptions(const eptx_generate_options& given) {
+GenerateOptions ReadOptions(const eptx_generate_options& o) {
   constexpr auto kMost = int64_t{INT32_MAX};
-  const eptx_generate_options o = Known(given);
   if (o.max_new_tokens < 1 || o.max_new_tokens > kMost) {
     throw OutOfRange("max_new_tokens", "an integer from 1 to 2147483647", std::to_string(o.max_new_tokens));
   }
@@ -42,15 +27,15 @@ GenerateOptions ReadOptions(const eptx_generate_options& given) {
   }
   if (!(o.top_p >= 0 && o.top_p <= 1)) throw OutOfRange("top_p", "from 0 to 1", std::to_string(o.top_p));
   if (o.top_k < 0) throw OutOfRange("top_k", "0 or more", std::to_string(o.top_k));
-  if (o.stop_count != 0 && o.stop == nullptr) throw UsageError("options.stop is NULL");
+  if (o.stop_count > kMostStops) {
+    throw OutOfRange("stop_count", "at most 65536", std::to_string(o.stop_count));
+  }
   const Sampling sampling{o.temperature, static_cast<size_t>(o.top_k), o.top_p == 0 ? 1 : o.top_p, o.seed};
   return {o.max_new_tokens, sampling, {o.stop, o.stop + o.stop_count}, o.on_token, o.context};
 }
 
 Prompts ReadPrompts(const eptx_prompts& given, const Limits& limits, int64_t max_new_tokens) {
   if (given.row_count == 0) throw RequestError("there are no prompts");
-  if (given.lengths == nullptr) throw UsageError("prompts.lengths is NULL");
-  if (given.ids == nullptr && given.id_count != 0) throw UsageError("prompts.ids is NULL");
   Prompts prompts;
   size_t left = given.id_count;
   const int64_t* ids = given.ids;
@@ -59,16 +44,17 @@ Prompts ReadPrompts(const eptx_prompts& given, const Limits& limits, int64_t max
     const std::string about = "prompt " + std::to_string(row);
     if (length == 0) throw RequestError(about + " is empty");
     if (length > left) throw RequestError("the lengths of the prompts are more than " + std::to_string(given.id_count));
+    const auto most = static_cast<uint64_t>(limits.length.value_or(INT64_MAX));
+    if (length + static_cast<uint64_t>(max_new_tokens) > most) {
+      throw RequestError(about + " has " + std::to_string(length) + " tokens; with " + std::to_string(max_new_tokens) +
+                         " new ones that is more than the " + std::to_string(most) + " that the model reads");
+    }
+    if (length > kLongest) throw LimitError(about + " is too large");
     for (size_t i = 0; i < length; ++i) {
       if (ids[i] >= 0 && (!limits.vocabulary || ids[i] < *limits.vocabulary)) continue;
       throw RequestError("token " + std::to_string(i) + " of " + about + " is " + std::to_string(ids[i]) +
                          "; token ids are " +
                          (limits.vocabulary ? "0 to " + std::to_string(*limits.vocabulary - 1) : "not negative"));
-    }
-    const auto most = static_cast<uint64_t>(limits.length.value_or(INT64_MAX));
-    if (length + static_cast<uint64_t>(max_new_tokens) > most) {
-      throw RequestError(about + " has " + std::to_string(length) + " tokens; with " + std::to_string(max_new_tokens) +
-                         " new ones that is more than the " + std::to_string(most) + " that the model reads");
     }
     prompts.rows.push_back({ids, length});
     prompts.longest = std::max(prompts.longest, length);

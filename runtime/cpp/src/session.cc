@@ -4,6 +4,7 @@
 
 #include "error.h"
 #include "json.h"
+#include "threads.h"
 
 namespace eptx::core {
 namespace {
@@ -61,9 +62,7 @@ uint64_t ArenaNeed(const Options& options, const Manifest& manifest) {
 }
 
 void CheckOptions(const Options& options, const Environment& environment) {
-  if (options.threads < 0) {
-    throw UsageError("threads must be 0 or a positive number, not " + std::to_string(options.threads));
-  }
+  CheckThreadCount(options.threads, "threads");
   if (options.threads != 0 && environment.shares_threads()) {
     throw UsageError("threads must be 0 in an environment that shares a pool");
   }
@@ -123,6 +122,7 @@ Owned<OrtSession> Session::Create(const Options& wanted) const {
   }
   const std::string& exported_for = manifest().provider;
   const std::string hint = exported_for == "cpu" ? "" : " (the bundle was exported for " + exported_for + ")";
+  if (!environment_->shares_threads()) CheckRoomForThreads(wanted.threads);
   OrtSession* model = nullptr;
   OrtStatus* failure = Api().CreateSession(environment_->get(), bundle_.model().c_str(), options.get(), &model);
   CheckPool(failure);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 import torch
 import transformers
 
-from eptx.bundle import Bundle
+from eptx.bundle import Bundle, read_bundle
+from eptx.errors import BundleError
 from eptx.exporter import ops, read_adapter
 from eptx.exporter.methods.ept.fold import route
 from eptx.exporter.validation.batches import Batch
@@ -20,6 +22,7 @@ from eptx.exporter.validation.observe import observable
 from eptx.exporter.validation.ways import ways
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
 from tests.exporter.validation.workshop import Workshop
+from tests.malformed.test_bundles import relist
 
 ENDS = ("query", "key", "value", "intermediate.dense", "output.dense")
 TASKS = 3
@@ -131,3 +134,14 @@ def test_updated_inputs(bert: Workshop, routing: str) -> None:
     for found in seen.routes[0].values():
         np.testing.assert_array_equal(found.choice, first.choice)
         np.testing.assert_array_equal(found.weights, first.weights)
+
+
+def test_an_output_whose_name_is_not_utf_8(bert: Workshop, ept: Path, tmp_path: Path) -> None:
+    """onnx_ir reads it and cannot write it."""
+    folder = Path(shutil.copytree(bert.export(ept, mode="dynamic", top_k=2).path, tmp_path / "bundle"))
+    model = folder / "model.onnx"
+    model.write_bytes(model.read_bytes().replace(b"task_id_used", b"task_id\xff\xfesed"))
+    relist(folder)
+    with pytest.raises(BundleError, match=r"model.onnx: not a valid ONNX model: .*utf-8") as e:
+        observable(read_bundle(folder))
+    assert "\n" not in str(e.value)

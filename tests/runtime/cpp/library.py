@@ -32,8 +32,16 @@ class NativeError(Exception):
         self.status = status
 
 
-class _Input(c.Structure):
+class Versioned(c.Structure):
+    """A structure that begins with its size, as EPTX_INIT makes it."""
+
+    def __init__(self, *values: Any, size: int | None = None, **fields: Any) -> None:
+        super().__init__(c.sizeof(self) if size is None else size, *values, **fields)
+
+
+class Input(Versioned):
     _fields_ = (
+        ("size", c.c_size_t),
         ("name", c.c_char_p),
         ("dtype", c.c_int32),
         ("rank", c.c_size_t),
@@ -43,17 +51,19 @@ class _Input(c.Structure):
     )
 
 
-class _Request(c.Structure):
+class RequestOf(Versioned):
     _fields_ = (
-        ("inputs", c.POINTER(_Input)),
+        ("size", c.c_size_t),
+        ("inputs", c.POINTER(Input)),
         ("input_count", c.c_size_t),
         ("tasks", c.POINTER(c.c_char_p)),
         ("task_count", c.c_size_t),
     )
 
 
-class _Output(c.Structure):
+class Output(Versioned):
     _fields_ = (
+        ("size", c.c_size_t),
         ("name", c.c_char_p),
         ("dtype", c.c_int32),
         ("data", c.c_void_p),
@@ -64,31 +74,31 @@ class _Output(c.Structure):
     )
 
 
-class _Task(c.Structure):
+class Task(Versioned):
     _fields_ = (
+        ("size", c.c_size_t),
         ("name", c.c_char_p),
         ("id", c.c_int64),
         ("labels", c.c_int64),
         ("label_names", c.POINTER(c.c_char_p)),
-        ("problem_type", c.c_int),
+        ("problem_type", c.c_int32),
     )
 
 
-class _Dimension(c.Structure):
-    _fields_ = (("size", c.c_int64), ("name", c.c_char_p))
-
-
-class _Info(c.Structure):
+class Info(Versioned):
     _fields_ = (
+        ("size", c.c_size_t),
         ("name", c.c_char_p),
         ("dtype", c.c_int32),
         ("rank", c.c_size_t),
-        ("dimensions", c.POINTER(_Dimension)),
+        ("shape", c.POINTER(c.c_int64)),
+        ("dimension_names", c.POINTER(c.c_char_p)),
     )
 
 
-class Prompts(c.Structure):
+class Prompts(Versioned):
     _fields_ = (
+        ("size", c.c_size_t),
         ("ids", c.POINTER(c.c_int64)),
         ("id_count", c.c_size_t),
         ("lengths", c.POINTER(c.c_size_t)),
@@ -101,7 +111,7 @@ class Prompts(c.Structure):
 OnToken = c.CFUNCTYPE(c.c_int32, c.c_void_p, c.c_size_t, c.c_int64)
 
 
-class GenerateOptions(c.Structure):
+class GenerateOptions(Versioned):
     _fields_ = (
         ("size", c.c_size_t),
         ("max_new_tokens", c.c_int64),
@@ -113,19 +123,16 @@ class GenerateOptions(c.Structure):
         ("stop_count", c.c_size_t),
         ("on_token", OnToken),
         ("context", c.c_void_p),
-        ("later", c.c_int64),  # of an eptx.h that is newer than the library
     )
 
 
-OPTIONS_SIZE = GenerateOptions.later.offset
-
-
-class _Generated(c.Structure):
+class Generated(Versioned):
     _fields_ = (
+        ("size", c.c_size_t),
         ("tokens", c.POINTER(c.c_int64)),
         ("token_count", c.c_size_t),
         ("finish", c.c_int32),
-        ("task", c.POINTER(_Task)),
+        ("task", c.POINTER(Task)),
     )
 
 
@@ -152,24 +159,24 @@ def program(name: str) -> Path:
     return found
 
 
-@functools.cache
 def _load(where: Path) -> c.CDLL:
     library = c.CDLL(str(where))
     for name, result in {
         "eptx_version": c.c_char_p,
         "eptx_error_message": c.c_char_p,
         "eptx_session_info": c.c_char_p,
-        "eptx_session_task": c.POINTER(_Task),
-        "eptx_result_task": c.POINTER(_Task),
-        "eptx_session_input": c.POINTER(_Info),
-        "eptx_session_output": c.POINTER(_Info),
-        "eptx_generation_row": c.POINTER(_Generated),
-        "eptx_result_output": c.POINTER(_Input),  # a tensor has the fields of an input
+        "eptx_session_task": c.POINTER(Task),
+        "eptx_result_task": c.POINTER(Task),
+        "eptx_session_input": c.POINTER(Info),
+        "eptx_session_output": c.POINTER(Info),
+        "eptx_generation_row": c.POINTER(Generated),
+        "eptx_result_output": c.POINTER(Input),  # a tensor has the fields of an input
     }.items():
         getattr(library, name).restype = result
     return library
 
 
+@functools.cache
 def load() -> c.CDLL:
     """The library; skips the test where it was not built."""
     where = path()
@@ -193,7 +200,7 @@ def check(library: c.CDLL, call: Callable[..., int], *args: Any) -> None:
     raise NativeError(status, message)
 
 
-def _answer(row: _Generated) -> Answer:
+def _answer(row: Generated) -> Answer:
     task = row.task.contents.name.decode() if row.task else None
     return Answer(row.tokens[: row.token_count], FINISHES[row.finish], task)
 
@@ -225,15 +232,15 @@ class Request:
     def __init__(self, inputs: Mapping[str, np.ndarray], tasks: str | Sequence[str] | None) -> None:
         self._arrays = {name: np.ascontiguousarray(a) if a.size else a for name, a in inputs.items()}
         self._shapes = {name: (c.c_int64 * max(a.ndim, 1))(*a.shape) for name, a in self._arrays.items()}
-        self.inputs = (_Input * len(self._arrays))(
+        self.inputs = (Input * len(self._arrays))(
             *(
-                _Input(name.encode(), DTYPES.get(a.dtype.name, 99), a.ndim, self._shapes[name], a.ctypes.data, a.nbytes)
+                Input(name.encode(), DTYPES.get(a.dtype.name, 99), a.ndim, self._shapes[name], a.ctypes.data, a.nbytes)
                 for name, a in self._arrays.items()
             )
         )
         names = [tasks] if isinstance(tasks, str) else list(tasks or [])
         self._tasks = (c.c_char_p * len(names))(*(name.encode() for name in names))
-        self.value = _Request(self.inputs, len(self.inputs), self._tasks, len(names))
+        self.value = RequestOf(self.inputs, len(self.inputs), self._tasks, len(names))
 
 
 class Session(_Handle):
@@ -289,9 +296,9 @@ class Session(_Handle):
     ) -> list[tuple[int, tuple[int, ...]]]:
         """Writes outputs into arrays; bytes and shape of each, also (as ``error.sizes``) when one is too small."""
         request = Request(inputs, tasks)
-        wanted = (_Output * len(outputs))(
+        wanted = (Output * len(outputs))(
             *(
-                _Output(name.encode(), DTYPES[a.dtype.name], a.ctypes.data if a.size else None, a.nbytes)
+                Output(name.encode(), DTYPES[a.dtype.name], a.ctypes.data if a.size else None, a.nbytes)
                 for name, a in outputs.items()
             )
         )
@@ -310,7 +317,7 @@ class Session(_Handle):
         *,
         on_token: Callable[[int, int], bool] | None = None,
         stop: Sequence[int] = (),
-        size: int = OPTIONS_SIZE,
+        size: int | None = None,
         id_count: int | None = None,
         **options: float,
     ) -> list[Answer]:
@@ -356,7 +363,14 @@ class Session(_Handle):
         found: list[tuple[str, str, tuple[int | str, ...]]] = []
         while info := at(self.value, c.c_size_t(len(found))):
             i = info.contents
-            dims = [i.dimensions[axis] for axis in range(i.rank)]
+            names = [i.dimension_names[axis] for axis in range(i.rank)]
+            assert all((name is None) == (i.shape[axis] != -1) for axis, name in enumerate(names))
             dtype = next(name for name, number in DTYPES.items() if number == i.dtype)
-            found.append((i.name.decode(), dtype, tuple(d.name.decode() if d.name else d.size for d in dims)))
+            found.append(
+                (
+                    i.name.decode(),
+                    dtype,
+                    tuple(name.decode() if name else i.shape[axis] for axis, name in enumerate(names)),
+                )
+            )
         return found

@@ -14,7 +14,7 @@ import pytest
 
 from tests.decoders import Steps
 from tests.malformed.test_bundles import relist
-from tests.runtime.cpp.library import OPTIONS_SIZE, GenerateOptions, NativeError, Prompts, Session, check, load
+from tests.runtime.cpp.library import GenerateOptions, NativeError, Prompts, Session, check, load
 from tests.runtime.cpp.test_generate import PROMPTS, TASKS, BundleOf, bundle_of, choices  # noqa: F401
 from tests.tiny_bundle import write_tiny
 
@@ -44,9 +44,6 @@ REQUESTS: dict[str, tuple[list[list[int]], Any, dict[str, Any], int, str]] = {
     "a large top_p": ([[5]], "task0", {"top_p": 1.5}, 3, "top_p must be from 0 to 1"),
     "a negative top_p": ([[5]], "task0", {"top_p": -0.5}, 3, "top_p must be from 0 to 1"),
     "no top_p": ([[5]], "task0", {"top_p": float("nan")}, 3, "top_p must be from 0 to 1"),
-    "options of no size": ([[5]], "task0", {"size": 0}, 2, "options.size is 0; it must be sizeof"),
-    "options of another size": ([[5]], "task0", {"size": OPTIONS_SIZE - 8}, 2, f"options.size is {OPTIONS_SIZE - 8}"),
-    "options of any size": ([[5]], "task0", {"size": 2**63}, 2, "options.size is"),
 }
 
 
@@ -64,18 +61,9 @@ def test_refused(conditioned: Session, name: str) -> None:
     assert len(conditioned.generate([[5] * 60], "task0", max_new_tokens=4)) == 1
 
 
-def test_options_of_a_later_version(conditioned: Session) -> None:
-    """Zero is what was before; anything else is something that this library cannot do."""
-    wanted = conditioned.generate([[5]], "task0", max_new_tokens=4)
-    assert conditioned.generate([[5]], "task0", max_new_tokens=4, size=OPTIONS_SIZE + 8) == wanted
-    with pytest.raises(NativeError, match="ask for something that this libeptx does not know") as e:
-        conditioned.generate([[5]], "task0", max_new_tokens=4, size=OPTIONS_SIZE + 8, later=1)
-    assert e.value.status == 5
-
-
 def test_null_pointers(conditioned: Session) -> None:
     library, made = load(), c.c_void_p()
-    prompts, options = Prompts(), GenerateOptions(size=OPTIONS_SIZE, max_new_tokens=1)
+    prompts, options = Prompts(), GenerateOptions(max_new_tokens=1)
     places = [conditioned.value, c.byref(prompts), c.byref(options), c.byref(made)]
     for index, name in enumerate(("session", "prompts", "options", "generation")):
         arguments = [None if i == index else place for i, place in enumerate(places)]

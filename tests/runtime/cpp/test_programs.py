@@ -97,6 +97,10 @@ def test_generation_from_many_threads(tiny: Path, bundle_of: BundleOf) -> None: 
     assert "the same bits as from one" in _run(program("eptx_stress"), tiny, "10", bundle_of("conditioned").path)
 
 
+def test_threads_that_end_in_the_library(bundle_of: BundleOf) -> None:  # noqa: F811
+    assert "63 threads ended in the library" in _run(program("eptx_ends"), bundle_of("conditioned").path, "task0")
+
+
 @pytest.mark.parametrize("seed", ["1", "2"])
 def test_damaged_bytes(tiny: Path, seed: str) -> None:
     assert "20000 cases" in _run(program("eptx_fuzz"), tiny, "20000", seed)
@@ -107,6 +111,20 @@ def test_only_the_interface_is_visible() -> None:
     names = {line.split()[-1] for line in _run("nm", "-D", "--defined-only", str(path())).splitlines()}
     assert len(names) > 20
     assert [name for name in names if not name.startswith("eptx_")] == []
+
+
+def test_any_onnx_runtime_serves() -> None:
+    """Linked to OrtGetApiBase of one release (``@VERS_1.31.1``), it would load with no other."""
+    load()
+    names = _run("nm", "-D", "--undefined-only", str(path())).split()
+    assert [name for name in names if name.startswith("Ort")] == ["OrtGetApiBase"]
+
+
+def test_nothing_is_mapped() -> None:
+    """To read a mapped model that somebody makes shorter would end the process (SIGBUS)."""
+    load()
+    names = _run("nm", "-D", "--undefined-only", str(path())).split()
+    assert [name for name in names if name.startswith("mmap")] == []
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
+import onnxscript
 
 from eptx.exporter import ops
 
@@ -41,7 +42,7 @@ def _all() -> Iterator[list[ir.Function]]:
                 yield [*functions, ops.biased(functions[-1], 1 if packed else count)]
 
 
-def _form(delta: ops.LowRankDelta, count: int, *, packed: bool) -> list[ir.Function]:
+def _form(delta: onnxscript.OnnxFunction, count: int, *, packed: bool) -> list[ir.Function]:
     function, *called = ops.single(delta)
     functions = [*called, function]
     if packed:

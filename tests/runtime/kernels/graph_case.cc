@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <functional>
 
 namespace eptx::graph_fuzz {
 namespace {
@@ -10,56 +9,6 @@ namespace {
 constexpr size_t kMostNumbers = size_t{1} << 22;  // of a tensor
 constexpr double kMostWork = 5e5;                 // multiplications of a case that is computed
 constexpr double kAnyMachine = 140737488355328.0;  // 2^47 bytes: an address space
-
-int64_t Below(Random& random, int64_t end) { return static_cast<int64_t>(random() % static_cast<uint64_t>(end)); }
-int64_t Within(Random& random, int64_t low, int64_t high) {
-  const uint64_t count = static_cast<uint64_t>(high) - static_cast<uint64_t>(low) + 1;
-  return static_cast<int64_t>(static_cast<uint64_t>(low) + (count == 0 ? random() : random() % count));
-}
-bool Once(Random& random, int64_t in) { return Below(random, in) == 0; }
-
-template <class T>
-T Pick(Random& random, std::initializer_list<T> from) {
-  return from.begin()[Below(random, static_cast<int64_t>(from.size()))];
-}
-
-// Sizes whose products wrap around 64 bits, among them such as memory can hold.
-int64_t Large(Random& random) {
-  if (Once(random, 2)) return int64_t{1} << Within(random, 20, 22);
-  return Pick(random, {int64_t{1} << 31, int64_t{1} << 32, int64_t{1} << 48, int64_t{1} << 59, int64_t{1} << 60,
-                       int64_t{1} << 61, int64_t{1} << 62, INT64_MAX});
-}
-
-int64_t Odd(Random& random) {
-  return Pick<int64_t>(random, {0, 0, 1, 2, 3, 5, 8, 17, 65, 1000, -1, INT64_MAX, INT64_MIN, int64_t{1} << 61});
-}
-
-struct Own {
-  const char* name;
-  Content content;
-};
-
-std::vector<Own> OwnOf(const std::string& single) {
-  constexpr Content number = Content::kNumbers;
-  if (single == "LowRankDelta") return {{"a", number}, {"b", number}};
-  if (single == "TuckerDelta") return {{"u", number}, {"g", number}, {"c", number}, {"p", number}};
-  if (single == "TuckerRouter") return {{"centroids", Content::kDirections}};
-  std::vector<Own> own;
-  if (single == "PyramidDelta") own = {{"experts", Content::kExperts}, {"weights", number}};
-  if (single != "PyramidDelta") own = {{"task_embedding", number}, {"gate_weight", number}, {"gate_bias", Content::kBias}};
-  if (single == "PyramidRouter") return own;
-  for (const char* name : {"a", "b", "kernels"}) own.push_back({name, number});
-  own.push_back({"sizes", Content::kSizes});
-  return own;
-}
-
-std::vector<Own> SharedOf(const std::string& single) {
-  if (single == "LowRankDelta" || single == "PyramidDelta") return {{"route", Content::kRoute}};
-  if (single == "RoutedPyramidDelta") return {{"task_id", Content::kRoute}};
-  return {{"group", Content::kRoute}, {"weights", Content::kNumbers}};
-}
-
-bool IsDelta(const std::string& single) { return single.find("Delta") != single.npos; }
 
 // The shape of an operand by its name, where `part` is the number of its module or base output.
 std::vector<int64_t*> ShapeOf(const Node& node, const std::string& name, size_t part, Sizes& s, int64_t& width) {
@@ -70,8 +19,9 @@ std::vector<int64_t*> ShapeOf(const Node& node, const std::string& name, size_t 
   if (name == "route" || name == "group" || name == "task_id") return {&s.rows};
   if (name == "weights") return tucker ? std::vector{&s.rows, &s.experts} : std::vector{&m.tasks, &s.top_k};
   if (name == "experts") return {&m.tasks, &s.top_k};
-  if (name == "a") return node.single == "LowRankDelta" ? std::vector{&m.tasks, &s.in, &m.rank} : std::vector{&m.features, &m.rank};
-  if (name == "b") return node.single == "LowRankDelta" ? std::vector{&m.tasks, &m.rank, &m.out} : std::vector{&m.rank, &m.columns};
+  const bool low = node.single == "LowRankDelta";
+  if (name == "a") return low ? std::vector{&m.tasks, &s.in, &m.rank} : std::vector{&m.features, &m.rank};
+  if (name == "b") return low ? std::vector{&m.tasks, &m.rank, &m.out} : std::vector{&m.rank, &m.columns};
   if (name == "kernels") return {&m.experts, &m.out};
   if (name == "sizes") return {&m.experts};
   if (name == "u") return {&s.in, &m.rank};
@@ -114,7 +64,8 @@ double Numbers(const std::vector<int64_t>& dims) {
 
 void Put(std::string& bytes, Type type, double value) {
   const auto add = [&](auto number) { bytes.append(reinterpret_cast<const char*>(&number), sizeof number); };
-  const auto integer = value >= 9e18 ? INT64_MAX : value <= -9e18 ? INT64_MIN : static_cast<int64_t>(value == value ? value : 0);
+  const double number = value == value ? value : 0;
+  const int64_t integer = number >= 9e18 ? INT64_MAX : number <= -9e18 ? INT64_MIN : static_cast<int64_t>(number);
   switch (type) {
     case kFloat: return add(static_cast<float>(value));
     case kDouble: return add(value);
@@ -140,10 +91,12 @@ double Draw(const Node& node, Content content, const Sizes& s, size_t part, size
   const Sizes::Module& m = s.modules[std::min(part, s.modules.size() - 1)];
   if (odd) return static_cast<double>(Odd(random));
   const bool inferring = node.single == "RoutedPyramidDelta" || node.single == "PyramidRouter";
+  const bool told = node.single == "PyramidDelta";
   switch (content) {
     case Content::kRoute:
       if (node.single == "TuckerDelta") return static_cast<double>(Below(random, std::max<int64_t>(s.groups, 1)));
-      return static_cast<double>(Within(random, inferring ? -1 : 0, std::max<int64_t>(m.tasks, 1) - (node.single == "PyramidDelta" ? 1 : 0)));
+      // past the last task an adapter is off; of a pyramid's routes, none is past the last
+      return static_cast<double>(Within(random, inferring ? -1 : 0, std::max<int64_t>(m.tasks, 1) - (told ? 1 : 0)));
     case Content::kExperts: return static_cast<double>(Below(random, std::max<int64_t>(m.experts, 1)));
     case Content::kSizes: return static_cast<double>(Within(random, 1, 6));
     case Content::kMask: return static_cast<double>(Below(random, 2));
@@ -196,11 +149,11 @@ void Enlarge(const Node& node, Sizes& s, Random& random) {
   std::vector<int64_t*> sizes;
   for (const auto& shape : shapes()) sizes.insert(sizes.end(), shape.begin(), shape.end());
   if (sizes.empty()) return;
-  for (int i = 0; i < 2; ++i) *sizes[static_cast<size_t>(Below(random, static_cast<int64_t>(sizes.size())))] = Large(random);
+  for (int i = 0; i < 2; ++i) *sizes[Place(random, sizes.size())] = Large(random);
   for (const auto& shape : shapes()) {
     double count = 1;
     for (const int64_t* size : shape) count *= static_cast<double>(*size);
-    if (count > static_cast<double>(kMostNumbers)) *shape[static_cast<size_t>(Below(random, static_cast<int64_t>(shape.size())))] = 0;
+    if (count > static_cast<double>(kMostNumbers)) *shape[Place(random, shape.size())] = 0;
   }
 }
 
@@ -219,9 +172,11 @@ double Work(const Node& node, const Sizes& sizes) {
   double work = Mixed(node, sizes);
   const double tokens = static_cast<double>(sizes.rows) * static_cast<double>(sizes.layout == 1 ? 1 : sizes.length);
   for (const Sizes::Module& m : sizes.modules) {
-    const double rank = static_cast<double>(m.rank), in = static_cast<double>(sizes.in), out = static_cast<double>(m.out);
+    const double rank = static_cast<double>(m.rank);
+    const double in = static_cast<double>(sizes.in), out = static_cast<double>(m.out);
     const double tasks = static_cast<double>(m.tasks), experts = static_cast<double>(m.experts);
-    work += tokens * (rank * (in + out) + tasks * in + experts * in) + tasks * experts * in + experts * (in + out) * rank;
+    work += tokens * (rank * (in + out) + tasks * in + experts * in);
+    work += tasks * experts * in + experts * (in + out) * rank;
   }
   return work;
 }
@@ -245,124 +200,35 @@ void EndKernels(const Node& node, Case& drawn) {
       int64_t size = 0;
       std::memcpy(&size, sizes->bytes.data() + 8 * e, 8);
       const size_t end = size < 1 ? 0 : out / static_cast<size_t>(size) * static_cast<size_t>(size);
-      std::fill_n(kernels.bytes.begin() + static_cast<std::ptrdiff_t>((e * out + end) * width), (out - end) * width, '\0');
+      std::fill_n(&kernels.bytes[0] + (e * out + end) * width, (out - end) * width, '\0');
     }
   }
 }
 
 // A mistake in one tensor's shape.
 void Bend(std::vector<int64_t>& dims, Random& random) {
-  const auto at = dims.begin() + static_cast<std::ptrdiff_t>(dims.empty() ? 0 : Below(random, static_cast<int64_t>(dims.size())));
+  const auto at = dims.begin() + static_cast<std::ptrdiff_t>(dims.empty() ? 0 : Place(random, dims.size()));
   switch (dims.empty() ? 1 : Below(random, 6)) {
     case 0: dims.erase(at); break;
     case 1: dims.insert(at, Pick<int64_t>(random, {1, 1, 2, 0})); break;
     case 2: std::swap(*at, dims.back()); break;
-    case 3: *at += Pick(random, {-1, 1}); break;
+    case 3: *at += *at == INT64_MAX || Once(random, 2) ? -1 : 1; break;
     default: *at = Odd(random);
   }
   for (int64_t& dim : dims) dim = std::max<int64_t>(dim, 0);
   // what cannot be held holds nothing
-  if (Numbers(dims) > 1 << 14) dims[static_cast<size_t>(Below(random, static_cast<int64_t>(dims.size())))] = 0;
+  if (Numbers(dims) > 1 << 14) dims[Place(random, dims.size())] = 0;
   if (Numbers(dims) > 1 << 14) dims[0] = 0;
 }
 
 }  // namespace
-
-size_t TypeSize(Type type) {
-  switch (type) {
-    case kBool: return 1;
-    case kHalf: return 2;
-    case kFloat: case kInt32: return 4;
-    default: return 8;
-  }
-}
-
-Node DrawNode(Random& random) {
-  Node node;
-  node.single = Pick<const char*>(random, {"LowRankDelta", "PyramidDelta", "RoutedPyramidDelta", "TuckerDelta",
-                                           "TuckerDelta", "PyramidDelta", "PyramidRouter", "TuckerRouter"});
-  const bool constant = Once(random, 2);
-  const auto add = [&](std::string name, Content content, bool fixed, size_t part = SIZE_MAX) {
-    const bool integer = content >= Content::kRoute && content <= Content::kColumns;
-    Type type = integer ? kInt64 : kFloat;
-    if (!integer && (fixed || part != SIZE_MAX) && Once(random, 4)) type = kHalf;
-    if (content == Content::kMask) type = Pick(random, {kFloat, kInt64, kInt32, kBool});
-    if (Once(random, 150)) type = Pick(random, {kFloat, kInt32, kInt64, kBool, kHalf, kDouble});
-    if (part != SIZE_MAX) name += "_" + std::to_string(part);
-    node.operands.push_back({name, type, content, fixed && constant && !Once(random, 16), fixed});
-  };
-  const std::vector<Own> own = OwnOf(node.single);
-  if (IsDelta(node.single)) {
-    node.modules = static_cast<size_t>(Within(random, 1, 4));
-    node.packed = Once(random, 3);
-    node.biased = Once(random, 3);
-    node.bases = node.packed ? 1 : node.modules;
-    const std::string count = node.packed || node.modules > 1 ? std::to_string(node.modules) : "";
-    node.op = std::string(node.biased ? "Biased" : "") + (node.packed ? "Packed" : "") + node.single + count;
-    for (size_t i = 0; i < node.bases; ++i) add("y", Content::kNumbers, false, i), node.operands.back().type = kFloat;
-    for (size_t i = 0; i < node.bases && node.biased; ++i) add("bias", Content::kNumbers, true, i);
-    if (node.packed) add("columns", Content::kColumns, true);
-    add("x", Content::kNumbers, false);
-    for (const Own& shared : SharedOf(node.single)) add(shared.name, shared.content, false);
-    for (size_t i = 0; i < node.modules; ++i) {
-      for (const Own& o : own) add(o.name, o.content, true, i);
-    }
-    node.outputs.assign(node.bases + (node.single == "RoutedPyramidDelta" ? node.modules : 0), kFloat);
-  } else {
-    node.op = node.single;
-    if (node.single == "PyramidRouter") add("task_id", Content::kRoute, false);
-    add("x", Content::kNumbers, false);
-    if (node.single == "TuckerRouter") add("mask", Content::kMask, false);
-    for (const Own& o : own) add(o.name, o.content, true);
-    node.outputs = {kInt64, kFloat};
-    if (node.single == "PyramidRouter") node.outputs.push_back(kFloat);
-  }
-  node.inputs = node.operands.size() - (Once(random, 200) ? 1 : 0);
-  node.special = Once(random, 16);
-  const auto attribute = [&](const char* name, int64_t value) {
-    if (!Once(random, 300)) node.attributes[name] = Once(random, 50) ? Odd(random) : value;
-  };
-  if (node.single.find("Pyramid") != node.single.npos && IsDelta(node.single)) {
-    attribute("in_features", Once(random, 8) ? Within(random, 1, 80) : Within(random, 2, 20));
-  }
-  if (node.single == "RoutedPyramidDelta" || node.single == "PyramidRouter") attribute("top_k", Within(random, 1, 3));
-  if (node.single == "TuckerRouter") attribute("groups", Within(random, 1, 4));
-  return node;
-}
-
-Sizes DrawSizes(const Node& node, Random& random) {
-  Sizes s{};
-  const auto attribute = [&](const char* name, int64_t otherwise) {
-    const auto found = node.attributes.find(name);
-    return found == node.attributes.end() || found->second < 1 || found->second > 200 ? otherwise : found->second;
-  };
-  s.rows = Within(random, 1, 5);
-  s.length = Once(random, 4) ? Within(random, 1, 17) : Within(random, 1, 4);
-  s.layout = static_cast<int>(Below(random, 5));
-  s.in = attribute("in_features", Once(random, 8) ? Within(random, 1, 80) : Within(random, 1, 20));
-  s.top_k = attribute("top_k", Within(random, 1, 4));
-  s.groups = attribute("groups", Within(random, 1, 3));
-  s.planes = Within(random, 1, 3);
-  s.experts = Within(random, 1, 3);
-  const int64_t tasks = Within(random, 1, 5);
-  for (size_t i = 0; i < node.modules; ++i) {
-    Sizes::Module m{};
-    m.out = Once(random, 8) ? Within(random, 1, 80) : Within(random, 1, 20);
-    m.rank = Once(random, 8) ? Within(random, 1, 70) : Within(random, 1, 9);
-    m.features = s.in, m.columns = m.out;
-    m.experts = node.single == "TuckerRouter" ? s.groups * s.experts : s.top_k + Below(random, 4);
-    m.tasks = tasks;
-    s.modules.push_back(m);
-  }
-  return s;
-}
 
 Case DrawCase(const Node& node, Sizes sizes, const Case* constants, Random& random) {
   Case drawn;
   if (constants == nullptr && Once(random, 12)) Enlarge(node, sizes, random);
   if (Once(random, 40)) (Once(random, 2) ? sizes.rows : sizes.length) = 0;
   if (Once(random, 6)) sizes.length = 1;
-  const size_t bent = Once(random, 3) ? static_cast<size_t>(Below(random, static_cast<int64_t>(node.operands.size()))) : SIZE_MAX;
+  const size_t bent = Once(random, 3) ? Place(random, node.operands.size()) : SIZE_MAX;
   drawn.impossible = Mixed(node, sizes) > kAnyMachine;
   for (size_t i = 0; i < node.operands.size(); ++i) {
     const Operand& operand = node.operands[i];

@@ -1,16 +1,15 @@
-// Graphs of one node of domain ai.eptx, drawn at random: sound ones, and ones that are wrong in every way that a tensor's
-// shape, type and content, a node's attributes and its number of inputs can be.
+// Graphs of one node of domain ai.eptx, drawn at random: sound ones, and ones that are wrong in every way that a
+// tensor's shape, type and content, a node's attributes and its number of inputs can be.
 #pragma once
 
 #include <cstdint>
 #include <map>
-#include <random>
 #include <string>
 #include <vector>
 
-namespace eptx::graph_fuzz {
+#include "graph_draw.h"
 
-using Random = std::mt19937_64;
+namespace eptx::graph_fuzz {
 
 // Element types, by their numbers in ONNX and ONNX Runtime alike.
 enum Type : int { kFloat = 1, kInt32 = 6, kInt64 = 7, kBool = 9, kHalf = 10, kDouble = 11 };
@@ -59,10 +58,12 @@ struct Sizes {
 
 struct Case {
   std::vector<Array> arrays;  // of the operands
-  // To be refused: an adapter's tensor without numbers, or sizes that no machine could compute with. Sizes between those
-  // and what takes a moment are not drawn.
+  // To be refused: an adapter's tensor without numbers, or sizes that no machine could compute with. Sizes between
+  // those and what takes a moment are not drawn.
   bool impossible = false;
 };
+
+bool IsDelta(const std::string& single);
 
 Node DrawNode(Random& random);
 Sizes DrawSizes(const Node& node, Random& random);

@@ -58,7 +58,9 @@ std::string Varint(uint64_t value) {
   return bytes + static_cast<char>(value);
 }
 std::string Int(uint64_t field, int64_t value) { return Varint(field << 3) + Varint(static_cast<uint64_t>(value)); }
-std::string Text(uint64_t field, const std::string& text) { return Varint(field << 3 | 2) + Varint(text.size()) + text; }
+std::string Text(uint64_t field, const std::string& text) {
+  return Varint(field << 3 | 2) + Varint(text.size()) + text;
+}
 
 std::string Value(const std::string& name, Type type) {
   return Text(1, name) + Text(2, Text(1, Int(1, type)));
