@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from eptx._json import dump_json
 from eptx.errors import BaseModelError, NotSupportedError
@@ -41,7 +42,7 @@ def build(folder: Path, workspace: Path, parsed: Any, precision: str, provider: 
     except ImportError:
         raise NotSupportedError("decoders need onnxruntime-genai: pip install 'eptx[export]'") from None
     source = workspace / "source"
-    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # its progress bars are not ours
+    with quiet(), _true_head(builder), contextlib.redirect_stderr(io.StringIO()):  # its progress bars are not ours
         _write_source(folder, source, parsed)
         read, target, cache = str(source), str(workspace), str(workspace / "cache")
         try:
@@ -51,6 +52,18 @@ def build(folder: Path, workspace: Path, parsed: Any, precision: str, provider: 
             raise NotSupportedError(f"GenAI's builder cannot make this model: {one_line(e)}") from None
         except Exception as e:  # whatever a configuration or weights that do not fit provoke
             raise BaseModelError(f"{folder.name}: GenAI's builder cannot read this model: {one_line(e)}") from None
+
+
+@contextlib.contextmanager
+def _true_head(builder: Any) -> Iterator[None]:
+    """Has the builder (0.18) take for the head what the model calls so.
+
+    Of itself it takes every linear layer that is as wide as the vocabulary, a query projection for one.
+    """
+    with mock.patch.object(
+        builder.Model, "has_lm_head", lambda self, module: module is self.weights.get_output_embeddings()
+    ):
+        yield
 
 
 def has_tokenizer(folder: Path) -> bool:

@@ -107,6 +107,26 @@ def test_tucka_with_a_route_per_row(folders: Folders, tmp_path: Path, name: str)
         _close(got[i, : len(row)], reference, row, None, routing="row")
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int4"])
+@pytest.mark.parametrize("wide", ["hidden_size", "intermediate_size"])
+def test_layers_as_wide_as_the_vocabulary(tmp_path: Path, wide: str, precision: Any) -> None:
+    """The builder (0.18) took every one of them for the head, and gave the logits of the first layer's query."""
+    base = write_decoder("llama", tmp_path / "base", **{"vocab_size": 128, wide: 128})
+    shapes = linear_shapes(base, ("q_proj", "down_proj"))
+    adapter = write_lora(tmp_path / "lora", shapes, seed=1)
+    options = ExportOptions(mode="conditioned", precision=precision)
+    bundle = export_bundle(base, [adapter], tmp_path / "b", options)
+    settings = ValidateOptions(base=base, adapters=[adapter], providers=["cpu"])
+    report = validate_bundle(bundle.path, settings)
+    assert report.passed, report.reason
+    if precision == "fp32":
+        ids = np.array([PROMPTS[0]])
+        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        want = by_task(trained_model(base, [adapter]), feeds).outputs["logits"]
+        got = Steps(bundle).prefill(PROMPTS[:1], task_id=np.zeros(1, np.int64))["logits"]
+        np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE * max(1.0, float(np.abs(want).max())))
+
+
 def test_the_route_of_the_prompt_is_kept(folders: Folders, tmp_path: Path) -> None:
     base = folders("llama")
     adapter = write_tucka(tmp_path / "tucka", _targets(base), seed=2, strength=0.5)
