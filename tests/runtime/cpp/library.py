@@ -278,7 +278,7 @@ class Session(_Handle):
         request, result = Request(inputs, tasks), c.c_void_p()
         check(self.library, self.library.eptx_session_run, self.value, c.byref(request.value), c.byref(result))
         try:
-            outputs = {}
+            outputs: dict[str, np.ndarray] = {}
             while tensor := self.library.eptx_result_output(result, c.c_size_t(len(outputs))):
                 t = tensor.contents
                 dtype = next(name for name, number in DTYPES.items() if number == t.dtype)
