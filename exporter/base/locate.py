@@ -106,7 +106,7 @@ class _Finder:
             )
         return Site(module, sites[0].node, sites[0].columns, tuple(sites[1:]), self._unused(module))
 
-    def _unused(self, module: str) -> tuple[UnusedCall, ...]:
+    def _unused(self, module: str) -> tuple[UnusedCall, ...] | None:
         """DeBERTa-v2 projects its positions by query and key whatever the scores take of them, the query first."""
         other = _OTHER.get(module.rpartition(".")[2])
         if other is None or _projects_positions(module, self._config):
@@ -114,7 +114,10 @@ class _Finder:
         twin = f"{module.rpartition('.')[0]}.{other}"
         if not _projects_positions(twin, self._config):
             return ()
-        site = self.find(twin)
+        try:
+            site = self.find(twin)
+        except _Failure:
+            return None
         return tuple(
             UnusedCall(place.x, place.node, other == "key_proj") for place in (site, *site.also) if place.fixed_input
         )

@@ -46,14 +46,15 @@ class Site:
             that changes the weight changes them too: ``set_weight`` does; one that inserts nodes must treat
             each of them.
         unused: calls of this module whose outputs nothing reads, so that no product is left of them. They change no
-            output, but a router among the modules routes in them.
+            output, but a router among the modules routes in them. None: there are some, and the graph does not show
+            what they read.
     """
 
     module: str
     node: ir.Node
     columns: tuple[int, int]
     also: tuple[Site, ...] = ()
-    unused: tuple[UnusedCall, ...] = ()
+    unused: tuple[UnusedCall, ...] | None = ()
 
     @property
     def x(self) -> ir.Value:

@@ -69,8 +69,8 @@ SOURCES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a file of blank lines": (_bytes(b"\n \n\t\r\n"), "d: holds no rows"),
     "half a line": (_lines(GOOD, '{"input_ids": [1, '), "d, line 2: not valid JSON"),
     "bytes that are not UTF-8": (_bytes(b'\n{"text": "\xff"}\n'), "d, line 2: not UTF-8 text"),
-    "UTF-16": (_bytes('{"text": "x"}\n'.encode("utf-16")), "d, line 1: not UTF-8 text"),
-    "a null byte": (_bytes(b"\0\n"), "d, line 1: not valid JSON"),
+    "UTF-16": (_bytes('{"text": "x"}\n'.encode("utf-16")), "d, line 1: UTF-16 text; save it as UTF-8"),
+    "a null byte": (_bytes(b'{"text": \0}\n'), "d, line 1: not valid JSON"),
     "half of a surrogate pair": (_lines('{"text": "\\ud800"}\n'), "d, line 1: a string holds half of a surrogate"),
     "a line without an end": (_bytes(b"[" * (1 << 20)), "d, line 1: longer than 1048576 bytes"),
     "too long a line": (_lines(GOOD, {"text": "x" * (1 << 20)}), "d, line 2: longer than 1048576 bytes"),
@@ -88,7 +88,10 @@ SOURCES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "token ids that are texts": (_lines({"input_ids": ["1"]}), "d, line 1: must be an object with a string 'text'"),
     "a task that is a number": (_lines(GOOD | {"task": 1}), "d, line 1: 'task' must be a string"),
     "an unknown task": (_lines(GOOD, GOOD | {"task": "rte"}), "d, line 2: unknown task 'rte'; there are "),
-    "a label that is true": (_lines(GOOD | {"label": True}), "d, line 1: 'label' must be a number, a name, a text or"),
+    "a label that is true": (
+        _lines(GOOD | {"label": True}),
+        "d, line 1: 'label' must be a number, a name, a text, or a list",
+    ),
     "a label that is an object": (_lines(GOOD | {"label": {}}), "d, line 1: 'label' must be a number"),
     "an empty folder": (lambda p: p.mkdir(), "d: holds no data set: neither what save_to_disk writes nor parquet"),
     "a folder of something else": (

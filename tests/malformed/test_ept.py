@@ -54,7 +54,7 @@ EPT: Table = {
     ),
     "gate of another width": Case(weights("ept", put(f"{Q}.lora_gate.0.weight", lambda g: g[:, :-2])), 3, "with in 8"),
     "gate of fewer experts": Case(
-        weights("ept", put(f"{Q}.lora_gate.0.weight", lambda g: g[:-1])), 3, "serves 2 experts, there are 3"
+        weights("ept", put(f"{Q}.lora_gate.0.weight", lambda g: g[:-1])), 3, "lora_gate.0.bias serves 3, not 2"
     ),
     "task embedding too narrow": Case(
         weights("ept", put(f"{Q}.lora_task_embedding.weight", lambda e: e[:, :4])), 3, "is 4 wide"

@@ -32,10 +32,19 @@ class Calls:
 
     @classmethod
     def of(cls, router: Site | None, graph: ir.Graph) -> Calls:
-        """The router's calls in a graph before it is edited; none where the graph does not hold the router."""
+        """The router's calls in a graph before it is edited; none where the graph does not hold the router.
+
+        Raises:
+            NotSupportedError: the router is also called where the graph does not show it.
+        """
         order = {node: index for index, node in enumerate(graph)}
         calls: list[tuple[float, ir.Value]] = []
-        if router is not None:
+        if router is not None and router.unused is None:
+            raise NotSupportedError(
+                f"the router {router.module} also reads relative positions, which this graph has folded away; "
+                "export the folder instead"
+            )
+        if router is not None and router.unused is not None:
             calls += [(order[place.node], place.x) for place in (router, *router.also)]
             calls += [(order[call.beside] + (-0.5 if call.before else 0.5), call.x) for call in router.unused]
         calls.sort(key=lambda call: call[0])

@@ -21,7 +21,7 @@ from eptx.exporter.route import Route
 from tests.linear_graph import DOUBLE, run_all
 from tests.several_linears import Several, attach, constant
 
-ROUTES = [Route(1, (0.3, 0.6)), Route(0, (0.9, 0.2)), Route(1, (0.5, 0.1))]
+ROUTES = [(Route(1, (0.3, 0.6)),), (Route(0, (0.9, 0.2)),), (Route(1, (0.5, 0.1)),)]
 #: method and mode -> operator, how to attach, tasks
 CASES: dict[str, tuple[str, str, AttachPlan, int]] = {
     "ept conditioned": ("ept", "PyramidDelta", AttachPlan("conditioned"), 3),
@@ -42,7 +42,7 @@ def _adds(model: ir.Model) -> int:
 
 def _choices(case: str, ids: np.ndarray) -> list[Any]:
     tasks = CASES[case][3]
-    return [None if task == tasks else ROUTES[task] if case == "tucka" else task for task in ids]
+    return [None if task == tasks else ROUTES[task][0] if case == "tucka" else task for task in ids]
 
 
 def _close(got: Made, want: Made) -> None:

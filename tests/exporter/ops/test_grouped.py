@@ -19,7 +19,7 @@ from eptx.exporter.route import Route
 from tests.linear_graph import run_all
 from tests.several_linears import Several
 
-ROUTES = [Route(1, (0.3, 0.6)), Route(0, (0.9, 0.2)), Route(1, (0.5, 0.1))]
+ROUTES = [(Route(1, (0.3, 0.6)),), (Route(0, (0.9, 0.2)),), (Route(1, (0.5, 0.1)),)]
 DELTAS = {"ept": "PyramidDelta", "lora": "LowRankDelta", "tucka": "TuckerDelta"}
 TASKS = {"ept": 3, "lora": 2, "tucka": 3}
 WIDTHS = st.lists(st.integers(4, 20), min_size=1, max_size=6)
@@ -40,7 +40,7 @@ def _plan(method: str, mode: str = "conditioned") -> AttachPlan:
 
 
 def _choices(method: str, ids: np.ndarray) -> list[Any]:
-    tasks: list[Any] = [*(ROUTES if method == "tucka" else range(TASKS[method])), None]
+    tasks: list[Any] = [*([route for (route,) in ROUTES] if method == "tucka" else range(TASKS[method])), None]
     return [tasks[task] for task in ids]
 
 

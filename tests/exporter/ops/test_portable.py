@@ -20,7 +20,7 @@ LINEAR = Linear(RNG.normal(size=(9, 8)), RNG.normal(size=(4, 3, 8)), RNG)
 CASES: dict[str, tuple[Adapter, AttachPlan, list[int]]] = {
     "PyramidDelta": (ept_example(LINEAR), AttachPlan("conditioned"), [0, 2, 1, 3]),
     "RoutedPyramidDelta": (ept_example(LINEAR), AttachPlan("dynamic"), [0, -1, 2, 3]),
-    "TuckerDelta": (tucka_example(LINEAR), AttachPlan("conditioned", routes=[Route(1, (0.3, 0.6))]), [0, 1, 0, 0]),
+    "TuckerDelta": (tucka_example(LINEAR), AttachPlan("conditioned", routes=[(Route(1, (0.3, 0.6)),)]), [0, 1, 0, 0]),
     "TuckerRouter": (tucka_example(LINEAR), AttachPlan("dynamic", routing="row"), []),
     "LowRankDelta": (lora_example(LINEAR), AttachPlan("conditioned"), [1, 0, 2, 1]),
 }

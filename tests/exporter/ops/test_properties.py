@@ -84,7 +84,7 @@ def test_tucka_frozen(data: st.DataObject, packing: tuple[int, int], optimise: b
     ids = _rows(linear, 4)
     weights = [linear.weight if i == 3 else fold_tucka(adapter, "linear", linear.weight, routes[i]) for i in ids]
     want = _folded(linear, weights)
-    plan = AttachPlan("conditioned", routes=routes)
+    plan = AttachPlan("conditioned", routes=[(route,) for route in routes])
     feeds = {"x": linear.x, "task_id": ids}
     _close(adapted(adapter, linear.weight, feeds, plan, before=packing[0], after=packing[1], optimise=optimise), want)
     for route in routes:

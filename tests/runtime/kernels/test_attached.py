@@ -88,7 +88,11 @@ def test_tucka(
     adapter = data.draw(tucka_adapters(linear))
     rng, (before, after) = linear.rng, packing
     routes = [Route(int(rng.integers(adapter.groups)), tuple(rng.random(adapter.experts))) for _ in range(3)]
-    plan = AttachPlan("dynamic", routing=routing) if routing != "frozen" else AttachPlan("conditioned", routes=routes)
+    plan = (
+        AttachPlan("dynamic", routing=routing)
+        if routing != "frozen"
+        else AttachPlan("conditioned", routes=[(route,) for route in routes])
+    )
     model = attached(adapter, linear.weight, linear.x.shape, plan, before=before, after=after)
     ids = rng.integers(0, 4, size=len(linear.x))
     _check(model, {"x": linear.x, "task_id": ids}, half=half, optimise=optimise, expose=expose)
@@ -105,7 +109,7 @@ def test_lora(data: st.DataObject, packing: tuple[int, int], half: bool, optimis
     _check(model, {"x": linear.x, "task_id": ids}, half=half, optimise=optimise, expose=expose)
 
 
-ROUTES = [Route(1, (0.3, 0.6)), Route(0, (0.9, 0.2)), Route(1, (0.5, 0.1))]
+ROUTES = [(Route(1, (0.3, 0.6)),), (Route(0, (0.9, 0.2)),), (Route(1, (0.5, 0.1)),)]
 PLANS = {
     "ept": [AttachPlan("conditioned"), AttachPlan("dynamic")],
     "lora": [AttachPlan("conditioned")],
