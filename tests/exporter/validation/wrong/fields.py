@@ -122,6 +122,7 @@ KINDS = (
     Kind("another pad", "llama", manifest(put(generation__pad=5)), "pad"),
     Kind("another start", "t5", manifest(put(generation__start=2)), "start"),
     Kind("another eos of an encoder-decoder", "t5", manifest(put(generation__eos=[2])), "eos"),
+    Kind("no modules", "bert", manifest(put(modules={})), "where it is in the graph"),
     Kind("routing", "bert tucka", manifest(put(routing="batch")), "routing|task"),
     Kind("frozen routes told the other way", "bert tucka frozen", manifest(_routes_told), "route|group"),
     Kind("fp32 claimed of fp16", "bert fp16", manifest(put(precision="fp32")), "precision|fp16|float16|task"),
