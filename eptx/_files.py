@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -10,12 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from eptx.errors import EptxError
+from eptx.errors import EptxError, LimitError
 
 _BLOCK = 1 << 20
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
+#: What the machine has run out of; it says nothing of the file.
+_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 @contextmanager
@@ -26,14 +29,15 @@ def open_regular(path: Path, *, error: type[EptxError], follow: bool = True) -> 
 
     Args:
         path: the file.
-        error: what to raise when it is missing, unreadable, or a folder, FIFO, socket or device.
+        error: what to raise when it is missing, unreadable, or a folder, FIFO, socket or device; where the process
+            has no file or memory left it is a `LimitError`.
         follow: whether a symbolic link is followed. Folders given by a user may hold links (the Hugging Face
             cache is made of them); a bundle may not.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY | (0 if follow else _NOFOLLOW))
     except (OSError, ValueError) as e:
-        raise error(f"{path.name}: cannot be read: {_reason(e)}") from None
+        raise _failure(e, error, f"{path.name}: cannot be read") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise error(f"{path.name}: not a regular file")
@@ -99,7 +103,7 @@ def list_files(folder: Path, *, error: type[EptxError]) -> dict[str, int]:
                     else:
                         raise error(f"{folder.name}: {name!r} is not a plain file")
         except OSError as e:
-            raise error(f"{folder.name}: cannot be listed: {_reason(e)}") from None
+            raise _failure(e, error, f"{folder.name}: cannot be listed") from None
     return dict(sorted(found.items()))
 
 
@@ -127,5 +131,8 @@ def replace_file(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _reason(e: OSError | ValueError) -> str:
-    return (e.strerror or str(e)) if isinstance(e, OSError) else str(e)
+def _failure(e: OSError | ValueError, error: type[EptxError], what: str) -> EptxError:
+    """The error for a file, or a `LimitError` where the machine has no room for it."""
+    scarce = isinstance(e, OSError) and e.errno in _SCARCE
+    reason = (e.strerror or str(e)) if isinstance(e, OSError) else str(e)
+    return (LimitError if scarce else error)(f"{what}: {reason}")

@@ -146,6 +146,8 @@ def os_error(path: Path, e: OSError) -> UsageError | LimitError:
     """The one-line error for a failed write at ``path``."""
     if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return LimitError(f"{path}: {e.strerror}; free space or choose another folder")
+    if e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        return LimitError(f"{path}: cannot be written: {e.strerror}")
     return UsageError(f"{path}: cannot be written: {e.strerror or e}")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,28 @@ def test_replace_file(tmp_path: Path) -> None:
     assert path.read_bytes() == b"2"
     assert path.stat().st_mode & 0o777 == 0o644
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+def test_no_file_left_is_a_limit(tmp_path: Path) -> None:
+    """The machine has no room for a file: nothing is wrong with the file."""
+    (tmp_path / "file").write_bytes(b"x")
+    program = """
+import resource, sys
+from pathlib import Path
+from eptx._files import hash_file, list_files
+from eptx.errors import BundleError, LimitError
+folder = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+for read in (lambda: hash_file(folder / "file", error=BundleError), lambda: list_files(folder, error=BundleError)):
+    try:
+        read()
+    except LimitError as e:
+        print(e)
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said == [
+        "file: cannot be read: Too many open files",
+        f"{tmp_path.name}: cannot be listed: Too many open files",
+    ]
