@@ -105,6 +105,7 @@ def test_interrupted(scene: Scene) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=ENVIRONMENT | {"PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(b"good film\nbad film\n")

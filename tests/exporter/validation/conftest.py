@@ -11,8 +11,6 @@ from unittest import mock
 import pytest
 import torch
 
-pytest.register_assert_rewrite("tests.exporter.validation.workshop")
-
 from eptx.cli import main
 from tests.decoders import write_tokenizer
 from tests.exporter.validation.workshop import Workshop

@@ -20,12 +20,13 @@ from tests.runtime.cpp.library import Environment, NativeError, Session, load
 NOBODY = 65534
 SECONDS = 20
 FILES, THREADS, STEP = 8, 8, 1 << 20
-#: what there is too little of -> amounts, from none to enough
+#: what there is too little of -> amounts, from none (of memory from a little: with none at all the process may be ended
+#: where nobody can catch it) to enough
 AMOUNTS = {
     "files": range(FILES),
     "threads": range(20),
     "shared_threads": range(20),
-    "memory": range(0, 48 * STEP, STEP),
+    "memory": range(STEP, 48 * STEP, STEP),
 }
 
 
