@@ -36,7 +36,7 @@ def bundle() -> Iterator[Path]:
 @pytest.mark.parametrize("what", SCARCE)
 def test_too_little(bundle: Path, what: str) -> None:
     command = [sys.executable, "-m", "tests.runtime.cpp.starved", what, str(bundle)]
-    alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT, env=alone)
     assert done.returncode == 0, done.stderr
     lines = [line.split(" ", 2) for line in done.stdout.splitlines()]

@@ -63,6 +63,10 @@ def _missing(name: str) -> Damage:
     return both(graph(change), manifest(told))
 
 
+def _unlabelled(value: dict[str, Any]) -> None:
+    value["tasks"] = [task | {"labels": None, "label_names": None, "problem_type": None} for task in value["tasks"]]
+
+
 def _through(
     make: Callable[[ir.Graph, ir.Value], Sequence[ir.Node]], *, width: int | None = None, **new: Any
 ) -> Damage:
@@ -172,7 +176,7 @@ KINDS = (
     Kind("logits renamed to scores", "bert", _renamed("logits", "scores"), "logits|scores"),
     Kind("pooler output missing", "heads", _missing("pooler_output"), "pooler_output"),
     Kind("hidden states missing", "heads", _missing("last_hidden_state"), "last_hidden_state"),
-    Kind("logits missing", "heads", _missing("logits"), "logits"),
+    Kind("logits missing", "heads", both(_missing("logits"), manifest(_unlabelled)), "logits|label"),
     Kind("hidden states renamed", "heads", _renamed("last_hidden_state", "hidden"), "last_hidden_state|hidden"),
     Kind("labels in the other order", "bert", _through(_REVERSED), "logits"),
     Kind("a softmax too many", "bert", _through(_one("Softmax", axis=-1)), "logits"),

@@ -107,7 +107,7 @@ def _no_tanh(found: ir.Graph) -> None:
 
 KINDS = (
     Kind("a norm's weight", "bert", numbers(scaled(1.01), "embeddings.LayerNorm.weight"), "LayerNorm|query"),
-    Kind("one number of the last norm", "llama", numbers(scaled(1.05, 7), "final_norm"), "norm|logits"),
+    Kind("one number of the last norm", "llama", numbers(scaled(1.05, 7), "model.norm"), "norm|logits"),
     Kind("a norm's bias", "vit", numbers(filled(0.0), "vit.layernorm.bias"), "layernorm|logits"),
     Kind("two norms of a layer swapped", "roberta", _swap("layer.0.output.LayerNorm.w", "layer.1.output.LayerNorm.w"), "Norm|query"),
     Kind("one number of a bias", "bert", numbers(scaled(2.0, 5), _FEED + ".bias"), "intermediate|output.dense"),
