@@ -68,7 +68,7 @@ sanitize: native
 test: try-native
 	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
-lint: $(READY) stage
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -98,10 +98,3 @@ build: $(READY)
 
 clean:
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-
-# The package as it is installed, for mypy: exporter/, runtime/ and calibration/ are subpackages of eptx.
-.PHONY: stage
-stage:
-	rm -rf build/stage
-	mkdir -p build/stage/eptx
-	cd build/stage/eptx && ln -s ../../../eptx/* ../../../exporter ../../../runtime ../../../calibration .
