@@ -1,4 +1,4 @@
-"""Quantising within a budget: what data says about routes, experts, layers and tasks.
+"""Quantizing within a budget: what data says about routes, experts, layers and tasks.
 
 options + data -> Calibration (workbench, search) -> bundle, calibration.json, report
 """

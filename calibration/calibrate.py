@@ -1,4 +1,4 @@
-"""``eptx calibrate``: what quantising a model would cost and lose, written down, without a bundle."""
+"""``eptx calibrate``: what quantizing a model would cost and lose, written down, without a bundle."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from eptx.bundle import Bundle, BundleWriter, write_report
 from eptx.calibration.options import CalibrationOptions
-from eptx.calibration.quantise import Scheme
+from eptx.calibration.quantize import Scheme
 from eptx.calibration.route import measure_route, routed_tasks
 from eptx.calibration.run import Calibration, has_builder
 from eptx.calibration.setting import BUILT, Setting, stored

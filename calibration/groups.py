@@ -1,4 +1,4 @@
-"""What is quantised or kept together: products one by one, or, where there are very many, layer by layer."""
+"""What is quantized or kept together: products one by one, or, where there are very many, layer by layer."""
 
 from __future__ import annotations
 

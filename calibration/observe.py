@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from eptx.bundle import BundleWriter
 from eptx.calibration.groups import key_of
-from eptx.calibration.quantise import Range
+from eptx.calibration.quantize import Range
 from eptx.errors import NotSupportedError
 from eptx.exporter.export import write
 from eptx.exporter.write import Adapted
@@ -61,7 +61,7 @@ def observe(
 
 
 def _options(threads: int | None) -> Any:
-    """Without the optimisations that take an output for something else once its inside is an output as well."""
+    """Without the optimizations that take an output for something else once its inside is an output as well."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

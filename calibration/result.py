@@ -8,7 +8,7 @@ from typing import Any
 from eptx._version import __version__
 from eptx.calibration.latency import timed_shape
 from eptx.calibration.options import CalibrationOptions
-from eptx.calibration.quantise import Range
+from eptx.calibration.quantize import Range
 from eptx.calibration.search import Found
 from eptx.calibration.workbench import Workbench
 from eptx.runtime.machine import machine

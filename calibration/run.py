@@ -14,11 +14,11 @@ from typing import Any
 from eptx._json import dump_json
 from eptx._publish import os_error
 from eptx._version import __version__
-from eptx.bundle import Bundle, Quantisation
+from eptx.bundle import Bundle, Quantization
 from eptx.calibration.experts import study_experts
 from eptx.calibration.ledger import Ledger
 from eptx.calibration.options import CalibrationOptions
-from eptx.calibration.quantise import Scheme
+from eptx.calibration.quantize import Scheme
 from eptx.calibration.report import report_html
 from eptx.calibration.result import result_json
 from eptx.calibration.route import study_routes
@@ -51,7 +51,7 @@ class Calibration:
     Attributes:
         found: what the search has seen.
         budget: task -> points that it may lose.
-        built: whether GenAI's builder can quantise this base.
+        built: whether GenAI's builder can quantize this base.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Calibration:
 
     def chosen(self) -> Adapted:
         """The graphs as the search has chosen to store them."""
-        said = Quantisation({}, {}, self._stated, self._bench.metrics, self._calibration.rows)
+        said = Quantization({}, {}, self._stated, self._bench.metrics, self._calibration.rows)
         result = self._bench.stored(self.found.chosen, said)
         return replace(result, source=replace(result.source, data=self._calibration.paths))
 
@@ -207,7 +207,7 @@ def tasks_of(adapter: Adapter, options: ExportOptions) -> list[str]:
 
 
 def has_builder(base: Path | None, adapter: Adapter, options: ExportOptions) -> bool:
-    """Whether a base is a decoder that GenAI's builder quantises itself."""
+    """Whether a base is a decoder that GenAI's builder quantizes itself."""
     if base is None or options.base_onnx is not None:
         return False
     return adapter.heads is None and is_decoder(read_config(base))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from eptx._progress import step
 from eptx.calibration.groups import Group
-from eptx.calibration.quantise import Scheme
+from eptx.calibration.quantize import Scheme
 from eptx.calibration.setting import BUILT, REFERENCE, Setting
 from eptx.calibration.workbench import Trial, Workbench
 

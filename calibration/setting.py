@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from eptx.bundle import Quantisation
+from eptx.bundle import Quantization
 from eptx.calibration.groups import Group, groups_of, key_of
-from eptx.calibration.quantise import Quantiser, Range, Recipe, Scheme
+from eptx.calibration.quantize import Quantizer, Range, Recipe, Scheme
 from eptx.errors import NotSupportedError
 from eptx.exporter.export import store
 from eptx.exporter.options import Precision
@@ -27,7 +27,7 @@ class Setting:
     """One way to store a model.
 
     Attributes:
-        scheme: of every product; embedding tables are int8 by rows where products are quantised.
+        scheme: of every product; embedding tables are int8 by rows where products are quantized.
         kept: groups that are stored as float16 instead.
     """
 
@@ -48,11 +48,11 @@ class Setting:
 def stored(
     adapted: Adapted,
     setting: Setting,
-    said: Quantisation | None = None,
+    said: Quantization | None = None,
     *,
     groups: Sequence[Group] | None = None,
     ranges: Mapping[str, Range] | None = None,
-    quantiser: Quantiser | None = None,
+    quantizer: Quantizer | None = None,
 ) -> Adapted:
     """A copy of adapted float32 graphs, stored in one way.
 
@@ -62,7 +62,7 @@ def stored(
         said: what the manifest is to say about budget and data.
         groups: theirs, where they are known.
         ranges: product -> what it reads, for the scheme "int8-static".
-        quantiser: one that may know these products already.
+        quantizer: one that may know these products already.
 
     Raises:
         NotSupportedError: a module's weight, with routes folded in, is not one weight.
@@ -83,9 +83,9 @@ def stored(
                 {name: tables[keys[name]] for name in part.embeddings},
                 {name: ranges[keys[name]] for name in part.products} if ranges is not None else {},
             )
-            (quantiser or Quantiser())(part.graph.model.graph, recipe)
-        said = replace(said or Quantisation({}, {}), products=products, embeddings=tables)
-        result = replace(result, quantisation=said)
+            (quantizer or Quantizer())(part.graph.model.graph, recipe)
+        said = replace(said or Quantization({}, {}), products=products, embeddings=tables)
+        result = replace(result, quantization=said)
     store(result)
     return result
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from eptx._progress import step
-from eptx.bundle import Bundle, BundleWriter, Quantisation
+from eptx.bundle import Bundle, BundleWriter, Quantization
 from eptx.calibration.groups import Group, groups_of
 from eptx.calibration.latency import latency
 from eptx.calibration.ledger import Ledger
 from eptx.calibration.observe import observe, union
 from eptx.calibration.options import CalibrationOptions
-from eptx.calibration.quantise import Quantiser, Range, Scheme
+from eptx.calibration.quantize import Quantizer, Range, Scheme
 from eptx.calibration.setting import BUILT, REFERENCE, Setting, stored
 from eptx.exporter.export import write
 from eptx.exporter.write import Adapted
@@ -74,10 +74,10 @@ class Workbench:
         options: of the calibration.
         ledger: what is known already.
         folder: an empty folder for bundles.
-        build: gives a decoder as GenAI's builder quantises it, where there is one.
+        build: gives a decoder as GenAI's builder quantizes it, where there is one.
 
     Attributes:
-        groups: what is quantised or kept together.
+        groups: what is quantized or kept together.
         metrics: task -> what is measured.
         reference: the float32 bundle.
     """
@@ -95,7 +95,7 @@ class Workbench:
         self.adapted, self.rows, self.options = adapted, rows, options
         self.groups = groups_of(adapted.parts)
         self._ledger, self._folder = ledger, folder
-        self._quantiser = Quantiser()
+        self._quantizer = Quantizer()
         self.known_ranges: dict[str, dict[str, Range]] | None = None
         with step("writing the float32 bundle"):
             self.reference = self.write(Setting(REFERENCE), folder / REFERENCE)
@@ -147,15 +147,15 @@ class Workbench:
         with BundleWriter(path) as writer:
             return write(writer, self.stored(setting, None))
 
-    def stored(self, setting: Setting, said: Quantisation | None) -> Adapted:
+    def stored(self, setting: Setting, said: Quantization | None) -> Adapted:
         """The graphs, stored so; with what the manifest is to say about budget and data."""
         if setting.scheme == BUILT:
             assert self._build is not None
-            return replace(self._build(), quantisation=said)
+            return replace(self._build(), quantization=said)
         ranges = None
         if setting.scheme == "int8-static":
             ranges = {key: union(own) for key, own in self.ranges().items()}
-        return stored(self.adapted, setting, said, groups=self.groups, ranges=ranges, quantiser=self._quantiser)
+        return stored(self.adapted, setting, said, groups=self.groups, ranges=ranges, quantizer=self._quantizer)
 
     def _trial(self, setting: Setting) -> Trial:
         path = self._folder / "trial"

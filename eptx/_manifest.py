@@ -32,7 +32,7 @@ LOGITS = "logits"
 MODES = ("static", "conditioned", "dynamic")
 METHODS = ("ept", "tucka", "lora")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int4", "mixed")
-#: How one product or table of a quantised bundle is stored; see docs/calibration.md.
+#: How one product or table of a quantized bundle is stored; see docs/calibration.md.
 SCHEMES = ("fp32", "fp16", "int8", "int8-static", "int8-blocks", "int4-blocks")
 PROVIDERS = ("cpu", "cuda")
 ROUTINGS = ("batch", "row", "prompt")
@@ -185,8 +185,8 @@ class Sources:
 
 
 @dataclass(frozen=True)
-class Quantisation:
-    """How the weights of a quantised bundle are stored, and what it was promised to lose by that.
+class Quantization:
+    """How the weights of a quantized bundle are stored, and what it was promised to lose by that.
 
     Attributes:
         products: node that multiplies by a weight -> its scheme.
@@ -223,7 +223,7 @@ class Manifest:
     operators: Operators | None = None
     routing: str | None = None
     route: Mapping[str, Any] | None = None
-    quantisation: Quantisation | None = None
+    quantization: Quantization | None = None
     generation: Generation | None = None
     encoder: Component | None = None
     text: Text | None = None
@@ -266,7 +266,7 @@ def _manifest(f: Fields) -> Manifest:
         operators=_operators(f.child("operators")) if f.present("operators") else None,
         routing=f.choice("routing", ROUTINGS) if f.present("routing") else None,
         route=_route(f.child("route")) if f.present("route") else None,
-        quantisation=_quantisation(f.child("quantisation")) if f.present("quantisation") else None,
+        quantization=_quantization(f.child("quantization")) if f.present("quantization") else None,
         generation=_generation(f.child("generation")) if f.present("generation") else None,
         encoder=_component(f.child("encoder")) if f.present("encoder") else None,
         text=_text(f.child("text")) if f.present("text") else None,
@@ -321,14 +321,14 @@ def _frozen(f: Fields) -> None:
     f.done()
 
 
-def _quantisation(f: Fields) -> Quantisation:
+def _quantization(f: Fields) -> Quantization:
     products, embeddings = f.child("products").strings(), f.child("embeddings").strings()
     budget = f.child("budget").raw()
     if not {*products.values(), *embeddings.values()} <= set(SCHEMES):
         raise f.bad(f"has a scheme that is not one of {', '.join(SCHEMES)}")
     if not all(_is_number(points) and 0 <= points < math.inf for points in budget.values()):
         raise f.bad("has a budget that is not a number of points")
-    quantisation = Quantisation(
+    quantization = Quantization(
         products=products,
         embeddings=embeddings,
         budget=budget,
@@ -336,7 +336,7 @@ def _quantisation(f: Fields) -> Quantisation:
         rows=f.count("rows", least=1) if f.present("rows") else None,
     )
     f.done()
-    return quantisation
+    return quantization
 
 
 def _is_number(value: Any) -> bool:

@@ -29,7 +29,7 @@ class Origin:
     Attributes:
         base: the transformers folder. base_onnx: the ONNX file of the base. None where there was none.
         adapters: the adapter's folders.
-        data: where the rows are on which a quantised bundle was measured, as ``[TASK=]PATH``.
+        data: where the rows are on which a quantized bundle was measured, as ``[TASK=]PATH``.
     """
 
     base: str | None = None

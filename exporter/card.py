@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from eptx._manifest import CROSS, PAST, PRESENT, TASK_ID
-from eptx.bundle import Manifest, Quantisation, Task, TensorSpec
+from eptx.bundle import Manifest, Quantization, Task, TensorSpec
 
 _MODES = {
     "static": "one task, folded into the weights",
@@ -103,7 +103,7 @@ session = Session("path/to/this/folder")
 
 def _stored(manifest: Manifest) -> str:
     """How the weights are stored."""
-    said = manifest.quantisation
+    said = manifest.quantization
     if said is None or not (said.products or said.embeddings):
         return f"Weights are stored as {manifest.precision}.{_budget(said)}"
     lines = [
@@ -111,11 +111,11 @@ def _stored(manifest: Manifest) -> str:
         for what, schemes, words in (("product", said.products, _PRODUCTS), ("table", said.embeddings, _TABLES))
         for scheme, count in sorted(Counter(schemes.values()).items())
     ]
-    head = f"Weights are quantised ({manifest.precision}); the adapter's own are float16:"
+    head = f"Weights are quantized ({manifest.precision}); the adapter's own are float16:"
     return "\n".join([head, "", *lines, _budget(said)]).rstrip()
 
 
-def _budget(said: Quantisation | None) -> str:
+def _budget(said: Quantization | None) -> str:
     """What may be lost by that."""
     if said is None or not said.budget:
         return ""
@@ -123,7 +123,7 @@ def _budget(said: Quantisation | None) -> str:
     return f"\nThe most points that a task may lose against float32 by that: {each}."
 
 
-def _of(said: Quantisation, task: str) -> str:
+def _of(said: Quantization, task: str) -> str:
     return f" of {said.metrics[task]}" if task in said.metrics else ""
 
 

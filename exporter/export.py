@@ -23,7 +23,7 @@ from eptx.exporter.load import load
 from eptx.exporter.methods import method_of
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.methods.tucka.calls import Calls
-from eptx.exporter.options import QUANTISED, ExportOptions
+from eptx.exporter.options import QUANTIZED, ExportOptions
 from eptx.exporter.part import Part
 from eptx.exporter.plan import check_options, static_task
 from eptx.exporter.read import read_adapter
@@ -52,7 +52,7 @@ def export(base: Path | None, adapters: Sequence[Path], out: Path, options: Expo
     """
     with BundleWriter(out) as writer, tempfile.TemporaryDirectory(prefix="eptx-") as workspace:
         adapted = adapt(base, adapters, options, Path(workspace))
-        if options.precision in QUANTISED and not adapted.quantised:
+        if options.precision in QUANTIZED and not adapted.quantized:
             raise UsageError(f"precision {options.precision}: only the builder's int4 decoders; use eptx.export")
         store(adapted)
         return write(writer, adapted)
@@ -91,7 +91,7 @@ def store(adapted: Adapted) -> None:
     if options.precision == "fp32":
         return
     for part in adapted.parts:
-        only_adapter = options.precision in QUANTISED or (is_genai(part.graph) and options.provider == "cuda")
+        only_adapter = options.precision in QUANTIZED or (is_genai(part.graph) and options.provider == "cuda")
         store_fp16(part.graph.model, but=part.weights if only_adapter else None)
 
 

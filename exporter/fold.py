@@ -40,7 +40,7 @@ def fold(adapter: Adapter, module: str, weight: np.ndarray, options: ExportOptio
 def fold_folder(adapter: Adapter, base: Path, target: Path, options: ExportOptions) -> Path:
     """Writes a transformers folder again with one task folded into its weights, all float32.
 
-    That is what a quantiser must see: what it rounds is then the adapted weight.
+    That is what a quantizer must see: what it rounds is then the adapted weight.
 
     Args:
         adapter: the adapter.

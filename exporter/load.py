@@ -70,7 +70,7 @@ def _graphs(base: Path | None, adapter: Adapter, options: ExportOptions, workspa
 
 
 def _load_decoder(base: Path, adapter: Adapter, options: ExportOptions, workspace: Path) -> BaseGraph:
-    """A static task is folded before the builder sees the weights, which may quantise them."""
+    """A static task is folded before the builder sees the weights, which may quantize them."""
     check_decoder(read_config(base))
     with step("exporting the base graph"):
         static = options.mode == "static"

@@ -17,7 +17,7 @@ from eptx.errors import UsageError
 
 @dataclass(frozen=True)
 class Route:
-    """A group and the weights of its experts, as TuckA's router gives them (sigmoids, not normalised).
+    """A group and the weights of its experts, as TuckA's router gives them (sigmoids, not normalized).
 
     Attributes:
         group: index of the group, 0..k-1.

@@ -25,7 +25,7 @@ def store_fp16(model: ir.Model, *, but: Collection[str] | None = None) -> None:
 
     Args:
         model: changed in place.
-        but: names of the base's weights, where only the adapter is to be stored so: the base is quantised, or computes
+        but: names of the base's weights, where only the adapter is to be stored so: the base is quantized, or computes
             in float16. (A bias that an operator of eptx adds is read by it alone, and is the base's.)
 
     Raises:

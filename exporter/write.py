@@ -20,7 +20,7 @@ from eptx.bundle import (
     Manifest,
     ModuleOutput,
     Operators,
-    Quantisation,
+    Quantization,
     Sources,
     Task,
     TensorSpec,
@@ -83,7 +83,7 @@ class Source:
     Attributes:
         base: the transformers folder, or None with an ONNX base alone.
         adapters: the adapter folder, or several LoRA folders.
-        data: of a quantised bundle, where the rows are on which it was measured, each with the task that all are of.
+        data: of a quantized bundle, where the rows are on which it was measured, each with the task that all are of.
     """
 
     base: Path | None
@@ -101,7 +101,7 @@ class Adapted:
         parts: the graphs, the one that answers last.
         options: of the export.
         frozen: TuckA's frozen routes, where the export freezes them.
-        quantisation: what was done to the products, where it was done after the adapter was put in.
+        quantization: what was done to the products, where it was done after the adapter was put in.
     """
 
     source: Source
@@ -109,11 +109,11 @@ class Adapted:
     parts: Sequence[Part]
     options: ExportOptions
     frozen: FrozenRoutes | None = None
-    quantisation: Quantisation | None = None
+    quantization: Quantization | None = None
 
     @property
-    def quantised(self) -> bool:
-        """Whether a builder has quantised the base, before the adapter was put in."""
+    def quantized(self) -> bool:
+        """Whether a builder has quantized the base, before the adapter was put in."""
         return any(is_nbits(node) for part in self.parts for node in part.graph.model.graph)
 
     def copy(self, options: ExportOptions) -> Adapted:
@@ -190,7 +190,7 @@ def _manifest(adapted: Adapted) -> Manifest:
         operators=Operators() if any(ops.DOMAIN in part.graph.model.opset_imports for part in parts) else None,
         routing=options.routing if options.mode == "dynamic" and adapter.method == "tucka" else None,
         route=_route(adapted),
-        quantisation=adapted.quantisation,
+        quantization=adapted.quantization,
         generation=main.generation,
         encoder=_component(others[0], parts[0].modules) if others else None,
         vocab_size=positive(main.config.get("vocab_size")),
@@ -201,9 +201,9 @@ def _manifest(adapted: Adapted) -> Manifest:
 
 def _precision(adapted: Adapted) -> str:
     """How the weights are stored; of a decoder that is ONNX already, as they are there."""
-    if adapted.quantisation is None and adapted.quantised:
+    if adapted.quantization is None and adapted.quantized:
         return "int4"
-    if adapted.quantisation is None:
+    if adapted.quantization is None:
         own = own_precision([part.graph.model.graph for part in adapted.parts])
         if own is not None:
             return own

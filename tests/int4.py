@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from eptx.bundle import Bundle
 from eptx.exporter.base import load_genai
-from eptx.exporter.base._nbits import dequantise, is_nbits
+from eptx.exporter.base._nbits import dequantize, is_nbits
 
 
 def as_float(bundle: Bundle) -> None:
@@ -30,10 +30,10 @@ def as_half(adapter: Path) -> Path:
     return adapter
 
 
-def dequantised(base: Path, workspace: Path) -> Path:
+def dequantized(base: Path, workspace: Path) -> Path:
     """The base's folder with the weights that its int4 graph multiplies by."""
     graph = load_genai(base, workspace / "int4", precision="int4")
-    folder = workspace / "dequantised"
+    folder = workspace / "dequantized"
     shutil.copytree(base, folder)
     weights = load_file(base / "model.safetensors")
     packed: dict[str, list[tuple[str, str]]] = {}
@@ -42,7 +42,7 @@ def dequantised(base: Path, workspace: Path) -> Path:
     for node in graph.model.graph:
         if not is_nbits(node) or node.name is None:
             continue
-        matrix = dequantise(node)
+        matrix = dequantize(node)
         assert matrix is not None
         modules = [module for module, _ in packed.get(node.name, [])] or [".".join(node.name.split("/")[1:-1])]
         start = 0

@@ -79,30 +79,30 @@ def adapted(
     *,
     before: int = 0,
     after: int = 0,
-    optimise: bool = True,
+    optimize: bool = True,
     opset: int = 20,
 ) -> np.ndarray:
     """The adapted linear's output; the columns packed beside it must come out unchanged."""
     out = weight.shape[0]
     model = attached(adapter, weight, feeds["x"].shape, plan, before=before, after=after, opset=opset)
-    result = run(model, feeds, optimise=optimise)
+    result = run(model, feeds, optimize=optimize)
     packed = packed_weight(weight, before, after)
     np.testing.assert_allclose(result[..., :before], feeds["x"] @ packed[:, :before], atol=1e-10)
     np.testing.assert_allclose(result[..., before + out :], feeds["x"] @ packed[:, before + out :], atol=1e-10)
     return result[..., before : before + out]
 
 
-def run(model: ir.Model, feeds: Mapping[str, np.ndarray], *, optimise: bool = True) -> np.ndarray:
+def run(model: ir.Model, feeds: Mapping[str, np.ndarray], *, optimize: bool = True) -> np.ndarray:
     """The first output of a model on ONNX Runtime's CPU provider."""
-    return run_all(model, feeds, optimise=optimise)[0]
+    return run_all(model, feeds, optimize=optimize)[0]
 
 
-def run_all(model: ir.Model, feeds: Mapping[str, np.ndarray], *, optimise: bool = True) -> list[np.ndarray]:
+def run_all(model: ir.Model, feeds: Mapping[str, np.ndarray], *, optimize: bool = True) -> list[np.ndarray]:
     """All of them."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
-    if not optimise:
+    if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
     wanted = {value.name for value in session.get_inputs()}

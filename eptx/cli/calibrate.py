@@ -30,7 +30,7 @@ from eptx.errors import UsageError
 def calibrate(
     paths: tuple[Path, ...], output: Path, data: tuple[str, ...], as_json: bool, quiet: bool, **settings: Any
 ) -> None:
-    """Measure what quantising a model would cost and lose, task by task and layer by layer.
+    """Measure what quantizing a model would cost and lose, task by task and layer by layer.
 
     Takes a bundle, or BASE and ADAPTER as export does. Writes calibration.json and report.html; writes no bundle.
     """

@@ -26,7 +26,7 @@ from eptx.errors import BundleError
     "--calibration-data",
     multiple=True,
     metavar="[TASK=]PATH",
-    help="Rows to measure on (jsonl or a Hugging Face dataset folder: text, text_pair, task, label): what quantising "
+    help="Rows to measure on (jsonl or a Hugging Face dataset folder: text, text_pair, task, label): what quantizing "
     "loses, and TuckA's frozen routes.",
 )
 @calibration_options

@@ -48,9 +48,9 @@ def _bundle_facts(path: Path) -> dict[str, Any]:
     manifest = bundle.manifest.to_json()
     manifest["bytes"] = bundle.size
     manifest["modules"] = list(bundle.manifest.modules)
-    if manifest["quantisation"] is not None:
-        stored = {kind: dict(Counter(manifest["quantisation"][kind].values())) for kind in ("products", "embeddings")}
-        manifest["quantisation"] |= stored
+    if manifest["quantization"] is not None:
+        stored = {kind: dict(Counter(manifest["quantization"][kind].values())) for kind in ("products", "embeddings")}
+        manifest["quantization"] |= stored
     return manifest
 
 

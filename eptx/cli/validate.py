@@ -44,24 +44,24 @@ from eptx.errors import ValidationError
     multiple=True,
     metavar="[TASK=]PATH",
     help="Also validate on these texts (text, text_pair, task, label); labels give the tasks' metrics. A jsonl file "
-    "or a dataset folder; may be repeated. A quantised bundle is measured on them, or else on the rows of its export.",
+    "or a dataset folder; may be repeated. A quantized bundle is measured on them, or else on the rows of its export.",
 )
 @click.option(
     "--rows",
     type=click.IntRange(min=1),
-    help="Rows used per task (default: 64; to measure what quantising loses, as many as the export used).",
+    help="Rows used per task (default: 64; to measure what quantizing loses, as many as the export used).",
 )
 @click.option(
     "--max-drop",
     multiple=True,
     metavar="[TASK=]POINTS",
-    help="Quantised bundles: points of its metric that a task may lose (default: what the bundle says); repeatable.",
+    help="Quantized bundles: points of its metric that a task may lose (default: what the bundle says); repeatable.",
 )
 @click.option(
     "--against",
     type=PATH,
     metavar="BUNDLE",
-    help="Quantised bundles: the fp32 bundle to measure against (default: one is exported for it).",
+    help="Quantized bundles: the fp32 bundle to measure against (default: one is exported for it).",
 )
 @output_options
 def validate(
@@ -85,7 +85,7 @@ def validate(
     their distance is the noise floor, and the ONNX result must lie within a small multiple of it, in every task and
     adapted module: by the functions that the model holds for its own operators, and by native kernels where they are
     installed. Tables, the manifest and all files are compared with their sources. A bundle that generates is
-    fed prompts and then token by token, and how often its greedy tokens are the reference's is told. Of a quantised
+    fed prompts and then token by token, and how often its greedy tokens are the reference's is told. Of a quantized
     bundle that is proven of its own weights, and what they lose is measured against the fp32 bundle and the budget.
     Writes validation.json and report.html into the bundle. Exits with 4 when the bundle fails.
     """

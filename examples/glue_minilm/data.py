@@ -42,7 +42,7 @@ def read_rows(folder: Path, task: str, split: str) -> list[Row]:
     return [Row(record["text"], record.get("text_pair"), record["label"]) for record in records]
 
 
-def tokenise(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], task: int) -> list[Example]:
+def tokenize(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], task: int) -> list[Example]:
     """Rows of one task as token ids, cut to ``MAX_LENGTH``."""
     pairs = None if rows[0].text_pair is None else [row.text_pair or "" for row in rows]
     encoded = tokenizer([row.text for row in rows], pairs, truncation=True, max_length=MAX_LENGTH)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from baseline import features, train_heads
-from data import TASKS, read_rows, tokenise, write_samples
+from data import TASKS, read_rows, tokenize, write_samples
 from metrics import task_metrics
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
@@ -76,7 +76,7 @@ TUCKA_PHASES = (Phase(TrainSettings(epochs=8, tokens=1024, learning_rate=3e-3)),
 
 @dataclass(frozen=True)
 class Setting:
-    """The base, its tokenizer's padding and the tokenised rows of every task."""
+    """The base, its tokenizer's padding and the tokenized rows of every task."""
 
     base: Path
     pad: int
@@ -132,7 +132,7 @@ def _heads(tasks: list[str]) -> dict[str, Any]:
 def _read(base: Path, data: Path) -> Setting:
     tokenizer = AutoTokenizer.from_pretrained(base)
     rows = {
-        split: {task: tokenise(tokenizer, read_rows(data, task, split), i) for i, task in enumerate(TASKS)}
+        split: {task: tokenize(tokenizer, read_rows(data, task, split), i) for i, task in enumerate(TASKS)}
         for split in ("train", "validation")
     }
     return Setting(base, tokenizer.pad_token_id, rows["train"], rows["validation"])

@@ -146,7 +146,7 @@ def train(
         "learning_rate": args.learning_rate,
         "tokens_per_batch": args.tokens,
         "seed": args.seed,
-        "precision": "bfloat16 autocast, weights and optimiser float32; saved as float16",
+        "precision": "bfloat16 autocast, weights and optimizer float32; saved as float16",
         "adapter": {"r": config.r, "top_k": 2, "lora_alpha": config.lora_alpha, "kernel_sizes": config.kernel_sizes},
     }
 

@@ -36,7 +36,7 @@ def check_coarse(file: str, graph: ir.Graph) -> None:
 
 
 def own_precision(graphs: Sequence[ir.Graph]) -> str | None:
-    """The precision of graphs that were quantised before they were adapted; None of those that were not."""
+    """The precision of graphs that were quantized before they were adapted; None of those that were not."""
     products = [product for graph in graphs for product in find_products(graph)]
     coarse = [product for product in products if product.coarse is not None]
     if any(_is_rounded(product.node.inputs[1 - product.operand]) for product in coarse):

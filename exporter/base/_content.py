@@ -2,7 +2,7 @@
 
 Exact where the graph stores what the checkpoint stores; a weight stored in a narrower type must be the
 checkpoint's rounded to that type. Converters to float16 also lift tiny values to 1e-7 (onnxconverter-common),
-so float16 allows that much more; a quantised weight may be off by half a step.
+so float16 allows that much more; a quantized weight may be off by half a step.
 """
 
 from __future__ import annotations

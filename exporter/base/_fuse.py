@@ -2,7 +2,7 @@
 
 transformers' fusions pack the products that read one input (query, key, value) into one, which loses the
 modules' names, and folding merges a weight with a constant input. Neither happens to a weight that is not
-there, so the weights wait outside the graph while it is optimised. Measured on MiniLM (ONNX Runtime 1.31,
+there, so the weights wait outside the graph while it is optimized. Measured on MiniLM (ONNX Runtime 1.31,
 CPU): packed products are no faster, from 1 x 1 to 8 x 128.
 """
 
@@ -19,7 +19,7 @@ from eptx.exporter.base._products import find_products
 
 
 def fuse(model: ir.Model, provider: str, keep: Iterable[ir.Value] = ()) -> None:
-    """Optimises a freshly traced graph in place for an execution provider, "cpu" or "cuda".
+    """Optimizes a freshly traced graph in place for an execution provider, "cpu" or "cuda".
 
     Args:
         model: the graph.

@@ -56,7 +56,7 @@ def _find(graph: BaseGraph, name: str) -> tuple[ir.Value, bool | None]:
         )
     value = alike[0]
     if value.const_value is None or value.const_value.dtype not in FLOATS:
-        raise NotSupportedError(f"{name}, which the adapter brings whole, is quantised in the base's graph")
+        raise NotSupportedError(f"{name}, which the adapter brings whole, is quantized in the base's graph")
     if wanted is not None and not _holds(value, wanted):
         raise NotSupportedError(f"{name}, which the adapter brings whole, is not the base folder's in this graph")
     product = products.get(value)

@@ -1,4 +1,4 @@
-"""Products of integers, as ONNX Runtime's dynamic quantiser writes them.
+"""Products of integers, as ONNX Runtime's dynamic quantizer writes them.
 
     q, s, z = DynamicQuantizeLinear(x)
     y = Mul(Cast(MatMulInteger(q, W, z, zero point)), Mul(s, scale))
@@ -57,7 +57,7 @@ class IntegerProduct:
         array = _array(self.product.inputs[3]) if len(self.product.inputs) > 3 else None
         return np.zeros(1, np.float32) if array is None else np.atleast_1d(array.astype(np.float32))
 
-    def dequantise(self) -> np.ndarray | None:
+    def dequantize(self) -> np.ndarray | None:
         """The weight that it multiplies by, float32 [out, in]; None where the graph does not hold it."""
         stored, scale = _array(self.weight), self.scale_array()
         if stored is None or scale is None:

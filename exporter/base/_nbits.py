@@ -1,4 +1,4 @@
-"""MatMulNBits: ONNX Runtime's product with a weight in blocks of 2 to 8 bits, as its quantiser and GenAI write it.
+"""MatMulNBits: ONNX Runtime's product with a weight in blocks of 2 to 8 bits, as its quantizer and GenAI write it.
 
 B [N, blocks, block_size * bits / 8] holds W [N, K] along K, the low bits of a byte first; W = (B - zero point) * scale
 of its block. Without zero points it is 2^(bits - 1). (onnxruntime, docs/ContribOperators.md, com.microsoft.MatMulNBits)
@@ -25,7 +25,7 @@ def has_bias(node: ir.Node) -> bool:
     return len(node.inputs) > 5 and node.inputs[5] is not None
 
 
-def dequantise(node: ir.Node) -> np.ndarray | None:
+def dequantize(node: ir.Node) -> np.ndarray | None:
     """The weight that the node multiplies by, float32 [N, K]; None where the graph has it not, or in another layout."""
     bits, size = node.attributes["bits"].as_int(), node.attributes["block_size"].as_int()
     packed, scale = _array(node, 1), _scales(node)
@@ -41,7 +41,7 @@ def dequantise(node: ir.Node) -> np.ndarray | None:
 def step(node: ir.Node) -> np.ndarray | None:
     """What one step of each value is worth, float32 [N, K]; None where the graph does not hold it.
 
-    Quantisers that search for a block's scale (k_quant) cut off values at the ends of a range with zero points, by up
+    Quantizers that search for a block's scale (k_quant) cut off values at the ends of a range with zero points, by up
     to two steps: there it is that much.
     """
     scale = _scales(node)

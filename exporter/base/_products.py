@@ -56,28 +56,28 @@ class Product:
         return next((step for step in found[1] if step.op_type == "DequantizeLinear"), None) if found else None
 
     def matrix(self) -> np.ndarray | None:
-        """The weight as [out, in], dequantised; None when the graph does not hold it."""
+        """The weight as [out, in], dequantized; None when the graph does not hold it."""
         if _nbits.is_nbits(self.node):
-            return _nbits.dequantise(self.node)
+            return _nbits.dequantize(self.node)
         integers = integer_product(self.node)
         if integers is not None:
-            return integers.dequantise()
+            return integers.dequantize()
         found = walk(self.node.inputs[self.operand])
         if found is None or found[0].const_value is None:
             return None
         array = found[0].const_value.numpy()
-        quantised = self.coarse
-        if quantised is not None:
-            dequantised = _dequantise(array, quantised)
-            if dequantised is None:
+        quantized = self.coarse
+        if quantized is not None:
+            dequantized = _dequantize(array, quantized)
+            if dequantized is None:
                 return None
-            array = dequantised
+            array = dequantized
         elif found[0].const_value.dtype not in FLOATS:
             return None
         return array if stored_as(self.node, self.operand) else array.T
 
     def step(self) -> np.ndarray | float:
-        """By how much a quantised weight may differ from what it was, to compare [out, in] with; 0.0 for floats.
+        """By how much a quantized weight may differ from what it was, to compare [out, in] with; 0.0 for floats.
 
         Half a step, or a whole one in MatMulNBits, whose symmetric range is a step shorter on one side.
         """
@@ -88,13 +88,13 @@ class Product:
         if integers is not None:
             step = integers.step()
             return 0.0 if step is None else 0.5 * step
-        quantised = self.coarse
-        if quantised is None:
+        quantized = self.coarse
+        if quantized is None:
             return 0.0
-        scale = _array(quantised.inputs[1])
+        scale = _array(quantized.inputs[1])
         if scale is None:
             return 0.0
-        spread = _along(np.abs(scale), quantised, 2)
+        spread = _along(np.abs(scale), quantized, 2)
         return 0.5 * (spread if stored_as(self.node, self.operand) else spread.T)
 
 
@@ -177,9 +177,9 @@ def _along(values: np.ndarray, node: ir.Node, ndim: int) -> np.ndarray:
     return values.reshape(shape)
 
 
-def _dequantise(array: np.ndarray, node: ir.Node) -> np.ndarray | None:
+def _dequantize(array: np.ndarray, node: ir.Node) -> np.ndarray | None:
     scale, zero = _array(node.inputs[1]), _array(node.inputs[2]) if len(node.inputs) > 2 else None
-    if scale is None or scale.ndim > 1:  # blocked quantisation has scales of the weight's own rank
+    if scale is None or scale.ndim > 1:  # blocked quantization has scales of the weight's own rank
         return None
     offset: Sequence[int] | np.ndarray = np.zeros(1) if zero is None else zero
     centred = array.astype(np.float32) - _along(np.asarray(offset, np.float32), node, array.ndim)

@@ -20,7 +20,7 @@ _BATCH, _LENGTH = 2, 7  # neither is 0, 1, or another size of a model
 
 
 def trace(model: PreTrainedModel) -> ir.Model:
-    """Exports a model with transformers' ONNX exporter, neither optimised nor fused.
+    """Exports a model with transformers' ONNX exporter, neither optimized nor fused.
 
     Args:
         model: in evaluation mode, with no cache.
@@ -36,7 +36,7 @@ def trace(model: PreTrainedModel) -> ir.Model:
 
 
 def export_onnx(model: Any, inputs: Mapping[str, Any], shapes: Mapping[str, Any]) -> ir.Model:
-    """Exports a module, neither optimised nor fused.
+    """Exports a module, neither optimized nor fused.
 
     Args:
         model: has a transformers ``config``.
@@ -49,7 +49,7 @@ def export_onnx(model: Any, inputs: Mapping[str, Any], shapes: Mapping[str, Any]
     from transformers.exporters import exporter_onnx
 
     exporter: Any = exporter_onnx  # not annotated
-    # unoptimised: constant folding would merge weights into products of constants (DeBERTa's relative
+    # unoptimized: constant folding would merge weights into products of constants (DeBERTa's relative
     # positions)
     config = exporter.OnnxConfig(dynamic_shapes=dict(shapes), optimize=False)
     try:

@@ -1,6 +1,6 @@
 """A decoder's transformers folder as a base graph, made by the model builder of ONNX Runtime GenAI.
 
-The builder writes a graph with a key-value cache, fused attention and packed projections in seconds, quantised if asked
+The builder writes a graph with a key-value cache, fused attention and packed projections in seconds, quantized if asked
 to. It names modules in its own words (``attn`` for ``self_attn``, ``qkv_proj`` for three), so what it calls them is
 kept beside the graph, and `locate` compares the weights as ever.
 """
@@ -190,7 +190,7 @@ def _fix_epsilon(graph: ir.Graph, config: Mapping[str, Any]) -> None:
 
 
 def _fix_cache(graph: ir.Graph, settings: Mapping[str, Any]) -> None:
-    """Says how wide a head is; the builder leaves it open, since a cache may be quantised."""
+    """Says how wide a head is; the builder leaves it open, since a cache may be quantized."""
     size = _get(settings, "model", "decoder", "head_size")
     for value in (*graph.inputs, *graph.outputs):
         if value.name and value.name.startswith((PAST, PRESENT)) and value.shape is not None:

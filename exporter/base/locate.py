@@ -27,7 +27,7 @@ from eptx.exporter.base.site import Site, UnusedCall
 __all__ = ["locate"]
 
 _OTHER = {"query_proj": "key_proj", "key_proj": "query_proj"}
-_QUANTISED = ("MatMulInteger", "MatMulNBits", "QLinearMatMul", "QGemm", "QAttention", "DynamicQuantizeMatMul")
+_QUANTIZED = ("MatMulInteger", "MatMulNBits", "QLinearMatMul", "QGemm", "QAttention", "DynamicQuantizeMatMul")
 _COLUMNS = re.compile(r"(.+)\[(\d{1,9}):(\d{1,9})\]")
 
 
@@ -82,8 +82,8 @@ class _Finder:
         self._folder = graph.folder if graph.folder is not None and has_weights(graph.folder) else None
         self._checkpoint = BaseCheckpoint(self._folder) if self._folder is not None else None
         self._renamed: dict[str, str] | None = None
-        operators = sorted({node.op_type for node in graph.model.graph if node.op_type in _QUANTISED})
-        self._quantised = f", which is quantised ({', '.join(operators)}); give it unquantised" if operators else ""
+        operators = sorted({node.op_type for node in graph.model.graph if node.op_type in _QUANTIZED})
+        self._quantized = f", which is quantized ({', '.join(operators)}); give it unquantized" if operators else ""
 
     def find(self, module: str) -> Site:
         """The module's site, checked."""
@@ -188,7 +188,7 @@ class _Finder:
         """By the weight's content."""
         if weight is None:
             alone = " by name; give its transformers folder as well, or a module map"
-            hint = self._quantised or ("" if self._checkpoint is not None else alone)
+            hint = self._quantized or ("" if self._checkpoint is not None else alone)
             raise _Failure(f"are not found in the base graph{hint}")
         places = [(product, columns) for product in self._products for columns in columns_of(product, weight)]
         if len(places) > 1:
@@ -196,7 +196,7 @@ class _Finder:
         if not places and self._called(module):
             raise _Failure("have other weights in the base graph than in the base folder")
         if not places:
-            raise _Failure(f"are not found in the base graph{self._quantised}")
+            raise _Failure(f"are not found in the base graph{self._quantized}")
         return places
 
 

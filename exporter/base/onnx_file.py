@@ -52,7 +52,7 @@ def load_onnx(path: Path, *, folder: Path | None = None) -> BaseGraph:
         _check_operators(path, scan)
         files = _external_files(path, scan.external)
         model = _load(path)
-        _normalise(model)
+        _normalize(model)
         _check_sizes(path, model)
         check_coarse(path.name, model.graph)
         tidy(model)
@@ -144,7 +144,7 @@ def _load(path: Path) -> ir.Model:
 def _try_session(path: Path) -> None:
     """Lets ONNX Runtime judge the graph: its rules, not the onnx checker's, decide whether a bundle runs.
 
-    (The checker refuses what ONNX Runtime's own optimiser writes, LayerNormalization at opset 14 for one.)
+    (The checker refuses what ONNX Runtime's own optimizer writes, LayerNormalization at opset 14 for one.)
     """
     import onnxruntime as ort
 
@@ -161,7 +161,7 @@ def _try_session(path: Path) -> None:
             raise BaseModelError(f"{path.name}: ONNX Runtime cannot load it: {one_line(e)}") from None
 
 
-def _normalise(model: ir.Model) -> None:
+def _normalize(model: ir.Model) -> None:
     """Functions inlined, weights as initializers and not as inputs, an opset that eptx's functions join."""
     from onnx_ir.passes import common
 
@@ -172,7 +172,7 @@ def _normalise(model: ir.Model) -> None:
     raise_opset(model)
     used = {"", *(node.domain for node in model.graph.all_nodes())}
     for domain in [d for d in model.opset_imports if d not in used]:
-        del model.opset_imports[domain]  # ONNX Runtime's optimiser imports every domain it knows
+        del model.opset_imports[domain]  # ONNX Runtime's optimizer imports every domain it knows
 
 
 def _check_sizes(path: Path, model: ir.Model) -> None:

@@ -78,21 +78,21 @@ class Site:
     @property
     def transposed(self) -> bool:
         """True when the initializer is ``[out, in]``, False when it is ``[in, out]``."""
-        return self.quantised or stored_as(self.node)
+        return self.quantized or stored_as(self.node)
 
     @property
     def _integers(self) -> IntegerProduct | None:
         return integer_product(self.node)
 
     @property
-    def quantised(self) -> bool:
+    def quantized(self) -> bool:
         """True when the weight is in blocks of few bits, or of integers: it can be read, and not be replaced."""
         return _nbits.is_nbits(self.node) or self._integers is not None
 
     @property
     def includes_bias(self) -> bool:
         """True when the node's output already has the bias (Gemm with a C input, MatMulNBits with one)."""
-        if self.quantised:
+        if self.quantized:
             return _nbits.is_nbits(self.node) and _nbits.has_bias(self.node)
         return self.node.op_type == "Gemm" and len(self.node.inputs) > 2 and self.node.inputs[2] is not None
 
@@ -125,7 +125,7 @@ class Site:
         """This module's weight ``[out, in]``, as the graph multiplies by it; float64 if stored so, float32 otherwise.
 
         Raises:
-            NotSupportedError: the weight is quantised in a way that cannot be read.
+            NotSupportedError: the weight is quantized in a way that cannot be read.
         """
         start, stop = self.columns
         stored = self._stored()
@@ -150,14 +150,14 @@ class Site:
 
         Raises:
             BaseModelError: the shape is not this module's.
-            NotSupportedError: the weight is quantised, or the new one does not fit the stored type's range.
+            NotSupportedError: the weight is quantized, or the new one does not fit the stored type's range.
         """
         expected = [self.out_features, self.in_features]
         if list(weight.shape) != expected:
             raise BaseModelError(f"{self.module}: the base graph's weight is {expected}, not {list(weight.shape)}")
         mine = [self, *self.also]
-        if any(site.quantised for site in mine):
-            raise NotSupportedError(f"{self.module} is quantised in the base graph; give the base as it was before")
+        if any(site.quantized for site in mine):
+            raise NotSupportedError(f"{self.module} is quantized in the base graph; give the base as it was before")
         for site in mine:
             if _readers(site.weight) - {s.node for s in mine}:
                 site._unshare()
@@ -198,7 +198,7 @@ class Site:
         self.node.replace_input_with(1, own)
 
     def _stored_shape(self) -> tuple[int, int]:
-        """[out, in] of a quantised weight, else as the initializer is."""
+        """[out, in] of a quantized weight, else as the initializer is."""
         if _nbits.is_nbits(self.node):
             return _nbits.nbits_shape(self.node)[::-1]
         shape = self.weight.shape
@@ -208,16 +208,16 @@ class Site:
 
     def _stored(self) -> np.ndarray:
         if self._integers is not None:
-            weight = self._integers.dequantise()
+            weight = self._integers.dequantize()
         else:
-            weight = _nbits.dequantise(self.node) if self.quantised else None
+            weight = _nbits.dequantize(self.node) if self.quantized else None
         if weight is not None:
             return weight
         tensor = self.weight.const_value
         if tensor is None:
             raise BaseModelError(f"{self.module}: the base graph holds no weight; export it with its weights")
         if tensor.dtype not in FLOATS:
-            raise NotSupportedError(f"{self.module} is quantised in the base graph; give the base as it was before")
+            raise NotSupportedError(f"{self.module} is quantized in the base graph; give the base as it was before")
         return tensor.numpy()
 
 

@@ -4,7 +4,7 @@
     y' = y + ((x u) M) p,   p = alpha (W u)^T                  [R, out]
 
 This is the released x' = x + alpha ((x u) M) u^T; y = W x' + b with W moved past the sum, so x and the base product
-stay what they are. u, c and g come normalised (u / ||u||_F, c / ||c||_F, each group's g / ||g||_F).
+stay what they are. u, c and g come normalized (u / ||u||_F, c / ||c||_F, each group's g / ||g||_F).
 """
 
 from __future__ import annotations

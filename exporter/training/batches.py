@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Example:
-    """One tokenised row.
+    """One tokenized row.
 
     Attributes:
         input_ids: token ids, special tokens included.

@@ -74,7 +74,7 @@ def fit_task_embeddings(
 
 
 def _fit(start: Tensor, x: Tensor, tasks: Tensor, steps: int, learning_rate: float) -> Tensor:
-    """Embeddings ``[tasks, in]`` of norm 1 that minimise the contrastive task loss on inputs ``[rows, in]``."""
+    """Embeddings ``[tasks, in]`` of norm 1 that minimize the contrastive task loss on inputs ``[rows, in]``."""
     if float(x.std(0).max()) < _NO_VARIATION:
         return start
     embedding = nn.Parameter(F.normalize(start.float(), dim=1))

@@ -36,7 +36,7 @@ class TrainSettings:
             adapted layers write the task they were told into position 0, and their embeddings learn to read that.
         clip: largest gradient norm.
         seed: of the batches and of dropout.
-        bf16: run the forward under bfloat16 autocast; weights and optimiser stay float32.
+        bf16: run the forward under bfloat16 autocast; weights and optimizer stay float32.
         max_steps: end (with the learning rate decayed) after so many steps; None: after all epochs.
         checkpoint_seconds: time between checkpoints.
     """

@@ -17,7 +17,7 @@ from eptx.exporter.validation.calls import spans
 from eptx.exporter.validation.choices import Decider, Decisions
 from eptx.exporter.validation.expected import Expected
 from eptx.exporter.validation.merging import columns_of, merged, narrowed, rows_of, shapes_of, widened
-from eptx.exporter.validation.quantised import Quantised
+from eptx.exporter.validation.quantized.weights import Quantized
 from eptx.exporter.validation.rounding import round_as_stored
 from eptx.exporter.validation.sources import Truth
 
@@ -38,22 +38,22 @@ class Asked:
         manifest: of the bundle.
         truth: the trained model's files.
         dtype: float64, or float32 for the export's own type.
-        quantised: the bundle's quantised weights, in place of the base's; None: it has none.
+        quantized: the bundle's quantized weights, in place of the base's; None: it has none.
     """
 
     def __init__(
-        self, manifest: Manifest, truth: Truth, dtype: torch.dtype, quantised: Quantised | None = None
+        self, manifest: Manifest, truth: Truth, dtype: torch.dtype, quantized: Quantized | None = None
     ) -> None:
         self.manifest, self.truth = manifest, truth
         self.model: Trained = load_trained(truth.base, truth.files, truth.tasks, top_k=truth.top_k, dtype=dtype)
-        self.folded = quantised is not None and manifest.mode == "static"
-        if quantised is not None:
+        self.folded = quantized is not None and manifest.mode == "static"
+        if quantized is not None:
             fold = self._fold if self.folded else None
             own = self.model.host_of(next(iter(truth.ids.values()))) if self.folded else self.model.hosts[0]
             if dtype == torch.float64:
-                quantised.compare(own, fold)
+                quantized.compare(own, fold)
             for host in [own] if self.folded else self.model.hosts:
-                quantised.put_in(host, fold)
+                quantized.put_in(host, fold)
         if dtype != torch.float64:
             round_as_stored(self.model, manifest)
         self.decider = Decider(self.model)
@@ -189,7 +189,7 @@ class Asked:
     def _fold(self, module: str) -> np.ndarray:
         """The weight that a module amounts to in a static bundle, [out, in]."""
         name = self.manifest.tasks[0].name
-        route, *_ = self._frozen().get(name, [None])  # several calls' routes are not quantised when they are folded
+        route, *_ = self._frozen().get(name, [None])  # several calls' routes are not quantized when they are folded
         return self.model.weight(module, self.truth.ids[name], route)
 
     def _module(self, name: str, arrays: list[np.ndarray], batch: Batch) -> np.ndarray:

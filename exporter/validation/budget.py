@@ -1,4 +1,4 @@
-"""How many points each task of a quantised bundle may lose: as the bundle says, or as the user says instead."""
+"""How many points each task of a quantized bundle may lose: as the bundle says, or as the user says instead."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from eptx.exporter.validation.batches import AUTO, Batch, task_ids
 from eptx.exporter.validation.choices import ExpertTable, expert_tables, tied_rows, unclear_experts
 from eptx.exporter.validation.distance import Spreads, Subject, largest
 from eptx.exporter.validation.expected import Expected, arrays_of, kept_values
-from eptx.exporter.validation.quantised import Quantised
+from eptx.exporter.validation.quantized.weights import Quantized
 from eptx.exporter.validation.rounding import adapter_dtype
 from eptx.exporter.validation.sources import Truth
 
@@ -38,8 +38,8 @@ class Expectation:
         unclear: EPT: task -> a module whose experts rounding decides for it.
         redrawn: how many batches were drawn again for a near tie.
         live: TuckA with a frozen route, on the user's data: how far the frozen outputs are from the live ones.
-        wrong: linear layer -> what is wrong with its quantised weight.
-        folded: module of a static quantised bundle -> how clearly its task's update would be missed.
+        wrong: linear layer -> what is wrong with its quantized weight.
+        folded: module of a static quantized bundle -> how clearly its task's update would be missed.
         modules: the adapted modules, as the adapter's files name them.
         class_name: the transformers class that was trained.
     """
@@ -63,7 +63,7 @@ def expect(
     truth: Truth,
     batches: Sequence[Batch],
     redraw: Callable[[Batch], Batch],
-    quantised: Quantised | None = None,
+    quantized: Quantized | None = None,
 ) -> Expectation:
     """Runs the reference twice, one model in memory at a time.
 
@@ -72,15 +72,15 @@ def expect(
         truth: the trained model.
         batches: what to run.
         redraw: gives another batch of the same shape, for one with a near tie.
-        quantised: the bundle's weights, where they are quantised.
+        quantized: the bundle's weights, where they are quantized.
     """
     result = Expectation()
     with step("running the reference in float64"):
-        _run_exact(Asked(manifest, truth, torch.float64, quantised), result, batches, redraw)
+        _run_exact(Asked(manifest, truth, torch.float64, quantized), result, batches, redraw)
     with step(f"running the reference in the export's own type ({manifest.precision})"):
-        _run_own(Asked(manifest, truth, torch.float32, quantised), result)
-    if quantised is not None:
-        result.wrong, result.folded = quantised.wrong, quantised.effects
+        _run_own(Asked(manifest, truth, torch.float32, quantized), result)
+    if quantized is not None:
+        result.wrong, result.folded = quantized.wrong, quantized.effects
     return result
 
 

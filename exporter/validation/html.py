@@ -73,7 +73,7 @@ def _provider(provider: ProviderReport) -> str:
 
 
 def _drops(report: Report) -> str:
-    """What quantising loses, task by task."""
+    """What quantizing loses, task by task."""
     if not report.drops:
         return ""
     rows = []
@@ -87,7 +87,7 @@ def _drops(report: Report) -> str:
         "are hundredths of the metric, the interval is of resampled rows. A task fails that loses more than its "
         "budget.</p>"
     )
-    return f"<h2>What quantising loses</h2>\n{said}{_table(DROPS, rows)}"
+    return f"<h2>What quantizing loses</h2>\n{said}{_table(DROPS, rows)}"
 
 
 def _parts(report: Report) -> str:

@@ -1,4 +1,4 @@
-"""What a quantised bundle loses as it is shipped: its answers to rows held against its fp32 twin's."""
+"""What a quantized bundle loses as it is shipped: its answers to rows held against its fp32 twin's."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from eptx._jsonl import read_rows
-from eptx._manifest import Quantisation
+from eptx._manifest import Quantization
 from eptx._progress import step
 from eptx.bundle import Bundle, Manifest
 from eptx.errors import DataError, UsageError
 from eptx.exporter.read import BASE_TASK
 from eptx.exporter.validation.budget import Judged, budgets
 from eptx.exporter.validation.options import ValidateOptions, is_dataset
-from eptx.exporter.validation.rounding import QUANTISED
+from eptx.exporter.validation.rounding import QUANTIZED
 from eptx.exporter.validation.sources import Truth
 from eptx.exporter.validation.twin import fp32_twin, given_twin
 from eptx.runtime import Session
 from eptx.runtime.measure import Probe, Row, Source, choose_metrics, drops, read_data
 from eptx.runtime.measure.rows import ROWS_PER_TASK
 
-_NOTHING = Quantisation({}, {})
+_NOTHING = Quantization({}, {})
 #: Texts of a task on which ranges of activations are looked at.
 _TEXTS = 16
 
@@ -54,16 +54,16 @@ def plan(bundle: Bundle, options: ValidateOptions, data: Sequence[str] = ()) -> 
         data: where the rows of its export are, as ``[TASK=]PATH``, where that is known.
 
     Raises:
-        UsageError: there is a budget, or an fp32 bundle, and no rows; or the bundle is not quantised, or does not fit.
+        UsageError: there is a budget, or an fp32 bundle, and no rows; or the bundle is not quantized, or does not fit.
         DataError: the rows cannot be used, or a budget is of an unknown task.
     """
     asked = bool(options.max_drop) or options.against is not None
-    if bundle.manifest.precision not in QUANTISED:
+    if bundle.manifest.precision not in QUANTIZED:
         if asked:
             precision = bundle.manifest.precision
-            raise UsageError(f"--max-drop and --against are for quantised bundles; this one is {precision}")
+            raise UsageError(f"--max-drop and --against are for quantized bundles; this one is {precision}")
         return Plan()
-    said, tasks = bundle.manifest.quantisation or _NOTHING, tasks_of(bundle.manifest)
+    said, tasks = bundle.manifest.quantization or _NOTHING, tasks_of(bundle.manifest)
     budget = budgets(said.budget, options.max_drop, tasks)
     sources, gone = _sources(options, data)
     if not sources:
@@ -80,10 +80,10 @@ def losses(bundle: Bundle, truth: Truth, options: ValidateOptions, plan: Plan, p
     """What each task loses, both bundles on one provider."""
     if not plan.rows:
         return []
-    said = bundle.manifest.quantisation or _NOTHING
+    said = bundle.manifest.quantization or _NOTHING
     with tempfile.TemporaryDirectory(prefix="eptx-") as workspace:
         twin = plan.against or fp32_twin(bundle.manifest, truth, options, Path(workspace))
-        with step(f"measuring what quantising loses ({provider})"):
+        with step(f"measuring what quantizing loses ({provider})"):
             base = Session(twin, provider)
             probe = Probe(base, plan.rows)
             metrics = choose_metrics(probe.kinds, {t: m for t, m in said.metrics.items() if t in plan.rows})
@@ -103,8 +103,8 @@ def named_texts(plan: Plan) -> dict[str, list[dict[str, str]]]:
 
 
 def unjudged(bundle: Bundle, judged: Sequence[Judged]) -> list[str]:
-    """The tasks of a quantised bundle that neither a budget nor labelled rows judge: their divergence does."""
-    if bundle.manifest.precision not in QUANTISED:
+    """The tasks of a quantized bundle that neither a budget nor labelled rows judge: their divergence does."""
+    if bundle.manifest.precision not in QUANTIZED:
         return []
     known = {one.drop.task for one in judged if one.within is not None}
     return [task for task in tasks_of(bundle.manifest) if task not in known]

@@ -31,10 +31,10 @@ class Graph:
     """A copy of the model with more outputs.
 
     Attributes:
-        model: the serialised graph; its weights are in the bundle's folder.
+        model: the serialized graph; its weights are in the bundle's folder.
         order: the modules in the order in which the graph computes them.
         routes: module -> names of the values that hold its choice and weights.
-        sharp: of a quantised model, whose activations are rounded to 8 bits as it is shipped, a copy in which they
+        sharp: of a quantized model, whose activations are rounded to 8 bits as it is shipped, a copy in which they
             are not; in `model` they are not either.
         encoder: the same of the encoder, whose modules are in `order` too.
     """

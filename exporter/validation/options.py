@@ -31,10 +31,10 @@ class ValidateOptions:
         providers: "cpu", "cuda" or "auto" (all that this machine has).
         data: rows to validate on as well, with text, text_pair, task and label: a jsonl file, or several sources.
         rows: how many rows of a task to use; None: 64 for the reference, and as many as the export used to measure
-            what quantising loses.
-        max_drop: quantised bundles: task -> points of its metric that it may lose; the key None is of every task that
+            what quantizing loses.
+        max_drop: quantized bundles: task -> points of its metric that it may lose; the key None is of every task that
             is not named. Where nothing is said, the bundle's own budget.
-        against: quantised bundles: the fp32 bundle that they are measured against; None exports one.
+        against: quantized bundles: the fp32 bundle that they are measured against; None exports one.
     """
 
     base: Path | None = None

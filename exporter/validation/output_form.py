@@ -1,4 +1,4 @@
-"""TuckA whose update goes past a weight that was quantised after the update was made.
+"""TuckA whose update goes past a weight that was quantized after the update was made.
 
 The graph computes y = Q x + P (..), with P made of the base's own W; the reference's layer multiplies its updated
 input x' by Q. What is missing is (W - Q)(x' - x), which is added here.

@@ -1,4 +1,4 @@
-"""Whose weights the quantised products and tables of a graph are: the layers of the reference.
+"""Whose weights the quantized products and tables of a graph are: the layers of the reference.
 
 By the node's name, as the exporters write it; else by what the weight holds. A packed projection is that of several
 layers. What belongs to no layer cannot be judged, and is an error.
@@ -62,7 +62,7 @@ def places_of(stored: StoredProduct, reference: Host, fold: Callable[[str], np.n
     else:
         places = _by_content(stored, reference, linears, fold)
     if not places or any(linears[place.linear].in_features != width for place in places):
-        raise BundleError(f"{stored.product.node.name}: eptx cannot tell whose quantised weight this is")
+        raise BundleError(f"{stored.product.node.name}: eptx cannot tell whose quantized weight this is")
     return places
 
 
@@ -109,7 +109,7 @@ def embedding_of(table: StoredTable, model: Any, prefix: str) -> tuple[str, nn.E
         if isinstance(module, nn.Embedding) and name.startswith(side) and module.weight.shape == table.rows.shape
     }
     if not found:
-        raise BundleError(f"{table.name}: eptx cannot tell whose quantised table this is")
+        raise BundleError(f"{table.name}: eptx cannot tell whose quantized table this is")
     first = {name: np.abs(module.weight.detach().float().numpy() - table.rows).mean() for name, module in found.items()}
     nearest = min(first, key=lambda name: first[name])
     return nearest, found[nearest]

@@ -53,7 +53,7 @@ class TaskReport:
         metric: on labelled data: its name, rows, and value for the bundle and the reference.
         greedy: of a generator: of the tokens that the reference chooses, the part that the bundle chooses too, and by
             how much the reference prefers its own where they first differ. It is not judged.
-        rounded: of a quantised bundle: what rounding activations to 8 bits does, which is not judged either; the rest
+        rounded: of a quantized bundle: what rounding activations to 8 bits does, which is not judged either; the rest
             is measured without.
     """
 
@@ -157,7 +157,7 @@ class Report:
         redrawn: how many generated batches were drawn again for a near tie.
         live: TuckA with a frozen route: how far it is from the live one on the user's data.
         providers: one report for every way to run the bundle.
-        drops: of a quantised bundle: what each task loses against fp32.
+        drops: of a quantized bundle: what each task loses against fp32.
         divergences: the same of tasks that neither a budget nor labelled rows judge, on generated inputs.
         warnings: what did not stop the validation.
         parts: what was held against its source by itself, and what nothing was held against.

@@ -1,6 +1,6 @@
 """The export's own type: what its weights are rounded to before everything is computed in float32.
 
-A decoder in float16 also computes in it: what its modules give is rounded too. Of a quantised bundle, whose weights
+A decoder in float16 also computes in it: what its modules give is rounded too. Of a quantized bundle, whose weights
 the reference takes as they are, the adapter alone is rounded. In every type, products round as in one long chain.
 """
 
@@ -16,8 +16,8 @@ from eptx.bundle import Manifest
 from eptx.exporter.trained import Host, Trained
 from eptx.exporter.validation.chains import round_in_chains
 
-#: Precisions whose products are quantised; the rest of the base is float32 there.
-QUANTISED = ("int8", "int8-static", "int4", "mixed")
+#: Precisions whose products are quantized; the rest of the base is float32 there.
+QUANTIZED = ("int8", "int8-static", "int4", "mixed")
 #: fp16 storage leaves smaller tensors in float32.
 _SMALLEST = 256
 #: Routers are stored in float32, or folded to tables.
@@ -30,7 +30,7 @@ def adapter_dtype(manifest: Manifest) -> str:
 
 
 def own_type(manifest: Manifest) -> str:
-    """What the bundle's numbers round like: "fp32" or "fp16"; quantised products are summed in float32."""
+    """What the bundle's numbers round like: "fp32" or "fp16"; quantized products are summed in float32."""
     return "fp16" if manifest.precision == "fp16" else "fp32"
 
 
@@ -44,7 +44,7 @@ def round_as_stored(trained: Trained, manifest: Manifest) -> None:
     if manifest.precision != "fp32":
         for host in trained.hosts:
             _round_host(host, manifest)
-        if manifest.precision not in QUANTISED and trained.heads is not None:
+        if manifest.precision not in QUANTIZED and trained.heads is not None:
             _round(trained.heads.named_parameters(), all_of_them=False)
     for model in (*(host.model for host in trained.hosts), trained.heads):
         if model is not None:
@@ -52,11 +52,11 @@ def round_as_stored(trained: Trained, manifest: Manifest) -> None:
 
 
 def _round_host(host: Host, manifest: Manifest) -> None:
-    adapted, quantised = _inside(host), manifest.precision in QUANTISED
+    adapted, quantized = _inside(host), manifest.precision in QUANTIZED
     parameters = host.model.named_parameters()
-    if quantised:
+    if quantized:
         parameters = ((n, p) for n, p in parameters if ".base_layer." not in n and n.startswith(adapted))
-    _round(parameters, all_of_them=quantised)
+    _round(parameters, all_of_them=quantized)
     if any(output.dtype == "float16" for output in manifest.outputs):
         _compute_in_half(host)
 

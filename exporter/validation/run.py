@@ -24,9 +24,9 @@ from eptx.exporter.validation.losses import losses, named_texts, plan, unjudged
 from eptx.exporter.validation.observe import Graph, observable
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.outline import outline
-from eptx.exporter.validation.quantised import Quantised
 from eptx.exporter.validation.quantized.divergence import Divergence, divergences
 from eptx.exporter.validation.quantized.ranges import range_parts
+from eptx.exporter.validation.quantized.weights import Quantized
 from eptx.exporter.validation.report import ProviderReport, Report
 from eptx.exporter.validation.seconds import Seconds
 from eptx.exporter.validation.sources import find_truth, with_origin
@@ -43,7 +43,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
 
     Returns:
         the report; ``passed`` says whether the bundle computes what the trained model computes, and, if it is
-        quantised, whether what it loses by that is within its budget.
+        quantized, whether what it loses by that is within its budget.
 
     Raises:
         BundleError: the bundle is damaged.
@@ -71,20 +71,20 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     with seconds.of("drawing inputs"):
         batches = inputs.batches(rows, names)
         graph = observable(bundle)
-        quantised = Quantised.of(bundle)
+        quantized = Quantized.of(bundle)
     with seconds.of("running the reference"):
-        expectation = expect(bundle.manifest, truth, batches, inputs.redraw, quantised)
+        expectation = expect(bundle.manifest, truth, batches, inputs.redraw, quantized)
     judged, refused = _judged(bundle, graph, expectation, found, seconds)
     drops: list[Judged] = []
     apart: list[Divergence] = []
-    if quantised is not None:
+    if quantized is not None:
         with seconds.of("measuring what quantizing loses"):
             tried = [expected.batch for expected in expectation.batches]
             drops = losses(bundle, truth, options, planned, providers[0])
             apart = divergences(bundle, truth, tried, unjudged(bundle, drops), found[-1])
             rows = named_texts(planned) if bundle.manifest.generation is None else {}
             texts = partial(from_data, bundle, rows, truth.base, compared.longest)
-            parts += [*quantised.parts, *range_parts(bundle, tried, found[0], texts)]
+            parts += [*quantized.parts, *range_parts(bundle, tried, found[0], texts)]
     report = Report(
         bundle=_facts(bundle.manifest),
         inputs=[_described(expected.batch) for expected in expectation.batches],

@@ -1,7 +1,7 @@
-"""Having a quantised graph compute with activations as they are, in float32: what an adapter does is seen beside that.
+"""Having a quantized graph compute with activations as they are, in float32: what an adapter does is seen beside that.
 
 The weights stay what the graph stores; ONNX Runtime computes their float32 form when a session opens. Products of two
-activations, as attention has them, are rounded too where a user's own quantiser rounds them.
+activations, as attention has them, are rounded too where a user's own quantizer rounds them.
 """
 
 from __future__ import annotations

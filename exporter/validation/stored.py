@@ -1,4 +1,4 @@
-"""What a quantised bundle stores: the products and tables whose weights are not the base's own numbers."""
+"""What a quantized bundle stores: the products and tables whose weights are not the base's own numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class StoredProduct:
-    """A product whose weight is quantised.
+    """A product whose weight is quantized.
 
     Attributes:
         product: where it is.
@@ -49,7 +49,7 @@ class StoredProduct:
 
 @dataclass(frozen=True)
 class StoredTable:
-    """A table of embeddings that is quantised.
+    """A table of embeddings that is quantized.
 
     Attributes:
         name: of the node.
@@ -74,7 +74,7 @@ def stored_products(manifest: Manifest, graph: ir.Graph, prefix: str) -> list[Pr
         BundleError: a node that it names is no product.
     """
     found = find_products(graph)
-    schemes = manifest.quantisation.products if manifest.quantisation is not None else {}
+    schemes = manifest.quantization.products if manifest.quantization is not None else {}
     named = {product.node.name: product for product in found}
     said = {id(_named(named, key.removeprefix(prefix)).node) for key in _keys(schemes, prefix)}
     return [product for product in found if id(product.node) in said or _is_integer(product)]
@@ -89,19 +89,19 @@ def _is_integer(product: Product) -> bool:
 
 
 def stored_tables(manifest: Manifest, graph: ir.Graph, prefix: str) -> list[ir.Node]:
-    """The last nodes of the look-ups of a graph whose rows are quantised: that the manifest names, or by their form.
+    """The last nodes of the look-ups of a graph whose rows are quantized: that the manifest names, or by their form.
 
     Raises:
         BundleError: the graph has no node that the manifest names.
     """
-    schemes = manifest.quantisation.embeddings if manifest.quantisation is not None else {}
+    schemes = manifest.quantization.embeddings if manifest.quantization is not None else {}
     nodes = {node.name: node for node in graph}
     said = {id(_named(nodes, key.removeprefix(prefix))) for key in _keys(schemes, prefix)}
     return [node for node in graph if id(node) in said or _is_coarse_table(node)]
 
 
 def _is_coarse_table(node: ir.Node) -> bool:
-    """A look-up as ONNX Runtime's quantiser and GenAI's builder write it."""
+    """A look-up as ONNX Runtime's quantizer and GenAI's builder write it."""
     if node.op_type == "GatherBlockQuantized":
         return True
     maker = node.inputs[0].producer() if node.op_type == "DequantizeLinear" and node.inputs[0] is not None else None
@@ -115,13 +115,13 @@ def _is_coarse_table(node: ir.Node) -> bool:
 
 def _keys(schemes: Mapping[str, str], prefix: str) -> list[str]:
     """Those of one graph; names of the main graph's nodes have no prefix, and no colon."""
-    quantised = [key for key, scheme in schemes.items() if scheme != "fp32"]
-    return [key for key in quantised if (key.startswith(prefix) if prefix else ":" not in key)]
+    quantized = [key for key, scheme in schemes.items() if scheme != "fp32"]
+    return [key for key in quantized if (key.startswith(prefix) if prefix else ":" not in key)]
 
 
 def _named(found: Mapping[str | None, T], name: str) -> T:
     if name not in found:
-        raise BundleError(f"eptx.json: {name} is said to be quantised, and no such product is in the graph")
+        raise BundleError(f"eptx.json: {name} is said to be quantized, and no such product is in the graph")
     return found[name]
 
 
@@ -134,7 +134,7 @@ def read_product(product: Product) -> StoredProduct:
     codes = read_codes(product)
     matrix = product.matrix() if codes is None and not _is_integer(product) else None
     if codes is None and (matrix is None or matrix.dtype != np.float16):
-        raise BundleError(f"{product.node.name}: its weight is quantised in a way that eptx does not read")
+        raise BundleError(f"{product.node.name}: its weight is quantized in a way that eptx does not read")
     return StoredProduct(product, codes.weight if codes is not None else matrix.astype(np.float32), codes)  # type: ignore[union-attr]
 
 
@@ -154,11 +154,11 @@ def read_table(node: ir.Node) -> StoredTable:
         return StoredTable(name, codes.weight, codes)
     if node.op_type == "Cast" and cast is not None and cast.dtype == np.float16:
         return StoredTable(name, cast.astype(np.float32), None)
-    raise BundleError(f"{node.name}: its table is quantised in a way that eptx does not read")
+    raise BundleError(f"{node.name}: its table is quantized in a way that eptx does not read")
 
 
 def _coarse_table(node: ir.Node) -> Codes | None:
-    """Of a look-up that others have quantised."""
+    """Of a look-up that others have quantized."""
     arrays = [_whole(value) for value in node.inputs]
     if node.op_type == "DequantizeLinear":
         stored, scale = _gathered(node.inputs[0]), arrays[1]
@@ -175,7 +175,7 @@ def _coarse_table(node: ir.Node) -> Codes | None:
 
 
 def activation(product: Product) -> ir.Value:
-    """What a product reads, before it is quantised."""
+    """What a product reads, before it is quantized."""
     integers = integer_product(product.node)
     value = product.node.inputs[0] if integers is None else integers.x
     assert value is not None

@@ -71,7 +71,7 @@ def _drop_lines(drops: Sequence[Judged]) -> list[str]:
     mean = sum(judged.drop.points for judged in drops) / len(drops)
     over = [f"fail: {judged.sentence}" for judged in drops if judged.within is False]
     rows = [DROPS, *(drop_cells(judged) for judged in drops)]
-    return [*_aligned(rows), *over, f"quantising loses {mean:.2f} points on average of {len(drops)} tasks"]
+    return [*_aligned(rows), *over, f"quantizing loses {mean:.2f} points on average of {len(drops)} tasks"]
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The fp32 bundle that a quantised one is measured against: of the same base and adapter, with the same routes."""
+"""The fp32 bundle that a quantized one is measured against: of the same base and adapter, with the same routes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def fp32_twin(manifest: Manifest, truth: Truth, options: ValidateOptions, worksp
         workspace: a folder that lives as long as the twin.
 
     Raises:
-        UsageError: the base's ONNX file is not known, or is quantised itself.
+        UsageError: the base's ONNX file is not known, or is quantized itself.
     """
     settings = replace(options_of(manifest), tasks=truth.names, base_onnx=_onnx(manifest, options))
     if options.top_k is not None:
@@ -31,7 +31,7 @@ def fp32_twin(manifest: Manifest, truth: Truth, options: ValidateOptions, worksp
     alone = not manifest.sources.base and options.base is None
     twin = export(None if alone else truth.base, truth.folders, workspace / "fp32", settings)
     if twin.manifest.precision != "fp32":
-        raise UsageError("the base is quantised itself, so what that loses cannot be measured: give --against")
+        raise UsageError("the base is quantized itself, so what that loses cannot be measured: give --against")
     return twin
 
 

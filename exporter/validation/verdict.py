@@ -32,7 +32,7 @@ class Seen:
         ties: task -> the module whose router chose otherwise where the reference's choice is a near tie.
         rows: task -> (judged rows, rows set aside).
         answers: logits of both, for argmax agreement and metrics.
-        rounded: of a quantised bundle, the errors of its outputs where activations are rounded to 8 bits, as shipped.
+        rounded: of a quantized bundle, the errors of its outputs where activations are rounded to 8 bits, as shipped.
         rounded_answers: their logits.
         broken: task -> on which batch the model does not run, or gives something of another shape, and how.
     """
@@ -139,7 +139,7 @@ def _failure(
             own_heads = name == "logits" and any(spec.labels is not None for spec in manifest.tasks)
             others_fine = all(other.ratio <= LIMIT for other_name, other in outputs.items() if other_name != name)
             if watched[name].ratio <= LIMIT:
-                return name, f"{_times(measured)}, but not when observed: ONNX Runtime's optimiser changes it"
+                return name, f"{_times(measured)}, but not when observed: ONNX Runtime's optimizer changes it"
             return (HEADS if own_heads and others_fine else name), _times(measured)
     return None, None
 

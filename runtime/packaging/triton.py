@@ -164,7 +164,7 @@ def _notes(manifest: Manifest, max_batch: int) -> tuple[str, ...]:
             "Routing is by batch, so a row's answer depends on the rows beside it: Triton is told not to batch "
             "requests. Export with --routing row to have it batch them.",
         )
-    if manifest.quantisation is not None and "int8" in manifest.quantisation.products.values():
+    if manifest.quantization is not None and "int8" in manifest.quantization.products.values():
         return (
             "int8 takes the range of activations over the whole batch, so a row's answer depends a little on the rows "
             "beside it; int8-static does not.",

@@ -34,7 +34,7 @@ _SETTINGS = {
     "add_special_tokens": "add_special_tokens",
 }
 _OTHER = ("task", "timeout", "stream")
-#: Longer texts are tokenised in a thread of their own.
+#: Longer texts are tokenized in a thread of their own.
 _LARGE = 4 << 10
 #: Larger bodies are read in one, too.
 _LARGE_BODY = 64 << 10

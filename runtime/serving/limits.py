@@ -19,7 +19,7 @@ class Limits:
         max_delay: seconds that an idle model waits for company when a request arrives.
         queue: rows that may wait for one model; beyond, requests are refused with 429.
         max_body: bytes of one request's body.
-        max_text: characters of all texts of one request, which are tokenised whole before they are cut.
+        max_text: characters of all texts of one request, which are tokenized whole before they are cut.
         max_header: bytes of one request's line and headers.
         max_connections: that are open at once; fewer where the system lets a process open fewer files.
         timeout: seconds that one request may take from its last byte to the answer.

@@ -25,10 +25,10 @@ from tests.bench.export import Exported, export_all
 from tests.bench.latency import Contender
 from tests.bench.many_tasks import many_tasks
 from tests.bench.multi_lora import write_multi_lora
-from tests.bench.quantised import quantised
+from tests.bench.quantized import quantized
 from tests.minilm import minilm
 
-PARTS = ("size", "latency", "tasks", "cpp", "quantised")
+PARTS = ("size", "latency", "tasks", "cpp", "quantized")
 
 
 def main() -> None:
@@ -67,8 +67,8 @@ def _parts(arguments: argparse.Namespace, exported: Exported, scratch: Path, bas
     if "cpp" in arguments.only:
         served = {name: exported.bundles[name] for name in ("ept conditioned", "ept dynamic")}
         numbers["cpp"] = embedded(exported.base, served, threads=threads)
-    if "quantised" in arguments.only:
-        numbers["quantised"] = quantised(scratch, base, pairs=pairs, threads=threads)
+    if "quantized" in arguments.only:
+        numbers["quantized"] = quantized(scratch, base, pairs=pairs, threads=threads)
     return numbers
 
 

@@ -1,7 +1,7 @@
 """A tiny model with one layer that 8 bits ruin for one task only.
 
 A channel of the last feed-forward layer is dead: it never fires. Its weights to the first few features are multiplied
-until they are all that 8 bits can tell apart in these features, so quantising this layer, and nothing else, takes the
+until they are all that 8 bits can tell apart in these features, so quantizing this layer, and nothing else, takes the
 rest of these features' weights away. In float32 nothing changes. One task's head reads these features, others do not.
 """
 

@@ -63,8 +63,8 @@ def test_an_encoder(made: Made, tmp_path: Path, mode: str) -> None:
         options = made.options(precision, mode)  # type: ignore[arg-type]
         bundle = export_bundle(made.base, [made.adapter], tmp_path / precision, options, data)
         assert bundle.manifest.precision == precision
-        assert bundle.manifest.quantisation is not None
-        schemes = set(bundle.manifest.quantisation.products.values())
+        assert bundle.manifest.quantization is not None
+        schemes = set(bundle.manifest.quantization.products.values())
         assert schemes == {"int4-blocks" if precision == "int4" else precision}
         error = np.abs(_logits(bundle) - exact).max() / np.abs(exact).max()
         assert 1e-6 < error < most, precision
@@ -86,8 +86,8 @@ def test_a_decoder_in_8_bits_generates(tmp_path: Path, monkeypatch: pytest.Monke
         export_bundle(base, [adapter], tmp_path / "int8", ExportOptions(mode="conditioned", top_k=2, precision="int8"))
     )
     assert session.manifest.generation is not None
-    assert session.manifest.quantisation is not None
-    assert session.manifest.quantisation.embeddings == {"/model/embed_tokens/Gather": "int8"}
+    assert session.manifest.quantization is not None
+    assert session.manifest.quantization.embeddings == {"/model/embed_tokens/Gather": "int8"}
     floats = [v for v in ir.load(session.bundle.model).graph.initializers.values() if v.dtype == ir.DataType.FLOAT]
     assert all(v.const_value.size != 120 * 64 for v in floats if v.const_value is not None)  # the table is gone
     prompt = {"input_ids": [[5, 9, 11, 40]], "attention_mask": [[1, 1, 1, 1]]}
@@ -102,8 +102,8 @@ def test_an_encoder_decoder_in_8_bits_generates(tmp_path: Path) -> None:
     adapter = write_lora(tmp_path / "lora", linear_shapes(base, TARGETS), seed=2)
     options = ExportOptions(mode="conditioned", precision="int8")
     bundle = export_bundle(base, [adapter], tmp_path / "int8", options)
-    assert bundle.manifest.quantisation is not None
-    products = bundle.manifest.quantisation.products
+    assert bundle.manifest.quantization is not None
+    products = bundle.manifest.quantization.products
     assert any(name.startswith("encoder:") for name in products)  # both graphs are
     assert any(not name.startswith("encoder:") for name in products)
     assert len(Session(bundle).generate([[5, 9, 11, 4]], "task0", max_new_tokens=4).token_ids[0]) > 0

@@ -42,7 +42,7 @@ def test_a_search_that_is_killed_goes_on(tmp_path: Path) -> None:
     assert _table(killed) == _table(whole)
     manifests = [read_bundle(path).manifest for path in (whole, killed)]
     assert manifests[0].files == manifests[1].files
-    assert manifests[0].quantisation == manifests[1].quantisation
+    assert manifests[0].quantization == manifests[1].quantization
 
 
 def _search(scene: Scene, out: Path) -> subprocess.Popen[bytes]:

@@ -86,8 +86,8 @@ def test_auto_keeps_the_planted_layer_and_nothing_it_need_not(scene: tuple[Path,
     result = json.loads((bundle.path / "calibration.json").read_text())
     chosen = _trial(result, result["chosen"])
     assert all(points <= _BUDGET for points in _points(chosen).values())
-    assert bundle.manifest.quantisation is not None
-    kept = [name for name, scheme in bundle.manifest.quantisation.products.items() if scheme == "fp16"]
+    assert bundle.manifest.quantization is not None
+    kept = [name for name, scheme in bundle.manifest.quantization.products.items() if scheme == "fp16"]
     assert any(LAYER in name.replace("/", ".") for name in kept)
     better = [trial for trial in result["trials"] if trial["within"] and trial["bytes"] < chosen["bytes"]]
     assert better == []  # at least as good as everything else that it tried, the fixed settings among it

@@ -20,7 +20,7 @@ from eptx.exporter.validation import ValidateOptions, validate_bundle
 from eptx.runtime.session import Session
 from tests.decoders import Steps, write_decoder
 from tests.exporter.validation.adapters import linear_shapes, write_ept
-from tests.int4 import as_float, as_half, dequantised
+from tests.int4 import as_float, as_half, dequantized
 from tests.trained import by_task, trained_model
 
 _TARGETS = ("q_proj", "v_proj", "down_proj", "qkv_proj", "dense")
@@ -150,7 +150,7 @@ def test_int4(tmp_path: Path, name: str) -> None:
     options = ExportOptions(mode="conditioned", top_k=2, precision="int4")
     bundle = export_bundle(base, [adapter], tmp_path / "bundle", options)
     as_float(bundle)
-    reference = trained_model(dequantised(base, tmp_path), [as_half(adapter)], top_k=2)
+    reference = trained_model(dequantized(base, tmp_path), [as_half(adapter)], top_k=2)
     _compare(bundle, reference, tolerance=2e-3)
 
 

@@ -16,7 +16,7 @@ from eptx.bundle import Bundle
 from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter import ExportOptions, Route, export_bundle, read_adapter
 from eptx.exporter.base import load_genai
-from eptx.exporter.base._nbits import dequantise
+from eptx.exporter.base._nbits import dequantize
 from eptx.exporter.base._nbits import step as nbits_step
 from eptx.exporter.base._quiet import quiet
 from eptx.exporter.fold import fold
@@ -24,7 +24,7 @@ from eptx.exporter.trained import Trained
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 from tests.decoders import DECODERS, Steps, write_decoder, write_tokenizer
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
-from tests.int4 import as_float, as_half, dequantised
+from tests.int4 import as_float, as_half, dequantized
 from tests.trained import by_task, trained_model
 
 TOLERANCE = 1e-4
@@ -156,19 +156,19 @@ def test_lora(folders: Folders, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kernels", [True, False])
 @pytest.mark.parametrize("name", ["llama", "llama tied", "qwen2", "gemma2", "phi3"])
-def test_int4_computes_on_the_dequantised_base(folders: Folders, tmp_path: Path, name: str, kernels: bool) -> None:
-    """With the products' weights read back into PyTorch, and activations that are not quantised."""
+def test_int4_computes_on_the_dequantized_base(folders: Folders, tmp_path: Path, name: str, kernels: bool) -> None:
+    """With the products' weights read back into PyTorch, and activations that are not quantized."""
     base = folders(name)
     adapter = _ept(base, tmp_path / "ept")
     options = ExportOptions(mode="conditioned", top_k=2, precision="int4")
     bundle = export_bundle(base, [adapter], tmp_path / "bundle", options)
     assert bundle.manifest.precision == "int4"
     as_float(bundle)
-    reference = trained_model(dequantised(base, tmp_path), [as_half(adapter)], top_k=2)
+    reference = trained_model(dequantized(base, tmp_path), [as_half(adapter)], top_k=2)
     _compare(bundle, reference, [2, 3, 0, 1], kernels=kernels, tolerance=2e-3)
 
 
-def test_int4_static_is_folded_before_it_is_quantised(folders: Folders, tmp_path: Path) -> None:
+def test_int4_static_is_folded_before_it_is_quantized(folders: Folders, tmp_path: Path) -> None:
     base = folders("llama")
     adapter = read_adapter([_ept(base, tmp_path / "ept")], top_k=2)
     options = ExportOptions(mode="static", task="task1", top_k=2, precision="int4")
@@ -178,7 +178,7 @@ def test_int4_static_is_folded_before_it_is_quantised(folders: Folders, tmp_path
     weights = load_file(base / "model.safetensors")
     for module, place in bundle.manifest.modules.items():
         node = nodes[place.output]
-        stored = dequantise(node)
+        stored = dequantize(node)
         step = nbits_step(node)
         assert stored is not None and step is not None
         folded = fold(adapter, module, weights[f"{module}.weight"].astype(np.float64), options)
@@ -236,7 +236,7 @@ def test_a_graph_that_genai_has_built_is_a_base(folders: Folders, tmp_path: Path
 
 
 @pytest.mark.parametrize("scheme", ["k_quant", "k_quant_mixed", "rtn"])
-def test_a_graph_that_was_quantised_in_another_way_is_a_base(tmp_path: Path, scheme: str) -> None:
+def test_a_graph_that_was_quantized_in_another_way_is_a_base(tmp_path: Path, scheme: str) -> None:
     """k_quant cuts off the largest values of a block, so some are further off than a step."""
     from onnxruntime_genai.models import builder
 

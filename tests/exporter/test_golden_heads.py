@@ -1,6 +1,6 @@
 """Goldens of the released codes with what their scripts and PEFT save beside the adapter: heads, norms, lm_head.
 
-Through functions and native kernels, with the graph optimiser on and off; then validated.
+Through functions and native kernels, with the graph optimizer on and off; then validated.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def case_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
 
 
 def _sessions(bundle: Bundle) -> list[ort.InferenceSession]:
-    """Plain ONNX Runtime on the file, graph optimiser on and off, each without kernels and with them."""
+    """Plain ONNX Runtime on the file, graph optimizer on and off, each without kernels and with them."""
     sessions = []
     levels = (ort.GraphOptimizationLevel.ORT_ENABLE_ALL, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
     library = kernel_library() if bundle.manifest.operators is not None else None

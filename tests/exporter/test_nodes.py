@@ -71,10 +71,10 @@ def test_stored_numbers_are_handed_over_as_they_are(folder: Path, tmp_path: Path
     stored = {name for name, value in constants.items() if value.dtype == ir.DataType.FLOAT16}
     assert {f"{name}.{part}.fp16" for name in bundle.manifest.modules for part in ("lora_A", "lora_B")} <= stored
     options = ort.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3
     ort.InferenceSession(str(bundle.model), options, providers=["CPUExecutionProvider"])
-    graph = ir.load(tmp_path / "optimised.onnx").graph
+    graph = ir.load(tmp_path / "optimized.onnx").graph
     casts = [node for node in graph if node.op_type in ("Cast", "CastLike")]
     assert not [node for node in casts if node.inputs[0] is not None and node.inputs[0].is_initializer()]
 

@@ -268,7 +268,7 @@ def test_encoder_decoders_that_are_not_supported(tmp_path: Path) -> None:
         load_encoder_decoder(tmp_path / "bart")
 
 
-def test_the_exporter_alone_quantises_no_encoder_decoder(folders: Folders, tmp_path: Path) -> None:
+def test_the_exporter_alone_quantizes_no_encoder_decoder(folders: Folders, tmp_path: Path) -> None:
     base = folders("t5")
     adapter = _ept(base, tmp_path / "ept")
     with pytest.raises(UsageError, match=r"precision int4: .* use eptx\.export"):

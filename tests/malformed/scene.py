@@ -235,7 +235,7 @@ Table = dict[str, Case]
 
 
 def cases(**tables: Table) -> pytest.MarkDecorator:
-    """Parametrises a test by ``adapter`` (the keyword's name, up to a double underscore) and ``case``."""
+    """Parametrizes a test by ``adapter`` (the keyword's name, up to a double underscore) and ``case``."""
     rows = [
         pytest.param(name.partition("__")[0], case, id=f"{name}: {title}")
         for name, table in tables.items()

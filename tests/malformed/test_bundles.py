@@ -48,9 +48,9 @@ def manifest(change: Callable[[dict[str, Any]], Any]) -> Change:
 
 
 def stored(**fields: Any) -> Change:
-    """Says that the tiny bundle is quantised, so."""
+    """Says that the tiny bundle is quantized, so."""
     nothing: dict[str, Any] = {"products": {}, "embeddings": {}, "budget": {}, "metrics": {}, "data": [], "rows": None}
-    return manifest(lambda m: m.update(precision="int8", quantisation=nothing | fields))
+    return manifest(lambda m: m.update(precision="int8", quantization=nothing | fields))
 
 
 def route(given: Any, constant: Any = ()) -> Change:
@@ -207,7 +207,7 @@ LIES: dict[str, tuple[Change, int, str]] = {
         "route",
     ),
     "a scheme that is none": (stored(products={"p": "int7"}), 3, "has a scheme that is not one of fp32, fp16, int8"),
-    "a table of another kind": (stored(embeddings={"t": 8}), 3, "quantisation.embeddings"),
+    "a table of another kind": (stored(embeddings={"t": 8}), 3, "quantization.embeddings"),
     "a budget below zero": (stored(budget={"sst2": -1}), 3, "has a budget that is not a number of points"),
     "rows that are none": (stored(rows=0), 3, "rows"),
     "a budget of words": (stored(budget={"sst2": "all"}), 3, "has a budget that is not a number of points"),

@@ -207,14 +207,14 @@ ROWS: dict[str, tuple[dict[str, object], str]] = {
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_rows_of_a_quantised_export(pristine: Scene, tmp_path: Path, cli: Cli, name: str) -> None:
+def test_rows_of_a_quantized_export(pristine: Scene, tmp_path: Path, cli: Cli, name: str) -> None:
     row, said = ROWS[name]
     tasks = ("cola", "mnli", "stsb")
     _lines(*(GOOD | {"task": task, "label": 1} for task in tasks), GOOD | {"label": 0} | row)(tmp_path / "d")
     _refused_export(pristine, tmp_path, cli, tmp_path / "d", said)
 
 
-def test_a_quantised_export_without_rows_of_a_task(pristine: Scene, tmp_path: Path, cli: Cli) -> None:
+def test_a_quantized_export_without_rows_of_a_task(pristine: Scene, tmp_path: Path, cli: Cli) -> None:
     _lines(GOOD | {"task": "cola"}, GOOD | {"task": "stsb"})(tmp_path / "d")
     _refused_export(pristine, tmp_path, cli, tmp_path / "d", "d: has no rows of mnli; every task needs some")
     _refused_export(

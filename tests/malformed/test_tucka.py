@@ -56,13 +56,13 @@ TUCKA: Table = {
     "alpha negative": Case(config("tucka", alpha=-8.0), 3, "alpha must be a positive number, found -8.0"),
     "alpha of 400 digits": Case(raw_config("tucka", "alpha", "1" * 400), 3, "alpha must be a positive number"),
     "u is zero": Case(
-        weights("tucka", put(f"{Q}.tucka_u", np.zeros_like)), 3, "all zeros (or huge), which cannot be normalised"
+        weights("tucka", put(f"{Q}.tucka_u", np.zeros_like)), 3, "all zeros (or huge), which cannot be normalized"
     ),
     "one group is zero": Case(
-        weights("tucka", put(f"{Q}.tucka_g", setting(1, 0.0))), 3, "all zeros (or huge), which cannot be normalised"
+        weights("tucka", put(f"{Q}.tucka_g", setting(1, 0.0))), 3, "all zeros (or huge), which cannot be normalized"
     ),
     "c is zero but for float64": Case(
-        weights("tucka", put(f"{Q}.tucka_c", lambda c: c.astype("f8") * 1e-200)), 3, "cannot be normalised"
+        weights("tucka", put(f"{Q}.tucka_c", lambda c: c.astype("f8") * 1e-200)), 3, "cannot be normalized"
     ),
     "modules to save": Case(
         config("tucka", modules_to_save=["classifier"]), 3, "modules_to_save=['classifier'], but adapter_model.safe"

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from eptx import Session
 from eptx.exporter import ExportOptions
 from eptx.runtime import _integers
-from tests.quantised import quantised
+from tests.quantized import quantized
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ept_bert48"
 #: With the options of a session as eptx makes them, and with a caller's own, which have no entry.
@@ -51,7 +51,7 @@ def test_sums_are_exact_without_vnni(tmp_path: Path) -> None:
         pytest.skip("there is no qemu-x86_64 (qemu-user), or this is no x86-64")
     options = ExportOptions(mode="conditioned", top_k=2)
     base, adapters = GOLDEN / "base", [GOLDEN / "adapter"]
-    bundles = [quantised(base, adapters, tmp_path / scheme, options, scheme) for scheme in ("int8", "int8-static")]
+    bundles = [quantized(base, adapters, tmp_path / scheme, options, scheme) for scheme in ("int8", "int8-static")]
     with np.load(GOLDEN / "golden.npz") as golden:
         arrays = {name: golden[f"in0.{name}"] for name in ("input_ids", "attention_mask")}
     np.savez(tmp_path / "in.npz", **arrays)

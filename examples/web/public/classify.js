@@ -28,7 +28,7 @@ export class Classifier {
    * Answers rows in one run of the model.
    * @param {{text: string, text_pair?: string | null, task: string}[]} rows
    * @returns {Promise<{answers: object[], tokens: number, milliseconds: number}>} an answer for each row, see `answer`;
-   *   how many tokens the longest row has; what tokenising and the run took
+   *   how many tokens the longest row has; what tokenizing and the run took
    */
   async classify(rows) {
     const start = performance.now();

@@ -32,7 +32,7 @@ class EptConfig(PeftConfig):
         alpha_pattern: ``lora_alpha`` of single modules, same form.
         top_k: number of experts that a task uses in a module.
         tasks: task names; a task's id is its index.
-        init_weights: False leaves the weights uninitialised (they are about to be loaded).
+        init_weights: False leaves the weights uninitialized (they are about to be loaded).
         zero_init_kernels: start as the base model exactly, with kernels of zero.
         task_head_pooling: what the task heads read: ``pooler``, ``first`` or ``mean``; None without heads.
         task_labels: names of the labels, ``{task: names}``.

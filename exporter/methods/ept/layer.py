@@ -93,11 +93,11 @@ class EptLayer(BaseTunerLayer):
         self.lora_gate[adapter_name] = nn.Sequential(nn.Linear(self.in_features, experts), nn.Softmax(dim=1))
         self.lora_task_embedding[adapter_name] = nn.Embedding(len(config.tasks), self.in_features)
         if config.init_weights:
-            self._initialise(adapter_name, config)
+            self._initialize(adapter_name, config)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
-    def _initialise(self, name: str, config: EptConfig) -> None:
+    def _initialize(self, name: str, config: EptConfig) -> None:
         nn.init.kaiming_uniform_(self.lora_A[name].weight, a=math.sqrt(5))
         nn.init.kaiming_uniform_(self.lora_B[name].weight, a=math.sqrt(5))
         for kernel in self.lora_expert_kernels[name]:

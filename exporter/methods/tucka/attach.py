@@ -23,7 +23,7 @@ from eptx.exporter.attach import AttachPlan, Editor
 from eptx.exporter.base.site import Site
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.methods.tucka.calls import Calls
-from eptx.exporter.methods.tucka.fold import normalised
+from eptx.exporter.methods.tucka.fold import normalized
 from eptx.exporter.route import Frozen
 
 
@@ -62,7 +62,7 @@ def _narrower_input(place: Site) -> bool:
 
 
 def _factors(editor: Editor, adapter: TuckaAdapter, name: str, site: Site, on_input: bool) -> tuple[ir.Value, ...]:
-    factors = normalised(adapter.modules[name])
+    factors = normalized(adapter.modules[name])
     weight = np.eye(site.in_features) if on_input else site.weight_array().astype(np.float64)
     projected = adapter.alpha * (weight @ factors.u).T
     return (

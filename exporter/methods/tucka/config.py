@@ -29,7 +29,7 @@ class TuckaConfig(PeftConfig):
         ec_perturb_scale: half width of the uniform noise that sets the router's centroids apart at the start.
         router_initialized: whether the centroids have been set from data (they are saved, and not set again).
         tasks: task names; a task's id is its index.
-        init_weights: False leaves the weights uninitialised (they are about to be loaded).
+        init_weights: False leaves the weights uninitialized (they are about to be loaded).
         task_head_pooling: what the task heads read: ``pooler``, ``first`` or ``mean``; None without heads.
         task_labels: names of the labels, ``{task: names}``.
     """

@@ -16,7 +16,7 @@ from eptx.exporter.methods.tucka.adapter import TuckaAdapter, TuckaModule
 from eptx.exporter.route import Route
 
 
-def normalised(module: TuckaModule) -> TuckaModule:
+def normalized(module: TuckaModule) -> TuckaModule:
     """The factors divided by their Frobenius norms (each group's core by its own), float64."""
     u, g, c = (array.astype(np.float64) for array in (module.u, module.g, module.c))
     return TuckaModule(
@@ -26,7 +26,7 @@ def normalised(module: TuckaModule) -> TuckaModule:
 
 def fold(adapter: TuckaAdapter, module: str, weight: np.ndarray, route: Route) -> np.ndarray:
     """`weight` [out, in] with a route put into it, float64."""
-    factors = normalised(adapter.modules[module])
+    factors = normalized(adapter.modules[module])
     experts = np.einsum("tp,pij->tij", factors.c, factors.g[route.group])
     mixed = np.einsum("t,tij->ij", np.asarray(route.weights), experts)
     folded: np.ndarray = weight + adapter.alpha * (weight @ factors.u) @ mixed.T @ factors.u.T

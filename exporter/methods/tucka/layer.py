@@ -123,11 +123,11 @@ class TuckaLayer(BaseTunerLayer):
         if is_router:
             self.tucka_ec[adapter_name] = nn.Parameter(torch.empty(k * t, self.in_features))
         if config.init_weights:
-            self._initialise(adapter_name)
+            self._initialize(adapter_name)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters)
 
-    def _initialise(self, name: str) -> None:
+    def _initialize(self, name: str) -> None:
         """As released: all groups start from one random core; the centroids wait for data."""
         core = torch.empty_like(self.tucka_g[name][0, 0])
         nn.init.kaiming_uniform_(core, a=math.sqrt(5))

@@ -82,7 +82,7 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
     if module.c.shape != (number(config, "t"), expected[1]):
         raise AdapterError(f"{WEIGHTS}: {name}.tucka_c has shape {list(module.c.shape)}, expected [t, p] of {CONFIG}")
     if not all(_norm(array) > 0 for array in (module.u, module.c, *module.g)):
-        raise AdapterError(f"{WEIGHTS}: {name} has a factor that is all zeros (or huge), which cannot be normalised")
+        raise AdapterError(f"{WEIGHTS}: {name} has a factor that is all zeros (or huge), which cannot be normalized")
     return module
 
 

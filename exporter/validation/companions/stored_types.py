@@ -72,28 +72,28 @@ def compare_stored_types(bundle: Bundle, models: Mapping[str, ir.Model], given: 
     graphs = [_Graph("" if name == "model.onnx" else f"{name.removesuffix('.onnx')}:", models[name]) for name in models]
     kept = {} if given is None else {name: value.dtype for name, value in given.graph.initializers.items()}
     parts = [Part("eptx.json: precision", "compared", _wrong_precision(manifest, graphs, kept))]
-    if manifest.quantisation is not None:
-        products, tables = manifest.quantisation.products, manifest.quantisation.embeddings
-        parts.append(Part("eptx.json: quantisation.products", "compared", _wrong_products(products, graphs, kept)))
-        parts.append(Part("eptx.json: quantisation.embeddings", "compared", _wrong_named(tables, graphs)))
+    if manifest.quantization is not None:
+        products, tables = manifest.quantization.products, manifest.quantization.embeddings
+        parts.append(Part("eptx.json: quantization.products", "compared", _wrong_products(products, graphs, kept)))
+        parts.append(Part("eptx.json: quantization.embeddings", "compared", _wrong_named(tables, graphs)))
     return parts
 
 
 def _wrong_precision(manifest: Manifest, graphs: list[_Graph], kept: _Kept) -> str | None:
     precision = manifest.precision
     if precision in _PLAIN:
-        if manifest.quantisation is not None:
-            return f"says {precision}, and quantisation is not empty"
+        if manifest.quantization is not None:
+            return f"says {precision}, and quantization is not empty"
         # on CPUs fp16 is a matter of storage, and what the base's file has is stored anew
         return _wrong_plain(precision, graphs, {} if (precision, manifest.provider) == ("fp16", "cpu") else kept)
-    said = manifest.quantisation.products if manifest.quantisation is not None else {}
+    said = manifest.quantization.products if manifest.quantization is not None else {}
     kinds = {_kind(node) for graph in graphs for node in graph.model.graph} - {None, "fp32", "fp16"}
     if not kinds and not (precision == "mixed" and said):  # a search may have kept them all
         return f"says {precision}, and no product is quantized"
     named = set(said.values())
     allowed = _UNIFORM.get(precision)
     if allowed is not None and named and (len(named) > 1 or not named <= set(allowed)):
-        return f"says {precision}; quantisation names {', '.join(sorted(named))}"
+        return f"says {precision}; quantization names {', '.join(sorted(named))}"
     if allowed is not None and not named and not kinds & set(allowed):
         return f"says {precision}; the products are {', '.join(sorted(map(str, kinds)))}"
     if kept and not said:

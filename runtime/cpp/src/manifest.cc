@@ -186,7 +186,7 @@ void CheckRoute(Fields f) {
 }
 
 // How weights are stored: nothing of it is needed to run the model.
-void CheckQuantisation(Fields f) {
+void CheckQuantization(Fields f) {
   const std::set<std::string> schemes{"fp32", "fp16", "int8", "int8-static", "int8-blocks", "int4-blocks"};
   for (const char* kind : {"products", "embeddings"}) {
     Fields stored = f.Child(kind);
@@ -242,7 +242,7 @@ Manifest ParseManifest(std::string_view text) {
   if (f.Present("operators")) m.operators = ReadOperators(f.Child("operators"));
   if (f.Present("routing")) m.routing = f.Choice("routing", {"batch", "row", "prompt"});
   if (f.Present("route")) CheckRoute(f.Child("route"));
-  if (f.Present("quantisation")) CheckQuantisation(f.Child("quantisation"));
+  if (f.Present("quantization")) CheckQuantization(f.Child("quantization"));
   if (f.Present("generation")) m.generation = ReadGeneration(f.Child("generation"));
   if (f.Present("encoder")) m.encoder = ReadComponent(f.Child("encoder"));
   if (f.Present("text")) CheckText(f.Child("text"));

@@ -116,7 +116,7 @@ def test_content_of_a_packed_gemm(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_content_of_a_quantised_weight(x: ir.Value, tmp_path: Path, turned: bool) -> None:
+def test_content_of_a_quantized_weight(x: ir.Value, tmp_path: Path, turned: bool) -> None:
     weight = matrix()
     scale = np.abs(weight).max(axis=1) / 127
     whole = np.round(weight / scale[:, None]).astype(np.int8)

@@ -94,17 +94,17 @@ def test_files_of_pytorchs_exporters(name: str, exporter: str, tiny: Any, tmp_pa
     check(tiny, name, path, None)
     if name == "deberta_shared":
         assert [bool(site.also) for module, site in sites.items() if "key_proj" in module] == [True]
-    # ONNX Runtime's optimiser drops names: what is left are the weights
+    # ONNX Runtime's optimizer drops names: what is left are the weights
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     if name == "deberta_shared":  # folded: adapting the text's key alone would be wrong
         with pytest.raises(BaseModelError, match="relative positions"):
-            check(tiny, name, tmp_path / "optimised.onnx", tiny.folder(name))
+            check(tiny, name, tmp_path / "optimized.onnx", tiny.folder(name))
         return
-    check(tiny, name, tmp_path / "optimised.onnx", tiny.folder(name))
+    check(tiny, name, tmp_path / "optimized.onnx", tiny.folder(name))
     if name == "bert":
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -320,15 +320,15 @@ def test_what_is_wrong_is_said_in_one_line(how: str, says: str, tmp_path: Path) 
     assert len(str(caught.value)) < 400
 
 
-def test_a_quantised_graph_is_named_as_the_reason(tmp_path: Path) -> None:
+def test_a_quantized_graph_is_named_as_the_reason(tmp_path: Path) -> None:
     x = activation("x", IN)
-    quantise = ir.node("DynamicQuantizeLinear", [x], num_outputs=3)
+    quantize = ir.node("DynamicQuantizeLinear", [x], num_outputs=3)
     zero = initializer("zero", np.array(0, np.int8))
     weight = initializer("w", W.T.astype(np.int8))
-    product = ir.node("MatMulInteger", [quantise.outputs[0], weight, quantise.outputs[2], zero])
+    product = ir.node("MatMulInteger", [quantize.outputs[0], weight, quantize.outputs[2], zero])
     product.outputs[0].type = ir.TensorType(ir.DataType.INT32)
-    ir.save(model([x], [quantise, product]), tmp_path / "m.onnx")
-    with pytest.raises(BaseModelError, match=r"which is quantised \(MatMulInteger\); give it unquantised: m"):
+    ir.save(model([x], [quantize, product]), tmp_path / "m.onnx")
+    with pytest.raises(BaseModelError, match=r"which is quantized \(MatMulInteger\); give it unquantized: m"):
         locate(load_onnx(tmp_path / "m.onnx"), ["m"])
 
 

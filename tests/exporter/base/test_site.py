@@ -106,13 +106,13 @@ def test_a_weight_of_another_shape_is_refused() -> None:
         site.set_weight(NEW.T)
 
 
-def test_a_quantised_weight_is_refused() -> None:
+def test_a_quantized_weight_is_refused() -> None:
     x = activation("x", IN)
     scale = initializer("scale", np.array(0.1, np.float32))
     step = ir.node("DequantizeLinear", [initializer("w", W.T.astype(np.int8)), scale])
     product = ir.node("MatMul", [x, step.outputs[0]])
     model([x], [step, product])
-    with pytest.raises(NotSupportedError, match="quantised"):
+    with pytest.raises(NotSupportedError, match="quantized"):
         Site("m", product, (0, OUT)).weight_array()
 
 
@@ -131,16 +131,16 @@ def test_bias_is_part_of_a_gemm() -> None:
 
 
 def integers(shared: bool) -> tuple[ir.Model, list[Site]]:
-    """Two products of uint8 weights with zero points, of one activation; as ONNX Runtime's quantiser writes them."""
+    """Two products of uint8 weights with zero points, of one activation; as ONNX Runtime's quantizer writes them."""
     x = activation("x", IN)
     nodes: list[ir.Node] = []
     sites: list[Site] = []
     outputs: list[ir.Value] = []
     for name in ("a", "b"):
         if not nodes or not shared:
-            quantise = ir.node("DynamicQuantizeLinear", [x], num_outputs=3, name=f"{name}/quantise")
-            nodes.append(quantise)
-        q, scale, zero = quantise.outputs
+            quantize = ir.node("DynamicQuantizeLinear", [x], num_outputs=3, name=f"{name}/quantize")
+            nodes.append(quantize)
+        q, scale, zero = quantize.outputs
         weight = initializer(f"{name}.w", (np.arange(IN * OUT).reshape(IN, OUT) + ord(name)).astype(np.uint8))
         zeros = initializer(f"{name}.zero", np.array([100, 101, 102, 103], np.uint8))
         product = ir.node("MatMulInteger", [q, weight, zero, zeros], name=f"{name}/integers")
@@ -158,12 +158,12 @@ def integers(shared: bool) -> tuple[ir.Model, list[Site]]:
 def test_a_product_of_integers(shared: bool) -> None:
     graph, (first, second) = integers(shared)
     assert (first.x.name, first.in_features, first.out_features, first.packed) == ("x", IN, OUT, False)
-    assert (first.quantised, first.includes_bias) == (True, False)
+    assert (first.quantized, first.includes_bias) == (True, False)
     weights = np.concatenate([first.weight_array(), second.weight_array()])
     np.testing.assert_allclose(first.weight_array()[1, 2], 0.2 * (2 * OUT + 1 + ord("a") - 101), rtol=1e-6)
     step = 2.5 * np.abs(X).max() / 255 * np.abs(weights).sum(1).max()
     np.testing.assert_allclose(run(graph, {"x": X})[0], X @ weights.T, atol=step)
-    with pytest.raises(NotSupportedError, match="is quantised in the base graph"):
+    with pytest.raises(NotSupportedError, match="is quantized in the base graph"):
         first.set_weight(NEW)
     negated = ir.node("Neg", [first.x])
     graph.graph.insert_before(graph.graph[0], negated)

@@ -58,7 +58,7 @@ def _in_fours(counts: Counter[str]) -> list[str]:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data(), st.sampled_from(list(CASES)), st.booleans(), st.booleans(), st.booleans())
-def test_modules_with_and_without(data: st.DataObject, case: str, packed: bool, half: bool, optimise: bool) -> None:
+def test_modules_with_and_without(data: st.DataObject, case: str, packed: bool, half: bool, optimize: bool) -> None:
     """Two nodes: of those whose product has a bias, and of those without; the same as the folded weights and biases."""
     method, operator, plan, tasks = CASES[case]
     widths = data.draw(st.lists(st.integers(4, 8), min_size=2, max_size=6))  # no wider than x: all are updated on y
@@ -79,7 +79,7 @@ def test_modules_with_and_without(data: st.DataObject, case: str, packed: bool, 
         assert _operators(model) == _in_fours(kinds)
     assert _adds(model) == 0
     feeds = {"x": several.x, "task_id": ids}
-    _close(run_all(model, feeds, optimise=optimise), several.folded(adapter, _choices(case, ids)))
+    _close(run_all(model, feeds, optimize=optimize), several.folded(adapter, _choices(case, ids)))
 
 
 def _halve(model: ir.Model, several: Several) -> dict[str, np.ndarray]:

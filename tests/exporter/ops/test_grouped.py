@@ -52,7 +52,7 @@ def _close(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data(), WIDTHS, st.booleans(), st.sampled_from(list(DELTAS)), st.booleans())
-def test_groups(data: st.DataObject, widths: list[int], packed: bool, method: str, optimise: bool) -> None:
+def test_groups(data: st.DataObject, widths: list[int], packed: bool, method: str, optimize: bool) -> None:
     gaps = data.draw(st.lists(st.integers(0, 3), min_size=len(widths) + 1, max_size=len(widths) + 1))
     gaps[0] += packed and len(widths) == 1 and not sum(gaps)  # one module alone is not packed
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
@@ -66,11 +66,11 @@ def test_groups(data: st.DataObject, widths: list[int], packed: bool, method: st
     on_input = sum(width > several.x.shape[-1] for width in widths) if method == "tucka" and not packed else 0
     names = [*_names(DELTAS[method], len(widths) - on_input, packed=packed), *_names(DELTAS[method], on_input)]
     assert _nodes(model) == sorted(names)
-    _close(run_all(model, feeds, optimise=optimise), want)
+    _close(run_all(model, feeds, optimize=optimize), want)
     if method == "ept":
         model = several.attached(adapter, _plan(method, "dynamic"))
         assert _nodes(model) == _names("RoutedPyramidDelta", len(widths), packed=packed)
-        _close(run_all(model, feeds, optimise=optimise), want)
+        _close(run_all(model, feeds, optimize=optimize), want)
 
 
 @pytest.mark.parametrize("gaps", [None, (0, 0, 0, 0), (2, 0, 1, 0)])

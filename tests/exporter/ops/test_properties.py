@@ -40,7 +40,7 @@ def _folded(linear: Linear, weights: list[np.ndarray]) -> np.ndarray:
 
 @profile
 @given(st.data(), PACKING, st.booleans(), st.sampled_from([18, 20, 23]))
-def test_ept(data: st.DataObject, packing: tuple[int, int], optimise: bool, opset: int) -> None:
+def test_ept(data: st.DataObject, packing: tuple[int, int], optimize: bool, opset: int) -> None:
     linear = data.draw(linears())
     adapter: EptAdapter = data.draw(ept_adapters(linear))
     tasks = len(adapter.tasks)
@@ -55,7 +55,7 @@ def test_ept(data: st.DataObject, packing: tuple[int, int], optimise: bool, opse
     for mode in ("conditioned", "dynamic"):
         plan = AttachPlan(mode)
         got = adapted(
-            adapter, linear.weight, feeds, plan, before=packing[0], after=packing[1], optimise=optimise, opset=opset
+            adapter, linear.weight, feeds, plan, before=packing[0], after=packing[1], optimize=optimize, opset=opset
         )
         _close(got, want)
 
@@ -75,7 +75,7 @@ def test_ept_infers_the_task_as_the_reference_does(data: st.DataObject) -> None:
 
 @profile
 @given(st.data(), PACKING, st.booleans())
-def test_tucka_frozen(data: st.DataObject, packing: tuple[int, int], optimise: bool) -> None:
+def test_tucka_frozen(data: st.DataObject, packing: tuple[int, int], optimize: bool) -> None:
     linear = data.draw(linears())
     adapter: TuckaAdapter = data.draw(tucka_adapters(linear))
     routes = [
@@ -86,7 +86,7 @@ def test_tucka_frozen(data: st.DataObject, packing: tuple[int, int], optimise: b
     want = _folded(linear, weights)
     plan = AttachPlan("conditioned", routes=[(route,) for route in routes])
     feeds = {"x": linear.x, "task_id": ids}
-    _close(adapted(adapter, linear.weight, feeds, plan, before=packing[0], after=packing[1], optimise=optimise), want)
+    _close(adapted(adapter, linear.weight, feeds, plan, before=packing[0], after=packing[1], optimize=optimize), want)
     for route in routes:
         layer, _ = tucka_layer(adapter, linear.weight, routing="batch", route=route)
         with torch.no_grad():
@@ -96,7 +96,7 @@ def test_tucka_frozen(data: st.DataObject, packing: tuple[int, int], optimise: b
 
 @profile
 @given(st.data(), st.sampled_from(["batch", "row"]), st.booleans())
-def test_tucka_live(data: st.DataObject, routing: str, optimise: bool) -> None:
+def test_tucka_live(data: st.DataObject, routing: str, optimize: bool) -> None:
     linear = data.draw(linears())
     if linear.x.ndim == 2:  # a router sees [batch, length, in]
         linear = Linear(linear.weight, linear.x[:, None], linear.rng)
@@ -105,12 +105,12 @@ def test_tucka_live(data: st.DataObject, routing: str, optimise: bool) -> None:
     with torch.no_grad():
         want = layer(torch.from_numpy(linear.x)).numpy()
     plan = AttachPlan("dynamic", routing=routing)  # type: ignore[arg-type]
-    _close(adapted(adapter, linear.weight, {"x": linear.x}, plan, optimise=optimise), want)
+    _close(adapted(adapter, linear.weight, {"x": linear.x}, plan, optimize=optimize), want)
 
 
 @profile
 @given(st.data(), PACKING, st.booleans())
-def test_lora(data: st.DataObject, packing: tuple[int, int], optimise: bool) -> None:
+def test_lora(data: st.DataObject, packing: tuple[int, int], optimize: bool) -> None:
     linear = data.draw(linears())
     adapter = data.draw(lora_adapters(linear))
     tasks = len(adapter.tasks)
@@ -118,7 +118,7 @@ def test_lora(data: st.DataObject, packing: tuple[int, int], optimise: bool) -> 
     weights = [linear.weight if i == tasks else fold_lora(adapter, "linear", linear.weight, int(i)) for i in ids]
     feeds = {"x": linear.x, "task_id": ids}
     plan = AttachPlan("conditioned")
-    got = adapted(adapter, linear.weight, feeds, plan, before=packing[0], after=packing[1], optimise=optimise)
+    got = adapted(adapter, linear.weight, feeds, plan, before=packing[0], after=packing[1], optimize=optimize)
     _close(got, _folded(linear, weights))
 
 

@@ -243,7 +243,7 @@ def test_two_tasks_swapped(llama: Workshop, ept: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["conditioned", "static"])
-def test_quantised_weights_that_are_not_the_bases(llama: Workshop, ept: Path, mode: str) -> None:
+def test_quantized_weights_that_are_not_the_bases(llama: Workshop, ept: Path, mode: str) -> None:
     """The reference multiplies by what the bundle holds, so it is compared with the base, or what it is folded to."""
     bundle = llama.export(ept, mode=mode, top_k=2, precision="int4", task="task1" if mode == "static" else None)
 
@@ -256,7 +256,7 @@ def test_quantised_weights_that_are_not_the_bases(llama: Workshop, ept: Path, mo
 
     report = graph_mutant(llama, bundle, turn_a_row)
     assert not report.passed
-    assert "model.layers.0.self_attn.o_proj.weight: its quantised weight: output feature 3, input " in report.reason
+    assert "model.layers.0.self_attn.o_proj.weight: its quantized weight: output feature 3, input " in report.reason
 
 
 def drop(tensors: Tensors) -> None:
@@ -265,7 +265,7 @@ def drop(tensors: Tensors) -> None:
             tensors[name] *= 0
 
 
-def test_a_static_quantised_bundle_without_a_modules_update(llama: Workshop, shapes: Shapes) -> None:
+def test_a_static_quantized_bundle_without_a_modules_update(llama: Workshop, shapes: Shapes) -> None:
     """Of an update that is smaller than a step some codes tell, those that are close to the next."""
     truth = write_ept(llama.path(), shapes, seed=8, tasks=2, strength=0.01)
     mutant = changed(truth, llama.path(), drop)
@@ -273,4 +273,4 @@ def test_a_static_quantised_bundle_without_a_modules_update(llama: Workshop, sha
     assert llama.validate(llama.export(truth, **options)).passed
     report = llama.verdict(truth, mutant, **options)
     assert not report.passed
-    assert "model.layers.1.mlp.up_proj.weight: its quantised weight: output feature " in report.reason
+    assert "model.layers.1.mlp.up_proj.weight: its quantized weight: output feature " in report.reason

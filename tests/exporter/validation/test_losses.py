@@ -1,4 +1,4 @@
-"""What a quantised bundle loses as it is shipped, against its fp32 twin and its budget."""
+"""What a quantized bundle loses as it is shipped, against its fp32 twin and its budget."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from eptx import Session
 from eptx._origin import read_origin, write_origin
 from eptx.bundle import Bundle
-from eptx.calibration.quantise import Range
+from eptx.calibration.quantize import Range
 from eptx.errors import DataError, UsageError
 from eptx.exporter import ExportOptions, Route
 from eptx.exporter.validation import run as validation
@@ -24,7 +24,7 @@ from eptx.exporter.validation.twin import fp32_twin
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_lora, write_tucka
 from tests.exporter.validation.conftest import Cli
 from tests.exporter.validation.workshop import Workshop
-from tests.quantised import quantised
+from tests.quantized import quantized
 
 LABELS = {"cola": 2, "mnli": 3, "stsb": 1}
 CONDITIONED: dict[str, Any] = {"mode": "conditioned", "top_k": 2}
@@ -64,7 +64,7 @@ def data(headless_bert: Workshop, fp32: Bundle) -> Path:
 
 def make(workshop: Workshop, ept: Path, scheme: Any = "int8", **more: Any) -> Bundle:
     options = ExportOptions(base_onnx=workshop.onnx, **CONDITIONED)
-    return quantised(workshop.base, [ept], workshop.path(), options, scheme, **more)
+    return quantized(workshop.base, [ept], workshop.path(), options, scheme, **more)
 
 
 def test_a_bundle_within_its_budget(headless_bert: Workshop, ept: Path, data: Path, cli: Cli) -> None:
@@ -84,7 +84,7 @@ def test_a_bundle_within_its_budget(headless_bert: Workshop, ept: Path, data: Pa
     assert (drops["mnli"]["labelled"], drops["mnli"]["reference"]) == (False, 1.0)
     assert (drops["stsb"]["budget"], drops["stsb"]["within"]) == (None, None)
     code, out, _ = cli("inspect", bundle.path, "--json")
-    assert json.loads(out)["quantisation"] | {"data": None, "metrics": None} == {
+    assert json.loads(out)["quantization"] | {"data": None, "metrics": None} == {
         "products": {"int8": 13},
         "embeddings": {"int8": 2},
         "budget": budget,
@@ -110,7 +110,7 @@ def test_what_is_shipped_is_what_is_measured(
     assert "from 0.800 to " in err
     assert "; the budget is 0.5" in err
     page = (bundle.path / "report.html").read_text()
-    assert "What quantising loses" in page
+    assert "What quantizing loses" in page
     assert "accuracy with fp32" in page
     code, _, err = cli("validate", "-q", bundle.path, "--provider", "cpu", "--against", fp32.path, "--max-drop", "100")
     assert (code, err) == (0, "")
@@ -143,7 +143,7 @@ def test_what_does_not_fit(headless_bert: Workshop, ept: Path, fp32: Bundle, dat
     bundle = make(headless_bert, ept)
     with pytest.raises(UsageError, match="give --data"):
         headless_bert.validate(bundle, max_drop={None: 1.0})
-    with pytest.raises(UsageError, match="--max-drop and --against are for quantised bundles; this one is fp32"):
+    with pytest.raises(UsageError, match="--max-drop and --against are for quantized bundles; this one is fp32"):
         headless_bert.validate(fp32, max_drop={None: 1.0})
     with pytest.raises(UsageError, match="is int8; what is lost is measured from fp32"):
         headless_bert.validate(_with_data(bundle, data), against=bundle.path)
@@ -176,7 +176,7 @@ def test_the_twin_is_what_an_fp32_export_gives(headless_bert: Workshop, ept: Pat
     }
     adapters, options = cases[method]
     settings = ExportOptions(base_onnx=headless_bert.onnx, **options)
-    bundle = quantised(headless_bert.base, adapters, headless_bert.path(), settings, "int8")
+    bundle = quantized(headless_bert.base, adapters, headless_bert.path(), settings, "int8")
     wanted = headless_bert.export(adapters, **options)
     asked, _ = with_origin(bundle, ValidateOptions())
     twin = fp32_twin(bundle.manifest, find_truth(bundle.manifest, asked), asked, tmp_path)

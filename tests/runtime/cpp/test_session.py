@@ -14,7 +14,7 @@ import pytest
 import eptx
 from eptx.bundle import BundleWriter
 from eptx.exporter import ExportOptions
-from tests.quantised import quantised
+from tests.quantized import quantized
 from tests.runtime.conftest import bundles  # noqa: F401
 from tests.runtime.cpp.library import Environment, NativeError, Session, load
 from tests.runtime.test_session import ARRAYS, IDS, MASK, TYPES
@@ -46,13 +46,13 @@ def test_the_same_as_python(bundles: Path) -> None:  # noqa: F811
                     np.testing.assert_array_equal(array, want[name])
 
 
-def test_a_quantised_bundle(tmp_path: Path) -> None:
+def test_a_quantized_bundle(tmp_path: Path) -> None:
     """As Python does, to the last bit, with its activations rounded to 8 bits."""
     load()
     golden = Path(__file__).parents[2] / "golden" / "ept_bert48"
     options = ExportOptions(mode="conditioned", top_k=2)
     budget = {"task0": 0.5, "task1": 2}
-    bundle = quantised(golden / "base", [golden / "adapter"], tmp_path / "b", options, "int8", budget=budget, rows=9)
+    bundle = quantized(golden / "base", [golden / "adapter"], tmp_path / "b", options, "int8", budget=budget, rows=9)
     ids = np.random.default_rng(0).integers(3, 90, (3, 9))
     inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     tasks = ["task1", "task5", "base"]

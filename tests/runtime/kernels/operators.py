@@ -175,12 +175,12 @@ def library() -> str:
     return str(path)
 
 
-def session(model: ir.Model, *, kernels: bool, optimise: bool = True, threads: int = 1) -> ort.InferenceSession:
+def session(model: ir.Model, *, kernels: bool, optimize: bool = True, threads: int = 1) -> ort.InferenceSession:
     """The model in ONNX Runtime."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
-    if not optimise:
+    if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if kernels:
         options.register_custom_ops_library(library())

@@ -43,7 +43,7 @@ def _narrow(model: ir.Model, *, half: bool) -> ir.Model:
     return model
 
 
-def _check(model: ir.Model, feeds: Mapping[str, np.ndarray], *, half: bool, optimise: bool, expose: bool) -> None:
+def _check(model: ir.Model, feeds: Mapping[str, np.ndarray], *, half: bool, optimize: bool, expose: bool) -> None:
     """Both ways to run it agree; with `expose` the base's outputs are the graph's too, and may not be overwritten."""
     model = _narrow(model, half=half)
     kept: list[ir.Value] = []
@@ -52,7 +52,7 @@ def _check(model: ir.Model, feeds: Mapping[str, np.ndarray], *, half: bool, opti
         kept = [y for node in nodes for y in node.inputs[: len(node.outputs)] if y is not None and y.producer()]
         model.graph.outputs.extend(value for value in dict.fromkeys(kept) if not value.is_graph_output())
     feeds = {name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in feeds.items()}
-    got, want = (run(model, feeds, kernels=kernels, optimise=optimise) for kernels in (True, False))
+    got, want = (run(model, feeds, kernels=kernels, optimize=optimize) for kernels in (True, False))
     for a, b in zip(got, want, strict=True):
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
         # Sums of some hundred products of numbers from a normal distribution: their terms are a few times their result.
@@ -66,7 +66,7 @@ PACKING = st.tuples(st.integers(0, 3), st.integers(0, 3))
 @profile
 @given(st.data(), PACKING, st.sampled_from(["conditioned", "dynamic"]), BOOLEANS, BOOLEANS, BOOLEANS)
 def test_ept(
-    data: st.DataObject, packing: tuple[int, int], mode: Any, half: bool, optimise: bool, expose: bool
+    data: st.DataObject, packing: tuple[int, int], mode: Any, half: bool, optimize: bool, expose: bool
 ) -> None:
     linear = data.draw(linears())
     adapter = data.draw(ept_adapters(linear))
@@ -74,13 +74,13 @@ def test_ept(
     ids = linear.rng.integers(lowest, len(adapter.tasks) + 1, size=len(linear.x))
     before, after = packing
     model = attached(adapter, linear.weight, linear.x.shape, AttachPlan(mode), before=before, after=after)
-    _check(model, {"x": linear.x, "task_id": ids}, half=half, optimise=optimise, expose=expose)
+    _check(model, {"x": linear.x, "task_id": ids}, half=half, optimize=optimize, expose=expose)
 
 
 @profile
 @given(st.data(), PACKING, st.sampled_from(["frozen", "batch", "row"]), BOOLEANS, BOOLEANS, BOOLEANS)
 def test_tucka(
-    data: st.DataObject, packing: tuple[int, int], routing: Any, half: bool, optimise: bool, expose: bool
+    data: st.DataObject, packing: tuple[int, int], routing: Any, half: bool, optimize: bool, expose: bool
 ) -> None:
     linear = data.draw(linears())
     if linear.x.ndim == 2:  # a router sees [batch, length, in]
@@ -95,18 +95,18 @@ def test_tucka(
     )
     model = attached(adapter, linear.weight, linear.x.shape, plan, before=before, after=after)
     ids = rng.integers(0, 4, size=len(linear.x))
-    _check(model, {"x": linear.x, "task_id": ids}, half=half, optimise=optimise, expose=expose)
+    _check(model, {"x": linear.x, "task_id": ids}, half=half, optimize=optimize, expose=expose)
 
 
 @profile
 @given(st.data(), PACKING, BOOLEANS, BOOLEANS, BOOLEANS)
-def test_lora(data: st.DataObject, packing: tuple[int, int], half: bool, optimise: bool, expose: bool) -> None:
+def test_lora(data: st.DataObject, packing: tuple[int, int], half: bool, optimize: bool, expose: bool) -> None:
     linear = data.draw(linears())
     adapter = data.draw(lora_adapters(linear))
     ids = linear.rng.integers(0, len(adapter.tasks) + 1, size=len(linear.x))
     before, after = packing
     model = attached(adapter, linear.weight, linear.x.shape, AttachPlan("conditioned"), before=before, after=after)
-    _check(model, {"x": linear.x, "task_id": ids}, half=half, optimise=optimise, expose=expose)
+    _check(model, {"x": linear.x, "task_id": ids}, half=half, optimize=optimize, expose=expose)
 
 
 ROUTES = [(Route(1, (0.3, 0.6)),), (Route(0, (0.9, 0.2)),), (Route(1, (0.5, 0.1)),)]
@@ -121,7 +121,7 @@ CASES = [(method, plan) for method, plans in PLANS.items() for plan in plans]
 @settings(profile, max_examples=40)
 @given(st.data(), st.sampled_from(CASES), st.lists(st.integers(4, 20), min_size=1, max_size=6), BOOLEANS, BOOLEANS)
 def test_several(
-    data: st.DataObject, case: tuple[str, AttachPlan], widths: list[int], packed: bool, optimise: bool
+    data: st.DataObject, case: tuple[str, AttachPlan], widths: list[int], packed: bool, optimize: bool
 ) -> None:
     method, plan = case
     gaps = data.draw(st.lists(st.integers(0, 3), min_size=len(widths) + 1, max_size=len(widths) + 1))
@@ -132,4 +132,4 @@ def test_several(
     ids = rng.integers(lowest, 3, size=len(several.x))
     model = several.attached(adapter, plan)
     half, expose = data.draw(BOOLEANS), data.draw(BOOLEANS)
-    _check(model, {"x": several.x, "task_id": ids}, half=half, optimise=optimise, expose=expose)
+    _check(model, {"x": several.x, "task_id": ids}, half=half, optimize=optimize, expose=expose)

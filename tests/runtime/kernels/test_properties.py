@@ -21,10 +21,10 @@ def _built() -> None:
     library()
 
 
-def _check(example: Example, *, constants: bool, in_place: bool, optimise: bool, threads: int) -> None:
+def _check(example: Example, *, constants: bool, in_place: bool, optimize: bool, threads: int) -> None:
     model = graph(example, constants=constants, in_place=in_place)
-    got = run(model, example.arrays, kernels=True, optimise=optimise, threads=threads)
-    want = run(model, example.arrays, kernels=False, optimise=optimise)
+    got = run(model, example.arrays, kernels=True, optimize=optimize, threads=threads)
+    want = run(model, example.arrays, kernels=False, optimize=optimize)
     size = run(graph(example.magnitudes(), in_place=in_place), example.magnitudes().arrays, kernels=False)
     outputs = len(example.y)
     close(got[:outputs], want[:outputs], size[:outputs])
@@ -38,10 +38,10 @@ def _check(example: Example, *, constants: bool, in_place: bool, optimise: bool,
 
 @pytest.mark.parametrize("operator", DELTAS)
 @profile
-@given(data=st.data(), constants=st.booleans(), in_place=st.booleans(), optimise=st.booleans())
-def test_updates(operator: str, data: st.DataObject, constants: bool, in_place: bool, optimise: bool) -> None:
+@given(data=st.data(), constants=st.booleans(), in_place=st.booleans(), optimize=st.booleans())
+def test_updates(operator: str, data: st.DataObject, constants: bool, in_place: bool, optimize: bool) -> None:
     example = data.draw(DELTAS[operator]())
-    _check(example, constants=constants, in_place=in_place, optimise=optimise, threads=1)
+    _check(example, constants=constants, in_place=in_place, optimize=optimize, threads=1)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -52,7 +52,7 @@ def test_thousands_of_tokens(operator: str, threads: int, data: st.DataObject, i
     rows = data.draw(st.sampled_from([1, 7, 100]))
     layout = rows, (rows, 2501 // rows)
     example = data.draw(DELTAS[operator](layout=layout))
-    _check(example, constants=True, in_place=in_place, optimise=True, threads=threads)
+    _check(example, constants=True, in_place=in_place, optimize=True, threads=threads)
 
 
 @pytest.mark.parametrize("operator", DELTAS)
@@ -60,15 +60,15 @@ def test_thousands_of_tokens(operator: str, threads: int, data: st.DataObject, i
 @given(data=st.data())
 def test_many_rows_of_one_token(operator: str, data: st.DataObject) -> None:
     example = data.draw(DELTAS[operator](layout=(301, (301, 1))))
-    _check(example, constants=True, in_place=True, optimise=True, threads=2)
+    _check(example, constants=True, in_place=True, optimize=True, threads=2)
 
 
 @profile
 @given(pyramid_routers(), st.booleans(), st.booleans())
-def test_pyramid_router(example: Example, constants: bool, optimise: bool) -> None:
+def test_pyramid_router(example: Example, constants: bool, optimize: bool) -> None:
     model = graph(example, constants=constants)
-    got = run(model, example.arrays, kernels=True, optimise=optimise)
-    want = run(model, example.arrays, kernels=False, optimise=optimise)
+    got = run(model, example.arrays, kernels=True, optimize=optimize)
+    want = run(model, example.arrays, kernels=False, optimize=optimize)
     for index, (a, b) in enumerate(zip(got, want, strict=True)):
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
         if index == 0:
@@ -79,10 +79,10 @@ def test_pyramid_router(example: Example, constants: bool, optimise: bool) -> No
 
 @profile
 @given(tucker_routers(), st.booleans(), st.booleans())
-def test_tucker_router(example: Example, constants: bool, optimise: bool) -> None:
+def test_tucker_router(example: Example, constants: bool, optimize: bool) -> None:
     model = graph(example, constants=constants)
-    group, weights = run(model, example.arrays, kernels=True, optimise=optimise)
-    want = run(model, example.arrays, kernels=False, optimise=optimise)
+    group, weights = run(model, example.arrays, kernels=True, optimize=optimize)
+    want = run(model, example.arrays, kernels=False, optimize=optimize)
     assert group.dtype == np.int64
     np.testing.assert_array_equal(group, want[0])
     assert weights.shape == want[1].shape
@@ -91,8 +91,8 @@ def test_tucker_router(example: Example, constants: bool, optimise: bool) -> Non
 
 @pytest.mark.parametrize("operator", DELTAS)
 @settings(profile, max_examples=10)
-@given(data=st.data(), optimise=st.booleans())
-def test_y_that_is_x(operator: str, data: st.DataObject, optimise: bool) -> None:
+@given(data=st.data(), optimize=st.booleans())
+def test_y_that_is_x(operator: str, data: st.DataObject, optimize: bool) -> None:
     """TuckA updates x itself where that is the narrower side: then all modules' y and x are one value."""
     example = data.draw(DELTAS[operator]().filter(lambda e: e.columns is None))
     width = example.y[0].shape[-1]
@@ -113,5 +113,5 @@ def test_y_that_is_x(operator: str, data: st.DataObject, optimise: bool) -> None
         node = next(node for node in model.graph if node.domain == ops.DOMAIN)
         for index in range(count + 1):
             node.replace_input_with(index, node.inputs[0])
-        results.append(run(model, of.arrays, kernels=kernels, optimise=optimise)[:count])
+        results.append(run(model, of.arrays, kernels=kernels, optimize=optimize)[:count])
     close(*results)

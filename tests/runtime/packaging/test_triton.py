@@ -16,7 +16,7 @@ import onnxruntime
 import pytest
 
 from eptx import Session, read_bundle
-from eptx.bundle import Bundle, Component, Generation, Quantisation, TensorSpec, Text
+from eptx.bundle import Bundle, Component, Generation, Quantization, TensorSpec, Text
 from eptx.cli import main
 from eptx.errors import BundleError, NotSupportedError, UsageError
 from eptx.runtime.packaging import package_triton
@@ -169,7 +169,7 @@ def test_batches_that_must_not_be_mixed_are_not(tmp_path: Path) -> None:
 
 def test_int8_is_batched_and_said_to_depend_on_it(bundle: Bundle, tmp_path: Path) -> None:
     for scheme, count in (("int8", 1), ("int8-static", 0)):
-        manifest = replace(bundle.manifest, quantisation=Quantisation({"MatMul": scheme}, {}))
+        manifest = replace(bundle.manifest, quantization=Quantization({"MatMul": scheme}, {}))
         model = package_triton(Bundle(bundle.path, manifest), tmp_path)
         assert _config(model.path).HasField("dynamic_batching")
         assert [note.startswith("int8 takes the range") for note in model.notes] == [True] * count

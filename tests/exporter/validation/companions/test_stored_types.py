@@ -11,13 +11,13 @@ import pytest
 
 from eptx.exporter import ExportOptions, export_bundle
 from tests.exporter.validation.companions.made import Change, Made, damaged, edit, put
-from tests.quantised import quantised
+from tests.quantized import quantized
 
 SCHEMES = ["fp32", "fp16", "int8", "int8-static", "int8-blocks", "int4-blocks"]
 PRECISION, PRODUCTS, TABLES = (
     "eptx.json: precision",
-    "eptx.json: quantisation.products",
-    "eptx.json: quantisation.embeddings",
+    "eptx.json: quantization.products",
+    "eptx.json: quantization.embeddings",
 )
 QUERY = "bert.encoder.layer.0.attention.self.key.weight"
 
@@ -35,7 +35,7 @@ def mixed(bert_base: Path, bert_onnx: Path, ept: Path, encoder: Made, tmp_path_f
     """Every scheme in turn."""
     options = ExportOptions(mode="conditioned", top_k=2, base_onnx=bert_onnx)
     out = tmp_path_factory.mktemp("mixed") / "b"
-    bundle = quantised(bert_base, [ept], out, options, lambda index: SCHEMES[index % 6])  # type: ignore[return-value]
+    bundle = quantized(bert_base, [ept], out, options, lambda index: SCHEMES[index % 6])  # type: ignore[return-value]
     return Made(bundle, bert_base, encoder.tasks, "AutoModel")
 
 
@@ -84,10 +84,10 @@ def test_fp16_with_a_wider_weight(half: Made, tmp_path: Path, name: str) -> None
 @pytest.mark.parametrize(
     ("claim", "said"),
     [
-        ("fp32", "quantisation is not empty"),
-        ("fp16", "quantisation is not empty"),
-        ("int8-static", "quantisation names int8"),
-        ("int4", "quantisation names int8"),
+        ("fp32", "quantization is not empty"),
+        ("fp16", "quantization is not empty"),
+        ("int8-static", "quantization names int8"),
+        ("int4", "quantization names int8"),
     ],
 )
 def test_another_claim(quantized: Made, tmp_path: Path, claim: str, said: str) -> None:
@@ -105,25 +105,25 @@ def test_a_claim_of_a_float32_bundle(encoder: Made, tmp_path: Path, claim: str) 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("said", SCHEMES)
 def test_a_product_that_is_not_what_is_said(mixed: Made, tmp_path: Path, scheme: str, said: str) -> None:
-    assert mixed.bundle.manifest.quantisation is not None
-    name = next(n for n, s in mixed.bundle.manifest.quantisation.products.items() if s == scheme)
-    change = edit("eptx.json", lambda manifest: manifest["quantisation"]["products"].update({name: said}))
+    assert mixed.bundle.manifest.quantization is not None
+    name = next(n for n, s in mixed.bundle.manifest.quantization.products.items() if s == scheme)
+    change = edit("eptx.json", lambda manifest: manifest["quantization"]["products"].update({name: said}))
     wrong = mixed.wrong(damaged(mixed.bundle, tmp_path / "b", change))
     assert wrong == ({} if said == scheme else {PRODUCTS: f"says that {name} is {said}; it is {scheme}"})
 
 
 def test_a_product_that_is_not_named(mixed: Made, tmp_path: Path) -> None:
-    assert mixed.bundle.manifest.quantisation is not None
-    name = next(n for n, s in mixed.bundle.manifest.quantisation.products.items() if s == "int4-blocks")
-    change = edit("eptx.json", lambda manifest: manifest["quantisation"]["products"].pop(name))
+    assert mixed.bundle.manifest.quantization is not None
+    name = next(n for n, s in mixed.bundle.manifest.quantization.products.items() if s == "int4-blocks")
+    change = edit("eptx.json", lambda manifest: manifest["quantization"]["products"].pop(name))
     wrong = mixed.wrong(damaged(mixed.bundle, tmp_path / "b", change))
     assert wrong == {PRODUCTS: f"does not name {name}, which is int4-blocks"}
 
 
 def test_a_table_that_is_not_what_is_said(mixed: Made, tmp_path: Path) -> None:
-    assert mixed.bundle.manifest.quantisation is not None
-    name = next(iter(mixed.bundle.manifest.quantisation.embeddings))
-    change = edit("eptx.json", lambda manifest: manifest["quantisation"]["embeddings"].update({name: "fp16"}))
+    assert mixed.bundle.manifest.quantization is not None
+    name = next(iter(mixed.bundle.manifest.quantization.embeddings))
+    change = edit("eptx.json", lambda manifest: manifest["quantization"]["embeddings"].update({name: "fp16"}))
     wrong = mixed.wrong(damaged(mixed.bundle, tmp_path / "b", change))
     assert wrong == {TABLES: f"says that {name} is fp16; it is int8"}
 

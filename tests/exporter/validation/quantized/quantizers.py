@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxruntime.quantization import QuantType, matmul_nbits_quantizer, quantize_dynamic
 
-from eptx.calibration.quantise import _alone
+from eptx.calibration.quantize import _alone
 from eptx.exporter.base._products import find_products
 from eptx.exporter.validation.quantized.codes import Codes, read_codes
 

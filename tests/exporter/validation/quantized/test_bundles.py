@@ -17,10 +17,10 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.numpy import load_file, save_file
 
 from eptx.bundle import Bundle
-from eptx.calibration.quantise import Range, Scheme, _alone, _table, graph
+from eptx.calibration.quantize import Range, Scheme, _alone, _table, graph
 from eptx.exporter import ExportOptions, export_bundle
 from eptx.exporter.validation import comparison
-from eptx.exporter.validation import quantised as weights
+from eptx.exporter.validation.quantized import weights
 from eptx.exporter.validation import run as validation
 from eptx.exporter.validation.batches import Batch, rows_alone
 from eptx.exporter.validation.budget import Judged
@@ -31,7 +31,7 @@ from eptx.exporter.validation.ways import ways
 from eptx.runtime.measure import Drop
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept
 from tests.exporter.validation.workshop import Workshop
-from tests.quantised import Choice, quantised
+from tests.quantized import Choice, quantized
 
 LABELS = {"cola": 2, "mnli": 3}
 TABLES = ("word", "position", "token_type")
@@ -63,7 +63,7 @@ def ept(headless_bert: Workshop) -> Path:
 def make(workshop: Workshop, ept: Path, scheme: Choice, mode: str = "conditioned", **more: Any) -> Bundle:
     task: dict[str, Any] = {"task": "mnli"} if mode == "static" else {}
     options = ExportOptions(base_onnx=workshop.onnx, mode=mode, top_k=2, **task)  # type: ignore[arg-type]
-    return quantised(workshop.base, [ept], workshop.path(), options, scheme, **more)
+    return quantized(workshop.base, [ept], workshop.path(), options, scheme, **more)
 
 
 def wrong_parts(report: Report) -> list[str]:
@@ -107,13 +107,13 @@ def break_levels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def break_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Codes rounded down."""
-    quantise_rows = _table.quantise_rows
+    quantize_rows = _table.quantize_rows
 
     def floor(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        _, scales = quantise_rows(table)
+        _, scales = quantize_rows(table)
         return np.floor(table / scales).astype(np.int8), scales
 
-    monkeypatch.setattr(_table, "quantise_rows", floor)
+    monkeypatch.setattr(_table, "quantize_rows", floor)
 
 
 def break_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,10 +135,10 @@ Break = Callable[[pytest.MonkeyPatch], None]
 
 #: The break, the scheme, the check that sees it, and what it says.
 BREAKS: list[tuple[Break, Scheme, str, str]] = [
-    (break_weights, "int8", "weights", "its quantised weight: output feature 0: its scale is "),
-    (break_weights, "int4-blocks", "weights", "its quantised weight: output feature "),
-    (break_levels, "int8", "weights", "its quantised table: row 1: its scale is "),
-    (break_floor, "int8", "weights", "its quantised table: row 1, input "),
+    (break_weights, "int8", "weights", "its quantized weight: output feature 0: its scale is "),
+    (break_weights, "int4-blocks", "weights", "its quantized weight: output feature "),
+    (break_levels, "int8", "weights", "its quantized table: row 1: its scale is "),
+    (break_floor, "int8", "weights", "its quantized table: row 1, input "),
     (break_narrow, "int8-static", "ranges", "of them are cut off"),
     (break_wide, "int8-static", "ranges", "times too wide"),
     (break_bits, "int4-blocks", "divergence", "quantizing changes "),

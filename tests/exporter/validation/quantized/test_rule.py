@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eptx.calibration.quantise._table import quantise_rows
+from eptx.calibration.quantize._table import quantize_rows
 from eptx.exporter.validation.quantized.codes import Codes, of_rows
 from eptx.exporter.validation.quantized.rule import fault
 from tests.exporter.validation.quantized.quantizers import Quantizer, quantizers, restored, stored
@@ -42,7 +42,7 @@ def test_what_quantizers_store(name: str, kind: str) -> None:
 
 def test_rows_of_a_table() -> None:
     weight = draw("zeros", 0)
-    rows, scales = quantise_rows(weight)
+    rows, scales = quantize_rows(weight)
     codes = of_rows(rows, scales.reshape(-1), None)
     assert fault(codes, weight) is None
     scales[5] *= 127  # the largest is 1

@@ -188,7 +188,7 @@ def test_a_wrong_scale_is_seen(
     try:
         assert not _held_to(headless_bert, plain, ept, wrong, name).passed
     except BundleError as error:  # it is no layer's weight any more
-        assert "cannot tell whose quantised weight this is" in str(error)
+        assert "cannot tell whose quantized weight this is" in str(error)
 
 
 def _weight_scale(graph: ir.Graph, shape: tuple[int, int]) -> str:
@@ -244,5 +244,5 @@ def test_operators_on_integers(headless_bert: Workshop, plain: Path, ept: Path) 
         warnings.simplefilter("ignore")
         _static(plain, base, quant_format=QuantFormat.QOperator, **_MATMUL)
     settings = ExportOptions(base_onnx=base, mode="conditioned", top_k=2)
-    with pytest.raises(BaseModelError, match="which is quantised \\(QLinearMatMul\\); give it unquantised"):
+    with pytest.raises(BaseModelError, match="which is quantized \\(QLinearMatMul\\); give it unquantized"):
         export_bundle(headless_bert.base, [ept], headless_bert.path(), settings)

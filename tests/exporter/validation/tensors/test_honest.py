@@ -15,7 +15,7 @@ from eptx.exporter.validation.parts import Part
 from eptx.exporter.validation.tensors import compare_tensors
 from tests.decoders import DECODERS
 from tests.exporter.validation.tensors.bases import Base, Made, trained, wrongs
-from tests.quantised import quantised
+from tests.quantized import quantized
 
 ENCODERS = ("bert", "roberta", "deberta", "deberta_shared", "vit", "albert")
 WINDOWED = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}
@@ -113,7 +113,7 @@ def test_rotary_tables_that_change_with_the_length(made: Made) -> None:
 def test_quantized_encoders(made: Made, tmp_path: Path, scheme: str) -> None:
     base = made("bert")
     options = ExportOptions(mode="conditioned", base_onnx=base.workshop.onnx)
-    bundle = quantised(base.workshop.base, base.adapters, tmp_path / "bundle", options, scheme)  # type: ignore[arg-type]
+    bundle = quantized(base.workshop.base, base.adapters, tmp_path / "bundle", options, scheme)  # type: ignore[arg-type]
     parts = _honest(base, bundle)
     rest = {part.name: part.why for part in parts if part.how == "run"}
     assert set(rest.values()) == {"quantized: see its bounds"}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from unittest import mock
 
 from eptx.bundle import Bundle
-from eptx.calibration.quantise import Range
+from eptx.calibration.quantize import Range
 from eptx.exporter import ExportOptions, Route
 from tests.bundles import copy_bundle
 from tests.encoder_decoders import TARGETS, KeptGraphs
@@ -24,7 +24,7 @@ from tests.exporter.validation.adapters import (
 )
 from tests.exporter.validation.workshop import Workshop
 from tests.exporter.validation.wrong.models import write_base
-from tests.quantised import Choice, quantised
+from tests.quantized import Choice, quantized
 
 Method = Literal["lora", "ept", "tucka", "heads"]
 LABELS = {"cola": 2, "mnli": 3, "stsb": 1}
@@ -57,8 +57,8 @@ BUNDLES: Mapping[str, tuple[str, Method, dict[str, Any]]] = {
     "gemma2": ("gemma2", "lora", _LORA),
     "t5": ("t5", "lora", _LORA),
 }
-#: quantised bundle of "heads" -> the scheme of every product.
-QUANTISED: Mapping[str, Choice] = {
+#: quantized bundle of "heads" -> the scheme of every product.
+QUANTIZED: Mapping[str, Choice] = {
     "int8": "int8",
     "int8 static": "int8-static",
     "int8 blocks": "int8-blocks",
@@ -84,7 +84,7 @@ class Bases:
         self.kept = KeptGraphs(_made(root / "kept"))
 
     def bundle(self, name: str) -> Bundle:
-        """An honest bundle, of `BUNDLES` or `QUANTISED`; it must not be changed."""
+        """An honest bundle, of `BUNDLES` or `QUANTIZED`; it must not be changed."""
         if name not in self._bundles:
             with mock.patch("eptx.exporter.load.load_encoder_decoder", self.kept):
                 self._bundles[name] = self.export(name)
@@ -121,15 +121,15 @@ class Bases:
 
     def export(self, name: str) -> Bundle:
         """A bundle of that name, made anew."""
-        if name in QUANTISED:
-            return self._quantised(name)
+        if name in QUANTIZED:
+            return self._quantized(name)
         base, _, options = BUNDLES[name]
         return self.shop(base).export(self.adapters(name), **options)
 
-    def _quantised(self, name: str) -> Bundle:
+    def _quantized(self, name: str) -> Bundle:
         shop = self.shop("bert bare")
         options = ExportOptions(base_onnx=shop.onnx, **_EPT)
-        return quantised(shop.base, self.adapters("heads"), shop.path(), options, QUANTISED[name], bounds=_RANGE)
+        return quantized(shop.base, self.adapters("heads"), shop.path(), options, QUANTIZED[name], bounds=_RANGE)
 
     def _train(self, base: str, method: Method, pooling: str) -> list[Path]:
         shop, shapes = self.shop(base), self.shapes(base)

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 (a table: one kind in a line)
-"""Quantised weights, scales, zero points, tables and activation ranges."""
+"""Quantized weights, scales, zero points, tables and activation ranges."""
 
 from __future__ import annotations
 
@@ -134,6 +134,6 @@ KINDS = (
     Kind("two rows of a table swapped", "int8", numbers(swapped(100, 101), "node_embedding.int8"), "word_embeddings|embedding"),
     Kind("a table of signs", "int8", graph(_signs), "word_embeddings|embedding"),
     Kind("rows of positions past 64", "int8", numbers(filled(0, slice(64, None)), "node_embedding_2.int8"), "position_embeddings"),
-    Kind("an unquantised norm", "int8", numbers(scaled(1.01), "encoder.layer.1.output.LayerNorm.weight"), "Norm|task"),
+    Kind("an unquantized norm", "int8", numbers(scaled(1.01), "encoder.layer.1.output.LayerNorm.weight"), "Norm|task"),
     Kind("int8 said of int4", "int4", manifest(put(precision="int8")), "precision"),
 )  # fmt: skip

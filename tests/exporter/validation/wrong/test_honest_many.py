@@ -12,13 +12,13 @@ from typing import Any, Literal
 import pytest
 
 from eptx.bundle import Bundle
-from eptx.calibration.quantise import Range
+from eptx.calibration.quantize import Range
 from eptx.exporter import ExportOptions, Route
 from eptx.exporter.validation.distance import LIMIT
 from tests.exporter.validation.adapters import CONFIG, add_heads, write_ept, write_lora, write_tucka
 from tests.exporter.validation.workshop import worst
 from tests.exporter.validation.wrong.bases import WIDTH, Bases
-from tests.quantised import Choice, quantised
+from tests.quantized import Choice, quantized
 
 Method = Literal["lora", "ept", "tucka"]
 #: What honest bundles stay below.
@@ -37,7 +37,7 @@ class Case:
         method: of its adapters.
         options: of the export.
         pooling: what its task heads read, if it has any.
-        scheme: of every product, if they are quantised.
+        scheme: of every product, if they are quantized.
     """
 
     base: str
@@ -138,7 +138,7 @@ def _export(bases: Bases, case: Case, adapters: Sequence[Path]) -> Bundle:
     shop = bases.shop(case.base)
     if case.scheme is not None:
         options = ExportOptions(base_onnx=shop.onnx, **case.options)
-        return quantised(shop.base, adapters, shop.path(), options, case.scheme, bounds=Range(-12.0, 12.0))
+        return quantized(shop.base, adapters, shop.path(), options, case.scheme, bounds=Range(-12.0, 12.0))
     bundle = shop.export(adapters, **case.options)
     return bundle
 

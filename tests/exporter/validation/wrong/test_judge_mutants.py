@@ -17,7 +17,7 @@ import onnx_ir as ir
 import pytest
 
 from eptx.bundle import Bundle
-from eptx.calibration.quantise import _alone
+from eptx.calibration.quantize import _alone
 from eptx.exporter import export as exporting
 from eptx.exporter import load as loading
 from eptx.exporter.heads import attach_head_bank
@@ -28,9 +28,9 @@ from tests.exporter.validation.adapters import write_lora
 from tests.exporter.validation.wrong.bases import LABELS, Bases
 
 Patch = tuple[Any, ...]
-JUDGE, QUANTISED, EXPORT = (
+JUDGE, QUANTIZED, EXPORT = (
     "eptx.exporter.validation.judge",
-    "eptx.exporter.validation.quantised",
+    "eptx.exporter.validation.quantized.weights",
     "eptx.exporter.export",
 )
 #: The module; its package has a function of that name.
@@ -227,16 +227,16 @@ MUTANTS = (
         "the adapter's own effect",
     ),
     Mutant(
-        "whether quantised weights are the base's",
+        "whether quantized weights are the base's",
         _bundle("int8"),
-        ("eptx.calibration.quantise._alone.dynamic_int8", _codes_off),
-        (f"{QUANTISED}.Quantised.compare", _nothing),
-        "its quantised weight: output feature 3: its scale is",
+        ("eptx.calibration.quantize._alone.dynamic_int8", _codes_off),
+        (f"{QUANTIZED}.Quantized.compare", _nothing),
+        "its quantized weight: output feature 3: its scale is",
     ),
     Mutant(
-        "what quantising loses",
+        "what quantizing loses",
         _bundle("int8 static"),
-        ("eptx.calibration.quantise._alone.static_int8", _wide),
+        ("eptx.calibration.quantize._alone.static_int8", _wide),
         ("eptx.exporter.validation.run.losses", lambda *arguments: []),
         "the budget is 15",
         _with_rows,

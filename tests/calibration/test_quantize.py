@@ -7,8 +7,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from eptx.calibration.quantise import Quantiser, Range, Recipe, Scheme
-from eptx.calibration.quantise._table import quantise_rows
+from eptx.calibration.quantize import Quantizer, Range, Recipe, Scheme
+from eptx.calibration.quantize._table import quantize_rows
 from eptx.errors import LimitError
 
 IN, OUT = 128, 24
@@ -88,7 +88,7 @@ def test_a_product_computes_what_its_scheme_says(scheme: Scheme, kind: str) -> N
     x, weight = rng.normal(size=(5, IN)).astype(np.float32), rng.normal(size=(IN, OUT)).astype(np.float32)
     model = _model(weight if kind == "MatMul" else np.ascontiguousarray(weight.T), kind)
     name = f"/layer/{kind}"
-    Quantiser()(model.graph, Recipe({name: scheme}, {}, {name: _RANGE}))
+    Quantizer()(model.graph, Recipe({name: scheme}, {}, {name: _RANGE}))
     bias = 0 if kind == "MatMul" else np.linspace(-1, 1, OUT)
     wanted = np.maximum(_expected(scheme, x.astype(np.float64), weight.astype(np.float64)) + bias, 0)
     found = _run(model, x=x)
@@ -104,20 +104,20 @@ def test_a_product_computes_what_its_scheme_says(scheme: Scheme, kind: str) -> N
 
 def test_the_names_of_a_product_stay(caplog: pytest.LogCaptureFixture) -> None:
     model = _model(np.ones((IN, OUT), np.float32))
-    Quantiser()(model.graph, Recipe({"/layer/MatMul": "int8"}))
+    Quantizer()(model.graph, Recipe({"/layer/MatMul": "int8"}))
     nodes = {node.name: node for node in model.graph}
     assert nodes["/layer/MatMul"].outputs[0].name == "h"
     assert nodes["/layer/MatMul"].op_type == "Mul"
 
 
-def test_what_a_quantiser_remembers_is_not_changed_by_using_it() -> None:
+def test_what_a_quantizer_remembers_is_not_changed_by_using_it() -> None:
     rng = np.random.default_rng(1)
     x, weight = rng.normal(size=(3, IN)).astype(np.float32), rng.normal(size=(IN, OUT)).astype(np.float32)
-    quantiser = Quantiser()
+    quantizer = Quantizer()
     answers = []
     for _ in range(3):
         model = _model(weight)
-        quantiser(model.graph, Recipe({"/layer/MatMul": "int4-blocks"}))
+        quantizer(model.graph, Recipe({"/layer/MatMul": "int4-blocks"}))
         answers.append(_run(model, x=x))
     assert np.array_equal(answers[0], answers[1])
     assert np.array_equal(answers[0], answers[2])
@@ -126,7 +126,7 @@ def test_what_a_quantiser_remembers_is_not_changed_by_using_it() -> None:
 def test_a_weight_past_float16_is_refused() -> None:
     model = _model(np.full((IN, OUT), 1e5, np.float32))
     with pytest.raises(LimitError, match="/layer/MatMul has a weight past float16"):
-        Quantiser()(model.graph, Recipe({"/layer/MatMul": "fp16"}))
+        Quantizer()(model.graph, Recipe({"/layer/MatMul": "fp16"}))
 
 
 @pytest.mark.parametrize("scheme", ["int8", "fp16"])
@@ -146,7 +146,7 @@ def test_a_table_gives_its_rows_rounded(scheme: Scheme) -> None:
         opset_imports={"": 21},
     )
     model = ir.Model(graph, ir_version=10)
-    Quantiser()(graph, Recipe({}, {"look": scheme}))
+    Quantizer()(graph, Recipe({}, {"look": scheme}))
     found = _run(model, ids=np.arange(40))
     largest = np.abs(table).max(1, keepdims=True)
     assert (np.abs(found - table) <= largest * (0.5 / 127 if scheme == "int8" else 2**-11) * 1.001 + 1e-7).all()
@@ -155,6 +155,6 @@ def test_a_table_gives_its_rows_rounded(scheme: Scheme) -> None:
 
 
 def test_rows_use_all_of_their_range() -> None:
-    rows, scales = quantise_rows(np.array([[0.5, -2.0], [0.0, 0.0]], np.float32))
+    rows, scales = quantize_rows(np.array([[0.5, -2.0], [0.0, 0.0]], np.float32))
     assert rows.tolist() == [[32, -127], [0, 0]]
     assert scales.tolist() == [[pytest.approx(2 / 127)], [1.0]]

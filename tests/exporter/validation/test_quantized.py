@@ -1,4 +1,4 @@
-"""Quantised bundles: honest ones pass whatever each weight is stored as, and each way to be wrong is found."""
+"""Quantized bundles: honest ones pass whatever each weight is stored as, and each way to be wrong is found."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from eptx.bundle import Bundle
-from eptx.calibration.quantise import Quantiser, Recipe, Scheme
+from eptx.calibration.quantize import Quantizer, Recipe, Scheme
 from eptx.errors import BundleError, NotSupportedError
 from eptx.exporter import ExportOptions, Route, export_bundle
 from eptx.exporter.base._products import find_products
-from eptx.exporter.validation import quantised as quantised_weights
+from eptx.exporter.validation.quantized import weights as quantized_weights
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.owners import linears_of, places_of
 from eptx.exporter.validation.stored import read_product
@@ -36,7 +36,7 @@ from tests.exporter.validation.adapters import (
     write_tucka,
 )
 from tests.exporter.validation.workshop import Workshop, failed_tasks, task, worst
-from tests.quantised import Choice, quantised
+from tests.quantized import Choice, quantized
 from tests.trained import trained_model
 
 LABELS = {"cola": 2, "mnli": 3, "stsb": 1}
@@ -76,7 +76,7 @@ def make(
 ) -> Bundle:
     folders = adapters if isinstance(adapters, list) else [adapters]
     graph = workshop.onnx if traced else None
-    return quantised(workshop.base, folders, workshop.path(), ExportOptions(base_onnx=graph, **options), scheme)
+    return quantized(workshop.base, folders, workshop.path(), ExportOptions(base_onnx=graph, **options), scheme)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def honest(headless_bert: Workshop, ept: Path) -> Bundle:
 @pytest.mark.parametrize("mode", ["static", "conditioned"])
 def test_an_honest_encoder(headless_bert: Workshop, ept: Path, mode: str, scheme: Choice) -> None:
     bundle = make(headless_bert, ept, scheme, mode=mode, top_k=2, task="mnli" if mode == "static" else None)
-    assert bundle.manifest.quantisation is not None and bundle.manifest.quantisation.embeddings
+    assert bundle.manifest.quantization is not None and bundle.manifest.quantization.embeddings
     report = headless_bert.validate(bundle)
     assert report.passed, report.reason
     assert worst(report) < LIMIT / 2
@@ -138,7 +138,7 @@ def zero(array: np.ndarray) -> None:
 DAMAGES = [
     (f"{PRODUCT}.weight_quantized", turn_a_column, MODULE, "output feature 3, input "),
     (f"{PRODUCT}.weight_scale", scale_up, MODULE, "output feature 0: its scale is "),
-    ("node_embedding.int8", turn_a_row, "embeddings.word_embeddings", "its quantised table: row 3, input "),
+    ("node_embedding.int8", turn_a_row, "embeddings.word_embeddings", "its quantized table: row 3, input "),
     (f"{MODULE}.lora_B", zero, MODULE, "times the noise floor"),
 ]
 
@@ -172,7 +172,7 @@ def test_a_static_bundle_without_a_modules_update(
     truth = add_heads(write_ept(headless_bert.path(), shapes, seed=8, strength=0.01), LABELS, 48)
     mutant = changed(truth, headless_bert.path(), drop_lora)
     cases: list[tuple[Scheme, str]] = [
-        ("int4-blocks", "its quantised weight: output feature "),
+        ("int4-blocks", "its quantized weight: output feature "),
         ("fp32", "times the noise floor"),
     ]
     for scheme, words in cases:
@@ -180,7 +180,7 @@ def test_a_static_bundle_without_a_modules_update(
         report = headless_bert.validate(bundle, truth)
         assert task(report, "mnli").failed_at == MODULE
         assert words in str(task(report, "mnli").reason)
-    monkeypatch.setattr(quantised_weights, "_fault", lambda *_: None)
+    monkeypatch.setattr(quantized_weights, "_fault", lambda *_: None)
     report = headless_bert.validate(
         make(headless_bert, mutant, "int4-blocks", mode="static", top_k=2, task="mnli"), truth
     )
@@ -191,12 +191,12 @@ def test_a_bundle_that_names_what_is_not_there(headless_bert: Workshop, honest: 
     def rename(graph: ir.Graph) -> None:
         next(node for node in graph if node.name == PRODUCT).name = "/elsewhere/MatMul"
 
-    with pytest.raises(BundleError, match=f"{PRODUCT} is said to be quantised"):
+    with pytest.raises(BundleError, match=f"{PRODUCT} is said to be quantized"):
         headless_bert.validate(headless_bert.edited(honest, rename))
 
 
-def quantise_whole(graph: Path, out: Path) -> Path:
-    """A base's graph as a user would have ONNX Runtime quantise it: one scale and zero point for every weight."""
+def quantize_whole(graph: Path, out: Path) -> Path:
+    """A base's graph as a user would have ONNX Runtime quantize it: one scale and zero point for every weight."""
     model = onnx.load(graph)
     del model.graph.value_info[:]
     onnx.save(model, out)
@@ -207,9 +207,9 @@ def quantise_whole(graph: Path, out: Path) -> Path:
     return out
 
 
-def test_a_base_that_is_quantised_already(headless_bert: Workshop, shapes: Shapes, ept: Path) -> None:
+def test_a_base_that_is_quantized_already(headless_bert: Workshop, shapes: Shapes, ept: Path) -> None:
     """Query, key and value read one DynamicQuantizeLinear."""
-    base = quantise_whole(headless_bert.onnx, headless_bert.path().with_suffix(".onnx"))
+    base = quantize_whole(headless_bert.onnx, headless_bert.path().with_suffix(".onnx"))
     tucka = write_headless_tucka(headless_bert, shapes)
     cases: list[tuple[Path, dict[str, Any]]] = [(ept, EPT), (tucka, {"mode": "conditioned", "routes": ROUTES})]
     for adapter, options in cases:
@@ -220,7 +220,7 @@ def test_a_base_that_is_quantised_already(headless_bert: Workshop, shapes: Shape
         report = headless_bert.validate(bundle)
         assert report.passed, report.reason
         assert worst(report) < LIMIT / 2
-    with pytest.raises(NotSupportedError, match="is quantised in the base graph"):
+    with pytest.raises(NotSupportedError, match="is quantized in the base graph"):
         static = ExportOptions(base_onnx=base, mode="static", task="cola", top_k=2)
         export_bundle(headless_bert.base, [ept], headless_bert.path(), static)
 
@@ -236,10 +236,10 @@ def test_a_packed_product_is_several_layers(headless_bert: Workshop, ept: Path) 
             "MatMul", [activation("x", 48), initializer("w", weight.T.astype(np.float32))], name="/p/MatMul"
         )
         graph = model([product.inputs[0]], [product]).graph  # type: ignore[list-item]
-        Quantiser()(graph, Recipe({"/p/MatMul": "int8"}))
+        Quantizer()(graph, Recipe({"/p/MatMul": "int8"}))
         stored = read_product(find_products(graph)[-1])
         if found is None:
-            with pytest.raises(BundleError, match="eptx cannot tell whose quantised weight this is"):
+            with pytest.raises(BundleError, match="eptx cannot tell whose quantized weight this is"):
                 places_of(stored, reference, None)
         else:
             places = places_of(stored, reference, None)

@@ -11,9 +11,9 @@ from unittest import mock
 
 import numpy as np
 
-from eptx.bundle import Bundle, BundleWriter, Quantisation
+from eptx.bundle import Bundle, BundleWriter, Quantization
 from eptx.calibration.observe import observe, union
-from eptx.calibration.quantise import Quantiser, Range, Recipe, Scheme
+from eptx.calibration.quantize import Quantizer, Range, Recipe, Scheme
 from eptx.exporter.base._model import read_config
 from eptx.exporter.export import adapt, store, write
 from eptx.exporter.options import ExportOptions, Precision
@@ -28,7 +28,7 @@ _RANGE = Range(-8.5, 8.5)
 Choice = Scheme | Callable[[int], Scheme]
 
 
-def quantised(
+def quantized(
     base: Path,
     adapters: Sequence[Path],
     out: Path,
@@ -38,7 +38,7 @@ def quantised(
     bounds: Range | None = None,
     **said: Any,
 ) -> Bundle:
-    """A bundle whose products and tables, however small, are quantised.
+    """A bundle whose products and tables, however small, are quantized.
 
     Args:
         base: the transformers folder.
@@ -64,14 +64,14 @@ def quantised(
                 dict.fromkeys(part.embeddings, "int8"),
                 seen if bounds is None else dict.fromkeys(part.products, bounds),
             )
-            Quantiser()(part.graph.model.graph, recipe)
+            Quantizer()(part.graph.model.graph, recipe)
             prefix = "" if part.graph.file == "model.onnx" else f"{part.graph.file.removesuffix('.onnx')}:"
             products |= {f"{prefix}{name}": own for name, own in recipe.products.items()}
             tables |= {f"{prefix}{name}": own for name, own in recipe.embeddings.items()}
         options = replace(options, precision=precision)
         data = [(source.task, Path(str(source.rows))) for source in map(Source.parse, said.pop("data", ()))]
         adapted = replace(adapted, options=options, source=replace(adapted.source, data=data))
-        adapted = replace(adapted, quantisation=Quantisation(products, tables, **said))
+        adapted = replace(adapted, quantization=Quantization(products, tables, **said))
         store(adapted)
         return write(writer, adapted)
 

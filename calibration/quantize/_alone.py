@@ -1,7 +1,7 @@
-"""One product as a model of its own, which ONNX Runtime's quantisers take, whatever graph it comes from.
+"""One product as a model of its own, which ONNX Runtime's quantizers take, whatever graph it comes from.
 
 They refuse a graph with operators of other domains, infer shapes that they do not need, and hold several copies of all
-weights. A product by itself has none of these troubles, is quantised in milliseconds, and may be kept.
+weights. A product by itself has none of these troubles, is quantized in milliseconds, and may be kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 #: The activation, the weight and the output.
 X, WEIGHT, Y = "x", "weight", "y"
-#: Has 4-bit integers and quantisation in blocks, and is no later than eptx's own functions.
+#: Has 4-bit integers and quantization in blocks, and is no later than eptx's own functions.
 _OPSET = 21
 
 
@@ -91,7 +91,7 @@ def _value(name: str, shape: list[int | str]) -> ir.Value:
 
 def _model(proto: Any) -> ir.Model:
     model: ir.Model = ir.from_proto(proto)
-    model.graph.sort()  # the quantisers append what comes first
+    model.graph.sort()  # the quantizers append what comes first
     return model
 
 
@@ -102,7 +102,7 @@ def _read(path: Path) -> ir.Model:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the quantisers log and warn about."""
+    """Without what the quantizers log and warn about."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

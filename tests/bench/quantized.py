@@ -1,4 +1,4 @@
-"""Quantised conditioned bundles over the fp32 one: latency and bytes."""
+"""Quantized conditioned bundles over the fp32 one: latency and bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.minilm import EPT
 PRECISIONS: tuple[Precision, ...] = ("fp16", "int8", "int4")
 
 
-def quantised(scratch: Path, base: Path, *, pairs: int, threads: int) -> dict[str, Any]:
+def quantized(scratch: Path, base: Path, *, pairs: int, threads: int) -> dict[str, Any]:
     """Exports EPT in every precision that needs no data, and compares with fp32."""
     bundles = {}
     for precision in ("fp32", *PRECISIONS):

@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from eptx.calibration.quantise import _alone
-from eptx.calibration.quantise._splice import as_matmul, drop_unused, halve, splice
-from eptx.calibration.quantise._table import halve_rows, store_rows
+from eptx.calibration.quantize import _alone
+from eptx.calibration.quantize._splice import as_matmul, drop_unused, halve, splice
+from eptx.calibration.quantize._table import halve_rows, store_rows
 from eptx.errors import LimitError
 from eptx.exporter.base._products import Product, find_products
 
@@ -45,8 +45,8 @@ class Recipe:
     ranges: Mapping[str, Range] = field(default_factory=dict)
 
 
-class Quantiser:
-    """Quantises graphs of one base, again and again: what a product becomes under a scheme is computed once."""
+class Quantizer:
+    """Quantizes graphs of one base, again and again: what a product becomes under a scheme is computed once."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, Scheme, Range | None], ir.Model] = {}
@@ -85,11 +85,11 @@ class Quantiser:
             return
         key = name, scheme, bounds
         if key not in self._known:
-            self._known[key] = quantised(weight, scheme, bounds)
+            self._known[key] = quantized(weight, scheme, bounds)
         splice(graph, node, self._known[key])
 
 
-def quantised(weight: np.ndarray, scheme: Scheme, bounds: Range | None = None) -> ir.Model:
+def quantized(weight: np.ndarray, scheme: Scheme, bounds: Range | None = None) -> ir.Model:
     """One product ``y = x W`` under a scheme; the weight is [in, out]."""
     makers: dict[str, Callable[[], ir.Model]] = {
         "int8": lambda: _alone.dynamic_int8(weight),

@@ -1,11 +1,11 @@
-"""Putting the quantised form of one product in its place in a graph."""
+"""Putting the quantized form of one product in its place in a graph."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
 
-from eptx.calibration.quantise._replace import replace_node
+from eptx.calibration.quantize._replace import replace_node
 from eptx.exporter.base._products import Product
 
 
@@ -30,9 +30,9 @@ def as_matmul(graph: ir.Graph, product: Product) -> ir.Node:
     return matmul
 
 
-def splice(graph: ir.Graph, node: ir.Node, quantised: ir.Model) -> None:
-    """Puts a quantised product (x, y) where a MatMul is; the last of its nodes takes the MatMul's name and output."""
-    part = quantised.clone().graph
+def splice(graph: ir.Graph, node: ir.Node, quantized: ir.Model) -> None:
+    """Puts a quantized product (x, y) where a MatMul is; the last of its nodes takes the MatMul's name and output."""
+    part = quantized.clone().graph
     x = node.inputs[0]
     assert x is not None
     part.inputs[0].replace_all_uses_with(x)

@@ -1,6 +1,6 @@
 """Embedding tables as int8 with a scale per row, in standard operators.
 
-ONNX Runtime's own quantisers give a table one scale for all its rows (8 bits) or blocks of 4 bits; one scale loses
+ONNX Runtime's own quantizers give a table one scale for all its rows (8 bits) or blocks of 4 bits; one scale loses
 the many small rows to the few large ones. See docs/adr/0008.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from eptx.calibration.quantise._replace import replace_node
+from eptx.calibration.quantize._replace import replace_node
 from eptx.exporter.base._embeddings import table_of
 
 _LARGEST = 127.0
@@ -18,7 +18,7 @@ _LARGEST = 127.0
 def store_rows(graph: ir.Graph, node: ir.Node) -> None:
     """Replaces a Gather of a float32 table [rows, width] by one of int8 rows times their scales."""
     ids = node.inputs[1]
-    rows, scales = quantise_rows(table_of(node))
+    rows, scales = quantize_rows(table_of(node))
     stored = [_initializer(graph, f"{node.name}.{kind}", array) for kind, array in (("int8", rows), ("scale", scales))]
     gathers = [ir.node("Gather", [value, ids], {"axis": 0}, name=f"{node.name}/{value.name}") for value in stored]
     cast = ir.node("Cast", [gathers[0].outputs[0]], {"to": int(ir.DataType.FLOAT)}, name=f"{node.name}/Cast")
@@ -38,7 +38,7 @@ def halve_rows(graph: ir.Graph, node: ir.Node) -> None:
     replace_node(graph, node, [gather, cast])
 
 
-def quantise_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def quantize_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows as int8 [rows, width] and their scales float32 [rows, 1]: the largest of a row is 127."""
     largest = np.abs(table).max(axis=1, keepdims=True)
     scales = np.where(largest > 0, largest / _LARGEST, 1.0).astype(np.float32)

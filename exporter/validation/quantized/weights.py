@@ -1,6 +1,6 @@
-"""A bundle whose weights are quantised: the reference multiplies by the same weights.
+"""A bundle whose weights are quantized: the reference multiplies by the same weights.
 
-Otherwise the quantisation's error, a thousand times rounding, would be held against the adapter. That the weights are
+Otherwise the quantization's error, a thousand times rounding, would be held against the adapter. That the weights are
 the base's (of a static bundle, the base's with one task in them, as the released forward has it) is checked apart:
 scales, zero points and codes must be what the scheme's rule makes of those weights (`quantized.rule`), and of a task's
 update, far smaller than a step at most places, all must be there.
@@ -24,7 +24,7 @@ from eptx.exporter.validation.output_form import update_by
 from eptx.exporter.validation.owners import Place, embedding_of, linears_of, places_of
 from eptx.exporter.validation.parts import Part
 from eptx.exporter.validation.quantized.rule import Fault, fault
-from eptx.exporter.validation.rounding import QUANTISED
+from eptx.exporter.validation.rounding import QUANTIZED
 from eptx.exporter.validation.stored import (
     StoredProduct,
     StoredTable,
@@ -57,14 +57,14 @@ class _Owned:
         return self.stored.weight[self.place.rows]
 
 
-class Quantised:
-    """The quantised weights of a bundle.
+class Quantized:
+    """The quantized weights of a bundle.
 
     Attributes:
         wrong: linear layer or table -> how its weight is not what it should be.
-        effects: adapted module of a static bundle -> by how many deviations of what the quantiser's error makes of it
+        effects: adapted module of a static bundle -> by how many deviations of what the quantizer's error makes of it
             the share of its task's update that is there would be off, if none of it were.
-        parts: every quantised weight and table, once `compare` has seen it.
+        parts: every quantized weight and table, once `compare` has seen it.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -78,16 +78,16 @@ class Quantised:
         self._tables = [
             (prefix, node) for prefix, graph in graphs.items() for node in stored_tables(manifest, graph, prefix)
         ]
-        self._after_adapter = manifest.quantisation is not None and bool(manifest.quantisation.products)
+        self._after_adapter = manifest.quantization is not None and bool(manifest.quantization.products)
         self._places: dict[int, list[Place]] = {}
         self.wrong: dict[str, str] = {}
         self.effects: dict[str, float] = {}
         self.parts: list[Part] = []
 
     @classmethod
-    def of(cls, bundle: Bundle) -> Quantised | None:
-        """The weights of a bundle, None if they are not quantised."""
-        return cls(bundle) if bundle.manifest.precision in QUANTISED else None
+    def of(cls, bundle: Bundle) -> Quantized | None:
+        """The weights of a bundle, None if they are not quantized."""
+        return cls(bundle) if bundle.manifest.precision in QUANTIZED else None
 
     def compare(self, reference: Host, fold: Fold | None) -> None:
         """Holds every stored weight to what its scheme's rule makes of the base's."""
@@ -104,18 +104,18 @@ class Quantised:
                 name = modules.get(one.place.linear, one.place.linear)
                 mine = found is not None and one.place.rows.start <= found.row < one.place.rows.stop
                 if found is not None and mine:
-                    self.wrong[name] = f"its quantised weight: {found.said}"
+                    self.wrong[name] = f"its quantized weight: {found.said}"
                 elif module is not None:
                     self._look_for(module, own - base, one.weight - own)
                 self.parts.append(Part(f"{name}.weight", "compared", self.wrong.get(name)))
         for table, name, embedding in self._owned_tables(reference):
             found = _fault(table, embedding.weight.detach().double().numpy(), "row")
             if found is not None:
-                self.wrong[name] = f"its quantised table: {found.said}"
+                self.wrong[name] = f"its quantized table: {found.said}"
             self.parts.append(Part(f"{name}.weight", "compared", self.wrong.get(name)))
 
     def _look_for(self, module: str, update: np.ndarray, error: np.ndarray) -> None:
-        """Whether all of an update is there: the quantiser's error knows nothing of it, so its share in it is noise."""
+        """Whether all of an update is there: the quantizer's error knows nothing of it, so its share in it is noise."""
         size = float(np.square(update).sum())
         if size == 0.0:
             return
@@ -151,11 +151,11 @@ class Quantised:
             linears[name].weight = _parameter(wanted, old)
 
     def _updates_output(self, reference: Host, owned: _Owned) -> bool:
-        """Whether the graph has TuckA's update multiplied by the base's weight as it was before it was quantised."""
+        """Whether the graph has TuckA's update multiplied by the base's weight as it was before it was quantized."""
         return reference.kind == "tucka" and self._after_adapter and not owned.stored.on_input
 
     def _owned(self, reference: Host, fold: Fold | None) -> Iterator[_Owned]:
-        """Every linear layer that is quantised, with its weight; one whose product runs twice comes twice."""
+        """Every linear layer that is quantized, with its weight; one whose product runs twice comes twice."""
         for owned in self._by_product(reference, fold):
             yield from owned
 
