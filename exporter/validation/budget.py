@@ -53,10 +53,11 @@ class Judged:
 
 
 def check_points(given: Mapping[str | None, float]) -> None:
-    """Raises DataError for a budget that is not a number of points."""
-    for points in given.values():
+    """Raises DataError for a budget that is not a number of points; the key None is of every task that is not named."""
+    for task, points in given.items():
         if not (math.isfinite(points) and points >= 0):
-            raise DataError(f"--max-drop must be a number of points, 0 or more, not {points}")
+            where = f" of {task}" if task is not None else ""
+            raise DataError(f"--max-drop{where}: {points} is not a number of points, 0 or more")
 
 
 def budgets(stated: Mapping[str, float], given: Mapping[str | None, float], tasks: Sequence[str]) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from eptx._text_table import aligned
 from eptx.exporter.validation.budget import Judged
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.parts import How, Part
@@ -71,19 +72,15 @@ def _drop_lines(drops: Sequence[Judged]) -> list[str]:
     mean = sum(judged.drop.points for judged in drops) / len(drops)
     over = [f"fail: {judged.sentence}" for judged in drops if judged.within is False]
     rows = [DROPS, *(drop_cells(judged) for judged in drops)]
-    return [*_aligned(rows), *over, f"quantizing loses {mean:.2f} points on average of {len(drops)} tasks"]
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    table = aligned(rows, "t" * len(DROPS))
+    return [*table, *over, f"quantizing loses {mean:.2f} points on average of {len(drops)} tasks"]
 
 
 def _provider_lines(provider: ProviderReport) -> list[str]:
     generates = any(task.greedy is not None for task in provider.tasks)
     last = "greedy" if generates else "metric"
     header = ("task", "error / noise", "noise floor", "adapter / noise", "argmax", last, "rows", "verdict")
-    lines = [f"{provider.name}:", *_aligned([header, *(_cells(task) for task in provider.tasks)])]
+    lines = [f"{provider.name}:", *aligned([header, *map(_cells, provider.tasks)], "t" * len(header))]
     lines += [line for task in provider.tasks for line in notes(task)]
     bad = [task for task in provider.tasks if task.verdict != "pass"]
     return [*lines, *(f"{task.verdict}: {sentence(task)}" for task in bad)]

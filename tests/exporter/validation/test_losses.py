@@ -129,9 +129,9 @@ def test_rows_that_are_gone(headless_bert: Workshop, ept: Path, cli: Cli) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--max-drop", "nan"], 3, "--max-drop must be a number of points, 0 or more, not nan"),
-        (["--max-drop", "cola=-1"], 3, "--max-drop must be a number of points, 0 or more, not -1.0"),
-        (["--max-drop", "inf"], 3, "--max-drop must be a number of points, 0 or more, not inf"),
+        (["--max-drop", "nan"], 3, "--max-drop: nan is not a number of points, 0 or more"),
+        (["--max-drop", "cola=-1"], 3, "--max-drop of cola: -1.0 is not a number of points, 0 or more"),
+        (["--max-drop", "inf"], 3, "--max-drop: inf is not a number of points, 0 or more"),
         (["--max-drop", "all"], 3, "--max-drop must be a number of points, 0 or more, not 'all'"),
     ],
 )
