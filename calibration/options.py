@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from eptx.errors import UsageError
-from eptx.exporter.validation.budget import budgets, check_points
+from eptx.exporter.validation.accuracy.budget import budgets, check_points
 from eptx.runtime.measure import Source
 from eptx.runtime.measure.rows import ROWS_PER_TASK
 

@@ -20,8 +20,8 @@ from eptx.exporter.bases import is_decoder, load_transformers
 from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.validation import Report, ValidateOptions, validate_bundle
 from eptx.exporter.validation import run as validation
-from eptx.exporter.validation.report import TaskReport
-from eptx.exporter.validation.sources import Truth
+from eptx.exporter.validation.reference.files import Truth
+from eptx.exporter.validation.report.report import TaskReport
 from tests.support.bundles import copy_bundle
 
 
