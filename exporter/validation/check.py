@@ -9,7 +9,7 @@ How = Literal["compared", "run", "neither"]
 
 
 @dataclass(frozen=True)
-class Part:
+class Check:
     """One part of a bundle.
 
     Attributes:

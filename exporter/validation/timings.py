@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Seconds(dict[str, float]):
+class StageTimes(dict[str, float]):
     """Seconds per stage, in the order in which the stages first ran."""
 
     @contextmanager

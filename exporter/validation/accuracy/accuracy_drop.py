@@ -14,10 +14,10 @@ from eptx._progress import step
 from eptx.bundle import Bundle, Manifest
 from eptx.errors import DataError, UsageError
 from eptx.exporter.methods.read import BASE_TASK
-from eptx.exporter.validation.accuracy.budget import Judged, budgets
-from eptx.exporter.validation.accuracy.fp32_baseline import fp32_twin, given_twin
+from eptx.exporter.validation.accuracy.budget import BudgetedDrop, budgets
+from eptx.exporter.validation.accuracy.fp32_baseline import export_fp32_baseline, read_fp32_baseline
 from eptx.exporter.validation.options import ValidateOptions, is_dataset
-from eptx.exporter.validation.reference.files import Truth
+from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.exporter.validation.reference.rounding import QUANTIZED
 from eptx.runtime import Session
 from eptx.runtime.measure import Probe, Row, Source, choose_metrics, drops, read_data
@@ -29,7 +29,7 @@ _TEXTS = 16
 
 
 @dataclass(frozen=True)
-class Plan:
+class DropPlan:
     """What is to be measured, looked at before anything runs.
 
     Attributes:
@@ -45,7 +45,7 @@ class Plan:
     unmeasured: tuple[str, ...] = ()
 
 
-def plan(bundle: Bundle, options: ValidateOptions, data: Sequence[str] = ()) -> Plan:
+def plan_drops(bundle: Bundle, options: ValidateOptions, data: Sequence[str] = ()) -> DropPlan:
     """Finds the rows and the budget for a bundle.
 
     Args:
@@ -62,7 +62,7 @@ def plan(bundle: Bundle, options: ValidateOptions, data: Sequence[str] = ()) -> 
         if asked:
             precision = bundle.manifest.precision
             raise UsageError(f"--max-drop and --against are for quantized bundles; this one is {precision}")
-        return Plan()
+        return DropPlan()
     said, tasks = bundle.manifest.quantization or _NOTHING, tasks_of(bundle.manifest)
     budget = budgets(said.budget, options.max_drop, tasks)
     sources, gone = _sources(options, data)
@@ -71,30 +71,34 @@ def plan(bundle: Bundle, options: ValidateOptions, data: Sequence[str] = ()) -> 
             raise UsageError("there are no rows to measure what is lost on: give --data")
         where = f"{gone} is not there any more" if gone else "nothing beside the bundle names rows"
         said_so = f"what quantizing loses was judged on generated inputs: {where}; --data FILE gives it in points"
-        return Plan(unmeasured=(said_so,))
+        return DropPlan(unmeasured=(said_so,))
     rows = read_data([*_of_these(sources, tasks)], tasks, options.rows or said.rows or ROWS_PER_TASK)
-    return Plan(rows, budget, given_twin(bundle.manifest, options.against) if options.against is not None else None)
+    return DropPlan(
+        rows, budget, read_fp32_baseline(bundle.manifest, options.against) if options.against is not None else None
+    )
 
 
-def losses(bundle: Bundle, truth: Truth, options: ValidateOptions, plan: Plan, provider: str) -> list[Judged]:
+def accuracy_drops(
+    bundle: Bundle, reference: ReferenceFiles, options: ValidateOptions, plan_drops: DropPlan, provider: str
+) -> list[BudgetedDrop]:
     """What each task loses, both bundles on one provider."""
-    if not plan.rows:
+    if not plan_drops.rows:
         return []
     said = bundle.manifest.quantization or _NOTHING
     with tempfile.TemporaryDirectory(prefix="eptx-") as workspace:
-        twin = plan.against or fp32_twin(bundle.manifest, truth, options, Path(workspace))
+        baseline = plan_drops.against or export_fp32_baseline(bundle.manifest, reference, options, Path(workspace))
         with step(f"measuring what quantizing loses ({provider})"):
-            base = Session(twin, provider)
-            probe = Probe(base, plan.rows)
-            metrics = choose_metrics(probe.kinds, {t: m for t, m in said.metrics.items() if t in plan.rows})
+            base = Session(baseline, provider)
+            probe = Probe(base, plan_drops.rows)
+            metrics = choose_metrics(probe.kinds, {t: m for t, m in said.metrics.items() if t in plan_drops.rows})
             lost = drops(probe.run(base), probe.run(Session(bundle, provider)), metrics)
-    return [Judged(drop, plan.budget.get(drop.task)) for drop in lost]
+    return [BudgetedDrop(drop, plan_drops.budget.get(drop.task)) for drop in lost]
 
 
-def named_texts(plan: Plan) -> dict[str, list[dict[str, str]]]:
+def named_texts(plan_drops: DropPlan) -> dict[str, list[dict[str, str]]]:
     """Some texts of every task, of the rows that the bundle names or the user gave."""
     texts: dict[str, list[dict[str, str]]] = {}
-    for task, rows in plan.rows.items():
+    for task, rows in plan_drops.rows.items():
         for row in rows[:_TEXTS]:
             if row.text is not None:
                 pair = {} if row.text_pair is None else {"text_pair": row.text_pair}
@@ -102,7 +106,7 @@ def named_texts(plan: Plan) -> dict[str, list[dict[str, str]]]:
     return texts
 
 
-def unjudged(bundle: Bundle, judged: Sequence[Judged]) -> list[str]:
+def unbudgeted_tasks(bundle: Bundle, judged: Sequence[BudgetedDrop]) -> list[str]:
     """The tasks of a quantized bundle that neither a budget nor labelled rows judge: their divergence does."""
     if bundle.manifest.precision not in QUANTIZED:
         return []

@@ -15,13 +15,13 @@ import onnx_ir as ir
 
 from eptx.bundle import Bundle
 from eptx.exporter.bases.products.products import find_products
-from eptx.exporter.validation.bundle.backends import Way
-from eptx.exporter.validation.bundle.decode_loop import Calls, Values
+from eptx.exporter.validation.bundle.backends import Backend
+from eptx.exporter.validation.bundle.decode_loop import DecodeLoop, Values
 from eptx.exporter.validation.bundle.models import run_graph
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.inputs.batch import Batch, bundle_ids, rows_alone
 from eptx.exporter.validation.quantized.codes import array_of
-from eptx.exporter.validation.quantized.float_activations import rounded, sharpen
+from eptx.exporter.validation.quantized.float_activations import rounded, use_float_activations
 
 #: The share of values that may lie outside a range, which was seen on other rows: 0.0008 is the most that was measured.
 OUTSIDE = 0.01
@@ -83,15 +83,15 @@ class _Range:
         return None
 
 
-def range_parts(
-    bundle: Bundle, batches: Sequence[Batch], way: Way, named: Callable[[], Sequence[Batch]] = list
-) -> list[Part]:
+def check_ranges(
+    bundle: Bundle, batches: Sequence[Batch], backend: Backend, named: Callable[[], Sequence[Batch]] = list
+) -> list[Check]:
     """Every fixed range of a bundle, held against the values of some batches.
 
     Args:
         bundle: of any precision; without fixed ranges nothing runs.
         batches: what to run. What stands at padding is nobody's, so the rows of a padded batch are run one by one.
-        way: how it runs.
+        backend: how it runs.
         named: gives the rows on which the ranges were found, where the bundle names them: then those are run.
     """
     main, ranges = _shown(bundle, "")
@@ -99,16 +99,16 @@ def range_parts(
     first, first_ranges = _shown(bundle, encoder.file) if encoder is not None else (b"", [])
     if not ranges and not first_ranges:
         return []
-    run = run_graph(bundle, main, way)
-    encode = run_graph(bundle, first, way) if first else None
+    run = run_graph(bundle, main, backend)
+    encode = run_graph(bundle, first, backend) if first else None
     for one in (row for batch in named() or batches for row in rows_alone(batch)):
         if one.length < _SHORTEST:
             continue
-        calls = Calls(bundle.manifest, one, bundle_ids(bundle.manifest, one))
+        calls = DecodeLoop(bundle.manifest, one, bundle_ids(bundle.manifest, one))
         for values in calls.run(run, encode):
             _see(ranges, values)
         _see(first_ranges, calls.encoded)
-    return [Part(f"{one.name}: range of its input", "run", one.wrong) for one in (*first_ranges, *ranges)]
+    return [Check(f"{one.name}: range of its input", "run", one.wrong) for one in (*first_ranges, *ranges)]
 
 
 def _see(ranges: Sequence[_Range], values: Values) -> None:
@@ -122,7 +122,7 @@ def _shown(bundle: Bundle, file: str) -> tuple[bytes, list[_Range]]:
     ranges = list(_ranges(model.graph))
     if not ranges and not file:
         return b"", []
-    sharpen(model.graph)
+    use_float_activations(model.graph)
     for index, one in enumerate(ranges):
         _show(model.graph, index, one)
     return ir.to_proto(model).SerializeToString(), ranges

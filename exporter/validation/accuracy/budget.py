@@ -16,7 +16,7 @@ DEFAULT_POINTS = 10.0
 
 
 @dataclass(frozen=True)
-class Judged:
+class BudgetedDrop:
     """What one task loses, and whether it may.
 
     Attributes:

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from eptx.bundle import Bundle
-from eptx.exporter.validation.bundle.backends import Way
-from eptx.exporter.validation.bundle.models import shipped
+from eptx.exporter.validation.bundle.backends import Backend
+from eptx.exporter.validation.bundle.models import open_shipped
 from eptx.exporter.validation.inputs.batch import AUTO, Batch, bundle_ids
 from eptx.exporter.validation.reference.expected import Expected, kept_values
-from eptx.exporter.validation.reference.files import Truth
-from eptx.exporter.validation.reference.reference_runner import Asked
+from eptx.exporter.validation.reference.files import ReferenceFiles
+from eptx.exporter.validation.reference.reference_runner import ReferenceRunner
 
 Measure = Literal["positions", "rows", "tokens"]
 
@@ -77,26 +77,26 @@ class Divergence:
 
 
 def divergences(
-    bundle: Bundle, truth: Truth, batches: Sequence[Batch], tasks: Collection[str], way: Way
+    bundle: Bundle, reference: ReferenceFiles, batches: Sequence[Batch], tasks: Collection[str], backend: Backend
 ) -> list[Divergence]:
     """How far each task's outputs are from those of the unquantized model.
 
     Args:
         bundle: as it is shipped.
-        truth: the trained model.
+        reference: the trained model.
         batches: what to run; of a generator, with the tokens that the bundle chose.
         tasks: those to measure.
-        way: how the bundle runs.
+        backend: how the bundle runs.
     """
     if not tasks:
         return []
-    reference, model = Asked(bundle.manifest, truth, torch.float32), shipped(bundle, way)
+    runner, model = ReferenceRunner(bundle.manifest, reference, torch.float32), open_shipped(bundle, backend)
     pairs: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
     long: set[str] = set()
     for batch in batches:
         if not set(tasks).intersection(batch.tasks) or batch.greedy or batch.length > _LONGEST:
             continue
-        expected = reference.run(batch)
+        expected = runner.run(batch)
         found = model.run(batch, bundle_ids(bundle.manifest, batch)).outputs
         for task, name, own, wanted in _pairs(expected, found, tasks):
             pairs[task, name].append((own, wanted))

@@ -26,7 +26,7 @@ class KernelsRefusedError(BundleError):
 
 
 @dataclass(frozen=True)
-class Way:
+class Backend:
     """One way to run a bundle.
 
     Attributes:
@@ -43,7 +43,7 @@ class Way:
     @property
     def name(self) -> str:
         """What reports call it."""
-        return way_name(self.provider, self.operators)
+        return backend_name(self.provider, self.operators)
 
     def session_options(self, bundle: Bundle) -> Any:
         """The ``onnxruntime.SessionOptions`` for it.
@@ -59,19 +59,19 @@ class Way:
         return options
 
 
-def way_name(provider: str, operators: Operators) -> str:
+def backend_name(provider: str, operators: Operators) -> str:
     """``cpu``, or ``cpu, functions`` where there is another way."""
     return provider if operators == "standard" else f"{provider}, {operators}"
 
 
-def ways(bundle: Bundle, providers: Sequence[str]) -> list[Way]:
+def backends(bundle: Bundle, providers: Sequence[str]) -> list[Backend]:
     """Every way for these providers, functions first: they run wherever the model does."""
-    return [way for provider in providers for way in _of_provider(bundle, provider)]
+    return [backend for provider in providers for backend in _of_provider(bundle, provider)]
 
 
-def _of_provider(bundle: Bundle, provider: str) -> Iterator[Way]:
+def _of_provider(bundle: Bundle, provider: str) -> Iterator[Backend]:
     own = bool(bundle.operators)
-    yield Way(provider, "functions" if own else "standard")
+    yield Backend(provider, "functions" if own else "standard")
     kernels = choose_kernels(bundle, provider)
     if own and kernels.library is not None:
-        yield Way(provider, "kernels", kernels)
+        yield Backend(provider, "kernels", kernels)

@@ -21,7 +21,7 @@ Values = dict[str, np.ndarray]
 Run = Callable[[Mapping[str, np.ndarray]], Values]
 
 
-class Calls:
+class DecodeLoop:
     """The calls that one batch takes.
 
     Args:

@@ -17,7 +17,7 @@ from eptx._one_line import one_line
 from eptx.bundle import Bundle, ModuleOutput
 from eptx.errors import BundleError
 from eptx.exporter import ops
-from eptx.exporter.validation.quantized.float_activations import sharpen
+from eptx.exporter.validation.quantized.float_activations import use_float_activations
 
 #: operator -> its inputs that hold the rows' choice and weights, and the one that says which row of them is whose
 _ROUTES = {"PyramidDelta": ("experts", "weights", "route"), "TuckerDelta": ("group", "weights", "")}
@@ -42,16 +42,16 @@ class Graph:
     model: bytes
     order: tuple[str, ...]
     routes: Mapping[str, tuple[str, str]]
-    sharp: bytes | None = None
+    float_activations: bytes | None = None
     encoder: Graph | None = None
 
     @property
-    def rounds(self) -> bool:
+    def quantizes_activations(self) -> bool:
         """Whether activations are rounded to 8 bits somewhere, as the bundle is shipped."""
-        return self.sharp is not None or (self.encoder is not None and self.encoder.rounds)
+        return self.float_activations is not None or (self.encoder is not None and self.encoder.quantizes_activations)
 
 
-def observable(bundle: Bundle) -> Graph:
+def instrument(bundle: Bundle) -> Graph:
     """Makes every module's output a graph output.
 
     Raises:
@@ -71,7 +71,7 @@ def _observable(path: Path, modules: Mapping[str, ModuleOutput]) -> Graph:
     except Exception as error:  # protobuf and onnx_ir raise unrelated classes
         raise BundleError(f"{path.name}: not a valid ONNX model: {one_line(error)}") from None
     graph = model.graph
-    copy = _written(path, model) if sharpen(graph) else None
+    copy = _written(path, model) if use_float_activations(graph) else None
     values = {value.name: value for node in graph for value in node.outputs}
     missing = sorted(m for m, place in modules.items() if place.output not in values)
     if missing:

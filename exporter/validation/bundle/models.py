@@ -11,8 +11,8 @@ import numpy as np
 from eptx._manifest import USED
 from eptx.bundle import Bundle, Manifest, ModuleOutput
 from eptx.errors import BundleError
-from eptx.exporter.validation.bundle.backends import KernelsRefusedError, Way
-from eptx.exporter.validation.bundle.decode_loop import Calls, Run
+from eptx.exporter.validation.bundle.backends import Backend, KernelsRefusedError
+from eptx.exporter.validation.bundle.decode_loop import DecodeLoop, Run
 from eptx.exporter.validation.bundle.instrumented import Graph as Shown
 from eptx.exporter.validation.inputs.batch import Batch
 from eptx.runtime.ort_model import OrtModel
@@ -42,7 +42,7 @@ class Observation:
     routes: list[dict[str, Route]]
 
 
-class Model:
+class BundleModel:
     """A model of a bundle that answers batches.
 
     Args:
@@ -57,7 +57,7 @@ class Model:
 
     def run(self, batch: Batch, ids: np.ndarray | None) -> Observation:
         """All there is to see; `ids` are the bundle's task ids, None where it takes none."""
-        calls = Calls(self._manifest, batch, ids)
+        calls = DecodeLoop(self._manifest, batch, ids)
         found = calls.run(self._run, self._encode)
         outputs = {
             spec.name: calls.joined(found, spec.name) for spec in self._manifest.outputs if spec.name in found[0]
@@ -76,7 +76,7 @@ class Model:
 
     def answer(self, batch: Batch, ids: np.ndarray | None) -> Batch:
         """The batch with the tokens that the model chooses."""
-        calls = Calls(self._manifest, batch, ids)
+        calls = DecodeLoop(self._manifest, batch, ids)
         calls.run(self._run, self._encode)
         return calls.answered()
 
@@ -101,7 +101,7 @@ def _numbered(choice: np.ndarray, unused: Sequence[int]) -> np.ndarray:
     return np.asarray(kept[choice])
 
 
-def shipped(bundle: Bundle, way: Way) -> Model:
+def open_shipped(bundle: Bundle, backend: Backend) -> BundleModel:
     """The bundle exactly as it is served, one way.
 
     Raises:
@@ -110,47 +110,49 @@ def shipped(bundle: Bundle, way: Way) -> Model:
         NotSupportedError: the provider does not start on this machine.
     """
     try:
-        run = _run_of(OrtModel(bundle, way.provider, None, way.session_options(bundle)).open())
+        run = _run_of(OrtModel(bundle, backend.provider, None, backend.session_options(bundle)).open())
     except KernelsRefusedError:
         raise
     except BundleError as error:
-        raise _refused(way, str(error)) from None
+        raise _refused(backend, str(error)) from None
     encoder = bundle.manifest.encoder
-    encode = _run_of(_open(bundle, str(bundle.path / encoder.file), way)) if encoder is not None else None
-    return Model(bundle.manifest, run, encode)
+    encode = _run_of(_open(bundle, str(bundle.path / encoder.file), backend)) if encoder is not None else None
+    return BundleModel(bundle.manifest, run, encode)
 
 
-def observed(bundle: Bundle, graph: Shown, way: Way) -> Model:
+def open_instrumented(bundle: Bundle, graph: Shown, backend: Backend) -> BundleModel:
     """The observable copy, one way."""
-    encode = _run_of(_open(bundle, graph.encoder.model, way)) if graph.encoder is not None else None
-    return Model(bundle.manifest, _run_of(_open(bundle, graph.model, way)), encode, graph)
+    encode = _run_of(_open(bundle, graph.encoder.model, backend)) if graph.encoder is not None else None
+    return BundleModel(bundle.manifest, _run_of(_open(bundle, graph.model, backend)), encode, graph)
 
 
-def sharpened(bundle: Bundle, graph: Shown, way: Way) -> Model:
+def open_with_float_activations(bundle: Bundle, graph: Shown, backend: Backend) -> BundleModel:
     """The copy that differs from what is shipped in nothing but what its activations are rounded to."""
     encoder, encode = bundle.manifest.encoder, None
     if encoder is not None and graph.encoder is not None:
-        encode = _run_of(_open(bundle, graph.encoder.sharp or str(bundle.path / encoder.file), way))
-    return Model(bundle.manifest, _run_of(_open(bundle, graph.sharp or str(bundle.model), way)), encode)
+        encode = _run_of(_open(bundle, graph.encoder.float_activations or str(bundle.path / encoder.file), backend))
+    return BundleModel(
+        bundle.manifest, _run_of(_open(bundle, graph.float_activations or str(bundle.model), backend)), encode
+    )
 
 
-def _open(bundle: Bundle, model: bytes | str, way: Way) -> Any:
-    options = way.session_options(bundle)
+def _open(bundle: Bundle, model: bytes | str, backend: Backend) -> Any:
+    options = backend.session_options(bundle)
     if isinstance(model, bytes):
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(bundle.path))
     try:
         return onnxruntime().InferenceSession(
-            model, options, providers=execution_providers(way.provider), enable_fallback=0
+            model, options, providers=execution_providers(backend.provider), enable_fallback=0
         )
     except Exception as error:  # ONNX Runtime has one class per status code and no common one
         what = f"{bundle.model.name}: ONNX Runtime does not load it for observation"
         found = wrapped(error, what, BundleError)
-        raise _refused(way, str(found)) if isinstance(found, BundleError) else found from None
+        raise _refused(backend, str(found)) if isinstance(found, BundleError) else found from None
 
 
-def _refused(way: Way, said: str) -> BundleError:
+def _refused(backend: Backend, said: str) -> BundleError:
     """What a model that does not load means: with kernels, that they do not take it, as the functions may."""
-    return BundleError(said) if way.kernels.library is None else KernelsRefusedError(said)
+    return BundleError(said) if backend.kernels.library is None else KernelsRefusedError(said)
 
 
 def _run_of(session: Any) -> Run:
@@ -165,10 +167,10 @@ def _run_of(session: Any) -> Run:
     return run
 
 
-def run_graph(bundle: Bundle, model: bytes, way: Way) -> Run:
+def run_graph(bundle: Bundle, model: bytes, backend: Backend) -> Run:
     """What calls a copy of one of a bundle's graphs, whose weights stay in the bundle's folder.
 
     Raises:
         BundleError: ONNX Runtime does not load it.
     """
-    return _run_of(_open(bundle, model, way))
+    return _run_of(_open(bundle, model, backend))

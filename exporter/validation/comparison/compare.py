@@ -14,20 +14,26 @@ from eptx._progress import step
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.exporter.methods.read import BASE_TASK
-from eptx.exporter.validation.bundle.backends import Way
+from eptx.exporter.validation.bundle.backends import Backend
 from eptx.exporter.validation.bundle.instrumented import Graph
-from eptx.exporter.validation.bundle.models import Model, Observation, observed, sharpened, shipped
-from eptx.exporter.validation.comparison.verdict import Seen as _Seen
+from eptx.exporter.validation.bundle.models import (
+    BundleModel,
+    Observation,
+    open_instrumented,
+    open_shipped,
+    open_with_float_activations,
+)
+from eptx.exporter.validation.comparison.verdict import RunResults as RunResults
 from eptx.exporter.validation.comparison.verdict import task_report
 from eptx.exporter.validation.distance import Spreads, Subject
 from eptx.exporter.validation.inputs.batch import AUTO, bundle_ids
 from eptx.exporter.validation.reference.expectation import Expectation
 from eptx.exporter.validation.reference.expected import Expected, kept_values
 from eptx.exporter.validation.reference.router_ties import wrong_rows
-from eptx.exporter.validation.report.report import ProviderReport
+from eptx.exporter.validation.report.report import BackendReport
 
 
-def judge(bundle: Bundle, graph: Graph, expectation: Expectation, way: Way) -> ProviderReport:
+def compare_with_reference(bundle: Bundle, graph: Graph, expectation: Expectation, backend: Backend) -> BackendReport:
     """Runs the bundle as shipped and the observable copy of it, and compares both with the reference.
 
     Raises:
@@ -35,76 +41,80 @@ def judge(bundle: Bundle, graph: Graph, expectation: Expectation, way: Way) -> P
         BundleError: ONNX Runtime cannot load the model.
         NotSupportedError: the provider does not start on this machine.
     """
-    seen = _Seen()
+    results = RunResults()
     # what is no number is judged, and is no reason for warnings of numpy
     with np.errstate(all="ignore"):
-        with step(f"running the bundle as shipped ({way.name})"):
-            if not graph.rounds:
-                _run_outputs(bundle, shipped(bundle, way), expectation, seen)
+        with step(f"running the bundle as shipped ({backend.name})"):
+            if not graph.quantizes_activations:
+                _run_outputs(bundle, open_shipped(bundle, backend), expectation, results)
             else:
-                _run_outputs(bundle, sharpened(bundle, graph, way), expectation, seen)
-                _run_rounded(bundle, shipped(bundle, way), expectation, seen)
-        with step(f"running the bundle observed ({way.name})"):
-            _run_observed(bundle, graph, expectation, way, seen)
+                _run_outputs(bundle, open_with_float_activations(bundle, graph, backend), expectation, results)
+                _run_rounded(bundle, open_shipped(bundle, backend), expectation, results)
+        with step(f"running the bundle observed ({backend.name})"):
+            _run_observed(bundle, graph, expectation, backend, results)
         judged = dict.fromkeys(task for expected in expectation.batches for task in expected.batch.tasks)
-        tasks = tuple(task_report(task, bundle.manifest, graph.order, expectation, seen) for task in judged)
-    return ProviderReport(way.provider, tasks, way.operators)
+        tasks = tuple(task_report(task, bundle.manifest, graph.order, expectation, results) for task in judged)
+    return BackendReport(backend.provider, tasks, backend.operators)
 
 
-def _run_outputs(bundle: Bundle, model: Model, expectation: Expectation, seen: _Seen) -> None:
+def _run_outputs(bundle: Bundle, model: BundleModel, expectation: Expectation, results: RunResults) -> None:
     for expected in expectation.batches:
-        _count(expected, seen)
-        with _noted(expected, seen):
+        _count(expected, results)
+        with _noted(expected, results):
             outputs = model.run(expected.batch, bundle_ids(bundle.manifest, expected.batch)).outputs
-            _compare_outputs(seen.error, expected, outputs, seen)
-            _check_tasks(expected, outputs, seen)
-            seen.answers.add(expected, outputs, bundle.manifest)
+            _compare_outputs(results.error, expected, outputs, results)
+            _check_tasks(expected, outputs, results)
+            results.answers.add(expected, outputs, bundle.manifest)
 
 
-def _run_observed(bundle: Bundle, graph: Graph, expectation: Expectation, way: Way, seen: _Seen) -> None:
-    model = observed(bundle, graph, way)
+def _run_observed(
+    bundle: Bundle, graph: Graph, expectation: Expectation, backend: Backend, results: RunResults
+) -> None:
+    model = open_instrumented(bundle, graph, backend)
     for expected in expectation.batches:
         if not expected.batch.inside:
             continue
-        with _noted(expected, seen):
+        with _noted(expected, results):
             observation = model.run(expected.batch, bundle_ids(bundle.manifest, expected.batch))
-            _compare_outputs(seen.watched, expected, observation.outputs, seen)
-            _compare_modules(expected, observation, seen)
-            _check_experts(expectation, expected, observation, seen)
-            _check_group(expected, observation, seen)
+            _compare_outputs(results.watched, expected, observation.outputs, results)
+            _compare_modules(expected, observation, results)
+            _check_experts(expectation, expected, observation, results)
+            _check_group(expected, observation, results)
 
 
-def _run_rounded(bundle: Bundle, model: Model, expectation: Expectation, seen: _Seen) -> None:
+def _run_rounded(bundle: Bundle, model: BundleModel, expectation: Expectation, results: RunResults) -> None:
     """As shipped, with activations rounded to 8 bits: how far that is from the reference is told, and not judged."""
     for expected in expectation.batches:
-        with _noted(expected, seen):
+        with _noted(expected, results):
             outputs = model.run(expected.batch, bundle_ids(bundle.manifest, expected.batch)).outputs
-            _compare_outputs(seen.rounded, expected, outputs, seen)
-            seen.rounded_answers.add(expected, outputs, bundle.manifest)
+            _compare_outputs(results.rounded, expected, outputs, results)
+            results.rounded_answers.add(expected, outputs, bundle.manifest)
 
 
 @contextmanager
-def _noted(expected: Expected, seen: _Seen) -> Iterator[None]:
+def _noted(expected: Expected, results: RunResults) -> Iterator[None]:
     """A batch that cannot be compared is as wrong as can be, and the others are judged all the same."""
     try:
         yield
     except BundleError as error:
         for task in dict.fromkeys(expected.batch.tasks):
-            seen.broken.setdefault(task, f"on the batch {expected.batch.name!r}, {error}")
+            results.broken.setdefault(task, f"on the batch {expected.batch.name!r}, {error}")
             for name in expected.outputs:
-                seen.error[Subject(task, "output", name)].add(np.array([np.inf]))
+                results.error[Subject(task, "output", name)].add(np.array([np.inf]))
 
 
-def _compare_modules(expected: Expected, observation: Observation, seen: _Seen) -> None:
+def _compare_modules(expected: Expected, observation: Observation, results: RunResults) -> None:
     for module, exact in expected.modules.items():
         if module in observation.modules:
-            _compare(seen.error, expected, ("module", module), observation.modules[module], exact, seen)
+            _compare(results.error, expected, ("module", module), observation.modules[module], exact, results)
 
 
-def _compare_outputs(spreads: Spreads, expected: Expected, outputs: Mapping[str, np.ndarray], seen: _Seen) -> None:
+def _compare_outputs(
+    spreads: Spreads, expected: Expected, outputs: Mapping[str, np.ndarray], results: RunResults
+) -> None:
     for name, exact in (*expected.outputs.items(), *expected.inner.items()):
         if name in outputs:
-            _compare(spreads, expected, ("output", name), outputs[name], exact, seen)
+            _compare(spreads, expected, ("output", name), outputs[name], exact, results)
 
 
 def _compare(
@@ -113,7 +123,7 @@ def _compare(
     what: tuple[Literal["module", "output"], str],
     found: np.ndarray,
     exact: np.ndarray,
-    seen: _Seen,
+    results: RunResults,
 ) -> None:
     """Adds up how far the bundle is from the float64 model, task by task."""
     kind, name = what
@@ -121,7 +131,7 @@ def _compare(
     for task in dict.fromkeys(expected.batch.tasks):
         if fitted is None:
             message = f"has shape {list(found.shape)}; the trained model gives {list(exact.shape)}"
-            seen.complaints.setdefault((task, name), message)
+            results.complaints.setdefault((task, name), message)
             continue
         error = fitted[0] - fitted[1]
         spreads[Subject(task, kind, name)].add(kept_values(error, expected.rows_of(task), expected.batch))
@@ -145,23 +155,23 @@ def _like(found: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return found.reshape(exact.shape), exact
 
 
-def _count(expected: Expected, seen: _Seen) -> None:
+def _count(expected: Expected, results: RunResults) -> None:
     for task, judged in zip(expected.batch.tasks, expected.judged.tolist(), strict=True):
-        rows, aside = seen.rows.get(task, (0, 0))
-        seen.rows[task] = (rows + judged, aside + (not judged))
+        rows, aside = results.rows.get(task, (0, 0))
+        results.rows[task] = (rows + judged, aside + (not judged))
 
 
-def _check_tasks(expected: Expected, outputs: Mapping[str, np.ndarray], seen: _Seen) -> None:
+def _check_tasks(expected: Expected, outputs: Mapping[str, np.ndarray], results: RunResults) -> None:
     """The task that a row to infer was given."""
     if TASK_ID_USED not in outputs:
         return
     wrong = expected.rows_of(AUTO) & (outputs[TASK_ID_USED] != expected.task)
     for row in np.flatnonzero(wrong):
         found, wanted = int(outputs[TASK_ID_USED][row]), int(expected.task[row])
-        seen.complaints.setdefault((AUTO, TASK_ID_USED), f"infers task {found}; the reference infers {wanted}")
+        results.complaints.setdefault((AUTO, TASK_ID_USED), f"infers task {found}; the reference infers {wanted}")
 
 
-def _check_experts(expectation: Expectation, expected: Expected, observation: Observation, seen: _Seen) -> None:
+def _check_experts(expectation: Expectation, expected: Expected, observation: Observation, results: RunResults) -> None:
     """EPT: the experts of every row whose task was named."""
     for routes, (module, table) in product(observation.routes, expectation.experts.items()):
         route = routes.get(module)
@@ -171,14 +181,14 @@ def _check_experts(expectation: Expectation, expected: Expected, observation: Ob
             if not expected.judged[row] or task == AUTO or route is None:
                 continue
             if table.tied[index]:
-                seen.ties.setdefault(task, module)
+                results.ties.setdefault(task, module)
             else:
                 found, wanted = sorted(route.choice[row].tolist()), table.experts[index].tolist()
                 message = f"its router chooses experts {_some(found)}; the reference chooses {_some(wanted)}"
-                seen.complaints.setdefault((task, module), message)
+                results.complaints.setdefault((task, module), message)
 
 
-def _check_group(expected: Expected, observation: Observation, seen: _Seen) -> None:
+def _check_group(expected: Expected, observation: Observation, results: RunResults) -> None:
     """TuckA: the group of every module, of those that its rows have one for."""
     for routes, groups in zip(observation.routes, expected.groups, strict=False):
         for module in (name for name in groups if name in routes and routes[name].choice.ndim == 1):
@@ -187,7 +197,7 @@ def _check_group(expected: Expected, observation: Observation, seen: _Seen) -> N
                 task = expected.batch.tasks[row]
                 if found != wanted[row] >= 0 and expected.judged[row] and task != BASE_TASK:
                     message = f"its route is group {found}; the reference's is group {int(wanted[row])}"
-                    seen.complaints.setdefault((task, module), message)
+                    results.complaints.setdefault((task, module), message)
 
 
 def _some(experts: Sequence[int]) -> str:

@@ -21,7 +21,7 @@ HEADS, MODEL = "task_heads", "model.onnx"
 
 
 @dataclass
-class Seen:
+class RunResults:
     """What the runs of one way amount to.
 
     Attributes:
@@ -49,7 +49,7 @@ class Seen:
 
 
 def task_report(
-    task: str, manifest: Manifest, order: Sequence[str], expectation: Expectation, seen: Seen
+    task: str, manifest: Manifest, order: Sequence[str], expectation: Expectation, results: RunResults
 ) -> TaskReport:
     """One task's report, from all that was seen.
 
@@ -58,7 +58,7 @@ def task_report(
         manifest: of the bundle.
         order: the modules as the graph computes them.
         expectation: what was expected.
-        seen: what was seen.
+        results: what was seen.
     """
     typical, own = _typical(task, order, expectation), own_type(manifest)
 
@@ -76,12 +76,12 @@ def task_report(
         )
 
     names = dict.fromkeys(s.name for s in expectation.scale if s.kind == "output" and s.task == task)
-    modules = {module: measured("module", module, seen.error) for module in order}
-    outputs = {name: measured("output", name, seen.error) for name in names}
-    watched = {name: measured("output", name, seen.watched) for name in names}
-    rows, aside = seen.rows[task]
-    tie = expectation.unclear.get(task) or seen.ties.get(task)
-    where, why = (None, None) if tie is not None else _failure(task, manifest, modules, outputs, watched, seen)
+    modules = {module: measured("module", module, results.error) for module in order}
+    outputs = {name: measured("output", name, results.error) for name in names}
+    watched = {name: measured("output", name, results.watched) for name in names}
+    rows, aside = results.rows[task]
+    tie = expectation.unclear.get(task) or results.ties.get(task)
+    where, why = (None, None) if tie is not None else _failure(task, manifest, modules, outputs, watched, results)
     if expectation.wrong:
         where, why = next(iter(expectation.wrong.items()))
     return TaskReport(
@@ -94,17 +94,19 @@ def task_report(
         tied_at=tie,
         failed_at=where,
         reason=why,
-        rounded=_rounded(task, expectation, seen),
-        **seen.answers.summary(task),
+        rounded=_rounded(task, expectation, results),
+        **results.answers.summary(task),
     )
 
 
-def _rounded(task: str, expectation: Expectation, seen: Seen) -> dict[str, Any] | None:
+def _rounded(task: str, expectation: Expectation, results: RunResults) -> dict[str, Any] | None:
     """What rounding activations to 8 bits does to a task's outputs."""
-    found = {s.name: seen.rounded[s].rms / (expectation.scale[s].rms or 1.0) for s in seen.rounded if s.task == task}
+    found = {
+        s.name: results.rounded[s].rms / (expectation.scale[s].rms or 1.0) for s in results.rounded if s.task == task
+    }
     if not found:
         return None
-    answers = seen.rounded_answers.summary(task)
+    answers = results.rounded_answers.summary(task)
     return {"relative_rms": found, "argmax_agreement": answers["argmax_agreement"], "greedy": answers["greedy"]}
 
 
@@ -121,12 +123,12 @@ def _failure(
     modules: Mapping[str, Measured],
     outputs: Mapping[str, Measured],
     watched: Mapping[str, Measured],
-    seen: Seen,
+    results: RunResults,
 ) -> tuple[str | None, str | None]:
     """The first thing that is wrong, in the order in which the model computes, and what is wrong with it."""
-    if task in seen.broken:
-        return MODEL, seen.broken[task]
-    said = {name: text for (whose, name), text in seen.complaints.items() if whose == task}
+    if task in results.broken:
+        return MODEL, results.broken[task]
+    said = {name: text for (whose, name), text in results.complaints.items() if whose == task}
     for module, measured in modules.items():
         if measured.ratio > LIMIT or module in said:
             return module, said.get(module) or _times(measured)

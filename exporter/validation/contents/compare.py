@@ -12,10 +12,10 @@ from eptx.bundle import Bundle
 from eptx.exporter.methods.read import BASE_TASK
 from eptx.exporter.trained import Host, Trained, load_trained
 from eptx.exporter.validation.base.lookups import lookups
-from eptx.exporter.validation.check import Part
-from eptx.exporter.validation.contents.files import ExpectedTask, compare_companions
+from eptx.exporter.validation.check import Check
+from eptx.exporter.validation.contents.files import ExpectedTask, compare_files
 from eptx.exporter.validation.contents.tensors import compare_tensors
-from eptx.exporter.validation.reference.files import Truth
+from eptx.exporter.validation.reference.files import ReferenceFiles
 
 
 @dataclass(frozen=True)
@@ -23,58 +23,58 @@ class Compared:
     """What was compared.
 
     Attributes:
-        parts: one by one.
+        checks: one by one.
         longest: the most tokens of a row that the trained model reads; None where nothing limits it.
     """
 
-    parts: list[Part]
+    checks: list[Check]
     longest: int | None
 
 
-def compare_parts(bundle: Bundle, truth: Truth, base_onnx: Path | None = None) -> Compared:
+def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path | None = None) -> Compared:
     """Loads the trained model in float32 and compares: manifest, files, tables, constants.
 
     Args:
         bundle: the bundle.
-        truth: the trained model's files.
+        reference: the trained model's files.
         base_onnx: the ONNX file of the base, where the export used one.
     """
-    trained = load_trained(truth.base, truth.files, truth.tasks, top_k=truth.top_k, dtype=torch.float32)
-    task = next(iter(truth.ids.values()))
+    trained = load_trained(reference.base, reference.files, reference.tasks, top_k=reference.top_k, dtype=torch.float32)
+    task = next(iter(reference.ids.values()))
     touched = trained.hosts[0].names.values() if bundle.manifest.mode == "static" else ()
     with trained.as_task(task) as model:
         found = lookups(model)
         answers = any(spec.name == "logits" for spec in bundle.manifest.outputs)
-        tasks, off = expected_tasks(truth, trained, answers=answers), _off(trained, answers=answers)
-        companions = compare_companions(bundle, truth.base, model, tasks, found, base_onnx=base_onnx, off=off)
+        tasks, off = expected_tasks(reference, trained, answers=answers), _off(trained, answers=answers)
+        companions = compare_files(bundle, reference.base, model, tasks, found, base_onnx=base_onnx, off=off)
         return Compared(
             [_method(bundle, trained), *companions, *compare_tensors(bundle, model, touched)], found.longest
         )
 
 
-def _method(bundle: Bundle, trained: Trained) -> Part:
+def _method(bundle: Bundle, trained: Trained) -> Check:
     said = bundle.manifest.method
     wrong = None if said == trained.kind else f"says {said}; the adapter's files are those of {trained.kind}"
-    return Part("eptx.json: method", "compared", wrong)
+    return Check("eptx.json: method", "compared", wrong)
 
 
-def expected_tasks(truth: Truth, trained: Trained, *, answers: bool = True) -> list[ExpectedTask]:
+def expected_tasks(reference: ReferenceFiles, trained: Trained, *, answers: bool = True) -> list[ExpectedTask]:
     """The tasks that the bundle must have, but for ``base``, with their labels.
 
     Args:
-        truth: the files.
+        reference: the files.
         trained: the model.
         answers: whether the class gives logits.
     """
-    names = truth.files[0].config.get("task_labels") or {}
+    names = reference.files[0].config.get("task_labels") or {}
     found = []
-    for name in (name for name in truth.ids if name in truth.tasks):
+    for name in (name for name in reference.ids if name in reference.tasks):
         if trained.heads is not None:
             labels, given = trained.heads.labels(name), names.get(name)
-            problem = _problem(trained.host_of(truth.ids[name]).model.config, labels)
+            problem = _problem(trained.host_of(reference.ids[name]).model.config, labels)
             found.append(ExpectedTask(name, labels, tuple(given) if given else None, problem))
         else:
-            found.append(_own(name, trained.host_of(truth.ids[name]), trained, answers))
+            found.append(_own(name, trained.host_of(reference.ids[name]), trained, answers))
     return found
 
 

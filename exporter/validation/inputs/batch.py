@@ -16,7 +16,7 @@ from eptx._manifest import TASK_ID
 from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import BundleError, NotSupportedError
 from eptx.exporter.validation.base.windows import full_config
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 
 #: The task name of rows whose task the model is to infer.
 AUTO = "auto"
@@ -171,12 +171,12 @@ def redraw(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> Batch:
     return _draw(manifest, vocabulary, replace(batch, seed=batch.seed + 1000), length, padded)
 
 
-def untried(manifest: Manifest, vocabulary: Vocabulary) -> list[Part]:
+def untried(manifest: Manifest, vocabulary: Vocabulary) -> list[Check]:
     """What no batch of `generated` reaches, and why."""
     if not MOST < vocabulary.longest < UNENDING or all(spec.name not in _TEXT for spec in manifest.inputs):
         return []
     name = f"rows of {MOST + 1} to {vocabulary.longest} tokens"
-    return [Part(name, "neither", why=f"the longest row that is tried has {MOST} tokens")]
+    return [Check(name, "neither", why=f"the longest row that is tried has {MOST} tokens")]
 
 
 def _some(names: Sequence[str], count: int) -> tuple[str, ...]:

@@ -10,9 +10,9 @@ from typing import Any
 
 from eptx.bundle import Bundle
 from eptx.exporter.validation.base.windows import farthest_relative, windows
-from eptx.exporter.validation.bundle.backends import Way
-from eptx.exporter.validation.bundle.models import Model, shipped
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.bundle.backends import Backend
+from eptx.exporter.validation.bundle.models import BundleModel, open_shipped
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.inputs.batch import Batch, Vocabulary, bundle_ids, generated, redraw, untried
 from eptx.exporter.validation.inputs.prompts import (
     Reach,
@@ -59,7 +59,7 @@ class Inputs:
         """Another batch of the same shape and tasks."""
         return redraw(batch, self.bundle.manifest, self.vocabulary)
 
-    def untried(self) -> list[Part]:
+    def untried(self) -> list[Check]:
         """What none of the drawn batches reaches."""
         return untried(self.bundle.manifest, self.vocabulary)
 
@@ -69,11 +69,11 @@ class PromptInputs(Inputs):
     """The same for one that generates, whose answers some batches hold.
 
     Attributes:
-        way: how the bundle answers.
+        backend: how the bundle answers.
     """
 
-    way: Way
-    _model: Model | None = field(default=None, repr=False)
+    backend: Backend
+    _model: BundleModel | None = field(default=None, repr=False)
 
     @cached_property
     def reach(self) -> Reach:
@@ -92,7 +92,7 @@ class PromptInputs(Inputs):
         """As above."""
         return self._answered(redraw_prompts(batch, self.bundle.manifest, self.vocabulary))
 
-    def untried(self) -> list[Part]:
+    def untried(self) -> list[Check]:
         """As above."""
         return untried_prompts(self.bundle.manifest, self.vocabulary, self.reach)
 
@@ -100,5 +100,5 @@ class PromptInputs(Inputs):
         if not batch.greedy:
             return batch
         if self._model is None:
-            self._model = shipped(self.bundle, self.way)
+            self._model = open_shipped(self.bundle, self.backend)
         return self._model.answer(batch, bundle_ids(self.bundle.manifest, batch))

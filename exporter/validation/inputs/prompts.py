@@ -17,7 +17,7 @@ from itertools import cycle, islice
 import numpy as np
 
 from eptx.bundle import Generation, Manifest
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.inputs.batch import ANSWER_IDS, AUTO, CHOSEN, INSIDE, MOST, UNENDING, Batch, Vocabulary
 
 #: (length, rows) of the prompts that are there for the lengths of the cache.
@@ -104,18 +104,18 @@ def redraw_prompts(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> 
     return _draw(manifest, vocabulary, replace(batch, seed=batch.seed + 1000), shape)
 
 
-def untried_prompts(manifest: Manifest, vocabulary: Vocabulary, reach: Reach) -> list[Part]:
+def untried_prompts(manifest: Manifest, vocabulary: Vocabulary, reach: Reach) -> list[Check]:
     """What no batch of `generated_prompts` reaches, and why."""
     if manifest.encoder is not None:
         return []
     shown = _shown(vocabulary, reach)
     far = max([_LONGEST, *(window + _PAST_WINDOW for window in shown if window <= _WIDEST)])
     why = f"the longest prompt that is tried has {_WIDEST + _PAST_WINDOW} tokens"
-    parts = [Part(f"attention window of {window} tokens", "neither", why=why) for window in shown if window > _WIDEST]
+    checks = [Check(f"attention window of {window} tokens", "neither", why=why) for window in shown if window > _WIDEST]
     if INSIDE < vocabulary.longest < UNENDING:
         why = "tables of positions and windows are compared up to the end of the context; no prompt as long is run"
-        parts.append(Part(f"prompts of more than {far} tokens", "compared", why=why))
-    return parts
+        checks.append(Check(f"prompts of more than {far} tokens", "compared", why=why))
+    return checks
 
 
 def _shown(vocabulary: Vocabulary, reach: Reach) -> list[int]:
@@ -138,14 +138,14 @@ def as_prompts(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> list
     rows = [ids[mask][-longest:] for ids, mask in zip(batch.arrays["input_ids"], kept, strict=True)]
     batches = []
     for start in range(0, len(rows), _ROWS):
-        part = slice(start, start + _ROWS)
-        some = replace(batch, name=f"{batch.name}.{start // _ROWS}", tasks=batch.tasks[part], labels=(), greedy=True)
-        following = np.full((len(rows[part]), _ANSWER), CHOSEN)
+        check = slice(start, start + _ROWS)
+        some = replace(batch, name=f"{batch.name}.{start // _ROWS}", tasks=batch.tasks[check], labels=(), greedy=True)
+        following = np.full((len(rows[check]), _ANSWER), CHOSEN)
         if manifest.encoder is None:
-            batches.append(_laid_out(some, rows[part], _generation(manifest).pad, following))
+            batches.append(_laid_out(some, rows[check], _generation(manifest).pad, following))
         else:
             starts = np.full((len(following), 1), _generation(manifest).start)
-            batches.append(_answering(some, rows[part], starts, following, manifest))
+            batches.append(_answering(some, rows[check], starts, following, manifest))
     return batches
 
 

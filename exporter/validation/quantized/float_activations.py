@@ -16,14 +16,14 @@ from eptx.exporter.bases.products.products import Product, find_products
 from eptx.exporter.validation.quantized.stored import activation
 
 
-def sharpen(graph: ir.Graph) -> bool:
+def use_float_activations(graph: ir.Graph) -> bool:
     """Changes a graph in place; whether any activation was rounded."""
-    changed = [_sharpen(graph, product) for product in find_products(graph)]
-    changed += [_exact_activations(graph, node) or _as_it_was(node) for node in list(graph)]
+    changed = [_float_product(graph, product) for product in find_products(graph)]
+    changed += [_float_activations_product(graph, node) or _as_it_was(node) for node in list(graph)]
     return any(changed)
 
 
-def _exact_activations(graph: ir.Graph, node: ir.Node) -> bool:
+def _float_activations_product(graph: ir.Graph, node: ir.Node) -> bool:
     """A product of two activations, both rounded: Mul(Cast(MatMulInteger(qa, qb, za, zb)), Mul(sa, sb))."""
     product = _maker(_maker_of(node, "Mul", "Cast"), "MatMulInteger")
     if product is None:
@@ -73,10 +73,10 @@ def _put(graph: ir.Graph, node: ir.Node, exact: ir.Node) -> None:
     output.name, output.type, output.shape = name, y.type, y.shape
 
 
-def _sharpen(graph: ir.Graph, product: Product) -> bool:
+def _float_product(graph: ir.Graph, product: Product) -> bool:
     node = product.node
     if is_nbits(node):
-        return _exact_blocks(node)
+        return _float_blocks(node)
     integers = integer_product(node)
     if integers is not None:
         scale = integers.scale_array()
@@ -86,10 +86,10 @@ def _sharpen(graph: ir.Graph, product: Product) -> bool:
         exact = ir.node("MatMul", [integers.x, weight], name=node.name)
         _put(graph, node, exact)
         return True
-    return _exact_static(graph, product)
+    return _float_static(graph, product)
 
 
-def _exact_blocks(node: ir.Node) -> bool:
+def _float_blocks(node: ir.Node) -> bool:
     """MatMulNBits: accuracy level 1 is float32."""
     level = node.attributes.get("accuracy_level")
     if level is None or level.as_int() in (0, 1):
@@ -98,7 +98,7 @@ def _exact_blocks(node: ir.Node) -> bool:
     return True
 
 
-def _exact_static(graph: ir.Graph, product: Product) -> bool:
+def _float_static(graph: ir.Graph, product: Product) -> bool:
     """A product between QuantizeLinear and DequantizeLinear: both sides without."""
     node, x = product.node, activation(product)
     found = walk(node.inputs[1]) if product.operand == 1 else None

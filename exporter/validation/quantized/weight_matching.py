@@ -40,19 +40,19 @@ def linears_of(model: Any) -> dict[str, nn.Linear]:
     return {name: layer for name, layer in found.items() if ".lora_" not in name}
 
 
-def places_of(stored: StoredProduct, reference: Host, fold: Callable[[str], np.ndarray] | None) -> list[Place]:
+def places_of(stored: StoredProduct, host: Host, fold: Callable[[str], np.ndarray] | None) -> list[Place]:
     """The layers whose weight a product holds.
 
     Args:
         stored: the product.
-        reference: with the base's own weights.
+        host: with the base's own weights.
         fold: of a static bundle, adapted module -> its weight with the task in it.
 
     Raises:
         BundleError: there are none.
     """
-    linears = linears_of(reference.model)
-    prefix = str(getattr(reference.model, "base_model_prefix", "") or "")
+    linears = linears_of(host.model)
+    prefix = str(getattr(host.model, "base_model_prefix", "") or "")
     parent, _, packed = stored.name.rpartition(".")
     named = [f"{parent}.{x}_proj" for x in "qkv"] if packed == _PACKED else [stored.name]
     names = [next((alias for alias in aliases(name, prefix) if alias in linears), "") for name in named]
@@ -60,7 +60,7 @@ def places_of(stored: StoredProduct, reference: Host, fold: Callable[[str], np.n
     if all(names) and sum(linears[name].out_features for name in names) == out:
         places = list(_side_by_side(names, linears))
     else:
-        places = _by_content(stored, reference, linears, fold)
+        places = _by_content(stored, host, linears, fold)
     if not places or any(linears[place.linear].in_features != width for place in places):
         raise BundleError(f"{stored.product.node.name}: eptx cannot tell whose quantized weight this is")
     return places
@@ -76,12 +76,12 @@ def _side_by_side(names: list[str], linears: dict[str, nn.Linear]) -> Iterator[P
 
 def _by_content(
     stored: StoredProduct,
-    reference: Host,
+    host: Host,
     linears: dict[str, nn.Linear],
     fold: Callable[[str], np.ndarray] | None,
 ) -> list[Place]:
     """Layers whose weights, side by side, are all of the product's."""
-    modules = {name: module for module, name in reference.names.items()}
+    modules = {name: module for module, name in host.names.items()}
     found: dict[int, Place] = {}
     for name, linear in linears.items():
         if linear.in_features != stored.weight.shape[1] or linear.out_features > stored.weight.shape[0]:

@@ -19,7 +19,7 @@ from torch import nn
 
 from eptx.bundle import Bundle
 from eptx.exporter.trained import Host
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.quantized.output_form import update_by
 from eptx.exporter.validation.quantized.rule import Fault, fault
@@ -57,14 +57,14 @@ class _Owned:
         return self.stored.weight[self.place.rows]
 
 
-class Quantized:
+class QuantizedWeights:
     """The quantized weights of a bundle.
 
     Attributes:
         wrong: linear layer or table -> how its weight is not what it should be.
         effects: adapted module of a static bundle -> by how many deviations of what the quantizer's error makes of it
             the share of its task's update that is there would be off, if none of it were.
-        parts: every quantized weight and table, once `compare` has seen it.
+        checks: every quantized weight and table, once `compare` has seen it.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -82,17 +82,17 @@ class Quantized:
         self._places: dict[int, list[Place]] = {}
         self.wrong: dict[str, str] = {}
         self.effects: dict[str, float] = {}
-        self.parts: list[Part] = []
+        self.checks: list[Check] = []
 
     @classmethod
-    def of(cls, bundle: Bundle) -> Quantized | None:
+    def of(cls, bundle: Bundle) -> QuantizedWeights | None:
         """The weights of a bundle, None if they are not quantized."""
         return cls(bundle) if bundle.manifest.precision in QUANTIZED else None
 
-    def compare(self, reference: Host, fold: Fold | None) -> None:
+    def compare(self, host: Host, fold: Fold | None) -> None:
         """Holds every stored weight to what its scheme's rule makes of the base's."""
-        modules = {name: module for module, name in reference.names.items()}
-        for owned in self._by_product(reference, fold):
+        modules = {name: module for module, name in host.names.items()}
+        for owned in self._by_product(host, fold):
             adapted = [modules.get(one.place.linear) if fold is not None else None for one in owned]
             bases = [one.linear.weight.detach().double().numpy() for one in owned]
             wanted = [
@@ -107,12 +107,12 @@ class Quantized:
                     self.wrong[name] = f"its quantized weight: {found.said}"
                 elif module is not None:
                     self._look_for(module, own - base, one.weight - own)
-                self.parts.append(Part(f"{name}.weight", "compared", self.wrong.get(name)))
-        for table, name, embedding in self._owned_tables(reference):
+                self.checks.append(Check(f"{name}.weight", "compared", self.wrong.get(name)))
+        for table, name, embedding in self._owned_tables(host):
             found = _fault(table, embedding.weight.detach().double().numpy(), "row")
             if found is not None:
                 self.wrong[name] = f"its quantized table: {found.said}"
-            self.parts.append(Part(f"{name}.weight", "compared", self.wrong.get(name)))
+            self.checks.append(Check(f"{name}.weight", "compared", self.wrong.get(name)))
 
     def _look_for(self, module: str, update: np.ndarray, error: np.ndarray) -> None:
         """Whether all of an update is there: the quantizer's error knows nothing of it, so its share in it is noise."""
@@ -125,53 +125,53 @@ class Quantized:
         if abs(share - 1.0) > LIMIT * deviation:
             self.wrong[module] = f"its weight holds {share:.3g} times the task's update"
 
-    def put_in(self, reference: Host, fold: Fold | None) -> None:
+    def put_in(self, host: Host, fold: Fold | None) -> None:
         """Has the reference multiply by these weights; of a static bundle, by what the others are folded to."""
-        model = reference.model
-        modules = {name: module for module, name in reference.names.items()}
-        for table, _, embedding in self._owned_tables(reference):
+        model = host.model
+        modules = {name: module for module, name in host.names.items()}
+        for table, _, embedding in self._owned_tables(host):
             embedding.weight = _parameter(table.rows, embedding.weight)
-        for owned in self._owned(reference, fold):
+        for owned in self._owned(host, fold):
             name, old = owned.place.linear, owned.linear.weight
             owned.linear.weight = _parameter(owned.weight, old)
-            if self._updates_output(reference, owned) and name in modules:
+            if self._updates_output(host, owned) and name in modules:
                 update_by(model.get_submodule(name), old)
             modules.pop(name, None)
         if fold is not None:
-            self._fold_others(reference, fold, modules)
-            for name in reference.names.values():
+            self._fold_others(host, fold, modules)
+            for name in host.names.values():
                 _take_off(model.get_submodule(name))
 
-    def _fold_others(self, reference: Host, fold: Fold, modules: dict[str, str]) -> None:
-        linears = linears_of(reference.model)
+    def _fold_others(self, host: Host, fold: Fold, modules: dict[str, str]) -> None:
+        linears = linears_of(host.model)
         for name, module in modules.items():
             old, wanted = linears[name].weight, fold(module)
             update = float(np.abs(wanted - old.detach().double().numpy()).max())
             self.effects.setdefault(module, update / max(_FLOAT32 * float(np.abs(wanted).max()), 1e-30))
             linears[name].weight = _parameter(wanted, old)
 
-    def _updates_output(self, reference: Host, owned: _Owned) -> bool:
+    def _updates_output(self, host: Host, owned: _Owned) -> bool:
         """Whether the graph has TuckA's update multiplied by the base's weight as it was before it was quantized."""
-        return reference.kind == "tucka" and self._after_adapter and not owned.stored.on_input
+        return host.kind == "tucka" and self._after_adapter and not owned.stored.on_input
 
-    def _owned(self, reference: Host, fold: Fold | None) -> Iterator[_Owned]:
+    def _owned(self, host: Host, fold: Fold | None) -> Iterator[_Owned]:
         """Every linear layer that is quantized, with its weight; one whose product runs twice comes twice."""
-        for owned in self._by_product(reference, fold):
+        for owned in self._by_product(host, fold):
             yield from owned
 
-    def _by_product(self, reference: Host, fold: Fold | None) -> Iterator[list[_Owned]]:
+    def _by_product(self, host: Host, fold: Fold | None) -> Iterator[list[_Owned]]:
         """For every product the layers that it holds, side by side: a scale may be that of all of them."""
-        linears = linears_of(reference.model)
+        linears = linears_of(host.model)
         for index, product in enumerate(self._products):
             stored = read_product(product)
             if index not in self._places:
-                self._places[index] = places_of(stored, reference, fold)
+                self._places[index] = places_of(stored, host, fold)
             yield [_Owned(place, linears[place.linear], stored) for place in self._places[index]]
 
-    def _owned_tables(self, reference: Host) -> Iterator[tuple[StoredTable, str, nn.Embedding]]:
+    def _owned_tables(self, host: Host) -> Iterator[tuple[StoredTable, str, nn.Embedding]]:
         for prefix, node in self._tables:
             table = read_table(node)
-            yield table, *embedding_of(table, reference.model, prefix)
+            yield table, *embedding_of(table, host.model, prefix)
 
 
 def _take_off(layer: Any) -> None:

@@ -13,10 +13,10 @@ from eptx._progress import step
 from eptx.bundle import Manifest
 from eptx.exporter.validation.distance import Spreads, Subject, largest
 from eptx.exporter.validation.inputs.batch import AUTO, Batch, task_ids
-from eptx.exporter.validation.quantized.weights import Quantized
+from eptx.exporter.validation.quantized.weights import QuantizedWeights
 from eptx.exporter.validation.reference.expected import Expected, arrays_of, kept_values
-from eptx.exporter.validation.reference.files import Truth
-from eptx.exporter.validation.reference.reference_runner import Asked
+from eptx.exporter.validation.reference.files import ReferenceFiles
+from eptx.exporter.validation.reference.reference_runner import ReferenceRunner
 from eptx.exporter.validation.reference.rounding import adapter_dtype
 from eptx.exporter.validation.reference.router_ties import ExpertTable, expert_tables, tied_rows, unclear_experts
 
@@ -58,69 +58,69 @@ class Expectation:
     class_name: str = ""
 
 
-def expect(
+def run_reference(
     manifest: Manifest,
-    truth: Truth,
+    reference: ReferenceFiles,
     batches: Sequence[Batch],
     redraw: Callable[[Batch], Batch],
-    quantized: Quantized | None = None,
+    quantized: QuantizedWeights | None = None,
 ) -> Expectation:
     """Runs the reference twice, one model in memory at a time.
 
     Args:
         manifest: of the bundle.
-        truth: the trained model.
+        reference: the trained model.
         batches: what to run.
         redraw: gives another batch of the same shape, for one with a near tie.
         quantized: the bundle's weights, where they are quantized.
     """
     result = Expectation()
     with step("running the reference in float64"):
-        _run_exact(Asked(manifest, truth, torch.float64, quantized), result, batches, redraw)
+        _run_exact(ReferenceRunner(manifest, reference, torch.float64, quantized), result, batches, redraw)
     with step(f"running the reference in the export's own type ({manifest.precision})"):
-        _run_own(Asked(manifest, truth, torch.float32, quantized), result)
+        _run_own(ReferenceRunner(manifest, reference, torch.float32, quantized), result)
     if quantized is not None:
         result.wrong, result.folded = quantized.wrong, quantized.effects
     return result
 
 
 def _run_exact(
-    reference: Asked, result: Expectation, batches: Sequence[Batch], redraw: Callable[[Batch], Batch]
+    runner: ReferenceRunner, result: Expectation, batches: Sequence[Batch], redraw: Callable[[Batch], Batch]
 ) -> None:
-    dtype = adapter_dtype(reference.manifest)
-    result.experts = expert_tables(reference.model)
-    reference.decider.note_flips(result.experts)
-    result.modules = tuple(reference.model.module_names)
-    result.class_name = type(reference.model.model).__name__
+    dtype = adapter_dtype(runner.manifest)
+    result.experts = expert_tables(runner.model)
+    runner.decider.note_flips(result.experts)
+    result.modules = tuple(runner.model.module_names)
+    result.class_name = type(runner.model.model).__name__
     for batch in batches:
-        expected = reference.run(batch)
+        expected = runner.run(batch)
         for _ in range(_REDRAWS if batch.seed is not None else 0):
             if not _tied(expected, None, dtype).any():
                 break
             batch = redraw(batch)
-            expected = reference.run(batch)
+            expected = runner.run(batch)
             result.redrawn += 1
         result.batches.append(expected)
-        if batch.measures_effect and not reference.folded:
-            off = reference.run(expected.batch, off=True)
-            if reference.model.brings_heads:
+        if batch.measures_effect and not runner.folded:
+            off = runner.run(expected.batch, off=True)
+            if runner.model.brings_heads:
                 off.outputs.pop("logits", None)  # without the task they have no head: no effect of the modules
             _add(result.effect, expected, expected.less(off))
-    if reference.manifest.route is not None:
-        result.live = _frozen_from_live(reference, [e for e in result.batches if e.batch.seed is None])
+    if runner.manifest.route is not None:
+        result.live = _frozen_from_live(runner, [e for e in result.batches if e.batch.seed is None])
 
 
-def _run_own(reference: Asked, result: Expectation) -> None:
+def _run_own(runner: ReferenceRunner, result: Expectation) -> None:
     """Runs everything, and the batches of all tasks some times more, and rounds otherwise in each."""
     noises = [Spreads() for _ in range(_RUNS)]
-    dtype = adapter_dtype(reference.manifest)
-    reference.decider.note_flips(result.experts)
-    for task, index in reference.truth.ids.items():
+    dtype = adapter_dtype(runner.manifest)
+    runner.decider.note_flips(result.experts)
+    for task, index in runner.reference.ids.items():
         flipped = [m for m, table in result.experts.items() if index < len(table.flipped) and table.flipped[index]]
         result.unclear |= {task: flipped[0]} if flipped else {}
     for expected in result.batches:
-        own = reference.run(expected.batch)
-        ids = task_ids(expected.batch, reference.truth.ids)
+        own = runner.run(expected.batch)
+        ids = task_ids(expected.batch, runner.reference.ids)
         tied = _tied(expected, own, dtype)
         for call, decisions in enumerate(expected.decisions):
             tied |= unclear_experts(result.experts, expected.task if call else ids, decisions.used)
@@ -130,7 +130,7 @@ def _run_own(reference: Asked, result: Expectation) -> None:
         for noise in noises if expected.batch.measures_effect else noises[:1]:
             _add(noise, expected, own.less(expected))
             if noise is not noises[-1] and expected.batch.measures_effect:
-                own = reference.run(expected.batch)
+                own = runner.run(expected.batch)
         _add(result.scale, expected, expected)
     result.noise = largest(noises)
 
@@ -150,17 +150,17 @@ def _add(spreads: Spreads, expected: Expected, values: Expected) -> None:
             spreads[Subject(task, kind, name)].add(kept_values(array, rows, expected.batch))
 
 
-def _frozen_from_live(reference: Asked, batches: Sequence[Expected]) -> dict[str, Any] | None:
+def _frozen_from_live(runner: ReferenceRunner, batches: Sequence[Expected]) -> dict[str, Any] | None:
     """How far the frozen route's outputs are from the released, live one's, on the user's data."""
     if not batches:
         return None
-    frozen = (reference.manifest.route or {})["tasks"]
+    frozen = (runner.manifest.route or {})["tasks"]
     first = {task: int(routes[0]["group"]) for task, routes in frozen.items()}
     rows = agree = 0
     error, scale = Spreads(), Spreads()
     for expected in batches:
-        live = reference.run(expected.batch, live=True)
-        chosen = np.broadcast_to(live.groups[0][reference.model.router], expected.batch.rows)
+        live = runner.run(expected.batch, live=True)
+        chosen = np.broadcast_to(live.groups[0][runner.model.router], expected.batch.rows)
         for task, group in zip(expected.batch.tasks, chosen.tolist(), strict=True):
             rows, agree = rows + 1, agree + (first.get(task) == group)
         _add(error, expected, live.less(expected))
@@ -173,8 +173,8 @@ def _frozen_from_live(reference: Asked, batches: Sequence[Expected]) -> dict[str
     return {"rows": rows, "group_agreement": agree / rows, "relative_rms": outputs}
 
 
-def row_tasks(manifest: Manifest, truth: Truth) -> list[str]:
+def row_tasks(manifest: Manifest, reference: ReferenceFiles) -> list[str]:
     """The tasks that rows are given: the adapter's, and ``auto`` where the bundle infers."""
     has_input = any(spec.name == "task_id" for spec in manifest.inputs)
-    names = list(truth.ids) if has_input else list(truth.ids)[:1]
+    names = list(reference.ids) if has_input else list(reference.ids)[:1]
     return names + ([AUTO] if manifest.task_inference else [])

@@ -20,7 +20,7 @@ from eptx.exporter.validation.options import ValidateOptions
 
 
 @dataclass(frozen=True)
-class Truth:
+class ReferenceFiles:
     """The trained model's files.
 
     Attributes:
@@ -44,7 +44,7 @@ class Truth:
     top_k: int | None = None
 
 
-def find_truth(manifest: Manifest, options: ValidateOptions) -> Truth:
+def find_reference(manifest: Manifest, options: ValidateOptions) -> ReferenceFiles:
     """Reads the adapter's files and finds the base.
 
     Raises:
@@ -66,7 +66,7 @@ def find_truth(manifest: Manifest, options: ValidateOptions) -> Truth:
     base_warning = _base_warning(manifest, options, base)
     warnings += [base_warning] if base_warning else []
     top_k = options.top_k if options.top_k is not None else manifest.sources.top_k
-    return Truth(base, files, tasks, _ids(manifest, tasks), tuple(warnings), folders, names, top_k)
+    return ReferenceFiles(base, files, tasks, _ids(manifest, tasks), tuple(warnings), folders, names, top_k)
 
 
 def _base(manifest: Manifest, options: ValidateOptions) -> Path:

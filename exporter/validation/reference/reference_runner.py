@@ -14,11 +14,11 @@ from eptx.exporter.adapters.route import Route
 from eptx.exporter.trained import Output, Trained, load_trained
 from eptx.exporter.validation.bundle.decode_loop import spans
 from eptx.exporter.validation.inputs.batch import ANSWER_IDS, AUTO, Batch, task_ids
-from eptx.exporter.validation.quantized.weights import Quantized
+from eptx.exporter.validation.quantized.weights import QuantizedWeights
 from eptx.exporter.validation.reference.expected import Expected
-from eptx.exporter.validation.reference.files import Truth
+from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.exporter.validation.reference.rounding import round_as_stored
-from eptx.exporter.validation.reference.router_ties import Decider, Decisions
+from eptx.exporter.validation.reference.router_ties import Decisions, RouterRecorder
 from eptx.exporter.validation.reference.row_groups import columns_of, merged, narrowed, rows_of, shapes_of, widened
 
 Routes = Route | list[Route] | None
@@ -27,7 +27,7 @@ Inputs = Mapping[str, np.ndarray]
 _ANSWERS = "logits"
 
 
-class Asked:
+class ReferenceRunner:
     """The trained model for a bundle.
 
     Rows of one task are run together, apart from the others': what a row gets must not depend on whose neighbour it is.
@@ -36,27 +36,33 @@ class Asked:
 
     Args:
         manifest: of the bundle.
-        truth: the trained model's files.
+        reference: the trained model's files.
         dtype: float64, or float32 for the export's own type.
         quantized: the bundle's quantized weights, in place of the base's; None: it has none.
     """
 
     def __init__(
-        self, manifest: Manifest, truth: Truth, dtype: torch.dtype, quantized: Quantized | None = None
+        self,
+        manifest: Manifest,
+        reference: ReferenceFiles,
+        dtype: torch.dtype,
+        quantized: QuantizedWeights | None = None,
     ) -> None:
-        self.manifest, self.truth = manifest, truth
-        self.model: Trained = load_trained(truth.base, truth.files, truth.tasks, top_k=truth.top_k, dtype=dtype)
+        self.manifest, self.reference = manifest, reference
+        self.model: Trained = load_trained(
+            reference.base, reference.files, reference.tasks, top_k=reference.top_k, dtype=dtype
+        )
         self.folded = quantized is not None and manifest.mode == "static"
         if quantized is not None:
             fold = self._fold if self.folded else None
-            own = self.model.host_of(next(iter(truth.ids.values()))) if self.folded else self.model.hosts[0]
+            own = self.model.host_of(next(iter(reference.ids.values()))) if self.folded else self.model.hosts[0]
             if dtype == torch.float64:
                 quantized.compare(own, fold)
             for host in [own] if self.folded else self.model.hosts:
                 quantized.put_in(host, fold)
         if dtype != torch.float64:
             round_as_stored(self.model, manifest)
-        self.decider = Decider(self.model)
+        self.decider = RouterRecorder(self.model)
         places = {**manifest.modules, **(manifest.encoder.modules if manifest.encoder is not None else {})}
         self._biases = {
             name: None if name not in places or places[name].bias else self.model.bias(name)
@@ -85,12 +91,12 @@ class Asked:
         return widened(self._run(narrowed(batch, columns), live, off), batch, columns)
 
     def _run(self, batch: Batch, live: bool, off: bool) -> Expected:
-        ids = task_ids(batch, self.truth.ids)
+        ids = task_ids(batch, self.reference.ids)
         if off:
-            ids = np.full_like(ids, len(self.truth.tasks))
+            ids = np.full_like(ids, len(self.reference.tasks))
         elif self._routes_itself(live):
             # the route is of all rows' data, those of `base` too
-            ids = np.where(ids == len(self.truth.tasks), 0, ids)
+            ids = np.where(ids == len(self.reference.tasks), 0, ids)
         frozen = None if live else self._frozen().get(batch.tasks[0], self._any_route())
         route: Routes = None
         outputs, decisions = [], []
@@ -190,7 +196,7 @@ class Asked:
         """The weight that a module amounts to in a static bundle, [out, in]."""
         name = self.manifest.tasks[0].name
         route, *_ = self._frozen().get(name, [None])  # several calls' routes are not quantized when they are folded
-        return self.model.weight(module, self.truth.ids[name], route)
+        return self.model.weight(module, self.reference.ids[name], route)
 
     def _module(self, name: str, arrays: list[np.ndarray], batch: Batch) -> np.ndarray:
         rows = _joined([array.reshape(batch.rows, -1, array.shape[-1]) for array in map(_per_row(batch.rows), arrays)])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from eptx.bundle import Manifest
 from eptx.exporter.trained import Host, Trained
-from eptx.exporter.validation.reference.accumulation import round_in_chains
+from eptx.exporter.validation.reference.accumulation import add_accumulation_noise
 
 #: Precisions whose products are quantized; the rest of the base is float32 there.
 QUANTIZED = ("int8", "int8-static", "int4", "mixed")
@@ -48,7 +48,7 @@ def round_as_stored(trained: Trained, manifest: Manifest) -> None:
             _round(trained.heads.named_parameters(), all_of_them=False)
     for model in (*(host.model for host in trained.hosts), trained.heads):
         if model is not None:
-            round_in_chains(model)
+            add_accumulation_noise(model)
 
 
 def _round_host(host: Host, manifest: Manifest) -> None:
@@ -69,17 +69,17 @@ def _round(parameters: Iterable[tuple[str, nn.Parameter]], *, all_of_them: bool)
                 parameter.copy_(parameter.half().float())
 
 
-def _compute_in_half(reference: Host) -> None:
+def _compute_in_half(host: Host) -> None:
     """Has every module give what float16 holds of it, but those inside an adapted layer, which computes in float32."""
-    adapted = _inside(reference)
-    for name, module in reference.model.named_modules():
+    adapted = _inside(host)
+    for name, module in host.model.named_modules():
         if name and not name.startswith(adapted) and not isinstance(module, nn.ModuleList):
             module.register_forward_hook(_halved, prepend=True)
 
 
-def _inside(reference: Host) -> tuple[str, ...]:
+def _inside(host: Host) -> tuple[str, ...]:
     """What the names of everything in an adapted layer begin with."""
-    return tuple(f"{name}." for name in reference.names.values())
+    return tuple(f"{name}." for name in host.names.values())
 
 
 def _halved(module: nn.Module, args: Any, output: Any) -> Any:

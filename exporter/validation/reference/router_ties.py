@@ -104,7 +104,7 @@ def _margin(scores: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return np.asarray(least - others.max(axis=1), dtype=np.float64)
 
 
-class Decider:
+class RouterRecorder:
     """Reads off a reference what its routers decided in its last forward."""
 
     def __init__(self, trained: Trained) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from eptx.exporter.validation.distance import LIMIT, WORST
-from eptx.exporter.validation.report.report import Measured, ProviderReport, Report, TaskReport
-from eptx.exporter.validation.report.text import DROPS, drop_cells, notes, parts_sentence
+from eptx.exporter.validation.report.report import BackendReport, Measured, Report, TaskReport
+from eptx.exporter.validation.report.text import DROPS, checks_summary, drop_cells, notes
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c2330; }
@@ -25,7 +25,7 @@ def report_html(report: Report) -> str:
     verdict = "pass" if report.passed else "fail"
     facts = report.bundle
     title = f"{facts['mode']} {facts['method']} on {facts['model_type'] or 'a base model'}, {facts['precision']}"
-    parts = [
+    checks = [
         f"<h1>{escape(title)}: <span class='{verdict}'>{'passed' if report.passed else 'failed'}</span></h1>",
         f"<p class='fail'>{escape(report.reason)}</p>" if report.reason else "",
         "".join(f"<p class='undecided'>Warning: {escape(warning)}</p>" for warning in report.warnings),
@@ -47,14 +47,14 @@ def report_html(report: Report) -> str:
         "<h2>Fingerprints</h2>",
         _table(("of", "sha256"), facts["fingerprints"].items()),
     ]
-    body = "\n".join(part for part in parts if part)
+    body = "\n".join(check for check in checks if check)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
         f"<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 
-def _provider(provider: ProviderReport) -> str:
+def _provider(provider: BackendReport) -> str:
     header = (
         "task",
         "verdict",
@@ -92,16 +92,16 @@ def _drops(report: Report) -> str:
 
 def _parts(report: Report) -> str:
     """What was held against its source by itself; what is wrong stands above the list of all."""
-    if not report.parts:
+    if not report.checks:
         return ""
-    wrong = "".join(f"<p class='fail'>{escape(f'{part.name}: {part.wrong}')}</p>" for part in report.wrong_parts)
-    unseen = [part for part in report.parts if part.how == "neither"]
-    rows = [(part.name, part.how, part.wrong or "", part.why or "") for part in report.parts]
+    wrong = "".join(f"<p class='fail'>{escape(f'{check.name}: {check.wrong}')}</p>" for check in report.failed_checks)
+    unseen = [check for check in report.checks if check.how == "neither"]
+    rows = [(check.name, check.how, check.wrong or "", check.why or "") for check in report.checks]
     return (
         f"<h2>Parts</h2>\n{wrong}"
-        + "".join(f"<p>Neither compared nor run: {escape(f'{part.name}: {part.why}')}</p>" for part in unseen)
-        + f"<details><summary>{escape(parts_sentence(report.parts))}</summary>"
-        + f"{_table(('part', 'how', 'what is wrong', 'why'), rows)}</details>"
+        + "".join(f"<p>Neither compared nor run: {escape(f'{check.name}: {check.why}')}</p>" for check in unseen)
+        + f"<details><summary>{escape(checks_summary(report.checks))}</summary>"
+        + f"{_table(('check', 'how', 'what is wrong', 'why'), rows)}</details>"
     )
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from eptx.exporter.validation.accuracy.budget import Judged
+from eptx.exporter.validation.accuracy.budget import BudgetedDrop
 from eptx.exporter.validation.accuracy.divergence import Divergence
-from eptx.exporter.validation.bundle.backends import Operators, way_name
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.bundle.backends import Operators, backend_name
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.report.plain import plain
-from eptx.exporter.validation.timings import Seconds
+from eptx.exporter.validation.timings import StageTimes
 
 SCHEMA_VERSION = 1
 
@@ -114,7 +114,7 @@ class TaskReport:
 
 
 @dataclass(frozen=True)
-class ProviderReport:
+class BackendReport:
     """All tasks on one provider, run one way.
 
     Attributes:
@@ -130,7 +130,7 @@ class ProviderReport:
     @property
     def name(self) -> str:
         """What the report calls it."""
-        return way_name(self.provider, self.operators)
+        return backend_name(self.provider, self.operators)
 
     @property
     def blocking(self) -> list[TaskReport]:
@@ -160,7 +160,7 @@ class Report:
         drops: of a quantized bundle: what each task loses against fp32.
         divergences: the same of tasks that neither a budget nor labelled rows judge, on generated inputs.
         warnings: what did not stop the validation.
-        parts: what was held against its source by itself, and what nothing was held against.
+        checks: what was held against its source by itself, and what nothing was held against.
         seconds: how long each stage took.
     """
 
@@ -168,32 +168,32 @@ class Report:
     inputs: Sequence[Mapping[str, Any]]
     redrawn: int
     live: Mapping[str, Any] | None
-    providers: Sequence[ProviderReport]
-    drops: Sequence[Judged] = field(default=())
+    providers: Sequence[BackendReport]
+    drops: Sequence[BudgetedDrop] = field(default=())
     divergences: Sequence[Divergence] = field(default=())
     warnings: Sequence[str] = field(default=())
-    parts: Sequence[Part] = field(default=())
-    seconds: Seconds = field(default_factory=Seconds)
+    checks: Sequence[Check] = field(default=())
+    seconds: StageTimes = field(default_factory=StageTimes)
 
     @property
     def passed(self) -> bool:
         """Whether every task is accepted, whichever way it runs, and keeps to its budget, and no part is wrong."""
-        return not (any(provider.blocking for provider in self.providers) or self.wrong_parts or self._over)
+        return not (any(provider.blocking for provider in self.providers) or self.failed_checks or self._over)
 
     @property
-    def wrong_parts(self) -> list[Part]:
+    def failed_checks(self) -> list[Check]:
         """The parts that are not what their sources say."""
-        return [part for part in self.parts if part.wrong is not None]
+        return [check for check in self.checks if check.wrong is not None]
 
     @property
-    def _over(self) -> list[Judged | Divergence]:
-        judged: list[Judged | Divergence] = [*self.drops, *self.divergences]
+    def _over(self) -> list[BudgetedDrop | Divergence]:
+        judged: list[BudgetedDrop | Divergence] = [*self.drops, *self.divergences]
         return [one for one in judged if one.within is False]
 
     @property
     def reason(self) -> str:
         """The first failure, as one line; "" if it passed."""
-        wrong = self.wrong_parts
+        wrong = self.failed_checks
         if wrong:  # first, since a table or a field that is wrong is why a run is
             more = f" (and {len(wrong) - 1} more parts)" if len(wrong) > 1 else ""
             return f"{wrong[0].name}: {wrong[0].wrong}{more}"
@@ -220,7 +220,7 @@ class Report:
             "drops": [drop.to_json() for drop in self.drops],
             "divergences": [one.to_json() for one in self.divergences],
             "warnings": list(self.warnings),
-            "parts": [part.to_json() for part in self.parts],
+            "parts": [check.to_json() for check in self.checks],
             "seconds": self.seconds,
         }
         return {key: plain(value) for key, value in found.items()}

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eptx._text_table import aligned
-from eptx.exporter.validation.accuracy.budget import Judged
-from eptx.exporter.validation.check import How, Part
+from eptx.exporter.validation.accuracy.budget import BudgetedDrop
+from eptx.exporter.validation.check import Check, How
 from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.report.report import ProviderReport, Report, TaskReport, sentence
+from eptx.exporter.validation.report.report import BackendReport, Report, TaskReport, sentence
 
 _HOWS: tuple[How, ...] = ("compared", "run", "neither")
 
 
-def report_table(report: Report) -> str:
+def report_text(report: Report) -> str:
     """The report as text: a table for every way to run the bundle, and at the end one line that sums each up."""
     lines = []
     for provider in report.providers:
@@ -26,31 +26,31 @@ def report_table(report: Report) -> str:
             f"frozen route: the live route's group agrees on {live['group_agreement']:.1%} of {live['rows']} rows; "
             f"outputs differ by {max(live['relative_rms'].values()):.2g} of their size"
         )
-    lines += _part_lines(report.parts)
+    lines += _part_lines(report.checks)
     if report.seconds:
         lines.append(f"took {report.seconds.sentence}")
     lines += [_verdict(provider) for provider in report.providers]
     return "\n".join(lines)
 
 
-def parts_sentence(parts: Sequence[Part]) -> str:
+def checks_summary(checks: Sequence[Check]) -> str:
     """How many parts were compared, run, and neither."""
-    return ", ".join(f"{sum(part.how == how for part in parts)} {how}" for how in _HOWS)
+    return ", ".join(f"{sum(check.how == how for check in checks)} {how}" for how in _HOWS)
 
 
-def _part_lines(parts: Sequence[Part]) -> list[str]:
-    if not parts:
+def _part_lines(checks: Sequence[Check]) -> list[str]:
+    if not checks:
         return []
-    wrong = [f"fail: {part.name}: {part.wrong}" for part in parts if part.wrong is not None]
-    unseen = [f"neither compared nor run: {part.name}: {part.why}" for part in parts if part.how == "neither"]
-    return [*wrong, *unseen, f"parts: {parts_sentence(parts)}"]
+    wrong = [f"fail: {check.name}: {check.wrong}" for check in checks if check.wrong is not None]
+    unseen = [f"neither compared nor run: {check.name}: {check.why}" for check in checks if check.how == "neither"]
+    return [*wrong, *unseen, f"parts: {checks_summary(checks)}"]
 
 
 #: The columns of what is lost.
 DROPS = ("task", "metric", "fp32", "bundle", "points lost", "95 %", "budget", "rows", "verdict")
 
 
-def drop_cells(judged: Judged) -> tuple[str, ...]:
+def drop_cells(judged: BudgetedDrop) -> tuple[str, ...]:
     """One task's cells of `DROPS`."""
     lost = judged.drop
     return (
@@ -66,7 +66,7 @@ def drop_cells(judged: Judged) -> tuple[str, ...]:
     )
 
 
-def _drop_lines(drops: Sequence[Judged]) -> list[str]:
+def _drop_lines(drops: Sequence[BudgetedDrop]) -> list[str]:
     if not drops:
         return []
     mean = sum(judged.drop.points for judged in drops) / len(drops)
@@ -76,7 +76,7 @@ def _drop_lines(drops: Sequence[Judged]) -> list[str]:
     return [*table, *over, f"quantizing loses {mean:.2f} points on average of {len(drops)} tasks"]
 
 
-def _provider_lines(provider: ProviderReport) -> list[str]:
+def _provider_lines(provider: BackendReport) -> list[str]:
     generates = any(task.greedy is not None for task in provider.tasks)
     last = "greedy" if generates else "metric"
     header = ("task", "error / noise", "noise floor", "adapter / noise", "argmax", last, "rows", "verdict")
@@ -86,7 +86,7 @@ def _provider_lines(provider: ProviderReport) -> list[str]:
     return [*lines, *(f"{task.verdict}: {sentence(task)}" for task in bad)]
 
 
-def _verdict(provider: ProviderReport) -> str:
+def _verdict(provider: BackendReport) -> str:
     worst = max(provider.tasks, key=lambda task: task.worst[1].ratio)
     name, measured = worst.worst
     verdict = "failed" if provider.blocking else "passed"

@@ -12,8 +12,8 @@ import pytest
 
 from eptx.bundle import Bundle
 from eptx.exporter import Route
-from eptx.exporter.validation import Report, report_table
-from eptx.exporter.validation.bundle.decode_loop import Calls
+from eptx.exporter.validation import Report, report_text
+from eptx.exporter.validation.bundle.decode_loop import DecodeLoop
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.inputs.batch import AUTO, CHOSEN, Batch, Vocabulary
 from eptx.exporter.validation.inputs.prompts import as_prompts, generated_prompts, redraw_prompts
@@ -106,7 +106,7 @@ def test_rows_reach_the_model_padded_on_the_right(honest: Bundle) -> None:
         present = np.zeros((2, 2, past + feeds["input_ids"].shape[1], 16), np.float32)
         return {"logits": logits, "present.0.key": present}
 
-    calls = Calls(honest.manifest, batch, np.array([0, 1]))
+    calls = DecodeLoop(honest.manifest, batch, np.array([0, 1]))
     found = calls.run(run)
     assert fed[0]["input_ids"].tolist() == [[4, 5, 6, 7], [8, 9, 0, 0]]
     assert fed[0]["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
@@ -143,7 +143,7 @@ def test_no_false_alarm(
         assert found.greedy is not None
         assert found.greedy["agreement"] > 0.9
         assert (found.rounded is not None) == (options["precision"] == "int4")
-    assert "greedy" in report_table(report)
+    assert "greedy" in report_text(report)
 
 
 def graph_mutant(llama: Workshop, bundle: Bundle, change: Callable[[ir.Graph], None]) -> Report:

@@ -17,13 +17,13 @@ from safetensors.numpy import load_file, save_file
 
 from eptx._json import dump_json
 from eptx.bundle import Bundle
-from eptx.exporter.validation import Report, report_table
-from eptx.exporter.validation.accuracy.budget import Judged
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation import Report, report_text
+from eptx.exporter.validation.accuracy.budget import BudgetedDrop
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.report.page import report_html
 from eptx.exporter.validation.report.plain import plain
-from eptx.exporter.validation.report.report import Measured, ProviderReport, TaskReport
-from eptx.exporter.validation.timings import Seconds
+from eptx.exporter.validation.report.report import BackendReport, Measured, TaskReport
+from eptx.exporter.validation.timings import StageTimes
 from eptx.runtime.measure import Drop
 from tests.exporter.validation.adapters import linear_shapes, write_ept
 from tests.exporter.validation.conftest import Cli
@@ -125,12 +125,12 @@ def report(number: Any) -> Report:
             "greedy": {"tokens": 2, "agreement": number, "first_disagreement": None}},
     )  # fmt: skip
     facts = {"mode": "static", "method": "ept", "model_type": "bert", "precision": "fp32", "fingerprints": {}}
-    drop = Judged(Drop("t", "accuracy", True, 3, number, number, number, number, number), 1.0)
+    drop = BudgetedDrop(Drop("t", "accuracy", True, 3, number, number, number, number, number), 1.0)
     live = {"rows": 2, "group_agreement": number, "relative_rms": {"t/o": number}}
     shown = [{"name": "b", "shape": [np.int64(1), 2], "padded": np.bool_(True), "prompt": None}]
-    ways = [ProviderReport("cpu", [task, replace(task, failed_at=None, reason=None)], "functions")]
-    parts = [Part("p", "compared", "is <64>")]
-    return Report(facts, shown, 0, live, ways, [drop], warnings=["w"], parts=parts, seconds=Seconds(a=1.0))
+    backends = [BackendReport("cpu", [task, replace(task, failed_at=None, reason=None)], "functions")]
+    checks = [Check("p", "compared", "is <64>")]
+    return Report(facts, shown, 0, live, backends, [drop], warnings=["w"], checks=checks, seconds=StageTimes(a=1.0))
 
 
 @pytest.mark.parametrize("number", BAD, ids=repr)
@@ -144,7 +144,7 @@ def test_every_number_of_a_report(number: Any) -> None:
     assert saved["drops"][0]["points"] == saved["frozen_from_live"]["group_agreement"] == wanted
     assert saved["inputs"][0] == {"name": "b", "shape": [1, 2], "padded": True, "prompt": None}
     assert saved["passed"] is False
-    assert "cpu, functions: failed" in report_table(made)
+    assert "cpu, functions: failed" in report_text(made)
     assert "&lt;64&gt;" in report_html(made)
 
 
@@ -158,21 +158,21 @@ def passing() -> Report:
 
 
 def test_a_wrong_part_fails_and_is_named() -> None:
-    parts = [
-        Part("embeddings", "compared"),
-        Part("eptx.json: max_length", "compared", "is 64; the base has 512"),
-        Part("eptx.json: vocab_size", "compared", "is 7; the base has 8"),
-        Part("output extra", "neither", why="the trained model has none of this name"),
-        Part("b", "run"),
+    checks = [
+        Check("embeddings", "compared"),
+        Check("eptx.json: max_length", "compared", "is 64; the base has 512"),
+        Check("eptx.json: vocab_size", "compared", "is 7; the base has 8"),
+        Check("output extra", "neither", why="the trained model has none of this name"),
+        Check("b", "run"),
     ]
-    found = replace(passing(), parts=parts)
+    found = replace(passing(), checks=checks)
     assert not found.passed
     assert found.reason == "eptx.json: max_length: is 64; the base has 512 (and 1 more parts)"
-    table = report_table(found)
+    table = report_text(found)
     assert "fail: eptx.json: vocab_size: is 7; the base has 8" in table
     assert "neither compared nor run: output extra: the trained model has none of this name" in table
     assert "parts: 3 compared, 1 run, 1 neither" in table
     assert found.to_json()["parts"][1]["wrong"] == "is 64; the base has 512"
-    honest = replace(passing(), parts=[parts[0], *parts[3:]])
+    honest = replace(passing(), checks=[checks[0], *checks[3:]])
     assert honest.passed
     assert honest.reason == ""

@@ -9,13 +9,13 @@ from eptx._safe_files import read_bytes
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.exporter.validation.base.source import BaseSource
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 
 _LIMIT = 16 << 20
 _FILE, _SETTINGS = "chat_template.jinja", "tokenizer_config.json"
 
 
-def compare_chat(bundle: Bundle, source: BaseSource) -> list[Part]:
+def compare_chat(bundle: Bundle, source: BaseSource) -> list[Check]:
     """Holds the bundle's chat template to the one that transformers finds in the base.
 
     Raises:
@@ -24,8 +24,8 @@ def compare_chat(bundle: Bundle, source: BaseSource) -> list[Part]:
     wanted = getattr(source.tokenizer, "chat_template", None)
     found = _templates(bundle)
     if not found:
-        return [] if wanted is None else [Part("chat template", "compared", "is missing; the base has one")]
-    return [Part(f"chat template ({name})", "compared", _wrong(text, wanted)) for name, text in found.items()]
+        return [] if wanted is None else [Check("chat template", "compared", "is missing; the base has one")]
+    return [Check(f"chat template ({name})", "compared", _wrong(text, wanted)) for name, text in found.items()]
 
 
 def _wrong(found: Any, wanted: Any) -> str | None:

@@ -11,18 +11,18 @@ import onnx_ir as ir
 from eptx.bundle import Bundle
 from eptx.exporter.validation.base.lookups import Lookups, lookups
 from eptx.exporter.validation.base.source import BaseSource
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.files.chat_template import compare_chat
-from eptx.exporter.validation.contents.files.copied import alone, compare_files
+from eptx.exporter.validation.contents.files.copied import alone, compare_copied_files
 from eptx.exporter.validation.contents.files.genai_config import compare_genai
 from eptx.exporter.validation.contents.files.generation import compare_generation
 from eptx.exporter.validation.contents.files.stored_types import compare_stored_types
 from eptx.exporter.validation.contents.files.tasks import ExpectedTask, compare_tasks
-from eptx.exporter.validation.contents.files.text_limits import compare_reads
+from eptx.exporter.validation.contents.files.text_limits import compare_text_limits
 from eptx.exporter.validation.contents.files.tokenizer import compare_tokenizer
 
 
-def compare_companions(
+def compare_files(
     bundle: Bundle,
     base: Path,
     model: Any,
@@ -31,7 +31,7 @@ def compare_companions(
     *,
     base_onnx: Path | None = None,
     off: Sequence[ExpectedTask] | None = None,
-) -> list[Part]:
+) -> list[Check]:
     """Holds the manifest and the files beside the model to what they were made from.
 
     Args:
@@ -55,11 +55,11 @@ def compare_companions(
     graph = models["model.onnx"].graph
     return [
         *compare_tasks(bundle.manifest, tasks, off),
-        *compare_reads(bundle, source, found),
+        *compare_text_limits(bundle, source, found),
         *compare_generation(bundle.manifest, source, model),
         *compare_stored_types(bundle, models, None if base_onnx is None else ir.load(base_onnx.absolute())),
         *compare_genai(bundle, source, graph, settings),
-        *compare_files(bundle, source),
+        *compare_copied_files(bundle, source),
         *([] if alone(bundle) else compare_chat(bundle, source)),
         *compare_tokenizer(bundle, source, found.longest),
     ]

@@ -11,7 +11,7 @@ from eptx._safe_files import hash_file
 from eptx.bundle import Bundle
 from eptx.errors import BaseModelError, BundleError
 from eptx.exporter.validation.base.source import SENTENCE_FILES, BaseSource, same
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.files.text_limits import reads_text
 
 #: What transformers reads of a model's folder beside weights, tokenizer.json and its settings. The exporter has a list
@@ -39,19 +39,21 @@ _MOST_SHOWN = 60
 _STORED = ("dtype", "torch_dtype")
 
 
-def compare_files(bundle: Bundle, source: BaseSource) -> list[Part]:
+def compare_copied_files(bundle: Bundle, source: BaseSource) -> list[Check]:
     """Holds every file that was copied from the base to the base's.
 
     Raises:
         BundleError, BaseModelError: a file cannot be read.
     """
     if alone(bundle):
-        return [Part("config.json", "neither", why="the bundle was made from an ONNX file alone")]
-    parts = [part for name in _FILES if (part := _compare(name, bundle.file(name), source.folder / name)) is not None]
+        return [Check("config.json", "neither", why="the bundle was made from an ONNX file alone")]
+    checks = [
+        check for name in _FILES if (check := _compare(name, bundle.file(name), source.folder / name)) is not None
+    ]
     pictures = not reads_text(bundle.manifest) and not (source.folder / "preprocessor_config.json").is_file()
     if pictures and (source.folder / _IMAGES).is_file() and bundle.file(_IMAGES) is None:
-        parts.append(Part(_IMAGES, "neither", why="the bundle has no copy: prepare its inputs with the base's"))
-    return parts + [_unknown(name, bundle.path / name, source.folder) for name in _others(bundle)]
+        checks.append(Check(_IMAGES, "neither", why="the bundle has no copy: prepare its inputs with the base's"))
+    return checks + [_unknown(name, bundle.path / name, source.folder) for name in _others(bundle)]
 
 
 def alone(bundle: Bundle) -> bool:
@@ -59,12 +61,12 @@ def alone(bundle: Bundle) -> bool:
     return not bundle.manifest.sources.base and "config.json" not in bundle.manifest.files
 
 
-def _compare(name: str, found: Path | None, wanted: Path) -> Part | None:
+def _compare(name: str, found: Path | None, wanted: Path) -> Check | None:
     if found is None:
-        return Part(name, "compared", "is missing; the base has it") if wanted.is_file() else None
+        return Check(name, "compared", "is missing; the base has it") if wanted.is_file() else None
     if not wanted.is_file():
-        return Part(name, "compared", "is not of the base, which has no such file")
-    return Part(name, "compared", _difference(found, wanted))
+        return Check(name, "compared", "is not of the base, which has no such file")
+    return Check(name, "compared", _difference(found, wanted))
 
 
 def equal(found: Path, wanted: Path) -> bool:
@@ -103,7 +105,7 @@ def _others(bundle: Bundle) -> Collection[str]:
     return sorted(set(bundle.manifest.files) - models - {*_FILES, *_OWN})
 
 
-def _unknown(name: str, path: Path, folder: Path) -> Part:
+def _unknown(name: str, path: Path, folder: Path) -> Check:
     if not (folder / name).is_file():
-        return Part(name, "neither", why="eptx does not read it, and the base has no such file")
-    return Part(name, "compared", _difference(path, folder / name))
+        return Check(name, "neither", why="eptx does not read it, and the base has no such file")
+    return Check(name, "compared", _difference(path, folder / name))

@@ -17,7 +17,7 @@ from eptx.bundle import Bundle
 from eptx.errors import BaseModelError, BundleError
 from eptx.exporter.validation.base.source import BaseSource, listed, same
 from eptx.exporter.validation.base.windows import context
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.files.generation import wrong_ends
 
 _FILE = "genai_config.json"
@@ -45,7 +45,7 @@ _HARMLESS = (f"{_SESSION}log_id",)
 _ON_CUDA = ("ep.cuda.fpa_intb_gemm", "optimization.disable_specified_optimizers")
 
 
-def compare_genai(bundle: Bundle, source: BaseSource, graph: ir.Graph, given: Path | None) -> list[Part]:
+def compare_genai(bundle: Bundle, source: BaseSource, graph: ir.Graph, given: Path | None) -> list[Check]:
     """Holds ``genai_config.json`` to the base.
 
     Args:
@@ -60,31 +60,31 @@ def compare_genai(bundle: Bundle, source: BaseSource, graph: ir.Graph, given: Pa
     generation = bundle.manifest.generation
     path = bundle.file(_FILE)
     if generation is None or generation.kind != "decoder":
-        return [] if path is None else [Part(_FILE, "compared", "is there, and the model is no decoder")]
+        return [] if path is None else [Check(_FILE, "compared", "is there, and the model is no decoder")]
     if path is None:
-        return [Part(_FILE, "compared", "is missing: GenAI cannot open the bundle")]
+        return [Check(_FILE, "compared", "is missing: GenAI cannot open the bundle")]
     found = dict(_flat(read_json_object(path, error=BundleError)))
     own = {} if given is None else dict(_flat(read_json_object(given, error=BaseModelError)))
     wanted = _wanted(source, graph)
-    parts = [_tokens(found, bundle, source)]
+    checks = [_tokens(found, bundle, source)]
     for key in sorted({*found, *wanted} - {"model.eos_token_id", "model.pad_token_id"}):
-        parts.append(_field(key, found, wanted, own, bundle.manifest.provider))
-    return parts
+        checks.append(_field(key, found, wanted, own, bundle.manifest.provider))
+    return checks
 
 
 def _field(
     key: str, found: Mapping[str, Any], wanted: Mapping[str, Any], own: Mapping[str, Any], provider: str
-) -> Part:
+) -> Check:
     name = f"{_FILE}: {key}"
     if key not in found:
-        return Part(name, "compared", f"is missing; the base gives {_shown(wanted[key])}")
+        return Check(name, "compared", f"is missing; the base gives {_shown(wanted[key])}")
     value = found[key]
     if key in own and same(value, own[key]) and not key.startswith(("model.decoder.inputs.", "model.decoder.outputs.")):
-        return Part(name, "compared")
+        return Check(name, "compared")
     if key not in wanted:
-        return Part(name, "compared", _wrong_extra(key, value, provider))
+        return Check(name, "compared", _wrong_extra(key, value, provider))
     wrong = None if same(value, wanted[key]) else f"is {_shown(value)}; the base gives {_shown(wanted[key])}"
-    return Part(name, "compared", wrong)
+    return Check(name, "compared", wrong)
 
 
 def _wanted(source: BaseSource, graph: ir.Graph) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _names(graph: ir.Graph) -> Iterator[tuple[str, str]]:
         yield f"outputs.{present}", f"{PRESENT}%d.{kind}"
 
 
-def _tokens(found: Mapping[str, Any], bundle: Bundle, source: BaseSource) -> Part:
+def _tokens(found: Mapping[str, Any], bundle: Bundle, source: BaseSource) -> Check:
     """The tokens that end and fill: the base's, and those of ``eptx.json``."""
     assert bundle.manifest.generation is not None
     eos, pad = found.get("model.eos_token_id"), found.get("model.pad_token_id")
@@ -134,7 +134,7 @@ def _tokens(found: Mapping[str, Any], bundle: Bundle, source: BaseSource) -> Par
     wrong = wrong_ends(listed(eos), source)
     if wrong is None and pad != bundle.manifest.generation.pad:
         name, wrong = f"{_FILE}: model.pad_token_id", f"is {pad}; eptx.json says {bundle.manifest.generation.pad}"
-    return Part(name if wrong else f"{_FILE}: model.eos_token_id, model.pad_token_id", "compared", wrong)
+    return Check(name if wrong else f"{_FILE}: model.eos_token_id, model.pad_token_id", "compared", wrong)
 
 
 def _wrong_extra(key: str, value: Any, provider: str) -> str | None:

@@ -8,10 +8,10 @@ from typing import Any
 from eptx._manifest import PAST
 from eptx.bundle import Generation, Manifest
 from eptx.exporter.validation.base.source import BaseSource, listed
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 
 
-def compare_generation(manifest: Manifest, source: BaseSource, model: Any) -> list[Part]:
+def compare_generation(manifest: Manifest, source: BaseSource, model: Any) -> list[Check]:
     """Holds ``generation`` of ``eptx.json`` to the base.
 
     Args:
@@ -23,19 +23,19 @@ def compare_generation(manifest: Manifest, source: BaseSource, model: Any) -> li
     kind = _kind(source, model)
     if found is None:
         if kind is None:
-            return [Part(field, "compared")]
+            return [Check(field, "compared")]
         if not any(spec.name.startswith(PAST) for spec in manifest.inputs):
-            return [Part(field, "neither", why="the graph has no cache, so it answers no prompts")]
-        return [Part(field, "compared", f"says nothing; the base is a {kind}")]
+            return [Check(field, "neither", why="the graph has no cache, so it answers no prompts")]
+        return [Check(field, "compared", f"says nothing; the base is a {kind}")]
     if found.kind != kind:
-        return [Part(field, "compared", f"says {found.kind}; the base is {f'a {kind}' if kind else 'neither'}")]
+        return [Check(field, "compared", f"says {found.kind}; the base is {f'a {kind}' if kind else 'neither'}")]
     start = source.token("decoder_start_token_id") if kind == "encoder-decoder" else None
     wrong_start = None if found.start == start else f"says {found.start}; the base starts answers with {start}"
     return [
-        Part(field, "compared"),
-        Part(f"{field}.eos", "compared", wrong_ends(found.eos, source)),
-        Part(f"{field}.pad", "compared", _wrong_pad(found, source, counts=manifest.routing == "batch")),
-        Part(f"{field}.start", "compared", wrong_start),
+        Check(field, "compared"),
+        Check(f"{field}.eos", "compared", wrong_ends(found.eos, source)),
+        Check(f"{field}.pad", "compared", _wrong_pad(found, source, counts=manifest.routing == "batch")),
+        Check(f"{field}.start", "compared", wrong_start),
     ]
 
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from eptx._manifest import OPERATOR_DOMAIN
 from eptx.bundle import Bundle, Manifest
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 
 #: Fewer numbers than these, or vectors, are stored in whatever type suits them.
 _SMALL = 256
@@ -60,7 +60,7 @@ class _Graph:
         return (inputs[index].name or "").rstrip("_0123456789") if index < len(inputs) else None
 
 
-def compare_stored_types(bundle: Bundle, models: Mapping[str, ir.Model], given: ir.Model | None) -> list[Part]:
+def compare_stored_types(bundle: Bundle, models: Mapping[str, ir.Model], given: ir.Model | None) -> list[Check]:
     """Holds the types of a bundle's weights to its precision.
 
     Args:
@@ -71,12 +71,12 @@ def compare_stored_types(bundle: Bundle, models: Mapping[str, ir.Model], given: 
     manifest = bundle.manifest
     graphs = [_Graph("" if name == "model.onnx" else f"{name.removesuffix('.onnx')}:", models[name]) for name in models]
     kept = {} if given is None else {name: value.dtype for name, value in given.graph.initializers.items()}
-    parts = [Part("eptx.json: precision", "compared", _wrong_precision(manifest, graphs, kept))]
+    checks = [Check("eptx.json: precision", "compared", _wrong_precision(manifest, graphs, kept))]
     if manifest.quantization is not None:
         products, tables = manifest.quantization.products, manifest.quantization.embeddings
-        parts.append(Part("eptx.json: quantization.products", "compared", _wrong_products(products, graphs, kept)))
-        parts.append(Part("eptx.json: quantization.embeddings", "compared", _wrong_named(tables, graphs)))
-    return parts
+        checks.append(Check("eptx.json: quantization.products", "compared", _wrong_products(products, graphs, kept)))
+        checks.append(Check("eptx.json: quantization.embeddings", "compared", _wrong_named(tables, graphs)))
+    return checks
 
 
 def _wrong_precision(manifest: Manifest, graphs: list[_Graph], kept: _Kept) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from eptx._manifest import TASK_ID
 from eptx.bundle import Manifest, Task
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 
 #: The task that switches the adapter off; no adapter has it.
 _BASE = "base"
@@ -32,7 +32,7 @@ class ExpectedTask:
 
 def compare_tasks(
     manifest: Manifest, tasks: Sequence[ExpectedTask], off: Sequence[ExpectedTask] | None = None
-) -> list[Part]:
+) -> list[Check]:
     """Holds the tasks of ``eptx.json`` to those that were trained.
 
     Args:
@@ -43,12 +43,12 @@ def compare_tasks(
     """
     wanted = [*tasks, *_base(manifest, tasks, off)]
     found = {task.name: task for task in manifest.tasks}
-    parts = [Part("eptx.json: tasks", "compared", _wrong_list(manifest.tasks, [task.name for task in wanted]))]
+    checks = [Check("eptx.json: tasks", "compared", _wrong_list(manifest.tasks, [task.name for task in wanted]))]
     for task in wanted:
         if task.name in found:
             told = (manifest.sources.problem_types or {}).get(task.name)
-            parts += _labels(found[task.name], task, told is not None and told == found[task.name].problem_type)
-    return parts
+            checks += _labels(found[task.name], task, told is not None and told == found[task.name].problem_type)
+    return checks
 
 
 def _base(
@@ -80,20 +80,20 @@ def _wrong_list(found: Sequence[Task], wanted: Sequence[str]) -> str | None:
     return None
 
 
-def _problem(found: Task, wanted: str, name: str, told: bool) -> Part:
+def _problem(found: Task, wanted: str, name: str, told: bool) -> Check:
     if found.problem_type != wanted and told:
-        return Part(name, "neither", why=f"the export was told {found.problem_type}; the trained model has {wanted}")
+        return Check(name, "neither", why=f"the export was told {found.problem_type}; the trained model has {wanted}")
     wrong = None if found.problem_type == wanted else f"says {found.problem_type}; the trained model has {wanted}"
-    return Part(name, "compared", wrong)
+    return Check(name, "compared", wrong)
 
 
-def _labels(found: Task, wanted: ExpectedTask, told: bool) -> Iterator[Part]:
+def _labels(found: Task, wanted: ExpectedTask, told: bool) -> Iterator[Check]:
     where = f"eptx.json: task {found.name}"
     wrong = None
     if found.labels != wanted.labels:
         wrong = f"says {_count(found.labels)}; the trained model has {_count(wanted.labels)}"
-    yield Part(f"{where}: labels", "compared", wrong)
-    yield Part(f"{where}: label_names", "compared", _wrong_names(found, wanted))
+    yield Check(f"{where}: labels", "compared", wrong)
+    yield Check(f"{where}: label_names", "compared", _wrong_names(found, wanted))
     if wanted.problem_type is not None:
         yield _problem(found, wanted.problem_type, f"{where}: problem_type", told)
 

@@ -17,7 +17,7 @@ from eptx.bundle import Bundle
 from eptx.errors import BundleError, EptxError, NotSupportedError, RequestError
 from eptx.exporter.validation.base.source import BaseSource, load_tokenizer, same
 from eptx.exporter.validation.base.tokenizer import BaseTokenizer, Row
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.files.copied import alone, equal
 from eptx.exporter.validation.contents.files.hard_texts import PAIRS, TEXTS
 from eptx.runtime.tokenizer import Tokenizer
@@ -35,7 +35,7 @@ _MATTERS = (
 )
 
 
-def compare_tokenizer(bundle: Bundle, source: BaseSource, length: int | None) -> list[Part]:
+def compare_tokenizer(bundle: Bundle, source: BaseSource, length: int | None) -> list[Check]:
     """Holds the tokenizer's files, and what serves with them, to the base's.
 
     Args:
@@ -47,20 +47,20 @@ def compare_tokenizer(bundle: Bundle, source: BaseSource, length: int | None) ->
         BundleError, BaseModelError: a tokenizer cannot be read.
     """
     if alone(bundle):
-        return []  # `compare_files` has said so
+        return []  # `compare_copied_files` has said so
     base, path = source.tokenizer, bundle.file(_FILE)
     if base is None:
         files = [name for name in (_FILE, _SETTINGS) if bundle.file(name) and not (source.folder / name).is_file()]
-        return [Part(name, "compared", "is not of the base, which has no tokenizer") for name in files]
+        return [Check(name, "compared", "is not of the base, which has no tokenizer") for name in files]
     if path is None:
         if (source.folder / _FILE).is_file():
-            return [Part(_FILE, "compared", "is missing; the base has it")]
-        return [Part(_FILE, "neither", why="the base has none, so the bundle is given token ids, not texts")]
+            return [Check(_FILE, "compared", "is missing; the base has it")]
+        return [Check(_FILE, "neither", why="the base has none, so the bundle is given token ids, not texts")]
     return [
-        Part(_FILE, "compared", _wrong_file(path, source)),
-        Part(_SETTINGS, "compared", _wrong_settings(bundle, source, length)),
-        Part(_TEXT, "compared", _wrong_text(bundle, source, length)),
-        Part(_IDS, "compared", _wrong_ids(bundle, source, length)),
+        Check(_FILE, "compared", _wrong_file(path, source)),
+        Check(_SETTINGS, "compared", _wrong_settings(bundle, source, length)),
+        Check(_TEXT, "compared", _wrong_text(bundle, source, length)),
+        Check(_IDS, "compared", _wrong_ids(bundle, source, length)),
     ]
 
 
@@ -77,16 +77,16 @@ def _wrong_file(path: Path, source: BaseSource) -> str | None:
 
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    for part in sorted({*found, *wanted}):
-        if same(found.get(part), wanted.get(part)):
+    for check in sorted({*found, *wanted}):
+        if same(found.get(check), wanted.get(check)):
             continue
-        mine, theirs = (rules.get(part) for rules in (found, wanted))
-        if part == "model" and isinstance(mine, dict) and isinstance(theirs, dict):
+        mine, theirs = (rules.get(check) for rules in (found, wanted))
+        if check == "model" and isinstance(mine, dict) and isinstance(theirs, dict):
             kinds = [key for key in sorted({*mine, *theirs}) if not same(mine.get(key), theirs.get(key))]
             return (
-                f"its {part} has another {kinds[0]}{_first(mine.get(kinds[0]), theirs.get(kinds[0]))} than the base's"
+                f"its {check} has another {kinds[0]}{_first(mine.get(kinds[0]), theirs.get(kinds[0]))} than the base's"
             )
-        return f"its {part} is not the base's"
+        return f"its {check} is not the base's"
     return None
 
 

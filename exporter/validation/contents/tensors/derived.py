@@ -65,13 +65,13 @@ class Derived(TorchFunctionMode):
 def used_by(outputs: Iterable[Tensor]) -> set[int]:
     """Ids of the leaves that these outputs depend on, whatever numbers the leaves hold."""
     found: set[int] = set()
-    seen: set[Any] = set()
+    trace: set[Any] = set()
     waiting = [output.grad_fn for output in outputs if output.grad_fn is not None]
     while waiting:
         node: Any = waiting.pop()
-        if node in seen:
+        if node in trace:
             continue
-        seen.add(node)
+        trace.add(node)
         leaf = getattr(node, "variable", None)
         if isinstance(leaf, torch.Tensor):
             found.add(id(leaf))

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from eptx.exporter.validation.contents.tensors.graph_tensors import Held
+from eptx.exporter.validation.contents.tensors.graph_tensors import GraphTensor
 from eptx.exporter.validation.contents.tensors.match import Place, blocks, fitting, near
-from eptx.exporter.validation.contents.tensors.model_tensors import Wanted
+from eptx.exporter.validation.contents.tensors.model_tensors import ModelTensor
 
 #: What share of a dense tensor's numbers must be there for the rest to be held against it.
 _MOST = 0.5
 
 
-def difference(wanted: Wanted, held: Sequence[Held]) -> str | None:
+def difference(wanted: ModelTensor, held: Sequence[GraphTensor]) -> str | None:
     """Of a table, always something; of others, what differs where most numbers, or all rows, are there."""
     best, where = 0.0 if wanted.kind == "table" else _MOST, ""
     for place, start, found, same in _alike(wanted, held):
@@ -29,7 +29,7 @@ def difference(wanted: Wanted, held: Sequence[Held]) -> str | None:
     return _missing(wanted, held) if wanted.kind == "table" else None
 
 
-def _alike(wanted: Wanted, held: Sequence[Held]) -> Iterator[tuple[Place, int, np.ndarray, np.ndarray]]:
+def _alike(wanted: ModelTensor, held: Sequence[GraphTensor]) -> Iterator[tuple[Place, int, np.ndarray, np.ndarray]]:
     """What is held in the shape of a tensor, or of what the model makes of it, and no other's: where it starts, the
     numbers and which of them are right."""
     shape = wanted.array.shape
@@ -41,7 +41,7 @@ def _alike(wanted: Wanted, held: Sequence[Held]) -> Iterator[tuple[Place, int, n
                     yield place, start, found, found == array.astype(found.dtype) if exact else near(found, array)
 
 
-def _is_taken(held: Held, turn: bool, start: int, stop: int) -> bool:
+def _is_taken(held: GraphTensor, turn: bool, start: int, stop: int) -> bool:
     return any(turn == other and start < end and first < stop for other, first, end in held.taken)
 
 
@@ -71,7 +71,7 @@ def _reordered(found: np.ndarray, array: np.ndarray) -> bool:
     return bool(np.any(one != other)) and bool(np.array_equal(np.sort(one), np.sort(other)))
 
 
-def _missing(wanted: Wanted, held: Sequence[Held]) -> str:
+def _missing(wanted: ModelTensor, held: Sequence[GraphTensor]) -> str:
     """Of a table that nothing of its shape resembles."""
     count, width = wanted.array.shape
     for one in held:

@@ -22,7 +22,7 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.Data
 
 
 @dataclass
-class Held:
+class GraphTensor:
     """One float constant that an output of its graph depends on.
 
     Attributes:
@@ -63,7 +63,7 @@ class Held:
         return any(use not in unfit for use in self.uses)
 
 
-def held_by(graph: ir.Graph, side: str | None) -> list[Held]:
+def read_graph_tensors(graph: ir.Graph, side: str | None) -> list[GraphTensor]:
     """Every float constant of more than one number, of subgraphs too, that something live reads."""
     live = live_nodes(graph)
     found = []
@@ -72,7 +72,7 @@ def held_by(graph: ir.Graph, side: str | None) -> list[Held]:
             continue
         uses = tuple(_uses(value, live))
         if uses:
-            found.append(Held(value.name or "", side, uses, tensor, _is_for_attention(value)))
+            found.append(GraphTensor(value.name or "", side, uses, tensor, _is_for_attention(value)))
     return found
 
 
@@ -114,13 +114,13 @@ def _constants(graph: ir.Graph) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
 
 
 def _uses(value: ir.Value, live: set[ir.Node]) -> Iterator[str]:
-    seen: set[ir.Value] = set()
+    trace: set[ir.Value] = set()
     waiting = [value]
     while waiting:
         value = waiting.pop()
-        if value in seen:
+        if value in trace:
             continue
-        seen.add(value)
+        trace.add(value)
         if value.is_graph_output():
             yield "output"
         for user in value.consumers():
@@ -134,13 +134,13 @@ def _uses(value: ir.Value, live: set[ir.Node]) -> Iterator[str]:
 
 def _is_for_attention(value: ir.Value) -> bool:
     """Whether what is multiplied by it, or has it added, goes to an attention operator in one piece."""
-    waiting, seen = [value], set[ir.Value]()
+    waiting, trace = [value], set[ir.Value]()
     while waiting:
         value = waiting.pop()
         for user in value.consumers():
             if user.op_type in _ATTENTION and user.inputs[0] is value:
                 return all(other is None or not other.name for other in user.inputs[1:3])
             if user.domain == OPERATOR_DOMAIN or user.op_type in (*_PRODUCTS, "Add", "Cast", "Identity", "Transpose"):
-                waiting += [output for output in user.outputs if output not in seen]
-                seen.update(user.outputs)
+                waiting += [output for output in user.outputs if output not in trace]
+                trace.update(user.outputs)
     return False

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eptx.exporter.validation.contents.tensors.graph_tensors import Held
-from eptx.exporter.validation.contents.tensors.model_tensors import Kind, Wanted
+from eptx.exporter.validation.contents.tensors.graph_tensors import GraphTensor
+from eptx.exporter.validation.contents.tensors.model_tensors import Kind, ModelTensor
 
 #: How far numbers that were computed apart, in float32, may lie from each other, of the largest.
 _ROUNDING = 2.0**-18
@@ -18,13 +18,13 @@ _ROUNDING = 2.0**-18
 class Match:
     """Rows [start, stop) of what is held, or of its columns, are the tensor."""
 
-    held: Held
+    held: GraphTensor
     turn: bool
     start: int
     stop: int
 
 
-def find(wanted: Wanted, held: Sequence[Held]) -> Match | None:
+def find(wanted: ModelTensor, held: Sequence[GraphTensor]) -> Match | None:
     """The tensor itself, exactly (in float16, where that is what is held); a table's rows keep their numbers."""
     stored: dict[np.dtype, np.ndarray] = {}
     for place in fitting(wanted.array, wanted.kind, wanted.side, held):
@@ -35,7 +35,7 @@ def find(wanted: Wanted, held: Sequence[Held]) -> Match | None:
     return None
 
 
-def find_form(wanted: Wanted, held: Sequence[Held]) -> bool:
+def find_form(wanted: ModelTensor, held: Sequence[GraphTensor]) -> bool:
     """Whether what the model makes of the tensor, and of other parameters, is held, within rounding."""
     for form in wanted.forms:
         for place in fitting(form, wanted.kind, wanted.side, held):
@@ -45,7 +45,7 @@ def find_form(wanted: Wanted, held: Sequence[Held]) -> bool:
     return False
 
 
-def find_shifted(wanted: Wanted, held: Sequence[Held]) -> bool:
+def find_shifted(wanted: ModelTensor, held: Sequence[GraphTensor]) -> bool:
     """Whether all rows of a table are held times one number, or plus one row: any run shows those two."""
     if wanted.kind != "table":
         return False
@@ -61,11 +61,11 @@ def find_shifted(wanted: Wanted, held: Sequence[Held]) -> bool:
 class Place:
     """Something held that may have a tensor's numbers, and whether to read it turned."""
 
-    held: Held
+    held: GraphTensor
     turn: bool
 
 
-def fitting(array: np.ndarray, kind: Kind, side: str | None, held: Sequence[Held]) -> Iterator[Place]:
+def fitting(array: np.ndarray, kind: Kind, side: str | None, held: Sequence[GraphTensor]) -> Iterator[Place]:
     """What is as wide as a tensor, has as many rows or more, and is read as it is; of its own size first."""
     count, width = array.shape
     places = []

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor, nn
 
-from eptx.exporter.validation.contents.tensors.traced_forward import Seen
+from eptx.exporter.validation.contents.tensors.traced_forward import Trace
 
 #: "table": rows are looked up, so a run shows only those that it reads; "product" and "dense": every run shows all.
 Kind = Literal["table", "product", "dense"]
@@ -18,7 +18,7 @@ _WRAPPERS = re.compile(r"\.base_layer(?=\.)|\.modules_to_save\.[^.]+(?=\.)")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ModelTensor:
     """One tensor.
 
     Attributes:
@@ -50,33 +50,33 @@ def as_rows(array: np.ndarray) -> np.ndarray:
     return array.reshape(1, 1) if array.ndim == 0 else array.reshape(len(array), -1)
 
 
-def wanted(base: Any, seen: Seen, touched: Collection[str]) -> Iterator[Wanted]:
+def wanted(base: Any, trace: Trace, touched: Collection[str]) -> Iterator[ModelTensor]:
     """Every tensor that an output depends on.
 
     Args:
         base: the transformers model.
-        seen: what its forward used.
+        trace: what its forward used.
         touched: linear layers whose weights the graph may hold changed.
     """
     for tensor, path in _tensors(base):
         module, leaf = path.rpartition(".")[::2]
         name = _WRAPPERS.sub("", path)
-        if id(tensor) not in seen.used:
+        if id(tensor) not in trace.used:
             continue
         owner = base.get_submodule(module)
         kind = _kind(owner, leaf)
         array = tensor.detach().float().numpy()
-        rows = seen.rows.get(id(tensor), set())
+        rows = trace.rows.get(id(tensor), set())
         if kind == "table" and len(rows) == 1:  # the graph offers no way to another
             array, kind = array[sorted(rows)], "dense"
         least = tensor.numel() if kind == "table" else 2
         forms = [
             as_rows(made.float().numpy())
-            for made, made_of in seen.made
+            for made, made_of in trace.made
             if id(tensor) in made_of and made.numel() >= least
         ]
         changed = leaf == "weight" and name.removesuffix(".weight") in touched
-        yield Wanted(name, as_rows(array), kind, _side(base, name, kind), changed, forms)
+        yield ModelTensor(name, as_rows(array), kind, _side(base, name, kind), changed, forms)
 
 
 def _tensors(base: Any) -> Iterator[tuple[Tensor, str]]:

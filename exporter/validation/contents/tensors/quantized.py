@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.exporter.validation.contents.tensors.graph_tensors import live_nodes
-from eptx.exporter.validation.contents.tensors.model_tensors import Wanted
+from eptx.exporter.validation.contents.tensors.model_tensors import ModelTensor
 
 _NARROW = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4)
 
@@ -32,7 +32,7 @@ class _Room:
     turns: bool = False
     padding: int = 0
 
-    def fits(self, wanted: Wanted) -> bool:
+    def fits(self, wanted: ModelTensor) -> bool:
         """Whether a tensor may be in what is left."""
         count, width = wanted.array.shape
         if wanted.kind == "dense" or self.table != (wanted.kind == "table"):
@@ -40,28 +40,28 @@ class _Room:
         alike = 0 <= self.width - width <= self.padding
         return (alike and self.rows >= count) or (self.turns and (self.rows, self.width) == (width, count))
 
-    def left_by(self, wanted: Wanted) -> int:
+    def left_by(self, wanted: ModelTensor) -> int:
         """How many rows a tensor would leave."""
         return max(self.rows - len(wanted.array), 0)
 
-    def take(self, wanted: Wanted) -> None:
+    def take(self, wanted: ModelTensor) -> None:
         """Gives a tensor its rows."""
         self.rows = self.left_by(wanted)
 
 
-class Quantized:
+class QuantizedCapacity:
     """The quantized weights of a bundle's graphs; each excuses as many rows of the model as it has."""
 
     def __init__(self, graphs: Iterable[ir.Graph]) -> None:
         self._rooms = [room for graph in graphs for room in _rooms(graph)]
 
-    def excused(self, absent: Sequence[Wanted]) -> set[str]:
+    def excused(self, absent: Sequence[ModelTensor]) -> set[str]:
         """The names of those that a quantized weight may be; each goes where it leaves the least.
 
         A tensor that the model has under several names (tied embeddings) is one, and so is what it is in a product.
         """
         found: set[str] = set()
-        placed: list[Wanted] = []
+        placed: list[ModelTensor] = []
         for wanted in sorted(absent, key=lambda one: -len(one.array)):
             if any(one.kind == wanted.kind and np.may_share_memory(one.array, wanted.array) for one in placed):
                 found.add(wanted.name)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 import torch
 
 from eptx.exporter.validation.base.windows import context
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.tensors.graph_tensors import live_nodes
 
 Which = Literal["cosine", "sine"]
@@ -35,7 +35,7 @@ class _Table:
     rows: np.ndarray
 
 
-def compare_rotary(base: Any, graph: ir.Graph) -> list[Part]:
+def compare_rotary(base: Any, graph: ir.Graph) -> list[Check]:
     """A part for every rotary table of a graph.
 
     Args:
@@ -47,14 +47,14 @@ def compare_rotary(base: Any, graph: ir.Graph) -> list[Part]:
         return []
     tables = list(_tables(graph))
     if not tables:
-        return [Part("rotary positions", "run", why="the graph computes them, at every position alike")]
+        return [Check("rotary positions", "run", why="the graph computes them, at every position alike")]
     positions = context(base.config)
     assert positions is not None
-    parts = []
+    checks = []
     for table in tables:
         wrongs = [_wrong(table, module, positions) for module in modules]
-        parts.append(Part(f"rotary table {table.name}", "compared", None if None in wrongs else wrongs[0]))
-    return parts
+        checks.append(Check(f"rotary table {table.name}", "compared", None if None in wrongs else wrongs[0]))
+    return checks
 
 
 def _tables(graph: ir.Graph) -> Iterator[_Table]:

@@ -19,7 +19,7 @@ _WINDOW = 2
 
 
 @dataclass
-class Seen:
+class Trace:
     """What was seen.
 
     Attributes:
@@ -35,7 +35,7 @@ class Seen:
     windowed: dict[int, bool] = field(default_factory=dict)
 
 
-def watch(base: Any, given: Collection[str], returned: Collection[str]) -> Seen:
+def trace_forward(base: Any, given: Collection[str], returned: Collection[str]) -> Trace:
     """Runs the model without its adapter on a few tokens, or one image.
 
     Args:
@@ -46,7 +46,7 @@ def watch(base: Any, given: Collection[str], returned: Collection[str]) -> Seen:
     Raises:
         ValueError: the model takes neither text nor images.
     """
-    seen = Seen()
+    trace = Trace()
     leaves = [*base.parameters(), *(buffer for buffer in base.buffers() if buffer.is_floating_point())]
     with ExitStack() as stack:
         for change in (_evaluating, _without_adapter, _eager, _short_window):
@@ -54,15 +54,15 @@ def watch(base: Any, given: Collection[str], returned: Collection[str]) -> Seen:
         stack.enter_context(_grads(leaves))
         for module in base.modules():
             if isinstance(module, nn.Embedding):
-                stack.callback(module.register_forward_pre_hook(_rows_into(seen)).remove)
+                stack.callback(module.register_forward_pre_hook(_rows_into(trace)).remove)
             elif hasattr(module, "layer_idx") and hasattr(module, "scaling"):
-                stack.callback(module.register_forward_pre_hook(_mask_into(seen), with_kwargs=True).remove)
+                stack.callback(module.register_forward_pre_hook(_mask_into(trace), with_kwargs=True).remove)
         derived = stack.enter_context(Derived(leaves))
         output = dict(base(**_inputs(base, given)))
         counted = {name: value for name, value in output.items() if name in returned} or output
-        seen.used = used_by(leaf for leaf in tree_leaves(counted) if isinstance(leaf, Tensor))
-        seen.made = derived.made
-    return seen
+        trace.used = used_by(leaf for leaf in tree_leaves(counted) if isinstance(leaf, Tensor))
+        trace.made = derived.made
+    return trace
 
 
 def _inputs(base: Any, given: Collection[str]) -> dict[str, Tensor]:
@@ -82,21 +82,21 @@ def _inputs(base: Any, given: Collection[str]) -> dict[str, Tensor]:
     return inputs
 
 
-def _rows_into(seen: Seen) -> Any:
+def _rows_into(trace: Trace) -> Any:
     def hook(module: nn.Embedding, args: tuple[Any, ...]) -> None:
         if args:
-            seen.rows.setdefault(id(module.weight), set()).update(args[0].flatten().tolist())
+            trace.rows.setdefault(id(module.weight), set()).update(args[0].flatten().tolist())
 
     return hook
 
 
-def _mask_into(seen: Seen) -> Any:
+def _mask_into(trace: Trace) -> Any:
     def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         mask = kwargs.get("attention_mask")
         if isinstance(mask, Tensor) and mask.ndim == 4:
             last = mask[0, 0, -1]
             visible = last if last.dtype == torch.bool else last == 0
-            seen.windowed[int(module.layer_idx)] = int(visible.sum()) == _WINDOW
+            trace.windowed[int(module.layer_idx)] = int(visible.sum()) == _WINDOW
 
     return hook
 

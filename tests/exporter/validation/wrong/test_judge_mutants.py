@@ -63,26 +63,26 @@ def _nothing(*arguments: Any, **named: Any) -> None:
     """A check that says nothing."""
 
 
-def _named_wrongly(part: EditedGraph) -> None:
+def _named_wrongly(check: EditedGraph) -> None:
     """Query and value of the first layer are said to be each other's outputs."""
-    _name_modules(part)
+    _name_modules(check)
     query, value = (f"bert.encoder.layer.0.attention.self.{x}" for x in ("query", "value"))
-    part.modules[query], part.modules[value] = part.modules[value], part.modules[query]
+    check.modules[query], check.modules[value] = check.modules[value], check.modules[query]
 
 
-def _all_experts(part: EditedGraph) -> None:
+def _all_experts(check: EditedGraph) -> None:
     """The experts that no task uses are not said, so the others' numbers are not the adapter's."""
-    _name_modules(part)
-    part.modules = {name: replace(place, unused_experts=()) for name, place in part.modules.items()}
+    _name_modules(check)
+    check.modules = {name: replace(place, unused_experts=()) for name, place in check.modules.items()}
 
 
 _name_modules = EditedGraph.name_modules
 
 
-def _a_module_less(part: EditedGraph) -> None:
+def _a_module_less(check: EditedGraph) -> None:
     """Where one module's output is is not said."""
-    _name_modules(part)
-    part.modules.pop(_DOWN, None)
+    _name_modules(check)
+    check.modules.pop(_DOWN, None)
 
 
 def _no_biases(editor: Any, heads: Any, tasks: Any, task_id: Any) -> None:
@@ -181,14 +181,14 @@ MUTANTS = (
         "which outputs there are",
         _bundle("heads"),
         (f"{EXPORT}.attach_head_bank", _no_hidden_states),
-        ("eptx.exporter.validation.run.outline", lambda *arguments: []),
+        ("eptx.exporter.validation.run.check_signature", lambda *arguments: []),
         "output last_hidden_state: the bundle has no such output",
     ),
     Mutant(
         "which modules there are",
         _bundle("bert"),
         ("eptx.exporter.graph.edited.EditedGraph.name_modules", _a_module_less),
-        ("eptx.exporter.validation.run.outline", lambda *arguments: []),
+        ("eptx.exporter.validation.run.check_signature", lambda *arguments: []),
         f"module {_DOWN}: the adapter adapts it",
     ),
     Mutant(
@@ -202,7 +202,7 @@ MUTANTS = (
         "what the manifest says",
         _bundle("bert"),
         ("eptx.exporter.load.longest", lambda graph: (_longest(graph) or 0) - 1),
-        ("eptx.exporter.validation.contents.compare.compare_companions", lambda *arguments, **named: []),
+        ("eptx.exporter.validation.contents.compare.compare_files", lambda *arguments, **named: []),
         "eptx.json: max_length",
     ),
     Mutant(
@@ -237,7 +237,7 @@ MUTANTS = (
         "what quantizing loses",
         _bundle("int8 static"),
         ("eptx.calibration.quantize._alone.static_int8", _wide),
-        ("eptx.exporter.validation.run.losses", lambda *arguments: []),
+        ("eptx.exporter.validation.run.accuracy_drops", lambda *arguments: []),
         "the budget is 15",
         _with_rows,
     ),
