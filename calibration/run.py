@@ -33,7 +33,6 @@ from eptx.exporter.bundle.write import Adapted
 from eptx.exporter.export import adapt, store
 from eptx.exporter.methods.ept.adapter import EptAdapter
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
-from eptx.exporter.plan import static_task
 from eptx.runtime.measure import Row, read_data
 
 _WORK = "work"
@@ -203,7 +202,7 @@ class Calibration:
 
 def tasks_of(adapter: Adapter, options: ExportOptions) -> list[str]:
     """The tasks that a bundle will have, the base's apart."""
-    return [static_task(adapter, options)] if options.mode == "static" else list(adapter.tasks)
+    return [options.folded_task(adapter.tasks)] if options.mode == "static" else list(adapter.tasks)
 
 
 def has_builder(base: Path | None, adapter: Adapter, options: ExportOptions) -> bool:
