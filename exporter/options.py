@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
-from eptx._manifest import PROBLEM_TYPES
 from eptx.bundle import Manifest
 from eptx.errors import UsageError
 from eptx.exporter.adapters.route import Frozen, Route
 from eptx.exporter.graph.editor import Mode, Routing
+from eptx.manifest.names import PROBLEM_TYPES
 
 Provider = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8", "int8-static", "int4", "auto"]

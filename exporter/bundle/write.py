@@ -10,8 +10,6 @@ from typing import Any
 
 import onnx_ir as ir
 
-from eptx._genai_config import GENAI_CONFIG
-from eptx._origin import Origin, write_origin
 from eptx._version import __version__
 from eptx.bundle import (
     Bundle,
@@ -25,6 +23,8 @@ from eptx.bundle import (
     Task,
     TensorSpec,
 )
+from eptx.bundle.genai_config import GENAI_CONFIG
+from eptx.bundle.origin import Origin, write_origin
 from eptx.errors import BaseModelError, NotSupportedError, UsageError
 from eptx.exporter import ops
 from eptx.exporter.adapters.adapter import Adapter
