@@ -9,7 +9,6 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from eptx._progress import step
 from eptx.bundle import Bundle, BundleWriter
 from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
@@ -31,6 +30,7 @@ from eptx.exporter.methods.tucka.calls import Calls
 from eptx.exporter.methods.tucka.frozen import FrozenRoutes, freeze
 from eptx.exporter.options import QUANTIZED, ExportOptions
 from eptx.exporter.plan import check_options, static_task
+from eptx.progress import step
 
 
 def export(base: Path | None, adapters: Sequence[Path], out: Path, options: ExportOptions) -> Bundle:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from eptx._progress import step
 from eptx.errors import AdapterError, BaseModelError, NotSupportedError
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.widths import check_widths
@@ -22,6 +21,7 @@ from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.plan import routes_by_task, static_task
 from eptx.files.strict_json import dump_json
+from eptx.progress import step
 
 _TIED = ("lm_head.weight", "model.embed_tokens.weight")
 

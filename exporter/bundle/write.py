@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from eptx._one_line import one_line
 from eptx._version import __version__
 from eptx.bundle import (
     Bundle,
@@ -31,7 +32,6 @@ from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.route import Route
 from eptx.exporter.bases import BaseGraph, genai_config, is_genai
 from eptx.exporter.bases.max_length import positive
-from eptx.exporter.bases.names import one_line
 from eptx.exporter.bases.products.nbits import is_nbits
 from eptx.exporter.bases.products.quantized import own_precision
 from eptx.exporter.bundle.card import model_card

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eptx._progress import step
 from eptx.bundle import Generation
 from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter.bases.graph import BaseGraph
@@ -32,6 +31,7 @@ from eptx.exporter.bases.weights.whole import Saved
 from eptx.exporter.quiet import quiet
 from eptx.files.strict_json import read_json_object
 from eptx.manifest.names import CROSS, PAST
+from eptx.progress import step
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from eptx._progress import step
 from eptx.bundle import Generation
 from eptx.bundle.genai_config import GENAI_CONFIG
 from eptx.errors import BaseModelError, NotSupportedError
@@ -32,6 +31,7 @@ from eptx.exporter.bases.weights.model import parse_config, read_config
 from eptx.exporter.quiet import quiet
 from eptx.files.strict_json import dump_json, read_json_object
 from eptx.manifest.names import PAST, PRESENT
+from eptx.progress import step
 
 __all__ = ["DECODERS", "BuilderPrecision", "check_decoder", "genai_config", "is_decoder", "is_genai", "load_genai"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from eptx._one_line import one_line
 from eptx.errors import BaseModelError, NotSupportedError
-from eptx.exporter.bases.names import one_line
 from eptx.exporter.bases.passes.rotary import context
 from eptx.exporter.bases.weights.checkpoint import weight_files
 from eptx.exporter.quiet import quiet
