@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eptx._progress import step
 from eptx.calibration.asking import Reference
 from eptx.calibration.task_routes import TaskRoutes, study_task
 from eptx.errors import UsageError
@@ -15,6 +14,7 @@ from eptx.exporter.adapters.route import Frozen, Route
 from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
+from eptx.progress import step
 from eptx.runtime.measure import Row
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from eptx._progress import step
 from eptx.bundle import Bundle, BundleWriter
 from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
@@ -24,6 +23,7 @@ from eptx.exporter.methods.method import method_of
 from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.options import QUANTIZED, ExportOptions
 from eptx.exporter.plan import check_options
+from eptx.progress import step
 
 
 def export(base: Path | None, adapters: Sequence[Path], out: Path, options: ExportOptions) -> Bundle:

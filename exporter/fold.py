@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from eptx._json import dump_json
-from eptx._progress import step
 from eptx.errors import AdapterError, BaseModelError, NotSupportedError
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.widths import check_widths
@@ -20,6 +18,8 @@ from eptx.exporter.bases.weights.checkpoint import BaseCheckpoint, weight_files
 from eptx.exporter.bases.weights.model import base_prefix, read_config
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
+from eptx.files.strict_json import dump_json
+from eptx.progress import step
 
 _TIED = ("lm_head.weight", "model.embed_tokens.weight")
 

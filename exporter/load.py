@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from eptx._progress import step
 from eptx.errors import UsageError
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.bases import (
@@ -28,6 +27,7 @@ from eptx.exporter.fold import fold_folder
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.plan import saved_modules
+from eptx.progress import step
 
 
 def load(base: Path | None, adapter: Adapter, options: ExportOptions, workspace: Path) -> list[BaseGraph]:

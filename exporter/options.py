@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
-from eptx._manifest import PROBLEM_TYPES
 from eptx.bundle import Manifest
 from eptx.errors import UsageError
 from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.adapters.route import Frozen, Route
+from eptx.manifest.names import PROBLEM_TYPES
 
 Mode = Literal["static", "conditioned", "dynamic"]
 Routing = Literal["batch", "row", "prompt"]

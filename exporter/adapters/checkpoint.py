@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from eptx._json import read_json_object
-from eptx._links import check_links
-from eptx._safe_files import fingerprint
 from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter.adapters.adapter import Pooling, TaskHeads
 from eptx.exporter.adapters.safetensors import read_tensors
 from eptx.exporter.adapters.trained_as import TrainedAs
+from eptx.files.links import check_links
+from eptx.files.safe_files import fingerprint
+from eptx.files.strict_json import read_json_object
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from eptx._one_line import one_line
 from eptx.errors import BaseModelError
 from eptx.exporter.bases.graph import BaseGraph
-from eptx.exporter.bases.names import one_line
 from eptx.exporter.quiet import quiet
 
 __all__ = ["counted_padding"]

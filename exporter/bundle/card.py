@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from eptx._manifest import CROSS, PAST, PRESENT, TASK_ID
 from eptx.bundle import Manifest, Quantization, Task, TensorSpec
 from eptx.exporter.methods.method import method_of
+from eptx.manifest.names import CROSS, PAST, PRESENT, TASK_ID
 
 _MODES = {
     "static": "one task, folded into the weights",

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from eptx._genai_config import GENAI_CONFIG
-from eptx._origin import Origin, write_origin
+from eptx._one_line import one_line
 from eptx._version import __version__
 from eptx.bundle import (
     Bundle,
@@ -24,13 +23,14 @@ from eptx.bundle import (
     Task,
     TensorSpec,
 )
+from eptx.bundle.genai_config import GENAI_CONFIG
+from eptx.bundle.origin import Origin, write_origin
 from eptx.errors import BaseModelError, NotSupportedError, UsageError
 from eptx.exporter import ops
 from eptx.exporter.adapters.adapter import BASE_TASK, Adapter
 from eptx.exporter.adapters.route import FrozenRoutes
 from eptx.exporter.bases import BaseGraph, genai_config, is_genai
 from eptx.exporter.bases.max_length import positive
-from eptx.exporter.bases.names import one_line
 from eptx.exporter.bases.products.nbits import is_nbits
 from eptx.exporter.bases.products.quantized import own_precision
 from eptx.exporter.bundle.card import model_card

@@ -13,13 +13,13 @@ import numpy as np
 import onnx_ir as ir
 import onnxscript
 
-from eptx._manifest import PAST
 from eptx.errors import LimitError, NotSupportedError
 from eptx.exporter import ops
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.delta import Delta, Place, in_groups
 from eptx.exporter.graph.names import Names
 from eptx.exporter.graph.shared_input import SharedSite, give_rows, values_behind
+from eptx.manifest.names import PAST
 
 
 @dataclass

@@ -17,10 +17,10 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from eptx._json import read_json_object
 from eptx.errors import AdapterError
 from eptx.exporter.methods.peft_types import registered
 from eptx.exporter.training.heads import TaskHeadBank
+from eptx.files.strict_json import read_json_object
 
 CONFIG, WEIGHTS, HEADS = "adapter_config.json", "adapter_model.safetensors", "task_heads.safetensors"
 

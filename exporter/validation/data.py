@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from eptx._jsonl import read_rows
 from eptx.bundle import Bundle
 from eptx.errors import DataError
 from eptx.exporter.adapters.adapter import BASE_TASK
@@ -16,6 +15,7 @@ from eptx.exporter.validation.base_tokenizer import BaseTokenizer
 from eptx.exporter.validation.batches import AUTO, Batch
 from eptx.exporter.validation.companions.source import BaseSource
 from eptx.exporter.validation.options import ValidateOptions, is_dataset
+from eptx.files.jsonl import read_rows
 from eptx.runtime.measure import Source, read_data
 
 #: Rows of one batch, and of a task unless told otherwise.

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from eptx._manifest import ROUTE_GROUP, ROUTE_WEIGHTS, USED
 from eptx.errors import NotSupportedError
 from eptx.exporter import ops
 from eptx.exporter.adapters.route import Frozen
@@ -26,6 +25,7 @@ from eptx.exporter.graph.shared_input import SharedSite
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.methods.tucka.calls import Calls
 from eptx.exporter.methods.tucka.fold import normalized
+from eptx.manifest.names import ROUTE_GROUP, ROUTE_WEIGHTS, USED
 
 
 @dataclass(frozen=True)
