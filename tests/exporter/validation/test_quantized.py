@@ -18,9 +18,9 @@ from eptx.calibration.quantize import Quantizer, Recipe, Scheme
 from eptx.errors import BundleError, NotSupportedError
 from eptx.exporter import ExportOptions, Route, export_bundle
 from eptx.exporter.base._products import find_products
-from eptx.exporter.validation.quantized import weights as quantized_weights
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.owners import linears_of, places_of
+from eptx.exporter.validation.quantized import weights as quantized_weights
 from eptx.exporter.validation.stored import read_product
 from tests.encoder_decoders import TARGETS, KeptGraphs, write_encoder_decoder
 from tests.exporter.base.graphs import activation, initializer, model
