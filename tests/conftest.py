@@ -24,7 +24,7 @@ def _every_bundle_fits_the_schema() -> Iterator[None]:
     """Holds each bundle that a test writes to eptx.schema.json."""
     from eptx._json import dump_json
     from eptx.bundle import Bundle, BundleWriter, Manifest
-    from tests.schema import SCHEMA
+    from tests.support.schema import SCHEMA
 
     finish = BundleWriter.finish
 

@@ -30,7 +30,7 @@ from eptx.exporter.validation.ways import ways
 from eptx.runtime.measure import Drop
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept
 from tests.exporter.validation.workshop import Workshop
-from tests.quantized import Choice, quantized
+from tests.support.quantized import Choice, quantized
 
 LABELS = {"cola": 2, "mnli": 3}
 TABLES = ("word", "position", "token_type")
