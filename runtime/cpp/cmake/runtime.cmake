@@ -13,7 +13,7 @@ add_library(eptx_readers OBJECT
   src/readers/bundle/generation_agreement.cc src/readers/bundle/manifest.cc src/readers/bundle/model_check.cc
   src/readers/request/feeds.cc src/readers/request/prompts.cc src/readers/request/state.cc
   src/readers/request/tasks.cc src/readers/request/values.cc src/readers/request/versioned.cc)
-target_include_directories(eptx_readers PUBLIC src include)
+target_include_directories(eptx_readers PUBLIC . src include)
 target_compile_definitions(eptx_readers PUBLIC EPTX_BUILDING EPTX_VERSION="${PROJECT_VERSION}")
 target_link_libraries(eptx_readers PUBLIC nlohmann_json::nlohmann_json OpenSSL::Crypto Threads::Threads)
 

@@ -1,6 +1,5 @@
 #include "generate/decoder.h"
 
-#include <algorithm>
 #include <optional>
 
 #include "readers/error.h"
@@ -8,8 +7,6 @@
 
 namespace eptx::core {
 namespace {
-
-bool StartsWith(std::string_view text, std::string_view start) { return text.substr(0, start.size()) == start; }
 
 bool IsTokens(const TensorSpec& spec) { return spec.dtype == EPTX_INT64 && spec.shape.size() == 2; }
 
@@ -24,12 +21,6 @@ bool IsChoice(const TensorSpec& spec) {
   return spec.shape.size() == 1 || (spec.shape.size() == 2 && !spec.shape[1].is_name);
 }
 
-std::optional<size_t> Find(const std::vector<TensorSpec>& specs, const std::string& name) {
-  const auto found = std::find_if(specs.begin(), specs.end(), [&](const TensorSpec& s) { return s.name == name; });
-  if (found == specs.end()) return {};
-  return static_cast<size_t>(found - specs.begin());
-}
-
 Error Unknown(const char* what, const TensorSpec& spec) {
   return NotSupportedError(std::string("the model's ") + what + " " + Shorten(Repr(spec.name), 60) +
                            " is not one that libeptx can generate with");
@@ -37,7 +28,7 @@ Error Unknown(const char* what, const TensorSpec& spec) {
 
 // The output that belongs to an input; of the same type and rank.
 size_t Partner(const Manifest& m, const TensorSpec& input, const std::string& name) {
-  const auto output = Find(m.outputs, name);
+  const auto output = FindTensor(m.outputs, name);
   if (!output) throw Unknown("input", input);
   const TensorSpec& spec = m.outputs[*output];
   if (spec.dtype != input.dtype || spec.shape.size() != input.shape.size()) throw Unknown("output", spec);
@@ -53,7 +44,7 @@ void AddInput(const Manifest& m, size_t index, Decoder& decoder) {
     if (m.task_inference) decoder.chosen.push_back({index, Partner(m, spec, std::string(kTaskIdUsed))});
   } else if ((spec.name == kRouteGroup || spec.name == kRouteWeights) && IsChoice(spec)) {
     decoder.chosen.push_back({index, Partner(m, spec, spec.name + std::string(kUsed))});
-  } else if ((spec.name != "input_ids" && spec.name != "attention_mask") || !IsTokens(spec)) {
+  } else if ((spec.name != kInputIds && spec.name != kAttentionMask) || !IsTokens(spec)) {
     throw Unknown("input", spec);
   }
 }
@@ -67,8 +58,8 @@ Decoder FindDecoder(const Manifest& m, const Operators& operators) {
   }
   Decoder decoder;
   for (size_t i = 0; i < m.inputs.size(); ++i) AddInput(m, i, decoder);
-  const auto ids = Find(m.inputs, "input_ids"), mask = Find(m.inputs, "attention_mask"),
-             logits = Find(m.outputs, "logits");
+  const auto ids = FindTensor(m.inputs, kInputIds), mask = FindTensor(m.inputs, kAttentionMask),
+             logits = FindTensor(m.outputs, kLogits);
   if (!ids || !mask || !logits || decoder.cache.empty()) {
     throw NotSupportedError("libeptx generates with input_ids, attention_mask, logits and a cache; one is not there");
   }

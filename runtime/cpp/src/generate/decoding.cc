@@ -25,8 +25,7 @@ float HalfToFloat(uint16_t half) {
 // Refuses what would not fit the address space, before anything is computed with it.
 size_t Capacity(size_t rows, size_t longest, int64_t max_new_tokens) {
   const size_t capacity = longest + static_cast<size_t>(max_new_tokens) - 1;  // the last token is not read
-  constexpr size_t kMost = INT32_MAX;  // of a row: what ONNX Runtime counts with
-  if (capacity > kMost || rows > SIZE_MAX / sizeof(int64_t) / capacity) throw LimitError("the prompts are too large");
+  if (capacity > size_t{kMostTokens} || rows > SIZE_MAX / sizeof(int64_t) / capacity) throw LimitError("the prompts are too large");
   return capacity;
 }
 

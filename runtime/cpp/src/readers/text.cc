@@ -1,7 +1,6 @@
 #include "readers/text.h"
 
 #include <algorithm>
-#include <cstdint>
 #include <cstdio>
 
 namespace eptx::core {
@@ -148,6 +147,12 @@ bool IsIdentifier(std::string_view text) {
   const auto digit = [](unsigned char c) { return c >= '0' && c <= '9'; };
   return !text.empty() && letter(text[0]) &&
          std::all_of(text.begin(), text.end(), [&](unsigned char c) { return letter(c) || digit(c); });
+}
+
+std::string ShapeText(const int64_t* shape, size_t rank) {
+  std::vector<std::string> sizes;
+  for (size_t axis = 0; axis < rank; ++axis) sizes.push_back(std::to_string(shape[axis]));
+  return "[" + Join(sizes) + "]";
 }
 
 std::string Join(const std::vector<std::string>& parts, std::string_view separator) {

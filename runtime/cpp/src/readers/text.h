@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,6 +26,17 @@ std::string OneLine(std::string_view text, size_t limit = 300);
 
 // A name as Python would use for a variable. (Not only ASCII: every other character counts as a letter.)
 bool IsIdentifier(std::string_view text);
+
+inline bool StartsWith(std::string_view text, std::string_view start) { return text.substr(0, start.size()) == start; }
+
+inline bool EndsWith(std::string_view text, std::string_view end) {
+  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
+}
+
+inline bool Contains(std::string_view text, std::string_view part) { return text.find(part) != text.npos; }
+
+// The sizes of a shape, as "[2, 3]".
+std::string ShapeText(const int64_t* shape, size_t rank);
 
 std::string Join(const std::vector<std::string>& parts, std::string_view separator = ", ");
 

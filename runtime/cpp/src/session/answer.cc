@@ -17,12 +17,6 @@ std::vector<Owned<OrtValue>> WrapAll(const Session& session, const std::vector<T
   return values;
 }
 
-std::string ShapeText(const std::vector<int64_t>& shape) {
-  std::vector<std::string> sizes;
-  for (const int64_t size : shape) sizes.push_back(std::to_string(size));
-  return "[" + Join(sizes) + "]";
-}
-
 const TensorSpec& FindOutput(const char* name, const Manifest& manifest) {
   if (name == nullptr) throw UsageError("an output has no name: it is NULL");
   std::vector<std::string> known;
@@ -78,8 +72,8 @@ void CheckSizes(const Manifest& manifest, size_t index, const std::vector<int64_
   }
   int64_t labels = 0;
   for (const Task& task : manifest.tasks) labels = std::max(labels, task.labels.value_or(0));
-  if (fits && (spec.name != kLogitsOutput || labels <= shape.back())) return;
-  throw BundleError("the model's output " + spec.name + " has shape " + ShapeText(shape) +
+  if (fits && (spec.name != kLogits || labels <= shape.back())) return;
+  throw BundleError("the model's output " + spec.name + " has shape " + ShapeText(shape.data(), shape.size()) +
                     ", which is not what eptx.json says");
 }
 
@@ -100,8 +94,8 @@ Answer::Answer(std::shared_ptr<const Session> session, const eptx_request& reque
     Describe(i);
     const std::string& name = manifest.outputs[i].name;
     const bool is_used = name == kTaskIdUsed;
-    if ((is_used || name == kLogitsOutput) && (shapes_[i].empty() || shapes_[i][0] != feeds.batch)) {
-      throw BundleError("the model's output " + name + " has shape " + ShapeText(shapes_[i]) + " for a batch of " +
+    if ((is_used || name == kLogits) && (shapes_[i].empty() || shapes_[i][0] != feeds.batch)) {
+      throw BundleError("the model's output " + name + " has shape " + ShapeText(shapes_[i].data(), shapes_[i].size()) + " for a batch of " +
                         std::to_string(feeds.batch));
     }
     CheckSizes(manifest, i, shapes_[i]);

@@ -14,8 +14,6 @@ constexpr char kNoOutput[] = "ONNX Runtime does not give an output";
 constexpr const char* kOutOfMemory[] = {"failed to allocate", "bad_alloc", "bad allocation", "out of memory",
                                         "is smaller than requested bytes"};  // the last: the limit of an arena
 
-bool Contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 bool IsOutOfMemory(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
   return std::any_of(std::begin(kOutOfMemory), std::end(kOutOfMemory),

@@ -4,6 +4,7 @@
 
 #include "readers/error.h"
 #include "readers/formats/json.h"
+#include "readers/text.h"
 #include "session/threads.h"
 
 namespace eptx::core {
@@ -12,8 +13,6 @@ namespace {
 constexpr uint64_t kFoldingLimit = 64u << 20;
 constexpr uint64_t kPadding = 4u << 20;  // packed matrices are as wide as whole registers
 constexpr char kWhat[] = "ONNX Runtime cannot be set up";
-
-bool Contains(std::string_view text, std::string_view part) { return text.find(part) != text.npos; }
 
 uint64_t WeightBytes(const Manifest& manifest) {
   uint64_t bytes = 0;

@@ -15,12 +15,7 @@ namespace eptx::core {
 namespace {
 
 constexpr char kConfigFile[] = "config.json";
-constexpr char kGenaiConfigFile[] = "genai_config.json";
 constexpr size_t kModelLimit = INT32_MAX;  // of protocol buffers
-
-bool EndsWith(const std::string& text, std::string_view end) {
-  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
-}
 
 // Files that may lie in the folder and are not listed: the manifest, and reports, also half written.
 bool IsUnlisted(const std::string& name) {

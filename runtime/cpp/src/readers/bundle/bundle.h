@@ -15,6 +15,8 @@
 
 namespace eptx::core {
 
+constexpr char kGenaiConfigFile[] = "genai_config.json";  // what ONNX Runtime GenAI reads
+
 // What a runtime has to know of the model's operators.
 struct Operators {
   std::set<std::string> own;       // the names of eptx's own

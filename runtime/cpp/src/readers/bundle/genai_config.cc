@@ -9,7 +9,6 @@
 namespace eptx::core {
 namespace {
 
-constexpr char kGenaiConfig[] = "genai_config.json";
 constexpr std::string_view kRefused[] = {"custom_ops_library", "enable_profiling"};  // loads a library, writes a file
 
 bool IsKnownProvider(std::string name) {
@@ -28,7 +27,7 @@ bool IsKnown(const Json& options) {
 }
 
 void CheckSetting(const std::string& key, const Json& value) {
-  const std::string file = kGenaiConfig;
+  const std::string file = kGenaiConfigFile;
   if (std::count(std::begin(kRefused), std::end(kRefused), key) != 0) {
     throw BundleError(file + ": sets " + key + ", which a bundle must not");
   }
@@ -41,7 +40,7 @@ void CheckSetting(const std::string& key, const Json& value) {
 }  // namespace
 
 void CheckGenaiConfig(std::string_view text) {
-  const Json config = ParseJson(text, kGenaiConfig);
+  const Json config = ParseJson(text, kGenaiConfigFile);
   std::vector<const Json*> waiting = {&config};
   while (!waiting.empty()) {
     const Json& value = *waiting.back();

@@ -1,7 +1,6 @@
 #include "readers/bundle/manifest.h"
 
 #include <algorithm>
-#include <set>
 #include <string>
 
 #include "readers/dtype.h"
@@ -16,7 +15,7 @@ constexpr int64_t kSchemaVersion = 1;
 
 void CheckVersion(int64_t version) {
   if (version == kSchemaVersion) return;
-  throw BundleError(std::string(kManifestFile) + ": schema version " + std::to_string(version) + "; this eptx reads " +
+  throw ManifestError("schema version " + std::to_string(version) + "; this eptx reads " +
                     std::to_string(kSchemaVersion) + (version > kSchemaVersion ? "; upgrade eptx" : ""));
 }
 
@@ -71,29 +70,6 @@ std::vector<TensorSpec> ReadTensors(std::vector<Fields> children) {
   return tensors;
 }
 
-void CheckExperts(const Fields& f, const Json& experts) {
-  const auto is_expert = [](const Json& value) { return value.is_number_unsigned() && value.get<uint64_t>() < 65536; };
-  if (!std::all_of(experts.begin(), experts.end(), is_expert)) {
-    throw f.Bad("has unused experts that are not a list of their numbers");
-  }
-}
-
-void CheckModule(Fields f) {
-  const Json& columns = f.Array("columns");
-  const bool whole = columns.size() == 2 && IsCount(columns[0]) && IsCount(columns[1]);
-  if (!whole || columns[0].get<uint64_t>() >= columns[1].get<uint64_t>()) {
-    throw f.Bad("has columns that are not [first, last]");
-  }
-  f.String("output");
-  f.Boolean("bias");
-  if (f.Present("unused_experts")) CheckExperts(f, f.Array("unused_experts"));
-  f.Done();
-}
-
-void CheckModules(Fields f) {
-  for (auto& [name, module] : f.Items()) CheckModule(std::move(module));
-}
-
 int64_t ReadOperators(Fields f) {
   const std::string domain = f.String("domain");
   const int64_t version = f.Integer("version");
@@ -130,82 +106,6 @@ GenerationSpec ReadGeneration(Fields f) {
   return generation;
 }
 
-Component ReadComponent(Fields f) {
-  Component component{f.String("file"), ReadTensors(f.Children("inputs")), ReadTensors(f.Children("outputs"))};
-  CheckModules(f.Child("modules"));
-  f.Done();
-  return component;
-}
-
-// How texts become tokens is the business of those who tokenize.
-void CheckText(Fields f) {
-  if (f.Present("max_length")) f.Count("max_length", 1);
-  for (const char* side : {"truncation_side", "padding_side"}) f.Choice(side, {"left", "right"});
-  f.Count("pad");
-  f.Boolean("lower_case");
-  f.Done();
-}
-
-void CheckSources(Fields f) {
-  f.Boolean("base");
-  f.Boolean("base_onnx");
-  if (f.Present("top_k")) f.Count("top_k", 1);
-  if (f.Present("tasks")) f.StringList("tasks");
-  if (f.Present("problem_types")) f.Child("problem_types").Strings();
-  f.Done();
-}
-
-void CheckFrozen(Fields f) {
-  f.Count("group");
-  const Json& weights = f.Array("weights");
-  if (!std::all_of(weights.begin(), weights.end(), [](const Json& w) { return w.is_number(); })) {
-    throw f.Bad("weights must be a list of numbers");
-  }
-  f.Done();
-}
-
-// A task has a route for each call of the router, but for the calls whose route is constant.
-void CheckRoute(Fields f) {
-  Fields tasks = f.Child("tasks");
-  for (const auto& task : tasks.raw().items()) {
-    for (const Fields& frozen : tasks.Children(task.key())) CheckFrozen(frozen);
-  }
-  for (Fields& frozen : f.Children("constant")) {
-    frozen.Count("call");
-    CheckFrozen(frozen);
-  }
-  if (f.Present("frozen_error")) {
-    for (const auto& [name, error] : f.Child("frozen_error").Items()) {
-      const Json& values = error.raw();
-      if (!std::all_of(values.begin(), values.end(), [](const Json& v) { return v.is_number(); })) {
-        throw error.Bad("must hold numbers");
-      }
-    }
-  }
-  f.Done();
-}
-
-// How weights are stored: nothing of it is needed to run the model.
-void CheckQuantization(Fields f) {
-  const std::set<std::string> schemes{"fp32", "fp16", "int8", "int8-static", "int8-blocks", "int4-blocks"};
-  for (const char* kind : {"products", "embeddings"}) {
-    Fields stored = f.Child(kind);
-    stored.Strings();
-    const auto is_known = [&](const Json& scheme) { return schemes.count(scheme.get<std::string>()) != 0; };
-    if (!std::all_of(stored.raw().begin(), stored.raw().end(), is_known)) {
-      throw f.Bad("has a scheme that is not one of fp32, fp16, int8, int8-static, int8-blocks, int4-blocks");
-    }
-  }
-  const Fields budget = f.Child("budget");
-  const auto is_points = [](const Json& value) { return value.is_number() && value.get<double>() >= 0; };
-  if (!std::all_of(budget.raw().begin(), budget.raw().end(), is_points)) {
-    throw f.Bad("has a budget that is not a number of points");
-  }
-  f.Child("metrics").Strings();
-  if (f.Present("rows")) f.Count("rows", 1);
-  f.Done();
-}
-
 FileEntry ReadFileEntry(const std::string& name, Fields f) {
   FileEntry entry{static_cast<uint64_t>(f.Integer("size", 0)), f.String("sha256")};
   f.Done();
@@ -221,6 +121,14 @@ FileEntry ReadFileEntry(const std::string& name, Fields f) {
 
 }  // namespace
 
+std::optional<size_t> FindTensor(const std::vector<TensorSpec>& specs, std::string_view name) {
+  const auto found = std::find_if(specs.begin(), specs.end(), [&](const TensorSpec& spec) { return spec.name == name; });
+  if (found == specs.end()) return {};
+  return static_cast<size_t>(found - specs.begin());
+}
+
+Error ManifestError(const std::string& problem) { return BundleError(std::string(kManifestFile) + ": " + problem); }
+
 Manifest ParseManifest(std::string_view text) {
   const Json value = ParseJson(text, kManifestFile);
   Fields f(value, kManifestFile);
@@ -228,24 +136,23 @@ Manifest ParseManifest(std::string_view text) {
   Manifest m;
   f.String("generator");
   m.mode = f.Choice("mode", {"static", "conditioned", "dynamic"});
-  m.method = f.Choice("method", {"ept", "tucka", "lora"});
+  m.method = f.String("method");
   m.model_type = f.String("model_type");
   m.precision = f.Choice("precision", {"fp32", "fp16", "int8", "int8-static", "int4", "mixed"});
   m.provider = f.Choice("provider", {"cpu", "cuda"});
   for (Fields& task : f.Children("tasks")) m.tasks.push_back(ReadTask(std::move(task)));
   m.inputs = ReadTensors(f.Children("inputs"));
   m.outputs = ReadTensors(f.Children("outputs"));
-  CheckSources(f.Child("sources"));
-  f.Child("fingerprints").Strings();
-  CheckModules(f.Child("modules"));
+  for (const char* section : {"sources", "fingerprints", "modules"}) f.Child(section);
   m.task_inference = f.Boolean("task_inference");
   if (f.Present("operators")) m.operators = ReadOperators(f.Child("operators"));
   if (f.Present("routing")) m.routing = f.Choice("routing", {"batch", "row", "prompt"});
-  if (f.Present("route")) CheckRoute(f.Child("route"));
-  if (f.Present("quantization")) CheckQuantization(f.Child("quantization"));
+  for (const char* section : {"route", "quantization", "text"}) {
+    if (f.Present(section)) f.Child(section);
+  }
   if (f.Present("generation")) m.generation = ReadGeneration(f.Child("generation"));
-  if (f.Present("encoder")) m.encoder = ReadComponent(f.Child("encoder"));
-  if (f.Present("text")) CheckText(f.Child("text"));
+  m.has_encoder = f.Present("encoder");
+  if (m.has_encoder) f.Child("encoder");
   if (f.Present("vocab_size")) m.vocab_size = f.Count("vocab_size", 1);
   if (f.Present("max_length")) m.max_length = f.Count("max_length", 1);
   for (auto& [name, entry] : f.Child("files").Items()) m.files.emplace(name, ReadFileEntry(name, std::move(entry)));

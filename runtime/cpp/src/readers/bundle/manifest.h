@@ -9,11 +9,10 @@
 #include <vector>
 
 #include "eptx.h"
+#include "ops/domain.h"
+#include "readers/error.h"
 
 namespace eptx::core {
-
-constexpr char kOperatorDomain[] = "ai.eptx";
-constexpr int64_t kOperatorVersion = 1;
 
 constexpr char kManifestFile[] = "eptx.json";
 constexpr char kModelFile[] = "model.onnx";
@@ -21,7 +20,10 @@ constexpr const char* kReportFiles[] = {"validation.json", "report.html", "calib
 
 constexpr std::string_view kTaskId = "task_id";
 constexpr std::string_view kTaskIdUsed = "task_id_used";
-constexpr std::string_view kLogitsOutput = "logits";  // the output whose first numbers are a row's answer
+constexpr std::string_view kInputIds = "input_ids";
+constexpr std::string_view kAttentionMask = "attention_mask";
+constexpr std::string_view kTokenTypeIds = "token_type_ids";
+constexpr std::string_view kLogits = "logits";  // the output whose first numbers are a row's answer
 constexpr std::string_view kRouteGroup = "route_group";
 constexpr std::string_view kRouteWeights = "route_weights";
 constexpr std::string_view kUsed = "_used";  // ends the name of the output that says what was used
@@ -61,12 +63,6 @@ struct GenerationSpec {
   std::optional<int64_t> start;
 };
 
-// Another model of the bundle: of an encoder-decoder, the encoder.
-struct Component {
-  std::string file;
-  std::vector<TensorSpec> inputs, outputs;
-};
-
 struct FileEntry {
   uint64_t size;
   std::string sha256;
@@ -77,13 +73,19 @@ struct Manifest {
   std::vector<Task> tasks;
   std::vector<TensorSpec> inputs, outputs;
   bool task_inference = false;
+  bool has_encoder = false;
   std::optional<int64_t> operators;  // their version
   std::optional<std::string> routing;
   std::optional<GenerationSpec> generation;
-  std::optional<Component> encoder;
   std::optional<int64_t> vocab_size, max_length;
   std::map<std::string, FileEntry> files;
 };
+
+// The index of a tensor; none where no tensor has the name.
+std::optional<size_t> FindTensor(const std::vector<TensorSpec>& specs, std::string_view name);
+
+// An error about the manifest.
+Error ManifestError(const std::string& problem);
 
 // Reads and checks the text of a manifest; an error says which field is missing, unknown, of the wrong type or out of
 // range, or that the versions are not ones that this eptx reads.

@@ -61,7 +61,7 @@ void CheckModel(const std::string& name, const OnnxScan& scan, const Manifest& m
   }
   if (manifest.operators) expected.insert(*manifest.operators);
   // of an encoder-decoder, one part may be as the base has it
-  if (versions != expected && !(manifest.encoder && versions.empty())) {
+  if (versions != expected && !(manifest.has_encoder && versions.empty())) {
     throw BundleError(name + ": imports " + kOperatorDomain + " " + Versions(versions) + "; " + kManifestFile +
                       " says " + Versions(expected));
   }

@@ -110,10 +110,6 @@ std::vector<std::pair<std::string, Fields>> Fields::Items() {
   return result;
 }
 
-void Fields::Strings() {
-  for (const auto& field : value_->items()) String(field.key());
-}
-
 const Json& Fields::Take(const std::string& key) {
   taken_.insert(key);
   const auto field = value_->find(key);

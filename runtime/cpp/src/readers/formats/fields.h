@@ -43,8 +43,6 @@ class Fields {
   Fields Child(const std::string& key);
   std::vector<Fields> Children(const std::string& key);
   std::vector<std::pair<std::string, Fields>> Items();  // all fields, each of which must be an object
-  void Strings();                                       // checks that every field is a string
-  const Json& raw() const { return *value_; }
 
  private:
   const Json& Take(const std::string& key);

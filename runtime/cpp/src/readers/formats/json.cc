@@ -114,6 +114,4 @@ Json ParseJson(std::string_view text, const std::string& what) {
   return builder.Take();
 }
 
-Json ReadJson(const std::string& path) { return ParseJson(ReadFile(path, kJsonLimit), BaseName(path)); }
-
 }  // namespace eptx::core

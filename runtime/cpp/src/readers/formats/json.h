@@ -17,7 +17,4 @@ constexpr size_t kJsonLimit = 16u << 20;
 // The value of a JSON text; `what` says which text it is and begins an error's line.
 Json ParseJson(std::string_view text, const std::string& what);
 
-// The value of a JSON file of at most `kJsonLimit` bytes.
-Json ReadJson(const std::string& path);
-
 }  // namespace eptx::core

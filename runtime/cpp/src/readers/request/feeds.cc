@@ -20,9 +20,7 @@ std::string InputNames(const Manifest& manifest) {
 }
 
 size_t IndexOf(const std::string& name, const Manifest& manifest) {
-  const auto found = std::find_if(manifest.inputs.begin(), manifest.inputs.end(),
-                                  [&](const TensorSpec& spec) { return spec.name == name; });
-  if (found != manifest.inputs.end()) return static_cast<size_t>(found - manifest.inputs.begin());
+  if (const auto found = FindTensor(manifest.inputs, name)) return *found;
   if (name == kTaskId) {
     throw RequestError("no input 'task_id': this bundle does not choose the task by a request");
   }
@@ -117,8 +115,8 @@ void FillAs(eptx_dtype dtype, std::byte* data, size_t count, int value) {
 
 // An input that the request leaves out, in the shape of input_ids.
 TensorView Default(const TensorSpec& spec, const TensorView* ids, Feeds& feeds) {
-  const bool is_mask = spec.name == "attention_mask";
-  if ((!is_mask && spec.name != "token_type_ids") || ids == nullptr || spec.shape.size() != ids->rank) {
+  const bool is_mask = spec.name == kAttentionMask;
+  if ((!is_mask && spec.name != kTokenTypeIds) || ids == nullptr || spec.shape.size() != ids->rank) {
     throw RequestError("input " + spec.name + " is missing");
   }
   const auto bytes = TensorBytes(spec.dtype, ids->shape, ids->rank);
@@ -168,7 +166,7 @@ std::optional<size_t> TensorBytes(eptx_dtype dtype, const int64_t* shape, size_t
 }
 
 Feeds ReadInputs(const eptx_request& request, const Manifest& manifest, const Limits& limits) {
-  if (manifest.encoder) throw NotSupportedError("this bundle is an encoder-decoder, which libeptx does not run");
+  if (manifest.has_encoder) throw NotSupportedError("this bundle is an encoder-decoder, which libeptx does not run");
   Feeds feeds;
   feeds.tensors.assign(manifest.inputs.size(), TensorView{});
   std::vector<size_t> given;
@@ -195,7 +193,7 @@ Feeds ReadInputs(const eptx_request& request, const Manifest& manifest, const Li
   }
   const TensorView* ids = nullptr;
   for (const size_t index : given) {
-    if (manifest.inputs[index].name == "input_ids") ids = &feeds.tensors[index];
+    if (manifest.inputs[index].name == kInputIds) ids = &feeds.tensors[index];
   }
   for (size_t index = 0; index < manifest.inputs.size(); ++index) {
     const TensorSpec& spec = manifest.inputs[index];

@@ -9,7 +9,6 @@ namespace eptx::core {
 namespace {
 
 constexpr size_t kMostStops = 65536;
-constexpr size_t kLongest = INT32_MAX;  // tokens of a row: what ONNX Runtime counts with
 
 Error OutOfRange(const char* name, const char* range, const std::string& value) {
   return RequestError(std::string(name) + " must be " + range + ", it is " + value);
@@ -18,8 +17,7 @@ Error OutOfRange(const char* name, const char* range, const std::string& value) 
 }  // namespace
 
 GenerateOptions ReadOptions(const eptx_generate_options& o) {
-  constexpr auto kMost = int64_t{INT32_MAX};
-  if (o.max_new_tokens < 1 || o.max_new_tokens > kMost) {
+  if (o.max_new_tokens < 1 || o.max_new_tokens > kMostTokens) {
     throw OutOfRange("max_new_tokens", "an integer from 1 to 2147483647", std::to_string(o.max_new_tokens));
   }
   if (!std::isfinite(o.temperature) || o.temperature < 0) {
@@ -49,7 +47,7 @@ Prompts ReadPrompts(const eptx_prompts& given, const Limits& limits, int64_t max
       throw RequestError(about + " has " + std::to_string(length) + " tokens; with " + std::to_string(max_new_tokens) +
                          " new ones that is more than the " + std::to_string(most) + " that the model reads");
     }
-    if (length > kLongest) throw LimitError(about + " is too large");
+    if (length > size_t{kMostTokens}) throw LimitError(about + " is too large");
     for (size_t i = 0; i < length; ++i) {
       if (ids[i] >= 0 && (!limits.vocabulary || ids[i] < *limits.vocabulary)) continue;
       throw RequestError("token " + std::to_string(i) + " of " + about + " is " + std::to_string(ids[i]) +

@@ -10,6 +10,8 @@
 
 namespace eptx::core {
 
+constexpr int64_t kMostTokens = INT32_MAX;  // of a row: ONNX Runtime counts with 32 bits
+
 // How a token is drawn; see eptx_generate_options.
 struct Sampling {
   float temperature = 0;

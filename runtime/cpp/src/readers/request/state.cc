@@ -5,15 +5,10 @@
 #include "readers/dtype.h"
 #include "readers/error.h"
 #include "readers/request/feeds.h"
+#include "readers/text.h"
 
 namespace eptx::core {
 namespace {
-
-size_t IndexOf(const Manifest& manifest, std::string_view name) {
-  const auto found = std::find_if(manifest.inputs.begin(), manifest.inputs.end(),
-                                  [&](const TensorSpec& spec) { return spec.name == name; });
-  return static_cast<size_t>(found - manifest.inputs.begin());
-}
 
 // Whether no value follows a 0.
 template <typename T>
@@ -24,7 +19,7 @@ bool IsPaddedOnTheRight(const T* row, size_t length) {
 }  // namespace
 
 bool IsState(const TensorSpec& spec) {
-  return spec.name.compare(0, kPast.size(), kPast) == 0 || spec.name == kRouteGroup || spec.name == kRouteWeights;
+  return StartsWith(spec.name, kPast) || spec.name == kRouteGroup || spec.name == kRouteWeights;
 }
 
 TensorView InitialState(const TensorSpec& spec, int64_t batch, Feeds& feeds) {
@@ -40,8 +35,8 @@ TensorView InitialState(const TensorSpec& spec, int64_t batch, Feeds& feeds) {
 }
 
 void CheckPadding(const Feeds& feeds, const Manifest& manifest) {
-  const TensorView& mask = feeds.tensors[IndexOf(manifest, "attention_mask")];
-  const TensorView& ids = feeds.tensors[IndexOf(manifest, "input_ids")];
+  const TensorView& mask = feeds.tensors[*FindTensor(manifest.inputs, kAttentionMask)];
+  const TensorView& ids = feeds.tensors[*FindTensor(manifest.inputs, kInputIds)];
   if (mask.shape[1] != ids.shape[1]) {
     throw RequestError("input attention_mask has length " + std::to_string(mask.shape[1]) + "; input_ids have " +
                        std::to_string(ids.shape[1]));

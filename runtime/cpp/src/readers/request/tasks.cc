@@ -23,12 +23,6 @@ void SetId(std::byte* ids, eptx_dtype dtype, size_t row, int64_t id) {
   }
 }
 
-std::string ShapeText(const TensorView& tensor) {
-  std::vector<std::string> sizes;
-  for (size_t axis = 0; axis < tensor.rank; ++axis) sizes.push_back(std::to_string(tensor.shape[axis]));
-  return "[" + Join(sizes) + "]";
-}
-
 }  // namespace
 
 TaskChooser::TaskChooser(const Manifest& manifest) : manifest_(manifest) {
@@ -36,9 +30,7 @@ TaskChooser::TaskChooser(const Manifest& manifest) : manifest_(manifest) {
     by_name_[task.name] = &task;
     by_id_[task.id] = static_cast<int>(&task - manifest.tasks.data());
   }
-  for (size_t i = 0; i < manifest.inputs.size(); ++i) {
-    if (manifest.inputs[i].name == kTaskId) input_ = static_cast<int>(i);
-  }
+  if (const auto input = FindTensor(manifest.inputs, kTaskId)) input_ = static_cast<int>(*input);
 }
 
 void TaskChooser::Choose(const eptx_request& request, Feeds& feeds) const {
@@ -46,7 +38,7 @@ void TaskChooser::Choose(const eptx_request& request, Feeds& feeds) const {
     if (request.task_count != 0) throw RequestError("give either task or the input task_id, not both");
     const TensorView& ids = feeds.tensors[static_cast<size_t>(input_)];
     if (ids.shape[0] != feeds.batch) {
-      throw RequestError("input task_id has shape " + ShapeText(ids) + "; the batch is " + std::to_string(feeds.batch));
+      throw RequestError("input task_id has shape " + ShapeText(ids.shape, ids.rank) + "; the batch is " + std::to_string(feeds.batch));
     }
     return;
   }

@@ -48,11 +48,11 @@ void CheckMask(const std::string& name, const TensorView& tensor) {
 
 template <typename T>
 void CheckIntegers(const std::string& name, const TensorView& tensor, const Limits& limits) {
-  if (name == "input_ids") {
+  if (name == kInputIds) {
     CheckRange<T>(name, tensor, limits.vocabulary, "token ids");
-  } else if (name == "token_type_ids") {
+  } else if (name == kTokenTypeIds) {
     CheckRange<T>(name, tensor, limits.token_types, "token types");
-  } else if (name == "attention_mask") {
+  } else if (name == kAttentionMask) {
     CheckMask<T>(name, tensor);
   }
 }
