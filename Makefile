@@ -50,8 +50,8 @@ try-native: $(READY)
 
 # TSan sees ONNX Runtime's threads but not its locks, so what runs on them, the kernels, is left out there.
 sanitize: native
-	$(BIN)/python -c 'from pathlib import Path; from tests.tiny_bundle import write_tiny; write_tiny(Path("build/tiny"))'
-	$(BIN)/python -c 'from pathlib import Path; from tests.decoders import write_decoder_bundle as write; write(Path("build/decoder"))'
+	$(BIN)/python -c 'from pathlib import Path; from tests.support.tiny_bundle import write_tiny; write_tiny(Path("build/tiny"))'
+	$(BIN)/python -c 'from pathlib import Path; from tests.support.decoders import write_decoder_bundle as write; write(Path("build/decoder"))'
 	$(CONFIGURE) -B build/asan -DEPTX_SANITIZE='address;undefined' -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
 	cmake --build build/asan --parallel $(JOBS)
 	build/asan/tests/eptx_stress build/tiny 10000 build/decoder

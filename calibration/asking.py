@@ -11,11 +11,11 @@ import numpy as np
 from eptx.bundle import Task
 from eptx.calibration.encoder import Encoder
 from eptx.errors import NotSupportedError
-from eptx.exporter.base import is_decoder
-from eptx.exporter.base._model import read_config
+from eptx.exporter.adapters.route import Frozen, Route
+from eptx.exporter.bases import is_decoder
+from eptx.exporter.bases.weights.model import read_config
+from eptx.exporter.bundle.problem import problem_type
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
-from eptx.exporter.problem import problem_type
-from eptx.exporter.route import Frozen, Route
 from eptx.exporter.trained import Output, load_trained, read_files
 from eptx.exporter.validation.companions.lookups import lookups
 from eptx.runtime.measure import Row

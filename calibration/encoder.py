@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from eptx.errors import BaseModelError, DataError, NotSupportedError
-from eptx.exporter.text import load_tokenizer
+from eptx.exporter.bundle.text import load_tokenizer
 from eptx.runtime.measure import Row
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model")

@@ -17,7 +17,7 @@ from eptx.errors import NotSupportedError, UsageError, ValidationError
 from eptx.exporter import ExportOptions
 from eptx.exporter import export_bundle as export_plain
 from eptx.exporter.export import adapt, write
-from eptx.exporter.read import read_adapter
+from eptx.exporter.methods.read import read_adapter
 from eptx.runtime.measure import read_data
 
 _PLAIN = ("fp32", "fp16")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from eptx.exporter.base import BaseGraph
-from eptx.exporter.base._embeddings import table_of
-from eptx.exporter.base._products import find_products
-from eptx.exporter.part import Part
+from eptx.exporter.bases import BaseGraph
+from eptx.exporter.bases.products.embeddings import table_of
+from eptx.exporter.bases.products.products import find_products
+from eptx.exporter.graph.edited import EditedGraph
 
 #: More products than this are taken by layers: each costs a session and a run over the rows.
 _MOST = 64
@@ -40,7 +40,7 @@ def key_of(graph: BaseGraph, node: str) -> str:
     return node if stem == "model" else f"{stem}:{node}"
 
 
-def groups_of(parts: Sequence[Part]) -> list[Group]:
+def groups_of(parts: Sequence[EditedGraph]) -> list[Group]:
     """The groups of all graphs, in their order; tables first."""
     products: dict[str, tuple[str, int]] = {}
     tables: list[Group] = []
@@ -62,7 +62,7 @@ def groups_of(parts: Sequence[Part]) -> list[Group]:
     return [*tables, *found.values()]
 
 
-def _prefixed(part: Part, name: str) -> str:
+def _prefixed(part: EditedGraph, name: str) -> str:
     return key_of(part.graph, name)
 
 

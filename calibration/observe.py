@@ -13,8 +13,8 @@ from eptx.bundle import BundleWriter
 from eptx.calibration.groups import key_of
 from eptx.calibration.quantize import Range
 from eptx.errors import NotSupportedError
+from eptx.exporter.bundle.write import Adapted
 from eptx.exporter.export import write
-from eptx.exporter.write import Adapted
 from eptx.runtime import Session
 from eptx.runtime.measure import Probe, Row
 

@@ -11,11 +11,11 @@ from eptx._progress import step
 from eptx.calibration.asking import Reference
 from eptx.calibration.task_routes import TaskRoutes, study_task
 from eptx.errors import UsageError
+from eptx.exporter.adapters.route import Frozen, Route
+from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.plan import static_task
-from eptx.exporter.read import read_adapter
-from eptx.exporter.route import Frozen, Route
 from eptx.runtime.measure import Row
 
 

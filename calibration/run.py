@@ -26,14 +26,14 @@ from eptx.calibration.search import Found, Search
 from eptx.calibration.setting import BUILT, REFERENCE, Setting
 from eptx.calibration.workbench import Workbench
 from eptx.exporter import ExportOptions, read_adapter
-from eptx.exporter.adapter import Adapter
-from eptx.exporter.base import is_decoder
-from eptx.exporter.base._model import read_config
+from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.bases import is_decoder
+from eptx.exporter.bases.weights.model import read_config
+from eptx.exporter.bundle.write import Adapted
 from eptx.exporter.export import adapt, store
 from eptx.exporter.methods.ept.adapter import EptAdapter
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.plan import static_task
-from eptx.exporter.write import Adapted
 from eptx.runtime.measure import Row, read_data
 
 _WORK = "work"

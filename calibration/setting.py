@@ -10,9 +10,9 @@ from eptx.bundle import Quantization
 from eptx.calibration.groups import Group, groups_of, key_of
 from eptx.calibration.quantize import Quantizer, Range, Recipe, Scheme
 from eptx.errors import NotSupportedError
+from eptx.exporter.bundle.write import Adapted
 from eptx.exporter.export import store
 from eptx.exporter.options import Precision
-from eptx.exporter.write import Adapted
 
 REFERENCE: Scheme = "fp32"
 #: A decoder in blocks of 4 bits as GenAI's builder makes it, embeddings too.

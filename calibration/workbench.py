@@ -19,8 +19,8 @@ from eptx.calibration.observe import observe, union
 from eptx.calibration.options import CalibrationOptions
 from eptx.calibration.quantize import Quantizer, Range, Scheme
 from eptx.calibration.setting import BUILT, REFERENCE, Setting, stored
+from eptx.exporter.bundle.write import Adapted
 from eptx.exporter.export import write
-from eptx.exporter.write import Adapted
 from eptx.runtime import Session
 from eptx.runtime.measure import Answers, Drop, Probe, Row, choose_metrics, divergence, drops
 

@@ -13,7 +13,7 @@ import math
 from pathlib import Path
 from typing import Any, NoReturn
 
-from eptx._files import read_bytes
+from eptx._safe_files import read_bytes
 from eptx.errors import EptxError
 
 JSON_LIMIT = 16 << 20

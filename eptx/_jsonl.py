@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eptx._files import open_regular
 from eptx._json import parse_json
+from eptx._safe_files import open_regular
 from eptx.errors import EptxError
 
 _LINE_LIMIT = 1 << 20

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from eptx._fields import COUNTS, Fields
-from eptx._files import is_contained_name
+from eptx._safe_files import is_contained_name
 from eptx.errors import BundleError
 
 SCHEMA_VERSION = 1

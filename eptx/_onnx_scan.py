@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eptx._files import open_regular
+from eptx._safe_files import open_regular
 from eptx.errors import BundleError
 
 _FIELD_LIMIT = 2_000_000  # fields visited; a graph of 10 000 nodes has about 300 000

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from eptx._fields import Fields
-from eptx._files import replace_file
 from eptx._json import dump_json, read_json
 from eptx._publish import os_error
+from eptx._safe_files import replace_file
 from eptx.bundle import Bundle
 from eptx.errors import UsageError
 

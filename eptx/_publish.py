@@ -16,7 +16,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from eptx._files import sync
+from eptx._safe_files import sync
 from eptx.errors import LimitError, UsageError
 
 if sys.platform != "win32":

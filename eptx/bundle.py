@@ -18,7 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from eptx._files import hash_file, is_contained_name, list_files, open_regular, replace_file
 from eptx._genai_config import GENAI_CONFIG, check_genai_config
 from eptx._json import dump_json, read_json, read_json_object
 from eptx._manifest import (
@@ -40,6 +39,7 @@ from eptx._manifest import (
 )
 from eptx._onnx_scan import OnnxScan, scan_onnx
 from eptx._publish import Staging, os_error
+from eptx._safe_files import hash_file, is_contained_name, list_files, open_regular, replace_file
 from eptx.errors import BadInputError, BundleError, EptxError, UsageError
 
 __all__ = [

@@ -5,9 +5,9 @@ adapter checkpoint -- read --> Adapter --+
 base: transformers folder | .onnx -------+
 """
 
+from eptx.exporter.adapters.route import Route
 from eptx.exporter.export import export as export_bundle
+from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.options import ExportOptions
-from eptx.exporter.read import read_adapter
-from eptx.exporter.route import Route
 
 __all__ = ["ExportOptions", "Route", "export_bundle", "read_adapter"]

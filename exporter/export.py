@@ -12,25 +12,25 @@ import onnx_ir as ir
 from eptx._progress import step
 from eptx.bundle import Bundle, BundleWriter
 from eptx.errors import NotSupportedError, UsageError
-from eptx.exporter.adapter import Adapter
-from eptx.exporter.attach import AttachPlan, RoutePlace
-from eptx.exporter.banks import attach_banks
-from eptx.exporter.base import BaseGraph, Site, is_genai, locate
-from eptx.exporter.frozen import FrozenRoutes, freeze
-from eptx.exporter.heads import attach_head, attach_head_bank, check_fits
-from eptx.exporter.infer import add_task_used
+from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.adapters.route import Route
+from eptx.exporter.adapters.widths import check_widths
+from eptx.exporter.bases import BaseGraph, Site, is_genai, locate
+from eptx.exporter.bundle.write import Adapted, Source, write_bundle
+from eptx.exporter.graph.banks import attach_banks
+from eptx.exporter.graph.edited import EditedGraph
+from eptx.exporter.graph.editor import AttachPlan, RoutePlace
+from eptx.exporter.graph.fp16 import store_fp16
+from eptx.exporter.graph.heads import attach_head, attach_head_bank, check_fits
 from eptx.exporter.load import load
 from eptx.exporter.methods import method_of
+from eptx.exporter.methods.ept.infer import add_task_used
+from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.methods.tucka.calls import Calls
+from eptx.exporter.methods.tucka.frozen import FrozenRoutes, freeze
 from eptx.exporter.options import QUANTIZED, ExportOptions
-from eptx.exporter.part import Part
 from eptx.exporter.plan import check_options, static_task
-from eptx.exporter.read import read_adapter
-from eptx.exporter.route import Route
-from eptx.exporter.storage import store_fp16
-from eptx.exporter.widths import check_widths
-from eptx.exporter.write import Adapted, Source, write_bundle
 
 
 def export(base: Path | None, adapters: Sequence[Path], out: Path, options: ExportOptions) -> Bundle:
@@ -71,7 +71,7 @@ def adapt(base: Path | None, adapters: Sequence[Path], options: ExportOptions, w
     with step("reading the adapter"):
         adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
         check_options(adapter, options)
-    parts = [Part(graph) for graph in load(base, adapter, options, workspace)]
+    parts = [EditedGraph(graph) for graph in load(base, adapter, options, workspace)]
     with step("finding the adapted modules"):
         for part in parts:
             part.sites = find(adapter, part.graph, options)
@@ -114,7 +114,11 @@ def find(adapter: Adapter, graph: BaseGraph, options: ExportOptions) -> dict[str
 
 
 def put_in(
-    adapter: Adapter, part: Part, options: ExportOptions, parts: Sequence[Part], frozen: FrozenRoutes | None
+    adapter: Adapter,
+    part: EditedGraph,
+    options: ExportOptions,
+    parts: Sequence[EditedGraph],
+    frozen: FrozenRoutes | None,
 ) -> None:
     """Puts an adapter and its task heads into a graph, one of those of the base, in the mode of the options."""
     if adapter.heads is not None:
@@ -126,7 +130,7 @@ def put_in(
     part.editor.finish()
 
 
-def _fold(adapter: Adapter, part: Part, options: ExportOptions, frozen: FrozenRoutes | None) -> None:
+def _fold(adapter: Adapter, part: EditedGraph, options: ExportOptions, frozen: FrozenRoutes | None) -> None:
     task = adapter.tasks.index(static_task(adapter, options))
     fold = method_of(adapter.method).fold
     router = part.sites.get(adapter.router) if isinstance(adapter, TuckaAdapter) else None
@@ -145,14 +149,14 @@ def _fold(adapter: Adapter, part: Part, options: ExportOptions, frozen: FrozenRo
         attach_head(part.editor, adapter.heads, static_task(adapter, options))
 
 
-def _share_task_id(parts: Sequence[Part]) -> None:
+def _share_task_id(parts: Sequence[EditedGraph]) -> None:
     """All graphs of a bundle are asked alike, also one that holds no adapted module."""
     if any(part.editor.has_task_id for part in parts):
         for part in parts:
             part.editor.task_id()
 
 
-def _route_place(adapter: Adapter, part: Part, parts: Sequence[Part]) -> RoutePlace:
+def _route_place(adapter: Adapter, part: EditedGraph, parts: Sequence[EditedGraph]) -> RoutePlace:
     """Where a graph has TuckA's route from.
 
     Raises:
@@ -171,7 +175,11 @@ def _route_place(adapter: Adapter, part: Part, parts: Sequence[Part]) -> RoutePl
 
 
 def _attach(
-    adapter: Adapter, part: Part, options: ExportOptions, parts: Sequence[Part], frozen: FrozenRoutes | None
+    adapter: Adapter,
+    part: EditedGraph,
+    options: ExportOptions,
+    parts: Sequence[EditedGraph],
+    frozen: FrozenRoutes | None,
 ) -> None:
     editor, sites = part.editor, part.sites
     if options.routing == "prompt" and part.graph.generation is None:

@@ -13,15 +13,15 @@ from safetensors.numpy import save_file
 from eptx._json import dump_json
 from eptx._progress import step
 from eptx.errors import AdapterError, BaseModelError, NotSupportedError
-from eptx.exporter.adapter import Adapter
-from eptx.exporter.base._model import base_prefix, read_config
-from eptx.exporter.base._names import aliases, some
-from eptx.exporter.base.checkpoint import BaseCheckpoint, weight_files
+from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.adapters.widths import check_widths
+from eptx.exporter.bases.names import aliases, some
+from eptx.exporter.bases.weights.checkpoint import BaseCheckpoint, weight_files
+from eptx.exporter.bases.weights.model import base_prefix, read_config
 from eptx.exporter.methods import method_of
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.plan import routes_by_task, static_task
-from eptx.exporter.widths import check_widths
 
 _TIED = ("lm_head.weight", "model.embed_tokens.weight")
 

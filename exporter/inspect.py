@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from eptx.errors import NotSupportedError, UsageError
-from eptx.exporter.adapter import Adapter
+from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.methods.ept.adapter import EptAdapter
 from eptx.exporter.methods.ept.fold import route
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from eptx._progress import step
 from eptx.errors import UsageError
-from eptx.exporter.adapter import Adapter
-from eptx.exporter.base import (
+from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.bases import (
     BaseGraph,
     BuilderPrecision,
     is_decoder,
@@ -18,13 +18,13 @@ from eptx.exporter.base import (
     load_onnx,
     load_transformers,
 )
-from eptx.exporter.base._class import trained_class
-from eptx.exporter.base._graph_whole import with_whole
-from eptx.exporter.base._model import read_config
-from eptx.exporter.base.genai import check_decoder
-from eptx.exporter.base.padding import counted_padding
+from eptx.exporter.bases.loaders.genai import check_decoder
+from eptx.exporter.bases.max_length import longest
+from eptx.exporter.bases.padding import counted_padding
+from eptx.exporter.bases.passes.whole import with_whole
+from eptx.exporter.bases.weights.model import read_config
+from eptx.exporter.bases.weights.model_class import trained_class
 from eptx.exporter.fold import fold_folder
-from eptx.exporter.longest import longest
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.plan import saved_modules

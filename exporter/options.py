@@ -10,8 +10,8 @@ from typing import Literal, cast
 from eptx._manifest import PROBLEM_TYPES
 from eptx.bundle import Manifest
 from eptx.errors import UsageError
-from eptx.exporter.attach import Mode, Routing
-from eptx.exporter.route import Frozen, Route
+from eptx.exporter.adapters.route import Frozen, Route
+from eptx.exporter.graph.editor import Mode, Routing
 
 Provider = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8", "int8-static", "int4", "auto"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from eptx.errors import NotSupportedError, UsageError
-from eptx.exporter.adapter import Adapter
-from eptx.exporter.base._whole import Saved
+from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.adapters.route import Frozen, Route
+from eptx.exporter.bases.weights.whole import Saved
+from eptx.exporter.methods.read import BASE_TASK
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
-from eptx.exporter.read import BASE_TASK
-from eptx.exporter.route import Frozen, Route
 
 
 def check_options(adapter: Adapter, options: ExportOptions) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from eptx.runtime._kernels import kernel_library
 from eptx.runtime.generation.outputs import Generated, Piece, Stream
+from eptx.runtime.kernels import kernel_library
 from eptx.runtime.outputs import Outputs
 from eptx.runtime.session import Session
 

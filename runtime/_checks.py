@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from eptx._manifest import PAST, ROUTE_GROUP, TASK_ID
+from eptx._one_line import shown
 from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import RequestError
 from eptx.runtime._cache import add_state, past_length
-from eptx.runtime._one_line import shown
 from eptx.runtime.outputs import Array
 
 _DEFAULTS = {"attention_mask": 1, "token_type_ids": 0}

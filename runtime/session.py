@@ -9,19 +9,19 @@ from typing import Any
 
 from eptx._json import read_json_object
 from eptx._manifest import TASK_ID
+from eptx._one_line import shown
 from eptx.bundle import Bundle, Manifest, TensorSpec, read_bundle
 from eptx.errors import BundleError, RequestError, UsageError
 from eptx.runtime._cache import Rows
 from eptx.runtime._checks import Limits, check_inputs
-from eptx.runtime._graph import Graph
-from eptx.runtime._one_line import shown
-from eptx.runtime._providers import choose_provider, onnxruntime
 from eptx.runtime._tasks import TaskChooser
-from eptx.runtime._tokenizer import Text, Tokenizer, is_text
 from eptx.runtime.generation.outputs import Generated, Stream
 from eptx.runtime.generation.prompts import Prompts
 from eptx.runtime.generation.writer import Writer
+from eptx.runtime.ort_model import OrtModel
 from eptx.runtime.outputs import Outputs
+from eptx.runtime.providers import choose_provider, onnxruntime
+from eptx.runtime.tokenizer import Text, Tokenizer, is_text
 
 
 class Session:
@@ -69,7 +69,7 @@ class Session:
             raise UsageError(f"threads must be a positive number, not {shown(threads)}")
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, verify=verify)
         self.provider = choose_provider(provider, self.manifest.provider)
-        self._graph = Graph(self.bundle, self.provider, threads, session_options)
+        self._graph = OrtModel(self.bundle, self.provider, threads, session_options)
         self._writer = Writer(self.bundle, self.provider, threads, self._get_tokenizer)
         self._limits = _limits(self.bundle)
         self._tasks = TaskChooser(self.manifest)

@@ -16,8 +16,8 @@ import numpy as np
 from eptx.bundle import Bundle, read_bundle
 from eptx.errors import NotSupportedError, UsageError
 from eptx.runtime._integers import EXACT_ENTRY
-from eptx.runtime._kernels import choose_kernels, register
-from eptx.runtime._providers import choose_provider, onnxruntime, wrapped
+from eptx.runtime.kernels import choose_kernels, register
+from eptx.runtime.providers import choose_provider, onnxruntime, wrapped
 
 _WARM_UP = 3
 _WORDS = 150  # tokens are drawn from the first few: every vocabulary has them

@@ -27,7 +27,7 @@ from eptx.exporter.validation.run import validate_bundle
 from eptx.runtime.measure import Source
 from tests.exporter.validation.companions.made import write_wordpieces
 from tests.malformed.scene import Scene, make_scene
-from tests.tiny_bundle import write_tiny
+from tests.support.tiny_bundle import write_tiny
 
 GOLDEN = Path(__file__).parent / "golden"
 ROUTE = "1:0.5,0.25"
@@ -116,7 +116,7 @@ def _inputs(root: Path) -> Scene:
 
 def main(root: Path, out: Path) -> None:
     """Exports everything to ``out``, and prints the SHA-256 of every file of every bundle."""
-    from eptx._files import hash_file, list_files
+    from eptx._safe_files import hash_file, list_files
     from eptx.errors import BundleError
     from eptx.exporter import Route, export_bundle
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import eptx
-from tests.tiny_bundle import write_tiny
+from tests.support.tiny_bundle import write_tiny
 
 ROOT = Path(__file__).parent.parent
 HEAVY = {"torch", "transformers", "peft", "optimum", "onnxscript", "onnx", "onnx_ir", "safetensors"}

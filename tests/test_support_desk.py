@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from eptx import Session
-from tests.browser import CHROMIUM, Browser, Opened
+from tests.support.browser import CHROMIUM, Browser, Opened
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "support_desk"

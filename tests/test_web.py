@@ -20,10 +20,10 @@ import pytest
 
 from eptx import Session, read_bundle
 from eptx.bundle import Bundle
-from eptx.runtime._tokenizer import Tokenizer
-from tests.browser import CHROMIUM, Browser, Opened
-from tests.minilm import EPT, minilm
-from tests.tiny_bundle import write_tiny
+from eptx.runtime.tokenizer import Tokenizer
+from tests.support.browser import CHROMIUM, Browser, Opened
+from tests.support.minilm import EPT, minilm
+from tests.support.tiny_bundle import write_tiny
 
 ROOT = Path(__file__).parent.parent
 WEB = ROOT / "examples" / "web"

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.calibration.quantize._replace import replace_node
-from eptx.exporter.base._products import Product
+from eptx.exporter.bases.products.products import Product
 
 
 def as_matmul(graph: ir.Graph, product: Product) -> ir.Node:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.calibration.quantize._replace import replace_node
-from eptx.exporter.base._embeddings import table_of
+from eptx.exporter.bases.products.embeddings import table_of
 
 _LARGEST = 127.0
 

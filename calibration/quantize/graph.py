@@ -13,7 +13,7 @@ from eptx.calibration.quantize import _alone
 from eptx.calibration.quantize._splice import as_matmul, drop_unused, halve, splice
 from eptx.calibration.quantize._table import halve_rows, store_rows
 from eptx.errors import LimitError
-from eptx.exporter.base._products import Product, find_products
+from eptx.exporter.bases.products.products import Product, find_products
 
 Scheme = Literal["fp32", "fp16", "int8", "int8-static", "int8-blocks", "int4-blocks", "int4"]
 

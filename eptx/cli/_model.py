@@ -77,7 +77,7 @@ def export_options(settings: dict[str, Any]) -> ExportOptions:
         UsageError: one is not of its form.
     """
     from eptx.exporter import ExportOptions
-    from eptx.exporter.route import Frozen, parse_frozen
+    from eptx.exporter.adapters.route import Frozen, parse_frozen
 
     module_map = settings.pop("module_map")
     routes: dict[str | None, Frozen] = {}

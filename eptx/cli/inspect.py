@@ -30,7 +30,7 @@ def inspect(
     else:
         with exporting(quiet):
             from eptx.exporter.inspect import adapter_facts, plot_experts
-            from eptx.exporter.read import read_adapter
+            from eptx.exporter.methods.read import read_adapter
 
             adapter = read_adapter(paths, top_k=top_k, tasks=names(tasks), incomplete=plot is None)
             facts = adapter_facts(adapter)

@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from eptx import Bundle, ExportOptions, Session, ValidateOptions, export, validate
 from eptx._progress import shown
-from eptx.exporter.base import load_transformers
+from eptx.exporter.bases import load_transformers
 from eptx.runtime.timing import compare
 
 HERE = Path(__file__).resolve().parent

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from eptx.exporter._checkpoint import Checkpoint, ReadOptions
-from eptx.exporter.adapter import Adapter
-from eptx.exporter.attach import AttachPlan, Editor
-from eptx.exporter.base.site import Site
+from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.adapters.checkpoint import Checkpoint, ReadOptions
+from eptx.exporter.bases.products.site import Site
+from eptx.exporter.graph.editor import AttachPlan, GraphEditor
 
 
 @dataclass(frozen=True)
@@ -30,4 +30,4 @@ class Method:
     matches: Callable[[Mapping[str, Any], Sequence[str]], bool]
     read: Callable[[Sequence[Checkpoint], ReadOptions], Adapter]
     fold: Callable[[Any, str, np.ndarray, Any], np.ndarray]
-    attach: Callable[[Any, Editor, Mapping[str, Site], AttachPlan], None]
+    attach: Callable[[Any, GraphEditor, Mapping[str, Site], AttachPlan], None]

@@ -11,8 +11,8 @@ as they are. Operators of several modules at once are made from the single ones 
 and so are those that also add the base's biases (`biased`).
 """
 
-from eptx.exporter.ops._domain import DOMAIN, VERSION, add_functions
 from eptx.exporter.ops._grouped import MAX_GROUP, biased, grouped, module_inputs, packed, packed_columns, single
+from eptx.exporter.ops.domain import DOMAIN, VERSION, add_functions
 from eptx.exporter.ops.low_rank_delta import LowRankDelta
 from eptx.exporter.ops.pyramid_delta import PyramidDelta
 from eptx.exporter.ops.pyramid_router import PyramidRouter

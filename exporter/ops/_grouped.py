@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 import onnxscript
 
-from eptx.exporter.ops._domain import DOMAIN, MIN_OPSET, VERSION
+from eptx.exporter.ops.domain import DOMAIN, MIN_OPSET, VERSION
 from eptx.exporter.ops.low_rank_delta import LowRankDelta
 from eptx.exporter.ops.pyramid_delta import PyramidDelta
 from eptx.exporter.ops.pyramid_router import PyramidRouter

@@ -19,7 +19,7 @@ from __future__ import annotations
 from onnxscript import opset18 as op
 from onnxscript import script
 
-from eptx.exporter.ops._domain import eptx_domain
+from eptx.exporter.ops.domain import eptx_domain
 
 
 @script(eptx_domain)

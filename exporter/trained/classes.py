@@ -15,10 +15,10 @@ from typing import Any
 import torch
 import transformers
 
+from eptx._one_line import one_line
 from eptx.errors import BaseModelError, EptxError, NotSupportedError
-from eptx.exporter.base._config import base_config
+from eptx.exporter.bases.weights.config import base_config
 from eptx.exporter.trained.files import PREFIX, AdapterFiles
-from eptx.runtime._one_line import one_line
 
 #: What PEFT's task types are trained on.
 _OF_TASK_TYPE = {

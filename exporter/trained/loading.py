@@ -14,18 +14,18 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 from torch import Tensor
 
+from eptx._one_line import one_line
 from eptx.errors import AdapterError, EptxError
-from eptx.exporter.base._quiet import quiet
 from eptx.exporter.methods.ept.config import EptConfig
 from eptx.exporter.methods.ept.model import EptModel  # noqa: F401 - tells PEFT of it
 from eptx.exporter.methods.tucka.config import TuckaConfig
 from eptx.exporter.methods.tucka.model import TuckaModel  # noqa: F401 - as above
+from eptx.exporter.quiet import quiet
 from eptx.exporter.trained.classes import Base, load_base, saved_modules
 from eptx.exporter.trained.files import PREFIX, WEIGHTS, AdapterFiles, Kind, head_tasks, top_k_of
 from eptx.exporter.trained.model import Heads, Host, Trained
 from eptx.exporter.trained.names import exactly, names_in
 from eptx.exporter.training.heads import TaskHeadBank
-from eptx.runtime._one_line import one_line
 
 #: A tensor that only one kind of adapter has at every module that it adapts.
 _OF_MODULE = {"ept": ".lora_task_embedding.weight", "tucka": ".tucka_u"}

@@ -14,10 +14,10 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from eptx.errors import RequestError
-from eptx.exporter._encode import decoder_call, encode
-from eptx.exporter.methods._tuner import INFER
+from eptx.exporter.adapters.route import Route
 from eptx.exporter.methods.tucka.layer import TuckaRoute
-from eptx.exporter.route import Route
+from eptx.exporter.methods.tuner import INFER
+from eptx.exporter.trained.encode import decoder_call, encode
 from eptx.exporter.trained.files import Kind
 from eptx.exporter.training.heads import TaskHeadBank, pool
 

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eptx.exporter.methods._tuner import INFER
 from eptx.exporter.methods.ept.layer import TEMPERATURE, EptLinear
+from eptx.exporter.methods.tuner import INFER
 from eptx.exporter.training.batches import Batch
 
 _NO_VARIATION = 1e-5

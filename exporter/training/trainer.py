@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from eptx.exporter.methods._tuner import INFER
+from eptx.exporter.methods.tuner import INFER
 from eptx.exporter.training.batches import Batch, Example, collate, length_batches
 from eptx.exporter.training.heads import TaskClassifier
 from eptx.exporter.training.losses import task_head_loss

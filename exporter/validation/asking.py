@@ -10,7 +10,7 @@ import torch
 
 from eptx._manifest import USED
 from eptx.bundle import Manifest
-from eptx.exporter.route import Route
+from eptx.exporter.adapters.route import Route
 from eptx.exporter.trained import Output, Trained, load_trained
 from eptx.exporter.validation.batches import ANSWER_IDS, AUTO, Batch, task_ids
 from eptx.exporter.validation.calls import spans

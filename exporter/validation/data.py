@@ -11,7 +11,7 @@ import numpy as np
 from eptx._jsonl import read_rows
 from eptx.bundle import Bundle
 from eptx.errors import DataError
-from eptx.exporter.read import BASE_TASK
+from eptx.exporter.methods.read import BASE_TASK
 from eptx.exporter.validation.base_tokenizer import BaseTokenizer
 from eptx.exporter.validation.batches import AUTO, Batch
 from eptx.exporter.validation.companions.source import BaseSource

@@ -13,7 +13,7 @@ from eptx._manifest import TASK_ID_USED
 from eptx._progress import step
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
-from eptx.exporter.read import BASE_TASK
+from eptx.exporter.methods.read import BASE_TASK
 from eptx.exporter.validation.batches import AUTO, bundle_ids
 from eptx.exporter.validation.choices import wrong_rows
 from eptx.exporter.validation.distance import Spreads, Subject

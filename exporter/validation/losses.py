@@ -13,7 +13,7 @@ from eptx._manifest import Quantization
 from eptx._progress import step
 from eptx.bundle import Bundle, Manifest
 from eptx.errors import DataError, UsageError
-from eptx.exporter.read import BASE_TASK
+from eptx.exporter.methods.read import BASE_TASK
 from eptx.exporter.validation.budget import Judged, budgets
 from eptx.exporter.validation.options import ValidateOptions, is_dataset
 from eptx.exporter.validation.rounding import QUANTIZED

@@ -15,8 +15,8 @@ from eptx.exporter.validation.batches import Batch
 from eptx.exporter.validation.calls import Calls, Run
 from eptx.exporter.validation.observe import Graph as Shown
 from eptx.exporter.validation.ways import KernelsRefusedError, Way
-from eptx.runtime._graph import Graph
-from eptx.runtime._providers import execution_providers, onnxruntime, wrapped
+from eptx.runtime.ort_model import OrtModel
+from eptx.runtime.providers import execution_providers, onnxruntime, wrapped
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def shipped(bundle: Bundle, way: Way) -> Model:
         NotSupportedError: the provider does not start on this machine.
     """
     try:
-        run = _run_of(Graph(bundle, way.provider, None, way.session_options(bundle)).open())
+        run = _run_of(OrtModel(bundle, way.provider, None, way.session_options(bundle)).open())
     except KernelsRefusedError:
         raise
     except BundleError as error:

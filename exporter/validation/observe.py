@@ -13,11 +13,11 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from eptx._one_line import one_line
 from eptx.bundle import Bundle, ModuleOutput
 from eptx.errors import BundleError
 from eptx.exporter import ops
 from eptx.exporter.validation.sharpen import sharpen
-from eptx.runtime._one_line import one_line
 
 #: operator -> its inputs that hold the rows' choice and weights, and the one that says which row of them is whose
 _ROUTES = {"PyramidDelta": ("experts", "weights", "route"), "TuckerDelta": ("group", "weights", "")}

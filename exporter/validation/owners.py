@@ -14,8 +14,8 @@ import numpy as np
 from torch import nn
 
 from eptx.errors import BundleError
-from eptx.exporter.base._content import columns_of
-from eptx.exporter.base._names import aliases
+from eptx.exporter.bases.names import aliases
+from eptx.exporter.bases.products.content import columns_of
 from eptx.exporter.trained import Host
 from eptx.exporter.validation.stored import StoredProduct, StoredTable
 

@@ -11,7 +11,7 @@ from eptx._json import dump_json
 from eptx._progress import step
 from eptx.bundle import Bundle, Manifest, read_bundle, write_report
 from eptx.errors import NotSupportedError
-from eptx.exporter.base._model import read_config
+from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.validation.batches import Batch
 from eptx.exporter.validation.budget import Judged
 from eptx.exporter.validation.comparison import compare_parts
@@ -31,7 +31,7 @@ from eptx.exporter.validation.report import ProviderReport, Report
 from eptx.exporter.validation.seconds import Seconds
 from eptx.exporter.validation.sources import find_truth, with_origin
 from eptx.exporter.validation.ways import KernelsRefusedError, Way, ways
-from eptx.runtime._providers import choose_provider
+from eptx.runtime.providers import choose_provider
 
 
 def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Report:

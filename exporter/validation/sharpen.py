@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from eptx.exporter.base._form import walk
-from eptx.exporter.base._integer import integer_product
-from eptx.exporter.base._nbits import is_nbits
-from eptx.exporter.base._products import Product, find_products
+from eptx.exporter.bases.products.form import walk
+from eptx.exporter.bases.products.integer import integer_product
+from eptx.exporter.bases.products.nbits import is_nbits
+from eptx.exporter.bases.products.products import Product, find_products
 from eptx.exporter.validation.stored import activation
 
 

@@ -12,10 +12,10 @@ import onnx_ir as ir
 from eptx.bundle import Manifest
 from eptx.errors import BundleError
 from eptx.exporter import ops
-from eptx.exporter.base._form import walk
-from eptx.exporter.base._integer import integer_product
-from eptx.exporter.base._nbits import is_nbits
-from eptx.exporter.base._products import Product, find_products
+from eptx.exporter.bases.products.form import walk
+from eptx.exporter.bases.products.integer import integer_product
+from eptx.exporter.bases.products.nbits import is_nbits
+from eptx.exporter.bases.products.products import Product, find_products
 from eptx.exporter.validation.quantized.codes import Codes, array_of, of_packed, of_rows, read_codes
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ import numpy as np
 
 from eptx._manifest import TASK_ID_USED
 from eptx.bundle import Manifest
-from eptx.exporter.read import BASE_TASK
+from eptx.exporter.methods.read import BASE_TASK
 from eptx.exporter.validation.distance import LIMIT, WORST, Spreads, Subject, ratio
 from eptx.exporter.validation.expect import Expectation
 from eptx.exporter.validation.metrics import Answers

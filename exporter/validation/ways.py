@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
-from eptx.runtime._kernels import Kernels, choose_kernels, register
-from eptx.runtime._providers import session_options
+from eptx.runtime.kernels import Kernels, choose_kernels, register
+from eptx.runtime.providers import session_options
 
 Operators = Literal["standard", "functions", "kernels"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eptx.exporter.base._quiet import quiet
+from eptx.exporter.quiet import quiet
 
 _WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window", "local_attention", "window_size")
 _RELATIVE = "relative_attention_max_distance"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Protocol
 
-from eptx.runtime._kernels import Kernels
 from eptx.runtime.generation.settings import GenerationSettings
+from eptx.runtime.kernels import Kernels
 from eptx.runtime.outputs import Array
 
 #: In place of a token: the row is done.

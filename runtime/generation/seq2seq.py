@@ -17,11 +17,11 @@ import numpy as np
 from eptx._manifest import CROSS, MODEL_FILE, PAST, PRESENT, ROUTE_GROUP, ROUTE_WEIGHTS, TASK_ID, TASK_ID_USED, USED
 from eptx.bundle import Bundle, TensorSpec
 from eptx.errors import BundleError, RequestError
-from eptx.runtime._providers import onnxruntime, open_session, wrapped
 from eptx.runtime.generation.backend import DONE
 from eptx.runtime.generation.sampling import Sampler
 from eptx.runtime.generation.settings import GenerationSettings
 from eptx.runtime.outputs import Array
+from eptx.runtime.providers import onnxruntime, open_session, wrapped
 
 __all__ = ["Seq2SeqGenerator"]
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eptx._one_line import shown
 from eptx.errors import RequestError
-from eptx.runtime._one_line import shown
 
 #: Rows of one batch that every back end takes; GenAI takes no more.
 MOST_ROWS = 32

@@ -10,7 +10,7 @@ from typing import Any
 
 from eptx._jsonl import check_row, read_lines
 from eptx.errors import DataError
-from eptx.runtime.measure._dataset import Located, dataset_rows
+from eptx.runtime.measure.dataset import Located, dataset_rows
 
 #: Rows of one task that are used unless told otherwise.
 ROWS_PER_TASK = 128

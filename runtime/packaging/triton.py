@@ -17,10 +17,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from eptx._files import list_files, open_regular
 from eptx._json import read_json_object
 from eptx._manifest import MANIFEST_FILE, PAST, REPORT_FILES
 from eptx._publish import Staging, os_error
+from eptx._safe_files import list_files, open_regular
 from eptx.bundle import Bundle, Manifest, read_bundle
 from eptx.errors import BundleError, NotSupportedError, UsageError
 from eptx.runtime.packaging._config import has_batch, model_config, needs_own_batch

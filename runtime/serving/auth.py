@@ -10,7 +10,7 @@ from pathlib import Path
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from eptx._files import read_bytes
+from eptx._safe_files import read_bytes
 from eptx.errors import UsageError
 from eptx.runtime.serving.metrics import Metrics
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from eptx._one_line import shown
 from eptx.errors import RequestError
-from eptx.runtime._one_line import shown
 
 
 def read_flag(parameters: Mapping[str, Any], name: str, what: str) -> bool | None:

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from eptx._json import parse_json
+from eptx._one_line import shown
 from eptx.errors import RequestError
-from eptx.runtime._one_line import shown
 from eptx.runtime.outputs import Array
 from eptx.runtime.serving.parameters import read_flag
 

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from eptx._files import list_files
+from eptx._safe_files import list_files
 from eptx.errors import BundleError
 from eptx.runtime import kernel_library
 from eptx.runtime.machine import machine
@@ -26,7 +26,7 @@ from tests.bench.latency import Contender
 from tests.bench.many_tasks import many_tasks
 from tests.bench.multi_lora import write_multi_lora
 from tests.bench.quantized import quantized
-from tests.minilm import minilm
+from tests.support.minilm import minilm
 
 PARTS = ("size", "latency", "tasks", "cpp", "quantized")
 

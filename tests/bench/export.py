@@ -10,9 +10,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from eptx.exporter.base import load_transformers
-from eptx.exporter.write import clean
-from tests.minilm import EPT, TINY, TUCKA, minilm
+from eptx.exporter.bases import load_transformers
+from eptx.exporter.bundle.write import clean
+from tests.support.minilm import EPT, TINY, TUCKA, minilm
 
 
 @dataclass(frozen=True)

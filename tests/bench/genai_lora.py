@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from eptx.exporter.attach import Editor
-from eptx.exporter.base import load_genai, locate
-from eptx.exporter.write import clean
+from eptx.exporter.bases import load_genai, locate
+from eptx.exporter.bundle.write import clean
+from eptx.exporter.graph.editor import GraphEditor
 
 Factors = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
@@ -25,7 +25,7 @@ def write_genai_lora(
     A packed projection gets its modules' updates side by side, by one sum; without an adapter the factors have rank 0.
     """
     graph = load_genai(base, workspace, precision=precision)  # type: ignore[arg-type]
-    editor, rng = Editor(graph.model), np.random.default_rng(0)
+    editor, rng = GraphEditor(graph.model), np.random.default_rng(0)
     products: dict[ir.Value, list[tuple[str, ir.Value, int, int]]] = {}
     for name, site in locate(graph, modules).items():
         products.setdefault(site.y, []).append((name, site.x, site.in_features, site.out_features))
@@ -51,7 +51,7 @@ def write_genai_lora(
     return folder, _write(adapter, workspace / "adapter.onnx_adapter")
 
 
-def _optional(editor: Editor, name: str, rows: int, columns: int) -> ir.Value:
+def _optional(editor: GraphEditor, name: str, rows: int, columns: int) -> ir.Value:
     """A graph input of any rank that is empty when nobody gives it."""
     tensor = ir.Tensor(np.zeros((rows, columns), np.float32), name=name)
     shape = ir.Shape([rows or f"{name}.rank", columns or f"{name}.rank"])

@@ -23,14 +23,14 @@ import onnxruntime_genai as genai
 
 from eptx.bundle import read_bundle
 from eptx.exporter import ExportOptions, export_bundle, read_adapter
-from eptx.runtime._kernels import Kernels, choose_kernels
 from eptx.runtime.generation._folder import model_folder
+from eptx.runtime.kernels import Kernels, choose_kernels
 from eptx.runtime.machine import machine
 from tests.bench.genai_lora import write_genai_lora
 from tests.bench.llama_cpp import llama_contenders
 from tests.bench.times import NEW, PROMPT, Times
 from tests.exporter.validation.adapters import linear_shapes, write_tucka
-from tests.smollm2 import EPT, smollm2
+from tests.support.smollm2 import EPT, smollm2
 
 _WARM_UP = 2
 #: EPT picks two experts of rank 8, which a LoRA of rank 16 can hold.

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from eptx.exporter.attach import Editor
-from eptx.exporter.base import load_transformers, locate
-from eptx.exporter.read import read_adapter
-from eptx.exporter.write import clean
-from tests.minilm import EPT
+from eptx.exporter.bases import load_transformers, locate
+from eptx.exporter.bundle.write import clean
+from eptx.exporter.graph.editor import GraphEditor
+from eptx.exporter.methods.read import read_adapter
+from tests.support.minilm import EPT
 
 RANK = 16
 
@@ -19,7 +19,7 @@ RANK = 16
 def write_multi_lora(base: Path, path: Path) -> Path:
     """Writes the base with a LoRA of rank 16 at every module that the demo's EPT adapter adapts."""
     graph = load_transformers(base, headless=True)
-    editor, rng = Editor(graph.model), np.random.default_rng(0)
+    editor, rng = GraphEditor(graph.model), np.random.default_rng(0)
     modules = read_adapter([EPT], top_k=None, tasks=None).module_names
     for name, site in locate(graph, modules).items():
         a = editor.constant(f"{name}.a", rng.normal(0, 0.01, (site.in_features, RANK)))

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from eptx import ExportOptions, export
-from eptx._files import list_files
+from eptx._safe_files import list_files
 from eptx.errors import BundleError
 from eptx.exporter.options import Precision
 from tests.bench import latency
 from tests.bench.latency import Contender
-from tests.minilm import EPT
+from tests.support.minilm import EPT
 
 PRECISIONS: tuple[Precision, ...] = ("fp16", "int8", "int4")
 

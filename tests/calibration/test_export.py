@@ -16,13 +16,13 @@ from eptx.bundle import Bundle
 from eptx.calibration import CalibrationOptions, export_bundle
 from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter import ExportOptions
-from eptx.exporter.base import load_transformers
+from eptx.exporter.bases import load_transformers
 from eptx.exporter.options import Precision
 from eptx.runtime import Session
 from eptx.runtime.measure import Source
-from tests.decoders import write_decoder
-from tests.encoder_decoders import TARGETS, write_encoder_decoder
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora
+from tests.support.decoders import write_decoder
+from tests.support.encoder_decoders import TARGETS, write_encoder_decoder
 
 BASE = Path(__file__).resolve().parents[1] / "golden" / "ept_bert48" / "base"
 ROWS = [{"input_ids": [5, 6, 7, 8, index]} for index in range(10, 22)]
@@ -78,7 +78,7 @@ def _logits(bundle: Bundle) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["llama", "llama tied"])
 def test_a_decoder_in_8_bits_generates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr("eptx.exporter.base._embeddings._MIN_SIZE", 1000)
+    monkeypatch.setattr("eptx.exporter.bases.products.embeddings._MIN_SIZE", 1000)
     base = write_decoder(name, tmp_path / "base")
     adapter = write_ept(tmp_path / "ept", linear_shapes(base, ("q_proj", "o_proj", "down_proj")), seed=1)
     exact = Session(export_bundle(base, [adapter], tmp_path / "fp32", ExportOptions(mode="conditioned", top_k=2)))
@@ -125,7 +125,7 @@ def test_what_a_precision_needs_is_said(made: Made, tmp_path: Path) -> None:
 
 def test_the_adapter_alone_is_float16(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bias that an operator of eptx adds is the base's, and stays as it is."""
-    monkeypatch.setattr("eptx.exporter.storage._MIN_SIZE", 2)
+    monkeypatch.setattr("eptx.exporter.graph.fp16._MIN_SIZE", 2)
     bundle = export_bundle(made.base, [made.adapter], tmp_path / "int8", made.options("int8"))
     graph = ir.load(bundle.model).graph
     read = {value for node in graph if node.domain == "ai.eptx" for value in node.inputs if value is not None}

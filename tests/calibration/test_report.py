@@ -15,8 +15,8 @@ import pytest
 from eptx.calibration.report import report_html, report_text
 from eptx.calibration.report.say import readable, verdict
 from eptx.calibration.report.view import read_view
-from tests.browser import CHROMIUM, Browser
 from tests.calibration.found import calibration
+from tests.support.browser import CHROMIUM, Browser
 
 _VOID = {"meta", "link", "br", "wbr"}
 _HOSTILE = "\"'></td></svg><script>alert(1)</script><img src=x onerror=alert(1)>&lt;b&gt;"

@@ -20,9 +20,9 @@ from eptx.exporter import ExportOptions, Route, export_bundle
 from eptx.runtime import Session
 from eptx.runtime.measure import Row, Source, read_data
 from tests.calibration.plain_tucka import PlainTucka
-from tests.encoder_decoders import TARGETS, write_encoder_decoder
-from tests.exporter.base.conftest import build
+from tests.exporter.bases.conftest import build
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_tucka
+from tests.support.encoder_decoders import TARGETS, write_encoder_decoder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 BERT, LLAMA = GOLDEN / "tucka_bert48", GOLDEN / "tucka_llama64"

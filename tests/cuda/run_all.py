@@ -29,12 +29,12 @@ import onnx_ir as ir
 from eptx.bundle import Bundle
 from eptx.errors import EptxError, NotSupportedError
 from eptx.exporter import ExportOptions, Route, export_bundle
-from eptx.exporter.base import load_transformers
+from eptx.exporter.bases import load_transformers
 from eptx.exporter.validation import ValidateOptions, report_table, validate_bundle
 from eptx.runtime import Session
-from eptx.runtime._providers import choose_provider, execution_providers, onnxruntime
+from eptx.runtime.providers import choose_provider, execution_providers, onnxruntime
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_lora
-from tests.minilm import EPT, minilm
+from tests.support.minilm import EPT, minilm
 
 GOLDEN = ROOT / "tests" / "golden"
 CASES = ("ept_bert48", "ept_llama64", "tucka_bert48", "tucka_llama64")

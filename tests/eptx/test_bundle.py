@@ -19,7 +19,7 @@ from eptx._json import dump_json
 from eptx.bundle import BundleWriter, Manifest, Operators, Task, TensorSpec, read_bundle, write_report
 from eptx.errors import BadInputError, BundleError
 from tests.eptx.wire import varint
-from tests.tiny_bundle import TASKS, tiny_manifest, tiny_model, write_tiny
+from tests.support.tiny_bundle import TASKS, tiny_manifest, tiny_model, write_tiny
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from eptx._files import fingerprint, hash_file, is_contained_name, list_files, open_regular, replace_file
+from eptx._safe_files import fingerprint, hash_file, is_contained_name, list_files, open_regular, replace_file
 from eptx.errors import BundleError
 
 
@@ -84,7 +84,7 @@ def test_no_file_left_is_a_limit(tmp_path: Path) -> None:
     program = """
 import resource, sys
 from pathlib import Path
-from eptx._files import hash_file, list_files
+from eptx._safe_files import hash_file, list_files
 from eptx.errors import BundleError, LimitError
 folder = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from eptx import _onnx_scan
 from eptx._onnx_scan import ExternalData, scan_bytes, scan_onnx
 from eptx.errors import BundleError
-from tests.tiny_bundle import tiny_model
+from tests.support.tiny_bundle import tiny_model
 
 
 def _external(name: str, location: str, **entries: str) -> TensorProto:

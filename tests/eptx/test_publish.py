@@ -13,7 +13,7 @@ import eptx
 from eptx import _publish
 from eptx.bundle import BundleWriter, read_bundle
 from eptx.errors import BundleError, LimitError, UsageError
-from tests.tiny_bundle import tiny_manifest, tiny_model, write_tiny
+from tests.support.tiny_bundle import tiny_manifest, tiny_model, write_tiny
 
 # Replaces the bundle, and kills itself at the n-th operation that the interpreter audits (open, mkdir, ...).
 KILLED = """

@@ -11,11 +11,11 @@ import onnx_ir as ir
 import pytest
 
 from eptx.exporter import ExportOptions, Route, export_bundle
-from eptx.exporter.base import load_transformers
+from eptx.exporter.bases import load_transformers
 from eptx.runtime import Session
-from tests.exporter.base.conftest import build
+from tests.exporter.bases.conftest import build
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_lora, write_tucka
-from tests.trained import by_task, trained_model
+from tests.support.trained import by_task, trained_model
 
 TOLERANCE = 2e-5
 #: architecture -> which linear layers the adapters take

@@ -13,15 +13,15 @@ import pytest
 from eptx.bundle import Bundle
 from eptx.errors import BaseModelError, NotSupportedError, RequestError
 from eptx.exporter import ExportOptions, export_bundle
-from eptx.exporter.base import load_genai
-from eptx.exporter.base._quiet import quiet
+from eptx.exporter.bases import load_genai
+from eptx.exporter.quiet import quiet
 from eptx.exporter.trained import Trained
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 from eptx.runtime.session import Session
-from tests.decoders import Steps, write_decoder
 from tests.exporter.validation.adapters import linear_shapes, write_ept
-from tests.int4 import as_float, as_half, dequantized
-from tests.trained import by_task, trained_model
+from tests.support.decoders import Steps, write_decoder
+from tests.support.int4 import as_float, as_half, dequantized
+from tests.support.trained import by_task, trained_model
 
 _TARGETS = ("q_proj", "v_proj", "down_proj", "qkv_proj", "dense")
 _WINDOW = 8

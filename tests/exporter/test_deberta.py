@@ -18,17 +18,17 @@ from transformers import DebertaV2Config, DebertaV2Model
 
 from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter import ExportOptions, Route, export_bundle, read_adapter
-from eptx.exporter.adapter import Adapter
-from eptx.exporter.base import BaseGraph, load_transformers, locate
-from eptx.exporter.base._deberta import allow_positions_per_row
-from eptx.exporter.base._quiet import quiet
+from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.bases import BaseGraph, load_transformers, locate
+from eptx.exporter.bases.passes.deberta import allow_positions_per_row
 from eptx.exporter.methods import method_of
 from eptx.exporter.methods.ept.config import EptConfig
+from eptx.exporter.quiet import quiet
 from eptx.exporter.training import add_adapter
 from eptx.exporter.validation import ValidateOptions, validate_bundle
-from eptx.runtime._kernels import kernel_library
+from eptx.runtime.kernels import kernel_library
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
-from tests.trained import by_task, trained_model
+from tests.support.trained import by_task, trained_model
 
 TOLERANCE = 2e-5
 SHAPES = ((4, 9), (1, 5), (6, 2), (1, 16))  # the last has as many positions as there are relative ones
@@ -274,7 +274,7 @@ def test_the_attention_computes_what_transformers_does(base_of: Callable[[str], 
 
 
 def test_an_attention_that_is_not_known_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eptx.exporter.base._deberta._is_known", lambda: False)
+    monkeypatch.setattr("eptx.exporter.bases.passes.deberta._is_known", lambda: False)
     model = DebertaV2Model(DebertaV2Config(**_SIZES, relative_attention=True))
     allow_positions_per_row(model)
     assert type(model.encoder.layer[0].attention.self).__name__ == "DisentangledSelfAttention"

@@ -15,17 +15,17 @@ from safetensors.numpy import load_file
 from eptx.bundle import Bundle
 from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter import ExportOptions, Route, export_bundle, read_adapter
-from eptx.exporter.base import load_genai
-from eptx.exporter.base._nbits import dequantize
-from eptx.exporter.base._nbits import step as nbits_step
-from eptx.exporter.base._quiet import quiet
+from eptx.exporter.bases import load_genai
+from eptx.exporter.bases.products.nbits import dequantize
+from eptx.exporter.bases.products.nbits import step as nbits_step
 from eptx.exporter.fold import fold
+from eptx.exporter.quiet import quiet
 from eptx.exporter.trained import Trained
 from eptx.exporter.validation import ValidateOptions, validate_bundle
-from tests.decoders import DECODERS, Steps, write_decoder, write_tokenizer
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
-from tests.int4 import as_float, as_half, dequantized
-from tests.trained import by_task, trained_model
+from tests.support.decoders import DECODERS, Steps, write_decoder, write_tokenizer
+from tests.support.int4 import as_float, as_half, dequantized
+from tests.support.trained import by_task, trained_model
 
 TOLERANCE = 1e-4
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj", "qkv_proj", "dense", "fc1", "lm_head")

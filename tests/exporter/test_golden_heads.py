@@ -16,8 +16,8 @@ import pytest
 from eptx.bundle import Bundle
 from eptx.exporter import ExportOptions, Route, export_bundle
 from eptx.exporter.validation import ValidateOptions, validate_bundle
-from tests.decoders import write_tokenizer
 from tests.exporter.test_goldens import GOLDEN, _close, _run, _sessions
+from tests.support.decoders import write_tokenizer
 
 #: tucka_glue is DeBERTa, whose two routes are tested in test_deberta.py.
 TUCKA = ("tucka_vit_cifar_cls", "tucka_clip_imagecls")

@@ -18,11 +18,11 @@ import pytest
 from eptx.bundle import Bundle
 from eptx.errors import NotSupportedError
 from eptx.exporter import ExportOptions, Route, export_bundle, load
-from tests.decoders import write_tokenizer
-from tests.encoder_decoders import Calls, KeptGraphs
 from tests.exporter.test_golden_heads import _images
 from tests.exporter.test_goldens import GOLDEN, _close, _logits, _sessions
 from tests.exporter.validation.workshop import Workshop
+from tests.support.decoders import write_tokenizer
+from tests.support.encoder_decoders import Calls, KeptGraphs
 
 MODES = ("static", "conditioned", "dynamic")
 EPT = [

@@ -21,11 +21,11 @@ import pytest
 
 from eptx.bundle import Bundle
 from eptx.exporter import ExportOptions, Route, export_bundle
-from eptx.exporter.base import load_transformers
+from eptx.exporter.bases import load_transformers
 from eptx.exporter.validation import ValidateOptions, validate_bundle
-from eptx.runtime._kernels import kernel_library
-from tests.decoders import Steps, write_tokenizer
-from tests.trained import more_kernels
+from eptx.runtime.kernels import kernel_library
+from tests.support.decoders import Steps, write_tokenizer
+from tests.support.trained import more_kernels
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOLERANCE = 2e-5

@@ -14,9 +14,9 @@ import transformers as tf
 
 from eptx.errors import RequestError
 from eptx.exporter import ExportOptions, export_bundle
-from eptx.exporter.base import BaseGraph, load_onnx, load_transformers
-from eptx.exporter.base._quiet import quiet
-from eptx.exporter.longest import longest
+from eptx.exporter.bases import BaseGraph, load_onnx, load_transformers
+from eptx.exporter.bases.max_length import longest
+from eptx.exporter.quiet import quiet
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.run import validate_bundle
 from eptx.runtime import Session

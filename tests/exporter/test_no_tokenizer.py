@@ -13,11 +13,11 @@ from eptx.errors import RequestError
 from eptx.exporter import ExportOptions, export_bundle
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 from eptx.runtime.session import Session
-from tests.decoders import write_decoder
 from tests.exporter.validation.adapters import linear_shapes, write_ept
 from tests.malformed.scene import Cli
 from tests.runtime.serving.servers import serving
-from tests.trained import by_task, trained_model
+from tests.support.decoders import write_decoder
+from tests.support.trained import by_task, trained_model
 
 _REFUSED = "this bundle has no tokenizer.json; give arrays such as input_ids instead of text"
 

@@ -13,12 +13,12 @@ import pytest
 
 from eptx.bundle import Bundle
 from eptx.exporter import ExportOptions, export_bundle, ops
-from eptx.exporter.base import load_transformers
+from eptx.exporter.bases import load_transformers
 from eptx.exporter.validation.batches import Batch
 from eptx.exporter.validation.models import observed
 from eptx.exporter.validation.observe import observable
 from eptx.exporter.validation.ways import ways
-from tests.exporter.base.conftest import build
+from tests.exporter.bases.conftest import build
 from tests.exporter.validation.adapters import linear_shapes, write_ept
 
 LAYERS = 2

@@ -15,9 +15,10 @@ import pytest
 from eptx.bundle import Bundle
 from eptx.errors import BaseModelError, NotSupportedError, UsageError
 from eptx.exporter import ExportOptions, Route, export_bundle
-from eptx.exporter.base import load_encoder_decoder
+from eptx.exporter.bases import load_encoder_decoder
 from eptx.exporter.trained import Trained
-from tests.encoder_decoders import (
+from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
+from tests.support.encoder_decoders import (
     ENCODER_DECODERS,
     TARGETS,
     VOCABULARY,
@@ -26,8 +27,7 @@ from tests.encoder_decoders import (
     texts,
     write_encoder_decoder,
 )
-from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
-from tests.trained import by_task, trained_model
+from tests.support.trained import by_task, trained_model
 
 TOLERANCE = 1e-4
 #: How many tokens each call of the decoder gets: pasts of 0, 1, 2, 4, 7, 8, 13, 200 and 201.

@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import BertConfig, BertModel
 
 from eptx.errors import AdapterError
-from eptx.exporter.read import read_adapter
+from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.training import (
     EptConfig,
     Example,
@@ -31,7 +31,7 @@ from eptx.exporter.training import (
     save_adapter,
     task_head_loss,
 )
-from tests.trained import by_task, trained_model
+from tests.support.trained import by_task, trained_model
 
 TARGETS = r"encoder\.layer\.\d+\..*\.(query|value|dense)"
 LABELS = {"same": 2, "score": 1, "three": 3}

@@ -22,7 +22,7 @@ from eptx import Session
 from eptx.bundle import Bundle
 from eptx.errors import AdapterError, BaseModelError, NotSupportedError
 from eptx.exporter import ExportOptions, export_bundle
-from eptx.exporter.base._quiet import quiet
+from eptx.exporter.quiet import quiet
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 
 Arrays = dict[str, np.ndarray]
@@ -291,7 +291,7 @@ def test_an_onnx_base_with_the_head(tmp_path: Path, mode: str) -> None:
     """Found in the graph by name; a head of other labels, or none, is refused with what to do."""
     import onnx_ir as ir
 
-    from eptx.exporter.base import load_transformers
+    from eptx.exporter.bases import load_transformers
 
     kind = KINDS["RoBERTa"]
     made = make(kind, tmp_path, kind.trained, num_labels=3)

@@ -27,7 +27,7 @@ from safetensors.numpy import save_file
 from eptx.cli import main
 from eptx.exporter import ExportOptions, export_bundle
 from tests.exporter.validation.adapters import add_heads, write_ept, write_lora, write_tucka
-from tests.tiny_bundle import write_tiny
+from tests.support.tiny_bundle import write_tiny
 
 #: module -> [out, in]; every module has another shape
 MODULES = {"layer.0.query": (12, 10), "layer.0.dense": (14, 12)}

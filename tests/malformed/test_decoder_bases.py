@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.decoders import write_decoder
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
 from tests.malformed.scene import Cli, leaves_nothing
+from tests.support.decoders import write_decoder
 
 _LAYER = "model.layers.0.mlp.down_proj.weight"
 

@@ -14,10 +14,10 @@ import pytest
 from eptx import Session, read_bundle
 from eptx.errors import BundleError, RequestError
 from eptx.exporter import ExportOptions, export_bundle
-from tests.decoders import write_decoder
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
 from tests.malformed.scene import Cli, check_refusal
-from tests.tiny_bundle import write_tiny
+from tests.support.decoders import write_decoder
+from tests.support.tiny_bundle import write_tiny
 
 PROMPT = [10, 11, 12]
 GOOD = {"task": "task0", "max_new_tokens": 3}

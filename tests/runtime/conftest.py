@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eptx.runtime import Session
-from tests.tiny_bundle import write_tiny
+from tests.support.tiny_bundle import write_tiny
 
 
 @pytest.fixture(scope="session")

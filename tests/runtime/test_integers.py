@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from eptx import Session
 from eptx.exporter import ExportOptions
 from eptx.runtime import _integers
-from tests.quantized import quantized
+from tests.support.quantized import quantized
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ept_bert48"
 #: With the options of a session as eptx makes them, and with a caller's own, which have no entry.

@@ -15,7 +15,7 @@ from eptx._manifest import TensorSpec
 from eptx.errors import RequestError
 from eptx.runtime import Session
 from eptx.runtime._checks import Limits, check_inputs
-from tests.tiny_bundle import tiny_manifest
+from tests.support.tiny_bundle import tiny_manifest
 
 IDS = np.array([[2, 4, 3], [2, 6, 3]])
 NAN = np.array([[1.0, np.nan, 0.0]] * 2)

@@ -21,9 +21,9 @@ from eptx.runtime.generation.seq2seq import Seq2SeqGenerator
 from eptx.runtime.generation.settings import GenerationSettings
 from eptx.runtime.measure import Probe, Row, choose_metrics, drops
 from eptx.runtime.session import Session
-from tests.encoder_decoders import TARGETS, KeptGraphs, write_encoder_decoder
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
-from tests.trained import as_task, by_task, trained_model
+from tests.support.encoder_decoders import TARGETS, KeptGraphs, write_encoder_decoder
+from tests.support.trained import as_task, by_task, trained_model
 
 PROMPTS = [[5, 17, 40, 9, 22, 71, 8], [33, 8], [61, 7, 100, 12], [90, 4, 4, 16, 120]]
 TASKS = [2, 3, 0, 1]

@@ -14,8 +14,8 @@ import eptx
 from eptx.bundle import BundleWriter, TensorSpec, read_bundle
 from eptx.errors import BundleError, NotSupportedError, RequestError, UsageError
 from eptx.runtime import Outputs, Session
-from eptx.runtime import _providers as providers
-from tests.tiny_bundle import TASKS, expected_logits, tiny_manifest, tiny_model, write_tiny
+from eptx.runtime import providers as providers
+from tests.support.tiny_bundle import TASKS, expected_logits, tiny_manifest, tiny_model, write_tiny
 
 IDS = np.array([[2, 4, 5, 3], [2, 6, 3, 0], [2, 11, 7, 3]], np.int64)
 MASK = np.array([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 1]], np.int64)

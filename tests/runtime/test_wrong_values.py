@@ -12,7 +12,7 @@ import pytest
 
 from eptx import Session
 from eptx.errors import EptxError
-from tests.chat import write_chat_bundle
+from tests.support.chat import write_chat_bundle
 
 VALUES: list[Any] = [
     *(10**5000, -(10**5000), 10**400, -(10**400), 2**64, 2**63, 2**31),

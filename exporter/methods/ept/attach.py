@@ -9,15 +9,15 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.exporter import ops
-from eptx.exporter._delta import Delta
-from eptx.exporter._shared import SharedSite
-from eptx.exporter.attach import AttachPlan, Editor
-from eptx.exporter.base.site import Site
+from eptx.exporter.bases.products.site import Site
+from eptx.exporter.graph.delta import Delta
+from eptx.exporter.graph.editor import AttachPlan, GraphEditor
+from eptx.exporter.graph.shared_input import SharedSite
 from eptx.exporter.methods.ept.adapter import EptAdapter, EptModule
 from eptx.exporter.methods.ept.fold import route, used_experts
 
 
-def attach(adapter: EptAdapter, editor: Editor, sites: Mapping[str, Site], plan: AttachPlan) -> None:
+def attach(adapter: EptAdapter, editor: GraphEditor, sites: Mapping[str, Site], plan: AttachPlan) -> None:
     """Puts an EPT adapter into a graph; A, B and the kernels are there once, shared by all tasks."""
     for name, site in sites.items():
         module, places = adapter.modules[name], editor.places(site)
@@ -31,7 +31,7 @@ def attach(adapter: EptAdapter, editor: Editor, sites: Mapping[str, Site], plan:
             editor.adapt(place, delta)
 
 
-def _by_table(editor: Editor, adapter: EptAdapter, site: Site) -> Delta:
+def _by_table(editor: GraphEditor, adapter: EptAdapter, site: Site) -> Delta:
     """The routes of all tasks as constants; the row past the last task has weight zero.
 
     Experts that no task uses are left out, and those that are there numbered anew, in their order.
@@ -50,7 +50,9 @@ def _by_table(editor: Editor, adapter: EptAdapter, site: Site) -> Delta:
     return Delta(ops.PyramidDelta, (editor.task_id(),), own, attributes)
 
 
-def _routed(editor: Editor, adapter: EptAdapter, name: str, module: EptModule, factors: Sequence[ir.Value]) -> Delta:
+def _routed(
+    editor: GraphEditor, adapter: EptAdapter, name: str, module: EptModule, factors: Sequence[ir.Value]
+) -> Delta:
     """The router within the operator; what it sees of x also counts towards the task that the head infers."""
     own = (*_gate(editor, name, module), *factors)
     attributes = {"in_features": module.in_features, "top_k": adapter.top_k}
@@ -58,7 +60,7 @@ def _routed(editor: Editor, adapter: EptAdapter, name: str, module: EptModule, f
 
 
 def _by_router(
-    editor: Editor, adapter: EptAdapter, places: Sequence[Site], module: EptModule, factors: Sequence[ir.Value]
+    editor: GraphEditor, adapter: EptAdapter, places: Sequence[Site], module: EptModule, factors: Sequence[ir.Value]
 ) -> Delta:
     """A router for all places of a module: where rows read something of their own; what they share tells nothing."""
     place = next((place for place in places if not isinstance(place, SharedSite)), places[0])
@@ -69,7 +71,7 @@ def _by_router(
     return Delta(ops.PyramidDelta, (editor.rows(),), own, attributes)
 
 
-def _factors(editor: Editor, name: str, module: EptModule, out_features: int) -> tuple[ir.Value, ...]:
+def _factors(editor: GraphEditor, name: str, module: EptModule, out_features: int) -> tuple[ir.Value, ...]:
     return (
         editor.constant(f"{name}.lora_A", module.a.T),
         editor.constant(f"{name}.lora_B", module.b.T),
@@ -86,7 +88,7 @@ def flat_kernels(module: EptModule, out_features: int) -> np.ndarray:
     return flat * module.scale
 
 
-def _gate(editor: Editor, name: str, module: EptModule) -> tuple[ir.Value, ...]:
+def _gate(editor: GraphEditor, name: str, module: EptModule) -> tuple[ir.Value, ...]:
     return (
         editor.constant(f"{name}.lora_task_embedding", module.task_embedding),
         editor.constant(f"{name}.lora_gate.weight", module.gate_weight),

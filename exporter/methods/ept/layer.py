@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from eptx.exporter.methods._tuner import INFER, TaskRows
 from eptx.exporter.methods.ept.config import EptConfig
+from eptx.exporter.methods.tuner import INFER, TaskRows
 
 TEMPERATURE = 0.05
 """Of the similarities in the contrastive task loss (released code)."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from eptx.exporter.methods._register import register
-from eptx.exporter.methods._tuner import INFER, EptxTuner
 from eptx.exporter.methods.ept.config import EptConfig
 from eptx.exporter.methods.ept.layer import EptLayer, EptLinear, EptState
+from eptx.exporter.methods.tuner import INFER, EptxTuner
 
 
 class EptModel(EptxTuner):

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from eptx.errors import AdapterError, UsageError
-from eptx.exporter._checkpoint import (
+from eptx.exporter.adapters.adapter import name_tasks, natural_key
+from eptx.exporter.adapters.checkpoint import (
     CONFIG,
     WEIGHTS,
     Checkpoint,
@@ -20,8 +21,7 @@ from eptx.exporter._checkpoint import (
     take,
     task_names,
 )
-from eptx.exporter._patterns import scale_of
-from eptx.exporter.adapter import name_tasks, natural_key
+from eptx.exporter.adapters.patterns import scale_of
 from eptx.exporter.methods.ept.adapter import EptAdapter, EptModule
 
 _KERNELS = "lora_expert_kernels."

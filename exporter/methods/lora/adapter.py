@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from eptx.exporter.adapter import Adapter, Widths, natural_key
+from eptx.exporter.adapters.adapter import Adapter, Widths, natural_key
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ import numpy as np
 
 from eptx.errors import NotSupportedError
 from eptx.exporter import ops
-from eptx.exporter._delta import Delta
-from eptx.exporter.attach import AttachPlan, Editor
-from eptx.exporter.base.site import Site
+from eptx.exporter.bases.products.site import Site
+from eptx.exporter.graph.delta import Delta
+from eptx.exporter.graph.editor import AttachPlan, GraphEditor
 from eptx.exporter.methods.lora.adapter import LoraAdapter
 
 
-def attach(adapter: LoraAdapter, editor: Editor, sites: Mapping[str, Site], plan: AttachPlan) -> None:
+def attach(adapter: LoraAdapter, editor: GraphEditor, sites: Mapping[str, Site], plan: AttachPlan) -> None:
     """Puts LoRA adapters into a graph.
 
     Raises:

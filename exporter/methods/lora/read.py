@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from eptx.errors import AdapterError, NotSupportedError
-from eptx.exporter._checkpoint import (
+from eptx.exporter.adapters.adapter import TaskHeads, name_tasks, natural_key
+from eptx.exporter.adapters.checkpoint import (
     HEADS,
     WEIGHTS,
     Checkpoint,
@@ -20,8 +21,7 @@ from eptx.exporter._checkpoint import (
     refuse_rest,
     take,
 )
-from eptx.exporter._patterns import scale_of
-from eptx.exporter.adapter import TaskHeads, name_tasks, natural_key
+from eptx.exporter.adapters.patterns import scale_of
 from eptx.exporter.methods.lora.adapter import LoraAdapter, LoraModule
 
 #: Settings that change what the layers compute or which weights the base has; anything else is refused by name.

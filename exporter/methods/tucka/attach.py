@@ -17,14 +17,14 @@ import onnx_ir as ir
 from eptx._manifest import ROUTE_GROUP, ROUTE_WEIGHTS, USED
 from eptx.errors import NotSupportedError
 from eptx.exporter import ops
-from eptx.exporter._delta import Delta
-from eptx.exporter._shared import SharedSite
-from eptx.exporter.attach import AttachPlan, Editor
-from eptx.exporter.base.site import Site
+from eptx.exporter.adapters.route import Frozen
+from eptx.exporter.bases.products.site import Site
+from eptx.exporter.graph.delta import Delta
+from eptx.exporter.graph.editor import AttachPlan, GraphEditor
+from eptx.exporter.graph.shared_input import SharedSite
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.methods.tucka.calls import Calls
 from eptx.exporter.methods.tucka.fold import normalized
-from eptx.exporter.route import Frozen
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class _Routed:
     per_row: bool
 
 
-def attach(adapter: TuckaAdapter, editor: Editor, sites: Mapping[str, Site], plan: AttachPlan) -> None:
+def attach(adapter: TuckaAdapter, editor: GraphEditor, sites: Mapping[str, Site], plan: AttachPlan) -> None:
     """Puts a TuckA adapter into a graph."""
     calls = Calls.of(sites.get(adapter.router), editor.model.graph)
     if plan.mode == "conditioned":
@@ -61,7 +61,7 @@ def _narrower_input(place: Site) -> bool:
     return alone and place.out_features > place.in_features
 
 
-def _factors(editor: Editor, adapter: TuckaAdapter, name: str, site: Site, on_input: bool) -> tuple[ir.Value, ...]:
+def _factors(editor: GraphEditor, adapter: TuckaAdapter, name: str, site: Site, on_input: bool) -> tuple[ir.Value, ...]:
     factors = normalized(adapter.modules[name])
     weight = np.eye(site.in_features) if on_input else site.weight_array().astype(np.float64)
     projected = adapter.alpha * (weight @ factors.u).T
@@ -73,7 +73,7 @@ def _factors(editor: Editor, adapter: TuckaAdapter, name: str, site: Site, on_in
     )
 
 
-def _tables(editor: Editor, tasks: Sequence[Frozen], experts: int) -> list[_Routed]:
+def _tables(editor: GraphEditor, tasks: Sequence[Frozen], experts: int) -> list[_Routed]:
     """Of every call the frozen routes of all tasks; the row past the last task has weight zero."""
     task_id = editor.task_id()
     tables = []
@@ -86,7 +86,7 @@ def _tables(editor: Editor, tasks: Sequence[Frozen], experts: int) -> list[_Rout
     return tables
 
 
-def _routers(editor: Editor, adapter: TuckaAdapter, calls: Calls, plan: AttachPlan) -> list[_Routed]:
+def _routers(editor: GraphEditor, adapter: TuckaAdapter, calls: Calls, plan: AttachPlan) -> list[_Routed]:
     """The router itself, once for every call."""
     calls.check(adapter.router)
     if plan.routing == "prompt" and len(calls.inputs) > 1:
@@ -109,7 +109,7 @@ def _routers(editor: Editor, adapter: TuckaAdapter, calls: Calls, plan: AttachPl
     return routes
 
 
-def _router(editor: Editor, adapter: TuckaAdapter, x: ir.Value, per_row: bool) -> tuple[ir.Value, ir.Value]:
+def _router(editor: GraphEditor, adapter: TuckaAdapter, x: ir.Value, per_row: bool) -> tuple[ir.Value, ir.Value]:
     """One call: of every row over its unpadded positions, or of everything."""
     pooled = x.shape is not None and len(x.shape) == 2 and editor.has_rows(x)
     mask = editor.attention_mask() if per_row and not pooled else None
@@ -128,7 +128,7 @@ def _router(editor: Editor, adapter: TuckaAdapter, x: ir.Value, per_row: bool) -
     return group, weights
 
 
-def _given(editor: Editor, adapter: TuckaAdapter, plan: AttachPlan) -> _Routed:
+def _given(editor: GraphEditor, adapter: TuckaAdapter, plan: AttachPlan) -> _Routed:
     """The route that the graph before this one has computed: one for the batch, or one per row."""
     per_row = plan.routing != "batch"
     rows = editor.batch_dim if per_row else 1
@@ -136,7 +136,7 @@ def _given(editor: Editor, adapter: TuckaAdapter, plan: AttachPlan) -> _Routed:
     return _Routed((group, editor.add_input(ROUTE_WEIGHTS, ir.DataType.FLOAT, adapter.experts, rows=rows)), per_row)
 
 
-def _kept(editor: Editor, group: ir.Value, weights: ir.Value, experts: int) -> tuple[ir.Value, ir.Value]:
+def _kept(editor: GraphEditor, group: ir.Value, weights: ir.Value, experts: int) -> tuple[ir.Value, ir.Value]:
     """The route that the caller gives, and the live one for rows whose group is -1; either way it is an output.
 
     Whoever generates feeds -1 with the prompt, and what was used then with every token after it.
@@ -151,7 +151,7 @@ def _kept(editor: Editor, group: ir.Value, weights: ir.Value, experts: int) -> t
     return used
 
 
-def _everything(editor: Editor, x: ir.Value, *, rows: bool) -> ir.Value:
+def _everything(editor: GraphEditor, x: ir.Value, *, rows: bool) -> ir.Value:
     """A mask of ones over all positions of x [N, L, in]: [N, L] for a route per row, [1, N * L] for the batch's."""
     positions = editor.node("Shape", [x], start=0, end=-1)[0]
     ones = editor.node("Expand", [editor.constant("tucka.one", np.ones(1)), positions])[0]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from eptx.errors import NotSupportedError
-from eptx.exporter.base.site import Site, is_fixed
+from eptx.exporter.bases.products.site import Site, is_fixed
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from eptx.exporter.adapters.route import Route
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter, TuckaModule
-from eptx.exporter.route import Route
 
 
 def normalized(module: TuckaModule) -> TuckaModule:

@@ -15,8 +15,8 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from eptx.exporter.methods._tuner import TaskRows
 from eptx.exporter.methods.tucka.config import TuckaConfig
+from eptx.exporter.methods.tuner import TaskRows
 
 
 @dataclass(frozen=True)

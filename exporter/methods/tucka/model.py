@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eptx.exporter.base._model import in_encoder
+from eptx.exporter.bases.weights.model import in_encoder
 from eptx.exporter.methods._register import register
-from eptx.exporter.methods._tuner import EptxTuner
 from eptx.exporter.methods.tucka.config import TuckaConfig
 from eptx.exporter.methods.tucka.layer import (
     RouterReachedError,
@@ -22,6 +21,7 @@ from eptx.exporter.methods.tucka.layer import (
     TuckaRoute,
     TuckaState,
 )
+from eptx.exporter.methods.tuner import EptxTuner
 
 
 class TuckaModel(EptxTuner):

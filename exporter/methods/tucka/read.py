@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from eptx.errors import AdapterError, UsageError
-from eptx.exporter._checkpoint import (
+from eptx.exporter.adapters.adapter import name_tasks, natural_key
+from eptx.exporter.adapters.checkpoint import (
     CONFIG,
     WEIGHTS,
     Checkpoint,
@@ -20,7 +21,6 @@ from eptx.exporter._checkpoint import (
     take,
     task_names,
 )
-from eptx.exporter.adapter import name_tasks, natural_key
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter, TuckaModule
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from eptx._files import read_bytes
 from eptx._json import read_json_object
+from eptx._safe_files import read_bytes
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.exporter.validation.companions.source import BaseSource

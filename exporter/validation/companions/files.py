@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from eptx._files import hash_file
 from eptx._json import read_json
+from eptx._safe_files import hash_file
 from eptx.bundle import Bundle
 from eptx.errors import BaseModelError, BundleError
 from eptx.exporter.validation.companions.reads import reads_text

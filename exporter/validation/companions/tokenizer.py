@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer as Library
 
-from eptx._files import read_bytes
 from eptx._json import parse_json, read_json_object
+from eptx._one_line import one_line
+from eptx._safe_files import read_bytes
 from eptx.bundle import Bundle
 from eptx.errors import BundleError, EptxError, NotSupportedError, RequestError
 from eptx.exporter.validation.base_tokenizer import BaseTokenizer, Row
@@ -19,8 +20,7 @@ from eptx.exporter.validation.companions.awkward import PAIRS, TEXTS
 from eptx.exporter.validation.companions.files import alone, equal
 from eptx.exporter.validation.companions.source import BaseSource, load_tokenizer, same
 from eptx.exporter.validation.parts import Part
-from eptx.runtime._one_line import one_line
-from eptx.runtime._tokenizer import Tokenizer
+from eptx.runtime.tokenizer import Tokenizer
 
 _FILE, _SETTINGS, _TEXT, _IDS = "tokenizer.json", "tokenizer_config.json", "eptx.json: text", "tokenizer: ids"
 _LIMIT = 256 << 20

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from eptx.exporter.base._form import stored_as, walk
-from eptx.exporter.base._integer import integer_product
-from eptx.exporter.base._nbits import is_nbits
-from eptx.exporter.base._products import Product
+from eptx.exporter.bases.products.form import stored_as, walk
+from eptx.exporter.bases.products.integer import integer_product
+from eptx.exporter.bases.products.nbits import is_nbits
+from eptx.exporter.bases.products.products import Product
 
 #: Half a unit in the last place of a scale, by the type that it is stored in.
 _ROUNDING = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}

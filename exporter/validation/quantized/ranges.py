@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.bundle import Bundle
-from eptx.exporter.base._products import find_products
+from eptx.exporter.bases.products.products import find_products
 from eptx.exporter.validation.batches import Batch, bundle_ids, rows_alone
 from eptx.exporter.validation.calls import Calls, Values
 from eptx.exporter.validation.models import run_graph

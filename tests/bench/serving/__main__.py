@@ -21,7 +21,7 @@ from eptx.runtime import kernel_library
 from eptx.runtime.machine import machine
 from tests.bench.serving import load, soak
 from tests.bench.serving.workload import glue, short
-from tests.minilm import EPT, minilm
+from tests.support.minilm import EPT, minilm
 
 PARTS = ("load", "soak")
 WORKLOADS = {"GLUE rows": glue, "8 tokens": short}

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.minilm import EXAMPLE
+from tests.support.minilm import EXAMPLE
 
 MODEL = "minilm"
 #: Words of a question or a search as users type them; a row of 8 tokens with the two that BERT adds.

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eptx.exporter import ops
-from eptx.exporter.attach import AttachPlan
-from eptx.exporter.route import Route
-from tests.linear_graph import DOUBLE, run_all
-from tests.several_linears import Several, attach, constant
+from eptx.exporter.adapters.route import Route
+from eptx.exporter.graph.editor import AttachPlan
+from tests.support.linear_graph import DOUBLE, run_all
+from tests.support.several_linears import Several, attach, constant
 
 ROUTES = [(Route(1, (0.3, 0.6)),), (Route(0, (0.9, 0.2)),), (Route(1, (0.5, 0.1)),)]
 #: method and mode -> operator, how to attach, tasks

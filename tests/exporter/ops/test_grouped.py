@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eptx.exporter import ops
-from eptx.exporter.attach import AttachPlan
-from eptx.exporter.route import Route
-from tests.linear_graph import run_all
-from tests.several_linears import Several
+from eptx.exporter.adapters.route import Route
+from eptx.exporter.graph.editor import AttachPlan
+from tests.support.linear_graph import run_all
+from tests.support.several_linears import Several
 
 ROUTES = [(Route(1, (0.3, 0.6)),), (Route(0, (0.9, 0.2)),), (Route(1, (0.5, 0.1)),)]
 DELTAS = {"ept": "PyramidDelta", "lora": "LowRankDelta", "tucka": "TuckerDelta"}

@@ -8,12 +8,12 @@ import onnx.reference
 import onnx_ir as ir
 import pytest
 
-from eptx.exporter.adapter import Adapter
-from eptx.exporter.attach import AttachPlan
-from eptx.exporter.route import Route
-from tests.examples import ept_example, lora_example, tucka_example
-from tests.linear_graph import attached, run
-from tests.strategies import Linear
+from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.adapters.route import Route
+from eptx.exporter.graph.editor import AttachPlan
+from tests.support.examples import ept_example, lora_example, tucka_example
+from tests.support.linear_graph import attached, run
+from tests.support.strategies import Linear
 
 RNG = np.random.default_rng(11)
 LINEAR = Linear(RNG.normal(size=(9, 8)), RNG.normal(size=(4, 3, 8)), RNG)

@@ -8,16 +8,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eptx.exporter.attach import AttachPlan
+from eptx.exporter.adapters.route import Route
+from eptx.exporter.graph.editor import AttachPlan
 from eptx.exporter.methods.ept.adapter import EptAdapter
 from eptx.exporter.methods.ept.fold import fold as fold_ept
 from eptx.exporter.methods.lora.fold import fold as fold_lora
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.methods.tucka.fold import fold as fold_tucka
-from eptx.exporter.route import Route
-from tests.layers import ept_layer, tucka_layer
-from tests.linear_graph import adapted
-from tests.strategies import Linear, ept_adapters, linears, lora_adapters, tucka_adapters
+from tests.support.layers import ept_layer, tucka_layer
+from tests.support.linear_graph import adapted
+from tests.support.strategies import Linear, ept_adapters, linears, lora_adapters, tucka_adapters
 
 TOLERANCE = 1e-10
 PACKING = st.tuples(st.integers(0, 3), st.integers(0, 3))
@@ -127,7 +127,7 @@ def test_flattened_rows_keep_their_own_task(length: int | None) -> None:
     """A graph that flattens [batch, length, in] to [batch * length, in] still gives each row its own task."""
     rng = np.random.default_rng(5)
     linear = Linear(rng.normal(size=(9, 8)), rng.normal(size=(3, 4, 8)), rng)
-    from tests.examples import ept_example
+    from tests.support.examples import ept_example
 
     adapter = ept_example(linear)
     ids = np.array([1, 0, 2])

@@ -11,8 +11,8 @@ import onnx_ir as ir
 import pytest
 
 from eptx.exporter import ExportOptions, export_bundle
-from eptx.exporter.base import load_transformers
-from tests.exporter.base.conftest import build
+from eptx.exporter.bases import load_transformers
+from tests.exporter.bases.conftest import build
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_lora, write_tucka
 
 _OPEN = "import sys, onnxruntime as ort; ort.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])"

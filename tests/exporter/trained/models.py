@@ -10,7 +10,7 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 
-from eptx.exporter.base._quiet import quiet
+from eptx.exporter.quiet import quiet
 
 WIDTH = 12
 _TEXT: dict[str, Any] = {

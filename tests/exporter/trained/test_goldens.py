@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from eptx.errors import RequestError, UsageError
-from eptx.exporter.route import Route
+from eptx.exporter.adapters.route import Route
 from eptx.exporter.trained import Output, Trained
-from tests.trained import by_task, more_kernels, trained_model
+from tests.support.trained import by_task, more_kernels, trained_model
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 EPT = (

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from eptx.exporter.trained import Trained
 from tests.exporter.trained.models import inputs, outputs_of, peft_model, save, write_base
-from tests.trained import trained_model
+from tests.support.trained import trained_model
 
 QUERY, DENSE = ["query", "value"], ["query", "intermediate.dense"]
 #: what was trained -> base's class, trained class, labels, settings

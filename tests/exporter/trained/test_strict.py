@@ -15,7 +15,7 @@ from eptx.errors import AdapterError, BaseModelError, EptxError, NotSupportedErr
 from eptx.exporter.trained import Trained
 from tests.exporter.trained.models import peft_model, save, write_base
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_tucka
-from tests.trained import trained_model
+from tests.support.trained import trained_model
 
 Tensors = dict[str, np.ndarray]
 P = "base_model.model."

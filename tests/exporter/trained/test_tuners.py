@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from eptx.errors import AdapterError, BaseModelError
 from tests.exporter.trained.models import WIDTH, inputs, write_base
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_tucka
-from tests.trained import by_task, trained_model
+from tests.support.trained import by_task, trained_model
 
 SHAPE = (WIDTH, WIDTH)
 OLD = "encoder.layer.0.attention.attention"

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from eptx.cli import main
-from tests.decoders import write_tokenizer
 from tests.exporter.validation.workshop import Workshop
+from tests.support.decoders import write_tokenizer
 
 Cli = Callable[..., tuple[int, str, str]]
 GOLDEN = Path(__file__).parents[2] / "golden"

@@ -14,7 +14,7 @@ from eptx.errors import DataError, NotSupportedError
 from eptx.exporter.validation import ValidateOptions
 from eptx.exporter.validation.batches import AUTO, Batch, Vocabulary, generated, redraw, task_ids
 from eptx.exporter.validation.data import from_data, read_texts
-from tests.tiny_bundle import write_tiny
+from tests.support.tiny_bundle import write_tiny
 
 TEXT = ("input_ids", "attention_mask", "token_type_ids")
 CONFIG = {"vocab_size": 50, "type_vocab_size": 2, "pad_token_id": 1, "cls_token_id": 7, "sep_token_id": 8}

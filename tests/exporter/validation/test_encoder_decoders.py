@@ -13,7 +13,6 @@ from eptx.exporter import Route
 from eptx.exporter.validation.batches import ANSWER_IDS, Vocabulary
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.prompts import generated_prompts
-from tests.encoder_decoders import TARGETS, KeptGraphs, write_encoder_decoder
 from tests.exporter.validation.adapters import (
     Shapes,
     changed,
@@ -24,6 +23,7 @@ from tests.exporter.validation.adapters import (
     write_tucka,
 )
 from tests.exporter.validation.workshop import Workshop, failed_tasks, names, swap_layers_of_the_cache, task, worst
+from tests.support.encoder_decoders import TARGETS, KeptGraphs, write_encoder_decoder
 
 ROUTES = {"x": Route(0, (0.6, 0.4)), "y": Route(2, (0.3, 0.7))}
 CASES: list[tuple[str, dict[str, Any]]] = [

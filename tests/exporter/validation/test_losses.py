@@ -24,7 +24,7 @@ from eptx.exporter.validation.twin import fp32_twin
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_lora, write_tucka
 from tests.exporter.validation.conftest import Cli
 from tests.exporter.validation.workshop import Workshop
-from tests.quantized import quantized
+from tests.support.quantized import quantized
 
 LABELS = {"cola": 2, "mnli": 3, "stsb": 1}
 CONDITIONED: dict[str, Any] = {"mode": "conditioned", "top_k": 2}

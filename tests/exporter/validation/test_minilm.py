@@ -30,7 +30,7 @@ from tests.exporter.validation.adapters import (
 )
 from tests.exporter.validation.test_mutants import drop_kernels
 from tests.exporter.validation.workshop import Workshop, drift, failed_tasks, task, worst
-from tests.minilm import minilm
+from tests.support.minilm import minilm
 
 FIRST, MIDDLE = "encoder.layer.0.attention.self.query", "encoder.layer.3.attention.self.value"
 SQUARE = "encoder.layer.2.attention.output.dense"

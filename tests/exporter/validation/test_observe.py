@@ -19,10 +19,10 @@ from eptx.exporter.validation.batches import Batch
 from eptx.exporter.validation.models import Observation, observed
 from eptx.exporter.validation.observe import observable
 from eptx.exporter.validation.ways import ways
-from tests.bundles import copy_bundle
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
 from tests.exporter.validation.workshop import Workshop
 from tests.malformed.test_bundles import relist
+from tests.support.bundles import copy_bundle
 
 ENDS = ("query", "key", "value", "intermediate.dense", "output.dense")
 TASKS = 3

@@ -15,7 +15,7 @@ from sklearn import metrics as sk
 from eptx.bundle import Bundle
 from eptx.errors import DataError, UsageError
 from eptx.exporter import ExportOptions, export_bundle
-from eptx.exporter.base._quiet import quiet
+from eptx.exporter.quiet import quiet
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.run import validate_bundle
 from eptx.runtime import Session

@@ -17,13 +17,12 @@ from eptx.bundle import Bundle
 from eptx.calibration.quantize import Quantizer, Recipe, Scheme
 from eptx.errors import BundleError, NotSupportedError
 from eptx.exporter import ExportOptions, Route, export_bundle
-from eptx.exporter.base._products import find_products
-from eptx.exporter.validation.quantized import weights as quantized_weights
+from eptx.exporter.bases.products.products import find_products
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.owners import linears_of, places_of
+from eptx.exporter.validation.quantized import weights as quantized_weights
 from eptx.exporter.validation.stored import read_product
-from tests.encoder_decoders import TARGETS, KeptGraphs, write_encoder_decoder
-from tests.exporter.base.graphs import activation, initializer, model
+from tests.exporter.bases.graphs import activation, initializer, model
 from tests.exporter.validation.adapters import (
     Shapes,
     Tensors,
@@ -36,8 +35,9 @@ from tests.exporter.validation.adapters import (
     write_tucka,
 )
 from tests.exporter.validation.workshop import Workshop, failed_tasks, task, worst
-from tests.quantized import Choice, quantized
-from tests.trained import trained_model
+from tests.support.encoder_decoders import TARGETS, KeptGraphs, write_encoder_decoder
+from tests.support.quantized import Choice, quantized
+from tests.support.trained import trained_model
 
 LABELS = {"cola": 2, "mnli": 3, "stsb": 1}
 SCHEMES: tuple[Scheme, ...] = ("int8", "int8-static", "int8-blocks", "int4-blocks", "fp16", "fp32")

@@ -19,10 +19,10 @@ from eptx.exporter.validation import inputs, report_table, run
 from eptx.exporter.validation.batches import MOST, Vocabulary, generated, untried
 from eptx.exporter.validation.comparison import Compared
 from eptx.exporter.validation.prompts import Reach, generated_prompts, untried_prompts
-from tests.decoders import write_decoder
 from tests.exporter.validation.adapters import linear_shapes, write_ept
 from tests.exporter.validation.test_batches import manifest
 from tests.exporter.validation.workshop import Workshop, failed_tasks, task
+from tests.support.decoders import write_decoder
 
 _WINDOW, _TABLE, _PAD = 240, 130, 1
 

@@ -13,11 +13,11 @@ import pytest
 from eptx.bundle import Bundle
 from eptx.exporter.validation import Report, ValidateOptions, report_table, validate_bundle
 from eptx.exporter.validation.ways import ways
-from eptx.runtime import _kernels
+from eptx.runtime import kernels
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
 from tests.exporter.validation.workshop import Workshop
 
-native = pytest.mark.skipif(_kernels.kernel_library() is None, reason="the native kernels are not built")
+native = pytest.mark.skipif(kernels.kernel_library() is None, reason="the native kernels are not built")
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def _made(bert: Workshop, ept: Path, method: str) -> tuple[Path, str, Bundle]:
 def test_a_library_that_does_not_load_is_a_warning(bert: Workshop, dynamic: Bundle, tmp_path: Path) -> None:
     broken = tmp_path / "libeptx_ops.so"
     broken.write_bytes(b"not a library")
-    with mock.patch.object(_kernels, "kernel_library", return_value=broken):
+    with mock.patch.object(kernels, "kernel_library", return_value=broken):
         report = bert.validate(dynamic)
     assert report.passed
     assert passed(report) == {"cpu, functions": True}

@@ -11,18 +11,18 @@ from unittest import mock
 
 import onnx_ir as ir
 
-from eptx._files import hash_file
 from eptx._json import dump_json, read_json_object
+from eptx._safe_files import hash_file
 from eptx.bundle import Bundle, Manifest, read_bundle
 from eptx.errors import BundleError
 from eptx.exporter import ExportOptions, export_bundle
-from eptx.exporter.base import is_decoder, load_transformers
-from eptx.exporter.base._model import read_config
+from eptx.exporter.bases import is_decoder, load_transformers
+from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.validation import Report, ValidateOptions, validate_bundle
 from eptx.exporter.validation import run as validation
 from eptx.exporter.validation.report import TaskReport
 from eptx.exporter.validation.sources import Truth
-from tests.bundles import copy_bundle
+from tests.support.bundles import copy_bundle
 
 
 @dataclass

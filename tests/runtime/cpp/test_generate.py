@@ -14,8 +14,8 @@ import pytest
 
 from eptx.bundle import Bundle, read_bundle
 from eptx.exporter import ExportOptions, export_bundle
-from tests.decoders import Steps, write_tokenizer
 from tests.runtime.cpp.library import Answer, Session, load
+from tests.support.decoders import Steps, write_tokenizer
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 VOCABULARY, LENGTH = 180, 64

@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.decoders import Steps
 from tests.malformed.test_bundles import relist
 from tests.runtime.cpp.library import GenerateOptions, NativeError, Prompts, Session, check, load
 from tests.runtime.cpp.test_generate import PROMPTS, TASKS, BundleOf, bundle_of, choices  # noqa: F401
-from tests.tiny_bundle import write_tiny
+from tests.support.decoders import Steps
+from tests.support.tiny_bundle import write_tiny
 
 #: name -> prompts, tasks, options, status, message
 REQUESTS: dict[str, tuple[list[list[int]], Any, dict[str, Any], int, str]] = {

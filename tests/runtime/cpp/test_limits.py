@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.runtime.cpp.library import Environment, NativeError, Session, load
-from tests.tiny_bundle import write_tiny
+from tests.support.tiny_bundle import write_tiny
 
 ROOT = Path(__file__).parents[3]
 #: what there is too little of -> words of a message that must come

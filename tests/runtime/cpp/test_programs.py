@@ -14,7 +14,7 @@ import pytest
 from eptx import Session
 from tests.runtime.cpp.library import BUILD, load, path, program
 from tests.runtime.cpp.test_generate import BundleOf, bundle_of  # noqa: F401
-from tests.tiny_bundle import TASKS, write_tiny
+from tests.support.tiny_bundle import TASKS, write_tiny
 
 #: An embedding: what a user writes.
 CONSUMER = """

@@ -20,7 +20,7 @@ from tests.malformed import test_generation
 from tests.malformed.test_bundles import relist
 from tests.runtime.cpp.library import NativeError, Session, load
 from tests.runtime.cpp.verdicts import mend_unused, verdict
-from tests.tiny_bundle import tiny_model, write_tiny
+from tests.support.tiny_bundle import tiny_model, write_tiny
 
 DAMAGED_JSON = test_json.test_refused.pytestmark[0].args[1]
 DAMAGED_MODELS = test_onnx_scan.test_damaged.pytestmark[0].args[1]

@@ -29,11 +29,8 @@ def wrong_includes(src: Path) -> list[str]:
         place = ROOMS.index(name.parent.as_posix())
         for header in INCLUDE.findall(file.read_text()):
             room = OUTSIDE.get(header, Path(header).parent.as_posix())
-            if (
-                room not in ROOMS
-                or ROOMS.index(room) > place
-                or (header not in OUTSIDE and not (src / header).is_file())
-            ):
+            is_there = header in OUTSIDE or (src / header).is_file()
+            if not is_there or room not in ROOMS or ROOMS.index(room) > place:
                 wrong.append(f"{name}: {header}")
     return wrong
 

@@ -15,7 +15,7 @@ from tests.runtime.cpp.library import BUILD, load
 from tests.runtime.cpp.library import Session as Native
 from tests.runtime.cpp.test_generate import PROMPTS, BundleOf, bundle_of  # noqa: F401
 from tests.runtime.cpp.test_generate import TASKS as TASKS_OF_PROMPTS
-from tests.tiny_bundle import VOCABULARY, write_tiny
+from tests.support.tiny_bundle import VOCABULARY, write_tiny
 
 SOURCE = Path(__file__).parents[3] / "examples" / "embed_cpp"
 TASKS = ("sst2", "mnli", "stsb", "base")

@@ -14,11 +14,11 @@ import pytest
 import eptx
 from eptx.bundle import BundleWriter
 from eptx.exporter import ExportOptions
-from tests.quantized import quantized
 from tests.runtime.conftest import bundles  # noqa: F401
 from tests.runtime.cpp.library import Environment, NativeError, Session, load
 from tests.runtime.test_session import ARRAYS, IDS, MASK, TYPES
-from tests.tiny_bundle import TASKS, expected_logits, tiny_manifest, tiny_model, write_tiny
+from tests.support.quantized import quantized
+from tests.support.tiny_bundle import TASKS, expected_logits, tiny_manifest, tiny_model, write_tiny
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from tests.runtime.cpp.library import (
     load,
 )
 from tests.runtime.cpp.test_generate import BundleOf, bundle_of  # noqa: F401
-from tests.tiny_bundle import write_tiny
+from tests.support.tiny_bundle import write_tiny
 
 IDS, SHAPE = (c.c_int64 * 4)(2, 5, 7, 3), (c.c_int64 * 2)(1, 4)
 TASK = (c.c_char_p * 1)(b"mnli")

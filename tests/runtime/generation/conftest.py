@@ -10,10 +10,10 @@ import pytest
 from eptx.bundle import Bundle
 from eptx.exporter import ExportOptions, export_bundle
 from eptx.exporter.trained import Trained
-from tests.decoders import write_decoder
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
 from tests.malformed.scene import Cli
-from tests.trained import trained_model
+from tests.support.decoders import write_decoder
+from tests.support.trained import trained_model
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
 #: name -> adapters, options

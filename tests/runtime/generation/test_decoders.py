@@ -20,10 +20,10 @@ from eptx import Session
 from eptx.bundle import Bundle
 from eptx.errors import NotSupportedError
 from eptx.exporter.trained import Trained
-from eptx.runtime import _graph
+from eptx.runtime import ort_model
 from eptx.runtime.generation import decoder
 from tests.runtime.generation.conftest import Workshop
-from tests.trained import as_task, by_task
+from tests.support.trained import as_task, by_task
 
 LENGTHS = (3, 11, 1, 7, 24, 5, 2, 16)
 PROMPTS = [np.random.default_rng(n).integers(4, 120, length).tolist() for n, length in enumerate(LENGTHS)]
@@ -236,7 +236,7 @@ def test_the_model_opens_when_it_is_used(workshop: Workshop, monkeypatch: pytest
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args: opened.append(name) or real(*args))
 
-    watch(_graph, "open_session")
+    watch(ort_model, "open_session")
     watch(decoder, "_open")
     session = Session(workshop.bundle("ept"), threads=1)
     assert opened == []
@@ -259,7 +259,7 @@ def test_kernels_that_do_not_load(workshop: Workshop, tmp_path: Path, monkeypatc
     """GenAI refuses the library; the model's functions answer instead, and `info` says why."""
     broken = tmp_path / "libeptx_ops.so"
     broken.write_bytes(b"no library")
-    monkeypatch.setattr("eptx.runtime._kernels.kernel_library", lambda: broken)
+    monkeypatch.setattr("eptx.runtime.kernels.kernel_library", lambda: broken)
     session = Session(workshop.bundle("ept"), threads=1)
     made = session.generate(PROMPTS, TASKS, max_new_tokens=2)
     monkeypatch.undo()

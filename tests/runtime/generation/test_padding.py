@@ -15,11 +15,11 @@ from eptx import Session
 from eptx.errors import RequestError
 from eptx.exporter import ExportOptions, export_bundle
 from eptx.exporter.validation import ValidateOptions, validate_bundle
-from tests.decoders import write_decoder
 from tests.exporter.validation.adapters import linear_shapes, write_tucka
 from tests.exporter.validation.wrong.edits import manifest
 from tests.runtime.cpp.library import Session as NativeSession
-from tests.trained import as_task, trained_model
+from tests.support.decoders import write_decoder
+from tests.support.trained import as_task, trained_model
 
 NEW = 16
 PROMPTS = [np.random.default_rng(n).integers(8, 120, length).tolist() for n, length in enumerate((3, 14, 1, 9))]

@@ -17,10 +17,10 @@ from eptx import Session
 from eptx.bundle import Bundle
 from eptx.errors import RequestError
 from eptx.exporter.validation.base_tokenizer import BaseTokenizer
-from tests.chat import MESSAGES, write_chat_bundle, write_chat_tokenizer
 from tests.malformed.scene import Cli
 from tests.runtime.serving.servers import serving
-from tests.smollm2 import smollm2
+from tests.support.chat import MESSAGES, write_chat_bundle, write_chat_tokenizer
+from tests.support.smollm2 import smollm2
 
 RAW = ["Is it raining?", " <s>", "a <s> b", "<|user|>", "</s>"]
 

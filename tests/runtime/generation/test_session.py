@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from eptx import Session
 from eptx.runtime import Generated, Piece
 from tests.runtime.generation.conftest import Workshop
-from tests.trained import by_task
+from tests.support.trained import by_task
 
 TEXTS = ["w10 w11 w12", "w7", "w50 w51 w52 w53 w54"]
 TASKS = ["task0", "base", "task2"]

@@ -16,8 +16,8 @@ from eptx import Session
 from eptx.bundle import Bundle
 from eptx.errors import RequestError
 from eptx.runtime.generation.text import StopTexts
-from tests.chat import write_chat_bundle
 from tests.runtime.serving.servers import Server, serving
+from tests.support.chat import write_chat_bundle
 
 DRAWN: dict[str, Any] = {"max_new_tokens": 60, "temperature": 1.0}
 SPECIAL = r"<(?:\|[0-9a-z]+\||s|/s|pad)>"

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eptx.exporter import ops
-from eptx.exporter.adapter import Adapter
-from eptx.exporter.attach import AttachPlan
-from eptx.exporter.route import Route
-from tests.linear_graph import attached
+from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.adapters.route import Route
+from eptx.exporter.graph.editor import AttachPlan
 from tests.runtime.kernels.operators import library, run
-from tests.several_linears import Several
-from tests.strategies import Linear, ept_adapters, linears, lora_adapters, tucka_adapters
+from tests.support.linear_graph import attached
+from tests.support.several_linears import Several
+from tests.support.strategies import Linear, ept_adapters, linears, lora_adapters, tucka_adapters
 
 profile = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 DOUBLE, FLOAT = ir.DataType.DOUBLE, ir.DataType.FLOAT

@@ -13,9 +13,9 @@ from eptx.errors import DataError
 from eptx.exporter import ExportOptions, export_bundle
 from eptx.runtime.measure import Probe, Row, choose_metrics, drops, read_data
 from eptx.runtime.measure import Source as Rows
-from tests.decoders import write_decoder_bundle
 from tests.malformed.scene import make_scene
-from tests.tiny_bundle import VOCABULARY, write_tiny
+from tests.support.decoders import write_decoder_bundle
+from tests.support.tiny_bundle import VOCABULARY, write_tiny
 
 WORDS = VOCABULARY[4:]
 KINDS = {"sst2": "labels", "mnli": "labels", "stsb": "value", "base": "labels"}

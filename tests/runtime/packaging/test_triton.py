@@ -22,8 +22,8 @@ from eptx.errors import BundleError, NotSupportedError, UsageError
 from eptx.runtime.packaging import package_triton
 from eptx.runtime.packaging._config import model_config
 from eptx.runtime.packaging._text_format import Name, text_format
-from tests.decoders import write_decoder_bundle
-from tests.tiny_bundle import LABELS, TASKS, expected_logits, tiny_manifest, write_tiny
+from tests.support.decoders import write_decoder_bundle
+from tests.support.tiny_bundle import LABELS, TASKS, expected_logits, tiny_manifest, write_tiny
 
 text_parser = pytest.importorskip("google.protobuf.text_format", reason="protobuf is not installed")
 

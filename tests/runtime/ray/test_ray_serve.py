@@ -23,7 +23,7 @@ import pytest
 
 from eptx.errors import UsageError
 from eptx.runtime import Session
-from tests.tiny_bundle import LABELS, write_tiny
+from tests.support.tiny_bundle import LABELS, write_tiny
 
 pytest.importorskip("ray.serve", reason="Ray is not installed: pip install 'eptx[ray]'")
 psutil = pytest.importorskip("psutil")

@@ -9,7 +9,7 @@ import pytest
 
 from eptx.runtime import Session
 from tests.runtime.serving.servers import Server, serving
-from tests.tiny_bundle import write_tiny
+from tests.support.tiny_bundle import write_tiny
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from eptx.runtime.serving.answering import choose_outputs, fitted
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.preparing import Prepared
 from eptx.runtime.serving.protocol import InferRequest, encode_response, parse_request
-from tests.tiny_bundle import tiny_manifest
+from tests.support.tiny_bundle import tiny_manifest
 
 WRITER = tiny_manifest(outputs=(TensorSpec("logits", "float32", ("batch", "length", 49152)),))
 

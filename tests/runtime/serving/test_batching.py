@@ -25,7 +25,7 @@ from eptx.runtime.serving.metrics import Metrics
 from eptx.runtime.serving.packing import pack
 from eptx.runtime.serving.preparing import Preparer
 from eptx.runtime.serving.protocol import InferRequest
-from tests.tiny_bundle import tiny_manifest, write_tiny
+from tests.support.tiny_bundle import tiny_manifest, write_tiny
 
 LIMITS = Limits(max_delay=0.05)
 

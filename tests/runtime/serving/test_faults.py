@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from tests.runtime.serving.servers import Server, serving, wait_for
-from tests.tiny_bundle import write_tiny
+from tests.support.tiny_bundle import write_tiny
 
 REQUEST = {
     "inputs": [{"name": "input_ids", "datatype": "INT64", "shape": [1, 2], "data": [2, 5]}],

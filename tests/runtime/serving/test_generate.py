@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from eptx.runtime import Session
-from tests.decoders import write_decoder_bundle
 from tests.runtime.serving.servers import Server, read_all, serving, wait_for
+from tests.support.decoders import write_decoder_bundle
 
 PROMPT = "w5 w9 w11"
 GREEDY = {"task": "task1", "max_tokens": 12}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.decoders import write_decoder_bundle
 from tests.runtime.serving.servers import Server, read_all, serving, wait_for
+from tests.support.decoders import write_decoder_bundle
 
 IDS = {"name": "input_ids", "datatype": "INT64", "shape": [1, 2], "data": [2, 5]}
 GOOD = json.dumps({"inputs": [IDS], "parameters": {"task": "sst2"}}).encode()

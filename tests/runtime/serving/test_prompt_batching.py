@@ -25,10 +25,10 @@ from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
 from eptx.runtime.serving.prompt_batcher import PromptBatcher
 from eptx.runtime.serving.writing import BatchWriter, PromptJob
-from tests.decoders import write_decoder, write_decoder_bundle, write_tokenizer
-from tests.encoder_decoders import VOCABULARY, write_encoder_decoder
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
 from tests.runtime.serving.servers import wait_for
+from tests.support.decoders import write_decoder, write_decoder_bundle, write_tokenizer
+from tests.support.encoder_decoders import VOCABULARY, write_encoder_decoder
 
 TEXTS = ["w5 w9 w11", "w7 w8", "w50 w51 w52 w53 w54"]
 TASKS = ["task0", "task1", "base"]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.chat import write_chat_bundle
 from tests.runtime.serving.servers import Server, serving, wait_for
 from tests.runtime.serving.test_malformed import error_of
-from tests.tiny_bundle import write_tiny
+from tests.support.chat import write_chat_bundle
+from tests.support.tiny_bundle import write_tiny
 
 #: As they stand in JSON; some are none.
 VALUES = {

@@ -11,12 +11,12 @@ import torch
 
 import eptx
 from eptx.exporter import ExportOptions, export_bundle
-from eptx.exporter.base import load_transformers
+from eptx.exporter.bases import load_transformers
 from eptx.exporter.validation.companions import ExpectedTask
-from tests.decoders import write_decoder
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_lora
 from tests.exporter.validation.companions.made import TEMPLATE, Made, write_wordpieces
 from tests.exporter.validation.conftest import GOLDEN
+from tests.support.decoders import write_decoder
 
 LABELS = {"sst2": 2, "mnli": 3}
 

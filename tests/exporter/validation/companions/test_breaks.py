@@ -14,13 +14,14 @@ import pytest
 import eptx
 from eptx.bundle import Bundle, BundleWriter
 from eptx.exporter import ExportOptions, export_bundle
-from eptx.exporter.base import genai, is_decoder
+from eptx.exporter.bases import is_decoder
+from eptx.exporter.bases.loaders import genai
 from eptx.exporter.validation.companions import ExpectedTask
 from tests.exporter.validation.adapters import linear_shapes, write_lora
 from tests.exporter.validation.companions.made import Made
 
 Patch = pytest.MonkeyPatch
-WRITE = "eptx.exporter.write"
+WRITE = "eptx.exporter.bundle.write"
 
 
 def _encoder(made: Made, onnx: Path, ept: Path, out: Path, **options: Any) -> dict[str, str]:
@@ -30,7 +31,7 @@ def _encoder(made: Made, onnx: Path, ept: Path, out: Path, **options: Any) -> di
 
 def _manifest_with(patch: Patch, change: Callable[[Any], dict[str, Any]]) -> None:
     """What `write._manifest` gives, with some fields changed."""
-    from eptx.exporter import write
+    from eptx.exporter.bundle import write
 
     made = write._manifest
     patch.setattr(write, "_manifest", lambda adapted: replace(m := made(adapted), **change(m)))
@@ -43,7 +44,7 @@ def _turn_labels(manifest: Any) -> dict[str, Any]:
 
 def _drop(name: str) -> Callable[[Patch], None]:
     def change(patch: Patch) -> None:
-        from eptx.exporter import write
+        from eptx.exporter.bundle import write
 
         patch.setattr(write, "_COMPANIONS", tuple(other for other in write._COMPANIONS if other != name))
 

@@ -12,10 +12,10 @@ import pytest
 
 from eptx.exporter import ExportOptions, export_bundle
 from eptx.exporter.validation.companions import ExpectedTask, compare_companions
-from tests.bundles import copy_bundle
-from tests.decoders import write_decoder
 from tests.exporter.validation.adapters import linear_shapes, write_lora
 from tests.exporter.validation.companions.made import Made, damaged, edit, put
+from tests.support.bundles import copy_bundle
+from tests.support.decoders import write_decoder
 
 GENAI = "genai_config.json"
 #: What `read_bundle` refuses itself, and what names a log's lines.

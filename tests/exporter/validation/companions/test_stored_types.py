@@ -11,7 +11,7 @@ import pytest
 
 from eptx.exporter import ExportOptions, export_bundle
 from tests.exporter.validation.companions.made import Change, Made, damaged, edit, put
-from tests.quantized import quantized
+from tests.support.quantized import quantized
 
 SCHEMES = ["fp32", "fp16", "int8", "int8-static", "int8-blocks", "int4-blocks"]
 PRECISION, PRODUCTS, TABLES = (

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from onnxruntime.quantization import QuantType, matmul_nbits_quantizer, quantize_dynamic
 
 from eptx.calibration.quantize import _alone
-from eptx.exporter.base._products import find_products
+from eptx.exporter.bases.products.products import find_products
 from eptx.exporter.validation.quantized.codes import Codes, read_codes
 
 Quantizer = Callable[[np.ndarray], ir.Model]

@@ -20,18 +20,17 @@ from eptx.bundle import Bundle
 from eptx.calibration.quantize import Range, Scheme, _alone, _table, graph
 from eptx.exporter import ExportOptions, export_bundle
 from eptx.exporter.validation import comparison
-from eptx.exporter.validation.quantized import weights
 from eptx.exporter.validation import run as validation
 from eptx.exporter.validation.batches import Batch, rows_alone
 from eptx.exporter.validation.budget import Judged
-from eptx.exporter.validation.quantized import ranges
+from eptx.exporter.validation.quantized import ranges, weights
 from eptx.exporter.validation.quantized.ranges import range_parts
 from eptx.exporter.validation.report import Report
 from eptx.exporter.validation.ways import ways
 from eptx.runtime.measure import Drop
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept
 from tests.exporter.validation.workshop import Workshop
-from tests.quantized import Choice, quantized
+from tests.support.quantized import Choice, quantized
 
 LABELS = {"cola": 2, "mnli": 3}
 TABLES = ("word", "position", "token_type")

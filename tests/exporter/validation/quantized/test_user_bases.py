@@ -30,9 +30,9 @@ from safetensors.numpy import load_file, save_file
 from eptx.bundle import Bundle
 from eptx.errors import BaseModelError, BundleError, NotSupportedError
 from eptx.exporter import ExportOptions, export_bundle
-from eptx.exporter.base._integer import integer_product
-from eptx.exporter.base._products import find_products
-from eptx.exporter.base._quiet import quiet
+from eptx.exporter.bases.products.integer import integer_product
+from eptx.exporter.bases.products.products import find_products
+from eptx.exporter.quiet import quiet
 from eptx.exporter.validation import Report
 from eptx.exporter.validation import sharpen as sharpening
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept

@@ -11,14 +11,14 @@ import onnx_ir as ir
 import transformers
 
 from eptx.bundle import Bundle
-from eptx.exporter.base._quiet import quiet
+from eptx.exporter.quiet import quiet
 from eptx.exporter.validation.parts import Part
 from eptx.exporter.validation.tensors import compare_tensors
-from tests.decoders import DECODERS, write_decoder
-from tests.encoder_decoders import ENCODER_DECODERS, TARGETS, write_encoder_decoder
-from tests.exporter.base.conftest import build
+from tests.exporter.bases.conftest import build
 from tests.exporter.validation.adapters import linear_shapes, write_lora
 from tests.exporter.validation.workshop import Workshop
+from tests.support.decoders import DECODERS, write_decoder
+from tests.support.encoder_decoders import ENCODER_DECODERS, TARGETS, write_encoder_decoder
 
 ENDS = ("query", "value", "output.dense", "q_proj", "v_proj", "o_proj", "down_proj", "query_proj", "qkv_proj", "fc1")
 

@@ -11,10 +11,10 @@ import pytest
 
 from eptx.bundle import Bundle
 from eptx.exporter import export as exporter
-from eptx.exporter.write import Adapted
+from eptx.exporter.bundle.write import Adapted
 from eptx.runtime import Session
-from tests.decoders import Steps
 from tests.exporter.validation.tensors.bases import Base, Change, Made, attribute, replaced, wrongs
+from tests.support.decoders import Steps
 
 LLAMA = {"vocab_size": 400, "max_position_embeddings": 512}
 PROMPT = [list(range(3, 103))]

@@ -13,9 +13,9 @@ from eptx.bundle import Bundle
 from eptx.exporter import ExportOptions
 from eptx.exporter.validation.parts import Part
 from eptx.exporter.validation.tensors import compare_tensors
-from tests.decoders import DECODERS
 from tests.exporter.validation.tensors.bases import Base, Made, trained, wrongs
-from tests.quantized import quantized
+from tests.support.decoders import DECODERS
+from tests.support.quantized import quantized
 
 ENCODERS = ("bert", "roberta", "deberta", "deberta_shared", "vit", "albert")
 WINDOWED = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}

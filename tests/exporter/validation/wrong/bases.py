@@ -11,8 +11,6 @@ from unittest import mock
 from eptx.bundle import Bundle
 from eptx.calibration.quantize import Range
 from eptx.exporter import ExportOptions, Route
-from tests.bundles import copy_bundle
-from tests.encoder_decoders import TARGETS, KeptGraphs
 from tests.exporter.validation.adapters import (
     CONFIG,
     Shapes,
@@ -24,7 +22,9 @@ from tests.exporter.validation.adapters import (
 )
 from tests.exporter.validation.workshop import Workshop
 from tests.exporter.validation.wrong.models import write_base
-from tests.quantized import Choice, quantized
+from tests.support.bundles import copy_bundle
+from tests.support.encoder_decoders import TARGETS, KeptGraphs
+from tests.support.quantized import Choice, quantized
 
 Method = Literal["lora", "ept", "tucka", "heads"]
 LABELS = {"cola": 2, "mnli": 3, "stsb": 1}

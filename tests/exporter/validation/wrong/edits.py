@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from eptx._files import hash_file
 from eptx._json import dump_json, read_json_object
+from eptx._safe_files import hash_file
 from eptx.errors import BundleError
 
 Damage = Callable[[Path], None]

@@ -12,8 +12,8 @@ import transformers as tf
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from tests.decoders import write_decoder
-from tests.encoder_decoders import write_encoder_decoder
+from tests.support.decoders import write_decoder
+from tests.support.encoder_decoders import write_encoder_decoder
 
 #: Words with capitals and accents among what they are asked for, so that a normalizer that is off is seen.
 _WORDS = (
@@ -80,7 +80,7 @@ _ENCODERS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "deberta": (tf.DebertaV2Config, _SIZES | _DEBERTA | _LABELS, tf.DebertaV2ForSequenceClassification),
     "vit": (tf.ViTConfig, _VIT | _LABELS, tf.ViTForImageClassification),
 }
-#: Decoders of tests/decoders.py, with what is changed of them.
+#: Decoders of tests/support/decoders.py, with what is changed of them.
 _DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama tied", {}),
     "mistral": ("mistral", {"sliding_window": 16}),

@@ -18,7 +18,7 @@ from eptx.exporter.validation.distance import LIMIT
 from tests.exporter.validation.adapters import CONFIG, add_heads, write_ept, write_lora, write_tucka
 from tests.exporter.validation.workshop import worst
 from tests.exporter.validation.wrong.bases import WIDTH, Bases
-from tests.quantized import Choice, quantized
+from tests.support.quantized import Choice, quantized
 
 Method = Literal["lora", "ept", "tucka"]
 #: What honest bundles stay below.

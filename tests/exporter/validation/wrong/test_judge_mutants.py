@@ -20,10 +20,10 @@ from eptx.bundle import Bundle
 from eptx.calibration.quantize import _alone
 from eptx.exporter import export as exporting
 from eptx.exporter import load as loading
-from eptx.exporter.heads import attach_head_bank
-from eptx.exporter.infer import add_task_used
+from eptx.exporter.graph.edited import EditedGraph
+from eptx.exporter.graph.heads import attach_head_bank
+from eptx.exporter.methods.ept.infer import add_task_used
 from eptx.exporter.methods.lora.attach import banks as _banks
-from eptx.exporter.part import Part
 from tests.exporter.validation.adapters import write_lora
 from tests.exporter.validation.wrong.bases import LABELS, Bases
 
@@ -63,23 +63,23 @@ def _nothing(*arguments: Any, **named: Any) -> None:
     """A check that says nothing."""
 
 
-def _named_wrongly(part: Part) -> None:
+def _named_wrongly(part: EditedGraph) -> None:
     """Query and value of the first layer are said to be each other's outputs."""
     _name_modules(part)
     query, value = (f"bert.encoder.layer.0.attention.self.{x}" for x in ("query", "value"))
     part.modules[query], part.modules[value] = part.modules[value], part.modules[query]
 
 
-def _all_experts(part: Part) -> None:
+def _all_experts(part: EditedGraph) -> None:
     """The experts that no task uses are not said, so the others' numbers are not the adapter's."""
     _name_modules(part)
     part.modules = {name: replace(place, unused_experts=()) for name, place in part.modules.items()}
 
 
-_name_modules = Part.name_modules
+_name_modules = EditedGraph.name_modules
 
 
-def _a_module_less(part: Part) -> None:
+def _a_module_less(part: EditedGraph) -> None:
     """Where one module's output is is not said."""
     _name_modules(part)
     part.modules.pop(_DOWN, None)
@@ -166,7 +166,7 @@ MUTANTS = (
     Mutant(
         "what each module computes",
         _bundle("bert"),
-        ("eptx.exporter.part.Part.name_modules", _named_wrongly),
+        ("eptx.exporter.graph.edited.EditedGraph.name_modules", _named_wrongly),
         (f"{JUDGE}._like", lambda found, exact: (exact, exact)),
         "first drifting module bert.encoder.layer.0.attention.self",
     ),
@@ -187,7 +187,7 @@ MUTANTS = (
     Mutant(
         "which modules there are",
         _bundle("bert"),
-        ("eptx.exporter.part.Part.name_modules", _a_module_less),
+        ("eptx.exporter.graph.edited.EditedGraph.name_modules", _a_module_less),
         ("eptx.exporter.validation.run.outline", lambda *arguments: []),
         f"module {_DOWN}: the adapter adapts it",
     ),
@@ -208,7 +208,7 @@ MUTANTS = (
     Mutant(
         "which experts a task uses",
         _bundle("heads"),
-        ("eptx.exporter.part.Part.name_modules", _all_experts),
+        ("eptx.exporter.graph.edited.EditedGraph.name_modules", _all_experts),
         (f"{JUDGE}._check_experts", _nothing),
         "its router chooses experts",
     ),

@@ -1,0 +1,1 @@
+"""Reading adapters: what their folders hold, as arrays, whatever the method."""

@@ -1,0 +1,287 @@
+"""One adapter folder as it lies on disk: configuration, tensors, task heads, fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eptx._json import read_json_object
+from eptx._links import check_links
+from eptx._safe_files import fingerprint
+from eptx.errors import AdapterError, NotSupportedError
+from eptx.exporter.adapters.adapter import Pooling, TaskHeads
+from eptx.exporter.adapters.safetensors import read_tensors
+from eptx.exporter.adapters.trained_as import TrainedAs
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+HEADS = "task_heads.safetensors"
+_PREFIX = "base_model.model."
+#: Parts of a tensor's name that say that it is of an adapter, and not of a module that PEFT saved whole.
+_ADAPTER = (".lora_", ".tucka_")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What the user says of an adapter that its files do not.
+
+    Attributes:
+        top_k: EPT: how many experts a task uses.
+        tasks: names of the tasks, by id.
+        incomplete: read also what cannot be exported yet, to show it: EPT without a top-k.
+    """
+
+    top_k: int | None = None
+    tasks: Sequence[str] | None = None
+    incomplete: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The files of one adapter folder.
+
+    Attributes:
+        name: the folder's name.
+        config: ``adapter_config.json``.
+        tensors: name without ``base_model.model.`` -> float array; the adapter's own.
+        saved: the same of modules that PEFT saved whole, whether the configuration says so or not.
+        trained_as: what the configuration says of the class.
+        heads: the task heads beside it, or None.
+        fingerprint: ``sha256:<hex>`` over its files.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    tensors: Mapping[str, np.ndarray]
+    saved: Mapping[str, np.ndarray]
+    trained_as: TrainedAs
+    heads: TaskHeads | None
+    fingerprint: str
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Reads an adapter folder.
+
+    Raises:
+        AdapterError: a file is missing, damaged, not an adapter's, or a link to one elsewhere.
+    """
+    if not folder.is_dir():
+        raise AdapterError(f"{folder}: no such adapter folder")
+    check_links(folder, error=AdapterError)
+    if not (folder / WEIGHTS).exists():
+        raise AdapterError(f"{folder}: {_lacking(folder)}")
+    config = read_json_object(folder / CONFIG, error=AdapterError)
+    tensors: dict[str, np.ndarray] = {}
+    for name, array in read_tensors(folder / WEIGHTS).items():
+        if _strip(name) in tensors:
+            raise AdapterError(f"{WEIGHTS}: {_strip(name)} appears twice, with and without {_PREFIX[:-1]}")
+        tensors[_strip(name)] = array
+    if not tensors:
+        raise AdapterError(f"{folder / WEIGHTS}: holds no tensors")
+    heads = _read_heads(folder, config) if (folder / HEADS).exists() else None
+    files = {name: folder / name for name in (CONFIG, WEIGHTS, HEADS) if (folder / name).exists()}
+    own = {name: array for name, array in tensors.items() if any(part in f".{name}" for part in _ADAPTER)}
+    saved = {name: array for name, array in tensors.items() if name not in own}
+    _check_saved(saved, heads, config)
+    print_of = fingerprint(files, error=AdapterError)
+    return Checkpoint(folder.name, config, own, saved, _trained_as(config), heads, print_of)
+
+
+def _check_saved(saved: Mapping[str, np.ndarray], heads: TaskHeads | None, config: Mapping[str, Any]) -> None:
+    """Refuses tensors that are of no module, modules without tensors, and heads in both places."""
+    if config.get("modules_to_save") and not saved:
+        said = f"{CONFIG}: modules_to_save={shown(config['modules_to_save'])}"
+        raise AdapterError(f"{said}, but {WEIGHTS} holds none of them: what was trained is lost; save it again")
+    for name, array in saved.items():
+        if "." not in name.strip("."):
+            raise AdapterError(f"{WEIGHTS}: unexpected tensors: {shown(name)[1:-1]}")
+        if 0 in array.shape:
+            raise AdapterError(f"{WEIGHTS}: {name} is empty: it has shape {list(array.shape)}")
+    if saved and heads is not None:
+        module = next(iter(saved)).rpartition(".")[0]
+        raise AdapterError(f"{HEADS} is beside a {WEIGHTS} that holds {module} whole: it is not clear which one counts")
+
+
+def _trained_as(config: Mapping[str, Any]) -> TrainedAs:
+    mapping = config.get("auto_mapping") or {}
+    noted = mapping.get("base_model_class") if isinstance(mapping, dict) else mapping
+    for key, value in (("auto_mapping", noted), ("task_type", config.get("task_type"))):
+        if value is not None and not isinstance(value, str):
+            raise AdapterError(f"{CONFIG}: {key} must name a class, found {shown(value)}")
+    return TrainedAs(noted, config.get("task_type"))
+
+
+def combine(fingerprints: Sequence[str]) -> str:
+    """One fingerprint for several folders; that of a single folder is its own."""
+    if len(fingerprints) == 1:
+        return fingerprints[0]
+    return f"sha256:{hashlib.sha256(' '.join(fingerprints).encode()).hexdigest()}"
+
+
+def _lacking(folder: Path) -> str:
+    """What a folder without an adapter's weights has."""
+    pickles = sorted(path.name for path in folder.glob("adapter_model.*"))
+    if pickles and pickles[0].isprintable():
+        return f"holds {pickles[0]}, which eptx never reads: save the adapter with safe_serialization=True"
+    inside = sorted(path.parent.name for path in folder.glob(f"*/{WEIGHTS}"))
+    if inside:
+        return f"{WEIGHTS} is missing; the folder {shown(inside[0])} inside it has one"
+    if (folder / "config.json").exists() and not (folder / CONFIG).exists():
+        return f"{WEIGHTS} is missing; this is a whole model's folder, not an adapter's"
+    return f"{WEIGHTS} is missing"
+
+
+def _strip(name: str) -> str:
+    return name.removeprefix(_PREFIX)
+
+
+def _read_heads(folder: Path, config: Mapping[str, Any]) -> TaskHeads:
+    tensors = read_tensors(folder / HEADS)
+    weights = {name.removesuffix(".weight"): array for name, array in tensors.items() if name.endswith(".weight")}
+    biases = {name.removesuffix(".bias"): array for name, array in tensors.items() if name.endswith(".bias")}
+    if not weights or len(weights) + len(biases) != len(tensors):
+        raise AdapterError(f"{HEADS}: expected <task>.weight and <task>.bias, found {_some(sorted(tensors))}")
+    for task, bias in biases.items():
+        if task not in weights:
+            raise AdapterError(f"{HEADS}: {task}.bias has no {task}.weight")
+        if bias.shape != weights[task].shape[:1]:
+            raise AdapterError(f"{HEADS}: {task}.bias has shape {list(bias.shape)}, weight {list(weights[task].shape)}")
+    if any(array.ndim != 2 or 0 in array.shape for array in weights.values()):
+        raise AdapterError(f"{HEADS}: every <task>.weight must be [labels, hidden]")
+    if len({array.shape[1] for array in weights.values()}) != 1:
+        raise AdapterError(f"{HEADS}: the heads read vectors of different widths")
+    zeros = {task: np.zeros(array.shape[0], array.dtype) for task, array in weights.items()}
+    return TaskHeads(weights, zeros | biases, _pooling(config), _label_names(config, weights))
+
+
+def _pooling(config: Mapping[str, Any]) -> Pooling:
+    pooling = config.get("task_head_pooling", "pooler")
+    if pooling not in ("pooler", "first", "mean"):
+        raise AdapterError(f"{CONFIG}: task_head_pooling is {shown(pooling)}; it is one of pooler, first, mean")
+    return pooling  # type: ignore[no-any-return]
+
+
+def _label_names(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> dict[str, tuple[str, ...]]:
+    given = config.get("task_labels") or {}
+    if not isinstance(given, dict):
+        raise AdapterError(f"{CONFIG}: task_labels must map a task to the names of its labels")
+    names = {}
+    for task, labels in given.items():
+        if task not in weights:
+            raise AdapterError(f"{CONFIG}: task_labels names {task!r}, which has no head in {HEADS}")
+        if not isinstance(labels, list) or not all(isinstance(label, str) and label.isprintable() for label in labels):
+            raise AdapterError(f"{CONFIG}: task_labels of {task!r} must be a list of names")
+        if len(labels) != weights[task].shape[0]:
+            raise AdapterError(
+                f"{CONFIG}: task_labels of {task!r} has {len(labels)} names for {weights[task].shape[0]} labels"
+            )
+        names[task] = tuple(labels)
+    return names
+
+
+def shown(value: object, most: int = 80) -> str:
+    """A setting as a message quotes it."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    """The first few names, and how many more there are."""
+    listed = ", ".join(names[:most])
+    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"
+
+
+def group_by_module(tensors: Mapping[str, np.ndarray], marker: str) -> dict[str, dict[str, np.ndarray]]:
+    """Tensors by module: ``<module>.<marker>...`` becomes module -> {rest from the marker on: array}.
+
+    Raises:
+        AdapterError: a tensor's name has no such marker.
+    """
+    modules: dict[str, dict[str, np.ndarray]] = {}
+    extra = []
+    for name, array in tensors.items():
+        module, found, rest = name.partition(f".{marker}")
+        if not found or not module:
+            extra.append(name)
+            continue
+        modules.setdefault(module, {})[marker + rest] = array
+    if extra:
+        raise AdapterError(f"{WEIGHTS}: unexpected tensors: {_some(sorted(extra))}")
+    return modules
+
+
+def take(parts: dict[str, np.ndarray], module: str, key: str, ndim: int) -> np.ndarray:
+    """Removes one tensor from a module's.
+
+    Raises:
+        AdapterError: it is missing, has another rank than `ndim`, or an empty axis.
+    """
+    if key not in parts:
+        raise AdapterError(f"{WEIGHTS}: {module}.{key} is missing")
+    array = parts.pop(key)
+    if array.ndim != ndim or 0 in array.shape:
+        raise AdapterError(f"{WEIGHTS}: {module}.{key} has shape {list(array.shape)}; it must have {ndim} axes")
+    return array
+
+
+def refuse_rest(parts: Mapping[str, np.ndarray], module: str) -> None:
+    """Raises AdapterError if a module has tensors that its method does not know."""
+    if parts:
+        raise AdapterError(f"{WEIGHTS}: unexpected tensors of {module}: {_some(sorted(parts))}")
+
+
+def number(config: Mapping[str, Any], key: str, *, default: float | None = None) -> float:
+    """A positive number of the configuration.
+
+    Raises:
+        AdapterError: it is missing or not a positive number.
+    """
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
+        raise AdapterError(f"{CONFIG}: {key} must be a positive number, found {shown(value)}")
+    return value
+
+
+def flag(config: Mapping[str, Any], key: str) -> bool:
+    """A setting that is on or off; off where it is missing.
+
+    Raises:
+        AdapterError: it is neither.
+    """
+    value = config.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise AdapterError(f"{CONFIG}: {key} must be true or false, found {shown(value)}")
+    return bool(value)
+
+
+def task_names(config: Mapping[str, Any]) -> list[str] | None:
+    """The names of the tasks by id, as eptx's training saves them; None where it did not.
+
+    Raises:
+        AdapterError: they are not a list of names.
+    """
+    names = config.get("tasks")
+    if names is not None and (not isinstance(names, list) or not all(isinstance(name, str) for name in names)):
+        raise AdapterError(f"{CONFIG}: tasks must be a list of names, found {shown(names)}")
+    return names
+
+
+def refuse_options(config: Mapping[str, Any], refused: Mapping[str, tuple[Any, ...]]) -> None:
+    """Refuses, by name, settings that would change what the adapter computes.
+
+    Args:
+        config: the adapter's configuration.
+        refused: key -> the values that change nothing.
+
+    Raises:
+        NotSupportedError: a key has another value.
+    """
+    for key, harmless in refused.items():
+        if key in config and config[key] not in harmless:
+            raise NotSupportedError(f"{CONFIG}: {key}={shown(config[key])} is not supported")

@@ -1,0 +1,86 @@
+"""Reading safetensors files strictly.
+
+The safetensors library checks offsets and sizes; it accepts duplicate names, NaN and any name at all. An adapter
+comes from strangers, so the header is read once more here and the values are looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from eptx._json import parse_json
+from eptx._safe_files import open_regular
+from eptx.errors import AdapterError, EptxError, LimitError
+
+_HEADER_LIMIT = 100 << 20
+_FILE_LIMIT = 16 << 30
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+
+
+def read_tensors(path: Path, *, error: type[EptxError] = AdapterError) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file as float arrays, in the file's order.
+
+    Args:
+        path: the file.
+        error: the class to raise.
+
+    Returns:
+        name -> array, float32 (float64 where stored so).
+
+    Raises:
+        EptxError: (of class `error`) not a regular file, truncated, a header with duplicate or odd names, tensors that
+            are not floating point, NaN or infinite values.
+        LimitError: the file is larger than any adapter's.
+    """
+    header = _read_header(path, error)
+    for name, entry in header.items():
+        _check_entry(path, name, entry, error)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as e:
+        raise error(f"{path.name}: damaged safetensors file: {e}") from None
+    arrays = {}
+    for name in header:
+        tensor = tensors[name]
+        array = tensor.numpy() if tensor.dtype.itemsize == 8 else tensor.float().numpy()
+        if not np.isfinite(array).all():
+            raise error(f"{path.name}: tensor {name} holds NaN or infinite values")
+        arrays[name] = array
+    return arrays
+
+
+def _read_header(path: Path, error: type[EptxError]) -> dict[str, Any]:
+    with open_regular(path, error=error) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _FILE_LIMIT:
+            raise LimitError(f"{path.name}: larger than {_FILE_LIMIT >> 30} GiB, which no adapter is")
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None
+        if length is None or length > min(_HEADER_LIMIT, size - 8):
+            raise error(f"{path.name}: truncated or not a safetensors file ({size} bytes)")
+        header = parse_json(file.read(length), what=f"{path.name}: header", error=error)
+    if not isinstance(header, dict):
+        raise error(f"{path.name}: header is not a JSON object")
+    header.pop("__metadata__", None)
+    return dict(sorted(header.items(), key=lambda item: _begin(item[1])))
+
+
+def _begin(entry: Any) -> int:
+    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    return offsets[0] if isinstance(offsets, list) and offsets and isinstance(offsets[0], int) else 0
+
+
+def _check_entry(path: Path, name: str, entry: Any, error: type[EptxError]) -> None:
+    if not name.isprintable() or not name.isascii() or "/" in name or "\\" in name:
+        raise error(f"{path.name}: {json.dumps(name)[:80]} is not a parameter's name")
+    dtype = entry.get("dtype") if isinstance(entry, dict) else None
+    if not isinstance(dtype, str) or dtype not in _FLOATS:
+        raise error(f"{path.name}: tensor {name} has type {str(dtype)[:20]}; an adapter's tensors are floating point")

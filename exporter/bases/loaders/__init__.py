@@ -1,0 +1,1 @@
+"""A base model as ONNX graphs, by the exporter that is best for it."""

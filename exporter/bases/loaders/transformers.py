@@ -1,0 +1,80 @@
+"""A transformers folder as a base graph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from eptx._progress import step
+from eptx.errors import NotSupportedError
+from eptx.exporter.bases.graph import BaseGraph
+from eptx.exporter.bases.loaders.folder import folder_graph
+from eptx.exporter.bases.loaders.trace import trace
+from eptx.exporter.bases.passes.fuse import fuse
+from eptx.exporter.bases.passes.tidy import tidy
+from eptx.exporter.bases.weights.model import is_encoder_decoder, load_model, read_config
+from eptx.exporter.bases.weights.model_class import SUPPORTED, trained_class
+from eptx.exporter.bases.weights.whole import Saved, oriented
+from eptx.exporter.quiet import quiet
+
+__all__ = ["load_transformers"]
+
+
+def load_transformers(
+    folder: Path,
+    *,
+    provider: Literal["cpu", "cuda"] = "cpu",
+    headless: bool = False,
+    class_name: str | None = None,
+    saved: Saved | None = None,
+) -> BaseGraph:
+    """Exports the model of a transformers folder, with a free batch and length, fused for ONNX Runtime.
+
+    Nothing is downloaded, no remote code runs, and pickles are not read.
+
+    Args:
+        folder: ``config.json`` and ``model.safetensors`` (or several with an index).
+        provider: the execution provider whose fusions the graph gets.
+        headless: the bare model, whatever head the folder's architecture has.
+        class_name: the class to export it as; None: the folder's own.
+        saved: modules that an adapter's tasks bring whole.
+
+    Returns:
+        the graph; every linear layer is a product of its own that `locate` finds by name.
+
+    Raises:
+        BaseModelError: a file is missing or damaged, or the weights do not fit the configuration.
+        NotSupportedError: the architecture cannot be exported.
+        AdapterError: what the tasks bring does not fit the class.
+    """
+    config = read_config(folder)
+    if is_encoder_decoder(config):
+        kind = f"{config['model_type']}: an encoder-decoder is not one graph, and takes no task heads"
+        raise NotSupportedError(f"{kind}; supported: {SUPPORTED}")
+    with quiet():
+        with step("load the base model"):
+            name = class_name or trained_class(config, (), headless=headless)
+            model, whole = load_model(folder, config, name, saved)
+        if config["model_type"] == "deberta-v2":
+            from eptx.exporter.bases.passes.deberta import allow_positions_per_row  # imports transformers
+
+            allow_positions_per_row(model)
+        with step("export the base graph"):
+            graph = trace(model)
+        del model  # its weights are the graph's now, and those that fusing turns can go
+        with step("fuse the base graph"):
+            own = graph.graph.initializers
+            kept = {own[parameter]: bank for parameter, bank in whole.banks.items() if parameter in own}
+            fuse(graph, provider, kept)
+            tidy(graph)
+    banks = {str(value.name): oriented(bank, _stored(value)) for value, bank in kept.items() if value.uses()}
+    return replace(folder_graph(graph, folder, config), whole=replace(whole, banks=banks))
+
+
+def _stored(value: ir.Value) -> np.ndarray:
+    assert value.const_value is not None
+    return value.const_value.numpy()

@@ -1,0 +1,1 @@
+"""Changes of a base's graph before an adapter is put in."""

@@ -1,0 +1,151 @@
+"""Rotary tables of a decoder, put into a graph of GenAI's builder.
+
+The builder (0.18) knows some kinds of scaling, and not all of them rightly. Here the tables are what the model's own
+rotary module computes, whatever its kind.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from eptx.errors import BaseModelError, NotSupportedError
+from eptx.exporter.bases.names import one_line
+
+#: operator -> where its tables of cosines and sines are among its inputs.
+_INPUTS = {"GroupQueryAttention": (7, 8), "RotaryEmbedding": (2, 3)}
+_NAMES = ("cos_cache", "sin_cache")
+#: Models whose code can turn a part of every head.
+_PARTIAL = ("phi", "phi3")
+#: Frequencies that GroupQueryAttention takes at a time.
+_MULTIPLE = 8
+#: Cosines and sines, float32 [positions, frequencies] each.
+Tables = tuple[np.ndarray, np.ndarray]
+
+
+def context(parsed: Any) -> int:
+    """How many positions a graph of a base has.
+
+    ``longrope`` turns by other tables in texts that are longer than the model was first trained on. What is in a cache
+    by then was turned by the first ones, and rows of one batch may be shorter; so a graph ends there.
+
+    Args:
+        parsed: transformers' configuration of the base.
+    """
+    positions = int(parsed.max_position_embeddings)
+    rope = getattr(parsed, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return positions
+    return min(positions, int(rope["original_max_position_embeddings"]))
+
+
+def rotary_tables(parsed: Any) -> Tables | None:
+    """A model's cosines and sines at all of its positions; None of one without rotary positions.
+
+    Args:
+        parsed: transformers' configuration of the base.
+
+    Raises:
+        BaseModelError: transformers makes none of it.
+        NotSupportedError: they are not the same in texts of every length.
+    """
+    module = _module(parsed)
+    if module is None:
+        return None
+    whole = _tables(module, context(parsed))
+    # "dynamic" changes past the last position only
+    if any(not np.array_equal(table[:1], short) for table, short in zip(whole, _tables(module, 1), strict=True)):
+        kind = parsed.rope_parameters["rope_type"]
+        raise NotSupportedError(
+            f"rotary positions of kind {kind!r} change with the length of the text in their own way"
+        )
+    width = 2 * whole[0].shape[1]
+    size = getattr(parsed, "head_dim", None) or parsed.hidden_size // parsed.num_attention_heads
+    if width != size and parsed.model_type not in _PARTIAL:
+        raise BaseModelError(f"config.json: it turns {width} of {size} values, which {parsed.model_type} cannot")
+    return whole
+
+
+def set_rotary(graph: ir.Graph, tables: Tables) -> None:
+    """Has a graph turn queries and keys as the model does.
+
+    Args:
+        graph: changed in place.
+        tables: of the model, see `rotary_tables`.
+
+    Raises:
+        NotSupportedError: the graph's operators cannot.
+    """
+    nodes = [node for node in graph if node.op_type in _INPUTS]
+    readers = [(node, i) for node in nodes for i in _INPUTS[node.op_type] if i < len(node.inputs) and node.inputs[i]]
+    if not readers or any(node.attributes.get_int("rotary_interleaved", 0) for node in nodes):
+        raise NotSupportedError("the graph turns queries and keys in another way than the base")
+    width = tables[0].shape[1]
+    if width % _MULTIPLE and any(node.op_type == "GroupQueryAttention" for node, _ in readers):
+        problem = f"the base turns {2 * width} values of every head"
+        raise NotSupportedError(f"{problem}; GroupQueryAttention turns multiples of {2 * _MULTIPLE} only")
+    old = list(dict.fromkeys(node.inputs[i] for node, i in readers))
+    dtype = next((value.dtype for value in old if value is not None and value.dtype), ir.DataType.FLOAT)
+    for node, i in readers:
+        node.replace_input_with(i, None)
+    for value in old:
+        _drop(graph, value)
+    new = _initializers(graph, tables, dtype)
+    for node, i in readers:
+        node.replace_input_with(i, new[_INPUTS[node.op_type].index(i)])
+
+
+def _module(parsed: Any) -> Any:
+    """The model's rotary module, on the CPU. The model itself is made without memory for its weights."""
+    import torch
+    import transformers
+
+    auto: Any = transformers.AutoModelForCausalLM  # transformers annotates a part of its functions
+    try:
+        with torch.device("meta"):
+            model = auto.from_config(parsed)
+        kinds = {type(module) for module in model.modules() if hasattr(module, "inv_freq")}
+        return kinds.pop()(parsed) if kinds else None
+    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as e:
+        raise BaseModelError(f"config.json: its rotary positions cannot be computed: {one_line(e)}") from None
+
+
+def _tables(module: Any, count: int) -> Tables:
+    """The tables of a text of `count` tokens."""
+    import torch
+
+    with torch.no_grad():
+        found = module(torch.zeros(1, 1, 1), torch.arange(count)[None])
+    width = found[0].shape[-1] // 2
+    cosines, sines = (table[0].float().numpy() for table in found)
+    if not all(np.isfinite(table).all() for table in (cosines, sines)):
+        raise BaseModelError("config.json: its rotary positions are no numbers")
+    if not all(np.array_equal(table[:, :width], table[:, width:]) for table in (cosines, sines)):
+        raise NotSupportedError("the base's rotary positions are laid out in a way that eptx does not know")
+    return cosines[:, :width].copy(), sines[:, :width].copy()
+
+
+def _drop(graph: ir.Graph, value: ir.Value | None) -> None:
+    """Takes what nothing reads any more out of the graph."""
+    if value is None or value.uses():
+        return
+    maker = value.producer()
+    if maker is None:
+        graph.initializers.pop(value.name or "", None)
+    elif not any(output.uses() for output in maker.outputs):
+        inputs = set(maker.inputs)
+        graph.remove(maker, safe=True)
+        for given in inputs:
+            _drop(graph, given)
+
+
+def _initializers(graph: ir.Graph, tables: Tables, dtype: ir.DataType) -> list[ir.Value]:
+    values = []
+    for name, table in zip(_NAMES, tables, strict=True):
+        tensor = ir.tensor(table.astype(dtype.numpy()), dtype=dtype, name=name)
+        value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(table.shape), type=ir.TensorType(dtype))
+        graph.register_initializer(value)
+        values.append(value)
+    return values

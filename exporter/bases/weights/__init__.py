@@ -1,0 +1,1 @@
+"""A base's files: its configuration, its class and its weights."""

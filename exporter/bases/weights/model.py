@@ -1,0 +1,168 @@
+"""A transformers folder as a PyTorch model: configuration, class and weights, from local safetensors only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eptx.errors import BaseModelError, EptxError, NotSupportedError
+from eptx.exporter.bases.names import one_line, some
+from eptx.exporter.bases.weights.checkpoint import BaseCheckpoint
+from eptx.exporter.bases.weights.config import base_config, checked_config
+from eptx.exporter.bases.weights.model_class import SUPPORTED, find_class
+from eptx.exporter.bases.weights.whole import Saved, Whole, named_in, put_whole
+
+#: ``base_model_prefix`` by model type: importing a model's code to ask it takes seconds.
+PREFIXES = {
+    "bert": "bert",
+    "roberta": "roberta",
+    "xlm-roberta": "roberta",
+    "deberta-v2": "deberta",
+    "vit": "vit",
+    "llama": "model",
+    "t5": "transformer",
+    "mt5": "transformer",
+}
+#: Encoder-decoders whose graphs are tested, with the words of an error.
+ENCODER_DECODERS = {"T5ForConditionalGeneration": "T5", "MT5ForConditionalGeneration": "mT5"}
+#: The cross-attention's projections of the encoder's output: the decoder's by name, and run once, with the encoder.
+_CROSS = (".EncDecAttention.k", ".EncDecAttention.v")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a transformers folder.
+
+    Raises:
+        BaseModelError: no such folder, or its configuration is missing or damaged; or there is an adapter.
+        NotSupportedError: the weights are quantized.
+    """
+    if not folder.is_dir():
+        raise BaseModelError(f"{folder}: no such base model folder")
+    config = checked_config(folder)
+    if not isinstance(config.get("model_type"), str):
+        raise BaseModelError("config.json: has no model_type; it is not a transformers configuration")
+    return config
+
+
+def base_prefix(config: dict[str, Any]) -> str:
+    """``base_model_prefix`` of a configuration's architecture, "" when transformers does not know it."""
+    if config.get("model_type") in PREFIXES:
+        return PREFIXES[config["model_type"]]
+    from transformers import AutoModel
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    if config.get("model_type") not in CONFIG_MAPPING:
+        return ""
+    model_class: Any = AutoModel._model_mapping.get(CONFIG_MAPPING[config["model_type"]], None)
+    if isinstance(model_class, tuple):
+        model_class = model_class[0]
+    return str(getattr(model_class, "base_model_prefix", "") or "")
+
+
+def is_encoder_decoder(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is of a model that answers one text with another."""
+    return bool(config.get("is_encoder_decoder", config.get("model_type") in ("t5", "mt5")))
+
+
+def check_encoder_decoder(config: dict[str, Any]) -> None:
+    """Refuses encoder-decoders that are not among `ENCODER_DECODERS`.
+
+    Raises:
+        NotSupportedError: by the name of the architecture.
+    """
+    architectures = config.get("architectures") or [f"encoder-decoder of model_type {config['model_type']!r}"]
+    if str(architectures[0]) not in ENCODER_DECODERS:
+        supported = ", ".join(f"{word} ({name})" for name, word in ENCODER_DECODERS.items())
+        raise NotSupportedError(f"{architectures[0]} is not supported; encoder-decoders that are: {supported}")
+
+
+def in_encoder(module: str) -> bool:
+    """Whether an encoder-decoder's module reads the encoder's text: it then runs with the encoder, once."""
+    return module.removeprefix("transformer.").startswith("encoder.") or module.endswith(_CROSS)
+
+
+def load_model(folder: Path, config: dict[str, Any], class_name: str, saved: Saved | None = None) -> tuple[Any, Whole]:
+    """The ``PreTrainedModel`` in float32, in evaluation mode, on the CPU, with no cache (but an encoder-decoder's).
+
+    Args:
+        folder: the transformers folder.
+        config: its ``config.json``.
+        class_name: the class of transformers to load it as.
+        saved: modules that an adapter's tasks bring whole; the base may lack what they all bring.
+
+    Returns:
+        the model, and what it does not hold of those modules.
+
+    Raises:
+        BaseModelError: the weights are missing, damaged, pickled, or do not fit the configuration.
+        NotSupportedError: transformers has no such architecture or class.
+        AdapterError: what the tasks bring does not fit the class.
+    """
+    BaseCheckpoint(folder)  # refuses pickles and damaged files before the library meets them
+    saved = saved or Saved()
+    parsed = parse_config(folder, config)
+    parsed.use_cache = bool(parsed.is_encoder_decoder)
+    model_class = find_class(class_name, parsed)
+    options: dict[str, Any] = {}
+    model, lacking = _load(model_class, folder, parsed)
+    brought = named_in(model, saved, base_prefix(config))
+    absent = _not_in(lacking, brought)
+    if absent and all(name.startswith("pooler.") for name in absent):
+        # masked language models are saved without the pooler that the bare class would add
+        options = {"add_pooling_layer": False}
+        model, lacking = _load(model_class, folder, parsed, **options)
+        absent = _not_in(lacking, brought)
+    if absent:
+        wanted = type(model).__name__
+        raise BaseModelError(f"{folder.name}: the weights lack {some(absent)}; they are not those of a {wanted}")
+
+    def reload(labels: int) -> Any:
+        parsed.num_labels = labels
+        return _load(model_class, folder, parsed, ignore_mismatched_sizes=True, **options)[0]
+
+    model, whole = put_whole(model, lacking, brought, saved, reload)
+    return model.eval(), whole
+
+
+def _not_in(lacking: list[str], brought: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [name for name in lacking if not any(name in own for own in brought.values())]
+
+
+def parse_config(folder: Path, config: dict[str, Any]) -> Any:
+    """transformers' configuration of a folder.
+
+    Raises:
+        BaseModelError: it does not take the values.
+        NotSupportedError: it knows no such architecture.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    if config["model_type"] not in CONFIG_MAPPING:
+        raise NotSupportedError(f"transformers has no architecture {config['model_type']!r}; supported: {SUPPORTED}")
+    try:
+        return base_config(folder)
+    except EptxError:
+        raise
+    except Exception as e:  # the configuration classes raise whatever their fields' values provoke
+        raise BaseModelError(f"config.json: not a usable configuration: {one_line(e)}") from None
+
+
+def _load(model_class: Any, folder: Path, config: Any, **options: Any) -> tuple[Any, list[str]]:
+    """The model, and the names of its parameters that the files do not have."""
+    import torch
+
+    try:
+        model, info = model_class.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
+        )
+    except Exception as e:  # shapes that do not fit, damaged files, sizes that make no layer
+        raise BaseModelError(f"{folder.name}: the weights cannot be loaded: {one_line(e)}") from None
+    return model, sorted(info["missing_keys"])

@@ -1,0 +1,249 @@
+"""Modules that PEFT saved whole, in the class that was trained: each row reads its own task's.
+
+A tensor that all rows share goes into the model before it is traced. One that they do not becomes a bank, which
+`eptx.exporter.graph.banks` puts in its place in the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from eptx.errors import AdapterError, BaseModelError
+from eptx.exporter.bases.names import aliases, some
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The modules that an export's tasks bring whole.
+
+    Attributes:
+        rows: the tasks that the bundle serves, by id.
+        tensors: task -> its tensors by name; a task without any has the base's.
+        base: whether rows may switch the adapter off, and then read the base's.
+    """
+
+    rows: tuple[str, ...] = ()
+    tensors: Mapping[str, Arrays] = field(default_factory=dict)
+    base: bool = False
+
+
+@dataclass(frozen=True)
+class Bank:
+    """A tensor of which rows read their own.
+
+    Attributes:
+        variants: [n, *shape] float, as the graph stores the tensor.
+        rows: the variant of each task by id, then that of the base where it is served.
+    """
+
+    variants: np.ndarray
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What became of modules that tasks bring whole.
+
+    Attributes:
+        banks: name of the parameter, or of the graph's initializer -> its bank.
+        labels: how many labels each task has, then the base where it is served; None where no head was brought.
+        names: the labels' names, for counts that are the base's own; None where its configuration has none.
+        base: whether the base has all these modules, so that rows can switch the adapter off.
+    """
+
+    banks: Mapping[str, Bank] = field(default_factory=dict)
+    labels: tuple[int, ...] | None = None
+    names: tuple[str, ...] | None = None
+    base: bool = True
+
+
+def named_in(model: Any, saved: Saved, prefix: str) -> dict[str, dict[str, np.ndarray]]:
+    """Every task's tensors by the names that the class has for them.
+
+    Raises:
+        AdapterError: it has no such tensor.
+    """
+    if not any(saved.tensors.values()):
+        return {task: {} for task in saved.rows}
+    known = set(model.state_dict())
+    today = _Today(model)
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for task in saved.rows:
+        found[task] = {}
+        for name, array in saved.tensors.get(task, {}).items():
+            spelled = [s for alias in aliases(name, prefix) for s in (alias, today(alias)) if s in known]
+            if not spelled:
+                kind = type(model).__name__
+                raise AdapterError(f"the adapter brings {name}, which a {kind} (the class that was trained) has not")
+            found[task][spelled[0]] = array
+    return found
+
+
+class _Today:
+    """What today's transformers calls a tensor of the days before."""
+
+    def __init__(self, model: Any) -> None:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightRenaming
+
+        self._steps = [step for step in get_model_conversion_mapping(model) if isinstance(step, WeightRenaming)]
+
+    def __call__(self, name: str) -> str:
+        for step in self._steps:
+            name = step.rename_source_key(name)[0]
+        return name
+
+
+def put_whole(
+    model: Any, lacking: Iterable[str], brought: Mapping[str, Arrays], saved: Saved, reload: Callable[[int], Any]
+) -> tuple[Any, Whole]:
+    """Puts what the tasks bring into a model.
+
+    Args:
+        model: the class with the base's own weights, and as many labels as the base has.
+        lacking: the parameters that the base does not have.
+        brought: `named_in` of the model.
+        saved: what was brought.
+        reload: the model again with another number of labels.
+
+    Returns:
+        the model to trace, and what it does not hold of the tasks' modules.
+
+    Raises:
+        AdapterError: a tensor does not fit the class.
+        BaseModelError: neither a task nor the base has a module that the class needs.
+    """
+    names = list(dict.fromkeys(name for own in brought.values() for name in own))
+    if not names:
+        return model, Whole(base=saved.base)
+    absent = set(lacking)
+    _check_complete(absent, brought, type(model).__name__)
+    by_labels = _sized_by_labels(model) & set(names)
+    label_names = _label_names(model.config)
+    for own in brought.values():
+        for name, array in own.items():
+            _check_shape(name, array, model.state_dict()[name].shape, name in by_labels)
+    has_base = saved.base and not absent & set(names)
+    rows: list[Arrays] = [*brought.values(), *([{}] if has_base else [])]
+    own_count = int(model.config.num_labels)
+    labels = [_count(own, by_labels, own_count) for own in rows]
+    base = {name: _array(model.state_dict()[name]) for name in names if name not in absent}
+    most = max(labels)
+    if by_labels and most != own_count:
+        model = reload(most)
+    banks: dict[str, Bank] = {}
+    for name in names:
+        arrays = [_padded(own.get(name, base.get(name)), most if name in by_labels else None) for own in rows]
+        bank = bank_of(arrays)
+        if len(bank.variants) == 1:
+            _put(model, name, bank.variants[0])
+        else:
+            banks[name] = bank
+            _put(model, name, _placeholder(arrays[0].shape))
+    counts = tuple(labels) if by_labels else None
+    return model, Whole(banks, counts, label_names, has_base)
+
+
+def _check_complete(absent: set[str], brought: Mapping[str, Arrays], kind: str) -> None:
+    for task, own in brought.items():
+        missing = sorted(absent - set(own))
+        if missing and len(brought) > 1 and any(name in other for other in brought.values() for name in missing):
+            raise BaseModelError(f"task {task!r} brings no {some(missing)}, and the base has none (trained: {kind})")
+
+
+def _sized_by_labels(model: Any) -> set[str]:
+    """The tensors whose first axis are the labels: those that grow with their number."""
+    import torch
+
+    config = deepcopy(model.config)
+    config.num_labels = int(model.config.num_labels) + 1
+    with torch.device("meta"):  # its structure, none of its memory
+        more = type(model)(config).state_dict()
+    own = model.state_dict()
+    return {name for name, value in more.items() if name in own and value.shape != own[name].shape}
+
+
+def _check_shape(name: str, array: np.ndarray, shape: Iterable[int], by_labels: bool) -> None:
+    wanted = list(shape)
+    if by_labels and array.ndim == len(wanted) and array.ndim:
+        wanted[0] = array.shape[0]
+    if list(array.shape) != wanted:
+        raise AdapterError(f"{name} is {list(array.shape)} in the adapter; the base's class has {list(shape)}")
+
+
+def _count(own: Arrays, by_labels: set[str], base: int) -> int:
+    counts = {own[name].shape[0] for name in by_labels if name in own}
+    if len(counts) > 1:
+        raise AdapterError(f"the adapter's {' and '.join(sorted(by_labels))} are of {sorted(counts)} labels")
+    return counts.pop() if counts else base
+
+
+def _padded(array: np.ndarray | None, rows: int | None) -> np.ndarray:
+    assert array is not None
+    if rows is None or len(array) == rows:
+        return array
+    return np.concatenate([array, np.zeros((rows - len(array), *array.shape[1:]), array.dtype)])
+
+
+def bank_of(arrays: list[np.ndarray]) -> Bank:
+    """A bank of what every row reads, without repetitions."""
+    variants: list[np.ndarray] = []
+    rows = []
+    for array in arrays:
+        same = next((i for i, other in enumerate(variants) if np.array_equal(array, other)), len(variants))
+        variants += [array] if same == len(variants) else []
+        rows.append(same)
+    return Bank(np.stack(variants), tuple(rows))
+
+
+def _placeholder(shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers that are no other weight's, and not their own transpose."""
+    return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+
+
+def oriented(bank: Bank, stored: np.ndarray) -> Bank:
+    """A bank as the graph stores the tensor.
+
+    Args:
+        bank: as the model has it.
+        stored: what the graph holds of its placeholder: the same, or that turned.
+    """
+    plain = _placeholder(bank.variants.shape[1:])
+    if np.array_equal(stored, plain):
+        return bank
+    assert np.array_equal(stored, plain.T)
+    return Bank(np.ascontiguousarray(np.swapaxes(bank.variants, 1, 2)), bank.rows)
+
+
+def _put(model: Any, name: str, array: np.ndarray) -> None:
+    """Sets a tensor of this module alone: another that shares it keeps what it has, as with PEFT."""
+    import torch
+
+    parent, _, leaf = name.rpartition(".")
+    module = model.get_submodule(parent)
+    if leaf in module._parameters:
+        value = torch.from_numpy(np.array(array, dtype=np.float32))
+        module._parameters[leaf] = torch.nn.Parameter(value, requires_grad=False)
+    else:
+        module._buffers[leaf] = torch.from_numpy(np.array(array)).to(module._buffers[leaf].dtype)
+
+
+def _array(tensor: Any) -> np.ndarray:
+    array: np.ndarray = tensor.detach().numpy().copy()
+    return array
+
+
+def _label_names(config: Any) -> tuple[str, ...] | None:
+    """The base's names of its labels; None for the names that transformers makes up."""
+    given, count = config.id2label or {}, int(config.num_labels)
+    names = tuple(str(given.get(index)) for index in range(count))
+    made_up = names == tuple(f"LABEL_{index}" for index in range(count))
+    usable = len(given) == count and all(index in given and name.isprintable() for index, name in enumerate(names))
+    return names if usable and not made_up else None

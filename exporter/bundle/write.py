@@ -1,0 +1,278 @@
+"""Writing a bundle: the model, what runs it needs from the base folder, the manifest and the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from eptx._genai_config import GENAI_CONFIG
+from eptx._origin import Origin, write_origin
+from eptx._version import __version__
+from eptx.bundle import (
+    Bundle,
+    BundleWriter,
+    Component,
+    Manifest,
+    ModuleOutput,
+    Operators,
+    Quantization,
+    Sources,
+    Task,
+    TensorSpec,
+)
+from eptx.errors import BaseModelError, NotSupportedError, UsageError
+from eptx.exporter import ops
+from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.adapters.route import Route
+from eptx.exporter.bases import BaseGraph, genai_config, is_genai
+from eptx.exporter.bases.max_length import positive
+from eptx.exporter.bases.names import one_line
+from eptx.exporter.bases.products.nbits import is_nbits
+from eptx.exporter.bases.products.quantized import own_precision
+from eptx.exporter.bundle.card import model_card
+from eptx.exporter.bundle.problem import own_labels, problem_type
+from eptx.exporter.bundle.text import SENTENCE_SETTINGS, text_settings
+from eptx.exporter.graph.edited import EditedGraph
+from eptx.exporter.graph.heads import LOGITS
+from eptx.exporter.methods.read import BASE_TASK
+from eptx.exporter.methods.tucka.frozen import FrozenRoutes
+from eptx.exporter.options import ExportOptions
+from eptx.exporter.plan import serves_base, static_task
+
+#: Smaller tensors are kept in the model: ONNX Runtime resolves the path of the file beside it, opens it and maps it
+#: anew for every tensor that lies there, which took 4 ms of a session of MiniLM with EPT (212 tensors).
+_SMALL = 16384
+#: What a tokenizer or an image processor is made of, as transformers names it.
+_COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spm.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "preprocessor_config.json",
+    *SENTENCE_SETTINGS,
+)
+_DTYPES = {
+    ir.DataType.FLOAT: "float32",
+    ir.DataType.FLOAT16: "float16",
+    ir.DataType.DOUBLE: "float64",
+    ir.DataType.INT64: "int64",
+    ir.DataType.INT32: "int32",
+    ir.DataType.BOOL: "bool",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the inputs of an export are, as they were given.
+
+    Attributes:
+        base: the transformers folder, or None with an ONNX base alone.
+        adapters: the adapter folder, or several LoRA folders.
+        data: of a quantized bundle, where the rows are on which it was measured, each with the task that all are of.
+    """
+
+    base: Path | None
+    adapters: Sequence[Path]
+    data: Sequence[tuple[str | None, Path]] = ()
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """The graphs of a base with an adapter in them, ready to be written.
+
+    Attributes:
+        source: where they come from.
+        adapter: the adapter.
+        parts: the graphs, the one that answers last.
+        options: of the export.
+        frozen: TuckA's frozen routes, where the export freezes them.
+        quantization: what was done to the products, where it was done after the adapter was put in.
+    """
+
+    source: Source
+    adapter: Adapter
+    parts: Sequence[EditedGraph]
+    options: ExportOptions
+    frozen: FrozenRoutes | None = None
+    quantization: Quantization | None = None
+
+    @property
+    def quantized(self) -> bool:
+        """Whether a builder has quantized the base, before the adapter was put in."""
+        return any(is_nbits(node) for part in self.parts for node in part.graph.model.graph)
+
+    def copy(self, options: ExportOptions) -> Adapted:
+        """Copies of the graphs, whose weights are these ones', to be stored in another way."""
+        parts = [copy(part) for part in self.parts]
+        for part in parts:
+            part.graph = replace(part.graph, model=part.graph.model.clone())
+        return replace(self, parts=parts, options=options)
+
+
+def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
+    """Writes adapted graphs as a bundle and puts it in place."""
+    for part in adapted.parts:
+        clean(part.graph.model)
+        _save(part.graph.model, writer.folder / part.graph.file)
+    main = adapted.parts[-1].graph
+    for name in _COMPANIONS:
+        if name in main.files:
+            writer.copy(main.files[name])
+        elif main.folder is not None and (main.folder / name).is_file():
+            writer.copy(main.folder / name)
+    if is_genai(main):
+        writer.write(GENAI_CONFIG, genai_config(main))
+    manifest = _manifest(adapted)
+    writer.write("README.md", model_card(manifest))
+    bundle = writer.finish(manifest)
+    source = adapted.source
+    write_origin(bundle, Origin.of(source.base, adapted.options.base_onnx, source.adapters, source.data))
+    return bundle
+
+
+def _save(model: ir.Model, path: Path) -> None:
+    try:
+        ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=_SMALL)
+    except ir.serde.SerdeError as error:
+        raise BaseModelError(f"the base graph cannot be written as ONNX: {one_line(_root(error))}") from None
+
+
+def _root(error: BaseException) -> BaseException:
+    """The first of a chain of errors, which says what is wrong."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def clean(model: ir.Model) -> None:
+    """Removes what the exporter noted down for debugging: names of files, stack traces."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+    for value in [*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]:
+        value.metadata_props.clear()
+
+
+def _manifest(adapted: Adapted) -> Manifest:
+    source, adapter, parts, options = adapted.source, adapted.adapter, adapted.parts, adapted.options
+    *others, main = (part.graph for part in parts)
+    graph = main.model.graph
+    return Manifest(
+        generator=f"eptx {__version__}",
+        mode=options.mode,
+        method=adapter.method,
+        model_type=main.model_type,
+        precision=_precision(adapted),
+        provider=options.provider,
+        tasks=_tasks(adapter, parts[-1], options),
+        inputs=tuple(_tensor(value) for value in graph.inputs),
+        outputs=tuple(_tensor(value) for value in graph.outputs),
+        sources=_sources(source, options),
+        fingerprints={"base": main.fingerprint, "adapter": adapter.fingerprint},
+        modules=parts[-1].modules,
+        task_inference=any(part.editor.similarities for part in parts),
+        operators=Operators() if any(ops.DOMAIN in part.graph.model.opset_imports for part in parts) else None,
+        routing=options.routing if options.mode == "dynamic" and adapter.method == "tucka" else None,
+        route=_route(adapted),
+        quantization=adapted.quantization,
+        generation=main.generation,
+        encoder=_component(others[0], parts[0].modules) if others else None,
+        vocab_size=positive(main.config.get("vocab_size")),
+        text=text_settings(main, main.longest),
+        max_length=main.longest,
+    )
+
+
+def _precision(adapted: Adapted) -> str:
+    """How the weights are stored; of a decoder that is ONNX already, as they are there."""
+    if adapted.quantization is None and adapted.quantized:
+        return "int4"
+    if adapted.quantization is None:
+        own = own_precision([part.graph.model.graph for part in adapted.parts])
+        if own is not None:
+            return own
+    return "mixed" if adapted.options.precision == "auto" else adapted.options.precision
+
+
+def _component(graph: BaseGraph, modules: Mapping[str, ModuleOutput]) -> Component:
+    inputs, outputs = graph.model.graph.inputs, graph.model.graph.outputs
+    return Component(graph.file, tuple(map(_tensor, inputs)), tuple(map(_tensor, outputs)), modules)
+
+
+def _tasks(adapter: Adapter, part: EditedGraph, options: ExportOptions) -> tuple[Task, ...]:
+    unknown = next((name for name in options.problem_types if name not in adapter.tasks), None)
+    if unknown is not None:
+        raise UsageError(f"--problem-type names an unknown task {unknown!r}; there are {', '.join(adapter.tasks)}")
+    heads, graph, whole = adapter.heads, part.graph, part.graph.whole
+    names = (static_task(adapter, options),) if options.mode == "static" else adapter.tasks
+    if any(value.name == "task_id" for value in part.editor.model.graph.inputs):
+        names = (*names, *([BASE_TASK] if serves_base(adapter, options) and whole.base else []))
+
+    def task(index: int, name: str, counts: int | None, labels: int | None, own: tuple[str, ...] | None) -> Task:
+        kind = problem_type(graph.config, counts, options.problem_types.get(name))
+        return Task(name, index, labels, own, kind)
+
+    if heads is not None:
+        return tuple(
+            task(i, n, heads.labels(n), heads.labels(n), heads.label_names.get(n)) for i, n in enumerate(names)
+        )
+    if whole.labels is None or all(value.name != LOGITS for value in graph.model.graph.outputs):
+        classes = own_labels(graph.model.graph, graph.config) if graph.generation is None else None
+        return tuple(task(i, n, classes, None, None) for i, n in enumerate(names))
+    known = {len(whole.names): whole.names} if whole.names is not None else {}
+    both = zip(names, whole.labels, strict=False)
+    return tuple(task(i, n, count, count, known.get(count)) for i, (n, count) in enumerate(both))
+
+
+def _route(adapted: Adapted) -> dict[str, Any] | None:
+    adapter, options, frozen = adapted.adapter, adapted.options, adapted.frozen
+    if frozen is None:
+        return None
+    routes = dict(zip(adapter.tasks, frozen.given, strict=True))
+    if options.mode == "static":
+        task = static_task(adapter, options)
+        routes = {task: routes[task]}
+    return {
+        "tasks": {task: [_plain(route) for route in given] for task, given in routes.items()},
+        "constant": [{"call": call, **_plain(route)} for call, route in frozen.constant.items()],
+        **(options.route_report or {}),
+    }
+
+
+def _plain(route: Route) -> dict[str, Any]:
+    return {"group": route.group, "weights": list(route.weights)}
+
+
+def _sources(source: Source, options: ExportOptions) -> Sources:
+    return Sources(
+        base=source.base is not None,
+        base_onnx=options.base_onnx is not None,
+        top_k=options.top_k,
+        tasks=None if options.tasks is None else tuple(options.tasks),
+        problem_types=dict(options.problem_types) or None,
+    )
+
+
+def _tensor(value: ir.Value) -> TensorSpec:
+    if value.dtype not in _DTYPES or value.shape is None or value.name is None:
+        raise NotSupportedError(
+            f"graph input or output {value.name} has type {value.dtype}; eptx knows {', '.join(_DTYPES.values())}"
+        )
+    shape = [dim if isinstance(dim, int) else dim.value or f"{value.name}_{i}" for i, dim in enumerate(value.shape)]
+    return TensorSpec(value.name, _DTYPES[value.dtype], tuple(shape))

@@ -1,0 +1,1 @@
+"""Editing graphs: where an adapter's operators, constants and heads go."""

@@ -1,0 +1,184 @@
+"""Banks in a graph: a tensor of which each row reads its own task's, where nodes read one that all rows share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from eptx.errors import NotSupportedError
+from eptx.exporter.bases.weights.whole import Bank
+from eptx.exporter.graph.editor import GraphEditor
+
+_STANDARD = ("", "ai.onnx")
+_ELEMENTWISE = ("Add", "Sub", "Mul", "Div")
+#: Norms -> which inputs are their scale and their bias; a norm of ones and zeros is then scaled outside of it.
+_NORMS = {
+    "LayerNormalization": (1, 2),
+    "SimplifiedLayerNormalization": (1, None),
+    "SkipLayerNormalization": (2, 3),
+    "SkipSimplifiedLayerNormalization": (2, None),
+    "RMSNormalization": (1, None),
+}
+
+
+def attach_banks(editor: GraphEditor, banks: Mapping[str, Bank], task_id: ir.Value) -> None:
+    """Has each row read its own variant of every tensor.
+
+    Args:
+        editor: of the graph.
+        banks: name of an initializer -> its variants, laid out as that is.
+        task_id: int64 [batch], the rows' tasks.
+
+    Raises:
+        NotSupportedError: a tensor is read in a way in which rows cannot have their own.
+    """
+    graph = editor.model.graph
+    tensors = {graph.initializers[name]: (name, bank) for name, bank in banks.items()}
+    for node in [node for node in graph if any(value in tensors for value in node.inputs)]:
+        _Reader(editor, node, {v: tensors[v] for v in node.inputs if v in tensors}, task_id).replace()
+    for value in tensors:
+        assert value.name is not None
+        del graph.initializers[value.name]
+
+
+def rows_of_bank(editor: GraphEditor, name: str, bank: Bank, task_id: ir.Value) -> ir.Value:
+    """Each row's variant, [batch, *shape]."""
+    pick = editor.constant(f"{name}.variants", np.array(bank.rows))
+    plain = bank.rows == tuple(range(len(bank.variants)))
+    rows = task_id if plain else editor.gather(pick, task_id)
+    return editor.gather(editor.constant(f"{name}.bank", bank.variants), rows)
+
+
+def multiply_rows(editor: GraphEditor, x: ir.Value, rank: int, weight: ir.Value) -> ir.Value:
+    """Each row of x [batch, .., in], which has `rank` axes, by its own matrix: weight is [batch, in, out]."""
+    if rank == 2:
+        axis = editor.constant("rows.axis", np.array([1]))
+        row = editor.node("Unsqueeze", [x, axis])[0]
+        return editor.node("Squeeze", [editor.node("MatMul", [row, weight])[0], axis])[0]
+    return editor.node("MatMul", [x, _spread(editor, weight, rank - 3)])[0]
+
+
+class _Reader:
+    """One node that reads tensors of which rows have their own."""
+
+    def __init__(
+        self, editor: GraphEditor, node: ir.Node, tensors: Mapping[ir.Value, tuple[str, Bank]], task_id: ir.Value
+    ) -> None:
+        self._editor, self._node, self._tensors, self._task_id = editor, node, tensors, task_id
+
+    def replace(self) -> None:
+        """Puts nodes that read the rows' own in the place of this one."""
+        y = self._node.outputs[0]
+        uses = list(y.uses())
+        new = self._computed()
+        if new is y:  # the node stays, and what is behind it is new
+            return
+        self._editor.replace(y, new, uses)
+        if not any(output.uses() or output.is_graph_output() for output in self._node.outputs):
+            self._editor.model.graph.remove(self._node, safe=True)
+
+    def _computed(self) -> ir.Value:
+        node, kind = self._node, self._node.op_type
+        own = [index for index, value in enumerate(node.inputs) if value in self._tensors]
+        if node.domain in _STANDARD and kind in ("MatMul", "Gemm") and 0 not in own:
+            return self._product()
+        if node.domain in _STANDARD and kind in _ELEMENTWISE and len(own) == 1:
+            return self._elementwise(own[0])
+        if node.domain == "com.microsoft" and kind == "BiasGelu" and own == [1]:
+            return self._editor.node("Gelu", [self._elementwise(1, "Add")], domain="com.microsoft")[0]
+        if kind in _NORMS and set(own) <= set(_NORMS[kind]):
+            return self._norm(*_NORMS[kind])
+        if node.domain in _STANDARD and kind == "Gather" and own == [0] and node.attributes.get_int("axis", 0) == 0:
+            return self._lookup()
+        raise self._refusal()
+
+    def _product(self) -> ir.Value:
+        node, editor = self._node, self._editor
+        x, weight, *rest = node.inputs
+        plain = not node.attributes.get_int("transA", 0) and all(
+            node.attributes.get_float(name, 1.0) == 1.0 for name in ("alpha", "beta")
+        )
+        rank = self._rank(x)
+        if x is None or weight is None or not plain or rank < 2:
+            raise self._refusal()
+        turned = bool(node.attributes.get_int("transB", 0))
+        if weight in self._tensors:
+            product = multiply_rows(editor, x, rank, self._own(weight, turned=turned))
+        else:
+            matrix = editor.node("Transpose", [weight], perm=[1, 0])[0] if turned else weight
+            product = editor.node("MatMul", [x, matrix])[0]
+        bias = rest[0] if rest else None
+        if bias is None:
+            return product
+        if bias not in self._tensors:
+            return editor.node("Add", [product, bias])[0]
+        return editor.node("Add", [product, _spread(editor, self._own(bias), rank - 2)])[0]
+
+    def _elementwise(self, own: int, kind: str = "") -> ir.Value:
+        values = list(self._node.inputs)
+        rank, other = self._rank(values[1 - own]), values[own]
+        assert other is not None and other.shape is not None
+        if rank <= len(other.shape):
+            raise self._refusal()
+        values[own] = _spread(self._editor, self._own(other), rank - 1 - len(other.shape))
+        return self._editor.node(kind or self._node.op_type, [v for v in values if v is not None])[0]
+
+    def _norm(self, scale: int, bias: int | None) -> ir.Value:
+        """The node goes on as a norm of ones and zeros: its other outputs, a sum for one, are as they were."""
+        node, editor = self._node, self._editor
+        y = node.outputs[0]
+        rank, uses = self._rank(node.inputs[0]), list(y.uses())
+        parts = [node.inputs[scale], node.inputs[bias] if bias is not None and len(node.inputs) > bias else None]
+        result = y
+        for index, value, neutral, kind in ((scale, parts[0], 1, "Mul"), (bias, parts[1], 0, "Add")):
+            if value is None or index is None:
+                continue
+            assert value.const_value is not None
+            plain = np.full(value.const_value.shape.numpy(), neutral, np.float32)
+            node.replace_input_with(index, editor.constant(f"norm.{neutral}.{plain.size}", plain))
+            if value in self._tensors:
+                value = _spread(editor, self._own(value), rank - 2)
+            result = editor.node(kind, [result, value])[0]
+        editor.replace(y, result, uses)
+        return y
+
+    def _lookup(self) -> ir.Value:
+        """Rows of one long table: those of the row's own variant."""
+        editor, (table, ids, *_) = self._editor, self._node.inputs
+        assert table is not None and ids is not None
+        name, bank = self._tensors[table]
+        size, rank = bank.variants.shape[1], self._rank(ids)
+        starts = editor.constant(f"{name}.starts", np.array(bank.rows) * size)
+        start = _spread(editor, editor.gather(starts, self._task_id), rank - 1)
+        whole = editor.constant(f"{name}.bank", bank.variants.reshape(-1, *bank.variants.shape[2:]))
+        return editor.gather(whole, editor.node("Add", [ids, start])[0])
+
+    def _own(self, value: ir.Value, *, turned: bool = False) -> ir.Value:
+        name, bank = self._tensors[value]
+        if turned:
+            bank = Bank(np.swapaxes(bank.variants, 1, 2), bank.rows)
+        return rows_of_bank(self._editor, name, bank, self._task_id)
+
+    def _rank(self, value: ir.Value | None) -> int:
+        """How many axes a value has, the first of which is the rows'."""
+        if value is None or value.shape is None or not self._editor.has_rows(value):
+            raise self._refusal()
+        if value.dtype not in (ir.DataType.FLOAT, ir.DataType.INT64):
+            raise self._refusal()
+        return len(value.shape)
+
+    def _refusal(self) -> NotSupportedError:
+        name = next(iter(self._tensors.values()))[0]
+        return NotSupportedError(
+            f"the rows of a batch cannot each have their own {name}, which tasks bring whole: this graph reads it in "
+            f"{self._node.op_type}; use --mode static"
+        )
+
+
+def _spread(editor: GraphEditor, value: ir.Value, axes: int) -> ir.Value:
+    """A value [batch, ..] with so many axes of one after the first."""
+    if axes < 1:
+        return value
+    return editor.node("Unsqueeze", [value, editor.constant(f"rows.axes_{axes}", np.arange(1, 1 + axes))])[0]

@@ -1,0 +1,52 @@
+"""One graph of a base with what an export adds to it: most bases have one, encoder-decoders two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from eptx.bundle import ModuleOutput
+from eptx.exporter.bases import BaseGraph, Site
+from eptx.exporter.bases.products.embeddings import find_embeddings
+from eptx.exporter.bases.products.integer import integer_product
+from eptx.exporter.bases.products.products import find_products
+from eptx.exporter.graph.editor import GraphEditor
+
+
+@dataclass
+class EditedGraph:
+    """A graph that is being adapted.
+
+    Attributes:
+        graph: the base's.
+        sites: where the adapted modules that it holds are.
+        editor: what changes it.
+        weights: names of the base's own initializers.
+        products: names of the base's own nodes that multiply by a weight, in the graph's order; without those that
+            the base has in integers already.
+        embeddings: names of the base's own nodes that look rows up in a table.
+        modules: where the outputs of the adapted modules are, once `name_modules` has said so.
+    """
+
+    graph: BaseGraph
+    sites: dict[str, Site] = field(default_factory=dict)
+    modules: dict[str, ModuleOutput] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.editor = GraphEditor(self.graph.model)
+        graph = self.graph.model.graph
+        self.weights = frozenset(graph.initializers)
+        banks = self.graph.whole.banks  # each row reads its own of these
+        products = [p.node for p in find_products(graph) if not p.refusal and p.weight.name not in banks]
+        products = [node for node in products if integer_product(node) is None]
+        self.products = tuple(node.name for node in products if node.name)
+        self.embeddings = tuple(node.name for node in find_embeddings(graph) if node.name)
+
+    def name_modules(self) -> None:
+        """Names the outputs of the adapted modules after them; later changes of the graph keep these names."""
+        for name, site in self.sites.items():
+            value = self.editor.adapted.get(name, site.y)
+            if not value.is_graph_output() and not site.packed:
+                value.name = self.editor.names.free(f"{site.module}.output")
+            assert value.name is not None
+            bias = site.includes_bias or name in self.editor.biased
+            self.modules[name] = ModuleOutput(value.name, site.columns, bias, self.editor.unused_experts.get(name, ()))

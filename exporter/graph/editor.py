@@ -1,0 +1,352 @@
+"""Editing a base graph: where an adapter's operators and constants go.
+
+A method's ``attach`` asks this editor for the task ids, hands over its arrays, and says what changes each module's
+product; the editor wires it, whether the product stands alone or is a block of a packed projection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+import onnxscript
+
+from eptx._manifest import PAST
+from eptx.errors import LimitError, NotSupportedError
+from eptx.exporter import ops
+from eptx.exporter.adapters.route import Frozen
+from eptx.exporter.bases.products.site import Site
+from eptx.exporter.graph.delta import Delta, Place, in_groups
+from eptx.exporter.graph.names import Names
+from eptx.exporter.graph.shared_input import SharedSite, give_rows, values_behind
+
+Mode = Literal["static", "conditioned", "dynamic"]
+Routing = Literal["batch", "row", "prompt"]
+RoutePlace = Literal["own", "shared", "given"]
+
+
+@dataclass(frozen=True)
+class AttachPlan:
+    """How an adapter goes into the graph.
+
+    Attributes:
+        mode: "conditioned" or "dynamic" (static replaces weights instead).
+        routing: TuckA, dynamic: one route for the batch (as released), one per row, or one per row that is kept while
+            its answer is generated.
+        routes: TuckA, conditioned: by task id, the route of every call of the router.
+        route: TuckA, dynamic: of an encoder-decoder, whether the graph's router is its "own", is "shared" (its route
+            is an output, for the graphs that run after it), or the route is "given" (an input).
+    """
+
+    mode: Mode
+    routing: Routing = "batch"
+    routes: Sequence[Frozen] = ()
+    route: RoutePlace = "own"
+
+
+@dataclass
+class GraphEditor:
+    """Adds operators to a graph.
+
+    Attributes:
+        model: the graph that is edited.
+        similarities: EPT, dynamic: what each module's router saw, [batch, tasks] each.
+        adapted: module -> the value that holds its adapted output.
+        biased: the modules whose adapted output has the base's bias in it.
+        unused_experts: EPT, conditioned: module -> the adapter's experts that are not in the graph.
+    """
+
+    model: ir.Model
+    similarities: list[ir.Value] = field(default_factory=list)
+    adapted: dict[str, ir.Value] = field(default_factory=dict)
+    biased: set[str] = field(default_factory=set)
+    unused_experts: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    _task_id: ir.Value | None = None
+    _rows: ir.Value | None = None
+    _constants: dict[str, ir.Value] = field(default_factory=dict)
+    _contents: dict[tuple[tuple[int, ...], str, bytes], ir.Value] = field(default_factory=dict)
+    _places: list[Place] = field(default_factory=list)
+    _functions: dict[str, ir.Function] = field(default_factory=dict)
+    _new: list[ir.Node] = field(default_factory=list)
+    _expanded: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    _casts: dict[ir.Value, ir.Value] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.names = Names(self.model.graph)
+
+    @property
+    def batch_dim(self) -> int | ir.SymbolicDim:
+        """The leading dimension of the graph's inputs."""
+        shape = self.model.graph.inputs[0].shape
+        return shape[0] if shape is not None and len(shape) else ir.SymbolicDim("batch")
+
+    @property
+    def has_task_id(self) -> bool:
+        """Whether somebody has asked for `task_id`."""
+        return self._task_id is not None
+
+    def task_id(self) -> ir.Value:
+        """The graph input ``task_id``, int64 [batch], added when first asked for."""
+        if self._task_id is None:
+            self._task_id = self.add_input("task_id", ir.DataType.INT64)
+        return self._task_id
+
+    def rows(self) -> ir.Value:
+        """int64 [batch], each row's own number: the route of rows whose tables are made for them."""
+        if self._rows is None:
+            zero, one = self.constant("rows.zero", np.array(0)), self.constant("rows.one", np.array(1))
+            self._rows = self.node("Range", [zero, self.node("Size", [self.task_id()])[0], one])[0]
+        return self._rows
+
+    def constant(self, name: str, array: np.ndarray) -> ir.Value:
+        """An initializer, made when its name is first asked for; floating point arrays are stored as float32.
+
+        Equal tables of integers are one initializer: ONNX Runtime would look for them whenever a session opens.
+
+        Raises:
+            LimitError: a value is past what float32 holds.
+        """
+        value = self._constants.get(name)
+        if value is None:
+            if array.dtype.kind == "f":
+                array = _float32(name, array)
+            content = (array.shape, array.dtype.str, array.tobytes() if array.dtype.kind == "i" else name.encode())
+            value = self._contents.get(content) or self._initializer(name, array)
+            self._constants[name] = self._contents[content] = value
+        return value
+
+    def _initializer(self, name: str, array: np.ndarray) -> ir.Value:
+        name = self.names.free(name)
+        tensor = ir.Tensor(np.array(array, order="C"), name=name)
+        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.model.graph.register_initializer(value)
+        return value
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value],
+        *,
+        domain: str = "",
+        outputs: int = 1,
+        **attributes: int | str | list[int],
+    ) -> list[ir.Value]:
+        """A node somewhere in the graph (`finish` sorts it); its outputs."""
+        node = ir.node(op_type, list(inputs), attributes=attributes, domain=domain, num_outputs=outputs)
+        for value in node.outputs:
+            value.name = self.names.free(f"eptx_{len(self._new)}")
+        self._new.append(node)
+        return list(node.outputs)
+
+    def gather(self, table: ir.Value, rows: ir.Value) -> ir.Value:
+        """Rows of a table."""
+        return self.node("Gather", [table, rows], axis=0)[0]
+
+    def call(
+        self,
+        operator: onnxscript.OnnxFunction,
+        inputs: Sequence[ir.Value],
+        modules: int = 1,
+        *,
+        packed: bool = False,
+        biased: bool = False,
+        **attributes: int,
+    ) -> list[ir.Value]:
+        """One of the operators of `eptx.exporter.ops`, or the one that does its work for several modules."""
+        function, *_ = [self._function(part) for part in ops.single(operator)]
+        if packed:
+            function = self._function(ops.packed(operator, modules))
+        elif modules > 1:
+            function = self._function(ops.grouped(operator, modules))
+        if biased:
+            function = self._function(ops.biased(function, 1 if packed else modules))
+        return self.node(function.name, inputs, domain=ops.DOMAIN, outputs=len(function.outputs), **attributes)
+
+    def _function(self, function: ir.Function) -> ir.Function:
+        return self._functions.setdefault(function.name, function)
+
+    def add_input(
+        self, name: str, dtype: ir.DataType, *dims: int, rows: int | ir.SymbolicDim | None = None
+    ) -> ir.Value:
+        """A new graph input [batch, *dims], or [rows, *dims]."""
+        shape = ir.Shape([self.batch_dim if rows is None else rows, *dims])
+        value = ir.Value(name=self.names.reserve(name), type=ir.TensorType(dtype), shape=shape)
+        self.model.graph.inputs.append(value)
+        return value
+
+    def add_output(
+        self, name: str, value: ir.Value, dtype: ir.DataType, *dims: int, rows: int | ir.SymbolicDim | None = None
+    ) -> None:
+        """Makes a new value [batch, *dims], or [rows, *dims], an output of the graph."""
+        value.name, value.type = self.names.reserve(name), ir.TensorType(dtype)
+        value.shape = ir.Shape([self.batch_dim if rows is None else rows, *dims])
+        self.model.graph.outputs.append(value)
+
+    def attention_mask(self) -> ir.Value | None:
+        """The graph input ``attention_mask`` for the positions of this call, [batch, length], if there is one.
+
+        With a cache the input has the past's positions too, before those.
+        """
+        graph = self.model.graph
+        mask = next((value for value in graph.inputs if value.name == "attention_mask"), None)
+        if mask is None or not any(value.name and value.name.startswith(PAST) for value in graph.inputs):
+            return mask
+        length = self.node("Shape", [graph.inputs[0]], start=1, end=2)[0]
+        past = [self.node("Neg", [length])[0], self.constant("mask.end", np.array([1 << 62]))]
+        return self.node("Slice", [mask, *past, self.constant("mask.axis", np.array([1]))])[0]
+
+    def places(self, site: Site) -> list[Site]:
+        """All products of a module, where an update of it that differs per row has to go; see `place`."""
+        return [self.place(site, place) for place in (site, *site.also)]
+
+    def place(self, site: Site, place: Site, *, per_row: bool = True) -> Site:
+        """One of a module's products, as an update of it needs it.
+
+        Where the update differs per row and all rows share what the module reads, it is a `SharedSite`: x and y are
+        expanded to the rows.
+
+        Raises:
+            NotSupportedError: the update differs per row, and something behind the module's product cannot.
+        """
+        if per_row and place.fixed_input:
+            behind = values_behind(place, self.batch_dim)
+            return SharedSite(place.module, place.node, place.columns, (), (), self._expand(place.x, place.y), behind)
+        if per_row and place is not site and not self.has_rows(place.x):
+            raise NotSupportedError(
+                f"{site.module} is used more than once in this graph, and not always with one input per row: use "
+                "--mode static, or TuckA with --routing batch"
+            )
+        return place
+
+    def in_order(self, sites: Iterable[Site]) -> list[Site]:
+        """Products as the graph has them."""
+        position = {node: index for index, node in enumerate(self.model.graph)}
+        return sorted(sites, key=lambda site: (position[site.node], site.columns))
+
+    def adapt(self, site: Site, delta: Delta, *, on_input: bool = False) -> None:
+        """Replaces a product by its update wherever it is read, once `finish` is called.
+
+        With `on_input` the product stays, and reads an updated x: only for a product of one module.
+        """
+        self._places.append(Place(site, delta, on_input))
+
+    def float32(self, value: ir.Value) -> ir.Value:
+        """The value as the operators take it: cast where the graph computes in float16."""
+        if value.dtype != ir.DataType.FLOAT16:
+            return value
+        if value not in self._casts:
+            self._casts[value] = self.node("Cast", [value], to=int(ir.DataType.FLOAT))[0]
+        return self._casts[value]
+
+    def _like(self, value: ir.Value, other: ir.Value) -> ir.Value:
+        """What an operator gave, in the type of the graph."""
+        return self.node("Cast", [value], to=int(other.dtype))[0] if other.dtype == ir.DataType.FLOAT16 else value
+
+    def has_rows(self, value: ir.Value) -> bool:
+        """Whether a value's first axis is known to be the batch's."""
+        batch = self.batch_dim
+        return isinstance(batch, ir.SymbolicDim) and value.shape is not None and value.shape[0] == batch
+
+    def _expand(self, value: ir.Value, like: ir.Value) -> ir.Value:
+        """A value [1, ...] that all rows share, of the rank of another, once per row."""
+        if value not in self._expanded:
+            assert like.shape is not None
+            rows = self.node("Shape", [self.model.graph.inputs[0]], start=0, end=1)[0]
+            ones = self.constant(f"rows.of_rank_{len(like.shape)}", np.ones(len(like.shape) - 1, dtype=np.int64))
+            shape = self.node("Concat", [rows, ones], axis=0)[0]
+            self._expanded[value] = self.node("Expand", [value, shape])[0]
+        return self._expanded[value]
+
+    def wire(self) -> None:
+        """Puts the adapted outputs in the place of the base's; graph outputs keep their names."""
+        places = {place.site: place for place in self._places}
+        outputs: dict[Site, ir.Value] = {}
+        for group in in_groups([places[site] for site in self.in_order(places)], key=lambda place: place.node):
+            outputs |= self._adapt_inputs(group) if group[0].on_input else self._adapt_group(group)
+        for place in self._places:
+            self.adapted.setdefault(place.site.module, outputs[place.site])
+        self._places.clear()
+
+    def finish(self) -> None:
+        """Adds the new nodes and functions to the model, in order."""
+        self.wire()
+        graph = self.model.graph
+        graph.extend(self._new)
+        try:
+            graph.sort()
+        except ValueError:  # a TuckA router that reads what its own route has changed
+            raise NotSupportedError(
+                "the adapter's router reads the output of modules that it routes: no graph computes that"
+            ) from None
+        if self._functions:
+            ops.add_functions(self.model, self._functions.values())
+
+    def _adapt_group(self, group: Sequence[Place]) -> dict[Site, ir.Value]:
+        """Changes the products of a group by one node; what has the adapted outputs."""
+        first = group[0]
+        products = {place.site.y: place.bias for place in group}  # a packed one is all its modules'
+        biases = [node for node in products.values() if node is not None]
+        replaced = {y: y if bias is None else bias.outputs[0] for y, bias in products.items()}
+        uses = {y: list(value.uses()) for y, value in replaced.items()}
+        inputs = [self._expand(y, y) if isinstance(first.site, SharedSite) else self.float32(y) for y in products]
+        inputs += [value for node in biases for value in node.inputs if value is not None and value not in products]
+        if first.site.packed:
+            columns = np.array([bound for place in group for bound in place.site.columns])
+            inputs.append(self.constant(f"{first.site.module}.columns", columns))
+        inputs += [
+            self.float32(first.site.x),
+            *first.delta.shared,
+            *(value for place in group for value in place.delta.own),
+        ]
+        new = self.call(
+            first.delta.operator,
+            inputs,
+            len(group),
+            packed=first.site.packed,
+            biased=bool(biases),
+            **first.delta.attributes,
+        )
+        adapted = {y: self._like(value, y) for y, value in zip(products, new, strict=False)}
+        self.similarities += new[len(products) :]
+        for y, value in adapted.items():
+            self.replace(replaced[y], value, uses[y])
+        self.model.graph.remove(biases)
+        for place in group:
+            if biases:
+                self.biased.add(place.site.module)
+            if isinstance(place.site, SharedSite):
+                for value in (adapted[place.site.y], *place.site.behind):
+                    give_rows(value, self.batch_dim)
+        return {place.site: adapted[place.site.y] for place in group}
+
+    def _adapt_inputs(self, group: Sequence[Place]) -> dict[Site, ir.Value]:
+        """Gives the products of a group updated inputs, all by one node; the products stay their outputs."""
+        delta, x = group[0].delta, self.float32(group[0].site.x)
+        inputs = [x] * len(group) + [x, *delta.shared, *(value for place in group for value in place.delta.own)]
+        new = self.call(delta.operator, inputs, len(group), packed=False, biased=False, **delta.attributes)
+        for place, updated in zip(group, new, strict=True):
+            value = self._like(updated, place.site.x)
+            value.type, value.shape = place.site.x.type, place.site.x.shape
+            place.site.feed(value)
+        return {place.site: place.site.y for place in group}
+
+    def replace(self, y: ir.Value, new: ir.Value, uses: Iterable[tuple[ir.Node, int]]) -> None:
+        """Puts an adapted output in the place of the base's."""
+        for user, index in uses:
+            user.replace_input_with(index, new)
+        new.type, new.shape = y.type, y.shape
+        for index, output in enumerate(self.model.graph.outputs):
+            if output is y:
+                new.name, y.name = y.name, self.names.free(f"{y.name}.base")
+                self.model.graph.outputs[index] = new
+
+
+def _float32(name: str, array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = array.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        raise LimitError(f"{name} has a value of {np.abs(array).max():.3g}, which does not fit float32")
+    return narrow

@@ -1,0 +1,75 @@
+"""Reads an adapter of any method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from eptx.errors import AdapterError, EptxError, UsageError
+from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.adapters.checkpoint import CONFIG, Checkpoint, ReadOptions, read_checkpoint, shown
+from eptx.exporter.methods import METHODS, Method
+
+#: The task that switches the adapter off.
+BASE_TASK = "base"
+
+
+def read_adapter(
+    folders: Sequence[Path],
+    *,
+    top_k: int | None = None,
+    tasks: Sequence[str] | None = None,
+    incomplete: bool = False,
+) -> Adapter:
+    """The adapter in one folder, or in several LoRA folders that share a base.
+
+    Args:
+        folders: as PEFT, the released EPT and TuckA code, or eptx's training saves them.
+        top_k: EPT: how many experts a task uses, where the configuration does not say it.
+        tasks: names of the tasks, by id; the rest are named task<i>.
+        incomplete: read also an EPT adapter whose top-k is not known (0), to show it.
+
+    Raises:
+        AdapterError: a file is missing or damaged, or the folder holds no adapter that eptx reads.
+        NotSupportedError: the adapter uses something that eptx does not reproduce.
+        UsageError: top-k is needed and missing, or the names do not fit.
+    """
+    if not folders:
+        raise UsageError("no adapter given")
+    checkpoints = [read_checkpoint(folder) for folder in folders]
+    methods = {_method_of(checkpoint) for checkpoint in checkpoints}
+    if len(methods) != 1:
+        raise UsageError(f"the adapters are of different methods: {', '.join(sorted(m.name for m in methods))}")
+    method = methods.pop()
+    if top_k is not None and method.name != "ept":
+        raise UsageError(f"--top-k is for EPT adapters; this one is {method.name}")
+    adapter = method.read(checkpoints, ReadOptions(top_k, tasks, incomplete))
+    _check_tasks(adapter, UsageError if tasks else AdapterError)
+    return adapter
+
+
+def _method_of(checkpoint: Checkpoint) -> Method:
+    for method in METHODS:
+        if method.matches(checkpoint.config, list(checkpoint.tensors)):
+            return method
+    kind = checkpoint.config.get("peft_type")
+    raise AdapterError(
+        f"{checkpoint.name}/{CONFIG}: peft_type {shown(kind)} is not a method that eptx reads: EPT, TUCKA, LORA"
+    )
+
+
+def _check_tasks(adapter: Adapter, error: type[EptxError]) -> None:
+    """Refuses names that cannot be used; `error` is for those who gave them."""
+    for name in adapter.tasks:
+        if not isinstance(name, str) or not name or not name.isprintable() or "," in name or name != name.strip():
+            raise error(f"{name!r} cannot be the name of a task")
+        if name in (BASE_TASK, "auto"):
+            raise error(f"{name!r} is reserved and cannot be the name of a task: rename it with --tasks")
+    if len(set(adapter.tasks)) != len(adapter.tasks):
+        raise error(f"two tasks have the same name: {', '.join(adapter.tasks)}")
+    if adapter.heads is not None:
+        unknown = sorted(set(adapter.heads.weights) - set(adapter.tasks))
+        if unknown:
+            raise AdapterError(
+                f"task_heads.safetensors has a head for {unknown[0]!r}; the tasks are {', '.join(adapter.tasks)}"
+            )
