@@ -23,12 +23,8 @@ from tests.malformed.scene import Scene
 from tests.malformed.test_bundles import LIES
 from tests.malformed.test_requests import IDS, REQUESTS, TASKS
 from tests.runtime.cpp.library import NativeError, Session, load
-<<<<<<< HEAD
 from tests.runtime.cpp.verdicts import UNUSED, mend_unused, verdict
 from tests.support.tiny_bundle import write_tiny
-=======
-from tests.support.tiny_bundle import write_tiny
->>>>>>> main
 
 NO_TOKENIZER = "libeptx takes token ids: it has no tokenizer"
 BYTE_ORDER = "a C array has no byte order of its own"
