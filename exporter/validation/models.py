@@ -15,8 +15,9 @@ from eptx.exporter.validation.batches import Batch
 from eptx.exporter.validation.calls import Calls, Run
 from eptx.exporter.validation.observe import Graph as Shown
 from eptx.exporter.validation.ways import KernelsRefusedError, Way
-from eptx.runtime.ort_model import OrtModel
-from eptx.runtime.providers import execution_providers, onnxruntime, wrapped
+from eptx.runtime.ort.model import OrtModel
+from eptx.runtime.ort.providers import execution_providers, onnxruntime
+from eptx.runtime.ort.sessions import wrapped
 
 
 @dataclass(frozen=True)

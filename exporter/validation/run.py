@@ -31,7 +31,7 @@ from eptx.exporter.validation.report import ProviderReport, Report
 from eptx.exporter.validation.seconds import Seconds
 from eptx.exporter.validation.sources import find_truth, with_origin
 from eptx.exporter.validation.ways import KernelsRefusedError, Way, ways
-from eptx.runtime.providers import choose_provider
+from eptx.runtime.ort.providers import choose_provider
 
 
 def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Report:

@@ -17,8 +17,8 @@ from eptx._genai_config import GENAI_CONFIG
 from eptx._json import dump_json, read_json_object
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
-from eptx.runtime.kernels import OPERATORS_ENTRY, Kernels
-from eptx.runtime.providers import config_entries
+from eptx.runtime.ort.kernels import OPERATORS_ENTRY, Kernels
+from eptx.runtime.ort.sessions import config_entries
 
 _BUNDLE = "bundle"
 

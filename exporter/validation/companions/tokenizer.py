@@ -20,7 +20,7 @@ from eptx.exporter.validation.companions.awkward import PAIRS, TEXTS
 from eptx.exporter.validation.companions.files import alone, equal
 from eptx.exporter.validation.companions.source import BaseSource, load_tokenizer, same
 from eptx.exporter.validation.parts import Part
-from eptx.runtime.tokenizer import Tokenizer
+from eptx.runtime.requests.tokenizer import Tokenizer
 
 _FILE, _SETTINGS, _TEXT, _IDS = "tokenizer.json", "tokenizer_config.json", "eptx.json: text", "tokenizer: ids"
 _LIMIT = 256 << 20
