@@ -14,7 +14,7 @@ from eptx.bundle import Bundle, Manifest, TensorSpec, read_bundle
 from eptx.errors import BundleError, RequestError, UsageError
 from eptx.runtime.generation.outputs import Generated, Stream
 from eptx.runtime.generation.prompts import Prompts
-from eptx.runtime.generation.writer import Writer
+from eptx.runtime.generation.text_generator import Writer
 from eptx.runtime.ort.model import OrtModel
 from eptx.runtime.ort.providers import choose_provider, onnxruntime
 from eptx.runtime.outputs import Outputs

@@ -13,8 +13,8 @@ from eptx._manifest import ROUTE_GROUP, ROUTE_WEIGHTS, TASK_ID, USED
 from eptx._one_line import one_line
 from eptx.bundle import Bundle
 from eptx.errors import BundleError, EptxError, NotSupportedError, RequestError
-from eptx.runtime.generation._folder import model_folder
 from eptx.runtime.generation.backend import DONE
+from eptx.runtime.generation.genai_folder import model_folder
 from eptx.runtime.generation.settings import MOST_ROWS, GenerationSettings
 from eptx.runtime.ort.kernels import Kernels, choose_kernels
 from eptx.runtime.ort.sessions import wrapped
