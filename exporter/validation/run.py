@@ -31,7 +31,7 @@ from eptx.exporter.validation.report.report import ProviderReport, Report
 from eptx.exporter.validation.timings import Seconds
 from eptx.files.strict_json import dump_json
 from eptx.progress import step
-from eptx.runtime.providers import choose_provider
+from eptx.runtime.ort.providers import choose_provider
 
 
 def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Report:

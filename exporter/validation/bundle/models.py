@@ -15,8 +15,9 @@ from eptx.exporter.validation.bundle.decode_loop import Calls, Run
 from eptx.exporter.validation.bundle.instrumented import Graph as Shown
 from eptx.exporter.validation.inputs.batch import Batch
 from eptx.manifest.names import USED
-from eptx.runtime.ort_model import OrtModel
-from eptx.runtime.providers import execution_providers, onnxruntime, wrapped
+from eptx.runtime.ort.model import OrtModel
+from eptx.runtime.ort.providers import execution_providers, onnxruntime
+from eptx.runtime.ort.sessions import wrapped
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from typing import Any
 
 from eptx.bundle import Bundle
 from eptx.errors import RequestError
-from eptx.runtime._tasks import TaskChooser
 from eptx.runtime.generation.backend import TokenGenerator
 from eptx.runtime.generation.outputs import Stream
 from eptx.runtime.generation.prompts import check_ends, room, token_rows
 from eptx.runtime.generation.request import Request
 from eptx.runtime.generation.settings import GenerationSettings
 from eptx.runtime.generation.stream import NoTokenizer, pieces
-from eptx.runtime.kernels import Kernels, choose_kernels
-from eptx.runtime.tokenizer import Tokenizer
+from eptx.runtime.ort.kernels import Kernels, choose_kernels
+from eptx.runtime.requests.tasks import TaskChooser
+from eptx.runtime.requests.tokenizer import Tokenizer
 
 
 class Writer:

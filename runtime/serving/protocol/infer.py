@@ -21,7 +21,7 @@ from eptx._one_line import shown
 from eptx.errors import RequestError
 from eptx.files.strict_json import parse_json
 from eptx.runtime.outputs import Array
-from eptx.runtime.serving.parameters import read_flag
+from eptx.runtime.serving.protocol.parameters import read_flag
 
 #: Says how many bytes of a body are JSON, where others follow.
 HEADER_LENGTH = "Inference-Header-Content-Length"

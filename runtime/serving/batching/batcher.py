@@ -9,12 +9,12 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from eptx.runtime.outputs import Outputs
+from eptx.runtime.serving.batching.collate import Arrays, Merger
+from eptx.runtime.serving.batching.overhead import USUAL
+from eptx.runtime.serving.batching.scheduler import pack
 from eptx.runtime.serving.errors import Overdue, Refused
 from eptx.runtime.serving.limits import Limits
-from eptx.runtime.serving.merging import Arrays, Merger
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.overhead import USUAL
-from eptx.runtime.serving.packing import pack
 from eptx.runtime.session import Session
 
 

@@ -12,8 +12,8 @@ from eptx._one_line import shown
 from eptx.bundle import Manifest, Task
 from eptx.errors import RequestError
 from eptx.manifest.names import TASK_ID, TASK_ID_USED
-from eptx.runtime._checks import to_array
 from eptx.runtime.outputs import Array
+from eptx.runtime.requests.checks import to_array
 
 AUTO = "auto"
 _INFER = -1

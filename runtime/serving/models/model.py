@@ -13,17 +13,17 @@ from eptx.bundle import Bundle, Task, TensorSpec
 from eptx.errors import BundleError
 from eptx.files.strict_json import read_json_object
 from eptx.runtime.outputs import Outputs
-from eptx.runtime.serving.answering import TASK, choose_outputs, encode_answer, fitted, own_outputs
-from eptx.runtime.serving.batcher import Batcher, Job
+from eptx.runtime.serving.batching.batcher import Batcher, Job
+from eptx.runtime.serving.batching.collate import Merger
+from eptx.runtime.serving.batching.overhead import USUAL, run_overhead
 from eptx.runtime.serving.errors import Overdue
-from eptx.runtime.serving.generate import Writing
 from eptx.runtime.serving.limits import Limits
-from eptx.runtime.serving.merging import Merger
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.overhead import USUAL, run_overhead
-from eptx.runtime.serving.parameters import read_timeout, until
-from eptx.runtime.serving.preparing import TEXT, TEXT_PAIR, Prepared, Preparer
-from eptx.runtime.serving.protocol import InferRequest, datatype, parse_request
+from eptx.runtime.serving.models.generate import Writing
+from eptx.runtime.serving.models.postprocess import TASK, choose_outputs, encode_answer, fitted, own_outputs
+from eptx.runtime.serving.models.preprocess import TEXT, TEXT_PAIR, Prepared, Preparer
+from eptx.runtime.serving.protocol.infer import InferRequest, datatype, parse_request
+from eptx.runtime.serving.protocol.parameters import read_timeout, until
 from eptx.runtime.session import Session
 
 VERSION = "1"

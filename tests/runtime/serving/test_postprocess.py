@@ -9,10 +9,10 @@ import pytest
 
 from eptx.bundle import TensorSpec
 from eptx.errors import RequestError
-from eptx.runtime.serving.answering import choose_outputs, fitted
 from eptx.runtime.serving.limits import Limits
-from eptx.runtime.serving.preparing import Prepared
-from eptx.runtime.serving.protocol import InferRequest, encode_response, parse_request
+from eptx.runtime.serving.models.postprocess import choose_outputs, fitted
+from eptx.runtime.serving.models.preprocess import Prepared
+from eptx.runtime.serving.protocol.infer import InferRequest, encode_response, parse_request
 from tests.support.tiny_bundle import tiny_manifest
 
 WRITER = tiny_manifest(outputs=(TensorSpec("logits", "float32", ("batch", "length", 49152)),))

@@ -15,9 +15,9 @@ from eptx.errors import RequestError
 from eptx.manifest.names import MULTI_LABEL
 from eptx.runtime.outputs import Outputs
 from eptx.runtime.serving.limits import Limits
-from eptx.runtime.serving.parameters import read_flag
-from eptx.runtime.serving.preparing import Prepared
-from eptx.runtime.serving.protocol import InferRequest, Value, encode_response
+from eptx.runtime.serving.models.preprocess import Prepared
+from eptx.runtime.serving.protocol.infer import InferRequest, Value, encode_response
+from eptx.runtime.serving.protocol.parameters import read_flag
 
 #: Outputs that the graph does not have: each row's best label (BYTES [batch]; of several labels, or where each token
 #: has one, a list as JSON), how sure it is (FP32 [batch]; NaN where that means nothing), every label's probability

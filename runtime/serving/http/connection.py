@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from eptx.runtime.serving.auth import HEALTH
+from eptx.runtime.serving.http.auth import HEALTH
 from eptx.runtime.serving.limits import Limits
 
 _MOST_HEADERS = 128

@@ -8,15 +8,15 @@ from typing import Any
 
 from eptx.errors import NotSupportedError, RequestError
 from eptx.manifest.names import TASK_ID
-from eptx.runtime._checks import check_inputs
-from eptx.runtime._tasks import TaskChooser
 from eptx.runtime.outputs import Array
+from eptx.runtime.requests.checks import check_inputs
+from eptx.runtime.requests.tasks import TaskChooser
+from eptx.runtime.requests.tokenizer import Tokenizer
+from eptx.runtime.serving.batching.collate import row_length
 from eptx.runtime.serving.limits import Limits
-from eptx.runtime.serving.merging import row_length
 from eptx.runtime.serving.metrics import MIXED
-from eptx.runtime.serving.protocol import InferRequest
+from eptx.runtime.serving.protocol.infer import InferRequest
 from eptx.runtime.session import Session
-from eptx.runtime.tokenizer import Tokenizer
 
 #: Inputs of type BYTES, which the graph does not have: texts, those that they are paired with (an empty one: a text is
 #: alone), and names of tasks.

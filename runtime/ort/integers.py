@@ -11,8 +11,8 @@ import functools
 
 import numpy as np
 
-#: What to add to a ``SessionOptions`` (``add_session_config_entry``).
-EXACT_ENTRY = {"session.x64quantprecision": "1"}
+from eptx.runtime.ort.providers import onnxruntime
+from eptx.runtime.ort.sessions import EXACT_ENTRY, open_session
 
 _TERMS = 4
 _LARGEST = np.full((1, _TERMS), 255, np.uint8), np.full((_TERMS, 1), 127, np.int8)
@@ -27,15 +27,13 @@ _PRODUCT = (
 @functools.cache
 def saturates() -> bool:
     """Whether this processor's products of 8-bit integers saturate; ONNX Runtime is asked for the largest there is."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(_PRODUCT, providers=["CPUExecutionProvider"])
+    session = open_session(_PRODUCT, onnxruntime().SessionOptions())  # without the entry
     a, b = _LARGEST
     (y,) = session.run(None, {"a": a, "b": b})
     return int(y.item()) != _TERMS * 255 * 127
 
 
-def said(provider: str, *, own_options: bool) -> str:
+def describe_integer_products(provider: str, *, own_options: bool) -> str:
     """How a session runs products of 8-bit integers, for people.
 
     Args:

@@ -17,8 +17,8 @@ from eptx.bundle import Bundle
 from eptx.bundle.genai_config import GENAI_CONFIG
 from eptx.errors import BundleError
 from eptx.files.strict_json import dump_json, read_json_object
-from eptx.runtime.kernels import OPERATORS_ENTRY, Kernels
-from eptx.runtime.providers import config_entries
+from eptx.runtime.ort.kernels import OPERATORS_ENTRY, Kernels
+from eptx.runtime.ort.sessions import config_entries
 
 _BUNDLE = "bundle"
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from eptx.bundle import Manifest
+from eptx.runtime.serving.batching.overhead import USUAL
+from eptx.runtime.serving.batching.prompt_job import PromptJob
+from eptx.runtime.serving.batching.scheduler import pack
 from eptx.runtime.serving.errors import Refused
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.overhead import USUAL
-from eptx.runtime.serving.packing import pack
-from eptx.runtime.serving.writing import PromptJob
 
 #: Batches at once: no prompt joins one that has begun, and a new prompt need not wait for the end of a long answer.
 _BATCHES = 2

@@ -1,7 +1,7 @@
 """Whether a session's ``ai.eptx`` operators run as native kernels or as the functions that the model itself holds.
 
-The kernels' library stands beside this file where it was built. ONNX Runtime takes a registered operator over
-the model's function of that name for every node, so the library is registered only for sessions that it covers.
+The kernels' library stands in the folder above, if it was built. ONNX Runtime prefers a registered operator to the
+model's function of that name in every node, so the library is registered only for sessions that it covers.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def choose_kernels(bundle: Bundle, provider: str) -> Kernels:
 
 def kernel_library() -> Path | None:
     """The library for ``onnxruntime.SessionOptions.register_custom_ops_library``; None where it was not built."""
-    path = Path(__file__).with_name(_LIBRARY)
+    path = Path(__file__).parents[1] / _LIBRARY
     return path if path.is_file() else None
 
 

@@ -16,8 +16,8 @@ from eptx._one_line import shown
 from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import RequestError
 from eptx.manifest.names import PAST, ROUTE_GROUP, TASK_ID
-from eptx.runtime._cache import add_state, past_length
 from eptx.runtime.outputs import Array
+from eptx.runtime.requests.rows import add_state, past_length
 
 _DEFAULTS = {"attention_mask": 1, "token_type_ids": 0}
 

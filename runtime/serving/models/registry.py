@@ -12,9 +12,9 @@ from eptx.errors import BundleError, EptxError, UsageError
 from eptx.manifest.names import MANIFEST_FILE
 from eptx.runtime.serving.errors import Refused, no_model
 from eptx.runtime.serving.limits import Limits
-from eptx.runtime.serving.memory import give_back
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.model import ServedModel
+from eptx.runtime.serving.models.memory import give_back
+from eptx.runtime.serving.models.model import ServedModel
 
 _log = logging.getLogger("eptx.serving")
 _INTERVAL = 1.0

@@ -14,13 +14,13 @@ from typing import Any
 from eptx.errors import RequestError
 from eptx.files.strict_json import parse_json
 from eptx.runtime.generation.outputs import Piece
+from eptx.runtime.serving.batching.collate import depends_on_neighbours
+from eptx.runtime.serving.batching.prompt_batcher import PromptBatcher
+from eptx.runtime.serving.batching.prompt_job import BatchWriter, PromptJob
 from eptx.runtime.serving.errors import Overdue, refusal
 from eptx.runtime.serving.limits import Limits
-from eptx.runtime.serving.merging import depends_on_neighbours
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.parameters import read_flag, read_timeout, until
-from eptx.runtime.serving.prompt_batcher import PromptBatcher
-from eptx.runtime.serving.writing import BatchWriter, PromptJob
+from eptx.runtime.serving.protocol.parameters import read_flag, read_timeout, until
 from eptx.runtime.session import Session
 
 #: Parameters of a request, and what `Session.stream` calls them.

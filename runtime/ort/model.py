@@ -9,10 +9,10 @@ from typing import Any
 from eptx.bundle import Bundle, Manifest
 from eptx.errors import BundleError, RequestError
 from eptx.manifest.names import LOGITS, TASK_ID_USED
-from eptx.runtime._integers import said
-from eptx.runtime.kernels import Kernels, choose_kernels
+from eptx.runtime.ort.integers import describe_integer_products
+from eptx.runtime.ort.kernels import Kernels, choose_kernels
+from eptx.runtime.ort.sessions import open_bundle, wrapped
 from eptx.runtime.outputs import Array
-from eptx.runtime.providers import open_session, wrapped
 
 _ORT_DTYPES = {
     "tensor(float16)": "float16",
@@ -54,7 +54,7 @@ class OrtModel:
     @property
     def integers(self) -> str:
         """How it runs products of 8-bit integers."""
-        return said(self._how[0], own_options=self._how[2] is not None)
+        return describe_integer_products(self._how[0], own_options=self._how[2] is not None)
 
     def open(self) -> Any:
         """The ``onnxruntime.InferenceSession``.
@@ -66,7 +66,7 @@ class OrtModel:
         """
         with self._lock:
             if self._opened is None:
-                opened = open_session(self._bundle, *self._how)
+                opened = open_bundle(self._bundle, *self._how)
                 _check_signature(opened[0], self._bundle.manifest)
                 self._opened = opened
             return self._opened[0]

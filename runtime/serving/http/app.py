@@ -19,15 +19,15 @@ from starlette.types import ASGIApp
 from eptx._version import __version__
 from eptx.errors import RequestError
 from eptx.files.strict_json import parse_json
-from eptx.runtime.serving.auth import BearerTokens
 from eptx.runtime.serving.errors import Refused, refusal
+from eptx.runtime.serving.http.auth import BearerTokens
+from eptx.runtime.serving.http.body import Intake
+from eptx.runtime.serving.http.openapi import describe
+from eptx.runtime.serving.http.tracing import span
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import CONTENT_TYPE, Metrics
-from eptx.runtime.serving.openapi import describe
-from eptx.runtime.serving.protocol import HEADER_LENGTH
-from eptx.runtime.serving.reading import Intake
-from eptx.runtime.serving.registry import Registry
-from eptx.runtime.serving.tracing import span
+from eptx.runtime.serving.models.registry import Registry
+from eptx.runtime.serving.protocol.infer import HEADER_LENGTH
 
 _log = logging.getLogger("eptx.serving")
 _EXTENSIONS = ["binary_tensor_data", "parameters", "generate", "model_repository"]

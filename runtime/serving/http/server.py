@@ -21,13 +21,13 @@ import uvicorn
 import uvloop
 
 from eptx.errors import UsageError
-from eptx.runtime.serving.app import create_app
-from eptx.runtime.serving.auth import read_tokens
-from eptx.runtime.serving.connection import Connection
+from eptx.runtime.serving.http.app import create_app
+from eptx.runtime.serving.http.auth import read_tokens
+from eptx.runtime.serving.http.connection import Connection
+from eptx.runtime.serving.http.logs import start_logging
 from eptx.runtime.serving.limits import Limits
-from eptx.runtime.serving.logs import start_logging
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.registry import Registry
+from eptx.runtime.serving.models.registry import Registry
 
 _log = logging.getLogger("eptx.serving")
 _KEEP_ALIVE = 75
