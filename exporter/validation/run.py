@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eptx._json import dump_json
-from eptx._progress import step
 from eptx.bundle import Bundle, Manifest, read_bundle, write_report
 from eptx.errors import NotSupportedError
 from eptx.exporter.bases.weights.model import read_config
@@ -31,7 +29,9 @@ from eptx.exporter.validation.reference.files import find_reference, with_origin
 from eptx.exporter.validation.report.page import report_html
 from eptx.exporter.validation.report.report import BackendReport, Report
 from eptx.exporter.validation.timings import StageTimes
-from eptx.runtime.providers import choose_provider
+from eptx.files.strict_json import dump_json
+from eptx.progress import step
+from eptx.runtime.ort.providers import choose_provider
 
 
 def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Report:

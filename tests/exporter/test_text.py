@@ -20,7 +20,7 @@ from eptx.exporter.bases import load_transformers
 from eptx.exporter.validation.base.source import BaseSource
 from eptx.exporter.validation.contents.files.tokenizer import compare_tokenizer
 from eptx.runtime import Session
-from eptx.runtime.tokenizer import Tokenizer
+from eptx.runtime.requests.tokenizer import Tokenizer
 from tests.exporter.validation.adapters import linear_shapes, write_lora
 from tests.exporter.validation.wrong.models import LENGTH, write_base
 

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
-from eptx.runtime.kernels import Kernels, choose_kernels, register
-from eptx.runtime.providers import session_options
+from eptx.runtime.ort.kernels import Kernels, choose_kernels, register
+from eptx.runtime.ort.sessions import bundle_options
 
 Operators = Literal["standard", "functions", "kernels"]
 
@@ -51,7 +51,7 @@ class Backend:
         Raises:
             KernelsRefusedError: the kernels' library does not load.
         """
-        options = session_options(bundle)
+        options = bundle_options(bundle)
         if self.kernels.library is not None:
             found = register(options, self.kernels)
             if found.library is None:  # the session would open all the same, and run the functions once more

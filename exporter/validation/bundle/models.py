@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from eptx._manifest import USED
 from eptx.bundle import Bundle, Manifest, ModuleOutput
 from eptx.errors import BundleError
 from eptx.exporter.validation.bundle.backends import Backend, KernelsRefusedError
 from eptx.exporter.validation.bundle.decode_loop import DecodeLoop, Run
 from eptx.exporter.validation.bundle.instrumented import Graph as Shown
 from eptx.exporter.validation.inputs.batch import Batch
-from eptx.runtime.ort_model import OrtModel
-from eptx.runtime.providers import execution_providers, onnxruntime, wrapped
+from eptx.manifest.names import USED
+from eptx.runtime.ort.model import OrtModel
+from eptx.runtime.ort.providers import execution_providers, onnxruntime
+from eptx.runtime.ort.sessions import wrapped
 
 
 @dataclass(frozen=True)

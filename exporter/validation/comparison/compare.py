@@ -9,11 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from eptx._manifest import TASK_ID_USED
-from eptx._progress import step
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
-from eptx.exporter.methods.read import BASE_TASK
+from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.validation.bundle.backends import Backend
 from eptx.exporter.validation.bundle.instrumented import Graph
 from eptx.exporter.validation.bundle.models import (
@@ -31,6 +29,8 @@ from eptx.exporter.validation.reference.expectation import Expectation
 from eptx.exporter.validation.reference.expected import Expected, kept_values
 from eptx.exporter.validation.reference.router_ties import wrong_rows
 from eptx.exporter.validation.report.report import BackendReport
+from eptx.manifest.names import TASK_ID_USED
+from eptx.progress import step
 
 
 def compare_with_reference(bundle: Bundle, graph: Graph, expectation: Expectation, backend: Backend) -> BackendReport:

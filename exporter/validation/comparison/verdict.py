@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from eptx._manifest import TASK_ID_USED
 from eptx.bundle import Manifest
-from eptx.exporter.methods.read import BASE_TASK
+from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.validation.comparison.answers import Answers
 from eptx.exporter.validation.distance import LIMIT, WORST, Spreads, Subject, ratio
 from eptx.exporter.validation.reference.expectation import Expectation
 from eptx.exporter.validation.reference.rounding import own_type
 from eptx.exporter.validation.report.report import Measured, TaskReport
+from eptx.manifest.names import TASK_ID_USED
 
 HEADS, MODEL = "task_heads", "model.onnx"
 

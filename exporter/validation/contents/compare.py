@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from eptx.bundle import Bundle
-from eptx.exporter.methods.read import BASE_TASK
+from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.trained import Host, Trained, load_trained
 from eptx.exporter.validation.base.lookups import lookups
 from eptx.exporter.validation.check import Check

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from eptx._progress import step
 from eptx.bundle import Manifest
 from eptx.exporter.validation.distance import Spreads, Subject, largest
 from eptx.exporter.validation.inputs.batch import AUTO, Batch, task_ids
@@ -19,6 +18,7 @@ from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.exporter.validation.reference.reference_runner import ReferenceRunner
 from eptx.exporter.validation.reference.rounding import adapter_dtype
 from eptx.exporter.validation.reference.router_ties import ExpertTable, expert_tables, tied_rows, unclear_experts
+from eptx.progress import step
 
 _REDRAWS = 4
 #: How often the own type is run. SmolLM2 makes one number of a row outweigh all others, and by chance that one may

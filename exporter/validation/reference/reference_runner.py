@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from eptx._manifest import USED
 from eptx.bundle import Manifest
 from eptx.exporter.adapters.route import Route
 from eptx.exporter.trained import Output, Trained, load_trained
@@ -20,6 +19,7 @@ from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.exporter.validation.reference.rounding import round_as_stored
 from eptx.exporter.validation.reference.router_ties import Decisions, RouterRecorder
 from eptx.exporter.validation.reference.row_groups import columns_of, merged, narrowed, rows_of, shapes_of, widened
+from eptx.manifest.names import USED
 
 Routes = Route | list[Route] | None
 Inputs = Mapping[str, np.ndarray]

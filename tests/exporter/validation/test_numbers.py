@@ -15,7 +15,6 @@ import onnx_ir as ir
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from eptx._json import dump_json
 from eptx.bundle import Bundle
 from eptx.exporter.validation import Report, report_text
 from eptx.exporter.validation.accuracy.budget import BudgetedDrop
@@ -24,6 +23,7 @@ from eptx.exporter.validation.report.page import report_html
 from eptx.exporter.validation.report.plain import plain
 from eptx.exporter.validation.report.report import BackendReport, Measured, TaskReport
 from eptx.exporter.validation.timings import StageTimes
+from eptx.files.strict_json import dump_json
 from eptx.runtime.measure import Drop
 from tests.exporter.validation.adapters import linear_shapes, write_ept
 from tests.exporter.validation.conftest import Cli

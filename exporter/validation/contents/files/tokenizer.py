@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer as Library
 
-from eptx._json import parse_json, read_json_object
 from eptx._one_line import one_line
-from eptx._safe_files import read_bytes
 from eptx.bundle import Bundle
 from eptx.errors import BundleError, EptxError, NotSupportedError, RequestError
 from eptx.exporter.validation.base.source import BaseSource, load_tokenizer, same
@@ -20,7 +18,9 @@ from eptx.exporter.validation.base.tokenizer import BaseTokenizer, Row
 from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.files.copied import alone, equal
 from eptx.exporter.validation.contents.files.hard_texts import PAIRS, TEXTS
-from eptx.runtime.tokenizer import Tokenizer
+from eptx.files.safe_files import read_bytes
+from eptx.files.strict_json import parse_json, read_json_object
+from eptx.runtime.requests.tokenizer import Tokenizer
 
 _FILE, _SETTINGS, _TEXT, _IDS = "tokenizer.json", "tokenizer_config.json", "eptx.json: text", "tokenizer: ids"
 _LIMIT = 256 << 20
