@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from eptx.bundle import Bundle, Manifest, read_bundle, write_report
+from eptx.bundle import Bundle, read_bundle, write_report
 from eptx.errors import NotSupportedError
 from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.validation.accuracy.accuracy_drop import accuracy_drops, named_texts, plan_drops, unbudgeted_tasks
@@ -15,11 +15,12 @@ from eptx.exporter.validation.accuracy.activation_ranges import check_ranges
 from eptx.exporter.validation.accuracy.budget import BudgetedDrop
 from eptx.exporter.validation.accuracy.divergence import Divergence, divergences
 from eptx.exporter.validation.bundle.backends import Backend, KernelsRefusedError, backends
-from eptx.exporter.validation.bundle.instrumented import Graph, instrument
+from eptx.exporter.validation.bundle.instrumented import InstrumentedModel, instrument
+from eptx.exporter.validation.bundle.models import open_shipped
 from eptx.exporter.validation.comparison.compare import compare_with_reference
+from eptx.exporter.validation.comparison.results import BackendReport
 from eptx.exporter.validation.comparison.signature import check_signature
 from eptx.exporter.validation.contents.compare import compare_contents
-from eptx.exporter.validation.inputs.batch import Batch
 from eptx.exporter.validation.inputs.inputs import Inputs, PromptInputs
 from eptx.exporter.validation.inputs.user_data import from_data, read_texts
 from eptx.exporter.validation.options import ValidateOptions
@@ -27,7 +28,7 @@ from eptx.exporter.validation.quantized.weights import QuantizedWeights
 from eptx.exporter.validation.reference.expectation import Expectation, row_tasks, run_reference
 from eptx.exporter.validation.reference.files import find_reference, with_origin
 from eptx.exporter.validation.report.page import report_html
-from eptx.exporter.validation.report.report import BackendReport, Report
+from eptx.exporter.validation.report.report import Report
 from eptx.exporter.validation.timings import StageTimes
 from eptx.files.strict_json import dump_json
 from eptx.progress import step
@@ -75,19 +76,19 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     with seconds.of("running the reference"):
         expectation = run_reference(bundle.manifest, reference, batches, inputs.redraw, quantized)
     judged, refused = _judged(bundle, graph, expectation, found, seconds)
+    tried = [expected.batch for expected in expectation.batches]
     drops: list[BudgetedDrop] = []
     apart: list[Divergence] = []
     if quantized is not None:
         with seconds.of("measuring what quantizing loses"):
-            tried = [expected.batch for expected in expectation.batches]
             drops = accuracy_drops(bundle, reference, options, planned, providers[0])
             apart = divergences(bundle, reference, tried, unbudgeted_tasks(bundle, drops), found[-1])
             rows = named_texts(planned) if bundle.manifest.generation is None else {}
             texts = partial(from_data, bundle, rows, reference.base, compared.longest)
             checks += [*quantized.checks, *check_ranges(bundle, tried, found[0], texts)]
     report = Report(
-        bundle=_facts(bundle.manifest),
-        inputs=[_described(expected.batch) for expected in expectation.batches],
+        manifest=bundle.manifest,
+        batches=tried,
         redrawn=expectation.redrawn,
         live=expectation.live,
         providers=judged,
@@ -102,7 +103,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
 
 
 def _judged(
-    bundle: Bundle, graph: Graph, expectation: Expectation, found: Sequence[Backend], seconds: StageTimes
+    bundle: Bundle, graph: InstrumentedModel, expectation: Expectation, found: Sequence[Backend], seconds: StageTimes
 ) -> tuple[list[BackendReport], list[str]]:
     """A report for every way, and why kernels that are installed were not judged: then they do not run it either."""
     judged, refused = [], []
@@ -118,7 +119,8 @@ def _judged(
 def _inputs(bundle: Bundle, config: dict[str, Any], base: Path, longest: int | None, backend: Backend) -> Inputs:
     if bundle.manifest.generation is None:
         return Inputs(bundle, config, base, longest)
-    return PromptInputs(bundle, config, base, longest, backend)
+    model = cache(lambda: open_shipped(bundle, backend))
+    return PromptInputs(bundle, config, base, longest, lambda batch: model().answer(batch))
 
 
 def _providers(wanted: Sequence[str]) -> list[str]:
@@ -138,27 +140,6 @@ def _providers(wanted: Sequence[str]) -> list[str]:
         except NotSupportedError:
             continue
     return list(found)
-
-
-def _facts(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "mode": manifest.mode,
-        "method": manifest.method,
-        "model_type": manifest.model_type,
-        "precision": manifest.precision,
-        "provider": manifest.provider,
-        "routing": manifest.routing,
-        "tasks": [task.name for task in manifest.tasks],
-        "fingerprints": dict(manifest.fingerprints),
-        "generator": manifest.generator,
-    }
-
-
-def _described(batch: Batch) -> Mapping[str, Any]:
-    shape = list(next(iter(batch.arrays.values())).shape)
-    kept = batch.kept
-    padded = bool(kept is not None and not kept.all())
-    return {"name": batch.name, "shape": shape, "padded": padded, "prompt": batch.prompt}
 
 
 def _write(bundle: Bundle, report: Report) -> None:

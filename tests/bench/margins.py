@@ -22,7 +22,7 @@ from eptx.exporter.validation import ValidateOptions, validate_bundle
 from eptx.exporter.validation import run as validation
 from eptx.exporter.validation.bundle import backends
 from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.report.report import BackendReport
+from eptx.exporter.validation.comparison.results import BackendReport
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def test_every_modules_route_is_seen(
     ids = np.full((3, 4), 7)
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     batch = Batch("three rows", feeds, ("task2", "task0", "base"))
-    (routes,) = open_instrumented(bundle, graph, backends(bundle, ["cpu"])[-1]).run(batch, np.array([2, 0, 3])).routes
+    (routes,) = open_instrumented(bundle, graph, backends(bundle, ["cpu"])[-1]).run(batch).routes
     assert all(route.choice.shape == route.weights.shape == (3, 2) for route in routes.values())
     assert all(not route.weights[2].any() and (route.weights[:2] > 0).all() for route in routes.values())
     assert len({route.choice[:2].tobytes() for route in routes.values()}) > LAYERS  # each module its own

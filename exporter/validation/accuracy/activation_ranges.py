@@ -19,7 +19,7 @@ from eptx.exporter.validation.bundle.backends import Backend
 from eptx.exporter.validation.bundle.decode_loop import DecodeLoop, Values
 from eptx.exporter.validation.bundle.models import run_graph
 from eptx.exporter.validation.check import Check
-from eptx.exporter.validation.inputs.batch import Batch, bundle_ids, rows_alone
+from eptx.exporter.validation.inputs.batch import Batch, rows_alone
 from eptx.exporter.validation.quantized.codes import array_of
 from eptx.exporter.validation.quantized.float_activations import rounded, use_float_activations
 
@@ -104,7 +104,7 @@ def check_ranges(
     for one in (row for batch in named() or batches for row in rows_alone(batch)):
         if one.length < _SHORTEST:
             continue
-        calls = DecodeLoop(bundle.manifest, one, bundle_ids(bundle.manifest, one))
+        calls = DecodeLoop(bundle.manifest, one)
         for values in calls.run(run, encode):
             _see(ranges, values)
         _see(first_ranges, calls.encoded)

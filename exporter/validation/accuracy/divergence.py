@@ -17,7 +17,7 @@ import torch
 from eptx.bundle import Bundle
 from eptx.exporter.validation.bundle.backends import Backend
 from eptx.exporter.validation.bundle.models import open_shipped
-from eptx.exporter.validation.inputs.batch import AUTO, Batch, bundle_ids
+from eptx.exporter.validation.inputs.batch import AUTO, Batch
 from eptx.exporter.validation.reference.expected import Expected, kept_values
 from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.exporter.validation.reference.reference_runner import ReferenceRunner
@@ -97,7 +97,7 @@ def divergences(
         if not set(tasks).intersection(batch.tasks) or batch.greedy or batch.length > _LONGEST:
             continue
         expected = runner.run(batch)
-        found = model.run(batch, bundle_ids(bundle.manifest, batch)).outputs
+        found = model.run(batch).outputs
         for task, name, own, wanted in _pairs(expected, found, tasks):
             pairs[task, name].append((own, wanted))
         long |= {name for name, wanted in expected.outputs.items() if wanted.ndim > 2}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from eptx.bundle import Manifest
-from eptx.exporter.validation.inputs.batch import ANSWER_IDS, CHOSEN, Batch
+from eptx.exporter.validation.inputs.batch import ANSWER_IDS, CHOSEN, Batch, bundle_ids, spans
 from eptx.manifest.names import PAST, PRESENT, ROUTE_GROUP, TASK_ID, USED
 
 Values = dict[str, np.ndarray]
@@ -22,19 +22,22 @@ Run = Callable[[Mapping[str, np.ndarray]], Values]
 
 
 class DecodeLoop:
-    """The calls that one batch takes.
+    """Runs one batch.
 
     Args:
         manifest: of the bundle.
         batch: the rows, with all tokens.
-        ids: the bundle's task ids [rows], None where it takes none.
+
+    Raises:
+        BundleError: the bundle lacks a task of the batch.
 
     Attributes:
         tokens: what is fed, prompts padded on the right; tokens to choose are the likeliest, once the batch has run.
         encoded: what the encoder gives, once the batch has run.
     """
 
-    def __init__(self, manifest: Manifest, batch: Batch, ids: np.ndarray | None) -> None:
+    def __init__(self, manifest: Manifest, batch: Batch) -> None:
+        ids = bundle_ids(manifest, batch)
         self._manifest, self._batch = manifest, batch
         self._given: dict[str, np.ndarray] = {} if ids is None else {TASK_ID: ids}
         self._tokens_name = ANSWER_IDS if ANSWER_IDS in batch.arrays else "input_ids"
@@ -136,13 +139,6 @@ class DecodeLoop:
                 shape = (self._batch.rows, *(_size(dim) for dim in spec.shape[1:]))
                 found[spec.name] = np.full(shape, -1 if spec.name == ROUTE_GROUP else 0, spec.dtype)
         return found
-
-
-def spans(batch: Batch) -> list[tuple[int, int]]:
-    """The columns of every call: the prompt's, then one after the other."""
-    if batch.prompt is None:
-        return [(0, batch.length)]
-    return [(0, batch.prompt), *((at, at + 1) for at in range(batch.prompt, batch.length))]
 
 
 def _likeliest(logits: np.ndarray, mask: np.ndarray) -> np.ndarray:

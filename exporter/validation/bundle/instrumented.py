@@ -1,8 +1,7 @@
-"""The bundle's model with its inside made visible: module outputs and routers' choices as further graph outputs.
+"""A copy of the bundle's model with more outputs: what every module gives, and what every router chooses.
 
-The bundle is not touched. A copy of the graph is made in memory, whose weights stay in the bundle's own data file;
-ONNX Runtime keeps what is a graph output, so its fusions stop at the values that are looked at. That is why
-the model is also run exactly as it is shipped.
+The copy is made in memory; its weights stay in the bundle's own data file. ONNX Runtime does not fuse across a graph
+output, so the copy is optimized less than the model. That is why the model is also run exactly as it is shipped.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ _BEHIND = 2
 
 
 @dataclass(frozen=True)
-class Graph:
+class InstrumentedModel:
     """A copy of the model with more outputs.
 
     Attributes:
         model: the serialized graph; its weights are in the bundle's folder.
         order: the modules in the order in which the graph computes them.
         routes: module -> names of the values that hold its choice and weights.
-        sharp: of a quantized model, whose activations are rounded to 8 bits as it is shipped, a copy in which they
-            are not; in `model` they are not either.
+        float_activations: a copy in which no activation is rounded to 8 bits, where the shipped model rounds some;
+            `model` does not round them either. None where the shipped model rounds none.
         encoder: the same of the encoder, whose modules are in `order` too.
     """
 
@@ -43,15 +42,15 @@ class Graph:
     order: tuple[str, ...]
     routes: Mapping[str, tuple[str, str]]
     float_activations: bytes | None = None
-    encoder: Graph | None = None
+    encoder: InstrumentedModel | None = None
 
     @property
     def quantizes_activations(self) -> bool:
-        """Whether activations are rounded to 8 bits somewhere, as the bundle is shipped."""
+        """Whether the bundle, as it is shipped, rounds activations to 8 bits somewhere."""
         return self.float_activations is not None or (self.encoder is not None and self.encoder.quantizes_activations)
 
 
-def instrument(bundle: Bundle) -> Graph:
+def instrument(bundle: Bundle) -> InstrumentedModel:
     """Makes every module's output a graph output.
 
     Raises:
@@ -59,13 +58,13 @@ def instrument(bundle: Bundle) -> Graph:
     """
     encoder = bundle.manifest.encoder
     if encoder is None:
-        return _observable(bundle.model, bundle.manifest.modules)
-    first = _observable(bundle.path / encoder.file, encoder.modules)
-    main = _observable(bundle.model, bundle.manifest.modules)
+        return _instrument(bundle.model, bundle.manifest.modules)
+    first = _instrument(bundle.path / encoder.file, encoder.modules)
+    main = _instrument(bundle.model, bundle.manifest.modules)
     return replace(main, order=first.order + main.order, encoder=first)
 
 
-def _observable(path: Path, modules: Mapping[str, ModuleOutput]) -> Graph:
+def _instrument(path: Path, modules: Mapping[str, ModuleOutput]) -> InstrumentedModel:
     try:
         model = ir.load(path.absolute())
     except Exception as error:  # protobuf and onnx_ir raise unrelated classes
@@ -85,7 +84,7 @@ def _observable(path: Path, modules: Mapping[str, ModuleOutput]) -> Graph:
         if not (value.is_graph_output() or value.is_graph_input()):
             graph.outputs.append(_typed(value, ir.DataType.FLOAT))
     names = {module: (str(choice.name), str(weights.name)) for module, (choice, weights) in routes.items()}
-    return Graph(_written(path, model), tuple(order), names, copy)
+    return InstrumentedModel(_written(path, model), tuple(order), names, copy)
 
 
 def _written(path: Path, model: ir.Model) -> bytes:

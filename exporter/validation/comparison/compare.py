@@ -13,7 +13,7 @@ from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.validation.bundle.backends import Backend
-from eptx.exporter.validation.bundle.instrumented import Graph
+from eptx.exporter.validation.bundle.instrumented import InstrumentedModel
 from eptx.exporter.validation.bundle.models import (
     BundleModel,
     Observation,
@@ -21,19 +21,20 @@ from eptx.exporter.validation.bundle.models import (
     open_shipped,
     open_with_float_activations,
 )
-from eptx.exporter.validation.comparison.verdict import RunResults as RunResults
-from eptx.exporter.validation.comparison.verdict import task_report
+from eptx.exporter.validation.comparison.results import BackendReport
+from eptx.exporter.validation.comparison.verdict import RunResults, task_report
 from eptx.exporter.validation.distance import Spreads, Subject
-from eptx.exporter.validation.inputs.batch import AUTO, bundle_ids
+from eptx.exporter.validation.inputs.batch import AUTO
 from eptx.exporter.validation.reference.expectation import Expectation
 from eptx.exporter.validation.reference.expected import Expected, kept_values
 from eptx.exporter.validation.reference.router_ties import wrong_rows
-from eptx.exporter.validation.report.report import BackendReport
 from eptx.manifest.names import TASK_ID_USED
 from eptx.progress import step
 
 
-def compare_with_reference(bundle: Bundle, graph: Graph, expectation: Expectation, backend: Backend) -> BackendReport:
+def compare_with_reference(
+    bundle: Bundle, instrumented: InstrumentedModel, expectation: Expectation, backend: Backend
+) -> BackendReport:
     """Runs the bundle as shipped and the observable copy of it, and compares both with the reference.
 
     Raises:
@@ -45,15 +46,15 @@ def compare_with_reference(bundle: Bundle, graph: Graph, expectation: Expectatio
     # what is no number is judged, and is no reason for warnings of numpy
     with np.errstate(all="ignore"):
         with step(f"running the bundle as shipped ({backend.name})"):
-            if not graph.quantizes_activations:
+            if not instrumented.quantizes_activations:
                 _run_outputs(bundle, open_shipped(bundle, backend), expectation, results)
             else:
-                _run_outputs(bundle, open_with_float_activations(bundle, graph, backend), expectation, results)
+                _run_outputs(bundle, open_with_float_activations(bundle, instrumented, backend), expectation, results)
                 _run_rounded(bundle, open_shipped(bundle, backend), expectation, results)
         with step(f"running the bundle observed ({backend.name})"):
-            _run_observed(bundle, graph, expectation, backend, results)
+            _run_observed(bundle, instrumented, expectation, backend, results)
         judged = dict.fromkeys(task for expected in expectation.batches for task in expected.batch.tasks)
-        tasks = tuple(task_report(task, bundle.manifest, graph.order, expectation, results) for task in judged)
+        tasks = tuple(task_report(task, bundle.manifest, instrumented.order, expectation, results) for task in judged)
     return BackendReport(backend.provider, tasks, backend.operators)
 
 
@@ -61,21 +62,21 @@ def _run_outputs(bundle: Bundle, model: BundleModel, expectation: Expectation, r
     for expected in expectation.batches:
         _count(expected, results)
         with _noted(expected, results):
-            outputs = model.run(expected.batch, bundle_ids(bundle.manifest, expected.batch)).outputs
+            outputs = model.run(expected.batch).outputs
             _compare_outputs(results.error, expected, outputs, results)
             _check_tasks(expected, outputs, results)
             results.answers.add(expected, outputs, bundle.manifest)
 
 
 def _run_observed(
-    bundle: Bundle, graph: Graph, expectation: Expectation, backend: Backend, results: RunResults
+    bundle: Bundle, instrumented: InstrumentedModel, expectation: Expectation, backend: Backend, results: RunResults
 ) -> None:
-    model = open_instrumented(bundle, graph, backend)
+    model = open_instrumented(bundle, instrumented, backend)
     for expected in expectation.batches:
         if not expected.batch.inside:
             continue
         with _noted(expected, results):
-            observation = model.run(expected.batch, bundle_ids(bundle.manifest, expected.batch))
+            observation = model.run(expected.batch)
             _compare_outputs(results.watched, expected, observation.outputs, results)
             _compare_modules(expected, observation, results)
             _check_experts(expectation, expected, observation, results)
@@ -86,7 +87,7 @@ def _run_rounded(bundle: Bundle, model: BundleModel, expectation: Expectation, r
     """As shipped, with activations rounded to 8 bits: how far that is from the reference is told, and not judged."""
     for expected in expectation.batches:
         with _noted(expected, results):
-            outputs = model.run(expected.batch, bundle_ids(bundle.manifest, expected.batch)).outputs
+            outputs = model.run(expected.batch).outputs
             _compare_outputs(results.rounded, expected, outputs, results)
             results.rounded_answers.add(expected, outputs, bundle.manifest)
 

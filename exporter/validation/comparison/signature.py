@@ -36,7 +36,7 @@ def _outputs(manifest: Manifest, expectation: Expectation) -> Iterator[Check]:
         if name in first.inner:
             yield Check(f"output {name}", "run")
         elif name not in first.outputs:
-            yield Check(f"output {name}", "neither", None, f"a {expectation.class_name} has no such output")
+            yield Check(f"output {name}", "unchecked", None, f"a {expectation.class_name} has no such output")
 
 
 def _modules(manifest: Manifest, expectation: Expectation) -> Iterator[Check]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from eptx.bundle import Manifest
 from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.validation.comparison.answers import Answers
+from eptx.exporter.validation.comparison.results import Measured, RoundedActivations, TaskReport
 from eptx.exporter.validation.distance import LIMIT, WORST, Spreads, Subject, ratio
 from eptx.exporter.validation.reference.expectation import Expectation
 from eptx.exporter.validation.reference.rounding import own_type
-from eptx.exporter.validation.report.report import Measured, TaskReport
 from eptx.manifest.names import TASK_ID_USED
 
 HEADS, MODEL = "task_heads", "model.onnx"
@@ -95,19 +94,21 @@ def task_report(
         failed_at=where,
         reason=why,
         rounded=_rounded(task, expectation, results),
-        **results.answers.summary(task),
+        argmax_agreement=results.answers.argmax_agreement(task),
+        metric=results.answers.metric(task),
+        greedy=results.answers.greedy(task),
     )
 
 
-def _rounded(task: str, expectation: Expectation, results: RunResults) -> dict[str, Any] | None:
+def _rounded(task: str, expectation: Expectation, results: RunResults) -> RoundedActivations | None:
     """What rounding activations to 8 bits does to a task's outputs."""
     found = {
         s.name: results.rounded[s].rms / (expectation.scale[s].rms or 1.0) for s in results.rounded if s.task == task
     }
     if not found:
         return None
-    answers = results.rounded_answers.summary(task)
-    return {"relative_rms": found, "argmax_agreement": answers["argmax_agreement"], "greedy": answers["greedy"]}
+    answers = results.rounded_answers
+    return RoundedActivations(found, answers.argmax_agreement(task), answers.greedy(task))
 
 
 def _typical(task: str, order: Sequence[str], expectation: Expectation) -> float:

@@ -18,7 +18,8 @@ import numpy as np
 
 from eptx.bundle import Generation, Manifest
 from eptx.exporter.validation.check import Check
-from eptx.exporter.validation.inputs.batch import ANSWER_IDS, AUTO, CHOSEN, INSIDE, MOST, UNENDING, Batch, Vocabulary
+from eptx.exporter.validation.inputs.batch import ANSWER_IDS, AUTO, CHOSEN, Batch
+from eptx.exporter.validation.inputs.vocabulary import LONGEST_INSIDE, LONGEST_ROW, UNLIMITED, Vocabulary
 
 #: (length, rows) of the prompts that are there for the lengths of the cache.
 _PASTS = ((1, 1), (7, 2), (63, 3), (200, 1))
@@ -85,14 +86,14 @@ def generated_prompts(
         past = [window + _PAST_WINDOW for window in _shown(vocabulary, reach) if window <= _WIDEST]
         far = max(past, default=0)
         if far > _LONGEST:
-            batch = Batch(f"prompt of {far}, past the window", {}, (names[0],), inside=far <= INSIDE)
+            batch = Batch(f"prompt of {far}, past the window", {}, (names[0],), inside=far <= LONGEST_INSIDE)
             plans.append((batch, _Shape(far, False, _STEPS)))
         whole = vocabulary.longest - _STEPS
-        if max(far, _LONGEST) < whole <= INSIDE:
+        if max(far, _LONGEST) < whole <= LONGEST_INSIDE:
             plans.append((Batch(f"prompt of {whole}", {}, (names[0],)), _Shape(whole, False, _STEPS)))
     else:
         text = _far_text(vocabulary, reach)
-        batch = Batch(f"text of {text}", {}, (names[0],), inside=text <= INSIDE)
+        batch = Batch(f"text of {text}", {}, (names[0],), inside=text <= LONGEST_INSIDE)
         plans.append((batch, _Shape(_MIXED, False, _STEPS, text)))
     return [_draw(manifest, vocabulary, replace(batch, seed=seed), shape) for seed, (batch, shape) in enumerate(plans)]
 
@@ -111,8 +112,10 @@ def untried_prompts(manifest: Manifest, vocabulary: Vocabulary, reach: Reach) ->
     shown = _shown(vocabulary, reach)
     far = max([_LONGEST, *(window + _PAST_WINDOW for window in shown if window <= _WIDEST)])
     why = f"the longest prompt that is tried has {_WIDEST + _PAST_WINDOW} tokens"
-    checks = [Check(f"attention window of {window} tokens", "neither", why=why) for window in shown if window > _WIDEST]
-    if INSIDE < vocabulary.longest < UNENDING:
+    checks = [
+        Check(f"attention window of {window} tokens", "unchecked", why=why) for window in shown if window > _WIDEST
+    ]
+    if LONGEST_INSIDE < vocabulary.longest < UNLIMITED:
         why = "tables of positions and windows are compared up to the end of the context; no prompt as long is run"
         checks.append(Check(f"prompts of more than {far} tokens", "compared", why=why))
     return checks
@@ -125,9 +128,9 @@ def _shown(vocabulary: Vocabulary, reach: Reach) -> list[int]:
 
 def _far_text(vocabulary: Vocabulary, reach: Reach) -> int:
     """The length of an encoder-decoder's long text."""
-    known = vocabulary.longest if vocabulary.longest < UNENDING else INSIDE
+    known = vocabulary.longest if vocabulary.longest < UNLIMITED else LONGEST_INSIDE
     wanted = known if reach.relative is None else _TIMES * reach.relative
-    return min(wanted, vocabulary.longest, MOST)
+    return min(wanted, vocabulary.longest, LONGEST_ROW)
 
 
 def as_prompts(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> list[Batch]:

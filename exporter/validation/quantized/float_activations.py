@@ -133,10 +133,10 @@ def _floats(graph: ir.Graph, before: ir.Node, stored: ir.Value, zero: np.ndarray
     cast = ir.node("Cast", [stored], {"to": int(ir.DataType.FLOAT)})
     new = [cast]
     if zero.any():
-        new.append(ir.node("Sub", [new[-1].outputs[0], _constant(graph, f"{before.name}.sharp_zero", zero)]))
-    new.append(ir.node("Mul", [new[-1].outputs[0], _constant(graph, f"{before.name}.sharp_scale", scale)]))
+        new.append(ir.node("Sub", [new[-1].outputs[0], _constant(graph, f"{before.name}.float_zero", zero)]))
+    new.append(ir.node("Mul", [new[-1].outputs[0], _constant(graph, f"{before.name}.float_scale", scale)]))
     for node in new:
-        node.outputs[0].name = f"{before.name}.sharp_{node.op_type}"
+        node.outputs[0].name = f"{before.name}.float_{node.op_type}"
     graph.insert_before(before, new)
     return new[-1].outputs[0]
 

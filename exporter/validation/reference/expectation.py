@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +25,21 @@ _REDRAWS = 4
 _RUNS = 3
 
 
+@dataclass(frozen=True)
+class LiveRoute:
+    """How far TuckA's frozen route is from the live one, on the user's data.
+
+    Attributes:
+        rows: how many.
+        group_agreement: the share of them for which the live route chooses the frozen group.
+        relative_rms: ``task/output`` -> root mean square of the difference over that of the live values.
+    """
+
+    rows: int
+    group_agreement: float
+    relative_rms: Mapping[str, float]
+
+
 @dataclass
 class Expectation:
     """All batches, and what is within rounding on them.
@@ -37,7 +51,7 @@ class Expectation:
         experts: EPT: what every module's router chooses.
         unclear: EPT: task -> a module whose experts rounding decides for it.
         redrawn: how many batches were drawn again for a near tie.
-        live: TuckA with a frozen route, on the user's data: how far the frozen outputs are from the live ones.
+        live: TuckA with a frozen route: how far it is from the live one; None without data.
         wrong: linear layer -> what is wrong with its quantized weight.
         folded: module of a static quantized bundle -> how clearly its task's update would be missed.
         modules: the adapted modules, as the adapter's files name them.
@@ -51,7 +65,7 @@ class Expectation:
     experts: dict[str, ExpertTable] = field(default_factory=dict)
     unclear: dict[str, str] = field(default_factory=dict)
     redrawn: int = 0
-    live: dict[str, Any] | None = None
+    live: LiveRoute | None = None
     wrong: dict[str, str] = field(default_factory=dict)
     folded: dict[str, float] = field(default_factory=dict)
     modules: tuple[str, ...] = ()
@@ -150,7 +164,7 @@ def _add(spreads: Spreads, expected: Expected, values: Expected) -> None:
             spreads[Subject(task, kind, name)].add(kept_values(array, rows, expected.batch))
 
 
-def _frozen_from_live(runner: ReferenceRunner, batches: Sequence[Expected]) -> dict[str, Any] | None:
+def _frozen_from_live(runner: ReferenceRunner, batches: Sequence[Expected]) -> LiveRoute | None:
     """How far the frozen route's outputs are from the released, live one's, on the user's data."""
     if not batches:
         return None
@@ -170,7 +184,7 @@ def _frozen_from_live(runner: ReferenceRunner, batches: Sequence[Expected]) -> d
         for subject in sorted(scale)
         if subject.kind == "output"
     }
-    return {"rows": rows, "group_agreement": agree / rows, "relative_rms": outputs}
+    return LiveRoute(rows, agree / rows, outputs)
 
 
 def row_tasks(manifest: Manifest, reference: ReferenceFiles) -> list[str]:

@@ -11,8 +11,7 @@ import torch
 from eptx.bundle import Manifest
 from eptx.exporter.adapters.route import Route
 from eptx.exporter.trained import Output, Trained, load_trained
-from eptx.exporter.validation.bundle.decode_loop import spans
-from eptx.exporter.validation.inputs.batch import ANSWER_IDS, AUTO, Batch, task_ids
+from eptx.exporter.validation.inputs.batch import ANSWER_IDS, AUTO, Batch, spans, task_ids
 from eptx.exporter.validation.quantized.weights import QuantizedWeights
 from eptx.exporter.validation.reference.expected import Expected
 from eptx.exporter.validation.reference.files import ReferenceFiles

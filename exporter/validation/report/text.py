@@ -1,4 +1,4 @@
-"""A report as text."""
+"""The report as text for the terminal."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from eptx._text_table import aligned
 from eptx.exporter.validation.accuracy.budget import BudgetedDrop
 from eptx.exporter.validation.check import Check, How
+from eptx.exporter.validation.comparison.results import BackendReport, TaskReport, sentence
 from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.report.report import BackendReport, Report, TaskReport, sentence
+from eptx.exporter.validation.report.report import Report
 
-_HOWS: tuple[How, ...] = ("compared", "run", "neither")
+_HOWS: tuple[How, ...] = ("compared", "run", "unchecked")
 
 
 def report_text(report: Report) -> str:
-    """The report as text: a table for every way to run the bundle, and at the end one line that sums each up."""
+    """A table for every backend, and at the end a line that sums each of them up."""
     lines = []
     for provider in report.providers:
         lines += _provider_lines(provider)
@@ -23,10 +24,10 @@ def report_text(report: Report) -> str:
     live = report.live
     if live is not None:
         lines.append(
-            f"frozen route: the live route's group agrees on {live['group_agreement']:.1%} of {live['rows']} rows; "
-            f"outputs differ by {max(live['relative_rms'].values()):.2g} of their size"
+            f"frozen route: the live route's group agrees on {live.group_agreement:.1%} of {live.rows} rows; "
+            f"outputs differ by {max(live.relative_rms.values()):.2g} of their size"
         )
-    lines += _part_lines(report.checks)
+    lines += _check_lines(report.checks)
     if report.seconds:
         lines.append(f"took {report.seconds.sentence}")
     lines += [_verdict(provider) for provider in report.providers]
@@ -34,16 +35,16 @@ def report_text(report: Report) -> str:
 
 
 def checks_summary(checks: Sequence[Check]) -> str:
-    """How many parts were compared, run, and neither."""
+    """How many parts were compared, only run, and unchecked."""
     return ", ".join(f"{sum(check.how == how for check in checks)} {how}" for how in _HOWS)
 
 
-def _part_lines(checks: Sequence[Check]) -> list[str]:
+def _check_lines(checks: Sequence[Check]) -> list[str]:
     if not checks:
         return []
     wrong = [f"fail: {check.name}: {check.wrong}" for check in checks if check.wrong is not None]
-    unseen = [f"neither compared nor run: {check.name}: {check.why}" for check in checks if check.how == "neither"]
-    return [*wrong, *unseen, f"parts: {checks_summary(checks)}"]
+    unseen = [f"not checked: {check.name}: {check.why}" for check in checks if check.how == "unchecked"]
+    return [*wrong, *unseen, f"checks: {checks_summary(checks)}"]
 
 
 #: The columns of what is lost.
@@ -95,20 +96,20 @@ def _verdict(provider: BackendReport) -> str:
 
 
 def notes(task: TaskReport) -> list[str]:
-    """What is told of a generator, and not judged."""
+    """What counts for no verdict: where greedy tokens first differ, and what rounded activations change."""
     lines = []
-    first = (task.greedy or {}).get("first_disagreement")
+    first = None if task.greedy is None else task.greedy.first_disagreement
     if first is not None:
         lines.append(
-            f"{task.task}: the first greedy token that differs is number {first['token'] + 1} of {first['batch']}, row "
-            f"{first['row']}: the reference prefers its own by {first['margin']:.2g}"
+            f"{task.task}: the first greedy token that differs is number {first.token + 1} of {first.batch}, row "
+            f"{first.row}: the reference prefers its own by {first.margin:.2g}"
         )
     if task.rounded is not None:
-        greedy = task.rounded["greedy"]
-        said = f", greedy tokens agree in {greedy['agreement']:.1%}" if greedy is not None else ""
+        greedy = task.rounded.greedy
+        said = f", greedy tokens agree in {greedy.agreement:.1%}" if greedy is not None else ""
         lines.append(
             f"{task.task}: activations of 8 bits, as shipped, change the outputs by "
-            f"{max(task.rounded['relative_rms'].values()):.2g} of their size{said}"
+            f"{max(task.rounded.relative_rms.values()):.2g} of their size{said}"
         )
     return lines
 
@@ -123,11 +124,11 @@ def _cells(task: TaskReport) -> tuple[str, ...]:
         f"{relative:.1e}",
         "-" if task.effect_ratio is None else f"{task.effect_ratio:.3g}",
         "-" if task.argmax_agreement is None else f"{task.argmax_agreement:.1%}",
-        f"{task.greedy['agreement']:.1%} of {task.greedy['tokens']}"
+        f"{task.greedy.agreement:.1%} of {task.greedy.tokens}"
         if task.greedy is not None
         else "-"
         if metric is None
-        else f"{metric['name']} {metric['bundle']:.3f} ({metric['reference']:.3f})",
+        else f"{metric.name} {metric.bundle:.3f} ({metric.reference:.3f})",
         f"{task.rows}" + (f" (+{task.rows_set_aside} tied)" if task.rows_set_aside else ""),
         task.verdict,
     )

@@ -15,8 +15,9 @@ from eptx.exporter import Route
 from eptx.exporter.validation import Report, report_text
 from eptx.exporter.validation.bundle.decode_loop import DecodeLoop
 from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.inputs.batch import AUTO, CHOSEN, Batch, Vocabulary
+from eptx.exporter.validation.inputs.batch import AUTO, CHOSEN, Batch
 from eptx.exporter.validation.inputs.prompts import as_prompts, generated_prompts, redraw_prompts
+from eptx.exporter.validation.inputs.vocabulary import Vocabulary
 from tests.exporter.validation.adapters import (
     Shapes,
     Tensors,
@@ -106,7 +107,7 @@ def test_rows_reach_the_model_padded_on_the_right(honest: Bundle) -> None:
         present = np.zeros((2, 2, past + feeds["input_ids"].shape[1], 16), np.float32)
         return {"logits": logits, "present.0.key": present}
 
-    calls = DecodeLoop(honest.manifest, batch, np.array([0, 1]))
+    calls = DecodeLoop(honest.manifest, batch)
     found = calls.run(run)
     assert fed[0]["input_ids"].tolist() == [[4, 5, 6, 7], [8, 9, 0, 0]]
     assert fed[0]["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
@@ -141,7 +142,7 @@ def test_no_false_alarm(
     for found in report.providers[0].tasks:
         assert found.effect_ratio is None or found.effect_ratio > 2 * LIMIT
         assert found.greedy is not None
-        assert found.greedy["agreement"] > 0.9
+        assert found.greedy.agreement > 0.9
         assert (found.rounded is not None) == (options["precision"] == "int4")
     assert "greedy" in report_text(report)
 

@@ -16,9 +16,10 @@ from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.exporter.validation import report_text, run
 from eptx.exporter.validation.contents.compare import Compared
-from eptx.exporter.validation.inputs.batch import MOST, Vocabulary, generated, untried
 from eptx.exporter.validation.inputs.inputs import inputs
 from eptx.exporter.validation.inputs.prompts import Reach, generated_prompts, untried_prompts
+from eptx.exporter.validation.inputs.random_batches import generated, untried
+from eptx.exporter.validation.inputs.vocabulary import LONGEST_ROW, Vocabulary
 from eptx.files.strict_json import dump_json, read_json_object
 from tests.exporter.validation.adapters import linear_shapes, write_ept
 from tests.exporter.validation.test_batches import manifest
@@ -138,11 +139,11 @@ def vocabulary(longest: int) -> Vocabulary:
 def test_rows_that_cost_too_much_are_told() -> None:
     names = ["t0", "t1"]
     longest = generated(manifest(), vocabulary(8192), names)[-1]
-    assert (longest.name, longest.length, longest.inside) == ("longest", MOST, False)
+    assert (longest.name, longest.length, longest.inside) == ("longest", LONGEST_ROW, False)
     (check,) = untried(manifest(), vocabulary(8192))
-    assert (check.name, check.how) == (f"rows of {MOST + 1} to 8192 tokens", "neither")
-    assert check.why == f"the longest row that is tried has {MOST} tokens"
-    assert untried(manifest(), vocabulary(MOST)) == []
+    assert (check.name, check.how) == (f"rows of {LONGEST_ROW + 1} to 8192 tokens", "unchecked")
+    assert check.why == f"the longest row that is tried has {LONGEST_ROW} tokens"
+    assert untried(manifest(), vocabulary(LONGEST_ROW)) == []
     longest = generated(manifest(), vocabulary(512), names)[-1]
     assert (longest.length, longest.inside) == (512, True)
     # a base of 64 positions has its longest row already
@@ -161,7 +162,7 @@ def test_windows_that_no_prompt_reaches(text: Bundle) -> None:
     (context,) = untried_prompts(manifest(), vocabulary(8192), Reach((240,)))
     assert (context.name, context.how) == ("prompts of more than 264 tokens", "compared")
     check, _ = untried_prompts(manifest(), vocabulary(8192), Reach((240, 5000)))
-    assert (check.name, check.how) == ("attention window of 5000 tokens", "neither")
+    assert (check.name, check.how) == ("attention window of 5000 tokens", "unchecked")
     assert [p.how for p in untried_prompts(manifest(), vocabulary(4096), Reach((5000,)))] == ["compared"]
     assert untried_prompts(manifest(), vocabulary(512), Reach()) == []
 

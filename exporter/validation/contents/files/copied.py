@@ -46,13 +46,13 @@ def compare_copied_files(bundle: Bundle, source: BaseSource) -> list[Check]:
         BundleError, BaseModelError: a file cannot be read.
     """
     if alone(bundle):
-        return [Check("config.json", "neither", why="the bundle was made from an ONNX file alone")]
+        return [Check("config.json", "unchecked", why="the bundle was made from an ONNX file alone")]
     checks = [
         check for name in _FILES if (check := _compare(name, bundle.file(name), source.folder / name)) is not None
     ]
     pictures = not reads_text(bundle.manifest) and not (source.folder / "preprocessor_config.json").is_file()
     if pictures and (source.folder / _IMAGES).is_file() and bundle.file(_IMAGES) is None:
-        checks.append(Check(_IMAGES, "neither", why="the bundle has no copy: prepare its inputs with the base's"))
+        checks.append(Check(_IMAGES, "unchecked", why="the bundle has no copy: prepare its inputs with the base's"))
     return checks + [_unknown(name, bundle.path / name, source.folder) for name in _others(bundle)]
 
 
@@ -107,5 +107,5 @@ def _others(bundle: Bundle) -> Collection[str]:
 
 def _unknown(name: str, path: Path, folder: Path) -> Check:
     if not (folder / name).is_file():
-        return Check(name, "neither", why="eptx does not read it, and the base has no such file")
+        return Check(name, "unchecked", why="eptx does not read it, and the base has no such file")
     return Check(name, "compared", _difference(path, folder / name))

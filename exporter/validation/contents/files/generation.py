@@ -25,7 +25,7 @@ def compare_generation(manifest: Manifest, source: BaseSource, model: Any) -> li
         if kind is None:
             return [Check(field, "compared")]
         if not any(spec.name.startswith(PAST) for spec in manifest.inputs):
-            return [Check(field, "neither", why="the graph has no cache, so it answers no prompts")]
+            return [Check(field, "unchecked", why="the graph has no cache, so it answers no prompts")]
         return [Check(field, "compared", f"says nothing; the base is a {kind}")]
     if found.kind != kind:
         return [Check(field, "compared", f"says {found.kind}; the base is {f'a {kind}' if kind else 'neither'}")]

@@ -82,7 +82,7 @@ def _wrong_list(found: Sequence[Task], wanted: Sequence[str]) -> str | None:
 
 def _problem(found: Task, wanted: str, name: str, told: bool) -> Check:
     if found.problem_type != wanted and told:
-        return Check(name, "neither", why=f"the export was told {found.problem_type}; the trained model has {wanted}")
+        return Check(name, "unchecked", why=f"the export was told {found.problem_type}; the trained model has {wanted}")
     wrong = None if found.problem_type == wanted else f"says {found.problem_type}; the trained model has {wanted}"
     return Check(name, "compared", wrong)
 

@@ -55,14 +55,16 @@ def _positions(manifest: Manifest, source: BaseSource, found: Lookups, alone: bo
         return _unsaid(name)
     if manifest.max_length is None and found.positions is None and "max_position_embeddings" not in source.written:
         return Check(
-            name, "neither", why=f"the base leaves it open, and has no table of positions; transformers takes {wanted}"
+            name,
+            "unchecked",
+            why=f"the base leaves it open, and has no table of positions; transformers takes {wanted}",
         )
     reads = "has no limit" if wanted is None else f"reads {wanted} tokens at most"
     return Check(name, "compared", f"says {manifest.max_length}; the base {reads}")
 
 
 def _unsaid(name: str) -> Check:
-    return Check(name, "neither", why="the bundle was made from an ONNX file alone, and leaves it open")
+    return Check(name, "unchecked", why="the bundle was made from an ONNX file alone, and leaves it open")
 
 
 def _nothing(manifest: Manifest) -> Iterator[Check]:

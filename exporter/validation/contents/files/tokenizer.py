@@ -55,7 +55,7 @@ def compare_tokenizer(bundle: Bundle, source: BaseSource, length: int | None) ->
     if path is None:
         if (source.folder / _FILE).is_file():
             return [Check(_FILE, "compared", "is missing; the base has it")]
-        return [Check(_FILE, "neither", why="the base has none, so the bundle is given token ids, not texts")]
+        return [Check(_FILE, "unchecked", why="the base has none, so the bundle is given token ids, not texts")]
     return [
         Check(_FILE, "compared", _wrong_file(path, source)),
         Check(_SETTINGS, "compared", _wrong_settings(bundle, source, length)),

@@ -112,7 +112,7 @@ def test_the_search_is_that_of_the_generation_settings(decoder: Made, tmp_path: 
     assert {name: written["search"][name] for name in _SEARCH} == _SEARCH
     assert written["model"]["eos_token_id"] == said["eos_token_id"]
     made = Made(bundle, base, decoder.tasks, decoder.auto)
-    assert [check for check in made.checks() if check.how == "neither" or check.wrong] == []
+    assert [check for check in made.checks() if check.how == "unchecked" or check.wrong] == []
     for name in ("repetition_penalty", "min_length"):
         other = damaged(bundle, tmp_path / name, put(GENAI, f"search.{name}", 1))
         assert list(made.wrong(other)) == [f"{GENAI}: search.{name}"]

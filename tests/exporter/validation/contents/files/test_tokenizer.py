@@ -102,7 +102,7 @@ def test_a_base_whose_tokenizer_transformers_builds(encoder: Made, tmp_path: Pat
 
     made = Made(damaged(encoder.bundle, tmp_path / "b", change), base, encoder.tasks, encoder.auto)
     assert made.wrong() == {}
-    assert [check.name for check in made.checks() if check.how == "neither"] == [FILE]
+    assert [check.name for check in made.checks() if check.how == "unchecked"] == [FILE]
 
 
 def test_texts_that_are_cut_on_the_other_side(encoder: Made, tmp_path: Path) -> None:

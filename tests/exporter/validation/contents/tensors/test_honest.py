@@ -24,7 +24,7 @@ WINDOWED = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers
 def _honest(base: Base, bundle: Bundle) -> list[Check]:
     checks = base.checks(bundle)
     assert wrongs(checks) == {}
-    assert [check for check in checks if check.how == "neither"] == []
+    assert [check for check in checks if check.how == "unchecked"] == []
     assert len({check.name for check in checks}) == len(checks)
     return checks
 
