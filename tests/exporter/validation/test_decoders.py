@@ -95,9 +95,8 @@ def test_the_users_texts_are_prompts(honest: Bundle, tasks: tuple[str, ...], lef
 def test_rows_reach_the_model_padded_on_the_right(honest: Bundle) -> None:
     """And what it gives comes back where the batch has it."""
     ids = np.array([[4, 5, 6, 7, CHOSEN], [0, 0, 8, 9, CHOSEN]])
-    batch = Batch(
-        "b", {"input_ids": ids, "attention_mask": (ids != 0).astype(np.int64)}, ("a", "b"), prompt=4, greedy=True
-    )
+    names = tuple(task.name for task in honest.manifest.tasks[:2])
+    batch = Batch("b", {"input_ids": ids, "attention_mask": (ids != 0).astype(np.int64)}, names, prompt=4, greedy=True)
     fed = []
 
     def run(feeds: Any) -> dict[str, np.ndarray]:

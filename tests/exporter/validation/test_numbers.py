@@ -131,7 +131,7 @@ def report(number: Any) -> Report:
     backends = [BackendReport("cpu", [task, replace(task, failed_at=None, reason=None)], "functions")]
     checks = [Check("p", "compared", "is <64>")]
     return Report(
-        manifest(mode="static"),
+        tiny_manifest("static"),
         [batch],
         0,
         live,
