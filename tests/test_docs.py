@@ -74,10 +74,6 @@ def test_the_first_commands_of_the_readme_run(tmp_path: Path) -> None:
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     script = commands(page)
     assert re.findall(r"^eptx (\w+)", script, re.MULTILINE) == ["export", "validate", "run"]
-        "export",
-        "validate",
-        "run",
-    ]
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(

@@ -19,8 +19,8 @@ _BAR = 160
 _METHOD = (
     "The trained model, loaded as PEFT loads it, runs in float64 and in the export's own type. The distance between "
     "the two is the noise floor. The bundle's distance from float64 is given in noise floors, as the worse of root "
-    f"mean square and largest error: up to {LIMIT:g} is rounding. The adapter's own effect, in the same unit, is what a "
-    "bundle that ignores the adapter would score."
+    f"mean square and largest error: up to {LIMIT:g} is rounding. The adapter's own effect, in the same unit, is what "
+    "a bundle that ignores the adapter would score."
 )
 _LOSS = (
     "The bundle as it is shipped is compared with the fp32 bundle of the same base and adapter, on the same rows. "

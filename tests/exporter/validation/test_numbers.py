@@ -31,6 +31,7 @@ from eptx.runtime.measure import Drop
 from tests.exporter.validation.adapters import linear_shapes, write_ept
 from tests.exporter.validation.conftest import Cli
 from tests.exporter.validation.workshop import Workshop
+from tests.support.tiny_bundle import tiny_manifest
 
 BAD = [math.nan, math.inf, -math.inf, 1e38, np.float32(np.nan), np.float64(np.inf), np.float16(65504), np.float32(1e38)]
 VALUE = "bert.encoder.layer.1.attention.self.value"

@@ -16,7 +16,7 @@ from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.exporter.validation import report_text, run
 from eptx.exporter.validation.contents.compare import Compared
-from eptx.exporter.validation.inputs.inputs import inputs
+from eptx.exporter.validation.inputs import inputs
 from eptx.exporter.validation.inputs.prompts import Reach, generated_prompts, untried_prompts
 from eptx.exporter.validation.inputs.random_batches import generated, untried
 from eptx.exporter.validation.inputs.vocabulary import LONGEST_ROW, Vocabulary
