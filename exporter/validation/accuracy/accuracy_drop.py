@@ -15,8 +15,8 @@ from eptx.exporter.validation.accuracy.budget import BudgetedDrop, budgets
 from eptx.exporter.validation.accuracy.fp32_baseline import export_fp32_baseline, read_fp32_baseline
 from eptx.exporter.validation.options import ValidateOptions, is_dataset
 from eptx.exporter.validation.reference.files import ReferenceFiles
-from eptx.exporter.validation.reference.rounding import QUANTIZED
 from eptx.files.jsonl import read_rows
+from eptx.manifest.names import FLOAT_PRECISIONS
 from eptx.progress import step
 from eptx.runtime import Session
 from eptx.runtime.measure import Probe, Row, Source, choose_metrics, drops, read_data
@@ -57,7 +57,7 @@ def plan_drops(bundle: Bundle, options: ValidateOptions, data: Sequence[str] = (
         DataError: the rows cannot be used, or a budget is of an unknown task.
     """
     asked = bool(options.max_drop) or options.against is not None
-    if bundle.manifest.precision not in QUANTIZED:
+    if bundle.manifest.precision in FLOAT_PRECISIONS:
         if asked:
             precision = bundle.manifest.precision
             raise UsageError(f"--max-drop and --against are for quantized bundles; this one is {precision}")
@@ -107,7 +107,7 @@ def named_texts(plan_drops: DropPlan) -> dict[str, list[dict[str, str]]]:
 
 def unbudgeted_tasks(bundle: Bundle, judged: Sequence[BudgetedDrop]) -> list[str]:
     """The tasks of a quantized bundle that neither a budget nor labelled rows judge: their divergence does."""
-    if bundle.manifest.precision not in QUANTIZED:
+    if bundle.manifest.precision in FLOAT_PRECISIONS:
         return []
     known = {one.drop.task for one in judged if one.within is not None}
     return [task for task in tasks_of(bundle.manifest) if task not in known]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.tape import Tape
 
 from eptx.bundle import Bundle
 from eptx.exporter.bases.products.products import find_products
@@ -161,9 +162,9 @@ def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
 
 def _show(graph: ir.Graph, index: int, one: _Range) -> None:
     """Makes the least and largest value, and the share of values outside, outputs of the graph."""
-    edge = 0.5 * (one.high - one.low) / 255
+    constants, edge = Tape(graph), 0.5 * (one.high - one.low) / 255
     low, high = (
-        _constant(graph, f"{kind}limit_{index}", limit)
+        constants.initializer(ir.tensor(np.array(limit, np.float32)), f"{kind}limit_{index}")
         for kind, limit in ((_LOW, one.low - edge), (_HIGH, one.high + edge))
     )
     less, more = ir.node("Less", [one.value, low]), ir.node("Greater", [one.value, high])
@@ -181,10 +182,3 @@ def _show(graph: ir.Graph, index: int, one: _Range) -> None:
         output = node.outputs[0]
         output.name, output.type, output.shape = f"{kind}{index}", ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
         graph.outputs.append(output)
-
-
-def _constant(graph: ir.Graph, name: str, number: float) -> ir.Value:
-    tensor = ir.Tensor(np.array(number, np.float32), name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.tape import Tape
 
 from eptx.exporter.bases.products.form import walk
 from eptx.exporter.bases.products.integer import integer_product
@@ -130,19 +131,16 @@ def _along(values: np.ndarray, axis: int) -> np.ndarray:
 
 def _floats(graph: ir.Graph, before: ir.Node, stored: ir.Value, zero: np.ndarray, scale: np.ndarray) -> ir.Value:
     """(stored - zero) * scale in float32, computed by nodes before another one."""
-    cast = ir.node("Cast", [stored], {"to": int(ir.DataType.FLOAT)})
-    new = [cast]
+    constants = Tape(graph)
+    new = [ir.node("Cast", [stored], {"to": int(ir.DataType.FLOAT)})]
     if zero.any():
-        new.append(ir.node("Sub", [new[-1].outputs[0], _constant(graph, f"{before.name}.float_zero", zero)]))
-    new.append(ir.node("Mul", [new[-1].outputs[0], _constant(graph, f"{before.name}.float_scale", scale)]))
+        new.append(
+            ir.node("Sub", [new[-1].outputs[0], constants.initializer(ir.tensor(zero), f"{before.name}.float_zero")])
+        )
+    new.append(
+        ir.node("Mul", [new[-1].outputs[0], constants.initializer(ir.tensor(scale), f"{before.name}.float_scale")])
+    )
     for node in new:
         node.outputs[0].name = f"{before.name}.float_{node.op_type}"
     graph.insert_before(before, new)
     return new[-1].outputs[0]
-
-
-def _constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    tensor = ir.Tensor(array, name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value

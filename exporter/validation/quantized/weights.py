@@ -32,7 +32,7 @@ from eptx.exporter.validation.quantized.stored import (
     stored_tables,
 )
 from eptx.exporter.validation.quantized.weight_matching import Place, embedding_of, linears_of, places_of
-from eptx.exporter.validation.reference.rounding import QUANTIZED
+from eptx.manifest.names import FLOAT_PRECISIONS
 
 #: Half a unit in the last place of float16, of a number and at least; and rounding of what is compared.
 _HALF, _LEAST, _MOST = 2.0**-11, 2.0**-25, 1.01
@@ -87,7 +87,7 @@ class QuantizedWeights:
     @classmethod
     def of(cls, bundle: Bundle) -> QuantizedWeights | None:
         """The weights of a bundle, None if they are not quantized."""
-        return cls(bundle) if bundle.manifest.precision in QUANTIZED else None
+        return cls(bundle) if bundle.manifest.precision not in FLOAT_PRECISIONS else None
 
     def compare(self, host: Host, fold: Fold | None) -> None:
         """Holds every stored weight to what its scheme's rule makes of the base's."""

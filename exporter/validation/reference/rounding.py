@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from eptx.bundle import Manifest
 from eptx.exporter.trained import Host, Trained
 from eptx.exporter.validation.reference.accumulation import add_accumulation_noise
+from eptx.manifest.names import FLOAT_PRECISIONS
 
-#: Precisions whose products are quantized; the rest of the base is float32 there.
-QUANTIZED = ("int8", "int8-static", "int4", "mixed")
 #: fp16 storage leaves smaller tensors in float32.
 _SMALLEST = 256
 #: Routers are stored in float32, or folded to tables.
@@ -44,7 +43,7 @@ def round_as_stored(trained: Trained, manifest: Manifest) -> None:
     if manifest.precision != "fp32":
         for host in trained.hosts:
             _round_host(host, manifest)
-        if manifest.precision not in QUANTIZED and trained.heads is not None:
+        if manifest.precision in FLOAT_PRECISIONS and trained.heads is not None:
             _round(trained.heads.named_parameters(), all_of_them=False)
     for model in (*(host.model for host in trained.hosts), trained.heads):
         if model is not None:
@@ -52,7 +51,7 @@ def round_as_stored(trained: Trained, manifest: Manifest) -> None:
 
 
 def _round_host(host: Host, manifest: Manifest) -> None:
-    adapted, quantized = _inside(host), manifest.precision in QUANTIZED
+    adapted, quantized = _inside(host), manifest.precision not in FLOAT_PRECISIONS
     parameters = host.model.named_parameters()
     if quantized:
         parameters = ((n, p) for n, p in parameters if ".base_layer." not in n and n.startswith(adapted))

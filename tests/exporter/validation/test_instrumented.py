@@ -40,7 +40,8 @@ def _observed(bundle: Bundle, ids: np.ndarray | None) -> tuple[Observation, dict
     feeds = {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "token_type_ids": np.zeros_like(tokens)}
     graph = instrument(bundle)
     assert set(graph.routes) == set(bundle.manifest.modules)
-    names = ("task0",) * rows if ids is None else tuple(f"task{i}" if i < TASKS else "base" for i in ids)
+    known = {-1: "auto", TASKS: "base"}
+    names = ("task0",) * rows if ids is None else tuple(known.get(i, f"task{i}") for i in ids.tolist())
     return open_instrumented(bundle, graph, backends(bundle, ["cpu"])[-1]).run(Batch("b", feeds, names)), feeds
 
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from eptx.bundle import Bundle, Manifest
 from eptx.exporter.validation.check import Check
-from eptx.manifest.names import OPERATOR_DOMAIN
+from eptx.manifest.names import FLOAT_PRECISIONS, OPERATOR_DOMAIN
 
 #: Fewer numbers than these, or vectors, are stored in whatever type suits them.
 _SMALL = 256
@@ -24,7 +24,6 @@ _UNIFORM = {
     "int8-static": ("int8-static",),
     "int4": ("int4-blocks",),
 }
-_PLAIN = ("fp32", "fp16")
 _KEEPS = ("Transpose", "Identity", "Reshape", "Cast", "DequantizeLinear")
 
 
@@ -81,7 +80,7 @@ def compare_stored_types(bundle: Bundle, models: Mapping[str, ir.Model], given: 
 
 def _wrong_precision(manifest: Manifest, graphs: list[_Graph], kept: _Kept) -> str | None:
     precision = manifest.precision
-    if precision in _PLAIN:
+    if precision in FLOAT_PRECISIONS:
         if manifest.quantization is not None:
             return f"says {precision}, and quantization is not empty"
         # on CPUs fp16 is a matter of storage, and what the base's file has is stored anew

@@ -96,22 +96,22 @@ def put(**values: Any) -> JsonChange:
         for name, new in values.items():
             *path, last = name.split("__")
             inner = value
-            for check in path:
-                inner = inner[check]
+            for part in path:
+                inner = inner[part]
             assert inner.get(last) != new, f"{name} is {new!r} already"
             inner[last] = new
 
     return change
 
 
-def initializer(found: ir.Graph, *checks: str) -> ir.Value:
+def initializer(found: ir.Graph, *parts: str) -> ir.Value:
     """The one initializer whose name holds these parts, of a constant node's value too.
 
     Raises:
         AssertionError: there is none, or several.
     """
-    named = [value for name, value in found.initializers.items() if all(check in name for check in checks)]
-    assert len(named) == 1, f"{checks}: {[value.name for value in named]} of {list(found.initializers)}"
+    named = [value for name, value in found.initializers.items() if all(part in name for part in parts)]
+    assert len(named) == 1, f"{parts}: {[value.name for value in named]} of {list(found.initializers)}"
     return named[0]
 
 
@@ -125,9 +125,9 @@ def set_numbers(value: ir.Value, change: Numbers) -> None:
     value.const_value = ir.Tensor(np.ascontiguousarray(new), name=value.name)
 
 
-def numbers(change: Numbers, *checks: str, file: str = MODEL) -> Damage:
+def numbers(change: Numbers, *parts: str, file: str = MODEL) -> Damage:
     """Changes the numbers of the initializer whose name holds these parts."""
-    return graph(lambda found: set_numbers(initializer(found, *checks), change), file)
+    return graph(lambda found: set_numbers(initializer(found, *parts), change), file)
 
 
 def swapped(first: Any, second: Any, axis: int = 0) -> Numbers:

@@ -84,9 +84,9 @@ def _mean_of_padding(found: ir.Graph) -> None:
     after(found, counts[0], ir.node("Max", [counts[0], one]))
 
 
-def _tasks_of(found: ir.Graph, checks: tuple[str, ...]) -> None:
+def _tasks_of(found: ir.Graph, parts: tuple[str, ...]) -> None:
     for name, value in found.initializers.items():
-        if name.endswith(checks):
+        if name.endswith(parts):
             set_numbers(value, swapped(0, 1))
 
 

@@ -115,8 +115,8 @@ def _when(condition: Condition) -> Damage:
     def make(found: ir.Graph, value: ir.Value) -> Sequence[ir.Node]:
         found_nodes = condition(found)
         as_number = ir.node("Cast", [found_nodes[-1].outputs[0]], attributes={"to": int(ir.DataType.FLOAT)})
-        check = ir.node("Mul", [as_number.outputs[0], constant(found, "more", np.array(0.05, np.float32))])
-        return [*found_nodes, as_number, check, ir.node("Add", [value, check.outputs[0]])]
+        part = ir.node("Mul", [as_number.outputs[0], constant(found, "more", np.array(0.05, np.float32))])
+        return [*found_nodes, as_number, part, ir.node("Add", [value, part.outputs[0]])]
 
     return _through(make)
 

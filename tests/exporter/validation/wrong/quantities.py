@@ -80,12 +80,12 @@ def _turned(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _narrow(factor: float, *checks: str) -> Damage:
+def _narrow(factor: float, *parts: str) -> Damage:
     """Activation scales, of all products or some."""
 
     def change(found: ir.Graph) -> None:
         for name, value in found.initializers.items():
-            if name.endswith(".x_scale") and all(check in name for check in checks):
+            if name.endswith(".x_scale") and all(part in name for part in parts):
                 set_numbers(value, scaled(factor))
 
     return graph(change)

@@ -28,7 +28,7 @@ from tests.exporter.validation.adapters import write_lora
 from tests.exporter.validation.wrong.bases import LABELS, Bases
 
 Patch = tuple[Any, ...]
-JUDGE, QUANTIZED, EXPORT = (
+COMPARISON, QUANTIZED, EXPORT = (
     "eptx.exporter.validation.comparison.compare",
     "eptx.exporter.validation.quantized.weights",
     "eptx.exporter.export",
@@ -63,26 +63,26 @@ def _nothing(*arguments: Any, **named: Any) -> None:
     """A check that says nothing."""
 
 
-def _named_wrongly(check: EditedGraph) -> None:
+def _named_wrongly(part: EditedGraph) -> None:
     """Query and value of the first layer are said to be each other's outputs."""
-    _name_modules(check)
+    _name_modules(part)
     query, value = (f"bert.encoder.layer.0.attention.self.{x}" for x in ("query", "value"))
-    check.modules[query], check.modules[value] = check.modules[value], check.modules[query]
+    part.modules[query], part.modules[value] = part.modules[value], part.modules[query]
 
 
-def _all_experts(check: EditedGraph) -> None:
+def _all_experts(part: EditedGraph) -> None:
     """The experts that no task uses are not said, so the others' numbers are not the adapter's."""
-    _name_modules(check)
-    check.modules = {name: replace(place, unused_experts=()) for name, place in check.modules.items()}
+    _name_modules(part)
+    part.modules = {name: replace(place, unused_experts=()) for name, place in part.modules.items()}
 
 
 _name_modules = EditedGraph.name_modules
 
 
-def _a_module_less(check: EditedGraph) -> None:
+def _a_module_less(part: EditedGraph) -> None:
     """Where one module's output is is not said."""
-    _name_modules(check)
-    check.modules.pop(_DOWN, None)
+    _name_modules(part)
+    part.modules.pop(_DOWN, None)
 
 
 def _no_biases(editor: Any, heads: Any, tasks: Any, task_id: Any) -> None:
@@ -167,14 +167,14 @@ MUTANTS = (
         "what each module computes",
         _bundle("bert"),
         ("eptx.exporter.graph.edited.EditedGraph.name_modules", _named_wrongly),
-        (f"{JUDGE}._like", lambda found, exact: (exact, exact)),
+        (f"{COMPARISON}._like", lambda found, exact: (exact, exact)),
         "first drifting module bert.encoder.layer.0.attention.self",
     ),
     Mutant(
         "what the outputs are",
         _bundle("heads"),
         (f"{EXPORT}.attach_head_bank", _no_biases),
-        (f"{JUDGE}._compare_outputs", _nothing),
+        (f"{COMPARISON}._compare_outputs", _nothing),
         "task_heads",
     ),
     Mutant(
@@ -209,28 +209,28 @@ MUTANTS = (
         "which experts a task uses",
         _bundle("heads"),
         ("eptx.exporter.graph.edited.EditedGraph.name_modules", _all_experts),
-        (f"{JUDGE}._check_experts", _nothing),
+        (f"{COMPARISON}._check_experts", _nothing),
         "its router chooses experts",
     ),
     Mutant(
         "which task is inferred",
         _inferring,
         ("eptx.exporter.methods.ept.method.add_task_used", _least_similar),
-        (f"{JUDGE}._check_tasks", _nothing),
+        (f"{COMPARISON}._check_tasks", _nothing),
         "infers task",
     ),
     Mutant(
         "whether the adapter has an effect",
         _without_effect,
         (_LORA, "banks", _no_update),
-        ("eptx.exporter.validation.report.report.TaskReport.undecided", None),
+        ("eptx.exporter.validation.comparison.results.TaskReport.undecided", None),
         "the adapter's own effect",
     ),
     Mutant(
         "whether quantized weights are the base's",
         _bundle("int8"),
         ("eptx.calibration.quantize._alone.dynamic_int8", _codes_off),
-        (f"{QUANTIZED}.Quantized.compare", _nothing),
+        (f"{QUANTIZED}.QuantizedWeights.compare", _nothing),
         "its quantized weight: output feature 3: its scale is",
     ),
     Mutant(

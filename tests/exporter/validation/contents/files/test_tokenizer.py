@@ -60,7 +60,7 @@ def test_truncation_and_padding_of_the_training_script_are_not_used(encoder: Mad
 
 
 @pytest.mark.parametrize(
-    ("keys", "value", "said", "parts"),
+    ("keys", "value", "said", "checks"),
     [
         ("padding_side", "left", "padding_side is 'left'; the base's is 'right'", {SETTINGS}),
         ("pad_token", "[SEP]", "special_tokens_map is ", {SETTINGS}),
