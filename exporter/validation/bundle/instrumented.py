@@ -18,10 +18,10 @@ from eptx.errors import BundleError
 from eptx.exporter import ops
 from eptx.exporter.validation.quantized.float_activations import use_float_activations
 
-#: operator -> its inputs that hold the rows' choice and weights, and the one that says which row of them is whose
+#: Operator -> its inputs: choice, weights, and, where those are tables, each row's index into them.
 _ROUTES = {"PyramidDelta": ("experts", "weights", "route"), "TuckerDelta": ("group", "weights", "")}
 
-#: How far an operator may be before what it changes: a cast, and the product whose input it updates.
+#: At most so many nodes stand between an operator and the module's output: a cast, and the product that it feeds.
 _BEHIND = 2
 
 
@@ -88,25 +88,25 @@ def _instrument(path: Path, modules: Mapping[str, ModuleOutput]) -> Instrumented
 
 
 def _written(path: Path, model: ir.Model) -> bytes:
-    """A model as bytes. What was read may not be writable: a name that is not UTF-8 is read as it is."""
+    """A model as bytes. Not all that can be read can be written: a name may not be UTF-8."""
     try:
         return bytes(ir.to_proto(model).SerializeToString())
     except ir.serde.SerdeError as error:
         reason: BaseException = error
-        while reason.__cause__ is not None:  # the outer ones quote the model
+        while reason.__cause__ is not None:  # the outer errors quote the model
             reason = reason.__cause__
         raise BundleError(f"{path.name}: not a valid ONNX model: {one_line(reason)}") from None
 
 
 def _typed(value: ir.Value, dtype: ir.DataType) -> ir.Value:
-    """ONNX wants every graph output typed; what an operator's body gives is told by what it is."""
+    """ONNX wants every graph output typed; the outputs of function bodies are not."""
     if value.type is None:
         value.type = ir.TensorType(dtype)
     return value
 
 
 def _route(graph: ir.Graph, output: ir.Value, columns: tuple[int, int]) -> tuple[ir.Value, ir.Value] | None:
-    """The choice and weights that the operator of a module's output was given for each row."""
+    """The choice and the weights of each row that the operator behind a module's output was given."""
     node = output.producer()
     for _ in range(_BEHIND):
         if node is not None and node.domain != ops.DOMAIN and node.inputs and node.inputs[0] is not None:
@@ -129,7 +129,7 @@ def _route(graph: ir.Graph, output: ir.Value, columns: tuple[int, int]) -> tuple
 
 
 def _router(graph: ir.Graph, node: ir.Node, inputs: Mapping[str, ir.Value | None]) -> tuple[ir.Value, ir.Value]:
-    """What a router that is within an operator says, by itself."""
+    """A router node of its own, for an operator with the router inside."""
     names = ("task_id", "x", "task_embedding", "gate_weight", "gate_bias")
     attributes = {"top_k": node.attributes["top_k"].as_int()}
     router = ir.node(
@@ -142,7 +142,7 @@ def _router(graph: ir.Graph, node: ir.Node, inputs: Mapping[str, ir.Value | None
 
 
 def _module_of(node: ir.Node, output: ir.Value, columns: tuple[int, int]) -> int | None:
-    """Which of a node's modules has these columns of an output."""
+    """The index of the module that has these columns of a node's output."""
     packed = ops.packed_columns(node)
     if packed is None:
         return output.index()
@@ -151,7 +151,7 @@ def _module_of(node: ir.Node, output: ir.Value, columns: tuple[int, int]) -> int
 
 
 def _rows(graph: ir.Graph, table: ir.Value, rows: ir.Value) -> ir.Value:
-    """What each row of the batch has in a table."""
+    """Each row's entry of a table."""
     node = ir.node("Gather", [table, rows], attributes={"axis": 0})
     node.outputs[0].name, node.outputs[0].type = f"eptx_observed_{len(graph)}", table.type
     graph.append(node)

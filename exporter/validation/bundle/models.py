@@ -22,7 +22,7 @@ from eptx.runtime.ort.sessions import open_session, wrapped
 
 @dataclass(frozen=True)
 class Route:
-    """What one module's operator was told to use: experts [n, K] or group [n], and weights [n, K] or [n, t]."""
+    """The route that one module's operator was given: experts [n, K] or group [n], and weights [n, K] or [n, t]."""
 
     choice: np.ndarray
     weights: np.ndarray
@@ -30,11 +30,11 @@ class Route:
 
 @dataclass(frozen=True)
 class Observation:
-    """One batch.
+    """What a model gave for one batch.
 
     Attributes:
-        outputs: the graph's own outputs.
-        modules: module -> its columns of its value, [.., out].
+        outputs: output -> array.
+        modules: module -> its output [.., out]; empty unless the model is instrumented.
         routes: for every call, module -> its route, where the model has operators of its own.
     """
 
@@ -101,7 +101,7 @@ def _routes(
 
 
 def _numbered(choice: np.ndarray, unused: Sequence[int]) -> np.ndarray:
-    """Experts as the adapter numbers them, from numbers among those that the model has."""
+    """Expert numbers of the adapter, given numbers among the experts that the model kept."""
     if not unused:
         return choice
     kept = np.setdiff1d(np.arange(int(choice.max()) + 1 + len(unused)), unused)

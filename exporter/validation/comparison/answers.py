@@ -1,4 +1,4 @@
-"""Answers: how often the bundle's agree with the reference's, and how good they are where labels are known."""
+"""Logits as answers: how often the bundle's are the reference's, and how good both are on labelled rows."""
 
 from __future__ import annotations
 
@@ -115,10 +115,10 @@ class Answers:
             return
         exact, found = expected.outputs[LOGITS], outputs[LOGITS]
         if exact.shape[:-1] != found.shape[:-1]:
-            return  # not the same questions; that they differ is told where outputs are compared
+            return  # the comparison of outputs reports the shape
         labels = expected.batch.labels or (None,) * expected.batch.rows
         kept = expected.batch.kept
-        for row in np.flatnonzero(expected.judged):
+        for row in np.flatnonzero(expected.compared):
             task = expected.batch.tasks[row]
             width = _width(manifest, task, found.shape[-1])
             one = [(found[row], exact[row])]
@@ -157,7 +157,7 @@ def _agree(answer: _Answer) -> bool:
 
 
 def _width(manifest: Manifest, task: str, padded: int) -> int:
-    """How many of a row's logits count."""
+    """How many of a row's logits are its task's."""
     labels = next((t.labels for t in manifest.tasks if t.name == task), None)
     return padded if labels is None else labels
 
@@ -173,7 +173,7 @@ def _label_number(label: Any, manifest: Manifest, task: str) -> float | None:
 
 
 def _label_set(label: Any, manifest: Manifest, task: str) -> np.ndarray | None:
-    """Labels by name or number, or one decimal for each, as bool [labels]; None where they are none of the task's."""
+    """Labels by name or number, or one number per label, as bool [labels]; None where the task has no such label."""
     row = Row(task, label=tuple(label) if isinstance(label, list) else label)
     spec = next(t for t in manifest.tasks if t.name == task)
     width = next((o.shape[-1] for o in manifest.outputs if o.name == LOGITS), None)
@@ -185,7 +185,7 @@ def _label_set(label: Any, manifest: Manifest, task: str) -> np.ndarray | None:
 
 
 def _metric(answers: list[_Answer]) -> Metric | None:
-    """Accuracy, the F1 of several labels, or of a value the correlation; of the bundle and of the reference."""
+    """Accuracy; the F1 score for several labels at once; the correlation for a single value."""
     if len(answers) < 2:
         return None
     labels = np.array([answer.label for answer in answers])

@@ -1,4 +1,4 @@
-"""The bundle run one way, held against what it should compute."""
+"""Runs the bundle on one backend and compares it with the reference."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ from eptx.progress import step
 def compare_with_reference(
     bundle: Bundle, instrumented: InstrumentedModel, expectation: Expectation, backend: Backend
 ) -> BackendReport:
-    """Runs the bundle as shipped and the observable copy of it, and compares both with the reference.
+    """Runs the bundle as it is shipped and its instrumented copy, and compares both with the reference.
 
     Raises:
-        KernelsRefusedError: the way is by kernels, and they do not take this model.
+        KernelsRefusedError: the native kernels do not take this model.
         BundleError: ONNX Runtime cannot load the model.
         NotSupportedError: the provider does not start on this machine.
     """
     results = RunResults()
-    # what is no number is judged, and is no reason for warnings of numpy
+    # NaN and infinity are part of the verdict; numpy need not warn of them
     with np.errstate(all="ignore"):
         with step(f"running the bundle as shipped ({backend.name})"):
             if not instrumented.quantizes_activations:
@@ -53,15 +53,15 @@ def compare_with_reference(
                 _run_rounded(bundle, open_shipped(bundle, backend), expectation, results)
         with step(f"running the bundle observed ({backend.name})"):
             _run_observed(bundle, instrumented, expectation, backend, results)
-        judged = dict.fromkeys(task for expected in expectation.batches for task in expected.batch.tasks)
-        tasks = tuple(task_report(task, bundle.manifest, instrumented.order, expectation, results) for task in judged)
+        names = dict.fromkeys(task for expected in expectation.batches for task in expected.batch.tasks)
+        tasks = tuple(task_report(task, bundle.manifest, instrumented.order, expectation, results) for task in names)
     return BackendReport(backend.provider, tasks, backend.operators)
 
 
 def _run_outputs(bundle: Bundle, model: BundleModel, expectation: Expectation, results: RunResults) -> None:
     for expected in expectation.batches:
         _count(expected, results)
-        with _noted(expected, results):
+        with _failures_noted(expected, results):
             outputs = model.run(expected.batch).outputs
             _compare_outputs(results.error, expected, outputs, results)
             _check_tasks(expected, outputs, results)
@@ -75,26 +75,26 @@ def _run_observed(
     for expected in expectation.batches:
         if not expected.batch.inside:
             continue
-        with _noted(expected, results):
+        with _failures_noted(expected, results):
             observation = model.run(expected.batch)
-            _compare_outputs(results.watched, expected, observation.outputs, results)
+            _compare_outputs(results.instrumented_error, expected, observation.outputs, results)
             _compare_modules(expected, observation, results)
             _check_experts(expectation, expected, observation, results)
             _check_group(expected, observation, results)
 
 
 def _run_rounded(bundle: Bundle, model: BundleModel, expectation: Expectation, results: RunResults) -> None:
-    """As shipped, with activations rounded to 8 bits: how far that is from the reference is told, and not judged."""
+    """As it is shipped, with activations rounded to 8 bits: reported, but without an influence on the verdict."""
     for expected in expectation.batches:
-        with _noted(expected, results):
+        with _failures_noted(expected, results):
             outputs = model.run(expected.batch).outputs
-            _compare_outputs(results.rounded, expected, outputs, results)
+            _compare_outputs(results.rounded_error, expected, outputs, results)
             results.rounded_answers.add(expected, outputs, bundle.manifest)
 
 
 @contextmanager
-def _noted(expected: Expected, results: RunResults) -> Iterator[None]:
-    """A batch that cannot be compared is as wrong as can be, and the others are judged all the same."""
+def _failures_noted(expected: Expected, results: RunResults) -> Iterator[None]:
+    """A batch that cannot be compared has an infinite error; the other batches are still compared."""
     try:
         yield
     except BundleError as error:
@@ -126,7 +126,7 @@ def _compare(
     exact: np.ndarray,
     results: RunResults,
 ) -> None:
-    """Adds up how far the bundle is from the float64 model, task by task."""
+    """Adds the bundle's distance from the float64 model to each task's spread."""
     kind, name = what
     fitted = _padded(found, exact) if kind == "output" else _like(found, exact)
     for task in dict.fromkeys(expected.batch.tasks):
@@ -139,7 +139,7 @@ def _compare(
 
 
 def _padded(found: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Both in one shape: logits end in zeros where another task has more labels, and a static bundle has one task's."""
+    """Both padded to one width: logits end in zeros where another task has more labels. None if they do not fit."""
     if found.ndim != exact.ndim or found.shape[:-1] != exact.shape[:-1]:
         return None
     width = max(found.shape[-1], exact.shape[-1])
@@ -148,7 +148,7 @@ def _padded(found: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _like(found: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """The graph may hold a module's output with rows and positions in one axis, or one row that all share."""
+    """Both in one shape, or None: the graph may hold rows and positions in one axis, or one row for all."""
     if found.ndim == exact.ndim and found.shape[0] == 1:
         found = np.broadcast_to(found, (len(exact), *found.shape[1:]))
     if found.size != exact.size or found.shape[-1] != exact.shape[-1]:
@@ -157,13 +157,13 @@ def _like(found: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _count(expected: Expected, results: RunResults) -> None:
-    for task, judged in zip(expected.batch.tasks, expected.judged.tolist(), strict=True):
+    for task, compared in zip(expected.batch.tasks, expected.compared.tolist(), strict=True):
         rows, aside = results.rows.get(task, (0, 0))
-        results.rows[task] = (rows + judged, aside + (not judged))
+        results.rows[task] = (rows + compared, aside + (not compared))
 
 
 def _check_tasks(expected: Expected, outputs: Mapping[str, np.ndarray], results: RunResults) -> None:
-    """The task that a row to infer was given."""
+    """Of rows whose task is inferred, that it is the reference's."""
     if TASK_ID_USED not in outputs:
         return
     wrong = expected.rows_of(AUTO) & (outputs[TASK_ID_USED] != expected.task)
@@ -173,33 +173,33 @@ def _check_tasks(expected: Expected, outputs: Mapping[str, np.ndarray], results:
 
 
 def _check_experts(expectation: Expectation, expected: Expected, observation: Observation, results: RunResults) -> None:
-    """EPT: the experts of every row whose task was named."""
+    """EPT: of rows whose task was named, that the experts are the reference's."""
     for routes, (module, table) in product(observation.routes, expectation.experts.items()):
         route = routes.get(module)
-        alike = route is not None and route.choice.ndim == 2  # another method's routes are of another form
+        alike = route is not None and route.choice.ndim == 2  # TuckA's routes are [n]
         for row in wrong_rows(table, expected.task, route.choice) if route is not None and alike else ():
             task, index = expected.batch.tasks[row], expected.task[row]
-            if not expected.judged[row] or task == AUTO or route is None:
+            if not expected.compared[row] or task == AUTO or route is None:
                 continue
             if table.tied[index]:
                 results.ties.setdefault(task, module)
             else:
                 found, wanted = sorted(route.choice[row].tolist()), table.experts[index].tolist()
-                message = f"its router chooses experts {_some(found)}; the reference chooses {_some(wanted)}"
+                message = f"its router chooses experts {_listed(found)}; the reference chooses {_listed(wanted)}"
                 results.complaints.setdefault((task, module), message)
 
 
 def _check_group(expected: Expected, observation: Observation, results: RunResults) -> None:
-    """TuckA: the group of every module, of those that its rows have one for."""
+    """TuckA: that every module's group is the reference's."""
     for routes, groups in zip(observation.routes, expected.groups, strict=False):
         for module in (name for name in groups if name in routes and routes[name].choice.ndim == 1):
             wanted = np.broadcast_to(groups[module], expected.batch.rows)
             for row, found in enumerate(np.broadcast_to(routes[module].choice, expected.batch.rows).tolist()):
                 task = expected.batch.tasks[row]
-                if found != wanted[row] >= 0 and expected.judged[row] and task != BASE_TASK:
+                if found != wanted[row] >= 0 and expected.compared[row] and task != BASE_TASK:
                     message = f"its route is group {found}; the reference's is group {int(wanted[row])}"
                     results.complaints.setdefault((task, module), message)
 
 
-def _some(experts: Sequence[int]) -> str:
+def _listed(experts: Sequence[int]) -> str:
     return " and ".join(map(str, experts))

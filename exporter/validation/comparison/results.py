@@ -1,4 +1,4 @@
-"""What was found for every task, on every backend."""
+"""What was found: of every task, on every backend."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TaskReport:
     Attributes:
         task: its name; ``auto`` for rows whose task the bundle infers, ``base`` for rows without the adapter.
         adapted: whether the adapter is on.
-        rows: how many were judged. rows_set_aside: how many were behind a near tie of a router.
+        rows: how many were compared. rows_set_aside: how many were not, behind a near tie of a router.
         modules: adapted module -> what was measured, in the order in which the graph computes them.
         outputs: graph output -> the same, of the model exactly as it is shipped.
         tied_at: EPT: a module whose experts rounding decides.
@@ -92,7 +92,7 @@ class TaskReport:
 
     @property
     def undecided(self) -> str | None:
-        """Why a bundle without the adapter would have passed too, None if it would not."""
+        """Why a pass would say nothing, as a bundle without the adapter would pass too; None if it would not."""
         if self.failed_at is not None:
             return None
         if self.tied_at is not None:
@@ -107,6 +107,14 @@ class TaskReport:
     def verdict(self) -> str:
         """``pass``, ``fail`` or ``undecided``."""
         return "fail" if self.failed_at is not None else "undecided" if self.undecided else "pass"
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong with the task, or why nothing is known of it."""
+        if self.failed_at is None:
+            return f"task {self.task} cannot be validated: {self.undecided}"
+        what = "first drifting module " if self.failed_at in self.modules else ""
+        return f"task {self.task} fails at {what}{self.failed_at}: {self.reason}"
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON types."""
@@ -135,12 +143,12 @@ class BackendReport:
 
     @property
     def name(self) -> str:
-        """What the report calls it."""
+        """Its name in the report."""
         return backend_name(self.provider, self.operators)
 
     @property
     def blocking(self) -> list[TaskReport]:
-        """The tasks for which the bundle is not accepted; inferring can fail, but not by being undecidable."""
+        """The tasks for which the bundle is not accepted. An undecided task blocks it, unless the task is inferred."""
         return [t for t in self.tasks if t.verdict == "fail" or (t.verdict == "undecided" and t.task != "auto")]
 
     def to_json(self) -> dict[str, Any]:
@@ -151,11 +159,3 @@ class BackendReport:
             "passed": not self.blocking,
             "tasks": [task.to_json() for task in self.tasks],
         }
-
-
-def sentence(task: TaskReport) -> str:
-    """What is wrong with a task, or why nothing is known of it."""
-    if task.failed_at is None:
-        return f"task {task.task} cannot be validated: {task.undecided}"
-    what = "first drifting module " if task.failed_at in task.modules else ""
-    return f"task {task.task} fails at {what}{task.failed_at}: {task.reason}"

@@ -1,4 +1,4 @@
-"""What a bundle must have to be the trained model at all: its class's outputs, and every module that was adapted."""
+"""A bundle's outputs and adapted modules: it must have those of the trained model, and no others."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.reference.expectation import Expectation
 from eptx.manifest.names import PRESENT, USED
 
-#: What a model computes in; a decoder for CUDA does so in float16.
+#: A model computes in float32; a decoder for CUDA computes in float16.
 _DTYPES = ("float32", "float16")
 
 
 def check_signature(manifest: Manifest, expectation: Expectation) -> Iterator[Check]:
-    """Outputs and adapted modules, those that the trained model has and those that the bundle says it has."""
+    """A check for every output and every adapted module, of the trained model and of the bundle."""
     yield from _outputs(manifest, expectation)
     yield from _modules(manifest, expectation)
 

@@ -20,8 +20,8 @@ from eptx.exporter.validation.reference.router_ties import ExpertTable, expert_t
 from eptx.progress import step
 
 _REDRAWS = 4
-#: How often the own type is run. SmolLM2 makes one number of a row outweigh all others, and by chance that one may
-#: hardly differ in a run: a floor of one run was a tenth of another's there.
+#: How often the own type runs. In SmolLM2 one number of a row outweighs all others, and in a single run that number may
+#: hardly differ by chance: the floor of one run was a tenth of another's.
 _RUNS = 3
 
 
@@ -42,18 +42,18 @@ class LiveRoute:
 
 @dataclass
 class Expectation:
-    """All batches, and what is within rounding on them.
+    """What the bundle should compute on all batches, and how much of a difference is rounding.
 
     Attributes:
-        batches: what each should give.
+        batches: the expected results.
         noise: own type less float64, the largest of a few runs. scale: the float64 values.
         effect: adapter on less adapter off.
         experts: EPT: what every module's router chooses.
-        unclear: EPT: task -> a module whose experts rounding decides for it.
-        redrawn: how many batches were drawn again for a near tie.
+        unclear: EPT: task -> a module where rounding decides which experts the task uses.
+        redrawn: how many batches were drawn again because of a near tie.
         live: TuckA with a frozen route: how far it is from the live one; None without data.
         wrong: linear layer -> what is wrong with its quantized weight.
-        folded: module of a static quantized bundle -> how clearly its task's update would be missed.
+        folded: module of a static quantized bundle -> the effect of its task's update, in noise floors.
         modules: the adapted modules, as the adapter's files name them.
         class_name: the transformers class that was trained.
     """
@@ -79,14 +79,14 @@ def run_reference(
     redraw: Callable[[Batch], Batch],
     quantized: QuantizedWeights | None = None,
 ) -> Expectation:
-    """Runs the reference twice, one model in memory at a time.
+    """Runs the reference in both types, one model in memory at a time.
 
     Args:
         manifest: of the bundle.
         reference: the trained model.
         batches: what to run.
-        redraw: gives another batch of the same shape, for one with a near tie.
-        quantized: the bundle's weights, where they are quantized.
+        redraw: makes another batch of the same shape, in place of one with a near tie.
+        quantized: the bundle's weights, if they are quantized.
     """
     result = Expectation()
     with step("running the reference in float64"):
@@ -118,14 +118,14 @@ def _run_exact(
         if batch.measures_effect and not runner.folded:
             off = runner.run(expected.batch, off=True)
             if runner.model.brings_heads:
-                off.outputs.pop("logits", None)  # without the task they have no head: no effect of the modules
+                off.outputs.pop("logits", None)  # without a task there is no head; that is no effect of the modules
             _add(result.effect, expected, expected.less(off))
     if runner.manifest.route is not None:
         result.live = _frozen_from_live(runner, [e for e in result.batches if e.batch.seed is None])
 
 
 def _run_own(runner: ReferenceRunner, result: Expectation) -> None:
-    """Runs everything, and the batches of all tasks some times more, and rounds otherwise in each."""
+    """Runs every batch, and those that measure effects several times, each time with other rounding."""
     noises = [Spreads() for _ in range(_RUNS)]
     dtype = adapter_dtype(runner.manifest)
     runner.decider.note_flips(result.experts)
@@ -140,7 +140,7 @@ def _run_own(runner: ReferenceRunner, result: Expectation) -> None:
             tied |= unclear_experts(result.experts, expected.task if call else ids, decisions.used)
             if expected.batch.prompt is not None:
                 tied |= unclear_experts(result.experts, expected.task, {})
-        expected.judged = ~tied
+        expected.compared = ~tied
         for noise in noises if expected.batch.measures_effect else noises[:1]:
             _add(noise, expected, own.less(expected))
             if noise is not noises[-1] and expected.batch.measures_effect:
@@ -165,7 +165,7 @@ def _add(spreads: Spreads, expected: Expected, values: Expected) -> None:
 
 
 def _frozen_from_live(runner: ReferenceRunner, batches: Sequence[Expected]) -> LiveRoute | None:
-    """How far the frozen route's outputs are from the released, live one's, on the user's data."""
+    """Compares the frozen route with the released, live one, on the user's data."""
     if not batches:
         return None
     frozen = (runner.manifest.route or {})["tasks"]
@@ -188,7 +188,7 @@ def _frozen_from_live(runner: ReferenceRunner, batches: Sequence[Expected]) -> L
 
 
 def row_tasks(manifest: Manifest, reference: ReferenceFiles) -> list[str]:
-    """The tasks that rows are given: the adapter's, and ``auto`` where the bundle infers."""
+    """The tasks of rows: the adapter's, and ``auto`` where the bundle infers."""
     has_input = any(spec.name == "task_id" for spec in manifest.inputs)
     names = list(reference.ids) if has_input else list(reference.ids)[:1]
     return names + ([AUTO] if manifest.task_inference else [])

@@ -1,7 +1,7 @@
-"""Discrete choices: which experts, which group, which task. A choice by a hair is nobody's error.
+"""Near ties of routers: choices of experts, groups or tasks whose margin is within rounding.
 
-Rounding may turn a choice whose margin is within rounding, and everything behind it differs then. Batches with such a
-near tie are drawn again, and rows that still have one are set aside; the report counts them.
+Rounding may turn such a choice, and then everything behind it differs, without an error of the bundle. So batches with
+a near tie are drawn again, and rows that still have one are set aside; the report counts both.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import torch
 
 from eptx.exporter.trained import Output, Trained
 
-#: A margin of probabilities, cosines or sigmoids within this is a near tie: what a float32 model rounds them by.
+#: Margins of probabilities, cosines or sigmoids up to this are near ties: a model of that type rounds them so much.
 TIE = {"fp32": 1e-6, "fp16": 2e-4}
-#: So is one within this many times what the own type's rounding did to it.
+#: So are margins up to this many times the change that the own type's rounding made to them.
 _ROUNDINGS = 8
 
 
 @dataclass(frozen=True)
 class ExpertTable:
-    """What one module's EPT router chooses for every task.
+    """The experts that one module's EPT router chooses for every task.
 
     Attributes:
         experts: sorted expert ids [T, K].
-        tied: bool [T], whether the last of them won by a hair.
+        tied: bool [T], whether the last of them won by a near tie.
         flipped: bool [T], whether a reference chooses others: rounding makes them win, or it is a tie.
     """
 
@@ -38,7 +38,7 @@ class ExpertTable:
 
 @dataclass(frozen=True)
 class Decisions:
-    """What one forward of a reference decided, as scores of which the largest win.
+    """The decisions of one forward, as scores: the largest win.
 
     Attributes:
         scores: name of the decision -> [rows or 1, candidates].
@@ -58,7 +58,7 @@ def expert_tables(trained: Trained) -> dict[str, ExpertTable]:
 
 
 def _expert_table(layer: Any) -> ExpertTable:
-    """Of an EPT layer in float64; routers are float32 in a bundle, or folded to tables."""
+    """The table of an EPT layer in float64; a bundle stores routers in float32, or folds them to tables."""
     name = layer.active_adapters[0]
     top_k = layer.top_k[name]
     exact, own = (_probabilities(layer, name, dtype) for dtype in (torch.float64, torch.float32))
@@ -67,7 +67,7 @@ def _expert_table(layer: Any) -> ExpertTable:
 
 
 def _probabilities(layer: Any, name: str, dtype: torch.dtype) -> np.ndarray:
-    """Of the experts for every task, [T, E]."""
+    """The experts' probabilities for every task, [T, E]."""
     gate = layer.lora_gate[name][0]
     with torch.no_grad():
         tasks = layer.lora_task_embedding[name].weight.to(dtype)
@@ -77,7 +77,7 @@ def _probabilities(layer: Any, name: str, dtype: torch.dtype) -> np.ndarray:
 
 
 def near_ties(exact: np.ndarray, own: np.ndarray | None, top_k: int, dtype: str) -> np.ndarray:
-    """bool [rows]: whether the last winner of the exact scores [rows, candidates] won by a hair.
+    """bool [rows]: whether the last winner of the exact scores [rows, candidates] won by a near tie.
 
     Args:
         exact: the scores in float64.
@@ -97,7 +97,7 @@ def near_ties(exact: np.ndarray, own: np.ndarray | None, top_k: int, dtype: str)
 
 
 def _margin(scores: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """How far the least of the chosen is above the best of the others; negative if the scores say otherwise."""
+    """The lowest score of the chosen less the highest of the others; negative if the scores choose otherwise."""
     others = scores.astype(np.float64)
     np.put_along_axis(others, chosen, -np.inf, axis=1)
     least = np.take_along_axis(scores, chosen, axis=1).min(axis=1)
@@ -105,7 +105,7 @@ def _margin(scores: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 
 class RouterRecorder:
-    """Reads off a reference what its routers decided in its last forward."""
+    """Records the decisions of a reference's routers in its last forward."""
 
     def __init__(self, trained: Trained) -> None:
         self._host, self._tasks = trained.hosts[0], len(trained.tasks)
@@ -118,7 +118,7 @@ class RouterRecorder:
         def hook(layer: Any, args: tuple[torch.Tensor, ...]) -> None:
             state = self._host.state
             if state.shared and module in self._similarities:
-                return  # decided by what the rows do not share
+                return  # rows that share an input decide nothing
             if state.ids is not None and bool((state.ids < 0).any()):
                 rows = state.as_rows(args[0])
                 self._similarities[module] = layer.task_similarity(rows, layer.active_adapters[0]).detach().numpy()
@@ -136,7 +136,7 @@ class RouterRecorder:
         """Of the forward that gave `output` for rows of these task ids."""
         if self._host.kind == "ept":
             return self._inferred(ids)
-        # what lost is not kept: the winner's score is its margin, everybody else's is zero
+        # only margins are kept: the winner's score is its margin, the others' is zero
         finite = [margin for margin in output.margins if np.isfinite(margin).all()]
         return Decisions({f"route {i}": np.stack([m, np.zeros_like(m)], 1) for i, m in enumerate(finite)})
 
@@ -152,7 +152,7 @@ class RouterRecorder:
 
 
 def _decided(values: np.ndarray) -> np.ndarray:
-    """Scores of rows whose task was given: no contest."""
+    """Scores of rows whose task was given: an undisputed decision."""
     scores = np.zeros_like(values)
     scores[:, 0] = 1.0
     return scores
@@ -167,10 +167,10 @@ def tied_rows(exact: Decisions, own: Decisions | None, rows: int, dtype: str) ->
 
 
 def unclear_experts(tables: dict[str, ExpertTable], ids: np.ndarray, used: dict[str, np.ndarray]) -> np.ndarray:
-    """bool [rows]: rows that cannot be judged for their tasks' experts.
+    """bool [rows]: rows that are set aside because of their tasks' experts.
 
-    A named task's are where rounding picks other experts; where it merely might, the bundle's choice is looked at
-    first (`judge`). Rows to infer are set aside for either.
+    Those are rows whose task was named, if rounding does choose other experts. If it only may, the bundle's own choice
+    is looked at first (`compare_with_reference`). Rows whose task is inferred are set aside in both cases.
     """
     unclear = np.zeros(len(ids), dtype=bool)
     for module, table in tables.items():
@@ -181,7 +181,7 @@ def unclear_experts(tables: dict[str, ExpertTable], ids: np.ndarray, used: dict[
 
 
 def wrong_rows(table: ExpertTable, ids: np.ndarray, chosen: np.ndarray) -> Sequence[int]:
-    """Rows whose experts [rows, K] are not the reference's; rows without a task of their own are not looked at."""
+    """Rows whose experts [rows, K] are not the reference's; rows without the adapter are left out."""
     named = (ids >= 0) & (ids < len(table.experts))
     if chosen.shape[1] != table.experts.shape[1]:  # more or fewer experts than the adapter's tasks use
         return [int(row) for row in np.flatnonzero(named)]

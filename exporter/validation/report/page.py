@@ -36,7 +36,7 @@ _TASK = {
     "argmax agreement": "n",
     "metric": "t",
     "greedy tokens": "n",
-    "rows judged": "n",
+    "rows compared": "n",
     "set aside": "n",
 }
 _VALUE = {

@@ -10,7 +10,7 @@ from eptx.bundle import Manifest
 from eptx.exporter.validation.accuracy.budget import BudgetedDrop
 from eptx.exporter.validation.accuracy.divergence import Divergence
 from eptx.exporter.validation.check import Check
-from eptx.exporter.validation.comparison.results import BackendReport, sentence
+from eptx.exporter.validation.comparison.results import BackendReport
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.inputs.batch import Batch
 from eptx.exporter.validation.reference.expectation import LiveRoute
@@ -74,7 +74,7 @@ class Report:
             bad = sorted(provider.blocking, key=lambda task: task.verdict != "fail")
             if bad:
                 more = f" (and {len(bad) - 1} more tasks)" if len(bad) > 1 else ""
-                return f"provider {provider.name}: {sentence(bad[0])}{more}"
+                return f"provider {provider.name}: {bad[0].sentence}{more}"
         more = f" (and {len(self._over) - 1} more tasks)" if len(self._over) > 1 else ""
         return f"{self._over[0].sentence}{more}" if self._over else ""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from eptx._text_table import aligned
 from eptx.exporter.validation.accuracy.budget import BudgetedDrop
 from eptx.exporter.validation.check import Check, How
-from eptx.exporter.validation.comparison.results import BackendReport, TaskReport, sentence
+from eptx.exporter.validation.comparison.results import BackendReport, TaskReport
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.report.report import Report
 
@@ -84,7 +84,7 @@ def _provider_lines(provider: BackendReport) -> list[str]:
     lines = [f"{provider.name}:", *aligned([header, *map(_cells, provider.tasks)], "t" * len(header))]
     lines += [line for task in provider.tasks for line in notes(task)]
     bad = [task for task in provider.tasks if task.verdict != "pass"]
-    return [*lines, *(f"{task.verdict}: {sentence(task)}" for task in bad)]
+    return [*lines, *(f"{task.verdict}: {task.sentence}" for task in bad)]
 
 
 def _verdict(provider: BackendReport) -> str:

@@ -158,7 +158,7 @@ def test_without_what_undoes_it(
 ) -> None:
     """Rounding of what attention multiplies would be held against the adapter."""
     monkeypatch.setattr(sharpening, "_float_activations_product", lambda *given: False)
-    monkeypatch.setattr(sharpening, "_as_it_was", lambda *given: False)
+    monkeypatch.setattr(sharpening, "_undo_rounding", lambda *given: False)
     assert not headless_bert.validate(bundle_of(name)).passed
 
 
