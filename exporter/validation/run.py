@@ -1,4 +1,4 @@
-"""``eptx validate``: from a bundle to a report in it."""
+"""``eptx validate``: compares a bundle with the trained model and writes the report into it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from eptx.runtime.ort.providers import choose_provider
 
 
 def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Report:
-    """Holds a bundle against its trained model and writes ``validation.json`` and ``report.html`` into it.
+    """Compares a bundle with its trained model and writes ``validation.json`` and ``report.html`` into it.
 
     Args:
         path: the bundle.
@@ -44,13 +44,13 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
 
     Returns:
         the report; ``passed`` says whether the bundle computes what the trained model computes, and, if it is
-        quantized, whether what it loses by that is within its budget.
+        quantized, whether the loss is within its budget.
 
     Raises:
         BundleError: the bundle is damaged.
         UsageError: the base or adapter is not where the export found it and was not given, or the options do not fit.
         AdapterError, BaseModelError, DataError: their files are damaged or do not fit.
-        NotSupportedError: a provider that was asked for is not on this machine.
+        NotSupportedError: this machine lacks a provider that is named.
     """
     options = options or ValidateOptions()
     options.check()
@@ -75,7 +75,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
         quantized = QuantizedWeights.of(bundle)
     with seconds.of("running the reference"):
         expectation = run_reference(bundle.manifest, reference, batches, inputs.redraw, quantized)
-    judged, refused = _judged(bundle, graph, expectation, found, seconds)
+    results, refused = _run_backends(bundle, graph, expectation, found, seconds)
     tried = [expected.batch for expected in expectation.batches]
     drops: list[BudgetedDrop] = []
     apart: list[Divergence] = []
@@ -91,7 +91,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
         batches=tried,
         redrawn=expectation.redrawn,
         live=expectation.live,
-        providers=judged,
+        providers=results,
         drops=drops,
         divergences=apart,
         warnings=[*reference.warnings, *refused, *planned.unmeasured],
@@ -102,18 +102,18 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     return report
 
 
-def _judged(
+def _run_backends(
     bundle: Bundle, graph: InstrumentedModel, expectation: Expectation, found: Sequence[Backend], seconds: StageTimes
 ) -> tuple[list[BackendReport], list[str]]:
-    """A report for every way, and why kernels that are installed were not judged: then they do not run it either."""
-    judged, refused = [], []
+    """A report for every backend, and why installed kernels were left out: they do not run this bundle."""
+    results, refused = [], []
     for backend in found:
         try:
             with seconds.of(f"running the bundle ({backend.name})"):
-                judged.append(compare_with_reference(bundle, graph, expectation, backend))
+                results.append(compare_with_reference(bundle, graph, expectation, backend))
         except KernelsRefusedError as error:
             refused.append(f"{backend.name}: not judged, the bundle runs by its functions: {error}")
-    return judged, refused
+    return results, refused
 
 
 def _inputs(bundle: Bundle, config: dict[str, Any], base: Path, longest: int | None, backend: Backend) -> Inputs:
@@ -124,10 +124,10 @@ def _inputs(bundle: Bundle, config: dict[str, Any], base: Path, longest: int | N
 
 
 def _providers(wanted: Sequence[str]) -> list[str]:
-    """What to run on; ``auto`` is every provider that is here.
+    """The providers to run on; ``auto`` stands for all that this machine has.
 
     Raises:
-        NotSupportedError: one that was asked for by name is not.
+        NotSupportedError: this machine lacks one that is named.
     """
     found: dict[str, None] = {}
     for name in wanted:

@@ -1,7 +1,7 @@
-"""How far a quantized bundle's answers, as shipped, are from those of the model with its own weights.
+"""The distance of a quantized bundle, as it is shipped, from the model with its own weights.
 
-Where nobody gave rows or a budget, this is what says that quantizing lost too much. The reference has the base's own
-weights and the trained adapter, in float32; it is fed what the bundle was fed.
+It decides whether quantizing lost too much where there are neither rows nor a budget. The reference has the base's own
+weights and the trained adapter, in float32, and runs on the same batches as the bundle.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from eptx.exporter.validation.reference.reference_runner import ReferenceRunner
 
 Measure = Literal["positions", "rows", "tokens"]
 
-#: The most that is accepted where nobody says; docs/validation.md has what was measured to choose them.
+#: The largest accepted values; docs/validation.md has the measurements behind them.
 LIMITS: dict[Measure, float] = {"positions": 0.7, "rows": 0.8, "tokens": 3.0}
 _WORST = 1e30
-#: Longer batches take half of a validation's time and say no more.
+#: Longer batches would take half of a validation's time and add nothing.
 _LONGEST = 100
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """One task.
+    """The divergence of one task.
 
     Attributes:
         task: its name.
-        output: the output that is furthest from the reference's, for its limit.
+        output: the output whose value is the largest share of its limit.
         measure: "positions", of an output for every token: the root mean square of the difference over that of the
             values without their mean; "rows", of one for every row: over that of the values; "tokens", of a language
             model: the mean Kullback-Leibler divergence in nats.
-        value: what was measured, at most 1e30. limit: the most that is accepted.
+        value: the divergence, at most 1e30. limit: the largest accepted value.
         disagreement: of tokens, the share of positions where another one is the likeliest; None for others.
         vectors: how many positions or rows were compared.
     """
@@ -61,7 +61,7 @@ class Divergence:
 
     @property
     def sentence(self) -> str:
-        """What was measured, in words."""
+        """The divergence in words."""
         if self.measure == "tokens":
             size = f"{self.value:.3g} nats a token, and {self.disagreement:.1%} of the likeliest tokens"
         else:
@@ -79,7 +79,7 @@ class Divergence:
 def divergences(
     bundle: Bundle, reference: ReferenceFiles, batches: Sequence[Batch], tasks: Collection[str], backend: Backend
 ) -> list[Divergence]:
-    """How far each task's outputs are from those of the unquantized model.
+    """Measures how far each task's outputs are from those of the unquantized model.
 
     Args:
         bundle: as it is shipped.
@@ -115,7 +115,7 @@ def divergences(
 def _pairs(
     expected: Expected, found: dict[str, np.ndarray], tasks: Collection[str]
 ) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    """For every task and output what the bundle gave and what the reference did, [n, values]."""
+    """For every task and output: the bundle's and the reference's values, [n, values]."""
     for name, wanted in expected.outputs.items():
         if name not in found:
             continue

@@ -22,7 +22,7 @@ def export_fp32_baseline(
         manifest: of the bundle.
         reference: what it was made from.
         options: of the validation.
-        workspace: a folder that lives as long as the twin.
+        workspace: a folder that lives as long as the new bundle.
 
     Raises:
         UsageError: the base's ONNX file is not known, or is quantized itself.
@@ -38,7 +38,7 @@ def export_fp32_baseline(
 
 
 def read_fp32_baseline(manifest: Manifest, path: Path) -> Bundle:
-    """The bundle that the user has.
+    """Reads the fp32 bundle that the user gave.
 
     Raises:
         BundleError: it is damaged.

@@ -1,7 +1,7 @@
-"""TuckA whose update goes past a weight that was quantized after the update was made.
+"""TuckA where the base's weight was quantized after the update had been computed with it.
 
-The graph computes y = Q x + P (..), with P made of the base's own W; the reference's layer multiplies its updated
-input x' by Q. What is missing is (W - Q)(x' - x), which is added here.
+The graph computes y = Q x + P (..), with P made of the base's own W. The reference's layer multiplies its updated
+input x' by Q instead. The difference is (W - Q)(x' - x), which this module adds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def update_by(layer: Any, weight: Tensor) -> None:
-    """Has an adapted layer multiply its update by another weight [out, in] than its input."""
+    """Makes an adapted layer multiply its update by another weight [out, in] than its input."""
     difference = (weight - layer.base_layer.weight).detach()
     seen: list[Tensor] = []
 

@@ -1,7 +1,7 @@
-"""Whose weights the quantized products and tables of a graph are: the layers of the reference.
+"""Matches the quantized products and tables of a graph with the layers of the reference.
 
-By the node's name, as the exporters write it; else by what the weight holds. A packed projection is that of several
-layers. What belongs to no layer cannot be judged, and is an error.
+They match by the node's name, as exporters write it, or else by the weight's content. A packed projection holds
+several layers. A product that matches no layer cannot be validated, and is an error.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _PACKED = "qkv_proj"
 
 @dataclass(frozen=True)
 class Place:
-    """A linear layer by name, and which rows of a product's weight [out, in] are its."""
+    """A linear layer by name, and its rows of a product's weight [out, in]."""
 
     linear: str
     rows: slice
 
 
 def linears_of(model: Any) -> dict[str, nn.Linear]:
-    """The base's linear layers by name, those inside adapted ones too."""
+    """The base's linear layers by name, also those inside adapted layers."""
     found: dict[str, nn.Linear] = {}
     for name, module in model.named_modules():
         layer = getattr(module, "base_layer", module)
@@ -41,7 +41,7 @@ def linears_of(model: Any) -> dict[str, nn.Linear]:
 
 
 def places_of(stored: StoredProduct, host: Host, fold: Callable[[str], np.ndarray] | None) -> list[Place]:
-    """The layers whose weight a product holds.
+    """The layers whose weights a product holds.
 
     Args:
         stored: the product.
@@ -49,7 +49,7 @@ def places_of(stored: StoredProduct, host: Host, fold: Callable[[str], np.ndarra
         fold: of a static bundle, adapted module -> its weight with the task in it.
 
     Raises:
-        BundleError: there are none.
+        BundleError: no layer matches.
     """
     linears = linears_of(host.model)
     prefix = str(getattr(host.model, "base_model_prefix", "") or "")
@@ -80,7 +80,7 @@ def _by_content(
     linears: dict[str, nn.Linear],
     fold: Callable[[str], np.ndarray] | None,
 ) -> list[Place]:
-    """Layers whose weights, side by side, are all of the product's."""
+    """The layers whose weights, side by side, are the product's; empty if they are not all of it."""
     modules = {name: module for module, name in host.names.items()}
     found: dict[int, Place] = {}
     for name, linear in linears.items():
@@ -97,7 +97,7 @@ def _by_content(
 
 
 def embedding_of(table: StoredTable, model: Any, prefix: str) -> tuple[str, nn.Embedding]:
-    """The embedding that a table is, the nearest of its shape; of an encoder-decoder, its graph's side's.
+    """The embedding that a table quantizes: the nearest of its shape, on its graph's side of an encoder-decoder.
 
     Raises:
         BundleError: the model has none of that shape.

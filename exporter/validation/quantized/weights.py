@@ -1,9 +1,9 @@
-"""A bundle whose weights are quantized: the reference multiplies by the same weights.
+"""The quantized weights of a bundle: checked against the base's, and put into the reference.
 
-Otherwise the quantization's error, a thousand times rounding, would be held against the adapter. That the weights are
-the base's (of a static bundle, the base's with one task in them, as the released forward has it) is checked apart:
-scales, zero points and codes must be what the scheme's rule makes of those weights (`quantized.rule`), and of a task's
-update, far smaller than a step at most places, all must be there.
+The reference multiplies by the bundle's own weights. Otherwise the quantizer's error, a thousand times rounding, would
+hide the adapter. Whether those weights are the base's is a check of its own: scales, zero points and codes must follow
+a rule of quantizers (`quantized.rule`). In a static bundle one task is folded into the weights before; its update is
+far smaller than a step at most places, but all of it must be there.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from eptx.exporter.validation.quantized.stored import (
 from eptx.exporter.validation.quantized.weight_matching import Place, embedding_of, linears_of, places_of
 from eptx.manifest.names import FLOAT_PRECISIONS
 
-#: Half a unit in the last place of float16, of a number and at least; and rounding of what is compared.
+#: Rounding to float16: half a unit in the last place, relative and at least; and the tolerance on top of it.
 _HALF, _LEAST, _MOST = 2.0**-11, 2.0**-25, 1.01
 #: Rounding of a float32 weight.
 _FLOAT32 = 2.0**-24
 
-#: Adapted module -> the weight that it should amount to in a static bundle, float64 [out, in].
+#: Adapted module -> its weight in a static bundle, with the task folded in, float64 [out, in].
 Fold = Callable[[str], np.ndarray]
 
 
 @dataclass(frozen=True)
 class _Owned:
-    """A linear layer and the part of a product that is its."""
+    """A linear layer and its part of a product."""
 
     place: Place
     linear: nn.Linear
@@ -53,7 +53,7 @@ class _Owned:
 
     @property
     def weight(self) -> np.ndarray:
-        """What the bundle multiplies by, float32 [out, in]."""
+        """The weight by which the bundle multiplies, float32 [out, in]."""
         return self.stored.weight[self.place.rows]
 
 
@@ -61,10 +61,10 @@ class QuantizedWeights:
     """The quantized weights of a bundle.
 
     Attributes:
-        wrong: linear layer or table -> how its weight is not what it should be.
-        effects: adapted module of a static bundle -> by how many deviations of what the quantizer's error makes of it
-            the share of its task's update that is there would be off, if none of it were.
-        checks: every quantized weight and table, once `compare` has seen it.
+        wrong: linear layer or table -> what is wrong with its weight.
+        effects: adapted module of a static bundle -> how clearly its missing update would show: the update over the
+            deviation that the quantizer's error gives it.
+        checks: of every quantized weight and table, after `compare`.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -86,11 +86,11 @@ class QuantizedWeights:
 
     @classmethod
     def of(cls, bundle: Bundle) -> QuantizedWeights | None:
-        """The weights of a bundle, None if they are not quantized."""
+        """The weights of a bundle; None if they are not quantized."""
         return cls(bundle) if bundle.manifest.precision not in FLOAT_PRECISIONS else None
 
     def compare(self, host: Host, fold: Fold | None) -> None:
-        """Holds every stored weight to what its scheme's rule makes of the base's."""
+        """Checks that every stored weight is the quantized form of the base's."""
         modules = {name: module for module, name in host.names.items()}
         for owned in self._by_product(host, fold):
             adapted = [modules.get(one.place.linear) if fold is not None else None for one in owned]
@@ -104,18 +104,18 @@ class QuantizedWeights:
                 name = modules.get(one.place.linear, one.place.linear)
                 mine = found is not None and one.place.rows.start <= found.row < one.place.rows.stop
                 if found is not None and mine:
-                    self.wrong[name] = f"its quantized weight: {found.said}"
+                    self.wrong[name] = f"its quantized weight: {found.message}"
                 elif module is not None:
-                    self._look_for(module, own - base, one.weight - own)
+                    self._check_update(module, own - base, one.weight - own)
                 self.checks.append(Check(f"{name}.weight", "compared", self.wrong.get(name)))
         for table, name, embedding in self._owned_tables(host):
             found = _fault(table, embedding.weight.detach().double().numpy(), "row")
             if found is not None:
-                self.wrong[name] = f"its quantized table: {found.said}"
+                self.wrong[name] = f"its quantized table: {found.message}"
             self.checks.append(Check(f"{name}.weight", "compared", self.wrong.get(name)))
 
-    def _look_for(self, module: str, update: np.ndarray, error: np.ndarray) -> None:
-        """Whether all of an update is there: the quantizer's error knows nothing of it, so its share in it is noise."""
+    def _check_update(self, module: str, update: np.ndarray, error: np.ndarray) -> None:
+        """Checks that all of a task's update is there. The quantizer's error is independent of the update."""
         size = float(np.square(update).sum())
         if size == 0.0:
             return
@@ -126,7 +126,7 @@ class QuantizedWeights:
             self.wrong[module] = f"its weight holds {share:.3g} times the task's update"
 
     def put_in(self, host: Host, fold: Fold | None) -> None:
-        """Has the reference multiply by these weights; of a static bundle, by what the others are folded to."""
+        """Puts these weights into the reference; in a static bundle, also the folded weights of all other modules."""
         model = host.model
         modules = {name: module for module, name in host.names.items()}
         for table, _, embedding in self._owned_tables(host):
@@ -151,16 +151,16 @@ class QuantizedWeights:
             linears[name].weight = _parameter(wanted, old)
 
     def _updates_output(self, host: Host, owned: _Owned) -> bool:
-        """Whether the graph has TuckA's update multiplied by the base's weight as it was before it was quantized."""
+        """Whether the graph multiplies TuckA's update by the base's weight from before it was quantized."""
         return host.kind == "tucka" and self._after_adapter and not owned.stored.on_input
 
     def _owned(self, host: Host, fold: Fold | None) -> Iterator[_Owned]:
-        """Every linear layer that is quantized, with its weight; one whose product runs twice comes twice."""
+        """Every quantized linear layer with its weight; twice, if its product runs twice."""
         for owned in self._by_product(host, fold):
             yield from owned
 
     def _by_product(self, host: Host, fold: Fold | None) -> Iterator[list[_Owned]]:
-        """For every product the layers that it holds, side by side: a scale may be that of all of them."""
+        """The layers of every product: several side by side may share a scale."""
         linears = linears_of(host.model)
         for index, product in enumerate(self._products):
             stored = read_product(product)
@@ -175,12 +175,12 @@ class QuantizedWeights:
 
 
 def _take_off(layer: Any) -> None:
-    """Has an adapted layer multiply by its base's weight, in which the adapter is already."""
+    """Makes an adapted layer multiply by its base's weight alone, which holds the adapter already."""
     layer.forward = lambda x, *args, **kwargs: layer.base_layer(x)
 
 
 def _fault(stored: StoredProduct | StoredTable, wanted: np.ndarray, row: str = "output feature") -> Fault | None:
-    """Where a weight is not what its scheme makes of another."""
+    """The first place where a stored weight is not the quantized form of another."""
     if stored.codes is not None:
         return fault(stored.codes, wanted, row)
     found = stored.weight if isinstance(stored, StoredProduct) else stored.rows
