@@ -1,4 +1,4 @@
-"""What can be held against its source directly, without running the bundle."""
+"""Compares everything that a bundle holds with its sources, without running the bundle."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from eptx.exporter.validation.reference.files import ReferenceFiles
 
 @dataclass(frozen=True)
 class Compared:
-    """What was compared.
+    """The comparison.
 
     Attributes:
-        checks: one by one.
-        longest: the most tokens of a row that the trained model reads; None where nothing limits it.
+        checks: of every part.
+        longest: the most tokens of a row that the trained model reads; None without a limit.
     """
 
     checks: list[Check]
@@ -32,7 +32,7 @@ class Compared:
 
 
 def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path | None = None) -> Compared:
-    """Loads the trained model in float32 and compares: manifest, files, tables, constants.
+    """Loads the trained model in float32 and compares manifest, files and tensors with it.
 
     Args:
         bundle: the bundle.
@@ -59,7 +59,7 @@ def _method(bundle: Bundle, trained: Trained) -> Check:
 
 
 def expected_tasks(reference: ReferenceFiles, trained: Trained, *, answers: bool = True) -> list[ExpectedTask]:
-    """The tasks that the bundle must have, but for ``base``, with their labels.
+    """The tasks that the bundle must have, except ``base``, with their labels.
 
     Args:
         reference: the files.
@@ -79,7 +79,7 @@ def expected_tasks(reference: ReferenceFiles, trained: Trained, *, answers: bool
 
 
 def _off(trained: Trained, *, answers: bool) -> list[ExpectedTask] | None:
-    """The task base: not where the base alone lacks a module that the adapter brings."""
+    """The task ``base``: none if the base alone lacks a module that the adapter brings."""
     if trained.heads is not None or not trained.brings_heads:
         return None
     if not all(host.complete for host in trained.hosts):
@@ -88,7 +88,7 @@ def _off(trained: Trained, *, answers: bool) -> list[ExpectedTask] | None:
 
 
 def _own(name: str, host: Host, trained: Trained, answers: bool) -> ExpectedTask:
-    """A task with the labels of the class, where an adapter brings what gives them."""
+    """A task with the labels of the trained class, if the adapter brings the layer that gives them."""
     config = host.model.config
     classes = int(config.num_labels) if answers and "Classification" in type(host.model).__name__ else None
     problem = _problem(config, classes)
@@ -99,7 +99,7 @@ def _own(name: str, host: Host, trained: Trained, answers: bool) -> ExpectedTask
 
 
 def _problem(config: Any, labels: int | None) -> str | None:
-    """What transformers takes logits for, in its loss; of one label there is no choice."""
+    """The problem type by which transformers computes the loss; one label leaves no choice."""
     if not labels:
         return None
     if config.problem_type and (labels > 1 or config.problem_type != "single_label_classification"):

@@ -12,11 +12,11 @@ from eptx.bundle import Manifest
 from eptx.errors import BundleError
 from eptx.manifest.names import TASK_ID
 
-#: The task name of rows whose task the model is to infer.
+#: The task name of rows whose task the model infers.
 AUTO = "auto"
 #: The tokens of an encoder-decoder's answer, beside those of the text.
 ANSWER_IDS = "decoder_input_ids"
-#: Stands for a token that the bundle is to choose.
+#: Stands for a token that the bundle will choose.
 CHOSEN = -1
 _INFER = -1
 
@@ -28,14 +28,14 @@ class Batch:
     Attributes:
         name: what the report calls it.
         arrays: graph input -> array [rows, ...], ``task_id`` not among them.
-        tasks: each row's task name; ``auto`` to infer it.
-        seed: what it was drawn from, or None for the user's data.
-        labels: each row's label in the user's data, None where it has none.
-        measures_effect: whether the adapter's own effect is measured on it, which takes one more run of the reference.
-        prompt: of a model that generates: how many of the columns are its rows' prompts, padded on either side; the
-            others hold the tokens that are fed after it, one by one.
-        greedy: whether those are the ones that the bundle chooses; they are `CHOSEN` until it has.
-        inside: whether the modules are compared too; of a very long row the outputs are.
+        tasks: each row's task name; ``auto`` where the model infers it.
+        seed: of the random numbers; None for the user's data.
+        labels: each row's label in the user's data, None without one.
+        measures_effect: whether the adapter's own effect is measured on it; that takes one more run of the reference.
+        prompt: of a model that generates: how many columns hold the prompts, padded on either side; the others hold the
+            tokens that follow one by one.
+        greedy: whether the bundle chooses those tokens; they are `CHOSEN` until it has.
+        inside: whether the modules are compared too; of a very long row only the outputs are.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Batch:
 
 
 def rows_alone(batch: Batch) -> Iterator[Batch]:
-    """A batch without padding as it is; of a padded one, each row by itself."""
+    """The rows of a padded batch one by one, without padding; a batch without padding as it is."""
     kept = batch.kept
     if kept is None or kept.all():
         yield batch
@@ -84,15 +84,15 @@ def rows_alone(batch: Batch) -> Iterator[Batch]:
 
 
 def task_ids(batch: Batch, ids: Mapping[str, int]) -> np.ndarray:
-    """int64 [rows], -1 where the task is to be inferred."""
+    """The rows' task ids int64 [rows], -1 where the model infers the task."""
     return np.array([_INFER if name == AUTO else ids[name] for name in batch.tasks], dtype=np.int64)
 
 
 def bundle_ids(manifest: Manifest, batch: Batch) -> np.ndarray | None:
-    """The rows' tasks as the bundle has them, int64 [rows]; None where it takes none.
+    """The rows' task ids in the bundle, int64 [rows]; None if it takes none.
 
     Raises:
-        BundleError: it does not have one of them.
+        BundleError: it lacks one of the tasks.
     """
     if all(spec.name != TASK_ID for spec in manifest.inputs):
         return None

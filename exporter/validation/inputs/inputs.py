@@ -42,7 +42,7 @@ class Inputs:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """What the base reads."""
+        """The base's tokens."""
         return Vocabulary.of(self.config, self.longest)
 
     def batches(self, rows: Rows, names: Sequence[str]) -> list[Batch]:

@@ -1,11 +1,11 @@
-"""The batches that a language model is validated on: prompts, and the tokens that are fed after them one by one.
+"""Batches for a language model: prompts, and the tokens that follow them one by one.
 
-Rows of different lengths are padded on the left, as transformers wants them, whatever the bundle wants. Rows whose
-task is to be inferred are told by their first position, so a batch with one of them is padded on the right in the
-reference too. Of an encoder-decoder, the prompt is the text and what there is of its answer.
+Rows of different lengths are padded on the left, as transformers needs them. A row's task is inferred from its first
+position, so a batch with such rows is padded on the right, in the reference too. For an encoder-decoder, the prompt is
+the text and the beginning of its answer.
 
-A window of the attention shows past its end only, and relative positions past the distance that they tell apart, so
-one prompt, or one text of an encoder-decoder, is as long as that takes.
+An attention window has an effect only on longer prompts, and relative positions only at distances that they
+distinguish. So one prompt, or one text of an encoder-decoder, is as long as that takes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.inputs.batch import ANSWER_IDS, AUTO, CHOSEN, Batch
 from eptx.exporter.validation.inputs.vocabulary import LONGEST_INSIDE, LONGEST_ROW, UNLIMITED, Vocabulary
 
-#: (length, rows) of the prompts that are there for the lengths of the cache.
+#: (length, rows) of prompts for different lengths of the cache.
 _PASTS = ((1, 1), (7, 2), (63, 3), (200, 1))
 _LONGEST = max(length for length, _ in _PASTS)
 _MIXED, _ANSWERED, _ROWS = 20, 12, 4
 _STEPS, _ANSWER = 3, 12
-#: How many tokens a prompt goes past a window, and the widest window that one is drawn for.
+#: By how many tokens a prompt is longer than a window, and the widest window that gets a prompt.
 _PAST_WINDOW, _WIDEST = 24, 4096 + 40
-#: An encoder-decoder's long text is so many times the distance that its relative positions tell apart.
+#: An encoder-decoder's long text is so many times the distance that its relative positions distinguish.
 _TIMES = 4
 
 
@@ -38,7 +38,7 @@ class Reach:
 
     Attributes:
         windows: the sizes of its layers' windows.
-        relative: the distance past which relative positions are all one, None if it has none.
+        relative: the distance from which on relative positions are all the same, None if it has none.
     """
 
     windows: Sequence[int] = ()
@@ -50,8 +50,8 @@ _NEAR = Reach()
 
 @dataclass(frozen=True)
 class _Shape:
-    """How long a batch's longest prompt is, whether the other rows are shorter, and how many tokens follow; of an
-    encoder-decoder, how long the text is to which the prompt begins an answer."""
+    """The length of a batch's longest prompt, whether the other rows are shorter, how many tokens follow, and, for an
+    encoder-decoder, the length of the text."""
 
     length: int
     padded: bool
@@ -71,7 +71,7 @@ def generated_prompts(
         names: the rows' tasks: the bundle's, and ``auto`` where it infers.
         reach: of the base.
     """
-    padded = manifest.routing != "batch"  # the released route counts padding, so a row would depend on its side
+    padded = manifest.routing != "batch"  # the released route averages over padding too
     tasks = cycle(names)
     plans = [
         (Batch(f"prompts of {length}", {}, tuple(islice(tasks, rows))), _Shape(length, padded, _STEPS))
@@ -106,7 +106,7 @@ def redraw_prompts(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> 
 
 
 def untried_prompts(manifest: Manifest, vocabulary: Vocabulary, reach: Reach) -> list[Check]:
-    """What no batch of `generated_prompts` reaches, and why."""
+    """A check for everything that no random prompt reaches, with the reason."""
     if manifest.encoder is not None:
         return []
     shown = _shown(vocabulary, reach)
@@ -122,7 +122,7 @@ def untried_prompts(manifest: Manifest, vocabulary: Vocabulary, reach: Reach) ->
 
 
 def _shown(vocabulary: Vocabulary, reach: Reach) -> list[int]:
-    """The windows past which a prompt can go at all."""
+    """The windows that are shorter than the longest prompt."""
     return [window for window in reach.windows if window + _STEPS < vocabulary.longest]
 
 
@@ -134,7 +134,7 @@ def _far_text(vocabulary: Vocabulary, reach: Reach) -> int:
 
 
 def as_prompts(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> list[Batch]:
-    """The user's texts, answered greedily by the reference; of a text that is too long, its end."""
+    """The user's texts as prompts that the bundle answers; a text that is too long keeps its end."""
     longest = vocabulary.longest - _ANSWER
     kept = batch.kept
     assert kept is not None
@@ -194,9 +194,9 @@ def _laid_out(batch: Batch, prompts: Sequence[np.ndarray], pad: int, following: 
 def _answering(
     batch: Batch, texts: Sequence[np.ndarray], begun: np.ndarray, following: np.ndarray, manifest: Manifest
 ) -> Batch:
-    """An encoder-decoder's texts, padded on the right, and answers of which some tokens are there already.
+    """An encoder-decoder's texts, padded on the right, and the beginnings of their answers.
 
-    What has as many positions as the text is taken to be of the text, so one is never as wide as its answer.
+    Values are matched with the text by their number of positions, so a text is never as wide as its answer.
     """
     answer = np.concatenate([begun, following], axis=1)
     width = max(map(len, texts))

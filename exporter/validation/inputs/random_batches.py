@@ -18,16 +18,16 @@ from eptx.manifest.names import TASK_ID
 _TEXT = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 _MIXED, _MANY = "mixed", "many rows"
 _LENGTH, _MANY_LENGTH, _LONG = 12, 20, 64
-#: Rows of the largest batch, whose rows are short.
+#: Rows of the largest batch; they are short.
 _MOST_ROWS = 17
 
 
 def generated(manifest: Manifest, vocabulary: Vocabulary, names: Sequence[str]) -> list[Batch]:
-    """The batches of a validation without data.
+    """The random batches of one validation.
 
-    Every task alone in one row; two rows of every task mixed in one batch, padded; one of every task, of one
+    There is a row of each task alone; two rows of every task in one padded batch; one row of every task, all of one
     length; rows of one token and of two; one long row, and one as long as the base reads. For a bundle of a single
-    task, several rows of it take the place of the mixtures.
+    task, several of its rows replace the mixtures.
 
     Args:
         manifest: of the bundle, for its inputs.
@@ -72,7 +72,7 @@ def redraw(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> Batch:
 
 
 def untried(manifest: Manifest, vocabulary: Vocabulary) -> list[Check]:
-    """What no batch of `generated` reaches, and why."""
+    """A check for what no random batch reaches, with the reason."""
     if not LONGEST_ROW < vocabulary.longest < UNLIMITED or all(spec.name not in _TEXT for spec in manifest.inputs):
         return []
     name = f"rows of {LONGEST_ROW + 1} to {vocabulary.longest} tokens"
@@ -122,7 +122,7 @@ def _fill(
 
 
 def _tokens(vocabulary: Vocabulary, rng: np.random.Generator, kept: np.ndarray) -> np.ndarray:
-    """Random tokens, never the padding id among them: RoBERTa tells positions by it."""
+    """Random tokens without the padding id, by which RoBERTa numbers positions."""
     ids = rng.integers(0, max(vocabulary.size - 1, 1), kept.shape)
     ids += ids >= vocabulary.pad
     if vocabulary.first is not None:

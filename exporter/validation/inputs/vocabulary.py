@@ -1,4 +1,4 @@
-"""Which tokens a base reads, and how many of them at once. The base says so, and not the bundle."""
+"""Which tokens a base reads, and how many at once: from the base, not from the bundle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST_INSIDE = 512
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What tokens the model reads.
+    """The tokens that a base reads.
 
     Attributes:
         size: number of token ids.
@@ -37,7 +37,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], longest: int | None) -> Vocabulary:
-        """From the base's ``config.json``, and its longest row; None: it has no end."""
+        """From the base's ``config.json`` and its longest row, None without a limit."""
         settings = full_config(config)
         size = _number(settings, "vocab_size") or 2
 

@@ -69,7 +69,7 @@ def change_rows(*rows: int) -> Callable[[ir.Graph], None]:
 def test_a_row_of_every_position(roberta: Workshop, text: Bundle) -> None:
     report = roberta.validate(text)
     assert report.passed, report.reason
-    assert [i["shape"] for i in report.inputs if i["name"] == "longest"] == [[1, _TABLE - _PAD - 1]]
+    assert [i["shape"] for i in report.to_json()["inputs"] if i["name"] == "longest"] == [[1, _TABLE - _PAD - 1]]
 
 
 def test_the_last_position_is_seen_in_the_longest_row_alone(roberta: Workshop, text: Bundle) -> None:

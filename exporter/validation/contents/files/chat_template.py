@@ -1,4 +1,4 @@
-"""The chat template, whichever file holds it."""
+"""The chat template, in whichever file it stands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FILE, _SETTINGS = "chat_template.jinja", "tokenizer_config.json"
 
 
 def compare_chat(bundle: Bundle, source: BaseSource) -> list[Check]:
-    """Holds the bundle's chat template to the one that transformers finds in the base.
+    """Compares the bundle's chat template with the one that transformers finds in the base.
 
     Raises:
         BundleError: a file is damaged.
@@ -35,7 +35,7 @@ def _wrong(found: Any, wanted: Any) -> str | None:
 
 
 def _templates(bundle: Bundle) -> dict[str, Any]:
-    """File -> the template in it; several by name as transformers gives them."""
+    """File -> its template, or its templates by name, as transformers gives them."""
     found: dict[str, Any] = {}
     path = bundle.file(_FILE)
     if path is not None:

@@ -1,4 +1,4 @@
-"""Everything beside the numbers of a model: each part held to the file or the loader that it comes from."""
+"""Compares everything but a model's numbers with the file or the loader that it comes from."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def compare_files(
     base_onnx: Path | None = None,
     off: Sequence[ExpectedTask] | None = None,
 ) -> list[Check]:
-    """Holds the manifest and the files beside the model to what they were made from.
+    """Compares the manifest and the files beside the model with what they were made from.
 
     Args:
-        bundle: the bundle; that its files are those that it lists was checked.
+        bundle: the bundle; its files are known to be those that it lists.
         base: the base's transformers folder.
         model: the base as transformers loads it, in the class that was trained, adapted or not; it is not changed.
-        tasks: what was trained, by id; of a static bundle the one task that it holds. The task base is not among them.
-        found: what the model looks up; None: it is asked.
-        base_onnx: the ONNX file that the user gave as the base, if so: what it and the ``genai_config.json`` beside it
-            say counts as said by the base.
+        tasks: the trained tasks by id, without the task ``base``; of a static bundle, its one task.
+        found: the sizes of the model's tables; None: they are found by a run.
+        base_onnx: the ONNX file that the user gave as the base, if any: it and the ``genai_config.json`` beside it
+            count as parts of the base.
         off: see `compare_tasks`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The files that a bundle has from its base: equal bytes, or for JSON equal values."""
+"""The files that a bundle has from its base: their bytes, or their JSON values, must be equal."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from eptx.exporter.validation.contents.files.text_limits import reads_text
 from eptx.files.safe_files import hash_file
 from eptx.files.strict_json import read_json
 
-#: What transformers reads of a model's folder beside weights, tokenizer.json and its settings. The exporter has a list
-#: of its own of what it copies, which is judged by this one.
+#: What transformers reads of a model's folder, besides weights, tokenizer.json and its settings. The exporter has its
+#: own list of what it copies. This one stands apart on purpose, since it checks that list.
 _FILES = (
     "config.json",
     "generation_config.json",
@@ -31,16 +31,16 @@ _FILES = (
     "tokenizer.model",
     *SENTENCE_FILES,
 )
-#: What belongs to the bundle alone, or is compared elsewhere.
+#: Files of the bundle alone, and files that are compared elsewhere.
 _OWN = ("README.md", "genai_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _IMAGES = "processor_config.json"
 _MOST_SHOWN = 60
-#: What config.json says of how weights are stored: a static int4 bundle is made of a folded base, in float32.
+#: How config.json says that weights are stored: a static int4 bundle comes from a folded base in float32.
 _STORED = ("dtype", "torch_dtype")
 
 
 def compare_copied_files(bundle: Bundle, source: BaseSource) -> list[Check]:
-    """Holds every file that was copied from the base to the base's.
+    """Compares every file that was copied from the base with the base's.
 
     Raises:
         BundleError, BaseModelError: a file cannot be read.
@@ -57,7 +57,7 @@ def compare_copied_files(bundle: Bundle, source: BaseSource) -> list[Check]:
 
 
 def alone(bundle: Bundle) -> bool:
-    """Whether a bundle was made from an ONNX file without a folder: then nothing was copied."""
+    """Whether a bundle was made from an ONNX file without a folder; then nothing was copied."""
     return not bundle.manifest.sources.base and "config.json" not in bundle.manifest.files
 
 
@@ -75,7 +75,7 @@ def equal(found: Path, wanted: Path) -> bool:
 
 
 def _difference(found: Path, wanted: Path) -> str | None:
-    """What is the matter with a file: of a JSON object, the first field that differs."""
+    """How a file differs: in a JSON object, the first other field; None if it does not."""
     if hash_file(found, error=BundleError) == hash_file(wanted, error=BaseModelError):
         return None
     if found.suffix == ".json":
@@ -100,7 +100,7 @@ def _shown(settings: Mapping[str, Any], key: str) -> str:
 
 
 def _others(bundle: Bundle) -> Collection[str]:
-    """Listed files that are neither models nor any of the above."""
+    """Listed files, except models and all of the above."""
     models = {name for name in bundle.manifest.files if name.endswith((".onnx", ".onnx.data"))}
     return sorted(set(bundle.manifest.files) - models - {*_FILES, *_OWN})
 

@@ -1,4 +1,4 @@
-"""The tasks of a bundle against those that were trained: names, ids, labels and their names."""
+"""The tasks of a bundle, compared with the trained ones: names, ids, labels, names of labels."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from eptx.bundle import Manifest, Task
 from eptx.exporter.validation.check import Check
 from eptx.manifest.names import TASK_ID
 
-#: The task that switches the adapter off; no adapter has it.
+#: The task that switches the adapter off; it is no task of the adapter.
 _BASE = "base"
 
 
 @dataclass(frozen=True)
 class ExpectedTask:
-    """One task that was trained.
+    """One trained task.
 
     Attributes:
         name: how a request names it.
-        labels: how many logits count; None without a classifier of the task's own.
-        label_names: their names; None where the sources name none.
-        problem_type: what the trained class takes its logits for; None where it has none, or that is not asked.
+        labels: how many logits the task has; None without a classifier of its own.
+        label_names: their names; None without any.
+        problem_type: how the trained class reads the logits; None without logits, or if it does not matter.
     """
 
     name: str
@@ -33,13 +33,13 @@ class ExpectedTask:
 def compare_tasks(
     manifest: Manifest, tasks: Sequence[ExpectedTask], off: Sequence[ExpectedTask] | None = None
 ) -> list[Check]:
-    """Holds the tasks of ``eptx.json`` to those that were trained.
+    """Compares the tasks of ``eptx.json`` with the trained ones.
 
     Args:
         manifest: of the bundle.
-        tasks: what was trained, by id, without the task base; of a static bundle the one that it holds.
-        off: the task base, where rows can switch the adapter off: none where the base alone is not the whole class.
-            None: the base has the class's head, or heads beside the adapter are switched off with it.
+        tasks: the trained tasks by id, without the task ``base``; of a static bundle, its one task.
+        off: the task ``base``, where rows can switch the adapter off; empty if the base alone is not the whole class.
+            None: the base has the class's head, or the adapter's heads are switched off with it.
     """
     wanted = [*tasks, *_base(manifest, tasks, off)]
     found = {task.name: task for task in manifest.tasks}
@@ -54,7 +54,7 @@ def compare_tasks(
 def _base(
     manifest: Manifest, tasks: Sequence[ExpectedTask], off: Sequence[ExpectedTask] | None
 ) -> Iterator[ExpectedTask]:
-    """The task base, which comes last: where an input chooses the task, and a route that data decides does not."""
+    """The task ``base``, which comes last: only where an input chooses the task, and data do not choose the route."""
     chosen = any(spec.name == TASK_ID for spec in manifest.inputs)
     routed = manifest.method == "tucka" and manifest.mode == "dynamic"
     named = any(task.name == _BASE for task in manifest.tasks)
@@ -103,7 +103,7 @@ def _wrong_names(found: Task, wanted: ExpectedTask) -> str | None:
     if found.label_names == wanted.label_names:
         return None
     if {found.label_names, wanted.label_names} <= {None, generic}:
-        return None  # transformers' names for labels without any
+        return None  # transformers' names for labels without names
     if wanted.label_names is None:
         return f"names {_list(found.label_names)}; nothing that was trained names labels"
     return f"names {_list(found.label_names)}; the trained model names {_list(wanted.label_names)}"

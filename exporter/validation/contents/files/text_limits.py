@@ -1,4 +1,4 @@
-"""What ``eptx.json`` says that the model reads, against the loaded model: its kind, its words, its longest text."""
+"""The model type, vocabulary size and longest text of ``eptx.json``, compared with the loaded model."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from eptx.exporter.validation.check import Check
 
 
 def compare_text_limits(bundle: Bundle, source: BaseSource, found: Lookups) -> list[Check]:
-    """Holds ``model_type``, ``vocab_size`` and ``max_length`` to the base.
+    """Compares ``model_type``, ``vocab_size`` and ``max_length`` with the base.
 
     Args:
         bundle: the bundle.
         source: its base.
-        found: the base's tables.
+        found: the sizes of the base's tables.
     """
     manifest = bundle.manifest
     wrong = None
-    # a bundle of an ONNX file alone has no configuration to know it from
+    # an ONNX file alone does not tell its model type
     if manifest.model_type != source.config.model_type and (manifest.model_type or "config.json" in manifest.files):
         wrong = f"says {manifest.model_type!r}; the base is {source.config.model_type!r}"
     checks = [Check("eptx.json: model_type", "compared", wrong)]
@@ -31,7 +31,7 @@ def compare_text_limits(bundle: Bundle, source: BaseSource, found: Lookups) -> l
 
 
 def reads_text(manifest: Manifest) -> bool:
-    """Whether a bundle is given tokens."""
+    """Whether a bundle reads tokens."""
     specs = (*manifest.inputs, *(manifest.encoder.inputs if manifest.encoder is not None else ()))
     return any(spec.name == "input_ids" for spec in specs)
 
@@ -68,7 +68,7 @@ def _unsaid(name: str) -> Check:
 
 
 def _nothing(manifest: Manifest) -> Iterator[Check]:
-    """A model that is given no tokens knows no words and no lengths."""
+    """A model that reads no tokens has no vocabulary and no longest text."""
     for field, value in (("vocab_size", manifest.vocab_size), ("max_length", manifest.max_length)):
         wrong = None if value is None else f"says {value}; the model is given no tokens"
         yield Check(f"eptx.json: {field}", "compared", wrong)

@@ -1,4 +1,4 @@
-"""The tokenizer of a bundle against transformers' tokenizer of the base: vocabulary, rules, ids of awkward texts."""
+"""The tokenizer of a bundle, compared with transformers' tokenizer of the base: rules, settings, ids of hard texts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from eptx.runtime.requests.tokenizer import Tokenizer
 
 _FILE, _SETTINGS, _TEXT, _IDS = "tokenizer.json", "tokenizer_config.json", "eptx.json: text", "tokenizer: ids"
 _LIMIT = 256 << 20
-#: Settings of ``tokenizer_config.json`` that change what transformers makes of a text or a batch.
+#: Settings of ``tokenizer_config.json`` that change how transformers tokenizes a text or a batch.
 _MATTERS = (
     "special_tokens_map",
     "padding_side",
@@ -36,7 +36,7 @@ _MATTERS = (
 
 
 def compare_tokenizer(bundle: Bundle, source: BaseSource, length: int | None) -> list[Check]:
-    """Holds the tokenizer's files, and what serves with them, to the base's.
+    """Compares the tokenizer's files, and the runtime's tokenizer, with the base's.
 
     Args:
         bundle: the bundle.
@@ -47,7 +47,7 @@ def compare_tokenizer(bundle: Bundle, source: BaseSource, length: int | None) ->
         BundleError, BaseModelError: a tokenizer cannot be read.
     """
     if alone(bundle):
-        return []  # `compare_copied_files` has said so
+        return []  # `compare_copied_files` reports it
     base, path = source.tokenizer, bundle.file(_FILE)
     if base is None:
         files = [name for name in (_FILE, _SETTINGS) if bundle.file(name) and not (source.folder / name).is_file()]
@@ -65,7 +65,7 @@ def compare_tokenizer(bundle: Bundle, source: BaseSource, length: int | None) ->
 
 
 def _wrong_file(path: Path, source: BaseSource) -> str | None:
-    """Another file is the same tokenizer if what it holds is: the library reads both, and writes them in one form."""
+    """How a tokenizer file differs; other bytes may hold the same rules, in which the library writes both."""
     wanted = source.folder / _FILE
     if wanted.is_file() and equal(path, wanted):
         return None
@@ -91,7 +91,7 @@ def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | No
 
 
 def _first(found: Any, wanted: Any) -> str:
-    """The first token of two vocabularies that differs."""
+    """The first token that differs between two vocabularies."""
     if not isinstance(found, dict) or not isinstance(wanted, dict):
         return ""
     name = min(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
@@ -108,13 +108,13 @@ def _read(path: Path) -> Any:
 
 
 def _rules(tokenizer: Any) -> dict[str, Any]:
-    """What a tokenizer does; truncation and padding are of its training script, and are not used."""
+    """A tokenizer's rules, without truncation and padding, which are settings of the training script."""
     rules = parse_json(tokenizer.to_str().encode(), what=_FILE, error=BundleError)
     return {key: value for key, value in rules.items() if key not in ("version", "truncation", "padding")}
 
 
 def _wrong_settings(bundle: Bundle, source: BaseSource, length: int | None) -> str | None:
-    """Settings that are written otherwise are the same if transformers makes the same of them."""
+    """How the settings differ, as transformers reads them; their text may be another."""
     path, wanted = bundle.file(_SETTINGS), source.folder / _SETTINGS
     if path is None:
         return "is missing; the base has it" if wanted.is_file() else None
@@ -137,7 +137,7 @@ def _wrong_settings(bundle: Bundle, source: BaseSource, length: int | None) -> s
 
 
 def _wrong_text(bundle: Bundle, source: BaseSource, length: int | None) -> str | None:
-    """What the manifest tells those who tokenize for themselves; whether texts are lowered, the ids tell."""
+    """How the manifest's settings for other tokenizers differ; the ids show whether texts are lowered."""
     text, tokenizer = bundle.manifest.text, source.tokenizer
     if text is None:
         return "is missing; the base has a tokenizer"
@@ -154,7 +154,7 @@ def _wrong_text(bundle: Bundle, source: BaseSource, length: int | None) -> str |
 
 
 def _wrong_ids(bundle: Bundle, source: BaseSource, length: int | None) -> str | None:
-    """What serves must give the ids that transformers gives."""
+    """How the runtime's ids differ from those of transformers."""
     generates = bundle.manifest.generation is not None
     base = BaseTokenizer(source.tokenizer, length, cut=not generates)
     try:
@@ -175,14 +175,14 @@ def _first_wrong(encode: Any, texts: Sequence[str], wanted: Sequence[Sequence[in
         try:
             found = list(encode([text])[0])
         except RequestError:
-            found = []  # a text without tokens is refused
+            found = []  # the runtime refuses a text without tokens
         if found != list(ids):
             return f"{_shown(text)} gives {_ids(found)}; the base's gives {_ids(ids)}"
     return None
 
 
 def _wrong_batches(served: Tokenizer, base: BaseTokenizer, bundle: Bundle, generates: bool) -> Iterator[str]:
-    """Pairs, and rows of several lengths with what fills them; of prompts, the runtime fills rows in its own way."""
+    """Compares pairs and padded batches; the runtime pads prompts in its own way."""
     encoder = bundle.manifest.encoder
     names = [spec.name for spec in (encoder.inputs if encoder is not None else bundle.manifest.inputs)]
     several: list[list[Row]] = [[pair] for pair in (*PAIRS, *_long_pairs(base.length))]
@@ -192,7 +192,7 @@ def _wrong_batches(served: Tokenizer, base: BaseTokenizer, bundle: Bundle, gener
         wanted, shown = base.arrays(rows, names), f"{_shown(rows[0])}{' and others' if len(rows) > 1 else ''}"
         try:
             found = served(list(rows))
-        except RequestError as e:  # a row without tokens is refused, whoever tokenizes it
+        except RequestError as e:  # the runtime refuses a row without tokens
             if all(len(ids) for ids in base.encode(rows)["input_ids"]):
                 yield f"{shown}: {e}"
             continue
@@ -203,17 +203,17 @@ def _wrong_batches(served: Tokenizer, base: BaseTokenizer, bundle: Bundle, gener
 
 
 def _kept(array: np.ndarray, wanted: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    """Type ids count where a row has tokens; the ids of padding count, since some models find positions by them."""
+    """Type ids count only at tokens. Ids count at padding too, since some models number positions by them."""
     return array * wanted["attention_mask"] if name == "token_type_ids" and "attention_mask" in wanted else array
 
 
 def _long(length: int | None) -> list[str]:
-    """A text past what the model reads."""
+    """A text that is too long for the model."""
     return [] if length is None else ["one two three four five six seven " * (length // 7 + 2)]
 
 
 def _own_words(tokenizer: Any, length: int | None) -> list[str]:
-    """Long texts of the tokenizer's own tokens, one after the other: whatever it knows, both ends differ."""
+    """Long texts of the tokenizer's own tokens in turn, so that both ends differ with any vocabulary."""
     if length is None:
         return []
     known, special = len(tokenizer), {*tokenizer.all_special_ids}

@@ -1,6 +1,6 @@
-"""Each layer's attention operator against what the model's layer does: window, heads, scale and soft cap.
+"""Each layer's attention operator, compared with the model's layer: window, heads, scale and soft cap.
 
-A window shows only in runs that are longer than it.
+A window has an effect only on runs that are longer than it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _PAST = 3
 
 
 def compare_attention(base: Any, graph: ir.Graph, trace: Trace) -> list[Check]:
-    """A part for every layer of a decoder whose graph has attention as one operator.
+    """A check for every layer of a decoder whose graph has attention as one operator.
 
     Args:
         base: the transformers model.
         graph: the one that generates, or the only one.
-        trace: which layers' attention has a window.
+        trace: of the model; it knows which layers have a window.
     """
     layers = {int(module.layer_idx): module for module in base.modules() if _is_attention(module)}
     nodes = dict(_by_layer(graph))
@@ -52,7 +52,7 @@ def _is_attention(module: Any) -> bool:
 
 
 def _by_layer(graph: ir.Graph) -> Iterator[tuple[int, ir.Node]]:
-    """Layers by the cache that they read; where that has no number, in the order in which they run."""
+    """The number and the node of each layer: by the cache that it reads, or else by the order in which layers run."""
     live = live_nodes(graph)
     for count, node in enumerate(node for node in graph if node in live and node.op_type in _OPERATORS):
         past = node.inputs[_PAST] if len(node.inputs) > _PAST else None

@@ -1,4 +1,4 @@
-"""Every tensor of a trained model against what a bundle's graphs hold."""
+"""Compares every tensor of the trained model with those of a bundle's graphs."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from eptx.exporter.validation.contents.tensors.traced_forward import Trace, trac
 
 
 def compare_tensors(bundle: Bundle, model: Any, touched: Collection[str]) -> list[Check]:
-    """Holds every parameter and float buffer that the model's outputs depend on against the bundle's graphs.
+    """Searches every parameter and float buffer that the model's outputs depend on in the bundle's graphs.
 
-    The adapter's own tensors are none of these parts: what every adapted module computes shows them.
+    The adapter's own tensors are left out: the outputs of the adapted modules show them.
 
     Args:
         bundle: on disk.
-        model: the trained model as transformers or PEFT loaded it, float32; it is as it was afterwards.
-        touched: linear layers by their names in the model whose weights the graph may hold changed.
+        model: the trained model as transformers or PEFT loaded it, float32; nothing of it changes.
+        touched: names of the linear layers whose weights the graph may hold with the task folded in.
 
     Returns:
-        a part for every tensor, for the rotary tables and for each layer's attention; `wrong` says what is wrong.
+        a check for every tensor, every rotary table and each layer's attention.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     graphs = _graphs(bundle)
@@ -51,7 +51,7 @@ def compare_tensors(bundle: Bundle, model: Any, touched: Collection[str]) -> lis
 
 
 def _graphs(bundle: Bundle) -> dict[str, ir.Graph]:
-    """Side -> graph; "" where there is one."""
+    """Side -> graph; a single graph has the side ""."""
     encoder = bundle.manifest.encoder
     files = {"": bundle.model} if encoder is None else {"encoder": bundle.path / encoder.file, "decoder": bundle.model}
     return {side: ir.load(path.absolute()).graph for side, path in files.items()}
@@ -93,7 +93,7 @@ def _absent(tensor: ModelTensor, held: Sequence[GraphTensor]) -> Check:
 
 
 def _disordered(tensors: dict[str, ModelTensor], found: dict[str, Match | None]) -> dict[str, str]:
-    """Projections that are packed for attention, which reads them in the order in which the model has them."""
+    """Projections that are packed for attention in another order than the model's."""
     packed: dict[tuple[int, str, str], list[tuple[ModelTensor, Match]]] = defaultdict(list)
     for name, match in found.items():
         if match is not None and match.stop - match.start < len(match.held.turned(match.turn)):

@@ -1,7 +1,7 @@
-"""Tensors of equal content, as norms and biases are before training: one that is damaged hides behind the others.
+"""Tensors of equal content, such as untrained norms and biases: a damaged one hides behind the others.
 
-All of them are found where one is held, so their uses are counted. Fewer uses than tensors is no error, since an
-exporter may leave out what changes nothing; with something beside them that is most of one of them, it is.
+A search finds all of them where the graph holds one, so their uses are counted. Fewer uses than tensors alone is no
+error, since an exporter may leave out what changes nothing. It is one if the graph also holds most of such a tensor.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from eptx.exporter.validation.contents.tensors.model_tensors import ModelTensor
 
 
 def damaged_duplicates(found: Iterable[ModelTensor], held: Sequence[GraphTensor]) -> dict[str, str]:
-    """Tensor -> what is wrong with it, for those that were found only because of their twins.
+    """Tensor -> what is wrong with it, for those that were found only because of their duplicates.
 
     Args:
-        found: the tensors that are held as they are, or in a form that the model makes of them.
-        held: what the graphs hold, with what is some tensor's already taken.
+        found: the tensors that the graphs hold, as they are or in a form that the model computes.
+        held: the graphs' tensors; those that match a tensor are taken.
     """
     wrong: dict[str, str] = {}
     for duplicates in _duplicates(found):
@@ -39,7 +39,7 @@ def damaged_duplicates(found: Iterable[ModelTensor], held: Sequence[GraphTensor]
 
 
 def _duplicates(found: Iterable[ModelTensor]) -> list[list[ModelTensor]]:
-    """Different tensors of the model with the same numbers; tables are told apart by their use."""
+    """Groups of different vectors of the model with the same numbers."""
     groups: dict[tuple[str, tuple[int, ...], bytes], dict[int, ModelTensor]] = defaultdict(dict)
     for one in found:
         if one.kind != "table" and one.array.shape[1] == 1:

@@ -1,4 +1,4 @@
-"""Weights and tables that a graph holds in few bits: those are not the base's numbers, and are bounded elsewhere."""
+"""The quantized weights of the graphs: they hold no numbers of the model; floor `quantized` compares them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _NARROW = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UI
 
 @dataclass
 class _Room:
-    """One quantized weight: how many of its rows no tensor has been given yet.
+    """One quantized weight, and how many of its rows match no tensor yet.
 
     Attributes:
         table: whether its rows are looked up.
         rows: left.
         width: of a row.
         turns: whether the rows may be columns instead.
-        padding: what a row may be wider than its tensor's.
+        padding: by how much a row may be wider than the tensor's.
     """
 
     table: bool
@@ -33,7 +33,7 @@ class _Room:
     padding: int = 0
 
     def fits(self, wanted: ModelTensor) -> bool:
-        """Whether a tensor may be in what is left."""
+        """Whether the rows that are left may hold a tensor."""
         count, width = wanted.array.shape
         if wanted.kind == "dense" or self.table != (wanted.kind == "table"):
             return False
@@ -45,18 +45,18 @@ class _Room:
         return max(self.rows - len(wanted.array), 0)
 
     def take(self, wanted: ModelTensor) -> None:
-        """Gives a tensor its rows."""
+        """Assigns rows to a tensor."""
         self.rows = self.left_by(wanted)
 
 
 class QuantizedCapacity:
-    """The quantized weights of a bundle's graphs; each excuses as many rows of the model as it has."""
+    """The quantized weights of a bundle's graphs; each stands for as many rows of the model as it has."""
 
     def __init__(self, graphs: Iterable[ir.Graph]) -> None:
         self._rooms = [room for graph in graphs for room in _rooms(graph)]
 
     def excused(self, absent: Sequence[ModelTensor]) -> set[str]:
-        """The names of those that a quantized weight may be; each goes where it leaves the least.
+        """The names of the tensors that the quantized weights may hold; each takes the tightest weight.
 
         A tensor that the model has under several names (tied embeddings) is one, and so is what it is in a product.
         """
@@ -89,7 +89,7 @@ def _rooms(graph: ir.Graph) -> Iterator[_Room]:
 
 
 def _narrow(node: ir.Node) -> Iterator[_Room]:
-    """A weight that is made wide again, or a table of narrow rows."""
+    """A weight that is dequantized, or a quantized table."""
     value = node.inputs[0]
     if value is None or value.const_value is None or value.const_value.dtype not in _NARROW:
         return
@@ -100,7 +100,7 @@ def _narrow(node: ir.Node) -> Iterator[_Room]:
 
 
 def _blocks(node: ir.Node) -> Iterator[_Room]:
-    """A table in blocks: as many rows as scales, each of as many blocks."""
+    """A table in blocks: it has as many rows and blocks as the scales."""
     shape = _matrix(node.inputs[2])
     if shape is not None:
         size = node.attributes.get_int("block_size", 128)

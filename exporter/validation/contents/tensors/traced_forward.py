@@ -1,4 +1,4 @@
-"""One tiny forward of the trained model, watched: what it uses, what it makes of that, and what each layer sees."""
+"""Traces one tiny forward of the trained model: the tensors it uses and computes, and each layer's window."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch.utils._pytree import tree_leaves
 from eptx.exporter.validation.contents.tensors.derived import Derived, used_by
 
 _LENGTH = 5
-#: A window that shows in so short a text.
+#: A window that has an effect on so short a text.
 _WINDOW = 2
 
 
 @dataclass
 class Trace:
-    """What was seen.
+    """The trace of one forward.
 
     Attributes:
         used: ids of the parameters and float buffers that an output depends on.
-        made: what was made of those alone, and of which.
+        made: the tensors that were computed from those alone, with the ids of their sources.
         rows: id of an embedding's weight -> the rows that were read.
-        windowed: layer -> whether its attention saw the last `_WINDOW` tokens only; of causal attention.
+        windowed: layer -> whether its causal attention saw only the last `_WINDOW` tokens.
     """
 
     used: set[int] = field(default_factory=set)
@@ -39,9 +39,9 @@ def trace_forward(base: Any, given: Collection[str], returned: Collection[str]) 
     """Runs the model without its adapter on a few tokens, or one image.
 
     Args:
-        base: the transformers model; adapted layers may be in it. It is as it was afterwards.
-        given: the inputs that the bundle's graphs have.
-        returned: their outputs; where the model has none of them, all of its outputs count.
+        base: the transformers model, with or without adapted layers; nothing of it changes.
+        given: the inputs of the bundle's graphs.
+        returned: their outputs; if the model has none of them, all of its outputs count.
 
     Raises:
         ValueError: the model takes neither text nor images.
@@ -113,7 +113,7 @@ def _evaluating(base: Any) -> Iterator[None]:
 
 @contextmanager
 def _without_adapter(base: Any) -> Iterator[None]:
-    """Every adapted layer computes what its base's layer does, whichever tuner it is of."""
+    """Every adapted layer computes what the base's layer computes, with any tuner."""
     layers = [module for module in base.modules() if isinstance(getattr(module, "base_layer", None), nn.Module)]
     for layer in layers:
         layer.forward = _of_base(layer)
@@ -130,7 +130,7 @@ def _of_base(layer: Any) -> Any:
 
 @contextmanager
 def _eager(base: Any) -> Iterator[None]:
-    """Attention gets its mask written out."""
+    """Attention gets its whole mask as a tensor."""
     before = base.config._attn_implementation
     if before == "eager":
         yield
@@ -144,7 +144,7 @@ def _eager(base: Any) -> Iterator[None]:
 
 @contextmanager
 def _short_window(base: Any) -> Iterator[None]:
-    """Layers whose masks have a window get one that shows; which do is the model's code's business."""
+    """Layers with a window get a tiny one; the model's code decides which layers those are."""
     window = getattr(base.config, "sliding_window", None)
     if not window:
         yield
