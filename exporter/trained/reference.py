@@ -49,6 +49,7 @@ class Reference(Protocol):
         name: as manifests and commands call the method.
         title: as its paper or library writes it.
         tensor_part: how the names of its tensors go on after the module's name.
+        router_parts: parts of the names of a router's parameters: bundles store those in float32, or as tables.
         last_choice: whether its files are taken for it only if they match no other method.
         one_task_each: whether every folder is an adapter of its own, a task each, on one base.
         takes_top_k: whether somebody must say how many experts a task uses.
@@ -59,6 +60,7 @@ class Reference(Protocol):
     name: ClassVar[str]
     title: ClassVar[str]
     tensor_part: ClassVar[str]
+    router_parts: ClassVar[tuple[str, ...]] = ()
     last_choice: ClassVar[bool] = False
     one_task_each: ClassVar[bool] = False
     takes_top_k: ClassVar[bool] = False

@@ -30,6 +30,7 @@ class EptReference(Reference):
     name: ClassVar[str] = "ept"
     title: ClassVar[str] = "EPT"
     tensor_part: ClassVar[str] = ".lora_"
+    router_parts: ClassVar[tuple[str, ...]] = ("lora_gate", "lora_task_embedding")
     takes_top_k: ClassVar[bool] = True
     infers_tasks: ClassVar[bool] = True
 

@@ -25,6 +25,7 @@ class TuckaReference(Reference):
     name: ClassVar[str] = "tucka"
     title: ClassVar[str] = "TuckA"
     tensor_part: ClassVar[str] = ".tucka_"
+    router_parts: ClassVar[tuple[str, ...]] = ("tucka_ec",)
     routes_by_data: ClassVar[bool] = True
 
     def matches(self, config: Mapping[str, Any], tensors: Sequence[str]) -> bool:
