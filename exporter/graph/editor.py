@@ -83,8 +83,8 @@ class GraphEditor:
     def constant(self, name: str, array: np.ndarray, *, exact: bool = False) -> ir.Value:
         """An initializer, made when its name is first asked for; floating point arrays are stored as float32.
 
-        Equal tables of integers are one initializer: ONNX Runtime would look for them whenever a session opens. One that
-        is `exact` stays float32 however the bundle is stored.
+        Equal tables of integers are one initializer: ONNX Runtime would look for them whenever a session opens. One
+        that is `exact` stays float32 however the bundle is stored.
 
         Raises:
             LimitError: a value is past what float32 holds.
