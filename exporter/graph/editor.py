@@ -19,7 +19,7 @@ from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.delta import Delta, Place, in_groups
 from eptx.exporter.graph.names import Names
 from eptx.exporter.graph.shared_input import SharedSite, give_rows, values_behind
-from eptx.manifest.names import PAST
+from eptx.manifest.names import OPERATOR_DOMAIN, PAST, TASK_ID
 
 
 @dataclass
@@ -67,7 +67,7 @@ class GraphEditor:
     def task_id(self) -> ir.Value:
         """The graph input ``task_id``, int64 [batch], added when first asked for."""
         if self._task_id is None:
-            self._task_id = self.add_input("task_id", ir.DataType.INT64)
+            self._task_id = self.add_input(TASK_ID, ir.DataType.INT64)
         return self._task_id
 
     def rows(self) -> ir.Value:
@@ -139,7 +139,7 @@ class GraphEditor:
             function = self._function(ops.grouped(operator, modules))
         if biased:
             function = self._function(ops.biased(function, 1 if packed else modules))
-        return self.node(function.name, inputs, domain=ops.DOMAIN, outputs=len(function.outputs), **attributes)
+        return self.node(function.name, inputs, domain=OPERATOR_DOMAIN, outputs=len(function.outputs), **attributes)
 
     def _function(self, function: ir.Function) -> ir.Function:
         return self._functions.setdefault(function.name, function)

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.errors import LimitError
-from eptx.exporter import ops
+from eptx.manifest.names import OPERATOR_DOMAIN
 
 #: Smaller tensors (scalars, mask fills, epsilons) gain nothing and may not fit float16.
 _MIN_SIZE = 256
@@ -33,7 +33,7 @@ def store_fp16(model: ir.Model, *, but: Collection[str] | None = None) -> None:
     """
     graph = model.graph
     for value in [v for v in graph.initializers.values() if _stored_fp32(v)]:
-        if but is not None and (value.name in but or any(user.domain != ops.DOMAIN for user in value.consumers())):
+        if but is not None and (value.name in but or any(user.domain != OPERATOR_DOMAIN for user in value.consumers())):
             continue
         array = value.const_value.numpy()  # type: ignore[union-attr]
         largest = float(np.abs(array).max())
@@ -61,7 +61,7 @@ def _halve(graph: ir.Graph, value: ir.Value, array: np.ndarray) -> None:
     stored = ir.Value(name=tensor.name, shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT16), const_value=tensor)
     graph.register_initializer(stored)
     for user, index in list(value.uses()):
-        if user.domain == ops.DOMAIN:
+        if user.domain == OPERATOR_DOMAIN:
             user.replace_input_with(index, stored)
     if value.uses():
         _cast(graph, value, stored)
