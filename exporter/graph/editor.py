@@ -19,6 +19,7 @@ from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.delta import Delta, Place, in_groups
 from eptx.exporter.graph.names import Names
 from eptx.exporter.graph.shared_input import SharedSite, give_rows, values_behind
+from eptx.exporter.initializers import add_initializer
 from eptx.manifest.names import OPERATOR_DOMAIN, PAST, TASK_ID
 
 
@@ -90,15 +91,10 @@ class GraphEditor:
             if array.dtype.kind == "f":
                 array = _float32(name, array)
             content = (array.shape, array.dtype.str, array.tobytes() if array.dtype.kind == "i" else name.encode())
-            value = self._contents.get(content) or self._initializer(name, array)
+            value = self._contents.get(content)
+            if value is None:
+                value = add_initializer(self.model.graph, self.names.free(name), np.array(array, order="C"))
             self._constants[name] = self._contents[content] = value
-        return value
-
-    def _initializer(self, name: str, array: np.ndarray) -> ir.Value:
-        name = self.names.free(name)
-        tensor = ir.Tensor(np.array(array, order="C"), name=name)
-        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-        self.model.graph.register_initializer(value)
         return value
 
     def node(

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.errors import LimitError
+from eptx.exporter.initializers import add_initializer
 from eptx.manifest.names import OPERATOR_DOMAIN
 
 #: Smaller tensors (scalars, mask fills, epsilons) gain nothing and may not fit float16.
@@ -57,9 +58,7 @@ def _halve(graph: ir.Graph, value: ir.Value, array: np.ndarray) -> None:
     name = value.name
     assert name is not None
     del graph.initializers[name]
-    tensor = ir.Tensor(array.astype(np.float16), name=f"{name}.fp16")
-    stored = ir.Value(name=tensor.name, shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT16), const_value=tensor)
-    graph.register_initializer(stored)
+    stored = add_initializer(graph, f"{name}.fp16", array.astype(np.float16))
     for user, index in list(value.uses()):
         if user.domain == OPERATOR_DOMAIN:
             user.replace_input_with(index, stored)
