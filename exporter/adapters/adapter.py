@@ -15,9 +15,6 @@ from eptx.exporter.adapters.trained_as import TrainedAs
 
 Pooling = Literal["pooler", "first", "mean"]
 
-#: The task that switches the adapter off.
-BASE_TASK = "base"
-
 
 @dataclass(frozen=True)
 class TaskHeads:

@@ -19,7 +19,8 @@ from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.delta import Delta, Place, in_groups
 from eptx.exporter.graph.names import Names
 from eptx.exporter.graph.shared_input import SharedSite, give_rows, values_behind
-from eptx.manifest.names import PAST
+from eptx.exporter.initializers import add_initializer
+from eptx.manifest.names import OPERATOR_DOMAIN, PAST, TASK_ID
 
 
 @dataclass
@@ -70,7 +71,7 @@ class GraphEditor:
     def task_id(self) -> ir.Value:
         """The graph input ``task_id``, int64 [batch], added when first asked for."""
         if self._task_id is None:
-            self._task_id = self.add_input("task_id", ir.DataType.INT64)
+            self._task_id = self.add_input(TASK_ID, ir.DataType.INT64)
         return self._task_id
 
     def rows(self) -> ir.Value:
@@ -94,17 +95,12 @@ class GraphEditor:
             if array.dtype.kind == "f":
                 array = _float32(name, array)
             content = (array.shape, array.dtype.str, array.tobytes() if array.dtype.kind == "i" else name.encode())
-            value = self._contents.get(content) or self._initializer(name, array)
+            value = self._contents.get(content)
+            if value is None:
+                value = add_initializer(self.model.graph, self.names.free(name), np.array(array, order="C"))
             self._constants[name] = self._contents[content] = value
             if exact:
                 self.exact.add(str(value.name))
-        return value
-
-    def _initializer(self, name: str, array: np.ndarray) -> ir.Value:
-        name = self.names.free(name)
-        tensor = ir.Tensor(np.array(array, order="C"), name=name)
-        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-        self.model.graph.register_initializer(value)
         return value
 
     def node(
@@ -145,7 +141,7 @@ class GraphEditor:
             function = self._function(ops.grouped(operator, modules))
         if biased:
             function = self._function(ops.biased(function, 1 if packed else modules))
-        return self.node(function.name, inputs, domain=ops.DOMAIN, outputs=len(function.outputs), **attributes)
+        return self.node(function.name, inputs, domain=OPERATOR_DOMAIN, outputs=len(function.outputs), **attributes)
 
     def _function(self, function: ir.Function) -> ir.Function:
         return self._functions.setdefault(function.name, function)

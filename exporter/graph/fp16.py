@@ -11,7 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.errors import LimitError
-from eptx.exporter import ops
+from eptx.exporter.initializers import add_initializer
+from eptx.manifest.names import OPERATOR_DOMAIN
 
 #: Smaller tensors (scalars, mask fills, epsilons) gain nothing and may not fit float16.
 _MIN_SIZE = 256
@@ -32,7 +33,7 @@ def store_fp16(model: ir.Model, exact: Collection[str], *, but: Collection[str] 
     """
     graph = model.graph
     for value in [v for v in graph.initializers.values() if v.name not in exact and _stored_fp32(v)]:
-        if but is not None and (value.name in but or any(user.domain != ops.DOMAIN for user in value.consumers())):
+        if but is not None and (value.name in but or any(user.domain != OPERATOR_DOMAIN for user in value.consumers())):
             continue
         array = value.const_value.numpy()  # type: ignore[union-attr]
         largest = float(np.abs(array).max())
@@ -54,11 +55,9 @@ def _halve(graph: ir.Graph, value: ir.Value, array: np.ndarray) -> None:
     name = value.name
     assert name is not None
     del graph.initializers[name]
-    tensor = ir.Tensor(array.astype(np.float16), name=f"{name}.fp16")
-    stored = ir.Value(name=tensor.name, shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT16), const_value=tensor)
-    graph.register_initializer(stored)
+    stored = add_initializer(graph, f"{name}.fp16", array.astype(np.float16))
     for user, index in list(value.uses()):
-        if user.domain == ops.DOMAIN:
+        if user.domain == OPERATOR_DOMAIN:
             user.replace_input_with(index, stored)
     if value.uses():
         _cast(graph, value, stored)

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from eptx.bundle import Bundle
-from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.trained import Host, Trained, load_trained
 from eptx.exporter.validation.base.lookups import lookups
 from eptx.exporter.validation.check import Part
 from eptx.exporter.validation.contents.files import ExpectedTask, compare_companions
 from eptx.exporter.validation.contents.tensors import compare_tensors
 from eptx.exporter.validation.reference.files import Truth
+from eptx.manifest.names import BASE_TASK
 
 
 @dataclass(frozen=True)

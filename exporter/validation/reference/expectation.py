@@ -11,13 +11,14 @@ import torch
 
 from eptx.bundle import Manifest
 from eptx.exporter.validation.distance import Spreads, Subject, largest
-from eptx.exporter.validation.inputs.batch import AUTO, Batch, task_ids
+from eptx.exporter.validation.inputs.batch import Batch, task_ids
 from eptx.exporter.validation.quantized.weights import Quantized
 from eptx.exporter.validation.reference.expected import Expected, arrays_of, kept_values
 from eptx.exporter.validation.reference.files import Truth
 from eptx.exporter.validation.reference.reference_runner import Asked
 from eptx.exporter.validation.reference.rounding import adapter_dtype
 from eptx.exporter.validation.reference.router_ties import ExpertTable, expert_tables, tied_rows, unclear_experts
+from eptx.manifest.names import AUTO_TASK, TASK_ID
 from eptx.progress import step
 
 _REDRAWS = 4
@@ -176,6 +177,6 @@ def _frozen_from_live(reference: Asked, batches: Sequence[Expected]) -> dict[str
 
 def row_tasks(manifest: Manifest, truth: Truth) -> list[str]:
     """The tasks that rows are given: the adapter's, and ``auto`` where the bundle infers."""
-    has_input = any(spec.name == "task_id" for spec in manifest.inputs)
+    has_input = any(spec.name == TASK_ID for spec in manifest.inputs)
     names = list(truth.ids) if has_input else list(truth.ids)[:1]
-    return names + ([AUTO] if manifest.task_inference else [])
+    return names + ([AUTO_TASK] if manifest.task_inference else [])

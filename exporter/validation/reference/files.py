@@ -10,7 +10,6 @@ from eptx.bundle import Bundle, Manifest
 from eptx.bundle.onnx_scan import scan_onnx
 from eptx.bundle.origin import Origin, read_origin
 from eptx.errors import AdapterError, BaseModelError, BundleError, UsageError
-from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.adapters.checkpoint import combine
 from eptx.exporter.bases.weights.checkpoint import folder_fingerprint
 from eptx.exporter.trained import AdapterFiles, name_tasks, read_files
@@ -18,6 +17,7 @@ from eptx.exporter.trained.files import CONFIG, HEADS, WEIGHTS
 from eptx.exporter.trained.reference import reference_of, top_k_titles
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.files.safe_files import fingerprint, is_contained_name
+from eptx.manifest.names import BASE_TASK
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from eptx.bundle import Manifest
 from eptx.exporter.adapters.route import Route
 from eptx.exporter.trained import Output, Trained, load_trained
 from eptx.exporter.validation.bundle.decode_loop import spans
-from eptx.exporter.validation.inputs.batch import ANSWER_IDS, AUTO, Batch, task_ids
+from eptx.exporter.validation.inputs.batch import ANSWER_IDS, Batch, task_ids
 from eptx.exporter.validation.quantized.weights import Quantized
 from eptx.exporter.validation.reference.expected import Expected
 from eptx.exporter.validation.reference.files import Truth
 from eptx.exporter.validation.reference.rounding import round_as_stored
 from eptx.exporter.validation.reference.router_ties import Decider, Decisions
 from eptx.exporter.validation.reference.row_groups import columns_of, merged, narrowed, rows_of, shapes_of, widened
-from eptx.manifest.names import USED
+from eptx.manifest.names import AUTO_TASK, USED
 
 Routes = Route | list[Route] | None
 Inputs = Mapping[str, np.ndarray]
@@ -134,7 +134,7 @@ class Asked:
             return [(0, batch.length)]  # the encoder finds it out, once
         if routed and self.manifest.routing in ("batch", "row"):
             return spans(batch)
-        if self.manifest.routing == "prompt" or AUTO in batch.tasks:
+        if self.manifest.routing == "prompt" or AUTO_TASK in batch.tasks:
             return [(0, batch.prompt), (batch.prompt, batch.length)]
         return [(0, batch.length)]
 

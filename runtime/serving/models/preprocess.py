@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eptx.errors import NotSupportedError, RequestError
-from eptx.manifest.names import TASK_ID
+from eptx.manifest.names import AUTO_TASK, TASK_ID
 from eptx.runtime.outputs import Array
 from eptx.runtime.requests.checks import check_inputs
 from eptx.runtime.requests.tasks import TaskChooser
@@ -133,7 +133,7 @@ class Preparer:
         if ids is None:
             return self._manifest.tasks[0].name
         used = set(ids.tolist())
-        return self._names.get(used.pop(), "auto") if len(used) == 1 else MIXED
+        return self._names.get(used.pop(), AUTO_TASK) if len(used) == 1 else MIXED
 
 
 def _texts(inputs: dict[str, Array], name: str) -> list[str] | None:
