@@ -100,9 +100,7 @@ void CheckMoves(const std::string& bundle) {
   const eptx::Result kept = std::move(*result);
   result.reset();
   const std::vector<float> want = Answer(first, request);
-  {
-    const eptx::Session gone = std::move(first);
-  }
+  { const eptx::Session gone = std::move(first); }
   EXPECT(std::memcmp(kept.Data<float>("logits"), want.data(), want.size() * sizeof(float)) == 0);
   EXPECT(request.tasks[0] == kept.Task(0)->name);
 }
