@@ -26,7 +26,7 @@ from eptx.errors import BundleError
 from tests.eptx.test_bundle import DAMAGE, change_any_field
 from tests.malformed.test_bundles import LIES
 from tests.support.schema import SCHEMA
-from tests.tiny_bundle import tiny_manifest, write_tiny
+from tests.support.tiny_bundle import tiny_manifest, write_tiny
 
 #: What the reader says where a rule is its own.
 READER_ONLY = (
