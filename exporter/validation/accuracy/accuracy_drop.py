@@ -11,7 +11,6 @@ from typing import Any
 from eptx.bundle import Bundle, Manifest, Quantization
 from eptx.errors import DataError, UsageError
 from eptx.exporter.adapters.adapter import BASE_TASK
-from eptx.exporter.methods.read import BASE_TASK
 from eptx.exporter.validation.accuracy.budget import Judged, budgets
 from eptx.exporter.validation.accuracy.fp32_baseline import fp32_twin, given_twin
 from eptx.exporter.validation.options import ValidateOptions, is_dataset

@@ -12,7 +12,6 @@ import numpy as np
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.exporter.adapters.adapter import BASE_TASK
-from eptx.exporter.methods.read import BASE_TASK
 from eptx.exporter.validation.bundle.backends import Way
 from eptx.exporter.validation.bundle.instrumented import Graph
 from eptx.exporter.validation.bundle.models import Model, Observation, observed, sharpened, shipped

@@ -10,7 +10,6 @@ import numpy as np
 
 from eptx.bundle import Manifest
 from eptx.exporter.adapters.adapter import BASE_TASK
-from eptx.exporter.methods.read import BASE_TASK
 from eptx.exporter.validation.comparison.answers import Answers
 from eptx.exporter.validation.distance import LIMIT, WORST, Spreads, Subject, ratio
 from eptx.exporter.validation.reference.expectation import Expectation

@@ -11,7 +11,6 @@ import numpy as np
 from eptx.bundle import Bundle
 from eptx.errors import DataError
 from eptx.exporter.adapters.adapter import BASE_TASK
-from eptx.exporter.methods.read import BASE_TASK
 from eptx.exporter.validation.base.source import BaseSource
 from eptx.exporter.validation.base.tokenizer import BaseTokenizer
 from eptx.exporter.validation.inputs.batch import AUTO, Batch

@@ -13,7 +13,6 @@ import pytest
 from eptx.bundle import Bundle
 from eptx.exporter.validation import Report, ValidateOptions, report_table, validate_bundle
 from eptx.exporter.validation.bundle.backends import ways
-from eptx.runtime import kernels
 from eptx.runtime.ort import kernels
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
 from tests.exporter.validation.workshop import Workshop

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eptx._json import dump_json, parse_json
 from eptx.errors import BundleError, EptxError
+from eptx.files.strict_json import dump_json, parse_json
 from tests.runtime.cpp.library import NativeError
 
 #: What libeptx does not use of eptx.json -> the JSON type that it asks for. Whatever is inside, libeptx takes.
