@@ -1,7 +1,7 @@
-"""The class that an adapter was trained on, and a base loaded as it; on purpose not by what the exporter loads it with.
+"""The class that an adapter was trained on, and a base loaded as it. On purpose the exporter's loader is not used.
 
-What says so, the surest first: a class that PEFT noted down (``auto_mapping``), the adapter's ``task_type``, task heads
-beside it (they read the bare model), and the class that the base was saved as.
+With task heads beside the adapter it is the base model without a head. Else the first of these that is there names
+it: PEFT's ``auto_mapping``, the adapter's ``task_type``, the class that the base was saved as.
 """
 
 from __future__ import annotations

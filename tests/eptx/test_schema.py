@@ -19,7 +19,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eptx.bundle import Component, FileEntry, Generation, ModuleOutput, Quantization, Sources, Task, TensorSpec, Text
+from eptx.bundle import (
+    Component,
+    FileEntry,
+    Generation,
+    Manifest,
+    ModuleOutput,
+    Quantization,
+    Sources,
+    Task,
+    TensorSpec,
+    Text,
+)
 from eptx.errors import BundleError
 from eptx.files.strict_json import dump_json, read_json
 from eptx.manifest.content import Manifest
