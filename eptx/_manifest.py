@@ -25,6 +25,8 @@ PAST, PRESENT, CROSS = "past_key_values.", "present.", "cross."
 #: What the caller may choose (-1: the model does), and the outputs that say what was used.
 TASK_ID, ROUTE_GROUP, ROUTE_WEIGHTS = "task_id", "route_group", "route_weights"
 USED = "_used"
+#: A task that every bundle may have: the base without an adapter. Not a task: the model is to infer each row's.
+BASE_TASK, AUTO_TASK = "base", "auto"
 TASK_ID_USED = f"{TASK_ID}{USED}"
 #: The output whose first numbers are a row's answer.
 LOGITS = "logits"
@@ -231,6 +233,11 @@ class Manifest:
     max_length: int | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def rows_share_route(self) -> bool:
+        """Whether a row's answer depends on the other rows of its batch, so that requests must not share one."""
+        return self.routing == "batch"
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as JSON types."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from eptx._manifest import BASE_TASK
 from eptx.bundle import Bundle, read_bundle
 from eptx.errors import NotSupportedError, UsageError
 from eptx.runtime.ort.kernels import choose_kernels, register
@@ -52,7 +53,7 @@ class TimedModel:
         self.path = path
         model, bundle = _open(path)
         manifest = bundle.manifest if bundle else None
-        own_ids = [task.id for task in manifest.tasks if task.name != "base"] if manifest else []
+        own_ids = [task.id for task in manifest.tasks if task.name != BASE_TASK] if manifest else []
         self._task_ids = list(task_ids if task_ids is not None else own_ids) or [0]
         self._longest = manifest.max_length if manifest else None
         self._words = min(_WORDS, manifest.vocab_size or _WORDS) if manifest else _WORDS

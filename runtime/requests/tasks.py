@@ -8,16 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from eptx._manifest import TASK_ID, TASK_ID_USED
+from eptx._manifest import AUTO_TASK, BASE_TASK, TASK_ID, TASK_ID_USED
 from eptx._one_line import shown
 from eptx.bundle import Manifest, Task
 from eptx.errors import RequestError
 from eptx.runtime.outputs import Array
 from eptx.runtime.requests.checks import to_array
 
-AUTO = "auto"
 _INFER = -1
-_BASE = "base"
 
 
 class TaskChooser:
@@ -60,7 +58,7 @@ class TaskChooser:
         if ids is None:
             return [self._tasks[0]] * batch
         used = outputs.get(TASK_ID_USED, ids)
-        unknown = Task(AUTO, _INFER)
+        unknown = Task(AUTO_TASK, _INFER)
         return [self._by_id.get(int(i), unknown) for i in used]
 
     def _names(self, task: str | Sequence[str] | None, batch: int) -> Sequence[str]:
@@ -81,8 +79,8 @@ class TaskChooser:
 
     def _default(self) -> str:
         if self._infers:
-            return AUTO
-        own = [task.name for task in self._tasks if task.name != _BASE] or [_BASE]
+            return AUTO_TASK
+        own = [task.name for task in self._tasks if task.name != BASE_TASK] or [BASE_TASK]
         if len(own) > 1 and self._spec is not None:
             raise RequestError(f"name a task: {', '.join(self._by_name)}")
         return own[0]
@@ -91,7 +89,7 @@ class TaskChooser:
         task = self._by_name.get(name) if isinstance(name, str) else None
         if task is not None and (self._spec is not None or task == self._tasks[0]):
             return task.id
-        if isinstance(name, str) and name == AUTO and self._infers:
+        if isinstance(name, str) and name == AUTO_TASK and self._infers:
             return _INFER
         raise RequestError(self._unknown(name))
 
