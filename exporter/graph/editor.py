@@ -33,6 +33,8 @@ class GraphEditor:
             router sees it, [batch, tasks] each.
         adapted: module -> the value that holds its adapted output.
         biased: the modules whose adapted output has the base's bias in it.
+        exact: names of constants that are never rounded: a rounded router chooses otherwise where two experts are
+            close, and routers are small.
         unused_experts: module -> the adapter's experts that are not in the graph.
     """
 
@@ -40,6 +42,7 @@ class GraphEditor:
     similarities: list[ir.Value] = field(default_factory=list)
     adapted: dict[str, ir.Value] = field(default_factory=dict)
     biased: set[str] = field(default_factory=set)
+    exact: set[str] = field(default_factory=set)
     unused_experts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _task_id: ir.Value | None = None
     _rows: ir.Value | None = None
@@ -78,10 +81,11 @@ class GraphEditor:
             self._rows = self.node("Range", [zero, self.node("Size", [self.task_id()])[0], one])[0]
         return self._rows
 
-    def constant(self, name: str, array: np.ndarray) -> ir.Value:
+    def constant(self, name: str, array: np.ndarray, *, exact: bool = False) -> ir.Value:
         """An initializer, made when its name is first asked for; floating point arrays are stored as float32.
 
-        Equal tables of integers are one initializer: ONNX Runtime would look for them whenever a session opens.
+        Equal tables of integers are one initializer: ONNX Runtime would look for them whenever a session opens. One
+        that is `exact` stays float32 however the bundle is stored.
 
         Raises:
             LimitError: a value is past what float32 holds.
@@ -95,6 +99,8 @@ class GraphEditor:
             if value is None:
                 value = add_initializer(self.model.graph, self.names.free(name), np.array(array, order="C"))
             self._constants[name] = self._contents[content] = value
+            if exact:
+                self.exact.add(str(value.name))
         return value
 
     def node(

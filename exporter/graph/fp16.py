@@ -17,15 +17,14 @@ from eptx.manifest.names import OPERATOR_DOMAIN
 #: Smaller tensors (scalars, mask fills, epsilons) gain nothing and may not fit float16.
 _MIN_SIZE = 256
 _MAX = float(np.finfo(np.float16).max)
-#: A route is a choice, which a rounded router makes otherwise where two experts are close; and routers are small.
-_ROUTERS = (".lora_gate.weight", ".lora_gate.bias", ".lora_task_embedding", ".tucka_ec")
 
 
-def store_fp16(model: ir.Model, *, but: Collection[str] | None = None) -> None:
-    """Turns every float32 weight but routers' into a float16 one, cast back for all but eptx's operators.
+def store_fp16(model: ir.Model, exact: Collection[str], *, but: Collection[str] | None = None) -> None:
+    """Turns every float32 weight but a few into a float16 one, cast back for all but eptx's operators.
 
     Args:
         model: changed in place.
+        exact: names of the adapter's constants that stay float32; see `GraphEditor.exact`.
         but: names of the base's weights, where only the adapter is to be stored so: the base is quantized, or computes
             in float16. (A bias that an operator of eptx adds is read by it alone, and is the base's.)
 
@@ -33,7 +32,7 @@ def store_fp16(model: ir.Model, *, but: Collection[str] | None = None) -> None:
         LimitError: a weight is too large for float16.
     """
     graph = model.graph
-    for value in [v for v in graph.initializers.values() if _stored_fp32(v)]:
+    for value in [v for v in graph.initializers.values() if v.name not in exact and _stored_fp32(v)]:
         if but is not None and (value.name in but or any(user.domain != OPERATOR_DOMAIN for user in value.consumers())):
             continue
         array = value.const_value.numpy()  # type: ignore[union-attr]
@@ -48,8 +47,6 @@ def store_fp16(model: ir.Model, *, but: Collection[str] | None = None) -> None:
 def _stored_fp32(value: ir.Value) -> bool:
     tensor = value.const_value
     if value.is_graph_output():  # whose type is the caller's business
-        return False
-    if value.name is not None and value.name.endswith(_ROUTERS):
         return False
     return tensor is not None and tensor.dtype == ir.DataType.FLOAT and tensor.size >= _MIN_SIZE
 

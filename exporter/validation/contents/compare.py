@@ -53,8 +53,8 @@ def compare_parts(bundle: Bundle, truth: Truth, base_onnx: Path | None = None) -
 
 
 def _method(bundle: Bundle, trained: Trained) -> Part:
-    said = bundle.manifest.method
-    wrong = None if said == trained.kind else f"says {said}; the adapter's files are those of {trained.kind}"
+    said, found = bundle.manifest.method, trained.method.name
+    wrong = None if said == found else f"says {said}; the adapter's files are those of {found}"
     return Part("eptx.json: method", "compared", wrong)
 
 

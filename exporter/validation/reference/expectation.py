@@ -153,7 +153,8 @@ def _add(spreads: Spreads, expected: Expected, values: Expected) -> None:
 
 def _frozen_from_live(reference: Asked, batches: Sequence[Expected]) -> dict[str, Any] | None:
     """How far the frozen route's outputs are from the released, live one's, on the user's data."""
-    if not batches:
+    router = reference.model.router
+    if not batches or router is None:
         return None
     frozen = (reference.manifest.route or {})["tasks"]
     first = {task: int(routes[0]["group"]) for task, routes in frozen.items()}
@@ -161,7 +162,7 @@ def _frozen_from_live(reference: Asked, batches: Sequence[Expected]) -> dict[str
     error, scale = Spreads(), Spreads()
     for expected in batches:
         live = reference.run(expected.batch, live=True)
-        chosen = np.broadcast_to(live.groups[0][reference.model.router], expected.batch.rows)
+        chosen = np.broadcast_to(live.groups[0][router], expected.batch.rows)
         for task, group in zip(expected.batch.tasks, chosen.tolist(), strict=True):
             rows, agree = rows + 1, agree + (first.get(task) == group)
         _add(error, expected, live.less(expected))

@@ -129,7 +129,7 @@ class Asked:
         """The columns of the calls: one does for all tokens, unless what is chosen differs from call to call."""
         assert batch.prompt is not None
         encoder = self.manifest.encoder.modules if self.manifest.encoder is not None else {}
-        routed = self.model.kind == "tucka"
+        routed = self.model.method.routes_by_data
         if self.model.router in encoder if routed else encoder:
             return [(0, batch.length)]  # the encoder finds it out, once
         if routed and self.manifest.routing in ("batch", "row"):
@@ -166,7 +166,7 @@ class Asked:
 
     def _routes_itself(self, live: bool) -> bool:
         """Whether the model's own router says the route, of the rows' data."""
-        return self.model.kind == "tucka" and (live or not self._frozen())
+        return self.model.method.routes_by_data and (live or not self._frozen())
 
     def _routing(self) -> Literal["batch", "row"]:
         return "batch" if self.manifest.routing in (None, "batch") else "row"
@@ -184,7 +184,7 @@ class Asked:
         }
 
     def _any_route(self) -> list[Route | None] | None:
-        return next(iter(self._frozen().values()), None) if self.model.kind == "tucka" else None
+        return next(iter(self._frozen().values()), None)
 
     def _fold(self, module: str) -> np.ndarray:
         """The weight that a module amounts to in a static bundle, [out, in]."""

@@ -53,7 +53,7 @@ def _base(
 ) -> Iterator[ExpectedTask]:
     """The task base, which comes last: where an input chooses the task, and a route that data decides does not."""
     chosen = any(spec.name == TASK_ID for spec in manifest.inputs)
-    routed = manifest.method == "tucka" and manifest.mode == "dynamic"
+    routed = manifest.routing is not None
     named = any(task.name == BASE_TASK for task in manifest.tasks)
     if chosen and (named or not routed) and off is not None:
         yield from off
