@@ -86,10 +86,9 @@ def store(adapted: Adapted) -> None:
     if options.precision == "fp32":
         return
     for part in adapted.parts:
-        only_adapter = options.precision not in FLOAT_PRECISIONS or (
-            is_genai(part.graph) and options.provider == "cuda"
-        )
-        store_fp16(part.graph.model, but=part.weights if only_adapter else None)
+        quantized = options.precision not in FLOAT_PRECISIONS
+        only_adapter = quantized or (is_genai(part.graph) and options.provider == "cuda")
+        store_fp16(part.graph.model, part.editor.exact, but=part.weights if only_adapter else None)
 
 
 def write(writer: BundleWriter, adapted: Adapted) -> Bundle:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.tape import Tape
 
 from eptx.bundle import Bundle
 from eptx.exporter.bases.products.products import find_products
+from eptx.exporter.initializers import add_initializer
 from eptx.exporter.validation.bundle.backends import Backend
 from eptx.exporter.validation.bundle.decode_loop import DecodeLoop, Values
 from eptx.exporter.validation.bundle.models import run_graph
@@ -162,9 +162,9 @@ def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
 
 def _add_outputs(graph: ir.Graph, index: int, one: _Range) -> None:
     """Makes the least value, the largest one and the share outside the range outputs of the graph."""
-    constants, edge = Tape(graph), 0.5 * (one.high - one.low) / 255
+    edge = 0.5 * (one.high - one.low) / 255
     low, high = (
-        constants.initializer(ir.tensor(np.array(limit, np.float32)), f"{kind}limit_{index}")
+        add_initializer(graph, f"{kind}limit_{index}", np.array(limit, np.float32))
         for kind, limit in ((_LOW, one.low - edge), (_HIGH, one.high + edge))
     )
     less, more = ir.node("Less", [one.value, low]), ir.node("Greater", [one.value, high])

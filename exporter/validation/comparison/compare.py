@@ -11,7 +11,6 @@ import numpy as np
 
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
-from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.validation.bundle.backends import Backend
 from eptx.exporter.validation.bundle.instrumented import InstrumentedModel
 from eptx.exporter.validation.bundle.models import (
@@ -24,11 +23,10 @@ from eptx.exporter.validation.bundle.models import (
 from eptx.exporter.validation.comparison.results import BackendReport
 from eptx.exporter.validation.comparison.verdict import RunResults, task_report
 from eptx.exporter.validation.distance import Spreads, Subject
-from eptx.exporter.validation.inputs.batch import AUTO
 from eptx.exporter.validation.reference.expectation import Expectation
 from eptx.exporter.validation.reference.expected import Expected, kept_values
 from eptx.exporter.validation.reference.router_ties import wrong_rows
-from eptx.manifest.names import TASK_ID_USED
+from eptx.manifest.names import AUTO_TASK, BASE_TASK, TASK_ID_USED
 from eptx.progress import step
 
 
@@ -166,10 +164,10 @@ def _check_tasks(expected: Expected, outputs: Mapping[str, np.ndarray], results:
     """Of rows whose task is inferred, that it is the reference's."""
     if TASK_ID_USED not in outputs:
         return
-    wrong = expected.rows_of(AUTO) & (outputs[TASK_ID_USED] != expected.task)
+    wrong = expected.rows_of(AUTO_TASK) & (outputs[TASK_ID_USED] != expected.task)
     for row in np.flatnonzero(wrong):
         found, wanted = int(outputs[TASK_ID_USED][row]), int(expected.task[row])
-        results.complaints.setdefault((AUTO, TASK_ID_USED), f"infers task {found}; the reference infers {wanted}")
+        results.complaints.setdefault((AUTO_TASK, TASK_ID_USED), f"infers task {found}; the reference infers {wanted}")
 
 
 def _check_experts(expectation: Expectation, expected: Expected, observation: Observation, results: RunResults) -> None:
@@ -179,7 +177,7 @@ def _check_experts(expectation: Expectation, expected: Expected, observation: Ob
         alike = route is not None and route.choice.ndim == 2  # TuckA's routes are [n]
         for row in wrong_rows(table, expected.task, route.choice) if route is not None and alike else ():
             task, index = expected.batch.tasks[row], expected.task[row]
-            if not expected.compared[row] or task == AUTO or route is None:
+            if not expected.compared[row] or task == AUTO_TASK or route is None:
                 continue
             if table.tied[index]:
                 results.ties.setdefault(task, module)

@@ -9,6 +9,7 @@ from typing import Any
 from eptx.exporter.validation.bundle.backends import Operators, backend_name
 from eptx.exporter.validation.comparison.answers import GreedyAgreement, Metric
 from eptx.exporter.validation.distance import LIMIT
+from eptx.manifest.names import AUTO_TASK
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class BackendReport:
     @property
     def blocking(self) -> list[TaskReport]:
         """The tasks for which the bundle is not accepted. An undecided task blocks it, unless the task is inferred."""
-        return [t for t in self.tasks if t.verdict == "fail" or (t.verdict == "undecided" and t.task != "auto")]
+        return [t for t in self.tasks if t.verdict == "fail" or (t.verdict == "undecided" and t.task != AUTO_TASK)]
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON types."""

@@ -10,15 +10,12 @@ import numpy as np
 
 from eptx.bundle import Manifest
 from eptx.errors import BundleError
-from eptx.manifest.names import TASK_ID
+from eptx.manifest.names import AUTO_TASK, INFER, TASK_ID
 
-#: The task name of rows whose task the model infers.
-AUTO = "auto"
 #: The tokens of an encoder-decoder's answer, beside those of the text.
 ANSWER_IDS = "decoder_input_ids"
 #: Stands for a token that the bundle will choose.
 CHOSEN = -1
-_INFER = -1
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def rows_alone(batch: Batch) -> Iterator[Batch]:
 
 def task_ids(batch: Batch, ids: Mapping[str, int]) -> np.ndarray:
     """The rows' task ids int64 [rows], -1 where the model infers the task."""
-    return np.array([_INFER if name == AUTO else ids[name] for name in batch.tasks], dtype=np.int64)
+    return np.array([INFER if name == AUTO_TASK else ids[name] for name in batch.tasks], dtype=np.int64)
 
 
 def bundle_ids(manifest: Manifest, batch: Batch) -> np.ndarray | None:
@@ -97,7 +94,7 @@ def bundle_ids(manifest: Manifest, batch: Batch) -> np.ndarray | None:
     if all(spec.name != TASK_ID for spec in manifest.inputs):
         return None
     known = {task.name: task.id for task in manifest.tasks}
-    unknown = next((name for name in batch.tasks if name != AUTO and name not in known), None)
+    unknown = next((name for name in batch.tasks if name != AUTO_TASK and name not in known), None)
     if unknown is not None:
         raise BundleError(f"eptx.json names no task {unknown!r}, which the adapter has")
     return task_ids(batch, known)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.tape import Tape
 
 from eptx.exporter.bases.products.form import walk
 from eptx.exporter.bases.products.integer import integer_product
 from eptx.exporter.bases.products.nbits import is_nbits
 from eptx.exporter.bases.products.products import Product, find_products
+from eptx.exporter.initializers import add_initializer
 from eptx.exporter.validation.quantized.stored import activation
 
 
@@ -133,7 +133,7 @@ def _floats(graph: ir.Graph, before: ir.Node, stored: ir.Value, zero: np.ndarray
     """(stored - zero) * scale in float32, computed by nodes before another one."""
 
     def constant(kind: str, array: np.ndarray) -> ir.Value:
-        return Tape(graph).initializer(ir.tensor(array), f"{before.name}.float_{kind}")
+        return add_initializer(graph, f"{before.name}.float_{kind}", array)
 
     new = [ir.node("Cast", [stored], {"to": int(ir.DataType.FLOAT)})]
     if zero.any():

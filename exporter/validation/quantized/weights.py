@@ -21,7 +21,6 @@ from eptx.bundle import Bundle
 from eptx.exporter.trained import Host
 from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.quantized.output_form import update_by
 from eptx.exporter.validation.quantized.rule import Fault, fault
 from eptx.exporter.validation.quantized.stored import (
     StoredProduct,
@@ -134,8 +133,8 @@ class QuantizedWeights:
         for owned in self._owned(host, fold):
             name, old = owned.place.linear, owned.linear.weight
             owned.linear.weight = _parameter(owned.weight, old)
-            if self._updates_output(host, owned) and name in modules:
-                update_by(model.get_submodule(name), old)
+            if self._after_adapter and not owned.stored.on_input and name in modules:
+                host.method.update_by(model.get_submodule(name), old)
             modules.pop(name, None)
         if fold is not None:
             self._fold_others(host, fold, modules)
@@ -149,10 +148,6 @@ class QuantizedWeights:
             update = float(np.abs(wanted - old.detach().double().numpy()).max())
             self.effects.setdefault(module, update / max(_FLOAT32 * float(np.abs(wanted).max()), 1e-30))
             linears[name].weight = _parameter(wanted, old)
-
-    def _updates_output(self, host: Host, owned: _Owned) -> bool:
-        """Whether the graph multiplies TuckA's update by the base's weight from before it was quantized."""
-        return host.kind == "tucka" and self._after_adapter and not owned.stored.on_input
 
     def _owned(self, host: Host, fold: Fold | None) -> Iterator[_Owned]:
         """Every quantized linear layer with its weight; twice, if its product runs twice."""

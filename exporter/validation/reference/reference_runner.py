@@ -11,7 +11,7 @@ import torch
 from eptx.bundle import Manifest
 from eptx.exporter.adapters.route import Route
 from eptx.exporter.trained import Output, Trained, load_trained
-from eptx.exporter.validation.inputs.batch import ANSWER_IDS, AUTO, Batch, spans, task_ids
+from eptx.exporter.validation.inputs.batch import ANSWER_IDS, Batch, spans, task_ids
 from eptx.exporter.validation.quantized.weights import QuantizedWeights
 from eptx.exporter.validation.reference.expected import Expected
 from eptx.exporter.validation.reference.files import ReferenceFiles
@@ -25,7 +25,7 @@ from eptx.exporter.validation.reference.row_groups import (
     scatter_columns,
     select_columns,
 )
-from eptx.manifest.names import USED
+from eptx.manifest.names import AUTO_TASK, USED
 
 Routes = Route | list[Route] | None
 Inputs = Mapping[str, np.ndarray]
@@ -141,12 +141,12 @@ class ReferenceRunner:
         """The columns of each call: one call for all tokens, unless the model chooses again at each call."""
         assert batch.prompt is not None
         encoder = self.manifest.encoder.modules if self.manifest.encoder is not None else {}
-        routed = self.model.kind == "tucka"
+        routed = self.model.method.routes_by_data
         if self.model.router in encoder if routed else encoder:
             return [(0, batch.length)]  # the encoder chooses, once
         if routed and self.manifest.routing in ("batch", "row"):
             return spans(batch)
-        if self.manifest.routing == "prompt" or AUTO in batch.tasks:
+        if self.manifest.routing == "prompt" or AUTO_TASK in batch.tasks:
             return [(0, batch.prompt), (batch.prompt, batch.length)]
         return [(0, batch.length)]
 
@@ -178,7 +178,7 @@ class ReferenceRunner:
 
     def _routes_itself(self, live: bool) -> bool:
         """Whether the model's own router chooses the route from the rows' data."""
-        return self.model.kind == "tucka" and (live or not self._frozen())
+        return self.model.method.routes_by_data and (live or not self._frozen())
 
     def _routing(self) -> Literal["batch", "row"]:
         return "batch" if self.manifest.routing in (None, "batch") else "row"
@@ -193,7 +193,7 @@ class ReferenceRunner:
         }
 
     def _any_route(self) -> list[Route | None] | None:
-        return next(iter(self._frozen().values()), None) if self.model.kind == "tucka" else None
+        return next(iter(self._frozen().values()), None)
 
     def _fold(self, module: str) -> np.ndarray:
         """A module's weight [out, in] with the static bundle's task folded in."""
