@@ -52,7 +52,7 @@ class TaskReport:
     Attributes:
         task: its name; ``auto`` for rows whose task the bundle infers, ``base`` for rows without the adapter.
         adapted: whether the adapter is on.
-        rows: how many were compared. rows_set_aside: how many were not, behind a near tie of a router.
+        rows: how many were compared. rows_set_aside: how many were not, behind a router tie.
         modules: adapted module -> what was measured, in the order in which the graph computes them.
         outputs: graph output -> the same, of the model exactly as it is shipped.
         tied_at: EPT: a module whose experts rounding decides.

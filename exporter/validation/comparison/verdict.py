@@ -27,7 +27,7 @@ class RunResults:
         instrumented_error: the same of the outputs of the instrumented copy.
         complaints: (task, module or output) -> what is wrong with it, where that is not a distance: another route than
             the reference's, or another shape.
-        ties: task -> the module whose router chose otherwise where the reference's choice is a near tie.
+        ties: task -> the module whose router chose otherwise where the reference's choice is a router tie.
         rows: task -> (rows compared, rows set aside).
         answers: the logits of both, for argmax agreement and metrics.
         rounded_error: of a bundle that rounds activations to 8 bits: the errors of its outputs with that.

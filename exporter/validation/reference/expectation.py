@@ -51,7 +51,7 @@ class Expectation:
         effect: adapter on less adapter off.
         experts: EPT: what every module's router chooses.
         unclear: EPT: task -> a module where rounding decides which experts the task uses.
-        redrawn: how many batches were drawn again because of a near tie.
+        redrawn: how many batches were drawn again because of a router tie.
         live: TuckA with a frozen route: how far it is from the live one; None without data.
         wrong: linear layer -> what is wrong with its quantized weight.
         folded: module of a static quantized bundle -> the effect of its task's update, in noise floors.
@@ -86,7 +86,7 @@ def run_reference(
         manifest: of the bundle.
         reference: the trained model.
         batches: what to run.
-        redraw: makes another batch of the same shape, in place of one with a near tie.
+        redraw: makes another batch of the same shape, in place of one with a router tie.
         quantized: the bundle's weights, if they are quantized.
     """
     result = Expectation()
@@ -151,7 +151,7 @@ def _run_own(runner: ReferenceRunner, result: Expectation) -> None:
 
 
 def _tied(expected: Expected, own: Expected | None, dtype: str) -> np.ndarray:
-    """bool [rows]: rows behind a near tie in one of their calls."""
+    """bool [rows]: rows behind a router tie in one of their calls."""
     tied = np.zeros(expected.batch.rows, dtype=bool)
     for call, decisions in enumerate(expected.decisions):
         tied |= tied_rows(decisions, own.decisions[call] if own is not None else None, len(tied), dtype)

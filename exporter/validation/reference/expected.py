@@ -21,7 +21,7 @@ class Expected:
         outputs: output of the trained class -> float64 array [rows, ..].
         inner: the same of the bare model inside that class; a bundle need not have these.
         modules: module -> float64 array [rows, positions, out]; without the bias where the bundle's value has none.
-        compared: bool [rows]; False for rows behind a near tie, which are set aside.
+        compared: bool [rows]; False for rows behind a router tie, which are set aside.
         groups: TuckA: for every call, module -> its group [1 or rows]; empty where there is no route.
         task: each row's task id, inferred where the row names none.
         decisions: of every call.

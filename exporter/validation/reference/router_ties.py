@@ -1,7 +1,7 @@
 """Near ties of routers: choices of experts, groups or tasks whose margin is within rounding.
 
 Rounding may turn such a choice, and then everything behind it differs, without an error of the bundle. So batches with
-a near tie are drawn again, and rows that still have one are set aside; the report counts both.
+a router tie are drawn again, and rows that still have one are set aside; the report counts both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from eptx.exporter.trained import Output, Trained
 from eptx.exporter.trained.reference import Reference
 
-#: Margins of probabilities, cosines or sigmoids up to this are near ties: a model of that type rounds them so much.
+#: Margins of probabilities, cosines or sigmoids up to this are router ties: a model of that type rounds them so much.
 TIE = {"fp32": 1e-6, "fp16": 2e-4}
 #: So are margins up to this many times the change that the own type's rounding made to them.
 _ROUNDINGS = 8
@@ -28,7 +28,7 @@ class ExpertTable:
 
     Attributes:
         experts: sorted expert ids [T, K].
-        tied: bool [T], whether the last of them won by a near tie.
+        tied: bool [T], whether the last of them won by a tie.
         flipped: bool [T], whether a reference chooses others: rounding makes them win, or it is a tie.
     """
 
@@ -69,7 +69,7 @@ def _expert_table(method: Reference, layer: Any) -> ExpertTable | None:
 
 
 def near_ties(exact: np.ndarray, own: np.ndarray | None, top_k: int, dtype: str) -> np.ndarray:
-    """bool [rows]: whether the last winner of the exact scores [rows, candidates] won by a near tie.
+    """bool [rows]: whether the last winner of the exact scores [rows, candidates] won by a tie.
 
     Args:
         exact: the scores in float64.
@@ -151,7 +151,7 @@ def _decided(values: np.ndarray) -> np.ndarray:
 
 
 def tied_rows(exact: Decisions, own: Decisions | None, rows: int, dtype: str) -> np.ndarray:
-    """bool [rows]: rows behind a near tie; a tie of the whole batch's route ties all its rows."""
+    """bool [rows]: rows behind a router tie; a tie of the whole batch's route ties all its rows."""
     tied = np.zeros(rows, dtype=bool)
     for name, scores in exact.scores.items():
         tied |= np.broadcast_to(near_ties(scores, own.scores[name] if own else None, 1, dtype), rows)

@@ -27,7 +27,7 @@ class Report:
     Attributes:
         manifest: of the bundle.
         batches: what the bundle and the reference were fed.
-        redrawn: how many random batches were drawn again for a near tie.
+        redrawn: how many random batches were drawn again for a router tie.
         live: how far TuckA's frozen route is from the live one; None without user's data or a frozen route.
         providers: one report for every backend.
         drops: of a quantized bundle: what each task loses against fp32.
