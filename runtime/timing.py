@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from eptx._manifest import BASE_TASK
 from eptx.bundle import Bundle, read_bundle
 from eptx.errors import NotSupportedError, UsageError
+from eptx.manifest.names import BASE_TASK
 from eptx.runtime.ort.kernels import choose_kernels, register
 from eptx.runtime.ort.providers import choose_provider
 from eptx.runtime.ort.sessions import open_session, session_options, wrapped

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eptx.errors import UsageError
-from eptx.exporter.validation.budget import check_points
+from eptx.exporter.validation.accuracy.budget import check_points
 from eptx.runtime.measure import Source
 
 PROVIDERS = ("auto", "cpu", "cuda")

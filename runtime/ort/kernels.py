@@ -45,7 +45,7 @@ def choose_kernels(bundle: Bundle, provider: str) -> Kernels:
     if provider != "cpu":
         return Kernels(None, f"there are none for provider {provider}")
     if library is None:
-        return Kernels(None, "this eptx was installed without them; see README.md, Native kernels")
+        return Kernels(None, "this eptx was installed without them; see docs/install.md, Native kernels")
     return Kernels(library, operators=bundle.operators)
 
 

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eptx._manifest import LOGITS, TASK_ID_USED
 from eptx.bundle import Bundle, Manifest
 from eptx.errors import BundleError, RequestError
+from eptx.manifest.names import LOGITS, TASK_ID_USED
 from eptx.runtime.ort.integers import describe_integer_products
 from eptx.runtime.ort.kernels import Kernels, choose_kernels
 from eptx.runtime.ort.sessions import open_bundle, wrapped

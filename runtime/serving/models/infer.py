@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from eptx._json import read_json_object
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
+from eptx.files.strict_json import read_json_object
 from eptx.runtime.outputs import Outputs
 from eptx.runtime.serving.batching.batcher import Batcher, Job
 from eptx.runtime.serving.batching.collate import Collator

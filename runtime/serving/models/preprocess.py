@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from eptx._manifest import AUTO_TASK, TASK_ID
 from eptx.errors import NotSupportedError, RequestError
+from eptx.manifest.names import AUTO_TASK, TASK_ID
 from eptx.runtime.outputs import Array
 from eptx.runtime.serving.batching.collate import row_length
 from eptx.runtime.serving.limits import Limits

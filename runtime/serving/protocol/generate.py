@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from eptx._json import parse_json
 from eptx.errors import RequestError
+from eptx.files.strict_json import parse_json
 from eptx.runtime.generation.settings import SearchOptions
 from eptx.runtime.serving.protocol.parameters import read_flag, read_timeout
 

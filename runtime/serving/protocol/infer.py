@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eptx._json import parse_json
 from eptx._one_line import shown
 from eptx.errors import RequestError
+from eptx.files.strict_json import parse_json
 from eptx.runtime.outputs import Array
 from eptx.runtime.serving.protocol.parameters import read_flag
 from eptx.runtime.serving.protocol.tensors import (

@@ -72,9 +72,7 @@ def test_rows_are_padded_as_far_as_another_run_would_cost() -> None:
 
 
 def test_a_run_ends_where_more_rows_gain_nothing() -> None:
-    assert (
-        len(next_batch([Load(64) for _ in range(40)], LIMITS, 12)) == 12
-    )  # 768 tokens: 1.5 % overhead
+    assert len(next_batch([Load(64) for _ in range(40)], LIMITS, 12)) == 12  # 768 tokens: 1.5 % overhead
     assert len(next_batch([Load(64) for _ in range(40)], LIMITS, 4000)) == 32
 
 
