@@ -15,7 +15,7 @@ import numpy as np
 
 from eptx.bundle import Bundle, read_bundle
 from eptx.errors import NotSupportedError, UsageError
-from eptx.manifest.names import BASE_TASK
+from eptx.manifest.names import BASE_TASK, TASK_ID
 from eptx.runtime.ort.kernels import choose_kernels, register
 from eptx.runtime.ort.providers import choose_provider
 from eptx.runtime.ort.sessions import open_session, session_options, wrapped
@@ -94,7 +94,7 @@ class TimedModel:
     def _feed(self, value: Any, batch: int, length: int, rng: np.random.Generator) -> np.ndarray:
         if value.type not in _DTYPES:
             raise NotSupportedError(f"{self.path.name}: cannot make up an input {value.name} of type {value.type}")
-        if value.name == "task_id":
+        if value.name == TASK_ID:
             return np.resize(np.array(self._task_ids, dtype=np.int64), batch)
         shape = [batch, *(dim if isinstance(dim, int) else length for dim in value.shape[1:])]
         if value.name == "input_ids":

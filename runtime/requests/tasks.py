@@ -11,11 +11,9 @@ import numpy as np
 from eptx._one_line import shown
 from eptx.bundle import Manifest, Task
 from eptx.errors import RequestError
-from eptx.manifest.names import AUTO_TASK, BASE_TASK, TASK_ID, TASK_ID_USED
+from eptx.manifest.names import AUTO_TASK, BASE_TASK, INFER, TASK_ID, TASK_ID_USED
 from eptx.runtime.outputs import Array
 from eptx.runtime.requests.checks import to_array
-
-_INFER = -1
 
 
 class TaskChooser:
@@ -58,7 +56,7 @@ class TaskChooser:
         if ids is None:
             return [self._tasks[0]] * batch
         used = outputs.get(TASK_ID_USED, ids)
-        unknown = Task(AUTO_TASK, _INFER)
+        unknown = Task(AUTO_TASK, INFER)
         return [self._by_id.get(int(i), unknown) for i in used]
 
     def _names(self, task: str | Sequence[str] | None, batch: int) -> Sequence[str]:
@@ -90,7 +88,7 @@ class TaskChooser:
         if task is not None and (self._spec is not None or task == self._tasks[0]):
             return task.id
         if isinstance(name, str) and name == AUTO_TASK and self._infers:
-            return _INFER
+            return INFER
         raise RequestError(self._unknown(name))
 
     def _unknown(self, name: Any) -> str:
@@ -106,7 +104,7 @@ class TaskChooser:
         if ids.shape != (batch,):
             raise RequestError(f"input task_id has shape {list(ids.shape)}; the batch is {batch}")
         for i, value in enumerate(ids.tolist()):
-            if value not in self._by_id and not (value == _INFER and self._infers):
+            if value not in self._by_id and not (value == INFER and self._infers):
                 raise RequestError(
                     f"input task_id[{i}] is {value}; this bundle has {min(self._by_id)} to {max(self._by_id)}"
                 )
