@@ -123,3 +123,20 @@ def test_files_that_the_architecture_names_exist() -> None:
     for name in named:
         end = re.escape(name).replace("<name>", r"\w+")
         assert any(re.search(rf"(^|/){end}$", file) for file in files), name
+
+
+#: Words that the glossary has another one for, and spellings that ONNX Runtime, PyTorch and transformers do not use.
+RETIRED = r"quantis|tokenis|normalis|\btwins?\b|\btruth\b|\bjudg|\blosses\b|\bloses\b"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_use_the_words_of_the_field(page: Path) -> None:
+    if page.name != "CHANGELOG.md":
+        found = re.search(rf".*({RETIRED}).*", page.read_text(encoding="utf-8"), re.IGNORECASE)
+        assert found is None, found and found[0]
+
+
+def test_each_term_of_the_glossary_stands_once() -> None:
+    terms = re.findall(r"\*\*([^*]+)\*\*", (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"))
+    assert len(terms) > 40
+    assert len(set(terms)) == len(terms)
