@@ -86,7 +86,7 @@ def store(adapted: Adapted) -> None:
         return
     for part in adapted.parts:
         only_adapter = options.precision in QUANTIZED or (is_genai(part.graph) and options.provider == "cuda")
-        store_fp16(part.graph.model, but=part.weights if only_adapter else None)
+        store_fp16(part.graph.model, part.editor.exact, but=part.weights if only_adapter else None)
 
 
 def write(writer: BundleWriter, adapted: Adapted) -> Bundle:

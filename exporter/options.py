@@ -9,9 +9,8 @@ from typing import Literal, cast
 
 from eptx.bundle import Manifest
 from eptx.errors import UsageError
-from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.adapters.route import Frozen, Route
-from eptx.manifest.names import PROBLEM_TYPES
+from eptx.manifest.names import BASE_TASK, PROBLEM_TYPES
 
 Mode = Literal["static", "conditioned", "dynamic"]
 Routing = Literal["batch", "row", "prompt"]

@@ -27,7 +27,7 @@ from eptx.files.strict_json import read_json_object
     multiple=True,
     metavar="[TASK=]PATH",
     help="Rows to measure on (jsonl or a Hugging Face dataset folder: text, text_pair, task, label): what quantizing "
-    "loses, and TuckA's frozen routes.",
+    "loses, and frozen routes.",
 )
 @calibration_options
 @model_options

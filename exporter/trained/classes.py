@@ -19,6 +19,7 @@ from eptx._one_line import one_line
 from eptx.errors import BaseModelError, EptxError, NotSupportedError
 from eptx.exporter.bases.weights.config import base_config
 from eptx.exporter.trained.files import PREFIX, AdapterFiles
+from eptx.exporter.trained.reference import references
 
 #: What PEFT's task types are trained on.
 _OF_TASK_TYPE = {
@@ -29,8 +30,6 @@ _OF_TASK_TYPE = {
     "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
     "FEATURE_EXTRACTION": "AutoModel",
 }
-#: Parts of a tensor's name that say that it is of an adapter, and not a module that PEFT saved whole.
-_ADAPTER = (".lora_", ".tucka_")
 _NAMED = 4
 
 
@@ -85,10 +84,11 @@ def load_base(base: Path, files: AdapterFiles, *, plain: bool = False) -> Base:
 
 def saved_modules(files: AdapterFiles) -> dict[str, tuple[int, ...]]:
     """The tensors of modules that PEFT saved whole (a classifier, a norm): name in the model -> shape."""
+    parts = {reference.tensor_part for reference in references()}
     return {
         name.removeprefix(PREFIX): tuple(tensor.shape)
         for name, tensor in files.tensors.items()
-        if not any(part in name for part in _ADAPTER)
+        if not any(part in name for part in parts)
     }
 
 
