@@ -27,7 +27,6 @@ TASK_ID_USED = f"{TASK_ID}{USED}"
 LOGITS = "logits"
 
 MODES = ("static", "conditioned", "dynamic")
-METHODS = ("ept", "tucka", "lora")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int4", "mixed")
 #: Of these, the ones that quantize nothing.
 FLOAT_PRECISIONS = ("fp32", "fp16")
