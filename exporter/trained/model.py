@@ -1,4 +1,4 @@
-"""The trained model, asked for what it computes: outputs of its class, and what every adapted layer gives."""
+"""The trained model in PyTorch: it runs, and gives the outputs of its class and of every adapted layer."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from torch import Tensor, nn
 from eptx.errors import RequestError
 from eptx.exporter.adapters.route import Route
 from eptx.exporter.methods.tuner import INFER
+from eptx.exporter.trained.classes import Base
 from eptx.exporter.trained.encode import decoder_call, encode
 from eptx.exporter.trained.reference import CallRoutes, GivenRoutes, Reference
 from eptx.exporter.training.heads import TaskHeadBank, pool
 
-#: What a class returns beside its outputs: its cache, and the encoder's states, which a bundle hands on in its own way.
+#: What a class returns besides its outputs: its cache, and the encoder's states. A bundle passes those on its own way.
 _NOT_OUTPUTS = ("past_key_values", "encoder_last_hidden_state", "loss")
 
 
 @dataclass(frozen=True)
 class Output:
-    """What one forward computed.
+    """The results of one forward.
 
     Attributes:
         outputs: what the trained class returns, by its names; with task heads also ``logits`` [batch, most labels].
-        inner: what the bare model inside of the class returns, where it is another than the class.
+        inner: what the bare model inside the class returns, if the class has one.
         modules: output of every adapted linear layer, bias included, by the adapter's module names, of its first call.
         task: task of each row int64 [batch] (for id -1 the one inferred).
         task_margin: with id -1: sum of similarities of the best task less the next one's [batch].
@@ -54,14 +55,14 @@ class Output:
 
 
 class Heads(nn.Module):
-    """Task heads as eptx's training saves them, and what they read."""
+    """Task heads as eptx's training saves them, with their pooling."""
 
     def __init__(self, bank: TaskHeadBank, pooling: str) -> None:
         super().__init__()
         self.bank, self.pooling = bank, pooling
 
     def forward(self, output: Any, mask: Tensor | None, names: Sequence[str]) -> Tensor:
-        """Logits [batch, most labels] of rows by the names of their tasks; one without a head has zeros."""
+        """Logits [batch, most labels] of rows by their tasks' names; a task without a head has zeros."""
         known = {task: index for index, task in enumerate(self.bank.tasks)}
         rows = torch.tensor([known.get(name, len(known)) for name in names])
         result: Tensor = self.bank(pool(output, mask, self.pooling), rows)
@@ -77,34 +78,33 @@ class Host:
     """One transformers model with adapters on it.
 
     Attributes:
-        model: the model, the adapted layers in place.
-        method: whose adapter it is.
-        signature: what the adapters that share it have in common.
+        base: the model, with the adapted layers in place.
+        method: of its adapters.
+        signature: what all of its adapters have in common.
         peft: PEFT's wrapper around it.
         adapters: task id -> the adapter's name in PEFT.
         names: the adapter's module name -> the layer's name in the model.
         state: what the adapted layers share, None where PEFT needs nothing.
-        complete: whether the base alone has all that its class needs.
-        labelled: whether the adapters bring what gives the class's labels.
-        resized: whether those are other labels than the base's, whose head the model then lacks.
     """
 
-    model: Any
+    base: Base
     method: Reference
     signature: tuple[Any, ...] = ()
     peft: PeftModel | None = None
     adapters: dict[int, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     state: Any = None
-    complete: bool = True
-    labelled: bool = False
-    resized: bool = False
     _modules: dict[str, Tensor] = field(default_factory=dict)
     _groups: dict[str, Tensor] = field(default_factory=dict)
     _inner: dict[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def model(self) -> Any:
+        """The transformers model."""
+        return self.base.model
+
     def watch(self) -> None:
-        """Keeps every adapted layer's first output of a forward, and what the bare model inside gives."""
+        """Keeps the first output of every adapted layer in a forward, and the outputs of the bare model inside."""
         for module, name in self.names.items():
             self.model.get_submodule(name).register_forward_hook(self._keep(module))
         bare = getattr(self.model, str(self.model.base_model_prefix or ""), None)
@@ -129,7 +129,7 @@ class Host:
             yield
             return
         if task is None:
-            # what PEFT's context does; that one asks every layer for its state first, which takes as long as a forward
+            # as PEFT's context does, which first asks every layer for its state and takes as long as a forward
             tuner: Any = self.peft.base_model
             tuner.disable_adapter_layers()
             try:
@@ -143,15 +143,15 @@ class Host:
 
     @property
     def saved(self) -> list[str]:
-        """The modules that the adapters bring whole, a classifier for example, beside what they adapt."""
+        """The modules that the adapters replace, for example a classifier, besides those that they adapt."""
         return [name for name, module in self.model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
 
     def layer(self, module: str) -> Any:
-        """An adapted layer by the adapter's name of it."""
+        """An adapted layer by its name in the adapter's files."""
         return self.model.get_submodule(self.names[module])
 
     def forget(self) -> None:
-        """Before another forward."""
+        """Drops what the last forward left."""
         self._modules.clear()
         self._groups.clear()
         self._inner.clear()
@@ -162,8 +162,8 @@ class Trained:
     """The trained model; `load_trained` makes it.
 
     Attributes:
-        hosts: the models; adapters whose heads have other shapes than the others' are on one of their own, and the
-            base, where it has other labels than all of them, is one without an adapter.
+        hosts: the models. Adapters with heads of other shapes have a model of their own, and so has the base without
+            an adapter, if its labels are others than theirs.
         tasks: the tasks by id.
         heads: what eptx's training saved beside the adapter, None where the class has its own head.
         dtype: what it computes in.
@@ -176,12 +176,12 @@ class Trained:
 
     @property
     def method(self) -> Reference:
-        """Whose adapter it is."""
+        """The adapter's method."""
         return self.hosts[0].method
 
     @property
     def model(self) -> Any:
-        """The transformers model; where there are several, the first task's."""
+        """The transformers model; of several, the first task's."""
         return self.hosts[0].model
 
     @property
@@ -191,23 +191,23 @@ class Trained:
 
     @property
     def brings_heads(self) -> bool:
-        """Whether the outputs' last layer is the adapter's own: without a task it says nothing."""
+        """Whether the last layer is the adapter's own; then it means nothing without a task."""
         return self.heads is not None or any(host.saved for host in self.hosts)
 
     @property
     def router(self) -> str | None:
-        """The module whose input decides the route of all, where there is one."""
+        """The module whose input decides the route of all modules; None without one."""
         host = self.hosts[0]
         return next((module for module in host.names if self.method.is_router(host.layer(module))), None)
 
     def host_of(self, task: int) -> Host:
-        """The model that has a task; for none, one with the base's own labels."""
+        """The model that serves a task; of no task, one with the base's own labels."""
         own = (host for host in self.hosts if task in host.adapters)
-        return next(own, next((host for host in self.hosts if not host.resized), self.hosts[0]))
+        return next(own, next((host for host in self.hosts if not host.base.resized), self.hosts[0]))
 
     @contextmanager
     def as_task(self, task: int) -> Iterator[Any]:
-        """The transformers model of a task, as anybody may call it."""
+        """The transformers model of a task, ready to be called."""
         host = self.host_of(task)
         with host.on(task if task < len(self.tasks) else None):
             # one task for all rows, whatever their number
@@ -225,8 +225,8 @@ class Trained:
     ) -> Output:
         """One forward.
 
-        Of an encoder-decoder, as a bundle splits it: what reads the text runs first, and what is found out there, the
-        task of a row with id -1 or the route, then holds for the answer.
+        An encoder-decoder runs as a bundle splits it: the encoder comes first, and what is decided there, the task of
+        a row with id -1 or the route, holds for the answer.
 
         Args:
             inputs: the model's inputs by name; float arrays are cast to ``dtype``. Of an encoder-decoder,
@@ -285,7 +285,7 @@ class Trained:
         return None if bias is None else _array(bias)
 
     def weight(self, module: str, task: int, route: Route | None = None) -> np.ndarray:
-        """The weight [out, in] that an adapted layer amounts to for one task: what it makes of a unit matrix."""
+        """The weight [out, in] of an adapted layer with one task folded in: its output for a unit matrix."""
         host = self.host_of(task)
         layer = host.layer(module)
         base = getattr(layer, "base_layer", layer)
@@ -310,7 +310,7 @@ class Trained:
     def _call(
         self, host: Host, tensors: dict[str, Tensor], ids: Tensor, cache: Any
     ) -> tuple[Tensor, np.ndarray | None, dict[str, Any]]:
-        """The rows' tasks, their margin where the text has told them, and the arguments of the class's forward."""
+        """The rows' tasks, their margin if the encoder inferred them, and the arguments of the class's forward."""
         if not host.model.config.is_encoder_decoder:
             return ids, None, tensors if cache is None else {**tensors, "past_key_values": cache, "use_cache": True}
         margin: np.ndarray | None = None
