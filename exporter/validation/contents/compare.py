@@ -46,9 +46,9 @@ def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path 
         found = lookups(model)
         answers = any(spec.name == "logits" for spec in bundle.manifest.outputs)
         tasks, off = expected_tasks(reference, trained, answers=answers), _off(trained, answers=answers)
-        companions = compare_files(bundle, reference.base, model, tasks, found, base_onnx=base_onnx, off=off)
+        files = compare_files(bundle, reference.base, model, tasks, found, base_onnx=base_onnx, off=off)
         return Compared(
-            [_method(bundle, trained), *companions, *compare_tensors(bundle, model, touched)], found.longest
+            [_method(bundle, trained), *files, *compare_tensors(bundle, model, touched)], found.longest
         )
 
 
