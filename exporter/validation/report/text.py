@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eptx._text_table import aligned
 from eptx.exporter.validation.accuracy.budget import Judged
 from eptx.exporter.validation.check import How, Part
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.report.report import ProviderReport, Report, TaskReport, sentence
+from eptx.reports.text_table import aligned
 
 _HOWS: tuple[How, ...] = ("compared", "run", "neither")
 
