@@ -28,6 +28,8 @@ LOGITS = "logits"
 
 MODES = ("static", "conditioned", "dynamic")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int4", "mixed")
+#: Of these, the ones that quantize nothing.
+FLOAT_PRECISIONS = ("fp32", "fp16")
 #: How one product or table of a quantized bundle is stored; see docs/calibration.md.
 SCHEMES = ("fp32", "fp16", "int8", "int8-static", "int8-blocks", "int4-blocks")
 PROVIDERS = ("cpu", "cuda")

@@ -58,7 +58,7 @@ def read_manifest(value: Any) -> Manifest:
     manifest = Manifest(
         generator=f.string("generator"),
         mode=f.choice("mode", MODES),
-        method=f.string("method"),
+        method=f.name("method"),
         model_type=f.string("model_type"),
         precision=f.choice("precision", PRECISIONS),
         provider=f.choice("provider", PROVIDERS),

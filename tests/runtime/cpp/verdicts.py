@@ -15,8 +15,11 @@ from eptx.errors import BundleError, EptxError
 from eptx.files.strict_json import dump_json, parse_json
 from tests.runtime.cpp.library import NativeError
 
-#: Objects of eptx.json that libeptx does not use. Whatever is inside, libeptx takes.
-UNUSED = ("sources", "fingerprints", "modules", "route", "quantization", "text", "encoder")
+#: What libeptx does not use of eptx.json -> the JSON type that it asks for. Whatever is inside, libeptx takes.
+UNUSED: dict[str, type] = {
+    **dict.fromkeys(("sources", "fingerprints", "modules", "route", "quantization", "text", "encoder"), dict),
+    "method": str,
+}
 
 
 def verdict(call: Callable[[], object]) -> int:
@@ -43,7 +46,7 @@ def mend_unused(bundle: Path, sound: Path) -> bool:
     if not isinstance(value, dict):
         return False
     good = json.loads((sound / "eptx.json").read_text())
-    mended = value | {key: good[key] for key in UNUSED if isinstance(value.get(key), dict)}
+    mended = value | {key: good[key] for key, kind in UNUSED.items() if isinstance(value.get(key), kind)}
     if isinstance(value.get("encoder"), dict):
         mended |= _encoder(bundle, mended)
     if mended == value:
