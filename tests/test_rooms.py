@@ -1,4 +1,4 @@
-"""Rooms: private modules stay inside, folders have floors, and files are short. test_arrows.py has what imports what."""
+"""Rooms: private modules stay inside, folders have floors, and files are short. test_arrows.py has the imports."""
 
 from __future__ import annotations
 
