@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from eptx.cli._common import PATH
+from eptx.cli._common import PATH, provider_option
 from eptx.errors import UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -22,7 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 @click.option("--token-file", type=PATH, help="Bearer tokens, one per line, of which a request must bring one.")
 @click.option("--tls-cert", type=PATH, help="Certificate chain in PEM.")
 @click.option("--tls-key", type=PATH, help="Its key in PEM.")
-@click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@provider_option
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of ONNX Runtime.")
 @click.option("--max-batch", type=int, default=32, show_default=True, help="Rows of one run and of one request.")
 @click.option("--max-tokens", type=int, default=16384, show_default=True, help="Rows times tokens of one run.")
