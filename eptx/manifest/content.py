@@ -16,8 +16,8 @@ class Task:
     Attributes:
         name: how a request names it.
         id: its value of the graph input ``task_id``.
-        labels: how many logits it has; None without task heads.
-        label_names: the names of these logits, where the exporter knows them.
+        labels: how many of a row's logits belong to it, the first ones; None without task heads.
+        label_names: the names of these, where the exporter knows them.
         problem_type: what its logits mean, one of `PROBLEM_TYPES`; None without logits.
     """
 
