@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eptx._origin import read_origin
-from eptx._publish import os_error
 from eptx.bundle import Bundle, read_bundle
+from eptx.bundle.origin import read_origin
 from eptx.calibration.ledger import FILE
 from eptx.calibration.options import CalibrationOptions
 from eptx.calibration.run import REPORTS, Calibration
 from eptx.errors import UsageError
 from eptx.exporter import ExportOptions
 from eptx.exporter.options import options_of
+from eptx.files.publish import os_error
 
 
 def calibrate(

@@ -15,6 +15,7 @@ from eptx.calibration.quantize import Range
 from eptx.errors import NotSupportedError
 from eptx.exporter.bundle.write import Adapted
 from eptx.exporter.export import write
+from eptx.exporter.initializers import add_initializer
 from eptx.runtime import Session
 from eptx.runtime.measure import Probe, Row
 
@@ -94,8 +95,5 @@ def _show(graph: ir.Graph, products: Sequence[str]) -> dict[str, str]:
 def _zero(graph: ir.Graph) -> ir.Value:
     name = "eptx_axis_0"
     if name not in graph.initializers:
-        tensor = ir.Tensor(np.array([0]), name=name)
-        graph.register_initializer(
-            ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-        )
+        add_initializer(graph, name, np.array([0]))
     return graph.initializers[name]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from eptx.errors import DataError, UsageError
-from eptx.exporter.validation.budget import budgets
+from eptx.errors import UsageError
+from eptx.exporter.validation.accuracy.budget import budgets, check_points
 from eptx.runtime.measure import Source
 from eptx.runtime.measure.rows import ROWS_PER_TASK
 
@@ -48,8 +47,7 @@ class CalibrationOptions:
         """
         if not self.data:
             raise UsageError("a calibration measures on data: give --calibration-data")
-        for task, points in self.max_drop.items():
-            check_points(points, task)
+        check_points(self.max_drop)
 
     def budget(self, tasks: Sequence[str]) -> dict[str, float]:
         """Points that each task may lose.
@@ -63,14 +61,3 @@ class CalibrationOptions:
     def paths(self) -> tuple[tuple[str | None, Path], ...]:
         """Where the data is, with the task that all rows are of; rows that were given in Python are nowhere."""
         return tuple((source.task, Path(source.rows)) for source in self.data if isinstance(source.rows, str | Path))
-
-
-def check_points(points: float, task: str | None = None) -> None:
-    """Whether a number can be a budget.
-
-    Raises:
-        DataError: it is negative, infinite or not a number.
-    """
-    if not (math.isfinite(points) and points >= 0):
-        where = f" of {task}" if task is not None else ""
-        raise DataError(f"--max-drop{where}: {points} is not a number of points, 0 or more")

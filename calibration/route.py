@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eptx._progress import step
 from eptx.calibration.asking import Reference
 from eptx.calibration.task_routes import TaskRoutes, study_task
 from eptx.errors import UsageError
@@ -15,7 +14,7 @@ from eptx.exporter.adapters.route import Frozen, Route
 from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
-from eptx.exporter.plan import static_task
+from eptx.progress import step
 from eptx.runtime.measure import Row
 
 
@@ -81,7 +80,7 @@ def routed_tasks(base: Path | None, adapters: Sequence[Path], options: ExportOpt
     adapter = _read(base, adapters, options)
     if options.mode == "dynamic":
         raise UsageError("--calibration-data measures TuckA's route, for --mode static or conditioned")
-    return adapter.tasks if options.mode == "conditioned" else (static_task(adapter, options),)
+    return adapter.tasks if options.mode == "conditioned" else (options.folded_task(adapter.tasks),)
 
 
 def study_routes(

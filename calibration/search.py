@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from eptx._progress import step
 from eptx.calibration.groups import Group
 from eptx.calibration.quantize import Scheme
 from eptx.calibration.setting import BUILT, REFERENCE, Setting
 from eptx.calibration.workbench import Trial, Workbench
+from eptx.progress import step
 
 #: Of these shares of the layers a study shows what keeping them gives.
 _SHARES = (0.1, 0.25, 0.5)

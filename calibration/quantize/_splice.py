@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from eptx.calibration.quantize._replace import replace_node
 from eptx.exporter.bases.products.products import Product
+from eptx.exporter.initializers import add_initializer
 
 
 def as_matmul(graph: ir.Graph, product: Product) -> ir.Node:
@@ -58,12 +59,10 @@ def splice(graph: ir.Graph, node: ir.Node, quantized: ir.Model) -> None:
 
 def halve(graph: ir.Graph, node: ir.Node, weight: np.ndarray) -> None:
     """Stores the weight [in, out] of a MatMul as float16, cast back in the graph."""
-    tensor = ir.Tensor(weight.astype(np.float16), name=f"{node.name}.weight_fp16")
-    stored = ir.Value(name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(stored)
+    stored = add_initializer(graph, f"{node.name}.weight_fp16", weight.astype(np.float16))
     cast = ir.node("Cast", [stored], attributes={"to": int(ir.DataType.FLOAT)}, name=f"{node.name}/Cast_weight")
     cast.outputs[0].name = f"{node.name}.weight"
-    cast.outputs[0].shape, cast.outputs[0].type = tensor.shape, ir.TensorType(ir.DataType.FLOAT)
+    cast.outputs[0].shape, cast.outputs[0].type = stored.shape, ir.TensorType(ir.DataType.FLOAT)
     graph.insert_before(node, cast)
     node.replace_input_with(1, cast.outputs[0])
 

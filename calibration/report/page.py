@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eptx._html import Content, Html, clipped, h, join, page
+from eptx._html import Content, Html, clipped, h, join
+from eptx._page import page
 from eptx.calibration.report import drops, frontier, heatmap, routes, trials
 from eptx.calibration.report.experts import experts_section, left_out
 from eptx.calibration.report.facts import facts
@@ -47,7 +48,7 @@ def report_html(calibration: Mapping[str, Any]) -> str:
         _section("Routes", _routes(calibration)),
     ]
     style = _STYLE + frontier.STYLE + trials.STYLE + drops.STYLE + heatmap.STYLE + routes.STYLE
-    return page(title, h("h1", title), _verdict(view), _cards(view.chosen), *sections, style=style)
+    return page(title, _verdict(view), _cards(view.chosen), *sections, style=style)
 
 
 def _section(title: str, content: list[Content]) -> Html | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from eptx._text_table import aligned
 from eptx.calibration.report.say import counted, interval, number, short, verdict
 from eptx.calibration.report.view import Trial, View, read_view
 
@@ -38,7 +39,7 @@ def _trials(view: View) -> str:
         mark = "*" if trial.chosen else ""
         costs = [number(trial.size, 1), number(trial.size_ratio), number(trial.time_ratio)]
         rows.append([mark, trial.name, *costs, lost, between, "within" if trial.within else "past"])
-    return _aligned(rows, "ttnnnttt")
+    return "\n".join(aligned(rows, "ttnnnttt"))
 
 
 def _drops(trial: Trial) -> str:
@@ -49,14 +50,4 @@ def _drops(trial: Trial) -> str:
         mark = "" if drop.within else "!"
         measured = [number(drop.reference, 4), number(drop.found, 4), str(drop.rows)]
         rows.append([mark, drop.task, number(drop.points), interval(drop), budget, metric, *measured])
-    return _aligned(rows, "ttntntnnn")
-
-
-def _aligned(rows: Sequence[Sequence[str]], kinds: str) -> str:
-    """Columns as wide as their widest cell, numbers to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(kinds))]
-    lines = []
-    for row in rows:
-        cells = zip(row, widths, kinds, strict=True)
-        lines.append("  ".join(c.rjust(w) if kind == "n" else c.ljust(w) for c, w, kind in cells).rstrip())
-    return "\n".join(lines)
+    return "\n".join(aligned(rows, "ttntntnnn"))

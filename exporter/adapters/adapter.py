@@ -48,7 +48,7 @@ class Widths:
 
     Attributes:
         in_features: the width of its input.
-        out_features: the widths of its output that fit: EPT's files hold only half of it, TuckA's nothing.
+        out_features: the widths of its output that fit; None where the files say nothing of it.
     """
 
     in_features: int

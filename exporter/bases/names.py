@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+
+#: The cross-attention's projections of the encoder's output: the decoder's by name, and run once, with the encoder.
+_CROSS = (".EncDecAttention.k", ".EncDecAttention.v")
 
 
 def aliases(module: str, prefix: str) -> tuple[str, ...]:
@@ -37,11 +39,6 @@ def some(names: Sequence[str], most: int = 4) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-#: What ONNX Runtime says before it says what is wrong: its code, and the path that the user knows.
-_ORT_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed: ?)?")
-
-
-def one_line(error: BaseException) -> str:
-    """The beginning of another library's message, on one line."""
-    text = _ORT_PREFIX.sub("", " ".join(str(error).split()))
-    return text if len(text) <= 200 else f"{text[:197]}..."
+def in_encoder(module: str) -> bool:
+    """Whether an encoder-decoder's module reads the encoder's text: it then runs with the encoder, once."""
+    return module.removeprefix("transformer.").startswith("encoder.") or module.endswith(_CROSS)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from eptx._manifest import CROSS, PAST, PRESENT, TASK_ID
 from eptx.bundle import Manifest, Quantization, Task, TensorSpec
+from eptx.exporter.methods.method import method_of
+from eptx.manifest.names import BASE_TASK, CROSS, PAST, PRESENT, TASK_ID
 
 _MODES = {
     "static": "one task, folded into the weights",
@@ -163,37 +164,27 @@ def _shape(shape: tuple[str | int, ...]) -> str:
 
 def _notes(manifest: Manifest) -> str:
     notes = []
-    if any(task.name == "base" for task in manifest.tasks):
+    if any(task.name == BASE_TASK for task in manifest.tasks):
         notes.append("Task `base` switches the adapter off for its row.")
     if manifest.task_inference:
         notes.append("`task_id` -1 lets the model infer the task; `task_id_used` says which it took.")
-    if manifest.routing == "batch":
-        notes.append("Routing `batch`: one route for the whole batch, so a row's result depends on its neighbours.")
-    if manifest.routing == "prompt":
-        notes.append("Routing `prompt`: every row keeps the route of its prompt while its answer is generated.")
-    if manifest.routing == "row":
-        notes.append("Routing `row`: every row has its own route, whatever else is in the batch.")
-    if manifest.route is not None:
-        notes.append("TuckA's route is frozen: `route` in `eptx.json` has that of every task, whatever the data is.")
-    if manifest.route is not None and manifest.route["constant"]:
-        calls = ", ".join(str(frozen["call"] + 1) for frozen in manifest.route["constant"])
-        notes.append(f"The router's call {calls} reads no data: it keeps its own route, which is a constant.")
+    notes += method_of(manifest.method).notes(manifest)
     return "\n" + "\n".join(notes) + "\n" if notes else ""
 
 
 def _python(manifest: Manifest) -> str:
-    names = [task.name for task in manifest.tasks if task.name != "base"]
-    takes_task = any(spec.name == "task_id" for spec in manifest.inputs)
+    names = [task.name for task in manifest.tasks if task.name != BASE_TASK]
+    takes_task = any(spec.name == TASK_ID for spec in manifest.inputs)
     arguments = f', task="{names[0]}"' if takes_task else ""
     if manifest.generation is not None:
         return f'answer = session.generate("Once upon a time"{arguments}).texts[0]'
     if any(spec.name == "input_ids" for spec in manifest.inputs):
         return f'outputs = session.run(["A sentence."]{arguments})'
-    feeds = ", ".join(f'"{spec.name}": ...' for spec in manifest.inputs if spec.name != "task_id")
+    feeds = ", ".join(f'"{spec.name}": ...' for spec in manifest.inputs if spec.name != TASK_ID)
     return f"outputs = session.run({{{feeds}}}{arguments})"
 
 
 def _task_id(manifest: Manifest) -> str:
-    if not any(spec.name == "task_id" for spec in manifest.inputs):
+    if not any(spec.name == TASK_ID for spec in manifest.inputs):
         return ""
     return "\nFeed `task_id` one id of the table above per row of the batch.\n"

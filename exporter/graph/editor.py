@@ -8,43 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 import onnxscript
 
-from eptx._manifest import PAST
 from eptx.errors import LimitError, NotSupportedError
 from eptx.exporter import ops
-from eptx.exporter.adapters.route import Frozen
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.delta import Delta, Place, in_groups
 from eptx.exporter.graph.names import Names
 from eptx.exporter.graph.shared_input import SharedSite, give_rows, values_behind
-
-Mode = Literal["static", "conditioned", "dynamic"]
-Routing = Literal["batch", "row", "prompt"]
-RoutePlace = Literal["own", "shared", "given"]
-
-
-@dataclass(frozen=True)
-class AttachPlan:
-    """How an adapter goes into the graph.
-
-    Attributes:
-        mode: "conditioned" or "dynamic" (static replaces weights instead).
-        routing: TuckA, dynamic: one route for the batch (as released), one per row, or one per row that is kept while
-            its answer is generated.
-        routes: TuckA, conditioned: by task id, the route of every call of the router.
-        route: TuckA, dynamic: of an encoder-decoder, whether the graph's router is its "own", is "shared" (its route
-            is an output, for the graphs that run after it), or the route is "given" (an input).
-    """
-
-    mode: Mode
-    routing: Routing = "batch"
-    routes: Sequence[Frozen] = ()
-    route: RoutePlace = "own"
+from eptx.exporter.initializers import add_initializer
+from eptx.manifest.names import OPERATOR_DOMAIN, PAST, TASK_ID
 
 
 @dataclass
@@ -53,16 +29,20 @@ class GraphEditor:
 
     Attributes:
         model: the graph that is edited.
-        similarities: EPT, dynamic: what each module's router saw, [batch, tasks] each.
+        similarities: what operators give beside adapted outputs: how much each row resembles each task as a module's
+            router sees it, [batch, tasks] each.
         adapted: module -> the value that holds its adapted output.
         biased: the modules whose adapted output has the base's bias in it.
-        unused_experts: EPT, conditioned: module -> the adapter's experts that are not in the graph.
+        exact: names of constants that are never rounded: a rounded router chooses otherwise where two experts are
+            close, and routers are small.
+        unused_experts: module -> the adapter's experts that are not in the graph.
     """
 
     model: ir.Model
     similarities: list[ir.Value] = field(default_factory=list)
     adapted: dict[str, ir.Value] = field(default_factory=dict)
     biased: set[str] = field(default_factory=set)
+    exact: set[str] = field(default_factory=set)
     unused_experts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _task_id: ir.Value | None = None
     _rows: ir.Value | None = None
@@ -91,7 +71,7 @@ class GraphEditor:
     def task_id(self) -> ir.Value:
         """The graph input ``task_id``, int64 [batch], added when first asked for."""
         if self._task_id is None:
-            self._task_id = self.add_input("task_id", ir.DataType.INT64)
+            self._task_id = self.add_input(TASK_ID, ir.DataType.INT64)
         return self._task_id
 
     def rows(self) -> ir.Value:
@@ -101,10 +81,11 @@ class GraphEditor:
             self._rows = self.node("Range", [zero, self.node("Size", [self.task_id()])[0], one])[0]
         return self._rows
 
-    def constant(self, name: str, array: np.ndarray) -> ir.Value:
+    def constant(self, name: str, array: np.ndarray, *, exact: bool = False) -> ir.Value:
         """An initializer, made when its name is first asked for; floating point arrays are stored as float32.
 
-        Equal tables of integers are one initializer: ONNX Runtime would look for them whenever a session opens.
+        Equal tables of integers are one initializer: ONNX Runtime would look for them whenever a session opens. One
+        that is `exact` stays float32 however the bundle is stored.
 
         Raises:
             LimitError: a value is past what float32 holds.
@@ -114,15 +95,12 @@ class GraphEditor:
             if array.dtype.kind == "f":
                 array = _float32(name, array)
             content = (array.shape, array.dtype.str, array.tobytes() if array.dtype.kind == "i" else name.encode())
-            value = self._contents.get(content) or self._initializer(name, array)
+            value = self._contents.get(content)
+            if value is None:
+                value = add_initializer(self.model.graph, self.names.free(name), np.array(array, order="C"))
             self._constants[name] = self._contents[content] = value
-        return value
-
-    def _initializer(self, name: str, array: np.ndarray) -> ir.Value:
-        name = self.names.free(name)
-        tensor = ir.Tensor(np.array(array, order="C"), name=name)
-        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-        self.model.graph.register_initializer(value)
+            if exact:
+                self.exact.add(str(value.name))
         return value
 
     def node(
@@ -163,7 +141,7 @@ class GraphEditor:
             function = self._function(ops.grouped(operator, modules))
         if biased:
             function = self._function(ops.biased(function, 1 if packed else modules))
-        return self.node(function.name, inputs, domain=ops.DOMAIN, outputs=len(function.outputs), **attributes)
+        return self.node(function.name, inputs, domain=OPERATOR_DOMAIN, outputs=len(function.outputs), **attributes)
 
     def _function(self, function: ir.Function) -> ir.Function:
         return self._functions.setdefault(function.name, function)
@@ -217,7 +195,7 @@ class GraphEditor:
         if per_row and place is not site and not self.has_rows(place.x):
             raise NotSupportedError(
                 f"{site.module} is used more than once in this graph, and not always with one input per row: use "
-                "--mode static, or TuckA with --routing batch"
+                "--mode static, or --routing batch where the adapter has it"
             )
         return place
 
@@ -277,7 +255,7 @@ class GraphEditor:
         graph.extend(self._new)
         try:
             graph.sort()
-        except ValueError:  # a TuckA router that reads what its own route has changed
+        except ValueError:  # the router reads what its own route has changed
             raise NotSupportedError(
                 "the adapter's router reads the output of modules that it routes: no graph computes that"
             ) from None

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from eptx._manifest import TensorSpec
+from eptx.bundle import TensorSpec
 from eptx.errors import RequestError
 from eptx.runtime import Session
-from eptx.runtime._checks import Limits, check_inputs
+from eptx.runtime.requests.checks import Limits, check_inputs
 from tests.support.tiny_bundle import tiny_manifest
 
 IDS = np.array([[2, 4, 3], [2, 6, 3]])

@@ -11,20 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eptx._json import read_json_object
-from eptx._manifest import CROSS, PAST
-from eptx._progress import step
 from eptx.bundle import Generation
 from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.folder import folder_graph
 from eptx.exporter.bases.loaders.trace import export_onnx
-from eptx.exporter.bases.names import some
+from eptx.exporter.bases.names import in_encoder, some
 from eptx.exporter.bases.passes.fuse import fuse
 from eptx.exporter.bases.passes.tidy import tidy
 from eptx.exporter.bases.weights.model import (
     check_encoder_decoder,
-    in_encoder,
     is_encoder_decoder,
     load_model,
     read_config,
@@ -32,6 +28,9 @@ from eptx.exporter.bases.weights.model import (
 from eptx.exporter.bases.weights.model_class import trained_class
 from eptx.exporter.bases.weights.whole import Saved
 from eptx.exporter.quiet import quiet
+from eptx.files.strict_json import read_json_object
+from eptx.manifest.names import CROSS, PAST
+from eptx.progress import step
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -11,13 +11,14 @@ import onnx_ir as ir
 from eptx.exporter import ops
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.delta import Delta
-from eptx.exporter.graph.editor import AttachPlan, GraphEditor
+from eptx.exporter.graph.editor import GraphEditor
+from eptx.exporter.graph.settings import GraphSettings
 from eptx.exporter.graph.shared_input import SharedSite
 from eptx.exporter.methods.ept.adapter import EptAdapter, EptModule
 from eptx.exporter.methods.ept.fold import route, used_experts
 
 
-def attach(adapter: EptAdapter, editor: GraphEditor, sites: Mapping[str, Site], plan: AttachPlan) -> None:
+def attach(adapter: EptAdapter, editor: GraphEditor, sites: Mapping[str, Site], plan: GraphSettings) -> None:
     """Puts an EPT adapter into a graph; A, B and the kernels are there once, shared by all tasks."""
     for name, site in sites.items():
         module, places = adapter.modules[name], editor.places(site)
@@ -90,7 +91,7 @@ def flat_kernels(module: EptModule, out_features: int) -> np.ndarray:
 
 def _gate(editor: GraphEditor, name: str, module: EptModule) -> tuple[ir.Value, ...]:
     return (
-        editor.constant(f"{name}.lora_task_embedding", module.task_embedding),
-        editor.constant(f"{name}.lora_gate.weight", module.gate_weight),
-        editor.constant(f"{name}.lora_gate.bias", module.gate_bias),
+        editor.constant(f"{name}.lora_task_embedding", module.task_embedding, exact=True),
+        editor.constant(f"{name}.lora_gate.weight", module.gate_weight, exact=True),
+        editor.constant(f"{name}.lora_gate.bias", module.gate_bias, exact=True),
     )

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from eptx._manifest import TASK_ID
 from eptx.cli import main
-from eptx.runtime.serving.merging import Arrays, Merger
+from eptx.manifest.names import TASK_ID
+from eptx.runtime.serving.batching.collate import Arrays, Merger
 
 _kind = Merger.kind
 

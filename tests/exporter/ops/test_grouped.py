@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from eptx.exporter import ops
 from eptx.exporter.adapters.route import Route
-from eptx.exporter.graph.editor import AttachPlan
+from eptx.exporter.graph.settings import GraphSettings
+from eptx.manifest.names import OPERATOR_DOMAIN
 from tests.support.linear_graph import run_all
 from tests.support.several_linears import Several
 
@@ -26,7 +27,7 @@ WIDTHS = st.lists(st.integers(4, 20), min_size=1, max_size=6)
 
 
 def _nodes(model: ir.Model) -> list[str]:
-    return sorted(node.op_type for node in model.graph if node.domain == ops.DOMAIN)
+    return sorted(node.op_type for node in model.graph if node.domain == OPERATOR_DOMAIN)
 
 
 def _names(operator: str, modules: int, *, packed: bool = False) -> list[str]:
@@ -35,8 +36,8 @@ def _names(operator: str, modules: int, *, packed: bool = False) -> list[str]:
     return sorted(f"Packed{operator}{n}" if packed else f"{operator}{n if n > 1 else ''}" for n in counts)
 
 
-def _plan(method: str, mode: str = "conditioned") -> AttachPlan:
-    return AttachPlan(mode, routes=ROUTES if method == "tucka" else ())  # type: ignore[arg-type]
+def _plan(method: str, mode: str = "conditioned") -> GraphSettings:
+    return GraphSettings(mode, routes=ROUTES if method == "tucka" else ())  # type: ignore[arg-type]
 
 
 def _choices(method: str, ids: np.ndarray) -> list[Any]:
@@ -89,14 +90,14 @@ def test_some_modules_of_several(gaps: tuple[int, ...] | None) -> None:
 @pytest.mark.parametrize(
     ("method", "plan"),
     [
-        ("ept", AttachPlan("conditioned")),
-        ("ept", AttachPlan("dynamic")),
-        ("lora", AttachPlan("conditioned")),
-        ("tucka", AttachPlan("conditioned", routes=ROUTES)),
-        ("tucka", AttachPlan("dynamic", routing="row")),
+        ("ept", GraphSettings("conditioned")),
+        ("ept", GraphSettings("dynamic")),
+        ("lora", GraphSettings("conditioned")),
+        ("tucka", GraphSettings("conditioned", routes=ROUTES)),
+        ("tucka", GraphSettings("dynamic", routing="row")),
     ],
 )
-def test_reference_evaluator(method: str, plan: AttachPlan, gaps: tuple[int, ...] | None) -> None:
+def test_reference_evaluator(method: str, plan: GraphSettings, gaps: tuple[int, ...] | None) -> None:
     several = Several.of((9, 4, 6), gaps, np.random.default_rng(8))
     model = several.attached(several.adapter(method), plan)
     proto = ir.to_proto(model)
@@ -112,7 +113,7 @@ def test_reference_evaluator(method: str, plan: AttachPlan, gaps: tuple[int, ...
 def test_the_inputs_of_each_module_are_found(gaps: tuple[int, ...] | None) -> None:
     several = Several.of((9, 4, 6), gaps, np.random.default_rng(9))
     model = several.attached(several.adapter("ept"), _plan("ept"))
-    node = next(node for node in model.graph if node.domain == ops.DOMAIN)
+    node = next(node for node in model.graph if node.domain == OPERATOR_DOMAIN)
     for index in range(3):
         operator, inputs = ops.module_inputs(node, index)
         names = {name: value.name if value is not None else None for name, value in inputs.items()}

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eptx._json import dump_json, parse_json
 from eptx.errors import BundleError, EptxError
+from eptx.files.strict_json import dump_json, parse_json
 from tests.runtime.cpp.library import NativeError
 
 #: Fields of eptx.json that libeptx does not use -> the JSON type that it checks. It accepts any content.

@@ -22,14 +22,14 @@ from eptx.exporter import export as exporting
 from eptx.exporter import load as loading
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.heads import attach_head_bank
-from eptx.exporter.methods.ept.infer import add_task_used
+from eptx.exporter.methods.ept.task_used import add_task_used
 from eptx.exporter.methods.lora.attach import banks as _banks
 from tests.exporter.validation.adapters import write_lora
 from tests.exporter.validation.wrong.bases import LABELS, Bases
 
 Patch = tuple[Any, ...]
 JUDGE, QUANTIZED, EXPORT = (
-    "eptx.exporter.validation.judge",
+    "eptx.exporter.validation.comparison.compare",
     "eptx.exporter.validation.quantized.weights",
     "eptx.exporter.export",
 )
@@ -195,14 +195,14 @@ MUTANTS = (
         "what the tables hold",
         _bundle("bert"),
         (f"{EXPORT}.store", _padding_moved),
-        ("eptx.exporter.validation.comparison.compare_tensors", lambda *arguments: []),
+        ("eptx.exporter.validation.contents.compare.compare_tensors", lambda *arguments: []),
         "bert.embeddings.word_embeddings.weight",
     ),
     Mutant(
         "what the manifest says",
         _bundle("bert"),
         ("eptx.exporter.load.longest", lambda graph: (_longest(graph) or 0) - 1),
-        ("eptx.exporter.validation.comparison.compare_companions", lambda *arguments, **named: []),
+        ("eptx.exporter.validation.contents.compare.compare_companions", lambda *arguments, **named: []),
         "eptx.json: max_length",
     ),
     Mutant(
@@ -215,7 +215,7 @@ MUTANTS = (
     Mutant(
         "which task is inferred",
         _inferring,
-        (f"{EXPORT}.add_task_used", _least_similar),
+        ("eptx.exporter.methods.ept.method.add_task_used", _least_similar),
         (f"{JUDGE}._check_tasks", _nothing),
         "infers task",
     ),
@@ -223,7 +223,7 @@ MUTANTS = (
         "whether the adapter has an effect",
         _without_effect,
         (_LORA, "banks", _no_update),
-        ("eptx.exporter.validation.report.TaskReport.undecided", None),
+        ("eptx.exporter.validation.report.report.TaskReport.undecided", None),
         "the adapter's own effect",
     ),
     Mutant(

@@ -1,0 +1,47 @@
+"""What ``genai_config.json`` may say: it is read by GenAI itself when a bundle is opened without eptx."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from eptx.errors import BundleError
+from eptx.manifest.names import MODEL_FILE, PROVIDERS
+
+GENAI_CONFIG = "genai_config.json"
+#: A library that is loaded, and a file that is written.
+_REFUSED = ("custom_ops_library", "enable_profiling")
+
+
+def check_genai_config(config: Any) -> None:
+    """Refuses a configuration that has GenAI load anything but the bundle's model.
+
+    Raises:
+        BundleError: it names a library, another model, or an execution provider that eptx does not export for.
+    """
+    for key, value in _settings(config):
+        if key in _REFUSED:
+            raise BundleError(f"{GENAI_CONFIG}: sets {key}, which a bundle must not")
+        if key == "filename" and value != MODEL_FILE:
+            raise BundleError(f"{GENAI_CONFIG}: names a model that is not {MODEL_FILE}")
+        if key == "provider_options" and not _is_known(value):
+            raise BundleError(f"{GENAI_CONFIG}: names an execution provider that is not one of {', '.join(PROVIDERS)}")
+
+
+def _settings(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key of every object, with its value."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            yield from value.items()
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+
+
+def _is_known(options: Any) -> bool:
+    """Whether a list of objects, provider by options, names known providers only."""
+    return isinstance(options, list) and all(
+        isinstance(entry, dict) and all(name.lower() in PROVIDERS for name in entry) for entry in options
+    )

@@ -1,0 +1,102 @@
+"""Where a bundle's base, adapter and data are on the machine that made it: a file beside the bundle, not of it.
+
+A bundle is copied and published; paths of somebody's disk are nobody's business, and would make other bytes of the same
+inputs. `eptx validate` reads the file, so that it need not be told again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from eptx.bundle._reader import Bundle
+from eptx.errors import UsageError
+from eptx.files.fields import Fields
+from eptx.files.publish import os_error
+from eptx.files.safe_files import replace_file
+from eptx.files.strict_json import dump_json, read_json
+
+_SUFFIX = ".sources.json"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a bundle was made from, as absolute paths.
+
+    Attributes:
+        base: the transformers folder. base_onnx: the ONNX file of the base. None where there was none.
+        adapters: the adapter's folders.
+        data: where the rows are on which a quantized bundle was measured, as ``[TASK=]PATH``.
+    """
+
+    base: str | None = None
+    base_onnx: str | None = None
+    adapters: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        base: Path | None,
+        base_onnx: Path | None,
+        adapters: Sequence[Path],
+        data: Sequence[tuple[str | None, Path]],
+    ) -> Origin:
+        """Of paths as the user gave them; data with the task that all its rows are of."""
+        rows = [f"{task}={os.path.abspath(path)}" if task is not None else os.path.abspath(path) for task, path in data]
+        return cls(_absolute(base), _absolute(base_onnx), tuple(map(os.path.abspath, adapters)), tuple(rows))
+
+
+def write_origin(bundle: Bundle, origin: Origin) -> None:
+    """Writes the file beside a bundle, in one step.
+
+    Raises:
+        UsageError, LimitError: it cannot be written.
+    """
+    path = _file(bundle.path)
+    try:
+        replace_file(path, dump_json({"bundle": dict(bundle.manifest.fingerprints), **asdict(origin)}))
+    except OSError as e:
+        raise os_error(path, e) from None
+
+
+def read_origin(bundle: Bundle) -> Origin:
+    """What the file beside a bundle says; nothing where there is none, or one of another bundle.
+
+    Raises:
+        UsageError: it is not one that eptx wrote.
+    """
+    for path in _files(bundle.path):
+        if path.is_file():
+            found, said = _read(path)
+            return found if said == dict(bundle.manifest.fingerprints) else Origin()
+    return Origin()
+
+
+def _read(path: Path) -> tuple[Origin, Mapping[str, Any]]:
+    f = Fields(read_json(path, error=UsageError), where=path.name, error=UsageError)
+    origin = Origin(
+        base=f.string("base") if f.present("base") else None,
+        base_onnx=f.string("base_onnx") if f.present("base_onnx") else None,
+        adapters=f.string_list("adapters"),
+        data=f.string_list("data"),
+    )
+    said = f.child("bundle").strings()
+    f.done()
+    return origin, said
+
+
+def _files(bundle: Path) -> Iterator[Path]:
+    """Beside the bundle's name, which may be a link, and beside the folder itself."""
+    yield from dict.fromkeys((_file(bundle), _file(bundle.resolve())))
+
+
+def _file(bundle: Path) -> Path:
+    return bundle.with_name(f"{bundle.name}{_SUFFIX}")
+
+
+def _absolute(path: Path | None) -> str | None:
+    return os.path.abspath(path) if path is not None else None

@@ -1,0 +1,75 @@
+"""Rows of text from a jsonl file, for validation, calibration and ``eptx run``."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from eptx.errors import EptxError
+from eptx.files.safe_files import open_regular
+from eptx.files.strict_json import parse_json
+
+_LINE_LIMIT = 1 << 20
+
+
+def read_rows(file: Path, *, error: type[EptxError], token_ids: bool = False) -> Iterator[dict[str, Any]]:
+    """Objects with ``text``, and where they have them ``text_pair``, ``task`` and ``label``; empty lines are
+    skipped.
+
+    Args:
+        file: one JSON object a line, UTF-8.
+        error: the class to raise, naming the file and the line.
+        token_ids: whether a row may have ``input_ids`` instead of ``text``.
+    """
+    for _, row in read_lines(file, error=error, token_ids=token_ids):
+        yield row
+
+
+def read_lines(file: Path, *, error: type[EptxError], token_ids: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of `read_rows`, each after what to call it: its file and line."""
+    with open_regular(file, error=error) as lines:
+        number = 0
+        while line := lines.readline(_LINE_LIMIT):
+            number += 1
+            where = f"{file.name}, line {number}"
+            if len(line) == _LINE_LIMIT:
+                raise error(f"{where}: longer than {_LINE_LIMIT} bytes")
+            if line.removeprefix(codecs.BOM_UTF8).strip():
+                yield where, check_row(parse_json(line, what=where, error=error), where, error, token_ids=token_ids)
+
+
+def check_row(row: Any, where: str, error: type[EptxError], *, token_ids: bool = False) -> dict[str, Any]:
+    """A row as `read_rows` gives it, from wherever it comes.
+
+    Args:
+        row: what was read.
+        where: what to call it.
+        error: the class to raise.
+        token_ids: as in `read_rows`.
+    """
+    if not (token_ids and _has_ids(row)):
+        _check_text(row, where, error, " or a list 'input_ids' of token ids" if token_ids else "")
+    return _checked(row, where, error)
+
+
+def _has_ids(row: Any) -> bool:
+    ids = row.get("input_ids") if isinstance(row, dict) else None
+    return isinstance(ids, list) and bool(ids) and all(type(i) is int and i >= 0 for i in ids)
+
+
+def _check_text(row: Any, where: str, error: type[EptxError], others: str) -> None:
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise error(f"{where}: must be an object with a string 'text'{others}")
+    if others and row.get("input_ids") is not None:
+        raise error(f"{where}: 'input_ids' must be a list of token ids")
+
+
+def _checked(row: dict[str, Any], where: str, error: type[EptxError]) -> dict[str, Any]:
+    for key in ("text_pair", "task"):
+        if row.get(key) is None:
+            row.pop(key, None)
+        elif not isinstance(row[key], str):
+            raise error(f"{where}: {key!r} must be a string")
+    return row

@@ -1,0 +1,146 @@
+"""The base as transformers reads it: what a bundle's manifest and files are held to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokenizers import normalizers
+
+from eptx._one_line import one_line
+from eptx.errors import BaseModelError
+from eptx.exporter.bases.weights.config import base_config
+from eptx.exporter.quiet import quiet
+from eptx.files.strict_json import read_json_object
+
+#: With none of these, a folder has no tokenizer. (transformers would make one up from the configuration alone.)
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spm.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+
+
+#: What sentence-transformers keeps beside a tokenizer; the first that is there counts.
+SENTENCE_FILES = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
+
+
+@dataclass(frozen=True)
+class BaseSource:
+    """A base's transformers folder.
+
+    Attributes:
+        folder: where it is.
+    """
+
+    folder: Path
+
+    @cached_property
+    def written(self) -> dict[str, Any]:
+        """``config.json`` as it stands in the file.
+
+        Raises:
+            BaseModelError: it is missing or damaged.
+        """
+        return read_json_object(self.folder / "config.json", error=BaseModelError)
+
+    @cached_property
+    def config(self) -> Any:
+        """``config.json`` as transformers completes it."""
+        with quiet():
+            return base_config(self.folder)
+
+    @cached_property
+    def text_config(self) -> Any:
+        """The part of it that is of the text model; of a model of text alone, all of it."""
+        return self.config.get_text_config()
+
+    @cached_property
+    def generation(self) -> Any:
+        """The ``GenerationConfig`` that ``generate`` would use."""
+        from transformers import GenerationConfig
+
+        with quiet():
+            if (self.folder / "generation_config.json").is_file():
+                return GenerationConfig.from_pretrained(self.folder, local_files_only=True)
+            return GenerationConfig.from_model_config(self.config)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """transformers' tokenizer of the folder; None without a file of one."""
+        return load_tokenizer(self.folder)
+
+    def token(self, name: str) -> Any:
+        """A special token's id (or ids), as ``generate`` finds it: of the generation settings, else of the model."""
+        for place in (self.generation, self.config, self.text_config):
+            value = getattr(place, name, None)
+            if value is not None:
+                return value
+        return None
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """transformers' tokenizer of a folder; None without a file of one.
+
+    Raises:
+        BaseModelError: transformers cannot read it.
+    """
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return None
+    from transformers import AutoTokenizer
+
+    with quiet():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except Exception as e:  # whatever its files provoke
+            raise BaseModelError(f"{folder.name}: its tokenizer cannot be read: {one_line(e)}") from None
+    for name in SENTENCE_FILES:
+        if (folder / name).is_file():
+            _as_sentences(tokenizer, read_json_object(folder / name, error=BaseModelError))
+            break
+    return tokenizer
+
+
+def _as_sentences(tokenizer: Any, settings: Mapping[str, Any]) -> None:
+    """What sentence-transformers does with a tokenizer: its length is the one that counts, and texts may be lowered."""
+    if settings.get("max_seq_length"):
+        tokenizer.model_max_length = settings["max_seq_length"]
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if settings.get("do_lower_case") and backend is not None:
+        steps = backend.normalizer
+        own: Any = steps if isinstance(steps, normalizers.Sequence) else [] if steps is None else [steps]
+        if not any(isinstance(step, normalizers.Lowercase) for step in own):
+            backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
+
+
+def listed(value: Any) -> tuple[int, ...]:
+    """Token ids that a configuration gives as one, as a list or not at all."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, list | tuple) else (int(value),)
+
+
+def same(found: Any, wanted: Any) -> bool:
+    """Whether two JSON values are equal; true is not 1, and 1 is 1.0."""
+    if isinstance(found, bool) or isinstance(wanted, bool):
+        return found is wanted
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        return found.keys() == wanted.keys() and all(same(found[key], wanted[key]) for key in found)
+    if isinstance(found, list) and isinstance(wanted, list):
+        return len(found) == len(wanted) and all(map(same, found, wanted))
+    return bool(found == wanted)

@@ -1,0 +1,156 @@
+"""What a bundle is held against: the adapter and base that it was made from, or those given instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from eptx.bundle import Bundle, Manifest
+from eptx.bundle.onnx_scan import scan_onnx
+from eptx.bundle.origin import Origin, read_origin
+from eptx.errors import AdapterError, BaseModelError, BundleError, UsageError
+from eptx.exporter.adapters.checkpoint import combine
+from eptx.exporter.bases.weights.checkpoint import folder_fingerprint
+from eptx.exporter.trained import AdapterFiles, name_tasks, read_files
+from eptx.exporter.trained.files import CONFIG, HEADS, WEIGHTS
+from eptx.exporter.trained.reference import reference_of, top_k_titles
+from eptx.exporter.validation.options import ValidateOptions
+from eptx.files.safe_files import fingerprint, is_contained_name
+from eptx.manifest.names import BASE_TASK
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The trained model's files.
+
+    Attributes:
+        base: its base's transformers folder.
+        files: the adapter's folders as they are.
+        tasks: the adapter's tasks by id.
+        ids: task name -> its id, for the tasks that the bundle serves; ``base`` is one past the adapter's last.
+        warnings: fingerprints that differ from the bundle's.
+        folders: where the adapter is.
+        names: the tasks' names by id, where its files do not hold them.
+        top_k: EPT: experts per task, where its files do not say it.
+    """
+
+    base: Path
+    files: Sequence[AdapterFiles]
+    tasks: tuple[str, ...]
+    ids: dict[str, int]
+    warnings: tuple[str, ...]
+    folders: Sequence[Path] = ()
+    names: Sequence[str] | None = None
+    top_k: int | None = None
+
+
+def find_truth(manifest: Manifest, options: ValidateOptions) -> Truth:
+    """Reads the adapter's files and finds the base.
+
+    Raises:
+        UsageError: one of them is not known; or a static bundle's task is not one of the adapter's.
+        AdapterError, BaseModelError: their files are damaged.
+    """
+    base, folders = _base(manifest, options), _adapters(options)
+    files = read_files(folders)
+    method = reference_of(files[0])
+    if options.top_k is not None and not method.takes_top_k:
+        raise UsageError(f"--top-k is for {top_k_titles()} adapters; this one is {method.name}")
+    names = options.tasks or manifest.sources.tasks
+    tasks = name_tasks(files, names)
+    if names is None and len(tasks) == 1 and files[0].heads is None:
+        tasks = (manifest.tasks[0].name,)  # an adapter of one task that nobody has named
+        names = tasks
+    warnings = []
+    if _adapter_fingerprint(files) != manifest.fingerprints.get("adapter"):
+        warnings.append("the adapter is not the one that the bundle was made from (its fingerprint differs)")
+    base_warning = _base_warning(manifest, options, base)
+    warnings += [base_warning] if base_warning else []
+    top_k = options.top_k if options.top_k is not None else manifest.sources.top_k
+    return Truth(base, files, tasks, _ids(manifest, tasks), tuple(warnings), folders, names, top_k)
+
+
+def _base(manifest: Manifest, options: ValidateOptions) -> Path:
+    if options.base is not None:
+        return options.base
+    if manifest.sources.base:
+        raise _unknown("base", "--base")
+    if options.base_onnx is not None and (options.base_onnx.absolute().parent / "config.json").is_file():
+        return options.base_onnx.absolute().parent
+    raise UsageError("the bundle was made from an ONNX file alone: give the base's transformers folder with --base")
+
+
+def _adapters(options: ValidateOptions) -> list[Path]:
+    if not options.adapters:
+        raise _unknown("adapter", "--adapter")
+    return list(options.adapters)
+
+
+def _unknown(what: str, option: str) -> UsageError:
+    return UsageError(f"nothing beside the bundle says where its {what} is: give {option} DIR")
+
+
+def with_origin(bundle: Bundle, options: ValidateOptions) -> tuple[ValidateOptions, Origin]:
+    """The options, completed by what the file beside the bundle says, and what that is.
+
+    Raises:
+        UsageError: a folder that is needed is not where the export found it; or the file is damaged.
+    """
+    origin = read_origin(bundle)
+    onnx = Path(origin.base_onnx) if origin.base_onnx is not None else None
+    return replace(
+        options,
+        base=options.base or (None if origin.base is None else _found(origin.base, "base", "--base")),
+        adapters=options.adapters or [_found(path, "adapter", "--adapter") for path in origin.adapters],
+        base_onnx=options.base_onnx or (onnx if onnx is not None and onnx.is_file() else None),
+    ), origin
+
+
+def _found(path: str, what: str, option: str) -> Path:
+    if not Path(path).is_dir():
+        raise UsageError(f"the {what} that the bundle was made from is not at {path}: give {option} DIR")
+    return Path(path)
+
+
+def _ids(manifest: Manifest, tasks: Sequence[str]) -> dict[str, int]:
+    """The tasks that a bundle serves; of a static one, the task that it says it is of."""
+    known = {name: index for index, name in enumerate((*tasks, BASE_TASK))}
+    if manifest.mode != "static":
+        served = [*tasks, *([BASE_TASK] if any(task.name == BASE_TASK for task in manifest.tasks) else [])]
+        return {name: known[name] for name in served}
+    name = manifest.tasks[0].name
+    if name not in known:
+        raise UsageError(
+            f"the bundle's task {name!r} is not one of the adapter's ({', '.join(tasks)}): name them by id with --tasks"
+        )
+    return {name: known[name]}
+
+
+def _adapter_fingerprint(files: Sequence[AdapterFiles]) -> str:
+    def one(folder: Path) -> str:
+        names = [name for name in (CONFIG, WEIGHTS, HEADS) if (folder / name).exists()]
+        return fingerprint({name: folder / name for name in names}, error=AdapterError)
+
+    return combine([one(each.folder) for each in files])
+
+
+def _base_warning(manifest: Manifest, options: ValidateOptions, base: Path) -> str | None:
+    wanted = manifest.fingerprints.get("base")
+    onnx = options.base_onnx
+    if onnx is None and manifest.sources.base_onnx:
+        return "the base's ONNX file is not known here, so its fingerprint was not compared; see --base-onnx"
+    found = folder_fingerprint(base) if onnx is None else _onnx_fingerprint(onnx)
+    return (
+        None if found == wanted else "the base is not the one that the bundle was made from (its fingerprint differs)"
+    )
+
+
+def _onnx_fingerprint(path: Path) -> str:
+    """As `load_onnx` computes it: over the file and its external data."""
+    try:
+        names = sorted({data.location for data in scan_onnx(path).external})
+    except BundleError as error:
+        raise BaseModelError(str(error)) from None
+    contained = [name for name in names if is_contained_name(name)]
+    return fingerprint({path.name: path} | {name: path.parent / name for name in contained}, error=BaseModelError)

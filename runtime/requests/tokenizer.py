@@ -1,0 +1,165 @@
+"""From text to input arrays, with the tokenizer that the bundle carries."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from eptx._one_line import one_line
+from eptx.bundle import Bundle
+from eptx.bundle import Text as TextSettings
+from eptx.errors import BundleError, NotSupportedError, RequestError
+from eptx.files.safe_files import read_bytes
+from eptx.runtime.outputs import Array
+
+_LIMIT = 256 << 20
+
+Text = str | Sequence[str | tuple[str, str]]
+
+
+def is_text(inputs: Any) -> TypeGuard[Text]:
+    """Whether a request's inputs are text rather than arrays by name."""
+    return isinstance(inputs, str) or (isinstance(inputs, Sequence) and not isinstance(inputs, Mapping))
+
+
+class Tokenizer:
+    """The ``tokenizer.json`` of a bundle: special tokens, truncation as the manifest says, padding to the longest row.
+
+    What the file itself sets about length and padding is in the manifest, as far as it counts. Prompts are not
+    truncated: what a prompt asks stands at its end. A prompt that begins with the special tokens that the tokenizer
+    puts in front, as one from a chat template does, is given no special tokens: it has its own.
+
+    Raises:
+        RequestError: the bundle has no tokenizer.
+        NotSupportedError: the ``tokenizers`` package is not installed.
+        BundleError: the tokenizer cannot be read.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        path = bundle.file("tokenizer.json")
+        if path is None:
+            raise RequestError("this bundle has no tokenizer.json; give arrays such as input_ids instead of text")
+        try:
+            library = importlib.import_module("tokenizers")
+        except ImportError:
+            raise NotSupportedError("text needs the tokenizers package; pip install tokenizers") from None
+        data = read_bytes(path, error=BundleError, limit=_LIMIT, follow=False)
+        try:
+            self._tokenizer = library.Tokenizer.from_buffer(data)
+        except BaseException as e:
+            raise _unless_exit(e, BundleError(f"{path.name}: not a tokenizer: {one_line(e)}")) from None
+        settings = bundle.manifest.text or TextSettings(max_length=bundle.manifest.max_length)
+        self._prompts = bundle.manifest.generation is not None
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._special = {number: str(token.content) for number, token in added.items() if token.special}
+        self._pad = settings.pad
+        self._left = settings.padding_side == "left"
+        self._names = [spec.name for spec in bundle.manifest.inputs]
+        if settings.lower_case:
+            self._tokenizer.normalizer = _lowering(library.normalizers, self._tokenizer.normalizer)
+        self._tokenizer.no_padding()
+        if settings.max_length is None or self._prompts:
+            self._tokenizer.no_truncation()
+        else:
+            self._tokenizer.enable_truncation(settings.max_length, direction=settings.truncation_side)
+
+    def __call__(self, text: Text) -> dict[str, Array]:
+        """Arrays int64 [rows, longest row] for those of ``input_ids``, ``attention_mask`` and
+        ``token_type_ids`` that are inputs of the model.
+
+        Raises:
+            RequestError: a row is neither a text nor a pair of texts, or has no tokens.
+        """
+        rows = [text] if isinstance(text, str) else list(text)
+        encodings = self._encode(rows)
+        prompts = [self._prompts and isinstance(row, str) for row in rows]
+        kept = [(e, _kept(e) if prompt else slice(None)) for e, prompt in zip(encodings, prompts, strict=True)]
+        columns = {
+            "input_ids": ([e.ids[part] for e, part in kept], self._pad),
+            "attention_mask": ([e.attention_mask[part] for e, part in kept], 0),
+            "token_type_ids": ([e.type_ids[part] for e, part in kept], 0),
+        }
+        return {name: self._padded(*columns[name]) for name in columns if name in self._names}
+
+    def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+        """Each text's token ids, with the special tokens that the model wants around a text or without.
+
+        Raises:
+            RequestError: a text cannot be tokenized, or has no tokens.
+        """
+        return [list(encoding.ids) for encoding in self._encode(texts, special)]
+
+    def encode_prompts(self, texts: Sequence[str], special: bool | None = None) -> list[list[int]]:
+        """Each prompt's token ids.
+
+        Args:
+            texts: the prompts.
+            special: whether to put the model's special tokens around them; None: around those that do not begin with
+                them.
+
+        Raises:
+            RequestError: a text cannot be tokenized, or has no tokens.
+        """
+        if special is not None:
+            return self.encode(texts, special=special)
+        return [list(encoding.ids[_kept(encoding)]) for encoding in self._encode(texts)]
+
+    def special_text(self, token: int) -> str:
+        """What a special token is written as, which `decode` leaves out; of another token nothing."""
+        return self._special.get(token, "")
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some tokens, without special ones; ids that the tokenizer does not know have none."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def _encode(self, rows: Sequence[Any], special: bool = True) -> Sequence[Any]:
+        if not rows:
+            raise RequestError("the batch of texts is empty")
+        try:
+            texts = [_row(i, row) for i, row in enumerate(rows)]
+            encodings: Sequence[Any] = self._tokenizer.encode_batch(texts, add_special_tokens=special)
+        except BaseException as e:
+            raise _unless_exit(e, RequestError(f"the texts cannot be tokenized: {one_line(e)}")) from None
+        for i, encoding in enumerate(encodings):
+            if not encoding.ids:
+                raise RequestError(f"text {i} has no tokens")
+        return encodings
+
+    def _padded(self, rows: Sequence[Sequence[int]], pad: int) -> Array:
+        length = max(map(len, rows))
+        result = np.full((len(rows), length), pad, np.int64)
+        for i, row in enumerate(rows):
+            start = length - len(row) if self._left else 0
+            result[i, start : start + len(row)] = row
+        return result
+
+
+def _kept(encoding: Any) -> slice:
+    """The tokens of a prompt to keep: without the special tokens around it if its text begins with those in front."""
+    added, ids = encoding.special_tokens_mask, encoding.ids  # 1: put there; 0: of the text, special ones too
+    own = slice(added.index(0), len(added) - added[::-1].index(0)) if 0 in added else slice(0)
+    return own if own.start and ids[own][: own.start] == ids[: own.start] else slice(None)
+
+
+def _row(index: int, row: Any) -> str | tuple[str, str]:
+    if isinstance(row, str):
+        return row
+    if isinstance(row, tuple | list) and len(row) == 2 and all(isinstance(part, str) for part in row):
+        return row[0], row[1]
+    raise RequestError(f"text {index} is neither a string nor a pair of strings")
+
+
+def _lowering(normalizers: Any, own: Any) -> Any:
+    """The tokenizer's own normalizer behind one that lowers."""
+    first = normalizers.Lowercase()
+    if own is None:
+        return first
+    return normalizers.Sequence([first, *(own if isinstance(own, normalizers.Sequence) else [own])])
+
+
+def _unless_exit(e: BaseException, error: Exception) -> BaseException:
+    """``error``, unless the program is being ended. The library's Rust panics are BaseExceptions too."""
+    return e if isinstance(e, KeyboardInterrupt | SystemExit | GeneratorExit) else error
