@@ -15,7 +15,7 @@ from eptx.calibration.run import REPORTS, Calibration
 from eptx.errors import UsageError
 from eptx.exporter import ExportOptions
 from eptx.exporter.options import options_of
-from eptx.files.publish import os_error
+from eptx.files.publish import os_error, replace_file
 
 
 def calibrate(
@@ -50,7 +50,7 @@ def calibrate(
         if bundle is not None:
             running.add(bundle)
         for name, content in running.reports().items():
-            _write(out / name, content)
+            replace_file(out / name, content)
         result = running.result()
         running.done()
     return result
@@ -83,10 +83,3 @@ def _check_folder(out: Path) -> None:
         raise os_error(out, error) from None
     if found and not found & {FILE, *REPORTS}:
         raise UsageError(f"{out}: holds something else; name a folder that is new or holds a calibration")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole, or not at all."""
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_bytes(content)
-    beside.replace(path)

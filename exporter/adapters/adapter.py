@@ -47,11 +47,11 @@ class Widths:
     """What an adapter's files say of a linear's shape.
 
     Attributes:
-        in_features: the width of its input.
+        in_features: the width of its input; None where the files say nothing of it.
         out_features: the widths of its output that fit; None where the files say nothing of it.
     """
 
-    in_features: int
+    in_features: int | None
     out_features: range | None
 
 

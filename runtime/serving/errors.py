@@ -1,10 +1,17 @@
-"""What a request is refused with."""
+"""Why a request is refused, as HTTP says it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import TypeVar
 
 from eptx.errors import EptxError, LimitError, NotSupportedError, RequestError
+
+#: Every model's version, as the protocol has it.
+VERSION = "1"
+
+_T = TypeVar("_T")
+_STATUS = {RequestError: 400, LimitError: 503, NotSupportedError: 501, EptxError: 500}
 
 
 class Refused(Exception):
@@ -31,21 +38,22 @@ class Overdue(Refused):
 
 
 def refusal(error: BaseException) -> Refused:
-    """What the client is told of an error: eptx's own lines, and nothing of one that eptx does not know."""
+    """The refusal for an error: with the message of eptx's own errors, and without that of others."""
     if isinstance(error, Refused):
         return error
-    if isinstance(error, RequestError):
-        return Refused(400, str(error))
-    if isinstance(error, LimitError):
-        return Refused(503, str(error), {"Retry-After": "1"})
-    if isinstance(error, NotSupportedError):
-        return Refused(501, str(error))
     if isinstance(error, EptxError):
-        return Refused(500, str(error))
+        status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+        return Refused(status, str(error), {"Retry-After": "1"} if status == 503 else None)
     return Refused(500, f"internal error: {type(error).__name__}; the server's log has more")
 
 
-def no_model(name: str, version: str | None, names: Iterable[str]) -> Refused:
-    """404: there is no model of that name and version among those of these names."""
+def find_model(models: Mapping[str, _T], name: str, version: str | None) -> _T:
+    """The model of that name and version.
+
+    Raises:
+        Refused: 404, there is none.
+    """
+    if name in models and version in (None, VERSION):
+        return models[name]
     which = f"model {name[:60]!r}" + (f" of version {version[:20]!r}" if version is not None else "")
-    return Refused(404, f"no {which}; there are {', '.join(names)}, of version 1")
+    raise Refused(404, f"no {which}; there are {', '.join(models)}, of version {VERSION}")

@@ -33,7 +33,6 @@ from eptx.bundle import (
 )
 from eptx.errors import BundleError
 from eptx.files.strict_json import dump_json, read_json
-from eptx.manifest.content import Manifest
 from eptx.manifest.reader import read_manifest
 from tests.eptx.test_bundle import DAMAGE, change_any_field
 from tests.malformed.test_bundles import LIES
