@@ -34,7 +34,7 @@ class TokenGenerator(Protocol):
         closed sooner, and then frees what it holds. Several iterators of one back end may run in several threads.
 
         ``settings.stop`` is not its business. The rows' answers do not depend on each other, except for what is drawn
-        (one seed serves the batch) and TuckA routing over the batch.
+        (one seed serves the batch) and a route over the whole batch.
 
         Args:
             prompts: each row's tokens, checked: none is empty, all are of the vocabulary, and fit the model's length,

@@ -16,7 +16,7 @@ from eptx.manifest.names import ROUTE_GROUP, ROUTE_WEIGHTS, TASK_ID, USED
 from eptx.runtime.generation.backend import DONE
 from eptx.runtime.generation.genai_folder import model_folder
 from eptx.runtime.generation.settings import MOST_ROWS, GenerationSettings
-from eptx.runtime.ort.kernels import Kernels, choose_kernels
+from eptx.runtime.ort.kernels import Kernels, open_with_kernels
 from eptx.runtime.ort.sessions import wrapped
 from eptx.runtime.outputs import Array
 
@@ -136,21 +136,14 @@ def _genai() -> Any:
 
 
 def _open(genai: Any, bundle: Bundle, provider: str, threads: int | None) -> tuple[Any, Kernels]:
-    kernels = choose_kernels(bundle, provider)
-    if kernels.library is not None:
-        try:
-            return _load(genai, bundle, provider, threads, kernels), kernels
-        except BundleError as e:  # the model's functions may know types that the kernels do not
-            kernels = Kernels(None, f"they do not run this model: {e}")
-    return _load(genai, bundle, provider, threads, kernels), kernels
+    def open_model(kernels: Kernels) -> tuple[Any, Kernels]:
+        with (
+            model_folder(bundle, provider, threads, kernels) as folder,
+            _errors(f"{bundle.model.name}: GenAI does not load it", BundleError),
+        ):
+            return genai.Model(genai.Config(str(folder))), kernels
 
-
-def _load(genai: Any, bundle: Bundle, provider: str, threads: int | None, kernels: Kernels) -> Any:
-    with (
-        model_folder(bundle, provider, threads, kernels) as folder,
-        _errors(f"{bundle.model.name}: GenAI does not load it", BundleError),
-    ):
-        return genai.Model(genai.Config(str(folder)))
+    return open_with_kernels(bundle, provider, open_model)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from eptx.bundle import Bundle, TensorSpec
-from eptx.errors import BundleError, RequestError
+from eptx.errors import RequestError
 from eptx.manifest.names import (
     CROSS,
     PAST,
@@ -27,6 +27,7 @@ from eptx.manifest.names import (
 from eptx.runtime.generation.backend import DONE
 from eptx.runtime.generation.sampling import Sampler
 from eptx.runtime.generation.settings import GenerationSettings
+from eptx.runtime.ort.model import check_signature
 from eptx.runtime.ort.providers import onnxruntime
 from eptx.runtime.ort.sessions import open_bundle, wrapped
 from eptx.runtime.outputs import Array
@@ -134,12 +135,7 @@ class _Model:
         self._session, self._provider = session, provider
         # what stays on the provider's device from one step to the next
         self._devices = {s.name: provider if s.name.startswith((CROSS, PRESENT)) else "cpu" for s in outputs}
-        for what, said, has in (
-            ("inputs", set(self.inputs), {value.name for value in session.get_inputs()}),
-            ("outputs", set(self._devices), {value.name for value in session.get_outputs()}),
-        ):
-            if said != has:
-                raise BundleError(f"a model's {what} are not what eptx.json says: {', '.join(sorted(said ^ has))}")
+        check_signature(session, inputs, outputs)
 
     def value(self, array: Array) -> Any:
         """An array as an ``OrtValue``, which shares its memory."""

@@ -14,7 +14,6 @@ from eptx.runtime.measure.labels import kind_of, label_number, label_set
 from eptx.runtime.measure.metrics import as_objects
 from eptx.runtime.measure.rows import Row
 from eptx.runtime.outputs import Outputs
-from eptx.runtime.requests.tokenizer import Tokenizer
 from eptx.runtime.session import Session
 
 #: Rows of one batch, and positions of one (of a generator, whose logits are as wide as its vocabulary).
@@ -86,7 +85,6 @@ class Probe:
     def __post_init__(self) -> None:
         manifest = self.session.manifest
         self._specs = {task.name: task for task in manifest.tasks}
-        self._tokenizer: Tokenizer | None = None
         self.kinds = {task: _kind(manifest, self._specs[task]) for task in self.rows}
         self._labels = {task: self._numbers(task) for task in self.rows}
         for task, rows in self.rows.items():
@@ -155,7 +153,7 @@ class Probe:
         for row in self.rows[task]:
             if isinstance(row.label, str):
                 with _named(row):
-                    wanted.append(tuple(self._texts().encode([row.label], special=False)[0]))
+                    wanted.append(tuple(self.session.tokenizer.encode([row.label], special=False)[0]))
             elif isinstance(row.label, tuple) and row.label and isinstance(row.label[0], int):
                 wanted.append(tuple(map(int, row.label)))
             else:
@@ -174,17 +172,11 @@ class Probe:
             assert row.text is not None
             text = [row.text] if row.text_pair is None else [(row.text, row.text_pair)]
             with _named(row):
-                arrays = {name: np.asarray(array)[0] for name, array in self._texts()(text).items()}
+                arrays = {name: np.asarray(array)[0] for name, array in self.session.tokenizer(text).items()}
         labels = self._labels[task] if self.kinds[task] == "tokens" else None
         wanted = () if labels is None else labels[index]
         _check_ids([*arrays["input_ids"], *wanted], row, manifest)
         return _Encoded(row, index, arrays, wanted or None)
-
-    def _texts(self) -> Tokenizer:
-        """The tokenizer; a bundle needs none until a row or label is text."""
-        if self._tokenizer is None:
-            self._tokenizer = Tokenizer(self.session.bundle)
-        return self._tokenizer
 
 
 @contextmanager

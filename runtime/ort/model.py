@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eptx.bundle import Bundle, Manifest
+from eptx.bundle import Bundle, Manifest, TensorSpec
 from eptx.errors import BundleError, RequestError
 from eptx.manifest.names import LOGITS, TASK_ID_USED
 from eptx.runtime.ort.integers import describe_integer_products
@@ -67,7 +67,7 @@ class OrtModel:
         with self._lock:
             if self._opened is None:
                 opened = open_bundle(self._bundle, *self._how)
-                _check_signature(opened[0], self._bundle.manifest)
+                check_signature(opened[0], self._bundle.manifest.inputs, self._bundle.manifest.outputs)
                 self._opened = opened
             return self._opened[0]
 
@@ -88,12 +88,13 @@ class OrtModel:
         return outputs
 
 
-def _check_signature(session: Any, manifest: Manifest) -> None:
-    """The model must have the inputs and outputs of ``eptx.json``, which requests are checked against."""
-    for what, specs, values in (
-        ("input", manifest.inputs, session.get_inputs()),
-        ("output", manifest.outputs, session.get_outputs()),
-    ):
+def check_signature(session: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """Checks that a model has the inputs and outputs of ``eptx.json``, which requests are checked against.
+
+    Raises:
+        BundleError: it has not.
+    """
+    for what, specs, values in (("input", inputs, session.get_inputs()), ("output", outputs, session.get_outputs())):
         said = {spec.name: (spec.dtype, spec.shape) for spec in specs}
         try:
             has = {value.name: (_ORT_DTYPES.get(value.type, value.type), tuple(value.shape)) for value in values}
