@@ -21,8 +21,9 @@ from eptx.exporter.graph.heads import attach_head, attach_head_bank, check_fits
 from eptx.exporter.load import load
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.methods.read import read_adapter
-from eptx.exporter.options import QUANTIZED, ExportOptions
+from eptx.exporter.options import ExportOptions
 from eptx.exporter.plan import check_options
+from eptx.manifest.names import FLOAT_PRECISIONS
 from eptx.progress import step
 
 
@@ -45,7 +46,7 @@ def export(base: Path | None, adapters: Sequence[Path], out: Path, options: Expo
     """
     with BundleWriter(out) as writer, tempfile.TemporaryDirectory(prefix="eptx-") as workspace:
         adapted = adapt(base, adapters, options, Path(workspace))
-        if options.precision in QUANTIZED and not adapted.quantized:
+        if options.precision not in FLOAT_PRECISIONS and not adapted.quantized:
             raise UsageError(f"precision {options.precision}: only the builder's int4 decoders; use eptx.export")
         store(adapted)
         return write(writer, adapted)
@@ -85,7 +86,8 @@ def store(adapted: Adapted) -> None:
     if options.precision == "fp32":
         return
     for part in adapted.parts:
-        only_adapter = options.precision in QUANTIZED or (is_genai(part.graph) and options.provider == "cuda")
+        quantized = options.precision not in FLOAT_PRECISIONS
+        only_adapter = quantized or (is_genai(part.graph) and options.provider == "cuda")
         store_fp16(part.graph.model, part.editor.exact, but=part.weights if only_adapter else None)
 
 

@@ -17,9 +17,6 @@ Routing = Literal["batch", "row", "prompt"]
 Provider = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8", "int8-static", "int4", "auto"]
 
-#: Precisions in which products are quantized: what is left, and the adapter, is float16 or float32.
-QUANTIZED = ("int8", "int8-static", "int4", "auto")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:

@@ -1,4 +1,4 @@
-"""A batch in groups of rows that are run apart, and what they gave as that of one batch."""
+"""Splits a batch into groups of rows that run separately, and merges their results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eptx.exporter.validation.reference.router_ties import Decisions
 
 
 def rows_of(batch: Batch, rows: np.ndarray) -> Batch:
-    """Some rows of a batch, padded as they are in it."""
+    """Some rows of a batch, padded as before."""
     if len(rows) == batch.rows:
         return batch
     return replace(
@@ -24,29 +24,29 @@ def rows_of(batch: Batch, rows: np.ndarray) -> Batch:
     )
 
 
-def shapes_of(batch: Batch) -> list[tuple[bytes, ...]]:
-    """What rows must have in common to be run without padding; nothing where padding is the model's own business."""
+def padding_of(batch: Batch) -> list[tuple[bytes, ...]]:
+    """Each row's padding: rows with equal padding can run without it. Empty where the model itself handles padding."""
     if batch.prompt is None or ANSWER_IDS in batch.arrays or batch.kept is None:
         return [()] * batch.rows
     return [(row.tobytes(),) for row in batch.kept]
 
 
-def columns_of(batch: Batch) -> np.ndarray:
-    """The columns of a generator's rows, all of one shape, that are not padding."""
+def kept_columns(batch: Batch) -> np.ndarray:
+    """The columns that are not padding, of a generator's rows with equal padding."""
     if batch.prompt is None or ANSWER_IDS in batch.arrays or batch.kept is None:
         return np.arange(batch.length)
     return np.flatnonzero(batch.kept.any(axis=0))
 
 
-def narrowed(batch: Batch, columns: np.ndarray) -> Batch:
+def select_columns(batch: Batch, columns: np.ndarray) -> Batch:
     """A batch with some of its columns."""
     assert batch.prompt is not None
     arrays = {name: array[:, columns] for name, array in batch.arrays.items()}
     return replace(batch, arrays=arrays, prompt=int((columns < batch.prompt).sum()))
 
 
-def widened(expected: Expected, batch: Batch, columns: np.ndarray) -> Expected:
-    """What some columns gave, where the batch has them; zeros elsewhere, which nobody compares."""
+def scatter_columns(expected: Expected, batch: Batch, columns: np.ndarray) -> Expected:
+    """The results of some columns at their place in the batch; zeros elsewhere, which are not compared."""
 
     def wide(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         found = {}
@@ -66,8 +66,8 @@ def widened(expected: Expected, batch: Batch, columns: np.ndarray) -> Expected:
     )
 
 
-def merged(batch: Batch, groups: Sequence[np.ndarray], parts: Sequence[Expected]) -> Expected:
-    """What groups of rows gave, as one batch."""
+def merge_results(batch: Batch, groups: Sequence[np.ndarray], parts: Sequence[Expected]) -> Expected:
+    """The results of groups of rows, as those of one batch."""
     order = np.argsort(np.concatenate(groups))
 
     def arrays(of: str) -> dict[str, np.ndarray]:
@@ -91,7 +91,7 @@ def merged(batch: Batch, groups: Sequence[np.ndarray], parts: Sequence[Expected]
 
 
 def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows below each other; logits of a task of fewer labels end in zeros, as they are served."""
+    """The rows of all groups; logits of a task with fewer labels end in zeros, as in the bundle."""
     width = max(array.shape[-1] for array in arrays)
     padded = [np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, width - a.shape[-1])]) for a in arrays]
     return np.concatenate(padded)
@@ -111,7 +111,7 @@ def _merged_groups(
 def _merged_decisions(
     parts: Sequence[Sequence[Decisions]], groups: Sequence[np.ndarray], order: np.ndarray
 ) -> list[Decisions]:
-    """Call by call: a group of rows with fewer calls has decided nothing in the later ones."""
+    """The decisions of every call; a group with fewer calls decided nothing in the later ones."""
     calls = max(map(len, parts))
     merged = []
     for call in range(calls):
@@ -128,7 +128,7 @@ def _merged_decisions(
 def _spread(
     parts: Sequence[Mapping[str, np.ndarray]], groups: Sequence[np.ndarray], order: np.ndarray, *, decided: bool
 ) -> dict[str, np.ndarray]:
-    """Values of some groups' rows as values of all rows: others had no contest, or used no task of their own."""
+    """The values of all rows; rows of groups without values get those of an undisputed decision."""
     found: dict[str, np.ndarray] = {}
     for name in dict.fromkeys(name for part in parts for name in part):
         like = next(part[name] for part in parts if name in part)
