@@ -128,13 +128,13 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Sources:
-    """What the bundle was made from, as far as it is not of one machine; `eptx.bundle.origin` has the rest.
+    """What the bundle was made from. Paths, which differ between machines, are in `eptx.bundle.origin`.
 
     Attributes:
-        base: whether a transformers folder. base_onnx: whether an ONNX file of the base.
-        top_k: EPT: how many experts a task uses, where the export was told.
-        tasks: the names of the adapter's tasks by id, where the export was told.
-        problem_types: task -> its problem type, where the export was told.
+        base: whether there was a transformers folder. base_onnx: whether there was an ONNX file of the base.
+        top_k: EPT: how many experts a task uses, where an option said it.
+        tasks: the names of the adapter's tasks by id, where an option said it.
+        problem_types: task -> its problem type, where an option said it.
     """
 
     base: bool
