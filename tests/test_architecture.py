@@ -17,7 +17,7 @@ HOUSES = (*PACKAGES, "runtime/cpp")
 EXPORT, SESSION = "exporter/export.py", "runtime/session.py"
 BESIDE = {f"exporter/{name}.py": EXPORT for name in ("__init__", "load", "fold", "plan", "inspect")}
 BESIDE |= {"runtime/__init__.py": SESSION}
-#: Imports against the arrows. They end when the PEFT tuners' own files (tuner.py, peft_types.py) are a room.
+#: Imports against the arrows, of single files: methods/tuner.py and methods/peft_types.py lie below.
 AGAINST = {("exporter/trained", "exporter/methods"), ("exporter/training", "exporter/methods")}
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eptx._html import Cell, Content, Html, cell, clipped, h, join, table
 from eptx.calibration.report.axis import Axis, axis
 from eptx.calibration.report.say import interval, number, points, short
 from eptx.calibration.report.view import Drop, Trial
+from eptx.reports.html import Cell, Content, Html, cell, clipped, h, join, table
 
 STYLE = """
 .forest td, .forest th { vertical-align: middle; } .forest thead th { vertical-align: bottom; }

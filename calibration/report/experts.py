@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eptx._html import Content, Html, clipped, h, join, table
 from eptx.calibration.report.heatmap import share_map
 from eptx.calibration.report.say import counted, number, readable
 from eptx.calibration.report.view import finite
+from eptx.reports.html import Content, Html, clipped, h, join, table
 
 
 def experts_section(experts: Mapping[str, Any]) -> list[Content]:

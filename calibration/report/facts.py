@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eptx._html import Content, h, join
 from eptx.calibration.report.say import budgets, counted
 from eptx.calibration.report.view import View, section
+from eptx.reports.html import Content, h, join
 
 _GOALS = {"size": "the smallest bundle within the budget", "latency": "the fastest bundle within the budget"}
 

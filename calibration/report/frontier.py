@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from eptx._html import Html, h, join
 from eptx.calibration.report.axis import Axis, axis
 from eptx.calibration.report.say import number, points, short
 from eptx.calibration.report.view import Trial, View
+from eptx.reports.html import Html, h, join
 
 STYLE = """
 .plots { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from eptx._html import Cell, Content, Html, breakable, cell, clipped, h, join, table
 from eptx.calibration.report.say import damage, number, readable
+from eptx.reports.html import Cell, Content, Html, breakable, cell, clipped, h, join, table
 
 STYLE = """
 .heat th, .heat td { padding: .15rem .5rem; border-bottom: 0; } .heat tbody th { font-weight: 400; padding-left: 0; }

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eptx._html import Content, Html, clipped, h, join
-from eptx._page import page
 from eptx.calibration.report import drops, frontier, heatmap, routes, trials
 from eptx.calibration.report.experts import experts_section, left_out
 from eptx.calibration.report.facts import facts
 from eptx.calibration.report.say import counted, number, readable, short, verdict
 from eptx.calibration.report.view import Trial, View, finite, read_view, section
+from eptx.reports.html import Content, Html, clipped, h, join
+from eptx.reports.page import page
 
 _STYLE = """
 .verdict { font-size: 1.1rem; padding: .75rem 1rem; background: var(--panel); border-left: 4px solid var(--accent);

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eptx._html import Cell, Content, Html, cell, clipped, h, join, table
 from eptx.calibration.report.say import counted, damage, number
 from eptx.calibration.report.view import finite
+from eptx.reports.html import Cell, Content, Html, cell, clipped, h, join, table
 
 STYLE = """
 .bar { display: inline-block; height: .7rem; background: var(--cool); border-radius: 2px; margin-right: .4rem;

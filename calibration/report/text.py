@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eptx._text_table import aligned
 from eptx.calibration.report.say import counted, interval, number, short, verdict
 from eptx.calibration.report.view import Trial, View, read_view
+from eptx.reports.text_table import aligned
 
 
 def report_text(calibration: Mapping[str, Any]) -> str:

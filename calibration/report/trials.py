@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from eptx._html import Content, Html, breakable, clipped, h, join, table
 from eptx.calibration.report.say import interval, number
 from eptx.calibration.report.view import Trial, View
+from eptx.reports.html import Content, Html, breakable, clipped, h, join, table
 
 STYLE = """
 .trials tbody th { min-width: 7rem; padding-left: 1.7rem; text-indent: -1.7rem; }

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelF
 
 from eptx.bundle import read_bundle
 from eptx.calibration import RouteStudy, measure_route, study_routes
-from eptx.cli._main import cli
+from eptx.cli import cli
 from eptx.errors import DataError, UsageError
 from eptx.exporter import ExportOptions, Route, export_bundle
 from eptx.runtime import Session

@@ -14,7 +14,8 @@ from eptx.exporter.bases.products.integer import integer_product
 from eptx.exporter.bases.products.nbits import is_nbits
 from eptx.exporter.bases.products.products import Product, find_products
 from eptx.exporter.initializers import add_initializer
-from eptx.exporter.validation.quantized.stored import activation
+from eptx.exporter.validation.quantized.codes import array_of
+from eptx.exporter.validation.quantized.stored import activation, producer
 
 
 def use_float_activations(graph: ir.Graph) -> bool:
@@ -26,11 +27,12 @@ def use_float_activations(graph: ir.Graph) -> bool:
 
 def _float_activations_product(graph: ir.Graph, node: ir.Node) -> bool:
     """A product of two activations, both rounded: Mul(Cast(MatMulInteger(qa, qb, za, zb)), Mul(sa, sb))."""
-    product = _maker(_maker_of(node, "Mul", "Cast"), "MatMulInteger")
+    casts = [producer(value, "Cast") for value in node.inputs] if node.op_type == "Mul" else []
+    product = next((producer(cast.inputs[0], "MatMulInteger") for cast in casts if cast is not None), None)
     if product is None:
         return False
-    sides = [None if value is None else value.producer() for value in product.inputs[:2]]
-    if any(side is None or side.op_type != "DynamicQuantizeLinear" for side in sides):
+    sides = [producer(value, "DynamicQuantizeLinear") for value in product.inputs[:2]]
+    if None in sides:
         return False
     exact = ir.node("MatMul", [side.inputs[0] for side in sides if side is not None], name=node.name)
     _put(graph, node, exact)
@@ -50,20 +52,8 @@ def _undo_rounding(node: ir.Node) -> bool:
 
 def rounded(node: ir.Node) -> ir.Node | None:
     """The QuantizeLinear that rounds an activation, given the DequantizeLinear behind it; None for other nodes."""
-    coarse = _maker(node, "QuantizeLinear") if node.op_type == "DequantizeLinear" else None
+    coarse = producer(node.inputs[0], "QuantizeLinear") if node.op_type == "DequantizeLinear" else None
     return coarse if coarse is not None and walk(coarse.inputs[0]) is None else None
-
-
-def _maker_of(node: ir.Node, op_type: str, maker: str) -> ir.Node | None:
-    """The producer of type `maker` of one of the inputs of a node of type `op_type`; None if there is none."""
-    makers = [value.producer() for value in node.inputs if value is not None] if node.op_type == op_type else []
-    return next((found for found in makers if found is not None and found.op_type == maker), None)
-
-
-def _maker(node: ir.Node | None, op_type: str) -> ir.Node | None:
-    """The producer of a node's first input, if it is of a type."""
-    found = node.inputs[0].producer() if node is not None and node.inputs and node.inputs[0] is not None else None
-    return found if found is not None and found.op_type == op_type else None
 
 
 def _put(graph: ir.Graph, node: ir.Node, exact: ir.Node) -> None:
@@ -107,18 +97,14 @@ def _float_static(graph: ir.Graph, product: Product) -> bool:
     if x is node.inputs[0] or coarse is None:
         return False
     stored, scale, *zeros = coarse.inputs
-    assert stored is not None and scale is not None
-    arrays = [
-        value.const_value.numpy() if value is not None and value.const_value is not None else None
-        for value in (scale, *zeros)
-    ]
-    if arrays[0] is None:
+    assert stored is not None
+    scale_array, zero_array = array_of(scale), array_of(zeros[0]) if zeros else None
+    if scale_array is None:
         return False
     axis = coarse.attributes.get_int("axis", 1)
-    scale_array, zero = (
-        _along(array, axis) for array in (arrays[0], arrays[1] if zeros and arrays[1] is not None else np.zeros(1))
-    )
-    coarse.outputs[0].replace_all_uses_with(_floats(graph, coarse, stored, zero, scale_array))
+    zero = np.zeros(1) if zero_array is None else zero_array
+    floats = _floats(graph, coarse, stored, _along(zero, axis), _along(scale_array, axis))
+    coarse.outputs[0].replace_all_uses_with(floats)
     node.replace_input_with(0, x)
     return True
 

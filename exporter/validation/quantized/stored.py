@@ -104,13 +104,8 @@ def _is_quantized_table(node: ir.Node) -> bool:
     """Whether it is a look-up in the form of ONNX Runtime's quantizer or of GenAI's builder."""
     if node.op_type == "GatherBlockQuantized":
         return True
-    maker = node.inputs[0].producer() if node.op_type == "DequantizeLinear" and node.inputs[0] is not None else None
-    return (
-        maker is not None
-        and maker.op_type == "Gather"
-        and maker.inputs[0] is not None
-        and (maker.inputs[0].const_value is not None)
-    )
+    gather = producer(node.inputs[0], "Gather") if node.op_type == "DequantizeLinear" else None
+    return gather is not None and array_of(gather.inputs[0]) is not None
 
 
 def _keys(schemes: Mapping[str, str], prefix: str) -> list[str]:
@@ -185,8 +180,14 @@ def activation(product: Product) -> ir.Value:
 
 def _before(value: ir.Value | None, op_type: str) -> ir.Value | None:
     """The first input of a value's producer, if that is of a type."""
+    maker = producer(value, op_type)
+    return None if maker is None else maker.inputs[0]
+
+
+def producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
+    """The node that gives a value, if it is of a type."""
     maker = None if value is None else value.producer()
-    return maker.inputs[0] if maker is not None and maker.op_type == op_type else None
+    return maker if maker is not None and maker.op_type == op_type else None
 
 
 def _whole(value: ir.Value | None) -> np.ndarray | None:

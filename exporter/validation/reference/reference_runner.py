@@ -54,7 +54,7 @@ class ReferenceRunner:
         dtype: torch.dtype,
         quantized: QuantizedWeights | None = None,
     ) -> None:
-        self.manifest, self.reference = manifest, reference
+        self.manifest, self.reference, self._frozen = manifest, reference, _frozen_routes(manifest)
         self.model: Trained = load_trained(
             reference.base, reference.files, reference.tasks, top_k=reference.top_k, dtype=dtype
         )
@@ -103,7 +103,7 @@ class ReferenceRunner:
         elif self._routes_itself(live):
             # the route depends on the data of all rows, those of `base` too
             ids = np.where(ids == len(self.reference.tasks), 0, ids)
-        frozen = None if live else self._frozen().get(batch.tasks[0], self._any_route())
+        frozen = None if live else self._frozen.get(batch.tasks[0], next(iter(self._frozen.values()), None))
         route: Routes = None
         outputs, decisions = [], []
         cache: Any = None
@@ -178,48 +178,34 @@ class ReferenceRunner:
 
     def _routes_itself(self, live: bool) -> bool:
         """Whether the model's own router chooses the route from the rows' data."""
-        return self.model.method.routes_by_data and (live or not self._frozen())
+        return self.model.method.routes_by_data and (live or not self._frozen)
 
     def _routing(self) -> Literal["batch", "row"]:
         return "batch" if self.manifest.routing in (None, "batch") else "row"
 
-    def _frozen(self) -> dict[str, list[Route | None]]:
-        """Task -> the frozen route of each call of the router; None for a call whose route is constant anyway."""
-        route = self.manifest.route or {"tasks": {}, "constant": []}
-        constant = {call["call"] for call in route["constant"]}
-        return {
-            task: _calls([Route(int(r["group"]), tuple(map(float, r["weights"]))) for r in frozen], constant)
-            for task, frozen in route["tasks"].items()
-        }
-
-    def _any_route(self) -> list[Route | None] | None:
-        return next(iter(self._frozen().values()), None)
-
     def _fold(self, module: str) -> np.ndarray:
         """A module's weight [out, in] with the static bundle's task folded in."""
         name = self.manifest.tasks[0].name
-        route, *_ = self._frozen().get(name, [None])  # a bundle with several routes is not quantized after folding
+        route, *_ = self._frozen.get(name, [None])  # a bundle with several routes is not quantized after folding
         return self.model.weight(module, self.reference.ids[name], route)
 
     def _module(self, name: str, arrays: list[np.ndarray], batch: Batch) -> np.ndarray:
-        rows = _joined([array.reshape(batch.rows, -1, array.shape[-1]) for array in map(_per_row(batch.rows), arrays)])
+        # a layer's output may be one row for all (relative positions)
+        rows = [np.broadcast_to(a, (batch.rows, *a.shape[1:])) if len(a) == 1 else a for a in arrays]
+        values = _joined([array.reshape(batch.rows, -1, array.shape[-1]) for array in rows])
         bias = self._biases[name]
-        return rows if bias is None else rows - bias.astype(np.float64)
+        return values if bias is None else values - bias.astype(np.float64)
 
 
-def _calls(frozen: list[Route], constant: set[int]) -> list[Route | None]:
-    """The frozen routes at their calls of the router, and None at the constant calls."""
-    calls, given = len(frozen) + len(constant), iter(frozen)
-    return [None if call in constant else next(given, None) for call in range(calls)]
-
-
-def _per_row(rows: int) -> Any:
-    """Repeats a layer's output that all rows share (relative positions) for each row."""
-
-    def spread(array: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(array, (rows, *array.shape[1:])) if len(array) == 1 and rows > 1 else array
-
-    return spread
+def _frozen_routes(manifest: Manifest) -> dict[str, list[Route | None]]:
+    """Task -> the frozen route of each call of the router; None for a call whose route is constant anyway."""
+    route = manifest.route or {"tasks": {}, "constant": []}
+    constant = {call["call"] for call in route["constant"]}
+    found: dict[str, list[Route | None]] = {}
+    for task, frozen in route["tasks"].items():
+        own = (Route(int(each["group"]), tuple(map(float, each["weights"]))) for each in frozen)
+        found[task] = [None if call in constant else next(own) for call in range(len(frozen) + len(constant))]
+    return found
 
 
 def _joined(arrays: list[np.ndarray]) -> np.ndarray:

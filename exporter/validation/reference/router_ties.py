@@ -137,13 +137,13 @@ class RouterRecorder:
         if not infer.any():
             return Decisions()
         taken, self._similarities = self._similarities, {}
-        scores = {module: np.where(infer, values, _decided(values)) for module, values in taken.items()}
+        scores = {module: np.where(infer, values, undisputed(values)) for module, values in taken.items()}
         total = np.sum(list(taken.values()), axis=0)
         used = {module: np.where(ids < 0, values.argmax(axis=1), ids) for module, values in taken.items()}
-        return Decisions(scores | {"task": np.where(infer, total, _decided(total))}, used)
+        return Decisions(scores | {"task": np.where(infer, total, undisputed(total))}, used)
 
 
-def _decided(values: np.ndarray) -> np.ndarray:
+def undisputed(values: np.ndarray) -> np.ndarray:
     """Scores of rows whose task was given: an undisputed decision."""
     scores = np.zeros_like(values)
     scores[:, 0] = 1.0
