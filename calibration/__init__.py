@@ -7,7 +7,7 @@ from eptx.calibration.calibrate import calibrate, calibrate_bundle
 from eptx.calibration.experts import ExpertStudy, study_experts
 from eptx.calibration.export import export_bundle
 from eptx.calibration.options import CalibrationOptions
-from eptx.calibration.route import RouteStudy, measure_route, routed_tasks, study_routes
+from eptx.calibration.routes.study import RouteStudy, measure_route, routed_tasks, study_routes
 
 __all__ = [
     "CalibrationOptions",

@@ -10,7 +10,7 @@ from typing import Any
 from eptx._origin import read_origin
 from eptx._publish import os_error
 from eptx.bundle import Bundle, read_bundle
-from eptx.calibration.ledger import FILE
+from eptx.calibration.search.trial_cache import FILE
 from eptx.calibration.options import CalibrationOptions
 from eptx.calibration.run import REPORTS, Calibration
 from eptx.errors import UsageError

@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 from eptx.bundle import Bundle, BundleWriter, write_report
 from eptx.calibration.options import CalibrationOptions
 from eptx.calibration.quantize import Scheme
-from eptx.calibration.route import measure_route, routed_tasks
+from eptx.calibration.routes.study import measure_route, routed_tasks
 from eptx.calibration.run import Calibration, has_builder
-from eptx.calibration.setting import BUILT, Setting, stored
+from eptx.calibration.quantize.config import BUILT, Setting, stored
 from eptx.errors import NotSupportedError, UsageError, ValidationError
 from eptx.exporter import ExportOptions
 from eptx.exporter import export_bundle as export_plain

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from eptx._version import __version__
-from eptx.calibration.latency import timed_shape
+from eptx.calibration.search.latency import timed_shape
 from eptx.calibration.options import CalibrationOptions
 from eptx.calibration.quantize import Range
-from eptx.calibration.search import Found
-from eptx.calibration.workbench import Workbench
+from eptx.calibration.search.search import Found
+from eptx.calibration.search.evaluator import Evaluator
 from eptx.runtime.machine import machine
 
 SCHEMA_VERSION = 1
 
 
 def result_json(
-    bench: Workbench,
+    bench: Evaluator,
     found: Found,
     options: CalibrationOptions,
     budget: Mapping[str, float],
@@ -66,7 +66,7 @@ def result_json(
     }
 
 
-def _sensitivity(bench: Workbench, found: Found) -> dict[str, Any] | None:
+def _sensitivity(bench: Evaluator, found: Found) -> dict[str, Any] | None:
     """Of the scheme that was repaired, if that was chosen; else of the one that was looked at last."""
     if not found.damage:
         return None

@@ -16,15 +16,15 @@ from eptx._publish import os_error
 from eptx._version import __version__
 from eptx.bundle import Bundle, Quantization
 from eptx.calibration.experts import study_experts
-from eptx.calibration.ledger import Ledger
+from eptx.calibration.search.trial_cache import TrialCache
 from eptx.calibration.options import CalibrationOptions
 from eptx.calibration.quantize import Scheme
 from eptx.calibration.report import report_html
 from eptx.calibration.result import result_json
-from eptx.calibration.route import study_routes
-from eptx.calibration.search import Found, Search
-from eptx.calibration.setting import BUILT, REFERENCE, Setting
-from eptx.calibration.workbench import Workbench
+from eptx.calibration.routes.study import study_routes
+from eptx.calibration.search.search import Found, Search
+from eptx.calibration.quantize.config import BUILT, REFERENCE, Setting
+from eptx.calibration.search.evaluator import Evaluator
 from eptx.exporter import ExportOptions, read_adapter
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.bases import is_decoder
@@ -72,7 +72,7 @@ class Calibration:
         )
         self.built = has_builder(base, adapter, options)
         self._work = folder / _WORK
-        self._ledger: Ledger | None = None
+        self._ledger: TrialCache | None = None
         self.found = Found()
         self._searched = False
         self._studies: dict[str, Any] = {}
@@ -100,10 +100,10 @@ class Calibration:
         except OSError as error:
             raise os_error(self._folder, error) from None
         adapted = adapt(self._base, self._adapters, replace(self._options, precision="fp32"), self._work / "base")
-        self._ledger = Ledger(self._folder, self._key(adapted))
+        self._ledger = TrialCache(self._folder, self._key(adapted))
         build = self._build if self.built else None
         (self._work / "bundles").mkdir()
-        self._bench = Workbench(adapted, self._rows, self._calibration, self._ledger, self._work / "bundles", build)
+        self._bench = Evaluator(adapted, self._rows, self._calibration, self._ledger, self._work / "bundles", build)
 
     def _leave(self) -> None:
         """Bundles that were only measured go; what was learnt from them stays, if there is anything."""

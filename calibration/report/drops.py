@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from eptx._html import Cell, Content, Html, cell, clipped, h, join, table
 from eptx.calibration.report.axis import Axis, axis
-from eptx.calibration.report.say import interval, number, points, short
+from eptx.calibration.report.phrases import interval, number, points, short
 from eptx.calibration.report.view import Drop, Trial
 
 STYLE = """

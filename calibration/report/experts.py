@@ -7,7 +7,7 @@ from typing import Any
 
 from eptx._html import Content, Html, clipped, h, join, table
 from eptx.calibration.report.heatmap import share_map
-from eptx.calibration.report.say import counted, number, readable
+from eptx.calibration.report.phrases import counted, number, readable
 from eptx.calibration.report.view import finite
 
 

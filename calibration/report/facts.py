@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eptx._html import Content, h, join
-from eptx.calibration.report.say import budgets, counted
+from eptx.calibration.report.phrases import budgets, counted
 from eptx.calibration.report.view import View, section
 
 _GOALS = {"size": "the smallest bundle within the budget", "latency": "the fastest bundle within the budget"}

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from eptx._html import Html, h, join
 from eptx.calibration.report.axis import Axis, axis
-from eptx.calibration.report.say import number, points, short
+from eptx.calibration.report.phrases import number, points, short
 from eptx.calibration.report.view import Trial, View
 
 STYLE = """

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from eptx._html import Cell, Content, Html, breakable, cell, clipped, h, join, table
-from eptx.calibration.report.say import damage, number, readable
+from eptx.calibration.report.phrases import damage, number, readable
 
 STYLE = """
 .heat th, .heat td { padding: .15rem .5rem; border-bottom: 0; } .heat tbody th { font-weight: 400; padding-left: 0; }

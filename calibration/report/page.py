@@ -9,7 +9,7 @@ from eptx._html import Content, Html, clipped, h, join, page
 from eptx.calibration.report import drops, frontier, heatmap, routes, trials
 from eptx.calibration.report.experts import experts_section, left_out
 from eptx.calibration.report.facts import facts
-from eptx.calibration.report.say import counted, number, readable, short, verdict
+from eptx.calibration.report.phrases import counted, number, readable, short, verdict
 from eptx.calibration.report.view import Trial, View, finite, read_view, section
 
 _STYLE = """

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eptx._html import Cell, Content, Html, cell, clipped, h, join, table
-from eptx.calibration.report.say import counted, damage, number
+from eptx.calibration.report.phrases import counted, damage, number
 from eptx.calibration.report.view import finite
 
 STYLE = """

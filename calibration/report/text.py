@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eptx.calibration.report.say import counted, interval, number, short, verdict
+from eptx.calibration.report.phrases import counted, interval, number, short, verdict
 from eptx.calibration.report.view import Trial, View, read_view
 
 

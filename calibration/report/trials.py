@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eptx._html import Content, Html, breakable, clipped, h, join, table
-from eptx.calibration.report.say import interval, number
+from eptx.calibration.report.phrases import interval, number
 from eptx.calibration.report.view import Trial, View
 
 STYLE = """

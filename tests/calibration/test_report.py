@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from eptx.calibration.report import report_html, report_text
-from eptx.calibration.report.say import readable, verdict
+from eptx.calibration.report.phrases import readable, verdict
 from eptx.calibration.report.view import read_view
-from tests.calibration.found import calibration
+from tests.calibration.sample_result import calibration
 from tests.support.browser import CHROMIUM, Browser
 
 _VOID = {"meta", "link", "br", "wbr"}

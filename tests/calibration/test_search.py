@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from eptx.calibration import CalibrationOptions, calibrate, calibrate_bundle, export_bundle
-from eptx.calibration.ledger import FILE, Ledger
+from eptx.calibration.search.trial_cache import FILE, TrialCache
 from eptx.calibration.run import Calibration
-from eptx.calibration.workbench import Workbench
+from eptx.calibration.search.evaluator import Evaluator
 from eptx.errors import UsageError, ValidationError
 from eptx.exporter import ExportOptions
 from eptx.runtime import Session
@@ -113,22 +113,22 @@ def test_an_interrupted_search_goes_on_and_finds_the_same(
 ) -> None:
     base, adapter, rows = scene
     out, done = tmp_path / "out", []
-    measure = Workbench._measure
+    measure = Evaluator._measure
 
-    def interrupted(self: Workbench, *args: Any) -> Any:
+    def interrupted(self: Evaluator, *args: Any) -> Any:
         if len(done) == 3:
             raise KeyboardInterrupt
         done.append(args)
         return measure(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Workbench, "_measure", interrupted)
+        patch.setattr(Evaluator, "_measure", interrupted)
         with pytest.raises(KeyboardInterrupt):
             calibrate(base, [adapter], out, _export("auto"), _options(rows))
     assert sorted(path.name for path in out.iterdir()) == [FILE]
     assert len((out / FILE).read_text().splitlines()) == 4  # what it is about, and three trials
     again: list[Any] = []
-    monkeypatch.setattr(Workbench, "_measure", lambda self, *args: again.append(args) or measure(self, *args))
+    monkeypatch.setattr(Evaluator, "_measure", lambda self, *args: again.append(args) or measure(self, *args))
     result = calibrate(base, [adapter], out, _export("auto"), _options(rows))
     assert len(again) == len(result["trials"]) - 3
     assert sorted(path.name for path in out.iterdir()) == ["calibration.json", "report.html"]
@@ -141,13 +141,13 @@ def _timeless(result: Mapping[str, Any]) -> Any:
 
 
 def test_a_ledger_of_something_else_is_forgotten_and_half_a_line_is_dropped(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, "one")
+    ledger = TrialCache(tmp_path, "one")
     assert ledger.get("a", lambda: 1) == 1
     with (tmp_path / FILE).open("ab") as file:
         file.write(b'{"name": "b", "resu')
-    assert Ledger(tmp_path, "one").get("a", lambda: 2) == 1
-    assert Ledger(tmp_path, "one").get("b", lambda: 3) == 3
-    assert Ledger(tmp_path, "other").get("a", lambda: 4) == 4
+    assert TrialCache(tmp_path, "one").get("a", lambda: 2) == 1
+    assert TrialCache(tmp_path, "one").get("b", lambda: 3) == 3
+    assert TrialCache(tmp_path, "other").get("a", lambda: 4) == 4
 
 
 def test_a_folder_with_something_else_is_left_alone(scene: tuple[Path, Path, Rows], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from unittest import mock
 import numpy as np
 
 from eptx.bundle import Bundle, BundleWriter, Quantization
-from eptx.calibration.observe import observe, union
+from eptx.calibration.quantize.ranges import observe, union
 from eptx.calibration.quantize import Quantizer, Range, Recipe, Scheme
 from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.bundle.write import Adapted

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from eptx.bundle import Task
-from eptx.calibration.encoder import Encoder
+from eptx.calibration.routes.row_tokenizer import RowTokenizer
 from eptx.errors import NotSupportedError
 from eptx.exporter.adapters.route import Frozen, Route
 from eptx.exporter.bases import is_decoder
@@ -95,7 +95,7 @@ class Reference:
         self._adapter, self._config = adapter, config
         self._decoder = adapter.heads is None and is_decoder(config)
         self._model = load_trained(base, read_files(folders), adapter.tasks)
-        self._encoder = Encoder(base, vocabulary, lookups(self._model.model).longest)
+        self._encoder = RowTokenizer(base, vocabulary, lookups(self._model.model).longest)
         self._generates = self._decoder or bool(self._model.model.config.is_encoder_decoder)
         self._vocabulary = vocabulary
         self._constant: list[bool] = []

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from eptx._progress import step
-from eptx.calibration.groups import Group
+from eptx.calibration.quantize.layers import Group
 from eptx.calibration.quantize import Scheme
-from eptx.calibration.setting import BUILT, REFERENCE, Setting
-from eptx.calibration.workbench import Trial, Workbench
+from eptx.calibration.quantize.config import BUILT, REFERENCE, Setting
+from eptx.calibration.search.evaluator import Trial, Evaluator
 
 #: Of these shares of the layers a study shows what keeping them gives.
 _SHARES = (0.1, 0.25, 0.5)
@@ -46,7 +46,7 @@ class Search:
         schemes: the fixed settings to try.
     """
 
-    def __init__(self, bench: Workbench, budget: Mapping[str, float], schemes: Sequence[Scheme]) -> None:
+    def __init__(self, bench: Evaluator, budget: Mapping[str, float], schemes: Sequence[Scheme]) -> None:
         self._bench, self._budget, self._schemes = bench, budget, schemes
         self.found = Found()
 

@@ -1,12 +1,26 @@
-"""Putting the quantized form of one product in its place in a graph."""
+"""Replacing one node of a graph by others, with the initializers that they read."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
 
-from eptx.calibration.quantize._replace import replace_node
 from eptx.exporter.bases.products.products import Product
+
+
+def replace_node(graph: ir.Graph, node: ir.Node, new: list[ir.Node]) -> None:
+    """Replaces a node by others; the last one gives its output."""
+    y, output = node.outputs[0], new[-1].outputs[0]
+    name = y.name
+    ir.convenience.replace_nodes_and_values(graph, node, [node], new, [y], [output])
+    output.name, output.type, output.shape = name, y.type, y.shape
+
+
+def initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """An array as a new initializer of a graph."""
+    value = ir.val(name, const_value=ir.Tensor(array, name=name))
+    graph.register_initializer(value)
+    return value
 
 
 def as_matmul(graph: ir.Graph, product: Product) -> ir.Node:
@@ -31,7 +45,7 @@ def as_matmul(graph: ir.Graph, product: Product) -> ir.Node:
 
 
 def splice(graph: ir.Graph, node: ir.Node, quantized: ir.Model) -> None:
-    """Puts a quantized product (x, y) where a MatMul is; the last of its nodes takes the MatMul's name and output."""
+    """Replaces a MatMul by a quantized product (x, y); the last of its nodes takes the MatMul's name and output."""
     part = quantized.clone().graph
     x = node.inputs[0]
     assert x is not None
@@ -40,7 +54,7 @@ def splice(graph: ir.Graph, node: ir.Node, quantized: ir.Model) -> None:
         assert value.name is not None and value.const_value is not None
         del part.initializers[value.name]
         value.name = f"{node.name}.{value.name}"
-        # a tensor of its own: the clone shares those of a product that may be spliced in again
+        # a copy of the tensor: the clone shares it with the quantized product, which may be spliced in again
         value.const_value = ir.Tensor(value.const_value.numpy(), name=value.name)
         graph.register_initializer(value)
     last = part.outputs[0].producer()
@@ -58,18 +72,16 @@ def splice(graph: ir.Graph, node: ir.Node, quantized: ir.Model) -> None:
 
 def halve(graph: ir.Graph, node: ir.Node, weight: np.ndarray) -> None:
     """Stores the weight [in, out] of a MatMul as float16, cast back in the graph."""
-    tensor = ir.Tensor(weight.astype(np.float16), name=f"{node.name}.weight_fp16")
-    stored = ir.Value(name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(stored)
+    stored = initializer(graph, f"{node.name}.weight_fp16", weight.astype(np.float16))
     cast = ir.node("Cast", [stored], attributes={"to": int(ir.DataType.FLOAT)}, name=f"{node.name}/Cast_weight")
     cast.outputs[0].name = f"{node.name}.weight"
-    cast.outputs[0].shape, cast.outputs[0].type = tensor.shape, ir.TensorType(ir.DataType.FLOAT)
+    cast.outputs[0].shape, cast.outputs[0].type = stored.shape, ir.TensorType(ir.DataType.FLOAT)
     graph.insert_before(node, cast)
     node.replace_input_with(1, cast.outputs[0])
 
 
 def drop_unused(graph: ir.Graph) -> None:
-    """Removes the weights that nothing reads any more, and the nodes that only changed their form."""
+    """Removes nodes and weights that nothing reads any more."""
     from onnx_ir.passes import common
 
     common.RemoveUnusedNodesPass()(ir.Model(graph, ir_version=10))

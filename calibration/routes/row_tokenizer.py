@@ -15,7 +15,7 @@ from eptx.runtime.measure import Row
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model")
 
 
-class Encoder:
+class RowTokenizer:
     """Rows to inputs, with the base folder's own tokenizer.
 
     Args:

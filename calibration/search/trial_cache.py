@@ -18,7 +18,7 @@ from eptx.errors import DataError
 FILE = "trials.jsonl"
 
 
-class Ledger:
+class TrialCache:
     """Results by name.
 
     Args:

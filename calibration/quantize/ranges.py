@@ -1,4 +1,4 @@
-"""The ranges of what products read, per task, in the adapted graph: an adapter moves them."""
+"""The ranges of the products' inputs per task, observed in the adapted graph, because an adapter moves them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.bundle import BundleWriter
-from eptx.calibration.groups import key_of
-from eptx.calibration.quantize import Range
+from eptx.calibration.quantize.layers import key_of
+from eptx.calibration.quantize.quantizer import Range
+from eptx.calibration.quantize.splice import initializer
 from eptx.errors import NotSupportedError
 from eptx.exporter.bundle.write import Adapted
 from eptx.exporter.export import write
@@ -21,26 +22,26 @@ from eptx.runtime.measure import Probe, Row
 _LOW, _HIGH = "eptx_low_", "eptx_high_"
 
 
-def observe(
+def observe_ranges(
     adapted: Adapted, rows: Mapping[str, Sequence[Row]], folder: Path, threads: int | None
 ) -> dict[str, dict[str, Range]]:
-    """Runs every task's rows, and notes the smallest and largest value that each product has read.
+    """Runs every task's rows and records the smallest and the largest value that each product reads.
 
     Args:
         adapted: float32 graphs with the adapter; left as they are.
         rows: task -> its rows.
-        folder: where a bundle that shows these values may be written; it is made.
+        folder: a new folder for a bundle whose outputs are these values.
         threads: of ONNX Runtime.
 
     Returns:
         product -> task -> its range.
 
     Raises:
-        NotSupportedError: the model has several graphs, of which one alone answers nothing.
+        NotSupportedError: the model has several graphs, which do not run alone.
     """
     if len(adapted.parts) > 1:
         raise NotSupportedError("--precision int8-static is for models of one graph; use int8")
-    seen = adapted.copy(adapted.options)
+    seen = adapted.copy()
     (part,) = seen.parts
     names = _show(part.graph.model.graph, part.products)
     with BundleWriter(folder) as writer:
@@ -61,7 +62,7 @@ def observe(
 
 
 def _options(threads: int | None) -> Any:
-    """Without the optimizations that take an output for something else once its inside is an output as well."""
+    """Without the optimizations that replace a value although it is an output now."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -72,12 +73,12 @@ def _options(threads: int | None) -> Any:
 
 
 def union(ranges: Mapping[str, Range]) -> Range:
-    """What holds the values of every task, so that none is clipped for the sake of another."""
+    """The range that holds the values of every task."""
     return Range(min(r.low for r in ranges.values()), max(r.high for r in ranges.values()))
 
 
 def _show(graph: ir.Graph, products: Sequence[str]) -> dict[str, str]:
-    """Makes the smallest and largest value of every product's input graph outputs [1]; their numbers and products."""
+    """Adds outputs [1] for the smallest and largest value of every product's input; output number -> product."""
     nodes = {node.name: node for node in graph}
     for index, name in enumerate(products):
         x = nodes[name].inputs[0]
@@ -93,9 +94,4 @@ def _show(graph: ir.Graph, products: Sequence[str]) -> dict[str, str]:
 
 def _zero(graph: ir.Graph) -> ir.Value:
     name = "eptx_axis_0"
-    if name not in graph.initializers:
-        tensor = ir.Tensor(np.array([0]), name=name)
-        graph.register_initializer(
-            ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-        )
-    return graph.initializers[name]
+    return graph.initializers[name] if name in graph.initializers else initializer(graph, name, np.array([0]))

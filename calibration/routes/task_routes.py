@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from eptx.calibration.asking import Question, Reference, Reply
+from eptx.calibration.routes.reference_runner import Question, Reference, Reply
 from eptx.errors import UsageError
 from eptx.exporter.adapters.route import Frozen, Route
 from eptx.runtime.measure import Answers, Drop, choose_metrics, divergence, drops

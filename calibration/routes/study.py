@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from eptx._progress import step
-from eptx.calibration.asking import Reference
-from eptx.calibration.task_routes import TaskRoutes, study_task
+from eptx.calibration.routes.reference_runner import Reference
+from eptx.calibration.routes.task_routes import TaskRoutes, study_task
 from eptx.errors import UsageError
 from eptx.exporter.adapters.route import Frozen, Route
 from eptx.exporter.methods.read import read_adapter

@@ -12,13 +12,13 @@ from typing import Any
 
 from eptx._progress import step
 from eptx.bundle import Bundle, BundleWriter, Quantization
-from eptx.calibration.groups import Group, groups_of
-from eptx.calibration.latency import latency
-from eptx.calibration.ledger import Ledger
-from eptx.calibration.observe import observe, union
+from eptx.calibration.quantize.layers import Group, find_layers
+from eptx.calibration.search.latency import latency
+from eptx.calibration.search.trial_cache import TrialCache
+from eptx.calibration.quantize.ranges import observe, union
 from eptx.calibration.options import CalibrationOptions
 from eptx.calibration.quantize import Quantizer, Range, Scheme
-from eptx.calibration.setting import BUILT, REFERENCE, Setting, stored
+from eptx.calibration.quantize.config import BUILT, REFERENCE, Setting, stored
 from eptx.exporter.bundle.write import Adapted
 from eptx.exporter.export import write
 from eptx.runtime import Session
@@ -65,7 +65,7 @@ class Trial:
         return cls(**{**value, "kept": kept, "drops": lost})
 
 
-class Workbench:
+class Evaluator:
     """Stores, runs and measures; what was measured before is taken from the ledger.
 
     Args:
@@ -87,13 +87,13 @@ class Workbench:
         adapted: Adapted,
         rows: Mapping[str, Sequence[Row]],
         options: CalibrationOptions,
-        ledger: Ledger,
+        ledger: TrialCache,
         folder: Path,
         build: Callable[[], Adapted] | None = None,
     ) -> None:
         self._build = build
         self.adapted, self.rows, self.options = adapted, rows, options
-        self.groups = groups_of(adapted.parts)
+        self.groups = find_layers(adapted.parts)
         self._ledger, self._folder = ledger, folder
         self._quantizer = Quantizer()
         self.known_ranges: dict[str, dict[str, Range]] | None = None
