@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eptx._origin import read_origin
-from eptx._publish import os_error
+from eptx.bundle.origin import read_origin
+from eptx.files.publish import os_error
 from eptx.bundle import Bundle, read_bundle
 from eptx.calibration.search.trial_cache import FILE
 from eptx.calibration.options import CalibrationOptions

@@ -11,8 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from eptx._json import dump_json
-from eptx._publish import os_error
 from eptx._version import __version__
 from eptx.bundle import Bundle, Quantization
 from eptx.calibration.experts import study_experts
@@ -33,7 +31,8 @@ from eptx.exporter.bundle.write import Adapted
 from eptx.exporter.export import adapt, store
 from eptx.exporter.methods.ept.adapter import EptAdapter
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
-from eptx.exporter.plan import static_task
+from eptx.files.publish import os_error
+from eptx.files.strict_json import dump_json
 from eptx.runtime.measure import Row, read_data
 
 _WORK = "work"
@@ -203,7 +202,7 @@ class Calibration:
 
 def tasks_of(adapter: Adapter, options: ExportOptions) -> list[str]:
     """The tasks that a bundle will have, the base's apart."""
-    return [static_task(adapter, options)] if options.mode == "static" else list(adapter.tasks)
+    return [options.folded_task(adapter.tasks)] if options.mode == "static" else list(adapter.tasks)
 
 
 def has_builder(base: Path | None, adapter: Adapter, options: ExportOptions) -> bool:

@@ -1,17 +1,18 @@
-"""What ONNX Runtime says, and what callers give, on one line."""
+"""Messages of other libraries, and what callers give, on one line."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+#: What ONNX Runtime says before it says what is wrong: its code, and a path that the user knows.
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed: ?)?")
 
 
 def one_line(e: BaseException, limit: int = 300) -> str:
     """An exception's message on one printable line."""
-    text = _PREFIX.sub("", str(e))
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split()) or type(e).__name__
+    text = " ".join("".join(c if c.isprintable() else " " for c in str(e)).split())
+    text = _PREFIX.sub("", text) or type(e).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
 
-from eptx._progress import step
 from eptx.bundle import Bundle, BundleWriter
 from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
-from eptx.exporter.adapters.route import Route
 from eptx.exporter.adapters.widths import check_widths
 from eptx.exporter.bases import BaseGraph, Site, is_genai, locate
 from eptx.exporter.bundle.write import Adapted, Source, write_bundle
 from eptx.exporter.graph.banks import attach_banks
 from eptx.exporter.graph.edited import EditedGraph
-from eptx.exporter.graph.editor import AttachPlan, RoutePlace
 from eptx.exporter.graph.fp16 import store_fp16
 from eptx.exporter.graph.heads import attach_head, attach_head_bank, check_fits
 from eptx.exporter.load import load
-from eptx.exporter.methods import method_of
-from eptx.exporter.methods.ept.infer import add_task_used
+from eptx.exporter.methods.method import method_of
 from eptx.exporter.methods.read import read_adapter
-from eptx.exporter.methods.tucka.adapter import TuckaAdapter
-from eptx.exporter.methods.tucka.calls import Calls
-from eptx.exporter.methods.tucka.frozen import FrozenRoutes, freeze
 from eptx.exporter.options import QUANTIZED, ExportOptions
-from eptx.exporter.plan import check_options, static_task
+from eptx.exporter.plan import check_options
+from eptx.progress import step
 
 
 def export(base: Path | None, adapters: Sequence[Path], out: Path, options: ExportOptions) -> Bundle:
@@ -75,14 +68,15 @@ def adapt(base: Path | None, adapters: Sequence[Path], options: ExportOptions, w
     with step("finding the adapted modules"):
         for part in parts:
             part.sites = find(adapter, part.graph, options)
-    frozen = freeze(adapter, parts, options)
+    routes = method_of(adapter.method).freeze(adapter, parts, options)
+    adapted = Adapted(Source(base, adapters), adapter, parts, options, routes)
     with step(f"putting the adapter into the graph ({options.mode})"):
         for part in parts:
-            put_in(adapter, part, options, parts, frozen)
+            put_in(adapted, part)
         _share_task_id(parts)
     for part in parts:
         part.name_modules()
-    return Adapted(Source(base, adapters), adapter, parts, options, frozen)
+    return adapted
 
 
 def store(adapted: Adapted) -> None:
@@ -113,40 +107,19 @@ def find(adapter: Adapter, graph: BaseGraph, options: ExportOptions) -> dict[str
     return sites
 
 
-def put_in(
-    adapter: Adapter,
-    part: EditedGraph,
-    options: ExportOptions,
-    parts: Sequence[EditedGraph],
-    frozen: FrozenRoutes | None,
-) -> None:
-    """Puts an adapter and its task heads into a graph, one of those of the base, in the mode of the options."""
+def put_in(adapted: Adapted, edited: EditedGraph) -> None:
+    """Puts an adapter and its task heads into one of the graphs, in the mode of the options."""
+    adapter, options = adapted.adapter, adapted.options
     if adapter.heads is not None:
-        check_fits(adapter.heads, part.graph.model, part.graph.config.get("hidden_size"))
+        check_fits(adapter.heads, edited.graph.model, edited.graph.config.get("hidden_size"))
     if options.mode != "static":
-        _attach(adapter, part, options, parts, frozen)
-    elif not part.graph.adapted:
-        _fold(adapter, part, options, frozen)
-    part.editor.finish()
-
-
-def _fold(adapter: Adapter, part: EditedGraph, options: ExportOptions, frozen: FrozenRoutes | None) -> None:
-    task = adapter.tasks.index(static_task(adapter, options))
-    fold = method_of(adapter.method).fold
-    router = part.sites.get(adapter.router) if isinstance(adapter, TuckaAdapter) else None
-    calls = Calls.of(router, part.graph.model.graph)
-    for name, site in part.sites.items():
-        weight = site.weight_array().astype("float64")
-        if frozen is None:
-            site.set_weight(fold(adapter, name, weight, task))
-            continue
-        by_route: dict[Route, list[Site]] = {}
-        for place in (site, *site.also):
-            by_route.setdefault(frozen.tasks[task][calls.serving(place)], []).append(place)
-        for route, (first, *others) in by_route.items():
-            replace(first, also=tuple(others)).set_weight(fold(adapter, name, weight, route))
-    if adapter.heads is not None:
-        attach_head(part.editor, adapter.heads, static_task(adapter, options))
+        _attach(adapted, edited)
+    elif not edited.graph.adapted:
+        task = options.folded_task(adapter.tasks)
+        method_of(adapter.method).fold_graph(adapter, edited, adapter.tasks.index(task), adapted.routes)
+        if adapter.heads is not None:
+            attach_head(edited.editor, adapter.heads, task)
+    edited.editor.finish()
 
 
 def _share_task_id(parts: Sequence[EditedGraph]) -> None:
@@ -156,44 +129,17 @@ def _share_task_id(parts: Sequence[EditedGraph]) -> None:
             part.editor.task_id()
 
 
-def _route_place(adapter: Adapter, part: EditedGraph, parts: Sequence[EditedGraph]) -> RoutePlace:
-    """Where a graph has TuckA's route from.
-
-    Raises:
-        NotSupportedError: from a graph that runs after it.
-    """
-    if not isinstance(adapter, TuckaAdapter) or len(parts) == 1:
-        return "own"
-    routing = next(i for i, other in enumerate(parts) if adapter.router in other.sites)
-    if any(other.sites for other in parts[:routing]):
-        raise NotSupportedError(
-            f"the router {adapter.router} runs after modules that it routes: no graph computes that"
-        )
-    if part is parts[routing]:
-        return "shared" if part is not parts[-1] else "own"
-    return "given"
-
-
-def _attach(
-    adapter: Adapter,
-    part: EditedGraph,
-    options: ExportOptions,
-    parts: Sequence[EditedGraph],
-    frozen: FrozenRoutes | None,
-) -> None:
-    editor, sites = part.editor, part.sites
-    if options.routing == "prompt" and part.graph.generation is None:
-        raise UsageError("--routing prompt is for models that generate text; use batch or row")
-    routes = frozen.tasks if frozen is not None else ()
-    _check_float32(sites, half=is_genai(part.graph))
-    plan = AttachPlan(options.mode, options.routing, routes, _route_place(adapter, part, parts))
-    method_of(adapter.method).attach(adapter, editor, sites, plan)
+def _attach(adapted: Adapted, edited: EditedGraph) -> None:
+    adapter, editor, method = adapted.adapter, edited.editor, method_of(adapted.adapter.method)
+    settings = method.settings(adapter, edited, adapted.parts, adapted.options, adapted.routes)
+    _check_float32(edited.sites, half=is_genai(edited.graph))
+    method.attach(adapter, editor, edited.sites, settings)
     editor.wire()
-    banks = part.graph.whole.banks
-    if editor.similarities:
-        task_id = add_task_used(editor)
-    elif adapter.heads is not None or banks:
-        task_id = editor.task_id()
+    banks = edited.graph.whole.banks
+    used = method.task_used(editor)
+    if adapter.heads is None and not banks:
+        return
+    task_id = editor.task_id() if used is None else used
     if adapter.heads is not None:
         attach_head_bank(editor, adapter.heads, adapter.tasks, task_id)
     if banks:

@@ -10,18 +10,16 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from eptx._json import dump_json
-from eptx._progress import step
 from eptx.errors import AdapterError, BaseModelError, NotSupportedError
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.widths import check_widths
 from eptx.exporter.bases.names import aliases, some
 from eptx.exporter.bases.weights.checkpoint import BaseCheckpoint, weight_files
 from eptx.exporter.bases.weights.model import base_prefix, read_config
-from eptx.exporter.methods import method_of
-from eptx.exporter.methods.tucka.adapter import TuckaAdapter
+from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
-from eptx.exporter.plan import routes_by_task, static_task
+from eptx.files.strict_json import dump_json
+from eptx.progress import step
 
 _TIED = ("lm_head.weight", "model.embed_tokens.weight")
 
@@ -32,9 +30,8 @@ def fold(adapter: Adapter, module: str, weight: np.ndarray, options: ExportOptio
     Raises:
         BaseModelError: the adapter does not fit the weight.
     """
-    task = adapter.tasks.index(static_task(adapter, options))
-    choice: Any = routes_by_task(adapter, options)[task][0] if isinstance(adapter, TuckaAdapter) else task
-    return method_of(adapter.method).fold(adapter, module, weight, choice)
+    method, task = method_of(adapter.method), adapter.tasks.index(options.folded_task(adapter.tasks))
+    return method.fold(adapter, module, weight, method.choice(adapter, task, options))
 
 
 def fold_folder(adapter: Adapter, base: Path, target: Path, options: ExportOptions) -> Path:
@@ -108,7 +105,7 @@ def _whole(
 ) -> dict[str, np.ndarray]:
     """Tensor of the folder -> what the task brings in its place."""
     found: dict[str, np.ndarray] = {}
-    for name, array in adapter.saved.get(static_task(adapter, options), {}).items():
+    for name, array in adapter.saved.get(options.folded_task(adapter.tasks), {}).items():
         stored = [alias for alias in aliases(name, base_prefix(config)) if alias in checkpoint]
         if not stored:
             raise BaseModelError(f"the adapter brings {name}, which the base folder does not have")

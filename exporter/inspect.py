@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from eptx.errors import NotSupportedError, UsageError
+from eptx.errors import UsageError
 from eptx.exporter.adapters.adapter import Adapter
-from eptx.exporter.methods.ept.adapter import EptAdapter
-from eptx.exporter.methods.ept.fold import route
+from eptx.exporter.methods.method import method_of
 
 
 def adapter_facts(adapter: Adapter) -> dict[str, Any]:
@@ -29,38 +26,14 @@ def adapter_facts(adapter: Adapter) -> dict[str, Any]:
 
 
 def plot_experts(adapter: Adapter, file: Path) -> None:
-    """Draws tasks x experts: how much of each expert a task uses, averaged over the modules.
+    """Draws which experts each task uses.
 
     Raises:
         NotSupportedError: the adapter has no experts per task.
         UsageError: the file cannot be written.
     """
-    if not isinstance(adapter, EptAdapter):
-        raise NotSupportedError(f"--plot draws which experts a task uses; {adapter.method} has none per task")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 1.5 + 0.4 * len(adapter.tasks)), layout="constrained")
-    axes = figure.subplots()
-    usage, sizes = expert_usage(adapter)
-    image = axes.imshow(usage, cmap="viridis", aspect="auto", vmin=0)
-    axes.set_xticks(range(usage.shape[1]), [f"{e}\n{size}" for e, size in enumerate(sizes)])
-    axes.set_yticks(range(len(adapter.tasks)), adapter.tasks)
-    axes.set_xlabel("expert, and its kernel size")
-    axes.set_title(f"mean weight over {len(adapter.modules)} modules, top {adapter.top_k}")
-    figure.colorbar(image, ax=axes)
+    figure = method_of(adapter.method).plot(adapter)
     try:
         figure.savefig(file)
     except (OSError, ValueError) as error:
         raise UsageError(f"{file}: cannot be written: {error}") from None
-
-
-def expert_usage(adapter: EptAdapter) -> tuple[np.ndarray, list[str]]:
-    """Mean weight [tasks, experts] over the modules, and each expert's kernel size ("*" where modules differ)."""
-    most = max(len(module.kernels) for module in adapter.modules.values())
-    usage = np.zeros((len(adapter.tasks), most))
-    for module in adapter.modules.values():
-        for task in range(len(adapter.tasks)):
-            experts, weights = route(module, task, adapter.top_k)
-            usage[task, experts] += weights
-    sizes = [{m.sizes[e] for m in adapter.modules.values() if e < len(m.sizes)} for e in range(most)]
-    return usage / len(adapter.modules), [str(size.pop()) if len(size) == 1 else "*" for size in sizes]

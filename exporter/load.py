@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from eptx._progress import step
 from eptx.errors import UsageError
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.bases import (
@@ -25,9 +24,10 @@ from eptx.exporter.bases.passes.whole import with_whole
 from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.bases.weights.model_class import trained_class
 from eptx.exporter.fold import fold_folder
-from eptx.exporter.methods.tucka.adapter import TuckaAdapter
+from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.plan import saved_modules
+from eptx.progress import step
 
 
 def load(base: Path | None, adapter: Adapter, options: ExportOptions, workspace: Path) -> list[BaseGraph]:
@@ -46,7 +46,7 @@ def load(base: Path | None, adapter: Adapter, options: ExportOptions, workspace:
     graphs = _graphs(base, adapter, options, workspace)
     most = longest(graphs[0])
     graphs = [replace(graph, longest=most) for graph in graphs]
-    counts = isinstance(adapter, TuckaAdapter) and options.mode == "dynamic" and options.routing == "batch"
+    counts = method_of(adapter.method).reads_padding(options)
     home = base if base is not None else options.base_onnx.parent if options.base_onnx is not None else None
     return [counted_padding(graph, home) for graph in graphs] if counts and home is not None else graphs
 

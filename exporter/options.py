@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
-from eptx._manifest import PROBLEM_TYPES
 from eptx.bundle import Manifest
 from eptx.errors import UsageError
+from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.adapters.route import Frozen, Route
-from eptx.exporter.graph.editor import Mode, Routing
+from eptx.manifest.names import PROBLEM_TYPES
 
+Mode = Literal["static", "conditioned", "dynamic"]
+Routing = Literal["batch", "row", "prompt"]
 Provider = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8", "int8-static", "int4", "auto"]
 
@@ -31,10 +33,12 @@ class ExportOptions:
         tasks: names of the tasks, by id.
         problem_types: task -> how its logits are read, where it is not as the base's configuration says: "regression",
             "single_label_classification" or "multi_label_classification".
-        top_k: EPT: how many experts a task uses, where the configuration does not say it.
-        routing: TuckA, dynamic: "batch" (as released), "row", or, where text is generated, "prompt".
-        routes: TuckA, static and conditioned: the frozen route of each task, or where the base calls the router several
-            times one for each call that routes by the data; the key None serves every other task.
+        top_k: how many experts a task uses, where the configuration does not say it.
+        routing: dynamic, where the adapter has one route for all modules: "batch" (as released), "row", or, where text
+            is generated, "prompt".
+        routes: static and conditioned, where the route depends on the data: the frozen route of each task, or where the
+            base calls the router several times one for each call that routes by the data; the key None serves every
+            other task.
         route_report: how the routes were measured and how far they are from the live ones, for the manifest.
         precision: how weights are stored: "fp32"; "fp16"; "int8", activations rounded to 8 bits as they come;
             "int8-static", to a range that data gives; "int4", in blocks; "auto", what a search finds.
@@ -73,6 +77,22 @@ class ExportOptions:
             raise UsageError("--route freezes a route; --mode dynamic computes it: leave one of them out")
         if self.routing != "batch" and self.mode != "dynamic":
             raise UsageError(f"--routing is for --mode dynamic; --mode {self.mode} has a frozen route")
+
+    def folded_task(self, tasks: Sequence[str]) -> str:
+        """The task that a static export folds, of those of an adapter.
+
+        Raises:
+            UsageError: it is missing or unknown.
+        """
+        if self.task is None:
+            if len(tasks) == 1:
+                return tasks[0]
+            raise UsageError(f"--mode static folds one task: give --task, one of {', '.join(tasks)}")
+        if self.task == BASE_TASK:
+            raise UsageError("a static bundle of the task base would be the base model itself; export that instead")
+        if self.task not in tasks:
+            raise UsageError(f"unknown task {self.task!r}; the adapter has {', '.join(tasks)}")
+        return self.task
 
 
 def options_of(manifest: Manifest) -> ExportOptions:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from eptx._manifest import PAST, ROUTE_GROUP, ROUTE_WEIGHTS
 from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import RequestError
+from eptx.manifest.names import PAST, ROUTE_GROUP, ROUTE_WEIGHTS
 from eptx.runtime.outputs import Array
 
 _IDS, _MASK = "input_ids", "attention_mask"

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from eptx._manifest import PAST, ROUTE_GROUP, TASK_ID
 from eptx._one_line import shown
 from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import RequestError
+from eptx.manifest.names import PAST, ROUTE_GROUP, TASK_ID
 from eptx.runtime._cache import add_state, past_length
 from eptx.runtime.outputs import Array
 

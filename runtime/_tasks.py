@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from eptx._manifest import TASK_ID, TASK_ID_USED
 from eptx._one_line import shown
 from eptx.bundle import Manifest, Task
 from eptx.errors import RequestError
+from eptx.manifest.names import TASK_ID, TASK_ID_USED
 from eptx.runtime._checks import to_array
 from eptx.runtime.outputs import Array
 

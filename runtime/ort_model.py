@@ -6,9 +6,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eptx._manifest import LOGITS, TASK_ID_USED
 from eptx.bundle import Bundle, Manifest
 from eptx.errors import BundleError, RequestError
+from eptx.manifest.names import LOGITS, TASK_ID_USED
 from eptx.runtime._integers import said
 from eptx.runtime.kernels import Kernels, choose_kernels
 from eptx.runtime.outputs import Array

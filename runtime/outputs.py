@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eptx._manifest import MULTI_LABEL, REGRESSION
 from eptx.bundle import Task
 from eptx.errors import RequestError
+from eptx.manifest.names import MULTI_LABEL, REGRESSION
 
 Array = npt.NDArray[np.generic]
 

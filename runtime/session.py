@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eptx._json import read_json_object
-from eptx._manifest import TASK_ID
 from eptx._one_line import shown
 from eptx.bundle import Bundle, Manifest, TensorSpec, read_bundle
 from eptx.errors import BundleError, RequestError, UsageError
+from eptx.files.strict_json import read_json_object
+from eptx.manifest.names import TASK_ID
 from eptx.runtime._cache import Rows
 from eptx.runtime._checks import Limits, check_inputs
 from eptx.runtime._tasks import TaskChooser

@@ -9,10 +9,10 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from eptx._one_line import one_line
-from eptx._safe_files import read_bytes
 from eptx.bundle import Bundle
 from eptx.bundle import Text as TextSettings
 from eptx.errors import BundleError, NotSupportedError, RequestError
+from eptx.files.safe_files import read_bytes
 from eptx.runtime.outputs import Array
 
 _LIMIT = 256 << 20

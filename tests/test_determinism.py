@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 
 import eptx
-from eptx._manifest import REPORT_FILES
-from eptx._origin import Origin, read_origin, write_origin
 from eptx.bundle import read_bundle
+from eptx.bundle.origin import Origin, read_origin, write_origin
 from eptx.calibration import CalibrationOptions
 from eptx.calibration import export_bundle as export
 from eptx.errors import UsageError
 from eptx.exporter import ExportOptions
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.run import validate_bundle
+from eptx.manifest.names import REPORT_FILES
 from eptx.runtime.measure import Source
 from tests.exporter.validation.companions.made import write_wordpieces
 from tests.malformed.scene import Scene, make_scene
@@ -116,9 +116,9 @@ def _inputs(root: Path) -> Scene:
 
 def main(root: Path, out: Path) -> None:
     """Exports everything to ``out``, and prints the SHA-256 of every file of every bundle."""
-    from eptx._safe_files import hash_file, list_files
     from eptx.errors import BundleError
     from eptx.exporter import Route, export_bundle
+    from eptx.files.safe_files import hash_file, list_files
 
     scene = Scene(root)
     hashes: dict[str, dict[str, str]] = {}

@@ -29,7 +29,7 @@ STARTS = {
     "a bundle, where folders cannot be exchanged": {"old", "new", "absent"},
     "nothing": {"absent", "new"},
 }
-_TRACED = ("_publish.py", "bundle.py", "_files.py", "write.py")
+_TRACED = ("publish.py", "_reader.py", "_writer.py", "_files.py", "write.py")
 _AUDITED = ("os.", "shutil.", "open", "ctypes.", "fcntl.")
 
 
@@ -132,14 +132,15 @@ def chosen(points: list[str]) -> list[int]:
 
 def main(root: Path) -> None:
     """Kills exports to ``root``, and prints how each ended."""
-    from eptx import _publish, read_bundle
+    from eptx import read_bundle
     from eptx.exporter import ExportOptions, export_bundle
+    from eptx.files import publish
 
     root.joinpath("scene").mkdir()
     scene: Scene = make_scene(root / "scene")
     target = scene.out / "b"
     options = ExportOptions(mode="conditioned", base_onnx=scene.onnx)
-    exchange = _publish._exchange
+    exchange = publish._exchange
 
     def export(points: Points | None = None) -> None:
         if points is not None:
@@ -153,7 +154,7 @@ def main(root: Path) -> None:
         shutil.rmtree(target, ignore_errors=True)
         if start != "nothing":
             shutil.copytree(scene.bundle, target)
-        _publish._exchange = (lambda a, b: False) if start.endswith("exchanged") else exchange
+        publish._exchange = (lambda a, b: False) if start.endswith("exchanged") else exchange
 
     kills: list[dict[str, Any]] = []
     export()

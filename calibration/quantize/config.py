@@ -70,11 +70,11 @@ def quantize(
     Raises:
         NotSupportedError: a module's weight, with routes folded in, is not one weight.
     """
-    several = adapted.frozen is not None and adapted.frozen.calls > 1
+    several = adapted.routes is not None and adapted.routes.calls > 1
     if config.precision not in _FLOAT and several and adapted.options.mode == "static":
         raise NotSupportedError(
-            f"--precision {config.precision}: this base calls TuckA's router several times, so one module is folded "
-            "to several weights; use --mode conditioned, or --precision fp16"
+            f"--precision {config.precision}: this base calls the adapter's router several times, so one module "
+            "is folded to several weights; use --mode conditioned, or --precision fp16"
         )
     result = adapted.copy(config.precision)
     if config.precision not in _FLOAT:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eptx._progress import step
+from eptx.progress import step
 from eptx.calibration.routes.reference_runner import Reference
 from eptx.calibration.routes.task_routes import TaskRoutes, study_task
 from eptx.errors import UsageError

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from eptx._progress import step
 from eptx.bundle import Bundle, BundleWriter, Quantization
 from eptx.calibration.quantize.layers import Group, find_layers
 from eptx.calibration.search.latency import latency
@@ -21,6 +20,7 @@ from eptx.calibration.quantize import Quantizer, Range, Scheme
 from eptx.calibration.quantize.config import BUILT, REFERENCE, Setting, stored
 from eptx.exporter.bundle.write import Adapted
 from eptx.exporter.export import write
+from eptx.progress import step
 from eptx.runtime import Session
 from eptx.runtime.measure import Answers, Drop, Probe, Row, choose_metrics, divergence, drops
 

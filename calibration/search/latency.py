@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from eptx._manifest import PAST, PRESENT
+from eptx.manifest.names import PAST, PRESENT
 from eptx.runtime import Session
 from eptx.runtime.timing import paired
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from eptx._progress import step
+from eptx.progress import step
 from eptx.calibration.quantize.layers import Group
 from eptx.calibration.quantize import Scheme
 from eptx.calibration.quantize.config import BUILT, REFERENCE, Setting

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eptx._json import parse_json
-from eptx._publish import os_error
 from eptx.errors import DataError
+from eptx.files.publish import os_error
+from eptx.files.strict_json import parse_json
 
 FILE = "trials.jsonl"
 

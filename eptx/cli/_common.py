@@ -11,9 +11,9 @@ from unicodedata import category
 
 import click
 
-from eptx._json import dump_json
-from eptx._progress import shown
 from eptx.errors import NotSupportedError
+from eptx.files.strict_json import dump_json
+from eptx.progress import shown
 
 _UNPRINTABLE = frozenset(("Cc", "Cs", "Zl", "Zp"))
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from eptx._json import read_json_object
 from eptx.cli._common import PATH, names
 from eptx.errors import UsageError
+from eptx.files.strict_json import read_json_object
 
 if TYPE_CHECKING:
     from eptx.exporter import ExportOptions

@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from eptx._json import read_json_object
 from eptx.bundle import Bundle
 from eptx.cli._calibration import calibration_options, read_options, resuming
 from eptx.cli._common import PATH, exporting, output_options, print_json, printable
 from eptx.cli._model import export_options, model_options, split_paths
 from eptx.errors import BundleError
+from eptx.files.strict_json import read_json_object
 
 
 @click.command()

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from eptx._jsonl import read_rows
 from eptx.cli import _answers
 from eptx.cli._common import PATH, output_options, print_json
 from eptx.errors import RequestError
+from eptx.files.jsonl import read_rows
 
 
 @click.command()

@@ -21,8 +21,8 @@ from typing import Any
 import onnx_ir as ir
 
 from eptx import Bundle, ExportOptions, Session, ValidateOptions, export, validate
-from eptx._progress import shown
 from eptx.exporter.bases import load_transformers
+from eptx.progress import shown
 from eptx.runtime.timing import compare
 
 HERE = Path(__file__).resolve().parent

@@ -24,18 +24,18 @@ from metrics import task_metrics
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
+from eptx.exporter.methods.ept.config import EptConfig
+from eptx.exporter.methods.ept.task_embeddings import fit_task_embeddings
+from eptx.exporter.methods.tucka.config import TuckaConfig
 from eptx.exporter.training import (
     Batch,
-    EptConfig,
     Example,
     TaskClassifier,
     TaskHeadBank,
     Trainer,
     TrainSettings,
-    TuckaConfig,
     add_adapter,
     collate,
-    fit_task_embeddings,
     length_batches,
     load_adapter,
     save_adapter,

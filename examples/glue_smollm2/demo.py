@@ -15,7 +15,7 @@ from pathlib import Path
 from base import prepare_base
 
 from eptx import ExportOptions, Session, ValidateOptions, export, validate
-from eptx._progress import shown
+from eptx.progress import shown
 
 HERE = Path(__file__).resolve().parent
 TASKS = ("cola", "mrpc", "rte", "sst2")

@@ -27,10 +27,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from eptx.exporter.methods.ept.config import EptConfig
 from eptx.exporter.methods.ept.layer import EptLinear
 from eptx.exporter.training import (
     Batch,
-    EptConfig,
     Example,
     Trainer,
     TrainSettings,

@@ -15,6 +15,9 @@ from eptx.exporter.adapters.trained_as import TrainedAs
 
 Pooling = Literal["pooler", "first", "mean"]
 
+#: The task that switches the adapter off.
+BASE_TASK = "base"
+
 
 @dataclass(frozen=True)
 class TaskHeads:
@@ -48,7 +51,7 @@ class Widths:
 
     Attributes:
         in_features: the width of its input.
-        out_features: the widths of its output that fit: EPT's files hold only half of it, TuckA's nothing.
+        out_features: the widths of its output that fit; None where the files say nothing of it.
     """
 
     in_features: int

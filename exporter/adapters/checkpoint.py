@@ -11,20 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from eptx._json import read_json_object
-from eptx._links import check_links
-from eptx._safe_files import fingerprint
 from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter.adapters.adapter import Pooling, TaskHeads
 from eptx.exporter.adapters.safetensors import read_tensors
 from eptx.exporter.adapters.trained_as import TrainedAs
+from eptx.files.links import check_links
+from eptx.files.safe_files import fingerprint
+from eptx.files.strict_json import read_json_object
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 HEADS = "task_heads.safetensors"
 _PREFIX = "base_model.model."
-#: Parts of a tensor's name that say that it is of an adapter, and not of a module that PEFT saved whole.
-_ADAPTER = (".lora_", ".tucka_")
 
 
 @dataclass(frozen=True)
@@ -32,9 +30,9 @@ class ReadOptions:
     """What the user says of an adapter that its files do not.
 
     Attributes:
-        top_k: EPT: how many experts a task uses.
+        top_k: how many experts a task uses.
         tasks: names of the tasks, by id.
-        incomplete: read also what cannot be exported yet, to show it: EPT without a top-k.
+        incomplete: read also what cannot be exported yet, to show it: without a top-k.
     """
 
     top_k: int | None = None
@@ -65,8 +63,12 @@ class Checkpoint:
     fingerprint: str
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
+def read_checkpoint(folder: Path, parts: Sequence[str]) -> Checkpoint:
     """Reads an adapter folder.
+
+    Args:
+        folder: as PEFT saves it.
+        parts: of a tensor's name, that say that it is of an adapter, and not of a module that PEFT saved whole.
 
     Raises:
         AdapterError: a file is missing, damaged, not an adapter's, or a link to one elsewhere.
@@ -86,7 +88,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise AdapterError(f"{folder / WEIGHTS}: holds no tensors")
     heads = _read_heads(folder, config) if (folder / HEADS).exists() else None
     files = {name: folder / name for name in (CONFIG, WEIGHTS, HEADS) if (folder / name).exists()}
-    own = {name: array for name, array in tensors.items() if any(part in f".{name}" for part in _ADAPTER)}
+    own = {name: array for name, array in tensors.items() if any(part in f".{name}" for part in parts)}
     saved = {name: array for name, array in tensors.items() if name not in own}
     _check_saved(saved, heads, config)
     print_of = fingerprint(files, error=AdapterError)

@@ -1,4 +1,4 @@
-"""A TuckA route: one group of experts and their weights; and what freezing it means.
+"""A route: one group of experts and their weights; and what freezing it means.
 
 The router routes at every call of its module. Nearly every base calls it once. Where it is called more often (ALBERT's
 layers are one; DeBERTa-v2 with ``share_att_key`` calls it again on its relative positions), a frozen route is one route
@@ -9,6 +9,7 @@ route that the router gives: a constant of base and adapter, which nobody choose
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,7 +18,7 @@ from eptx.errors import UsageError
 
 @dataclass(frozen=True)
 class Route:
-    """A group and the weights of its experts, as TuckA's router gives them (sigmoids, not normalized).
+    """A group and the weights of its experts, as the router gives them (sigmoids, not normalized).
 
     Attributes:
         group: index of the group, 0..k-1.
@@ -68,3 +69,30 @@ def parse_frozen(text: str) -> Frozen:
         UsageError: the text is not of that form.
     """
     return tuple(Route.parse(part) for part in text.split("/"))
+
+
+@dataclass(frozen=True)
+class FrozenRoutes:
+    """The routes of an export that freezes them.
+
+    Attributes:
+        given: by task id, the route of every call that routes by the data.
+        constant: call of the router -> the route that it has whatever the data is.
+    """
+
+    given: Sequence[Frozen]
+    constant: dict[int, Route]
+
+    @property
+    def calls(self) -> int:
+        """How often the router is called."""
+        return len(self.tasks[0])
+
+    @property
+    def tasks(self) -> list[Frozen]:
+        """By task id, the route of every call."""
+        return [self._all(frozen) for frozen in self.given]
+
+    def _all(self, frozen: Frozen) -> Frozen:
+        own = iter(frozen)
+        return tuple(self.constant.get(call) or next(own) for call in range(len(frozen) + len(self.constant)))

@@ -16,9 +16,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from eptx._json import parse_json
-from eptx._safe_files import open_regular
 from eptx.errors import AdapterError, EptxError, LimitError
+from eptx.files.safe_files import open_regular
+from eptx.files.strict_json import parse_json
 
 _HEADER_LIMIT = 100 << 20
 _FILE_LIMIT = 16 << 30

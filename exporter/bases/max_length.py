@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from eptx._one_line import one_line
 from eptx.errors import BaseModelError
 from eptx.exporter.bases import BaseGraph, is_genai
-from eptx.exporter.bases.names import one_line
 
 #: How many tokens tell consecutive numbers from others.
 _TOKENS = 6

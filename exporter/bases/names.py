@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 
@@ -35,13 +34,3 @@ def some(names: Sequence[str], most: int = 4) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-#: What ONNX Runtime says before it says what is wrong: its code, and the path that the user knows.
-_ORT_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed: ?)?")
-
-
-def one_line(error: BaseException) -> str:
-    """The beginning of another library's message, on one line."""
-    text = _ORT_PREFIX.sub("", " ".join(str(error).split()))
-    return text if len(text) <= 200 else f"{text[:197]}..."

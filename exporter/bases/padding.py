@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from eptx._one_line import one_line
 from eptx.errors import BaseModelError
 from eptx.exporter.bases.graph import BaseGraph
-from eptx.exporter.bases.names import one_line
 from eptx.exporter.quiet import quiet
 
 __all__ = ["counted_padding"]
@@ -22,8 +22,8 @@ _SETTINGS = ("generation_config.json", "config.json")
 def counted_padding(graph: BaseGraph, folder: Path) -> BaseGraph:
     """A graph that generates, its rows filled as transformers fills them.
 
-    An attention mask hides padding from all of a model but TuckA's released router, whose mean is over the batch. What
-    the trained model sees there is the padding token of its tokenizer; without one, ``generate`` fills with that of the
+    An attention mask hides padding from all of a model but a router whose mean is over the batch. What the trained
+    model sees there is the padding token of its tokenizer; without one, ``generate`` fills with that of the
     generation settings, or with the token that ends an answer.
 
     Raises:

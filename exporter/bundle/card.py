@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from eptx._manifest import CROSS, PAST, PRESENT, TASK_ID
 from eptx.bundle import Manifest, Quantization, Task, TensorSpec
+from eptx.exporter.methods.method import method_of
+from eptx.manifest.names import CROSS, PAST, PRESENT, TASK_ID
 
 _MODES = {
     "static": "one task, folded into the weights",
@@ -167,17 +168,7 @@ def _notes(manifest: Manifest) -> str:
         notes.append("Task `base` switches the adapter off for its row.")
     if manifest.task_inference:
         notes.append("`task_id` -1 lets the model infer the task; `task_id_used` says which it took.")
-    if manifest.routing == "batch":
-        notes.append("Routing `batch`: one route for the whole batch, so a row's result depends on its neighbours.")
-    if manifest.routing == "prompt":
-        notes.append("Routing `prompt`: every row keeps the route of its prompt while its answer is generated.")
-    if manifest.routing == "row":
-        notes.append("Routing `row`: every row has its own route, whatever else is in the batch.")
-    if manifest.route is not None:
-        notes.append("TuckA's route is frozen: `route` in `eptx.json` has that of every task, whatever the data is.")
-    if manifest.route is not None and manifest.route["constant"]:
-        calls = ", ".join(str(frozen["call"] + 1) for frozen in manifest.route["constant"])
-        notes.append(f"The router's call {calls} reads no data: it keeps its own route, which is a constant.")
+    notes += method_of(manifest.method).notes(manifest)
     return "\n" + "\n".join(notes) + "\n" if notes else ""
 
 

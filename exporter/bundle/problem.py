@@ -7,8 +7,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from eptx._manifest import PROBLEM_TYPES
 from eptx.exporter.graph.heads import LOGITS
+from eptx.manifest.names import PROBLEM_TYPES
 
 
 def problem_type(config: Mapping[str, Any], labels: int | None, told: str | None = None) -> str | None:

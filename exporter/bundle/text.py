@@ -11,13 +11,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from eptx._json import read_json_object
+from eptx._one_line import one_line
 from eptx.bundle import Text
 from eptx.errors import BaseModelError
 from eptx.exporter.bases import BaseGraph
 from eptx.exporter.bases.max_length import positive
-from eptx.exporter.bases.names import one_line
 from eptx.exporter.quiet import quiet
+from eptx.files.strict_json import read_json_object
 
 TOKENIZER = "tokenizer.json"
 #: Where sentence-transformers keeps its settings; all but the first are names of old releases.

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
-from eptx._genai_config import GENAI_CONFIG
-from eptx._origin import Origin, write_origin
+from eptx._one_line import one_line
 from eptx._version import __version__
 from eptx.bundle import (
     Bundle,
@@ -25,13 +23,14 @@ from eptx.bundle import (
     Task,
     TensorSpec,
 )
+from eptx.bundle.genai_config import GENAI_CONFIG
+from eptx.bundle.origin import Origin, write_origin
 from eptx.errors import BaseModelError, NotSupportedError, UsageError
 from eptx.exporter import ops
-from eptx.exporter.adapters.adapter import Adapter
-from eptx.exporter.adapters.route import Route
+from eptx.exporter.adapters.adapter import BASE_TASK, Adapter
+from eptx.exporter.adapters.route import FrozenRoutes
 from eptx.exporter.bases import BaseGraph, genai_config, is_genai
 from eptx.exporter.bases.max_length import positive
-from eptx.exporter.bases.names import one_line
 from eptx.exporter.bases.products.nbits import is_nbits
 from eptx.exporter.bases.products.quantized import own_precision
 from eptx.exporter.bundle.card import model_card
@@ -39,10 +38,8 @@ from eptx.exporter.bundle.problem import own_labels, problem_type
 from eptx.exporter.bundle.text import SENTENCE_SETTINGS, text_settings
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.heads import LOGITS
-from eptx.exporter.methods.read import BASE_TASK
-from eptx.exporter.methods.tucka.frozen import FrozenRoutes
+from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
-from eptx.exporter.plan import serves_base, static_task
 
 #: Smaller tensors are kept in the model: ONNX Runtime resolves the path of the file beside it, opens it and maps it
 #: anew for every tensor that lies there, which took 4 ms of a session of MiniLM with EPT (212 tensors).
@@ -100,7 +97,7 @@ class Adapted:
         adapter: the adapter.
         parts: the graphs, the one that answers last.
         options: of the export.
-        frozen: TuckA's frozen routes, where the export freezes them.
+        routes: frozen routes, where the export freezes them; see `Method.freeze`.
         quantization: what was done to the products, where it was done after the adapter was put in.
     """
 
@@ -108,7 +105,7 @@ class Adapted:
     adapter: Adapter
     parts: Sequence[EditedGraph]
     options: ExportOptions
-    frozen: FrozenRoutes | None = None
+    routes: FrozenRoutes | None = None
     quantization: Quantization | None = None
 
     @property
@@ -173,6 +170,7 @@ def _manifest(adapted: Adapted) -> Manifest:
     source, adapter, parts, options = adapted.source, adapted.adapter, adapted.parts, adapted.options
     *others, main = (part.graph for part in parts)
     graph = main.model.graph
+    routes = method_of(adapter.method).route_fields(adapter, options, adapted.routes)
     return Manifest(
         generator=f"eptx {__version__}",
         mode=options.mode,
@@ -188,8 +186,8 @@ def _manifest(adapted: Adapted) -> Manifest:
         modules=parts[-1].modules,
         task_inference=any(part.editor.similarities for part in parts),
         operators=Operators() if any(ops.DOMAIN in part.graph.model.opset_imports for part in parts) else None,
-        routing=options.routing if options.mode == "dynamic" and adapter.method == "tucka" else None,
-        route=_route(adapted),
+        routing=routes.routing,
+        route=routes.route,
         quantization=adapted.quantization,
         generation=main.generation,
         encoder=_component(others[0], parts[0].modules) if others else None,
@@ -220,9 +218,9 @@ def _tasks(adapter: Adapter, part: EditedGraph, options: ExportOptions) -> tuple
     if unknown is not None:
         raise UsageError(f"--problem-type names an unknown task {unknown!r}; there are {', '.join(adapter.tasks)}")
     heads, graph, whole = adapter.heads, part.graph, part.graph.whole
-    names = (static_task(adapter, options),) if options.mode == "static" else adapter.tasks
+    names = (options.folded_task(adapter.tasks),) if options.mode == "static" else adapter.tasks
     if any(value.name == "task_id" for value in part.editor.model.graph.inputs):
-        names = (*names, *([BASE_TASK] if serves_base(adapter, options) and whole.base else []))
+        names = (*names, *([BASE_TASK] if method_of(adapter.method).serves_base(options) and whole.base else []))
 
     def task(index: int, name: str, counts: int | None, labels: int | None, own: tuple[str, ...] | None) -> Task:
         kind = problem_type(graph.config, counts, options.problem_types.get(name))
@@ -238,25 +236,6 @@ def _tasks(adapter: Adapter, part: EditedGraph, options: ExportOptions) -> tuple
     known = {len(whole.names): whole.names} if whole.names is not None else {}
     both = zip(names, whole.labels, strict=False)
     return tuple(task(i, n, count, count, known.get(count)) for i, (n, count) in enumerate(both))
-
-
-def _route(adapted: Adapted) -> dict[str, Any] | None:
-    adapter, options, frozen = adapted.adapter, adapted.options, adapted.frozen
-    if frozen is None:
-        return None
-    routes = dict(zip(adapter.tasks, frozen.given, strict=True))
-    if options.mode == "static":
-        task = static_task(adapter, options)
-        routes = {task: routes[task]}
-    return {
-        "tasks": {task: [_plain(route) for route in given] for task, given in routes.items()},
-        "constant": [{"call": call, **_plain(route)} for call, route in frozen.constant.items()],
-        **(options.route_report or {}),
-    }
-
-
-def _plain(route: Route) -> dict[str, Any]:
-    return {"group": route.group, "weights": list(route.weights)}
 
 
 def _sources(source: Source, options: ExportOptions) -> Sources:

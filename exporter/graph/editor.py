@@ -8,43 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 import onnxscript
 
-from eptx._manifest import PAST
 from eptx.errors import LimitError, NotSupportedError
 from eptx.exporter import ops
-from eptx.exporter.adapters.route import Frozen
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.delta import Delta, Place, in_groups
 from eptx.exporter.graph.names import Names
 from eptx.exporter.graph.shared_input import SharedSite, give_rows, values_behind
-
-Mode = Literal["static", "conditioned", "dynamic"]
-Routing = Literal["batch", "row", "prompt"]
-RoutePlace = Literal["own", "shared", "given"]
-
-
-@dataclass(frozen=True)
-class AttachPlan:
-    """How an adapter goes into the graph.
-
-    Attributes:
-        mode: "conditioned" or "dynamic" (static replaces weights instead).
-        routing: TuckA, dynamic: one route for the batch (as released), one per row, or one per row that is kept while
-            its answer is generated.
-        routes: TuckA, conditioned: by task id, the route of every call of the router.
-        route: TuckA, dynamic: of an encoder-decoder, whether the graph's router is its "own", is "shared" (its route
-            is an output, for the graphs that run after it), or the route is "given" (an input).
-    """
-
-    mode: Mode
-    routing: Routing = "batch"
-    routes: Sequence[Frozen] = ()
-    route: RoutePlace = "own"
+from eptx.manifest.names import PAST
 
 
 @dataclass
@@ -53,10 +28,11 @@ class GraphEditor:
 
     Attributes:
         model: the graph that is edited.
-        similarities: EPT, dynamic: what each module's router saw, [batch, tasks] each.
+        similarities: what operators give beside adapted outputs: how much each row resembles each task as a module's
+            router sees it, [batch, tasks] each.
         adapted: module -> the value that holds its adapted output.
         biased: the modules whose adapted output has the base's bias in it.
-        unused_experts: EPT, conditioned: module -> the adapter's experts that are not in the graph.
+        unused_experts: module -> the adapter's experts that are not in the graph.
     """
 
     model: ir.Model
@@ -217,7 +193,7 @@ class GraphEditor:
         if per_row and place is not site and not self.has_rows(place.x):
             raise NotSupportedError(
                 f"{site.module} is used more than once in this graph, and not always with one input per row: use "
-                "--mode static, or TuckA with --routing batch"
+                "--mode static, or --routing batch where the adapter has it"
             )
         return place
 
@@ -277,7 +253,7 @@ class GraphEditor:
         graph.extend(self._new)
         try:
             graph.sort()
-        except ValueError:  # a TuckA router that reads what its own route has changed
+        except ValueError:  # the router reads what its own route has changed
             raise NotSupportedError(
                 "the adapter's router reads the output of modules that it routes: no graph computes that"
             ) from None

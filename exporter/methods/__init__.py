@@ -1,21 +1,25 @@
-"""Adapter methods, one folder each. A new method is a folder and one line in `METHODS`.
+"""Adapter methods, one folder each: whatever eptx knows of a method is in its folder, and a new method is a new folder.
 
-A folder holds: ``adapter.py`` (what the files hold, as arrays), ``read.py`` (files to that), ``fold.py`` (the
-algebra that puts one task into a weight), ``attach.py`` (operators into a graph), and, where PEFT has no tuner of the
-method, ``config.py``, ``layer.py``, ``model.py`` (one, for training and for the trained model that validation loads).
+A folder holds:
+
+- ``method.py``: ``METHOD``, a `Method`: what an export, ``eptx inspect`` and a calibration must know.
+- ``reference.py``: ``REFERENCE``, a `Reference`: the trained model in PyTorch, which validation compares bundles with.
+  It shares no code with ``method.py``.
+
+Both are made of the other files of the folder: ``adapter.py`` (what the files hold, as arrays), ``read.py`` (files to
+that), ``fold.py`` (the algebra that puts one task into a weight), ``attach.py`` (operators into a graph), and, where
+PEFT has no tuner of the method, ``config.py``, ``layer.py`` and ``model.py``.
 """
 
-from eptx.exporter.methods._method import Method
-from eptx.exporter.methods.ept import METHOD as EPT
-from eptx.exporter.methods.lora import METHOD as LORA
-from eptx.exporter.methods.tucka import METHOD as TUCKA
+from __future__ import annotations
 
-#: Order matters: the released EPT calls itself LORA, and is told apart by its tensors.
-METHODS: tuple[Method, ...] = (EPT, TUCKA, LORA)
-
-__all__ = ["METHODS", "Method", "method_of"]
+import importlib
+import pkgutil
+from importlib.util import find_spec
+from types import ModuleType
 
 
-def method_of(name: str) -> Method:
-    """The method called `name` ("ept", "tucka", "lora")."""
-    return next(method for method in METHODS if method.name == name)
+def modules(name: str) -> list[ModuleType]:
+    """The modules called `name` in the methods' folders, of those that have one, in the order of the folders' names."""
+    folders = sorted(f"{__name__}.{found.name}" for found in pkgutil.iter_modules(__path__) if found.ispkg)
+    return [importlib.import_module(f"{folder}.{name}") for folder in folders if find_spec(f"{folder}.{name}")]

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eptx.errors import AdapterError, EptxError, UsageError
-from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.adapters.adapter import BASE_TASK, Adapter
 from eptx.exporter.adapters.checkpoint import CONFIG, Checkpoint, ReadOptions, read_checkpoint, shown
-from eptx.exporter.methods import METHODS, Method
-
-#: The task that switches the adapter off.
-BASE_TASK = "base"
+from eptx.exporter.methods.method import Method, methods, titles
 
 
 def read_adapter(
@@ -21,13 +18,13 @@ def read_adapter(
     tasks: Sequence[str] | None = None,
     incomplete: bool = False,
 ) -> Adapter:
-    """The adapter in one folder, or in several LoRA folders that share a base.
+    """The adapter in one folder, or in several that share a base and are a task each.
 
     Args:
-        folders: as PEFT, the released EPT and TuckA code, or eptx's training saves them.
-        top_k: EPT: how many experts a task uses, where the configuration does not say it.
+        folders: as PEFT, the methods' released code, or eptx's training saves them.
+        top_k: how many experts a task uses, where the configuration does not say it.
         tasks: names of the tasks, by id; the rest are named task<i>.
-        incomplete: read also an EPT adapter whose top-k is not known (0), to show it.
+        incomplete: read also an adapter whose top-k is needed and not known (0), to show it.
 
     Raises:
         AdapterError: a file is missing or damaged, or the folder holds no adapter that eptx reads.
@@ -36,26 +33,26 @@ def read_adapter(
     """
     if not folders:
         raise UsageError("no adapter given")
-    checkpoints = [read_checkpoint(folder) for folder in folders]
-    methods = {_method_of(checkpoint) for checkpoint in checkpoints}
-    if len(methods) != 1:
-        raise UsageError(f"the adapters are of different methods: {', '.join(sorted(m.name for m in methods))}")
-    method = methods.pop()
-    if top_k is not None and method.name != "ept":
-        raise UsageError(f"--top-k is for EPT adapters; this one is {method.name}")
-    adapter = method.read(checkpoints, ReadOptions(top_k, tasks, incomplete))
+    parts = tuple(dict.fromkeys(part for method in methods() for part in method.tensor_parts))
+    checkpoints = [read_checkpoint(folder, parts) for folder in folders]
+    found = {_method_of(checkpoint) for checkpoint in checkpoints}
+    if len(found) != 1:
+        raise UsageError(f"the adapters are of different methods: {', '.join(sorted(m.name for m in found))}")
+    method = found.pop()
+    if top_k is not None and "--top-k" not in method.flags:
+        raise UsageError(f"--top-k is for {titles('--top-k')} adapters; this one is {method.name}")
+    adapter: Adapter = method.read(checkpoints, ReadOptions(top_k, tasks, incomplete))
     _check_tasks(adapter, UsageError if tasks else AdapterError)
     return adapter
 
 
 def _method_of(checkpoint: Checkpoint) -> Method:
-    for method in METHODS:
+    for method in methods():
         if method.matches(checkpoint.config, list(checkpoint.tensors)):
             return method
     kind = checkpoint.config.get("peft_type")
-    raise AdapterError(
-        f"{checkpoint.name}/{CONFIG}: peft_type {shown(kind)} is not a method that eptx reads: EPT, TUCKA, LORA"
-    )
+    known = ", ".join(sorted(method.title for method in methods()))
+    raise AdapterError(f"{checkpoint.name}/{CONFIG}: peft_type {shown(kind)} is not a method that eptx reads: {known}")
 
 
 def _check_tasks(adapter: Adapter, error: type[EptxError]) -> None:

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from safetensors.torch import load_file
 from torch import Tensor
 
-from eptx._json import read_json_object
 from eptx._one_line import one_line
 from eptx.errors import AdapterError, UsageError
+from eptx.files.strict_json import read_json_object
 
 CONFIG, WEIGHTS, HEADS = "adapter_config.json", "adapter_model.safetensors", "task_heads.safetensors"
 #: What PEFT puts before the name of every module of the model that it wraps.

@@ -1,13 +1,11 @@
-"""Training of EPT and TuckA adapters with task heads: what a training script is made of, not a framework."""
+"""Training of adapters with task heads: what a training script is made of, not a framework.
+
+The tuner of a method that PEFT does not have is in the method's folder: `eptx.exporter.methods.<method>.model`.
+"""
 
 from __future__ import annotations
 
-from eptx.exporter.methods.ept.config import EptConfig
-from eptx.exporter.methods.ept.model import EptModel
-from eptx.exporter.methods.tucka.config import TuckaConfig
-from eptx.exporter.methods.tucka.model import TuckaModel
 from eptx.exporter.training.batches import Batch, Example, collate, length_batches
-from eptx.exporter.training.embeddings import fit_task_embeddings
 from eptx.exporter.training.heads import TaskClassifier, TaskHeadBank, pool
 from eptx.exporter.training.losses import task_head_loss
 from eptx.exporter.training.save import add_adapter, load_adapter, save_adapter
@@ -15,18 +13,13 @@ from eptx.exporter.training.trainer import Trainer, TrainSettings
 
 __all__ = [
     "Batch",
-    "EptConfig",
-    "EptModel",
     "Example",
     "TaskClassifier",
     "TaskHeadBank",
     "TrainSettings",
     "Trainer",
-    "TuckaConfig",
-    "TuckaModel",
     "add_adapter",
     "collate",
-    "fit_task_embeddings",
     "length_batches",
     "load_adapter",
     "pool",

@@ -17,9 +17,10 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from eptx._json import read_json_object
 from eptx.errors import AdapterError
+from eptx.exporter.methods.peft_types import registered
 from eptx.exporter.training.heads import TaskHeadBank
+from eptx.files.strict_json import read_json_object
 
 CONFIG, WEIGHTS, HEADS = "adapter_config.json", "adapter_model.safetensors", "task_heads.safetensors"
 
@@ -35,7 +36,7 @@ def save_adapter(model: PeftModel, folder: Path, *, heads: TaskHeadBank | None =
     """Write the model's active adapter into ``folder`` (created when missing).
 
     Args:
-        model: a PEFT model with an EPT or TuckA adapter.
+        model: a PEFT model with an adapter of a method that eptx has a tuner of.
         folder: where to write.
         heads: task heads; the adapter's ``task_head_pooling`` must then say what they read.
         base_name: what to record as ``base_model_name_or_path``: a hub name, not a path of this machine.
@@ -58,12 +59,12 @@ def load_adapter(base: nn.Module, folder: Path) -> tuple[PeftModel, TaskHeadBank
     """Put a saved adapter on its base model; returns it with its task heads, or None where it brings none.
 
     Raises:
-        AdapterError: the folder holds no EPT or TuckA adapter of eptx's training, or its tensors do not fit.
+        AdapterError: the folder holds no adapter of eptx's training, or its tensors do not fit.
     """
     settings = read_json_object(folder / CONFIG, error=AdapterError)
     kind = settings.pop("peft_type", None)
-    if kind not in ("EPT", "TUCKA"):
-        raise AdapterError(f"{folder / CONFIG}: peft_type is {kind!r}; this loader takes EPT and TUCKA")
+    if kind not in registered():
+        raise AdapterError(f"{folder / CONFIG}: peft_type is {kind!r}; this loader takes {' and '.join(registered())}")
     for written_by_peft in ("peft_version", "base_model_name_or_path"):
         settings.pop(written_by_peft, None)
     model = add_adapter(base, PEFT_TYPE_TO_CONFIG_MAPPING[kind](**settings))

@@ -31,8 +31,8 @@ class TrainSettings:
         learning_rate: peak, reached after ``warmup`` of the steps.
         weight_decay: of AdamW.
         warmup: fraction of the steps.
-        task_loss_weight: weight of EPT's contrastive task loss; 0 for methods without one.
-        infer_fraction: fraction of the rows whose task EPT's modules are not told but infer. Without such rows the
+        task_loss_weight: weight of the method's own contrastive task loss; 0 for methods without one.
+        infer_fraction: fraction of the rows whose task the modules are not told but infer. Without such rows the
             adapted layers write the task they were told into position 0, and their embeddings learn to read that.
         clip: largest gradient norm.
         seed: of the batches and of dropout.

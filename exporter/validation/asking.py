@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from eptx._manifest import USED
 from eptx.bundle import Manifest
 from eptx.exporter.adapters.route import Route
 from eptx.exporter.trained import Output, Trained, load_trained
@@ -20,6 +19,7 @@ from eptx.exporter.validation.merging import columns_of, merged, narrowed, rows_
 from eptx.exporter.validation.quantized.weights import Quantized
 from eptx.exporter.validation.rounding import round_as_stored
 from eptx.exporter.validation.sources import Truth
+from eptx.manifest.names import USED
 
 Routes = Route | list[Route] | None
 Inputs = Mapping[str, np.ndarray]

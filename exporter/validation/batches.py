@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from eptx._manifest import TASK_ID
 from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import BundleError, NotSupportedError
 from eptx.exporter.validation.parts import Part
 from eptx.exporter.validation.windows import full_config
+from eptx.manifest.names import TASK_ID
 
 #: The task name of rows whose task the model is to infer.
 AUTO = "auto"

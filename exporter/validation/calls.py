@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from eptx._manifest import PAST, PRESENT, ROUTE_GROUP, TASK_ID, USED
 from eptx.bundle import Manifest
 from eptx.exporter.validation.batches import ANSWER_IDS, CHOSEN, Batch
+from eptx.manifest.names import PAST, PRESENT, ROUTE_GROUP, TASK_ID, USED
 
 Values = dict[str, np.ndarray]
 Run = Callable[[Mapping[str, np.ndarray]], Values]

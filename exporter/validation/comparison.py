@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from eptx.bundle import Bundle
-from eptx.exporter.methods.read import BASE_TASK
+from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.trained import Host, Trained, load_trained
 from eptx.exporter.validation.companions import ExpectedTask, compare_companions, lookups
 from eptx.exporter.validation.parts import Part

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from eptx._jsonl import read_rows
 from eptx.bundle import Bundle
 from eptx.errors import DataError
-from eptx.exporter.methods.read import BASE_TASK
+from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.validation.base_tokenizer import BaseTokenizer
 from eptx.exporter.validation.batches import AUTO, Batch
 from eptx.exporter.validation.companions.source import BaseSource
 from eptx.exporter.validation.options import ValidateOptions, is_dataset
+from eptx.files.jsonl import read_rows
 from eptx.runtime.measure import Source, read_data
 
 #: Rows of one batch, and of a task unless told otherwise.

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from eptx._progress import step
 from eptx.bundle import Manifest
 from eptx.exporter.validation.asking import Asked
 from eptx.exporter.validation.batches import AUTO, Batch, task_ids
@@ -19,6 +18,7 @@ from eptx.exporter.validation.expected import Expected, arrays_of, kept_values
 from eptx.exporter.validation.quantized.weights import Quantized
 from eptx.exporter.validation.rounding import adapter_dtype
 from eptx.exporter.validation.sources import Truth
+from eptx.progress import step
 
 _REDRAWS = 4
 #: How often the own type is run. SmolLM2 makes one number of a row outweigh all others, and by chance that one may

@@ -9,11 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from eptx._manifest import TASK_ID_USED
-from eptx._progress import step
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
-from eptx.exporter.methods.read import BASE_TASK
+from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.validation.batches import AUTO, bundle_ids
 from eptx.exporter.validation.choices import wrong_rows
 from eptx.exporter.validation.distance import Spreads, Subject
@@ -25,6 +23,8 @@ from eptx.exporter.validation.report import ProviderReport
 from eptx.exporter.validation.verdict import Seen as _Seen
 from eptx.exporter.validation.verdict import task_report
 from eptx.exporter.validation.ways import Way
+from eptx.manifest.names import TASK_ID_USED
+from eptx.progress import step
 
 
 def judge(bundle: Bundle, graph: Graph, expectation: Expectation, way: Way) -> ProviderReport:

@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eptx._jsonl import read_rows
-from eptx._manifest import Quantization
-from eptx._progress import step
-from eptx.bundle import Bundle, Manifest
+from eptx.bundle import Bundle, Manifest, Quantization
 from eptx.errors import DataError, UsageError
-from eptx.exporter.methods.read import BASE_TASK
+from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.validation.budget import Judged, budgets
 from eptx.exporter.validation.options import ValidateOptions, is_dataset
 from eptx.exporter.validation.rounding import QUANTIZED
 from eptx.exporter.validation.sources import Truth
 from eptx.exporter.validation.twin import fp32_twin, given_twin
+from eptx.files.jsonl import read_rows
+from eptx.progress import step
 from eptx.runtime import Session
 from eptx.runtime.measure import Probe, Row, Source, choose_metrics, drops, read_data
 from eptx.runtime.measure.rows import ROWS_PER_TASK

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from eptx._manifest import MULTI_LABEL
 from eptx.bundle import Manifest
 from eptx.errors import DataError
 from eptx.exporter.validation.batches import ANSWER_IDS, Batch
 from eptx.exporter.validation.expected import Expected
+from eptx.manifest.names import MULTI_LABEL
 from eptx.runtime.measure.labels import label_set
 from eptx.runtime.measure.metrics import METRICS
 from eptx.runtime.measure.rows import Row

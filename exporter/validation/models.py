@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from eptx._manifest import USED
 from eptx.bundle import Bundle, Manifest, ModuleOutput
 from eptx.errors import BundleError
 from eptx.exporter.validation.batches import Batch
 from eptx.exporter.validation.calls import Calls, Run
 from eptx.exporter.validation.observe import Graph as Shown
 from eptx.exporter.validation.ways import KernelsRefusedError, Way
+from eptx.manifest.names import USED
 from eptx.runtime.ort_model import OrtModel
 from eptx.runtime.providers import execution_providers, onnxruntime, wrapped
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from eptx._manifest import PRESENT, USED
 from eptx.bundle import Manifest
 from eptx.exporter.validation.expect import Expectation
 from eptx.exporter.validation.parts import Part
+from eptx.manifest.names import PRESENT, USED
 
 #: What a model computes in; a decoder for CUDA does so in float16.
 _DTYPES = ("float32", "float16")

@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eptx._json import dump_json
-from eptx._progress import step
 from eptx.bundle import Bundle, Manifest, read_bundle, write_report
 from eptx.errors import NotSupportedError
 from eptx.exporter.bases.weights.model import read_config
@@ -31,6 +29,8 @@ from eptx.exporter.validation.report import ProviderReport, Report
 from eptx.exporter.validation.seconds import Seconds
 from eptx.exporter.validation.sources import find_truth, with_origin
 from eptx.exporter.validation.ways import KernelsRefusedError, Way, ways
+from eptx.files.strict_json import dump_json
+from eptx.progress import step
 from eptx.runtime.providers import choose_provider
 
 

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from eptx._onnx_scan import scan_onnx
-from eptx._origin import Origin, read_origin
-from eptx._safe_files import fingerprint, is_contained_name
 from eptx.bundle import Bundle, Manifest
+from eptx.bundle.onnx_scan import scan_onnx
+from eptx.bundle.origin import Origin, read_origin
 from eptx.errors import AdapterError, BaseModelError, BundleError, UsageError
+from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.adapters.checkpoint import combine
 from eptx.exporter.bases.weights.checkpoint import folder_fingerprint
-from eptx.exporter.methods.read import BASE_TASK
 from eptx.exporter.trained import AdapterFiles, name_tasks, read_files
 from eptx.exporter.trained.files import CONFIG, HEADS, WEIGHTS
 from eptx.exporter.validation.options import ValidateOptions
+from eptx.files.safe_files import fingerprint, is_contained_name
 
 
 @dataclass(frozen=True)

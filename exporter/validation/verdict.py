@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from eptx._manifest import TASK_ID_USED
 from eptx.bundle import Manifest
-from eptx.exporter.methods.read import BASE_TASK
+from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.validation.distance import LIMIT, WORST, Spreads, Subject, ratio
 from eptx.exporter.validation.expect import Expectation
 from eptx.exporter.validation.metrics import Answers
 from eptx.exporter.validation.report import Measured, TaskReport
 from eptx.exporter.validation.rounding import own_type
+from eptx.manifest.names import TASK_ID_USED
 
 HEADS, MODEL = "task_heads", "model.onnx"
 

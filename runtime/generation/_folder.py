@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eptx._genai_config import GENAI_CONFIG
-from eptx._json import dump_json, read_json_object
 from eptx.bundle import Bundle
+from eptx.bundle.genai_config import GENAI_CONFIG
 from eptx.errors import BundleError
+from eptx.files.strict_json import dump_json, read_json_object
 from eptx.runtime.kernels import OPERATORS_ENTRY, Kernels
 from eptx.runtime.providers import config_entries
 

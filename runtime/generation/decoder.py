@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from eptx._manifest import ROUTE_GROUP, ROUTE_WEIGHTS, TASK_ID, USED
 from eptx._one_line import one_line
 from eptx.bundle import Bundle
 from eptx.errors import BundleError, EptxError, NotSupportedError, RequestError
+from eptx.manifest.names import ROUTE_GROUP, ROUTE_WEIGHTS, TASK_ID, USED
 from eptx.runtime.generation._folder import model_folder
 from eptx.runtime.generation.backend import DONE
 from eptx.runtime.generation.settings import MOST_ROWS, GenerationSettings

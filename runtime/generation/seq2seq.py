@@ -14,9 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from eptx._manifest import CROSS, MODEL_FILE, PAST, PRESENT, ROUTE_GROUP, ROUTE_WEIGHTS, TASK_ID, TASK_ID_USED, USED
 from eptx.bundle import Bundle, TensorSpec
 from eptx.errors import BundleError, RequestError
+from eptx.manifest.names import (
+    CROSS,
+    MODEL_FILE,
+    PAST,
+    PRESENT,
+    ROUTE_GROUP,
+    ROUTE_WEIGHTS,
+    TASK_ID,
+    TASK_ID_USED,
+    USED,
+)
 from eptx.runtime.generation.backend import DONE
 from eptx.runtime.generation.sampling import Sampler
 from eptx.runtime.generation.settings import GenerationSettings

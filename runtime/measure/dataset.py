@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from eptx._json import parse_json, read_json_object
-from eptx._jsonl import check_row
-from eptx._safe_files import is_contained_name, open_regular
 from eptx.errors import DataError, NotSupportedError
+from eptx.files.jsonl import check_row
+from eptx.files.safe_files import is_contained_name, open_regular
+from eptx.files.strict_json import parse_json, read_json_object
 
 #: The split that is read is the first of these that there is.
 SPLITS = ("validation", "validation_matched", "dev", "test", "train")

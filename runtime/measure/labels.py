@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from eptx._manifest import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from eptx.bundle import Task
 from eptx.errors import DataError
+from eptx.manifest.names import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from eptx.runtime.measure.rows import Row
 
 

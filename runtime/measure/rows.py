@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eptx._jsonl import check_row, read_lines
 from eptx.errors import DataError
+from eptx.files.jsonl import check_row, read_lines
 from eptx.runtime.measure.dataset import Located, dataset_rows
 
 #: Rows of one task that are used unless told otherwise.

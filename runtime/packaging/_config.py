@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from eptx._manifest import MODEL_FILE
 from eptx.bundle import Manifest, TensorSpec
+from eptx.manifest.names import MODEL_FILE
 from eptx.runtime.packaging._text_format import Message, Name, Value
 
 _TYPES = {

@@ -17,12 +17,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from eptx._json import read_json_object
-from eptx._manifest import MANIFEST_FILE, PAST, REPORT_FILES
-from eptx._publish import Staging, os_error
-from eptx._safe_files import list_files, open_regular
 from eptx.bundle import Bundle, Manifest, read_bundle
 from eptx.errors import BundleError, NotSupportedError, UsageError
+from eptx.files.publish import Staging, os_error
+from eptx.files.safe_files import list_files, open_regular
+from eptx.files.strict_json import read_json_object
+from eptx.manifest.names import MANIFEST_FILE, PAST, REPORT_FILES
 from eptx.runtime.packaging._config import has_batch, model_config, needs_own_batch
 from eptx.runtime.packaging._kserve import kserve_manifest
 from eptx.runtime.packaging._text_format import text_format

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from eptx._manifest import MULTI_LABEL
 from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import RequestError
+from eptx.manifest.names import MULTI_LABEL
 from eptx.runtime.outputs import Outputs
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.parameters import read_flag

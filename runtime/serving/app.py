@@ -16,9 +16,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from eptx._json import parse_json
 from eptx._version import __version__
 from eptx.errors import RequestError
+from eptx.files.strict_json import parse_json
 from eptx.runtime.serving.auth import BearerTokens
 from eptx.runtime.serving.errors import Refused, refusal
 from eptx.runtime.serving.limits import Limits

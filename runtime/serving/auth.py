@@ -10,8 +10,8 @@ from pathlib import Path
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from eptx._safe_files import read_bytes
 from eptx.errors import UsageError
+from eptx.files.safe_files import read_bytes
 from eptx.runtime.serving.metrics import Metrics
 
 _LIMIT = 1 << 20

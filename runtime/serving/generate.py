@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from eptx._json import parse_json
 from eptx.errors import RequestError
+from eptx.files.strict_json import parse_json
 from eptx.runtime.generation.outputs import Piece
 from eptx.runtime.serving.errors import Overdue, refusal
 from eptx.runtime.serving.limits import Limits

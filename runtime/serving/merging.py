@@ -6,8 +6,8 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
-from eptx._manifest import TASK_ID
 from eptx.bundle import Manifest, Task
+from eptx.manifest.names import TASK_ID
 from eptx.runtime.outputs import Array, Outputs
 
 _IDS, _MASK = "input_ids", "attention_mask"

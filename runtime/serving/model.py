@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from eptx._json import read_json_object
 from eptx.bundle import Bundle, Task, TensorSpec
 from eptx.errors import BundleError
+from eptx.files.strict_json import read_json_object
 from eptx.runtime.outputs import Outputs
 from eptx.runtime.serving.answering import TASK, choose_outputs, encode_answer, fitted, own_outputs
 from eptx.runtime.serving.batcher import Batcher, Job

@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 
-from eptx._manifest import TASK_ID
 from eptx.errors import EptxError
+from eptx.manifest.names import TASK_ID
 from eptx.runtime.outputs import Array
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.session import Session

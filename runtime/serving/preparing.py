@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eptx._manifest import TASK_ID
 from eptx.errors import NotSupportedError, RequestError
+from eptx.manifest.names import TASK_ID
 from eptx.runtime._checks import check_inputs
 from eptx.runtime._tasks import TaskChooser
 from eptx.runtime.outputs import Array

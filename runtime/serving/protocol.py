@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from eptx._json import parse_json
 from eptx._one_line import shown
 from eptx.errors import RequestError
+from eptx.files.strict_json import parse_json
 from eptx.runtime.outputs import Array
 from eptx.runtime.serving.parameters import read_flag
 

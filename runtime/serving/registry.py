@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from eptx._manifest import MANIFEST_FILE
 from eptx.errors import BundleError, EptxError, UsageError
+from eptx.manifest.names import MANIFEST_FILE
 from eptx.runtime.serving.errors import Refused, no_model
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.memory import give_back

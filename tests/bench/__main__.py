@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from eptx._safe_files import list_files
 from eptx.errors import BundleError
+from eptx.files.safe_files import list_files
 from eptx.runtime import kernel_library
 from eptx.runtime.machine import machine
 from tests.bench import latency

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from eptx import ExportOptions, export
-from eptx._safe_files import list_files
 from eptx.errors import BundleError
 from eptx.exporter.options import Precision
+from eptx.files.safe_files import list_files
 from tests.bench import latency
 from tests.bench.latency import Contender
 from tests.support.minilm import EPT

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from eptx._safe_files import fingerprint, hash_file, is_contained_name, list_files, open_regular, replace_file
 from eptx.errors import BundleError
+from eptx.files.safe_files import fingerprint, hash_file, is_contained_name, list_files, open_regular, replace_file
 
 
 @pytest.mark.parametrize("name", ["a", "a.b", "a/b", "a/b/c.onnx", ".hidden", "..a", "a..", "model.onnx.data", "é"])
@@ -84,7 +84,7 @@ def test_no_file_left_is_a_limit(tmp_path: Path) -> None:
     program = """
 import resource, sys
 from pathlib import Path
-from eptx._safe_files import hash_file, list_files
+from eptx.files.safe_files import hash_file, list_files
 from eptx.errors import BundleError, LimitError
 folder = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eptx._json import dump_json, parse_json, read_json, read_json_object
 from eptx.errors import BundleError
+from eptx.files.strict_json import dump_json, parse_json, read_json, read_json_object
 
 VALUES = st.recursive(
     st.none()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eptx._onnx_scan import OnnxScan, scan_bytes
+from eptx.bundle.onnx_scan import OnnxScan, scan_bytes
 from eptx.errors import BundleError
 from tests.eptx.wire import as_protobuf_reads, corpus, whole_model
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from eptx import _onnx_scan
-from eptx._onnx_scan import ExternalData, scan_bytes, scan_onnx
+from eptx.bundle import onnx_scan
+from eptx.bundle.onnx_scan import ExternalData, scan_bytes, scan_onnx
 from eptx.errors import BundleError
 from tests.support.tiny_bundle import tiny_model
 
@@ -163,7 +163,7 @@ def test_nesting() -> None:
 
 
 def test_many_fields_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_onnx_scan, "_FIELD_LIMIT", 1000)
+    monkeypatch.setattr(onnx_scan, "_FIELD_LIMIT", 1000)
     scan_bytes(b"\x3a\x00" + b"\x42\x00" * 999)
     with pytest.raises(BundleError, match="more than 1000 fields"):
         scan_bytes(b"\x3a\x00" + b"\x42\x00" * 1000)

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from eptx._progress import note, shown, step
+from eptx.progress import note, shown, step
 
 
 def _run(enabled: bool = True) -> str:

@@ -10,26 +10,27 @@ from pathlib import Path
 import pytest
 
 import eptx
-from eptx import _publish
 from eptx.bundle import BundleWriter, read_bundle
 from eptx.errors import BundleError, LimitError, UsageError
+from eptx.files import publish
 from tests.support.tiny_bundle import tiny_manifest, tiny_model, write_tiny
 
 # Replaces the bundle, and kills itself at the n-th operation that the interpreter audits (open, mkdir, ...).
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from eptx import _publish
-from eptx.bundle import BundleWriter, Manifest
-from eptx._json import read_json
+from eptx.files import publish
+from eptx.bundle import BundleWriter
+from eptx.manifest.reader import read_manifest
+from eptx.files.strict_json import read_json
 from eptx.errors import BundleError
 from dataclasses import replace
 
 target, model, manifest, kill_at, exchange = sys.argv[1:]
 if exchange == "no":
-    _publish._exchange = lambda a, b: False
+    publish._exchange = lambda a, b: False
 data = Path(model).read_bytes()
-manifest = replace(Manifest.from_json(read_json(Path(manifest), error=BundleError)), generator="new")
+manifest = replace(read_manifest(read_json(Path(manifest), error=BundleError)), generator="new")
 left = int(kill_at)
 def hook(event, args):
     global left
@@ -168,6 +169,6 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_a_limit() -> None:
-    error = _publish.os_error(Path("x"), OSError(28, "No space left on device"))
+    error = publish.os_error(Path("x"), OSError(28, "No space left on device"))
     assert isinstance(error, LimitError)
     assert "No space left" in str(error)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from eptx._onnx_scan import ExternalData, OnnxScan
+from eptx.bundle.onnx_scan import ExternalData, OnnxScan
 
 
 def varint(value: int, width: int = 0) -> bytes:

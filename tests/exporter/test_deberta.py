@@ -21,8 +21,8 @@ from eptx.exporter import ExportOptions, Route, export_bundle, read_adapter
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.bases import BaseGraph, load_transformers, locate
 from eptx.exporter.bases.passes.deberta import allow_positions_per_row
-from eptx.exporter.methods import method_of
 from eptx.exporter.methods.ept.config import EptConfig
+from eptx.exporter.methods.method import method_of
 from eptx.exporter.quiet import quiet
 from eptx.exporter.training import add_adapter
 from eptx.exporter.validation import ValidateOptions, validate_bundle

@@ -13,18 +13,18 @@ from peft import PeftModel
 from transformers import BertConfig, BertModel
 
 from eptx.errors import AdapterError
+from eptx.exporter.methods.ept.config import EptConfig
+from eptx.exporter.methods.ept.task_embeddings import fit_task_embeddings
 from eptx.exporter.methods.read import read_adapter
+from eptx.exporter.methods.tucka.config import TuckaConfig
 from eptx.exporter.training import (
-    EptConfig,
     Example,
     TaskClassifier,
     TaskHeadBank,
     Trainer,
     TrainSettings,
-    TuckaConfig,
     add_adapter,
     collate,
-    fit_task_embeddings,
     length_batches,
     load_adapter,
     pool,

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from eptx._json import dump_json
+from eptx.files.strict_json import dump_json
 from tests.eptx.test_bundle import DAMAGE
 from tests.malformed.breaks import Change
 from tests.malformed.scene import Cli, Scene, check_refusal

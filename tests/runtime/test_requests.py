@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from eptx._manifest import TensorSpec
+from eptx.bundle import TensorSpec
 from eptx.errors import RequestError
 from eptx.runtime import Session
 from eptx.runtime._checks import Limits, check_inputs

@@ -11,8 +11,8 @@ import numpy as np
 import onnxruntime as ort
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from eptx._manifest import PAST, PRESENT
 from eptx.bundle import Bundle
+from eptx.manifest.names import PAST, PRESENT
 from eptx.runtime.kernels import Kernels, kernel_library, register
 
 _SIZES: dict[str, Any] = {

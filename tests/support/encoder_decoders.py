@@ -11,10 +11,10 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from eptx._manifest import PAST, PRESENT, TASK_ID, TASK_ID_USED, USED
 from eptx.bundle import Bundle
 from eptx.exporter.bases import BaseGraph, load_encoder_decoder
 from eptx.exporter.bases.weights.whole import Saved
+from eptx.manifest.names import PAST, PRESENT, TASK_ID, TASK_ID_USED, USED
 from eptx.runtime.kernels import Kernels, kernel_library, register
 
 #: EPT's target modules.

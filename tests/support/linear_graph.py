@@ -10,8 +10,9 @@ import onnxruntime as ort
 
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.bases import Site
-from eptx.exporter.graph.editor import AttachPlan, GraphEditor
-from eptx.exporter.methods import method_of
+from eptx.exporter.graph.editor import GraphEditor
+from eptx.exporter.graph.settings import GraphSettings
+from eptx.exporter.methods.method import method_of
 
 DOUBLE = ir.DataType.DOUBLE
 
@@ -31,7 +32,7 @@ def attached(
     adapter: Adapter,
     weight: np.ndarray,
     x_shape: tuple[int, ...],
-    plan: AttachPlan,
+    plan: GraphSettings,
     *,
     before: int = 0,
     after: int = 0,
@@ -75,7 +76,7 @@ def adapted(
     adapter: Adapter,
     weight: np.ndarray,
     feeds: Mapping[str, np.ndarray],
-    plan: AttachPlan,
+    plan: GraphSettings,
     *,
     before: int = 0,
     after: int = 0,

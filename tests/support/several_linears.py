@@ -11,10 +11,10 @@ import onnx_ir as ir
 
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.bases import Site
-from eptx.exporter.graph.editor import AttachPlan
-from eptx.exporter.methods import method_of
+from eptx.exporter.graph.settings import GraphSettings
 from eptx.exporter.methods.ept.adapter import EptAdapter
 from eptx.exporter.methods.lora.adapter import LoraAdapter
+from eptx.exporter.methods.method import method_of
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from tests.support.examples import ept_example, lora_example, tucka_example
 from tests.support.linear_graph import DOUBLE, DoubleEditor
@@ -68,7 +68,7 @@ class Several:
             width["packed"] = len(self.packed_weight())
         return replace(self, biases={name: self.rng.normal(size=width[name]) for name in products})
 
-    def attached(self, adapter: Adapter, plan: AttachPlan, *, opset: int = 20) -> ir.Model:
+    def attached(self, adapter: Adapter, plan: GraphSettings, *, opset: int = 20) -> ir.Model:
         """The graph with an adapter of some modules: an output per module, or the packed one."""
         model, sites = self.graph(opset=opset)
         attach(model, sites, adapter, plan)
@@ -135,7 +135,7 @@ class Several:
         return {"packed": packed}
 
 
-def attach(model: ir.Model, sites: Mapping[str, Site], adapter: Adapter, plan: AttachPlan) -> DoubleEditor:
+def attach(model: ir.Model, sites: Mapping[str, Site], adapter: Adapter, plan: GraphSettings) -> DoubleEditor:
     """Attaches an adapter of some of the modules to a graph."""
     editor = DoubleEditor(model)
     method_of(adapter.method).attach(adapter, editor, {name: sites[name] for name in adapter.module_names}, plan)

@@ -11,9 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eptx._json import read_json_object
-from eptx._manifest import CROSS, PAST
-from eptx._progress import step
 from eptx.bundle import Generation
 from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter.bases.graph import BaseGraph
@@ -32,6 +29,9 @@ from eptx.exporter.bases.weights.model import (
 from eptx.exporter.bases.weights.model_class import trained_class
 from eptx.exporter.bases.weights.whole import Saved
 from eptx.exporter.quiet import quiet
+from eptx.files.strict_json import read_json_object
+from eptx.manifest.names import CROSS, PAST
+from eptx.progress import step
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -15,11 +15,8 @@ from typing import Any, Literal
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from eptx._genai_config import GENAI_CONFIG
-from eptx._json import dump_json, read_json_object
-from eptx._manifest import PAST, PRESENT
-from eptx._progress import step
 from eptx.bundle import Generation
+from eptx.bundle.genai_config import GENAI_CONFIG
 from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.folder import folder_graph
@@ -32,6 +29,9 @@ from eptx.exporter.bases.products.products import find_products
 from eptx.exporter.bases.weights.checkpoint import BaseCheckpoint
 from eptx.exporter.bases.weights.model import parse_config, read_config
 from eptx.exporter.quiet import quiet
+from eptx.files.strict_json import dump_json, read_json_object
+from eptx.manifest.names import PAST, PRESENT
+from eptx.progress import step
 
 __all__ = ["DECODERS", "BuilderPrecision", "check_decoder", "genai_config", "is_decoder", "is_genai", "load_genai"]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from eptx._json import dump_json
+from eptx._one_line import one_line
 from eptx.errors import BaseModelError, NotSupportedError
-from eptx.exporter.bases.names import one_line
 from eptx.exporter.bases.passes.rotary import context
 from eptx.exporter.bases.weights.checkpoint import weight_files
 from eptx.exporter.quiet import quiet
+from eptx.files.strict_json import dump_json
 
 #: What a tokenizer's vocabulary is in, by transformers' names.
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt", "tekken.json")

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eptx._one_line import one_line
 from eptx.errors import BaseModelError
-from eptx.exporter.bases.names import one_line
 
 #: Settings that mean the same to both, with the types that GenAI reads.
 _SHARED: Mapping[str, tuple[type, ...]] = {

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from eptx._genai_config import GENAI_CONFIG
-from eptx._links import check_links
-from eptx._onnx_scan import ExternalData, OnnxScan, scan_onnx
-from eptx._progress import step
-from eptx._safe_files import fingerprint, is_contained_name
+from eptx._one_line import one_line
+from eptx.bundle.genai_config import GENAI_CONFIG
+from eptx.bundle.onnx_scan import ExternalData, OnnxScan, scan_onnx
 from eptx.errors import BaseModelError, BundleError
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.genai import as_genai
-from eptx.exporter.bases.names import one_line
 from eptx.exporter.bases.passes.opset import raise_opset
 from eptx.exporter.bases.passes.tidy import tidy
 from eptx.exporter.bases.products.quantized import check_coarse
 from eptx.exporter.bases.weights.model import base_prefix, read_config
+from eptx.files.links import check_links
+from eptx.files.safe_files import fingerprint, is_contained_name
+from eptx.progress import step
 
 __all__ = ["MIN_OPSET", "load_onnx"]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from eptx._one_line import one_line
 from eptx.errors import NotSupportedError
-from eptx.exporter.bases.names import one_line
 from eptx.exporter.bases.weights.model_class import SUPPORTED
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from eptx._progress import step
 from eptx.errors import NotSupportedError
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.folder import folder_graph
@@ -20,6 +19,7 @@ from eptx.exporter.bases.weights.model import is_encoder_decoder, load_model, re
 from eptx.exporter.bases.weights.model_class import SUPPORTED, trained_class
 from eptx.exporter.bases.weights.whole import Saved, oriented
 from eptx.exporter.quiet import quiet
+from eptx.progress import step
 
 __all__ = ["load_transformers"]
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from eptx._one_line import one_line
 from eptx.errors import BaseModelError, NotSupportedError
-from eptx.exporter.bases.names import one_line
 
 #: operator -> where its tables of cosines and sines are among its inputs.
 _INPUTS = {"GroupQueryAttention": (7, 8), "RotaryEmbedding": (2, 3)}

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from eptx._json import read_json_object
-from eptx._safe_files import fingerprint, is_contained_name, open_regular
 from eptx.errors import BaseModelError
 from eptx.exporter.bases.weights.missing import lacking_weights
 from eptx.exporter.bases.weights.refused import check_dtype
+from eptx.files.safe_files import fingerprint, is_contained_name, open_regular
+from eptx.files.strict_json import read_json_object
 
 __all__ = ["BaseCheckpoint", "folder_fingerprint", "has_weights", "weight_files"]
 

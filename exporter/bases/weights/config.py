@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eptx._json import read_json_object
-from eptx._links import check_links
 from eptx.errors import BaseModelError
 from eptx.exporter.bases.weights.refused import check_float, check_no_adapter, check_own_weights
+from eptx.files.links import check_links
+from eptx.files.strict_json import read_json_object
 
 #: Which code computes a part of the model, as attributes of a parsed configuration: transformers' own choice.
 _CHOICES = ("_attn_implementation", "_experts_implementation", "fusion_config", "kernel_config", "use_kernels")

@@ -11,13 +11,14 @@ import onnx_ir as ir
 from eptx.exporter import ops
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.delta import Delta
-from eptx.exporter.graph.editor import AttachPlan, GraphEditor
+from eptx.exporter.graph.editor import GraphEditor
+from eptx.exporter.graph.settings import GraphSettings
 from eptx.exporter.graph.shared_input import SharedSite
 from eptx.exporter.methods.ept.adapter import EptAdapter, EptModule
 from eptx.exporter.methods.ept.fold import route, used_experts
 
 
-def attach(adapter: EptAdapter, editor: GraphEditor, sites: Mapping[str, Site], plan: AttachPlan) -> None:
+def attach(adapter: EptAdapter, editor: GraphEditor, sites: Mapping[str, Site], plan: GraphSettings) -> None:
     """Puts an EPT adapter into a graph; A, B and the kernels are there once, shared by all tasks."""
     for name, site in sites.items():
         module, places = adapter.modules[name], editor.places(site)

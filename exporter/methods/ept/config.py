@@ -7,7 +7,7 @@ from typing import Any
 
 from peft import PeftConfig
 
-from eptx.exporter.methods._register import peft_type
+from eptx.exporter.methods.peft_types import peft_type
 
 RELEASED_KERNEL_SIZES = (2, 2, 4, 4, 6, 6, 8, 8)
 

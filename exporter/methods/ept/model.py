@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eptx.exporter.methods._register import register
 from eptx.exporter.methods.ept.config import EptConfig
 from eptx.exporter.methods.ept.layer import EptLayer, EptLinear, EptState
+from eptx.exporter.methods.peft_types import register
 from eptx.exporter.methods.tuner import INFER, EptxTuner
 
 

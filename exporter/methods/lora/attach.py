@@ -10,11 +10,12 @@ from eptx.errors import NotSupportedError
 from eptx.exporter import ops
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.delta import Delta
-from eptx.exporter.graph.editor import AttachPlan, GraphEditor
+from eptx.exporter.graph.editor import GraphEditor
+from eptx.exporter.graph.settings import GraphSettings
 from eptx.exporter.methods.lora.adapter import LoraAdapter
 
 
-def attach(adapter: LoraAdapter, editor: GraphEditor, sites: Mapping[str, Site], plan: AttachPlan) -> None:
+def attach(adapter: LoraAdapter, editor: GraphEditor, sites: Mapping[str, Site], plan: GraphSettings) -> None:
     """Puts LoRA adapters into a graph.
 
     Raises:

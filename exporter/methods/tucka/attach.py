@@ -14,17 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from eptx._manifest import ROUTE_GROUP, ROUTE_WEIGHTS, USED
 from eptx.errors import NotSupportedError
 from eptx.exporter import ops
 from eptx.exporter.adapters.route import Frozen
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.delta import Delta
-from eptx.exporter.graph.editor import AttachPlan, GraphEditor
+from eptx.exporter.graph.editor import GraphEditor
+from eptx.exporter.graph.settings import GraphSettings
 from eptx.exporter.graph.shared_input import SharedSite
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.methods.tucka.calls import Calls
 from eptx.exporter.methods.tucka.fold import normalized
+from eptx.manifest.names import ROUTE_GROUP, ROUTE_WEIGHTS, USED
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class _Routed:
     per_row: bool
 
 
-def attach(adapter: TuckaAdapter, editor: GraphEditor, sites: Mapping[str, Site], plan: AttachPlan) -> None:
+def attach(adapter: TuckaAdapter, editor: GraphEditor, sites: Mapping[str, Site], plan: GraphSettings) -> None:
     """Puts a TuckA adapter into a graph."""
     calls = Calls.of(sites.get(adapter.router), editor.model.graph)
     if plan.mode == "conditioned":
@@ -86,7 +87,7 @@ def _tables(editor: GraphEditor, tasks: Sequence[Frozen], experts: int) -> list[
     return tables
 
 
-def _routers(editor: GraphEditor, adapter: TuckaAdapter, calls: Calls, plan: AttachPlan) -> list[_Routed]:
+def _routers(editor: GraphEditor, adapter: TuckaAdapter, calls: Calls, plan: GraphSettings) -> list[_Routed]:
     """The router itself, once for every call."""
     calls.check(adapter.router)
     if plan.routing == "prompt" and len(calls.inputs) > 1:
@@ -128,7 +129,7 @@ def _router(editor: GraphEditor, adapter: TuckaAdapter, x: ir.Value, per_row: bo
     return group, weights
 
 
-def _given(editor: GraphEditor, adapter: TuckaAdapter, plan: AttachPlan) -> _Routed:
+def _given(editor: GraphEditor, adapter: TuckaAdapter, plan: GraphSettings) -> _Routed:
     """The route that the graph before this one has computed: one for the batch, or one per row."""
     per_row = plan.routing != "batch"
     rows = editor.batch_dim if per_row else 1

@@ -7,7 +7,7 @@ from typing import Any
 
 from peft import PeftConfig
 
-from eptx.exporter.methods._register import peft_type
+from eptx.exporter.methods.peft_types import peft_type
 
 
 @dataclass

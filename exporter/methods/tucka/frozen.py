@@ -1,54 +1,49 @@
-"""TuckA with a frozen route: what it is at every call of the router, also where it is no choice."""
+"""A frozen route: what it is at every call of the router, also where it is no choice."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from eptx.errors import NotSupportedError, UsageError
-from eptx.exporter.adapters.adapter import Adapter
-from eptx.exporter.adapters.route import Frozen, Route
+from eptx.exporter.adapters.route import Frozen, FrozenRoutes, Route
 from eptx.exporter.bases.products.site import behind_all
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.methods.tucka.calls import Calls
 from eptx.exporter.methods.tucka.fold import route_of
 from eptx.exporter.options import ExportOptions
-from eptx.exporter.plan import routes_by_task
 
 
-@dataclass(frozen=True)
-class FrozenRoutes:
-    """The routes of an export that freezes them.
+def routes_by_task(adapter: TuckaAdapter, options: ExportOptions) -> list[Frozen]:
+    """The frozen routes of every task, by id (of the folded task alone, in a static export, the others share them).
 
-    Attributes:
-        given: by task id, the route of every call that routes by the data.
-        constant: call of the router -> the route that it has whatever the data is.
+    Raises:
+        UsageError: a task has no route, or a route does not fit the adapter.
     """
+    unknown = [task for task in options.routes if task is not None and task not in adapter.tasks]
+    if unknown:
+        raise UsageError(f"--route names an unknown task {unknown[0]!r}; the adapter has {', '.join(adapter.tasks)}")
+    needed = adapter.tasks if options.mode == "conditioned" else (options.folded_task(adapter.tasks),)
+    common = options.routes.get(None)
+    for task in needed:
+        if options.routes.get(task, common) is None:
+            raise UsageError(
+                f"TuckA's route depends on the data; freezing it for task {task!r} needs --route GROUP:W1,W2,... "
+                "or --calibration-data FILE.jsonl"
+            )
+    fallback = common or next(iter(options.routes.values()), ())
+    found = [options.routes.get(task, fallback) for task in adapter.tasks]
+    routes = [(given,) if isinstance(given, Route) else tuple(given) for given in found]
+    for route in (route for frozen in routes for route in frozen):
+        route.check(adapter.groups, adapter.experts)
+    return routes
 
-    given: Sequence[Frozen]
-    constant: dict[int, Route]
 
-    @property
-    def calls(self) -> int:
-        """How often the router is called."""
-        return len(self.tasks[0])
-
-    @property
-    def tasks(self) -> list[Frozen]:
-        """By task id, the route of every call."""
-        return [self._all(frozen) for frozen in self.given]
-
-    def _all(self, frozen: Frozen) -> Frozen:
-        own = iter(frozen)
-        return tuple(self.constant.get(call) or next(own) for call in range(len(frozen) + len(self.constant)))
-
-
-def freeze(adapter: Adapter, parts: Sequence[EditedGraph], options: ExportOptions) -> FrozenRoutes | None:
-    """The routes of a static or conditioned TuckA export; None for others.
+def freeze(adapter: TuckaAdapter, parts: Sequence[EditedGraph], options: ExportOptions) -> FrozenRoutes | None:
+    """The routes of a static or conditioned export; None for a dynamic one.
 
     Args:
         adapter: the adapter.
@@ -59,7 +54,7 @@ def freeze(adapter: Adapter, parts: Sequence[EditedGraph], options: ExportOption
         UsageError: a task has more or fewer routes than the router has calls that route by the data.
         NotSupportedError: a constant route cannot be computed.
     """
-    if not isinstance(adapter, TuckaAdapter) or options.mode == "dynamic":
+    if options.mode == "dynamic":
         return None
     given = routes_by_task(adapter, options)
     part = next(part for part in parts if adapter.router in part.sites)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from eptx.exporter.bases.weights.model import in_encoder
-from eptx.exporter.methods._register import register
+from eptx.exporter.methods.peft_types import register
 from eptx.exporter.methods.tucka.config import TuckaConfig
 from eptx.exporter.methods.tucka.layer import (
     RouterReachedError,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from eptx._json import read_json_object
-from eptx._safe_files import read_bytes
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.exporter.validation.companions.source import BaseSource
 from eptx.exporter.validation.parts import Part
+from eptx.files.safe_files import read_bytes
+from eptx.files.strict_json import read_json_object
 
 _LIMIT = 16 << 20
 _FILE, _SETTINGS = "chat_template.jinja", "tokenizer_config.json"

@@ -6,13 +6,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from eptx._json import read_json
-from eptx._safe_files import hash_file
 from eptx.bundle import Bundle
 from eptx.errors import BaseModelError, BundleError
 from eptx.exporter.validation.companions.reads import reads_text
 from eptx.exporter.validation.companions.source import SENTENCE_FILES, BaseSource, same
 from eptx.exporter.validation.parts import Part
+from eptx.files.safe_files import hash_file
+from eptx.files.strict_json import read_json
 
 #: What transformers reads of a model's folder beside weights, tokenizer.json and its settings. The exporter has a list
 #: of its own of what it copies, which is judged by this one.

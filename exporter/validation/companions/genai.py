@@ -11,14 +11,14 @@ from typing import Any
 
 import onnx_ir as ir
 
-from eptx._json import dump_json, read_json_object
-from eptx._manifest import MODEL_FILE, PAST, PRESENT
 from eptx.bundle import Bundle
 from eptx.errors import BaseModelError, BundleError
 from eptx.exporter.validation.companions.generation import wrong_ends
 from eptx.exporter.validation.companions.source import BaseSource, listed, same
 from eptx.exporter.validation.parts import Part
 from eptx.exporter.validation.windows import context
+from eptx.files.strict_json import dump_json, read_json_object
+from eptx.manifest.names import MODEL_FILE, PAST, PRESENT
 
 _FILE = "genai_config.json"
 #: Settings of the search, each with what GenAI's builder (0.18) writes where the base does not say it.

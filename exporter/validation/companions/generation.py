@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from eptx._manifest import PAST
 from eptx.bundle import Generation, Manifest
 from eptx.exporter.validation.companions.source import BaseSource, listed
 from eptx.exporter.validation.parts import Part
+from eptx.manifest.names import PAST
 
 
 def compare_generation(manifest: Manifest, source: BaseSource, model: Any) -> list[Part]:

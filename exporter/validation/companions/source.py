@@ -10,11 +10,11 @@ from typing import Any
 
 from tokenizers import normalizers
 
-from eptx._json import read_json_object
 from eptx._one_line import one_line
 from eptx.errors import BaseModelError
 from eptx.exporter.bases.weights.config import base_config
 from eptx.exporter.quiet import quiet
+from eptx.files.strict_json import read_json_object
 
 #: With none of these, a folder has no tokenizer. (transformers would make one up from the configuration alone.)
 TOKENIZER_FILES = (

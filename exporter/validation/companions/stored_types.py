@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from eptx._manifest import OPERATOR_DOMAIN
 from eptx.bundle import Bundle, Manifest
 from eptx.exporter.validation.parts import Part
+from eptx.manifest.names import OPERATOR_DOMAIN
 
 #: Fewer numbers than these, or vectors, are stored in whatever type suits them.
 _SMALL = 256

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from eptx._manifest import TASK_ID
 from eptx.bundle import Manifest, Task
 from eptx.exporter.validation.parts import Part
+from eptx.manifest.names import TASK_ID
 
 #: The task that switches the adapter off; no adapter has it.
 _BASE = "base"

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer as Library
 
-from eptx._json import parse_json, read_json_object
 from eptx._one_line import one_line
-from eptx._safe_files import read_bytes
 from eptx.bundle import Bundle
 from eptx.errors import BundleError, EptxError, NotSupportedError, RequestError
 from eptx.exporter.validation.base_tokenizer import BaseTokenizer, Row
@@ -20,6 +18,8 @@ from eptx.exporter.validation.companions.awkward import PAIRS, TEXTS
 from eptx.exporter.validation.companions.files import alone, equal
 from eptx.exporter.validation.companions.source import BaseSource, load_tokenizer, same
 from eptx.exporter.validation.parts import Part
+from eptx.files.safe_files import read_bytes
+from eptx.files.strict_json import parse_json, read_json_object
 from eptx.runtime.tokenizer import Tokenizer
 
 _FILE, _SETTINGS, _TEXT, _IDS = "tokenizer.json", "tokenizer_config.json", "eptx.json: text", "tokenizer: ids"

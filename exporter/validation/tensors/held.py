@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
-from eptx._manifest import OPERATOR_DOMAIN
 from eptx.exporter.validation.tensors.wanted import Kind, as_rows
+from eptx.manifest.names import OPERATOR_DOMAIN
 
 #: Nodes that only change how something is written down.
 _FORMS = ("Cast", "Transpose", "Reshape", "Unsqueeze", "Squeeze", "Identity", "Slice", "Split", "Flatten")

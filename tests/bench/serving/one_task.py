@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from eptx._manifest import TASK_ID
 from eptx.cli import main
+from eptx.manifest.names import TASK_ID
 from eptx.runtime.serving.merging import Arrays, Merger
 
 _kind = Merger.kind

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from eptx._manifest import MANIFEST_FILE
+from eptx.manifest.names import MANIFEST_FILE
 from eptx.runtime import Session
 from tests.bench.serving.client import Line
 from tests.bench.serving.workload import MODEL, encoded, requests, short

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from eptx.exporter.methods._register import peft_type, register
 from eptx.exporter.methods.ept.config import EptConfig
 from eptx.exporter.methods.ept.layer import EptLinear, EptState
 from eptx.exporter.methods.ept.model import EptModel
+from eptx.exporter.methods.peft_types import peft_type, register
 from eptx.exporter.training import add_adapter
 
 GOLDEN = Path(__file__).parents[2] / "golden"

@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 
 from eptx.exporter import ops
 from eptx.exporter.adapters.route import Route
-from eptx.exporter.graph.editor import AttachPlan
+from eptx.exporter.graph.settings import GraphSettings
 from tests.support.linear_graph import DOUBLE, run_all
 from tests.support.several_linears import Several, attach, constant
 
 ROUTES = [(Route(1, (0.3, 0.6)),), (Route(0, (0.9, 0.2)),), (Route(1, (0.5, 0.1)),)]
 #: method and mode -> operator, how to attach, tasks
-CASES: dict[str, tuple[str, str, AttachPlan, int]] = {
-    "ept conditioned": ("ept", "PyramidDelta", AttachPlan("conditioned"), 3),
-    "ept dynamic": ("ept", "RoutedPyramidDelta", AttachPlan("dynamic"), 3),
-    "lora": ("lora", "LowRankDelta", AttachPlan("conditioned"), 2),
-    "tucka": ("tucka", "TuckerDelta", AttachPlan("conditioned", routes=ROUTES), 3),
+CASES: dict[str, tuple[str, str, GraphSettings, int]] = {
+    "ept conditioned": ("ept", "PyramidDelta", GraphSettings("conditioned"), 3),
+    "ept dynamic": ("ept", "RoutedPyramidDelta", GraphSettings("dynamic"), 3),
+    "lora": ("lora", "LowRankDelta", GraphSettings("conditioned"), 2),
+    "tucka": ("tucka", "TuckerDelta", GraphSettings("conditioned", routes=ROUTES), 3),
 }
 Made = Sequence[np.ndarray]
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from eptx.exporter import ops
 from eptx.exporter.adapters.route import Route
-from eptx.exporter.graph.editor import AttachPlan
+from eptx.exporter.graph.settings import GraphSettings
 from tests.support.linear_graph import run_all
 from tests.support.several_linears import Several
 
@@ -35,8 +35,8 @@ def _names(operator: str, modules: int, *, packed: bool = False) -> list[str]:
     return sorted(f"Packed{operator}{n}" if packed else f"{operator}{n if n > 1 else ''}" for n in counts)
 
 
-def _plan(method: str, mode: str = "conditioned") -> AttachPlan:
-    return AttachPlan(mode, routes=ROUTES if method == "tucka" else ())  # type: ignore[arg-type]
+def _plan(method: str, mode: str = "conditioned") -> GraphSettings:
+    return GraphSettings(mode, routes=ROUTES if method == "tucka" else ())  # type: ignore[arg-type]
 
 
 def _choices(method: str, ids: np.ndarray) -> list[Any]:
@@ -89,14 +89,14 @@ def test_some_modules_of_several(gaps: tuple[int, ...] | None) -> None:
 @pytest.mark.parametrize(
     ("method", "plan"),
     [
-        ("ept", AttachPlan("conditioned")),
-        ("ept", AttachPlan("dynamic")),
-        ("lora", AttachPlan("conditioned")),
-        ("tucka", AttachPlan("conditioned", routes=ROUTES)),
-        ("tucka", AttachPlan("dynamic", routing="row")),
+        ("ept", GraphSettings("conditioned")),
+        ("ept", GraphSettings("dynamic")),
+        ("lora", GraphSettings("conditioned")),
+        ("tucka", GraphSettings("conditioned", routes=ROUTES)),
+        ("tucka", GraphSettings("dynamic", routing="row")),
     ],
 )
-def test_reference_evaluator(method: str, plan: AttachPlan, gaps: tuple[int, ...] | None) -> None:
+def test_reference_evaluator(method: str, plan: GraphSettings, gaps: tuple[int, ...] | None) -> None:
     several = Several.of((9, 4, 6), gaps, np.random.default_rng(8))
     model = several.attached(several.adapter(method), plan)
     proto = ir.to_proto(model)

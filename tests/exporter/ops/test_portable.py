@@ -10,19 +10,24 @@ import pytest
 
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.route import Route
-from eptx.exporter.graph.editor import AttachPlan
+from eptx.exporter.graph.settings import GraphSettings
 from tests.support.examples import ept_example, lora_example, tucka_example
 from tests.support.linear_graph import attached, run
 from tests.support.strategies import Linear
 
 RNG = np.random.default_rng(11)
 LINEAR = Linear(RNG.normal(size=(9, 8)), RNG.normal(size=(4, 3, 8)), RNG)
-CASES: dict[str, tuple[Adapter, AttachPlan, list[int]]] = {
-    "PyramidDelta": (ept_example(LINEAR), AttachPlan("conditioned"), [0, 2, 1, 3]),
-    "RoutedPyramidDelta": (ept_example(LINEAR), AttachPlan("dynamic"), [0, -1, 2, 3]),
-    "TuckerDelta": (tucka_example(LINEAR), AttachPlan("conditioned", routes=[(Route(1, (0.3, 0.6)),)]), [0, 1, 0, 0]),
-    "TuckerRouter": (tucka_example(LINEAR), AttachPlan("dynamic", routing="row"), []),
-    "LowRankDelta": (lora_example(LINEAR), AttachPlan("conditioned"), [1, 0, 2, 1]),
+ROUTES = [(Route(1, (0.3, 0.6)),)]
+CASES: dict[str, tuple[Adapter, GraphSettings, list[int]]] = {
+    "PyramidDelta": (ept_example(LINEAR), GraphSettings("conditioned"), [0, 2, 1, 3]),
+    "RoutedPyramidDelta": (ept_example(LINEAR), GraphSettings("dynamic"), [0, -1, 2, 3]),
+    "TuckerDelta": (
+        tucka_example(LINEAR),
+        GraphSettings("conditioned", routes=ROUTES),
+        [0, 1, 0, 0],
+    ),
+    "TuckerRouter": (tucka_example(LINEAR), GraphSettings("dynamic", routing="row"), []),
+    "LowRankDelta": (lora_example(LINEAR), GraphSettings("conditioned"), [1, 0, 2, 1]),
 }
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eptx.exporter.adapters.route import Route
-from eptx.exporter.graph.editor import AttachPlan
+from eptx.exporter.graph.settings import GraphSettings
 from eptx.exporter.methods.ept.adapter import EptAdapter
 from eptx.exporter.methods.ept.fold import fold as fold_ept
 from eptx.exporter.methods.lora.fold import fold as fold_lora
@@ -53,7 +53,7 @@ def test_ept(data: st.DataObject, packing: tuple[int, int], optimize: bool, opse
         _close(layer(torch.from_numpy(linear.x)).numpy(), want)
     feeds = {"x": linear.x, "task_id": ids}
     for mode in ("conditioned", "dynamic"):
-        plan = AttachPlan(mode)
+        plan = GraphSettings(mode)
         got = adapted(
             adapter, linear.weight, feeds, plan, before=packing[0], after=packing[1], optimize=optimize, opset=opset
         )
@@ -70,7 +70,7 @@ def test_ept_infers_the_task_as_the_reference_does(data: st.DataObject) -> None:
     state.set(ids.tolist(), lowest=-1)
     with torch.no_grad():
         want = layer(torch.from_numpy(linear.x)).numpy()
-    _close(adapted(adapter, linear.weight, {"x": linear.x, "task_id": ids}, AttachPlan("dynamic")), want)
+    _close(adapted(adapter, linear.weight, {"x": linear.x, "task_id": ids}, GraphSettings("dynamic")), want)
 
 
 @profile
@@ -84,7 +84,7 @@ def test_tucka_frozen(data: st.DataObject, packing: tuple[int, int], optimize: b
     ids = _rows(linear, 4)
     weights = [linear.weight if i == 3 else fold_tucka(adapter, "linear", linear.weight, routes[i]) for i in ids]
     want = _folded(linear, weights)
-    plan = AttachPlan("conditioned", routes=[(route,) for route in routes])
+    plan = GraphSettings("conditioned", routes=[(route,) for route in routes])
     feeds = {"x": linear.x, "task_id": ids}
     _close(adapted(adapter, linear.weight, feeds, plan, before=packing[0], after=packing[1], optimize=optimize), want)
     for route in routes:
@@ -104,7 +104,7 @@ def test_tucka_live(data: st.DataObject, routing: str, optimize: bool) -> None:
     layer, _ = tucka_layer(adapter, linear.weight, routing=routing)
     with torch.no_grad():
         want = layer(torch.from_numpy(linear.x)).numpy()
-    plan = AttachPlan("dynamic", routing=routing)  # type: ignore[arg-type]
+    plan = GraphSettings("dynamic", routing=routing)  # type: ignore[arg-type]
     _close(adapted(adapter, linear.weight, {"x": linear.x}, plan, optimize=optimize), want)
 
 
@@ -117,7 +117,7 @@ def test_lora(data: st.DataObject, packing: tuple[int, int], optimize: bool) -> 
     ids = _rows(linear, tasks + 1)
     weights = [linear.weight if i == tasks else fold_lora(adapter, "linear", linear.weight, int(i)) for i in ids]
     feeds = {"x": linear.x, "task_id": ids}
-    plan = AttachPlan("conditioned")
+    plan = GraphSettings("conditioned")
     got = adapted(adapter, linear.weight, feeds, plan, before=packing[0], after=packing[1], optimize=optimize)
     _close(got, _folded(linear, weights))
 
@@ -133,5 +133,5 @@ def test_flattened_rows_keep_their_own_task(length: int | None) -> None:
     ids = np.array([1, 0, 2])
     want = _folded(linear, [fold_ept(adapter, "linear", linear.weight, int(i)) for i in ids])
     x = linear.x if length else linear.x.reshape(12, 8)
-    got = adapted(adapter, linear.weight, {"x": x, "task_id": ids}, AttachPlan("conditioned"))
+    got = adapted(adapter, linear.weight, {"x": x, "task_id": ids}, GraphSettings("conditioned"))
     _close(got.reshape(want.shape), want)

@@ -20,7 +20,8 @@ FORBIDDEN = {
     "eptx.exporter",
     "eptx.exporter.methods",
     *(f"eptx.exporter.methods.{method}" for method in ("ept", "tucka", "lora")),
-    "eptx._manifest",
+    *(f"eptx.manifest.{name}" for name in ("content", "reader", "rules")),
+    "eptx.manifest.names",
     "eptx.bundle",
 }
 _TOPS = {"eptx": "eptx", "eptx.exporter": "exporter", "eptx.runtime": "runtime", "eptx.calibration": "calibration"}

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from eptx import Session
-from eptx._origin import read_origin, write_origin
 from eptx.bundle import Bundle
+from eptx.bundle.origin import read_origin, write_origin
 from eptx.calibration.quantize import Range
 from eptx.errors import DataError, UsageError
 from eptx.exporter import ExportOptions, Route

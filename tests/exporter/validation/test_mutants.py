@@ -172,8 +172,8 @@ def test_tucka_tasks_swapped(bert: Workshop) -> None:
         (other.path / name).write_bytes((bundle.path / name).read_bytes())
     manifest = other.path / "eptx.json"
     files = bundle.manifest.to_json()["files"]
-    from eptx._json import dump_json, read_json_object
     from eptx.errors import BundleError
+    from eptx.files.strict_json import dump_json, read_json_object
 
     manifest.write_bytes(dump_json(read_json_object(manifest, error=BundleError) | {"files": files}))
     report = bert.validate(other, truth)

@@ -15,7 +15,6 @@ import onnx_ir as ir
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from eptx._json import dump_json
 from eptx.bundle import Bundle
 from eptx.exporter.validation import Report, report_table
 from eptx.exporter.validation.budget import Judged
@@ -24,6 +23,7 @@ from eptx.exporter.validation.parts import Part
 from eptx.exporter.validation.plain import plain
 from eptx.exporter.validation.report import Measured, ProviderReport, TaskReport
 from eptx.exporter.validation.seconds import Seconds
+from eptx.files.strict_json import dump_json
 from eptx.runtime.measure import Drop
 from tests.exporter.validation.adapters import linear_shapes, write_ept
 from tests.exporter.validation.conftest import Cli

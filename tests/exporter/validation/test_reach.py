@@ -12,13 +12,13 @@ import pytest
 import torch
 import transformers
 
-from eptx._json import dump_json, read_json_object
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.exporter.validation import inputs, report_table, run
 from eptx.exporter.validation.batches import MOST, Vocabulary, generated, untried
 from eptx.exporter.validation.comparison import Compared
 from eptx.exporter.validation.prompts import Reach, generated_prompts, untried_prompts
+from eptx.files.strict_json import dump_json, read_json_object
 from tests.exporter.validation.adapters import linear_shapes, write_ept
 from tests.exporter.validation.test_batches import manifest
 from tests.exporter.validation.workshop import Workshop, failed_tasks, task

@@ -11,8 +11,6 @@ from unittest import mock
 
 import onnx_ir as ir
 
-from eptx._json import dump_json, read_json_object
-from eptx._safe_files import hash_file
 from eptx.bundle import Bundle, Manifest, read_bundle
 from eptx.errors import BundleError
 from eptx.exporter import ExportOptions, export_bundle
@@ -22,6 +20,8 @@ from eptx.exporter.validation import Report, ValidateOptions, validate_bundle
 from eptx.exporter.validation import run as validation
 from eptx.exporter.validation.report import TaskReport
 from eptx.exporter.validation.sources import Truth
+from eptx.files.safe_files import hash_file
+from eptx.files.strict_json import dump_json, read_json_object
 from tests.support.bundles import copy_bundle
 
 

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from eptx._onnx_scan import scan_bytes
+from eptx.bundle.onnx_scan import scan_bytes
 from eptx.errors import BundleError
 from tests.eptx.test_onnx_protobuf import comparable
 from tests.eptx.wire import as_protobuf_reads, corpus, whole_model

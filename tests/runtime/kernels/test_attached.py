@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from eptx.exporter import ops
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.route import Route
-from eptx.exporter.graph.editor import AttachPlan
+from eptx.exporter.graph.settings import GraphSettings
 from tests.runtime.kernels.operators import library, run
 from tests.support.linear_graph import attached
 from tests.support.several_linears import Several
@@ -73,7 +73,7 @@ def test_ept(
     lowest = -1 if mode == "dynamic" else 0
     ids = linear.rng.integers(lowest, len(adapter.tasks) + 1, size=len(linear.x))
     before, after = packing
-    model = attached(adapter, linear.weight, linear.x.shape, AttachPlan(mode), before=before, after=after)
+    model = attached(adapter, linear.weight, linear.x.shape, GraphSettings(mode), before=before, after=after)
     _check(model, {"x": linear.x, "task_id": ids}, half=half, optimize=optimize, expose=expose)
 
 
@@ -89,9 +89,9 @@ def test_tucka(
     rng, (before, after) = linear.rng, packing
     routes = [Route(int(rng.integers(adapter.groups)), tuple(rng.random(adapter.experts))) for _ in range(3)]
     plan = (
-        AttachPlan("dynamic", routing=routing)
+        GraphSettings("dynamic", routing=routing)
         if routing != "frozen"
-        else AttachPlan("conditioned", routes=[(route,) for route in routes])
+        else GraphSettings("conditioned", routes=[(route,) for route in routes])
     )
     model = attached(adapter, linear.weight, linear.x.shape, plan, before=before, after=after)
     ids = rng.integers(0, 4, size=len(linear.x))
@@ -105,15 +105,19 @@ def test_lora(data: st.DataObject, packing: tuple[int, int], half: bool, optimiz
     adapter = data.draw(lora_adapters(linear))
     ids = linear.rng.integers(0, len(adapter.tasks) + 1, size=len(linear.x))
     before, after = packing
-    model = attached(adapter, linear.weight, linear.x.shape, AttachPlan("conditioned"), before=before, after=after)
+    model = attached(adapter, linear.weight, linear.x.shape, GraphSettings("conditioned"), before=before, after=after)
     _check(model, {"x": linear.x, "task_id": ids}, half=half, optimize=optimize, expose=expose)
 
 
 ROUTES = [(Route(1, (0.3, 0.6)),), (Route(0, (0.9, 0.2)),), (Route(1, (0.5, 0.1)),)]
 PLANS = {
-    "ept": [AttachPlan("conditioned"), AttachPlan("dynamic")],
-    "lora": [AttachPlan("conditioned")],
-    "tucka": [AttachPlan("conditioned", routes=ROUTES), AttachPlan("dynamic"), AttachPlan("dynamic", routing="row")],
+    "ept": [GraphSettings("conditioned"), GraphSettings("dynamic")],
+    "lora": [GraphSettings("conditioned")],
+    "tucka": [
+        GraphSettings("conditioned", routes=ROUTES),
+        GraphSettings("dynamic"),
+        GraphSettings("dynamic", routing="row"),
+    ],
 }
 CASES = [(method, plan) for method, plans in PLANS.items() for plan in plans]
 
@@ -121,7 +125,7 @@ CASES = [(method, plan) for method, plans in PLANS.items() for plan in plans]
 @settings(profile, max_examples=40)
 @given(st.data(), st.sampled_from(CASES), st.lists(st.integers(4, 20), min_size=1, max_size=6), BOOLEANS, BOOLEANS)
 def test_several(
-    data: st.DataObject, case: tuple[str, AttachPlan], widths: list[int], packed: bool, optimize: bool
+    data: st.DataObject, case: tuple[str, GraphSettings], widths: list[int], packed: bool, optimize: bool
 ) -> None:
     method, plan = case
     gaps = data.draw(st.lists(st.integers(0, 3), min_size=len(widths) + 1, max_size=len(widths) + 1))

@@ -11,11 +11,11 @@ from typing import Any
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from eptx._safe_files import hash_file
 from eptx.bundle import Bundle, read_bundle
 from eptx.errors import BundleError
 from eptx.exporter.validation.companions import ExpectedTask, compare_companions
 from eptx.exporter.validation.parts import Part
+from eptx.files.safe_files import hash_file
 from tests.support.bundles import copy_bundle
 
 Change = Callable[[Path], None]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from eptx._json import dump_json, read_json_object
-from eptx._safe_files import hash_file
 from eptx.errors import BundleError
+from eptx.files.safe_files import hash_file
+from eptx.files.strict_json import dump_json, read_json_object
 
 Damage = Callable[[Path], None]
 GraphChange = Callable[[ir.Graph], None]

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eptx._json import dump_json, read_json_object
 from eptx.errors import BundleError
+from eptx.files.strict_json import dump_json, read_json_object
 from tests.exporter.validation.wrong.edits import (
     MANIFEST,
     Damage,

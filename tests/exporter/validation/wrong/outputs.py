@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from eptx._json import dump_json, read_json_object
 from eptx.errors import BundleError
+from eptx.files.strict_json import dump_json, read_json_object
 from tests.exporter.validation.workshop import swap_layers_of_the_cache
 from tests.exporter.validation.wrong.edits import (
     MANIFEST,

@@ -22,7 +22,7 @@ from eptx.exporter import export as exporting
 from eptx.exporter import load as loading
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.heads import attach_head_bank
-from eptx.exporter.methods.ept.infer import add_task_used
+from eptx.exporter.methods.ept.task_used import add_task_used
 from eptx.exporter.methods.lora.attach import banks as _banks
 from tests.exporter.validation.adapters import write_lora
 from tests.exporter.validation.wrong.bases import LABELS, Bases
@@ -215,7 +215,7 @@ MUTANTS = (
     Mutant(
         "which task is inferred",
         _inferring,
-        (f"{EXPORT}.add_task_used", _least_similar),
+        ("eptx.exporter.methods.ept.method.add_task_used", _least_similar),
         (f"{JUDGE}._check_tasks", _nothing),
         "infers task",
     ),

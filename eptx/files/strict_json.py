@@ -13,8 +13,8 @@ import math
 from pathlib import Path
 from typing import Any, NoReturn
 
-from eptx._safe_files import read_bytes
 from eptx.errors import EptxError
+from eptx.files.safe_files import read_bytes
 
 JSON_LIMIT = 16 << 20
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eptx._json import parse_json
-from eptx._safe_files import open_regular
 from eptx.errors import EptxError
+from eptx.files.safe_files import open_regular
+from eptx.files.strict_json import parse_json
 
 _LINE_LIMIT = 1 << 20
 

@@ -16,7 +16,7 @@ class Fields:
     """A JSON object whose fields are taken one by one; what is left over at `done` is unknown.
 
     Args:
-        value: the object, as `eptx._json` reads it.
+        value: the object, as `eptx.files.strict_json` reads it.
         where: the file and field that it comes from, to begin an error's line with.
         error: the class to raise.
     """

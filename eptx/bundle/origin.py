@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from eptx._fields import Fields
-from eptx._json import dump_json, read_json
-from eptx._publish import os_error
-from eptx._safe_files import replace_file
-from eptx.bundle import Bundle
+from eptx.bundle._reader import Bundle
 from eptx.errors import UsageError
+from eptx.files.fields import Fields
+from eptx.files.publish import os_error
+from eptx.files.safe_files import replace_file
+from eptx.files.strict_json import dump_json, read_json
 
 _SUFFIX = ".sources.json"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from eptx._manifest import TASK_ID_USED
 from eptx.exporter.graph.editor import GraphEditor
+from eptx.manifest.names import TASK_ID_USED
 
 
 def add_task_used(editor: GraphEditor) -> ir.Value:

@@ -11,6 +11,8 @@ from typing import Any
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils import PeftType, register_peft_method
 
+from eptx.exporter.methods import modules
+
 
 def peft_type(name: str) -> PeftType:
     """The member of ``PeftType`` called ``name`` (upper case), added when PEFT does not have it."""
@@ -29,7 +31,18 @@ def peft_type(name: str) -> PeftType:
     return member
 
 
+#: The names under which eptx has registered tuners, upper case.
+_REGISTERED: list[str] = []
+
+
+def registered() -> list[str]:
+    """The ``peft_type`` of every method that has a tuner of ours, once all are known to PEFT."""
+    modules("model")
+    return sorted(_REGISTERED)
+
+
 def register(name: str, config_cls: type[Any], model_cls: type[Any]) -> None:
     """Register a tuner under ``name`` (lower case); a second call changes nothing."""
     if peft_type(name.upper()) not in PEFT_TYPE_TO_TUNER_MAPPING:
         register_peft_method(name=name, config_cls=config_cls, model_cls=model_cls, prefix=model_cls.prefix)
+        _REGISTERED.append(name.upper())

@@ -16,8 +16,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from eptx._safe_files import sync
 from eptx.errors import LimitError, UsageError
+from eptx.files.safe_files import sync
 
 if sys.platform != "win32":
     import fcntl

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from eptx._manifest import MODEL_FILE
 from eptx.errors import BundleError
+from eptx.manifest.names import MODEL_FILE
 
 GENAI_CONFIG = "genai_config.json"
 #: A library that is loaded, and a file that is written.

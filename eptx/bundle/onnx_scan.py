@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eptx._safe_files import open_regular
 from eptx.errors import BundleError
+from eptx.files.safe_files import open_regular
 
 _FIELD_LIMIT = 2_000_000  # fields visited; a graph of 10 000 nodes has about 300 000
 _STRING_LIMIT = 4096

@@ -1,0 +1,43 @@
+"""Bundles: folders that hold an adapted model and all that it needs to run.
+
+`read_bundle` opens one and checks it; `BundleWriter` makes one and puts it in place in one step.
+
+A bundle may come from anywhere, so reading trusts nothing in it: names stay inside the folder, every file is
+plain and listed with its size and SHA-256, and the model may only use operators that ONNX Runtime or the
+model itself defines. Not covered: a bundle that someone changes while it is being read, and a model that asks
+for more memory or time than the machine has.
+"""
+
+from eptx.bundle._reader import Bundle, read_bundle
+from eptx.bundle._writer import BundleWriter, write_report
+from eptx.manifest.content import (
+    Component,
+    FileEntry,
+    Generation,
+    Manifest,
+    ModuleOutput,
+    Operators,
+    Quantization,
+    Sources,
+    Task,
+    TensorSpec,
+    Text,
+)
+
+__all__ = [
+    "Bundle",
+    "BundleWriter",
+    "Component",
+    "FileEntry",
+    "Generation",
+    "Manifest",
+    "ModuleOutput",
+    "Operators",
+    "Quantization",
+    "Sources",
+    "Task",
+    "TensorSpec",
+    "Text",
+    "read_bundle",
+    "write_report",
+]

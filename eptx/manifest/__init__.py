@@ -1,0 +1,1 @@
+"""``eptx.json``: what a bundle says about itself, and what must hold for it."""

@@ -1,0 +1,197 @@
+"""The content of ``eptx.json``, one class for each section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from eptx.manifest.names import OPERATOR_DOMAIN, OPERATOR_VERSION, SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a bundle.
+
+    Attributes:
+        name: how a request names it.
+        id: its value of the graph input ``task_id``.
+        labels: how many of its logits count; None without task heads.
+        label_names: their names, where the exporter was told them.
+        problem_type: what its logits mean, one of `PROBLEM_TYPES`; None without any.
+    """
+
+    name: str
+    id: int
+    labels: int | None = None
+    label_names: tuple[str, ...] | None = None
+    problem_type: str | None = None
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A graph input or output; a dimension is a number, or a name where it varies."""
+
+    name: str
+    dtype: str
+    shape: tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Operators:
+    """The domain and version of the operators that the model defines for itself."""
+
+    domain: str = OPERATOR_DOMAIN
+    version: int = OPERATOR_VERSION
+
+
+@dataclass(frozen=True)
+class ModuleOutput:
+    """Where an adapted module's output is in the model.
+
+    Attributes:
+        output: the name of the value.
+        columns: first and last (exclusive) feature of the module in it.
+        bias: whether the module's bias is added already.
+        unused_experts: EPT, conditioned: the adapter's experts that no task uses, which the model does not have.
+    """
+
+    output: str
+    columns: tuple[int, int]
+    bias: bool
+    unused_experts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Component:
+    """Another model of the bundle: of an encoder-decoder, the encoder.
+
+    Its outputs that are inputs of ``model.onnx`` are fed there, by name.
+
+    Attributes:
+        file: its name in the bundle.
+        inputs: its graph inputs. outputs: its graph outputs.
+        modules: the adapted modules that it holds.
+    """
+
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    modules: Mapping[str, ModuleOutput]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How ``model.onnx`` generates text, one token after the other.
+
+    Its cache are the inputs ``past_key_values.<name>`` [batch, heads, past, head size], empty at first, and the outputs
+    ``present.<name>`` to feed in their place. Rows are padded on the right.
+
+    Attributes:
+        kind: "decoder" (GenAI's graph, the prompt is its input) or "encoder-decoder" (the prompt is the encoder's).
+        eos: the tokens that end an answer.
+        pad: the token that fills a batch's shorter rows.
+        start: encoder-decoder: the token that an answer starts from.
+    """
+
+    kind: str
+    eos: tuple[int, ...]
+    pad: int
+    start: int | None = None
+
+
+@dataclass(frozen=True)
+class Text:
+    """How texts become rows of tokens, as the base's tokenizer has it.
+
+    Attributes:
+        max_length: the most tokens of a row, special ones included; longer texts are cut. None: no limit.
+        truncation_side: the side on which a text loses what is too long; special tokens stay.
+        padding_side: the side on which shorter rows are filled. pad: the token that fills them.
+        lower_case: whether texts are lowered first; a tokenizer may do it by itself besides.
+    """
+
+    max_length: int | None = None
+    truncation_side: str = "right"
+    padding_side: str = "right"
+    pad: int = 0
+    lower_case: bool = False
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size and SHA-256 (hexadecimal) of one file."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the bundle was made from, as far as it is not of one machine; `eptx.bundle.origin` has the rest.
+
+    Attributes:
+        base: whether a transformers folder. base_onnx: whether an ONNX file of the base.
+        top_k: EPT: how many experts a task uses, where the export was told.
+        tasks: the names of the adapter's tasks by id, where the export was told.
+        problem_types: task -> its problem type, where the export was told.
+    """
+
+    base: bool
+    base_onnx: bool
+    top_k: int | None = None
+    tasks: tuple[str, ...] | None = None
+    problem_types: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How the weights of a quantized bundle are stored, and what it was promised to lose by that.
+
+    Attributes:
+        products: node that multiplies by a weight -> its scheme.
+        embeddings: node that looks rows up in a table -> its scheme.
+        budget: task -> how many points of its metric it may lose; empty where none was stated.
+        metrics: task -> what is measured.
+        rows: how many rows of a task were used at most.
+    """
+
+    products: Mapping[str, str]
+    embeddings: Mapping[str, str]
+    budget: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of ``eptx.json``; see docs/bundle.md for the meaning of each field."""
+
+    generator: str
+    mode: str
+    method: str
+    model_type: str
+    precision: str
+    provider: str
+    tasks: tuple[Task, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    sources: Sources
+    fingerprints: Mapping[str, str]
+    modules: Mapping[str, ModuleOutput]
+    task_inference: bool = False
+    operators: Operators | None = None
+    routing: str | None = None
+    route: Mapping[str, Any] | None = None
+    quantization: Quantization | None = None
+    generation: Generation | None = None
+    encoder: Component | None = None
+    text: Text | None = None
+    vocab_size: int | None = None
+    max_length: int | None = None
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as JSON types."""
+        return asdict(self)

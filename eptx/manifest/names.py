@@ -1,0 +1,38 @@
+"""The words of ``eptx.json``: files, tensors, and the values that a field may have."""
+
+from __future__ import annotations
+
+SCHEMA_VERSION = 1
+OPERATOR_DOMAIN = "ai.eptx"
+OPERATOR_VERSION = 1
+
+MANIFEST_FILE = "eptx.json"
+MODEL_FILE = "model.onnx"
+REPORT_FILES = ("validation.json", "report.html", "calibration.json", "calibration.html")
+
+#: Inputs and outputs of a language model's cache, by what comes after the prefix.
+PAST, PRESENT, CROSS = "past_key_values.", "present.", "cross."
+
+#: What the caller may choose (-1: the model does), and the outputs that say what was used.
+TASK_ID, ROUTE_GROUP, ROUTE_WEIGHTS = "task_id", "route_group", "route_weights"
+USED = "_used"
+TASK_ID_USED = f"{TASK_ID}{USED}"
+#: The output whose first numbers are a row's answer.
+LOGITS = "logits"
+
+MODES = ("static", "conditioned", "dynamic")
+METHODS = ("ept", "tucka", "lora")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int4", "mixed")
+#: How one product or table of a quantized bundle is stored; see docs/calibration.md.
+SCHEMES = ("fp32", "fp16", "int8", "int8-static", "int8-blocks", "int4-blocks")
+PROVIDERS = ("cpu", "cuda")
+ROUTINGS = ("batch", "row", "prompt")
+GENERATORS = ("decoder", "encoder-decoder")
+#: transformers' words for what logits mean: values; one label of several; each label by itself, or not.
+REGRESSION, SINGLE_LABEL, MULTI_LABEL = PROBLEM_TYPES = (
+    "regression",
+    "single_label_classification",
+    "multi_label_classification",
+)
+SIDES = ("left", "right")
+TENSOR_DTYPES = ("float16", "float32", "float64", "int32", "int64", "bool")

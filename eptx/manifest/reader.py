@@ -1,0 +1,251 @@
+"""Reads ``eptx.json``, section by section, and checks what each section says by itself."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from eptx.errors import BundleError
+from eptx.files.fields import COUNTS, Fields
+from eptx.files.safe_files import is_contained_name
+from eptx.manifest.content import (
+    Component,
+    FileEntry,
+    Generation,
+    Manifest,
+    ModuleOutput,
+    Operators,
+    Quantization,
+    Sources,
+    Task,
+    TensorSpec,
+    Text,
+)
+from eptx.manifest.names import (
+    GENERATORS,
+    MANIFEST_FILE,
+    METHODS,
+    MODES,
+    OPERATOR_DOMAIN,
+    OPERATOR_VERSION,
+    PRECISIONS,
+    PROBLEM_TYPES,
+    PROVIDERS,
+    REPORT_FILES,
+    ROUTINGS,
+    SCHEMA_VERSION,
+    SCHEMES,
+    SIDES,
+    TENSOR_DTYPES,
+)
+from eptx.manifest.rules import check_rules
+
+#: Numbers of experts are below.
+_MOST_EXPERTS = 1 << 16
+
+
+def read_manifest(value: Any) -> Manifest:
+    """The manifest that JSON holds.
+
+    Args:
+        value: the object of ``eptx.json``, as `eptx.files.strict_json` reads it.
+
+    Raises:
+        BundleError: a field is missing, unknown, of the wrong type or out of range, two fields contradict each other,
+            or the versions are not ones that this eptx reads.
+    """
+    f = Fields(value, where=MANIFEST_FILE, error=BundleError)
+    _check_version(f.integer("schema_version"))
+    manifest = Manifest(
+        generator=f.string("generator"),
+        mode=f.choice("mode", MODES),
+        method=f.choice("method", METHODS),
+        model_type=f.string("model_type"),
+        precision=f.choice("precision", PRECISIONS),
+        provider=f.choice("provider", PROVIDERS),
+        tasks=tuple(_task(t) for t in f.children("tasks")),
+        inputs=tuple(_tensor(t) for t in f.children("inputs")),
+        outputs=tuple(_tensor(t) for t in f.children("outputs")),
+        sources=_sources(f.child("sources")),
+        fingerprints=f.child("fingerprints").strings(),
+        modules={key: _module(m) for key, m in f.child("modules").items()},
+        task_inference=f.boolean("task_inference"),
+        operators=_operators(f.child("operators")) if f.present("operators") else None,
+        routing=f.choice("routing", ROUTINGS) if f.present("routing") else None,
+        route=_route(f.child("route")) if f.present("route") else None,
+        quantization=_quantization(f.child("quantization")) if f.present("quantization") else None,
+        generation=_generation(f.child("generation")) if f.present("generation") else None,
+        encoder=_component(f.child("encoder")) if f.present("encoder") else None,
+        text=_text(f.child("text")) if f.present("text") else None,
+        vocab_size=f.count("vocab_size", least=1) if f.present("vocab_size") else None,
+        max_length=f.count("max_length", least=1) if f.present("max_length") else None,
+        files={name: _file(name, e) for name, e in f.child("files").items()},
+    )
+    f.done()
+    check_rules(manifest)
+    return manifest
+
+
+def _task(f: Fields) -> Task:
+    task = Task(
+        name=f.string("name"),
+        id=f.count("id"),
+        labels=f.count("labels") if f.present("labels") else None,
+        label_names=f.string_list("label_names") if f.present("label_names") else None,
+        problem_type=f.choice("problem_type", PROBLEM_TYPES) if f.present("problem_type") else None,
+    )
+    if not all(name.isprintable() for name in (task.name, *(task.label_names or ()))):
+        raise f.bad("has a name that cannot be printed")
+    if task.label_names is not None and len(task.label_names) != task.labels:
+        raise f.bad(f"has {len(task.label_names)} label names for {task.labels} labels")
+    f.done()
+    return task
+
+
+def _route(f: Fields) -> dict[str, Any]:
+    """The frozen routes of each task, one for each call of the router, and how far they are from the live ones.
+
+    A call whose route is a constant of base and adapter is in no task's list; `constant` has it, by its number.
+    """
+    tasks = f.child("tasks")
+    for frozen in (frozen for task in tasks.raw() for frozen in tasks.children(task)):
+        _frozen(frozen)
+    for frozen in f.children("constant"):
+        frozen.count("call")
+        _frozen(frozen)
+    if f.present("frozen_error"):
+        for _, error in f.child("frozen_error").items():
+            if not all(_is_number(value) for value in error.raw().values()):
+                raise error.bad("must hold numbers")
+    f.done()
+    return f.raw()
+
+
+def _frozen(f: Fields) -> None:
+    f.count("group")
+    if not all(_is_number(weight) for weight in f.array("weights")):
+        raise f.bad("weights must be a list of numbers")
+    f.done()
+
+
+def _quantization(f: Fields) -> Quantization:
+    products, embeddings = f.child("products").strings(), f.child("embeddings").strings()
+    budget = f.child("budget").raw()
+    if not {*products.values(), *embeddings.values()} <= set(SCHEMES):
+        raise f.bad(f"has a scheme that is not one of {', '.join(SCHEMES)}")
+    if not all(_is_number(points) and 0 <= points < math.inf for points in budget.values()):
+        raise f.bad("has a budget that is not a number of points")
+    quantization = Quantization(
+        products=products,
+        embeddings=embeddings,
+        budget=budget,
+        metrics=f.child("metrics").strings(),
+        rows=f.count("rows", least=1) if f.present("rows") else None,
+    )
+    f.done()
+    return quantization
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _tensor(f: Fields) -> TensorSpec:
+    shape = f.array("shape")
+    for dim in shape:
+        if isinstance(dim, bool) or not isinstance(dim, str | int) or (isinstance(dim, int) and not 0 <= dim < COUNTS):
+            raise f.bad("has a shape that is not a list of names and sizes")
+    tensor = TensorSpec(f.string("name"), f.choice("dtype", TENSOR_DTYPES), tuple(shape))
+    f.done()
+    return tensor
+
+
+def _module(f: Fields) -> ModuleOutput:
+    columns = f.array("columns")
+    if len(columns) != 2 or not all(type(c) is int for c in columns) or not 0 <= columns[0] < columns[1] < COUNTS:
+        raise f.bad("has columns that are not [first, last]")
+    unused = f.array("unused_experts") if f.present("unused_experts") else []
+    if not all(type(expert) is int and 0 <= expert < _MOST_EXPERTS for expert in unused):
+        raise f.bad("has unused experts that are not a list of their numbers")
+    module = ModuleOutput(f.string("output"), (columns[0], columns[1]), f.boolean("bias"), tuple(unused))
+    f.done()
+    return module
+
+
+def _operators(f: Fields) -> Operators:
+    operators = Operators(f.string("domain"), f.integer("version"))
+    f.done()
+    if operators.domain != OPERATOR_DOMAIN:
+        raise f.bad(f"names domain {operators.domain!r}; this eptx knows {OPERATOR_DOMAIN}")
+    if operators.version != OPERATOR_VERSION:
+        raise f.bad(f"is version {operators.version} of {OPERATOR_DOMAIN}; this eptx knows {OPERATOR_VERSION}")
+    return operators
+
+
+def _generation(f: Fields) -> Generation:
+    eos = f.array("eos")
+    if not eos or not all(type(token) is int and 0 <= token < COUNTS for token in eos):
+        raise f.bad("eos must be a list of token ids")
+    generation = Generation(
+        kind=f.choice("kind", GENERATORS),
+        eos=tuple(eos),
+        pad=f.count("pad"),
+        start=f.count("start") if f.present("start") else None,
+    )
+    if (generation.kind == "encoder-decoder") != (generation.start is not None):
+        raise f.bad("an encoder-decoder has a token start, a decoder has none")
+    f.done()
+    return generation
+
+
+def _text(f: Fields) -> Text:
+    text = Text(
+        max_length=f.count("max_length", least=1) if f.present("max_length") else None,
+        truncation_side=f.choice("truncation_side", SIDES),
+        padding_side=f.choice("padding_side", SIDES),
+        pad=f.count("pad"),
+        lower_case=f.boolean("lower_case"),
+    )
+    f.done()
+    return text
+
+
+def _component(f: Fields) -> Component:
+    component = Component(
+        file=f.string("file"),
+        inputs=tuple(_tensor(t) for t in f.children("inputs")),
+        outputs=tuple(_tensor(t) for t in f.children("outputs")),
+        modules={key: _module(m) for key, m in f.child("modules").items()},
+    )
+    f.done()
+    return component
+
+
+def _sources(f: Fields) -> Sources:
+    sources = Sources(
+        base=f.boolean("base"),
+        base_onnx=f.boolean("base_onnx"),
+        top_k=f.count("top_k", least=1) if f.present("top_k") else None,
+        tasks=f.string_list("tasks") if f.present("tasks") else None,
+        problem_types=f.child("problem_types").strings() if f.present("problem_types") else None,
+    )
+    f.done()
+    return sources
+
+
+def _file(name: str, f: Fields) -> FileEntry:
+    entry = FileEntry(f.integer("size", least=0), f.string("sha256"))
+    f.done()
+    if not is_contained_name(name):
+        raise f.bad("is not a name inside the bundle")
+    if name in (MANIFEST_FILE, *REPORT_FILES):
+        raise f.bad("must not be listed")
+    if len(entry.sha256) != 64 or not set(entry.sha256) <= set("0123456789abcdef"):
+        raise f.bad("has no SHA-256 of 64 hexadecimal digits")
+    return entry
+
+
+def _check_version(version: int) -> None:
+    if version != SCHEMA_VERSION:
+        advice = "; upgrade eptx" if version > SCHEMA_VERSION else ""
+        raise BundleError(f"{MANIFEST_FILE}: schema version {version}; this eptx reads {SCHEMA_VERSION}{advice}")

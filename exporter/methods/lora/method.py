@@ -1,0 +1,26 @@
+"""LoRA as a method of eptx."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from eptx.exporter.methods.lora.attach import attach
+from eptx.exporter.methods.lora.fold import fold
+from eptx.exporter.methods.lora.read import matches, read
+from eptx.exporter.methods.method import Method
+
+
+class Lora(Method):
+    """PEFT's LoRA."""
+
+    name: ClassVar[str] = "lora"
+    title: ClassVar[str] = "LoRA"
+    tensor_parts: ClassVar[tuple[str, ...]] = (".lora_",)
+    last_choice: ClassVar[bool] = True  # other methods' released codes call themselves LORA
+    matches = staticmethod(matches)
+    read = staticmethod(read)
+    fold = staticmethod(fold)
+    attach = staticmethod(attach)
+
+
+METHOD = Lora()

@@ -1,0 +1,148 @@
+"""What a method gives an export, ``eptx inspect`` and a calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from eptx.bundle import Manifest
+from eptx.errors import NotSupportedError
+from eptx.exporter.adapters.checkpoint import Checkpoint, ReadOptions
+from eptx.exporter.adapters.route import FrozenRoutes
+from eptx.exporter.bases.products.site import Site
+from eptx.exporter.graph.edited import EditedGraph
+from eptx.exporter.graph.editor import GraphEditor
+from eptx.exporter.graph.settings import GraphSettings
+from eptx.exporter.methods import modules
+from eptx.exporter.options import ExportOptions
+
+
+@dataclass(frozen=True)
+class RouteFields:
+    """What a bundle's manifest says of routes; see `eptx.bundle.Manifest`."""
+
+    routing: str | None = None
+    route: Mapping[str, Any] | None = None
+
+
+class Method(Protocol):
+    """One adapter method. The defaults are those of a method without a router, whose rows are independent.
+
+    `adapter` is always what `read` gave. `routes` is what `freeze` gave.
+
+    Attributes:
+        name: as manifests and commands call it.
+        title: as its paper or library writes it, for messages.
+        tensor_parts: parts of a tensor's name that say that it belongs to such an adapter, and not to a module that
+            PEFT saved whole.
+        last_choice: whether its files are taken for it only if they match no other method.
+        has_router: whether the mode "dynamic" exists.
+        flags: the flags of ``eptx export`` that are for such methods only, of "--top-k", "--route", "--routing".
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    tensor_parts: ClassVar[tuple[str, ...]]
+    last_choice: ClassVar[bool] = False
+    has_router: ClassVar[bool] = False
+    flags: ClassVar[frozenset[str]] = frozenset()
+
+    def matches(self, config: Mapping[str, Any], tensors: Sequence[str], /) -> bool:
+        """Whether a folder's configuration and names of tensors are of this method."""
+        ...
+
+    def read(self, checkpoints: Sequence[Checkpoint], options: ReadOptions, /) -> Any:
+        """The `Adapter` in one checkpoint folder, or in several that share a base."""
+        ...
+
+    def fold(self, adapter: Any, module: str, weight: np.ndarray, choice: Any, /) -> np.ndarray:
+        """A module's weight [out, in] float64 with one task in it, float64; see `choice`."""
+        ...
+
+    def attach(self, adapter: Any, editor: GraphEditor, sites: Mapping[str, Site], settings: GraphSettings, /) -> None:
+        """Puts operators for the modules of one graph into it."""
+        ...
+
+    def check(self, adapter: Any, options: ExportOptions) -> None:
+        """Compares the options with the adapter, before any work is done.
+
+        Raises:
+            UsageError: something is missing, or does not fit.
+        """
+        return None
+
+    def serves_base(self, options: ExportOptions) -> bool:
+        """Whether single rows of a bundle may switch the adapter off."""
+        return options.mode != "static"
+
+    def reads_padding(self, options: ExportOptions) -> bool:
+        """Whether an answer depends on the token that shorter rows of a batch are filled with."""
+        return False
+
+    def freeze(self, adapter: Any, graphs: Sequence[EditedGraph], options: ExportOptions, /) -> FrozenRoutes | None:
+        """The frozen routes of an export, found before its graphs are edited; None for none."""
+        return None
+
+    def choice(self, adapter: Any, task: int, options: ExportOptions) -> Any:
+        """What `fold` puts into a weight of a base's files: the id of a task, or its frozen route."""
+        return task
+
+    def fold_graph(self, adapter: Any, edited: EditedGraph, task: int, routes: FrozenRoutes | None) -> None:
+        """Folds a task, by its id, into the weights of a graph."""
+        for name, site in edited.sites.items():
+            site.set_weight(self.fold(adapter, name, site.weight_array().astype(np.float64), task))
+
+    def settings(
+        self,
+        adapter: Any,
+        edited: EditedGraph,
+        graphs: Sequence[EditedGraph],
+        options: ExportOptions,
+        routes: FrozenRoutes | None,
+    ) -> GraphSettings:
+        """How the adapter goes into one of the graphs of a base.
+
+        Raises:
+            NotSupportedError: no graph can compute it.
+        """
+        return GraphSettings(options.mode)
+
+    def task_used(self, editor: GraphEditor) -> ir.Value | None:
+        """The task of each row, int64 [batch], where the graph infers it; called when the operators are in."""
+        return None
+
+    def route_fields(self, adapter: Any, options: ExportOptions, routes: FrozenRoutes | None) -> RouteFields:
+        """What the manifest says of routes."""
+        return RouteFields()
+
+    def notes(self, manifest: Manifest) -> list[str]:
+        """Lines of the model card."""
+        return []
+
+    def plot(self, adapter: Any, /) -> Any:
+        """A matplotlib figure of which experts each task uses.
+
+        Raises:
+            NotSupportedError: tasks have no experts of their own.
+        """
+        raise NotSupportedError(f"--plot draws which experts a task uses; {self.name} has none per task")
+
+
+def methods() -> list[Method]:
+    """All methods, in the order in which they are asked whose files an adapter folder holds."""
+    found: list[Method] = [module.METHOD for module in modules("method")]
+    return sorted(found, key=lambda method: method.last_choice)
+
+
+def method_of(name: str) -> Method:
+    """The method of that name."""
+    return next(method for method in methods() if method.name == name)
+
+
+def titles(flag: str) -> str:
+    """The methods that a flag is for, as messages name them."""
+    return " and ".join(method.title for method in methods() if flag in method.flags)
