@@ -1,4 +1,4 @@
-"""One calibration: data, routes, the workbench, the search, and what is told of it."""
+"""One calibration: data, routes, the search, and its result."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from eptx._version import __version__
 from eptx.bundle import Bundle, Quantization
-from eptx.calibration.experts import study_experts
-from eptx.calibration.search.trial_cache import TrialCache
-from eptx.calibration.options import CalibrationOptions
+from eptx.calibration.experts import ExpertStudy, study_experts
 from eptx.calibration.quantize import Scheme
+from eptx.calibration.quantize.config import BUILT, FP32, QuantizationConfig
 from eptx.calibration.report import report_html
-from eptx.calibration.result import result_json
-from eptx.calibration.routes.study import study_routes
-from eptx.calibration.search.search import Found, Search
-from eptx.calibration.quantize.config import BUILT, REFERENCE, Setting
+from eptx.calibration.result import CalibrationResult, calibration_result
+from eptx.calibration.routes.study import RouteStudy, study_routes
 from eptx.calibration.search.evaluator import Evaluator
-from eptx.exporter import ExportOptions, read_adapter
+from eptx.calibration.search.search import Searcher, SearchResult
+from eptx.calibration.search.trial import Budget
+from eptx.calibration.search.trial_cache import TrialCache
+from eptx.errors import UsageError
+from eptx.exporter import ExportOptions, Search
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.bases import is_decoder
 from eptx.exporter.bases.weights.model import read_config
@@ -40,44 +40,40 @@ REPORTS = ("calibration.json", "report.html")
 
 
 class Calibration:
-    """A calibration that is under way; interrupted, it leaves what it knows in its folder, and goes on there.
+    """A calibration that is under way. Interrupted, it leaves its results in its folder, and goes on from there.
 
     Args:
-        base: as in `export_bundle`. adapters: as there. options: as there.
-        calibration: the data, the budget and the goal.
-        folder: where it notes down what it has measured, and works.
+        base: as in `export_bundle`.
+        adapter: the adapter.
+        options: as there; the precision is a search.
+        folder: where it writes down its results, and works.
+
+    Raises:
+        UsageError: the precision is no search.
 
     Attributes:
-        found: what the search has seen.
-        budget: task -> points that it may lose.
+        found: what the search has measured.
+        budget: task -> points that it may drop.
         built: whether GenAI's builder can quantize this base.
     """
 
-    def __init__(
-        self,
-        base: Path | None,
-        adapters: Sequence[Path],
-        options: ExportOptions,
-        calibration: CalibrationOptions,
-        folder: Path,
-    ) -> None:
-        calibration.check()
-        self._base, self._adapters, self._folder, self._calibration = base, adapters, folder, calibration
-        adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
+    def __init__(self, base: Path | None, adapter: Adapter, options: ExportOptions, folder: Path) -> None:
+        if not isinstance(options.precision, Search):
+            raise UsageError("a calibration measures on data: give a Search as the precision")
+        self._search = options.precision
+        self._search.check()
+        self._base, self._adapter, self._folder = base, adapter, folder
         tasks = tasks_of(adapter, options)
-        self.budget = calibration.budget(tasks)
-        self._rows = read_data(
-            calibration.data, tasks, calibration.rows, others=[task for task in adapter.tasks if task not in tasks]
-        )
+        self.budget = self._search.budget(tasks)
+        self._rows = read_rows(adapter, options, self._search)
         self.built = has_builder(base, adapter, options)
         self._work = folder / _WORK
-        self._ledger: TrialCache | None = None
-        self.found = Found()
+        self._cache: TrialCache | None = None
+        self.found = SearchResult()
         self._searched = False
-        self._studies: dict[str, Any] = {}
-        self._options = self._measure_routes(adapter, options)
-        if isinstance(adapter, EptAdapter):
-            self._studies["experts"] = study_experts(adapter).to_json()
+        self._routes: RouteStudy | None = None
+        self._options = self._measure_routes(replace(options, precision="fp32"))
+        self._experts: ExpertStudy | None = study_experts(adapter) if isinstance(adapter, EptAdapter) else None
 
     def __enter__(self) -> Calibration:
         try:
@@ -98,71 +94,64 @@ class Calibration:
             (self._work / "base").mkdir(parents=True)
         except OSError as error:
             raise os_error(self._folder, error) from None
-        adapted = adapt(self._base, self._adapters, replace(self._options, precision="fp32"), self._work / "base")
-        self._ledger = TrialCache(self._folder, self._key(adapted))
+        adapted = adapt(self._base, self._adapter, self._options, self._work / "base")
+        self._cache = TrialCache(self._folder, self._key(adapted))
         build = self._build if self.built else None
         (self._work / "bundles").mkdir()
-        self._bench = Evaluator(adapted, self._rows, self._calibration, self._ledger, self._work / "bundles", build)
+        self._evaluator = Evaluator(adapted, self._rows, self._search, self._cache, self._work / "bundles", build)
 
     def _leave(self) -> None:
-        """Bundles that were only measured go; what was learnt from them stays, if there is anything."""
+        """Removes bundles that were only measured; results stay, if there are any."""
         shutil.rmtree(self._work, ignore_errors=True)
-        if self._ledger is not None and not len(self._ledger):
-            self._ledger.close()
+        if self._cache is not None and not len(self._cache):
+            self._cache.remove()
         with suppress(OSError):  # it holds something, or is not there
             self._folder.rmdir()
 
-    def search(self) -> None:
-        """Finds the best setting within the budget."""
+    def search(self) -> Searcher:
+        """Finds the best config within the budget."""
         self._searched = True
-        self._search = Search(self._bench, self.budget, self._schemes())
-        self.found = self._search.run()
+        searcher = Searcher(self._evaluator, self.budget, self._schemes())
+        self.found = searcher.run()
+        return searcher
 
     def study(self) -> None:
-        """Searches, and measures what every layer is sensitive to, whether the search needed it or not."""
-        self.search()
-        self.found = self._search.study("int4-blocks" if self.built else "int8")
+        """Searches, and measures every layer's sensitivity even if the search did not need it."""
+        self.found = self.search().study("int4-blocks" if self.built else "int8")
 
-    def try_only(self, setting: Setting) -> None:
-        """Measures one setting, and takes it."""
-        for one in (Setting(REFERENCE), setting):
-            self.found.trials[one] = self._bench.trial(one)
-        self.found.chosen = setting
+    def try_only(self, config: QuantizationConfig) -> None:
+        """Measures one config, and takes it."""
+        for one in (FP32, config):
+            self.found.trials[one] = self._evaluator.trial(one)
+        self.found.chosen = config
 
     def add(self, bundle: Bundle) -> None:
-        """Measures a bundle of this model that is there already, beside what the search has tried."""
-        self.found.others.append(self._bench.trial_of(bundle, "this bundle"))
+        """Measures a bundle of this model that is there already, beside the trials."""
+        self.found.others.append(self._evaluator.trial_of(bundle, "this bundle"))
 
     def chosen(self) -> Adapted:
-        """The graphs as the search has chosen to store them."""
-        said = Quantization({}, {}, self._stated, self._bench.metrics, self._calibration.rows)
-        result = self._bench.stored(self.found.chosen, said)
-        return replace(result, source=replace(result.source, data=self._calibration.paths))
+        """The graphs, stored by the chosen config."""
+        quantization = Quantization({}, {}, self._stated, self._evaluator.metrics, self._search.rows)
+        return replace(self._evaluator.quantized(self.found.chosen, quantization), data=self._search.paths)
 
     @property
-    def _stated(self) -> dict[str, float]:
+    def _stated(self) -> Budget:
         """The budget, where there is one: a fixed precision has none unless the user says so."""
-        return self.budget if self._searched or self._calibration.max_drop else {}
+        return self.budget if self._searched or self._search.max_drop else {}
 
-    def result(self) -> dict[str, Any]:
-        """The content of ``calibration.json``."""
-        return result_json(
-            self._bench, self.found, self._calibration, self._stated, _fingerprint(self._rows), self._studies
-        )
+    def result(self) -> CalibrationResult:
+        """What it came to."""
+        data = _fingerprint(self._rows)
+        return calibration_result(self._evaluator, self.found, self._stated, data, self._experts, self._routes)
 
-    def reports(self) -> dict[str, bytes]:
-        """The files that tell of it, by name."""
-        result = self.result()
-        return dict(zip(REPORTS, (dump_json(result), report_html(result).encode()), strict=True))
-
-    def done(self) -> None:
-        """Forgets what was noted down."""
-        if self._ledger is not None:
-            self._ledger.close()
+    def finish(self) -> None:
+        """Removes its results from the folder: the next calibration starts anew."""
+        if self._cache is not None:
+            self._cache.remove()
 
     def _schemes(self) -> list[Scheme]:
-        """The fixed settings that there are for this model."""
-        several = len(self._bench.adapted.parts) > 1
+        """The schemes that this model can have."""
+        several = len(self._evaluator.adapted.parts) > 1
         found: list[Scheme] = ["fp16", "int8", "int8-blocks", "int4-blocks"]
         return found + ([] if several else ["int8-static"]) + ([BUILT] if self.built else [])
 
@@ -170,39 +159,52 @@ class Calibration:
         folder = self._work / "built"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        adapted = adapt(self._base, self._adapters, replace(self._options, precision="int4"), folder)
+        adapted = adapt(self._base, self._adapter, replace(self._options, precision="int4"), folder)
         store(adapted)
         return adapted
 
-    def _measure_routes(self, adapter: Adapter, options: ExportOptions) -> ExportOptions:
+    def _measure_routes(self, options: ExportOptions) -> ExportOptions:
         """Freezes TuckA's routes on the data, where they are to be frozen."""
-        if not isinstance(adapter, TuckaAdapter) or (options.mode == "dynamic" and self._base is None):
+        if not isinstance(self._adapter, TuckaAdapter) or (options.mode == "dynamic" and self._base is None):
             return options
-        study = study_routes(self._base, self._adapters, options, self._rows, self._calibration.metrics)
-        self._studies["routes"] = study.to_json()
-        return options if options.mode == "dynamic" else study.options(options)
+        self._routes = study_routes(self._base, self._adapter, options, self._rows, self._search.metrics)
+        return options if options.mode == "dynamic" else self._routes.options(options)
 
     def _key(self, adapted: Adapted) -> str:
         """Of everything that a measurement depends on; budget and goal are not among it."""
         import onnxruntime
 
-        calibration = self._calibration
         parts = {
             "eptx": __version__,
             "onnxruntime": onnxruntime.__version__,
             "base": [part.graph.fingerprint for part in adapted.parts],
             "adapter": adapted.adapter.fingerprint,
-            "options": repr(replace(self._options, precision="fp32")),
+            "options": repr(self._options),
             "rows": _fingerprint(self._rows),
-            "metrics": dict(calibration.metrics),
-            "threads": calibration.threads,
+            "metrics": dict(self._search.metrics),
+            "threads": self._search.threads,
         }
         return hashlib.sha256(dump_json(parts)).hexdigest()
 
 
+def report_files(result: CalibrationResult) -> dict[str, bytes]:
+    """The files that report a calibration, by name."""
+    return dict(zip(REPORTS, (dump_json(result.to_json()), report_html(result).encode()), strict=True))
+
+
 def tasks_of(adapter: Adapter, options: ExportOptions) -> list[str]:
-    """The tasks that a bundle will have, the base's apart."""
+    """The tasks that a bundle will have, without the base's."""
     return [options.folded_task(adapter.tasks)] if options.mode == "static" else list(adapter.tasks)
+
+
+def read_rows(adapter: Adapter, options: ExportOptions, search: Search) -> dict[str, list[Row]]:
+    """The rows of every task that a bundle will have.
+
+    Raises:
+        DataError: the data is damaged, or a task has no rows.
+    """
+    tasks = tasks_of(adapter, options)
+    return read_data(search.data, tasks, search.rows, others=[task for task in adapter.tasks if task not in tasks])
 
 
 def has_builder(base: Path | None, adapter: Adapter, options: ExportOptions) -> bool:

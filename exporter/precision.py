@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from eptx.errors import UsageError
-from eptx.exporter.validation.budget import budgets, check_points
 from eptx.runtime.measure import Source
+from eptx.runtime.measure.budget import budgets, check_points
 from eptx.runtime.measure.rows import ROWS_PER_TASK
 
 Precision = Literal["fp32", "fp16", "int8", "int8-static", "int4"]

@@ -1,19 +1,22 @@
-"""Numbers and names as a reader sees them."""
+"""Numbers, names and sentences of a report."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 
-from eptx.calibration.report.view import Drop, Trial, View
+from eptx.calibration.result import CalibrationResult
+from eptx.calibration.search.trial import Trial, is_within
+from eptx.runtime.measure import Drop
 
 _PRODUCT = re.compile(r"/(MatMul|Gemm)\w*$")
 _WORD = re.compile(r"[^./]*[./]")
 
 
-def number(value: float | None, digits: int = 2) -> str:
-    """With a fixed number of decimals and a true minus; a dash for what is not known."""
-    if value is None:
+def number(value: float, digits: int = 2) -> str:
+    """With a fixed number of decimals and a true minus; a dash where it is not finite."""
+    if not math.isfinite(value):
         return "–"
     text = f"{value:.{digits}f}"
     return text.lstrip("-") if not text.strip("-0.") else text.replace("-", "\u2212")
@@ -25,16 +28,22 @@ def short(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def damage(value: float | None) -> str:
-    """A divergence in four characters."""
-    if value is None or value <= 0:
-        return "–" if value is None else "0"
+def megabytes(trial: Trial) -> str:
+    """The size of a trial, without the unit."""
+    return number(trial.bytes / 1e6, 1)
+
+
+def divergence(value: float) -> str:
+    """In four characters."""
+    if value <= 0 or not math.isfinite(value):
+        return "0" if value <= 0 else "–"
     return "<0.01" if value < 0.005 else number(value, 2 if value < 9.995 else 1)
 
 
 def interval(drop: Drop) -> str:
     """Of a drop's points."""
-    return "–" if drop.low is None or drop.high is None else f"{number(drop.low)} to {number(drop.high)}"
+    both = math.isfinite(drop.low) and math.isfinite(drop.high)
+    return f"{number(drop.low)} to {number(drop.high)}" if both else "–"
 
 
 def counted(count: int, what: str) -> str:
@@ -48,27 +57,32 @@ def points(value: float) -> str:
     return f"{text} point" if text == "1" else f"{text} points"
 
 
-def budgets(view: View) -> str:
-    """What tasks may lose."""
-    if view.budget is not None:
-        return f"{points(view.budget)} for every task" if len(view.budgets) > 1 else points(view.budget)
-    return ", ".join(f"{task} {short(value)}" for task, value in view.budgets.items()) + " points"
+def budget(result: CalibrationResult, task: str) -> str:
+    """What a task may drop by, a dash where nothing was stated."""
+    return short(result.budget[task]) if task in result.budget else "–"
 
 
-def verdict(view: View) -> str:
+def budgets(result: CalibrationResult) -> str:
+    """What all tasks may drop by."""
+    common = result.common_budget
+    if common is not None:
+        return f"{points(common)} for every task" if len(result.budget) > 1 else points(common)
+    return ", ".join(f"{task} {short(value)}" for task, value in result.budget.items()) + " points"
+
+
+def verdict(result: CalibrationResult) -> str:
     """What a calibration came to, in a sentence or two."""
-    chosen = view.chosen
-    if not view.trials:
-        return "No setting was tried: this page shows what was measured of the adapter itself."
-    if chosen is not None and chosen.number > 1:
-        return f"Chosen: {chosen.name}. {_costs(chosen)}{_loses(chosen)}."
-    start = f"Chosen: {'none' if chosen is None else chosen.name}."
-    if len(view.trials) == 1:
+    chosen = result.chosen
+    if chosen is not result.trials[0]:
+        return f"Chosen: {chosen.name}. {_costs(chosen)}{_drops(result, chosen)}."
+    start = f"Chosen: {chosen.name}."
+    if len(result.trials) == 1:
         return f"{start} Nothing else was tried."
-    better, closest = "faster" if view.goal == "latency" else "smaller", view.closest
+    better, closest = "faster" if result.settings.goal == "latency" else "smaller", result.closest
     if closest is None:
         return f"{start} Nothing that was tried is {better}."
-    return f"{start} No {better} trial keeps every task within its budget. The closest, {closest.name}{_but(closest)}."
+    but = _but(result, closest)
+    return f"{start} No {better} trial keeps every task within its budget. The closest, {closest.name}{but}."
 
 
 def readable(names: Iterable[str]) -> tuple[dict[str, str], str]:
@@ -104,29 +118,27 @@ def _shared(names: Sequence[str]) -> str:
 
 
 def _costs(trial: Trial) -> str:
-    size, ratio, time = number(trial.size, 1), number(trial.size_ratio), number(trial.time_ratio)
-    return f"It takes {size} MB, {ratio} of fp32's, and {time} of its time"
+    ratios = number(trial.bytes_ratio), number(trial.latency_ratio)
+    return f"It takes {megabytes(trial)} MB, {ratios[0]} of fp32's, and {ratios[1]} of its time"
 
 
-def _loses(trial: Trial) -> str:
-    worst = trial.worst
+def _drops(result: CalibrationResult, trial: Trial) -> str:
+    worst = trial.worst(result.budget)
     if worst is None:
         return ""
-    if worst.points is None:
-        return f"; what it loses on {worst.task} could not be measured"
-    if worst.points <= 0:
-        lost = "no task loses anything"
-    else:
-        lost = f"the worst drop is {points(worst.points)}, on {worst.task}"
-    if worst.budget is None:
-        return f"; {lost}"
-    return f"; {lost}, {'within' if trial.within else 'past'} the budget of {points(worst.budget)}"
+    if not math.isfinite(worst.points):
+        return f"; the drop on {worst.task} could not be measured"
+    said = "no task drops" if worst.points <= 0 else f"the worst drop is {points(worst.points)}, on {worst.task}"
+    if worst.task not in result.budget:
+        return f"; {said}"
+    where = "within" if is_within(worst, result.budget) else "past"
+    return f"; {said}, {where} the budget of {points(result.budget[worst.task])}"
 
 
-def _but(trial: Trial) -> str:
-    worst = trial.worst
+def _but(result: CalibrationResult, trial: Trial) -> str:
+    worst = trial.worst(result.budget)
     assert worst is not None
-    if worst.points is None:
+    if not math.isfinite(worst.points):
         return f", could not be measured on {worst.task}"
-    allowed = "" if worst.budget is None else f", where {short(worst.budget)} would be within the budget"
-    return f", loses {points(worst.points)} on {worst.task}{allowed}"
+    allowed = f", where {budget(result, worst.task)} would be within the budget" if worst.task in result.budget else ""
+    return f", drops by {points(worst.points)} on {worst.task}{allowed}"

@@ -13,7 +13,8 @@ from eptx.errors import UsageError
 from eptx.files.strict_json import read_json_object
 
 if TYPE_CHECKING:
-    from eptx.exporter import ExportOptions
+    from eptx.exporter import ExportOptions, Search
+    from eptx.exporter.precision import Precision
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,8 +71,8 @@ def model_options(command: F) -> F:
     return command
 
 
-def export_options(settings: dict[str, Any]) -> ExportOptions:
-    """The options of an export from those of a command.
+def export_options(settings: dict[str, Any], precision: Precision | Search) -> ExportOptions:
+    """The options of an export from those of a command, but the precision.
 
     Raises:
         UsageError: one is not of its form.
@@ -98,6 +99,7 @@ def export_options(settings: dict[str, Any]) -> ExportOptions:
         tasks=names(settings.pop("tasks")),
         routes=routes,
         module_map=read_json_object(module_map, error=UsageError) if module_map else None,
+        precision=precision,
         **settings,
     )
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eptx.errors import DataError
 from eptx.runtime.measure import Drop
 
 #: Points that a task with labelled rows may lose where nobody has said: the interval's lower end is held against it, so
@@ -50,29 +47,3 @@ class Judged:
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
         return self.drop.to_json() | {"budget": self.budget, "within": self.within}
-
-
-def check_points(given: Mapping[str | None, float]) -> None:
-    """Raises DataError for a budget that is not a number of points."""
-    for points in given.values():
-        if not (math.isfinite(points) and points >= 0):
-            raise DataError(f"--max-drop must be a number of points, 0 or more, not {points}")
-
-
-def budgets(stated: Mapping[str, float], given: Mapping[str | None, float], tasks: Sequence[str]) -> dict[str, float]:
-    """Task -> points that it may lose; a task without a budget is not in it.
-
-    Args:
-        stated: what the bundle says.
-        given: what the user says instead; the key None is of every task that is not named.
-        tasks: of the bundle.
-
-    Raises:
-        DataError: the user names an unknown task.
-    """
-    for task in given:
-        if task is not None and task not in tasks:
-            raise DataError(f"--max-drop names an unknown task {task!r}; there are {', '.join(tasks)}")
-    common = dict.fromkeys(tasks, given[None]) if None in given else {}
-    named = {task: points for task, points in given.items() if task is not None}
-    return {task: points for task, points in {**stated, **common, **named}.items() if task in tasks}

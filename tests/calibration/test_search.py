@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from eptx.calibration import CalibrationOptions, calibrate, calibrate_bundle, export_bundle
-from eptx.calibration.search.trial_cache import FILE, TrialCache
 from eptx.calibration.run import Calibration
 from eptx.calibration.search.evaluator import Evaluator
+from eptx.calibration.search.trial_cache import FILE, TrialCache
 from eptx.errors import UsageError, ValidationError
 from eptx.exporter import ExportOptions
 from eptx.runtime import Session

@@ -17,10 +17,10 @@ from eptx.calibration.quantize import Range
 from eptx.errors import DataError, UsageError
 from eptx.exporter import ExportOptions, Route
 from eptx.exporter.validation import run as validation
-from eptx.exporter.validation.budget import budgets
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.sources import find_truth, with_origin
 from eptx.exporter.validation.twin import fp32_twin
+from eptx.runtime.measure.budget import budgets
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_lora, write_tucka
 from tests.exporter.validation.conftest import Cli
 from tests.exporter.validation.workshop import Workshop
@@ -130,7 +130,7 @@ def test_rows_that_are_gone(headless_bert: Workshop, ept: Path, cli: Cli) -> Non
     ("arguments", "code", "said"),
     [
         (["--max-drop", "nan"], 3, "--max-drop must be a number of points, 0 or more, not nan"),
-        (["--max-drop", "cola=-1"], 3, "--max-drop must be a number of points, 0 or more, not -1.0"),
+        (["--max-drop", "cola=-1"], 3, "--max-drop of cola must be a number of points, 0 or more, not -1.0"),
         (["--max-drop", "inf"], 3, "--max-drop must be a number of points, 0 or more, not inf"),
         (["--max-drop", "all"], 3, "--max-drop must be a number of points, 0 or more, not 'all'"),
     ],

@@ -28,7 +28,9 @@ def dynamic(weight: np.ndarray, **options: Any) -> ir.Model:
     """``quantize_dynamic`` as a user calls it; the weight is [in, out]."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "product.onnx"
-        quantize_dynamic(ir.to_proto(one_product.product_model(weight)), path, op_types_to_quantize=["MatMul"], **options)
+        quantize_dynamic(
+            ir.to_proto(one_product.product_model(weight)), path, op_types_to_quantize=["MatMul"], **options
+        )
         return one_product.load_product(path)
 
 

@@ -17,10 +17,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.numpy import load_file, save_file
 
 from eptx.bundle import Bundle
-from eptx.calibration.quantize import Range, Scheme
-from eptx.calibration.quantize import one_product
-from eptx.calibration.quantize import embedding_table
-from eptx.calibration.quantize import quantizer
+from eptx.calibration.quantize import Range, Scheme, embedding_table, one_product, quantizer
 from eptx.exporter import ExportOptions, export_bundle
 from eptx.exporter.validation import comparison
 from eptx.exporter.validation import run as validation
@@ -120,12 +117,12 @@ def break_floor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def break_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A range of four tenths of the values."""
-    monkeypatch.setattr(graph, "_bounds", lambda bounds: (-1.3, 1.3))
+    monkeypatch.setattr(quantizer, "_bounds", lambda bounds: (-1.3, 1.3))
 
 
 def break_wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Too wide a range for most of the 256 levels to be used."""
-    monkeypatch.setattr(graph, "_bounds", lambda bounds: (-12.0, 12.0))
+    monkeypatch.setattr(quantizer, "_bounds", lambda bounds: (-12.0, 12.0))
 
 
 def break_bits(monkeypatch: pytest.MonkeyPatch) -> None:
