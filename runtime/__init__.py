@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eptx.runtime.generation.outputs import Generated, Piece, Stream
-from eptx.runtime.kernels import kernel_library
+from eptx.runtime.ort.kernels import kernel_library
 from eptx.runtime.outputs import Outputs
 from eptx.runtime.session import Session
 

@@ -12,16 +12,16 @@ from eptx.bundle import Bundle, Manifest, TensorSpec, read_bundle
 from eptx.errors import BundleError, RequestError, UsageError
 from eptx.files.strict_json import read_json_object
 from eptx.manifest.names import TASK_ID
-from eptx.runtime._cache import Rows
-from eptx.runtime._checks import Limits, check_inputs
-from eptx.runtime._tasks import TaskChooser
 from eptx.runtime.generation.outputs import Generated, Stream
 from eptx.runtime.generation.prompts import Prompts
-from eptx.runtime.generation.writer import Writer
-from eptx.runtime.ort_model import OrtModel
+from eptx.runtime.generation.text_generator import Writer
+from eptx.runtime.ort.model import OrtModel
+from eptx.runtime.ort.providers import choose_provider, onnxruntime
 from eptx.runtime.outputs import Outputs
-from eptx.runtime.providers import choose_provider, onnxruntime
-from eptx.runtime.tokenizer import Text, Tokenizer, is_text
+from eptx.runtime.requests.checks import Limits, check_inputs
+from eptx.runtime.requests.rows import Rows
+from eptx.runtime.requests.tasks import TaskChooser
+from eptx.runtime.requests.tokenizer import Text, Tokenizer, is_text
 
 
 class Session:

@@ -15,13 +15,12 @@ import numpy as np
 
 from eptx.bundle import Bundle, read_bundle
 from eptx.errors import NotSupportedError, UsageError
-from eptx.runtime._integers import EXACT_ENTRY
-from eptx.runtime.kernels import choose_kernels, register
-from eptx.runtime.providers import choose_provider, onnxruntime, wrapped
+from eptx.runtime.ort.kernels import choose_kernels, register
+from eptx.runtime.ort.providers import choose_provider
+from eptx.runtime.ort.sessions import open_session, session_options, wrapped
 
 _WARM_UP = 3
 _WORDS = 150  # tokens are drawn from the first few: every vocabulary has them
-_CUDA = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 _DTYPES = {
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
@@ -57,21 +56,13 @@ class TimedModel:
         self._task_ids = list(task_ids if task_ids is not None else own_ids) or [0]
         self._longest = manifest.max_length if manifest else None
         self._words = min(_WORDS, manifest.vocab_size or _WORDS) if manifest else _WORDS
-        ort = onnxruntime()
-        options = ort.SessionOptions()
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        options.log_severity_level = 4  # what goes wrong is raised
         # the idle threads of one session would otherwise spin for a while beside the next one's
-        for key, value in ({"session.force_spinning_stop": "1"} | EXACT_ENTRY).items():
-            options.add_session_config_entry(key, value)
-        cuda = choose_provider(provider, manifest.provider if manifest else "cpu") == "cuda"
+        options = session_options(threads, entries={"session.force_spinning_stop": "1"})
+        provider = choose_provider(provider, manifest.provider if manifest else "cpu")
         if bundle and native:
-            register(options, choose_kernels(bundle, "cuda" if cuda else "cpu"))
+            register(options, choose_kernels(bundle, provider))
         try:
-            self.session = ort.InferenceSession(
-                str(model), options, providers=_CUDA if cuda else _CUDA[1:], enable_fallback=0
-            )
+            self.session = open_session(model, options, provider)
         except Exception as e:
             raise wrapped(e, f"{path.name}: ONNX Runtime does not load it", UsageError) from None
 

@@ -25,7 +25,7 @@ from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.run import validate_bundle
 from eptx.manifest.names import REPORT_FILES
 from eptx.runtime.measure import Source
-from tests.exporter.validation.companions.made import write_wordpieces
+from tests.exporter.validation.contents.files.made import write_wordpieces
 from tests.malformed.scene import Scene, make_scene
 from tests.support.tiny_bundle import write_tiny
 

@@ -20,7 +20,7 @@ import pytest
 
 from eptx import Session, read_bundle
 from eptx.bundle import Bundle
-from eptx.runtime.tokenizer import Tokenizer
+from eptx.runtime.requests.tokenizer import Tokenizer
 from tests.support.browser import CHROMIUM, Browser, Opened
 from tests.support.minilm import EPT, minilm
 from tests.support.tiny_bundle import write_tiny

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from eptx._html import Content, Html, clipped, h, join, page
+from eptx._html import Content, Html, clipped, h, join
+from eptx._page import page
 from eptx.calibration.report import drops, frontier, heatmap, routes, trials
 from eptx.calibration.report.experts import experts_section, left_out
 from eptx.calibration.report.facts import facts
@@ -38,7 +39,7 @@ def report_html(result: CalibrationResult) -> str:
     style = _STYLE + frontier.STYLE + trials.STYLE + drops.STYLE + heatmap.STYLE + routes.STYLE
     fits = " fit" if result.chosen.within(result.budget) else " miss"
     said = h("p", verdict(result), class_="verdict" + fits)
-    return page(title, h("h1", title), said, _cards(result), *sections, style=style)
+    return page(title, said, _cards(result), *sections, style=style)
 
 
 def _section(title: str, content: list[Content]) -> Html | None:

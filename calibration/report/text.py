@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from eptx._text_table import aligned
 from eptx.calibration.report.phrases import budget, counted, interval, megabytes, number, verdict
 from eptx.calibration.result import CalibrationResult
 from eptx.calibration.search.trial import Trial, is_within
@@ -33,7 +32,7 @@ def _trials(result: CalibrationResult) -> str:
         mark = "*" if trial is result.chosen else ""
         costs = [megabytes(trial), number(trial.bytes_ratio), number(trial.latency_ratio)]
         rows.append([mark, trial.name, *costs, drop, between, "within" if trial.within(result.budget) else "past"])
-    return _aligned(rows, "ttnnnttt")
+    return "\n".join(aligned(rows, "ttnnnttt"))
 
 
 def _drops(result: CalibrationResult, trial: Trial) -> str:
@@ -44,14 +43,4 @@ def _drops(result: CalibrationResult, trial: Trial) -> str:
         measured = [number(drop.reference, 4), number(drop.found, 4), str(drop.rows)]
         allowed = budget(result, drop.task)
         rows.append([mark, drop.task, number(drop.points), interval(drop), allowed, metric, *measured])
-    return _aligned(rows, "ttntntnnn")
-
-
-def _aligned(rows: Sequence[Sequence[str]], kinds: str) -> str:
-    """Columns as wide as their widest cell, numbers to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(kinds))]
-    lines = []
-    for row in rows:
-        cells = zip(row, widths, kinds, strict=True)
-        lines.append("  ".join(c.rjust(w) if kind == "n" else c.ljust(w) for c, w, kind in cells).rstrip())
-    return "\n".join(lines)
+    return "\n".join(aligned(rows, "ttntntnnn"))

@@ -16,7 +16,7 @@ from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.bundle.problem import problem_type
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.trained import Output, load_trained, read_files
-from eptx.exporter.validation.companions.lookups import lookups
+from eptx.exporter.validation.base.lookups import lookups
 from eptx.runtime.measure import Row
 from eptx.runtime.measure.labels import kind_of
 

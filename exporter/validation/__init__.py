@@ -6,8 +6,8 @@ way to run it, task, adapted module and output.
 """
 
 from eptx.exporter.validation.options import ValidateOptions
-from eptx.exporter.validation.report import Report
+from eptx.exporter.validation.report.report import Report
+from eptx.exporter.validation.report.text import report_table
 from eptx.exporter.validation.run import validate_bundle
-from eptx.exporter.validation.table import report_table
 
 __all__ = ["Report", "ValidateOptions", "report_table", "validate_bundle"]

@@ -10,28 +10,28 @@ from typing import Any
 from eptx.bundle import Bundle, Manifest, read_bundle, write_report
 from eptx.errors import NotSupportedError
 from eptx.exporter.bases.weights.model import read_config
-from eptx.exporter.validation.batches import Batch
-from eptx.exporter.validation.budget import Judged
-from eptx.exporter.validation.comparison import compare_parts
-from eptx.exporter.validation.data import from_data, read_texts
-from eptx.exporter.validation.expect import Expectation, expect, row_tasks
-from eptx.exporter.validation.html import report_html
-from eptx.exporter.validation.inputs import Inputs, PromptInputs
-from eptx.exporter.validation.judge import judge
-from eptx.exporter.validation.losses import losses, named_texts, plan, unjudged
-from eptx.exporter.validation.observe import Graph, observable
+from eptx.exporter.validation.accuracy.accuracy_drop import losses, named_texts, plan, unjudged
+from eptx.exporter.validation.accuracy.activation_ranges import range_parts
+from eptx.exporter.validation.accuracy.budget import Judged
+from eptx.exporter.validation.accuracy.divergence import Divergence, divergences
+from eptx.exporter.validation.bundle.backends import KernelsRefusedError, Way, ways
+from eptx.exporter.validation.bundle.instrumented import Graph, observable
+from eptx.exporter.validation.comparison.compare import judge
+from eptx.exporter.validation.comparison.signature import outline
+from eptx.exporter.validation.contents.compare import compare_parts
+from eptx.exporter.validation.inputs.batch import Batch
+from eptx.exporter.validation.inputs.inputs import Inputs, PromptInputs
+from eptx.exporter.validation.inputs.user_data import from_data, read_texts
 from eptx.exporter.validation.options import ValidateOptions
-from eptx.exporter.validation.outline import outline
-from eptx.exporter.validation.quantized.divergence import Divergence, divergences
-from eptx.exporter.validation.quantized.ranges import range_parts
 from eptx.exporter.validation.quantized.weights import Quantized
-from eptx.exporter.validation.report import ProviderReport, Report
-from eptx.exporter.validation.seconds import Seconds
-from eptx.exporter.validation.sources import find_truth, with_origin
-from eptx.exporter.validation.ways import KernelsRefusedError, Way, ways
+from eptx.exporter.validation.reference.expectation import Expectation, expect, row_tasks
+from eptx.exporter.validation.reference.files import find_truth, with_origin
+from eptx.exporter.validation.report.page import report_html
+from eptx.exporter.validation.report.report import ProviderReport, Report
+from eptx.exporter.validation.timings import Seconds
 from eptx.files.strict_json import dump_json
 from eptx.progress import step
-from eptx.runtime.providers import choose_provider
+from eptx.runtime.ort.providers import choose_provider
 
 
 def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Report:

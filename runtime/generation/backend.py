@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from typing import Protocol
 
 from eptx.runtime.generation.settings import GenerationSettings
-from eptx.runtime.kernels import Kernels
+from eptx.runtime.ort.kernels import Kernels
 from eptx.runtime.outputs import Array
 
 #: In place of a token: the row is done.

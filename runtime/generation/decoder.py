@@ -13,12 +13,12 @@ from eptx._one_line import one_line
 from eptx.bundle import Bundle
 from eptx.errors import BundleError, EptxError, NotSupportedError, RequestError
 from eptx.manifest.names import ROUTE_GROUP, ROUTE_WEIGHTS, TASK_ID, USED
-from eptx.runtime.generation._folder import model_folder
 from eptx.runtime.generation.backend import DONE
+from eptx.runtime.generation.genai_folder import model_folder
 from eptx.runtime.generation.settings import MOST_ROWS, GenerationSettings
-from eptx.runtime.kernels import Kernels, choose_kernels
+from eptx.runtime.ort.kernels import Kernels, choose_kernels
+from eptx.runtime.ort.sessions import wrapped
 from eptx.runtime.outputs import Array
-from eptx.runtime.providers import wrapped
 
 _NO_LIMIT = 2**31 - 1
 _LEAST_TOP_P = 1e-6  # GenAI takes what is 0 as float32 for no limit

@@ -8,8 +8,6 @@ beginning to look at, so it is always told.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,6 @@ from eptx.bundle import Bundle, TensorSpec
 from eptx.errors import BundleError, RequestError
 from eptx.manifest.names import (
     CROSS,
-    MODEL_FILE,
     PAST,
     PRESENT,
     ROUTE_GROUP,
@@ -30,24 +27,13 @@ from eptx.manifest.names import (
 from eptx.runtime.generation.backend import DONE
 from eptx.runtime.generation.sampling import Sampler
 from eptx.runtime.generation.settings import GenerationSettings
+from eptx.runtime.ort.providers import onnxruntime
+from eptx.runtime.ort.sessions import open_bundle, wrapped
 from eptx.runtime.outputs import Array
-from eptx.runtime.providers import onnxruntime, open_session, wrapped
 
 __all__ = ["Seq2SeqGenerator"]
 
 _CHOICES = (TASK_ID, ROUTE_GROUP, ROUTE_WEIGHTS)
-
-
-@dataclass(frozen=True)
-class _Part(Bundle):
-    """One model of a bundle, to open a session on."""
-
-    part: str = MODEL_FILE
-
-    @property
-    def model(self) -> Path:
-        """The part's file."""
-        return self.path / self.part
 
 
 class Seq2SeqGenerator:
@@ -70,9 +56,8 @@ class Seq2SeqGenerator:
     def __init__(self, bundle: Bundle, provider: str, threads: int | None) -> None:
         manifest = bundle.manifest
         assert manifest.generation is not None and manifest.encoder is not None
-        part = _Part(bundle.path, manifest, bundle.operators, manifest.encoder.file)
-        encoder, _ = open_session(part, provider, threads, None)
-        decoder, self.kernels = open_session(bundle, provider, threads, None)
+        encoder, _ = open_bundle(bundle, provider, threads, model=bundle.path / manifest.encoder.file)
+        decoder, self.kernels = open_bundle(bundle, provider, threads)
         self._encoder = _Model(encoder, manifest.encoder.inputs, manifest.encoder.outputs, provider)
         self._decoder = _Model(decoder, manifest.inputs, manifest.outputs, provider)
         self._generation = manifest.generation

@@ -14,8 +14,8 @@ from eptx.runtime.measure.labels import kind_of, label_number, label_set
 from eptx.runtime.measure.metrics import as_objects
 from eptx.runtime.measure.rows import Row
 from eptx.runtime.outputs import Outputs
+from eptx.runtime.requests.tokenizer import Tokenizer
 from eptx.runtime.session import Session
-from eptx.runtime.tokenizer import Tokenizer
 
 #: Rows of one batch, and positions of one (of a generator, whose logits are as wide as its vocabulary).
 _ROWS, _POSITIONS = 32, 768

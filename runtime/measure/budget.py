@@ -12,8 +12,8 @@ def check_points(given: Mapping[str | None, float]) -> None:
     """Raises DataError for a budget that is not a number of points."""
     for task, points in given.items():
         if not (math.isfinite(points) and points >= 0):
-            name = "--max-drop" if task is None else f"--max-drop of {task}"
-            raise DataError(f"{name} must be a number of points, 0 or more, not {points}")
+            where = f" of {task}" if task is not None else ""
+            raise DataError(f"--max-drop{where}: {points} is not a number of points, 0 or more")
 
 
 def budgets(stated: Mapping[str, float], given: Mapping[str | None, float], tasks: Sequence[str]) -> dict[str, float]:

@@ -17,8 +17,8 @@ _PACKAGES = ("fastapi", "prometheus_client", "pydantic", "ray", "starlette", "uv
 try:
     from eptx.runtime.ray_serve.builder import build
     from eptx.runtime.ray_serve.front import FrontDeployment
-    from eptx.runtime.ray_serve.repeating import proxy_middlewares
     from eptx.runtime.ray_serve.replica import BundleDeployment
+    from eptx.runtime.ray_serve.retry import proxy_middlewares
     from eptx.runtime.ray_serve.settings import Settings
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in _PACKAGES:

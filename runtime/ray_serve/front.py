@@ -18,11 +18,11 @@ from starlette.types import ASGIApp
 
 from eptx.runtime.ray_serve.replica import Refusal
 from eptx.runtime.ray_serve.settings import Settings
-from eptx.runtime.serving.app import create_app
-from eptx.runtime.serving.auth import read_tokens
 from eptx.runtime.serving.errors import Overdue, Refused, no_model
+from eptx.runtime.serving.http.app import create_app
+from eptx.runtime.serving.http.auth import read_tokens
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.registry import Registry
+from eptx.runtime.serving.models.registry import Registry
 
 _log = logging.getLogger("ray.serve")
 #: Replicas that may die over one request; more would let a request that kills them take them all.

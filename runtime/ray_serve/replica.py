@@ -17,8 +17,8 @@ from ray import serve
 from eptx.runtime.ray_serve.settings import Settings
 from eptx.runtime.serving.errors import refusal
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.model import ServedModel
-from eptx.runtime.serving.registry import Registry
+from eptx.runtime.serving.models.model import ServedModel
+from eptx.runtime.serving.models.registry import Registry
 
 _log = logging.getLogger("ray.serve")
 _T = TypeVar("_T")

@@ -35,7 +35,7 @@ def serve(
         threads: as `eptx.runtime.Session` takes it.
         log_level: of the log on standard error: ``debug``, ``info``, ``warning`` or ``error``.
         address: ``host``, ``port``, ``token_file``, ``tls_cert`` and ``tls_key``; see
-            `eptx.runtime.serving.server.Address`.
+            `eptx.runtime.serving.http.server.Address`.
 
     Raises:
         NotSupportedError: a package that serving needs is not installed.
@@ -43,7 +43,7 @@ def serve(
         BundleError: a bundle does not load.
     """
     try:
-        from eptx.runtime.serving.server import Address, run
+        from eptx.runtime.serving.http.server import Address, run
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _PACKAGES:
             raise

@@ -23,9 +23,9 @@ import onnxruntime_genai as genai
 
 from eptx.bundle import read_bundle
 from eptx.exporter import ExportOptions, export_bundle, read_adapter
-from eptx.runtime.generation._folder import model_folder
-from eptx.runtime.kernels import Kernels, choose_kernels
+from eptx.runtime.generation.genai_folder import model_folder
 from eptx.runtime.machine import machine
+from eptx.runtime.ort.kernels import Kernels, choose_kernels
 from tests.bench.genai_lora import write_genai_lora
 from tests.bench.llama_cpp import llama_contenders
 from tests.bench.times import NEW, PROMPT, Times

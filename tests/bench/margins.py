@@ -18,10 +18,11 @@ from unittest import mock
 
 import numpy as np
 
-from eptx.exporter.validation import ValidateOptions, validate_bundle, ways
+from eptx.exporter.validation import ValidateOptions, validate_bundle
 from eptx.exporter.validation import run as validation
+from eptx.exporter.validation.bundle import backends as ways
 from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.report import ProviderReport
+from eptx.exporter.validation.report.report import ProviderReport
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from eptx.exporter import ExportOptions, Route, export_bundle
 from eptx.exporter.bases import load_transformers
 from eptx.exporter.validation import ValidateOptions, report_table, validate_bundle
 from eptx.runtime import Session
-from eptx.runtime.providers import choose_provider, execution_providers, onnxruntime
+from eptx.runtime.ort.providers import choose_provider, execution_providers, onnxruntime
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_lora
 from tests.support.minilm import EPT, minilm
 

@@ -26,7 +26,7 @@ from eptx.exporter.methods.method import method_of
 from eptx.exporter.quiet import quiet
 from eptx.exporter.training import add_adapter
 from eptx.exporter.validation import ValidateOptions, validate_bundle
-from eptx.runtime.kernels import kernel_library
+from eptx.runtime.ort.kernels import kernel_library
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
 from tests.support.trained import by_task, trained_model
 

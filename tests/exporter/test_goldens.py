@@ -23,7 +23,7 @@ from eptx.bundle import Bundle
 from eptx.exporter import ExportOptions, Route, export_bundle
 from eptx.exporter.bases import load_transformers
 from eptx.exporter.validation import ValidateOptions, validate_bundle
-from eptx.runtime.kernels import kernel_library
+from eptx.runtime.ort.kernels import kernel_library
 from tests.support.decoders import Steps, write_tokenizer
 from tests.support.trained import more_kernels
 

@@ -14,10 +14,10 @@ import pytest
 from eptx.bundle import Bundle
 from eptx.exporter import ExportOptions, export_bundle, ops
 from eptx.exporter.bases import load_transformers
-from eptx.exporter.validation.batches import Batch
-from eptx.exporter.validation.models import observed
-from eptx.exporter.validation.observe import observable
-from eptx.exporter.validation.ways import ways
+from eptx.exporter.validation.bundle.backends import ways
+from eptx.exporter.validation.bundle.instrumented import observable
+from eptx.exporter.validation.bundle.models import observed
+from eptx.exporter.validation.inputs.batch import Batch
 from tests.exporter.bases.conftest import build
 from tests.exporter.validation.adapters import linear_shapes, write_ept
 

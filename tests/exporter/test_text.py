@@ -17,10 +17,10 @@ from transformers import AutoModel, AutoTokenizer
 from eptx.bundle import Bundle
 from eptx.exporter import ExportOptions, export_bundle
 from eptx.exporter.bases import load_transformers
-from eptx.exporter.validation.companions.source import BaseSource
-from eptx.exporter.validation.companions.tokenizer import compare_tokenizer
+from eptx.exporter.validation.base.source import BaseSource
+from eptx.exporter.validation.contents.files.tokenizer import compare_tokenizer
 from eptx.runtime import Session
-from eptx.runtime.tokenizer import Tokenizer
+from eptx.runtime.requests.tokenizer import Tokenizer
 from tests.exporter.validation.adapters import linear_shapes, write_lora
 from tests.exporter.validation.wrong.models import LENGTH, write_base
 

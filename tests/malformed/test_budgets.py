@@ -17,10 +17,10 @@ ROWS = "".join(
 
 #: what follows the data -> exit code and what the line says
 SETTINGS: dict[str, tuple[int, str]] = {
-    "--max-drop nan": (3, "--max-drop must be a number of points, 0 or more, not nan"),
-    "--max-drop cola=nan": (3, "--max-drop of cola must be a number of points, 0 or more, not nan"),
-    "--max-drop inf": (3, "must be a number of points, 0 or more, not inf"),
-    "--max-drop=-1": (3, "must be a number of points, 0 or more, not -1.0"),
+    "--max-drop nan": (3, "--max-drop: nan is not a number of points, 0 or more"),
+    "--max-drop cola=nan": (3, "--max-drop of cola: nan is not a number of points"),
+    "--max-drop inf": (3, "inf is not a number of points"),
+    "--max-drop=-1": (3, "-1.0 is not a number of points"),
     "--max-drop much": (3, "not 'much'"),
     "--max-drop rte=1": (3, "--max-drop names an unknown task 'rte'; there are cola, mnli, stsb"),
     "--metric cola": (2, "--metric 'cola': expected TASK=NAME"),

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from eptx import Session
 from eptx.exporter import ExportOptions
-from eptx.runtime import _integers
+from eptx.runtime.ort import integers
 from tests.support.quantized import quantized
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ept_bert48"
@@ -42,7 +42,7 @@ def test_the_product_that_is_asked() -> None:
     y = helper.make_tensor_value_info("y", TensorProto.INT32, [1, 1])
     graph = helper.make_graph([helper.make_node("MatMulInteger", ["a", "b"], ["y"])], "p", [a, b], [y])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    assert onnx.load_from_string(_integers._PRODUCT) == model
+    assert onnx.load_from_string(integers._PRODUCT) == model
 
 
 def test_sums_are_exact_without_vnni(tmp_path: Path) -> None:

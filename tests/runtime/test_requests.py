@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from eptx.bundle import TensorSpec
 from eptx.errors import RequestError
 from eptx.runtime import Session
-from eptx.runtime._checks import Limits, check_inputs
+from eptx.runtime.requests.checks import Limits, check_inputs
 from tests.support.tiny_bundle import tiny_manifest
 
 IDS = np.array([[2, 4, 3], [2, 6, 3]])

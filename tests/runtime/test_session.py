@@ -14,7 +14,7 @@ import eptx
 from eptx.bundle import BundleWriter, TensorSpec, read_bundle
 from eptx.errors import BundleError, NotSupportedError, RequestError, UsageError
 from eptx.runtime import Outputs, Session
-from eptx.runtime import providers as providers
+from eptx.runtime.ort import providers, sessions
 from tests.support.tiny_bundle import TASKS, expected_logits, tiny_manifest, tiny_model, write_tiny
 
 IDS = np.array([[2, 4, 5, 3], [2, 6, 3, 0], [2, 11, 7, 3]], np.int64)
@@ -195,9 +195,9 @@ def test_errors_of_onnx_runtime_are_one_line(tmp_path: Path) -> None:
 
 
 def test_memory_errors_are_limits() -> None:
-    error = providers.wrapped(RuntimeError("bad\nallocation"), "x", RequestError)
+    error = sessions.wrapped(RuntimeError("bad\nallocation"), "x", RequestError)
     assert (error.exit_code, str(error)) == (6, "x: not enough memory: bad allocation")
-    assert len(str(providers.wrapped(RuntimeError("y" * 10_000), "x", RequestError))) < 400
+    assert len(str(sessions.wrapped(RuntimeError("y" * 10_000), "x", RequestError))) < 400
 
 
 @pytest.mark.parametrize(

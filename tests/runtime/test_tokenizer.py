@@ -14,7 +14,7 @@ from eptx.bundle import Bundle, BundleWriter
 from eptx.bundle import Text as TextSettings
 from eptx.errors import BundleError, NotSupportedError, RequestError
 from eptx.runtime import Session
-from eptx.runtime.tokenizer import Tokenizer
+from eptx.runtime.requests.tokenizer import Tokenizer
 from tests.support.tiny_bundle import tiny_manifest, tiny_model, write_tiny
 
 

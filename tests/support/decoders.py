@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from eptx.bundle import Bundle
 from eptx.manifest.names import PAST, PRESENT
-from eptx.runtime.kernels import Kernels, kernel_library, register
+from eptx.runtime.ort.kernels import Kernels, kernel_library, register
 
 _SIZES: dict[str, Any] = {
     "vocab_size": 120,

@@ -15,7 +15,7 @@ from eptx.bundle import Bundle
 from eptx.exporter.bases import BaseGraph, load_encoder_decoder
 from eptx.exporter.bases.weights.whole import Saved
 from eptx.manifest.names import PAST, PRESENT, TASK_ID, TASK_ID_USED, USED
-from eptx.runtime.kernels import Kernels, kernel_library, register
+from eptx.runtime.ort.kernels import Kernels, kernel_library, register
 
 #: EPT's target modules.
 TARGETS = (

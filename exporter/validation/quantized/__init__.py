@@ -1,1 +1,1 @@
-"""What quantizing may do to a weight, to what products read, and to what a bundle answers: each has its own rule."""
+"""Quantized weights as a graph stores them, and the rules that they must keep to."""

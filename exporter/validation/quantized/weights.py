@@ -19,13 +19,11 @@ from torch import nn
 
 from eptx.bundle import Bundle
 from eptx.exporter.trained import Host
+from eptx.exporter.validation.check import Part
 from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.output_form import update_by
-from eptx.exporter.validation.owners import Place, embedding_of, linears_of, places_of
-from eptx.exporter.validation.parts import Part
+from eptx.exporter.validation.quantized.output_form import update_by
 from eptx.exporter.validation.quantized.rule import Fault, fault
-from eptx.exporter.validation.rounding import QUANTIZED
-from eptx.exporter.validation.stored import (
+from eptx.exporter.validation.quantized.stored import (
     StoredProduct,
     StoredTable,
     read_product,
@@ -33,6 +31,8 @@ from eptx.exporter.validation.stored import (
     stored_products,
     stored_tables,
 )
+from eptx.exporter.validation.quantized.weight_matching import Place, embedding_of, linears_of, places_of
+from eptx.exporter.validation.reference.rounding import QUANTIZED
 
 #: Half a unit in the last place of float16, of a number and at least; and rounding of what is compared.
 _HALF, _LEAST, _MOST = 2.0**-11, 2.0**-25, 1.01

@@ -1,26 +1,31 @@
-# The targets of libeptx.
+# The targets of libeptx. The rooms of src/ depend on each other in this order: readers, session, generate, c_api.
 #   eptx_readers   bundles and requests without ONNX Runtime; what hostile bytes reach first, so what is fuzzed
-#   eptx           the library: readers, sessions and the C interface, with only eptx_* visible
+#   eptx           the library: the readers and the other rooms, with only eptx_* visible
 find_package(nlohmann_json 3.9 REQUIRED)
 find_package(OpenSSL 1.1.1 REQUIRED COMPONENTS Crypto)
 find_package(Threads REQUIRED)
 
-add_library(eptx_readers OBJECT src/agreement.cc src/bundle.cc src/feeds.cc src/fields.cc src/files.cc
-                                src/genai_config.cc src/generation_agreement.cc src/hash.cc src/json.cc
-                                src/manifest.cc src/model_check.cc src/onnx_scan.cc src/prompts.cc src/protobuf.cc
-                                src/state.cc src/tasks.cc src/text.cc src/values.cc src/versioned.cc)
-target_include_directories(eptx_readers PUBLIC src include)
+add_library(eptx_readers OBJECT
+  src/readers/text.cc
+  src/readers/formats/fields.cc src/readers/formats/files.cc src/readers/formats/hash.cc src/readers/formats/json.cc
+  src/readers/formats/onnx_scan.cc src/readers/formats/protobuf.cc
+  src/readers/bundle/agreement.cc src/readers/bundle/bundle.cc src/readers/bundle/genai_config.cc
+  src/readers/bundle/generation_agreement.cc src/readers/bundle/manifest.cc src/readers/bundle/model_check.cc
+  src/readers/request/feeds.cc src/readers/request/prompts.cc src/readers/request/state.cc
+  src/readers/request/tasks.cc src/readers/request/values.cc src/readers/request/versioned.cc)
+target_include_directories(eptx_readers PUBLIC . src include)
 target_compile_definitions(eptx_readers PUBLIC EPTX_BUILDING EPTX_VERSION="${PROJECT_VERSION}")
 target_link_libraries(eptx_readers PUBLIC nlohmann_json::nlohmann_json OpenSSL::Crypto Threads::Threads)
 
-add_library(eptx SHARED src/answer.cc src/c_basics.cc src/c_generate.cc src/c_run.cc src/c_session.cc
-                        src/decoder.cc src/decoding.cc src/description.cc src/environment.cc src/generation.cc
-                        src/kernels.cc src/ort.cc src/sampler.cc src/session.cc src/signature.cc
-                        src/threads.cc)
+add_library(eptx SHARED
+  src/session/answer.cc src/session/description.cc src/session/environment.cc src/session/kernels.cc
+  src/session/ort.cc src/session/session.cc src/session/signature.cc src/session/threads.cc
+  src/generate/decoder.cc src/generate/decoding.cc src/generate/generation.cc src/generate/sampler.cc
+  src/c_api/basics.cc src/c_api/generate.cc src/c_api/run.cc src/c_api/session.cc)
 add_library(eptx::eptx ALIAS eptx)
 if(EPTX_SANITIZE MATCHES undefined)
   # what ends a thread is caught by a reference to nothing (Guard), which UBSan takes for an error
-  set_source_files_properties(src/c_generate.cc PROPERTIES COMPILE_OPTIONS -fno-sanitize=null)
+  set_source_files_properties(src/c_api/generate.cc PROPERTIES COMPILE_OPTIONS -fno-sanitize=null)
 endif()
 target_include_directories(eptx PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_LIST_DIR}/../include>
                                        $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
@@ -31,7 +36,7 @@ if(EPTX_KERNELS AND TARGET eptx_kernels)
   target_compile_definitions(eptx PRIVATE EPTX_HAS_KERNELS)
 endif()
 
-set(exports ${CMAKE_CURRENT_LIST_DIR}/../src/exports.map)
+set(exports ${CMAKE_CURRENT_LIST_DIR}/../src/c_api/exports.map)
 target_link_options(eptx PRIVATE -Wl,--version-script=${exports} -Wl,--as-needed)
 if(NOT EPTX_SANITIZE)
   target_link_options(eptx PRIVATE -Wl,--no-undefined)

@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 
+#include "ops/domain.h"
 #include "ops/operators.h"
 
 namespace eptx::ops {
@@ -40,7 +41,7 @@ OrtStatus* Fill(const OrtApi& api, const std::set<std::string>* only, OrtCustomO
 OrtStatus* Make(const OrtApi& api, const std::set<std::string>* only, OrtCustomOpDomain** domain) noexcept {
   *domain = nullptr;
   try {
-    OrtStatus* status = api.CreateCustomOpDomain("ai.eptx", domain);
+    OrtStatus* status = api.CreateCustomOpDomain(kOperatorDomain, domain);
     return status != nullptr ? status : Fill(api, only, *domain);
   } catch (...) {
     return api.CreateStatus(ORT_FAIL, "the operators of ai.eptx failed to allocate memory");

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from eptx.runtime import Session
-from eptx.runtime.serving.merging import Arrays, Merger, row_length
-from eptx.runtime.tokenizer import Tokenizer
+from eptx.runtime.requests.tokenizer import Tokenizer
+from eptx.runtime.serving.batching.collate import Arrays, Merger, row_length
 from tests.bench.serving.client import OpenLoop
 from tests.bench.serving.workload import MODEL, Row, requests
 from tests.runtime.serving.servers import EPTX, Server, serving

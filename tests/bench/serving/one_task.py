@@ -9,7 +9,7 @@ from collections.abc import Hashable
 
 from eptx.cli import main
 from eptx.manifest.names import TASK_ID
-from eptx.runtime.serving.merging import Arrays, Merger
+from eptx.runtime.serving.batching.collate import Arrays, Merger
 
 _kind = Merger.kind
 

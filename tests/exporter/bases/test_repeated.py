@@ -20,7 +20,7 @@ from eptx.exporter import ExportOptions, Route, export_bundle
 from eptx.exporter.adapters.route import parse_frozen
 from eptx.exporter.trained import Trained
 from eptx.exporter.validation import ValidateOptions, validate_bundle
-from eptx.runtime.kernels import kernel_library
+from eptx.runtime.ort.kernels import kernel_library
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
 from tests.exporter.validation.wrong import edits
 from tests.support.trained import by_task, trained_model

@@ -12,8 +12,8 @@ from transformers import BertConfig, BertModel
 from eptx.bundle import Bundle, Manifest, Sources, Task, TensorSpec
 from eptx.errors import DataError, NotSupportedError
 from eptx.exporter.validation import ValidateOptions
-from eptx.exporter.validation.batches import AUTO, Batch, Vocabulary, generated, redraw, task_ids
-from eptx.exporter.validation.data import from_data, read_texts
+from eptx.exporter.validation.inputs.batch import AUTO, Batch, Vocabulary, generated, redraw, task_ids
+from eptx.exporter.validation.inputs.user_data import from_data, read_texts
 from tests.support.tiny_bundle import write_tiny
 
 TEXT = ("input_ids", "attention_mask", "token_type_ids")

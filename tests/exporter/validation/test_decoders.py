@@ -13,10 +13,10 @@ import pytest
 from eptx.bundle import Bundle
 from eptx.exporter import Route
 from eptx.exporter.validation import Report, report_table
-from eptx.exporter.validation.batches import AUTO, CHOSEN, Batch, Vocabulary
-from eptx.exporter.validation.calls import Calls
+from eptx.exporter.validation.bundle.decode_loop import Calls
 from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.prompts import as_prompts, generated_prompts, redraw_prompts
+from eptx.exporter.validation.inputs.batch import AUTO, CHOSEN, Batch, Vocabulary
+from eptx.exporter.validation.inputs.prompts import as_prompts, generated_prompts, redraw_prompts
 from tests.exporter.validation.adapters import (
     Shapes,
     Tensors,

@@ -10,9 +10,9 @@ import onnx_ir as ir
 import pytest
 
 from eptx.exporter import Route
-from eptx.exporter.validation.batches import ANSWER_IDS, Vocabulary
 from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.prompts import generated_prompts
+from eptx.exporter.validation.inputs.batch import ANSWER_IDS, Vocabulary
+from eptx.exporter.validation.inputs.prompts import generated_prompts
 from tests.exporter.validation.adapters import (
     Shapes,
     changed,

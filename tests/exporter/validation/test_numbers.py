@@ -17,12 +17,12 @@ from safetensors.numpy import load_file, save_file
 
 from eptx.bundle import Bundle
 from eptx.exporter.validation import Report, report_table
-from eptx.exporter.validation.budget import Judged
-from eptx.exporter.validation.html import report_html
-from eptx.exporter.validation.parts import Part
-from eptx.exporter.validation.plain import plain
-from eptx.exporter.validation.report import Measured, ProviderReport, TaskReport
-from eptx.exporter.validation.seconds import Seconds
+from eptx.exporter.validation.accuracy.budget import Judged
+from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.report.page import report_html
+from eptx.exporter.validation.report.plain import plain
+from eptx.exporter.validation.report.report import Measured, ProviderReport, TaskReport
+from eptx.exporter.validation.timings import Seconds
 from eptx.files.strict_json import dump_json
 from eptx.runtime.measure import Drop
 from tests.exporter.validation.adapters import linear_shapes, write_ept

@@ -21,8 +21,8 @@ from eptx.exporter.validation.run import validate_bundle
 from eptx.runtime import Session
 from eptx.runtime.measure import Probe, Source, choose_metrics, drops, read_data
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_lora
-from tests.exporter.validation.companions.made import write_wordpieces
 from tests.exporter.validation.conftest import Cli
+from tests.exporter.validation.contents.files.made import write_wordpieces
 from tests.runtime.serving.servers import serving
 
 REGRESSION, SINGLE, MULTI = "regression", "single_label_classification", "multi_label_classification"

@@ -14,10 +14,11 @@ import transformers
 
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
-from eptx.exporter.validation import inputs, report_table, run
-from eptx.exporter.validation.batches import MOST, Vocabulary, generated, untried
-from eptx.exporter.validation.comparison import Compared
-from eptx.exporter.validation.prompts import Reach, generated_prompts, untried_prompts
+from eptx.exporter.validation import report_table, run
+from eptx.exporter.validation.contents.compare import Compared
+from eptx.exporter.validation.inputs import inputs
+from eptx.exporter.validation.inputs.batch import MOST, Vocabulary, generated, untried
+from eptx.exporter.validation.inputs.prompts import Reach, generated_prompts, untried_prompts
 from eptx.files.strict_json import dump_json, read_json_object
 from tests.exporter.validation.adapters import linear_shapes, write_ept
 from tests.exporter.validation.test_batches import manifest

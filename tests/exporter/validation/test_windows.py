@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from eptx.exporter.validation.companions import lookups
-from eptx.exporter.validation.windows import farthest_relative, windows
+from eptx.exporter.validation.base import lookups
+from eptx.exporter.validation.base.windows import farthest_relative, windows
 
 TINY = {
     "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,

@@ -18,8 +18,8 @@ from eptx.exporter.bases import is_decoder, load_transformers
 from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.validation import Report, ValidateOptions, validate_bundle
 from eptx.exporter.validation import run as validation
-from eptx.exporter.validation.report import TaskReport
-from eptx.exporter.validation.sources import Truth
+from eptx.exporter.validation.reference.files import Truth
+from eptx.exporter.validation.report.report import TaskReport
 from eptx.files.safe_files import hash_file
 from eptx.files.strict_json import dump_json, read_json_object
 from tests.support.bundles import copy_bundle

@@ -7,13 +7,13 @@
 #include <memory>
 #include <vector>
 
-#include "bundle.h"
-#include "dtype.h"
-#include "error.h"
-#include "feeds.h"
-#include "files.h"
-#include "tasks.h"
-#include "text.h"
+#include "readers/bundle/bundle.h"
+#include "readers/dtype.h"
+#include "readers/error.h"
+#include "readers/request/feeds.h"
+#include "readers/formats/files.h"
+#include "readers/request/tasks.h"
+#include "readers/text.h"
 
 namespace eptx::fuzz {
 namespace {

@@ -7,8 +7,8 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
-#include "error.h"
-#include "onnx_scan.h"
+#include "readers/error.h"
+#include "readers/formats/onnx_scan.h"
 
 namespace {
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import unicodedata
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.eptx.test_bundle import change_any_field
 from tests.malformed import test_generation
 from tests.malformed.test_bundles import relist
 from tests.runtime.cpp.library import NativeError, Session, load
+from tests.runtime.cpp.verdicts import mend_unused, verdict
 from tests.support.tiny_bundle import tiny_model, write_tiny
 
 DAMAGED_JSON = test_json.test_refused.pytestmark[0].args[1]
@@ -41,26 +41,26 @@ def copy(folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "bundle"))
 
 
-def _refuses(bundle: Path, said: str) -> None:
-    with pytest.raises(NativeError, match=re.escape(said)) as e:
+def _refuses(bundle: Path) -> None:
+    with pytest.raises(NativeError) as e:
         Session(bundle)
     assert e.value.status == 3
 
 
-@pytest.mark.parametrize(("text", "said"), DAMAGED_JSON)
-def test_json(copy: Path, text: bytes, said: str) -> None:
+@pytest.mark.parametrize("text", [text for text, _ in DAMAGED_JSON])
+def test_json(copy: Path, text: bytes) -> None:
     (copy / "config.json").write_bytes(text)
     relist(copy)
-    _refuses(copy, said)
+    _refuses(copy)
     (copy / "eptx.json").write_bytes(text)
-    _refuses(copy, said)
+    _refuses(copy)
 
 
-@pytest.mark.parametrize(("data", "said"), [row for row in DAMAGED_MODELS if row[0]])
-def test_models(copy: Path, data: bytes, said: str) -> None:
+@pytest.mark.parametrize("data", [data for data, _ in DAMAGED_MODELS if data])
+def test_models(copy: Path, data: bytes) -> None:
     (copy / "model.onnx").write_bytes(data)
     relist(copy)
-    _refuses(copy, said)
+    _refuses(copy)
 
 
 def _is_unassigned(bundle: Path) -> bool:
@@ -68,19 +68,22 @@ def _is_unassigned(bundle: Path) -> bool:
     return any(unicodedata.category(char) == "Cn" for char in text)
 
 
-def _verdicts(bundle: Path) -> tuple[int, int]:
-    """The exit codes of Python and of libeptx for opening a bundle."""
-    codes = []
-    for opens in (lambda: eptx.Session(bundle, threads=1, verify=False), lambda: Session(bundle, verify=False)):
-        try:
-            opens()
-            codes.append(0)
-        except EptxError as e:
-            # libeptx takes names of characters that Unicode has not assigned yet: Python's opinion of them ages
-            codes.append(0 if "cannot be printed" in str(e) and _is_unassigned(bundle) else e.exit_code)
-        except NativeError as e:
-            codes.append(e.status)
-    return codes[0], codes[1]
+def _python(bundle: Path) -> int:
+    """What Python says of opening a bundle.
+
+    libeptx takes names of characters that Unicode has not assigned yet: Python's opinion of them ages.
+    """
+    try:
+        eptx.Session(bundle, threads=1, verify=False)
+    except EptxError as e:
+        return 0 if "cannot be printed" in str(e) and _is_unassigned(bundle) else e.exit_code
+    return 0
+
+
+def _check_verdicts(bundle: Path, sound: Path) -> None:
+    native = verdict(lambda: Session(bundle, verify=False))
+    mend_unused(bundle, sound)
+    assert native == _python(bundle)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -91,8 +94,7 @@ def test_any_field_changed(folder: Path, tmp_path_factory: pytest.TempPathFactor
     bundle = tmp_path_factory.mktemp("changed") / "bundle"
     shutil.copytree(folder, bundle)
     (bundle / "eptx.json").write_text(json.dumps(value))  # with infinity, if drawn
-    python, native = _verdicts(bundle)
-    assert native == python
+    _check_verdicts(bundle, folder)
     shutil.rmtree(bundle)
 
 
@@ -112,8 +114,7 @@ def test_any_field_of_a_decoder_changed(
     bundle = tmp_path_factory.mktemp("changed") / "bundle"
     shutil.copytree(source, bundle)
     (bundle / "eptx.json").write_text(json.dumps(value | part))
-    python, native = _verdicts(bundle)
-    assert native == python
+    _check_verdicts(bundle, source)
     shutil.rmtree(bundle)
 
 
@@ -127,11 +128,11 @@ def test_any_byte_of_the_model_changed(
     model = bytearray((bundle / "model.onnx").read_bytes())
     model[at % len(model)] ^= flip
     (bundle / "model.onnx").write_bytes(model)
-    python, native = _verdicts(bundle)
-    assert native == python
+    _check_verdicts(bundle, folder)
     shutil.rmtree(bundle)
 
 
 def test_a_byte_order_mark_is_passed_over(copy: Path) -> None:
     (copy / "eptx.json").write_bytes(b"\xef\xbb\xbf" + (copy / "eptx.json").read_bytes())
-    assert _verdicts(copy) == (0, 0)
+    Session(copy)
+    eptx.Session(copy, threads=1)

@@ -20,8 +20,8 @@ from eptx import Session
 from eptx.bundle import Bundle
 from eptx.errors import NotSupportedError
 from eptx.exporter.trained import Trained
-from eptx.runtime import ort_model
 from eptx.runtime.generation import decoder
+from eptx.runtime.ort import model as ort_model
 from tests.runtime.generation.conftest import Workshop
 from tests.support.trained import as_task, by_task
 
@@ -236,7 +236,7 @@ def test_the_model_opens_when_it_is_used(workshop: Workshop, monkeypatch: pytest
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args: opened.append(name) or real(*args))
 
-    watch(ort_model, "open_session")
+    watch(ort_model, "open_bundle")
     watch(decoder, "_open")
     session = Session(workshop.bundle("ept"), threads=1)
     assert opened == []
@@ -244,7 +244,7 @@ def test_the_model_opens_when_it_is_used(workshop: Workshop, monkeypatch: pytest
     session.generate([PROMPTS[0]], "task1", max_new_tokens=1)
     assert opened == ["_open"]
     session.run({"input_ids": [PROMPTS[0]]}, "task1")
-    assert opened == ["_open", "open_session"]
+    assert opened == ["_open", "open_bundle"]
 
 
 def test_without_genai(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +259,7 @@ def test_kernels_that_do_not_load(workshop: Workshop, tmp_path: Path, monkeypatc
     """GenAI refuses the library; the model's functions answer instead, and `info` says why."""
     broken = tmp_path / "libeptx_ops.so"
     broken.write_bytes(b"no library")
-    monkeypatch.setattr("eptx.runtime.kernels.kernel_library", lambda: broken)
+    monkeypatch.setattr("eptx.runtime.ort.kernels.kernel_library", lambda: broken)
     session = Session(workshop.bundle("ept"), threads=1)
     made = session.generate(PROMPTS, TASKS, max_new_tokens=2)
     monkeypatch.undo()

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from eptx import Session
 from eptx.bundle import Bundle
 from eptx.errors import RequestError
-from eptx.exporter.validation.base_tokenizer import BaseTokenizer
+from eptx.exporter.validation.base.tokenizer import BaseTokenizer
 from tests.malformed.scene import Cli
 from tests.runtime.serving.servers import serving
 from tests.support.chat import MESSAGES, write_chat_bundle, write_chat_tokenizer

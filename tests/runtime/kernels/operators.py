@@ -13,7 +13,7 @@ import onnxruntime as ort
 import pytest
 
 from eptx.exporter import ops
-from eptx.runtime.kernels import kernel_library
+from eptx.runtime.ort.kernels import kernel_library
 
 Arrays = dict[str, np.ndarray]
 FUNCTIONS = {f.name: f for f in (ops.LowRankDelta, ops.PyramidDelta, ops.RoutedPyramidDelta, ops.TuckerDelta)}

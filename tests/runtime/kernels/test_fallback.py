@@ -101,7 +101,7 @@ def test_the_callers_own_options(bundle: Pairs) -> None:
 def test_a_library_that_does_not_load(bundle: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "libeptx_ops.so"
     broken.write_bytes(b"no library")
-    monkeypatch.setattr("eptx.runtime.kernels.kernel_library", lambda: broken)
+    monkeypatch.setattr("eptx.runtime.ort.kernels.kernel_library", lambda: broken)
     session = eptx.Session(bundle(ir.DataType.FLOAT))
     kernels = session.info()["kernels"]
     assert not kernels["running"]
@@ -111,5 +111,5 @@ def test_a_library_that_does_not_load(bundle: Pairs, tmp_path: Path, monkeypatch
 
 
 def test_no_library(bundle: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eptx.runtime.kernels.kernel_library", lambda: None)
+    monkeypatch.setattr("eptx.runtime.ort.kernels.kernel_library", lambda: None)
     assert "installed without them" in eptx.Session(bundle(ir.DataType.FLOAT)).info()["kernels"]["reason"]

@@ -31,7 +31,7 @@ yaml = pytest.importorskip("yaml")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray's, of how it uses pydantic
     from eptx.runtime.ray_serve import Settings, build
-    from eptx.runtime.ray_serve.repeating import Repeating
+    from eptx.runtime.ray_serve.retry import Repeating
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "ray_serve" / "serve.yaml"
 TASKS = ("sst2", "mnli", "stsb")

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 
 from eptx.errors import RequestError
 from eptx.runtime import Outputs, Session
-from eptx.runtime.serving.batcher import Batcher, Job
+from eptx.runtime.serving.batching.batcher import Batcher, Job
+from eptx.runtime.serving.batching.collate import Merger
+from eptx.runtime.serving.batching.scheduler import pack
 from eptx.runtime.serving.errors import Overdue, Refused
 from eptx.runtime.serving.limits import Limits
-from eptx.runtime.serving.merging import Merger
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.packing import pack
-from eptx.runtime.serving.preparing import Preparer
-from eptx.runtime.serving.protocol import InferRequest
+from eptx.runtime.serving.models.preprocess import Preparer
+from eptx.runtime.serving.protocol.infer import InferRequest
 from tests.support.tiny_bundle import tiny_manifest, write_tiny
 
 LIMITS = Limits(max_delay=0.05)
@@ -260,7 +260,7 @@ def test_without_a_mask_only_equal_shapes_are_merged() -> None:
 
 
 def test_pads_with_the_model_s_own_token(tmp_path: Path) -> None:
-    from eptx.runtime.serving.model import _pad_id
+    from eptx.runtime.serving.models.model import _pad_id
 
     assert _pad_id(write_tiny(tmp_path / "bundle")) == 0
     merger = Merger(tiny_manifest(), pad=7)

@@ -13,10 +13,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from eptx.runtime.serving.app import create_app
+from eptx.runtime.serving.http.app import create_app
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.registry import Registry
+from eptx.runtime.serving.models.registry import Registry
 from tests.runtime.serving.servers import Server
 
 

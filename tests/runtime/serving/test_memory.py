@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from eptx.runtime.serving import registry
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.registry import Registry
+from eptx.runtime.serving.models import registry
+from eptx.runtime.serving.models.registry import Registry
 
 #: Frees 200 MB in pieces that glibc keeps, since the last of them is still in use.
 _PROGRAM = """
 from pathlib import Path
-from eptx.runtime.serving.memory import give_back
+from eptx.runtime.serving.models.memory import give_back
 def resident(): return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0]) / 1e3
 pieces = [bytes([1]) * 100_000 for _ in range(2000)]
 kept = pieces[-1]

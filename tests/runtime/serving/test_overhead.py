@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from eptx.runtime import Outputs, Session
+from eptx.runtime.serving.batching.overhead import USUAL, run_overhead
 from eptx.runtime.serving.limits import Limits
-from eptx.runtime.serving.overhead import USUAL, run_overhead
 
 
 class Slow(Session):

@@ -18,13 +18,13 @@ from eptx.errors import RequestError, UsageError
 from eptx.exporter import ExportOptions, export_bundle
 from eptx.runtime import Piece, Session
 from eptx.runtime.generation.outputs import Stream
-from eptx.runtime.serving import prompt_batcher
+from eptx.runtime.serving.batching import prompt_batcher
+from eptx.runtime.serving.batching.prompt_batcher import PromptBatcher
+from eptx.runtime.serving.batching.prompt_job import BatchWriter, PromptJob
 from eptx.runtime.serving.errors import Overdue, Refused
-from eptx.runtime.serving.generate import Writing
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.prompt_batcher import PromptBatcher
-from eptx.runtime.serving.writing import BatchWriter, PromptJob
+from eptx.runtime.serving.models.generate import Writing
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
 from tests.runtime.serving.servers import wait_for
 from tests.support.decoders import write_decoder, write_decoder_bundle, write_tokenizer

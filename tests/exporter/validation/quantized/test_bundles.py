@@ -19,14 +19,15 @@ from safetensors.numpy import load_file, save_file
 from eptx.bundle import Bundle
 from eptx.calibration.quantize import Range, Scheme, embedding_table, one_product, quantizer
 from eptx.exporter import ExportOptions, export_bundle
-from eptx.exporter.validation import comparison
 from eptx.exporter.validation import run as validation
-from eptx.exporter.validation.batches import Batch, rows_alone
-from eptx.exporter.validation.budget import Judged
-from eptx.exporter.validation.quantized import ranges, weights
-from eptx.exporter.validation.quantized.ranges import range_parts
-from eptx.exporter.validation.report import Report
-from eptx.exporter.validation.ways import ways
+from eptx.exporter.validation.accuracy import activation_ranges as ranges
+from eptx.exporter.validation.accuracy.activation_ranges import range_parts
+from eptx.exporter.validation.accuracy.budget import Judged
+from eptx.exporter.validation.bundle.backends import ways
+from eptx.exporter.validation.contents import compare as comparison
+from eptx.exporter.validation.inputs.batch import Batch, rows_alone
+from eptx.exporter.validation.quantized import weights
+from eptx.exporter.validation.report.report import Report
 from eptx.runtime.measure import Drop
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept
 from tests.exporter.validation.workshop import Workshop

@@ -34,7 +34,7 @@ from eptx.exporter.bases.products.integer import integer_product
 from eptx.exporter.bases.products.products import find_products
 from eptx.exporter.quiet import quiet
 from eptx.exporter.validation import Report
-from eptx.exporter.validation import sharpen as sharpening
+from eptx.exporter.validation.quantized import float_activations as sharpening
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept
 from tests.exporter.validation.workshop import Workshop
 

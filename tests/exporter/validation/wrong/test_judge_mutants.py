@@ -29,7 +29,7 @@ from tests.exporter.validation.wrong.bases import LABELS, Bases
 
 Patch = tuple[Any, ...]
 JUDGE, QUANTIZED, EXPORT = (
-    "eptx.exporter.validation.judge",
+    "eptx.exporter.validation.comparison.compare",
     "eptx.exporter.validation.quantized.weights",
     "eptx.exporter.export",
 )
@@ -195,14 +195,14 @@ MUTANTS = (
         "what the tables hold",
         _bundle("bert"),
         (f"{EXPORT}.store", _padding_moved),
-        ("eptx.exporter.validation.comparison.compare_tensors", lambda *arguments: []),
+        ("eptx.exporter.validation.contents.compare.compare_tensors", lambda *arguments: []),
         "bert.embeddings.word_embeddings.weight",
     ),
     Mutant(
         "what the manifest says",
         _bundle("bert"),
         ("eptx.exporter.load.longest", lambda graph: (_longest(graph) or 0) - 1),
-        ("eptx.exporter.validation.comparison.compare_companions", lambda *arguments, **named: []),
+        ("eptx.exporter.validation.contents.compare.compare_companions", lambda *arguments, **named: []),
         "eptx.json: max_length",
     ),
     Mutant(
@@ -223,7 +223,7 @@ MUTANTS = (
         "whether the adapter has an effect",
         _without_effect,
         (_LORA, "banks", _no_update),
-        ("eptx.exporter.validation.report.TaskReport.undecided", None),
+        ("eptx.exporter.validation.report.report.TaskReport.undecided", None),
         "the adapter's own effect",
     ),
     Mutant(

@@ -1,0 +1,1 @@
+"""What quantizing loses: drops of metrics against fp32, divergence of outputs, ranges of activations."""

@@ -1,0 +1,151 @@
+"""How far a quantized bundle's answers, as shipped, are from those of the model with its own weights.
+
+Where nobody gave rows or a budget, this is what says that quantizing lost too much. The reference has the base's own
+weights and the trained adapter, in float32; it is fed what the bundle was fed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from eptx.bundle import Bundle
+from eptx.exporter.validation.bundle.backends import Way
+from eptx.exporter.validation.bundle.models import shipped
+from eptx.exporter.validation.inputs.batch import AUTO, Batch, bundle_ids
+from eptx.exporter.validation.reference.expected import Expected, kept_values
+from eptx.exporter.validation.reference.files import Truth
+from eptx.exporter.validation.reference.reference_runner import Asked
+
+Measure = Literal["positions", "rows", "tokens"]
+
+#: The most that is accepted where nobody says; docs/validation.md has what was measured to choose them.
+LIMITS: dict[Measure, float] = {"positions": 0.7, "rows": 0.8, "tokens": 3.0}
+_WORST = 1e30
+#: Longer batches take half of a validation's time and say no more.
+_LONGEST = 100
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """One task.
+
+    Attributes:
+        task: its name.
+        output: the output that is furthest from the reference's, for its limit.
+        measure: "positions", of an output for every token: the root mean square of the difference over that of the
+            values without their mean; "rows", of one for every row: over that of the values; "tokens", of a language
+            model: the mean Kullback-Leibler divergence in nats.
+        value: what was measured, at most 1e30. limit: the most that is accepted.
+        disagreement: of tokens, the share of positions where another one is the likeliest; None for others.
+        vectors: how many positions or rows were compared.
+    """
+
+    task: str
+    output: str
+    measure: Measure
+    value: float
+    limit: float
+    disagreement: float | None
+    vectors: int
+
+    @property
+    def within(self) -> bool:
+        """Whether it is accepted."""
+        return self.value <= self.limit
+
+    @property
+    def sentence(self) -> str:
+        """What was measured, in words."""
+        if self.measure == "tokens":
+            size = f"{self.value:.3g} nats a token, and {self.disagreement:.1%} of the likeliest tokens"
+        else:
+            size = f"{self.value:.3g} times its size"
+        return (
+            f"{self.task}: quantizing changes {self.output} by {size}; without rows or a budget the limit is "
+            f"{self.limit:g} (--data and --max-drop give another)"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self) | {"within": self.within}
+
+
+def divergences(
+    bundle: Bundle, truth: Truth, batches: Sequence[Batch], tasks: Collection[str], way: Way
+) -> list[Divergence]:
+    """How far each task's outputs are from those of the unquantized model.
+
+    Args:
+        bundle: as it is shipped.
+        truth: the trained model.
+        batches: what to run; of a generator, with the tokens that the bundle chose.
+        tasks: those to measure.
+        way: how the bundle runs.
+    """
+    if not tasks:
+        return []
+    reference, model = Asked(bundle.manifest, truth, torch.float32), shipped(bundle, way)
+    pairs: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
+    long: set[str] = set()
+    for batch in batches:
+        if not set(tasks).intersection(batch.tasks) or batch.greedy or batch.length > _LONGEST:
+            continue
+        expected = reference.run(batch)
+        found = model.run(batch, bundle_ids(bundle.manifest, batch)).outputs
+        for task, name, own, wanted in _pairs(expected, found, tasks):
+            pairs[task, name].append((own, wanted))
+        long |= {name for name, wanted in expected.outputs.items() if wanted.ndim > 2}
+    generates = bundle.manifest.generation is not None
+    worst: dict[str, Divergence] = {}
+    for (task, name), both in pairs.items():
+        one = _measure(
+            task, name, both, "tokens" if generates and name == "logits" else "positions" if name in long else "rows"
+        )
+        if task not in worst or one.value / one.limit > worst[task].value / worst[task].limit:
+            worst[task] = one
+    return list(worst.values())
+
+
+def _pairs(
+    expected: Expected, found: dict[str, np.ndarray], tasks: Collection[str]
+) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
+    """For every task and output what the bundle gave and what the reference did, [n, values]."""
+    for name, wanted in expected.outputs.items():
+        if name not in found:
+            continue
+        width = min(found[name].shape[-1], wanted.shape[-1])
+        for task in dict.fromkeys(expected.batch.tasks):
+            if task in tasks and task != AUTO:
+                rows = np.array([own == task for own in expected.batch.tasks])
+                both = (kept_values(array[..., :width], rows, expected.batch) for array in (found[name], wanted))
+                own, exact = (array.reshape(-1, width).astype(np.float64) for array in both)
+                yield task, name, own, exact
+
+
+def _measure(task: str, name: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]], measure: Measure) -> Divergence:
+    """One output of a task, from the arrays [rows or kept positions, values] of every batch."""
+    found, wanted = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
+    if measure == "tokens":
+        apart = float(np.mean(found.argmax(-1) != wanted.argmax(-1)))
+        return Divergence(task, name, measure, _bounded(_nats(found, wanted)), LIMITS[measure], apart, len(found))
+    size = float(np.sqrt(np.square(wanted - (wanted.mean(0) if measure == "positions" else 0)).mean()))
+    error = float(np.sqrt(np.square(found - wanted).mean()))
+    value = 0.0 if error == 0 else error / size if size else _WORST
+    return Divergence(task, name, measure, _bounded(value), LIMITS[measure], None, len(found))
+
+
+def _bounded(value: float) -> float:
+    return min(value, _WORST) if np.isfinite(value) else _WORST
+
+
+def _nats(found: np.ndarray, wanted: np.ndarray) -> float:
+    """The mean of KL(wanted || found) over positions."""
+    own, exact = (array - array.max(-1, keepdims=True) for array in (found, wanted))
+    own, exact = (array - np.log(np.exp(array).sum(-1, keepdims=True)) for array in (own, exact))
+    return float((np.exp(exact) * (exact - own)).sum(-1).mean())

@@ -1,0 +1,101 @@
+"""How many words and positions a model reads, seen on the tables that it looks rows up in.
+
+Models number positions in many ways: from 0, from behind the padding's id (RoBERTa, MPNet, ESM, Longformer), from 2
+(BART). So a few tokens are run through the model, and every look-up is watched: the table that is asked for the tokens
+themselves is that of words, the one that is asked for consecutive numbers is that of positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from eptx.exporter.validation.base.source import listed
+from eptx.exporter.validation.base.windows import context
+
+#: How many tokens are enough to tell consecutive numbers from others.
+_TOKENS = 6
+
+
+@dataclass
+class Lookups:
+    """What a model looks up.
+
+    Attributes:
+        words: rows of the table of words; None where none is looked up.
+        positions: how many tokens its table of positions has rows for; None without such a table.
+        context: how many its configuration says, where it does.
+    """
+
+    words: int | None = None
+    positions: int | None = None
+    context: int | None = None
+
+    @property
+    def longest(self) -> int | None:
+        """How many tokens a model reads at most; None where nothing limits it."""
+        return self.positions if self.positions is not None else self.context
+
+
+def lookups(model: Any) -> Lookups:
+    """Runs a few tokens through a model, as far as it takes to see its tables.
+
+    Args:
+        model: a ``PreTrainedModel``, adapted or not. Nothing of it is changed.
+    """
+    if getattr(model, "main_input_name", "input_ids") != "input_ids":
+        return Lookups()
+    config = model.config.get_text_config()
+    tokens = _tokens(config)
+    ids = torch.tensor([tokens], device=next(model.parameters()).device)
+    extra = {"decoder_input_ids": ids} if getattr(model.config, "is_encoder_decoder", False) else {}
+    watch = _Watch(tokens)
+    watch.found.context = context(config)
+    try:
+        with torch.no_grad(), watch:
+            model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra)
+    except Exception:
+        # it has seen enough; or the model wants more than tokens, such as the rows' tasks, and what it has looked up
+        # until then counts
+        return watch.found
+    return watch.found
+
+
+class _Enough(Exception):
+    """Both tables are seen."""
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every look-up in a table."""
+
+    def __init__(self, tokens: list[int]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._tokens = tokens
+        self.found = Lookups()
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.ops.aten.embedding.default:
+            self._see(len(args[0]), args[1].flatten()[: len(self._tokens)].tolist())
+        return func(*args, **(kwargs or {}))
+
+    def _see(self, rows: int, asked: list[int]) -> None:
+        if asked == self._tokens:
+            self.found.words = rows
+        elif asked == list(range(asked[0], asked[0] + len(self._tokens))) and self.found.positions is None:
+            self.found.positions = rows - asked[0]
+        if self.found.words is not None and self.found.positions is not None:
+            raise _Enough
+
+
+def _tokens(config: Any) -> list[int]:
+    """Ordinary tokens, the largest first: no consecutive numbers, and no padding, which some models do not count."""
+    kinds = ("pad", "bos", "eos", "unk", "mask", "sep", "cls")
+    special = {token for kind in kinds for token in listed(getattr(config, f"{kind}_token_id", None))}
+    ordinary = [i for i in range(min(int(config.vocab_size), 4 * _TOKENS)) if i not in special]
+    return ordinary[-_TOKENS:][::-1]

@@ -1,0 +1,1 @@
+"""The bundle, run by ONNX Runtime: as it is shipped, and with its inside visible."""

@@ -1,0 +1,159 @@
+"""The bundle's model with its inside made visible: module outputs and routers' choices as further graph outputs.
+
+The bundle is not touched. A copy of the graph is made in memory, whose weights stay in the bundle's own data file;
+ONNX Runtime keeps what is a graph output, so its fusions stop at the values that are looked at. That is why
+the model is also run exactly as it is shipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from eptx._one_line import one_line
+from eptx.bundle import Bundle, ModuleOutput
+from eptx.errors import BundleError
+from eptx.exporter import ops
+from eptx.exporter.validation.quantized.float_activations import sharpen
+
+#: operator -> its inputs that hold the rows' choice and weights, and the one that says which row of them is whose
+_ROUTES = {"PyramidDelta": ("experts", "weights", "route"), "TuckerDelta": ("group", "weights", "")}
+
+#: How far an operator may be before what it changes: a cast, and the product whose input it updates.
+_BEHIND = 2
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A copy of the model with more outputs.
+
+    Attributes:
+        model: the serialized graph; its weights are in the bundle's folder.
+        order: the modules in the order in which the graph computes them.
+        routes: module -> names of the values that hold its choice and weights.
+        sharp: of a quantized model, whose activations are rounded to 8 bits as it is shipped, a copy in which they
+            are not; in `model` they are not either.
+        encoder: the same of the encoder, whose modules are in `order` too.
+    """
+
+    model: bytes
+    order: tuple[str, ...]
+    routes: Mapping[str, tuple[str, str]]
+    sharp: bytes | None = None
+    encoder: Graph | None = None
+
+    @property
+    def rounds(self) -> bool:
+        """Whether activations are rounded to 8 bits somewhere, as the bundle is shipped."""
+        return self.sharp is not None or (self.encoder is not None and self.encoder.rounds)
+
+
+def observable(bundle: Bundle) -> Graph:
+    """Makes every module's output a graph output.
+
+    Raises:
+        BundleError: the graph has no value that the manifest names.
+    """
+    encoder = bundle.manifest.encoder
+    if encoder is None:
+        return _observable(bundle.model, bundle.manifest.modules)
+    first = _observable(bundle.path / encoder.file, encoder.modules)
+    main = _observable(bundle.model, bundle.manifest.modules)
+    return replace(main, order=first.order + main.order, encoder=first)
+
+
+def _observable(path: Path, modules: Mapping[str, ModuleOutput]) -> Graph:
+    try:
+        model = ir.load(path.absolute())
+    except Exception as error:  # protobuf and onnx_ir raise unrelated classes
+        raise BundleError(f"{path.name}: not a valid ONNX model: {one_line(error)}") from None
+    graph = model.graph
+    copy = _written(path, model) if sharpen(graph) else None
+    values = {value.name: value for node in graph for value in node.outputs}
+    missing = sorted(m for m, place in modules.items() if place.output not in values)
+    if missing:
+        raise BundleError(f"eptx.json: {missing[0]} is said to be at a value that the graph does not have")
+    position = {value: index for index, value in enumerate(values.values())}
+    outputs = {module: values[place.output] for module, place in modules.items()}
+    order = sorted(outputs, key=lambda m: (position[outputs[m]], modules[m].columns))
+    routes = {module: route for module in order if (route := _route(graph, outputs[module], modules[module].columns))}
+    wanted = [*outputs.values(), *(value for route in routes.values() for value in route)]
+    for value in dict.fromkeys(wanted):
+        if not (value.is_graph_output() or value.is_graph_input()):
+            graph.outputs.append(_typed(value, ir.DataType.FLOAT))
+    names = {module: (str(choice.name), str(weights.name)) for module, (choice, weights) in routes.items()}
+    return Graph(_written(path, model), tuple(order), names, copy)
+
+
+def _written(path: Path, model: ir.Model) -> bytes:
+    """A model as bytes. What was read may not be writable: a name that is not UTF-8 is read as it is."""
+    try:
+        return bytes(ir.to_proto(model).SerializeToString())
+    except ir.serde.SerdeError as error:
+        reason: BaseException = error
+        while reason.__cause__ is not None:  # the outer ones quote the model
+            reason = reason.__cause__
+        raise BundleError(f"{path.name}: not a valid ONNX model: {one_line(reason)}") from None
+
+
+def _typed(value: ir.Value, dtype: ir.DataType) -> ir.Value:
+    """ONNX wants every graph output typed; what an operator's body gives is told by what it is."""
+    if value.type is None:
+        value.type = ir.TensorType(dtype)
+    return value
+
+
+def _route(graph: ir.Graph, output: ir.Value, columns: tuple[int, int]) -> tuple[ir.Value, ir.Value] | None:
+    """The choice and weights that the operator of a module's output was given for each row."""
+    node = output.producer()
+    for _ in range(_BEHIND):
+        if node is not None and node.domain != ops.DOMAIN and node.inputs and node.inputs[0] is not None:
+            output = node.inputs[0]
+            node = output.producer()
+    index = _module_of(node, output, columns) if node is not None else None
+    if node is None or index is None:
+        return None
+    operator, inputs = ops.module_inputs(node, index)
+    if operator == "RoutedPyramidDelta":
+        return _router(graph, node, inputs)
+    choice, weights, rows = (inputs.get(name) for name in _ROUTES.get(operator, ("", "", "")))
+    if choice is None or weights is None:
+        return None
+    _typed(choice, ir.DataType.INT64)
+    _typed(weights, ir.DataType.FLOAT)
+    if rows is None:
+        return choice, weights
+    return _rows(graph, choice, rows), _rows(graph, weights, rows)
+
+
+def _router(graph: ir.Graph, node: ir.Node, inputs: Mapping[str, ir.Value | None]) -> tuple[ir.Value, ir.Value]:
+    """What a router that is within an operator says, by itself."""
+    names = ("task_id", "x", "task_embedding", "gate_weight", "gate_bias")
+    attributes = {"top_k": node.attributes["top_k"].as_int()}
+    router = ir.node(
+        "PyramidRouter", [inputs[name] for name in names], attributes=attributes, domain=ops.DOMAIN, num_outputs=3
+    )
+    for value, dtype in zip(router.outputs, (ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.FLOAT), strict=True):
+        value.name, value.type = f"eptx_observed_{len(graph)}_{value.index()}", ir.TensorType(dtype)
+    graph.append(router)
+    return router.outputs[0], router.outputs[1]
+
+
+def _module_of(node: ir.Node, output: ir.Value, columns: tuple[int, int]) -> int | None:
+    """Which of a node's modules has these columns of an output."""
+    packed = ops.packed_columns(node)
+    if packed is None:
+        return output.index()
+    starts = packed.const_value.numpy()[::2].tolist() if packed.const_value is not None else []
+    return starts.index(columns[0]) if columns[0] in starts else None
+
+
+def _rows(graph: ir.Graph, table: ir.Value, rows: ir.Value) -> ir.Value:
+    """What each row of the batch has in a table."""
+    node = ir.node("Gather", [table, rows], attributes={"axis": 0})
+    node.outputs[0].name, node.outputs[0].type = f"eptx_observed_{len(graph)}", table.type
+    graph.append(node)
+    return node.outputs[0]

@@ -1,0 +1,1 @@
+"""What the bundle computes, compared with the reference, and the verdict on every task."""

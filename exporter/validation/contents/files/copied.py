@@ -1,0 +1,109 @@
+"""The files that a bundle has from its base: equal bytes, or for JSON equal values."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from eptx.bundle import Bundle
+from eptx.errors import BaseModelError, BundleError
+from eptx.exporter.validation.base.source import SENTENCE_FILES, BaseSource, same
+from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.contents.files.text_limits import reads_text
+from eptx.files.safe_files import hash_file
+from eptx.files.strict_json import read_json
+
+#: What transformers reads of a model's folder beside weights, tokenizer.json and its settings. The exporter has a list
+#: of its own of what it copies, which is judged by this one.
+_FILES = (
+    "config.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "preprocessor_config.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spm.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    *SENTENCE_FILES,
+)
+#: What belongs to the bundle alone, or is compared elsewhere.
+_OWN = ("README.md", "genai_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+_IMAGES = "processor_config.json"
+_MOST_SHOWN = 60
+#: What config.json says of how weights are stored: a static int4 bundle is made of a folded base, in float32.
+_STORED = ("dtype", "torch_dtype")
+
+
+def compare_files(bundle: Bundle, source: BaseSource) -> list[Part]:
+    """Holds every file that was copied from the base to the base's.
+
+    Raises:
+        BundleError, BaseModelError: a file cannot be read.
+    """
+    if alone(bundle):
+        return [Part("config.json", "neither", why="the bundle was made from an ONNX file alone")]
+    parts = [part for name in _FILES if (part := _compare(name, bundle.file(name), source.folder / name)) is not None]
+    pictures = not reads_text(bundle.manifest) and not (source.folder / "preprocessor_config.json").is_file()
+    if pictures and (source.folder / _IMAGES).is_file() and bundle.file(_IMAGES) is None:
+        parts.append(Part(_IMAGES, "neither", why="the bundle has no copy: prepare its inputs with the base's"))
+    return parts + [_unknown(name, bundle.path / name, source.folder) for name in _others(bundle)]
+
+
+def alone(bundle: Bundle) -> bool:
+    """Whether a bundle was made from an ONNX file without a folder: then nothing was copied."""
+    return not bundle.manifest.sources.base and "config.json" not in bundle.manifest.files
+
+
+def _compare(name: str, found: Path | None, wanted: Path) -> Part | None:
+    if found is None:
+        return Part(name, "compared", "is missing; the base has it") if wanted.is_file() else None
+    if not wanted.is_file():
+        return Part(name, "compared", "is not of the base, which has no such file")
+    return Part(name, "compared", _difference(found, wanted))
+
+
+def equal(found: Path, wanted: Path) -> bool:
+    """Whether two files have the same bytes, or hold the same JSON."""
+    return _difference(found, wanted) is None
+
+
+def _difference(found: Path, wanted: Path) -> str | None:
+    """What is the matter with a file: of a JSON object, the first field that differs."""
+    if hash_file(found, error=BundleError) == hash_file(wanted, error=BaseModelError):
+        return None
+    if found.suffix == ".json":
+        mine, theirs = read_json(found, error=BundleError), read_json(wanted, error=BaseModelError)
+        if isinstance(mine, dict) and isinstance(theirs, dict):
+            return _field(mine, theirs, _STORED if found.name == "config.json" else ())
+        if same(mine, theirs):
+            return None
+    return "is not the base's"
+
+
+def _field(mine: Mapping[str, Any], theirs: Mapping[str, Any], free: Collection[str]) -> str | None:
+    for key in sorted({*mine, *theirs} - {*free}):
+        if (key in mine) != (key in theirs) or not same(mine.get(key), theirs.get(key)):
+            return f"{key} is {_shown(mine, key)}; the base has {_shown(theirs, key)}"
+    return None
+
+
+def _shown(settings: Mapping[str, Any], key: str) -> str:
+    text = repr(settings[key]) if key in settings else "not there"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
+def _others(bundle: Bundle) -> Collection[str]:
+    """Listed files that are neither models nor any of the above."""
+    models = {name for name in bundle.manifest.files if name.endswith((".onnx", ".onnx.data"))}
+    return sorted(set(bundle.manifest.files) - models - {*_FILES, *_OWN})
+
+
+def _unknown(name: str, path: Path, folder: Path) -> Part:
+    if not (folder / name).is_file():
+        return Part(name, "neither", why="eptx does not read it, and the base has no such file")
+    return Part(name, "compared", _difference(path, folder / name))

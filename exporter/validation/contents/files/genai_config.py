@@ -1,0 +1,162 @@
+"""``genai_config.json``, which GenAI reads: every field against the base that it is derived from.
+
+Sizes and lengths are those of the configuration; the special tokens and the search those of the generation settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from eptx.bundle import Bundle
+from eptx.errors import BaseModelError, BundleError
+from eptx.exporter.validation.base.source import BaseSource, listed, same
+from eptx.exporter.validation.base.windows import context
+from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.contents.files.generation import wrong_ends
+from eptx.files.strict_json import dump_json, read_json_object
+from eptx.manifest.names import MODEL_FILE, PAST, PRESENT
+
+_FILE = "genai_config.json"
+#: Settings of the search, each with what GenAI's builder (0.18) writes where the base does not say it.
+_SEARCH: Mapping[str, Any] = {
+    "diversity_penalty": 0.0,
+    "do_sample": False,
+    "early_stopping": True,
+    "length_penalty": 1.0,
+    "min_length": 0,
+    "no_repeat_ngram_size": 0,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "repetition_penalty": 1.0,
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
+}
+#: What the graph's tensors are to GenAI.
+_INPUTS = {"input_ids": "input_ids", "attention_mask": "attention_mask", "position_ids": "position_ids"}
+_CACHE = {"key": ("past_key_names", "present_key_names"), "value": ("past_value_names", "present_value_names")}
+#: How a session is opened, which changes no result: eptx opens its own.
+_SESSION = "model.decoder.session_options."
+_HARMLESS = (f"{_SESSION}log_id",)
+_ON_CUDA = ("ep.cuda.fpa_intb_gemm", "optimization.disable_specified_optimizers")
+
+
+def compare_genai(bundle: Bundle, source: BaseSource, graph: ir.Graph, given: Path | None) -> list[Part]:
+    """Holds ``genai_config.json`` to the base.
+
+    Args:
+        bundle: the bundle.
+        source: its base.
+        graph: of ``model.onnx``.
+        given: the ``genai_config.json`` beside the graph that the user gave as the base, whose settings count too.
+
+    Raises:
+        BundleError, BaseModelError: a file is damaged.
+    """
+    generation = bundle.manifest.generation
+    path = bundle.file(_FILE)
+    if generation is None or generation.kind != "decoder":
+        return [] if path is None else [Part(_FILE, "compared", "is there, and the model is no decoder")]
+    if path is None:
+        return [Part(_FILE, "compared", "is missing: GenAI cannot open the bundle")]
+    found = dict(_flat(read_json_object(path, error=BundleError)))
+    own = {} if given is None else dict(_flat(read_json_object(given, error=BaseModelError)))
+    wanted = _wanted(source, graph)
+    parts = [_tokens(found, bundle, source)]
+    for key in sorted({*found, *wanted} - {"model.eos_token_id", "model.pad_token_id"}):
+        parts.append(_field(key, found, wanted, own, bundle.manifest.provider))
+    return parts
+
+
+def _field(
+    key: str, found: Mapping[str, Any], wanted: Mapping[str, Any], own: Mapping[str, Any], provider: str
+) -> Part:
+    name = f"{_FILE}: {key}"
+    if key not in found:
+        return Part(name, "compared", f"is missing; the base gives {_shown(wanted[key])}")
+    value = found[key]
+    if key in own and same(value, own[key]) and not key.startswith(("model.decoder.inputs.", "model.decoder.outputs.")):
+        return Part(name, "compared")
+    if key not in wanted:
+        return Part(name, "compared", _wrong_extra(key, value, provider))
+    wrong = None if same(value, wanted[key]) else f"is {_shown(value)}; the base gives {_shown(wanted[key])}"
+    return Part(name, "compared", wrong)
+
+
+def _wanted(source: BaseSource, graph: ir.Graph) -> dict[str, Any]:
+    """Field -> what the base makes of it."""
+    config = source.text_config
+    heads = config.num_attention_heads
+    length = getattr(config, "seq_length", None) or context(config)
+    architecture = str((source.config.architectures or [""])[0])
+    shares = any(node.op_type == "GroupQueryAttention" for node in graph)
+    begin = source.token("bos_token_id")
+    begin = getattr(source.tokenizer, "bos_token_id", None) if begin is None else begin
+    wanted: dict[str, Any] = {
+        "model.bos_token_id": 1 if begin is None else begin,
+        "model.context_length": length,
+        "model.type": architecture.partition("For")[0].lower(),
+        "model.vocab_size": config.vocab_size,
+        "model.decoder.filename": MODEL_FILE,
+        "model.decoder.head_size": getattr(config, "head_dim", None) or config.hidden_size // heads,
+        "model.decoder.hidden_size": config.hidden_size,
+        "model.decoder.num_attention_heads": heads,
+        "model.decoder.num_hidden_layers": config.num_hidden_layers,
+        "model.decoder.num_key_value_heads": getattr(config, "num_key_value_heads", None) or heads,
+        "search.max_length": length,
+        "search.past_present_share_buffer": shares,
+    }
+    for key, default in _SEARCH.items():
+        said = getattr(source.generation, key, None)
+        wanted[f"search.{key}"] = default if said is None else said
+    return wanted | {f"model.decoder.{key}": value for key, value in _names(graph)}
+
+
+def _names(graph: ir.Graph) -> Iterator[tuple[str, str]]:
+    """What each tensor of the graph is to GenAI."""
+    inputs = {value.name for value in graph.inputs}
+    yield from ((f"inputs.{key}", name) for key, name in _INPUTS.items() if name in inputs)
+    yield "outputs.logits", "logits"
+    for kind, (past, present) in _CACHE.items():
+        yield f"inputs.{past}", f"{PAST}%d.{kind}"
+        yield f"outputs.{present}", f"{PRESENT}%d.{kind}"
+
+
+def _tokens(found: Mapping[str, Any], bundle: Bundle, source: BaseSource) -> Part:
+    """The tokens that end and fill: the base's, and those of ``eptx.json``."""
+    assert bundle.manifest.generation is not None
+    eos, pad = found.get("model.eos_token_id"), found.get("model.pad_token_id")
+    name = f"{_FILE}: model.eos_token_id"
+    wrong = wrong_ends(listed(eos), source)
+    if wrong is None and pad != bundle.manifest.generation.pad:
+        name, wrong = f"{_FILE}: model.pad_token_id", f"is {pad}; eptx.json says {bundle.manifest.generation.pad}"
+    return Part(name if wrong else f"{_FILE}: model.eos_token_id, model.pad_token_id", "compared", wrong)
+
+
+def _wrong_extra(key: str, value: Any, provider: str) -> str | None:
+    """A field that no base asks for, unless it says only how a session is opened."""
+    option = key.removeprefix(_SESSION)
+    if key in _HARMLESS or (provider == "cuda" and option in _ON_CUDA):
+        return None
+    if option == "provider_options":
+        named = [next(iter(entry), "").lower() for entry in value if isinstance(entry, dict)]
+        fits = named == [] if provider == "cpu" else named == [provider]
+        return None if fits else f"names {', '.join(named) or 'none'}; the bundle is for {provider}"
+    return f"is {_shown(value)}; no base asks for it"
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Fields by the path to them."""
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            yield from _flat(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item
+
+
+def _shown(value: Any) -> str:
+    return dump_json(value).decode().strip()

@@ -1,0 +1,104 @@
+"""The tensors of the trained model that a bundle must hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor, nn
+
+from eptx.exporter.validation.contents.tensors.traced_forward import Seen
+
+#: "table": rows are looked up, so a run shows only those that it reads; "product" and "dense": every run shows all.
+Kind = Literal["table", "product", "dense"]
+_WRAPPERS = re.compile(r"\.base_layer(?=\.)|\.modules_to_save\.[^.]+(?=\.)")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One tensor.
+
+    Attributes:
+        name: as transformers names it.
+        array: float32, at least [rows, width].
+        kind: how the model reads it.
+        side: "encoder" or "decoder" of two graphs, where only one may read it; None for any.
+        touched: whether the graph may hold it with a task in it.
+        forms: what the model makes of it and other parameters alone, which may be held instead, float32.
+    """
+
+    name: str
+    array: np.ndarray
+    kind: Kind
+    side: str | None = None
+    touched: bool = False
+    forms: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """The module whose children are packed together, and which of their tensors this is."""
+        module, _, leaf = self.name.rpartition(".")
+        return module.rpartition(".")[0], leaf
+
+
+def as_rows(array: np.ndarray) -> np.ndarray:
+    """An array as rows [n, width]; a vector has a width of 1."""
+    array = np.squeeze(array)
+    return array.reshape(1, 1) if array.ndim == 0 else array.reshape(len(array), -1)
+
+
+def wanted(base: Any, seen: Seen, touched: Collection[str]) -> Iterator[Wanted]:
+    """Every tensor that an output depends on.
+
+    Args:
+        base: the transformers model.
+        seen: what its forward used.
+        touched: linear layers whose weights the graph may hold changed.
+    """
+    for tensor, path in _tensors(base):
+        module, leaf = path.rpartition(".")[::2]
+        name = _WRAPPERS.sub("", path)
+        if id(tensor) not in seen.used:
+            continue
+        owner = base.get_submodule(module)
+        kind = _kind(owner, leaf)
+        array = tensor.detach().float().numpy()
+        rows = seen.rows.get(id(tensor), set())
+        if kind == "table" and len(rows) == 1:  # the graph offers no way to another
+            array, kind = array[sorted(rows)], "dense"
+        least = tensor.numel() if kind == "table" else 2
+        forms = [
+            as_rows(made.float().numpy())
+            for made, made_of in seen.made
+            if id(tensor) in made_of and made.numel() >= least
+        ]
+        changed = leaf == "weight" and name.removesuffix(".weight") in touched
+        yield Wanted(name, as_rows(array), kind, _side(base, name, kind), changed, forms)
+
+
+def _tensors(base: Any) -> Iterator[tuple[Tensor, str]]:
+    """Also those that are tied, under each of their names."""
+    for name, parameter in base.named_parameters(remove_duplicate=False):
+        yield parameter, name
+    lasting = base.state_dict().keys()
+    for name, buffer in base.named_buffers(remove_duplicate=False):
+        if name in lasting and buffer.is_floating_point():
+            yield buffer, name
+
+
+def _kind(owner: nn.Module, leaf: str) -> Kind:
+    if leaf != "weight":
+        return "dense"
+    if isinstance(owner, nn.Embedding):
+        return "table"
+    return "product" if isinstance(owner, nn.Linear) else "dense"
+
+
+def _side(base: Any, name: str, kind: Kind) -> str | None:
+    """Tables are read where they are; of a decoder's layers, those that read the encoder's text run in the encoder."""
+    if kind != "table" or not getattr(base.config, "is_encoder_decoder", False):
+        return None
+    return next((side for side in ("encoder", "decoder") if f".{side}." in f".{name}"), None)

@@ -1,0 +1,169 @@
+"""One tiny forward of the trained model, watched: what it uses, what it makes of that, and what each layer sees."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from eptx.exporter.validation.contents.tensors.derived import Derived, used_by
+
+_LENGTH = 5
+#: A window that shows in so short a text.
+_WINDOW = 2
+
+
+@dataclass
+class Seen:
+    """What was seen.
+
+    Attributes:
+        used: ids of the parameters and float buffers that an output depends on.
+        made: what was made of those alone, and of which.
+        rows: id of an embedding's weight -> the rows that were read.
+        windowed: layer -> whether its attention saw the last `_WINDOW` tokens only; of causal attention.
+    """
+
+    used: set[int] = field(default_factory=set)
+    made: list[tuple[Tensor, frozenset[int]]] = field(default_factory=list)
+    rows: dict[int, set[int]] = field(default_factory=dict)
+    windowed: dict[int, bool] = field(default_factory=dict)
+
+
+def watch(base: Any, given: Collection[str], returned: Collection[str]) -> Seen:
+    """Runs the model without its adapter on a few tokens, or one image.
+
+    Args:
+        base: the transformers model; adapted layers may be in it. It is as it was afterwards.
+        given: the inputs that the bundle's graphs have.
+        returned: their outputs; where the model has none of them, all of its outputs count.
+
+    Raises:
+        ValueError: the model takes neither text nor images.
+    """
+    seen = Seen()
+    leaves = [*base.parameters(), *(buffer for buffer in base.buffers() if buffer.is_floating_point())]
+    with ExitStack() as stack:
+        for change in (_evaluating, _without_adapter, _eager, _short_window):
+            stack.enter_context(change(base))
+        stack.enter_context(_grads(leaves))
+        for module in base.modules():
+            if isinstance(module, nn.Embedding):
+                stack.callback(module.register_forward_pre_hook(_rows_into(seen)).remove)
+            elif hasattr(module, "layer_idx") and hasattr(module, "scaling"):
+                stack.callback(module.register_forward_pre_hook(_mask_into(seen), with_kwargs=True).remove)
+        derived = stack.enter_context(Derived(leaves))
+        output = dict(base(**_inputs(base, given)))
+        counted = {name: value for name, value in output.items() if name in returned} or output
+        seen.used = used_by(leaf for leaf in tree_leaves(counted) if isinstance(leaf, Tensor))
+        seen.made = derived.made
+    return seen
+
+
+def _inputs(base: Any, given: Collection[str]) -> dict[str, Tensor]:
+    config, main = base.config, base.main_input_name
+    if main == "pixel_values":
+        image = getattr(config, "vision_config", config)
+        sides = image.image_size if isinstance(image.image_size, (list, tuple)) else (image.image_size,) * 2
+        return {"pixel_values": torch.zeros(1, image.num_channels, *sides)}
+    if main != "input_ids":
+        raise ValueError(f"it reads {main}")
+    ids = (torch.arange(_LENGTH) + 5).remainder(config.vocab_size)[None]
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if "token_type_ids" in given:
+        inputs["token_type_ids"] = torch.arange(_LENGTH).remainder(max(getattr(config, "type_vocab_size", 1), 1))[None]
+    if getattr(config, "is_encoder_decoder", False):
+        inputs["decoder_input_ids"] = ids
+    return inputs
+
+
+def _rows_into(seen: Seen) -> Any:
+    def hook(module: nn.Embedding, args: tuple[Any, ...]) -> None:
+        if args:
+            seen.rows.setdefault(id(module.weight), set()).update(args[0].flatten().tolist())
+
+    return hook
+
+
+def _mask_into(seen: Seen) -> Any:
+    def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        mask = kwargs.get("attention_mask")
+        if isinstance(mask, Tensor) and mask.ndim == 4:
+            last = mask[0, 0, -1]
+            visible = last if last.dtype == torch.bool else last == 0
+            seen.windowed[int(module.layer_idx)] = int(visible.sum()) == _WINDOW
+
+    return hook
+
+
+@contextmanager
+def _evaluating(base: Any) -> Iterator[None]:
+    training = base.training
+    base.eval()
+    try:
+        yield
+    finally:
+        base.train(training)
+
+
+@contextmanager
+def _without_adapter(base: Any) -> Iterator[None]:
+    """Every adapted layer computes what its base's layer does, whichever tuner it is of."""
+    layers = [module for module in base.modules() if isinstance(getattr(module, "base_layer", None), nn.Module)]
+    for layer in layers:
+        layer.forward = _of_base(layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _of_base(layer: Any) -> Any:
+    return lambda x, *args, **kwargs: layer.base_layer(x)
+
+
+@contextmanager
+def _eager(base: Any) -> Iterator[None]:
+    """Attention gets its mask written out."""
+    before = base.config._attn_implementation
+    if before == "eager":
+        yield
+        return
+    base.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        base.set_attn_implementation(before)
+
+
+@contextmanager
+def _short_window(base: Any) -> Iterator[None]:
+    """Layers whose masks have a window get one that shows; which do is the model's code's business."""
+    window = getattr(base.config, "sliding_window", None)
+    if not window:
+        yield
+        return
+    base.config.sliding_window = _WINDOW
+    try:
+        yield
+    finally:
+        base.config.sliding_window = window
+
+
+@contextmanager
+def _grads(leaves: list[Tensor]) -> Iterator[None]:
+    before = [leaf.requires_grad for leaf in leaves]
+    for leaf in leaves:
+        leaf.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for leaf, needed in zip(leaves, before, strict=True):
+            leaf.requires_grad_(needed)

@@ -1,0 +1,211 @@
+"""The batches that a language model is validated on: prompts, and the tokens that are fed after them one by one.
+
+Rows of different lengths are padded on the left, as transformers wants them, whatever the bundle wants. Rows whose
+task is to be inferred are told by their first position, so a batch with one of them is padded on the right in the
+reference too. Of an encoder-decoder, the prompt is the text and what there is of its answer.
+
+A window of the attention shows past its end only, and relative positions past the distance that they tell apart, so
+one prompt, or one text of an encoder-decoder, is as long as that takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+
+import numpy as np
+
+from eptx.bundle import Generation, Manifest
+from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.inputs.batch import ANSWER_IDS, AUTO, CHOSEN, INSIDE, MOST, UNENDING, Batch, Vocabulary
+
+#: (length, rows) of the prompts that are there for the lengths of the cache.
+_PASTS = ((1, 1), (7, 2), (63, 3), (200, 1))
+_LONGEST = max(length for length, _ in _PASTS)
+_MIXED, _ANSWERED, _ROWS = 20, 12, 4
+_STEPS, _ANSWER = 3, 12
+#: How many tokens a prompt goes past a window, and the widest window that one is drawn for.
+_PAST_WINDOW, _WIDEST = 24, 4096 + 40
+#: An encoder-decoder's long text is so many times the distance that its relative positions tell apart.
+_TIMES = 4
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What a base's attention distinguishes by distance.
+
+    Attributes:
+        windows: the sizes of its layers' windows.
+        relative: the distance past which relative positions are all one, None if it has none.
+    """
+
+    windows: Sequence[int] = ()
+    relative: int | None = None
+
+
+_NEAR = Reach()
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """How long a batch's longest prompt is, whether the other rows are shorter, and how many tokens follow; of an
+    encoder-decoder, how long the text is to which the prompt begins an answer."""
+
+    length: int
+    padded: bool
+    steps: int
+    text: int = _MIXED
+
+
+def generated_prompts(
+    manifest: Manifest, vocabulary: Vocabulary, names: Sequence[str], reach: Reach = _NEAR
+) -> list[Batch]:
+    """Batches of random prompts: of one to 200 tokens, one to four rows, every task in rows of one and of several
+    lengths; one past every window; one as long as the context, where that is short.
+
+    Args:
+        manifest: of a bundle that generates.
+        vocabulary: of the base.
+        names: the rows' tasks: the bundle's, and ``auto`` where it infers.
+        reach: of the base.
+    """
+    padded = manifest.routing != "batch"  # the released route counts padding, so a row would depend on its side
+    tasks = cycle(names)
+    plans = [
+        (Batch(f"prompts of {length}", {}, tuple(islice(tasks, rows))), _Shape(length, padded, _STEPS))
+        for length, rows in _PASTS
+    ]
+    for start in range(0, len(names), _ROWS):
+        four = tuple(islice(cycle([*names[start : start + _ROWS], *names[:start]]), _ROWS))
+        mixed = Batch(f"mixed from {four[0]}", {}, four, measures_effect=True)
+        plans.append((mixed, _Shape(_MIXED, padded, _STEPS)))
+        plans.append((Batch(f"answers from {four[0]}", {}, four[::-1], greedy=True), _Shape(_ANSWERED, False, _ANSWER)))
+    if manifest.encoder is None:
+        past = [window + _PAST_WINDOW for window in _shown(vocabulary, reach) if window <= _WIDEST]
+        far = max(past, default=0)
+        if far > _LONGEST:
+            batch = Batch(f"prompt of {far}, past the window", {}, (names[0],), inside=far <= INSIDE)
+            plans.append((batch, _Shape(far, False, _STEPS)))
+        whole = vocabulary.longest - _STEPS
+        if max(far, _LONGEST) < whole <= INSIDE:
+            plans.append((Batch(f"prompt of {whole}", {}, (names[0],)), _Shape(whole, False, _STEPS)))
+    else:
+        text = _far_text(vocabulary, reach)
+        batch = Batch(f"text of {text}", {}, (names[0],), inside=text <= INSIDE)
+        plans.append((batch, _Shape(_MIXED, False, _STEPS, text)))
+    return [_draw(manifest, vocabulary, replace(batch, seed=seed), shape) for seed, (batch, shape) in enumerate(plans)]
+
+
+def redraw_prompts(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> Batch:
+    """Another batch of the same shape and tasks, from the next seed."""
+    assert batch.seed is not None and batch.prompt is not None and batch.kept is not None
+    shape = _Shape(batch.prompt, not batch.kept.all(), batch.length - batch.prompt, int(batch.kept.sum(axis=1).max()))
+    return _draw(manifest, vocabulary, replace(batch, seed=batch.seed + 1000), shape)
+
+
+def untried_prompts(manifest: Manifest, vocabulary: Vocabulary, reach: Reach) -> list[Part]:
+    """What no batch of `generated_prompts` reaches, and why."""
+    if manifest.encoder is not None:
+        return []
+    shown = _shown(vocabulary, reach)
+    far = max([_LONGEST, *(window + _PAST_WINDOW for window in shown if window <= _WIDEST)])
+    why = f"the longest prompt that is tried has {_WIDEST + _PAST_WINDOW} tokens"
+    parts = [Part(f"attention window of {window} tokens", "neither", why=why) for window in shown if window > _WIDEST]
+    if INSIDE < vocabulary.longest < UNENDING:
+        why = "tables of positions and windows are compared up to the end of the context; no prompt as long is run"
+        parts.append(Part(f"prompts of more than {far} tokens", "compared", why=why))
+    return parts
+
+
+def _shown(vocabulary: Vocabulary, reach: Reach) -> list[int]:
+    """The windows past which a prompt can go at all."""
+    return [window for window in reach.windows if window + _STEPS < vocabulary.longest]
+
+
+def _far_text(vocabulary: Vocabulary, reach: Reach) -> int:
+    """The length of an encoder-decoder's long text."""
+    known = vocabulary.longest if vocabulary.longest < UNENDING else INSIDE
+    wanted = known if reach.relative is None else _TIMES * reach.relative
+    return min(wanted, vocabulary.longest, MOST)
+
+
+def as_prompts(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> list[Batch]:
+    """The user's texts, answered greedily by the reference; of a text that is too long, its end."""
+    longest = vocabulary.longest - _ANSWER
+    kept = batch.kept
+    assert kept is not None
+    rows = [ids[mask][-longest:] for ids, mask in zip(batch.arrays["input_ids"], kept, strict=True)]
+    batches = []
+    for start in range(0, len(rows), _ROWS):
+        part = slice(start, start + _ROWS)
+        some = replace(batch, name=f"{batch.name}.{start // _ROWS}", tasks=batch.tasks[part], labels=(), greedy=True)
+        following = np.full((len(rows[part]), _ANSWER), CHOSEN)
+        if manifest.encoder is None:
+            batches.append(_laid_out(some, rows[part], _generation(manifest).pad, following))
+        else:
+            starts = np.full((len(following), 1), _generation(manifest).start)
+            batches.append(_answering(some, rows[part], starts, following, manifest))
+    return batches
+
+
+def _draw(manifest: Manifest, vocabulary: Vocabulary, batch: Batch, shape: _Shape) -> Batch:
+    rng = np.random.default_rng([20261, batch.seed or 0])
+    length = max(1, min(shape.length, vocabulary.longest - shape.steps))
+    longest = length if manifest.encoder is None else shape.text
+    lengths = np.full(batch.rows, longest)
+    if shape.padded:
+        lengths[1:] = rng.integers(1, longest + 1, batch.rows - 1)
+    texts = [_tokens(vocabulary, rng, int(n)) for n in lengths]
+    following = np.stack([_tokens(vocabulary, rng, shape.steps) for _ in texts])
+    following = np.full_like(following, CHOSEN) if batch.greedy else following
+    if manifest.encoder is not None:
+        begun = np.stack([_tokens(vocabulary, rng, length) for _ in texts])
+        begun[:, 0] = _generation(manifest).start
+        return _answering(batch, texts, begun, following, manifest)
+    for text in texts:
+        text[0] = vocabulary.first if vocabulary.first is not None and len(text) > 1 else text[0]
+    return _laid_out(batch, texts, vocabulary.pad, following)
+
+
+def _tokens(vocabulary: Vocabulary, rng: np.random.Generator, count: int) -> np.ndarray:
+    """Random tokens other than the padding."""
+    ids = rng.integers(0, max(vocabulary.size - 1, 1), count)
+    return np.asarray(np.minimum(ids + (ids >= vocabulary.pad), vocabulary.size - 1))
+
+
+def _laid_out(batch: Batch, prompts: Sequence[np.ndarray], pad: int, following: np.ndarray) -> Batch:
+    width = max(map(len, prompts))
+    ids = np.full((len(prompts), width), pad, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        place = slice(0, len(prompt)) if AUTO in batch.tasks else slice(width - len(prompt), width)
+        ids[row, place], mask[row, place] = prompt, 1
+    arrays = {
+        "input_ids": np.concatenate([ids, following], axis=1),
+        "attention_mask": np.concatenate([mask, np.ones_like(following)], axis=1),
+    }
+    return replace(batch, arrays=arrays, prompt=width)
+
+
+def _answering(
+    batch: Batch, texts: Sequence[np.ndarray], begun: np.ndarray, following: np.ndarray, manifest: Manifest
+) -> Batch:
+    """An encoder-decoder's texts, padded on the right, and answers of which some tokens are there already.
+
+    What has as many positions as the text is taken to be of the text, so one is never as wide as its answer.
+    """
+    answer = np.concatenate([begun, following], axis=1)
+    width = max(map(len, texts))
+    width += width == answer.shape[1]
+    ids = np.full((len(texts), width), _generation(manifest).pad, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)], mask[row, : len(text)] = text, 1
+    arrays = {"input_ids": ids, "attention_mask": mask, ANSWER_IDS: answer}
+    return replace(batch, arrays=arrays, prompt=begun.shape[1])
+
+
+def _generation(manifest: Manifest) -> Generation:
+    assert manifest.generation is not None
+    return manifest.generation

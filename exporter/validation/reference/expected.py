@@ -1,0 +1,67 @@
+"""What the trained model gives for one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from eptx.exporter.validation.inputs.batch import Batch
+from eptx.exporter.validation.reference.router_ties import Decisions
+
+
+@dataclass
+class Expected:
+    """What one batch should give.
+
+    Attributes:
+        batch: its inputs.
+        outputs: output -> float64 array [rows, ..]: what the trained class returns.
+        inner: the same of the bare model inside of that class: a bundle need not have them.
+        modules: module -> float64 array [rows, positions, out], without the bias where the graph's value lacks it.
+        judged: bool [rows]; False behind a near tie.
+        groups: TuckA: for every call, module -> its group [1 or rows]; empty where there is no route.
+        task: each row's task id, inferred where it was to be.
+        decisions: for every call, what was decided in it.
+    """
+
+    batch: Batch
+    outputs: dict[str, np.ndarray]
+    inner: dict[str, np.ndarray]
+    modules: dict[str, np.ndarray]
+    judged: np.ndarray
+    groups: list[dict[str, np.ndarray]]
+    task: np.ndarray
+    decisions: list[Decisions] = field(default_factory=list, repr=False)
+
+    def rows_of(self, task: str) -> np.ndarray:
+        """bool [rows]: the judged rows of a task (``auto``: those to infer)."""
+        return np.asarray(np.array([name == task for name in self.batch.tasks]) & self.judged)
+
+    def less(self, other: Expected) -> Expected:
+        """The difference of two results of one batch."""
+        return replace(
+            self,
+            outputs={name: self.outputs[name] - array for name, array in other.outputs.items()},
+            inner={name: self.inner[name] - array for name, array in other.inner.items()},
+            modules={name: self.modules[name] - array for name, array in other.modules.items()},
+        )
+
+
+def arrays_of(values: Expected) -> Iterator[tuple[Literal["module", "output"], str, np.ndarray]]:
+    """Every module's and output's array."""
+    for name, array in values.modules.items():
+        yield "module", name, array
+    for name, array in (*values.outputs.items(), *values.inner.items()):
+        yield "output", name, array
+
+
+def kept_values(array: np.ndarray, rows: np.ndarray, batch: Batch) -> np.ndarray:
+    """The numbers [.., ] of some rows, without what stands at padding."""
+    kept = batch.kept
+    if kept is not None and array.ndim > 2 and array.shape[1] == kept.shape[1]:
+        selected: np.ndarray = array[kept & rows[:, None]]
+        return selected
+    return np.asarray(array[rows])

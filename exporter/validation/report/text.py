@@ -1,0 +1,133 @@
+"""A report as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eptx._text_table import aligned
+from eptx.exporter.validation.accuracy.budget import Judged
+from eptx.exporter.validation.check import How, Part
+from eptx.exporter.validation.distance import LIMIT
+from eptx.exporter.validation.report.report import ProviderReport, Report, TaskReport, sentence
+
+_HOWS: tuple[How, ...] = ("compared", "run", "neither")
+
+
+def report_table(report: Report) -> str:
+    """The report as text: a table for every way to run the bundle, and at the end one line that sums each up."""
+    lines = []
+    for provider in report.providers:
+        lines += _provider_lines(provider)
+    lines += _drop_lines(report.drops)
+    lines += [f"{'pass' if one.within else 'fail'}: {one.sentence}" for one in report.divergences]
+    live = report.live
+    if live is not None:
+        lines.append(
+            f"frozen route: the live route's group agrees on {live['group_agreement']:.1%} of {live['rows']} rows; "
+            f"outputs differ by {max(live['relative_rms'].values()):.2g} of their size"
+        )
+    lines += _part_lines(report.parts)
+    if report.seconds:
+        lines.append(f"took {report.seconds.sentence}")
+    lines += [_verdict(provider) for provider in report.providers]
+    return "\n".join(lines)
+
+
+def parts_sentence(parts: Sequence[Part]) -> str:
+    """How many parts were compared, run, and neither."""
+    return ", ".join(f"{sum(part.how == how for part in parts)} {how}" for how in _HOWS)
+
+
+def _part_lines(parts: Sequence[Part]) -> list[str]:
+    if not parts:
+        return []
+    wrong = [f"fail: {part.name}: {part.wrong}" for part in parts if part.wrong is not None]
+    unseen = [f"neither compared nor run: {part.name}: {part.why}" for part in parts if part.how == "neither"]
+    return [*wrong, *unseen, f"parts: {parts_sentence(parts)}"]
+
+
+#: The columns of what is lost.
+DROPS = ("task", "metric", "fp32", "bundle", "points lost", "95 %", "budget", "rows", "verdict")
+
+
+def drop_cells(judged: Judged) -> tuple[str, ...]:
+    """One task's cells of `DROPS`."""
+    lost = judged.drop
+    return (
+        lost.task,
+        lost.metric if lost.labelled else f"{lost.metric} with fp32",
+        f"{lost.reference:.3f}",
+        f"{lost.found:.3f}",
+        f"{lost.points:.2f}",
+        f"{lost.low:.1f} to {lost.high:.1f}",
+        "-" if judged.budget is None else f"{judged.budget:g}",
+        str(lost.rows),
+        {None: "-", True: "pass", False: "fail"}[judged.within],
+    )
+
+
+def _drop_lines(drops: Sequence[Judged]) -> list[str]:
+    if not drops:
+        return []
+    mean = sum(judged.drop.points for judged in drops) / len(drops)
+    over = [f"fail: {judged.sentence}" for judged in drops if judged.within is False]
+    rows = [DROPS, *(drop_cells(judged) for judged in drops)]
+    table = aligned(rows, "t" * len(DROPS))
+    return [*table, *over, f"quantizing loses {mean:.2f} points on average of {len(drops)} tasks"]
+
+
+def _provider_lines(provider: ProviderReport) -> list[str]:
+    generates = any(task.greedy is not None for task in provider.tasks)
+    last = "greedy" if generates else "metric"
+    header = ("task", "error / noise", "noise floor", "adapter / noise", "argmax", last, "rows", "verdict")
+    lines = [f"{provider.name}:", *aligned([header, *map(_cells, provider.tasks)], "t" * len(header))]
+    lines += [line for task in provider.tasks for line in notes(task)]
+    bad = [task for task in provider.tasks if task.verdict != "pass"]
+    return [*lines, *(f"{task.verdict}: {sentence(task)}" for task in bad)]
+
+
+def _verdict(provider: ProviderReport) -> str:
+    worst = max(provider.tasks, key=lambda task: task.worst[1].ratio)
+    name, measured = worst.worst
+    verdict = "failed" if provider.blocking else "passed"
+    where = f"worst {measured.ratio:.3g} of {LIMIT:g} noise floors, task {worst.task}, {name}"
+    return f"{provider.name}: {verdict}; {where}"
+
+
+def notes(task: TaskReport) -> list[str]:
+    """What is told of a generator, and not judged."""
+    lines = []
+    first = (task.greedy or {}).get("first_disagreement")
+    if first is not None:
+        lines.append(
+            f"{task.task}: the first greedy token that differs is number {first['token'] + 1} of {first['batch']}, row "
+            f"{first['row']}: the reference prefers its own by {first['margin']:.2g}"
+        )
+    if task.rounded is not None:
+        greedy = task.rounded["greedy"]
+        said = f", greedy tokens agree in {greedy['agreement']:.1%}" if greedy is not None else ""
+        lines.append(
+            f"{task.task}: activations of 8 bits, as shipped, change the outputs by "
+            f"{max(task.rounded['relative_rms'].values()):.2g} of their size{said}"
+        )
+    return lines
+
+
+def _cells(task: TaskReport) -> tuple[str, ...]:
+    measured = task.worst[1]
+    relative = float(measured.noise) / float(measured.scale) if measured.scale else 0.0
+    metric = task.metric
+    return (
+        task.task,
+        f"{measured.ratio:.3g}",
+        f"{relative:.1e}",
+        "-" if task.effect_ratio is None else f"{task.effect_ratio:.3g}",
+        "-" if task.argmax_agreement is None else f"{task.argmax_agreement:.1%}",
+        f"{task.greedy['agreement']:.1%} of {task.greedy['tokens']}"
+        if task.greedy is not None
+        else "-"
+        if metric is None
+        else f"{metric['name']} {metric['bundle']:.3f} ({metric['reference']:.3f})",
+        f"{task.rows}" + (f" (+{task.rows_set_aside} tied)" if task.rows_set_aside else ""),
+        task.verdict,
+    )

@@ -1,0 +1,104 @@
+// The handles of eptx.h, and the border that no exception crosses.
+#pragma once
+
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+
+#ifdef __GLIBCXX__
+#include <cxxabi.h>
+#endif
+
+#include "session/answer.h"
+#include "c_api/cancellation.h"
+#include "session/environment.h"
+#include "eptx.h"
+#include "readers/error.h"
+#include "generate/generation.h"
+#include "session/session.h"
+
+struct eptx_error {
+  eptx_status status;
+  std::string message;
+};
+
+struct eptx_environment {
+  std::shared_ptr<const eptx::core::Environment> environment;
+};
+
+struct eptx_options {
+  eptx::core::Options options;
+};
+
+struct eptx_session {
+  std::shared_ptr<const eptx::core::Session> session;
+};
+
+struct eptx_result {
+  eptx::core::Answer answer;
+};
+
+struct eptx_call {
+  std::unique_ptr<eptx::core::Call> call;
+};
+
+struct eptx_generation {
+  eptx::core::Generation generation;
+};
+
+namespace eptx::core {
+
+// Stores an error for the caller, and returns its status.
+eptx_status Fail(eptx_error** error, eptx_status status, const char* message) noexcept;
+
+// Runs a function that may throw. Lets pass what ends the thread, which only a caller's on_token does.
+template <typename Function>
+eptx_status Guard(eptx_error** error, Function function) {
+  const Uncancelled here;
+  if (error != nullptr) *error = nullptr;
+  try {
+    function();
+    return EPTX_OK;
+  } catch (const Error& e) {
+    return Fail(error, e.status(), e.what());
+  } catch (const std::bad_alloc&) {
+    return Fail(error, EPTX_LIMIT, nullptr);
+  } catch (const std::length_error&) {
+    return Fail(error, EPTX_LIMIT, nullptr);
+  } catch (const std::system_error& e) {
+    return Fail(error, EPTX_LIMIT, e.what());
+  } catch (const std::exception& e) {
+    return Fail(error, EPTX_INTERNAL, e.what());
+#ifdef __GLIBCXX__
+  } catch (const abi::__forced_unwind&) {
+    throw;
+#endif
+  } catch (...) {
+    return Fail(error, EPTX_INTERNAL, "unknown error");
+  }
+}
+
+// Frees a handle; what it holds may wait for threads.
+template <typename T>
+void Free(T* handle) noexcept {
+  const Uncancelled here;
+  delete handle;
+}
+
+template <typename T>
+T& Require(T* pointer, const char* name) {
+  if (pointer == nullptr) throw UsageError(std::string(name) + " is NULL");
+  return *pointer;
+}
+
+// The place of an output handle, set to NULL.
+template <typename T>
+T*& Clear(T** handle, const char* name) {
+  T*& place = Require(handle, name);
+  place = nullptr;
+  return place;
+}
+
+}  // namespace eptx::core

@@ -1,0 +1,117 @@
+#include "readers/formats/json.h"
+
+#include <vector>
+
+#include "readers/error.h"
+#include "readers/formats/files.h"
+#include "readers/text.h"
+
+namespace eptx::core {
+namespace {
+
+constexpr size_t kDepthLimit = 900;  // Python's reader stops near 1000
+
+// Builds the value as the parser goes, so that keys and depth can be refused where they occur.
+class Builder : public nlohmann::json_sax<Json> {
+ public:
+  explicit Builder(std::string_view text) : text_(text) {}
+
+  Json Take() { return std::move(root_); }
+  const std::string& problem() const { return problem_; }
+
+  bool null() override { return Add(nullptr); }
+  bool boolean(bool value) override { return Add(value); }
+  bool number_integer(number_integer_t value) override { return Add(value); }
+  bool number_unsigned(number_unsigned_t value) override { return Add(value); }
+  bool number_float(number_float_t value, const string_t&) override { return Add(value); }
+  bool string(string_t& value) override { return Add(std::move(value)); }
+  bool binary(binary_t&) override { return Refuse("not valid JSON: binary data"); }
+  bool start_object(std::size_t) override { return Open(Json::object()); }
+  bool start_array(std::size_t) override { return Open(Json::array()); }
+  bool end_object() override { return Close(); }
+  bool end_array() override { return Close(); }
+
+  bool key(string_t& name) override {
+    if (open_.back()->contains(name)) {
+      return Refuse("not valid JSON: the key " + Shorten(Repr(name), 60) + " appears twice");
+    }
+    slot_ = &(*open_.back())[name];
+    return true;
+  }
+
+  bool parse_error(std::size_t position, const std::string& token, const nlohmann::detail::exception& error) override {
+    constexpr int kOutOfRange = 406;
+    if (error.id == kOutOfRange) {
+      return Refuse("not valid JSON: the number " + Shorten(Repr(token), 60) + " is out of range");
+    }
+    const std::string_view message = error.what();
+    if (message.find("surrogate") != message.npos) return Refuse("a string holds half of a surrogate pair");
+    const size_t at = position == 0 ? 0 : position - 1;  // the parser has read the first wrong character
+    for (const std::string_view name : {"NaN", "-Infinity", "Infinity"}) {
+      const size_t sign = name[0] == '-' && at > 0 ? 1 : 0;
+      if (at <= text_.size() && text_.substr(at - sign, name.size()) == name) {
+        return Refuse("not valid JSON: " + std::string(name) + " is not a number");
+      }
+    }
+    const size_t start = message.find("] ");  // after "[json.exception.parse_error.101] "
+    return Refuse("not valid JSON: " + OneLine(start == message.npos ? message : message.substr(start + 2)));
+  }
+
+ private:
+  bool Refuse(std::string problem) {
+    problem_ = std::move(problem);
+    return false;
+  }
+
+  Json* Place(Json&& value) {
+    Json* place = &root_;
+    if (!open_.empty()) {
+      place = open_.back()->is_array() ? &open_.back()->emplace_back(nullptr) : slot_;
+    }
+    *place = std::move(value);
+    return place;
+  }
+
+  bool Add(Json&& value) {
+    Place(std::move(value));
+    return true;
+  }
+
+  bool Open(Json&& value) {
+    if (open_.size() >= kDepthLimit) return Refuse("nested too deeply");
+    open_.push_back(Place(std::move(value)));  // stays where it is: its parent does not grow while it is open
+    return true;
+  }
+
+  bool Close() {
+    open_.pop_back();
+    return true;
+  }
+
+  std::string_view text_;
+  Json root_;
+  std::vector<Json*> open_;
+  Json* slot_ = nullptr;
+  std::string problem_;
+};
+
+}  // namespace
+
+Json ParseJson(std::string_view text, const std::string& what) {
+  const std::string_view start = text.substr(0, 2);
+  if (start == "\xFF\xFE" || start == "\xFE\xFF" || start.find('\0') != start.npos) {
+    throw BundleError(what + ": UTF-16 text; save it as UTF-8");
+  }
+  if (!IsUtf8(text)) throw BundleError(what + ": not UTF-8 text");
+  constexpr std::string_view kMark = "\xEF\xBB\xBF";  // a byte order mark, which a reader may pass over (RFC 8259)
+  if (text.substr(0, 3) == kMark) text.remove_prefix(3);
+  // the parser would skip another, and takes a zero byte for the end
+  if (text.substr(0, 3) == kMark || text.find('\0') != text.npos) {
+    throw BundleError(what + ": not valid JSON: a byte order mark or zero byte");
+  }
+  Builder builder(text);
+  if (!Json::sax_parse(text.begin(), text.end(), &builder)) throw BundleError(what + ": " + builder.problem());
+  return builder.Take();
+}
+
+}  // namespace eptx::core

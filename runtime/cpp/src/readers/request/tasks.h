@@ -1,0 +1,42 @@
+// Which task each row of a request is for.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "readers/error.h"
+#include "readers/request/feeds.h"
+#include "readers/bundle/manifest.h"
+
+namespace eptx::core {
+
+// Turns task names into the graph input `task_id` and back. The manifest must outlive it.
+class TaskChooser {
+ public:
+  explicit TaskChooser(const Manifest& manifest);
+
+  // Sets the feed of `task_id`, [batch], from the names of a request: -1 where the model is to infer the task. Where
+  // the request gives `task_id` itself, its shape is checked. Throws for an unknown task, the wrong number of them, or
+  // none where one must be named.
+  void Choose(const eptx_request& request, Feeds& feeds) const;
+
+  // Checks the values of a `task_id` that the request gives.
+  void CheckIds(const Feeds& feeds) const;
+
+  // The index of each row's task, -1 where it is none, from ids [batch]; all the first where the model takes no ids.
+  std::vector<int> Rows(const Feeds& feeds, const TensorView* used) const;
+
+ private:
+  std::string Default() const;
+  int64_t Id(const std::string& name) const;
+  Error Unknown(const std::string& name) const;
+
+  const Manifest& manifest_;
+  std::map<std::string, const Task*> by_name_;
+  std::map<int64_t, int> by_id_;
+  int input_ = -1;  // the index of `task_id`
+};
+
+}  // namespace eptx::core

@@ -1,0 +1,20 @@
+// Whether a bundle's own operators run as the native kernels that are linked in.
+#pragma once
+
+#include <string>
+
+#include "readers/bundle/bundle.h"
+#include "eptx.h"
+#include "session/ort.h"
+
+namespace eptx::core {
+
+struct Kernels {
+  Owned<OrtCustomOpDomain> domain;  // null: the model's own functions run
+  std::string reason;               // why they do
+};
+
+// Throws EPTX_NOT_SUPPORTED when they are wanted and cannot run.
+Kernels ChooseKernels(eptx_kernels wanted, const Bundle& bundle);
+
+}  // namespace eptx::core

@@ -1,0 +1,67 @@
+"""Whether a session's ``ai.eptx`` operators run as native kernels or as the functions that the model itself holds.
+
+The kernels' library stands in the folder above, if it was built. ONNX Runtime prefers a registered operator to the
+model's function of that name in every node, so the library is registered only for sessions that it covers.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eptx._one_line import one_line
+from eptx.bundle import Bundle
+
+#: What tells the library which operators to register: each costs a session time and memory.
+OPERATORS_ENTRY = "ai.eptx.operators"
+_LIBRARY = {"win32": "eptx_ops.dll", "darwin": "libeptx_ops.dylib"}.get(sys.platform, "libeptx_ops.so")
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What runs the operators.
+
+    Attributes:
+        library: the native kernels, or None: the model's own functions run.
+        reason: why there are none.
+        operators: that the model calls.
+    """
+
+    library: Path | None
+    reason: str | None = None
+    operators: frozenset[str] = frozenset()
+
+
+def choose_kernels(bundle: Bundle, provider: str) -> Kernels:
+    """The kernels for a bundle's session on a provider (``cpu`` or ``cuda``)."""
+    library = kernel_library()
+    if bundle.manifest.operators is None:
+        return Kernels(None, "the bundle has standard operators only")
+    if os.environ.get("EPTX_NATIVE") == "0":
+        return Kernels(None, "switched off by EPTX_NATIVE=0")
+    if provider != "cpu":
+        return Kernels(None, f"there are none for provider {provider}")
+    if library is None:
+        return Kernels(None, "this eptx was installed without them; see docs/install.md, Native kernels")
+    return Kernels(library, operators=bundle.operators)
+
+
+def kernel_library() -> Path | None:
+    """The library for ``onnxruntime.SessionOptions.register_custom_ops_library``; None where it was not built."""
+    path = Path(__file__).parents[1] / _LIBRARY
+    return path if path.is_file() else None
+
+
+def register(options: Any, kernels: Kernels) -> Kernels:
+    """Has the sessions of `options` use the kernels; says what they will use, also if the library does not load."""
+    if kernels.library is None:
+        return kernels
+    options.add_session_config_entry(OPERATORS_ENTRY, ",".join(sorted(kernels.operators)))
+    try:
+        options.register_custom_ops_library(str(kernels.library))
+    except Exception as e:  # ONNX Runtime has a dozen exception classes and no common one
+        return Kernels(None, f"{kernels.library.name} does not load: {one_line(e)}")
+    return kernels

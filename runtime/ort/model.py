@@ -1,0 +1,126 @@
+"""A bundle's ``model.onnx`` in ONNX Runtime."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eptx.bundle import Bundle, Manifest
+from eptx.errors import BundleError, RequestError
+from eptx.manifest.names import LOGITS, TASK_ID_USED
+from eptx.runtime.ort.integers import describe_integer_products
+from eptx.runtime.ort.kernels import Kernels, choose_kernels
+from eptx.runtime.ort.sessions import open_bundle, wrapped
+from eptx.runtime.outputs import Array
+
+_ORT_DTYPES = {
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
+}
+
+
+class OrtModel:
+    """The model, opened when it is first needed: a generator's weights need not be in memory twice.
+
+    Args:
+        bundle: a checked bundle.
+        provider: ``cpu`` or ``cuda``.
+        threads: how many threads one operator may use; None lets ONNX Runtime choose.
+        options: an ``onnxruntime.SessionOptions`` to use as it is instead of eptx's, or None.
+    """
+
+    def __init__(self, bundle: Bundle, provider: str, threads: int | None, options: Any) -> None:
+        self._bundle = bundle
+        self._how = (provider, threads, options)
+        self._names = [spec.name for spec in bundle.manifest.outputs]
+        self._opened: tuple[Any, Kernels] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has been needed."""
+        return self._opened is not None
+
+    @property
+    def kernels(self) -> Kernels:
+        """What runs the model's own operators; before it is open, what is meant to."""
+        return self._opened[1] if self._opened is not None else choose_kernels(self._bundle, self._how[0])
+
+    @property
+    def integers(self) -> str:
+        """How it runs products of 8-bit integers."""
+        return describe_integer_products(self._how[0], own_options=self._how[2] is not None)
+
+    def open(self) -> Any:
+        """The ``onnxruntime.InferenceSession``.
+
+        Raises:
+            BundleError: ONNX Runtime does not load the model, or it is not what ``eptx.json`` says.
+            NotSupportedError: CUDA does not start on this machine.
+            LimitError: there is not enough memory.
+        """
+        with self._lock:
+            if self._opened is None:
+                opened = open_bundle(self._bundle, *self._how)
+                _check_signature(opened[0], self._bundle.manifest)
+                self._opened = opened
+            return self._opened[0]
+
+    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs by name.
+
+        Raises:
+            RequestError: ONNX Runtime fails on the arrays.
+            LimitError: the batch needs more memory than there is.
+        """
+        session = self.open()
+        try:
+            values = session.run(self._names, arrays)
+        except Exception as e:  # ONNX Runtime has a dozen exception classes and no common one
+            raise wrapped(e, "ONNX Runtime fails on this request", RequestError) from None
+        outputs = dict(zip(self._names, values, strict=True))
+        _check_outputs(outputs, self._bundle.manifest, next(iter(arrays.values())).shape[0])
+        return outputs
+
+
+def _check_signature(session: Any, manifest: Manifest) -> None:
+    """The model must have the inputs and outputs of ``eptx.json``, which requests are checked against."""
+    for what, specs, values in (
+        ("input", manifest.inputs, session.get_inputs()),
+        ("output", manifest.outputs, session.get_outputs()),
+    ):
+        said = {spec.name: (spec.dtype, spec.shape) for spec in specs}
+        try:
+            has = {value.name: (_ORT_DTYPES.get(value.type, value.type), tuple(value.shape)) for value in values}
+        except UnicodeDecodeError:  # ONNX Runtime keeps the bytes of a file, and gives them out here
+            raise BundleError(f"the model has an {what} whose name or dimension's name is not UTF-8") from None
+        for name in sorted({*said, *has}):
+            if name not in said or name not in has or not _agree(said[name], has[name]):
+                raise BundleError(f"the model's {what} {name!r} is not what eptx.json says")
+
+
+def _agree(said: tuple[str, Sequence[Any]], has: tuple[str, Sequence[Any]]) -> bool:
+    """Whether types, ranks and those sizes agree that both know; what ONNX Runtime does not know, answers show."""
+    if said[0] != has[0] or len(said[1]) != len(has[1]):
+        return False
+    both = zip(said[1], has[1], strict=True)
+    return all(a == b for a, b in both if isinstance(a, int) and isinstance(b, int))
+
+
+def _check_outputs(outputs: Mapping[str, Array], manifest: Manifest, batch: int) -> None:
+    """Outputs have rows, the sizes that ``eptx.json`` says, and logits for all labels of a task: callers go by them."""
+    for spec in manifest.outputs:
+        shape = outputs[spec.name].shape
+        if spec.name in (LOGITS, TASK_ID_USED) and shape[:1] != (batch,):
+            raise BundleError(f"the model's output {spec.name} has shape {list(shape)} for a batch of {batch}")
+        fits = len(shape) == len(spec.shape)
+        fits = fits and all(a == b for a, b in zip(spec.shape, shape, strict=True) if isinstance(a, int))
+        if not fits or (spec.name == LOGITS and max(task.labels or 0 for task in manifest.tasks) > shape[-1]):
+            raise BundleError(
+                f"the model's output {spec.name} has shape {list(shape)}, which is not what eptx.json says"
+            )

@@ -1,0 +1,115 @@
+"""Which task each row of a request is for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from eptx._one_line import shown
+from eptx.bundle import Manifest, Task
+from eptx.errors import RequestError
+from eptx.manifest.names import TASK_ID, TASK_ID_USED
+from eptx.runtime.outputs import Array
+from eptx.runtime.requests.checks import to_array
+
+AUTO = "auto"
+_INFER = -1
+_BASE = "base"
+
+
+class TaskChooser:
+    """Turns task names into the graph input ``task_id`` and back."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._tasks = manifest.tasks
+        self._by_name = {task.name: task for task in manifest.tasks}
+        self._by_id = {task.id: task for task in manifest.tasks}
+        self._infers = manifest.task_inference
+        self._spec = next((spec for spec in manifest.inputs if spec.name == TASK_ID), None)
+
+    def choose(self, task: str | Sequence[str] | None, task_id: Any, batch: int) -> Array | None:
+        """Task ids [batch], -1 where the model is to infer the task.
+
+        Args:
+            task: one name for all rows or one per row; ``auto`` infers. None is ``auto`` where the bundle can
+                infer, or its only task.
+            task_id: the ids themselves, instead of names.
+            batch: the number of rows.
+
+        Returns:
+            None where the model has no input ``task_id``.
+
+        Raises:
+            RequestError: an unknown task, the wrong number of them, or none where one must be named.
+        """
+        if task_id is not None:
+            if task is not None:
+                raise RequestError("give either task or the input task_id, not both")
+            return self._given(task_id, batch)
+        names = self._names(task, batch)
+        ids = [self._id(name) for name in names]
+        if self._spec is None:
+            return None
+        return np.array(ids, np.dtype(self._spec.dtype))
+
+    def rows(self, ids: Array | None, outputs: dict[str, Array], batch: int) -> list[Task]:
+        """Each row's task; an inferred one is read off the graph output ``task_id_used``."""
+        if ids is None:
+            return [self._tasks[0]] * batch
+        used = outputs.get(TASK_ID_USED, ids)
+        unknown = Task(AUTO, _INFER)
+        return [self._by_id.get(int(i), unknown) for i in used]
+
+    def _names(self, task: str | Sequence[str] | None, batch: int) -> Sequence[str]:
+        if task is None:
+            return [self._default()] * batch
+        if isinstance(task, str):
+            return [task] * batch
+        wrong = RequestError(f"a task is a name or one name per row, not {type(task).__name__}")
+        if isinstance(task, bytes):
+            raise wrong
+        try:
+            names = list(task)
+        except TypeError:
+            raise wrong from None
+        if len(names) != batch:
+            raise RequestError(f"{len(names)} tasks for a batch of {batch}; give one name, or one per row")
+        return names
+
+    def _default(self) -> str:
+        if self._infers:
+            return AUTO
+        own = [task.name for task in self._tasks if task.name != _BASE] or [_BASE]
+        if len(own) > 1 and self._spec is not None:
+            raise RequestError(f"name a task: {', '.join(self._by_name)}")
+        return own[0]
+
+    def _id(self, name: Any) -> int:
+        task = self._by_name.get(name) if isinstance(name, str) else None
+        if task is not None and (self._spec is not None or task == self._tasks[0]):
+            return task.id
+        if isinstance(name, str) and name == AUTO and self._infers:
+            return _INFER
+        raise RequestError(self._unknown(name))
+
+    def _unknown(self, name: Any) -> str:
+        known = [t.name for t in self._tasks] if self._spec is not None else [self._tasks[0].name]
+        close = difflib.get_close_matches(name[:100], known, n=1) if isinstance(name, str) else []
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"no task {shown(name)}; {hint}this bundle has {', '.join(known)}"
+
+    def _given(self, task_id: Any, batch: int) -> Array:
+        if self._spec is None:
+            raise RequestError("no input 'task_id': this bundle does not choose the task by a request")
+        ids = to_array(self._spec, task_id)
+        if ids.shape != (batch,):
+            raise RequestError(f"input task_id has shape {list(ids.shape)}; the batch is {batch}")
+        for i, value in enumerate(ids.tolist()):
+            if value not in self._by_id and not (value == _INFER and self._infers):
+                raise RequestError(
+                    f"input task_id[{i}] is {value}; this bundle has {min(self._by_id)} to {max(self._by_id)}"
+                )
+        return ids

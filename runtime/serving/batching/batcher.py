@@ -1,0 +1,183 @@
+"""The queue of one model, and the thread that answers what waits in it, many requests in one run."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+from eptx.runtime.outputs import Outputs
+from eptx.runtime.serving.batching.collate import Arrays, Merger
+from eptx.runtime.serving.batching.overhead import USUAL
+from eptx.runtime.serving.batching.scheduler import pack
+from eptx.runtime.serving.errors import Overdue, Refused
+from eptx.runtime.serving.limits import Limits
+from eptx.runtime.serving.metrics import Metrics
+from eptx.runtime.session import Session
+
+
+@dataclass(eq=False)
+class Job:
+    """A checked request on its way through the queue.
+
+    Attributes:
+        arrays: its inputs, ``task_id`` among them where the model has it.
+        rows: how many.
+        length: tokens of each row, padding included.
+        kind: what must be equal for two jobs to share a run; None: it shares none.
+        task: the task of its rows, for the metrics.
+        deadline: when it is too late to begin, in `time.monotonic`'s seconds.
+        answer: set in the event loop that made the job.
+        queued, started: when it came into the queue and when its run began, by the same clock.
+    """
+
+    arrays: Arrays
+    rows: int
+    length: int
+    kind: Hashable | None
+    task: str
+    deadline: float
+    answer: asyncio.Future[Outputs]
+    queued: float = field(default_factory=time.monotonic)
+    started: float = 0.0
+
+
+class Batcher:
+    """Answers jobs in one thread: what waits when a run ends goes out together.
+
+    A model that is idle when a job comes waits a moment for others. When a run of several jobs fails, each of them is
+    run alone, so that only the one that it failed for gets the error.
+
+    Args:
+        name: the model's, for the metrics.
+        session: that answers.
+        merger: that makes one batch of several jobs.
+        limits: of the queue and of one run.
+        metrics: that count.
+        overhead: of a run, in tokens (see `run_overhead`).
+    """
+
+    def __init__(
+        self, name: str, session: Session, merger: Merger, limits: Limits, metrics: Metrics, overhead: int = USUAL
+    ) -> None:
+        self._name, self._session, self._merger, self._overhead = name, session, merger, overhead
+        self._limits, self._metrics = limits, metrics
+        self._waiting: dict[Job, None] = {}
+        self._rows = 0
+        self._closing = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name=f"eptx {name}", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Puts a job into the queue; its answer is set in the running event loop.
+
+        Raises:
+            Refused: 429, the queue is full.
+        """
+        with self._changed:
+            if self._rows + job.rows > self._limits.queue:
+                raise Refused(429, f"the queue is full: {self._rows} rows wait; try again later", {"Retry-After": "1"})
+            self._waiting[job] = None
+            self._count(job.rows)
+            self._changed.notify()
+
+    def drop(self, job: Job) -> None:
+        """Takes a job out of the queue, if it is still there; nobody waits for its answer any more."""
+        with self._changed:
+            self._remove(job)
+        job.answer.cancel()
+
+    def close(self) -> None:
+        """Answers what waits, then ends the thread; blocks until it has."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (batch := self._next()) is not None:
+            if batch:
+                self._answer(batch)
+
+    def _next(self) -> list[Job] | None:
+        """The next run's jobs, none if all were dropped meanwhile; None when there will be no more."""
+        with self._changed:
+            idle = not self._waiting
+            while not self._waiting and not self._closing:
+                self._changed.wait()
+            if idle:
+                self._linger()
+            self._expire()
+            if not self._waiting:
+                return None if self._closing else []
+            batch = pack(self._waiting, self._limits, self._overhead)
+            for job in batch:
+                self._remove(job)
+            return batch
+
+    def _linger(self) -> None:
+        """Waits for company, as long as there is room for it."""
+        end = time.monotonic() + self._limits.max_delay
+        while self._waiting and self._rows < self._limits.max_batch and not self._closing:
+            left = end - time.monotonic()
+            if left <= 0 or not self._changed.wait(left):
+                return
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for job in [job for job in self._waiting if job.deadline <= now]:
+            self._remove(job)
+            self._deliver([(job, Overdue())])
+
+    def _remove(self, job: Job) -> None:
+        if job in self._waiting:
+            del self._waiting[job]
+            self._count(-job.rows)
+
+    def _count(self, rows: int) -> None:
+        self._rows += rows
+        self._metrics.queued(self._name, rows)
+
+    def _answer(self, batch: list[Job]) -> None:
+        try:
+            answers: Sequence[Outputs | Exception] = self._run(batch)
+        except Exception as error:
+            answers = [self._alone(job) for job in batch] if len(batch) > 1 else [error]
+        self._deliver(list(zip(batch, answers, strict=True)))
+
+    def _alone(self, job: Job) -> Outputs | Exception:
+        try:
+            return self._run([job])[0]
+        except Exception as error:
+            return error
+
+    def _run(self, batch: Sequence[Job]) -> list[Outputs]:
+        requests = [job.arrays for job in batch]
+        merged = self._merger.merge(requests)
+        started = time.monotonic()
+        outputs = self._session.run(merged)
+        seconds = time.monotonic() - started
+        for job in batch:
+            job.started = started
+        rows, area = sum(job.rows for job in batch), max(job.length for job in batch)
+        tokens = sum(job.rows * job.length for job in batch)
+        self._metrics.ran(self._name, self._session.provider, rows, tokens, rows * area, seconds)
+        return self._merger.split(outputs, requests)
+
+    def _deliver(self, answers: list[tuple[Job, Outputs | Exception]]) -> None:
+        loop = answers[0][0].answer.get_loop()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_set, answers)
+
+
+def _set(answers: Sequence[tuple[Job, Outputs | Exception]]) -> None:
+    for job, answer in answers:
+        if job.answer.done():  # dropped while it ran
+            continue
+        if isinstance(answer, Exception):
+            job.answer.set_exception(answer)
+        else:
+            job.answer.set_result(answer)

@@ -1,0 +1,256 @@
+"""The ASGI application: the Open Inference Protocol v2 over REST."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from eptx._version import __version__
+from eptx.errors import RequestError
+from eptx.files.strict_json import parse_json
+from eptx.runtime.serving.errors import Refused, refusal
+from eptx.runtime.serving.http.auth import BearerTokens
+from eptx.runtime.serving.http.body import Intake
+from eptx.runtime.serving.http.openapi import describe
+from eptx.runtime.serving.http.tracing import span
+from eptx.runtime.serving.limits import Limits
+from eptx.runtime.serving.metrics import CONTENT_TYPE, Metrics
+from eptx.runtime.serving.models.registry import Registry
+from eptx.runtime.serving.protocol.infer import HEADER_LENGTH
+
+_log = logging.getLogger("eptx.serving")
+_EXTENSIONS = ["binary_tensor_data", "parameters", "generate", "model_repository"]
+#: Milliseconds that a client allows, where the protocol's parameter ``timeout`` is not at hand.
+_TIMEOUT = "x-request-timeout-ms"
+#: What nginx calls a client that did not wait; it is counted, nobody is there to get it.
+_GONE = 499
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def create_app(registry: Registry, metrics: Metrics, limits: Limits, tokens: Sequence[str] = ()) -> ASGIApp:
+    """The application that serves a registry's models.
+
+    Args:
+        registry: started, and closed, by the caller.
+        metrics: those of the registry.
+        limits: those of the registry.
+        tokens: one of which every request must bring; none: no request must.
+    """
+    service = _Service(registry, metrics, limits, tokens=bool(tokens))
+    app = Starlette(
+        routes=service.routes(),
+        exception_handlers={HTTPException: _http_error},
+    )
+    app.router.redirect_slashes = False
+    return BearerTokens(app, tokens, metrics) if tokens else app
+
+
+class _Service:
+    def __init__(self, registry: Registry, metrics: Metrics, limits: Limits, *, tokens: bool) -> None:
+        self._registry, self._metrics, self._limits, self._tokens = registry, metrics, limits, tokens
+        self._intake = Intake(limits)
+
+    def routes(self) -> list[Route]:
+        """Where everything is."""
+        model = "/v2/models/{name}"
+        models = (model, model + "/versions/{version}")
+        listed: list[tuple[str, str, str, Handler]] = []  # what is asked most often stands first
+        for path in models:
+            listed += [
+                ("POST", path + "/infer", "infer", self._infer),
+                ("POST", path + "/generate", "generate", self._generate),
+                ("POST", path + "/generate_stream", "generate_stream", self._generate_stream),
+            ]
+        for path in models:
+            listed += [
+                ("GET", path, "metadata", self._metadata),
+                ("GET", path + "/ready", "model_ready", self._model_ready),
+            ]
+        listed += [
+            ("GET", "/v2", "server", self._server),
+            ("GET", "/v2/health/live", "live", self._live),
+            ("GET", "/v2/health/ready", "ready", self._ready),
+            ("POST", "/v2/repository/index", "index", self._index),
+            ("POST", "/v2/repository/models/{name}/load", "load", self._load),
+            ("GET", "/metrics", "metrics", self._prometheus),
+            ("GET", "/openapi.json", "openapi", self._openapi),
+        ]
+        return [Route(path, self._endpoint(verb, handler), methods=[method]) for method, path, verb, handler in listed]
+
+    def _endpoint(self, verb: str, handler: Handler) -> Handler:
+        """Counts, traces and logs what a handler does, and has its errors answered."""
+
+        async def endpoint(request: Request) -> Response:
+            began = time.monotonic()
+            name = request.path_params.get("name", "")
+            name = name if name in self._registry.names else ""
+            with span(verb, name, request.headers) as attributes:
+                response = await self._answered(handler, request)
+                attributes["http.response.status_code"] = response.status_code
+            self._metrics.request(name, verb, response.status_code)
+            if _log.isEnabledFor(logging.DEBUG):
+                fields = {"verb": verb, "model": name, "code": response.status_code}
+                _log.debug("request", extra={"fields": {**fields, "seconds": round(time.monotonic() - began, 6)}})
+            return response
+
+        return endpoint
+
+    async def _answered(self, handler: Handler, request: Request) -> Response:
+        try:
+            return await handler(request)
+        except ClientDisconnect:
+            return Response(status_code=_GONE)
+        except Exception as error:
+            refused = refusal(error)
+            if refused.status == 500:
+                _log.error("request failed", exc_info=error, extra={"fields": {"path": request.url.path}})
+            return _error(refused)
+
+    async def _server(self, request: Request) -> Response:
+        return JSONResponse({"name": "eptx", "version": __version__, "extensions": _EXTENSIONS})
+
+    async def _live(self, request: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def _ready(self, request: Request) -> Response:
+        return _readiness(self._registry.ready)
+
+    async def _prometheus(self, request: Request) -> Response:
+        return Response(self._metrics.text(), media_type=CONTENT_TYPE)
+
+    async def _openapi(self, request: Request) -> Response:
+        return JSONResponse(describe(self._registry.names, tokens=self._tokens))
+
+    async def _metadata(self, request: Request) -> Response:
+        with self._registry.use(*_named(request)) as model:
+            return JSONResponse(await model.metadata())
+
+    async def _model_ready(self, request: Request) -> Response:
+        with self._registry.use(*_named(request)):
+            return _readiness(self._registry.ready)
+
+    async def _index(self, request: Request) -> Response:
+        await self._options(request)
+        state = "READY" if self._registry.ready else "UNAVAILABLE"
+        return JSONResponse([{"name": name, "version": "1", "state": state} for name in self._registry.names])
+
+    async def _load(self, request: Request) -> Response:
+        if (await self._options(request)).get("parameters"):
+            raise RequestError("a load takes no parameters: the bundle is read from its folder")
+        name, _ = _named(request)
+        with self._registry.use(name):
+            pass  # it is one that is served
+        failed = await self._registry.reload(name)
+        if failed is not None:
+            raise Refused(400, f"the bundle does not load, and the one before is still served: {failed}")
+        return JSONResponse({})
+
+    async def _options(self, request: Request) -> dict[str, Any]:
+        """What a request says beside its path: a JSON object, or nothing."""
+        async with self._intake.body(request) as body:
+            given = parse_json(body, what="the request", error=RequestError) if body else {}
+        if not isinstance(given, dict):
+            raise RequestError("the request must be a JSON object")
+        return given
+
+    async def _infer(self, request: Request) -> Response:
+        head = request.headers.get(HEADER_LENGTH)
+        async with self._intake.body(request) as body:
+            with self._registry.use(*_named(request)) as model, _watched(request):
+                content, length = await model.infer(body, head, self._deadline(request))
+        if length is None:
+            return Response(content, media_type="application/json")
+        return Response(content, headers={HEADER_LENGTH: str(length)}, media_type="application/octet-stream")
+
+    async def _generate(self, request: Request) -> Response:
+        async with self._intake.body(request) as body:
+            with self._registry.use(*_named(request)) as model, _watched(request):
+                content = await model.writing.whole(body, self._deadline(request))
+        return Response(content, media_type="application/json")
+
+    async def _generate_stream(self, request: Request) -> Response:
+        async with self._intake.body(request) as body:
+            events = self._events(request, body)
+            with _watched(request):
+                first = await anext(events)  # what is wrong with the request is no event
+        headers = {"Cache-Control": "no-store"}
+        return StreamingResponse(_all(first, events), media_type="text/event-stream", headers=headers)
+
+    async def _events(self, request: Request, body: bytes) -> AsyncGenerator[bytes, None]:
+        with self._registry.use(*_named(request)) as model:
+            async with aclosing(model.writing.events(body, self._deadline(request))) as events:
+                async for event in events:
+                    yield event
+
+    def _deadline(self, request: Request) -> float:
+        """When the answer must be there: the server's own limit, or less where a header says so."""
+        text = request.headers.get(_TIMEOUT)
+        seconds = self._limits.timeout
+        if text is not None:
+            if not text.isdecimal() or len(text) > 12 or not int(text):
+                raise RequestError(f"the header {_TIMEOUT} must be a number of milliseconds")
+            seconds = min(seconds, int(text) / 1000)
+        return time.monotonic() + seconds
+
+
+@contextmanager
+def _watched(request: Request) -> Iterator[None]:
+    """Ends the block with `ClientDisconnect` as soon as the client has gone."""
+    task = asyncio.current_task()
+    assert task is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        task.uncancel()
+        raise ClientDisconnect from None
+    finally:
+        watcher.cancel()
+
+
+async def _all(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(rest):
+        yield first
+        async for event in rest:
+            yield event
+
+
+def _named(request: Request) -> tuple[str, str | None]:
+    return request.path_params["name"], request.path_params.get("version")
+
+
+def _readiness(ready: bool) -> Response:
+    return JSONResponse({"ready": ready}, 200 if ready else 503)
+
+
+def _error(refused: Refused) -> Response:
+    return JSONResponse({"error": refused.message}, refused.status, refused.headers)
+
+
+async def _http_error(request: Request, error: Any) -> Response:
+    """What the router itself refuses: an unknown path, or a method that a path does not have."""
+    message = {404: "there is nothing at this path", 405: f"this path does not take {request.method[:20]}"}
+    return JSONResponse({"error": message.get(error.status_code, error.detail)}, error.status_code, error.headers)

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol v2 on the wire: bodies of requests and answers."""
