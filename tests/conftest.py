@@ -22,8 +22,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "eptx")
 @pytest.fixture(scope="session", autouse=True)
 def _every_bundle_fits_the_schema() -> Iterator[None]:
     """Holds each bundle that a test writes to eptx.schema.json."""
-    from eptx.files.strict_json import dump_json
     from eptx.bundle import Bundle, BundleWriter, Manifest
+    from eptx.files.strict_json import dump_json
     from tests.support.schema import SCHEMA
 
     finish = BundleWriter.finish

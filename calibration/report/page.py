@@ -11,9 +11,6 @@ from eptx.calibration.report.phrases import budget, counted, megabytes, number, 
 from eptx.calibration.result import CalibrationResult
 
 _STYLE = """
-.verdict { font-size: 1.1rem; padding: .75rem 1rem; background: var(--panel); border-left: 4px solid var(--accent);
-  border-radius: .25rem; max-width: none; } .verdict.fit { border-color: var(--good); }
-.verdict.miss { border-color: var(--bad); }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .75rem; margin: 1rem 0; }
 .card { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem .75rem; }
 .card b { display: block; font-size: 1.35rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
@@ -37,8 +34,8 @@ def report_html(result: CalibrationResult) -> str:
         _section("Routes", routes.routes_section(result.routes) if result.routes is not None else []),
     ]
     style = _STYLE + frontier.STYLE + trials.STYLE + drops.STYLE + heatmap.STYLE + routes.STYLE
-    fits = " fit" if result.chosen.within(result.budget) else " miss"
-    said = h("p", verdict(result), class_="verdict" + fits)
+    color = "good" if result.chosen.within(result.budget) else "bad"
+    said = h("p", verdict(result), class_=f"verdict {color}")
     return page(title, said, _cards(result), *sections, style=style)
 
 

@@ -13,8 +13,9 @@ import onnx_ir as ir
 import pytest
 
 from eptx.bundle import Bundle
+from eptx.calibration import export_bundle
 from eptx.errors import BaseModelError, NotSupportedError, UsageError
-from eptx.exporter import ExportOptions, Route, export_bundle
+from eptx.exporter import ExportOptions, Route
 from eptx.exporter.bases import load_encoder_decoder
 from eptx.exporter.trained import Trained
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka

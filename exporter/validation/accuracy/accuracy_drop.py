@@ -11,16 +11,16 @@ from typing import Any
 from eptx.bundle import Bundle, Manifest, Quantization
 from eptx.errors import DataError, UsageError
 from eptx.exporter.adapters.adapter import BASE_TASK
+from eptx.exporter.precision import QUANTIZED
 from eptx.exporter.validation.accuracy.budget import Judged
 from eptx.exporter.validation.accuracy.fp32_baseline import fp32_twin, given_twin
 from eptx.exporter.validation.options import ValidateOptions, is_dataset
 from eptx.exporter.validation.reference.files import Truth
-from eptx.exporter.validation.reference.rounding import QUANTIZED
 from eptx.files.jsonl import read_rows
 from eptx.progress import step
 from eptx.runtime import Session
-from eptx.runtime.measure.budget import budgets
 from eptx.runtime.measure import Probe, Row, Source, choose_metrics, drops, read_data
+from eptx.runtime.measure.budget import budgets
 from eptx.runtime.measure.rows import ROWS_PER_TASK
 
 _NOTHING = Quantization({}, {})

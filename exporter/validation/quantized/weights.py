@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from eptx.bundle import Bundle
+from eptx.exporter.precision import QUANTIZED
 from eptx.exporter.trained import Host
 from eptx.exporter.validation.check import Part
 from eptx.exporter.validation.distance import LIMIT
@@ -32,7 +33,6 @@ from eptx.exporter.validation.quantized.stored import (
     stored_tables,
 )
 from eptx.exporter.validation.quantized.weight_matching import Place, embedding_of, linears_of, places_of
-from eptx.exporter.validation.reference.rounding import QUANTIZED
 
 #: Half a unit in the last place of float16, of a number and at least; and rounding of what is compared.
 _HALF, _LEAST, _MOST = 2.0**-11, 2.0**-25, 1.01

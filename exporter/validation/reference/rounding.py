@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from eptx.bundle import Manifest
+from eptx.exporter.precision import QUANTIZED
 from eptx.exporter.trained import Host, Trained
 from eptx.exporter.validation.reference.accumulation import round_in_chains
 
-#: Precisions whose products are quantized; the rest of the base is float32 there.
-QUANTIZED = ("int8", "int8-static", "int4", "mixed")
 #: fp16 storage leaves smaller tensors in float32.
 _SMALLEST = 256
 #: Routers are stored in float32, or folded to tables.

@@ -17,8 +17,9 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.numpy import load_file, save_file
 
 from eptx.bundle import Bundle
+from eptx.calibration import export_bundle
 from eptx.calibration.quantize import Range, Scheme, embedding_table, one_product, quantizer
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.validation import run as validation
 from eptx.exporter.validation.accuracy import activation_ranges as ranges
 from eptx.exporter.validation.accuracy.activation_ranges import range_parts

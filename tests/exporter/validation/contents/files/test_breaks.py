@@ -13,7 +13,8 @@ import pytest
 
 import eptx
 from eptx.bundle import Bundle, BundleWriter
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.bases import is_decoder
 from eptx.exporter.bases.loaders import genai
 from eptx.exporter.validation.contents.files import ExpectedTask
