@@ -139,7 +139,6 @@ class Evaluator:
         milliseconds, ratio = latency(session, self.session)
         return Trial(
             name=name,
-            fixed=not kept,
             kept=kept,
             bytes=bundle.size,
             bytes_ratio=bundle.size / self.baseline.size,

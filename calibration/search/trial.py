@@ -18,7 +18,7 @@ class Trial:
     """One quantization config, measured.
 
     Attributes:
-        name: of the config. fixed: whether no layer is kept.
+        name: of the config.
         kept: names of layers in float16.
         bytes: of the bundle. bytes_ratio: over fp32.
         milliseconds: of a run. latency_ratio: over fp32, measured side by side.
@@ -26,7 +26,6 @@ class Trial:
     """
 
     name: str
-    fixed: bool
     kept: tuple[str, ...]
     bytes: int
     bytes_ratio: float

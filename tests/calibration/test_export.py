@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from eptx.bundle import Bundle
 from eptx.calibration import export_bundle
 from eptx.errors import NotSupportedError, UsageError
-from eptx.exporter import ExportOptions, Search
+from eptx.exporter import ExportOptions, Search, read_adapter
 from eptx.exporter.bases import load_transformers
 from eptx.exporter.precision import Precision
 from eptx.runtime import Session
@@ -23,6 +24,7 @@ from eptx.runtime.measure import Source
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora
 from tests.support.decoders import write_decoder
 from tests.support.encoder_decoders import TARGETS, write_encoder_decoder
+from tests.support.opens import counted_opens
 
 BASE = Path(__file__).resolve().parents[1] / "golden" / "ept_bert48" / "base"
 ROWS = [{"input_ids": [5, 6, 7, 8, index]} for index in range(10, 22)]
@@ -122,6 +124,17 @@ def test_what_a_precision_needs_is_said(made: Made, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="measures TuckA's route"):
         export(made.options(Search(data=[Source(ROWS)], only="fp32")))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells of opened files")
+@pytest.mark.parametrize("precision", ["fp32", "int4", Search(data=[Source(ROWS)], only="int8")])
+def test_the_adapters_files_are_read_once(made: Made, tmp_path: Path, precision: Precision | Search) -> None:
+    with counted_opens(made.adapter) as once:
+        read_adapter([made.adapter], top_k=2)
+    with counted_opens(made.adapter) as opened:
+        export_bundle(made.base, [made.adapter], tmp_path / "b", made.options(precision))
+    assert set(once) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert opened == once
 
 
 def test_the_adapter_alone_is_float16(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
