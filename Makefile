@@ -1,5 +1,6 @@
 # make setup   a virtual environment with everything (the other targets do it when needed)
 # make test    the tests                 make lint   style and types
+# make docs    the reference of the Python API, in build/docs
 # make demo    one adapter, three modes  make bench  speed, size and memory
 # make demo-llm, bench-llm               the same for a language model that generates
 # make bench-serve                       a server under load, and 100,000 requests good and bad
@@ -22,7 +23,7 @@ SEED   ?= 1
 export ONNXRUNTIME_INCLUDE_DIR ?= $(DEPS)/usr/include/onnxruntime
 export CMAKE_PREFIX_PATH := $(DEPS)/usr:$(CMAKE_PREFIX_PATH)
 
-.PHONY: setup native try-native sanitize test lint format demo demo-llm bench bench-llm bench-serve build clean
+.PHONY: setup native try-native sanitize test lint format docs demo demo-llm bench bench-llm bench-serve build clean
 
 setup: $(READY)
 
@@ -72,10 +73,14 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)
+	$(BIN)/python docs/reference.py build/docs
 
 demo: try-native
 	$(BIN)/python examples/glue_minilm/demo.py $(ARGS)

@@ -14,8 +14,12 @@ from eptx.calibration.search.trial_cache import FILE
 from eptx.errors import UsageError
 from eptx.exporter import ExportOptions, Search, read_adapter
 from eptx.exporter.options import options_of
+<<<<<<< HEAD
 from eptx.files.publish import os_error
 from eptx.files.safe_files import replace_file
+=======
+from eptx.files.publish import os_error, replace_file
+>>>>>>> main
 
 
 def calibrate(
@@ -48,6 +52,11 @@ def calibrate(
         running.study()
         if bundle is not None:
             running.add(bundle)
+<<<<<<< HEAD
+=======
+        for name, content in running.reports().items():
+            replace_file(out / name, content)
+>>>>>>> main
         result = running.result()
         for name, content in report_files(result).items():
             _write(out / name, content)
@@ -83,6 +92,7 @@ def _check_folder(out: Path) -> None:
         raise os_error(out, error) from None
     if found and not found & {FILE, *REPORTS}:
         raise UsageError(f"{out}: holds something else; name a folder that is new or holds a calibration")
+<<<<<<< HEAD
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -90,3 +100,5 @@ def _write(path: Path, content: bytes) -> None:
         replace_file(path, content)
     except OSError as error:
         raise os_error(path, error) from None
+=======
+>>>>>>> main

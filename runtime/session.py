@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from eptx._one_line import shown
 from eptx.bundle import Bundle, Manifest, TensorSpec, read_bundle
@@ -14,12 +14,14 @@ from eptx.files.strict_json import read_json_object
 from eptx.manifest.names import TASK_ID
 from eptx.runtime.generation.outputs import Generated, Stream
 from eptx.runtime.generation.prompts import Prompts
-from eptx.runtime.generation.text_generator import Writer
+from eptx.runtime.generation.request import GenerationRequest
+from eptx.runtime.generation.settings import SearchOptions
+from eptx.runtime.generation.text_generator import TextGenerator
 from eptx.runtime.ort.model import OrtModel
 from eptx.runtime.ort.providers import choose_provider, onnxruntime
-from eptx.runtime.outputs import Outputs
+from eptx.runtime.outputs import Array, Outputs
 from eptx.runtime.requests.checks import Limits, check_inputs
-from eptx.runtime.requests.rows import Rows
+from eptx.runtime.requests.rows import Rows, check_rows
 from eptx.runtime.requests.tasks import TaskChooser
 from eptx.runtime.requests.tokenizer import Text, Tokenizer, is_text
 
@@ -69,14 +71,14 @@ class Session:
             raise UsageError(f"threads must be a positive number, not {shown(threads)}")
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, verify=verify)
         self.provider = choose_provider(provider, self.manifest.provider)
-        self._graph = OrtModel(self.bundle, self.provider, threads, session_options)
-        self._writer = Writer(self.bundle, self.provider, threads, self._get_tokenizer)
+        self._model = OrtModel(self.bundle, self.provider, threads, session_options)
+        self._generator = TextGenerator(self.bundle, self.provider, threads, lambda: self.tokenizer)
         self._limits = _limits(self.bundle)
         self._tasks = TaskChooser(self.manifest)
         self._tokenizer: Tokenizer | None = None
         self._tokenizer_lock = threading.Lock()
         if self.manifest.generation is None:
-            self._graph.open()
+            self._model.open()
 
     @property
     def manifest(self) -> Manifest:
@@ -98,12 +100,33 @@ class Session:
         """The graph outputs."""
         return self.manifest.outputs
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The bundle's tokenizer, opened when it is first needed.
+
+        Raises:
+            RequestError: the bundle has no tokenizer.
+            NotSupportedError: the ``tokenizers`` package is not installed.
+            BundleError: the tokenizer cannot be read.
+        """
+        with self._tokenizer_lock:
+            if self._tokenizer is None:
+                self._tokenizer = Tokenizer(self.bundle)
+            return self._tokenizer
+
     def run(self, inputs: Mapping[str, Any] | Text, task: str | Sequence[str] | None = None) -> Outputs:
-        """Answers one batch.
+        """Answers one batch: `check`, then `run_checked`.
 
         A decoder gives the logits [batch, length, vocabulary] of every position, zeros where the mask hides it. Rows
         may be padded on either side. ``past_key_values.*`` may be what ``present.*`` were before, in which a row's
         tokens stand on the left; then ``attention_mask`` [batch, past + length] says which positions count.
+
+        Args, Raises: see `check` and `run_checked`.
+        """
+        return self.run_checked(self.check(inputs, task))
+
+    def check(self, inputs: Mapping[str, Any] | Text, task: str | Sequence[str] | None = None) -> dict[str, Array]:
+        """Checks one batch and turns it into the arrays that `run_checked` takes. The model is not opened for it.
 
         Args:
             inputs: arrays by input name, each [batch, ...]; or one text, or a list of texts and pairs
@@ -112,110 +135,89 @@ class Session:
             task: one task name for all rows, or one per row. ``auto`` has the model infer each row's task,
                 where the bundle can. None is ``auto`` there, and the only task where there is one.
 
+        Returns:
+            Contiguous arrays of the graph's types by input name, ``task_id`` among them if the model has it.
+
         Raises:
             RequestError: the inputs or tasks do not fit the bundle; the message names which and why.
             NotSupportedError: text was given and the ``tokenizers`` package is not installed.
-            LimitError: the batch needs more memory than there is.
-            BundleError: a generator's model is opened by this call, and ONNX Runtime does not load it.
         """
         if self.manifest.encoder is not None:
             raise RequestError("this bundle is an encoder-decoder, which answers prompts only; use Session.generate")
         if is_text(inputs):
-            inputs = dict(self._get_tokenizer()(inputs))
+            inputs = dict(self.tokenizer(inputs))
         elif not isinstance(inputs, Mapping):
             raise RequestError(f"inputs must be arrays by name or texts, not {type(inputs).__name__}")
         arrays = check_inputs(inputs, self.manifest, self._limits)
-        rows = Rows(arrays, self._limits.length) if self.manifest.generation is not None else None
-        batch = next(iter(arrays.values())).shape[0]
-        ids = self._tasks.choose(task, inputs.get(TASK_ID), batch)
+        if self.manifest.generation is not None:
+            check_rows(arrays, self._limits.length)
+        ids = self._tasks.choose(task, inputs.get(TASK_ID), _batch(arrays))
         if ids is not None:
             arrays[TASK_ID] = ids
-        outputs = self._graph.run(arrays)
+        return arrays
+
+    def run_checked(self, arrays: Mapping[str, Array]) -> Outputs:
+        """Answers one batch that `check` gave, or the rows of several, concatenated.
+
+        Raises:
+            RequestError: ONNX Runtime fails on the batch.
+            LimitError: the batch needs more memory than there is.
+            BundleError: a generator's model is opened by this call, and ONNX Runtime does not load it.
+        """
+        arrays = dict(arrays)
+        rows = Rows(arrays) if self.manifest.generation is not None else None
+        outputs = self._model.run(arrays)
         if rows is not None:
             rows.restore(outputs, self.manifest)
-        return Outputs(outputs, self._tasks.rows(ids, outputs, batch))
+        return Outputs(outputs, self._tasks.rows(arrays.get(TASK_ID), outputs, _batch(arrays)))
 
     def generate(
-        self,
-        prompts: Prompts,
-        task: str | Sequence[str] | None = None,
-        *,
-        max_new_tokens: int | None = None,
-        temperature: float = 0.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] = (),
-        add_special_tokens: bool | None = None,
+        self, prompts: Prompts, task: str | Sequence[str] | None = None, **options: Unpack[SearchOptions]
     ) -> Generated:
-        """Answers prompts: what `stream` gives, collected.
+        """Answers prompts: collects what `stream` gives.
 
         Args, Raises: see `stream`.
         """
-        return self.stream(
-            prompts,
-            task,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            stop=stop,
-            add_special_tokens=add_special_tokens,
-        ).collect()
+        return self.stream(prompts, task, **options).collect()
 
     def stream(
-        self,
-        prompts: Prompts,
-        task: str | Sequence[str] | None = None,
-        *,
-        max_new_tokens: int | None = None,
-        temperature: float = 0.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] = (),
-        add_special_tokens: bool | None = None,
+        self, prompts: Prompts, task: str | Sequence[str] | None = None, **options: Unpack[SearchOptions]
     ) -> Stream:
-        """Answers prompts token by token.
+        """Answers prompts token by token: `check_prompts`, then `stream_checked`.
 
             for piece in session.stream("Once upon a time", task="stories"):
                 print(piece.text, end="", flush=True)
 
+        Args, Raises: see `check_prompts` and `stream_checked`.
+        """
+        return self.stream_checked(self.check_prompts(prompts, task, **options))
+
+    def check_prompts(
+        self, prompts: Prompts, task: str | Sequence[str] | None = None, **options: Unpack[SearchOptions]
+    ) -> GenerationRequest:
+        """Checks prompts and turns them into what `stream_checked` takes. The model is not opened for it.
+
         Args:
             prompts: one text, a list of texts, or a list of rows of token ids, which may differ in length. Texts are
                 taken as they are: no chat template is put around them.
-            task: as in `run`; a task that is inferred is inferred from the prompt, and kept.
-            max_new_tokens: how long an answer may get, the token that ends it included; None: 256, or less where the
-                model's context ends.
-            temperature: 0 takes the most likely token; else what logits are divided by before one is drawn.
-            top_k: draw among that many most likely tokens; None: among all.
-            top_p: draw among the fewest most likely tokens whose probabilities (after ``top_k``) reach it.
-            seed: the same gives the same batch the same answers again; None draws anew in every call.
-            stop: at most 64 texts of at most 256 characters that end an answer and are no part of it. They may hold
-                special tokens as the tokenizer writes them (``<|im_end|>``), which the answer's text does not show.
-            add_special_tokens: whether texts get the special tokens that the tokenizer puts around a text (Llama's
-                ``<s>``). None: those texts that do not begin with them already, as what a chat template gives does.
-                Token ids are taken as they are.
+            task: as in `check`; a task that is inferred is inferred from the prompt, and kept.
+            options: any of `SearchOptions`.
 
         Raises:
-            RequestError: the prompts, the tasks or a setting do not fit; or the bundle does not generate.
+            RequestError: the prompts, the tasks or an option do not fit; or the bundle does not generate.
+            NotSupportedError: ``tokenizers`` is needed and not installed.
+        """
+        return self._generator.check(prompts, task, options)
+
+    def stream_checked(self, request: GenerationRequest) -> Stream:
+        """Starts to answer a request that `check_prompts` gave, or several that were joined.
+
+        Raises:
             NotSupportedError: ``onnxruntime-genai`` or ``tokenizers`` are needed and not installed.
             LimitError: the batch needs more memory than there is.
             BundleError: the model is opened by this call and does not load.
         """
-        request = self._writer.check(
-            prompts,
-            task,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            stop=stop,
-            add_special_tokens=add_special_tokens,
-        )
-        return self._writer.write(request)
+        return self._generator.stream(request)
 
     def info(self) -> dict[str, Any]:
         """What runs where, as JSON types.
@@ -225,7 +227,7 @@ class Session:
         ``integer_products`` says whether products of 8-bit integers are ``exact`` on this processor.
         """
         manifest = self.manifest
-        kernels = (self._writer if self._writer.is_open else self._graph).kernels
+        kernels = (self._generator if self._generator.is_open else self._model).kernels
         return {
             "bundle": str(self.bundle.path),
             "mode": manifest.mode,
@@ -239,14 +241,12 @@ class Session:
             "provider": self.provider,
             "onnxruntime": onnxruntime().__version__,
             "kernels": {"running": kernels.library is not None, "reason": kernels.reason},
-            "integer_products": self._graph.integers,
+            "integer_products": self._model.integers,
         }
 
-    def _get_tokenizer(self) -> Tokenizer:
-        with self._tokenizer_lock:
-            if self._tokenizer is None:
-                self._tokenizer = Tokenizer(self.bundle)
-            return self._tokenizer
+
+def _batch(arrays: Mapping[str, Array]) -> int:
+    return len(next(iter(arrays.values())))
 
 
 def _limits(bundle: Bundle) -> Limits:

@@ -15,6 +15,7 @@ import numpy as np
 
 from eptx.bundle import Bundle, read_bundle
 from eptx.errors import NotSupportedError, UsageError
+from eptx.manifest.names import BASE_TASK, TASK_ID
 from eptx.runtime.ort.kernels import choose_kernels, register
 from eptx.runtime.ort.providers import choose_provider
 from eptx.runtime.ort.sessions import open_session, session_options, wrapped
@@ -52,7 +53,7 @@ class TimedModel:
         self.path = path
         model, bundle = _open(path)
         manifest = bundle.manifest if bundle else None
-        own_ids = [task.id for task in manifest.tasks if task.name != "base"] if manifest else []
+        own_ids = [task.id for task in manifest.tasks if task.name != BASE_TASK] if manifest else []
         self._task_ids = list(task_ids if task_ids is not None else own_ids) or [0]
         self._longest = manifest.max_length if manifest else None
         self._words = min(_WORDS, manifest.vocab_size or _WORDS) if manifest else _WORDS
@@ -93,7 +94,7 @@ class TimedModel:
     def _feed(self, value: Any, batch: int, length: int, rng: np.random.Generator) -> np.ndarray:
         if value.type not in _DTYPES:
             raise NotSupportedError(f"{self.path.name}: cannot make up an input {value.name} of type {value.type}")
-        if value.name == "task_id":
+        if value.name == TASK_ID:
             return np.resize(np.array(self._task_ids, dtype=np.int64), batch)
         shape = [batch, *(dim if isinstance(dim, int) else length for dim in value.shape[1:])]
         if value.name == "input_ids":

@@ -16,6 +16,7 @@ from eptx.calibration.quantize.splice import initializer
 from eptx.errors import NotSupportedError
 from eptx.exporter.bundle.write import Adapted
 from eptx.exporter.export import write
+from eptx.exporter.initializers import add_initializer
 from eptx.runtime import Session
 from eptx.runtime.measure import Probe, Row
 
@@ -94,4 +95,10 @@ def _show(graph: ir.Graph, products: Sequence[str]) -> dict[str, str]:
 
 def _zero(graph: ir.Graph) -> ir.Value:
     name = "eptx_axis_0"
+<<<<<<< HEAD:calibration/quantize/ranges.py
     return graph.initializers[name] if name in graph.initializers else initializer(graph, name, np.array([0]))
+=======
+    if name not in graph.initializers:
+        add_initializer(graph, name, np.array([0]))
+    return graph.initializers[name]
+>>>>>>> main:calibration/observe.py

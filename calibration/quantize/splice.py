@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.exporter.bases.products.products import Product
+from eptx.exporter.initializers import add_initializer
 
 
 def replace_node(graph: ir.Graph, node: ir.Node, new: list[ir.Node]) -> None:
@@ -72,7 +73,11 @@ def splice(graph: ir.Graph, node: ir.Node, quantized: ir.Model) -> None:
 
 def halve(graph: ir.Graph, node: ir.Node, weight: np.ndarray) -> None:
     """Stores the weight [in, out] of a MatMul as float16, cast back in the graph."""
+<<<<<<< HEAD:calibration/quantize/splice.py
     stored = initializer(graph, f"{node.name}.weight_fp16", weight.astype(np.float16))
+=======
+    stored = add_initializer(graph, f"{node.name}.weight_fp16", weight.astype(np.float16))
+>>>>>>> main:calibration/quantize/_splice.py
     cast = ir.node("Cast", [stored], attributes={"to": int(ir.DataType.FLOAT)}, name=f"{node.name}/Cast_weight")
     cast.outputs[0].name = f"{node.name}.weight"
     cast.outputs[0].shape, cast.outputs[0].type = stored.shape, ir.TensorType(ir.DataType.FLOAT)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from eptx.manifest.names import PAST, PRESENT
+from eptx.manifest.names import BASE_TASK, PAST, PRESENT, TASK_ID
 from eptx.runtime import Session
 from eptx.runtime.timing import paired
 
@@ -45,7 +45,7 @@ def _images(session: Session) -> bool:
 
 
 def _call(session: Session) -> Callable[[], object]:
-    manifest, tasks = session.manifest, [name for name in session.tasks if name != "base"]
+    manifest, tasks = session.manifest, [name for name in session.tasks if name != BASE_TASK]
     vocabulary, rng = manifest.vocab_size or 1000, np.random.default_rng(0)
     several = len(session.tasks) > 1
 
@@ -75,7 +75,7 @@ def _decode(session: Session, ids: np.ndarray, task: str | None) -> Callable[[],
     first = session.run({"input_ids": ids, "attention_mask": np.ones_like(ids)}, task)
     arrays = {f"{PAST}{name.removeprefix(PRESENT)}": first[name] for name in first if name.startswith(PRESENT)}
     arrays |= {name.removesuffix("_used"): first[name] for name in first if name.removesuffix("_used") in given}
-    arrays.pop("task_id", None)
+    arrays.pop(TASK_ID, None)
     arrays["input_ids"] = ids[:, -1:]
     arrays["attention_mask"] = np.ones((1, ids.shape[1] + 1), np.int64)
     return lambda: session.run(arrays, task)

@@ -13,11 +13,10 @@ from eptx.errors import BundleError
 from eptx.files.safe_files import hash_file, is_contained_name, list_files
 from eptx.files.strict_json import read_json
 from eptx.manifest.content import FileEntry, Manifest
-from eptx.manifest.names import MANIFEST_FILE, MODEL_FILE, OPERATOR_DOMAIN, REPORT_FILES
+from eptx.manifest.names import MANIFEST_FILE, MODEL_FILE, OPERATOR_DOMAIN, ORT_DOMAINS, REPORT_FILES
 from eptx.manifest.reader import read_manifest
 
-# domains that ONNX Runtime implements by itself; EPContext, which makes it open a file by name, is refused
-_KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", OPERATOR_DOMAIN)
+#: EPContext makes ONNX Runtime open a file by name.
 _REFUSED_OPERATORS = (("com.microsoft", "EPContext"),)
 #: Files of a bundle that ``eptx.json`` does not list.
 UNLISTED = frozenset((MANIFEST_FILE, *REPORT_FILES, *(f".{name}.tmp" for name in REPORT_FILES)))
@@ -105,7 +104,7 @@ def _check_hashes(folder: Path, listed: Mapping[str, FileEntry]) -> None:
 def _check_model(name: str, scan: OnnxScan, manifest: Manifest) -> None:
     own = {domain for domain, _ in scan.functions}
     for domain in sorted({d for d, _ in scan.opsets} | {d for d, _ in scan.operators}):
-        if domain not in _KNOWN_DOMAINS and domain not in own:
+        if domain not in (*ORT_DOMAINS, OPERATOR_DOMAIN) and domain not in own:
             raise BundleError(f"{name}: uses operators of the unknown domain {domain!r}")
     for operator in _REFUSED_OPERATORS:
         if operator in scan.operators:

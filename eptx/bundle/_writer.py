@@ -11,8 +11,8 @@ from typing import Self
 
 from eptx.bundle._reader import UNLISTED, Bundle, read_bundle
 from eptx.errors import BadInputError, BundleError, EptxError, UsageError
-from eptx.files.publish import Staging, os_error
-from eptx.files.safe_files import hash_file, list_files, open_regular, replace_file
+from eptx.files.publish import Staging, os_error, replace_file
+from eptx.files.safe_files import hash_file, list_files, open_regular
 from eptx.files.strict_json import dump_json, read_json_object
 from eptx.manifest.content import FileEntry, Manifest
 from eptx.manifest.names import MANIFEST_FILE, REPORT_FILES
@@ -103,10 +103,7 @@ def write_report(bundle: Bundle, name: str, content: bytes) -> Path:
     if name not in REPORT_FILES:
         raise ValueError(f"{name} is not one of {REPORT_FILES}")
     path = bundle.path / name
-    try:
-        replace_file(path, content)
-    except OSError as e:
-        raise os_error(path, e) from None
+    replace_file(path, content)
     return path
 
 

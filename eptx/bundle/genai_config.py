@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from eptx.errors import BundleError
-from eptx.manifest.names import MODEL_FILE
+from eptx.manifest.names import MODEL_FILE, PROVIDERS
 
 GENAI_CONFIG = "genai_config.json"
 #: A library that is loaded, and a file that is written.
 _REFUSED = ("custom_ops_library", "enable_profiling")
-#: Others name libraries in their options.
-_PROVIDERS = ("cpu", "cuda")
 
 
 def check_genai_config(config: Any) -> None:
@@ -27,7 +25,7 @@ def check_genai_config(config: Any) -> None:
         if key == "filename" and value != MODEL_FILE:
             raise BundleError(f"{GENAI_CONFIG}: names a model that is not {MODEL_FILE}")
         if key == "provider_options" and not _is_known(value):
-            raise BundleError(f"{GENAI_CONFIG}: names an execution provider that is not one of {', '.join(_PROVIDERS)}")
+            raise BundleError(f"{GENAI_CONFIG}: names an execution provider that is not one of {', '.join(PROVIDERS)}")
 
 
 def _settings(value: Any) -> Iterator[tuple[str, Any]]:
@@ -45,5 +43,5 @@ def _settings(value: Any) -> Iterator[tuple[str, Any]]:
 def _is_known(options: Any) -> bool:
     """Whether a list of objects, provider by options, names known providers only."""
     return isinstance(options, list) and all(
-        isinstance(entry, dict) and all(name.lower() in _PROVIDERS for name in entry) for entry in options
+        isinstance(entry, dict) and all(name.lower() in PROVIDERS for name in entry) for entry in options
     )

@@ -15,8 +15,7 @@ from typing import Any
 from eptx.bundle._reader import Bundle
 from eptx.errors import UsageError
 from eptx.files.fields import Fields
-from eptx.files.publish import os_error
-from eptx.files.safe_files import replace_file
+from eptx.files.publish import replace_file
 from eptx.files.strict_json import dump_json, read_json
 
 _SUFFIX = ".sources.json"
@@ -56,11 +55,7 @@ def write_origin(bundle: Bundle, origin: Origin) -> None:
     Raises:
         UsageError, LimitError: it cannot be written.
     """
-    path = _file(bundle.path)
-    try:
-        replace_file(path, dump_json({"bundle": dict(bundle.manifest.fingerprints), **asdict(origin)}))
-    except OSError as e:
-        raise os_error(path, e) from None
+    replace_file(_file(bundle.path), dump_json({"bundle": dict(bundle.manifest.fingerprints), **asdict(origin)}))
 
 
 def read_origin(bundle: Bundle) -> Origin:

@@ -45,17 +45,18 @@ def model_options(command: F) -> F:
             "--route",
             multiple=True,
             metavar="[TASK=]GROUP:W1,W2,...",
-            help="TuckA, static and conditioned: the frozen route (of one task); several, joined by /, where the base "
-            "calls the router several times.",
+            help="Static and conditioned, where the route depends on the data: the frozen route (of one task); "
+            "several, joined by /, where the base calls the router several times.",
         ),
         click.option(
             "--routing",
             type=click.Choice(["batch", "row", "prompt"]),
             default="batch",
             show_default=True,
-            help="TuckA, dynamic: one route for the batch, as released, one per row, or one per row's prompt.",
+            help="Dynamic, where one router routes all modules: one route for the batch, as released, one per row, or "
+            "one per row's prompt.",
         ),
-        click.option("--top-k", type=int, help="EPT: experts per task, where the adapter's files do not say it."),
+        click.option("--top-k", type=int, help="Experts per task, where the adapter's files do not say it."),
         click.option("--tasks", help="Names of the tasks by id, separated by commas (default: task0, task1, ...)."),
         click.option(
             "--problem-type",

@@ -15,9 +15,9 @@ from eptx.errors import UsageError
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=PATH, metavar="PATH...")
-@click.option("--top-k", type=int, help="EPT: experts per task, where the adapter's files do not say it.")
+@click.option("--top-k", type=int, help="Experts per task, where the adapter's files do not say it.")
 @click.option("--tasks", help="Names of the tasks by id, separated by commas.")
-@click.option("--plot", type=PATH, metavar="FILE.png", help="Draw which experts each task uses (EPT).")
+@click.option("--plot", type=PATH, metavar="FILE.png", help="Draw which experts each task uses.")
 @output_options
 def inspect(
     paths: tuple[Path, ...], top_k: int | None, tasks: str | None, plot: Path | None, as_json: bool, quiet: bool

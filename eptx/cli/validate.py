@@ -20,10 +20,10 @@ from eptx.errors import ValidationError
     type=PATH,
     multiple=True,
     metavar="DIR",
-    help="The adapter (default: as given at export); several LoRA folders in the order of the tasks.",
+    help="The adapter (default: as given at export); several folders in the order of the tasks.",
 )
 @click.option("--tasks", help="Names of the adapter's tasks by id, separated by commas, where the bundle does not say.")
-@click.option("--top-k", type=int, help="EPT: experts per task (default: as given at export).")
+@click.option("--top-k", type=int, help="Experts per task (default: as given at export).")
 @click.option(
     "--base-onnx",
     type=PATH,

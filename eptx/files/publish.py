@@ -1,6 +1,6 @@
-"""Putting a finished folder in the place of another in one step.
+"""Puts a finished folder, or file, in the place of another in one step.
 
-The folder is written beside the target under a hidden name, synced, and exchanged with the target, so whoever
+A folder is written beside the target under a hidden name, synced, and exchanged with the target, so whoever
 looks sees the old folder, the new one or none, also after a kill at any point. The hidden folder is locked by
 the process that writes it; one that nobody holds was left by a process that died, and the next publication to
 the same target removes it.
@@ -14,10 +14,11 @@ import os
 import secrets
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from eptx.errors import LimitError, UsageError
-from eptx.files.safe_files import sync
 
 if sys.platform != "win32":
     import fcntl
@@ -140,6 +141,43 @@ def seal(folder: Path) -> None:
             sync(path)
         Path(root).chmod(0o755)
         sync(Path(root))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A hidden file to write; at the end of the block it takes the place of ``path``, whose readers see old or new.
+
+    Raises:
+        UsageError: it cannot be written.
+        LimitError: the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        sync(temporary)
+        os.replace(temporary, path)
+    except OSError as e:
+        raise os_error(path, e) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes a file as `replacing` does."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file or folder is on the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open a folder
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def os_error(path: Path, e: OSError) -> UsageError | LimitError:

@@ -107,30 +107,6 @@ def list_files(folder: Path, *, error: type[EptxError]) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def sync(path: Path) -> None:
-    """Waits until a file or folder is on the disk."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open a folder
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file in one step: a reader sees the old content or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-        temporary.chmod(0o644)
-        sync(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _failure(e: OSError | ValueError, error: type[EptxError], what: str) -> EptxError:
     """The error for a file, or a `LimitError` where the machine has no room for it."""
     scarce = isinstance(e, OSError) and e.errno in _SCARCE

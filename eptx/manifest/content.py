@@ -192,6 +192,11 @@ class Manifest:
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
+    @property
+    def rows_share_route(self) -> bool:
+        """Whether a row's answer depends on the other rows of its batch, so that requests must not share one."""
+        return self.routing == "batch"
+
     def to_json(self) -> dict[str, Any]:
         """The manifest as JSON types."""
         return asdict(self)

@@ -5,6 +5,8 @@ from __future__ import annotations
 SCHEMA_VERSION = 1
 OPERATOR_DOMAIN = "ai.eptx"
 OPERATOR_VERSION = 1
+#: Domains that ONNX Runtime implements by itself.
+ORT_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 
 MANIFEST_FILE = "eptx.json"
 MODEL_FILE = "model.onnx"
@@ -13,7 +15,11 @@ REPORT_FILES = ("validation.json", "report.html", "calibration.json", "calibrati
 #: Inputs and outputs of a language model's cache, by what comes after the prefix.
 PAST, PRESENT, CROSS = "past_key_values.", "present.", "cross."
 
-#: What the caller may choose (-1: the model does), and the outputs that say what was used.
+#: Tasks that no adapter has: one switches the adapter off, the other lets the model infer the task.
+BASE_TASK, AUTO_TASK = "base", "auto"
+#: The value of `TASK_ID` that stands for `AUTO_TASK`.
+INFER = -1
+#: What the caller may choose, and the outputs that say what was used.
 TASK_ID, ROUTE_GROUP, ROUTE_WEIGHTS = "task_id", "route_group", "route_weights"
 USED = "_used"
 TASK_ID_USED = f"{TASK_ID}{USED}"

@@ -16,9 +16,6 @@ from eptx.exporter.adapters.trained_as import TrainedAs
 
 Pooling = Literal["pooler", "first", "mean"]
 
-#: The task that switches the adapter off.
-BASE_TASK = "base"
-
 
 @dataclass(frozen=True)
 class TaskHeads:
@@ -51,11 +48,11 @@ class Widths:
     """What an adapter's files say of a linear's shape.
 
     Attributes:
-        in_features: the width of its input.
+        in_features: the width of its input; None where the files say nothing of it.
         out_features: the widths of its output that fit; None where the files say nothing of it.
     """
 
-    in_features: int
+    in_features: int | None
     out_features: range | None
 
 

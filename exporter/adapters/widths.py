@@ -21,9 +21,10 @@ def check_widths(adapter: Adapter, modules: Mapping[str, tuple[int, int]]) -> No
     for name, (out_features, in_features) in modules.items():
         widths = adapter.widths(name)
         known = widths.out_features
-        if in_features != widths.in_features or not (known is None or out_features in known):
+        inner = in_features if widths.in_features is None else widths.in_features
+        if in_features != inner or not (known is None or out_features in known):
             out = "any" if known is None else "-".join(map(str, sorted({known[0], known[-1]})))
             raise BaseModelError(
                 f"the adapter does not fit this base: {name} is [{out_features}, {in_features}] in the base, "
-                f"[{out}, {widths.in_features}] in the adapter"
+                f"[{out}, {inner}] in the adapter"
             )

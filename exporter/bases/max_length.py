@@ -15,7 +15,8 @@ import onnx_ir as ir
 
 from eptx._one_line import one_line
 from eptx.errors import BaseModelError
-from eptx.exporter.bases import BaseGraph, is_genai
+from eptx.exporter.bases.graph import BaseGraph
+from eptx.exporter.bases.loaders.genai import is_genai
 
 #: How many tokens tell consecutive numbers from others.
 _TOKENS = 6

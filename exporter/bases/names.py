@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+#: The cross-attention's projections of the encoder's output: the decoder's by name, and run once, with the encoder.
+_CROSS = (".EncDecAttention.k", ".EncDecAttention.v")
+
 
 def aliases(module: str, prefix: str) -> tuple[str, ...]:
     """The module's name, then the same with the base model's prefix taken away or added.
@@ -34,3 +37,8 @@ def some(names: Sequence[str], most: int = 4) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def in_encoder(module: str) -> bool:
+    """Whether an encoder-decoder's module reads the encoder's text: it then runs with the encoder, once."""
+    return module.removeprefix("transformer.").startswith("encoder.") or module.endswith(_CROSS)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from eptx.bundle import Manifest, Quantization, Task, TensorSpec
 from eptx.exporter.methods.method import method_of
-from eptx.manifest.names import CROSS, PAST, PRESENT, TASK_ID
+from eptx.manifest.names import BASE_TASK, CROSS, PAST, PRESENT, TASK_ID
 
 _MODES = {
     "static": "one task, folded into the weights",
@@ -164,7 +164,7 @@ def _shape(shape: tuple[str | int, ...]) -> str:
 
 def _notes(manifest: Manifest) -> str:
     notes = []
-    if any(task.name == "base" for task in manifest.tasks):
+    if any(task.name == BASE_TASK for task in manifest.tasks):
         notes.append("Task `base` switches the adapter off for its row.")
     if manifest.task_inference:
         notes.append("`task_id` -1 lets the model infer the task; `task_id_used` says which it took.")
@@ -173,18 +173,18 @@ def _notes(manifest: Manifest) -> str:
 
 
 def _python(manifest: Manifest) -> str:
-    names = [task.name for task in manifest.tasks if task.name != "base"]
-    takes_task = any(spec.name == "task_id" for spec in manifest.inputs)
+    names = [task.name for task in manifest.tasks if task.name != BASE_TASK]
+    takes_task = any(spec.name == TASK_ID for spec in manifest.inputs)
     arguments = f', task="{names[0]}"' if takes_task else ""
     if manifest.generation is not None:
         return f'answer = session.generate("Once upon a time"{arguments}).texts[0]'
     if any(spec.name == "input_ids" for spec in manifest.inputs):
         return f'outputs = session.run(["A sentence."]{arguments})'
-    feeds = ", ".join(f'"{spec.name}": ...' for spec in manifest.inputs if spec.name != "task_id")
+    feeds = ", ".join(f'"{spec.name}": ...' for spec in manifest.inputs if spec.name != TASK_ID)
     return f"outputs = session.run({{{feeds}}}{arguments})"
 
 
 def _task_id(manifest: Manifest) -> str:
-    if not any(spec.name == "task_id" for spec in manifest.inputs):
+    if not any(spec.name == TASK_ID for spec in manifest.inputs):
         return ""
     return "\nFeed `task_id` one id of the table above per row of the batch.\n"

@@ -26,8 +26,7 @@ from eptx.bundle import (
 from eptx.bundle.genai_config import GENAI_CONFIG
 from eptx.bundle.origin import Origin, write_origin
 from eptx.errors import BaseModelError, NotSupportedError, UsageError
-from eptx.exporter import ops
-from eptx.exporter.adapters.adapter import BASE_TASK, Adapter
+from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.route import FrozenRoutes
 from eptx.exporter.bases import BaseGraph, genai_config, is_genai
 from eptx.exporter.bases.max_length import positive
@@ -40,7 +39,11 @@ from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.heads import LOGITS
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
+<<<<<<< HEAD
 from eptx.exporter.precision import StoredPrecision
+=======
+from eptx.manifest.names import BASE_TASK, OPERATOR_DOMAIN, TASK_ID
+>>>>>>> main
 
 #: Smaller tensors are kept in the model: ONNX Runtime resolves the path of the file beside it, opens it and maps it
 #: anew for every tensor that lies there, which took 4 ms of a session of MiniLM with EPT (212 tensors).
@@ -175,7 +178,7 @@ def _manifest(adapted: Adapted) -> Manifest:
         fingerprints={"base": main.fingerprint, "adapter": adapter.fingerprint},
         modules=parts[-1].modules,
         task_inference=any(part.editor.similarities for part in parts),
-        operators=Operators() if any(ops.DOMAIN in part.graph.model.opset_imports for part in parts) else None,
+        operators=Operators() if any(OPERATOR_DOMAIN in part.graph.model.opset_imports for part in parts) else None,
         routing=routes.routing,
         route=routes.route,
         quantization=adapted.quantization,
@@ -209,7 +212,7 @@ def _tasks(adapter: Adapter, part: EditedGraph, options: ExportOptions) -> tuple
         raise UsageError(f"--problem-type names an unknown task {unknown!r}; there are {', '.join(adapter.tasks)}")
     heads, graph, whole = adapter.heads, part.graph, part.graph.whole
     names = (options.folded_task(adapter.tasks),) if options.mode == "static" else adapter.tasks
-    if any(value.name == "task_id" for value in part.editor.model.graph.inputs):
+    if any(value.name == TASK_ID for value in part.editor.model.graph.inputs):
         names = (*names, *([BASE_TASK] if method_of(adapter.method).serves_base(options) and whole.base else []))
 
     def task(index: int, name: str, counts: int | None, labels: int | None, own: tuple[str, ...] | None) -> Task:

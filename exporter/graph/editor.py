@@ -19,7 +19,8 @@ from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.delta import Delta, Place, in_groups
 from eptx.exporter.graph.names import Names
 from eptx.exporter.graph.shared_input import SharedSite, give_rows, values_behind
-from eptx.manifest.names import PAST
+from eptx.exporter.initializers import add_initializer
+from eptx.manifest.names import OPERATOR_DOMAIN, PAST, TASK_ID
 
 
 @dataclass
@@ -32,6 +33,8 @@ class GraphEditor:
             router sees it, [batch, tasks] each.
         adapted: module -> the value that holds its adapted output.
         biased: the modules whose adapted output has the base's bias in it.
+        exact: names of constants that are never rounded: a rounded router chooses otherwise where two experts are
+            close, and routers are small.
         unused_experts: module -> the adapter's experts that are not in the graph.
     """
 
@@ -39,6 +42,7 @@ class GraphEditor:
     similarities: list[ir.Value] = field(default_factory=list)
     adapted: dict[str, ir.Value] = field(default_factory=dict)
     biased: set[str] = field(default_factory=set)
+    exact: set[str] = field(default_factory=set)
     unused_experts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _task_id: ir.Value | None = None
     _rows: ir.Value | None = None
@@ -67,7 +71,7 @@ class GraphEditor:
     def task_id(self) -> ir.Value:
         """The graph input ``task_id``, int64 [batch], added when first asked for."""
         if self._task_id is None:
-            self._task_id = self.add_input("task_id", ir.DataType.INT64)
+            self._task_id = self.add_input(TASK_ID, ir.DataType.INT64)
         return self._task_id
 
     def rows(self) -> ir.Value:
@@ -77,10 +81,11 @@ class GraphEditor:
             self._rows = self.node("Range", [zero, self.node("Size", [self.task_id()])[0], one])[0]
         return self._rows
 
-    def constant(self, name: str, array: np.ndarray) -> ir.Value:
+    def constant(self, name: str, array: np.ndarray, *, exact: bool = False) -> ir.Value:
         """An initializer, made when its name is first asked for; floating point arrays are stored as float32.
 
-        Equal tables of integers are one initializer: ONNX Runtime would look for them whenever a session opens.
+        Equal tables of integers are one initializer: ONNX Runtime would look for them whenever a session opens. One
+        that is `exact` stays float32 however the bundle is stored.
 
         Raises:
             LimitError: a value is past what float32 holds.
@@ -90,15 +95,12 @@ class GraphEditor:
             if array.dtype.kind == "f":
                 array = _float32(name, array)
             content = (array.shape, array.dtype.str, array.tobytes() if array.dtype.kind == "i" else name.encode())
-            value = self._contents.get(content) or self._initializer(name, array)
+            value = self._contents.get(content)
+            if value is None:
+                value = add_initializer(self.model.graph, self.names.free(name), np.array(array, order="C"))
             self._constants[name] = self._contents[content] = value
-        return value
-
-    def _initializer(self, name: str, array: np.ndarray) -> ir.Value:
-        name = self.names.free(name)
-        tensor = ir.Tensor(np.array(array, order="C"), name=name)
-        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-        self.model.graph.register_initializer(value)
+            if exact:
+                self.exact.add(str(value.name))
         return value
 
     def node(
@@ -139,7 +141,7 @@ class GraphEditor:
             function = self._function(ops.grouped(operator, modules))
         if biased:
             function = self._function(ops.biased(function, 1 if packed else modules))
-        return self.node(function.name, inputs, domain=ops.DOMAIN, outputs=len(function.outputs), **attributes)
+        return self.node(function.name, inputs, domain=OPERATOR_DOMAIN, outputs=len(function.outputs), **attributes)
 
     def _function(self, function: ir.Function) -> ir.Function:
         return self._functions.setdefault(function.name, function)

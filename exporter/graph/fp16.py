@@ -11,20 +11,20 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.errors import LimitError
-from eptx.exporter import ops
+from eptx.exporter.initializers import add_initializer
+from eptx.manifest.names import OPERATOR_DOMAIN
 
 #: Smaller tensors (scalars, mask fills, epsilons) gain nothing and may not fit float16.
 _MIN_SIZE = 256
 _MAX = float(np.finfo(np.float16).max)
-#: A route is a choice, which a rounded router makes otherwise where two experts are close; and routers are small.
-_ROUTERS = (".lora_gate.weight", ".lora_gate.bias", ".lora_task_embedding", ".tucka_ec")
 
 
-def store_fp16(model: ir.Model, *, but: Collection[str] | None = None) -> None:
-    """Turns every float32 weight but routers' into a float16 one, cast back for all but eptx's operators.
+def store_fp16(model: ir.Model, exact: Collection[str], *, but: Collection[str] | None = None) -> None:
+    """Turns every float32 weight but a few into a float16 one, cast back for all but eptx's operators.
 
     Args:
         model: changed in place.
+        exact: names of the adapter's constants that stay float32; see `GraphEditor.exact`.
         but: names of the base's weights, where only the adapter is to be stored so: the base is quantized, or computes
             in float16. (A bias that an operator of eptx adds is read by it alone, and is the base's.)
 
@@ -32,8 +32,8 @@ def store_fp16(model: ir.Model, *, but: Collection[str] | None = None) -> None:
         LimitError: a weight is too large for float16.
     """
     graph = model.graph
-    for value in [v for v in graph.initializers.values() if _stored_fp32(v)]:
-        if but is not None and (value.name in but or any(user.domain != ops.DOMAIN for user in value.consumers())):
+    for value in [v for v in graph.initializers.values() if v.name not in exact and _stored_fp32(v)]:
+        if but is not None and (value.name in but or any(user.domain != OPERATOR_DOMAIN for user in value.consumers())):
             continue
         array = value.const_value.numpy()  # type: ignore[union-attr]
         largest = float(np.abs(array).max())
@@ -48,8 +48,6 @@ def _stored_fp32(value: ir.Value) -> bool:
     tensor = value.const_value
     if value.is_graph_output():  # whose type is the caller's business
         return False
-    if value.name is not None and value.name.endswith(_ROUTERS):
-        return False
     return tensor is not None and tensor.dtype == ir.DataType.FLOAT and tensor.size >= _MIN_SIZE
 
 
@@ -57,11 +55,9 @@ def _halve(graph: ir.Graph, value: ir.Value, array: np.ndarray) -> None:
     name = value.name
     assert name is not None
     del graph.initializers[name]
-    tensor = ir.Tensor(array.astype(np.float16), name=f"{name}.fp16")
-    stored = ir.Value(name=tensor.name, shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT16), const_value=tensor)
-    graph.register_initializer(stored)
+    stored = add_initializer(graph, f"{name}.fp16", array.astype(np.float16))
     for user, index in list(value.uses()):
-        if user.domain == ops.DOMAIN:
+        if user.domain == OPERATOR_DOMAIN:
             user.replace_input_with(index, stored)
     if value.uses():
         _cast(graph, value, stored)

@@ -57,8 +57,8 @@ def values_behind(place: Site, batch: int | ir.SymbolicDim) -> tuple[ir.Value, .
             return tuple(found[1:])
     raise NotSupportedError(
         f"{place.module} also projects something that the whole batch shares (DeBERTa-v2's relative positions), which "
-        "this graph repeats for the rows: export the transformers folder itself, use --mode static, or TuckA with "
-        "--routing batch"
+        "this graph repeats for the rows: export the transformers folder itself, use --mode static, or "
+        "--routing batch where the adapter has it"
     )
 
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from eptx.errors import AdapterError, EptxError, UsageError
-from eptx.exporter.adapters.adapter import BASE_TASK, Adapter
+from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.checkpoint import CONFIG, Checkpoint, ReadOptions, read_checkpoint, shown
 from eptx.exporter.methods.method import Method, methods, titles
+from eptx.manifest.names import AUTO_TASK, BASE_TASK
 
 
 def read_adapter(
@@ -62,7 +63,7 @@ def _check_tasks(adapter: Adapter, error: type[EptxError]) -> None:
     for name in adapter.tasks:
         if not isinstance(name, str) or not name or not name.isprintable() or "," in name or name != name.strip():
             raise error(f"{name!r} cannot be the name of a task")
-        if name in (BASE_TASK, "auto"):
+        if name in (BASE_TASK, AUTO_TASK):
             raise error(f"{name!r} is reserved and cannot be the name of a task: rename it with --tasks")
     if len(set(adapter.tasks)) != len(adapter.tasks):
         raise error(f"two tasks have the same name: {', '.join(adapter.tasks)}")

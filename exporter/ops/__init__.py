@@ -12,7 +12,7 @@ and so are those that also add the base's biases (`biased`).
 """
 
 from eptx.exporter.ops._grouped import MAX_GROUP, biased, grouped, module_inputs, packed, packed_columns, single
-from eptx.exporter.ops.domain import DOMAIN, VERSION, add_functions
+from eptx.exporter.ops.domain import add_functions
 from eptx.exporter.ops.low_rank_delta import LowRankDelta
 from eptx.exporter.ops.pyramid_delta import PyramidDelta
 from eptx.exporter.ops.pyramid_router import PyramidRouter
@@ -21,9 +21,7 @@ from eptx.exporter.ops.tucker_delta import TuckerDelta
 from eptx.exporter.ops.tucker_router import TuckerRouter
 
 __all__ = [
-    "DOMAIN",
     "MAX_GROUP",
-    "VERSION",
     "LowRankDelta",
     "PyramidDelta",
     "PyramidRouter",

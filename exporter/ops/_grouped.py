@@ -17,12 +17,13 @@ from collections.abc import Sequence
 import onnx_ir as ir
 import onnxscript
 
-from eptx.exporter.ops.domain import DOMAIN, MIN_OPSET, VERSION
+from eptx.exporter.ops.domain import MIN_OPSET
 from eptx.exporter.ops.low_rank_delta import LowRankDelta
 from eptx.exporter.ops.pyramid_delta import PyramidDelta
 from eptx.exporter.ops.pyramid_router import PyramidRouter
 from eptx.exporter.ops.routed_pyramid_delta import RoutedPyramidDelta
 from eptx.exporter.ops.tucker_delta import TuckerDelta
+from eptx.manifest.names import OPERATOR_DOMAIN, OPERATOR_VERSION
 
 #: Modules per node; what has more is split over several.
 MAX_GROUP = 4
@@ -83,7 +84,7 @@ def biased(function: ir.Function, count: int) -> ir.Function:
     references = {name: ir.RefAttr(name, name, ir.AttributeType.INT) for name in function.attributes}
     outputs = [str(value.name) for value in function.outputs]
     inputs = [*(node.outputs[0] for node in added), *rest]
-    call = _node(function.name, inputs, outputs, DOMAIN, **references)
+    call = _node(function.name, inputs, outputs, OPERATOR_DOMAIN, **references)
     name, attributes = f"Biased{function.name}", list(function.attributes)
     return _function(name, [*bases, *biases, *rest], [*like, *added, call], call.outputs, attributes)
 
@@ -91,7 +92,7 @@ def biased(function: ir.Function, count: int) -> ir.Function:
 def module_inputs(node: ir.Node, index: int) -> tuple[str, dict[str, ir.Value | None]]:
     """The single operator that a node calls for one of its modules, and that call's inputs by name, but for y."""
     match = _NAME.fullmatch(node.op_type)
-    if node.domain != DOMAIN or match is None or match["single"] not in _SINGLE:
+    if node.domain != OPERATOR_DOMAIN or match is None or match["single"] not in _SINGLE:
         return node.op_type, {}
     name, count = match["single"], int(match["count"] or 1)
     shared, own = _SHARED[name], _own(name)
@@ -105,7 +106,7 @@ def module_inputs(node: ir.Node, index: int) -> tuple[str, dict[str, ir.Value | 
 def packed_columns(node: ir.Node) -> ir.Value | None:
     """The start and end of every module of a node's packed product; None where it has none."""
     match = _NAME.fullmatch(node.op_type)
-    if node.domain != DOMAIN or match is None or not match["packed"]:
+    if node.domain != OPERATOR_DOMAIN or match is None or not match["packed"]:
         return None
     index = 2 if match["biased"] else 1
     return node.inputs[index] if len(node.inputs) > index else None
@@ -141,7 +142,7 @@ def _call(function: onnxscript.OnnxFunction, inputs: Sequence[ir.Value], suffix:
     proto = function.to_function_proto()
     references = {name: ir.RefAttr(name, name, ir.AttributeType.INT) for name in proto.attribute}
     outputs = [f"{output}{suffix}" for output in proto.output]
-    return _node(function.name, inputs, outputs, DOMAIN, **references)
+    return _node(function.name, inputs, outputs, OPERATOR_DOMAIN, **references)
 
 
 def _split(y: ir.Value, columns: ir.Value, count: int) -> list[ir.Node]:
@@ -162,6 +163,7 @@ def _function(
     outputs: Sequence[ir.Value],
     attributes: Sequence[str],
 ) -> ir.Function:
-    graph = ir.Graph(inputs, outputs, nodes=nodes, opset_imports={"": MIN_OPSET, DOMAIN: VERSION}, name=name)
+    opsets = {"": MIN_OPSET, OPERATOR_DOMAIN: OPERATOR_VERSION}
+    graph = ir.Graph(inputs, outputs, nodes=nodes, opset_imports=opsets, name=name)
     declared = [ir.Attr(attribute, ir.AttributeType.UNDEFINED, None) for attribute in attributes]
-    return ir.Function(DOMAIN, name, graph=graph, attributes=declared)
+    return ir.Function(OPERATOR_DOMAIN, name, graph=graph, attributes=declared)

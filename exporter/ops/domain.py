@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 import onnx_ir as ir
 import onnxscript
 
-DOMAIN = "ai.eptx"
-VERSION = 1
+from eptx.manifest.names import OPERATOR_DOMAIN, OPERATOR_VERSION
+
 #: The bodies use only operators whose schemas did not change from this opset to the newest.
 MIN_OPSET = 18
 
-eptx_domain = onnxscript.values.Opset(DOMAIN, VERSION)
+eptx_domain = onnxscript.values.Opset(OPERATOR_DOMAIN, OPERATOR_VERSION)
 
 
 def add_functions(model: ir.Model, functions: Iterable[ir.Function]) -> None:
@@ -28,10 +28,10 @@ def add_functions(model: ir.Model, functions: Iterable[ir.Function]) -> None:
     for function in sorted(by_name.values(), key=lambda f: (_depth(f, by_name), f.name)):
         function.opset_imports[""] = opset
         model.functions[function.identifier()] = function
-    model.opset_imports[DOMAIN] = VERSION
+    model.opset_imports[OPERATOR_DOMAIN] = OPERATOR_VERSION
 
 
 def _depth(function: ir.Function, by_name: Mapping[str, ir.Function]) -> int:
     """How many functions deep the calls in a body go."""
-    called = [by_name[node.op_type] for node in function if node.domain == DOMAIN]
+    called = [by_name[node.op_type] for node in function if node.domain == OPERATOR_DOMAIN]
     return 1 + max((_depth(other, by_name) for other in called), default=0)

@@ -1,12 +1,13 @@
 """The trained model, loaded from its files as the library that trained it loads them.
 
 This is what bundles are held against, so it shares nothing with what makes them: no reader, fold or head of the
-exporter is on this path. LoRA is PEFT's own; EPT and TuckA are PEFT tuners that PEFT fills; the class is the one that
-was trained; a tensor that no parameter takes, or a parameter that no tensor fills, is an error.
+exporter is on this path. The adapter is PEFT's own or a PEFT tuner that PEFT fills; the class is the one that was
+trained; a tensor that no parameter takes, or a parameter that no tensor fills, is an error.
 """
 
-from eptx.exporter.trained.files import AdapterFiles, name_tasks, read_files
+from eptx.exporter.trained.files import AdapterFiles
 from eptx.exporter.trained.loading import load_trained
 from eptx.exporter.trained.model import Host, Output, Trained
+from eptx.exporter.trained.reference import name_tasks, read_files
 
 __all__ = ["AdapterFiles", "Host", "Output", "Trained", "load_trained", "name_tasks", "read_files"]

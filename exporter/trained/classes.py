@@ -1,7 +1,7 @@
-"""The class that an adapter was trained on, and a base loaded as it; on purpose not by what the exporter loads it with.
+"""The class that an adapter was trained on, and a base loaded as it. On purpose the exporter's loader is not used.
 
-What says so, the surest first: a class that PEFT noted down (``auto_mapping``), the adapter's ``task_type``, task heads
-beside it (they read the bare model), and the class that the base was saved as.
+With task heads beside the adapter it is the base model without a head. Else the first of these that is there names
+it: PEFT's ``auto_mapping``, the adapter's ``task_type``, the class that the base was saved as.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from eptx._one_line import one_line
 from eptx.errors import BaseModelError, EptxError, NotSupportedError
 from eptx.exporter.bases.weights.config import base_config
 from eptx.exporter.trained.files import PREFIX, AdapterFiles
+from eptx.exporter.trained.reference import references
 
 #: What PEFT's task types are trained on.
 _OF_TASK_TYPE = {
@@ -29,8 +30,6 @@ _OF_TASK_TYPE = {
     "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
     "FEATURE_EXTRACTION": "AutoModel",
 }
-#: Parts of a tensor's name that say that it is of an adapter, and not a module that PEFT saved whole.
-_ADAPTER = (".lora_", ".tucka_")
 _NAMED = 4
 
 
@@ -85,10 +84,11 @@ def load_base(base: Path, files: AdapterFiles, *, plain: bool = False) -> Base:
 
 def saved_modules(files: AdapterFiles) -> dict[str, tuple[int, ...]]:
     """The tensors of modules that PEFT saved whole (a classifier, a norm): name in the model -> shape."""
+    parts = {reference.tensor_part for reference in references()}
     return {
         name.removeprefix(PREFIX): tuple(tensor.shape)
         for name, tensor in files.tensors.items()
-        if not any(part in name for part in _ADAPTER)
+        if not any(part in name for part in parts)
     }
 
 

@@ -15,18 +15,13 @@ from torch import Tensor, nn
 
 from eptx.errors import RequestError
 from eptx.exporter.adapters.route import Route
-from eptx.exporter.methods.tucka.layer import TuckaRoute
 from eptx.exporter.methods.tuner import INFER
 from eptx.exporter.trained.encode import decoder_call, encode
-from eptx.exporter.trained.files import Kind
+from eptx.exporter.trained.reference import CallRoutes, GivenRoutes, Reference
 from eptx.exporter.training.heads import TaskHeadBank, pool
 
 #: What a class returns beside its outputs: its cache, and the encoder's states, which a bundle hands on in its own way.
 _NOT_OUTPUTS = ("past_key_values", "encoder_last_hidden_state", "loss")
-
-
-#: Of each call of TuckA's router the route that it is frozen to, for all rows or one per row; None: it keeps its own.
-Frozen = Sequence[Route | Sequence[Route] | None]
 
 
 @dataclass(frozen=True)
@@ -38,12 +33,12 @@ class Output:
         inner: what the bare model inside of the class returns, where it is another than the class.
         modules: output of every adapted linear layer, bias included, by the adapter's module names, of its first call.
         task: task of each row int64 [batch] (for id -1 the one inferred).
-        task_margin: EPT with id -1: sum of similarities of the best task less the next one's [batch].
-        group: TuckA: the group that the first module was given, int64 [1 or batch]. weights: [1 or batch, t].
-        calls: TuckA: of each call of the router in turn, what it gives every group's experts [1 or batch, k, t]; None
+        task_margin: with id -1: sum of similarities of the best task less the next one's [batch].
+        group: the group that the first module was given, int64 [1 or batch]. weights: [1 or batch, t].
+        calls: of each call of the router in turn, what it gives every group's experts [1 or batch, k, t]; None
             where the route was given.
-        groups: TuckA: module -> the group of its first call [1 or batch].
-        margins: TuckA: by how much each route of this forward was chosen, each [1 or batch].
+        groups: module -> the group of its first call [1 or batch].
+        margins: by how much each route of this forward was chosen, each [1 or batch].
     """
 
     outputs: dict[str, np.ndarray]
@@ -83,19 +78,19 @@ class Host:
 
     Attributes:
         model: the model, the adapted layers in place.
-        kind: whose adapter it is.
-        signature: LoRA: what the adapters that share it have in common.
+        method: whose adapter it is.
+        signature: what the adapters that share it have in common.
         peft: PEFT's wrapper around it.
         adapters: task id -> the adapter's name in PEFT.
         names: the adapter's module name -> the layer's name in the model.
-        state: EPT and TuckA: what the adapted layers share.
+        state: what the adapted layers share, None where PEFT needs nothing.
         complete: whether the base alone has all that its class needs.
         labelled: whether the adapters bring what gives the class's labels.
         resized: whether those are other labels than the base's, whose head the model then lacks.
     """
 
     model: Any
-    kind: Kind
+    method: Reference
     signature: tuple[Any, ...] = ()
     peft: PeftModel | None = None
     adapters: dict[int, str] = field(default_factory=dict)
@@ -142,7 +137,7 @@ class Host:
             finally:
                 tuner.enable_adapter_layers()
             return
-        if self.kind == "lora":
+        if self.method.one_task_each:
             self.peft.set_adapter(self.adapters[task], inference_mode=True)
         yield
 
@@ -167,8 +162,8 @@ class Trained:
     """The trained model; `load_trained` makes it.
 
     Attributes:
-        hosts: the models; LoRA adapters whose heads have other shapes than the others' are on one of their own, and
-            the base, where it has other labels than all of them, is one without an adapter.
+        hosts: the models; adapters whose heads have other shapes than the others' are on one of their own, and the
+            base, where it has other labels than all of them, is one without an adapter.
         tasks: the tasks by id.
         heads: what eptx's training saved beside the adapter, None where the class has its own head.
         dtype: what it computes in.
@@ -180,9 +175,9 @@ class Trained:
     dtype: torch.dtype
 
     @property
-    def kind(self) -> Kind:
+    def method(self) -> Reference:
         """Whose adapter it is."""
-        return self.hosts[0].kind
+        return self.hosts[0].method
 
     @property
     def model(self) -> Any:
@@ -200,10 +195,10 @@ class Trained:
         return self.heads is not None or any(host.saved for host in self.hosts)
 
     @property
-    def router(self) -> str:
-        """TuckA: the module that routes."""
+    def router(self) -> str | None:
+        """The module whose input decides the route of all, where there is one."""
         host = self.hosts[0]
-        return next(module for module in host.names if len(getattr(host.layer(module), "tucka_ec", ())))
+        return next((module for module in host.names if self.method.is_router(host.layer(module))), None)
 
     def host_of(self, task: int) -> Host:
         """The model that has a task; for none, one with the base's own labels."""
@@ -216,7 +211,7 @@ class Trained:
         host = self.host_of(task)
         with host.on(task if task < len(self.tasks) else None):
             # one task for all rows, whatever their number
-            self._set(host, torch.tensor([task]), None, "batch")
+            self._set(host, torch.tensor([task]), GivenRoutes(self.dtype))
             yield host.model
 
     def run(
@@ -226,22 +221,22 @@ class Trained:
         route: Route | Sequence[Route] | None = None,
         routing: Literal["batch", "row"] = "batch",
         cache: Any = None,
-        frozen: Frozen | None = None,
+        frozen: CallRoutes | None = None,
     ) -> Output:
         """One forward.
 
         Of an encoder-decoder, as a bundle splits it: what reads the text runs first, and what is found out there, the
-        task of a row with id -1 or TuckA's route, then holds for the answer.
+        task of a row with id -1 or the route, then holds for the answer.
 
         Args:
             inputs: the model's inputs by name; float arrays are cast to ``dtype``. Of an encoder-decoder,
                 ``decoder_input_ids`` are the answer's tokens, and with a cache that holds the text already,
                 ``input_ids`` are left out.
-            task_ids: [batch]; ``len(tasks)`` switches the adapter off, -1 infers (EPT). LoRA's are all the same, and of
-                TuckA's either all or none are off.
-            route: TuckA: a route for everything, or one per row, instead of the router's.
-            routing: TuckA: the router's reach.
-            frozen: TuckA: the route of each call of the router in turn, or None where it keeps its own.
+            task_ids: [batch]; ``len(tasks)`` switches the adapter off, -1 infers. Which may differ is up to the
+                method; see `Reference.together`.
+            route: a route for everything, or one per row, instead of the router's.
+            routing: the router's reach.
+            frozen: the route of each call of the router in turn, or None where it keeps its own.
             cache: a transformers ``Cache`` of the positions before these, to which these are added; None: there
                 are none.
 
@@ -256,7 +251,7 @@ class Trained:
         host.forget()
         tensors = {name: self._tensor(array) for name, array in inputs.items()}
         with torch.no_grad(), host.on(None if off else first):
-            self._set(host, ids, route, routing, frozen)
+            self._set(host, ids, GivenRoutes(self.dtype, route, routing, frozen or ()))
             ids, margin, call = self._call(host, tensors, ids, cache)
             result = host.model(**call)
             outputs = tensors_of(result)
@@ -295,45 +290,22 @@ class Trained:
         layer = host.layer(module)
         base = getattr(layer, "base_layer", layer)
         with torch.no_grad(), host.on(task):
-            self._set(host, torch.tensor([task]), route, "batch")
+            self._set(host, torch.tensor([task]), GivenRoutes(self.dtype, route))
             result = layer(torch.eye(base.in_features, dtype=self.dtype)[None])[0]
         weight: np.ndarray = _array(result if base.bias is None else result - base.bias).T
         return weight
 
     def _check(self, ids: Tensor) -> None:
-        lowest = INFER if self.kind == "ept" else 0
-        if ids.ndim != 1 or not len(ids) or int(ids.min()) < lowest or int(ids.max()) > len(self.tasks):
-            raise RequestError(f"task ids must be [batch] and lie in {lowest}..{len(self.tasks)}, got {ids.tolist()}")
-        # TuckA's tasks share all but the heads, which are picked per row
-        apart = set(ids.tolist()) if self.kind == "lora" else {id == len(self.tasks) for id in ids.tolist()}
-        if self.kind != "ept" and len(apart) > 1:
+        lowest, count = INFER if self.method.infers_tasks else 0, len(self.tasks)
+        if ids.ndim != 1 or not len(ids) or int(ids.min()) < lowest or int(ids.max()) > count:
+            raise RequestError(f"task ids must be [batch] and lie in {lowest}..{count}, got {ids.tolist()}")
+        if len({self.method.together(task, count) for task in ids.tolist()}) > 1:
             raise RequestError("rows of different tasks take a forward each")
 
-    def _set(
-        self,
-        host: Host,
-        ids: Tensor,
-        route: Route | Sequence[Route] | None,
-        routing: str,
-        frozen: Frozen | None = None,
-    ) -> None:
+    def _set(self, host: Host, ids: Tensor, routes: GivenRoutes) -> None:
         """Tells the layers the rows' tasks, or the route."""
-        if host.state is None:
-            return
-        if host.kind == "ept":
-            _set_tasks(host, ids)
-        elif host.kind == "tucka":
-            host.state.set(None)
-            host.state.routing = routing
-            host.state.forced = None if route is None else self._route(route)
-            calls = frozen or ()
-            host.state.frozen = tuple(None if each is None else self._route(each) for each in calls)
-
-    def _route(self, route: Route | Sequence[Route]) -> TuckaRoute:
-        routes = [route] if isinstance(route, Route) else list(route)
-        weights = torch.tensor([each.weights for each in routes], dtype=self.dtype)
-        endless = torch.full((len(routes),), torch.inf, dtype=self.dtype)
-        return TuckaRoute(torch.tensor([each.group for each in routes]), weights, endless)
+        if host.state is not None:
+            self.method.tell(host.state, ids, routes)
 
     def _call(
         self, host: Host, tensors: dict[str, Tensor], ids: Tensor, cache: Any
@@ -348,10 +320,8 @@ class Trained:
                 tuner._begin(host.model, (), dict(tensors))
             cache = encode(host.model, tensors, cache)
             ids, margin = _used_tasks(host, ids)
-            if host.kind == "ept":
-                _set_tasks(host, ids)
-            if host.kind == "tucka" and host.state.fresh:
-                host.state.forced = host.state.route
+            if host.state is not None:
+                self.method.hold(host.state, ids)
         return ids, margin, decoder_call(host.model, tensors, cache)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
@@ -363,12 +333,6 @@ def tensors_of(result: Any) -> dict[str, Tensor]:
     """The outputs of a transformers model by name."""
     named = result.items() if hasattr(result, "items") else ()
     return {name: value for name, value in named if isinstance(value, Tensor) and name not in _NOT_OUTPUTS}
-
-
-def _set_tasks(host: Host, ids: Tensor) -> None:
-    """Rows of one task are as one row, so that even layers whose input has no rows run as transformers calls them."""
-    alike = int(ids[0]) != INFER and bool((ids == ids[0]).all())
-    host.state.set(ids[:1] if alike else ids, lowest=INFER)
 
 
 def _used_tasks(host: Host, ids: Tensor) -> tuple[Tensor, np.ndarray | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from eptx.exporter.methods.tuner import INFER
 from eptx.exporter.training.batches import Batch, Example, collate, length_batches
 from eptx.exporter.training.heads import TaskClassifier
 from eptx.exporter.training.losses import task_head_loss
+from eptx.files.publish import replacing
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -145,9 +145,8 @@ class Trainer:
                 if moment in self.optimizer.state[parameter]:
                     tensors[f"{index}.{moment}"] = self.optimizer.state[parameter][moment]
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
-        os.replace(part, path)
+        with replacing(path) as part:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
 
     def _resume(self, path: Path) -> None:
         tensors = load_file(path)

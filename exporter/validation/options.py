@@ -8,9 +8,13 @@ from pathlib import Path
 
 from eptx.errors import UsageError
 from eptx.runtime.measure import Source
+<<<<<<< HEAD
 from eptx.runtime.measure.budget import check_points
 
 PROVIDERS = ("auto", "cpu", "cuda")
+=======
+from eptx.runtime.ort.providers import PROVIDER_CHOICES
+>>>>>>> main
 
 
 def is_dataset(path: Path) -> bool:
@@ -58,8 +62,8 @@ class ValidateOptions:
     def check(self) -> None:
         """Raises UsageError for a provider that does not exist, or no rows; DataError for a budget that is none."""
         for provider in self.providers:
-            if provider not in PROVIDERS:
-                raise UsageError(f"--provider {provider!r}: choose from {', '.join(PROVIDERS)}")
+            if provider not in PROVIDER_CHOICES:
+                raise UsageError(f"--provider {provider!r}: choose from {', '.join(PROVIDER_CHOICES)}")
         if self.rows is not None and self.rows < 1:
             raise UsageError(f"--rows {self.rows}: at least one row per task is needed")
         check_points(self.max_drop)

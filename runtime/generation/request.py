@@ -12,8 +12,8 @@ from eptx.runtime.outputs import Array
 
 
 @dataclass(frozen=True)
-class Request:
-    """What `Writer.check` makes of prompts.
+class GenerationRequest:
+    """Prompts that `Session.check_prompts` checked.
 
     Attributes:
         prompts: each row's token ids.
@@ -28,7 +28,7 @@ class Request:
     settings: GenerationSettings
 
 
-def joined(requests: Sequence[Request]) -> Request:
+def join(requests: Sequence[GenerationRequest]) -> GenerationRequest:
     """One batch of the rows of all requests, in this order.
 
     Args:
@@ -37,7 +37,7 @@ def joined(requests: Sequence[Request]) -> Request:
     """
     lengths = [length for request in requests for length in request.lengths]
     ids = [request.task_ids for request in requests if request.task_ids is not None]
-    return Request(
+    return GenerationRequest(
         prompts=[prompt for request in requests for prompt in request.prompts],
         lengths=lengths,
         task_ids=np.concatenate(ids) if ids else None,

@@ -1,11 +1,11 @@
-"""How one answer is to be generated."""
+"""How answers are generated."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from eptx._one_line import shown
 from eptx.errors import RequestError
@@ -21,17 +21,35 @@ _LARGEST = sys.float_info.max
 _COLD = 1e-5  # below, a logit divided by it may be no number
 
 
-@dataclass(frozen=True)
-class GenerationSettings:
-    """The settings of one call, checked.
+class SearchOptions(TypedDict, total=False):
+    """The keyword arguments of `eptx.Session.generate` and `eptx.Session.stream`.
 
     Attributes:
-        max_new_tokens: how long an answer may get, the token that ends it included.
-        temperature: 0 takes the most likely token; else what logits are divided by before one is drawn.
+        max_new_tokens: how long an answer may get, the token that ends it included; None: 256, or less where the
+            model's context ends.
+        temperature: 0, the default, takes the most likely token; else what logits are divided by before one is drawn.
         top_k: draw among that many most likely tokens; None: among all.
         top_p: draw among the fewest most likely tokens whose probabilities (after ``top_k``) reach it; None: among all.
-        seed: the same gives the same tokens again; None draws anew in every call.
-        stop: texts that end an answer and are no part of it; at most `MOST_STOPS` of `LONGEST_STOP` characters.
+        seed: the same seed gives the same batch the same answers again; None draws anew in every call.
+        stop: at most 64 texts of at most 256 characters that end an answer and are no part of it. They may hold
+            special tokens as the tokenizer writes them (``<|im_end|>``), which the answer's text does not show.
+        add_special_tokens: whether texts get the special tokens that the tokenizer puts around a text (Llama's
+            ``<s>``). None: only texts that do not begin with them, as a chat template's do. Token ids are taken as
+            they are.
+    """
+
+    max_new_tokens: int | None
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    seed: int | None
+    stop: str | Sequence[str]
+    add_special_tokens: bool | None
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """The `SearchOptions` of one call, checked, without ``add_special_tokens``.
 
     Raises:
         RequestError: one of them is out of range, or of the wrong type.
@@ -45,13 +63,17 @@ class GenerationSettings:
     stop: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, *, stop: str | Sequence[str] = (), **settings: Any) -> GenerationSettings:
+    def of(cls, options: SearchOptions) -> GenerationSettings:
         """The settings as a caller gives them: ``stop`` may be one text, or any sequence of them."""
-        if isinstance(stop, str):
-            stop = (stop,)
+        given: dict[str, Any] = dict(options)
+        given.pop("add_special_tokens", None)
+        if given.get("max_new_tokens") is None:
+            given.pop("max_new_tokens", None)
+        stop = given.pop("stop", ())
+        stop = (stop,) if isinstance(stop, str) else stop
         if not isinstance(stop, Sequence) or not all(isinstance(text, str) for text in stop):
             raise RequestError("stop must be a text or a list of texts")
-        return cls(stop=tuple(stop), **settings)
+        return cls(stop=tuple(stop), **given)
 
     @property
     def greedy(self) -> bool:

@@ -11,8 +11,8 @@ from eptx.runtime.generation.text import Detokenizer, StopTexts
 from eptx.runtime.outputs import Array
 
 
-class Reader(Protocol):
-    """What tokens are as text."""
+class TokenDecoder(Protocol):
+    """Gives the text of tokens."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some tokens, without special ones."""
@@ -24,7 +24,7 @@ class Reader(Protocol):
 
 
 class NoTokenizer:
-    """The `Reader` of a bundle whose answers are token ids."""
+    """The `TokenDecoder` of a bundle without a tokenizer, whose answers are token ids only."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Nothing."""
@@ -36,7 +36,11 @@ class NoTokenizer:
 
 
 def pieces(
-    steps: Generator[Array, None, None], lengths: Sequence[int], eos: Sequence[int], stop: Sequence[str], reader: Reader
+    steps: Generator[Array, None, None],
+    lengths: Sequence[int],
+    eos: Sequence[int],
+    stop: Sequence[str],
+    decoder: TokenDecoder,
 ) -> Generator[Piece, None, None]:
     """The pieces that the steps make: one for each token of each row that is not done.
 
@@ -45,9 +49,9 @@ def pieces(
         lengths: how long each row's answer may get; there are as many steps as the longest needs.
         eos: the tokens that end an answer.
         stop: the texts that end one; they may hold special tokens.
-        reader: the tokens' text.
+        decoder: gives the tokens' text.
     """
-    live = {row: _Row(row, length, eos, stop, reader) for row, length in enumerate(lengths)}
+    live = {row: _Row(row, length, eos, stop, decoder) for row, length in enumerate(lengths)}
     with contextlib.closing(steps):
         for step in steps:
             for row in tuple(live):
@@ -62,12 +66,12 @@ def pieces(
 class _Row:
     """One row on its way."""
 
-    def __init__(self, row: int, length: int, eos: Sequence[int], stop: Sequence[str], reader: Reader) -> None:
+    def __init__(self, row: int, length: int, eos: Sequence[int], stop: Sequence[str], decoder: TokenDecoder) -> None:
         self._row = row
         self._eos = frozenset(eos)
         self._left = length
-        self._special = reader.special_text
-        self._text = Detokenizer(reader.decode)
+        self._special = decoder.special_text
+        self._text = Detokenizer(decoder.decode)
         self._stop = StopTexts(stop)
 
     def add(self, token: int) -> Piece:

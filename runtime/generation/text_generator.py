@@ -12,15 +12,15 @@ from eptx.errors import RequestError
 from eptx.runtime.generation.backend import TokenGenerator
 from eptx.runtime.generation.outputs import Stream
 from eptx.runtime.generation.prompts import check_ends, room, token_rows
-from eptx.runtime.generation.request import Request
-from eptx.runtime.generation.settings import GenerationSettings
+from eptx.runtime.generation.request import GenerationRequest
+from eptx.runtime.generation.settings import GenerationSettings, SearchOptions
 from eptx.runtime.generation.stream import NoTokenizer, pieces
 from eptx.runtime.ort.kernels import Kernels, choose_kernels
 from eptx.runtime.requests.tasks import TaskChooser
 from eptx.runtime.requests.tokenizer import Tokenizer
 
 
-class Writer:
+class TextGenerator:
     """A bundle that answers prompts; its back end is opened when it is first needed.
 
     Args:
@@ -48,47 +48,31 @@ class Writer:
         """What runs the model's own operators; before it is open, what is meant to."""
         return self._opened.kernels if self._opened is not None else choose_kernels(self._bundle, self._how[0])
 
-    def check(
-        self,
-        prompts: Any,
-        task: str | Sequence[str] | None,
-        *,
-        max_new_tokens: int | None = None,
-        add_special_tokens: bool | None = None,
-        **settings: Any,
-    ) -> Request:
-        """Checks a request; see `eptx.runtime.Session.stream`. The model is not opened for it.
-
-        Raises:
-            RequestError: the prompts, the tasks or a setting do not fit; or the bundle does not generate.
-            NotSupportedError: ``tokenizers`` is needed and not installed.
-        """
+    def check(self, prompts: Any, task: str | Sequence[str] | None, options: SearchOptions) -> GenerationRequest:
+        """See `eptx.runtime.Session.check_prompts`."""
         manifest = self._bundle.manifest
         if manifest.generation is None:
             raise RequestError("this bundle does not generate text; use Session.run")
-        chosen = GenerationSettings.of(max_new_tokens=1 if max_new_tokens is None else max_new_tokens, **settings)
-        if add_special_tokens is not None and not isinstance(add_special_tokens, bool):
+        settings = GenerationSettings.of(options)
+        special = options.get("add_special_tokens")
+        if special is not None and not isinstance(special, bool):
             raise RequestError("add_special_tokens must be true or false")
-        rows = token_rows(prompts, lambda t: self._tokenizer().encode_prompts(t, add_special_tokens), manifest)
+        rows = token_rows(prompts, lambda texts: self._tokenizer().encode_prompts(texts, special), manifest)
         if manifest.encoder is None:
             check_ends(rows, manifest.generation.pad)
-        chosen = replace(chosen, max_new_tokens=room(rows, manifest, max_new_tokens))
+        settings = replace(settings, max_new_tokens=room(rows, manifest, options.get("max_new_tokens")))
         ids = self._tasks.choose(task, None, len(rows))
-        if chosen.stop and not self._has_tokenizer:
+        if settings.stop and not self._has_tokenizer:
             raise RequestError("stop needs a tokenizer, and this bundle has no tokenizer.json")
-        return Request(rows, [chosen.max_new_tokens] * len(rows), ids, chosen)
+        return GenerationRequest(rows, [settings.max_new_tokens] * len(rows), ids, settings)
 
-    def write(self, request: Request) -> Stream:
-        """Starts to answer a request that `check` gave, or several that were joined.
-
-        Raises:
-            NotSupportedError, LimitError, BundleError: the model is opened by this call, and that fails.
-        """
+    def stream(self, request: GenerationRequest) -> Stream:
+        """See `eptx.runtime.Session.stream_checked`."""
         generation, ids, rows = self._bundle.manifest.generation, request.task_ids, len(request.prompts)
         assert generation is not None
         steps = self._backend().tokens(request.prompts, ids, request.settings)
-        reader = self._tokenizer() if self._has_tokenizer else NoTokenizer()
-        answers = pieces(steps, request.lengths, generation.eos, request.settings.stop, reader)
+        decoder = self._tokenizer() if self._has_tokenizer else NoTokenizer()
+        answers = pieces(steps, request.lengths, generation.eos, request.settings.stop, decoder)
         return Stream(answers, lambda: [known.name for known in self._tasks.rows(ids, {}, rows)])
 
     @property

@@ -7,8 +7,10 @@ from typing import Any
 
 from eptx._one_line import one_line, shown
 from eptx.errors import NotSupportedError, UsageError
+from eptx.manifest.names import PROVIDERS
 
-PROVIDERS = ("auto", "cpu", "cuda")
+#: What a caller may ask for; "auto" is the best that works.
+PROVIDER_CHOICES = ("auto", *PROVIDERS)
 CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 
@@ -34,8 +36,8 @@ def choose_provider(wanted: str, exported_for: str) -> str:
         NotSupportedError: CUDA is wanted and this ONNX Runtime has none.
         UsageError: there is no such provider.
     """
-    if not isinstance(wanted, str) or wanted not in PROVIDERS:
-        raise UsageError(f"no provider {shown(wanted)}; choose one of {', '.join(PROVIDERS)}")
+    if not isinstance(wanted, str) or wanted not in PROVIDER_CHOICES:
+        raise UsageError(f"no provider {shown(wanted)}; choose one of {', '.join(PROVIDER_CHOICES)}")
     if wanted == "cpu":
         return "cpu"
     available = CUDA in onnxruntime().get_available_providers()

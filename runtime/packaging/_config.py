@@ -48,7 +48,7 @@ def model_config(manifest: Manifest, name: str, max_batch: int, instances: int) 
             {"key": "eptx.text", "value": {"string_value": json.dumps(manifest.text and asdict(manifest.text))}},
         ],
     }
-    if batched and max_batch > 1 and not needs_own_batch(manifest):
+    if batched and max_batch > 1 and not manifest.rows_share_route:
         config["dynamic_batching"] = {
             "preferred_batch_size": sorted({max(1, max_batch // 4), max(1, max_batch // 2), max_batch}),
             "max_queue_delay_microseconds": _QUEUE_DELAY,
@@ -60,11 +60,6 @@ def has_batch(manifest: Manifest) -> bool:
     """Whether the first dimension of every input and output is the number of rows, which may vary."""
     first = {spec.shape[0] if spec.shape else None for spec in (*manifest.inputs, *manifest.outputs)}
     return len(first) == 1 and isinstance(first.pop(), str)
-
-
-def needs_own_batch(manifest: Manifest) -> bool:
-    """Whether a row's answer depends on the rows beside it, so that requests must not share a batch."""
-    return manifest.routing == "batch"
 
 
 def _tensor(spec: TensorSpec, batched: bool) -> Message:

@@ -23,7 +23,7 @@ from eptx.files.publish import Staging, os_error
 from eptx.files.safe_files import list_files, open_regular
 from eptx.files.strict_json import read_json_object
 from eptx.manifest.names import MANIFEST_FILE, PAST, REPORT_FILES
-from eptx.runtime.packaging._config import has_batch, model_config, needs_own_batch
+from eptx.runtime.packaging._config import has_batch, model_config
 from eptx.runtime.packaging._kserve import kserve_manifest
 from eptx.runtime.packaging._text_format import text_format
 
@@ -159,7 +159,7 @@ def _notes(manifest: Manifest, max_batch: int) -> tuple[str, ...]:
         return ("The model's batch is fixed, so Triton does not batch requests.",)
     if max_batch == 1:
         return ()
-    if needs_own_batch(manifest):
+    if manifest.rows_share_route:
         return (
             "Routing is by batch, so a row's answer depends on the rows beside it: Triton is told not to batch "
             "requests. Export with --routing row to have it batch them.",

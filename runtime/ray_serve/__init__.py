@@ -1,7 +1,7 @@
 """Bundles on a Ray cluster: replicas on any number of machines, which answer as `eptx serve` does.
 
-Ray Serve starts replicas, moves requests between machines and scales; inside a replica is what is inside `eptx serve`:
-its queue, and its batches of all tasks. Needs what ``pip install 'eptx[serve,ray]'`` brings.
+Ray Serve starts replicas, moves requests between machines and scales; each replica has the
+queues of `eptx serve`, and its batches of all tasks. Needs what ``pip install 'eptx[serve,ray]'`` brings.
 
 >>> from ray import serve
 >>> from eptx.runtime.ray_serve import build

@@ -16,9 +16,9 @@ from ray import serve
 
 from eptx.runtime.ray_serve.settings import Settings
 from eptx.runtime.serving.errors import refusal
+from eptx.runtime.serving.interface import Model
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.models.model import ServedModel
-from eptx.runtime.serving.models.registry import Registry
+from eptx.runtime.serving.models.registry import LocalRegistry
 
 _log = logging.getLogger("ray.serve")
 _T = TypeVar("_T")
@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Refusal:
-    """A request that is not answered: what `Refused` says, as a value that goes from one process to another."""
+    """A `Refused` as a value, which can go from one process to another."""
 
     status: int
     message: str
@@ -34,10 +34,10 @@ class Refusal:
 
 
 class Bundles:
-    """Answers for the bundles that it holds, and loads those that it is asked for and does not hold.
+    """Answers for the bundles that it holds, and loads others when they are asked for.
 
-    Requests wait in the queue of their bundle, and those of different tasks leave it together. A bundle that was
-    replaced is loaded as `eptx serve` does. A replica that Serve stops answers what it accepted within
+    Requests wait in the queue of their bundle, and those of different tasks share a batch. A bundle that was replaced
+    is loaded again, as `eptx serve` does. When Serve stops a replica, it answers the requests that it accepted within
     ``drain_timeout``.
 
     Args:
@@ -63,22 +63,22 @@ class Bundles:
     async def infer(
         self, name: str, seconds: float, body: bytes, header_length: str | None
     ) -> tuple[bytes, int | None] | Refusal:
-        """Answers an inference request as `ServedModel.infer` does, within so many seconds."""
-        return await self._answered(name, seconds, lambda model, until: model.infer(body, header_length, until))
+        """Answers an inference request as `Model.infer` does, within ``seconds``."""
+        return await self._answer(name, seconds, lambda model, until: model.infer(body, header_length, until))
 
-    async def whole(self, name: str, seconds: float, body: bytes) -> bytes | Refusal:
-        """Writes a language model's answer."""
-        return await self._answered(name, seconds, lambda model, until: model.writing.whole(body, until))
+    async def generate(self, name: str, seconds: float, body: bytes) -> bytes | Refusal:
+        """Answers a prompt as `Model.generate` does."""
+        return await self._answer(name, seconds, lambda model, until: model.generate(body, until))
 
     async def metadata(self, name: str, seconds: float) -> dict[str, Any] | Refusal:
-        """What the protocol tells of a model."""
-        return await self._answered(name, seconds, lambda model, until: model.metadata())
+        """See `Model.metadata`."""
+        return await self._answer(name, seconds, lambda model, until: model.metadata())
 
-    async def events(self, name: str, seconds: float, body: bytes) -> AsyncGenerator[bytes | Refusal, None]:
-        """Writes a language model's answer as server-sent events; a refusal comes first, and alone."""
+    async def generate_stream(self, name: str, seconds: float, body: bytes) -> AsyncGenerator[bytes | Refusal, None]:
+        """Answers a prompt as `Model.generate_stream` does; a refusal comes first, and alone."""
         until = time.monotonic() + seconds
         try:
-            async with self._model(name) as model, aclosing(model.writing.events(body, until)) as events:
+            async with self._model(name) as model, aclosing(model.generate_stream(body, until)) as events:
                 async for event in events:
                     yield event
         except Exception as error:
@@ -96,12 +96,10 @@ class Bundles:
                 raise RuntimeError(f"{name} does not answer")
 
     async def __del__(self) -> None:
-        """Lets everything go; Serve awaits it when all requests are answered."""
+        """Closes all bundles; Serve awaits it when all requests are answered."""
         await asyncio.gather(*(held.close() for held in tuple(self._models.values())))
 
-    async def _answered(
-        self, name: str, seconds: float, ask: Callable[[ServedModel, float], Awaitable[_T]]
-    ) -> _T | Refusal:
+    async def _answer(self, name: str, seconds: float, ask: Callable[[Model, float], Awaitable[_T]]) -> _T | Refusal:
         until = time.monotonic() + seconds
         try:
             async with self._model(name) as model:
@@ -110,16 +108,18 @@ class Bundles:
             return _refusal(error)
 
     @asynccontextmanager
-    async def _model(self, name: str) -> AsyncIterator[ServedModel]:
-        """A model, loaded if need be, which outlives the block though it be replaced or make room for another."""
+    async def _model(self, name: str) -> AsyncIterator[Model]:
+        """A block with a model, loaded if need be, and kept until the block ends."""
         held = await self._held(name)
-        with held.registry.use(name) as model:  # nothing runs between the two lines
+        with held.registry.use(name) as model:  # nothing else runs between the two lines
             yield model
 
     async def _load(self, name: str) -> _Held:
         settings = self._settings
         source = {name: settings.bundles[name]}
-        registry = Registry(source, settings.limits, self._metrics, provider=settings.provider, threads=self._threads)
+        registry = LocalRegistry(
+            source, settings.limits, self._metrics, provider=settings.provider, threads=self._threads
+        )
         await registry.start()
         held = self._models[name] = _Held(registry, lambda: self._models.pop(name, None))
         return held
@@ -130,15 +130,15 @@ BundleDeployment = serve.deployment(Bundles)
 
 
 class _Held:
-    """A bundle in a replica: watched for its replacement, and let go when its last request is answered."""
+    """A bundle in a replica: reloaded when it is replaced, and closed after its last request."""
 
-    def __init__(self, registry: Registry, forget: Callable[[], object]) -> None:
+    def __init__(self, registry: LocalRegistry, forget: Callable[[], object]) -> None:
         self.registry, self._forget = registry, forget
         self._watcher = asyncio.create_task(registry.watch())
         vars(self)["__del__"] = self.close  # what Ray awaits to make room; Python calls only a class's own
 
     async def close(self) -> None:
-        """Answers what is accepted, and lets the bundle go."""
+        """Answers the requests that were accepted, and closes the bundle."""
         self._forget()
         self._watcher.cancel()
         await self.registry.close()

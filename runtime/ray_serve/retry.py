@@ -1,30 +1,70 @@
-"""In Serve's HTTP proxies: asks again for what a process that died had accepted."""
+"""Asks again when a process died before it had answered. Requests change nothing, so they may be asked twice."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
+from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: What a request asks for under these paths does not change anything, so it may be asked twice.
+from eptx.runtime.serving.errors import Overdue, Refused
+
+_log = logging.getLogger("ray.serve")
+#: Ray's exceptions for a process, or its machine, that ended before it had answered.
+DIED = (RayActorError, ObjectLostError, WorkerCrashedError, NodeDiedError)
+#: Seconds to wait before each attempt: the routers need a moment to learn which process has died. There are few
+#: attempts, so that a request that kills its process does not kill them all.
+_PAUSES = (0.0, 0.2, 0.2)
+#: The paths whose requests the proxies repeat.
 _PATHS = ("/infer", "/generate", "/generate_stream")
-_ATTEMPTS = 3
-#: Seconds until it is asked again: so long the proxy may not know yet which process has died.
-_PAUSE = 0.2
+
+_T = TypeVar("_T")
+
+
+async def ask_replicas(ask: Callable[[float], Awaitable[_T]], deadline: float) -> _T:
+    """A replica's answer within the deadline; if a replica dies, another one is asked.
+
+    Args:
+        ask: asks a replica, given how many seconds are left.
+        deadline: in `time.monotonic`'s seconds.
+
+    Raises:
+        Refused: 429, no replica has room; 503, replicas die, or there are none; 504, the deadline passed.
+    """
+    for pause in _PAUSES:
+        await asyncio.sleep(pause)
+        left = deadline - time.monotonic()
+        try:
+            async with asyncio.timeout(left):
+                return await ask(left)
+        except TimeoutError:
+            raise Overdue() from None
+        except BackPressureError:
+            raise Refused(429, "all replicas' queues are full; try again later", {"Retry-After": "1"}) from None
+        except DeploymentUnavailableError:
+            raise Refused(503, "there is no replica that could answer", {"Retry-After": "5"}) from None
+        except DIED as error:
+            _log.warning("a replica died; its request goes to another one: %s", type(error).__name__)
+    raise Refused(503, f"{len(_PAUSES)} replicas died over this request", {"Retry-After": "5"})
 
 
 def proxy_middlewares() -> list[Middleware]:
-    """What ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=eptx.runtime.ray_serve:proxy_middlewares`` names.
+    """For ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=eptx.runtime.ray_serve:proxy_middlewares``.
 
-    Set where Ray is started, it lets requests outlive the ``Front`` process that they went to. (Those outlive a replica
+    If it is set where Ray is started, requests outlive the ``Front`` process that they went to. (They outlive a replica
     of ``Bundles`` without it.)
     """
-    return [Middleware(Repeating)]
+    return [Middleware(RetryMiddleware)]
 
 
-class Repeating:
-    """Sends a request on again, if it came to no answer and its client still waits.
+class RetryMiddleware:
+    """In Serve's HTTP proxies: sends a request on again if it got no answer and its client still waits.
 
     Args:
         app: that answers, or ends without an answer when a process dies.
@@ -38,28 +78,27 @@ class Repeating:
         if scope["type"] != "http" or not scope["path"].endswith(_PATHS):
             await self._app(scope, receive, send)
             return
-        taken: list[Message] = []
-        for attempt in range(_ATTEMPTS):
-            if attempt:
-                await asyncio.sleep(_PAUSE)
-            if await self._is_answered(scope, receive, send, taken):
+        received: list[Message] = []
+        for pause in _PAUSES:
+            await asyncio.sleep(pause)
+            if await self._is_answered(scope, receive, send, received):
                 return
-            if any(message["type"] == "http.disconnect" for message in taken):
+            if any(message["type"] == "http.disconnect" for message in received):
                 return
 
-    async def _is_answered(self, scope: Scope, receive: Receive, send: Send, taken: list[Message]) -> bool:
-        """Whether an attempt began an answer; adds to ``taken`` what it was the first to receive."""
-        again = iter(tuple(taken))
-        start: Message | None = None  # kept until there is something to send with it: a process may die between the two
+    async def _is_answered(self, scope: Scope, receive: Receive, send: Send, received: list[Message]) -> bool:
+        """Whether an attempt began an answer; appends the messages that no attempt before it received."""
+        again = iter(tuple(received))
+        start: Message | None = None  # sent with the first part of the body: a process may die between the two
         began = False
 
         async def replay() -> Message:
             for message in again:
                 return message
-            taken.append(await receive())
-            return taken[-1]
+            received.append(await receive())
+            return received[-1]
 
-        async def note(message: Message) -> None:
+        async def forward(message: Message) -> None:
             nonlocal start, began
             if message["type"] == "http.response.start":
                 start = message
@@ -69,5 +108,5 @@ class Repeating:
             began = True
             await send(message)
 
-        await self._app(dict(scope), replay, note)
+        await self._app(dict(scope), replay, forward)
         return began

@@ -1,4 +1,4 @@
-"""What an application is told of its bundles; how many replicas there are, and where, is told to Ray Serve."""
+"""An application's settings. Ray Serve has its own settings for how many replicas there are, and where."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ class Settings(BaseModel):
 
     Attributes:
         bundles: the bundles' folders by the names that requests use; every machine with replicas has them there.
-        limits: of requests, queues and runs, those of a queue and of a run for each replica; see
-            `eptx.runtime.serving.Limits`. ``max_header``, ``max_connections`` and ``read_timeout`` of the
-            head are Serve's own.
+        limits: of requests, queues and runs; each replica has its own queues and runs. See
+            `eptx.runtime.serving.Limits`. Serve itself sets the limits of connections and headers.
         provider: as `eptx.runtime.Session` takes it.
         threads: of ONNX Runtime for one run; None: as many as the replica has CPUs.
-        models_per_replica: bundles that one replica holds at once; of more, the one that was used least recently goes
-            when another is asked for.
-        token_file: bearer tokens, one per line, of which a request must bring one.
+        models_per_replica: bundles that one replica holds at once; to load another one, it closes the one that was used
+            least recently.
+        token_file: bearer tokens, one per line; every request must bring one of them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())

@@ -1,7 +1,7 @@
 """What a decoder's graph reads beside the tokens: the cache, routes, and rows that are padded on the right.
 
-The graph takes a row's length from the sum of its mask and its tokens from the left, so rows that stand elsewhere in
-the arrays of a request are moved there, and what comes out of them is moved back.
+The graph takes a row's length from the sum of its mask, and its tokens from the left. A request may place its rows
+elsewhere in its arrays: they are moved to the left, and their outputs are moved back.
 """
 
 from __future__ import annotations
@@ -43,29 +43,38 @@ def _initial(spec: TensorSpec, batch: int) -> Array:
     return np.full((batch, *sizes), -1 if spec.name == ROUTE_GROUP else 0, np.dtype(spec.dtype))
 
 
-class Rows:
-    """Where the rows of a batch stand, in the request and in the graph.
+def check_rows(arrays: Mapping[str, Array], limit: int | None) -> None:
+    """Checks a decoder's mask.
 
     Args:
-        arrays: a decoder's checked inputs; ``input_ids`` and ``attention_mask`` are replaced by what the graph reads.
+        arrays: a decoder's inputs by name.
         limit: the largest number of tokens in a row, with those of the cache.
 
     Raises:
         RequestError: the mask is not as long as cache and tokens, has a hole, or there are too many tokens.
     """
+    past, (_, length) = past_length(arrays), arrays[_IDS].shape
+    mask = arrays[_MASK] != 0
+    if mask.shape[1] != past + length:
+        raise RequestError(f"input {_MASK} has length {mask.shape[1]}; cache and {_IDS} have {past} + {length}")
+    if limit is not None and past + length > limit:
+        raise RequestError(f"cache and {_IDS} have {past + length} tokens a row; the model reads at most {limit}")
+    if past and not mask[:, past:].all():
+        raise RequestError(f"input {_MASK} hides tokens that follow a cache; they cannot be padded")
+    if not past and (np.diff(mask.astype(np.int8), axis=1, prepend=0) == 1).sum(axis=1).max() > 1:
+        raise RequestError(f"input {_MASK} has a hole; a row's tokens must stand together")
 
-    def __init__(self, arrays: dict[str, Array], limit: int | None) -> None:
-        past, (_, length) = past_length(arrays), arrays[_IDS].shape
-        mask = arrays[_MASK] != 0
-        if mask.shape[1] != past + length:
-            raise RequestError(f"input {_MASK} has length {mask.shape[1]}; cache and {_IDS} have {past} + {length}")
-        if limit is not None and past + length > limit:
-            raise RequestError(f"cache and {_IDS} have {past + length} tokens a row; the model reads at most {limit}")
-        self._mask = mask[:, past:]
-        if past and not self._mask.all():
-            raise RequestError(f"input {_MASK} hides tokens that follow a cache; they cannot be padded")
-        if not past and (np.diff(mask.astype(np.int8), axis=1, prepend=0) == 1).sum(axis=1).max() > 1:
-            raise RequestError(f"input {_MASK} has a hole; a row's tokens must stand together")
+
+class Rows:
+    """Where the rows of a batch stand, in the request and in the graph.
+
+    Args:
+        arrays: a decoder's checked inputs; ``input_ids`` and ``attention_mask`` are replaced by what the graph reads.
+    """
+
+    def __init__(self, arrays: dict[str, Array]) -> None:
+        length = arrays[_IDS].shape[1]
+        self._mask = arrays[_MASK][:, past_length(arrays) :] != 0
         starts = np.argmax(self._mask, axis=1)[:, None]
         places = np.arange(length)[None]
         self._back = (places - starts) % length

@@ -11,13 +11,9 @@ import numpy as np
 from eptx._one_line import shown
 from eptx.bundle import Manifest, Task
 from eptx.errors import RequestError
-from eptx.manifest.names import TASK_ID, TASK_ID_USED
+from eptx.manifest.names import AUTO_TASK, BASE_TASK, INFER, TASK_ID, TASK_ID_USED
 from eptx.runtime.outputs import Array
 from eptx.runtime.requests.checks import to_array
-
-AUTO = "auto"
-_INFER = -1
-_BASE = "base"
 
 
 class TaskChooser:
@@ -60,7 +56,7 @@ class TaskChooser:
         if ids is None:
             return [self._tasks[0]] * batch
         used = outputs.get(TASK_ID_USED, ids)
-        unknown = Task(AUTO, _INFER)
+        unknown = Task(AUTO_TASK, INFER)
         return [self._by_id.get(int(i), unknown) for i in used]
 
     def _names(self, task: str | Sequence[str] | None, batch: int) -> Sequence[str]:
@@ -81,8 +77,8 @@ class TaskChooser:
 
     def _default(self) -> str:
         if self._infers:
-            return AUTO
-        own = [task.name for task in self._tasks if task.name != _BASE] or [_BASE]
+            return AUTO_TASK
+        own = [task.name for task in self._tasks if task.name != BASE_TASK] or [BASE_TASK]
         if len(own) > 1 and self._spec is not None:
             raise RequestError(f"name a task: {', '.join(self._by_name)}")
         return own[0]
@@ -91,8 +87,8 @@ class TaskChooser:
         task = self._by_name.get(name) if isinstance(name, str) else None
         if task is not None and (self._spec is not None or task == self._tasks[0]):
             return task.id
-        if isinstance(name, str) and name == AUTO and self._infers:
-            return _INFER
+        if isinstance(name, str) and name == AUTO_TASK and self._infers:
+            return INFER
         raise RequestError(self._unknown(name))
 
     def _unknown(self, name: Any) -> str:
@@ -108,7 +104,7 @@ class TaskChooser:
         if ids.shape != (batch,):
             raise RequestError(f"input task_id has shape {list(ids.shape)}; the batch is {batch}")
         for i, value in enumerate(ids.tolist()):
-            if value not in self._by_id and not (value == _INFER and self._infers):
+            if value not in self._by_id and not (value == INFER and self._infers):
                 raise RequestError(
                     f"input task_id[{i}] is {value}; this bundle has {min(self._by_id)} to {max(self._by_id)}"
                 )

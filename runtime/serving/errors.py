@@ -1,10 +1,16 @@
-"""What a request is refused with."""
+"""Why a request is refused, as HTTP says it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import TypeVar
 
 from eptx.errors import EptxError, LimitError, NotSupportedError, RequestError
+
+#: Every model's version, as the protocol has it.
+VERSION = "1"
+
+_T = TypeVar("_T")
 
 
 class Refused(Exception):
@@ -45,7 +51,13 @@ def refusal(error: BaseException) -> Refused:
     return Refused(500, f"internal error: {type(error).__name__}; the server's log has more")
 
 
-def no_model(name: str, version: str | None, names: Iterable[str]) -> Refused:
-    """404: there is no model of that name and version among those of these names."""
+def find_model(models: Mapping[str, _T], name: str, version: str | None) -> _T:
+    """The model of that name and version.
+
+    Raises:
+        Refused: 404, there is none.
+    """
+    if name in models and version in (None, VERSION):
+        return models[name]
     which = f"model {name[:60]!r}" + (f" of version {version[:20]!r}" if version is not None else "")
-    return Refused(404, f"no {which}; there are {', '.join(names)}, of version 1")
+    raise Refused(404, f"no {which}; there are {', '.join(models)}, of version {VERSION}")

@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""The server's metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
-#: In place of a task, for requests whose rows are of several.
+#: In place of a task, for requests whose rows have several.
 MIXED = "mixed"
 
 
@@ -42,16 +42,16 @@ class Metrics:
         )
         self._tokens = Counter(
             "eptx_tokens",
-            "Tokens that ran: what requests brought, and what batches padded.",
+            "Tokens that ran: given by requests, or padding of batches.",
             ("model", "kind"),
             registry=registry,
         )
         self._queue = Gauge("eptx_queue_rows", "Rows that wait.", ("model",), registry=registry)
         self._reloads = Counter("eptx_reloads", "Loads of a replaced bundle.", ("model", "result"), registry=registry)
         self._generated = Counter("eptx_generated_tokens", "Tokens of answers.", task, registry=registry)
-        self._wrote = Histogram(
+        self._generation_rows = Histogram(
             "eptx_generation_rows",
-            "Answers that a language model wrote in one batch.",
+            "Answers that a language model generated in one batch.",
             ("model", "provider"),
             buckets=_ROWS,
             registry=registry,
@@ -60,38 +60,38 @@ class Metrics:
         self._child = lru_cache(maxsize=4096)(lambda metric, *labels: metric.labels(*labels))
 
     def request(self, model: str, verb: str, code: int) -> None:
-        """A request was answered or refused; ``model`` is empty where there is none of that name."""
+        """A request was answered or refused; ``model`` is empty if there is no model of that name."""
         self._child(self._requests, model, verb, code).inc()
 
     def answered(self, model: str, task: str, provider: str, rows: int, waited: float, seconds: float) -> None:
-        """A request's rows were answered, so many seconds after they came."""
+        """A request's rows were answered, ``seconds`` after the request came and ``waited`` seconds in the queue."""
         self._child(self._rows, model, task, provider).inc(rows)
         self._child(self._waited, model, task, provider).observe(waited)
         self._child(self._latency, model, task, provider).observe(seconds)
 
     def ran(self, model: str, provider: str, rows: int, tokens: int, area: int, seconds: float) -> None:
-        """A run ended: of so many rows and tokens, in arrays of ``area`` tokens."""
+        """A run of ``rows`` and ``tokens`` ended; with padding its arrays held ``area`` tokens."""
         self._child(self._batch, model, provider).observe(rows)
         self._child(self._ran, model, provider).observe(seconds)
         self._child(self._tokens, model, "given").inc(tokens)
         self._child(self._tokens, model, "padding").inc(area - tokens)
 
     def queued(self, model: str, rows: int) -> None:
-        """So many rows came to those that wait; fewer than none: they went."""
+        """Rows entered the queue; a negative number of rows left it."""
         self._child(self._queue, model).inc(rows)
 
     def reloaded(self, model: str, result: str) -> None:
-        """A replaced bundle was loaded (``done``) or refused (``failed``)."""
+        """A replaced bundle was loaded (``done``) or did not load (``failed``)."""
         self._child(self._reloads, model, result).inc()
 
-    def wrote(self, model: str, provider: str, rows: int) -> None:
-        """A batch of so many answers began."""
-        self._child(self._wrote, model, provider).observe(rows)
+    def generating(self, model: str, provider: str, rows: int) -> None:
+        """A batch of ``rows`` answers began."""
+        self._child(self._generation_rows, model, provider).observe(rows)
 
     def generated(self, model: str, task: str, provider: str, tokens: int) -> None:
-        """An answer of so many tokens was written."""
+        """An answer of ``tokens`` ended."""
         self._child(self._generated, model, task, provider).inc(tokens)
 
     def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)

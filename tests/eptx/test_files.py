@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from eptx.errors import BundleError
-from eptx.files.safe_files import fingerprint, hash_file, is_contained_name, list_files, open_regular, replace_file
+from eptx.files.publish import replace_file
+from eptx.files.safe_files import fingerprint, hash_file, is_contained_name, list_files, open_regular
 
 
 @pytest.mark.parametrize("name", ["a", "a.b", "a/b", "a/b/c.onnx", ".hidden", "..a", "a..", "model.onnx.data", "é"])

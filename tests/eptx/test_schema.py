@@ -19,10 +19,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+<<<<<<< HEAD
 from eptx.bundle import Component, FileEntry, Generation, ModuleOutput, Quantization, Sources, Task, TensorSpec, Text
 from eptx.errors import BundleError
 from eptx.files.strict_json import dump_json, read_json
 from eptx.manifest.content import Manifest
+=======
+from eptx.bundle import (
+    Component,
+    FileEntry,
+    Generation,
+    Manifest,
+    ModuleOutput,
+    Quantization,
+    Sources,
+    Task,
+    TensorSpec,
+    Text,
+)
+from eptx.errors import BundleError
+from eptx.files.strict_json import dump_json, read_json
+from eptx.manifest.reader import read_manifest
+>>>>>>> main
 from tests.eptx.test_bundle import DAMAGE, change_any_field
 from tests.malformed.test_bundles import LIES
 from tests.support.schema import SCHEMA
@@ -109,7 +127,7 @@ def as_json(manifest: Manifest) -> Any:
 def reader_says(value: Any) -> str | None:
     """Why the reader refuses a manifest."""
     try:
-        Manifest.from_json(value)
+        read_manifest(value)
     except BundleError as e:
         return str(e)
     return None

@@ -12,13 +12,19 @@ import onnxruntime as ort
 import pytest
 
 from eptx.bundle import Bundle
+<<<<<<< HEAD
 from eptx.calibration import export_bundle
 from eptx.exporter import ExportOptions, ops
+=======
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions
+>>>>>>> main
 from eptx.exporter.bases import load_transformers
 from eptx.exporter.validation.bundle.backends import ways
 from eptx.exporter.validation.bundle.instrumented import observable
 from eptx.exporter.validation.bundle.models import observed
 from eptx.exporter.validation.inputs.batch import Batch
+from eptx.manifest.names import OPERATOR_DOMAIN
 from tests.exporter.bases.conftest import build
 from tests.exporter.validation.adapters import linear_shapes, write_ept
 
@@ -47,7 +53,7 @@ def _export(folder: Path, out: Path, **options: Any) -> tuple[Bundle, ir.Model]:
 
 
 def _operators(model: ir.Model) -> Counter[str]:
-    return Counter(node.op_type for node in model.graph if node.domain == ops.DOMAIN)
+    return Counter(node.op_type for node in model.graph if node.domain == OPERATOR_DOMAIN)
 
 
 def test_modules_that_read_one_value_are_one_node(folder: Path, tmp_path: Path) -> None:
@@ -66,7 +72,9 @@ def test_modules_that_read_one_value_are_one_node(folder: Path, tmp_path: Path) 
 @pytest.mark.parametrize("mode", ["conditioned", "dynamic"])
 def test_stored_numbers_are_handed_over_as_they_are(folder: Path, tmp_path: Path, mode: Any) -> None:
     bundle, model = _export(folder, tmp_path / "bundle", mode=mode, precision="fp16")
-    inputs = {value for node in model.graph if node.domain == ops.DOMAIN for value in node.inputs if value is not None}
+    inputs = {
+        value for node in model.graph if node.domain == OPERATOR_DOMAIN for value in node.inputs if value is not None
+    }
     assert not [value for value in inputs if (node := value.producer()) is not None and node.op_type == "Cast"]
     constants = {str(value.name): value for value in inputs if value.is_initializer()}
     stored = {name for name, value in constants.items() if value.dtype == ir.DataType.FLOAT16}

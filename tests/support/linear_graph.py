@@ -20,8 +20,8 @@ DOUBLE = ir.DataType.DOUBLE
 class DoubleEditor(GraphEditor):
     """Keeps float64, so that algebra can be compared to 1e-10."""
 
-    def constant(self, name: str, array: np.ndarray) -> ir.Value:
-        value = super().constant(name, array)
+    def constant(self, name: str, array: np.ndarray, *, exact: bool = False) -> ir.Value:
+        value = super().constant(name, array, exact=exact)
         if array.dtype.kind == "f":
             tensor = ir.Tensor(np.ascontiguousarray(array.astype(np.float64)), name=name)
             value.const_value, value.type = tensor, ir.TensorType(DOUBLE)

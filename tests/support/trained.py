@@ -61,7 +61,7 @@ def by_task(
     assert len(tasks) == rows
     groups = [np.flatnonzero(tasks == task) for task in dict.fromkeys(tasks.tolist())]
     told = route is not None or frozen is not None
-    if len(groups) == 1 or (trained.kind == "tucka" and not told and routing == "batch"):
+    if len(groups) == 1 or (trained.method.name == "tucka" and not told and routing == "batch"):
         return trained.run(inputs, tasks, route=route, routing=routing, cache=cache, frozen=frozen)
     assert cache is None
     parts = [

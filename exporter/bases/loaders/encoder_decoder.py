@@ -16,12 +16,11 @@ from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.folder import folder_graph
 from eptx.exporter.bases.loaders.trace import export_onnx
-from eptx.exporter.bases.names import some
+from eptx.exporter.bases.names import in_encoder, some
 from eptx.exporter.bases.passes.fuse import fuse
 from eptx.exporter.bases.passes.tidy import tidy
 from eptx.exporter.bases.weights.model import (
     check_encoder_decoder,
-    in_encoder,
     is_encoder_decoder,
     load_model,
     read_config,

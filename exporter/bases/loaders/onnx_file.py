@@ -20,13 +20,12 @@ from eptx.exporter.bases.products.quantized import check_coarse
 from eptx.exporter.bases.weights.model import base_prefix, read_config
 from eptx.files.links import check_links
 from eptx.files.safe_files import fingerprint, is_contained_name
+from eptx.manifest.names import OPERATOR_DOMAIN, ORT_DOMAINS
 from eptx.progress import step
 
 __all__ = ["MIN_OPSET", "load_onnx"]
 
 MIN_OPSET = 13
-_KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
-_OWN_DOMAIN = "ai.eptx"
 
 
 def load_onnx(path: Path, *, folder: Path | None = None) -> BaseGraph:
@@ -85,9 +84,9 @@ def _check_operators(path: Path, scan: OnnxScan) -> None:
     if not versions or min(versions) < MIN_OPSET:
         found = f"opset {min(versions)}" if versions else "no opset"
         raise BaseModelError(f"{path.name}: has {found}; export the base again with opset {MIN_OPSET} or later")
-    if any(domain == _OWN_DOMAIN for domain, _ in scan.operators | scan.functions):
+    if any(domain == OPERATOR_DOMAIN for domain, _ in scan.operators | scan.functions):
         raise BaseModelError(f"{path.name}: is already adapted by eptx; give the base model's own graph")
-    unknown = {(d, name) for d, name in scan.operators if d not in _KNOWN_DOMAINS} - scan.functions
+    unknown = {(d, name) for d, name in scan.operators if d not in ORT_DOMAINS} - scan.functions
     if unknown:
         domain, name = min(unknown)
         raise BaseModelError(f"{path.name}: uses {name} of domain {domain!r}, which plain ONNX Runtime does not have")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from eptx.exporter.initializers import add_initializer
+
 OPSET = 18
 
 _REDUCTIONS = (
@@ -46,8 +48,6 @@ def _axes_as_input(graph: ir.Graph, node: ir.Node) -> None:
     name = f"reduction_axes_{'_'.join(str(axis) for axis in axes)}"
     value = graph.initializers.get(name)
     if value is None:
-        tensor = ir.Tensor(axes, name=name)
-        value = ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
-        graph.register_initializer(value)
+        value = add_initializer(graph, name, axes)
     node.resize_inputs(2)
     node.replace_input_with(1, value)

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from eptx._one_line import one_line
 from eptx.errors import BaseModelError, NotSupportedError
+from eptx.exporter.initializers import add_initializer
 
 #: operator -> where its tables of cosines and sines are among its inputs.
 _INPUTS = {"GroupQueryAttention": (7, 8), "RotaryEmbedding": (2, 3)}
@@ -142,10 +143,5 @@ def _drop(graph: ir.Graph, value: ir.Value | None) -> None:
 
 
 def _initializers(graph: ir.Graph, tables: Tables, dtype: ir.DataType) -> list[ir.Value]:
-    values = []
-    for name, table in zip(_NAMES, tables, strict=True):
-        tensor = ir.tensor(table.astype(dtype.numpy()), dtype=dtype, name=name)
-        value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(table.shape), type=ir.TensorType(dtype))
-        graph.register_initializer(value)
-        values.append(value)
-    return values
+    arrays = (table.astype(dtype.numpy()) for table in tables)
+    return [add_initializer(graph, name, array) for name, array in zip(_NAMES, arrays, strict=True)]

@@ -27,8 +27,6 @@ PREFIXES = {
 }
 #: Encoder-decoders whose graphs are tested, with the words of an error.
 ENCODER_DECODERS = {"T5ForConditionalGeneration": "T5", "MT5ForConditionalGeneration": "mT5"}
-#: The cross-attention's projections of the encoder's output: the decoder's by name, and run once, with the encoder.
-_CROSS = (".EncDecAttention.k", ".EncDecAttention.v")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -76,11 +74,6 @@ def check_encoder_decoder(config: dict[str, Any]) -> None:
     if str(architectures[0]) not in ENCODER_DECODERS:
         supported = ", ".join(f"{word} ({name})" for name, word in ENCODER_DECODERS.items())
         raise NotSupportedError(f"{architectures[0]} is not supported; encoder-decoders that are: {supported}")
-
-
-def in_encoder(module: str) -> bool:
-    """Whether an encoder-decoder's module reads the encoder's text: it then runs with the encoder, once."""
-    return module.removeprefix("transformer.").startswith("encoder.") or module.endswith(_CROSS)
 
 
 def load_model(folder: Path, config: dict[str, Any], class_name: str, saved: Saved | None = None) -> tuple[Any, Whole]:

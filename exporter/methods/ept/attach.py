@@ -91,7 +91,7 @@ def flat_kernels(module: EptModule, out_features: int) -> np.ndarray:
 
 def _gate(editor: GraphEditor, name: str, module: EptModule) -> tuple[ir.Value, ...]:
     return (
-        editor.constant(f"{name}.lora_task_embedding", module.task_embedding),
-        editor.constant(f"{name}.lora_gate.weight", module.gate_weight),
-        editor.constant(f"{name}.lora_gate.bias", module.gate_bias),
+        editor.constant(f"{name}.lora_task_embedding", module.task_embedding, exact=True),
+        editor.constant(f"{name}.lora_gate.weight", module.gate_weight, exact=True),
+        editor.constant(f"{name}.lora_gate.bias", module.gate_bias, exact=True),
     )

@@ -21,8 +21,8 @@ from eptx.exporter.adapters.checkpoint import (
     take,
     task_names,
 )
-from eptx.exporter.adapters.patterns import scale_of
 from eptx.exporter.methods.ept.adapter import EptAdapter, EptModule
+from eptx.exporter.methods.patterns import scale_of
 
 _KERNELS = "lora_expert_kernels."
 

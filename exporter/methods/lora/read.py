@@ -21,8 +21,8 @@ from eptx.exporter.adapters.checkpoint import (
     refuse_rest,
     take,
 )
-from eptx.exporter.adapters.patterns import scale_of
 from eptx.exporter.methods.lora.adapter import LoraAdapter, LoraModule
+from eptx.exporter.methods.patterns import scale_of
 
 #: Settings that change what the layers compute or which weights the base has; anything else is refused by name.
 _HARMLESS: dict[str, tuple[Any, ...]] = {

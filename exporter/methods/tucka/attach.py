@@ -122,7 +122,7 @@ def _router(editor: GraphEditor, adapter: TuckaAdapter, x: ir.Value, per_row: bo
         [
             x,
             mask if mask is not None else _everything(editor, x, rows=per_row),
-            editor.constant(f"{adapter.router}.tucka_ec", adapter.centroids),
+            editor.constant(f"{adapter.router}.tucka_ec", adapter.centroids, exact=True),
         ],
         groups=adapter.groups,
     )

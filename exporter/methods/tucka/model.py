@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eptx.exporter.bases.weights.model import in_encoder
+from eptx.exporter.bases.names import in_encoder
 from eptx.exporter.methods.peft_types import register
 from eptx.exporter.methods.tucka.config import TuckaConfig
 from eptx.exporter.methods.tucka.layer import (

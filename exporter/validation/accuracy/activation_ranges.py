@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from eptx.bundle import Bundle
 from eptx.exporter.bases.products.products import find_products
+from eptx.exporter.initializers import add_initializer
 from eptx.exporter.validation.bundle.backends import Way
 from eptx.exporter.validation.bundle.decode_loop import Calls, Values
 from eptx.exporter.validation.bundle.models import run_graph
@@ -163,7 +164,7 @@ def _show(graph: ir.Graph, index: int, one: _Range) -> None:
     """Makes the least and largest value, and the share of values outside, outputs of the graph."""
     edge = 0.5 * (one.high - one.low) / 255
     low, high = (
-        _constant(graph, f"{kind}limit_{index}", limit)
+        add_initializer(graph, f"{kind}limit_{index}", np.array(limit, np.float32))
         for kind, limit in ((_LOW, one.low - edge), (_HIGH, one.high + edge))
     )
     less, more = ir.node("Less", [one.value, low]), ir.node("Greater", [one.value, high])
@@ -181,10 +182,3 @@ def _show(graph: ir.Graph, index: int, one: _Range) -> None:
         output = node.outputs[0]
         output.name, output.type, output.shape = f"{kind}{index}", ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
         graph.outputs.append(output)
-
-
-def _constant(graph: ir.Graph, name: str, number: float) -> ir.Value:
-    tensor = ir.Tensor(np.array(number, np.float32), name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value

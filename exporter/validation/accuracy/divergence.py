@@ -17,10 +17,11 @@ import torch
 from eptx.bundle import Bundle
 from eptx.exporter.validation.bundle.backends import Way
 from eptx.exporter.validation.bundle.models import shipped
-from eptx.exporter.validation.inputs.batch import AUTO, Batch, bundle_ids
+from eptx.exporter.validation.inputs.batch import Batch, bundle_ids
 from eptx.exporter.validation.reference.expected import Expected, kept_values
 from eptx.exporter.validation.reference.files import Truth
 from eptx.exporter.validation.reference.reference_runner import Asked
+from eptx.manifest.names import AUTO_TASK
 
 Measure = Literal["positions", "rows", "tokens"]
 
@@ -121,7 +122,7 @@ def _pairs(
             continue
         width = min(found[name].shape[-1], wanted.shape[-1])
         for task in dict.fromkeys(expected.batch.tasks):
-            if task in tasks and task != AUTO:
+            if task in tasks and task != AUTO_TASK:
                 rows = np.array([own == task for own in expected.batch.tasks])
                 both = (kept_values(array[..., :width], rows, expected.batch) for array in (found[name], wanted))
                 own, exact = (array.reshape(-1, width).astype(np.float64) for array in both)

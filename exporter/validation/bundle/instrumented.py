@@ -18,6 +18,7 @@ from eptx.bundle import Bundle, ModuleOutput
 from eptx.errors import BundleError
 from eptx.exporter import ops
 from eptx.exporter.validation.quantized.float_activations import sharpen
+from eptx.manifest.names import OPERATOR_DOMAIN
 
 #: operator -> its inputs that hold the rows' choice and weights, and the one that says which row of them is whose
 _ROUTES = {"PyramidDelta": ("experts", "weights", "route"), "TuckerDelta": ("group", "weights", "")}
@@ -110,7 +111,7 @@ def _route(graph: ir.Graph, output: ir.Value, columns: tuple[int, int]) -> tuple
     """The choice and weights that the operator of a module's output was given for each row."""
     node = output.producer()
     for _ in range(_BEHIND):
-        if node is not None and node.domain != ops.DOMAIN and node.inputs and node.inputs[0] is not None:
+        if node is not None and node.domain != OPERATOR_DOMAIN and node.inputs and node.inputs[0] is not None:
             output = node.inputs[0]
             node = output.producer()
     index = _module_of(node, output, columns) if node is not None else None
@@ -134,7 +135,7 @@ def _router(graph: ir.Graph, node: ir.Node, inputs: Mapping[str, ir.Value | None
     names = ("task_id", "x", "task_embedding", "gate_weight", "gate_bias")
     attributes = {"top_k": node.attributes["top_k"].as_int()}
     router = ir.node(
-        "PyramidRouter", [inputs[name] for name in names], attributes=attributes, domain=ops.DOMAIN, num_outputs=3
+        "PyramidRouter", [inputs[name] for name in names], attributes=attributes, domain=OPERATOR_DOMAIN, num_outputs=3
     )
     for value, dtype in zip(router.outputs, (ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.FLOAT), strict=True):
         value.name, value.type = f"eptx_observed_{len(graph)}_{value.index()}", ir.TensorType(dtype)

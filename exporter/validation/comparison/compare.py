@@ -11,19 +11,18 @@ import numpy as np
 
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
-from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.validation.bundle.backends import Way
 from eptx.exporter.validation.bundle.instrumented import Graph
 from eptx.exporter.validation.bundle.models import Model, Observation, observed, sharpened, shipped
 from eptx.exporter.validation.comparison.verdict import Seen as _Seen
 from eptx.exporter.validation.comparison.verdict import task_report
 from eptx.exporter.validation.distance import Spreads, Subject
-from eptx.exporter.validation.inputs.batch import AUTO, bundle_ids
+from eptx.exporter.validation.inputs.batch import bundle_ids
 from eptx.exporter.validation.reference.expectation import Expectation
 from eptx.exporter.validation.reference.expected import Expected, kept_values
 from eptx.exporter.validation.reference.router_ties import wrong_rows
 from eptx.exporter.validation.report.report import ProviderReport
-from eptx.manifest.names import TASK_ID_USED
+from eptx.manifest.names import AUTO_TASK, BASE_TASK, TASK_ID_USED
 from eptx.progress import step
 
 
@@ -155,10 +154,10 @@ def _check_tasks(expected: Expected, outputs: Mapping[str, np.ndarray], seen: _S
     """The task that a row to infer was given."""
     if TASK_ID_USED not in outputs:
         return
-    wrong = expected.rows_of(AUTO) & (outputs[TASK_ID_USED] != expected.task)
+    wrong = expected.rows_of(AUTO_TASK) & (outputs[TASK_ID_USED] != expected.task)
     for row in np.flatnonzero(wrong):
         found, wanted = int(outputs[TASK_ID_USED][row]), int(expected.task[row])
-        seen.complaints.setdefault((AUTO, TASK_ID_USED), f"infers task {found}; the reference infers {wanted}")
+        seen.complaints.setdefault((AUTO_TASK, TASK_ID_USED), f"infers task {found}; the reference infers {wanted}")
 
 
 def _check_experts(expectation: Expectation, expected: Expected, observation: Observation, seen: _Seen) -> None:
@@ -168,7 +167,7 @@ def _check_experts(expectation: Expectation, expected: Expected, observation: Ob
         alike = route is not None and route.choice.ndim == 2  # another method's routes are of another form
         for row in wrong_rows(table, expected.task, route.choice) if route is not None and alike else ():
             task, index = expected.batch.tasks[row], expected.task[row]
-            if not expected.judged[row] or task == AUTO or route is None:
+            if not expected.judged[row] or task == AUTO_TASK or route is None:
                 continue
             if table.tied[index]:
                 seen.ties.setdefault(task, module)

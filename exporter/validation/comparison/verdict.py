@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from eptx.bundle import Manifest
-from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.validation.comparison.answers import Answers
 from eptx.exporter.validation.distance import LIMIT, WORST, Spreads, Subject, ratio
 from eptx.exporter.validation.reference.expectation import Expectation
 from eptx.exporter.validation.reference.rounding import own_type
 from eptx.exporter.validation.report.report import Measured, TaskReport
-from eptx.manifest.names import TASK_ID_USED
+from eptx.manifest.names import BASE_TASK, TASK_ID_USED
 
 HEADS, MODEL = "task_heads", "model.onnx"
 

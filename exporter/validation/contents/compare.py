@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from eptx.bundle import Bundle
-from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.trained import Host, Trained, load_trained
 from eptx.exporter.validation.base.lookups import lookups
 from eptx.exporter.validation.check import Part
 from eptx.exporter.validation.contents.files import ExpectedTask, compare_companions
 from eptx.exporter.validation.contents.tensors import compare_tensors
 from eptx.exporter.validation.reference.files import Truth
+from eptx.manifest.names import BASE_TASK
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def compare_parts(bundle: Bundle, truth: Truth, base_onnx: Path | None = None) -
 
 
 def _method(bundle: Bundle, trained: Trained) -> Part:
-    said = bundle.manifest.method
-    wrong = None if said == trained.kind else f"says {said}; the adapter's files are those of {trained.kind}"
+    said, found = bundle.manifest.method, trained.method.name
+    wrong = None if said == found else f"says {said}; the adapter's files are those of {found}"
     return Part("eptx.json: method", "compared", wrong)
 
 

@@ -16,17 +16,14 @@ from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import BundleError, NotSupportedError
 from eptx.exporter.validation.base.windows import full_config
 from eptx.exporter.validation.check import Part
-from eptx.manifest.names import TASK_ID
+from eptx.manifest.names import AUTO_TASK, INFER, TASK_ID
 
-#: The task name of rows whose task the model is to infer.
-AUTO = "auto"
 #: The tokens of an encoder-decoder's answer, beside those of the text.
 ANSWER_IDS = "decoder_input_ids"
 #: Stands for a token that the bundle is to choose.
 CHOSEN = -1
 #: The longest row of a base whose positions have no end.
 UNENDING = 1 << 20
-_INFER = -1
 _TEXT = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 _MIXED, _MANY = "mixed", "many rows"
 _LENGTH, _MANY_LENGTH, _LONG = 12, 20, 64
@@ -202,7 +199,7 @@ def rows_alone(batch: Batch) -> Iterator[Batch]:
 
 def task_ids(batch: Batch, ids: Mapping[str, int]) -> np.ndarray:
     """int64 [rows], -1 where the task is to be inferred."""
-    return np.array([_INFER if name == AUTO else ids[name] for name in batch.tasks], dtype=np.int64)
+    return np.array([INFER if name == AUTO_TASK else ids[name] for name in batch.tasks], dtype=np.int64)
 
 
 def bundle_ids(manifest: Manifest, batch: Batch) -> np.ndarray | None:
@@ -214,7 +211,7 @@ def bundle_ids(manifest: Manifest, batch: Batch) -> np.ndarray | None:
     if all(spec.name != TASK_ID for spec in manifest.inputs):
         return None
     known = {task.name: task.id for task in manifest.tasks}
-    unknown = next((name for name in batch.tasks if name != AUTO and name not in known), None)
+    unknown = next((name for name in batch.tasks if name != AUTO_TASK and name not in known), None)
     if unknown is not None:
         raise BundleError(f"eptx.json names no task {unknown!r}, which the adapter has")
     return task_ids(batch, known)

@@ -18,7 +18,8 @@ import numpy as np
 
 from eptx.bundle import Generation, Manifest
 from eptx.exporter.validation.check import Part
-from eptx.exporter.validation.inputs.batch import ANSWER_IDS, AUTO, CHOSEN, INSIDE, MOST, UNENDING, Batch, Vocabulary
+from eptx.exporter.validation.inputs.batch import ANSWER_IDS, CHOSEN, INSIDE, MOST, UNENDING, Batch, Vocabulary
+from eptx.manifest.names import AUTO_TASK
 
 #: (length, rows) of the prompts that are there for the lengths of the cache.
 _PASTS = ((1, 1), (7, 2), (63, 3), (200, 1))
@@ -179,7 +180,7 @@ def _laid_out(batch: Batch, prompts: Sequence[np.ndarray], pad: int, following: 
     ids = np.full((len(prompts), width), pad, dtype=np.int64)
     mask = np.zeros_like(ids)
     for row, prompt in enumerate(prompts):
-        place = slice(0, len(prompt)) if AUTO in batch.tasks else slice(width - len(prompt), width)
+        place = slice(0, len(prompt)) if AUTO_TASK in batch.tasks else slice(width - len(prompt), width)
         ids[row, place], mask[row, place] = prompt, 1
     arrays = {
         "input_ids": np.concatenate([ids, following], axis=1),

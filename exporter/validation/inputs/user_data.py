@@ -10,12 +10,12 @@ import numpy as np
 
 from eptx.bundle import Bundle
 from eptx.errors import DataError
-from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.validation.base.source import BaseSource
 from eptx.exporter.validation.base.tokenizer import BaseTokenizer
-from eptx.exporter.validation.inputs.batch import AUTO, Batch
+from eptx.exporter.validation.inputs.batch import Batch
 from eptx.exporter.validation.options import ValidateOptions, is_dataset
 from eptx.files.jsonl import read_rows
+from eptx.manifest.names import AUTO_TASK, BASE_TASK
 from eptx.runtime.measure import Source, read_data
 
 #: Rows of one batch, and of a task unless told otherwise.
@@ -38,7 +38,7 @@ def read_texts(options: ValidateOptions, names: Sequence[str]) -> Rows:
     """
     if not options.sources:
         return {}
-    default, most = AUTO if AUTO in names else names[0], options.rows or _PER_TASK
+    default, most = AUTO_TASK if AUTO_TASK in names else names[0], options.rows or _PER_TASK
     picked: dict[str, list[dict[str, Any]]] = {}
     for source in options.sources:
         for row in _rows(source, names, most):
@@ -84,7 +84,7 @@ def _rows(source: Source, names: Sequence[str], most: int) -> Iterator[dict[str,
     if isinstance(source.rows, str | Path) and not is_dataset(Path(source.rows)):
         yield from read_rows(Path(source.rows), error=DataError)
         return
-    tasks = [source.task] if source.task is not None else [name for name in names if name not in (AUTO, BASE_TASK)]
+    tasks = [source.task] if source.task is not None else [name for name in names if name not in (AUTO_TASK, BASE_TASK)]
     for task, rows in read_data([source], tasks, most).items():
         for row in rows:
             if row.text is None:

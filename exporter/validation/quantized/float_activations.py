@@ -13,6 +13,7 @@ from eptx.exporter.bases.products.form import walk
 from eptx.exporter.bases.products.integer import integer_product
 from eptx.exporter.bases.products.nbits import is_nbits
 from eptx.exporter.bases.products.products import Product, find_products
+from eptx.exporter.initializers import add_initializer
 from eptx.exporter.validation.quantized.stored import activation
 
 
@@ -133,16 +134,9 @@ def _floats(graph: ir.Graph, before: ir.Node, stored: ir.Value, zero: np.ndarray
     cast = ir.node("Cast", [stored], {"to": int(ir.DataType.FLOAT)})
     new = [cast]
     if zero.any():
-        new.append(ir.node("Sub", [new[-1].outputs[0], _constant(graph, f"{before.name}.sharp_zero", zero)]))
-    new.append(ir.node("Mul", [new[-1].outputs[0], _constant(graph, f"{before.name}.sharp_scale", scale)]))
+        new.append(ir.node("Sub", [new[-1].outputs[0], add_initializer(graph, f"{before.name}.sharp_zero", zero)]))
+    new.append(ir.node("Mul", [new[-1].outputs[0], add_initializer(graph, f"{before.name}.sharp_scale", scale)]))
     for node in new:
         node.outputs[0].name = f"{before.name}.sharp_{node.op_type}"
     graph.insert_before(before, new)
     return new[-1].outputs[0]
-
-
-def _constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    tensor = ir.Tensor(array, name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value

@@ -11,12 +11,12 @@ import onnx_ir as ir
 
 from eptx.bundle import Manifest
 from eptx.errors import BundleError
-from eptx.exporter import ops
 from eptx.exporter.bases.products.form import walk
 from eptx.exporter.bases.products.integer import integer_product
 from eptx.exporter.bases.products.nbits import is_nbits
 from eptx.exporter.bases.products.products import Product, find_products
 from eptx.exporter.validation.quantized.codes import Codes, array_of, of_packed, of_rows, read_codes
+from eptx.manifest.names import OPERATOR_DOMAIN
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class StoredProduct:
     def on_input(self) -> bool:
         """Whether an adapter's operator gives what it reads."""
         maker = activation(self.product).producer()
-        return maker is not None and maker.domain == ops.DOMAIN
+        return maker is not None and maker.domain == OPERATOR_DOMAIN
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,14 @@ class Place:
 def linears_of(model: Any) -> dict[str, nn.Linear]:
     """The base's linear layers by name, those inside adapted ones too."""
     found: dict[str, nn.Linear] = {}
+    adapted: tuple[str, ...] = ()  # what the names of everything in an adapted layer begin with
     for name, module in model.named_modules():
         layer = getattr(module, "base_layer", module)
-        if isinstance(layer, nn.Linear) and not name.endswith(".base_layer"):
+        if isinstance(layer, nn.Linear) and not name.startswith(adapted):
             found[name] = layer
-    return {name: layer for name, layer in found.items() if ".lora_" not in name}
+        if layer is not module:
+            adapted += (f"{name}.",)
+    return found
 
 
 def places_of(stored: StoredProduct, reference: Host, fold: Callable[[str], np.ndarray] | None) -> list[Place]:

@@ -22,7 +22,6 @@ from eptx.exporter.precision import QUANTIZED
 from eptx.exporter.trained import Host
 from eptx.exporter.validation.check import Part
 from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.quantized.output_form import update_by
 from eptx.exporter.validation.quantized.rule import Fault, fault
 from eptx.exporter.validation.quantized.stored import (
     StoredProduct,
@@ -134,8 +133,8 @@ class Quantized:
         for owned in self._owned(reference, fold):
             name, old = owned.place.linear, owned.linear.weight
             owned.linear.weight = _parameter(owned.weight, old)
-            if self._updates_output(reference, owned) and name in modules:
-                update_by(model.get_submodule(name), old)
+            if self._after_adapter and not owned.stored.on_input and name in modules:
+                reference.method.update_by(model.get_submodule(name), old)
             modules.pop(name, None)
         if fold is not None:
             self._fold_others(reference, fold, modules)
@@ -149,10 +148,6 @@ class Quantized:
             update = float(np.abs(wanted - old.detach().double().numpy()).max())
             self.effects.setdefault(module, update / max(_FLOAT32 * float(np.abs(wanted).max()), 1e-30))
             linears[name].weight = _parameter(wanted, old)
-
-    def _updates_output(self, reference: Host, owned: _Owned) -> bool:
-        """Whether the graph has TuckA's update multiplied by the base's weight as it was before it was quantized."""
-        return reference.kind == "tucka" and self._after_adapter and not owned.stored.on_input
 
     def _owned(self, reference: Host, fold: Fold | None) -> Iterator[_Owned]:
         """Every linear layer that is quantized, with its weight; one whose product runs twice comes twice."""

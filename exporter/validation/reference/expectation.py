@@ -11,13 +11,14 @@ import torch
 
 from eptx.bundle import Manifest
 from eptx.exporter.validation.distance import Spreads, Subject, largest
-from eptx.exporter.validation.inputs.batch import AUTO, Batch, task_ids
+from eptx.exporter.validation.inputs.batch import Batch, task_ids
 from eptx.exporter.validation.quantized.weights import Quantized
 from eptx.exporter.validation.reference.expected import Expected, arrays_of, kept_values
 from eptx.exporter.validation.reference.files import Truth
 from eptx.exporter.validation.reference.reference_runner import Asked
 from eptx.exporter.validation.reference.rounding import adapter_dtype
 from eptx.exporter.validation.reference.router_ties import ExpertTable, expert_tables, tied_rows, unclear_experts
+from eptx.manifest.names import AUTO_TASK, TASK_ID
 from eptx.progress import step
 
 _REDRAWS = 4
@@ -152,7 +153,8 @@ def _add(spreads: Spreads, expected: Expected, values: Expected) -> None:
 
 def _frozen_from_live(reference: Asked, batches: Sequence[Expected]) -> dict[str, Any] | None:
     """How far the frozen route's outputs are from the released, live one's, on the user's data."""
-    if not batches:
+    router = reference.model.router
+    if not batches or router is None:
         return None
     frozen = (reference.manifest.route or {})["tasks"]
     first = {task: int(routes[0]["group"]) for task, routes in frozen.items()}
@@ -160,7 +162,7 @@ def _frozen_from_live(reference: Asked, batches: Sequence[Expected]) -> dict[str
     error, scale = Spreads(), Spreads()
     for expected in batches:
         live = reference.run(expected.batch, live=True)
-        chosen = np.broadcast_to(live.groups[0][reference.model.router], expected.batch.rows)
+        chosen = np.broadcast_to(live.groups[0][router], expected.batch.rows)
         for task, group in zip(expected.batch.tasks, chosen.tolist(), strict=True):
             rows, agree = rows + 1, agree + (first.get(task) == group)
         _add(error, expected, live.less(expected))
@@ -175,6 +177,6 @@ def _frozen_from_live(reference: Asked, batches: Sequence[Expected]) -> dict[str
 
 def row_tasks(manifest: Manifest, truth: Truth) -> list[str]:
     """The tasks that rows are given: the adapter's, and ``auto`` where the bundle infers."""
-    has_input = any(spec.name == "task_id" for spec in manifest.inputs)
+    has_input = any(spec.name == TASK_ID for spec in manifest.inputs)
     names = list(truth.ids) if has_input else list(truth.ids)[:1]
-    return names + ([AUTO] if manifest.task_inference else [])
+    return names + ([AUTO_TASK] if manifest.task_inference else [])

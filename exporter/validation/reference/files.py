@@ -10,13 +10,14 @@ from eptx.bundle import Bundle, Manifest
 from eptx.bundle.onnx_scan import scan_onnx
 from eptx.bundle.origin import Origin, read_origin
 from eptx.errors import AdapterError, BaseModelError, BundleError, UsageError
-from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.adapters.checkpoint import combine
 from eptx.exporter.bases.weights.checkpoint import folder_fingerprint
 from eptx.exporter.trained import AdapterFiles, name_tasks, read_files
 from eptx.exporter.trained.files import CONFIG, HEADS, WEIGHTS
+from eptx.exporter.trained.reference import reference_of, top_k_titles
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.files.safe_files import fingerprint, is_contained_name
+from eptx.manifest.names import BASE_TASK
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,9 @@ def find_truth(manifest: Manifest, options: ValidateOptions) -> Truth:
     """
     base, folders = _base(manifest, options), _adapters(options)
     files = read_files(folders)
-    if options.top_k is not None and files[0].kind != "ept":
-        raise UsageError(f"--top-k is for EPT adapters; this one is {files[0].kind}")
+    method = reference_of(files[0])
+    if options.top_k is not None and not method.takes_top_k:
+        raise UsageError(f"--top-k is for {top_k_titles()} adapters; this one is {method.name}")
     names = options.tasks or manifest.sources.tasks
     tasks = name_tasks(files, names)
     if names is None and len(tasks) == 1 and files[0].heads is None:

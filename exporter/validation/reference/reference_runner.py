@@ -12,14 +12,14 @@ from eptx.bundle import Manifest
 from eptx.exporter.adapters.route import Route
 from eptx.exporter.trained import Output, Trained, load_trained
 from eptx.exporter.validation.bundle.decode_loop import spans
-from eptx.exporter.validation.inputs.batch import ANSWER_IDS, AUTO, Batch, task_ids
+from eptx.exporter.validation.inputs.batch import ANSWER_IDS, Batch, task_ids
 from eptx.exporter.validation.quantized.weights import Quantized
 from eptx.exporter.validation.reference.expected import Expected
 from eptx.exporter.validation.reference.files import Truth
 from eptx.exporter.validation.reference.rounding import round_as_stored
 from eptx.exporter.validation.reference.router_ties import Decider, Decisions
 from eptx.exporter.validation.reference.row_groups import columns_of, merged, narrowed, rows_of, shapes_of, widened
-from eptx.manifest.names import USED
+from eptx.manifest.names import AUTO_TASK, USED
 
 Routes = Route | list[Route] | None
 Inputs = Mapping[str, np.ndarray]
@@ -129,12 +129,12 @@ class Asked:
         """The columns of the calls: one does for all tokens, unless what is chosen differs from call to call."""
         assert batch.prompt is not None
         encoder = self.manifest.encoder.modules if self.manifest.encoder is not None else {}
-        routed = self.model.kind == "tucka"
+        routed = self.model.method.routes_by_data
         if self.model.router in encoder if routed else encoder:
             return [(0, batch.length)]  # the encoder finds it out, once
         if routed and self.manifest.routing in ("batch", "row"):
             return spans(batch)
-        if self.manifest.routing == "prompt" or AUTO in batch.tasks:
+        if self.manifest.routing == "prompt" or AUTO_TASK in batch.tasks:
             return [(0, batch.prompt), (batch.prompt, batch.length)]
         return [(0, batch.length)]
 
@@ -166,7 +166,7 @@ class Asked:
 
     def _routes_itself(self, live: bool) -> bool:
         """Whether the model's own router says the route, of the rows' data."""
-        return self.model.kind == "tucka" and (live or not self._frozen())
+        return self.model.method.routes_by_data and (live or not self._frozen())
 
     def _routing(self) -> Literal["batch", "row"]:
         return "batch" if self.manifest.routing in (None, "batch") else "row"
@@ -184,7 +184,7 @@ class Asked:
         }
 
     def _any_route(self) -> list[Route | None] | None:
-        return next(iter(self._frozen().values()), None) if self.model.kind == "tucka" else None
+        return next(iter(self._frozen().values()), None)
 
     def _fold(self, module: str) -> np.ndarray:
         """The weight that a module amounts to in a static bundle, [out, in]."""

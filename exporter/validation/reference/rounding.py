@@ -19,8 +19,6 @@ from eptx.exporter.validation.reference.accumulation import round_in_chains
 
 #: fp16 storage leaves smaller tensors in float32.
 _SMALLEST = 256
-#: Routers are stored in float32, or folded to tables.
-_ROUTERS = ("lora_gate", "lora_task_embedding", "tucka_ec")
 
 
 def adapter_dtype(manifest: Manifest) -> str:
@@ -44,7 +42,7 @@ def round_as_stored(trained: Trained, manifest: Manifest) -> None:
         for host in trained.hosts:
             _round_host(host, manifest)
         if manifest.precision not in QUANTIZED and trained.heads is not None:
-            _round(trained.heads.named_parameters(), all_of_them=False)
+            _round(trained.heads.named_parameters(), (), all_of_them=False)
     for model in (*(host.model for host in trained.hosts), trained.heads):
         if model is not None:
             round_in_chains(model)
@@ -55,16 +53,16 @@ def _round_host(host: Host, manifest: Manifest) -> None:
     parameters = host.model.named_parameters()
     if quantized:
         parameters = ((n, p) for n, p in parameters if ".base_layer." not in n and n.startswith(adapted))
-    _round(parameters, all_of_them=quantized)
+    _round(parameters, host.method.router_parts, all_of_them=quantized)
     if any(output.dtype == "float16" for output in manifest.outputs):
         _compute_in_half(host)
 
 
-def _round(parameters: Iterable[tuple[str, nn.Parameter]], *, all_of_them: bool) -> None:
-    """To float16; what is small may be stored with its like, in a tensor that is not."""
+def _round(parameters: Iterable[tuple[str, nn.Parameter]], routers: tuple[str, ...], *, all_of_them: bool) -> None:
+    """To float16, but routers; what is small may be stored with its like, in a tensor that is not."""
     with torch.no_grad():
         for name, parameter in parameters:
-            if (all_of_them or parameter.numel() >= _SMALLEST) and not any(part in name for part in _ROUTERS):
+            if (all_of_them or parameter.numel() >= _SMALLEST) and not any(part in name for part in routers):
                 parameter.copy_(parameter.half().float())
 
 

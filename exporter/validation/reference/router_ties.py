@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from eptx.exporter.trained import Output, Trained
+from eptx.exporter.trained.reference import Reference
 
 #: A margin of probabilities, cosines or sigmoids within this is a near tie: what a float32 model rounds them by.
 TIE = {"fp32": 1e-6, "fp16": 2e-4}
@@ -23,7 +24,7 @@ _ROUNDINGS = 8
 
 @dataclass(frozen=True)
 class ExpertTable:
-    """What one module's EPT router chooses for every task.
+    """What one module's router chooses for every task.
 
     Attributes:
         experts: sorted expert ids [T, K].
@@ -42,7 +43,7 @@ class Decisions:
 
     Attributes:
         scores: name of the decision -> [rows or 1, candidates].
-        used: EPT, rows to infer: module -> the tasks it used [rows].
+        used: rows to infer: module -> the tasks it used [rows].
     """
 
     scores: dict[str, np.ndarray] = field(default_factory=dict)
@@ -50,30 +51,21 @@ class Decisions:
 
 
 def expert_tables(trained: Trained) -> dict[str, ExpertTable]:
-    """Module -> its table; empty for other methods than EPT."""
-    if trained.kind != "ept":
-        return {}
+    """Module -> its table; empty for methods whose tasks choose no experts."""
     host = trained.hosts[0]
-    return {module: _expert_table(host.layer(module)) for module in host.names}
+    tables = {module: _expert_table(trained.method, host.layer(module)) for module in host.names}
+    return {module: table for module, table in tables.items() if table is not None}
 
 
-def _expert_table(layer: Any) -> ExpertTable:
-    """Of an EPT layer in float64; routers are float32 in a bundle, or folded to tables."""
-    name = layer.active_adapters[0]
-    top_k = layer.top_k[name]
-    exact, own = (_probabilities(layer, name, dtype) for dtype in (torch.float64, torch.float32))
-    experts = np.sort(np.argsort(-exact, axis=1, kind="stable")[:, :top_k], axis=1)
-    return ExpertTable(experts, near_ties(exact, own, top_k, "fp32"), np.zeros(len(exact), dtype=bool))
-
-
-def _probabilities(layer: Any, name: str, dtype: torch.dtype) -> np.ndarray:
-    """Of the experts for every task, [T, E]."""
-    gate = layer.lora_gate[name][0]
-    with torch.no_grad():
-        tasks = layer.lora_task_embedding[name].weight.to(dtype)
-        logits = torch.nn.functional.linear(tasks, gate.weight.to(dtype), gate.bias.to(dtype))
-        probabilities: np.ndarray = logits.softmax(1).numpy()
-    return probabilities
+def _expert_table(method: Reference, layer: Any) -> ExpertTable | None:
+    """Of a layer in float64; routers are float32 in a bundle, or folded to tables."""
+    exact, own = (method.experts(layer, dtype) for dtype in (torch.float64, torch.float32))
+    if exact is None or own is None:
+        return None
+    probabilities, top_k = exact
+    experts = np.sort(np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k], axis=1)
+    tied = near_ties(probabilities, own[0], top_k, "fp32")
+    return ExpertTable(experts, tied, np.zeros(len(probabilities), dtype=bool))
 
 
 def near_ties(exact: np.ndarray, own: np.ndarray | None, top_k: int, dtype: str) -> np.ndarray:
@@ -110,7 +102,7 @@ class Decider:
     def __init__(self, trained: Trained) -> None:
         self._host, self._tasks = trained.hosts[0], len(trained.tasks)
         self._similarities: dict[str, np.ndarray] = {}
-        if trained.kind == "ept":
+        if trained.method.infers_tasks:
             for module in self._host.names:
                 self._host.layer(module).register_forward_pre_hook(self._look(module))
 
@@ -134,7 +126,7 @@ class Decider:
 
     def decisions(self, output: Output, ids: np.ndarray) -> Decisions:
         """Of the forward that gave `output` for rows of these task ids."""
-        if self._host.kind == "ept":
+        if self._host.method.infers_tasks:
             return self._inferred(ids)
         # what lost is not kept: the winner's score is its margin, everybody else's is zero
         finite = [margin for margin in output.margins if np.isfinite(margin).all()]

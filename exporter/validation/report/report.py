@@ -13,6 +13,7 @@ from eptx.exporter.validation.check import Part
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.report.plain import plain
 from eptx.exporter.validation.timings import Seconds
+from eptx.manifest.names import AUTO_TASK
 
 SCHEMA_VERSION = 1
 
@@ -135,7 +136,7 @@ class ProviderReport:
     @property
     def blocking(self) -> list[TaskReport]:
         """The tasks for which the bundle is not accepted; inferring can fail, but not by being undecidable."""
-        return [t for t in self.tasks if t.verdict == "fail" or (t.verdict == "undecided" and t.task != "auto")]
+        return [t for t in self.tasks if t.verdict == "fail" or (t.verdict == "undecided" and t.task != AUTO_TASK)]
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON types."""

@@ -23,6 +23,7 @@ __declspec(dllexport)
 #else
 __attribute__((visibility("default")))
 #endif
-OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base);
+OrtStatus*
+RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base);
 
 }  // extern "C"

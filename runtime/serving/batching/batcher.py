@@ -1,4 +1,4 @@
-"""The queue of one model, and the thread that answers what waits in it, many requests in one run."""
+"""The queue of one model, and the thread that answers the requests in it, many in one run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from eptx.runtime.outputs import Outputs
-from eptx.runtime.serving.batching.collate import Arrays, Merger
+from eptx.runtime.serving.batching.collate import Arrays, Collator
 from eptx.runtime.serving.batching.overhead import USUAL
-from eptx.runtime.serving.batching.scheduler import pack
+from eptx.runtime.serving.batching.scheduler import next_batch
 from eptx.runtime.serving.errors import Overdue, Refused
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
@@ -26,17 +26,17 @@ class Job:
         arrays: its inputs, ``task_id`` among them where the model has it.
         rows: how many.
         length: tokens of each row, padding included.
-        kind: what must be equal for two jobs to share a run; None: it shares none.
+        batch_key: jobs of equal keys may share a run; None: the job runs alone.
         task: the task of its rows, for the metrics.
-        deadline: when it is too late to begin, in `time.monotonic`'s seconds.
+        deadline: when it is too late to start, in `time.monotonic`'s seconds.
         answer: set in the event loop that made the job.
-        queued, started: when it came into the queue and when its run began, by the same clock.
+        queued, started: when it entered the queue and when its run began, by the same clock.
     """
 
     arrays: Arrays
     rows: int
     length: int
-    kind: Hashable | None
+    batch_key: Hashable | None
     task: str
     deadline: float
     answer: asyncio.Future[Outputs]
@@ -45,24 +45,24 @@ class Job:
 
 
 class Batcher:
-    """Answers jobs in one thread: what waits when a run ends goes out together.
+    """Answers jobs in one thread: the jobs that wait when a run ends share the next one.
 
-    A model that is idle when a job comes waits a moment for others. When a run of several jobs fails, each of them is
-    run alone, so that only the one that it failed for gets the error.
+    If the model is idle when a job comes, it waits a moment for more. If a run of several jobs fails, each of them runs
+    alone, so that only the job at fault gets the error.
 
     Args:
         name: the model's, for the metrics.
         session: that answers.
-        merger: that makes one batch of several jobs.
+        collator: that makes one batch of several jobs.
         limits: of the queue and of one run.
         metrics: that count.
         overhead: of a run, in tokens (see `run_overhead`).
     """
 
     def __init__(
-        self, name: str, session: Session, merger: Merger, limits: Limits, metrics: Metrics, overhead: int = USUAL
+        self, name: str, session: Session, collator: Collator, limits: Limits, metrics: Metrics, overhead: int = USUAL
     ) -> None:
-        self._name, self._session, self._merger, self._overhead = name, session, merger, overhead
+        self._name, self._session, self._collator, self._overhead = name, session, collator, overhead
         self._limits, self._metrics = limits, metrics
         self._waiting: dict[Job, None] = {}
         self._rows = 0
@@ -85,13 +85,13 @@ class Batcher:
             self._changed.notify()
 
     def drop(self, job: Job) -> None:
-        """Takes a job out of the queue, if it is still there; nobody waits for its answer any more."""
+        """Takes a job out of the queue, if it is still there: its client no longer waits."""
         with self._changed:
             self._remove(job)
         job.answer.cancel()
 
     def close(self) -> None:
-        """Answers what waits, then ends the thread; blocks until it has."""
+        """Answers the jobs that wait, then ends the thread; blocks until it has ended."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -103,23 +103,23 @@ class Batcher:
                 self._answer(batch)
 
     def _next(self) -> list[Job] | None:
-        """The next run's jobs, none if all were dropped meanwhile; None when there will be no more."""
+        """The next run's jobs, none if all were dropped meanwhile; None after `close`."""
         with self._changed:
             idle = not self._waiting
             while not self._waiting and not self._closing:
                 self._changed.wait()
             if idle:
-                self._linger()
+                self._wait_for_more()
             self._expire()
             if not self._waiting:
                 return None if self._closing else []
-            batch = pack(self._waiting, self._limits, self._overhead)
+            batch = next_batch(self._waiting, self._limits, self._overhead)
             for job in batch:
                 self._remove(job)
             return batch
 
-    def _linger(self) -> None:
-        """Waits for company, as long as there is room for it."""
+    def _wait_for_more(self) -> None:
+        """Waits at most ``max_delay`` for more jobs, as long as the batch has room."""
         end = time.monotonic() + self._limits.max_delay
         while self._waiting and self._rows < self._limits.max_batch and not self._closing:
             left = end - time.monotonic()
@@ -145,10 +145,10 @@ class Batcher:
         try:
             answers: Sequence[Outputs | Exception] = self._run(batch)
         except Exception as error:
-            answers = [self._alone(job) for job in batch] if len(batch) > 1 else [error]
+            answers = [self._run_alone(job) for job in batch] if len(batch) > 1 else [error]
         self._deliver(list(zip(batch, answers, strict=True)))
 
-    def _alone(self, job: Job) -> Outputs | Exception:
+    def _run_alone(self, job: Job) -> Outputs | Exception:
         try:
             return self._run([job])[0]
         except Exception as error:
@@ -156,16 +156,16 @@ class Batcher:
 
     def _run(self, batch: Sequence[Job]) -> list[Outputs]:
         requests = [job.arrays for job in batch]
-        merged = self._merger.merge(requests)
+        batched = self._collator.collate(requests)
         started = time.monotonic()
-        outputs = self._session.run(merged)
+        outputs = self._session.run_checked(batched)
         seconds = time.monotonic() - started
         for job in batch:
             job.started = started
         rows, area = sum(job.rows for job in batch), max(job.length for job in batch)
         tokens = sum(job.rows * job.length for job in batch)
         self._metrics.ran(self._name, self._session.provider, rows, tokens, rows * area, seconds)
-        return self._merger.split(outputs, requests)
+        return self._collator.split(outputs, requests)
 
     def _deliver(self, answers: list[tuple[Job, Outputs | Exception]]) -> None:
         loop = answers[0][0].answer.get_loop()

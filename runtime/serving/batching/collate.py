@@ -1,4 +1,4 @@
-"""Several requests' arrays in one batch, and its outputs apart again."""
+"""Makes one batch of several requests' arrays, and splits its outputs again."""
 
 from __future__ import annotations
 
@@ -22,17 +22,12 @@ def row_length(arrays: Arrays) -> int:
     return int(arrays[_IDS].shape[1]) if _IDS in arrays else 1
 
 
-def depends_on_neighbours(manifest: Manifest) -> bool:
-    """Whether a row's answer depends on what shares its batch: TuckA that takes one route for all of it."""
-    return manifest.method == "tucka" and manifest.routing == "batch"
+class Collator:
+    """Collates the requests of one bundle.
 
-
-class Merger:
-    """Merges the requests of one bundle.
-
-    Rows that differ in length are padded on the right, where the mask hides them. Without a mask, and where a model
-    reads more than tokens, only arrays of the same shape are merged. A bundle whose rows depend on their neighbours
-    (TuckA that routes by the batch) merges nothing.
+    Rows that differ in length are padded on the right, where the mask hides them. If the model has no mask, or reads
+    more than tokens, only arrays of the same shape share a batch. Requests of a bundle whose rows share a route never
+    share a batch.
 
     Args:
         manifest: the bundle's.
@@ -45,7 +40,7 @@ class Merger:
     def __init__(self, manifest: Manifest, pad: int = 0) -> None:
         names = {spec.name for spec in manifest.inputs}
         dimensions = {d for spec in manifest.outputs for d in spec.shape[1:] if isinstance(d, str)}
-        self._merges = not depends_on_neighbours(manifest) and all(
+        self._collates = not manifest.rows_share_route and all(
             spec.shape[:1] == (_BATCH,) for spec in (*manifest.inputs, *manifest.outputs)
         )
         self.pads = {_IDS, _MASK} <= names <= {*_PADDED, TASK_ID} and dimensions <= {_LENGTH}
@@ -55,23 +50,23 @@ class Merger:
         }
         self._tasks = {task.name: task for task in manifest.tasks}
 
-    def kind(self, arrays: Arrays) -> Hashable | None:
-        """What must be equal for two requests to share a batch; None: this one shares none."""
-        if not self._merges:
+    def batch_key(self, arrays: Arrays) -> Hashable | None:
+        """Two requests may share a batch if their keys are equal; None: the request is answered alone."""
+        if not self._collates:
             return None
         return tuple(
             (name, array.dtype.str, None if self._is_padded(name) else array.shape[1:])
             for name, array in sorted(arrays.items())
         )
 
-    def merge(self, requests: Sequence[Arrays]) -> dict[str, Array]:
-        """One batch of all rows, in this order."""
+    def collate(self, requests: Sequence[Arrays]) -> dict[str, Array]:
+        """One batch of all requests' rows, in this order."""
         if len(requests) == 1:
             return dict(requests[0])
         return {name: self._joined(name, [arrays[name] for arrays in requests]) for name in requests[0]}
 
     def split(self, outputs: Outputs, requests: Sequence[Arrays]) -> list[Outputs]:
-        """Each request's rows of the batch's outputs, without what the batch padded."""
+        """Each request's rows of the batch's outputs, without the padding."""
         width = max(map(row_length, requests))
         parts, start = [], 0
         for arrays in requests:

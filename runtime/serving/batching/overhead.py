@@ -1,4 +1,4 @@
-"""What a run costs beside its tokens, which decides how much padding and how many rows one run is worth."""
+"""A run's overhead: what it costs beside its tokens. It decides how much padding and how many rows are worth a run."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from eptx.runtime.session import Session
 
 _SMALL, _LARGE = (1, 8), (8, 64)  # rows, tokens
 _ROUNDS, _SECONDS = 5, 1.0
-#: From what no processor does without to as much as was measured.
+#: The least and the most that was ever measured, on any processor.
 _LEAST, _MOST = 8, 512
-#: Where it is not measured.
+#: Taken if it is not measured.
 USUAL = 48
 
 
 def run_overhead(session: Session, limits: Limits) -> int:
-    """The tokens that would take as long as what a run costs beside its own: few on a small CPU, more on a GPU.
+    """The overhead in tokens: how many tokens take as long. Few on a small CPU, more on a GPU.
 
-    The least times of a small and of a large run lie on a line whose slope is a token's time; they are also what warms
+    A small and a large run are timed. Their least times lie on a line whose slope is a token's time. The runs also warm
     the session up.
 
     Args:
@@ -47,12 +47,12 @@ def run_overhead(session: Session, limits: Limits) -> int:
 
 
 def _least_time(session: Session, rows: int, length: int) -> float:
-    inputs = _inputs(session, rows, length)
-    session.run(inputs)  # the first run is another one's
+    arrays = session.check(_inputs(session, rows, length))
+    session.run_checked(arrays)  # the first run also allocates
     times: list[float] = []
     while not times or (len(times) < _ROUNDS and sum(times) < _SECONDS):
         began = time.perf_counter()
-        session.run(inputs)
+        session.run_checked(arrays)
         times.append(time.perf_counter() - began)
     return min(times)
 

@@ -1,4 +1,4 @@
-"""Which of the requests that wait go out together."""
+"""Which of the waiting requests run together."""
 
 from __future__ import annotations
 
@@ -8,56 +8,61 @@ from typing import Protocol, TypeVar
 
 from eptx.runtime.serving.limits import Limits
 
-#: Of the tokens of a run so much may be padding, or as many as another run would cost anyway.
+#: This share of a run's tokens may be padding; or as many tokens as one more run would cost.
 _PADDING = 0.1
-#: A run of so many times what it costs beside its tokens gains nothing by more of them; they only make it late.
+#: A run of this many times its overhead gains nothing by more tokens; they only make it late.
 _ENOUGH = 64
-#: How far back one looks for company; sorting more costs more than it finds.
-_LOOK = 256
+#: So many waiting requests are looked at; sorting more of them costs more than it gains.
+_WINDOW = 256
 
 
-class Load(Protocol):
-    """What is known of a request: its rows, the tokens of each (padded), and with what it may share a run (None: with
-    nothing)."""
+class Waiting(Protocol):
+    """What the scheduler knows of a request.
+
+    Attributes:
+        rows: how many.
+        length: tokens of each row, padding included.
+        batch_key: requests of equal keys may share a run; None: the request runs alone.
+    """
 
     rows: int
     length: int
-    kind: Hashable | None
+    batch_key: Hashable | None
 
 
-L = TypeVar("L", bound=Load)
+W = TypeVar("W", bound=Waiting)
 
 
-def pack(waiting: Iterable[L], limits: Limits, overhead: int) -> list[L]:
-    """The oldest request, which so never starves, and those that fit it best in length.
+def next_batch(waiting: Iterable[W], limits: Limits, overhead: int) -> list[W]:
+    """The oldest request, so that none starves, and those whose lengths are nearest to its own.
 
-    Rows are padded to the longest of a run, so a row that is much longer than the others would make all of them slow:
+    Rows are padded to the longest of a run. A row that is much longer than the others would slow all of them down, so
     it waits until it is the oldest.
 
     Args:
-        waiting: from the oldest on; at least one.
+        waiting: the oldest first; at least one.
         limits: of one run.
-        overhead: what a run costs beside its tokens, in tokens (see `run_overhead`).
+        overhead: of a run, in tokens (see `run_overhead`).
 
     Returns:
         In the order of arrival.
     """
-    first, *others = islice(waiting, _LOOK)
-    if first.kind is None:
+    first, *others = islice(waiting, _WINDOW)
+    if first.batch_key is None:
         return [first]
     chosen, most = {id(first)}, min(limits.max_tokens, _ENOUGH * overhead)
     rows, longest, tokens = first.rows, first.length, first.rows * first.length
-    for load in _nearest(first, others):
-        area = (rows + load.rows) * max(longest, load.length)
-        used = tokens + load.rows * load.length
-        if rows + load.rows <= limits.max_batch and area <= most and area - used <= max(overhead, _PADDING * area):
-            chosen.add(id(load))
-            rows, longest, tokens = rows + load.rows, max(longest, load.length), used
+    for other in _nearest(first, others):
+        area = (rows + other.rows) * max(longest, other.length)
+        used = tokens + other.rows * other.length
+        if rows + other.rows <= limits.max_batch and area <= most and area - used <= max(overhead, _PADDING * area):
+            chosen.add(id(other))
+            rows, longest, tokens = rows + other.rows, max(longest, other.length), used
             if rows == limits.max_batch:
                 break
-    return [load for load in (first, *others) if id(load) in chosen]
+    return [request for request in (first, *others) if id(request) in chosen]
 
 
-def _nearest(first: L, others: Sequence[L]) -> list[L]:
-    alike = [load for load in others if load.kind == first.kind]
-    return sorted(alike, key=lambda load: abs(load.length - first.length))
+def _nearest(first: W, others: Sequence[W]) -> list[W]:
+    alike = [other for other in others if other.batch_key == first.batch_key]
+    return sorted(alike, key=lambda other: abs(other.length - first.length))

@@ -19,22 +19,22 @@ from starlette.types import ASGIApp
 from eptx._version import __version__
 from eptx.errors import RequestError
 from eptx.files.strict_json import parse_json
-from eptx.runtime.serving.errors import Refused, refusal
+from eptx.runtime.serving.errors import VERSION, Refused, refusal
 from eptx.runtime.serving.http.auth import BearerTokens
-from eptx.runtime.serving.http.body import Intake
+from eptx.runtime.serving.http.body import BodyReader
 from eptx.runtime.serving.http.openapi import describe
 from eptx.runtime.serving.http.tracing import span
+from eptx.runtime.serving.interface import Registry
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import CONTENT_TYPE, Metrics
-from eptx.runtime.serving.models.registry import Registry
 from eptx.runtime.serving.protocol.infer import HEADER_LENGTH
 
 _log = logging.getLogger("eptx.serving")
 _EXTENSIONS = ["binary_tensor_data", "parameters", "generate", "model_repository"]
-#: Milliseconds that a client allows, where the protocol's parameter ``timeout`` is not at hand.
+#: The header for the milliseconds that a client allows, beside the protocol's parameter ``timeout``.
 _TIMEOUT = "x-request-timeout-ms"
-#: What nginx calls a client that did not wait; it is counted, nobody is there to get it.
-_GONE = 499
+#: nginx's status for a client that did not wait. It is counted; nobody receives it.
+_CLIENT_GONE = 499
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -43,10 +43,10 @@ def create_app(registry: Registry, metrics: Metrics, limits: Limits, tokens: Seq
     """The application that serves a registry's models.
 
     Args:
-        registry: started, and closed, by the caller.
+        registry: that the caller starts and closes.
         metrics: those of the registry.
         limits: those of the registry.
-        tokens: one of which every request must bring; none: no request must.
+        tokens: every request must bring one of them; empty: requests need none.
     """
     service = _Service(registry, metrics, limits, tokens=bool(tokens))
     app = Starlette(
@@ -60,13 +60,13 @@ def create_app(registry: Registry, metrics: Metrics, limits: Limits, tokens: Seq
 class _Service:
     def __init__(self, registry: Registry, metrics: Metrics, limits: Limits, *, tokens: bool) -> None:
         self._registry, self._metrics, self._limits, self._tokens = registry, metrics, limits, tokens
-        self._intake = Intake(limits)
+        self._bodies = BodyReader(limits)
 
     def routes(self) -> list[Route]:
-        """Where everything is."""
+        """The paths."""
         model = "/v2/models/{name}"
         models = (model, model + "/versions/{version}")
-        listed: list[tuple[str, str, str, Handler]] = []  # what is asked most often stands first
+        listed: list[tuple[str, str, str, Handler]] = []  # the most frequent first
         for path in models:
             listed += [
                 ("POST", path + "/infer", "infer", self._infer),
@@ -90,14 +90,14 @@ class _Service:
         return [Route(path, self._endpoint(verb, handler), methods=[method]) for method, path, verb, handler in listed]
 
     def _endpoint(self, verb: str, handler: Handler) -> Handler:
-        """Counts, traces and logs what a handler does, and has its errors answered."""
+        """A handler that is counted, traced and logged, and whose errors are answered."""
 
         async def endpoint(request: Request) -> Response:
             began = time.monotonic()
             name = request.path_params.get("name", "")
             name = name if name in self._registry.names else ""
             with span(verb, name, request.headers) as attributes:
-                response = await self._answered(handler, request)
+                response = await self._answer(handler, request)
                 attributes["http.response.status_code"] = response.status_code
             self._metrics.request(name, verb, response.status_code)
             if _log.isEnabledFor(logging.DEBUG):
@@ -107,11 +107,11 @@ class _Service:
 
         return endpoint
 
-    async def _answered(self, handler: Handler, request: Request) -> Response:
+    async def _answer(self, handler: Handler, request: Request) -> Response:
         try:
             return await handler(request)
         except ClientDisconnect:
-            return Response(status_code=_GONE)
+            return Response(status_code=_CLIENT_GONE)
         except Exception as error:
             refused = refusal(error)
             if refused.status == 500:
@@ -144,22 +144,22 @@ class _Service:
     async def _index(self, request: Request) -> Response:
         await self._options(request)
         state = "READY" if self._registry.ready else "UNAVAILABLE"
-        return JSONResponse([{"name": name, "version": "1", "state": state} for name in self._registry.names])
+        return JSONResponse([{"name": name, "version": VERSION, "state": state} for name in self._registry.names])
 
     async def _load(self, request: Request) -> Response:
         if (await self._options(request)).get("parameters"):
             raise RequestError("a load takes no parameters: the bundle is read from its folder")
         name, _ = _named(request)
         with self._registry.use(name):
-            pass  # it is one that is served
+            pass  # there is such a model
         failed = await self._registry.reload(name)
         if failed is not None:
             raise Refused(400, f"the bundle does not load, and the one before is still served: {failed}")
         return JSONResponse({})
 
     async def _options(self, request: Request) -> dict[str, Any]:
-        """What a request says beside its path: a JSON object, or nothing."""
-        async with self._intake.body(request) as body:
+        """The request's body: a JSON object, or empty."""
+        async with self._bodies.read(request) as body:
             given = parse_json(body, what="the request", error=RequestError) if body else {}
         if not isinstance(given, dict):
             raise RequestError("the request must be a JSON object")
@@ -167,35 +167,35 @@ class _Service:
 
     async def _infer(self, request: Request) -> Response:
         head = request.headers.get(HEADER_LENGTH)
-        async with self._intake.body(request) as body:
-            with self._registry.use(*_named(request)) as model, _watched(request):
+        async with self._bodies.read(request) as body:
+            with self._registry.use(*_named(request)) as model, _cancelled_if_gone(request):
                 content, length = await model.infer(body, head, self._deadline(request))
         if length is None:
             return Response(content, media_type="application/json")
         return Response(content, headers={HEADER_LENGTH: str(length)}, media_type="application/octet-stream")
 
     async def _generate(self, request: Request) -> Response:
-        async with self._intake.body(request) as body:
-            with self._registry.use(*_named(request)) as model, _watched(request):
-                content = await model.writing.whole(body, self._deadline(request))
+        async with self._bodies.read(request) as body:
+            with self._registry.use(*_named(request)) as model, _cancelled_if_gone(request):
+                content = await model.generate(body, self._deadline(request))
         return Response(content, media_type="application/json")
 
     async def _generate_stream(self, request: Request) -> Response:
-        async with self._intake.body(request) as body:
+        async with self._bodies.read(request) as body:
             events = self._events(request, body)
-            with _watched(request):
-                first = await anext(events)  # what is wrong with the request is no event
+            with _cancelled_if_gone(request):
+                first = await anext(events)  # an error in the request is no event
         headers = {"Cache-Control": "no-store"}
-        return StreamingResponse(_all(first, events), media_type="text/event-stream", headers=headers)
+        return StreamingResponse(_joined(first, events), media_type="text/event-stream", headers=headers)
 
     async def _events(self, request: Request, body: bytes) -> AsyncGenerator[bytes, None]:
         with self._registry.use(*_named(request)) as model:
-            async with aclosing(model.writing.events(body, self._deadline(request))) as events:
+            async with aclosing(model.generate_stream(body, self._deadline(request))) as events:
                 async for event in events:
                     yield event
 
     def _deadline(self, request: Request) -> float:
-        """When the answer must be there: the server's own limit, or less where a header says so."""
+        """When the answer must be there: the server's own limit, or less if a header says so."""
         text = request.headers.get(_TIMEOUT)
         seconds = self._limits.timeout
         if text is not None:
@@ -206,7 +206,7 @@ class _Service:
 
 
 @contextmanager
-def _watched(request: Request) -> Iterator[None]:
+def _cancelled_if_gone(request: Request) -> Iterator[None]:
     """Ends the block with `ClientDisconnect` as soon as the client has gone."""
     task = asyncio.current_task()
     assert task is not None
@@ -231,7 +231,7 @@ def _watched(request: Request) -> Iterator[None]:
         watcher.cancel()
 
 
-async def _all(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     async with aclosing(rest):
         yield first
         async for event in rest:
@@ -251,6 +251,6 @@ def _error(refused: Refused) -> Response:
 
 
 async def _http_error(request: Request, error: Any) -> Response:
-    """What the router itself refuses: an unknown path, or a method that a path does not have."""
+    """Answers for the router: an unknown path, or a method that a path does not have."""
     message = {404: "there is nothing at this path", 405: f"this path does not take {request.method[:20]}"}
     return JSONResponse({"error": message.get(error.status_code, error.detail)}, error.status_code, error.headers)

@@ -12,15 +12,16 @@ from eptx.runtime.serving.errors import Refused
 from eptx.runtime.serving.limits import Limits
 
 _TYPES = ("application/json", "application/octet-stream")
-#: After a refusal the client is heard out, so far and so long; it would not see the answer if it could not finish.
-_HEARD, _PATIENCE = 4, 2.0
+#: After a refusal the rest of the body is read, at most so many times the limit and so many seconds: a client that
+#: cannot finish sending would not see the answer.
+_DRAINED, _PATIENCE = 4, 2.0
 #: How many bodies of the largest size a server holds at once.
 _MOST_BODIES = 16
 _CLOSE = {"Connection": "close"}
 
 
-class Intake:
-    """Takes the bodies of a server's requests.
+class BodyReader:
+    """Reads the bodies of a server's requests.
 
     Args:
         limits: of the server.
@@ -31,26 +32,26 @@ class Intake:
         self._held = 0
 
     @asynccontextmanager
-    async def body(self, request: Request) -> AsyncIterator[bytes]:
-        """A block that has all bytes of a request's body, which count as held until it ends.
+    async def read(self, request: Request) -> AsyncIterator[bytes]:
+        """A block with the bytes of a request's body, which count as held until the block ends.
 
         Raises:
-            Refused: 413, it is too large; 415, it is of another type or compressed; 408, it does not come; 503, all
-                bodies together are too large.
+            Refused: 413, it is too large; 415, it is of another type or compressed; 408, it comes too slowly; 503,
+                all bodies together are too large.
         """
         _check_type(request)
         data = bytearray()
         try:
-            await self._read(request, data)
+            await self._receive(request, data)
             yield bytes(data)
         finally:
             self._held -= len(data)
 
-    async def _read(self, request: Request, data: bytearray) -> None:
+    async def _receive(self, request: Request, data: bytearray) -> None:
         limits, body = self._limits, _Body(request)
         if int(request.headers.get("content-length", "0")) > limits.max_body:
             if "expect" not in request.headers:
-                await _hear_out(body, limits)
+                await _drain(body, limits)
             raise _too_large(limits)
         try:
             async with asyncio.timeout(limits.read_timeout):
@@ -59,7 +60,7 @@ class Intake:
         except TimeoutError:
             raise Refused(408, f"the body did not come within {limits.read_timeout:g} seconds", _CLOSE) from None
         if len(data) > limits.max_body:
-            await _hear_out(body, limits)
+            await _drain(body, limits)
             raise _too_large(limits)
 
     def _keep(self, data: bytearray, more: bytes) -> None:
@@ -72,7 +73,7 @@ class Intake:
 
 
 class _Body:
-    """What is left of a request's body."""
+    """The rest of a request's body."""
 
     def __init__(self, request: Request) -> None:
         self._receive = request.receive
@@ -87,7 +88,7 @@ class _Body:
 
 
 def _check_type(request: Request) -> None:
-    """A browser sends other types to any address without asking, so they are not taken for JSON."""
+    """A browser sends other types to any address without asking, so they are not read as JSON."""
     kind = request.headers.get("content-type", _TYPES[0]).partition(";")[0].strip().lower()
     if kind not in _TYPES:
         raise Refused(
@@ -98,9 +99,9 @@ def _check_type(request: Request) -> None:
         raise Refused(415, f"content-encoding {encoding[:60]!r} is not supported; send the body as it is")
 
 
-async def _hear_out(body: _Body, limits: Limits) -> None:
-    """Reads and forgets what is left of a body, if that is soon done."""
-    left = _HEARD * limits.max_body
+async def _drain(body: _Body, limits: Limits) -> None:
+    """Reads and forgets the rest of a body, if it is short."""
+    left = _DRAINED * limits.max_body
     with suppress(TimeoutError):
         async with asyncio.timeout(_PATIENCE):
             while body.more and left > 0:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eptx._version import __version__
-from eptx.runtime.serving.protocol.infer import DATATYPES
+from eptx.runtime.serving.protocol.tensors import DATATYPES
 
 _STATUS = {
     400: "Not a request, or one that does not fit the bundle.",

@@ -1,4 +1,4 @@
-"""A server process: its socket, its signals, and its orderly end."""
+"""A server process: its socket, its signals, and its shutdown."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from eptx.runtime.serving.http.connection import Connection
 from eptx.runtime.serving.http.logs import start_logging
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.models.registry import Registry
+from eptx.runtime.serving.models.registry import LocalRegistry
 
 _log = logging.getLogger("eptx.serving")
 _KEEP_ALIVE = 75
-#: Files that the process opens beside its connections: models, logs, and connections that are about to be refused.
+#: Files that the process opens beside its connections: models, logs, and connections that it refuses.
 _OWN_FILES = 256
-#: How long a thread may keep others from Python, in seconds; the default, 5 ms, is as long as a run.
+#: How long a thread may hold the interpreter lock, in seconds; the default, 5 ms, is as long as a run.
 _SWITCH = 0.0005
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens, and how it knows its clients.
+    """Where a server listens, and whom it admits.
 
     Attributes:
         host: a name or address; by default clients of this machine only.
@@ -69,23 +69,23 @@ def run(
     limits = replace(limits, max_connections=_room_for_connections(limits.max_connections))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one text is not worth waking threads for
     tokens = read_tokens(address.token_file) if address.token_file is not None else ()
-    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each metric, of no use
     metrics = Metrics()
-    registry = Registry(bundles, limits, metrics, provider=provider, threads=threads)
+    registry = LocalRegistry(bundles, limits, metrics, provider=provider, threads=threads)
     with _bound(address) as listener:
         config = _config(address, limits, create_app(registry, metrics, limits, tokens))
         if not tokens and not _is_loopback(listener):
             _log.warning("anyone who reaches this address may send requests", extra={"fields": {"host": address.host}})
         sys.setswitchinterval(_SWITCH)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # it leaves the models more of Python's time
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # it needs less of the interpreter lock
             runner.run(_serve(config, registry, listener))
 
 
-async def _serve(config: uvicorn.Config, registry: Registry, listener: socket.socket) -> None:
+async def _serve(config: uvicorn.Config, registry: LocalRegistry, listener: socket.socket) -> None:
     server = _Server(config, registry)
     await registry.start()
     server.listen_to_signals()
-    listener.listen(config.backlog)  # from here on, who connects is answered
+    listener.listen(config.backlog)  # from here on, clients that connect are answered
     host, port = listener.getsockname()[:2]
     _log.info("start", extra={"fields": {"host": host, "port": port, "models": list(registry.names)}})
     watcher = asyncio.create_task(registry.watch())
@@ -100,20 +100,20 @@ async def _serve(config: uvicorn.Config, registry: Registry, listener: socket.so
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, which ends with exit code 0 when it is told to."""
+    """uvicorn's server, but a signal ends it with exit code 0."""
 
-    def __init__(self, config: uvicorn.Config, registry: Registry) -> None:
+    def __init__(self, config: uvicorn.Config, registry: LocalRegistry) -> None:
         super().__init__(config)
         self._registry = registry
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leaves the signals to `listen_to_signals`: uvicorn would end the process by the signal."""
+        """Leaves the signals to `listen_to_signals`: uvicorn would let the signal end the process."""
         yield
 
     def listen_to_signals(self) -> None:
-        """SIGTERM and SIGINT end the server, a second one at once; SIGHUP loads all bundles again."""
+        """SIGTERM and SIGINT shut the server down, a second one at once; SIGHUP loads all bundles again."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
@@ -160,7 +160,7 @@ def _config(address: Address, limits: Limits, app: Any) -> uvicorn.Config:
 
 @contextmanager
 def _bound(address: Address) -> Iterator[socket.socket]:
-    """A socket that is bound, but does not listen yet: the models load first."""
+    """A bound socket that does not listen yet: the models load first."""
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -178,7 +178,7 @@ def _bound(address: Address) -> Iterator[socket.socket]:
 
 
 def _room_for_connections(wanted: int) -> int:
-    """As many connections as are wanted, or as many as the system lets the process open beside its own files."""
+    """The connections that are wanted, or as many as the system allows beside the process's own files."""
     files = wanted + _OWN_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= files:

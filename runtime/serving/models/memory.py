@@ -1,4 +1,4 @@
-"""Memory of models that have gone."""
+"""Memory of models that were closed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import ctypes
 import gc
 
 
-def give_back() -> None:
-    """Returns freed memory to the system, where the C library is one that keeps it.
+def release_memory() -> None:
+    """Returns freed memory to the system, if the C library keeps it.
 
-    glibc keeps what was freed in an arena of each thread; a model is loaded by one thread and used by others, so a
-    server that replaces bundles would grow by some of their size each time.
+    glibc keeps what was freed in an arena of each thread. One thread loads a model and others use it, so a server that
+    replaces bundles would grow by some of their size each time.
     """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

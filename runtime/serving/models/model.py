@@ -1,38 +1,27 @@
-"""One bundle that is served."""
+"""One bundle that this process serves."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from eptx.bundle import Bundle, Task, TensorSpec
-from eptx.errors import BundleError
-from eptx.files.strict_json import read_json_object
-from eptx.runtime.outputs import Outputs
-from eptx.runtime.serving.batching.batcher import Batcher, Job
-from eptx.runtime.serving.batching.collate import Merger
-from eptx.runtime.serving.batching.overhead import USUAL, run_overhead
-from eptx.runtime.serving.errors import Overdue
+from eptx.bundle import Task, TensorSpec
+from eptx.runtime.serving.errors import VERSION
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.models.generate import Writing
-from eptx.runtime.serving.models.postprocess import TASK, choose_outputs, encode_answer, fitted, own_outputs
-from eptx.runtime.serving.models.preprocess import TEXT, TEXT_PAIR, Prepared, Preparer
-from eptx.runtime.serving.protocol.infer import InferRequest, datatype, parse_request
-from eptx.runtime.serving.protocol.parameters import read_timeout, until
+from eptx.runtime.serving.models.generate import GenerateService
+from eptx.runtime.serving.models.infer import InferService
+from eptx.runtime.serving.models.postprocess import own_outputs
+from eptx.runtime.serving.models.preprocess import TASK, TEXT, TEXT_PAIR
+from eptx.runtime.serving.protocol.tensors import datatype
 from eptx.runtime.session import Session
 
-VERSION = "1"
-#: Requests and answers of more bytes than this are read and written in a thread of their own.
-_LARGE = 64 << 10
 
-
-class ServedModel:
-    """A bundle with its session, its queue and what turns requests into jobs.
+class LocalModel:
+    """A `Model` with a session of its own.
 
     Args:
         name: how requests name it.
@@ -56,23 +45,17 @@ class ServedModel:
         provider: str = "auto",
         threads: int | None = None,
     ) -> None:
-        self.name = name
-        self.session = Session(path, provider, threads=threads)
-        limits = fitted(limits, self.session.manifest)
-        self._metrics = metrics
-        self._prepare = Preparer(self.session, limits)
-        self._merger = Merger(self.session.manifest, _pad_id(self.session.bundle))
-        self.writing = Writing(name, self.session, limits, metrics)
-        measured = self._merger.pads and self.session.manifest.generation is None  # a generator may never run here
-        overhead = run_overhead(self.session, limits) if measured else USUAL
-        self._batcher = Batcher(name, self.session, self._merger, limits, metrics, overhead)
+        self._name = name
+        self._session = Session(path, provider, threads=threads)
+        self._generate = GenerateService(name, self._session, limits, metrics)
+        self._infer = InferService(name, self._session, limits, metrics)
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """A block that the model outlives."""
+        """A block during which the model is not closed."""
         self._users += 1
         self._unused.clear()
         try:
@@ -83,96 +66,47 @@ class ServedModel:
                 self._unused.set()
 
     async def close(self) -> None:
-        """Waits until nobody uses the model any more, and lets it go."""
+        """Waits until no block uses the model, and ends its threads."""
         await self._unused.wait()
-        await asyncio.to_thread(self._batcher.close)
-        await asyncio.to_thread(self.writing.close)
+        await asyncio.to_thread(self._infer.close)
+        await asyncio.to_thread(self._generate.close)
+
+    async def infer(self, body: bytes, header_length: str | None, deadline: float) -> tuple[bytes, int | None]:
+        """See `Model.infer`."""
+        return await self._infer.infer(body, header_length, deadline)
+
+    async def generate(self, body: bytes, deadline: float) -> bytes:
+        """See `Model.generate`."""
+        return await self._generate.generate(body, deadline)
+
+    def generate_stream(self, body: bytes, deadline: float) -> AsyncGenerator[bytes, None]:
+        """See `Model.generate_stream`."""
+        return self._generate.generate_stream(body, deadline)
 
     async def metadata(self) -> dict[str, Any]:
-        """What the protocol tells of a model, and in ``parameters`` what is eptx's own."""
-        manifest = self.session.manifest
-        text = [TEXT, TEXT_PAIR] if self.session.bundle.file("tokenizer.json") is not None else []
+        """See `Model.metadata`."""
+        manifest = self._session.manifest
+        text = [TEXT, TEXT_PAIR] if self._session.bundle.file("tokenizer.json") is not None else []
         return {
-            "name": self.name,
+            "name": self._name,
             "versions": [VERSION],
             "platform": "eptx_onnxruntime",
             "inputs": [_tensor(spec) for spec in manifest.inputs],
             "outputs": [_tensor(spec) for spec in manifest.outputs],
             "parameters": {
-                "tasks": list(self.session.tasks),
+                "tasks": list(self._session.tasks),
                 "labels": {task.name: _labels(task) for task in manifest.tasks if task.labels},
                 "problem_types": {task.name: task.problem_type for task in manifest.tasks if task.problem_type},
                 "mode": manifest.mode,
                 "method": manifest.method,
                 "precision": manifest.precision,
-                "provider": self.session.provider,
+                "provider": self._session.provider,
                 "generates": manifest.generation is not None,
                 "also_takes": [*text, TASK],
                 "also_gives": list(own_outputs(manifest)),
                 "fingerprints": dict(manifest.fingerprints),
             },
         }
-
-    async def infer(self, body: bytes, header_length: str | None, deadline: float) -> tuple[bytes, int | None]:
-        """Answers one inference request.
-
-        Args:
-            body: as it was sent.
-            header_length: the header that says how much of the body is JSON, if it was sent.
-            deadline: in `time.monotonic`'s seconds.
-
-        Returns:
-            The answer's body, and the length of its JSON where binary data follow.
-
-        Raises:
-            RequestError: the request does not fit the bundle.
-            Refused: 429, the queue is full; 504, the deadline passed.
-        """
-        came = time.monotonic()
-        request, prepared, names, ends = await self._read(body, header_length, deadline)
-        job = self._job(prepared, ends)
-        self._batcher.submit(job)
-        try:
-            async with asyncio.timeout(max(0.0, ends - time.monotonic())):
-                outputs = await job.answer
-        except TimeoutError:
-            raise Overdue() from None
-        finally:
-            self._batcher.drop(job)
-        seconds = time.monotonic() - came
-        waited = job.started - job.queued
-        self._metrics.answered(self.name, job.task, self.session.provider, job.rows, waited, seconds)
-        return await self._encoded(request, outputs, names)
-
-    async def _read(
-        self, body: bytes, header_length: str | None, deadline: float
-    ) -> tuple[InferRequest, Prepared, tuple[str, ...], float]:
-        def read() -> tuple[InferRequest, Prepared, tuple[str, ...], float]:
-            request = parse_request(body, header_length)
-            ends = until(deadline, read_timeout(request.parameters))
-            prepared = self._prepare(request)
-            return request, prepared, choose_outputs(request, self.session.manifest, prepared), ends
-
-        return read() if len(body) <= _LARGE else await asyncio.to_thread(read)
-
-    def _job(self, prepared: Prepared, deadline: float) -> Job:
-        return Job(
-            prepared.arrays,
-            rows=prepared.rows,
-            length=prepared.length,
-            kind=self._merger.kind(prepared.arrays),
-            task=prepared.task,
-            deadline=deadline,
-            answer=asyncio.get_running_loop().create_future(),
-        )
-
-    async def _encoded(
-        self, request: InferRequest, outputs: Outputs, names: tuple[str, ...]
-    ) -> tuple[bytes, int | None]:
-        size = sum(outputs[name].nbytes for name in names if name in outputs)
-        if size <= _LARGE:
-            return encode_answer(self.name, request, outputs, names)
-        return await asyncio.to_thread(encode_answer, self.name, request, outputs, names)
 
 
 def _labels(task: Task) -> list[str] | int | None:
@@ -186,13 +120,3 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
         "datatype": datatype(spec.dtype),
         "shape": [size if isinstance(size, int) else -1 for size in spec.shape],
     }
-
-
-def _pad_id(bundle: Bundle) -> int:
-    """The token to pad a batch with."""
-    if bundle.manifest.text is not None:
-        return bundle.manifest.text.pad
-    path = bundle.file("config.json")
-    pad = read_json_object(path, error=BundleError).get("pad_token_id") if path is not None else None
-    size = bundle.manifest.vocab_size
-    return pad if type(pad) is int and pad >= 0 and (size is None or pad < size) else 0

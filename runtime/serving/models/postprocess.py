@@ -1,4 +1,4 @@
-"""From a session's outputs to those of the protocol."""
+"""From a session's outputs to the answer of the protocol."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import RequestError
 from eptx.manifest.names import MULTI_LABEL
 from eptx.runtime.outputs import Outputs
+from eptx.runtime.serving.errors import VERSION
 from eptx.runtime.serving.limits import Limits
-from eptx.runtime.serving.models.preprocess import Prepared
-from eptx.runtime.serving.protocol.infer import InferRequest, Value, encode_response
+from eptx.runtime.serving.models.preprocess import Preprocessed
+from eptx.runtime.serving.protocol.infer import InferRequest, encode_response
 from eptx.runtime.serving.protocol.parameters import read_flag
+from eptx.runtime.serving.protocol.tensors import Value
 
-#: Outputs that the graph does not have: each row's best label (BYTES [batch]; of several labels, or where each token
-#: has one, a list as JSON), how sure it is (FP32 [batch]; NaN where that means nothing), every label's probability
-#: (FP32 in the shape of the logits; NaN the same), and the row's task (BYTES [batch]).
+#: Outputs beside those of the graph: each row's best label (BYTES [batch]; a JSON list if there are several labels, or
+#: one for each token), its probability (FP32 [batch]; NaN where it means nothing), every label's probability (FP32 in
+#: the shape of the logits; NaN likewise), and the row's task (BYTES [batch]).
 LABEL, SCORE, SCORES, TASK = "label", "score", "scores", "task"
-#: The request's parameter that asks for `LABEL` beside the rest.
+#: The parameter of a request that adds `LABEL` to its outputs.
 LABELS = "labels"
 _LOGITS = "logits"
-#: What the outputs of one run may take, and what JSON may hold, which takes ten times as much.
+#: Bytes of the outputs of one run, and numbers of one JSON answer, which takes ten times as many bytes.
 _RUN_BYTES, _MOST_NUMBERS = 512 << 20, 2_000_000
 
 
-def fitted(limits: Limits, manifest: Manifest) -> Limits:
-    """The limits with as many tokens in one run as its outputs leave room for: a language model's logits are large."""
+def fit_limits(limits: Limits, manifest: Manifest) -> Limits:
+    """Lowers ``max_tokens`` so that the outputs of one run fit into memory: a language model's logits are large."""
     token = sum(_size(spec, 1, 1) * np.dtype(spec.dtype).itemsize for spec in manifest.outputs)
     return replace(limits, max_tokens=max(1, min(limits.max_tokens, _RUN_BYTES // max(token, 1))))
 
 
-def choose_outputs(request: InferRequest, manifest: Manifest, prepared: Prepared) -> tuple[str, ...]:
-    """The outputs to send: those that the request names; of a text, what its task asks for; else all of the graph.
+def choose_outputs(request: InferRequest, manifest: Manifest, inputs: Preprocessed) -> tuple[str, ...]:
+    """The outputs to send: those that the request names; else, for texts, labels and logits; else all of the graph.
 
     Raises:
         RequestError: the bundle has no such output, or they are too large for JSON.
@@ -45,7 +47,7 @@ def choose_outputs(request: InferRequest, manifest: Manifest, prepared: Prepared
     graph = tuple(spec.name for spec in manifest.outputs)
     own = own_outputs(manifest)
     if request.outputs is None:
-        names = (*own, _LOGITS) if prepared.text and _LOGITS in graph else graph
+        names = (*own, _LOGITS) if inputs.text and _LOGITS in graph else graph
         if all(task.problem_type != MULTI_LABEL for task in manifest.tasks):
             names = tuple(name for name in names if name != SCORES)
     else:
@@ -55,7 +57,7 @@ def choose_outputs(request: InferRequest, manifest: Manifest, prepared: Prepared
     for name in names:
         if name not in graph and name not in own:
             raise RequestError(f"no output {name[:60]!r}; this bundle has {', '.join((*graph, *own))}")
-    _check_json(request, [spec for spec in manifest.outputs if spec.name in names], prepared)
+    _check_json(request, [spec for spec in manifest.outputs if spec.name in names], inputs)
     return names
 
 
@@ -67,8 +69,8 @@ def own_outputs(manifest: Manifest) -> tuple[str, ...]:
     return (LABEL, SCORE, *([SCORES] if labelled else []), TASK)
 
 
-def _check_json(request: InferRequest, outputs: Sequence[TensorSpec], prepared: Prepared) -> None:
-    numbers = sum(_size(s, prepared.rows, prepared.length) for s in outputs if not request.is_binary(s.name))
+def _check_json(request: InferRequest, outputs: Sequence[TensorSpec], inputs: Preprocessed) -> None:
+    numbers = sum(_size(s, inputs.rows, inputs.length) for s in outputs if not request.is_binary(s.name))
     if numbers > _MOST_NUMBERS:
         raise RequestError(
             f"the answer would hold {numbers} numbers as JSON; ask for binary data, fewer outputs or fewer rows"
@@ -76,7 +78,7 @@ def _check_json(request: InferRequest, outputs: Sequence[TensorSpec], prepared: 
 
 
 def _size(spec: TensorSpec, rows: int, length: int) -> int:
-    """The elements of an output; every dimension that varies but the first is one of tokens."""
+    """The elements of an output; its dimensions without a size, but the first, count tokens."""
     return rows * math.prod(size if isinstance(size, int) else length for size in spec.shape[1:])
 
 
@@ -84,7 +86,7 @@ def encode_answer(
     model: str, request: InferRequest, outputs: Outputs, names: Sequence[str]
 ) -> tuple[bytes, int | None]:
     """The body of an answer, and the length of its JSON where binary data follow."""
-    head: dict[str, Any] = {"model_name": model, "model_version": "1"}
+    head: dict[str, Any] = {"model_name": model, "model_version": VERSION}
     if request.id is not None:
         head["id"] = request.id
     return encode_response(head, {name: _value(outputs, name) for name in names}, request)

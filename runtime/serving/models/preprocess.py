@@ -1,32 +1,30 @@
-"""From a request of the protocol to arrays that a session takes, all of it checked."""
+"""From a request of the protocol to checked arrays for a session."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from eptx.errors import NotSupportedError, RequestError
-from eptx.manifest.names import TASK_ID
+from eptx.manifest.names import AUTO_TASK, TASK_ID
 from eptx.runtime.outputs import Array
-from eptx.runtime.requests.checks import check_inputs
-from eptx.runtime.requests.tasks import TaskChooser
-from eptx.runtime.requests.tokenizer import Tokenizer
 from eptx.runtime.serving.batching.collate import row_length
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import MIXED
 from eptx.runtime.serving.protocol.infer import InferRequest
 from eptx.runtime.session import Session
 
-#: Inputs of type BYTES, which the graph does not have: texts, those that they are paired with (an empty one: a text is
-#: alone), and names of tasks.
+#: Inputs of type BYTES beside those of the graph: texts, the second texts of pairs (an empty one: the text is alone),
+#: and names of tasks.
 TEXT, TEXT_PAIR, TASK = "text", "text_pair", "task"
 _TASKS = "tasks"
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A request that the session takes.
+class Preprocessed:
+    """A checked request.
 
     Attributes:
         arrays: its inputs, ``task_id`` among them where the model has it.
@@ -43,8 +41,8 @@ class Prepared:
     text: bool
 
 
-class Preparer:
-    """Prepares the requests of one bundle; may be used from many threads.
+class Preprocessor:
+    """Preprocesses the requests of one bundle; may be used from many threads.
 
     Args:
         session: the bundle's.
@@ -52,27 +50,19 @@ class Preparer:
     """
 
     def __init__(self, session: Session, limits: Limits) -> None:
-        self._manifest = session.manifest
-        self._limits = limits
-        self._reads = session._limits
-        self._tasks = TaskChooser(session.manifest)
+        self._session, self._limits = session, limits
         self._names = {task.id: task.name for task in session.manifest.tasks}
-        has_tokenizer = session.bundle.file("tokenizer.json") is not None
-        self._tokenizer: Tokenizer | None = None
-        self._missing = "this bundle has no tokenizer.json; give arrays such as input_ids instead of text"
-        if has_tokenizer:  # now: the bundle's files may be replaced later
-            try:
-                self._tokenizer = Tokenizer(session.bundle)
-            except NotSupportedError as error:
-                self._missing = str(error)
+        if session.bundle.file("tokenizer.json") is not None:
+            with suppress(NotSupportedError):  # the requests that need it are told
+                _ = session.tokenizer  # opened now: the bundle's files may be replaced later
 
-    def __call__(self, request: InferRequest) -> Prepared:
+    def __call__(self, request: InferRequest) -> Preprocessed:
         """Checks a request.
 
         Raises:
             RequestError: its inputs or tasks do not fit the bundle, or are more than one run takes.
         """
-        if self._manifest.encoder is not None:
+        if self._session.manifest.encoder is not None:
             raise RequestError("this bundle is an encoder-decoder, which answers prompts only; send it to generate")
         inputs = dict(request.inputs)
         texts, pairs = _texts(inputs, TEXT), _texts(inputs, TEXT_PAIR)
@@ -80,21 +70,18 @@ class Preparer:
         self._check_rows(inputs, texts)
         self._limits.check_text(sum(map(len, (*(texts or ()), *(pairs or ())))))
         if texts is not None:
-            inputs |= self._tokenized(inputs, texts, pairs)
+            inputs |= self._tokenize(inputs, texts, pairs)
         elif pairs is not None:
             raise RequestError("input text_pair needs the input text")
         _check_numbers(inputs)
-        arrays = check_inputs(inputs, self._manifest, self._reads)
+        arrays = self._session.check(inputs, names)
         rows, length = len(next(iter(arrays.values()))), row_length(arrays)
         if rows > 1 and rows * length > self._limits.max_tokens:
             raise RequestError(
                 f"the request has {rows} rows of {length} tokens; this server takes {self._limits.max_tokens} tokens "
                 "in one request of several rows"
             )
-        ids = self._tasks.choose(names, inputs.get(TASK_ID), rows)
-        if ids is not None:
-            arrays[TASK_ID] = ids
-        return Prepared(arrays, rows, length, self._label(ids), texts is not None)
+        return Preprocessed(arrays, rows, length, self._task(arrays.get(TASK_ID)), texts is not None)
 
     def _task_names(self, parameters: Mapping[str, Any], given: Sequence[str] | None) -> str | Sequence[str] | None:
         one, many = parameters.get(TASK), parameters.get(_TASKS)
@@ -109,35 +96,34 @@ class Preparer:
         return one if one is not None else many if many is not None else given
 
     def _check_rows(self, inputs: Mapping[str, Array], texts: Sequence[str] | None) -> None:
-        """Before anything is computed from them."""
+        """Before anything is computed from the inputs."""
         rows = len(texts) if texts is not None else max((len(a) for a in inputs.values() if a.ndim), default=0)
         if rows > self._limits.max_batch:
             raise RequestError(
                 f"the request has {rows} rows; this server takes {self._limits.max_batch} in one request"
             )
 
-    def _tokenized(
+    def _tokenize(
         self, inputs: Mapping[str, Array], texts: Sequence[str], pairs: Sequence[str] | None
     ) -> dict[str, Array]:
-        if self._tokenizer is None:
-            raise RequestError(self._missing)
         if "input_ids" in inputs:
             raise RequestError("give either the input text or the input input_ids, not both")
         if pairs is not None and len(pairs) != len(texts):
             raise RequestError(f"input text_pair has {len(pairs)} texts; text has {len(texts)}")
-        if pairs is None:
-            return self._tokenizer(texts)
-        return self._tokenizer([(one, other) if other else one for one, other in zip(texts, pairs, strict=True)])
+        seconds = pairs or [""] * len(texts)
+        return self._session.tokenizer(
+            [(text, pair) if pair else text for text, pair in zip(texts, seconds, strict=True)]
+        )
 
-    def _label(self, ids: Array | None) -> str:
+    def _task(self, ids: Array | None) -> str:
         if ids is None:
-            return self._manifest.tasks[0].name
+            return self._session.tasks[0]
         used = set(ids.tolist())
-        return self._names.get(used.pop(), "auto") if len(used) == 1 else MIXED
+        return self._names.get(used.pop(), AUTO_TASK) if len(used) == 1 else MIXED
 
 
 def _texts(inputs: dict[str, Array], name: str) -> list[str] | None:
-    """The texts of an input [batch] or [batch, 1] of type BYTES, which is taken out of the inputs."""
+    """Removes an input [batch] or [batch, 1] of type BYTES from the inputs, and returns its texts."""
     array = inputs.pop(name, None)
     if array is None:
         return None

@@ -1,4 +1,4 @@
-"""The models of a server by name, and the change from a bundle to the one that replaced it."""
+"""The models of a server by name, and how a bundle that was replaced on the disk takes over."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from pathlib import Path
 
 from eptx.errors import BundleError, EptxError, UsageError
 from eptx.manifest.names import MANIFEST_FILE
-from eptx.runtime.serving.errors import Refused, no_model
+from eptx.runtime.serving.errors import Refused, find_model
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.models.memory import give_back
-from eptx.runtime.serving.models.model import ServedModel
+from eptx.runtime.serving.models.memory import release_memory
+from eptx.runtime.serving.models.model import LocalModel
 
 _log = logging.getLogger("eptx.serving")
 _INTERVAL = 1.0
 _ATTEMPTS = 3
 
-#: What tells one bundle's ``eptx.json`` from another's: inode, time in ns, bytes. None: there is none.
-_Print = tuple[int, int, int] | None
+#: Inode, time in ns and bytes of an ``eptx.json``: they change when a bundle is replaced. None: there is no file.
+_Stamp = tuple[int, int, int] | None
 
 
-class Registry:
-    """Serves bundles by name; to be used in one event loop.
+class LocalRegistry:
+    """A `Registry` of bundles that this process holds; to be used in one event loop.
 
-    A bundle whose folder was replaced is loaded beside the old one, which answers until the new one is ready and goes
-    when its last request is answered. One that does not load leaves the old one in its place.
+    If a bundle's folder is replaced, the new bundle is loaded beside the old one. The old one answers until the new one
+    is ready, and is closed after its last request. If the new one does not load, the old one stays.
 
     Args:
         sources: the bundles' folders by name.
@@ -38,7 +38,7 @@ class Registry:
         threads: as `eptx.runtime.Session` takes it.
 
     Attributes:
-        draining: whether the server is about to end and takes no more.
+        draining: whether the server is shutting down and takes no more requests.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class Registry:
         self._sources = dict(sources)
         self._limits, self._metrics = limits, metrics
         self._provider, self._threads = provider, threads
-        self._models: dict[str, ServedModel] = {}
-        self._prints: dict[str, _Print] = {}
+        self._models: dict[str, LocalModel] = {}
+        self._stamps: dict[str, _Stamp] = {}
         self._locks = {name: asyncio.Lock() for name in sources}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
         self.draining = False
 
     @property
@@ -81,41 +81,35 @@ class Registry:
             await self.load(name)
 
     @contextmanager
-    def use(self, name: str, version: str | None = None) -> Iterator[ServedModel]:
-        """A model, which outlives the block though it be replaced.
-
-        Raises:
-            Refused: 404, there is none of that name and version; 503, the server is about to end.
-        """
+    def use(self, name: str, version: str | None = None) -> Iterator[LocalModel]:
+        """See `Registry.use`."""
         if self.draining:
             raise Refused(503, "the server is shutting down", {"Retry-After": "1", "Connection": "close"})
-        model = self._models.get(name)
-        if model is None or version not in (None, "1"):
-            raise no_model(name, version, self._sources)
+        model = find_model(self._models, name, version)
         with model.in_use():
             yield model
 
     async def load(self, name: str) -> None:
-        """Loads a bundle as it is on the disk now, and puts it in the place of the one that was served.
+        """Loads a bundle from the disk, and serves it in the place of the old one.
 
         Raises:
-            EptxError: it does not load; the one that was served is still.
+            EptxError: it does not load; the old one is still served.
         """
         async with self._locks[name]:
-            model = await self._loaded(name)
+            model = await self._open_stable(name)
             old, self._models[name] = self._models.get(name), model
         if old is not None:
-            self._leave(old)
+            self._retire(old)
 
     async def check(self, name: str) -> None:
-        """Loads a bundle if it was replaced since it was last looked at; never raises."""
-        now = _print(self._sources[name])
-        if now is None or now == self._prints.get(name) or self._locks[name].locked():
+        """Loads a bundle if it was replaced since the last check; never raises."""
+        now = _stamp(self._sources[name])
+        if now is None or now == self._stamps.get(name) or self._locks[name].locked():
             return
         await self.reload(name)
 
     async def reload(self, name: str) -> str | None:
-        """Loads a bundle again and logs how that went; returns why it failed."""
+        """Loads a bundle again and logs the result; see `Registry.reload`."""
         try:
             await self.load(name)
         except Exception as error:
@@ -128,50 +122,50 @@ class Registry:
         return None
 
     async def watch(self) -> None:
-        """Looks for replaced bundles once a second, until it is cancelled."""
+        """Checks for replaced bundles once a second, until it is cancelled."""
         while True:
             await asyncio.sleep(_INTERVAL)
             for name in self._sources:
                 await self.check(name)
 
     async def close(self) -> None:
-        """Answers what is accepted, and lets all models go."""
+        """Answers the requests that were accepted, and closes all models."""
         self.draining = True
         for name in tuple(self._models):
-            self._leave(self._models.pop(name))
-        await asyncio.gather(*self._leaving)
+            self._retire(self._models.pop(name))
+        await asyncio.gather(*self._retiring)
 
-    async def _loaded(self, name: str) -> ServedModel:
+    async def _open_stable(self, name: str) -> LocalModel:
         path = self._sources[name]
         for _ in range(_ATTEMPTS):
-            self._prints[name] = before = _print(path)
+            self._stamps[name] = before = _stamp(path)
             try:
                 model = await asyncio.to_thread(self._open, name, path)
             except EptxError:
-                if before == _print(path):
+                if before == _stamp(path):
                     raise
                 continue  # it was replaced while it was read
-            if before == _print(path):
+            if before == _stamp(path):
                 return model
-            self._leave(model)
+            self._retire(model)
         raise BundleError(f"{path.name}: the bundle is replaced faster than it loads")
 
-    def _open(self, name: str, path: Path) -> ServedModel:
-        return ServedModel(name, path, self._limits, self._metrics, provider=self._provider, threads=self._threads)
+    def _open(self, name: str, path: Path) -> LocalModel:
+        return LocalModel(name, path, self._limits, self._metrics, provider=self._provider, threads=self._threads)
 
-    def _leave(self, model: ServedModel) -> None:
+    def _retire(self, model: LocalModel) -> None:
         task = asyncio.create_task(_close(model))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
 
 
-async def _close(model: ServedModel) -> None:
+async def _close(model: LocalModel) -> None:
     await model.close()
     del model
-    await asyncio.to_thread(give_back)
+    await asyncio.to_thread(release_memory)
 
 
-def _print(path: Path) -> _Print:
+def _stamp(path: Path) -> _Stamp:
     try:
         found = (path / MANIFEST_FILE).stat()
     except OSError:

@@ -20,7 +20,7 @@ import numpy as np
 
 from eptx.runtime import Session
 from eptx.runtime.requests.tokenizer import Tokenizer
-from eptx.runtime.serving.batching.collate import Arrays, Merger, row_length
+from eptx.runtime.serving.batching.collate import Arrays, Collator, row_length
 from tests.bench.serving.client import OpenLoop
 from tests.bench.serving.workload import MODEL, Row, requests
 from tests.runtime.serving.servers import EPTX, Server, serving
@@ -150,15 +150,15 @@ def _counts(server: Server) -> dict[str, float]:
 def _alone(bundle: Path, rows: Sequence[Row], threads: int) -> dict[str, float]:
     """Rows per second of a session without a server: what batching can gain here at all."""
     session = Session(bundle, "cpu", threads=threads)
-    tokenize, merger = Tokenizer(session.bundle), Merger(session.manifest)
+    tokenize, collator = Tokenizer(session.bundle), Collator(session.manifest)
     asked = [({**tokenize([row.texts if row.texts[1:] else row.texts[0]])}, row.task) for row in rows]
     asked.sort(key=lambda one: row_length(one[0]))
-    return {name: _rate(session, merger, asked, size) for name, size in ((ONE_ROW, 1), (MIXED, 32))}
+    return {name: _rate(session, collator, asked, size) for name, size in ((ONE_ROW, 1), (MIXED, 32))}
 
 
-def _rate(session: Session, merger: Merger, asked: Sequence[tuple[Arrays, str]], size: int) -> float:
+def _rate(session: Session, collator: Collator, asked: Sequence[tuple[Arrays, str]], size: int) -> float:
     parts = [asked[i : i + size] for i in range(0, len(asked), size)]
-    batches = [(merger.merge([arrays for arrays, _ in part]), [task for _, task in part]) for part in parts]
+    batches = [(collator.collate([arrays for arrays, _ in part]), [task for _, task in part]) for part in parts]
     times = []
     for _ in range(_ALONE):
         began = time.perf_counter()

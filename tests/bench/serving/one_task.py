@@ -9,16 +9,16 @@ from collections.abc import Hashable
 
 from eptx.cli import main
 from eptx.manifest.names import TASK_ID
-from eptx.runtime.serving.batching.collate import Arrays, Merger
+from eptx.runtime.serving.batching.collate import Arrays, Collator
 
-_kind = Merger.kind
+_batch_key = Collator.batch_key
 
 
-def _kind_and_tasks(self: Merger, arrays: Arrays) -> Hashable | None:
-    kind = _kind(self, arrays)
+def _key_and_tasks(self: Collator, arrays: Arrays) -> Hashable | None:
+    kind = _batch_key(self, arrays)
     return None if kind is None else (kind, arrays[TASK_ID].tobytes())
 
 
 if __name__ == "__main__":
-    Merger.kind = _kind_and_tasks  # type: ignore[method-assign]
+    Collator.batch_key = _key_and_tasks  # type: ignore[method-assign]
     main()

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from eptx.exporter import ops
 from eptx.exporter.adapters.route import Route
 from eptx.exporter.graph.settings import GraphSettings
+from eptx.manifest.names import OPERATOR_DOMAIN
 from tests.support.linear_graph import DOUBLE, run_all
 from tests.support.several_linears import Several, attach, constant
 
@@ -33,7 +34,7 @@ Made = Sequence[np.ndarray]
 
 
 def _operators(model: ir.Model) -> list[str]:
-    return sorted(node.op_type for node in model.graph if node.domain == ops.DOMAIN)
+    return sorted(node.op_type for node in model.graph if node.domain == OPERATOR_DOMAIN)
 
 
 def _adds(model: ir.Model) -> int:
@@ -114,7 +115,7 @@ def test_the_inputs_of_each_module_are_found(case: str, gaps: tuple[int, ...] | 
     several = several.biased(["packed"] if gaps else ["m0", "m1"])
     method, operator, plan, _ = CASES[case]
     model = several.attached(several.adapter(method), plan)
-    node = next(node for node in model.graph if node.domain == ops.DOMAIN)
+    node = next(node for node in model.graph if node.domain == OPERATOR_DOMAIN)
     columns = ops.packed_columns(node)
     assert (columns is not None) == (gaps is not None)
     if columns is not None and columns.const_value is not None:

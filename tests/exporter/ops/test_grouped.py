@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from eptx.exporter import ops
 from eptx.exporter.adapters.route import Route
 from eptx.exporter.graph.settings import GraphSettings
+from eptx.manifest.names import OPERATOR_DOMAIN
 from tests.support.linear_graph import run_all
 from tests.support.several_linears import Several
 
@@ -26,7 +27,7 @@ WIDTHS = st.lists(st.integers(4, 20), min_size=1, max_size=6)
 
 
 def _nodes(model: ir.Model) -> list[str]:
-    return sorted(node.op_type for node in model.graph if node.domain == ops.DOMAIN)
+    return sorted(node.op_type for node in model.graph if node.domain == OPERATOR_DOMAIN)
 
 
 def _names(operator: str, modules: int, *, packed: bool = False) -> list[str]:
@@ -112,7 +113,7 @@ def test_reference_evaluator(method: str, plan: GraphSettings, gaps: tuple[int, 
 def test_the_inputs_of_each_module_are_found(gaps: tuple[int, ...] | None) -> None:
     several = Several.of((9, 4, 6), gaps, np.random.default_rng(9))
     model = several.attached(several.adapter("ept"), _plan("ept"))
-    node = next(node for node in model.graph if node.domain == ops.DOMAIN)
+    node = next(node for node in model.graph if node.domain == OPERATOR_DOMAIN)
     for index in range(3):
         operator, inputs = ops.module_inputs(node, index)
         names = {name: value.name if value is not None else None for name, value in inputs.items()}

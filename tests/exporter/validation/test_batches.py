@@ -12,8 +12,9 @@ from transformers import BertConfig, BertModel
 from eptx.bundle import Bundle, Manifest, Sources, Task, TensorSpec
 from eptx.errors import DataError, NotSupportedError
 from eptx.exporter.validation import ValidateOptions
-from eptx.exporter.validation.inputs.batch import AUTO, Batch, Vocabulary, generated, redraw, task_ids
+from eptx.exporter.validation.inputs.batch import Batch, Vocabulary, generated, redraw, task_ids
 from eptx.exporter.validation.inputs.user_data import from_data, read_texts
+from eptx.manifest.names import AUTO_TASK
 from tests.support.tiny_bundle import write_tiny
 
 TEXT = ("input_ids", "attention_mask", "token_type_ids")
@@ -32,10 +33,10 @@ def manifest(*inputs: TensorSpec, tasks: int = 2, longest: int | None = 16) -> M
 
 
 def test_every_task_alone_and_all_of_them_mixed() -> None:
-    batches = generated(manifest(), VOCABULARY, ["t0", "t1", AUTO])
-    assert [batch.tasks for batch in batches if batch.rows == 1] == [("t0",), ("t1",), (AUTO,), ("t0",)]
+    batches = generated(manifest(), VOCABULARY, ["t0", "t1", AUTO_TASK])
+    assert [batch.tasks for batch in batches if batch.rows == 1] == [("t0",), ("t1",), (AUTO_TASK,), ("t0",)]
     mixed = [batch for batch in batches if batch.rows > 1 and batch.length > 2]
-    assert all({"t0", "t1", AUTO} == set(batch.tasks) for batch in mixed)
+    assert all({"t0", "t1", AUTO_TASK} == set(batch.tasks) for batch in mixed)
     assert [(batch.rows, batch.length) for batch in batches if batch.length <= 2] == [(2, 1), (17, 2)]
     assert task_ids(mixed[0], {"t0": 4, "t1": 5}).tolist() == [4, 5, -1, 4, 5, -1]
     assert [batch.kept is not None and bool(batch.kept.all()) for batch in mixed] == [False, True]

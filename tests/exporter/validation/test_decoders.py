@@ -15,8 +15,9 @@ from eptx.exporter import Route
 from eptx.exporter.validation import Report, report_table
 from eptx.exporter.validation.bundle.decode_loop import Calls
 from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.inputs.batch import AUTO, CHOSEN, Batch, Vocabulary
+from eptx.exporter.validation.inputs.batch import CHOSEN, Batch, Vocabulary
 from eptx.exporter.validation.inputs.prompts import as_prompts, generated_prompts, redraw_prompts
+from eptx.manifest.names import AUTO_TASK
 from tests.exporter.validation.adapters import (
     Shapes,
     Tensors,
@@ -80,7 +81,7 @@ def test_another_draw_has_the_same_shape(honest: Bundle) -> None:
         assert (again.prompt, again.greedy, again.tasks) == (batch.prompt, batch.greedy, batch.tasks)
 
 
-@pytest.mark.parametrize(("tasks", "left"), [(("a", "b"), True), (("a", AUTO), False)])
+@pytest.mark.parametrize(("tasks", "left"), [(("a", "b"), True), (("a", AUTO_TASK), False)])
 def test_the_users_texts_are_prompts(honest: Bundle, tasks: tuple[str, ...], left: bool) -> None:
     ids = np.array([[5, 6, 7, 8], [9, 0, 0, 0]])
     given = Batch("data 0", {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int64)}, tasks)

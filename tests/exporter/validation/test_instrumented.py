@@ -13,12 +13,13 @@ import transformers
 
 from eptx.bundle import Bundle, read_bundle
 from eptx.errors import BundleError
-from eptx.exporter import ops, read_adapter
+from eptx.exporter import read_adapter
 from eptx.exporter.methods.ept.fold import route
 from eptx.exporter.validation.bundle.backends import ways
 from eptx.exporter.validation.bundle.instrumented import observable
 from eptx.exporter.validation.bundle.models import Observation, observed
 from eptx.exporter.validation.inputs.batch import Batch
+from eptx.manifest.names import OPERATOR_DOMAIN
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
 from tests.exporter.validation.workshop import Workshop
 from tests.malformed.test_bundles import relist
@@ -45,7 +46,7 @@ def _observed(bundle: Bundle, ids: np.ndarray | None) -> tuple[Observation, dict
 
 
 def _operators(bundle: Bundle) -> set[str]:
-    return {node.op_type for node in ir.load(bundle.model).graph if node.domain == ops.DOMAIN}
+    return {node.op_type for node in ir.load(bundle.model).graph if node.domain == OPERATOR_DOMAIN}
 
 
 @pytest.mark.parametrize("kernels", [True, False])

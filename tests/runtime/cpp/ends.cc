@@ -12,16 +12,9 @@
 #include <vector>
 
 #include "eptx.hpp"
+#include "expect.h"
 
 namespace {
-
-#define EXPECT(condition)                                                          \
-  do {                                                                             \
-    if (!(condition)) {                                                            \
-      std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                                \
-    }                                                                              \
-  } while (false)
 
 struct Scene {
   const eptx::Environment& environment;

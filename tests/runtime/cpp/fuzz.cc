@@ -10,8 +10,8 @@
 #include "readers/bundle/bundle.h"
 #include "readers/dtype.h"
 #include "readers/error.h"
-#include "readers/request/feeds.h"
 #include "readers/formats/files.h"
+#include "readers/request/feeds.h"
 #include "readers/request/tasks.h"
 #include "readers/text.h"
 
@@ -91,7 +91,8 @@ Made MakeRequest(Choices& choose) {
     if (choose.Next(16) == 0) shape[choose.Next(static_cast<uint32_t>(shape.size()))] = OddSize(choose);
     const auto dtype = static_cast<eptx_dtype>(choose.Next(16) == 0 ? choose.Next(300) : int{EPTX_INT64});
     const size_t bytes = TensorBytes(dtype, shape.data(), shape.size()).value_or(0);
-    eptx_input input{sizeof(eptx_input), names[name], dtype, shape.size(), shape.data(), nullptr, bytes > 4096 ? 8 : bytes};
+    eptx_input input{sizeof(eptx_input),      names[name], dtype, shape.size(), shape.data(), nullptr,
+                     bytes > 4096 ? 8 : bytes};
     if (choose.Next(32) == 0) input.bytes = choose.Next(64);
     made.data.push_back(Content(choose, input));
     input.data = made.data.back().get();
@@ -117,7 +118,8 @@ void ReadRequest(std::string_view bytes) {
   const Manifest& manifest = TheScene().manifest;
   Choices choose(bytes);
   const Made made = MakeRequest(choose);
-  const eptx_request request{sizeof(eptx_request), made.inputs.data(), made.inputs.size(), made.tasks.data(), made.tasks.size()};
+  const eptx_request request{sizeof(eptx_request), made.inputs.data(), made.inputs.size(), made.tasks.data(),
+                             made.tasks.size()};
   const Limits limits{manifest.vocab_size, 2, manifest.max_length};
   Feeds feeds = ReadInputs(request, manifest, limits);
   CheckValues(feeds, manifest, limits);

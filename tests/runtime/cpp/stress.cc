@@ -12,20 +12,13 @@
 #include <vector>
 
 #include "eptx.hpp"
+#include "expect.h"
 
 namespace {
 
 constexpr int kThreads = 16;
 constexpr int64_t kVocabulary = 12;
 constexpr size_t kLabels = 3;
-
-#define EXPECT(condition)                                                          \
-  do {                                                                             \
-    if (!(condition)) {                                                            \
-      std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                                \
-    }                                                                              \
-  } while (false)
 
 // A request whose content follows from its number.
 struct Request {
@@ -107,9 +100,7 @@ void CheckMoves(const std::string& bundle) {
   const eptx::Result kept = std::move(*result);
   result.reset();
   const std::vector<float> want = Answer(first, request);
-  {
-    const eptx::Session gone = std::move(first);
-  }
+  { const eptx::Session gone = std::move(first); }
   EXPECT(std::memcmp(kept.Data<float>("logits"), want.data(), want.size() * sizeof(float)) == 0);
   EXPECT(request.tasks[0] == kept.Task(0)->name);
 }
@@ -174,21 +165,27 @@ void CheckNulls(const eptx::Session& session) {
   eptx_call_free(nullptr);
 }
 
+// Asks `same` about the numbers below `count` from many threads at once.
+template <typename Same>
+void ExpectFromManyThreads(int count, Same same) {
+  std::atomic<int> next{0}, wrong{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&] {
+      for (int n = next++; n < count; n = next++) wrong += !same(n);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT(wrong == 0);
+}
+
 void CheckThreads(const eptx::Session& session, int requests) {
   std::vector<std::vector<float>> alone;
   for (int i = 0; i < requests; ++i) alone.push_back(Answer(session, Request(i)));
-  std::atomic<int> next{0}, wrong{0};
-  const auto work = [&] {
-    for (int i = next++; i < requests; i = next++) {
-      const Request request(i);
-      const auto ask = i % 3 == 0 ? Answer : i % 3 == 1 ? AnswerInto : AnswerPrepared;
-      if (!SameBits(ask(session, request), alone[static_cast<size_t>(i)])) ++wrong;
-    }
-  };
-  std::vector<std::thread> threads;
-  for (int i = 0; i < kThreads; ++i) threads.emplace_back(work);
-  for (std::thread& thread : threads) thread.join();
-  EXPECT(wrong == 0);
+  ExpectFromManyThreads(requests, [&](int i) {
+    const auto ask = i % 3 == 0 ? Answer : i % 3 == 1 ? AnswerInto : AnswerPrepared;
+    return SameBits(ask(session, Request(i)), alone[static_cast<size_t>(i)]);
+  });
 }
 
 std::vector<std::vector<int64_t>> Continue(const eptx::Session& session, int number) {
@@ -219,15 +216,7 @@ void CheckGeneration(const eptx::Session& session) {
   constexpr int kNumber = 60;
   std::vector<std::vector<std::vector<int64_t>>> alone;
   for (int i = 0; i < kNumber; ++i) alone.push_back(Continue(session, i));
-  std::atomic<int> next{0}, wrong{0};
-  std::vector<std::thread> threads;
-  for (int i = 0; i < kThreads; ++i) {
-    threads.emplace_back([&] {
-      for (int n = next++; n < kNumber; n = next++) wrong += Continue(session, n) != alone[static_cast<size_t>(n)];
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  EXPECT(wrong == 0);
+  ExpectFromManyThreads(kNumber, [&](int n) { return Continue(session, n) == alone[static_cast<size_t>(n)]; });
   const std::string task = session.Tasks()[0].name;
   EXPECT(StatusOf([&] { session.Generate({{}}, {task}); }) == EPTX_BAD_INPUT);
   const auto throws = [](size_t, int64_t) -> bool { throw eptx::Error(EPTX_VALIDATION, "thrown by the caller"); };

@@ -13,7 +13,8 @@ import onnx
 import pytest
 
 from tests.malformed.test_bundles import relist
-from tests.runtime.cpp.library import GenerateOptions, NativeError, Prompts, Session, check, load
+from tests.runtime.cpp.library import NativeError, Session, check, load
+from tests.runtime.cpp.structures import GenerateOptions, Prompts
 from tests.runtime.cpp.test_generate import PROMPTS, TASKS, BundleOf, bundle_of, choices  # noqa: F401
 from tests.support.decoders import Steps
 from tests.support.tiny_bundle import write_tiny

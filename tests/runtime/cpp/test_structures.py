@@ -11,18 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.runtime.cpp.library import (
-    GenerateOptions,
-    Input,
-    NativeError,
-    Output,
-    Prompts,
-    RequestOf,
-    Session,
-    Versioned,
-    check,
-    load,
-)
+from tests.runtime.cpp.library import NativeError, Session, check, load
+from tests.runtime.cpp.structures import GenerateOptions, Input, Output, Prompts, RequestOf, Versioned
 from tests.runtime.cpp.test_generate import BundleOf, bundle_of  # noqa: F401
 from tests.support.tiny_bundle import write_tiny
 

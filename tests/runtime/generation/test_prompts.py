@@ -45,7 +45,7 @@ def chat(tokenizer: Any, *, tokenize: bool) -> Any:
 
 def ids(session: Session, texts: list[str], **options: Any) -> list[list[int]]:
     """The token ids that the model is given."""
-    return [list(row) for row in session._writer.check(texts, None, **options).prompts]
+    return [list(row) for row in session.check_prompts(texts, None, **options).prompts]
 
 
 def test_a_chat_prompt_is_what_the_template_gives(made: tuple[Session, Any]) -> None:

@@ -13,6 +13,7 @@ import onnxruntime as ort
 import pytest
 
 from eptx.exporter import ops
+from eptx.manifest.names import OPERATOR_DOMAIN
 from eptx.runtime.ort.kernels import kernel_library
 
 Arrays = dict[str, np.ndarray]
@@ -135,7 +136,11 @@ def graph(example: Example, *, constants: bool = True, in_place: bool = True, op
             kept.append(value)
         operands.append(value)
     node = ir.node(
-        function.name, operands, attributes=example.attributes, domain=ops.DOMAIN, num_outputs=len(function.outputs)
+        function.name,
+        operands,
+        attributes=example.attributes,
+        domain=OPERATOR_DOMAIN,
+        num_outputs=len(function.outputs),
     )
     for index, value in enumerate(node.outputs):
         value.name, value.type = f"out_{index}", ir.TensorType(_output_type(example.operator, index))

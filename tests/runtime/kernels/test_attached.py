@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eptx.exporter import ops
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.route import Route
 from eptx.exporter.graph.settings import GraphSettings
+from eptx.manifest.names import OPERATOR_DOMAIN
 from tests.runtime.kernels.operators import library, run
 from tests.support.linear_graph import attached
 from tests.support.several_linears import Several
@@ -33,7 +33,7 @@ def _narrow(model: ir.Model, *, half: bool) -> ir.Model:
     """A float64 model in float32; with `half` the operators' own numbers are stored as float16."""
     for value in [*model.graph.initializers.values()]:
         if value.const_value is not None and value.dtype == DOUBLE:
-            owned = half and all(user.domain == ops.DOMAIN for user, _ in value.uses())
+            owned = half and all(user.domain == OPERATOR_DOMAIN for user, _ in value.uses())
             array = value.const_value.numpy().astype(np.float16 if owned else np.float32)
             value.const_value = ir.Tensor(array, name=value.name)
             value.type = ir.TensorType(value.const_value.dtype)
@@ -48,7 +48,7 @@ def _check(model: ir.Model, feeds: Mapping[str, np.ndarray], *, half: bool, opti
     model = _narrow(model, half=half)
     kept: list[ir.Value] = []
     if expose:
-        nodes = [node for node in model.graph if node.domain == ops.DOMAIN and "Delta" in node.op_type]
+        nodes = [node for node in model.graph if node.domain == OPERATOR_DOMAIN and "Delta" in node.op_type]
         kept = [y for node in nodes for y in node.inputs[: len(node.outputs)] if y is not None and y.producer()]
         model.graph.outputs.extend(value for value in dict.fromkeys(kept) if not value.is_graph_output())
     feeds = {name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in feeds.items()}

@@ -13,6 +13,7 @@ import pytest
 import eptx
 from eptx.bundle import Bundle, BundleWriter
 from eptx.exporter import ops
+from eptx.manifest.names import OPERATOR_DOMAIN
 from tests.runtime.kernels.operators import library
 from tests.runtime.test_session import ARRAYS
 from tests.support.tiny_bundle import HIDDEN, LABELS, TASKS, tiny_manifest, tiny_model
@@ -41,7 +42,7 @@ def bundle(tmp_path: Path) -> Pairs:
         logits, pooled = named["logits"], named["pooled"]
         task = next(value for value in model.graph.inputs if value.name == "task_id")
         y, x = (ir.node("Cast", [value], attributes={"to": int(dtype)}) for value in (logits, pooled))
-        delta = ir.node("LowRankDelta", [y.outputs[0], x.outputs[0], task, *values], domain=ops.DOMAIN)
+        delta = ir.node("LowRankDelta", [y.outputs[0], x.outputs[0], task, *values], domain=OPERATOR_DOMAIN)
         back = ir.node("Cast", delta.outputs, attributes={"to": int(ir.DataType.FLOAT)})
         model.graph.extend([y, x, delta, back])
         index = [value.name for value in model.graph.outputs].index("logits")

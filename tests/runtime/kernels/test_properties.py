@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eptx.exporter import ops
+from eptx.manifest.names import OPERATOR_DOMAIN
 from tests.runtime.kernels.examples import DELTAS, pyramid_routers, tucker_routers
 from tests.runtime.kernels.operators import TOLERANCE, Example, close, graph, library, run
 
@@ -110,7 +110,7 @@ def test_y_that_is_x(operator: str, data: st.DataObject, optimize: bool) -> None
     results = []
     for kernels, of in ((True, same), (False, same), (False, same.magnitudes())):
         model = graph(of)
-        node = next(node for node in model.graph if node.domain == ops.DOMAIN)
+        node = next(node for node in model.graph if node.domain == OPERATOR_DOMAIN)
         for index in range(count + 1):
             node.replace_input_with(index, node.inputs[0])
         results.append(run(model, of.arrays, kernels=kernels, optimize=optimize)[:count])

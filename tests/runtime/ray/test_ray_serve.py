@@ -31,7 +31,7 @@ yaml = pytest.importorskip("yaml")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray's, of how it uses pydantic
     from eptx.runtime.ray_serve import Settings, build
-    from eptx.runtime.ray_serve.retry import Repeating
+    from eptx.runtime.ray_serve.retry import RetryMiddleware
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "ray_serve" / "serve.yaml"
 TASKS = ("sst2", "mnli", "stsb")
@@ -221,7 +221,7 @@ def test_an_answer_that_broke_off_before_its_body_is_asked_for_again(sent: int) 
         for message in answer[: sent if len(asked) == 1 else None]:  # the first process dies
             await send(message)
 
-    got = asyncio.run(_through(Repeating(app), b"request"))
+    got = asyncio.run(_through(RetryMiddleware(app), b"request"))
     assert asked == [b"request"] * (2 if sent < 2 else 1)
     assert got == (answer if sent != 2 else answer[:2])  # what the client has seen a part of is not sent again
 

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from eptx.errors import RequestError
 from eptx.runtime import Outputs, Session
 from eptx.runtime.serving.batching.batcher import Batcher, Job
-from eptx.runtime.serving.batching.collate import Merger
-from eptx.runtime.serving.batching.scheduler import pack
+from eptx.runtime.serving.batching.collate import Collator
+from eptx.runtime.serving.batching.scheduler import next_batch
 from eptx.runtime.serving.errors import Overdue, Refused
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.models.preprocess import Preparer
+from eptx.runtime.serving.models.preprocess import Preprocessor
 from eptx.runtime.serving.protocol.infer import InferRequest
 from tests.support.tiny_bundle import tiny_manifest, write_tiny
 
@@ -32,11 +32,11 @@ LIMITS = Limits(max_delay=0.05)
 
 @dataclass(eq=False)
 class Load:
-    """A request that waits, as `pack` sees it."""
+    """A request that waits, as `next_batch` sees it."""
 
     length: int
     rows: int = 1
-    kind: str | None = "tokens"
+    batch_key: str | None = "tokens"
 
 
 def lengths(loads: list[Load]) -> list[int]:
@@ -45,35 +45,35 @@ def lengths(loads: list[Load]) -> list[int]:
 
 def test_a_run_takes_what_waits_in_the_order_of_arrival() -> None:
     waiting = [Load(8) for _ in range(40)]
-    assert pack(waiting, LIMITS, 48) == waiting[:32]
+    assert next_batch(waiting, LIMITS, 48) == waiting[:32]
 
 
 def test_a_long_row_waits_for_its_own_run() -> None:
     waiting = [Load(8), Load(120), Load(9), Load(128), Load(8)]
-    assert lengths(pack(waiting, LIMITS, 48)) == [8, 9, 8]
-    assert lengths(pack([waiting[1], waiting[3]], LIMITS, 48)) == [120, 128]
+    assert lengths(next_batch(waiting, LIMITS, 48)) == [8, 9, 8]
+    assert lengths(next_batch([waiting[1], waiting[3]], LIMITS, 48)) == [120, 128]
 
 
 def test_the_oldest_always_goes() -> None:
     waiting = [Load(500), *(Load(8) for _ in range(300))]
-    assert lengths(pack(waiting, LIMITS, 48)) == [500]
+    assert lengths(next_batch(waiting, LIMITS, 48)) == [500]
 
 
 def test_what_cannot_be_merged_goes_alone() -> None:
-    alone, other = Load(8, kind=None), Load(8, kind="images")
-    assert pack([alone, Load(8, kind=None), Load(8)], LIMITS, 48) == [alone]
-    assert lengths(pack([Load(8), other, Load(9), alone], LIMITS, 48)) == [8, 9]
+    alone, other = Load(8, batch_key=None), Load(8, batch_key="images")
+    assert next_batch([alone, Load(8, batch_key=None), Load(8)], LIMITS, 48) == [alone]
+    assert lengths(next_batch([Load(8), other, Load(9), alone], LIMITS, 48)) == [8, 9]
 
 
 def test_rows_are_padded_as_far_as_another_run_would_cost() -> None:
     waiting = [Load(8), Load(40)]
-    assert lengths(pack(waiting, LIMITS, 31)) == [8]
-    assert lengths(pack(waiting, LIMITS, 32)) == [8, 40]
+    assert lengths(next_batch(waiting, LIMITS, 31)) == [8]
+    assert lengths(next_batch(waiting, LIMITS, 32)) == [8, 40]
 
 
 def test_a_run_ends_where_more_rows_gain_nothing() -> None:
-    assert len(pack([Load(64) for _ in range(40)], LIMITS, 12)) == 12  # 768 tokens: what a run costs is 1.5 % of it
-    assert len(pack([Load(64) for _ in range(40)], LIMITS, 4000)) == 32
+    assert len(next_batch([Load(64) for _ in range(40)], LIMITS, 12)) == 12  # 768 tokens: 1.5 % overhead
+    assert len(next_batch([Load(64) for _ in range(40)], LIMITS, 4000)) == 32
 
 
 @given(
@@ -83,7 +83,7 @@ def test_a_run_ends_where_more_rows_gain_nothing() -> None:
 def test_a_run_stays_within_its_limits(shapes: list[tuple[int, int]], overhead: int) -> None:
     waiting = [Load(length, rows) for length, rows in shapes]
     limits = replace(LIMITS, max_tokens=4096)
-    chosen = pack(waiting, limits, overhead)
+    chosen = next_batch(waiting, limits, overhead)
     rows, longest = sum(load.rows for load in chosen), max(lengths(chosen))
     assert chosen[0] is waiting[0]
     assert len(set(map(id, chosen))) == len(chosen)
@@ -100,9 +100,9 @@ class Recording(Session):
         super().__init__(bundle, **settings)
         self.asked: list[Mapping[str, Any]] = []
 
-    def run(self, inputs: Any, task: Any = None) -> Outputs:
-        self.asked.append(inputs)
-        return super().run(inputs, task)
+    def run_checked(self, arrays: Any) -> Outputs:
+        self.asked.append(arrays)
+        return super().run_checked(arrays)
 
 
 @pytest.fixture
@@ -110,22 +110,22 @@ def recording(folder: Path) -> Recording:
     return Recording(folder / "open", threads=1)
 
 
-def job(session: Session, merger: Merger, arrays: Mapping[str, Any], task: Any, seconds: float = 20.0) -> Job:
+def job(session: Session, collator: Collator, arrays: Mapping[str, Any], task: Any, seconds: float = 20.0) -> Job:
     parameters = {"tasks": task} if isinstance(task, list) else {"task": task}
     inputs = {name: np.array(value) for name, value in arrays.items()}
-    checked = Preparer(session, LIMITS)(InferRequest(inputs, parameters)).arrays
+    checked = Preprocessor(session, LIMITS)(InferRequest(inputs, parameters)).arrays
     future = asyncio.get_running_loop().create_future()
     rows, length = checked["input_ids"].shape
-    return Job(checked, rows, length, merger.kind(checked), "any", time.monotonic() + seconds, future)
+    return Job(checked, rows, length, collator.batch_key(checked), "any", time.monotonic() + seconds, future)
 
 
 def answers(session: Session, requests: list[tuple[Mapping[str, Any], Any]], limits: Limits = LIMITS) -> list[Any]:
     """What a batcher answers to requests that come at once: outputs or exceptions."""
 
     async def ask() -> list[Any]:
-        merger = Merger(session.manifest)
-        batcher = Batcher("m", session, merger, limits, Metrics())
-        jobs = [job(session, merger, *request) for request in requests]
+        collator = Collator(session.manifest)
+        batcher = Batcher("m", session, collator, limits, Metrics())
+        jobs = [job(session, collator, *request) for request in requests]
         for one in jobs:
             batcher.submit(one)
         try:
@@ -191,9 +191,9 @@ def test_the_queue_has_an_end(recording: Recording) -> None:
 
 def test_what_is_late_does_not_run(recording: Recording) -> None:
     async def ask() -> Any:
-        merger = Merger(recording.manifest)
-        batcher = Batcher("m", recording, merger, LIMITS, Metrics())
-        late, other = (job(recording, merger, REQUESTS[0][0], "sst2", seconds) for seconds in (0.01, 20))
+        collator = Collator(recording.manifest)
+        batcher = Batcher("m", recording, collator, LIMITS, Metrics())
+        late, other = (job(recording, collator, REQUESTS[0][0], "sst2", seconds) for seconds in (0.01, 20))
         batcher.submit(late)
         batcher.submit(other)
         try:
@@ -211,16 +211,16 @@ def test_who_leaves_while_it_runs_leaves_the_others_their_answers(folder: Path) 
     begun, go = threading.Event(), threading.Event()
 
     class Held(Session):
-        def run(self, inputs: Any, task: Any = None) -> Outputs:
+        def run_checked(self, arrays: Any) -> Outputs:
             begun.set()
             assert go.wait(20)
-            return super().run(inputs, task)
+            return super().run_checked(arrays)
 
     async def ask() -> Outputs:
         session, limits = Held(folder / "open", threads=1), Limits(max_delay=0.05)
-        merger = Merger(session.manifest)
-        batcher = Batcher("m", session, merger, limits, Metrics())
-        leaves, stays = (job(session, merger, {"input_ids": [[2, token]]}, "sst2") for token in (5, 6))
+        collator = Collator(session.manifest)
+        batcher = Batcher("m", session, collator, limits, Metrics())
+        leaves, stays = (job(session, collator, {"input_ids": [[2, token]]}, "sst2") for token in (5, 6))
         batcher.submit(leaves)
         batcher.submit(stays)
         assert await asyncio.to_thread(begun.wait, 20)
@@ -245,24 +245,24 @@ def test_who_leaves_while_it_runs_leaves_the_others_their_answers(folder: Path) 
     ],
 )
 def test_what_depends_on_its_neighbours_is_not_merged(changes: Mapping[str, Any], shares: bool) -> None:
-    merger = Merger(tiny_manifest(**changes))
+    collator = Collator(tiny_manifest(**changes))
     arrays = {name: np.ones((1, 3), np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
-    assert (merger.kind(arrays) is not None) == shares
+    assert (collator.batch_key(arrays) is not None) == shares
 
 
 def test_without_a_mask_only_equal_shapes_are_merged() -> None:
     manifest = tiny_manifest()
     inputs = tuple(spec for spec in manifest.inputs if spec.name != "attention_mask")
-    merger = Merger(replace(manifest, inputs=inputs))
+    collator = Collator(replace(manifest, inputs=inputs))
     short, long = ({"input_ids": np.ones((1, length), np.int64)} for length in (3, 4))
-    assert merger.kind(short) != merger.kind(long)
-    assert merger.kind(short) == merger.kind({"input_ids": np.ones((7, 3), np.int64)})
+    assert collator.batch_key(short) != collator.batch_key(long)
+    assert collator.batch_key(short) == collator.batch_key({"input_ids": np.ones((7, 3), np.int64)})
 
 
 def test_pads_with_the_model_s_own_token(tmp_path: Path) -> None:
-    from eptx.runtime.serving.models.model import _pad_id
+    from eptx.runtime.serving.models.infer import _pad_id
 
     assert _pad_id(write_tiny(tmp_path / "bundle")) == 0
-    merger = Merger(tiny_manifest(), pad=7)
+    collator = Collator(tiny_manifest(), pad=7)
     rows = [{"input_ids": np.ones((1, length), np.int64)} for length in (1, 3)]
-    np.testing.assert_array_equal(merger.merge(rows)["input_ids"], [[1, 7, 7], [1, 1, 1]])
+    np.testing.assert_array_equal(collator.collate(rows)["input_ids"], [[1, 7, 7], [1, 1, 1]])

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from eptx.runtime.serving.http.app import create_app
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.models.registry import Registry
+from eptx.runtime.serving.models.registry import LocalRegistry
 from tests.runtime.serving.servers import Server
 
 
@@ -51,7 +51,7 @@ def spans() -> InMemorySpanExporter:
 def test_a_request_is_a_span_of_its_caller(folder: Path, spans: InMemorySpanExporter) -> None:
     async def call() -> list[int]:
         limits, metrics = Limits(), Metrics()
-        registry = Registry({"tiny": folder / "tiny"}, limits, metrics, threads=1)
+        registry = LocalRegistry({"tiny": folder / "tiny"}, limits, metrics, threads=1)
         await registry.start()
         app = create_app(registry, metrics, limits)
         statuses: list[int] = []

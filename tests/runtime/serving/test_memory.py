@@ -13,18 +13,18 @@ import pytest
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
 from eptx.runtime.serving.models import registry
-from eptx.runtime.serving.models.registry import Registry
+from eptx.runtime.serving.models.registry import LocalRegistry
 
 #: Frees 200 MB in pieces that glibc keeps, since the last of them is still in use.
 _PROGRAM = """
 from pathlib import Path
-from eptx.runtime.serving.models.memory import give_back
+from eptx.runtime.serving.models.memory import release_memory
 def resident(): return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0]) / 1e3
 pieces = [bytes([1]) * 100_000 for _ in range(2000)]
 kept = pieces[-1]
 del pieces
 before = resident()
-give_back()
+release_memory()
 print(before, resident())
 """
 
@@ -38,10 +38,10 @@ def test_freed_memory_is_given_back() -> None:
 
 def test_a_replaced_model_is_given_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
-    monkeypatch.setattr(registry, "give_back", lambda: given.append(1))
+    monkeypatch.setattr(registry, "release_memory", lambda: given.append(1))
 
     async def replace() -> int:
-        models = Registry({"tiny": folder / "tiny"}, Limits(), Metrics(), threads=1)
+        models = LocalRegistry({"tiny": folder / "tiny"}, Limits(), Metrics(), threads=1)
         await models.start()
         assert await models.reload("tiny") is None
         while not given:

@@ -21,9 +21,9 @@ class Slow(Session):
         super().__init__(bundle, threads=1)
         self._seconds = seconds
 
-    def run(self, inputs: Any, task: Any = None) -> Outputs:
-        outputs = super().run(inputs, task)
-        time.sleep(self._seconds(inputs["input_ids"].size))
+    def run_checked(self, arrays: Any) -> Outputs:
+        outputs = super().run_checked(arrays)
+        time.sleep(self._seconds(arrays["input_ids"].size))
         return outputs
 
 

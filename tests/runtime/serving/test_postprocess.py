@@ -10,8 +10,8 @@ import pytest
 from eptx.bundle import TensorSpec
 from eptx.errors import RequestError
 from eptx.runtime.serving.limits import Limits
-from eptx.runtime.serving.models.postprocess import choose_outputs, fitted
-from eptx.runtime.serving.models.preprocess import Prepared
+from eptx.runtime.serving.models.postprocess import choose_outputs, fit_limits
+from eptx.runtime.serving.models.preprocess import Preprocessed
 from eptx.runtime.serving.protocol.infer import InferRequest, encode_response, parse_request
 from tests.support.tiny_bundle import tiny_manifest
 
@@ -19,12 +19,12 @@ WRITER = tiny_manifest(outputs=(TensorSpec("logits", "float32", ("batch", "lengt
 
 
 def test_a_language_model_reads_fewer_tokens_in_one_run() -> None:
-    assert fitted(Limits(), tiny_manifest()).max_tokens == 16384
-    assert fitted(Limits(), WRITER).max_tokens == (512 << 20) // (4 * 49152)
+    assert fit_limits(Limits(), tiny_manifest()).max_tokens == 16384
+    assert fit_limits(Limits(), WRITER).max_tokens == (512 << 20) // (4 * 49152)
 
 
 def test_large_answers_are_binary() -> None:
-    rows = Prepared({}, rows=2, length=100, task="any", text=False)
+    rows = Preprocessed({}, rows=2, length=100, task="any", text=False)
     with pytest.raises(RequestError, match="would hold 9830400 numbers as JSON; ask for binary data"):
         choose_outputs(InferRequest({}, {}), WRITER, rows)
     assert choose_outputs(InferRequest({}, {}, binary=True), WRITER, rows) == ("logits",)

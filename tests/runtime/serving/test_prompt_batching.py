@@ -21,11 +21,11 @@ from eptx.runtime import Piece, Session
 from eptx.runtime.generation.outputs import Stream
 from eptx.runtime.serving.batching import prompt_batcher
 from eptx.runtime.serving.batching.prompt_batcher import PromptBatcher
-from eptx.runtime.serving.batching.prompt_job import BatchWriter, PromptJob
+from eptx.runtime.serving.batching.prompt_job import BatchGenerator, PromptJob
 from eptx.runtime.serving.errors import Overdue, Refused
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.models.generate import Writing
+from eptx.runtime.serving.models.generate import GenerateService
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
 from tests.runtime.serving.servers import wait_for
 from tests.support.decoders import write_decoder, write_decoder_bundle, write_tokenizer
@@ -58,7 +58,7 @@ class Served:
     def __init__(self, session: Session, generations: int, delay: float = LONG) -> None:
         self._metrics = Metrics()
         limits = Limits(generations=generations, max_delay=delay)
-        self.writing = Writing("w", session, limits, self._metrics)
+        self.service = GenerateService("w", session, limits, self._metrics)
 
     def metric(self, name: str, labels: str = "") -> float:
         """The sum of a metric's series that have these labels."""
@@ -72,9 +72,9 @@ class Served:
 
     async def answers(self, bodies: Sequence[bytes]) -> list[Any]:
         """The answers to prompts that come at once, in this order; what still waits then is told to go."""
-        asked = [asyncio.create_task(self.writing.whole(body, time.monotonic() + LONG)) for body in bodies]
+        asked = [asyncio.create_task(self.service.generate(body, time.monotonic() + LONG)) for body in bodies]
         await asyncio.sleep(0)  # each is in the queue now
-        await asyncio.to_thread(self.writing.close)
+        await asyncio.to_thread(self.service.close)
         return [json.loads(await answer) for answer in asked]
 
 
@@ -147,8 +147,8 @@ def test_what_is_wrong_is_said_before_it_waits(session: Session) -> None:
     async def ask() -> None:
         for wrong in (body("w5", "task9"), body("w5", top_p=2), body("w5 " * 300), body("w5 " * 200, max_tokens=100)):
             with pytest.raises(RequestError):
-                await served.writing.whole(wrong, time.monotonic() + LONG)
-        await asyncio.to_thread(served.writing.close)
+                await served.service.generate(wrong, time.monotonic() + LONG)
+        await asyncio.to_thread(served.service.close)
 
     asyncio.run(ask())
     assert served.batches == (0, 0)
@@ -159,14 +159,14 @@ def test_who_does_not_wait_any_more_leaves_the_queue(session: Session) -> None:
 
     async def ask() -> None:
         with pytest.raises(Overdue):
-            await served.writing.whole(body(TEXTS[0]), time.monotonic() + 0.05)
-        leaving = asyncio.create_task(served.writing.whole(body(TEXTS[1]), time.monotonic() + LONG))
+            await served.service.generate(body(TEXTS[0]), time.monotonic() + 0.05)
+        leaving = asyncio.create_task(served.service.generate(body(TEXTS[1]), time.monotonic() + LONG))
         while not served.metric("eptx_queue_rows"):
             await asyncio.sleep(0.01)
         leaving.cancel()
         await asyncio.wait([leaving])
         assert served.metric("eptx_queue_rows") == 0
-        await asyncio.to_thread(served.writing.close)
+        await asyncio.to_thread(served.service.close)
 
     asyncio.run(ask())
     assert served.batches == (0, 0)
@@ -176,8 +176,8 @@ def test_a_lonely_prompt_waits_a_moment_only(session: Session) -> None:
     served = Served(session, 3, delay=0.05)
 
     async def ask() -> None:
-        await asyncio.wait_for(served.writing.whole(body(TEXTS[0]), time.monotonic() + LONG), LONG / 2)
-        await asyncio.to_thread(served.writing.close)
+        await asyncio.wait_for(served.service.generate(body(TEXTS[0]), time.monotonic() + LONG), LONG / 2)
+        await asyncio.to_thread(served.service.close)
 
     asyncio.run(ask())
     assert served.batches == (1, 1)
@@ -202,12 +202,12 @@ class Batches:
         self.batcher = PromptBatcher("w", session.manifest, limits, Metrics(), self._write)
         self._session, self._names = session, dict[PromptJob, str]()
 
-    def ask(self, *names: str, length: int = 2, room: int = 8, kind: str | None = "alike") -> list[PromptJob]:
+    def ask(self, *names: str, length: int = 2, room: int = 8, batch_key: str | None = "alike") -> list[PromptJob]:
         """Prompts that come one after the other."""
         jobs = []
         for name in names:
-            request = self._session._writer.check([[5] * length], "base", max_new_tokens=room)
-            jobs.append(PromptJob(request, kind, lambda piece: None))
+            request = self._session.check_prompts([[5] * length], "base", max_new_tokens=room)
+            jobs.append(PromptJob(request, batch_key, lambda piece: None))
             self._names[jobs[-1]] = name
             self.batcher.submit(jobs[-1])
         return jobs
@@ -287,10 +287,10 @@ def test_after_a_batch_of_several_their_clients_are_waited_for(
 def test_the_oldest_goes_and_those_that_fit_it(session: Session) -> None:
     batches = Batches(session, 5)
     batches.ask("a", length=4)
-    batches.ask("b", kind="other")
+    batches.ask("b", batch_key="other")
     batches.ask("c", length=100)  # its padding would cost more than it saves
     batches.ask("d")
-    batches.ask("e", kind=None)
+    batches.ask("e", batch_key=None)
     batches.wait("ad")
     batches.close("ad", "b", "c", "e")
 
@@ -325,25 +325,25 @@ class Row:
     def __init__(self, session: Session, text: str, length: int, leaves: int | None = None) -> None:
         self.given: list[Piece | Exception] = []
         self._leaves = leaves
-        self.job = PromptJob(session._writer.check(text, "task1", max_new_tokens=length), None, self._take)
+        self.job = PromptJob(session.check_prompts(text, "task1", max_new_tokens=length), None, self._take)
 
     def _take(self, item: Piece | Exception) -> None:
         self.given.append(item)
-        self.job.gone = len(self.given) == self._leaves
+        self.job.cancelled = len(self.given) == self._leaves
 
 
 def write(session: Session, *rows: Row) -> Metrics:
     metrics = Metrics()
-    BatchWriter("w", session, metrics)([row.job for row in rows])
+    BatchGenerator("w", session, metrics)([row.job for row in rows])
     return metrics
 
 
 def breaking(session: Session, monkeypatch: pytest.MonkeyPatch, fails: Callable[[int, int], bool]) -> None:
     """Has batches of so many rows fail after so many pieces."""
-    written = session._writer.write
+    started = session.stream_checked
 
     def broken(request: Any) -> Stream:
-        stream, rows = written(request), len(request.prompts)
+        stream, rows = started(request), len(request.prompts)
 
         def pieces() -> Any:
             with closing(stream):
@@ -354,7 +354,7 @@ def breaking(session: Session, monkeypatch: pytest.MonkeyPatch, fails: Callable[
 
         return Stream(pieces(), lambda: stream.tasks)
 
-    monkeypatch.setattr(session._writer, "write", broken)
+    monkeypatch.setattr(session, "stream_checked", broken)
 
 
 def test_a_batch_goes_on_without_a_client_that_left(session: Session) -> None:
@@ -380,7 +380,7 @@ def test_a_batch_that_fails_at_once_is_written_prompt_by_prompt(
 ) -> None:
     breaking(session, monkeypatch, lambda rows, count: rows > 1)
     rows = [Row(session, text, 5) for text in TEXTS]
-    rows[1].job.gone = True
+    rows[1].job.cancelled = True
     metrics = write(session, *rows)
     assert [len(row.given) for row in rows] == [5, 0, 5]
     assert b'eptx_generation_rows_count{model="w",provider="cpu"} 2.0' in metrics.text()

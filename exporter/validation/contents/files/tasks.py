@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 from eptx.bundle import Manifest, Task
 from eptx.exporter.validation.check import Part
-from eptx.manifest.names import TASK_ID
-
-#: The task that switches the adapter off; no adapter has it.
-_BASE = "base"
+from eptx.manifest.names import BASE_TASK, TASK_ID
 
 
 @dataclass(frozen=True)
@@ -56,12 +53,12 @@ def _base(
 ) -> Iterator[ExpectedTask]:
     """The task base, which comes last: where an input chooses the task, and a route that data decides does not."""
     chosen = any(spec.name == TASK_ID for spec in manifest.inputs)
-    routed = manifest.method == "tucka" and manifest.mode == "dynamic"
-    named = any(task.name == _BASE for task in manifest.tasks)
+    routed = manifest.routing is not None
+    named = any(task.name == BASE_TASK for task in manifest.tasks)
     if chosen and (named or not routed) and off is not None:
         yield from off
     elif chosen and (named or not routed):
-        yield ExpectedTask(_BASE, 0 if any(task.labels is not None for task in tasks) else None, None)
+        yield ExpectedTask(BASE_TASK, 0 if any(task.labels is not None for task in tasks) else None, None)
 
 
 def _wrong_list(found: Sequence[Task], wanted: Sequence[str]) -> str | None:

@@ -1,6 +1,6 @@
 // eptx.h: errors, environments, options.
-#include "readers/dtype.h"
 #include "c_api/handles.h"
+#include "readers/dtype.h"
 #include "readers/text.h"
 
 using namespace eptx::core;
@@ -9,7 +9,7 @@ namespace {
 
 constexpr char kOutOfMemory[] = "not enough memory";
 
-// Stands for an error that there was no memory for; never changed, never freed.
+// The error for which there was no memory. It is never changed and never freed.
 eptx_error* OutOfMemory() noexcept {
   static const eptx_error error{EPTX_LIMIT, {}};
   return const_cast<eptx_error*>(&error);

@@ -1,14 +1,14 @@
-// Threads of the caller that are cancelled (pthread_cancel) while they are in the library.
+// Threads that the caller cancels (pthread_cancel) while they are in the library.
 //
-// A cancelled thread unwinds like by an exception that cannot be caught for good, through ONNX Runtime, which catches
-// all. So cancellation waits until the library has returned.
+// Cancellation unwinds the stack with an exception that must be rethrown. ONNX Runtime catches every exception and does
+// not rethrow this one. So cancellation waits until the library has returned.
 #pragma once
 
 #include <pthread.h>
 
 namespace eptx::core {
 
-// As long as one lives, its thread is not cancelled.
+// The thread cannot be cancelled while this object lives.
 class Uncancelled {
  public:
   Uncancelled() { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before_); }
@@ -21,7 +21,7 @@ class Uncancelled {
   int before_ = PTHREAD_CANCEL_ENABLE;
 };
 
-// As long as one lives, its thread may be cancelled if it could be before `outside`.
+// The thread can be cancelled while this object lives, if it could be before `outside` was made.
 class Cancellable {
  public:
   explicit Cancellable(const Uncancelled& outside) { pthread_setcancelstate(outside.before_, &before_); }

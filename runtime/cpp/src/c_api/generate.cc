@@ -15,7 +15,7 @@ eptx_prompts Checked(const eptx_prompts* given) {
   return prompts;
 }
 
-// The caller's on_token, which may end the thread where the caller allows it.
+// Calls the caller's on_token, in which the thread may be cancelled if the caller allows it.
 struct Listener {
   static int32_t Call(void* context, size_t row, int64_t token) {
     const auto& listener = *static_cast<const Listener*>(context);

@@ -1,4 +1,4 @@
-// The handles of eptx.h, and the border that no exception crosses.
+// The handles of eptx.h, and the boundary that no exception crosses.
 #pragma once
 
 #include <memory>
@@ -11,12 +11,12 @@
 #include <cxxabi.h>
 #endif
 
-#include "session/answer.h"
 #include "c_api/cancellation.h"
-#include "session/environment.h"
 #include "eptx.h"
-#include "readers/error.h"
 #include "generate/generation.h"
+#include "readers/error.h"
+#include "session/answer.h"
+#include "session/environment.h"
 #include "session/session.h"
 
 struct eptx_error {
@@ -53,7 +53,8 @@ namespace eptx::core {
 // Stores an error for the caller, and returns its status.
 eptx_status Fail(eptx_error** error, eptx_status status, const char* message) noexcept;
 
-// Runs a function that may throw. Lets pass what ends the thread, which only a caller's on_token does.
+// Runs a function and turns what it throws into an error. A forced unwind, which ends the thread, passes: only a
+// caller's on_token starts one.
 template <typename Function>
 eptx_status Guard(eptx_error** error, Function function) {
   const Uncancelled here;
@@ -80,7 +81,7 @@ eptx_status Guard(eptx_error** error, Function function) {
   }
 }
 
-// Frees a handle; what it holds may wait for threads.
+// Frees a handle. Freeing may wait for threads, so the thread is not cancelled meanwhile.
 template <typename T>
 void Free(T* handle) noexcept {
   const Uncancelled here;
@@ -93,7 +94,7 @@ T& Require(T* pointer, const char* name) {
   return *pointer;
 }
 
-// The place of an output handle, set to NULL.
+// Where to store an output handle; set to NULL first.
 template <typename T>
 T*& Clear(T** handle, const char* name) {
   T*& place = Require(handle, name);

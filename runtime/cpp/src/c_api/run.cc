@@ -22,14 +22,14 @@ class Request {
   KnownArray<const eptx_input> inputs_;
 };
 
-// A request with its outputs, whose sizes the caller is told also where it cannot be answered.
+// Prepares a request with its outputs. The caller gets the sizes of the outputs also where this fails.
 std::unique_ptr<Call> Prepare(const eptx_session* session, const eptx_request* given, eptx_output* outputs,
                               size_t output_count) {
   const Request request(given);
   KnownArray<eptx_output> known(outputs, output_count, "outputs");
   try {
-    auto call = std::make_unique<Call>(Require(session, "session").session, request.get(), known.items().data(),
-                                       output_count);
+    auto call =
+        std::make_unique<Call>(Require(session, "session").session, request.get(), known.items().data(), output_count);
     known.GiveBack();
     return call;
   } catch (...) {

@@ -1,4 +1,4 @@
-// eptx.h: sessions, and what they tell.
+// eptx.h: sessions, and what they say about their bundle.
 #include "c_api/handles.h"
 
 using namespace eptx::core;

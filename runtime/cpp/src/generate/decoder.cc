@@ -26,7 +26,7 @@ Error Unknown(const char* what, const TensorSpec& spec) {
                            " is not one that libeptx can generate with");
 }
 
-// The output that belongs to an input; of the same type and rank.
+// The output that belongs to an input and has its type and rank.
 size_t Partner(const Manifest& m, const TensorSpec& input, const std::string& name) {
   const auto output = FindTensor(m.outputs, name);
   if (!output) throw Unknown("input", input);

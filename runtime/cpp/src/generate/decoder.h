@@ -1,4 +1,4 @@
-// What the inputs and outputs of a decoder's graph are for.
+// The roles of a decoder's inputs and outputs.
 #pragma once
 
 #include <cstddef>
@@ -16,10 +16,10 @@ struct Decoder {
   };
   size_t ids = 0, mask = 0, logits = 0;
   std::vector<Pair> cache;   // past and present
-  std::vector<Pair> chosen;  // what the model may choose where -1 is given, and what it used
+  std::vector<Pair> chosen;  // an input of -1 lets the model choose; the output says what it used
 };
 
-// Throws where the bundle generates no text, or not in a way that this libeptx knows.
+// Throws where the bundle does not generate text, or not in a way that this libeptx knows.
 Decoder FindDecoder(const Manifest& manifest, const Operators& operators);
 
 }  // namespace eptx::core

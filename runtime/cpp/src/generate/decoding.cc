@@ -10,7 +10,7 @@
 namespace eptx::core {
 namespace {
 
-constexpr size_t kLogitsAt = 0, kPresents = 1;  // the order of the outputs; last what the model chose
+constexpr size_t kLogitsAt = 0, kPresents = 1;  // the order of the outputs; last comes what the model chose
 
 float HalfToFloat(uint16_t half) {
   uint32_t bits = static_cast<uint32_t>(half & 0x7FFF) << 13;
@@ -22,10 +22,11 @@ float HalfToFloat(uint16_t half) {
   return (half & 0x8000) != 0 ? -value : value;
 }
 
-// Refuses what would not fit the address space, before anything is computed with it.
+// Positions of a row of the cache. Refuses sizes that do not fit the address space.
 size_t Capacity(size_t rows, size_t longest, int64_t max_new_tokens) {
-  const size_t capacity = longest + static_cast<size_t>(max_new_tokens) - 1;  // the last token is not read
-  if (capacity > size_t{kMostTokens} || rows > SIZE_MAX / sizeof(int64_t) / capacity) throw LimitError("the prompts are too large");
+  const size_t capacity = longest + static_cast<size_t>(max_new_tokens) - 1;  // the model never reads the last token
+  if (capacity > size_t{kMostTokens} || rows > SIZE_MAX / sizeof(int64_t) / capacity)
+    throw LimitError("the prompts are too large");
   return capacity;
 }
 
@@ -89,7 +90,7 @@ void Decoding::FeedCache(size_t capacity) {
     const int64_t shape[] = {feeds_.batch, spec.shape[1].size, static_cast<int64_t>(capacity), spec.shape[3].size};
     const auto bytes = TensorBytes(spec.dtype, shape, 4);
     if (!bytes) throw LimitError("the cache would be too large");
-    void* const buffer = std::calloc(*bytes, 1);  // pages that no row gets to are never touched
+    void* const buffer = std::calloc(*bytes, 1);  // the system gives memory only for pages that rows reach
     if (buffer == nullptr) throw std::bad_alloc();
     cache_.emplace_back(buffer);
     const TensorView view{spec.dtype, 4, shape, buffer, *bytes};
@@ -108,7 +109,7 @@ void Decoding::Step(const std::vector<int64_t>& tokens) {
   ids_ = tokens;
   Feed(decoder_.ids, ids_, 1);
   FeedMask();
-  if (first) outputs_[kLogitsAt].reset();  // from now on they are written where they were
+  if (first) outputs_[kLogitsAt].reset();  // ONNX Runtime allocates them anew; later steps reuse that memory
   Run(1);
 }
 

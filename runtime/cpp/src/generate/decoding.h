@@ -1,4 +1,4 @@
-// A batch of prompts on its way through a decoder.
+// Runs a batch of prompts through a decoder.
 #pragma once
 
 #include <cstdlib>
@@ -11,9 +11,9 @@
 
 namespace eptx::core {
 
-// Rows are padded on the right. A row's next token is at the position after its last one, which the attention finds
-// from the number of ones in the row's mask; in the mask it is a new column of all rows. Past and present of the cache
-// are one buffer, as long as the longest row can get, of which the attention writes one position a step.
+// Rows are padded on the right. The attention counts the ones in a row's mask to find the position of the row's next
+// token. Every step adds a column of ones to the mask. Past and present of the cache share one buffer, which is as long
+// as the longest row can get; the attention writes one position of it in every step.
 class Decoding {
  public:
   // Runs the prompts. The session and the decoder must outlive it.
@@ -25,11 +25,11 @@ class Decoding {
   // Runs one more token of every row.
   void Step(const std::vector<int64_t>& tokens);
 
-  // The logits of what follows a row's last token, valid until the next call.
+  // The logits for the token after a row's last one; valid until the next call.
   const float* Logits(size_t row);
   size_t vocabulary() const { return vocabulary_; }
 
-  const std::vector<int>& tasks() const { return tasks_; }  // each row's, -1 where unknown
+  const std::vector<int>& tasks() const { return tasks_; }  // of each row; -1 where unknown
 
  private:
   struct FreeMemory {
@@ -48,16 +48,16 @@ class Decoding {
   const Decoder& decoder_;
   const size_t rows_, longest_;
   std::vector<size_t> lengths_;  // of the prompts
-  size_t steps_ = 0;             // tokens of every row since
+  size_t steps_ = 0;             // tokens that were added to every row since
   Feeds feeds_;                  // of the tasks
   std::vector<int64_t> ids_, mask_;
   std::vector<std::unique_ptr<void, FreeMemory>> cache_;
   std::vector<Owned<OrtValue>> inputs_, outputs_;
   std::vector<const char*> names_;  // of the outputs
   std::vector<int> tasks_;
-  size_t width_ = 0;       // positions of the last run
-  size_t stride_ = 0;      // logits of a position
-  size_t vocabulary_ = 0;  // those that are tokens
+  size_t width_ = 0;       // number of positions in the last run
+  size_t stride_ = 0;      // number of logits of a position
+  size_t vocabulary_ = 0;  // number of logits that stand for tokens
   std::vector<float> scratch_;
 };
 

@@ -10,7 +10,7 @@ namespace eptx::core {
 namespace {
 
 constexpr uint64_t kStep = 0x9E3779B97F4A7C15;
-constexpr size_t kFirstHead = 64;  // tokens sorted at first for top_p; four times as many when they do not reach it
+constexpr size_t kFirstHead = 64;  // tokens to sort first for top_p; four times as many when they are not enough
 
 uint64_t Mix(uint64_t x) {
   x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9;
@@ -20,7 +20,8 @@ uint64_t Mix(uint64_t x) {
 
 }  // namespace
 
-Random::Random(uint64_t seed) : state_(Mix(seed + kStep)) {}  // mixed: streams of neighbouring seeds are far apart
+Random::Random(uint64_t seed)
+    : state_(Mix(seed + kStep)) {}  // mixed, so that neighbouring seeds give unrelated streams
 
 double Random::Next() {
   state_ += kStep;
@@ -77,10 +78,9 @@ size_t Sampler::Nucleus(size_t among) {
 
 void Sampler::Sort(size_t from, size_t to) {
   const auto begin = order_.begin();
-  std::partial_sort(begin + static_cast<std::ptrdiff_t>(from), begin + static_cast<std::ptrdiff_t>(to), order_.end(),
-                    [this](size_t a, size_t b) {
-                      return weights_[a] > weights_[b] || (weights_[a] == weights_[b] && a < b);
-                    });
+  std::partial_sort(
+      begin + static_cast<std::ptrdiff_t>(from), begin + static_cast<std::ptrdiff_t>(to), order_.end(),
+      [this](size_t a, size_t b) { return weights_[a] > weights_[b] || (weights_[a] == weights_[b] && a < b); });
 }
 
 double Sampler::Mass(size_t first) const {

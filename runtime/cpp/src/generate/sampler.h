@@ -1,4 +1,4 @@
-// Which token comes next.
+// Draws the next token.
 #pragma once
 
 #include <cstddef>
@@ -20,19 +20,19 @@ class Random {
   uint64_t state_;
 };
 
-// Takes one row's tokens. Equal logits are in the order of their tokens.
+// Draws the tokens of one row. Tokens with equal logits keep their order.
 class Sampler {
  public:
   Sampler(const Sampling& sampling, size_t row);
 
-  // The token after `count` logits; throws where they are no numbers.
+  // The next token, drawn by `count` logits. Throws where a logit is NaN or the largest is infinite.
   size_t Next(const float* logits, size_t count);
 
  private:
   size_t Draw(const float* logits, size_t count, float largest);
-  size_t Nucleus(size_t among);          // how many of the first tokens are the fewest that reach top_p of their mass
-  void Sort(size_t from, size_t to);     // puts the largest in place, where those before `from` are
-  double Mass(size_t first) const;       // the weights of the first tokens
+  size_t Nucleus(size_t among);       // the fewest first tokens that reach top_p of the mass
+  void Sort(size_t from, size_t to);  // sorts a part; the tokens before `from` are sorted already
+  double Mass(size_t first) const;    // the sum of the weights of the first tokens
 
   Sampling sampling_;
   Random random_;

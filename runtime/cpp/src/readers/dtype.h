@@ -9,7 +9,7 @@
 
 namespace eptx::core {
 
-// The bytes of one element; 0 for a number that is no dtype.
+// The bytes of one element; 0 for a number that is not a dtype.
 inline size_t DtypeSize(eptx_dtype dtype) {
   switch (dtype) {
     case EPTX_FLOAT64:

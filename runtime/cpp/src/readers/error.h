@@ -1,4 +1,4 @@
-// What goes wrong, as one class with the exit code that the command line would give it.
+// Errors: one class, with a status that is also the exit code of the command line.
 #pragma once
 
 #include <cerrno>
@@ -10,7 +10,7 @@
 
 namespace eptx::core {
 
-// An error raised on purpose. The message is one printable line that names what is wrong.
+// An error that libeptx raises on purpose. Its message is one printable line that names what is wrong.
 class Error : public std::exception {
  public:
   Error(eptx_status status, std::string message) : status_(status), message_(std::move(message)) {}
@@ -29,7 +29,7 @@ inline Error RequestError(std::string message) { return {EPTX_BAD_INPUT, std::mo
 inline Error NotSupportedError(std::string message) { return {EPTX_NOT_SUPPORTED, std::move(message)}; }
 inline Error LimitError(std::string message) { return {EPTX_LIMIT, std::move(message)}; }
 
-// The errors of the system (errno) that mean that the machine has no more of something, whatever was asked of it.
+// Errors of the system (errno) that say that the machine ran out of something.
 constexpr int kExhausted[] = {ENOMEM, EMFILE, ENFILE, EAGAIN};
 
 inline bool IsExhausted(int code) {

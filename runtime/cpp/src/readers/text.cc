@@ -12,8 +12,8 @@ struct Range {
   uint32_t first, last;
 };
 
-// Unicode categories Cc, Cf, Zs (but the space), Zl, Zp, Cs and Co, and the noncharacters. Python refuses what is
-// unassigned as well, which changes with each of its releases; a bundle must not depend on that.
+// Unicode categories Cc, Cf, Zs (but the space), Zl, Zp, Cs and Co, and the noncharacters. Python
+// also refuses unassigned characters, which change with its releases; a bundle must not depend on them.
 constexpr Range kHidden[] = {
     {0x0, 0x1F},        {0x7F, 0xA0},        {0xAD, 0xAD},       {0x600, 0x605},     {0x61C, 0x61C},
     {0x6DD, 0x6DD},     {0x70F, 0x70F},      {0x890, 0x891},     {0x8E2, 0x8E2},     {0x1680, 0x1680},

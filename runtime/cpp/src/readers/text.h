@@ -1,4 +1,4 @@
-// Text that may be hostile: checked as UTF-8, and shown on one printable line as Python shows it.
+// Text that may be hostile: checks it as UTF-8, and shows it on one printable line.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ bool IsUtf8(std::string_view text);
 // Whether every character of a UTF-8 text can be shown: no control characters, no invisible ones, no private use.
 bool IsPrintable(std::string_view text);
 
-// The text in quotes, with escapes for what cannot be shown; like Python's repr().
+// The text in quotes, with escapes for characters that cannot be shown, as Python's repr() does.
 std::string Repr(std::string_view text);
 
 // The first `limit` characters, with an ellipsis in place of the last three when there are more.
@@ -24,7 +24,7 @@ std::string Shorten(const std::string& text, size_t limit);
 // A message of another library on one printable line of at most `limit` characters.
 std::string OneLine(std::string_view text, size_t limit = 300);
 
-// A name as Python would use for a variable. (Not only ASCII: every other character counts as a letter.)
+// Whether a text could name a variable in Python. Every character past ASCII counts as a letter.
 bool IsIdentifier(std::string_view text);
 
 inline bool StartsWith(std::string_view text, std::string_view start) { return text.substr(0, start.size()) == start; }

@@ -63,7 +63,7 @@ void CheckTarget(const std::string& name, const eptx_output& output) {
   }
 }
 
-// An output has the sizes that eptx.json says, and logits for all labels of a task: callers go by them.
+// Checks that an output has the sizes that eptx.json gives, and logits for all labels of a task. Callers rely on it.
 void CheckSizes(const Manifest& manifest, size_t index, const std::vector<int64_t>& shape) {
   const TensorSpec& spec = manifest.outputs[index];
   bool fits = shape.size() == spec.shape.size();
@@ -95,8 +95,8 @@ Answer::Answer(std::shared_ptr<const Session> session, const eptx_request& reque
     const std::string& name = manifest.outputs[i].name;
     const bool is_used = name == kTaskIdUsed;
     if ((is_used || name == kLogits) && (shapes_[i].empty() || shapes_[i][0] != feeds.batch)) {
-      throw BundleError("the model's output " + name + " has shape " + ShapeText(shapes_[i].data(), shapes_[i].size()) + " for a batch of " +
-                        std::to_string(feeds.batch));
+      throw BundleError("the model's output " + name + " has shape " + ShapeText(shapes_[i].data(), shapes_[i].size()) +
+                        " for a batch of " + std::to_string(feeds.batch));
     }
     CheckSizes(manifest, i, shapes_[i]);
     if (is_used) used = {outputs_[i].dtype, outputs_[i].rank, outputs_[i].shape, outputs_[i].data, outputs_[i].bytes};
@@ -108,9 +108,8 @@ void Answer::Describe(size_t index) {
   const TensorSpec& spec = session_->manifest().outputs[index];
   const std::vector<int64_t>& shape = shapes_.emplace_back(ShapeOf(values_[index].get()));
   const auto bytes = TensorBytes(spec.dtype, shape.data(), shape.size());
-  outputs_.push_back(
-      {sizeof(eptx_tensor), spec.name.c_str(), spec.dtype, shape.size(), shape.data(), DataOf(values_[index].get()),
-       bytes.value_or(0)});
+  outputs_.push_back({sizeof(eptx_tensor), spec.name.c_str(), spec.dtype, shape.size(), shape.data(),
+                      DataOf(values_[index].get()), bytes.value_or(0)});
 }
 
 Call::Call(std::shared_ptr<const Session> session, const eptx_request& request, eptx_output* outputs, size_t count)

@@ -1,4 +1,4 @@
-// One request answered: into memory of the library, or into the caller's.
+// Answers one request, into the library's memory or into the caller's.
 #pragma once
 
 #include <memory>
@@ -37,7 +37,7 @@ class Call {
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
 
-  // Checks the values of the inputs and runs. By one thread at a time.
+  // Checks the values of the inputs and runs. One thread at a time may call it.
   void Run();
 
  private:

@@ -6,11 +6,12 @@ Description::Description(const Manifest& manifest) {
   for (const Task& task : manifest.tasks) {
     const char* const* names = nullptr;
     if (task.label_names) {
-      std::vector<const char*>& copy = label_names_.emplace_back();  // its elements stay where they are when it moves
+      std::vector<const char*>& copy = label_names_.emplace_back();  // elements keep their place when the vector moves
       for (const std::string& name : *task.label_names) copy.push_back(name.c_str());
       names = copy.data();
     }
-    tasks.push_back({sizeof(eptx_task), task.name.c_str(), task.id, task.labels.value_or(-1), names, task.problem_type});
+    tasks.push_back(
+        {sizeof(eptx_task), task.name.c_str(), task.id, task.labels.value_or(-1), names, task.problem_type});
   }
   Describe(manifest.inputs, inputs);
   Describe(manifest.outputs, outputs);

@@ -1,4 +1,4 @@
-// What a session tells about its bundle, as the structures of eptx.h; they point into the manifest.
+// A bundle's tasks, inputs and outputs as structures of eptx.h. They point into the manifest.
 #pragma once
 
 #include <vector>

@@ -8,7 +8,7 @@ namespace {
 
 constexpr char kWhat[] = "ONNX Runtime does not start";
 constexpr char kName[] = "eptx";
-constexpr OrtLoggingLevel kSilent = ORT_LOGGING_LEVEL_FATAL;  // what goes wrong is an error; nothing is printed beside
+constexpr OrtLoggingLevel kSilent = ORT_LOGGING_LEVEL_FATAL;  // failures are errors; nothing is printed
 
 Owned<OrtEnv> MakeEnv(int32_t shared_threads) {
   OrtEnv* env = nullptr;
@@ -42,7 +42,7 @@ void Environment::MakeArena() {
   OrtMemoryInfo* info = nullptr;
   Check(Api().CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &info), kWhat);
   const Owned<OrtMemoryInfo> memory(info);
-  // same as requested: growing by powers of two would hit the limit with half of it unused
+  // kSameAsRequested: an arena that grows by powers of two would reach its limit half empty
   const char* const keys[] = {"max_mem", "arena_extend_strategy"};
   const size_t values[] = {arena_limit_, 1};
   OrtArenaCfg* config = nullptr;

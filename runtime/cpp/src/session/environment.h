@@ -1,4 +1,4 @@
-// What sessions share: ONNX Runtime's environment, and a thread pool and an arena where they are asked for.
+// What sessions share: ONNX Runtime's environment, and if wanted a thread pool and an arena.
 #pragma once
 
 #include <atomic>
@@ -26,13 +26,13 @@ class Environment {
   Owned<OrtEnv> env_;
   bool shares_threads_;
   size_t arena_limit_;
-  mutable std::atomic<uint64_t> weights_{0};  // what sessions may have packed into the arena
+  mutable std::atomic<uint64_t> weights_{0};  // bytes of weights that sessions may pack into the arena
 };
 
-// A session's part of the shared arena, where there is one, given back at the end of the session.
+// A session's part of the shared arena, if there is one. The destructor gives it back.
 //
-// ONNX Runtime packs weights into an arena without a look at its limit, and once past it never looks again; so the
-// limit must have room for all weights.
+// ONNX Runtime packs weights into an arena without checking its limit, and does not check again once the limit is
+// passed. So the limit must have room for all weights.
 class ArenaShare {
  public:
   ArenaShare(const Environment& environment, uint64_t weights);

@@ -20,7 +20,7 @@ bool IsOutOfMemory(std::string text) {
                      [&](const char* sign) { return Contains(text, sign); });
 }
 
-// Whether ONNX Runtime, which tells its reasons as text alone, says that the machine has no more of something.
+// Whether a message of ONNX Runtime says that the machine ran out of something. It gives its reasons as text only.
 bool SaysExhausted(const std::string& text) {
   return std::any_of(std::begin(kExhausted), std::end(kExhausted),
                      [&](int code) { return Contains(text, std::generic_category().message(code)); });

@@ -17,7 +17,7 @@ const OrtApi& Api();
 // The version of the library that was found.
 std::string OrtVersion();
 
-// Throws a failure as `status`, or as EPTX_LIMIT when memory ran out; `what` begins the line.
+// Throws a failure with `status`, or with EPTX_LIMIT where memory ran out. `what` begins the message.
 void Check(OrtStatus* failure, const std::string& what, eptx_status status = EPTX_INTERNAL);
 
 struct OrtDelete {

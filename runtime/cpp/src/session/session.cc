@@ -32,7 +32,7 @@ Owned<OrtSessionOptions> MakeOptions(const Options& wanted, const Manifest& mani
   // A small model can ask constant folding for gigabytes; a bundle's weights need no more than their size.
   Configure(made, "optimization.constant_folding_max_output_size_in_bytes",
             std::to_string(std::max(WeightBytes(manifest), kFoldingLimit)));
-  // AVX2 adds products of int8 up with saturation. ONNX Runtime goes round it where the processor is such a one.
+  // On AVX2, sums of int8 products saturate. ONNX Runtime avoids that with this entry.
   Configure(made, "session.x64quantprecision", "1");
   if (environment.shares_threads()) {
     Check(Api().DisablePerSessionThreads(made), kWhat);
@@ -47,20 +47,21 @@ Owned<OrtSessionOptions> MakeOptions(const Options& wanted, const Manifest& mani
   return options;
 }
 
-// ONNX Runtime gives the environment that the process has, and only here says that it has no pool.
+// ONNX Runtime has one environment for the process. Only here it says that this one has no pool.
 void CheckPool(OrtStatus* failure) {
   if (failure == nullptr || !Contains(Api().GetErrorMessage(failure), "CreateEnvWithGlobalThreadPools")) return;
   Api().ReleaseStatus(failure);
   throw UsageError("shared_threads: the process has an ONNX Runtime environment without a pool already");
 }
 
-// What a session may take of a shared arena before it runs: copies of its weights, packed for the kernels. Most bundles
-// take half of it.
+// The most that a session takes of a shared arena before it runs: copies of its weights, packed for the kernels. Most
+// bundles take half of it.
 uint64_t ArenaNeed(const Options& options, const Manifest& manifest) {
   return options.arena ? WeightBytes(manifest) + kPadding : 0;
 }
 
-void CheckOptions(const Options& options, const Environment& environment) {
+// The options, checked.
+const Options& Checked(const Options& options, const Environment& environment) {
   CheckThreadCount(options.threads, "threads");
   if (options.threads != 0 && environment.shares_threads()) {
     throw UsageError("threads must be 0 in an environment that shares a pool");
@@ -68,10 +69,6 @@ void CheckOptions(const Options& options, const Environment& environment) {
   if (options.kernels < EPTX_KERNELS_AUTO || options.kernels > EPTX_KERNELS_OFF) {
     throw UsageError("kernels must be AUTO, ON or OFF");
   }
-}
-
-const Options& Checked(const Options& options, const Environment& environment) {
-  CheckOptions(options, environment);
   return options;
 }
 
@@ -92,7 +89,7 @@ Session::Session(std::shared_ptr<const Environment> environment, const std::stri
   try {
     Load(options);
   } catch (const Error&) {
-    bundle_.FinishVerifying();  // damage explains what ONNX Runtime says of it
+    bundle_.FinishVerifying();  // a damaged file explains ONNX Runtime's error
     throw;
   }
   bundle_.FinishVerifying();
@@ -105,7 +102,7 @@ void Session::Load(const Options& options) {
     model_ = Create(options);
   } catch (const Error& error) {
     if (!kernels_.domain || options.kernels == EPTX_KERNELS_ON || error.status() == EPTX_LIMIT) throw;
-    // A kernel hides the model's own function of the same name even where it does not fit.
+    // ONNX Runtime prefers a kernel to the model's function of the same name, even where the kernel does not fit.
     kernels_ = {nullptr, std::string("they do not load: ") + error.what()};
     model_ = Create(options);
   }
@@ -116,7 +113,7 @@ Owned<OrtSession> Session::Create(const Options& wanted) const {
   const auto options = MakeOptions(wanted, manifest(), *environment_);
   if (kernels_.domain) {
     Check(Api().AddCustomOpDomain(options.get(), kernels_.domain.get()), kWhat);
-    // Functions that kernels stand in for need not be looked at.
+    // Kernels replace these functions, so ONNX Runtime need not inline them.
     if (bundle_.operators().functions_are_own) Configure(options.get(), "session.disable_aot_function_inlining", "1");
   }
   const std::string& exported_for = manifest().provider;
@@ -131,7 +128,7 @@ Owned<OrtSession> Session::Create(const Options& wanted) const {
 
 Owned<OrtValue> Session::Wrap(const TensorView& tensor) const {
   OrtValue* value = nullptr;
-  // not const only for the sake of outputs: ONNX Runtime does not write to inputs
+  // ONNX Runtime writes to outputs only, so the const of inputs holds
   Check(Api().CreateTensorWithDataAsOrtValue(memory_.get(), const_cast<void*>(tensor.data), tensor.bytes, tensor.shape,
                                              tensor.rank, OrtType(tensor.dtype), &value),
         "ONNX Runtime refuses a tensor");
@@ -154,8 +151,8 @@ void Session::Run(const std::vector<Owned<OrtValue>>& inputs, const std::vector<
 
 std::string Session::Info() const {
   const Manifest& m = manifest();
-  Json info = {{"bundle", bundle_.path()},    {"mode", m.mode},        {"method", m.method},
-               {"model_type", m.model_type},  {"precision", m.precision},      {"provider", "cpu"},
+  Json info = {{"bundle", bundle_.path()},    {"mode", m.mode},           {"method", m.method},
+               {"model_type", m.model_type},  {"precision", m.precision}, {"provider", "cpu"},
                {"onnxruntime", OrtVersion()}, {"eptx", eptx_version()}};
   for (const char* key : {"tasks", "inputs", "outputs"}) info[key] = Json::array();
   for (const Task& task : m.tasks) info["tasks"].push_back(task.name);

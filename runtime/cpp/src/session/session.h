@@ -6,12 +6,12 @@
 #include <vector>
 
 #include "readers/bundle/bundle.h"
+#include "readers/request/feeds.h"
+#include "readers/request/tasks.h"
 #include "session/description.h"
 #include "session/environment.h"
-#include "readers/request/feeds.h"
 #include "session/kernels.h"
 #include "session/ort.h"
-#include "readers/request/tasks.h"
 
 namespace eptx::core {
 
@@ -37,8 +37,8 @@ class Session {
   // A tensor of ONNX Runtime over somebody else's memory.
   Owned<OrtValue> Wrap(const TensorView& tensor) const;
 
-  // Runs the model on inputs in the manifest's order. `names` and `outputs` have as many elements; an output that is
-  // null is allocated.
+  // Runs the model on inputs in the manifest's order. `names` and `outputs` have the same length. ONNX Runtime
+  // allocates outputs that are null.
   void Run(const std::vector<Owned<OrtValue>>& inputs, const std::vector<const char*>& names,
            std::vector<Owned<OrtValue>>& outputs) const;
 
@@ -64,7 +64,7 @@ class Session {
   std::string info_;
 };
 
-// Whether the model has the inputs and outputs of eptx.json, which requests are checked against.
+// Checks that the model has the inputs and outputs of eptx.json, as requests are checked against eptx.json.
 void CheckSignature(const OrtSession& model, const Manifest& manifest);
 
 }  // namespace eptx::core

@@ -1,11 +1,11 @@
-// The model's inputs and outputs against those of eptx.json.
+// Compares the model's inputs and outputs with those of eptx.json.
 #include <algorithm>
 #include <map>
 #include <utility>
 
 #include "readers/error.h"
-#include "session/session.h"
 #include "readers/text.h"
+#include "session/session.h"
 
 namespace eptx::core {
 namespace {
@@ -17,14 +17,14 @@ struct Signature {
   std::vector<int64_t> shape;  // -1: it varies
   bool is_text = true;         // whether the names of the dimensions are UTF-8
 
-  // What ONNX Runtime does not know, requests and answers are checked for.
+  // Sizes that ONNX Runtime does not know are checked in requests and answers.
   bool operator==(const Signature& other) const {
     return type == other.type && std::equal(shape.begin(), shape.end(), other.shape.begin(), other.shape.end(),
                                             [](int64_t a, int64_t b) { return a == b || a < 0 || b < 0; });
   }
 };
 
-// Undefined for what is no tensor.
+// The type is undefined where the value is not a tensor.
 Signature Read(OrtTypeInfo* info) {
   const Owned<OrtTypeInfo> owner(info);
   const OrtTensorTypeAndShapeInfo* tensor = nullptr;

@@ -12,9 +12,9 @@ namespace eptx::core {
 namespace {
 
 constexpr int32_t kMost = 4096;
-constexpr size_t kSpare = 4;  // a thread that has ended still counts for a moment
+constexpr size_t kSpare = 4;  // the system still counts a thread for a moment after its end
 
-// Threads that wait until this ends.
+// Threads that wait until this object goes.
 class Waiting {
  public:
   Waiting() = default;
@@ -30,7 +30,8 @@ class Waiting {
     const std::shared_future<void> end = end_.get_future().share();
     while (threads_.size() < count) {
       threads_.emplace_back([end] {
-        const std::string memory(100, ' ');  // the first of a thread takes address space, and ONNX Runtime's want it
+        const std::string memory(100,
+                                 ' ');  // a thread's first allocation takes address space, as in ONNX Runtime's threads
         end.wait();
       });
     }

@@ -1,17 +1,17 @@
-// Whether the machine has room for a pool's threads.
+// Checks that the machine has room for the threads of a pool.
 #pragma once
 
 #include <cstdint>
 
 namespace eptx::core {
 
-// Throws where a pool is to have fewer than no threads, or more than any should have; `name` is that of the option.
+// Throws where the number of threads is negative or larger than any pool should have. `name` is the option's.
 void CheckThreadCount(int32_t count, const char* name);
 
-// Throws where a pool of so many threads, the caller's own one included, cannot be started; 0: as many as processors.
+// Throws where a pool of so many threads, the caller's included, cannot be started. 0: as many as processors.
 //
-// ONNX Runtime hangs for good where only some threads of a pool can be started. So as many, and a few more, are started
-// here just before.
+// ONNX Runtime hangs forever where it can start only some threads of a pool. So this starts as many threads, and a few
+// more, just before.
 void CheckRoomForThreads(int32_t count);
 
 }  // namespace eptx::core

@@ -1,9 +1,9 @@
-// What must hold between the fields of a manifest.
+// Checks that the fields of a manifest agree with each other.
 #include <algorithm>
 #include <set>
 
-#include "readers/dtype.h"
 #include "readers/bundle/manifest.h"
+#include "readers/dtype.h"
 
 namespace eptx::core {
 namespace {
@@ -33,15 +33,16 @@ void CheckTensors(const Manifest& m) {
   }
 }
 
-// A task's labels are logits that there are.
+// A task has no more labels than a row has logits.
 void CheckLabels(const Manifest& m) {
   const std::optional<int64_t> width = LogitsWidth(m);
   for (const Task& task : m.tasks) {
     const int64_t labels = task.labels.value_or(0);
-    if (labels != 0 && !FindTensor(m.outputs, kLogits)) throw ManifestError("task " + task.name + " has labels; the model has no output logits");
+    if (labels != 0 && !FindTensor(m.outputs, kLogits))
+      throw ManifestError("task " + task.name + " has labels; the model has no output logits");
     if (width && labels > *width) {
       throw ManifestError("task " + task.name + " has " + std::to_string(labels) + " labels; a row has " +
-                std::to_string(*width) + " logits");
+                          std::to_string(*width) + " logits");
     }
   }
 }
@@ -69,7 +70,8 @@ void CheckAgreement(const Manifest& m) {
   if (m.task_inference && m.mode != "dynamic") throw ManifestError("only a dynamic bundle can infer the task");
   const bool has_task_id = FindTensor(m.inputs, kTaskId).has_value();
   if (has_task_id && m.mode == "static") throw ManifestError("a static bundle has no input task_id");
-  if (!has_task_id && (m.mode == "conditioned" || m.task_inference)) throw ManifestError("the input task_id is missing");
+  if (!has_task_id && (m.mode == "conditioned" || m.task_inference))
+    throw ManifestError("the input task_id is missing");
   CheckLabels(m);
   CheckGeneration(m);
 }

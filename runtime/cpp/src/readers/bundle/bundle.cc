@@ -17,7 +17,7 @@ namespace {
 constexpr char kConfigFile[] = "config.json";
 constexpr size_t kModelLimit = INT32_MAX;  // of protocol buffers
 
-// Files that may lie in the folder and are not listed: the manifest, and reports, also half written.
+// Whether a file may be in the folder without being listed: the manifest, and reports, finished or half written.
 bool IsUnlisted(const std::string& name) {
   if (name == kManifestFile) return true;
   return std::any_of(std::begin(kReportFiles), std::end(kReportFiles),
@@ -54,7 +54,7 @@ void CheckHashes(const std::string& folder, const std::vector<Listed>& files) {
   }
 }
 
-// Runs on a thread of its own, or later on the caller's where there can be no more threads.
+// Hashes on a thread of its own, or later on the caller's where no thread can be started.
 std::future<void> StartHashing(const std::string& folder, std::vector<Listed> files) {
   const auto work = [folder, files = std::move(files)] { CheckHashes(folder, files); };
   try {
@@ -64,7 +64,7 @@ std::future<void> StartHashing(const std::string& folder, std::vector<Listed> fi
   }
 }
 
-// What a reader parses must be whole before it is parsed; weights are only read.
+// Files that are parsed are hashed first. Weights are not parsed.
 bool IsParsed(const std::string& name) {
   return EndsWith(name, ".onnx") || name == kConfigFile || name == kGenaiConfigFile;
 }

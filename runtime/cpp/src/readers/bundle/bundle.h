@@ -1,7 +1,7 @@
 // Bundles: folders that hold an adapted model and all that it needs to run.
 //
-// A bundle may come from anywhere, so reading trusts nothing in it: names stay inside the folder, every file is plain
-// and listed with its size and SHA-256, and the model may only use operators that ONNX Runtime or the model itself
+// A bundle may come from anywhere, so the reader trusts nothing in it. Names stay inside the folder. Every file is
+// plain and listed with its size and SHA-256. The model uses only operators that ONNX Runtime or the model itself
 // defines.
 #pragma once
 
@@ -17,21 +17,21 @@ namespace eptx::core {
 
 constexpr char kGenaiConfigFile[] = "genai_config.json";  // what ONNX Runtime GenAI reads
 
-// What a runtime has to know of the model's operators.
+// What a runtime needs to know about the model's operators.
 struct Operators {
-  std::set<std::string> own;       // the names of eptx's own
-  bool functions_are_own = true;  // whether all functions that the model defines are bodies of such
-  bool shares_cache = false;      // whether the attention writes its cache in place: GroupQueryAttention does
+  std::set<std::string> own;      // names in eptx's domain
+  bool functions_are_own = true;  // whether all functions of the model are in eptx's domain
+  bool shares_cache = false;      // whether attention writes its cache in place, as GroupQueryAttention does
 };
 
-// A bundle on disk. All of it is checked but, until FinishVerifying returns, the content of its weights.
+// A bundle on disk, checked. The content of its weights is checked when FinishVerifying returns.
 class Bundle {
  public:
-  // Opens a folder; throws when it is not a bundle, is damaged or incomplete, holds something it must not, or is of a
-  // version that this eptx does not read.
+  // Opens a folder. Throws where it is not a bundle, is damaged or incomplete, holds something that a bundle must not
+  // hold, or has a version that this eptx does not read.
   //
-  // With `verify`, models and other small files are compared with their SHA-256 before they are read; the weights'
-  // hashes are computed on another thread, which takes as long as it takes ONNX Runtime to load them.
+  // With `verify`, models and other small files are compared with their SHA-256 before they are read. Another thread
+  // hashes the weights, in about the time that ONNX Runtime takes to load them.
   Bundle(const std::string& path, bool verify);
 
   const std::string& path() const { return path_; }  // absolute
@@ -42,7 +42,7 @@ class Bundle {
   // The number of token types in the base's config.json, where it says so.
   std::optional<int64_t> token_types() const { return token_types_; }
 
-  // Waits for the hashes; throws when one does not match. To be called once, before the bundle is used.
+  // Waits for the hashes. Throws where one does not match. Call it once, before the bundle is used.
   void FinishVerifying();
 
  private:
@@ -53,11 +53,11 @@ class Bundle {
   std::future<void> hashing_;
 };
 
-// Whether a model is one that a bundle may hold (part of Bundle): known domains, the operator version of the manifest,
-// weights in listed files. `name` is the model's.
+// Checks a model (part of Bundle): known domains, the operator version of the manifest, weights in listed files. `name`
+// is the model's file.
 void CheckModel(const std::string& name, const OnnxScan& scan, const Manifest& manifest);
 
-// Checks the text of a genai_config.json: it has GenAI load nothing but the bundle's model, and write nothing.
+// Checks the text of a genai_config.json: GenAI must load only the bundle's model, and must write nothing.
 void CheckGenaiConfig(std::string_view text);
 
 // The number of token types that a config.json's text gives.

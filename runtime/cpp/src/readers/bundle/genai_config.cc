@@ -1,4 +1,4 @@
-// genai_config.json: what ONNX Runtime GenAI reads itself where a bundle is opened without eptx.
+// genai_config.json, which ONNX Runtime GenAI reads where a bundle is opened without eptx.
 #include <algorithm>
 #include <cctype>
 
@@ -16,7 +16,7 @@ bool IsKnownProvider(std::string name) {
   return name == "cpu" || name == "cuda";
 }
 
-// Whether it is a list of objects, provider by options, of known providers: others name libraries in their options.
+// Whether the value is a list of objects that name known providers. The options of others can name libraries.
 bool IsKnown(const Json& options) {
   return options.is_array() && std::all_of(options.begin(), options.end(), [](const Json& entry) {
            if (!entry.is_object()) return false;

@@ -1,10 +1,10 @@
-// What must hold between the fields of a manifest that concern generation.
+// Checks that the fields of a manifest about generation agree with each other.
 #include <algorithm>
 #include <map>
 #include <utility>
 
-#include "readers/formats/fields.h"
 #include "readers/bundle/manifest.h"
+#include "readers/formats/fields.h"
 #include "readers/text.h"
 
 namespace eptx::core {
@@ -12,7 +12,7 @@ namespace {
 
 using Forms = std::map<std::string, std::pair<eptx_dtype, size_t>>;  // type and rank by name
 
-// Those whose names begin with a prefix, which is left out.
+// The tensors whose names begin with a prefix, by the rest of the name.
 Forms FormsOf(const std::vector<TensorSpec>& specs, std::string_view prefix = {}) {
   Forms forms;
   for (const TensorSpec& spec : specs) {
@@ -26,7 +26,7 @@ bool HasForm(const Forms& forms, const std::string& name, const Forms::mapped_ty
   return form == nullptr ? found == forms.end() : found != forms.end() && found->second == *form;
 }
 
-// What was computed before goes in where the same comes out.
+// Every cache input has an output of the same type and rank.
 void CheckCache(const Manifest& m) {
   const Forms past = FormsOf(m.inputs, kPast), present = FormsOf(m.outputs, kPresent);
   const auto is_cache = [](const Forms::value_type& form) { return form.second.second == 4; };
@@ -41,7 +41,8 @@ void CheckTokens(const GenerationSpec& generation, const Manifest& m) {
   const int64_t eos = *std::max_element(generation.eos.begin(), generation.eos.end());
   const int64_t largest = std::max({eos, generation.pad, generation.start.value_or(0)});
   if (largest < vocabulary) return;
-  throw ManifestError("generation names token " + std::to_string(largest) + "; the model has " + std::to_string(vocabulary));
+  throw ManifestError("generation names token " + std::to_string(largest) + "; the model has " +
+                      std::to_string(vocabulary));
 }
 
 void CheckKind(const Manifest& m) {
@@ -58,17 +59,17 @@ void CheckKind(const Manifest& m) {
   CheckTokens(*m.generation, m);
 }
 
-// Where the route of the prompt is kept, it is given and said for each row.
+// With routing "prompt", the route is an input and an output; otherwise it is neither.
 void CheckRouting(const Manifest& m) {
   Forms forms = FormsOf(m.outputs);
   forms.merge(FormsOf(m.inputs));
   const std::pair<std::string, Forms::mapped_type> wanted[] = {{std::string(kRouteGroup), {EPTX_INT64, 1}},
-                                                              {std::string(kRouteWeights), {EPTX_FLOAT32, 2}}};
+                                                               {std::string(kRouteWeights), {EPTX_FLOAT32, 2}}};
   for (const auto& [name, form] : wanted) {
     const auto* const has = m.routing == "prompt" ? &form : nullptr;
     const std::string used = name + std::string(kUsed);
     if (HasForm(forms, name, has) && HasForm(forms, used, has)) continue;
-    throw ManifestError(name + " and " + used + " do not fit the routing " + m.routing.value_or("None"));
+    throw ManifestError(name + " and " + used + " do not fit the routing");
   }
   for (const TensorSpec& input : m.inputs) {
     if (input.name == kRouteWeights && (input.shape.size() != 2 || input.shape[1].is_name)) {

@@ -16,7 +16,7 @@ constexpr int64_t kSchemaVersion = 1;
 void CheckVersion(int64_t version) {
   if (version == kSchemaVersion) return;
   throw ManifestError("schema version " + std::to_string(version) + "; this eptx reads " +
-                    std::to_string(kSchemaVersion) + (version > kSchemaVersion ? "; upgrade eptx" : ""));
+                      std::to_string(kSchemaVersion) + (version > kSchemaVersion ? "; upgrade eptx" : ""));
 }
 
 Task ReadTask(Fields f) {
@@ -35,8 +35,7 @@ Task ReadTask(Fields f) {
   }
   if (!printable) throw f.Bad("has a name that cannot be printed");
   if (task.label_names && (!task.labels || static_cast<int64_t>(task.label_names->size()) != *task.labels)) {
-    throw f.Bad("has " + std::to_string(task.label_names->size()) + " label names for " +
-                (task.labels ? std::to_string(*task.labels) : "None") + " labels");
+    throw f.Bad("does not have one label name for each label");
   }
   f.Done();
   return task;
@@ -122,7 +121,8 @@ FileEntry ReadFileEntry(const std::string& name, Fields f) {
 }  // namespace
 
 std::optional<size_t> FindTensor(const std::vector<TensorSpec>& specs, std::string_view name) {
-  const auto found = std::find_if(specs.begin(), specs.end(), [&](const TensorSpec& spec) { return spec.name == name; });
+  const auto found =
+      std::find_if(specs.begin(), specs.end(), [&](const TensorSpec& spec) { return spec.name == name; });
   if (found == specs.end()) return {};
   return static_cast<size_t>(found - specs.begin());
 }

@@ -1,4 +1,5 @@
-// eptx.json: what a bundle says about itself. All of it is checked; what a runtime needs of it is kept.
+// eptx.json: what a bundle says about itself. libeptx checks and keeps the part that it uses; of the other sections it
+// checks the JSON type.
 #pragma once
 
 #include <cstdint>
@@ -26,9 +27,9 @@ constexpr std::string_view kTokenTypeIds = "token_type_ids";
 constexpr std::string_view kLogits = "logits";  // the output whose first numbers are a row's answer
 constexpr std::string_view kRouteGroup = "route_group";
 constexpr std::string_view kRouteWeights = "route_weights";
-constexpr std::string_view kUsed = "_used";  // ends the name of the output that says what was used
+constexpr std::string_view kUsed = "_used";  // ends the name of an output that reports what was used
 
-// Inputs and outputs of a language model's cache, by what comes after the prefix.
+// Prefixes of the inputs and outputs of a language model's cache.
 constexpr std::string_view kPast = "past_key_values.";
 constexpr std::string_view kPresent = "present.";
 
@@ -40,7 +41,7 @@ struct Task {
   eptx_problem_type problem_type;
 };
 
-// A dimension is a number, or a name where it varies.
+// A dimension: a size, or a name where the size varies.
 struct Dimension {
   int64_t size = -1;
   std::string name;
@@ -55,7 +56,7 @@ struct TensorSpec {
   std::vector<Dimension> shape;
 };
 
-// How the model generates text: the tokens that end an answer, and the one that fills shorter rows.
+// How the model generates text: the tokens that end an answer, and the token that pads shorter rows.
 struct GenerationSpec {
   bool is_decoder;  // else model.onnx is the decoder of an encoder-decoder
   std::vector<int64_t> eos;
@@ -87,14 +88,14 @@ std::optional<size_t> FindTensor(const std::vector<TensorSpec>& specs, std::stri
 // An error about the manifest.
 Error ManifestError(const std::string& problem);
 
-// Reads and checks the text of a manifest; an error says which field is missing, unknown, of the wrong type or out of
-// range, or that the versions are not ones that this eptx reads.
+// Reads and checks the text of a manifest. An error names the field that is missing, unknown, of the wrong type or out
+// of range, or the version that this eptx does not read.
 Manifest ParseManifest(std::string_view text);
 
-// How many logits a row has, where the manifest says: the graph is held to it.
+// The number of logits of a row, where the manifest gives it. The graph must agree.
 std::optional<int64_t> LogitsWidth(const Manifest& manifest);
 
-// What must hold between fields (part of ParseManifest), and of that what concerns generation.
+// Checks that fields agree with each other (part of ParseManifest); the second checks the fields about generation.
 void CheckAgreement(const Manifest& manifest);
 void CheckGeneration(const Manifest& manifest);
 

@@ -1,4 +1,4 @@
-// Whether a model is one that a bundle may hold.
+// Checks what a bundle's model may contain.
 #include <algorithm>
 
 #include "readers/bundle/bundle.h"
@@ -9,7 +9,7 @@
 namespace eptx::core {
 namespace {
 
-// domains that ONNX Runtime implements by itself; EPContext, which makes it open a file by name, is refused
+// ONNX Runtime implements these domains. CheckModel refuses com.microsoft's EPContext, which opens a file by name.
 constexpr std::string_view kKnownDomains[] = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", kOperatorDomain};
 
 std::string Versions(const std::set<int64_t>& versions) {
@@ -60,7 +60,7 @@ void CheckModel(const std::string& name, const OnnxScan& scan, const Manifest& m
     if (domain == kOperatorDomain) versions.insert(version);
   }
   if (manifest.operators) expected.insert(*manifest.operators);
-  // of an encoder-decoder, one part may be as the base has it
+  // one part of an encoder-decoder may have no adapter
   if (versions != expected && !(manifest.has_encoder && versions.empty())) {
     throw BundleError(name + ": imports " + kOperatorDomain + " " + Versions(versions) + "; " + kManifestFile +
                       " says " + Versions(expected));

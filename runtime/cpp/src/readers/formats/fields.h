@@ -14,29 +14,29 @@
 
 namespace eptx::core {
 
-// Every size, count and token is below: graphs, tokenizers and GenAI have them in 32 bits.
+// Sizes, counts and tokens are below this limit: graphs, tokenizers and GenAI use 32 bits.
 constexpr int64_t kCounts = int64_t{1} << 31;
 
 inline bool IsCount(const Json& value) {
   return value.is_number_unsigned() && value.get<uint64_t>() < static_cast<uint64_t>(kCounts);
 }
 
-// A JSON object whose fields are taken one by one; what is left over at `Done` is unknown. The value must outlive it.
+// A JSON object whose fields are read one by one. `Done` refuses fields that nobody read. The value must outlive it.
 class Fields {
  public:
-  // `where`: the file and field that the object comes from, to begin an error's line with.
+  // `where`: the file and field of the object. Errors begin with it.
   Fields(const Json& value, std::string where);
 
   Error Bad(const std::string& problem) const;
   void Done() const;
 
-  // Whether the field is there and not null; either way it counts as known.
+  // Whether the field is there and not null. The field counts as read.
   bool Present(const std::string& key);
 
   std::string String(const std::string& key);
   std::string Choice(const std::string& key, const std::vector<std::string>& choices);
   int64_t Integer(const std::string& key, std::optional<int64_t> least = {});
-  int64_t Count(const std::string& key, int64_t least = 0);  // a size, a number of things, or the number of one of them
+  int64_t Count(const std::string& key, int64_t least = 0);  // a size, a number of things, or an index
   bool Boolean(const std::string& key);
   const Json& Array(const std::string& key);
   std::vector<std::string> StringList(const std::string& key);

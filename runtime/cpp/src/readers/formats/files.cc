@@ -19,7 +19,7 @@ namespace {
 
 std::string Reason(int code) { return std::generic_category().message(code); }
 
-// What the system refuses, by its errno: the fault of the bundle, unless the machine has no more of something.
+// The error for an errno: the bundle's fault, unless the machine ran out of something.
 Error Refused(const std::string& what, int code) {
   const std::string text = what + ": " + Reason(code);
   return IsExhausted(code) ? LimitError(text) : BundleError(text);

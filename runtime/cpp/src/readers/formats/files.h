@@ -1,4 +1,4 @@
-// Reading files that may be hostile, and names that must stay inside their folder.
+// Reads files that may be hostile, and checks that names stay inside their folder.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,7 @@ Descriptor OpenRegular(const std::string& path);
 // Reads up to `size` bytes; 0 at the end. `path` names the file in an error.
 size_t ReadSome(const Descriptor& file, void* buffer, size_t size, const std::string& path);
 
-// The content of a regular file of at most `limit` bytes. It is read, not mapped: to read a mapped file that somebody
+// The content of a regular file of at most `limit` bytes. The file is not mapped: reading a mapped file that somebody
 // makes shorter ends the process.
 std::string ReadFile(const std::string& path, size_t limit);
 

@@ -1,6 +1,6 @@
 #include "readers/formats/hash.h"
 
-// OpenSSL's own interface to the algorithm. EVP would bring in the table of all algorithms, 3 MB of every process.
+// OpenSSL's interface to this algorithm. EVP would load the table of all algorithms, 3 MB for every process.
 #define OPENSSL_SUPPRESS_DEPRECATED
 #include <openssl/sha.h>
 
@@ -12,7 +12,7 @@
 namespace eptx::core {
 namespace {
 
-constexpr size_t kBlock = 256 << 10;  // fits the cache between being read and being hashed
+constexpr size_t kBlock = 256 << 10;  // stays in the processor's cache between read and hash
 
 }  // namespace
 

@@ -3,7 +3,6 @@
 #include <vector>
 
 #include "readers/error.h"
-#include "readers/formats/files.h"
 #include "readers/text.h"
 
 namespace eptx::core {
@@ -11,11 +10,9 @@ namespace {
 
 constexpr size_t kDepthLimit = 900;  // Python's reader stops near 1000
 
-// Builds the value as the parser goes, so that keys and depth can be refused where they occur.
+// Builds the value while the parser reads, so that it can refuse a key or a depth where it occurs.
 class Builder : public nlohmann::json_sax<Json> {
  public:
-  explicit Builder(std::string_view text) : text_(text) {}
-
   Json Take() { return std::move(root_); }
   const std::string& problem() const { return problem_; }
 
@@ -39,20 +36,8 @@ class Builder : public nlohmann::json_sax<Json> {
     return true;
   }
 
-  bool parse_error(std::size_t position, const std::string& token, const nlohmann::detail::exception& error) override {
-    constexpr int kOutOfRange = 406;
-    if (error.id == kOutOfRange) {
-      return Refuse("not valid JSON: the number " + Shorten(Repr(token), 60) + " is out of range");
-    }
+  bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception& error) override {
     const std::string_view message = error.what();
-    if (message.find("surrogate") != message.npos) return Refuse("a string holds half of a surrogate pair");
-    const size_t at = position == 0 ? 0 : position - 1;  // the parser has read the first wrong character
-    for (const std::string_view name : {"NaN", "-Infinity", "Infinity"}) {
-      const size_t sign = name[0] == '-' && at > 0 ? 1 : 0;
-      if (at <= text_.size() && text_.substr(at - sign, name.size()) == name) {
-        return Refuse("not valid JSON: " + std::string(name) + " is not a number");
-      }
-    }
     const size_t start = message.find("] ");  // after "[json.exception.parse_error.101] "
     return Refuse("not valid JSON: " + OneLine(start == message.npos ? message : message.substr(start + 2)));
   }
@@ -79,7 +64,7 @@ class Builder : public nlohmann::json_sax<Json> {
 
   bool Open(Json&& value) {
     if (open_.size() >= kDepthLimit) return Refuse("nested too deeply");
-    open_.push_back(Place(std::move(value)));  // stays where it is: its parent does not grow while it is open
+    open_.push_back(Place(std::move(value)));  // keeps its place: its parent does not grow while it is open
     return true;
   }
 
@@ -88,7 +73,6 @@ class Builder : public nlohmann::json_sax<Json> {
     return true;
   }
 
-  std::string_view text_;
   Json root_;
   std::vector<Json*> open_;
   Json* slot_ = nullptr;
@@ -98,18 +82,14 @@ class Builder : public nlohmann::json_sax<Json> {
 }  // namespace
 
 Json ParseJson(std::string_view text, const std::string& what) {
-  const std::string_view start = text.substr(0, 2);
-  if (start == "\xFF\xFE" || start == "\xFE\xFF" || start.find('\0') != start.npos) {
-    throw BundleError(what + ": UTF-16 text; save it as UTF-8");
-  }
   if (!IsUtf8(text)) throw BundleError(what + ": not UTF-8 text");
-  constexpr std::string_view kMark = "\xEF\xBB\xBF";  // a byte order mark, which a reader may pass over (RFC 8259)
+  constexpr std::string_view kMark = "\xEF\xBB\xBF";  // a byte order mark, which a reader may skip (RFC 8259)
   if (text.substr(0, 3) == kMark) text.remove_prefix(3);
-  // the parser would skip another, and takes a zero byte for the end
+  // the parser would skip a second mark, and would stop at a zero byte
   if (text.substr(0, 3) == kMark || text.find('\0') != text.npos) {
     throw BundleError(what + ": not valid JSON: a byte order mark or zero byte");
   }
-  Builder builder(text);
+  Builder builder;
   if (!Json::sax_parse(text.begin(), text.end(), &builder)) throw BundleError(what + ": " + builder.problem());
   return builder.Take();
 }

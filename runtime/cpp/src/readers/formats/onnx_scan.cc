@@ -11,12 +11,12 @@ namespace {
 constexpr int kFieldLimit = 2'000'000;  // fields visited; a graph of 10 000 nodes has about 300 000
 constexpr size_t kStringLimit = 4096;
 constexpr size_t kDepthLimit = 200;  // protocol-buffer readers stop at 100
-// What files in ONNX Runtime's own format have at byte 4; it reads them without a protocol-buffer library.
+// Byte 4 on of a file in ONNX Runtime's own format, which it reads without a protocol-buffer library.
 constexpr std::string_view kOrtFormat = "ORTM";
 
 enum class Kind { kNone, kModel, kTraining, kGraph, kNode, kAttribute, kSparse, kTensor, kFunction, kOpset, kEntry };
 
-// The message to walk into in a field.
+// The kind of message that a field holds, if the scan reads it.
 Kind ChildOf(Kind kind, uint64_t number) {
   switch (kind) {
     case Kind::kModel:
@@ -53,7 +53,7 @@ const char* NameOf(Kind kind) {
   return names[static_cast<size_t>(kind)];
 }
 
-// Whether a message has one message, not a list of them, in a field.
+// Whether a field holds one message, not a list of messages.
 bool IsSingle(Kind kind, uint64_t number) {
   if (kind == Kind::kModel) return number == 7;
   if (kind == Kind::kAttribute) return number == 5 || number == 6 || number == 22;
@@ -68,15 +68,15 @@ struct Entry {
 struct Message {
   Kind kind;
   FieldReader fields;
-  std::string name, domain;  // of those that have them: an operator's name is its type
+  std::string name, domain;  // empty where the message has none; the name of a node is its operator's type
   int64_t version = 0;
   std::vector<Entry> entries;
-  uint32_t seen = 0;  // the fields that may come once and have come, by their numbers
+  uint32_t seen = 0;  // bits of the fields that came and may come once
 };
 
 bool IsVersion(Kind kind, uint64_t number) { return kind == Kind::kOpset && number == 2; }
 
-// Where to keep a text of a field, or null.
+// Where to store the text of a field, or null.
 std::string* TextOf(Message& message, uint64_t number) {
   switch (message.kind) {
     case Kind::kOpset:
@@ -90,7 +90,7 @@ std::string* TextOf(Message& message, uint64_t number) {
   }
 }
 
-// Refuses a field that matters and that protocol-buffer libraries drop, overwrite or merge.
+// Refuses a field that protocol-buffer libraries would drop, overwrite or merge.
 void CheckField(Kind kind, const Field& field, bool single, uint32_t& seen) {
   const std::string about = "field " + std::to_string(field.number) + " of a message " + NameOf(kind);
   const uint64_t wanted = IsVersion(kind, field.number) ? kNumber : kBytes;
@@ -130,7 +130,7 @@ uint64_t Number(const Entry& entry) {
   return std::stoull(entry.value);
 }
 
-// One reference for each location given: readers differ on which of several counts.
+// Keeps every location that is given, as readers differ on which one counts.
 void KeepExternal(const std::vector<Entry>& entries, OnnxScan& result) {
   std::optional<uint64_t> offset, length;
   for (const Entry& entry : entries) {

@@ -1,4 +1,4 @@
-// What an .onnx file asks for, read without the onnx library and without trusting the file.
+// What an .onnx file refers to, read without the onnx library and without trusting the file.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace eptx::core {
 
-// A weight kept in another file: the name as written, first byte, number of bytes (none: to the end).
+// A weight in another file: the file's name as written, the first byte, the number of bytes (none: to the end).
 struct ExternalData {
   std::string location;
   uint64_t offset;
@@ -19,21 +19,21 @@ struct ExternalData {
 };
 
 struct OnnxScan {
-  std::set<std::pair<std::string, int64_t>> opsets;        // (domain, version) that the model and its functions import
+  std::set<std::pair<std::string, int64_t>> opsets;         // (domain, version) that the model and its functions import
   std::set<std::pair<std::string, std::string>> operators;  // (domain, type) of every node
   std::set<std::pair<std::string, std::string>> functions;  // (domain, name) of the model's own functions
   std::vector<ExternalData> external;                       // every weight that is kept in another file
 };
 
-// Scans a model; `name` is the file's, to begin an error's line with.
+// Scans a model. Errors begin with `name`, the file's.
 //
-// Walks the protocol-buffer encoding for the names of external data files, the operator domains and the local
-// functions, in the main graph, nested graphs, attributes and functions alike. Weights are skipped, not read. The walk
-// keeps its own stack, so nesting cannot exhaust the thread's, and it only moves forward, so it ends.
+// Finds the names of external data files, the operator domains and the local functions in the protocol-buffer encoding:
+// in the main graph, nested graphs, attributes and functions. It skips weights. The scan keeps its own stack, so
+// nesting cannot exhaust the thread's stack. It only moves forward, so it ends.
 //
-// ONNX Runtime reads the file with a protocol-buffer library, which takes more than honest writers write: it drops a
-// field of another wire type than the schema has, takes the last of a number or text that comes twice, and merges a
-// message that comes twice. A file with such a field that matters here is refused: nobody has to know which counts.
+// ONNX Runtime reads the file with a protocol-buffer library, which accepts files that no honest writer writes. It
+// drops a field whose wire type is not the schema's, takes the last of a number or text that comes twice, and merges
+// messages that come twice. The scan refuses a file with such a field, if the field matters here.
 OnnxScan ScanOnnx(std::string_view data, const std::string& name);
 
 }  // namespace eptx::core

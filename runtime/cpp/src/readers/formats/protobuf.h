@@ -24,7 +24,7 @@ struct Field {
 // Reads the fields of one message of a file.
 class FieldReader {
  public:
-  // `message` is a part of `file`, which places are counted in.
+  // `message` is a part of `file`. Errors give places in `file`.
   FieldReader(std::string_view file, std::string_view message);
 
   // The next field; false at the end. Throws Damaged.

@@ -5,8 +5,8 @@
 
 #include "readers/dtype.h"
 #include "readers/error.h"
-#include "readers/text.h"
 #include "readers/request/versioned.h"
+#include "readers/text.h"
 
 namespace eptx::core {
 namespace {
@@ -52,7 +52,7 @@ void CheckBuffer(const TensorSpec& spec, const eptx_input& input) {
   }
 }
 
-// `first_of`: which input gave each of `feeds.sizes`.
+// `first_of`: the input that gave each of `feeds.sizes`.
 void CheckShape(const TensorSpec& spec, const TensorView& tensor, const Limits& limits, Feeds& feeds,
                 std::vector<const std::string*>& first_of) {
   const std::string about = "input " + spec.name;
@@ -113,7 +113,7 @@ void FillAs(eptx_dtype dtype, std::byte* data, size_t count, int value) {
   }
 }
 
-// An input that the request leaves out, in the shape of input_ids.
+// An input that the request leaves out. It has the shape of input_ids.
 TensorView Default(const TensorSpec& spec, const TensorView* ids, Feeds& feeds) {
   const bool is_mask = spec.name == kAttentionMask;
   if ((!is_mask && spec.name != kTokenTypeIds) || ids == nullptr || spec.shape.size() != ids->rank) {

@@ -1,7 +1,7 @@
 // One request: its inputs, checked before ONNX Runtime sees them.
 //
-// ONNX Runtime by itself wraps negative token ids, and reports what it does notice in the words of an operator deep in
-// the graph. Here each error names the input.
+// ONNX Runtime wraps negative token ids without an error. What it refuses, it reports in the words of an operator deep
+// in the graph. The errors here name the input.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,7 @@
 
 namespace eptx::core {
 
-// What a model can read, where known.
+// The limits of a model; none where a limit is unknown.
 struct Limits {
   std::optional<int64_t> vocabulary;   // number of token ids
   std::optional<int64_t> token_types;  // number of token types
@@ -36,11 +36,11 @@ struct TensorView {
   size_t count() const;
 };
 
-// The tensors to feed, in the order of the manifest's inputs; those that a request leaves out are made here. The one of
-// `task_id` has no data until it is set, unless the request gives it.
+// The tensors to feed, in the order of the manifest's inputs. Inputs that a request leaves out are made here. `task_id`
+// has no data until TaskChooser sets it, unless the request gives it.
 struct Feeds {
   std::vector<TensorView> tensors;
-  std::vector<std::pair<std::string_view, int64_t>> sizes;  // of the dimensions that vary, by name
+  std::vector<std::pair<std::string_view, int64_t>> sizes;  // of the dimensions that vary
   std::vector<std::unique_ptr<std::byte[]>> defaults;
   int64_t batch = 0;
   bool has_task_id = false;  // given by the request
@@ -48,29 +48,29 @@ struct Feeds {
   // A new buffer that lives as long as the feeds.
   std::byte* Own(size_t bytes);
 
-  // Copies the shapes, which else are the request's.
+  // Copies the shapes, so that the request's may go.
   void OwnShapes();
 
   std::optional<int64_t> SizeOf(std::string_view dimension) const;
 };
 
-// Reads a request: names, types, shapes that agree with the model and each other. The request's shapes are referred to,
-// not copied; so are its buffers.
+// Reads a request: checks names and types, and that shapes agree with the model and with each other. Shapes and buffers
+// stay the request's: they are not copied.
 Feeds ReadInputs(const eptx_request& request, const Manifest& manifest, const Limits& limits);
 
-// Checks every value but those of `task_id`: ranges of token ids and types, masks, finite numbers.
+// Checks all values except those of `task_id`: ranges of token ids and types, masks, finite numbers.
 void CheckValues(const Feeds& feeds, const Manifest& manifest, const Limits& limits);
 
-// Whether an input is what a decoder knows of the tokens before: its cache and route.
+// Whether an input carries state from earlier tokens: the cache, or the route.
 bool IsState(const TensorSpec& spec);
 
-// The state before the first token: an empty cache, and a route that the model is to choose.
+// The state before the first token: an empty cache, and -1 for a route, which lets the model choose.
 TensorView InitialState(const TensorSpec& spec, int64_t batch, Feeds& feeds);
 
-// Checks that the mask of a decoder's rows is as long as they are and hides their ends only (part of CheckValues).
+// Checks that a decoder's mask is as long as its rows and hides only their ends (part of CheckValues).
 void CheckPadding(const Feeds& feeds, const Manifest& manifest);
 
-// The bytes of a tensor, or none where they do not fit the address space or a dimension is negative.
+// The bytes of a tensor; none where a dimension is negative or the tensor is larger than the address space.
 std::optional<size_t> TensorBytes(eptx_dtype dtype, const int64_t* shape, size_t rank);
 
 }  // namespace eptx::core

@@ -1,4 +1,4 @@
-// What a program asks to be generated: prompts and options, checked.
+// A request to generate text: prompts and options, checked.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ constexpr int64_t kMostTokens = INT32_MAX;  // of a row: ONNX Runtime counts wit
 // How a token is drawn; see eptx_generate_options.
 struct Sampling {
   float temperature = 0;
-  size_t top_k = 0;  // 0: among all
+  size_t top_k = 0;  // 0: no limit
   float top_p = 1;
   uint64_t seed = 0;
 };
@@ -40,7 +40,7 @@ struct Prompts {
 
 GenerateOptions ReadOptions(const eptx_generate_options& options);
 
-// Checks every prompt; throws also where a prompt and `max_new_tokens` are more than the model reads.
+// Checks every prompt. Throws also where a prompt with `max_new_tokens` is longer than the model reads.
 Prompts ReadPrompts(const eptx_prompts& prompts, const Limits& limits, int64_t max_new_tokens);
 
 }  // namespace eptx::core

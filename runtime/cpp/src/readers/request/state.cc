@@ -1,4 +1,4 @@
-// What a decoder's graph reads beside tokens, for requests that have all tokens of their rows in one call.
+// What a decoder's graph reads besides tokens, where a request gives all tokens of its rows in one call.
 #include <algorithm>
 #include <cstring>
 
@@ -10,7 +10,7 @@
 namespace eptx::core {
 namespace {
 
-// Whether no value follows a 0.
+// Whether all ones come before all zeros.
 template <typename T>
 bool IsPaddedOnTheRight(const T* row, size_t length) {
   return std::is_sorted(row, row + length, [](T a, T b) { return a > b; });

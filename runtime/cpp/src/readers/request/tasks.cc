@@ -38,7 +38,8 @@ void TaskChooser::Choose(const eptx_request& request, Feeds& feeds) const {
     if (request.task_count != 0) throw RequestError("give either task or the input task_id, not both");
     const TensorView& ids = feeds.tensors[static_cast<size_t>(input_)];
     if (ids.shape[0] != feeds.batch) {
-      throw RequestError("input task_id has shape " + ShapeText(ids.shape, ids.rank) + "; the batch is " + std::to_string(feeds.batch));
+      throw RequestError("input task_id has shape " + ShapeText(ids.shape, ids.rank) + "; the batch is " +
+                         std::to_string(feeds.batch));
     }
     return;
   }
@@ -55,7 +56,8 @@ void TaskChooser::Choose(const eptx_request& request, Feeds& feeds) const {
   if (chosen.empty()) chosen.push_back(Id(Default()));
   if (input_ < 0) return;
   const TensorSpec& spec = manifest_.inputs[static_cast<size_t>(input_)];
-  const size_t bytes = batch * DtypeSize(spec.dtype) + sizeof(int64_t);  // and the shape; no overflow: rows exist
+  const size_t bytes =
+      batch * DtypeSize(spec.dtype) + sizeof(int64_t);  // ids and shape; cannot overflow, as the rows are in memory
   std::byte* data = feeds.Own(bytes);
   auto* shape = reinterpret_cast<int64_t*>(data);
   std::byte* ids = data + sizeof(int64_t);

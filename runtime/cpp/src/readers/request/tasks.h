@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "readers/bundle/manifest.h"
 #include "readers/error.h"
 #include "readers/request/feeds.h"
-#include "readers/bundle/manifest.h"
 
 namespace eptx::core {
 
@@ -17,15 +17,14 @@ class TaskChooser {
  public:
   explicit TaskChooser(const Manifest& manifest);
 
-  // Sets the feed of `task_id`, [batch], from the names of a request: -1 where the model is to infer the task. Where
-  // the request gives `task_id` itself, its shape is checked. Throws for an unknown task, the wrong number of them, or
-  // none where one must be named.
+  // Sets `task_id` [batch] from the task names of a request; -1 lets the model infer the task. Where the request gives
+  // `task_id` itself, checks its shape. Throws where a task is unknown or missing, or their number is wrong.
   void Choose(const eptx_request& request, Feeds& feeds) const;
 
   // Checks the values of a `task_id` that the request gives.
   void CheckIds(const Feeds& feeds) const;
 
-  // The index of each row's task, -1 where it is none, from ids [batch]; all the first where the model takes no ids.
+  // The index of each row's task from ids [batch]; -1 where no task has the id. 0 where the model takes no ids.
   std::vector<int> Rows(const Feeds& feeds, const TensorView* used) const;
 
  private:

@@ -19,14 +19,14 @@ std::string Place(const std::string& name, const TensorView& tensor, size_t flat
   return name + "[" + place + "]";
 }
 
-// Refuses values outside 0 .. end - 1 by the place of the first.
+// Refuses values outside 0 .. end - 1. The error names the place of the first.
 template <typename T>
 void CheckRange(const std::string& name, const TensorView& tensor, std::optional<int64_t> end, const char* what) {
   const T* values = static_cast<const T*>(tensor.data);
   const size_t count = tensor.count();
   const auto wrong = [&](T value) { return value < 0 || (end && static_cast<int64_t>(value) >= *end); };
   bool any = false;
-  for (size_t i = 0; i < count; ++i) any |= wrong(values[i]);  // no early end: the compiler makes vectors of it
+  for (size_t i = 0; i < count; ++i) any |= wrong(values[i]);  // no early exit: the compiler vectorizes it
   if (!any) return;
   const size_t first = static_cast<size_t>(std::find_if(values, values + count, wrong) - values);
   throw RequestError("input " + Place(name, tensor, first) + " is " + std::to_string(values[first]) + "; " + what +

@@ -7,9 +7,9 @@
 namespace eptx::core {
 namespace {
 
-constexpr size_t kLargest = 4096;     // bytes of a structure, of any version
-constexpr size_t kMostItems = 4096;   // structures in an array: more than any model has inputs or outputs
-constexpr size_t kStep = alignof(eptx_request);  // sizes are multiples of it, so no field is cut in two
+constexpr size_t kLargest = 4096;                // bytes of a structure, of any version
+constexpr size_t kMostItems = 4096;              // in an array; no model has as many inputs or outputs
+constexpr size_t kStep = alignof(eptx_request);  // sizes are multiples of it, so that no field is cut in two
 
 size_t SizeOf(const void* structure) {
   size_t size = 0;

@@ -1,4 +1,4 @@
-// What callers hand over, read as eptx.h says: structures of another version, and arrays of any count.
+// Reads what callers hand over, as eptx.h says: structures of other versions, and arrays of any count.
 #pragma once
 
 #include <algorithm>
@@ -12,16 +12,16 @@
 
 namespace eptx::core {
 
-// Throws where an array is NULL though it has elements, or is larger than memory.
+// Throws where an array has elements and is NULL, or where it ends past the address space.
 void CheckArray(const void* first, size_t count, size_t element_size, const std::string& name);
 
-// The part of a structure that is to be read: its own size, or `known` where it is larger and zero from there on.
+// How many bytes of a structure to read: at most `known`. Throws where a byte past `known` is not zero.
 size_t KnownPart(const void* given, size_t known, const std::string& name);
 
-// The same of every structure in an array.
+// The same for every structure of an array.
 size_t KnownPartOfAll(const void* first, size_t count, size_t known, const std::string& name);
 
-// A structure as this library has it: what an older caller does not know is zero.
+// A structure in this library's version. Fields that an older caller does not have are zero.
 template <typename T>
 T Known(const T& given, const std::string& name) {
   T known{};
@@ -30,7 +30,7 @@ T Known(const T& given, const std::string& name) {
   return known;
 }
 
-// An array of structures as this library has them.
+// An array of structures in this library's version.
 template <typename T>
 class KnownArray {
  public:
@@ -46,7 +46,7 @@ class KnownArray {
 
   std::vector<Item>& items() { return items_; }
 
-  // Copies what the library has set to where the caller has it.
+  // Copies the fields back to the caller's structures.
   void GiveBack() noexcept {
     for (size_t i = 0; i < items_.size(); ++i) {
       std::memcpy(reinterpret_cast<char*>(At(i)) + sizeof(size_t), reinterpret_cast<char*>(&items_[i]) + sizeof(size_t),
@@ -55,7 +55,7 @@ class KnownArray {
   }
 
  private:
-  // The caller's structures are as far apart as they are large.
+  // The caller's structures have the caller's size.
   T* At(size_t index) const {
     using Byte = std::conditional_t<std::is_const_v<T>, const char, char>;
     return reinterpret_cast<T*>(reinterpret_cast<Byte*>(first_) + index * first_->size);

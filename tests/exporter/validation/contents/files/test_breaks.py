@@ -66,7 +66,7 @@ def _copy_changed(name: str, change: Callable[[str], str]) -> Callable[[Patch], 
 
 def _half(patch: Patch) -> None:
     """fp16 is claimed, and nothing is stored so."""
-    patch.setattr("eptx.exporter.export.store", lambda adapted: None)
+    patch.setattr("eptx.calibration.export.store", lambda adapted: None)
 
 
 #: What is wrong with a bundle whose longest text is too short.

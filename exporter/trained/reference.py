@@ -1,0 +1,165 @@
+"""What a method gives the trained model: how PEFT loads it, and how it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eptx.errors import UsageError
+from eptx.exporter.adapters.route import Route
+from eptx.exporter.methods import modules
+from eptx.exporter.trained.files import AdapterFiles, read_folder
+
+#: The task type, and the modules that PEFT is to take whole from an adapter's file.
+SavedAs: TypeAlias = tuple[str | None, list[str] | None]
+#: The route of each call of the router, for all rows or one per row; None: the call keeps its own.
+CallRoutes: TypeAlias = Sequence[Route | Sequence[Route] | None]
+
+
+@dataclass(frozen=True)
+class GivenRoutes:
+    """What one forward is told of routes.
+
+    Attributes:
+        dtype: what it computes in.
+        route: a route for everything, or one per row, instead of the router's; None: the router routes.
+        routing: the router's reach, "batch" or "row".
+        calls: the route of each call of the router in turn.
+    """
+
+    dtype: torch.dtype
+    route: Route | Sequence[Route] | None = None
+    routing: str = "batch"
+    calls: CallRoutes = ()
+
+
+class Reference(Protocol):
+    """One method's trained model. The defaults are those of a method whose folder holds all tasks, without a router.
+
+    `state` is what the adapted layers share: the attribute ``state`` of the method's PEFT tuner. `layer` is an adapted
+    layer of it.
+
+    Attributes:
+        name: as manifests and commands call the method.
+        title: as its paper or library writes it.
+        tensor_part: how the names of its tensors go on after the module's name.
+        router_parts: parts of the names of a router's parameters: bundles store those in float32, or as tables.
+        last_choice: whether its files are taken for it only if they match no other method.
+        one_task_each: whether every folder is an adapter of its own, a task each, on one base.
+        takes_top_k: whether somebody must say how many experts a task uses.
+        infers_tasks: whether a row's task may be -1, for the layers to infer it.
+        routes_by_data: whether a router decides by the data, one route for all modules.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    tensor_part: ClassVar[str]
+    router_parts: ClassVar[tuple[str, ...]] = ()
+    last_choice: ClassVar[bool] = False
+    one_task_each: ClassVar[bool] = False
+    takes_top_k: ClassVar[bool] = False
+    infers_tasks: ClassVar[bool] = False
+    routes_by_data: ClassVar[bool] = False
+
+    def matches(self, config: Mapping[str, Any], tensors: Sequence[str]) -> bool:
+        """Whether a folder's configuration and names of tensors are of this method."""
+        ...
+
+    def count_tasks(self, files: Sequence[AdapterFiles], given: Sequence[str] | None) -> tuple[int, list[str]]:
+        """How many tasks there are, and the names that the files give them; `given` are the user's."""
+        ...
+
+    def modules(self, files: AdapterFiles) -> list[str]:
+        """The adapted modules, as the files name them."""
+        ...
+
+    def config(
+        self, files: AdapterFiles, names: Mapping[str, str], tasks: Sequence[str], top_k: int | None, saved: SavedAs
+    ) -> Any:
+        """PEFT's configuration of the adapter.
+
+        Args:
+            files: the adapter's folder.
+            names: the modules' names in the files -> their names in the model.
+            tasks: the tasks by id.
+            top_k: experts per task, where the files do not say it.
+            saved: the task type, and the modules that PEFT is to take whole from the file.
+
+        Raises:
+            AdapterError: the files contradict themselves.
+            UsageError: nobody says top-k.
+        """
+        ...
+
+    def together(self, task: int, count: int) -> Hashable:
+        """Rows of tasks for which this is equal may share a forward; the id `count` switches the adapter off."""
+        return None
+
+    def tell(self, state: Any, ids: Tensor, routes: GivenRoutes) -> None:
+        """Tells the layers the rows' tasks int64 [batch], or the route, before a forward."""
+        return None
+
+    def hold(self, state: Any, ids: Tensor) -> None:
+        """Of an encoder-decoder: has what was found out in the encoder hold for the answer."""
+        return None
+
+    def is_router(self, layer: Any) -> bool:
+        """Whether a layer's input decides the route of all modules."""
+        return False
+
+    def experts(self, layer: Any, dtype: torch.dtype) -> tuple[np.ndarray, int] | None:
+        """How probable each expert is for each task [tasks, experts], and how many win; None without such a choice."""
+        return None
+
+    def update_by(self, layer: Any, weight: Tensor) -> bool:
+        """Has a layer multiply its update by another weight [out, in] than its input; False if no weight does that."""
+        return False
+
+
+def references() -> list[Reference]:
+    """Those of all methods, in the order in which they are asked whose files a folder holds."""
+    found: list[Reference] = [module.REFERENCE for module in modules("reference")]
+    return sorted(found, key=lambda reference: reference.last_choice)
+
+
+def reference_of(files: AdapterFiles) -> Reference:
+    """The method of an adapter's files; what no other method has is PEFT's own."""
+    tensors = list(files.tensors)
+    *others, last = references()
+    return next((reference for reference in others if reference.matches(files.config, tensors)), last)
+
+
+def read_files(folders: Sequence[Path]) -> list[AdapterFiles]:
+    """Reads adapter folders.
+
+    Raises:
+        AdapterError: a file is missing or damaged.
+        UsageError: they are of different methods, or several where one holds all tasks.
+    """
+    read = [read_folder(folder) for folder in folders]
+    found = {reference_of(files).name: reference_of(files) for files in read}
+    if len(found) > 1:
+        raise UsageError(f"the adapters are of different methods: {', '.join(sorted(found))}")
+    if len(read) > 1 and not all(reference.one_task_each for reference in found.values()):
+        raise UsageError(f"a folder of {next(iter(found))} holds all tasks: give one adapter folder")
+    return read
+
+
+def name_tasks(files: Sequence[AdapterFiles], given: Sequence[str] | None) -> tuple[str, ...]:
+    """The tasks by id, named by who gives names, else by the adapter's own files; the unnamed rest are task<i>."""
+    count, saved = reference_of(files[0]).count_tasks(files, given)
+    names = list(given or saved)
+    if len(names) > count:
+        raise UsageError(f"{len(names)} tasks are named; the adapter has {count}")
+    return tuple(names + [f"task{index}" for index in range(len(names), count)])
+
+
+def top_k_titles() -> str:
+    """The methods that need a top-k, as messages name them."""
+    return " and ".join(reference.title for reference in references() if reference.takes_top_k)
