@@ -14,12 +14,7 @@ from eptx.calibration.search.trial_cache import FILE
 from eptx.errors import UsageError
 from eptx.exporter import ExportOptions, Search, read_adapter
 from eptx.exporter.options import options_of
-<<<<<<< HEAD
-from eptx.files.publish import os_error
-from eptx.files.safe_files import replace_file
-=======
 from eptx.files.publish import os_error, replace_file
->>>>>>> main
 
 
 def calibrate(
@@ -52,14 +47,9 @@ def calibrate(
         running.study()
         if bundle is not None:
             running.add(bundle)
-<<<<<<< HEAD
-=======
-        for name, content in running.reports().items():
-            replace_file(out / name, content)
->>>>>>> main
         result = running.result()
         for name, content in report_files(result).items():
-            _write(out / name, content)
+            replace_file(out / name, content)
         running.finish()
     return result
 
@@ -92,13 +82,3 @@ def _check_folder(out: Path) -> None:
         raise os_error(out, error) from None
     if found and not found & {FILE, *REPORTS}:
         raise UsageError(f"{out}: holds something else; name a folder that is new or holds a calibration")
-<<<<<<< HEAD
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        replace_file(path, content)
-    except OSError as error:
-        raise os_error(path, error) from None
-=======
->>>>>>> main

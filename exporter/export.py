@@ -64,13 +64,10 @@ def store(adapted: Adapted) -> None:
     if adapted.precision == "fp32":
         return
     for part in adapted.parts:
-<<<<<<< HEAD
         cuda = is_genai(part.graph) and adapted.options.provider == "cuda"
-        store_fp16(part.graph.model, but=part.weights if adapted.precision in QUANTIZED or cuda else None)
-=======
-        only_adapter = options.precision in QUANTIZED or (is_genai(part.graph) and options.provider == "cuda")
-        store_fp16(part.graph.model, part.editor.exact, but=part.weights if only_adapter else None)
->>>>>>> main
+        store_fp16(
+            part.graph.model, part.editor.exact, but=part.weights if adapted.precision in QUANTIZED or cuda else None
+        )
 
 
 def write(writer: BundleWriter, adapted: Adapted) -> Bundle:

@@ -10,12 +10,8 @@ from typing import Literal, cast
 from eptx.bundle import Manifest
 from eptx.errors import UsageError
 from eptx.exporter.adapters.route import Frozen, Route
-<<<<<<< HEAD
 from eptx.exporter.precision import Precision, Search
-from eptx.manifest.names import PROBLEM_TYPES
-=======
 from eptx.manifest.names import BASE_TASK, PROBLEM_TYPES
->>>>>>> main
 
 Mode = Literal["static", "conditioned", "dynamic"]
 Routing = Literal["batch", "row", "prompt"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from eptx.calibration.quantize.splice import initializer, replace_node
+from eptx.calibration.quantize.splice import replace_node
 from eptx.exporter.bases.products.embeddings import table_of
 from eptx.exporter.initializers import add_initializer
 
@@ -20,13 +20,9 @@ def store_rows(graph: ir.Graph, node: ir.Node) -> None:
     """Replaces a Gather of a float32 table [rows, width] by one of int8 rows times their scales."""
     ids = node.inputs[1]
     rows, scales = quantize_rows(table_of(node))
-<<<<<<< HEAD:calibration/quantize/embedding_table.py
-    stored = [initializer(graph, f"{node.name}.{kind}", array) for kind, array in (("int8", rows), ("scale", scales))]
-=======
     stored = [
         add_initializer(graph, f"{node.name}.{kind}", array) for kind, array in (("int8", rows), ("scale", scales))
     ]
->>>>>>> main:calibration/quantize/_table.py
     gathers = [ir.node("Gather", [value, ids], {"axis": 0}, name=f"{node.name}/{value.name}") for value in stored]
     cast = ir.node("Cast", [gathers[0].outputs[0]], {"to": int(ir.DataType.FLOAT)}, name=f"{node.name}/Cast")
     product = ir.node("Mul", [cast.outputs[0], gathers[1].outputs[0]], name=node.name)
@@ -38,11 +34,7 @@ def store_rows(graph: ir.Graph, node: ir.Node) -> None:
 def halve_rows(graph: ir.Graph, node: ir.Node) -> None:
     """Replaces a Gather of a float32 table by one of float16 rows, cast back; the table is never float32 in memory."""
     ids = node.inputs[1]
-<<<<<<< HEAD:calibration/quantize/embedding_table.py
-    stored = initializer(graph, f"{node.name}.fp16", table_of(node).astype(np.float16))
-=======
     stored = add_initializer(graph, f"{node.name}.fp16", table_of(node).astype(np.float16))
->>>>>>> main:calibration/quantize/_table.py
     gather = ir.node("Gather", [stored, ids], {"axis": 0}, name=f"{node.name}/{stored.name}")
     gather.outputs[0].name = f"{gather.name}.output"
     cast = ir.node("Cast", [gather.outputs[0]], {"to": int(ir.DataType.FLOAT)}, name=node.name)

@@ -12,7 +12,6 @@ import onnx_ir as ir
 from eptx.bundle import BundleWriter
 from eptx.calibration.quantize.layers import key_of
 from eptx.calibration.quantize.quantizer import Range
-from eptx.calibration.quantize.splice import initializer
 from eptx.errors import NotSupportedError
 from eptx.exporter.bundle.write import Adapted
 from eptx.exporter.export import write
@@ -95,10 +94,6 @@ def _show(graph: ir.Graph, products: Sequence[str]) -> dict[str, str]:
 
 def _zero(graph: ir.Graph) -> ir.Value:
     name = "eptx_axis_0"
-<<<<<<< HEAD:calibration/quantize/ranges.py
-    return graph.initializers[name] if name in graph.initializers else initializer(graph, name, np.array([0]))
-=======
     if name not in graph.initializers:
         add_initializer(graph, name, np.array([0]))
     return graph.initializers[name]
->>>>>>> main:calibration/observe.py

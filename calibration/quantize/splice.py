@@ -1,4 +1,4 @@
-"""Replacing one node of a graph by others, with the initializers that they read."""
+"""Replacing one node of a graph by others."""
 
 from __future__ import annotations
 
@@ -15,13 +15,6 @@ def replace_node(graph: ir.Graph, node: ir.Node, new: list[ir.Node]) -> None:
     name = y.name
     ir.convenience.replace_nodes_and_values(graph, node, [node], new, [y], [output])
     output.name, output.type, output.shape = name, y.type, y.shape
-
-
-def initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    """An array as a new initializer of a graph."""
-    value = ir.val(name, const_value=ir.Tensor(array, name=name))
-    graph.register_initializer(value)
-    return value
 
 
 def as_matmul(graph: ir.Graph, product: Product) -> ir.Node:
@@ -73,11 +66,7 @@ def splice(graph: ir.Graph, node: ir.Node, quantized: ir.Model) -> None:
 
 def halve(graph: ir.Graph, node: ir.Node, weight: np.ndarray) -> None:
     """Stores the weight [in, out] of a MatMul as float16, cast back in the graph."""
-<<<<<<< HEAD:calibration/quantize/splice.py
-    stored = initializer(graph, f"{node.name}.weight_fp16", weight.astype(np.float16))
-=======
     stored = add_initializer(graph, f"{node.name}.weight_fp16", weight.astype(np.float16))
->>>>>>> main:calibration/quantize/_splice.py
     cast = ir.node("Cast", [stored], attributes={"to": int(ir.DataType.FLOAT)}, name=f"{node.name}/Cast_weight")
     cast.outputs[0].name = f"{node.name}.weight"
     cast.outputs[0].shape, cast.outputs[0].type = stored.shape, ir.TensorType(ir.DataType.FLOAT)

@@ -27,13 +27,8 @@ if TYPE_CHECKING:
     "--calibration-data",
     multiple=True,
     metavar="[TASK=]PATH",
-<<<<<<< HEAD
     help="Rows to measure on (jsonl or a Hugging Face dataset folder: text, text_pair, task, label): the accuracy drop "
-    "of quantizing, and TuckA's frozen routes.",
-=======
-    help="Rows to measure on (jsonl or a Hugging Face dataset folder: text, text_pair, task, label): what quantizing "
-    "loses, and frozen routes.",
->>>>>>> main
+    "of quantizing, and frozen routes.",
 )
 @calibration_options
 @model_options

@@ -39,11 +39,8 @@ from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.heads import LOGITS
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
-<<<<<<< HEAD
 from eptx.exporter.precision import StoredPrecision
-=======
 from eptx.manifest.names import BASE_TASK, OPERATOR_DOMAIN, TASK_ID
->>>>>>> main
 
 #: Smaller tensors are kept in the model: ONNX Runtime resolves the path of the file beside it, opens it and maps it
 #: anew for every tensor that lies there, which took 4 ms of a session of MiniLM with EPT (212 tensors).

@@ -8,13 +8,8 @@ from pathlib import Path
 
 from eptx.errors import UsageError
 from eptx.runtime.measure import Source
-<<<<<<< HEAD
 from eptx.runtime.measure.budget import check_points
-
-PROVIDERS = ("auto", "cpu", "cuda")
-=======
 from eptx.runtime.ort.providers import PROVIDER_CHOICES
->>>>>>> main
 
 
 def is_dataset(path: Path) -> bool:

@@ -19,12 +19,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-<<<<<<< HEAD
-from eptx.bundle import Component, FileEntry, Generation, ModuleOutput, Quantization, Sources, Task, TensorSpec, Text
-from eptx.errors import BundleError
-from eptx.files.strict_json import dump_json, read_json
-from eptx.manifest.content import Manifest
-=======
 from eptx.bundle import (
     Component,
     FileEntry,
@@ -40,7 +34,6 @@ from eptx.bundle import (
 from eptx.errors import BundleError
 from eptx.files.strict_json import dump_json, read_json
 from eptx.manifest.reader import read_manifest
->>>>>>> main
 from tests.eptx.test_bundle import DAMAGE, change_any_field
 from tests.malformed.test_bundles import LIES
 from tests.support.schema import SCHEMA

@@ -12,13 +12,8 @@ import onnxruntime as ort
 import pytest
 
 from eptx.bundle import Bundle
-<<<<<<< HEAD
-from eptx.calibration import export_bundle
-from eptx.exporter import ExportOptions, ops
-=======
 from eptx.calibration import export_bundle
 from eptx.exporter import ExportOptions
->>>>>>> main
 from eptx.exporter.bases import load_transformers
 from eptx.exporter.validation.bundle.backends import ways
 from eptx.exporter.validation.bundle.instrumented import observable

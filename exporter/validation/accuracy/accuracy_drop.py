@@ -10,13 +10,8 @@ from typing import Any
 
 from eptx.bundle import Bundle, Manifest, Quantization
 from eptx.errors import DataError, UsageError
-<<<<<<< HEAD
-from eptx.exporter.adapters.adapter import BASE_TASK
 from eptx.exporter.precision import QUANTIZED
 from eptx.exporter.validation.accuracy.budget import Judged
-=======
-from eptx.exporter.validation.accuracy.budget import Judged, budgets
->>>>>>> main
 from eptx.exporter.validation.accuracy.fp32_baseline import fp32_twin, given_twin
 from eptx.exporter.validation.options import ValidateOptions, is_dataset
 from eptx.exporter.validation.reference.files import Truth
