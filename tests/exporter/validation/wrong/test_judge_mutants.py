@@ -194,7 +194,7 @@ MUTANTS = (
     Mutant(
         "what the tables hold",
         _bundle("bert"),
-        (f"{EXPORT}.store", _padding_moved),
+        ("eptx.calibration.export.store", _padding_moved),
         ("eptx.exporter.validation.contents.compare.compare_tensors", lambda *arguments: []),
         "bert.embeddings.word_embeddings.weight",
     ),
