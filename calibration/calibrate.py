@@ -9,7 +9,7 @@ from pathlib import Path
 from eptx.bundle import Bundle, read_bundle
 from eptx.bundle.origin import read_origin
 from eptx.calibration.result import CalibrationResult
-from eptx.calibration.run import REPORTS, Calibration, report_files
+from eptx.calibration.run import REPORTS, calibrating, report_files
 from eptx.calibration.search.trial_cache import FILE
 from eptx.errors import UsageError
 from eptx.exporter import ExportOptions, Search, read_adapter
@@ -43,14 +43,14 @@ def calibrate(
     """
     _check_folder(out)
     adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
-    with Calibration(base, adapter, options, out) as running:
-        running.study()
+    with calibrating(base, adapter, options, out) as calibration:
+        calibration.study()
         if bundle is not None:
-            running.add(bundle)
-        result = running.result()
+            calibration.add(bundle)
+        result = calibration.result()
         for name, content in report_files(result).items():
             replace_file(out / name, content)
-        running.finish()
+        calibration.finish()
     return result
 
 

@@ -12,7 +12,7 @@ from eptx.calibration.quantize import Scheme
 from eptx.calibration.quantize.config import BUILT, QuantizationConfig, quantize
 from eptx.calibration.result import CalibrationResult
 from eptx.calibration.routes.study import check_freezes, study_routes
-from eptx.calibration.run import Calibration, read_rows, report_files
+from eptx.calibration.run import Calibration, calibrating, read_rows, report_files
 from eptx.calibration.search.trial import is_within
 from eptx.errors import NotSupportedError, UsageError, ValidationError
 from eptx.exporter import ExportOptions, Search, read_adapter
@@ -68,13 +68,15 @@ def run_export(base: Path | None, adapters: Sequence[Path], out: Path, options: 
         raise UsageError("--precision int8-static measures on data: give --calibration-data")
     if options.provider == "cuda" and wanted not in ("fp32", "fp16", "int4"):
         raise NotSupportedError(f"--precision {wanted or 'auto'} is for CPUs; for CUDA use fp16 or (decoders) int4")
-    with step("reading the adapter"):
-        adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
-    if search is None or search.only in ("fp32", "fp16"):
+    with BundleWriter(out) as writer:
+        with step("reading the adapter"):
+            adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
+        if search is not None and search.only not in ("fp32", "fp16"):
+            with calibrating(base, adapter, options, folder_beside(out)) as calibration:
+                return _measured(writer, calibration)
         if search is not None:
             options = _with_routes(base, adapter, options, search)
-        return Exported(_unmeasured(base, adapter, out, options))
-    return _measured(base, adapter, out, options, search)
+        return Exported(_unmeasured(writer, base, adapter, options))
 
 
 def folder_beside(out: Path) -> Path:
@@ -90,8 +92,8 @@ def _with_routes(base: Path | None, adapter: Adapter, options: ExportOptions, se
     return replace(study.options(options), precision=search.only)
 
 
-def _unmeasured(base: Path | None, adapter: Adapter, out: Path, options: ExportOptions) -> Bundle:
-    with BundleWriter(out) as writer, TemporaryDirectory(prefix="eptx-") as workspace:
+def _unmeasured(writer: BundleWriter, base: Path | None, adapter: Adapter, options: ExportOptions) -> Bundle:
+    with TemporaryDirectory(prefix="eptx-") as workspace:
         adapted = adapt(base, adapter, options, Path(workspace))
         if options.precision in QUANTIZED and adapted.precision == "fp32":
             adapted = quantize(adapted, QuantizationConfig(_SCHEMES[str(options.precision)]))
@@ -100,28 +102,28 @@ def _unmeasured(base: Path | None, adapter: Adapter, out: Path, options: ExportO
         return write(writer, adapted)
 
 
-def _measured(base: Path | None, adapter: Adapter, out: Path, options: ExportOptions, search: Search) -> Exported:
-    with BundleWriter(out) as writer, Calibration(base, adapter, options, folder_beside(out)) as running:
-        if search.only is None:
-            running.search()
-        else:
-            built = search.only == "int4" and running.built
-            running.try_only(QuantizationConfig(BUILT if built else _SCHEMES[search.only]))
-            _refuse_over(running, search)
-        bundle, result = write(writer, running.chosen()), running.result()
-        for name, content in report_files(result).items():
-            write_report(bundle, f"calibration{Path(name).suffix}", content)
-        running.finish()
-        return Exported(bundle, result)
+def _measured(writer: BundleWriter, calibration: Calibration) -> Exported:
+    only = calibration.evaluator.options.only
+    if only is None:
+        calibration.search()
+    else:
+        calibration.try_only(QuantizationConfig(BUILT if only == "int4" and calibration.built else _SCHEMES[only]))
+        _refuse_over(calibration)
+    bundle, result = write(writer, calibration.chosen()), calibration.result()
+    for name, content in report_files(result).items():
+        write_report(bundle, f"calibration{Path(name).suffix}", content)
+    calibration.finish()
+    return Exported(bundle, result)
 
 
-def _refuse_over(running: Calibration, search: Search) -> None:
+def _refuse_over(calibration: Calibration) -> None:
     """A budget that the user has stated is kept."""
-    drop = next((drop for drop in running.found.best.drops if not is_within(drop, running.budget)), None)
-    if search.max_drop and drop is not None:
-        running.finish()
+    budget, best = calibration.stated, calibration.found.best
+    drop = next((drop for drop in best.drops if not is_within(drop, budget)), None)
+    if budget and drop is not None:
+        calibration.finish()
         raise ValidationError(
             f"{drop.task} drops by {drop.points:.2f} points of {drop.metric} "
-            f"(95 %: {drop.low:.1f} to {drop.high:.1f}) with {running.found.best.name}, "
-            f"and may drop by {running.budget[drop.task]:g}; try --precision auto"
+            f"(95 %: {drop.low:.1f} to {drop.high:.1f}) with {best.name}, "
+            f"and may drop by {budget[drop.task]:g}; try --precision auto"
         )

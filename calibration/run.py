@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 
 from eptx._version import __version__
 from eptx.bundle import Bundle, Quantization
@@ -39,79 +38,41 @@ _WORK = "work"
 REPORTS = ("calibration.json", "report.html")
 
 
+@dataclass
 class Calibration:
-    """A calibration that is under way. Interrupted, it leaves its results in its folder, and goes on from there.
-
-    Args:
-        base: as in `export_bundle`.
-        adapter: the adapter.
-        options: as there; the precision is a search.
-        folder: where it writes down its results, and works.
-
-    Raises:
-        UsageError: the precision is no search.
+    """A calibration that is under way.
 
     Attributes:
-        found: what the search has measured.
+        evaluator: of the model.
+        cache: the results so far.
         budget: task -> points that it may drop.
         built: whether GenAI's builder can quantize this base.
+        experts: which experts each task uses, where the adapter's tasks choose some.
+        routes: what the rows say of the routes, where the adapter has some.
+        found: what the search has measured.
+        stated: the budget, where there is one: a fixed precision has none unless the user says so.
     """
 
-    def __init__(self, base: Path | None, adapter: Adapter, options: ExportOptions, folder: Path) -> None:
-        if not isinstance(options.precision, Search):
-            raise UsageError("a calibration measures on data: give a Search as the precision")
-        self._search = options.precision
-        self._search.check()
-        self._base, self._adapter, self._folder = base, adapter, folder
-        tasks = tasks_of(adapter, options)
-        self.budget = self._search.budget(tasks)
-        self._rows = read_rows(adapter, options, self._search)
-        self.built = has_builder(base, adapter, options)
-        self._work = folder / _WORK
-        self._cache: TrialCache | None = None
-        self.found = SearchResult()
-        self._searched = False
-        self._routes: RouteStudy | None = None
-        self._options = self._measure_routes(replace(options, precision="fp32"))
-        self._experts: ExpertStudy | None = study_experts(adapter) if isinstance(adapter, EptAdapter) else None
+    evaluator: Evaluator
+    cache: TrialCache
+    budget: Budget
+    built: bool
+    experts: ExpertStudy | None
+    routes: RouteStudy | None
+    found: SearchResult = field(default_factory=SearchResult)
 
-    def __enter__(self) -> Calibration:
-        try:
-            self._begin()
-        except BaseException:
-            self._leave()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._leave()
-
-    def _begin(self) -> None:
-        shutil.rmtree(self._work, ignore_errors=True)
-        try:
-            (self._work / "base").mkdir(parents=True)
-        except OSError as error:
-            raise os_error(self._folder, error) from None
-        adapted = adapt(self._base, self._adapter, self._options, self._work / "base")
-        self._cache = TrialCache(self._folder, self._key(adapted))
-        build = self._build if self.built else None
-        (self._work / "bundles").mkdir()
-        self._evaluator = Evaluator(adapted, self._rows, self._search, self._cache, self._work / "bundles", build)
-
-    def _leave(self) -> None:
-        """Removes bundles that were only measured; results stay, if there are any."""
-        shutil.rmtree(self._work, ignore_errors=True)
-        if self._cache is not None and not len(self._cache):
-            self._cache.remove()
-        with suppress(OSError):  # it holds something, or is not there
-            self._folder.rmdir()
+    @property
+    def stated(self) -> Budget:
+        options = self.evaluator.options
+        return self.budget if options.only is None or options.max_drop else {}
 
     def search(self) -> Searcher:
         """Finds the best config within the budget."""
-        self._searched = True
-        searcher = Searcher(self._evaluator, self.budget, self._schemes())
+        several = len(self.evaluator.adapted.parts) > 1
+        schemes: list[Scheme] = ["fp16", "int8", "int8-blocks", "int4-blocks"]
+        static: list[Scheme] = [] if several else ["int8-static"]
+        built: list[Scheme] = [BUILT] if self.built else []
+        searcher = Searcher(self.evaluator, self.budget, [*schemes, *static, *built])
         self.found = searcher.run()
         return searcher
 
@@ -122,69 +83,72 @@ class Calibration:
     def try_only(self, config: QuantizationConfig) -> None:
         """Measures one config, and takes it."""
         for one in (FP32, config):
-            self.found.trials[one] = self._evaluator.trial(one)
+            self.found.trials[one] = self.evaluator.trial(one)
         self.found.chosen = config
 
     def add(self, bundle: Bundle) -> None:
         """Measures a bundle of this model that is there already, beside the trials."""
-        self.found.others.append(self._evaluator.trial_of(bundle, "this bundle"))
+        self.found.others.append(self.evaluator.trial_of(bundle, "this bundle"))
 
     def chosen(self) -> Adapted:
         """The graphs, stored by the chosen config."""
-        quantization = Quantization({}, {}, self._stated, self._evaluator.metrics, self._search.rows)
-        return replace(self._evaluator.quantized(self.found.chosen, quantization), data=self._search.paths)
-
-    @property
-    def _stated(self) -> Budget:
-        """The budget, where there is one: a fixed precision has none unless the user says so."""
-        return self.budget if self._searched or self._search.max_drop else {}
+        options = self.evaluator.options
+        quantization = Quantization({}, {}, self.stated, self.evaluator.metrics, options.rows)
+        return replace(self.evaluator.quantized(self.found.chosen, quantization), data=options.paths)
 
     def result(self) -> CalibrationResult:
         """What it came to."""
-        data = _fingerprint(self._rows)
-        return calibration_result(self._evaluator, self.found, self._stated, data, self._experts, self._routes)
+        data = _fingerprint(self.evaluator.rows)
+        return calibration_result(self.evaluator, self.found, self.stated, data, self.experts, self.routes)
 
     def finish(self) -> None:
-        """Removes its results from the folder: the next calibration starts anew."""
-        if self._cache is not None:
-            self._cache.remove()
+        """Removes the results from the folder: the next calibration starts anew."""
+        self.cache.remove()
 
-    def _schemes(self) -> list[Scheme]:
-        """The schemes that this model can have."""
-        several = len(self._evaluator.adapted.parts) > 1
-        found: list[Scheme] = ["fp16", "int8", "int8-blocks", "int4-blocks"]
-        return found + ([] if several else ["int8-static"]) + ([BUILT] if self.built else [])
 
-    def _build(self) -> Adapted:
-        folder = self._work / "built"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        adapted = adapt(self._base, self._adapter, replace(self._options, precision="int4"), folder)
-        store(adapted)
-        return adapted
+@contextmanager
+def calibrating(base: Path | None, adapter: Adapter, options: ExportOptions, folder: Path) -> Iterator[Calibration]:
+    """A calibration. Interrupted, it leaves its results in its folder, and the next one goes on from there.
 
-    def _measure_routes(self, options: ExportOptions) -> ExportOptions:
-        """Freezes TuckA's routes on the data, where they are to be frozen."""
-        if not isinstance(self._adapter, TuckaAdapter) or (options.mode == "dynamic" and self._base is None):
-            return options
-        self._routes = study_routes(self._base, self._adapter, options, self._rows, self._search.metrics)
-        return options if options.mode == "dynamic" else self._routes.options(options)
+    Args:
+        base: as in `export_bundle`.
+        adapter: the adapter.
+        options: as there; the precision is a search.
+        folder: where it writes down its results, and works.
 
-    def _key(self, adapted: Adapted) -> str:
-        """Of everything that a measurement depends on; budget and goal are not among it."""
-        import onnxruntime
+    Raises:
+        UsageError: the precision is no search.
+    """
+    search = options.precision
+    if not isinstance(search, Search):
+        raise UsageError("a calibration measures on data: give a Search as the precision")
+    search.check()
+    budget, rows = search.budget(tasks_of(adapter, options)), read_rows(adapter, options, search)
+    built, routes = has_builder(base, adapter, options), _study_routes(base, adapter, options, rows, search)
+    plain = replace(options, precision="fp32")
+    if routes is not None and options.mode != "dynamic":
+        plain = routes.options(plain)
+    experts = study_experts(adapter) if isinstance(adapter, EptAdapter) else None
+    work, cache = folder / _WORK, None
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        adapted = adapt(base, adapter, plain, _made(work / "base"))
+        cache = TrialCache(folder, _key(adapted, rows, search))
 
-        parts = {
-            "eptx": __version__,
-            "onnxruntime": onnxruntime.__version__,
-            "base": [part.graph.fingerprint for part in adapted.parts],
-            "adapter": adapted.adapter.fingerprint,
-            "options": repr(self._options),
-            "rows": _fingerprint(self._rows),
-            "metrics": dict(self._search.metrics),
-            "threads": self._search.threads,
-        }
-        return hashlib.sha256(dump_json(parts)).hexdigest()
+        def build() -> Adapted:
+            shutil.rmtree(work / "built", ignore_errors=True)
+            adapted = adapt(base, adapter, replace(plain, precision="int4"), _made(work / "built"))
+            store(adapted)
+            return adapted
+
+        evaluator = Evaluator(adapted, rows, search, cache, _made(work / "bundles"), build if built else None)
+        yield Calibration(evaluator, cache, budget, built, experts, routes)
+    finally:  # bundles that were only measured go; results stay, if there are any
+        shutil.rmtree(work, ignore_errors=True)
+        if cache is not None and not len(cache):
+            cache.remove()
+        with suppress(OSError):  # it holds something, or is not there
+            folder.rmdir()
 
 
 def report_files(result: CalibrationResult) -> dict[str, bytes]:
@@ -212,6 +176,40 @@ def has_builder(base: Path | None, adapter: Adapter, options: ExportOptions) -> 
     if base is None or options.base_onnx is not None:
         return False
     return adapter.heads is None and is_decoder(read_config(base))
+
+
+def _study_routes(
+    base: Path | None, adapter: Adapter, options: ExportOptions, rows: Mapping[str, Sequence[Row]], search: Search
+) -> RouteStudy | None:
+    """What the rows say of TuckA's routes; where the router stays in the graph, a base folder is no must."""
+    if not isinstance(adapter, TuckaAdapter) or (options.mode == "dynamic" and base is None):
+        return None
+    return study_routes(base, adapter, options, rows, search.metrics)
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise os_error(folder, error) from None
+    return folder
+
+
+def _key(adapted: Adapted, rows: Mapping[str, Sequence[Row]], search: Search) -> str:
+    """Of everything that a measurement depends on; budget and goal are not among it."""
+    import onnxruntime
+
+    parts = {
+        "eptx": __version__,
+        "onnxruntime": onnxruntime.__version__,
+        "base": [part.graph.fingerprint for part in adapted.parts],
+        "adapter": adapted.adapter.fingerprint,
+        "options": repr(adapted.options),
+        "rows": _fingerprint(rows),
+        "metrics": dict(search.metrics),
+        "threads": search.threads,
+    }
+    return hashlib.sha256(dump_json(parts)).hexdigest()
 
 
 def _fingerprint(rows: Mapping[str, Sequence[Row]]) -> str:

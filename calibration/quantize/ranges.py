@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +17,7 @@ from eptx.exporter.export import write
 from eptx.exporter.initializers import add_initializer
 from eptx.runtime import Session
 from eptx.runtime.measure import Probe, Row
+from eptx.runtime.ort.sessions import session_options
 
 _LOW, _HIGH = "eptx_low_", "eptx_high_"
 
@@ -46,7 +46,9 @@ def observe_ranges(
     names = _show(part.graph.model.graph, part.products)
     with BundleWriter(folder) as writer:
         bundle = write(writer, seen)
-    session = Session(bundle, "cpu", verify=False, session_options=_options(threads))
+    # basic: the others replace a value although it is an output now
+    settings = session_options(threads, optimization="basic")
+    session = Session(bundle, "cpu", verify=False, session_options=settings)
     found: dict[str, dict[str, Range]] = {key_of(part.graph, name): {} for name in part.products}
     for task, own in rows.items():
         probe = Probe(session, {task: own})
@@ -59,17 +61,6 @@ def observe_ranges(
         for key in names.values():
             found[key_of(part.graph, key)][task] = Range(lows[key], highs[key])
     return found
-
-
-def _options(threads: int | None) -> Any:
-    """Without the optimizations that replace a value although it is an output now."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads or 0
-    return options
 
 
 def union(ranges: Mapping[str, Range]) -> Range:

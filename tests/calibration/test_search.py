@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from eptx.calibration import calibrate, calibrate_bundle, export_bundle
-from eptx.calibration.run import Calibration
+from eptx.calibration.run import calibrating
 from eptx.calibration.search.evaluator import Evaluator
 from eptx.calibration.search.trial_cache import FILE, TrialCache
 from eptx.errors import UsageError, ValidationError
@@ -43,7 +43,7 @@ def calibration(
     """What ``calibrate`` gives, and task -> layer -> its sensitivity in 8 bits."""
     base, adapter, rows = scene
     read = read_adapter([adapter], top_k=2)
-    with Calibration(base, read, _search(rows), tmp_path_factory.mktemp("study")) as running:
+    with calibrating(base, read, _search(rows), tmp_path_factory.mktemp("study")) as running:
         running.study()
         result = running.result().to_json()
         layers = [layer["name"] for layer in result["sensitivity"]["layers"]]
