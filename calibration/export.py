@@ -18,7 +18,7 @@ from eptx.errors import NotSupportedError, UsageError, ValidationError
 from eptx.exporter import ExportOptions, Search, read_adapter
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.export import adapt, store, write
-from eptx.exporter.precision import QUANTIZED
+from eptx.manifest.names import FLOAT_PRECISIONS
 from eptx.progress import step
 
 _SCHEMES: dict[str, Scheme] = {"int8": "int8", "int8-static": "int8-static", "int4": "int4-blocks"}
@@ -66,12 +66,12 @@ def run_export(base: Path | None, adapters: Sequence[Path], out: Path, options: 
         search.check()
     elif wanted == "int8-static":
         raise UsageError("--precision int8-static measures on data: give --calibration-data")
-    if options.provider == "cuda" and wanted not in ("fp32", "fp16", "int4"):
+    if options.provider == "cuda" and wanted not in (*FLOAT_PRECISIONS, "int4"):
         raise NotSupportedError(f"--precision {wanted or 'auto'} is for CPUs; for CUDA use fp16 or (decoders) int4")
     with BundleWriter(out) as writer:
         with step("reading the adapter"):
             adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
-        if search is not None and search.only not in ("fp32", "fp16"):
+        if search is not None and search.only not in FLOAT_PRECISIONS:
             with calibrating(base, adapter, options, folder_beside(out)) as calibration:
                 return _measured(writer, calibration)
         if search is not None:
@@ -95,7 +95,7 @@ def _with_routes(base: Path | None, adapter: Adapter, options: ExportOptions, se
 def _unmeasured(writer: BundleWriter, base: Path | None, adapter: Adapter, options: ExportOptions) -> Bundle:
     with TemporaryDirectory(prefix="eptx-") as workspace:
         adapted = adapt(base, adapter, options, Path(workspace))
-        if options.precision in QUANTIZED and adapted.precision == "fp32":
+        if options.precision not in FLOAT_PRECISIONS and adapted.precision == "fp32":
             adapted = quantize(adapted, QuantizationConfig(_SCHEMES[str(options.precision)]))
         else:
             store(adapted)

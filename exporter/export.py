@@ -22,7 +22,7 @@ from eptx.exporter.load import load
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.plan import check_options
-from eptx.exporter.precision import QUANTIZED
+from eptx.manifest.names import FLOAT_PRECISIONS
 from eptx.progress import step
 
 
@@ -64,10 +64,9 @@ def store(adapted: Adapted) -> None:
     if adapted.precision == "fp32":
         return
     for part in adapted.parts:
-        cuda = is_genai(part.graph) and adapted.options.provider == "cuda"
-        store_fp16(
-            part.graph.model, part.editor.exact, but=part.weights if adapted.precision in QUANTIZED or cuda else None
-        )
+        quantized = adapted.precision not in FLOAT_PRECISIONS
+        only_adapter = quantized or (is_genai(part.graph) and adapted.options.provider == "cuda")
+        store_fp16(part.graph.model, part.editor.exact, but=part.weights if only_adapter else None)
 
 
 def write(writer: BundleWriter, adapted: Adapted) -> Bundle:

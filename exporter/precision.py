@@ -17,8 +17,6 @@ Precision = Literal["fp32", "fp16", "int8", "int8-static", "int4"]
 StoredPrecision = Precision | Literal["mixed"]
 Goal = Literal["size", "latency"]
 
-#: Precisions in which products are quantized: the rest, and the adapter, is float16 or float32.
-QUANTIZED: tuple[StoredPrecision, ...] = ("int8", "int8-static", "int4", "mixed")
 #: Points of its metric that a task may lose where the user says nothing.
 MAX_DROP = 0.5
 

@@ -20,7 +20,7 @@ from eptx.runtime.generation.text_generator import TextGenerator
 from eptx.runtime.ort.model import OrtModel
 from eptx.runtime.ort.providers import choose_provider, onnxruntime
 from eptx.runtime.outputs import Array, Outputs
-from eptx.runtime.requests.checks import Limits, check_inputs
+from eptx.runtime.requests.checks import check_inputs
 from eptx.runtime.requests.rows import Rows, check_rows
 from eptx.runtime.requests.tasks import TaskChooser
 from eptx.runtime.requests.tokenizer import Text, Tokenizer, is_text
@@ -73,7 +73,7 @@ class Session:
         self.provider = choose_provider(provider, self.manifest.provider)
         self._model = OrtModel(self.bundle, self.provider, threads, session_options)
         self._generator = TextGenerator(self.bundle, self.provider, threads, lambda: self.tokenizer)
-        self._limits = _limits(self.bundle)
+        self._token_types = _token_types(self.bundle)
         self._tasks = TaskChooser(self.manifest)
         self._tokenizer: Tokenizer | None = None
         self._tokenizer_lock = threading.Lock()
@@ -148,9 +148,9 @@ class Session:
             inputs = dict(self.tokenizer(inputs))
         elif not isinstance(inputs, Mapping):
             raise RequestError(f"inputs must be arrays by name or texts, not {type(inputs).__name__}")
-        arrays = check_inputs(inputs, self.manifest, self._limits)
+        arrays = check_inputs(inputs, self.manifest, self._token_types)
         if self.manifest.generation is not None:
-            check_rows(arrays, self._limits.length)
+            check_rows(arrays, self.manifest.max_length)
         ids = self._tasks.choose(task, inputs.get(TASK_ID), _batch(arrays))
         if ids is not None:
             arrays[TASK_ID] = ids
@@ -249,11 +249,7 @@ def _batch(arrays: Mapping[str, Array]) -> int:
     return len(next(iter(arrays.values())))
 
 
-def _limits(bundle: Bundle) -> Limits:
+def _token_types(bundle: Bundle) -> int | None:
     path = bundle.file("config.json")
     types = read_json_object(path, error=BundleError).get("type_vocab_size") if path is not None else None
-    return Limits(
-        vocabulary=bundle.manifest.vocab_size,
-        token_types=types if type(types) is int and types > 0 else None,
-        length=bundle.manifest.max_length,
-    )
+    return types if type(types) is int and types > 0 else None

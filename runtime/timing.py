@@ -1,6 +1,6 @@
-"""Timing models against each other in one process: interleaved pairs and the median of their ratios.
+"""Times models against each other in one process: interleaved pairs, and the median of their ratios.
 
-Machines differ and drift; a ratio of two runs that follow each other depends on neither.
+Machines differ, and their speed drifts; the ratio of two runs that follow each other depends on neither.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from eptx.runtime.ort.providers import choose_provider
 from eptx.runtime.ort.sessions import open_session, session_options, wrapped
 
 _WARM_UP = 3
-_WORDS = 150  # tokens are drawn from the first few: every vocabulary has them
+_WORDS = 150  # tokens are drawn from the first few, which every vocabulary has
 _DTYPES = {
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,

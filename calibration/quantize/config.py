@@ -13,11 +13,11 @@ from eptx.errors import NotSupportedError
 from eptx.exporter.bundle.write import Adapted
 from eptx.exporter.export import store
 from eptx.exporter.precision import StoredPrecision
+from eptx.manifest.names import FLOAT_PRECISIONS
 
 #: A decoder in blocks of 4 bits as GenAI's builder makes it, embeddings too.
 BUILT: Scheme = "int4"
 
-_FLOAT = ("fp32", "fp16")
 _NAMES: dict[str, StoredPrecision] = {"int4-blocks": "int4", "int8-blocks": "int8"}
 
 
@@ -71,13 +71,13 @@ def quantize(
         NotSupportedError: a module's weight, with routes folded in, is not one weight.
     """
     several = adapted.routes is not None and adapted.routes.calls > 1
-    if config.precision not in _FLOAT and several and adapted.options.mode == "static":
+    if config.precision not in FLOAT_PRECISIONS and several and adapted.options.mode == "static":
         raise NotSupportedError(
             f"--precision {config.precision}: this base calls the adapter's router several times, so one module "
             "is folded to several weights; use --mode conditioned, or --precision fp16"
         )
     result = adapted.copy(config.precision)
-    if config.precision not in _FLOAT:
+    if config.precision not in FLOAT_PRECISIONS:
         products, tables = _schemes(layers or find_layers(adapted.parts), config)
         for part in result.parts:
             keys = {name: key_of(part.graph, name) for name in (*part.products, *part.embeddings)}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from eptx._html import Cell, Content, Html, cell, clipped, h, join, table
 from eptx.calibration.report.axis import Axis, axis
 from eptx.calibration.report.phrases import interval, number, points, short
 from eptx.calibration.search.trial import Budget, Trial, is_within
+from eptx.reports.html import Cell, Content, Html, cell, clipped, h, join, table
 from eptx.runtime.measure import Drop
 
 STYLE = """

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from eptx._html import Content, Html, clipped, h, join, table
 from eptx.calibration.experts import Choice, ExpertStudy
 from eptx.calibration.report.heatmap import share_map
 from eptx.calibration.report.phrases import counted, number, readable
+from eptx.reports.html import Content, Html, clipped, h, join, table
 
 
 def experts_section(study: ExpertStudy) -> list[Content]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from eptx._html import Content, h, join
 from eptx._version import __version__
 from eptx.calibration.report.phrases import budgets, counted
 from eptx.calibration.result import CalibrationResult, Settings
+from eptx.reports.html import Content, h, join
 
 _GOALS = {"size": "the smallest bundle within the budget", "latency": "the fastest bundle within the budget"}
 

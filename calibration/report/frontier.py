@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from eptx._html import Html, h, join
 from eptx.calibration.report.axis import Axis, axis
 from eptx.calibration.report.phrases import number, points, short
 from eptx.calibration.result import CalibrationResult
 from eptx.calibration.search.trial import Trial, past
+from eptx.reports.html import Html, h, join
 
 STYLE = """
 .plots { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }

@@ -6,9 +6,9 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from eptx._html import Cell, Content, Html, breakable, cell, clipped, h, join, table
 from eptx.calibration.report.phrases import divergence, number, readable
 from eptx.calibration.result import Sensitivity
+from eptx.reports.html import Cell, Content, Html, breakable, cell, clipped, h, join, table
 
 STYLE = """
 .heat th, .heat td { padding: .15rem .5rem; border-bottom: 0; } .heat tbody th { font-weight: 400; padding-left: 0; }

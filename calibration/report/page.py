@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from eptx._html import Content, Html, clipped, h, join
-from eptx._page import page
 from eptx.calibration.report import drops, frontier, heatmap, routes, trials
 from eptx.calibration.report.experts import experts_section, left_out
 from eptx.calibration.report.facts import facts
 from eptx.calibration.report.phrases import budget, counted, megabytes, number, readable, verdict
 from eptx.calibration.result import CalibrationResult
+from eptx.reports.html import Content, Html, clipped, h, join
+from eptx.reports.page import page
 
 _STYLE = """
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .75rem; margin: 1rem 0; }

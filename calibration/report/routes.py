@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from eptx._html import Cell, Content, Html, cell, clipped, h, join, table
 from eptx.calibration.report.phrases import counted, divergence, number
 from eptx.calibration.routes.study import RouteStudy
 from eptx.calibration.routes.task_routes import CallRoutes, TaskRoutes
+from eptx.reports.html import Cell, Content, Html, cell, clipped, h, join, table
 
 STYLE = """
 .bar { display: inline-block; height: .7rem; background: var(--cool); border-radius: 2px; margin-right: .4rem;

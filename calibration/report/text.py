@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from eptx._text_table import aligned
 from eptx.calibration.report.phrases import budget, counted, interval, megabytes, number, verdict
 from eptx.calibration.result import CalibrationResult
 from eptx.calibration.search.trial import Trial, is_within
+from eptx.reports.text_table import aligned
 
 
 def report_text(result: CalibrationResult) -> str:

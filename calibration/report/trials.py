@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from eptx._html import Content, Html, breakable, clipped, h, join, table
 from eptx.calibration.report.phrases import interval, megabytes, number
 from eptx.calibration.result import CalibrationResult
 from eptx.calibration.search.trial import Trial
+from eptx.reports.html import Content, Html, breakable, clipped, h, join, table
 
 STYLE = """
 .trials tbody th { min-width: 7rem; padding-left: 1.7rem; text-indent: -1.7rem; }

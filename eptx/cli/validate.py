@@ -90,7 +90,7 @@ def validate(
     Writes validation.json and report.html into the bundle. Exits with 4 when the bundle fails.
     """
     with exporting(quiet):
-        from eptx.exporter.validation import ValidateOptions, report_table, validate_bundle
+        from eptx.exporter.validation import ValidateOptions, report_text, validate_bundle
         from eptx.runtime.measure import Source
 
         report = validate_bundle(
@@ -113,6 +113,6 @@ def validate(
     if as_json:
         print_json(report.to_json())
     else:
-        click.echo(report_table(report))
+        click.echo(report_text(report))
     if not report.passed:
         raise ValidationError(report.reason)

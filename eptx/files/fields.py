@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from eptx.errors import EptxError
 
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _INT64_MAX = 2**63 - 1
 #: Every size, count and token is below: graphs, tokenizers and GenAI have them in 32 bits.
 COUNTS = 1 << 31
@@ -48,6 +50,13 @@ class Fields:
         value = self._take(key)
         if not isinstance(value, str):
             raise self.bad(f"{_short(key)} must be a string")
+        return value
+
+    def name(self, key: str) -> str:
+        """A word in lower case: letters, digits and underscores."""
+        value = self.string(key)
+        if not _NAME.fullmatch(value):
+            raise self.bad(f"{_short(key)} must be a name in lower case")
         return value
 
     def choice(self, key: str, choices: Sequence[str]) -> str:

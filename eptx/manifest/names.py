@@ -27,8 +27,9 @@ TASK_ID_USED = f"{TASK_ID}{USED}"
 LOGITS = "logits"
 
 MODES = ("static", "conditioned", "dynamic")
-METHODS = ("ept", "tucka", "lora")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int4", "mixed")
+#: Of these, the ones that quantize nothing.
+FLOAT_PRECISIONS = ("fp32", "fp16")
 #: How one product or table of a quantized bundle is stored; see docs/calibration.md.
 SCHEMES = ("fp32", "fp16", "int8", "int8-static", "int8-blocks", "int4-blocks")
 PROVIDERS = ("cpu", "cuda")

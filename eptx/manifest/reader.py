@@ -24,7 +24,6 @@ from eptx.manifest.content import (
 from eptx.manifest.names import (
     GENERATORS,
     MANIFEST_FILE,
-    METHODS,
     MODES,
     OPERATOR_DOMAIN,
     OPERATOR_VERSION,
@@ -59,7 +58,7 @@ def read_manifest(value: Any) -> Manifest:
     manifest = Manifest(
         generator=f.string("generator"),
         mode=f.choice("mode", MODES),
-        method=f.choice("method", METHODS),
+        method=f.name("method"),
         model_type=f.string("model_type"),
         precision=f.choice("precision", PRECISIONS),
         provider=f.choice("provider", PROVIDERS),

@@ -44,8 +44,8 @@ def check_rules(m: Manifest) -> None:
         raise BundleError(f"{MANIFEST_FILE}: does not list {MODEL_FILE}")
     if m.mode == "static" and (m.operators is not None or len(m.tasks) != 1):
         raise BundleError(f"{MANIFEST_FILE}: a static bundle has one task and no custom operators")
-    if m.task_inference and (m.mode, m.method) != ("dynamic", "ept"):
-        raise BundleError(f"{MANIFEST_FILE}: only a dynamic EPT bundle can infer the task")
+    if m.task_inference and (m.mode != "dynamic" or m.routing is not None):
+        raise BundleError(f"{MANIFEST_FILE}: only a dynamic bundle without a routing can infer the task")
     has_task_id = any(t.name == TASK_ID for t in m.inputs)
     if has_task_id and m.mode == "static":
         raise BundleError(f"{MANIFEST_FILE}: a static bundle has no input {TASK_ID}")

@@ -1,29 +1,25 @@
-"""The parts of a bundle that are held against their sources one by one, apart from what running shows."""
+"""One check: a part of a bundle, compared with its source or shown by a run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-How = Literal["compared", "run", "neither"]
+How = Literal["compared", "run", "unchecked"]
 
 
 @dataclass(frozen=True)
-class Part:
-    """One part of a bundle.
+class Check:
+    """The check of one part of a bundle.
 
     Attributes:
-        name: what it is: a tensor of the trained model by its own name, a field of eptx.json, a file.
-        how: "compared" with its source; shown by what was "run"; "neither", so a pass says nothing of it.
-        wrong: what is wrong with it, one line; None if nothing is.
-        why: for "neither" (or a "run" that needs a word): why it was not compared.
+        name: the part: a tensor of the trained model by its own name, a field of eptx.json, a file.
+        how: "compared" with its source; "run", where every run shows it; "unchecked": a pass says nothing of it.
+        wrong: what is wrong with the part, one line; None if nothing is.
+        why: why it is unchecked, or only run.
     """
 
     name: str
     how: How
     wrong: str | None = None
     why: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
-        return {"name": self.name, "how": self.how, "wrong": self.wrong, "why": self.why}

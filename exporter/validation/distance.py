@@ -1,14 +1,14 @@
-"""How far two results are apart, pooled over batches, and how many times the noise floor that is.
+"""The distance of two results, pooled over batches, and its multiple of the noise floor.
 
 For one task and one module or graph output, with x the float64 reference, r the reference in the export's own type
-and y the bundle's result, over all judged rows and positions:
+and y the bundle's result, over all compared rows and positions:
 
     ratio = max( rms(y - x) / max(rms(r - x), eps rms(x)),  max|y - x| / 2 max(max|r - x|, eps max|x|) )
 
-The root mean square is steady from draw to draw and sees a small error that is everywhere; the largest error sees one
-that is in a single place, and varies twice as much between honest runs, hence the 2. eps, the type's rounding, keeps
-a reference that happens to round nothing from asking for exactness; where x is a handful of numbers, whose noise may be
-small by chance, eps is the noise that is typical of the task's modules.
+The root mean square varies little between random inputs and finds small errors everywhere. The largest error finds one
+in a single place; it varies twice as much between honest runs, hence the 2. eps is the type's rounding: without it, a
+reference that happens to round nothing would demand exactness. If x has only a few numbers, their noise may be small by
+chance, and eps is the typical noise of the task's modules.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-#: A bundle fails where its ratio is larger. docs/validation.md says what was measured to choose it.
+#: A bundle fails if a ratio is larger. docs/validation.md has the measurements behind it.
 LIMIT = 10.0
 #: Relative rounding of one number: half a unit in the last place.
 EPS = {"fp32": 2.0**-24, "fp16": 2.0**-11}
-#: The largest ratio, which stands for not a number as well.
+#: The largest ratio; it stands for NaN too.
 WORST = 1e30
-#: Fewer numbers than this do not measure their own noise floor well.
+#: Fewer numbers than this measure their own noise floor badly.
 _FEW = 64
 
 
 class Subject(NamedTuple):
-    """What is compared, for which task."""
+    """A module or an output, of a task."""
 
     task: str
     kind: Literal["module", "output"]
@@ -41,14 +41,14 @@ class Subject(NamedTuple):
 
 @dataclass
 class Spread:
-    """Size of a set of numbers: how many, their squares' sum, the largest."""
+    """The size of a set of numbers: their count, the sum of their squares, the largest magnitude."""
 
     count: int = 0
     squares: float = 0.0
     largest: float = 0.0
 
     def add(self, values: np.ndarray) -> None:
-        """Takes in more numbers; a NaN or infinity makes the spread infinite."""
+        """Adds numbers; NaN or infinity makes the spread infinite."""
         if not values.size:
             return
         with np.errstate(all="ignore"):
@@ -59,7 +59,7 @@ class Spread:
 
     @property
     def rms(self) -> float:
-        """Root mean square; 0 of nothing."""
+        """Root mean square; 0 of no numbers."""
         if not math.isfinite(self.largest) or not math.isfinite(self.squares):
             return math.inf
         return math.sqrt(self.squares / self.count) if self.count else 0.0
@@ -73,7 +73,7 @@ class Spreads(defaultdict[Subject, Spread]):
 
 
 def largest(noises: Sequence[Spreads]) -> Spreads:
-    """Of several measurements of one noise, for each subject the largest root mean square and the largest number.
+    """The largest root mean square and the largest number of each subject, over several measurements of one noise.
 
     Args:
         noises: the first is of all values, the others may be of some of them.
@@ -87,7 +87,7 @@ def largest(noises: Sequence[Spreads]) -> Spreads:
 
 
 def ratio(error: Spread, noise: Spread, scale: Spread, dtype: str, typical: float = 0.0) -> float:
-    """How many times the noise floor an error is; at most 1e30, which stands for not a number as well.
+    """An error as a multiple of the noise floor, at most 1e30, which stands for NaN too.
 
     Args:
         error: bundle less float64.
@@ -107,5 +107,5 @@ def ratio(error: Spread, noise: Spread, scale: Spread, dtype: str, typical: floa
 def _divide(error: float, floor: float) -> float:
     if error == 0.0:
         return 0.0
-    # beside an infinite floor every error would be nothing
+    # an infinite floor would hide every error
     return error / floor if 0.0 < floor < math.inf and math.isfinite(error) else WORST

@@ -1,4 +1,4 @@
-"""What one validation is asked to do."""
+"""The settings of a validation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eptx.runtime.ort.providers import PROVIDER_CHOICES
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether data is a folder or a table, and not a jsonl file."""
+    """Whether data is a dataset folder or a parquet table, and not a jsonl file."""
     return path.is_dir() or path.suffix == ".parquet"
 
 
@@ -32,8 +32,8 @@ class ValidateOptions:
         rows: how many rows of a task to use; None: 64 for the reference, and as many as the export used to measure
             what quantizing loses.
         max_drop: quantized bundles: task -> points of its metric that it may lose; the key None is of every task that
-            is not named. Where nothing is said, the bundle's own budget.
-        against: quantized bundles: the fp32 bundle that they are measured against; None exports one.
+            is not named. A task that neither names has the bundle's own budget.
+        against: quantized bundles: the fp32 bundle to measure the loss against; None exports one.
     """
 
     base: Path | None = None
@@ -55,7 +55,7 @@ class ValidateOptions:
         return self.data or []
 
     def check(self) -> None:
-        """Raises UsageError for a provider that does not exist, or no rows; DataError for a budget that is none."""
+        """Raises UsageError for an unknown provider or no rows, DataError for a budget that is no number of points."""
         for provider in self.providers:
             if provider not in PROVIDER_CHOICES:
                 raise UsageError(f"--provider {provider!r}: choose from {', '.join(PROVIDER_CHOICES)}")

@@ -1,4 +1,4 @@
-"""Where the time of a validation goes."""
+"""How long the stages of a validation take."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Seconds(dict[str, float]):
+class StageTimes(dict[str, float]):
     """Seconds per stage, in the order in which the stages first ran."""
 
     @contextmanager
     def of(self, stage: str) -> Iterator[None]:
-        """Counts what runs inside it, also where it ends in an error."""
+        """Adds the time of what runs inside it, also if that fails."""
         start = time.perf_counter()
         try:
             yield
@@ -21,5 +21,5 @@ class Seconds(dict[str, float]):
 
     @property
     def sentence(self) -> str:
-        """One line: all of it, and the stages."""
+        """One line: the sum, and the stages."""
         return f"{sum(self.values()):.1f} s: " + ", ".join(f"{stage} {took:.1f}" for stage, took in self.items())

@@ -1,4 +1,4 @@
-"""Decoders ride on ONNX Runtime GenAI, which has the fast loop: attention over a shared cache, and the search."""
+"""Decoders run on ONNX Runtime GenAI, which has a fast loop: attention over a shared cache, and the search."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from eptx.manifest.names import ROUTE_GROUP, ROUTE_WEIGHTS, TASK_ID, USED
 from eptx.runtime.generation.backend import DONE
 from eptx.runtime.generation.genai_folder import model_folder
 from eptx.runtime.generation.settings import MOST_ROWS, GenerationSettings
-from eptx.runtime.ort.kernels import Kernels, choose_kernels
+from eptx.runtime.ort.kernels import Kernels, open_with_kernels
 from eptx.runtime.ort.sessions import wrapped
 from eptx.runtime.outputs import Array
 
 _NO_LIMIT = 2**31 - 1
-_LEAST_TOP_P = 1e-6  # GenAI takes what is 0 as float32 for no limit
+_LEAST_TOP_P = 1e-6  # a smaller one is 0 as float32, which GenAI reads as no limit
 _FAILS = "GenAI fails on this request"
 
 
@@ -103,7 +103,7 @@ class DecoderGenerator:
         return self._genai.Generator(self._model, params)
 
     def _chosen(self, rows: int, task_ids: Array | None) -> dict[str, Array]:
-        """The inputs that say what each row uses; -1 leaves it to the model."""
+        """The inputs that choose each row's task and route; -1 leaves the choice to the model."""
         chosen: dict[str, Array] = {} if task_ids is None else {TASK_ID: task_ids}
         for name, experts in self._experts.items():
             chosen[ROUTE_GROUP] = np.full(rows, -1, np.int64)
@@ -112,7 +112,7 @@ class DecoderGenerator:
 
 
 def _keep(generator: Any, chosen: dict[str, Array]) -> None:
-    """Has every later step use what the prompt's step used, where that was the model's choice.
+    """Makes every later step use the task and route that the model chose in the prompt's step.
 
     GenAI takes an input once, but reads the caller's array in every step.
     """
@@ -131,31 +131,24 @@ def _genai() -> Any:
         raise NotSupportedError(
             f"generating text needs onnxruntime-genai ({one_line(e)}); pip install 'eptx[generate]'"
         ) from None
-    module.disable_telemetry_events()  # what a program does with a model is its own business
+    module.disable_telemetry_events()  # a program's use of a model is private
     return module
 
 
 def _open(genai: Any, bundle: Bundle, provider: str, threads: int | None) -> tuple[Any, Kernels]:
-    kernels = choose_kernels(bundle, provider)
-    if kernels.library is not None:
-        try:
-            return _load(genai, bundle, provider, threads, kernels), kernels
-        except BundleError as e:  # the model's functions may know types that the kernels do not
-            kernels = Kernels(None, f"they do not run this model: {e}")
-    return _load(genai, bundle, provider, threads, kernels), kernels
+    def open_model(kernels: Kernels) -> tuple[Any, Kernels]:
+        with (
+            model_folder(bundle, provider, threads, kernels) as folder,
+            _errors(f"{bundle.model.name}: GenAI does not load it", BundleError),
+        ):
+            return genai.Model(genai.Config(str(folder))), kernels
 
-
-def _load(genai: Any, bundle: Bundle, provider: str, threads: int | None, kernels: Kernels) -> Any:
-    with (
-        model_folder(bundle, provider, threads, kernels) as folder,
-        _errors(f"{bundle.model.name}: GenAI does not load it", BundleError),
-    ):
-        return genai.Model(genai.Config(str(folder)))
+    return open_with_kernels(bundle, provider, open_model)
 
 
 @contextlib.contextmanager
 def _errors(what: str, error: type[EptxError]) -> Iterator[None]:
     try:
         yield
-    except Exception as e:  # GenAI raises what its C++ threw, as RuntimeError mostly
+    except Exception as e:  # GenAI raises the exceptions of its C++, most as RuntimeError
         raise wrapped(e, what, error) from None

@@ -1,8 +1,8 @@
 """Encoder-decoders: the encoder once, then the decoder token by token, on ONNX Runtime directly.
 
-What the encoder gives that the decoder takes is fed by name: the keys and values of its text, and where the adapter
-routes by the data, the route. A row of task -1 gets its task from the encoder too: the decoder has only the answer's
-beginning to look at, so it is always told.
+The encoder's outputs are fed to the decoder's inputs of the same name: the keys and values of the text, and the route
+if the adapter has one. The encoder also infers the task of rows with task -1: the decoder sees only the beginning of
+the answer, so it is always told the task.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from eptx.bundle import Bundle, TensorSpec
-from eptx.errors import BundleError, RequestError
+from eptx.errors import RequestError
 from eptx.manifest.names import (
     CROSS,
     PAST,
@@ -27,6 +27,7 @@ from eptx.manifest.names import (
 from eptx.runtime.generation.backend import DONE
 from eptx.runtime.generation.sampling import Sampler
 from eptx.runtime.generation.settings import GenerationSettings
+from eptx.runtime.ort.model import check_signature
 from eptx.runtime.ort.providers import onnxruntime
 from eptx.runtime.ort.sessions import open_bundle, wrapped
 from eptx.runtime.outputs import Array
@@ -78,7 +79,7 @@ class Seq2SeqGenerator:
                 return
 
     def _encode(self, prompts: Sequence[Sequence[int]], task_ids: Array | None) -> dict[str, Any]:
-        """What the decoder is fed in every step, but for its tokens and its cache."""
+        """The decoder's inputs that every step has, without its tokens and cache."""
         ids: Array = np.full((len(prompts), max(map(len, prompts))), self._generation.pad, np.int64)
         mask: Array = np.zeros_like(ids)
         for row, prompt in enumerate(prompts):
@@ -94,7 +95,7 @@ class Seq2SeqGenerator:
 
 
 class _Answers:
-    """The answers of a batch in the making: what the decoder is fed, with a cache that grows."""
+    """A batch whose answers are generated: the decoder's inputs, with a cache that grows."""
 
     def __init__(self, decoder: _Model, given: Mapping[str, Any], task_ids: Array | None) -> None:
         self._decoder, self._feeds, self._task_ids = decoder, dict(given), task_ids
@@ -105,7 +106,7 @@ class _Answers:
                 self._feeds[name] = decoder.value(empty)
         if task_ids is not None and TASK_ID in decoder.inputs:
             self._feeds[TASK_ID] = decoder.value(task_ids)
-        if ROUTE_GROUP in decoder.inputs and ROUTE_GROUP not in given:  # the decoder's own router, to be kept
+        if ROUTE_GROUP in decoder.inputs and ROUTE_GROUP not in given:  # the decoder's own router; its route is kept
             experts = int(decoder.inputs[ROUTE_WEIGHTS].shape[1])
             self._feeds[ROUTE_GROUP] = decoder.value(np.full(rows, -1, np.int64))
             self._feeds[ROUTE_WEIGHTS] = decoder.value(np.zeros((rows, experts), np.float32))
@@ -116,7 +117,7 @@ class _Answers:
         for name in self._feeds:
             if name.startswith(PAST):
                 self._feeds[name] = outputs[PRESENT + name.removeprefix(PAST)]
-            elif name in _CHOICES and f"{name}{USED}" in outputs:  # the first token's choice holds
+            elif name in _CHOICES and f"{name}{USED}" in outputs:  # the choice at the first token is kept
                 self._feeds[name] = outputs[f"{name}{USED}"]
         if self._task_ids is not None and TASK_ID_USED in outputs:
             self._task_ids[...] = outputs[TASK_ID_USED].numpy()
@@ -132,14 +133,9 @@ class _Model:
     ) -> None:
         self.inputs = {spec.name: spec for spec in inputs}
         self._session, self._provider = session, provider
-        # what stays on the provider's device from one step to the next
+        # the cache stays on the provider's device
         self._devices = {s.name: provider if s.name.startswith((CROSS, PRESENT)) else "cpu" for s in outputs}
-        for what, said, has in (
-            ("inputs", set(self.inputs), {value.name for value in session.get_inputs()}),
-            ("outputs", set(self._devices), {value.name for value in session.get_outputs()}),
-        ):
-            if said != has:
-                raise BundleError(f"a model's {what} are not what eptx.json says: {', '.join(sorted(said ^ has))}")
+        check_signature(session, inputs, outputs)
 
     def value(self, array: Array) -> Any:
         """An array as an ``OrtValue``, which shares its memory."""

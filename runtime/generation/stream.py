@@ -19,7 +19,7 @@ class TokenDecoder(Protocol):
         ...
 
     def special_text(self, token: int) -> str:
-        """What a special token is written as; of another token nothing."""
+        """How the tokenizer writes a special token; empty for other tokens."""
         ...
 
 
@@ -42,7 +42,7 @@ def pieces(
     stop: Sequence[str],
     decoder: TokenDecoder,
 ) -> Generator[Piece, None, None]:
-    """The pieces that the steps make: one for each token of each row that is not done.
+    """The pieces of the steps: one for each token of each row that is not done.
 
     Args:
         steps: as `TokenGenerator.tokens` gives them; closed as soon as all rows are done.
@@ -64,7 +64,7 @@ def pieces(
 
 
 class _Row:
-    """One row on its way."""
+    """One row's answer so far."""
 
     def __init__(self, row: int, length: int, eos: Sequence[int], stop: Sequence[str], decoder: TokenDecoder) -> None:
         self._row = row

@@ -11,7 +11,7 @@ from eptx.bundle import Bundle
 from eptx.errors import RequestError
 from eptx.runtime.generation.backend import TokenGenerator
 from eptx.runtime.generation.outputs import Stream
-from eptx.runtime.generation.prompts import check_ends, room, token_rows
+from eptx.runtime.generation.prompts import check_ends, max_answer, token_rows
 from eptx.runtime.generation.request import GenerationRequest
 from eptx.runtime.generation.settings import GenerationSettings, SearchOptions
 from eptx.runtime.generation.stream import NoTokenizer, pieces
@@ -40,12 +40,12 @@ class TextGenerator:
 
     @property
     def is_open(self) -> bool:
-        """Whether the back end has been needed."""
+        """Whether the back end is open."""
         return self._opened is not None
 
     @property
     def kernels(self) -> Kernels:
-        """What runs the model's own operators; before it is open, what is meant to."""
+        """What runs the model's own operators, or will run them once it is open."""
         return self._opened.kernels if self._opened is not None else choose_kernels(self._bundle, self._how[0])
 
     def check(self, prompts: Any, task: str | Sequence[str] | None, options: SearchOptions) -> GenerationRequest:
@@ -60,7 +60,7 @@ class TextGenerator:
         rows = token_rows(prompts, lambda texts: self._tokenizer().encode_prompts(texts, special), manifest)
         if manifest.encoder is None:
             check_ends(rows, manifest.generation.pad)
-        settings = replace(settings, max_new_tokens=room(rows, manifest, options.get("max_new_tokens")))
+        settings = replace(settings, max_new_tokens=max_answer(rows, manifest, options.get("max_new_tokens")))
         ids = self._tasks.choose(task, None, len(rows))
         if settings.stop and not self._has_tokenizer:
             raise RequestError("stop needs a tokenizer, and this bundle has no tokenizer.json")

@@ -14,7 +14,6 @@ from eptx.runtime.measure.labels import kind_of, label_number, label_set
 from eptx.runtime.measure.metrics import as_objects
 from eptx.runtime.measure.rows import Row
 from eptx.runtime.outputs import Outputs
-from eptx.runtime.requests.tokenizer import Tokenizer
 from eptx.runtime.session import Session
 
 #: Rows of one batch, and positions of one (of a generator, whose logits are as wide as its vocabulary).
@@ -30,9 +29,8 @@ class Answers:
     """What a bundle answered.
 
     Attributes:
-        kinds: task -> "labels" and "sets" (logits [labels], of which one counts, or those above 0), "value" (one
-            logit), "vector" (what the model gives for the row,
-            without the padding's share) or "tokens" (those that it would have generated greedily).
+        kinds: task -> "labels" (logits [labels], the greatest counts), "sets" (logits [labels], those above 0 count),
+            "value" (one logit), "vector" (the row's output without padding) or "tokens" (as greedy decoding gives).
     """
 
     kinds: Mapping[str, str]
@@ -45,11 +43,11 @@ class Answers:
         return self._answers[task]
 
     def confidence(self, task: str) -> Sequence[np.ndarray]:
-        """Of "tokens": how likely the model thinks the tokens that are there, at the places of its answer."""
+        """Of "tokens": the probability of the row's own tokens at the places of its answer."""
         return self._confidence[task]
 
     def labels(self, task: str) -> np.ndarray | None:
-        """The labels of a task's rows as its answers are compared with them; None where a row has none."""
+        """The labels of a task's rows, to compare its answers with; None if a row has none."""
         return self._labels[task]
 
 
@@ -69,7 +67,7 @@ class _Encoded:
 
 @dataclass
 class Probe:
-    """Rows that several bundles of the same base are asked.
+    """Rows for several bundles of the same base to answer.
 
     Args:
         session: of a bundle whose tokenizer and tasks are those of all.
@@ -86,7 +84,6 @@ class Probe:
     def __post_init__(self) -> None:
         manifest = self.session.manifest
         self._specs = {task.name: task for task in manifest.tasks}
-        self._tokenizer: Tokenizer | None = None
         self.kinds = {task: _kind(manifest, self._specs[task]) for task in self.rows}
         self._labels = {task: self._numbers(task) for task in self.rows}
         for task, rows in self.rows.items():
@@ -94,7 +91,7 @@ class Probe:
         self._encoded.sort(key=lambda e: ("token_type_ids" in e.arrays, e.length))
 
     def run(self, session: Session) -> Answers:
-        """Asks a bundle everything.
+        """A bundle's answers to all rows.
 
         Raises:
             DataError: it does not take the rows.
@@ -116,7 +113,7 @@ class Probe:
         return self._labels[task] is not None
 
     def outputs(self, session: Session) -> Iterator[Outputs]:
-        """All that a bundle gives for each batch; not of encoder-decoders, which answer token by token."""
+        """All outputs of a bundle for each batch; not for encoder-decoders, which answer token by token."""
         for batch in self.batches():
             yield _outputs(session, batch)
 
@@ -146,7 +143,7 @@ class Probe:
         return np.array([label_number(row, self._specs[task], self.kinds[task]) for row in self.rows[task]])
 
     def _width(self, task: str) -> int | None:
-        """How many labels a task has, where that is known before it is asked."""
+        """How many labels a task has, if the bundle says so."""
         (width,) = (spec.shape[1] for spec in self.session.outputs if spec.name == "logits")
         return self._specs[task].labels or (width if isinstance(width, int) else None)
 
@@ -155,7 +152,7 @@ class Probe:
         for row in self.rows[task]:
             if isinstance(row.label, str):
                 with _named(row):
-                    wanted.append(tuple(self._texts().encode([row.label], special=False)[0]))
+                    wanted.append(tuple(self.session.tokenizer.encode([row.label], special=False)[0]))
             elif isinstance(row.label, tuple) and row.label and isinstance(row.label[0], int):
                 wanted.append(tuple(map(int, row.label)))
             else:
@@ -174,22 +171,16 @@ class Probe:
             assert row.text is not None
             text = [row.text] if row.text_pair is None else [(row.text, row.text_pair)]
             with _named(row):
-                arrays = {name: np.asarray(array)[0] for name, array in self._texts()(text).items()}
+                arrays = {name: np.asarray(array)[0] for name, array in self.session.tokenizer(text).items()}
         labels = self._labels[task] if self.kinds[task] == "tokens" else None
         wanted = () if labels is None else labels[index]
         _check_ids([*arrays["input_ids"], *wanted], row, manifest)
         return _Encoded(row, index, arrays, wanted or None)
 
-    def _texts(self) -> Tokenizer:
-        """The tokenizer; a bundle needs none until a row or label is text."""
-        if self._tokenizer is None:
-            self._tokenizer = Tokenizer(self.session.bundle)
-        return self._tokenizer
-
 
 @contextmanager
 def _named(row: Row) -> Iterator[None]:
-    """Has an error of the tokenizer name the row."""
+    """Errors of the tokenizer name the row."""
     try:
         yield
     except RequestError as error:
@@ -197,7 +188,7 @@ def _named(row: Row) -> Iterator[None]:
 
 
 def _check_ids(ids: Sequence[int], row: Row, manifest: Manifest) -> None:
-    """Whether the model reads these tokens: a decoder those of an answer too, behind its prompt."""
+    """Checks that the model reads these tokens; a decoder reads prompt and answer in one context."""
     largest, known = max(ids), manifest.vocab_size or 2**63
     if largest >= known:
         raise DataError(f"{row.where}: holds token id {largest}; the model has token ids 0 to {known - 1}")
@@ -247,7 +238,7 @@ def _tasks(session: Session, batch: Sequence[_Encoded]) -> list[str] | None:
 
 
 def _answered(item: _Encoded) -> _Encoded:
-    """A prompt with its answer behind it."""
+    """A prompt followed by its answer."""
     ids = np.array([*item.arrays["input_ids"], *(item.wanted or ())], dtype=np.int64)
     return _Encoded(item.row, item.index, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
 
@@ -266,9 +257,9 @@ def _padded(session: Session, batch: Sequence[_Encoded]) -> dict[str, np.ndarray
 
 
 def _forced(session: Session, batch: Sequence[_Encoded]) -> list[_Found]:
-    """The token that is chosen at every position of the answer, when the right ones come before it.
+    """The most likely token at every position of the answer, after the right tokens before it (teacher forcing).
 
-    If they are the right ones, greedy decoding gives them. Without a label, the text's last tokens are its answer.
+    If all are right, greedy decoding gives them too. Without a label, the text's last tokens are its answer.
     """
     items = [_answered(item) for item in batch]
     logits = _outputs(session, batch)["logits"]

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from eptx._one_line import one_line
 from eptx.bundle import Bundle
+from eptx.errors import BundleError
+from eptx.manifest.names import OPERATOR_DOMAIN
 
 #: What tells the library which operators to register: each costs a session time and memory.
-OPERATORS_ENTRY = "ai.eptx.operators"
+OPERATORS_ENTRY = f"{OPERATOR_DOMAIN}.operators"
 _LIBRARY = {"win32": "eptx_ops.dll", "darwin": "libeptx_ops.dylib"}.get(sys.platform, "libeptx_ops.so")
+
+_Opened = TypeVar("_Opened")
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,23 @@ def choose_kernels(bundle: Bundle, provider: str) -> Kernels:
     return Kernels(library, operators=bundle.operators)
 
 
+def open_with_kernels(bundle: Bundle, provider: str, open_model: Callable[[Kernels], _Opened]) -> _Opened:
+    """Opens a model with the kernels, or without any if it does not load with them.
+
+    Args:
+        bundle: a checked bundle.
+        provider: ``cpu`` or ``cuda``.
+        open_model: opens the model to run with these kernels; raises a `BundleError` if it does not load.
+    """
+    kernels = choose_kernels(bundle, provider)
+    if kernels.library is not None:
+        try:
+            return open_model(kernels)
+        except BundleError as e:  # the model's functions may know types that the kernels do not
+            kernels = Kernels(None, f"they do not run this model: {e}")
+    return open_model(kernels)
+
+
 def kernel_library() -> Path | None:
     """The library for ``onnxruntime.SessionOptions.register_custom_ops_library``; None where it was not built."""
     path = Path(__file__).parents[1] / _LIBRARY
@@ -56,7 +78,7 @@ def kernel_library() -> Path | None:
 
 
 def register(options: Any, kernels: Kernels) -> Kernels:
-    """Has the sessions of `options` use the kernels; says what they will use, also if the library does not load."""
+    """Makes sessions with `options` use the kernels; returns what they will use: none if the library does not load."""
     if kernels.library is None:
         return kernels
     options.add_session_config_entry(OPERATORS_ENTRY, ",".join(sorted(kernels.operators)))

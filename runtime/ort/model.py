@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eptx.bundle import Bundle, Manifest
+from eptx.bundle import Bundle, Manifest, TensorSpec
 from eptx.errors import BundleError, RequestError
 from eptx.manifest.names import LOGITS, TASK_ID_USED
 from eptx.runtime.ort.integers import describe_integer_products
@@ -25,7 +25,7 @@ _ORT_DTYPES = {
 
 
 class OrtModel:
-    """The model, opened when it is first needed: a generator's weights need not be in memory twice.
+    """The model, opened when it is first needed, so that a generator's weights are not in memory twice.
 
     Args:
         bundle: a checked bundle.
@@ -43,12 +43,12 @@ class OrtModel:
 
     @property
     def is_open(self) -> bool:
-        """Whether it has been needed."""
+        """Whether the model is open."""
         return self._opened is not None
 
     @property
     def kernels(self) -> Kernels:
-        """What runs the model's own operators; before it is open, what is meant to."""
+        """What runs the model's own operators, or will run them once it is open."""
         return self._opened[1] if self._opened is not None else choose_kernels(self._bundle, self._how[0])
 
     @property
@@ -67,7 +67,7 @@ class OrtModel:
         with self._lock:
             if self._opened is None:
                 opened = open_bundle(self._bundle, *self._how)
-                _check_signature(opened[0], self._bundle.manifest)
+                check_signature(opened[0], self._bundle.manifest.inputs, self._bundle.manifest.outputs)
                 self._opened = opened
             return self._opened[0]
 
@@ -88,12 +88,13 @@ class OrtModel:
         return outputs
 
 
-def _check_signature(session: Any, manifest: Manifest) -> None:
-    """The model must have the inputs and outputs of ``eptx.json``, which requests are checked against."""
-    for what, specs, values in (
-        ("input", manifest.inputs, session.get_inputs()),
-        ("output", manifest.outputs, session.get_outputs()),
-    ):
+def check_signature(session: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """Checks that a model has the inputs and outputs of ``eptx.json``, which requests are checked against.
+
+    Raises:
+        BundleError: it has not.
+    """
+    for what, specs, values in (("input", inputs, session.get_inputs()), ("output", outputs, session.get_outputs())):
         said = {spec.name: (spec.dtype, spec.shape) for spec in specs}
         try:
             has = {value.name: (_ORT_DTYPES.get(value.type, value.type), tuple(value.shape)) for value in values}
@@ -105,7 +106,7 @@ def _check_signature(session: Any, manifest: Manifest) -> None:
 
 
 def _agree(said: tuple[str, Sequence[Any]], has: tuple[str, Sequence[Any]]) -> bool:
-    """Whether types, ranks and those sizes agree that both know; what ONNX Runtime does not know, answers show."""
+    """Whether types and ranks agree, and the sizes that both know; the outputs are checked for the others."""
     if said[0] != has[0] or len(said[1]) != len(has[1]):
         return False
     both = zip(said[1], has[1], strict=True)
@@ -113,7 +114,7 @@ def _agree(said: tuple[str, Sequence[Any]], has: tuple[str, Sequence[Any]]) -> b
 
 
 def _check_outputs(outputs: Mapping[str, Array], manifest: Manifest, batch: int) -> None:
-    """Outputs have rows, the sizes that ``eptx.json`` says, and logits for all labels of a task: callers go by them."""
+    """Checks that outputs have rows, the sizes of ``eptx.json``, and logits for all labels of a task."""
     for spec in manifest.outputs:
         shape = outputs[spec.name].shape
         if spec.name in (LOGITS, TASK_ID_USED) and shape[:1] != (batch,):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from eptx._one_line import one_line
 from eptx.bundle import Bundle
 from eptx.errors import BundleError, EptxError, LimitError, NotSupportedError
-from eptx.runtime.ort.kernels import Kernels, choose_kernels, register
+from eptx.runtime.ort.kernels import Kernels, open_with_kernels, register
 from eptx.runtime.ort.providers import CUDA, execution_providers, onnxruntime
 
 #: Makes products of 8-bit integers exact on processors without VNNI; see `eptx.runtime.ort.integers`.
@@ -93,21 +93,18 @@ def open_bundle(
         NotSupportedError: CUDA does not start on this machine.
         LimitError: there is not enough memory.
     """
-    model = bundle.model if model is None else model
+    path = bundle.model if model is None else model
     if options is not None:  # registering a library twice on the same options breaks them
         if threads is not None:
             options.intra_op_num_threads = threads
-        return _open(bundle, model, options, provider), Kernels(None, "the session_options are the caller's own")
-    kernels = choose_kernels(bundle, provider)
-    if kernels.library is not None:
-        options = bundle_options(bundle, threads)
-        kernels = register(options, kernels)
-    if kernels.library is not None:
-        try:
-            return _open(bundle, model, options, provider), kernels
-        except BundleError as e:  # the model's functions may know types that the kernels do not
-            kernels = Kernels(None, f"they do not run this model: {e}")
-    return _open(bundle, model, bundle_options(bundle, threads), provider), kernels
+        return _open(bundle, path, options, provider), Kernels(None, "the session_options are the caller's own")
+
+    def open_model(kernels: Kernels) -> tuple[Any, Kernels]:
+        own = bundle_options(bundle, threads)
+        registered = register(own, kernels)
+        return _open(bundle, path, own, provider), registered
+
+    return open_with_kernels(bundle, provider, open_model)
 
 
 def bundle_options(bundle: Bundle, threads: int | None = None) -> Any:

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import ray
@@ -19,6 +20,7 @@ from eptx.runtime.serving.errors import refusal
 from eptx.runtime.serving.interface import Model
 from eptx.runtime.serving.metrics import Metrics
 from eptx.runtime.serving.models.registry import LocalRegistry
+from eptx.runtime.session import Session
 
 _log = logging.getLogger("ray.serve")
 _T = TypeVar("_T")
@@ -116,10 +118,8 @@ class Bundles:
 
     async def _load(self, name: str) -> _Held:
         settings = self._settings
-        source = {name: settings.bundles[name]}
-        registry = LocalRegistry(
-            source, settings.limits, self._metrics, provider=settings.provider, threads=self._threads
-        )
+        open_session = partial(Session, provider=settings.provider, threads=self._threads)
+        registry = LocalRegistry({name: settings.bundles[name]}, settings.limits, self._metrics, open_session)
         await registry.start()
         held = self._models[name] = _Held(registry, lambda: self._models.pop(name, None))
         return held

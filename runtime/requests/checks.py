@@ -1,13 +1,12 @@
 """Checks of one request, before ONNX Runtime sees it.
 
-ONNX Runtime by itself wraps negative token ids, misreads big-endian arrays, and reports what it does notice
-in the words of an operator deep in the graph. Here each error names the input.
+ONNX Runtime itself wraps negative token ids and misreads big-endian arrays, and its errors name an operator deep in the
+graph. These errors name the input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,28 +21,17 @@ from eptx.runtime.requests.rows import add_state, past_length
 _DEFAULTS = {"attention_mask": 1, "token_type_ids": 0}
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a model can read, where known.
-
-    Attributes:
-        vocabulary: number of token ids.
-        token_types: number of token types.
-        length: largest number of tokens in a row.
-    """
-
-    vocabulary: int | None
-    token_types: int | None
-    length: int | None
-
-
-def check_inputs(inputs: Mapping[str, Any], manifest: Manifest, limits: Limits) -> dict[str, Array]:
-    """The arrays to feed: contiguous, of the graph's types, consistent with each other; ``task_id`` not
-    included.
+def check_inputs(inputs: Mapping[str, Any], manifest: Manifest, token_types: int | None = None) -> dict[str, Array]:
+    """The arrays to feed, without ``task_id``: contiguous, of the graph's types, consistent with each other.
 
     A missing ``attention_mask`` is all ones, missing ``token_type_ids`` are zeros, a missing cache is empty, and a
-    missing route is left to the model. Integers become the
-    graph's integer type where they fit, floating-point numbers its floating-point type.
+    missing route is left to the model. Integers become the graph's integer type where they fit, floating-point numbers
+    its floating-point type.
+
+    Args:
+        inputs: arrays by name.
+        manifest: the bundle's.
+        token_types: how many the model knows; None: unknown.
 
     Raises:
         RequestError: see the module's text.
@@ -56,13 +44,13 @@ def check_inputs(inputs: Mapping[str, Any], manifest: Manifest, limits: Limits) 
     arrays = {name: to_array(specs[name], value) for name, value in given.items()}
     sizes: dict[str, tuple[int, str]] = {}
     for name, array in arrays.items():
-        _check_shape(specs[name], array, sizes, limits)
+        _check_shape(specs[name], array, sizes, manifest.max_length)
     add_state(specs, arrays)
     for name, spec in specs.items():
         if name not in arrays:
             arrays[name] = _default(spec, arrays)
     for name, array in arrays.items():
-        _check_values(name, array, limits)
+        _check_values(name, array, manifest.vocab_size, token_types)
     return arrays
 
 
@@ -86,7 +74,7 @@ def to_array(spec: TensorSpec, value: Any) -> Array:
 
 
 def _convert(name: str, array: Array, wanted: np.dtype[Any]) -> Array:
-    """Between integers that fit, between floating-point types, and from booleans for a mask; nothing else."""
+    """Converts between integers that fit, between floating-point types, and from booleans for a mask."""
     kinds = array.dtype.kind, wanted.kind
     if kinds[0] in "iu" and kinds[1] in "iu":
         bounds = np.iinfo(wanted)
@@ -94,14 +82,14 @@ def _convert(name: str, array: Array, wanted: np.dtype[Any]) -> Array:
             raise RequestError(f"input {name} has values that do not fit {wanted}")
         return array.astype(wanted)
     if kinds == ("f", "f") and array.dtype.itemsize <= 8:
-        with np.errstate(over="ignore"):  # what becomes infinite is refused with the values
+        with np.errstate(over="ignore"):  # infinite values are refused later
             return array.astype(wanted)
     if kinds[0] == "b" and kinds[1] in "iu" and name == "attention_mask":
         return array.astype(wanted)
     raise RequestError(f"input {name} is {array.dtype}; the model takes {wanted}")
 
 
-def _check_shape(spec: TensorSpec, array: Array, sizes: dict[str, tuple[int, str]], limits: Limits) -> None:
+def _check_shape(spec: TensorSpec, array: Array, sizes: dict[str, tuple[int, str]], longest: int | None) -> None:
     name = spec.name
     if array.ndim != len(spec.shape):
         wanted = ", ".join(map(str, spec.shape))
@@ -116,8 +104,8 @@ def _check_shape(spec: TensorSpec, array: Array, sizes: dict[str, tuple[int, str
             known, first = sizes.setdefault(dimension, (size, name))
             if known != size:
                 raise RequestError(f"input {name} has {dimension} {size}; {first} has {known}")
-        if dimension == "length" and limits.length is not None and size > limits.length:
-            raise RequestError(f"input {name} has {size} tokens a row; the model reads at most {limits.length}")
+        if dimension == "length" and longest is not None and size > longest:
+            raise RequestError(f"input {name} has {size} tokens a row; the model reads at most {longest}")
 
 
 def _default(spec: TensorSpec, arrays: Mapping[str, Array]) -> Array:
@@ -130,14 +118,14 @@ def _default(spec: TensorSpec, arrays: Mapping[str, Array]) -> Array:
     return np.full(shape, _DEFAULTS[spec.name], np.dtype(spec.dtype))
 
 
-def _check_values(name: str, array: Array, limits: Limits) -> None:
+def _check_values(name: str, array: Array, vocabulary: int | None, token_types: int | None) -> None:
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
             raise RequestError(f"input {name} holds NaN or infinite values")
     elif name == "input_ids":
-        _check_range(name, array, limits.vocabulary, "token ids")
+        _check_range(name, array, vocabulary, "token ids")
     elif name == "token_type_ids":
-        _check_range(name, array, limits.token_types, "token types")
+        _check_range(name, array, token_types, "token types")
     elif name == ROUTE_GROUP:
         if array.min() < -1:
             raise RequestError(f"input {name} has values under -1, which leaves the route to the model")
@@ -149,7 +137,7 @@ def _check_values(name: str, array: Array, limits: Limits) -> None:
 
 
 def _check_range(name: str, array: Array, end: int | None, what: str) -> None:
-    """Refuses values outside 0 .. end - 1 by the place of the first."""
+    """Refuses values outside 0 .. end - 1; the message names the place of the first."""
     low, high = int(array.min()), int(array.max())
     if low >= 0 and (end is None or high < end):
         return

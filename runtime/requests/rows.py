@@ -24,10 +24,10 @@ def past_length(arrays: Mapping[str, Array]) -> int:
 
 
 def add_state(specs: Mapping[str, TensorSpec], arrays: dict[str, Array]) -> None:
-    """Adds to checked arrays what may be left out: an empty cache, and routes that the model is to choose.
+    """Adds inputs that a request may leave out: an empty cache, and routes for the model to choose.
 
     Raises:
-        RequestError: a part of either is there and a part is not.
+        RequestError: a part of the cache or of the route is missing.
     """
     for group in ((PAST,), (ROUTE_GROUP, ROUTE_WEIGHTS)):
         wanted = [spec for spec in specs.values() if spec.name.startswith(group)]
@@ -84,7 +84,7 @@ class Rows:
                 arrays[name] = np.take_along_axis(arrays[name], there, 1)
 
     def restore(self, outputs: dict[str, Array], manifest: Manifest) -> None:
-        """Moves the outputs of each position to where its token stands; those of hidden positions become zero."""
+        """Moves each position's outputs to its token's place in the request; hidden positions give zeros."""
         if self._mask.all():
             return
         for spec in manifest.outputs:

@@ -1,4 +1,4 @@
-"""From text to input arrays, with the tokenizer that the bundle carries."""
+"""From texts to input arrays, with the bundle's tokenizer."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ def is_text(inputs: Any) -> TypeGuard[Text]:
 class Tokenizer:
     """The ``tokenizer.json`` of a bundle: special tokens, truncation as the manifest says, padding to the longest row.
 
-    What the file itself sets about length and padding is in the manifest, as far as it counts. Prompts are not
-    truncated: what a prompt asks stands at its end. A prompt that begins with the special tokens that the tokenizer
-    puts in front, as one from a chat template does, is given no special tokens: it has its own.
+    The manifest, not the file, decides about length and padding. Prompts are not truncated: the question stands at the
+    end. A prompt that begins with the tokenizer's special tokens, as one from a chat template does, gets no others.
 
     Raises:
         RequestError: the bundle has no tokenizer.
@@ -67,8 +66,8 @@ class Tokenizer:
             self._tokenizer.enable_truncation(settings.max_length, direction=settings.truncation_side)
 
     def __call__(self, text: Text) -> dict[str, Array]:
-        """Arrays int64 [rows, longest row] for those of ``input_ids``, ``attention_mask`` and
-        ``token_type_ids`` that are inputs of the model.
+        """Arrays int64 [rows, longest row]: ``input_ids``, and ``attention_mask`` and ``token_type_ids`` if the model
+        has these inputs.
 
         Raises:
             RequestError: a row is neither a text nor a pair of texts, or has no tokens.
@@ -108,11 +107,11 @@ class Tokenizer:
         return [list(encoding.ids[_kept(encoding)]) for encoding in self._encode(texts)]
 
     def special_text(self, token: int) -> str:
-        """What a special token is written as, which `decode` leaves out; of another token nothing."""
+        """How the tokenizer writes a special token, which `decode` leaves out; empty for other tokens."""
         return self._special.get(token, "")
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some tokens, without special ones; ids that the tokenizer does not know have none."""
+        """The text of some tokens, without special tokens and ids that the tokenizer does not know."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def _encode(self, rows: Sequence[Any], special: bool = True) -> Sequence[Any]:
@@ -138,8 +137,8 @@ class Tokenizer:
 
 
 def _kept(encoding: Any) -> slice:
-    """The tokens of a prompt to keep: without the special tokens around it if its text begins with those in front."""
-    added, ids = encoding.special_tokens_mask, encoding.ids  # 1: put there; 0: of the text, special ones too
+    """A prompt's tokens: without the special tokens around it if its text begins with them."""
+    added, ids = encoding.special_tokens_mask, encoding.ids  # 1: added around the text; 0: of the text itself
     own = slice(added.index(0), len(added) - added[::-1].index(0)) if 0 in added else slice(0)
     return own if own.start and ids[own][: own.start] == ids[: own.start] else slice(None)
 
@@ -161,5 +160,5 @@ def _lowering(normalizers: Any, own: Any) -> Any:
 
 
 def _unless_exit(e: BaseException, error: Exception) -> BaseException:
-    """``error``, unless the program is being ended. The library's Rust panics are BaseExceptions too."""
+    """``error``, or ``e`` if it ends the program. Panics of the library's Rust are BaseExceptions too."""
     return e if isinstance(e, KeyboardInterrupt | SystemExit | GeneratorExit) else error

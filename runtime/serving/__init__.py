@@ -6,11 +6,13 @@ Needs what ``pip install 'eptx[serve]'`` brings; the rest of `eptx.runtime` does
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from eptx.errors import NotSupportedError
 from eptx.runtime.serving.limits import Limits
+from eptx.runtime.session import Session
 
 __all__ = ["Limits", "serve"]
 
@@ -26,7 +28,7 @@ def serve(
     log_level: str = "info",
     **address: Any,
 ) -> None:
-    """Serves bundles over HTTP until SIGTERM or SIGINT, after which what was accepted is still answered.
+    """Serves bundles over HTTP until SIGTERM or SIGINT; then it answers the requests that it accepted, and ends.
 
     Args:
         bundles: the bundles' folders by the names that requests use.
@@ -48,4 +50,6 @@ def serve(
         if (error.name or "").partition(".")[0] not in _PACKAGES:
             raise
         raise NotSupportedError(f"serving needs {error.name}: pip install 'eptx[serve]'") from None
-    run(bundles, Address(**address), limits or Limits(), provider=provider, threads=threads, log_level=log_level)
+    run(
+        bundles, Address(**address), limits or Limits(), partial(Session, provider=provider, threads=threads), log_level
+    )

@@ -11,6 +11,7 @@ from eptx.errors import EptxError, LimitError, NotSupportedError, RequestError
 VERSION = "1"
 
 _T = TypeVar("_T")
+_STATUS = {RequestError: 400, LimitError: 503, NotSupportedError: 501, EptxError: 500}
 
 
 class Refused(Exception):
@@ -37,17 +38,12 @@ class Overdue(Refused):
 
 
 def refusal(error: BaseException) -> Refused:
-    """What the client is told of an error: eptx's own lines, and nothing of one that eptx does not know."""
+    """The refusal for an error: with the message of eptx's own errors, and without that of others."""
     if isinstance(error, Refused):
         return error
-    if isinstance(error, RequestError):
-        return Refused(400, str(error))
-    if isinstance(error, LimitError):
-        return Refused(503, str(error), {"Retry-After": "1"})
-    if isinstance(error, NotSupportedError):
-        return Refused(501, str(error))
     if isinstance(error, EptxError):
-        return Refused(500, str(error))
+        status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+        return Refused(status, str(error), {"Retry-After": "1"} if status == 503 else None)
     return Refused(500, f"internal error: {type(error).__name__}; the server's log has more")
 
 

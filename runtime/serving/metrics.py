@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -18,43 +18,25 @@ class Metrics:
     """The metrics of one server; every method may be called from any thread."""
 
     def __init__(self) -> None:
-        registry = self._registry = CollectorRegistry()
-        task = ("model", "task", "provider")
-        self._requests = Counter(
-            "eptx_requests", "Requests by model, verb and HTTP status.", ("model", "verb", "code"), registry=registry
+        self._registry = CollectorRegistry()
+        counter, histogram = partial(Counter, registry=self._registry), partial(Histogram, registry=self._registry)
+        task, run = ("model", "task", "provider"), ("model", "provider")
+        self._requests = counter("eptx_requests", "Requests by model, verb and HTTP status.", ("model", "verb", "code"))
+        self._rows = counter("eptx_rows", "Rows answered.", task)
+        self._latency = histogram(
+            "eptx_request_seconds", "From a request's last byte to its answer.", task, buckets=_SECONDS
         )
-        self._rows = Counter("eptx_rows", "Rows answered.", task, registry=registry)
-        self._latency = Histogram(
-            "eptx_request_seconds",
-            "From a request's last byte to its answer.",
-            task,
-            buckets=_SECONDS,
-            registry=registry,
+        self._waited = histogram("eptx_queue_seconds", "Time that a request waited for a run.", task, buckets=_SECONDS)
+        self._ran = histogram("eptx_session_seconds", "Time of one run.", run, buckets=_SECONDS)
+        self._batch = histogram("eptx_batch_rows", "Rows of one run.", run, buckets=_ROWS)
+        self._tokens = counter(
+            "eptx_tokens", "Tokens that ran: given by requests, or padding of batches.", ("model", "kind")
         )
-        self._waited = Histogram(
-            "eptx_queue_seconds", "Time that a request waited for a run.", task, buckets=_SECONDS, registry=registry
-        )
-        self._ran = Histogram(
-            "eptx_session_seconds", "Time of one run.", ("model", "provider"), buckets=_SECONDS, registry=registry
-        )
-        self._batch = Histogram(
-            "eptx_batch_rows", "Rows of one run.", ("model", "provider"), buckets=_ROWS, registry=registry
-        )
-        self._tokens = Counter(
-            "eptx_tokens",
-            "Tokens that ran: given by requests, or padding of batches.",
-            ("model", "kind"),
-            registry=registry,
-        )
-        self._queue = Gauge("eptx_queue_rows", "Rows that wait.", ("model",), registry=registry)
-        self._reloads = Counter("eptx_reloads", "Loads of a replaced bundle.", ("model", "result"), registry=registry)
-        self._generated = Counter("eptx_generated_tokens", "Tokens of answers.", task, registry=registry)
-        self._generation_rows = Histogram(
-            "eptx_generation_rows",
-            "Answers that a language model generated in one batch.",
-            ("model", "provider"),
-            buckets=_ROWS,
-            registry=registry,
+        self._queue = Gauge("eptx_queue_rows", "Rows that wait.", ("model",), registry=self._registry)
+        self._reloads = counter("eptx_reloads", "Loads of a replaced bundle.", ("model", "result"))
+        self._generated = counter("eptx_generated_tokens", "Tokens of answers.", task)
+        self._generation_rows = histogram(
+            "eptx_generation_rows", "Answers that a language model generated in one batch.", run, buckets=_ROWS
         )
         # finding a child by its labels costs more than counting
         self._child = lru_cache(maxsize=4096)(lambda metric, *labels: metric.labels(*labels))

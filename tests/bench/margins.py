@@ -20,9 +20,9 @@ import numpy as np
 
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 from eptx.exporter.validation import run as validation
-from eptx.exporter.validation.bundle import backends as ways
+from eptx.exporter.validation.bundle import backends
+from eptx.exporter.validation.comparison.results import BackendReport
 from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.report.report import ProviderReport
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Margin:
     """Of one bundle, run in one way.
 
     Attributes:
-        way: provider and operators. threads: of ONNX Runtime.
+        backend: provider and operators. threads: of ONNX Runtime.
         median, most: of the ratios of all tasks' modules and outputs. where: the task and name of the largest.
     """
 
-    way: str
+    backend: str
     threads: int
     median: float
     most: float
@@ -52,7 +52,7 @@ def main() -> None:
         for margin in margins(bundle, arguments.threads):
             found.setdefault(bundle.name, []).append(vars(margin))
             figures = f"median {margin.median:.2f}, largest {margin.most:.2f} of {LIMIT:g} at {margin.where}"
-            print(f"{bundle.name}, {margin.way}, {margin.threads} threads: {figures}", flush=True)
+            print(f"{bundle.name}, {margin.backend}, {margin.threads} threads: {figures}", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
@@ -63,17 +63,17 @@ def margins(bundle: Path, threads: Sequence[int]) -> Iterator[Margin]:
 
     def remembered(*arguments: Any) -> Any:
         if not known:
-            known.append(expect(*arguments))
+            known.append(run_reference(*arguments))
         return known[0]
 
-    expect = validation.expect
+    run_reference = validation.run_reference
     for count in threads:
-        with mock.patch.object(validation, "expect", remembered), _threads(count):
+        with mock.patch.object(validation, "run_reference", remembered), _threads(count):
             report = validate_bundle(bundle, ValidateOptions(providers=["cpu"]))
         yield from (_margin(provider, count) for provider in report.providers)
 
 
-def _margin(provider: ProviderReport, threads: int) -> Margin:
+def _margin(provider: BackendReport, threads: int) -> Margin:
     ratios = {
         f"{task.task}, {name}": measured.ratio
         for task in provider.tasks
@@ -85,14 +85,14 @@ def _margin(provider: ProviderReport, threads: int) -> Margin:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    options = ways.session_options
+    options = backends.session_options
 
     def limited(*arguments: Any) -> Any:
         result = options(*arguments)
         result.intra_op_num_threads = count
         return result
 
-    with mock.patch.object(ways, "session_options", limited):
+    with mock.patch.object(backends, "session_options", limited):
         yield
 
 

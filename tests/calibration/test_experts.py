@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from eptx.bundle import Bundle
 from eptx.calibration import export_bundle, study_experts
-from eptx.cli._main import cli
+from eptx.cli import cli
 from eptx.exporter import ExportOptions, read_adapter
 from eptx.exporter.methods.ept.adapter import EptAdapter
 from eptx.runtime.session import Session

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelF
 from eptx.bundle import read_bundle
 from eptx.calibration import RouteStudy, export_bundle, study_routes
 from eptx.calibration.routes.study import check_freezes
-from eptx.cli._main import cli
+from eptx.cli import cli
 from eptx.errors import DataError, UsageError
 from eptx.exporter import ExportOptions, Route, read_adapter
 from eptx.exporter.adapters.adapter import Adapter

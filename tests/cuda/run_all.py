@@ -31,7 +31,7 @@ from eptx.calibration import export_bundle
 from eptx.errors import EptxError, NotSupportedError
 from eptx.exporter import ExportOptions, Route
 from eptx.exporter.bases import load_transformers
-from eptx.exporter.validation import ValidateOptions, report_table, validate_bundle
+from eptx.exporter.validation import ValidateOptions, report_text, validate_bundle
 from eptx.runtime import Session
 from eptx.runtime.ort.providers import choose_provider, execution_providers, onnxruntime
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_lora
@@ -88,7 +88,7 @@ class Run:
     def validate(self, bundle: Bundle, **options: Any) -> None:
         """Holds a bundle against PyTorch, on the provider."""
         report = validate_bundle(bundle.path, ValidateOptions(providers=[self.provider], **options))
-        assert report.passed, f"{report.reason}\n{report_table(report)}"
+        assert report.passed, f"{report.reason}\n{report_text(report)}"
 
     def session(self, bundle: Bundle) -> Session:
         """A session that really is on the provider."""

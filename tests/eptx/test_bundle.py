@@ -298,7 +298,7 @@ def test_own_functions_may_have_their_own_domain(folder: Path) -> None:
         {"mode": "static", "operators": None},
         {"mode": "static", "tasks": TASKS[:1], "operators": None},
         {"task_inference": True},
-        {"mode": "dynamic", "method": "tucka", "task_inference": True},
+        {"mode": "dynamic", "routing": "row", "task_inference": True},
         {"outputs": (TensorSpec("task_id_used", "float32", ("batch",)),)},
         {"inputs": (TensorSpec("task_id", "int64", ("batch",)),)},
         {"inputs": ()},

@@ -15,9 +15,9 @@ from eptx.bundle import Bundle
 from eptx.calibration import export_bundle
 from eptx.exporter import ExportOptions
 from eptx.exporter.bases import load_transformers
-from eptx.exporter.validation.bundle.backends import ways
-from eptx.exporter.validation.bundle.instrumented import observable
-from eptx.exporter.validation.bundle.models import observed
+from eptx.exporter.validation.bundle.backends import backends
+from eptx.exporter.validation.bundle.instrumented import instrument
+from eptx.exporter.validation.bundle.models import open_instrumented
 from eptx.exporter.validation.inputs.batch import Batch
 from eptx.manifest.names import OPERATOR_DOMAIN
 from tests.exporter.bases.conftest import build
@@ -103,12 +103,12 @@ def test_every_modules_route_is_seen(
     if not kernels:
         monkeypatch.setenv("EPTX_NATIVE", "0")
     bundle, _ = _export(folder, tmp_path / "bundle", mode=mode, precision=precision)
-    graph = observable(bundle)
+    graph = instrument(bundle)
     assert set(graph.routes) == set(bundle.manifest.modules)
     ids = np.full((3, 4), 7)
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     batch = Batch("three rows", feeds, ("task2", "task0", "base"))
-    (routes,) = observed(bundle, graph, ways(bundle, ["cpu"])[-1]).run(batch, np.array([2, 0, 3])).routes
+    (routes,) = open_instrumented(bundle, graph, backends(bundle, ["cpu"])[-1]).run(batch).routes
     assert all(route.choice.shape == route.weights.shape == (3, 2) for route in routes.values())
     assert all(not route.weights[2].any() and (route.weights[:2] > 0).all() for route in routes.values())
     assert len({route.choice[:2].tobytes() for route in routes.values()}) > LAYERS  # each module its own

@@ -117,7 +117,7 @@ def test_as_transformers(made: tuple[Path, Path, Path], tmp_path: Path, changes:
     wanted = tokenizer(texts, truncation=True, padding=True, return_tensors="np")
     for name in ("input_ids", "attention_mask"):
         np.testing.assert_array_equal(served(texts)[name], wanted[name], name)
-    assert not [part for part in compare_tokenizer(bundle, BaseSource(base), LENGTH) if part.wrong]
+    assert not [check for check in compare_tokenizer(bundle, BaseSource(base), LENGTH) if check.wrong]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_as_sentence_transformers(
     for row in ROWS:
         wanted = tokenizer(*([row] if isinstance(row, str) else row), truncation=True)
         assert Tokenizer(bundle)([row])["input_ids"][0].tolist() == wanted["input_ids"]
-    assert not [part for part in compare_tokenizer(bundle, BaseSource(base), LENGTH) if part.wrong]
+    assert not [check for check in compare_tokenizer(bundle, BaseSource(base), LENGTH) if check.wrong]
 
 
 def test_sentence_transformers_lowers(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_sentence_transformers_lowers(made: tuple[Path, Path, Path], tmp_path: P
     tokenizer = AutoTokenizer.from_pretrained(base)
     assert tokenizer("The FILM")["input_ids"] != tokenizer("the film")["input_ids"]
     assert Tokenizer(bundle)("The FILM")["input_ids"][0].tolist() == tokenizer("the film")["input_ids"]
-    assert not [part for part in compare_tokenizer(bundle, BaseSource(base), LENGTH) if part.wrong]
+    assert not [check for check in compare_tokenizer(bundle, BaseSource(base), LENGTH) if check.wrong]
 
 
 def test_an_answer_is_the_cut_texts(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
@@ -177,5 +177,5 @@ def test_the_judge_reads_the_manifest(made: tuple[Path, Path, Path], tmp_path: P
     base, bundle = _bundle(made, tmp_path)
     assert bundle.manifest.text is not None
     wrong = replace(bundle.manifest, text=replace(bundle.manifest.text, **{field: value}))
-    parts = compare_tokenizer(replace(bundle, manifest=wrong), BaseSource(base), LENGTH)
-    assert [part.name for part in parts if part.wrong] == ["eptx.json: text", "tokenizer: ids"]
+    checks = compare_tokenizer(replace(bundle, manifest=wrong), BaseSource(base), LENGTH)
+    assert [check.name for check in checks if check.wrong] == ["eptx.json: text", "tokenizer: ids"]

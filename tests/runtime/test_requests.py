@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from eptx.bundle import TensorSpec
 from eptx.errors import RequestError
 from eptx.runtime import Session
-from eptx.runtime.requests.checks import Limits, check_inputs
+from eptx.runtime.requests.checks import check_inputs
 from tests.support.tiny_bundle import tiny_manifest
 
 IDS = np.array([[2, 4, 3], [2, 6, 3]])
@@ -156,11 +156,11 @@ PIXELS = tiny_manifest(inputs=(TensorSpec("pixel_values", "float16", ("batch", 3
 )
 def test_pixels(value: np.ndarray, said: str) -> None:
     with pytest.raises(RequestError, match=said):
-        check_inputs({"pixel_values": value}, PIXELS, Limits(None, None, None))
+        check_inputs({"pixel_values": value}, PIXELS)
 
 
 def test_pixels_of_another_floating_type() -> None:
-    arrays = check_inputs({"pixel_values": np.ones((2, 3, 5))}, PIXELS, Limits(None, None, None))
+    arrays = check_inputs({"pixel_values": np.ones((2, 3, 5))}, PIXELS)
     assert arrays["pixel_values"].dtype == np.float16
 
 

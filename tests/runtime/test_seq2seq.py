@@ -233,7 +233,7 @@ def test_several_threads(made: Made) -> None:
 def test_a_bundle_that_says_something_else(made: Made) -> None:
     bundle, _ = made("ept", mode="conditioned")
     manifest = replace(bundle.manifest, outputs=bundle.manifest.outputs[:-1])
-    with pytest.raises(BundleError, match=r"a model's outputs are not what eptx.json says: present\.1\.value"):
+    with pytest.raises(BundleError, match=r"the model's output 'present\.1\.value' is not what eptx.json says"):
         Seq2SeqGenerator(replace(bundle, manifest=manifest), "cpu", 1)
 
 

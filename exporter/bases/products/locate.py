@@ -111,11 +111,11 @@ class _Finder:
         other = _OTHER.get(module.rpartition(".")[2])
         if other is None or _projects_positions(module, self._config):
             return ()
-        twin = f"{module.rpartition('.')[0]}.{other}"
-        if not _projects_positions(twin, self._config):
+        pair = f"{module.rpartition('.')[0]}.{other}"
+        if not _projects_positions(pair, self._config):
             return ()
         try:
-            site = self.find(twin)
+            site = self.find(pair)
         except _Failure:
             return None
         return tuple(

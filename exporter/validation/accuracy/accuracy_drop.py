@@ -1,4 +1,4 @@
-"""What a quantized bundle loses as it is shipped: its answers to rows held against its fp32 twin's."""
+"""How much a quantized bundle, as it is shipped, loses against the fp32 bundle of the same base and adapter."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 
 from eptx.bundle import Bundle, Manifest, Quantization
 from eptx.errors import DataError, UsageError
-from eptx.exporter.precision import QUANTIZED
-from eptx.exporter.validation.accuracy.budget import Judged
-from eptx.exporter.validation.accuracy.fp32_baseline import fp32_twin, given_twin
+from eptx.exporter.validation.accuracy.budget import BudgetedDrop
+from eptx.exporter.validation.accuracy.fp32_baseline import export_fp32_baseline, read_fp32_baseline
 from eptx.exporter.validation.options import ValidateOptions, is_dataset
-from eptx.exporter.validation.reference.files import Truth
+from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.files.jsonl import read_rows
-from eptx.manifest.names import BASE_TASK
+from eptx.manifest.names import BASE_TASK, FLOAT_PRECISIONS
 from eptx.progress import step
 from eptx.runtime import Session
 from eptx.runtime.measure import Probe, Row, Source, choose_metrics, drops, read_data
@@ -24,13 +23,13 @@ from eptx.runtime.measure.budget import budgets
 from eptx.runtime.measure.rows import ROWS_PER_TASK
 
 _NOTHING = Quantization({}, {})
-#: Texts of a task on which ranges of activations are looked at.
+#: Texts of a task on which activation ranges are checked.
 _TEXTS = 16
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be measured, looked at before anything runs.
+class DropPlan:
+    """What to measure; it is settled before anything runs.
 
     Attributes:
         rows: task -> its rows; empty where there are none.
@@ -45,7 +44,7 @@ class Plan:
     unmeasured: tuple[str, ...] = ()
 
 
-def plan(bundle: Bundle, options: ValidateOptions, data: Sequence[str] = ()) -> Plan:
+def plan_drops(bundle: Bundle, options: ValidateOptions, data: Sequence[str] = ()) -> DropPlan:
     """Finds the rows and the budget for a bundle.
 
     Args:
@@ -57,42 +56,46 @@ def plan(bundle: Bundle, options: ValidateOptions, data: Sequence[str] = ()) -> 
         UsageError: there is a budget, or an fp32 bundle, and no rows; or the bundle is not quantized, or does not fit.
         DataError: the rows cannot be used, or a budget is of an unknown task.
     """
-    asked = bool(options.max_drop) or options.against is not None
-    if bundle.manifest.precision not in QUANTIZED:
-        if asked:
+    wanted = bool(options.max_drop) or options.against is not None
+    if bundle.manifest.precision in FLOAT_PRECISIONS:
+        if wanted:
             precision = bundle.manifest.precision
             raise UsageError(f"--max-drop and --against are for quantized bundles; this one is {precision}")
-        return Plan()
-    said, tasks = bundle.manifest.quantization or _NOTHING, tasks_of(bundle.manifest)
-    budget = budgets(said.budget, options.max_drop, tasks)
+        return DropPlan()
+    stored, tasks = bundle.manifest.quantization or _NOTHING, tasks_of(bundle.manifest)
+    budget = budgets(stored.budget, options.max_drop, tasks)
     sources, gone = _sources(options, data)
     if not sources:
-        if asked:
+        if wanted:
             raise UsageError("there are no rows to measure what is lost on: give --data")
         where = f"{gone} is not there any more" if gone else "nothing beside the bundle names rows"
-        said_so = f"what quantizing loses was judged on generated inputs: {where}; --data FILE gives it in points"
-        return Plan(unmeasured=(said_so,))
-    rows = read_data([*_of_these(sources, tasks)], tasks, options.rows or said.rows or ROWS_PER_TASK)
-    return Plan(rows, budget, given_twin(bundle.manifest, options.against) if options.against is not None else None)
+        warning = f"what quantizing loses was judged on generated inputs: {where}; --data FILE gives it in points"
+        return DropPlan(unmeasured=(warning,))
+    rows = read_data([*_of_these(sources, tasks)], tasks, options.rows or stored.rows or ROWS_PER_TASK)
+    return DropPlan(
+        rows, budget, read_fp32_baseline(bundle.manifest, options.against) if options.against is not None else None
+    )
 
 
-def losses(bundle: Bundle, truth: Truth, options: ValidateOptions, plan: Plan, provider: str) -> list[Judged]:
-    """What each task loses, both bundles on one provider."""
+def accuracy_drops(
+    bundle: Bundle, reference: ReferenceFiles, options: ValidateOptions, plan: DropPlan, provider: str
+) -> list[BudgetedDrop]:
+    """The points that each task loses; both bundles run on one provider."""
     if not plan.rows:
         return []
-    said = bundle.manifest.quantization or _NOTHING
+    named = (bundle.manifest.quantization or _NOTHING).metrics
     with tempfile.TemporaryDirectory(prefix="eptx-") as workspace:
-        twin = plan.against or fp32_twin(bundle.manifest, truth, options, Path(workspace))
+        baseline = plan.against or export_fp32_baseline(bundle.manifest, reference, options, Path(workspace))
         with step(f"measuring what quantizing loses ({provider})"):
-            base = Session(twin, provider)
+            base = Session(baseline, provider)
             probe = Probe(base, plan.rows)
-            metrics = choose_metrics(probe.kinds, {t: m for t, m in said.metrics.items() if t in plan.rows})
+            metrics = choose_metrics(probe.kinds, {t: m for t, m in named.items() if t in plan.rows})
             lost = drops(probe.run(base), probe.run(Session(bundle, provider)), metrics)
-    return [Judged(drop, plan.budget.get(drop.task)) for drop in lost]
+    return [BudgetedDrop(drop, plan.budget.get(drop.task)) for drop in lost]
 
 
-def named_texts(plan: Plan) -> dict[str, list[dict[str, str]]]:
-    """Some texts of every task, of the rows that the bundle names or the user gave."""
+def named_texts(plan: DropPlan) -> dict[str, list[dict[str, str]]]:
+    """The first texts of every task, of the rows that the bundle names or the user gave."""
     texts: dict[str, list[dict[str, str]]] = {}
     for task, rows in plan.rows.items():
         for row in rows[:_TEXTS]:
@@ -102,11 +105,11 @@ def named_texts(plan: Plan) -> dict[str, list[dict[str, str]]]:
     return texts
 
 
-def unjudged(bundle: Bundle, judged: Sequence[Judged]) -> list[str]:
-    """The tasks of a quantized bundle that neither a budget nor labelled rows judge: their divergence does."""
-    if bundle.manifest.precision not in QUANTIZED:
+def unbudgeted_tasks(bundle: Bundle, drops: Sequence[BudgetedDrop]) -> list[str]:
+    """The tasks of a quantized bundle without a budget and without labelled rows: their divergence counts instead."""
+    if bundle.manifest.precision in FLOAT_PRECISIONS:
         return []
-    known = {one.drop.task for one in judged if one.within is not None}
+    known = {one.drop.task for one in drops if one.within is not None}
     return [task for task in tasks_of(bundle.manifest) if task not in known]
 
 
@@ -116,7 +119,7 @@ def tasks_of(manifest: Manifest) -> list[str]:
 
 
 def _sources(options: ValidateOptions, data: Sequence[str]) -> tuple[Sequence[Source], str | None]:
-    """Where the rows are; and the first place where they were and are not."""
+    """The sources of rows; none, and the missing file, if one that the export used is gone."""
     if options.sources:
         return options.sources, None
     found = [Source.parse(text) for text in data]
@@ -125,7 +128,7 @@ def _sources(options: ValidateOptions, data: Sequence[str]) -> tuple[Sequence[So
 
 
 def _of_these(sources: Sequence[Source], tasks: Sequence[str]) -> Iterator[Source]:
-    """One file may serve the bundles of several tasks: of a bundle of one, the others' rows are left out."""
+    """The sources without rows of other tasks, if the bundle has one task: a file may serve several bundles."""
     for source in sources:
         if len(tasks) > 1 or not isinstance(source.rows, str | Path):
             yield source

@@ -1,7 +1,7 @@
-"""Activations that are rounded to a fixed range: the range is held against the values that there are in float32.
+"""Activations that are rounded to a fixed range: the range must fit the values.
 
-A range that is too narrow cuts values off, one that is too wide rounds them to a few steps; the weights are right in
-either case, so nothing else of the proof sees it. Values are those of the graph in which nothing is rounded.
+A range that is too narrow cuts values off; one that is too wide rounds them to a few steps. The weights are right in
+both cases, so no other check notices. The values are those of a copy of the graph that rounds no activation.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import onnx_ir as ir
 from eptx.bundle import Bundle
 from eptx.exporter.bases.products.products import find_products
 from eptx.exporter.initializers import add_initializer
-from eptx.exporter.validation.bundle.backends import Way
-from eptx.exporter.validation.bundle.decode_loop import Calls, Values
+from eptx.exporter.validation.bundle.backends import Backend
+from eptx.exporter.validation.bundle.decode_loop import DecodeLoop, Values
 from eptx.exporter.validation.bundle.models import run_graph
-from eptx.exporter.validation.check import Part
-from eptx.exporter.validation.inputs.batch import Batch, bundle_ids, rows_alone
+from eptx.exporter.validation.check import Check
+from eptx.exporter.validation.inputs.batch import Batch, rows_alone
 from eptx.exporter.validation.quantized.codes import array_of
-from eptx.exporter.validation.quantized.float_activations import rounded, sharpen
+from eptx.exporter.validation.quantized.float_activations import rounded, use_float_activations
 
-#: The share of values that may lie outside a range, which was seen on other rows: 0.0008 is the most that was measured.
+#: The share of values that may lie outside a range, which was found on other rows. The largest one measured is 0.0008.
 OUTSIDE = 0.01
-#: How many times as wide as the values a range may be: more leaves less than ten of its 256 steps.
+#: The largest width of a range relative to the values: a wider one leaves them less than ten of its 256 steps.
 WIDTH = 25.6
 
-#: Rows of a token or two are no text: some of their values are larger.
+#: Shorter rows are no real texts: some of their values are larger.
 _SHORTEST = 8
 
 _LOW, _HIGH, _OUT = "eptx_range_low_", "eptx_range_high_", "eptx_range_out_"
@@ -37,7 +37,7 @@ _LOW, _HIGH, _OUT = "eptx_range_low_", "eptx_range_high_", "eptx_range_out_"
 
 @dataclass
 class _Range:
-    """One QuantizeLinear: what it can hold, and what was seen.
+    """One QuantizeLinear: the numbers that it can hold, and the values that were seen.
 
     Attributes:
         name: the module whose input it is.
@@ -55,18 +55,18 @@ class _Range:
     shares: list[float] = field(default_factory=list)
 
     def see(self, low: float, high: float, outside: float) -> None:
-        """Takes in one run."""
+        """Adds one run."""
         self.seen_low, self.seen_high = min(self.seen_low, low), max(self.seen_high, high)
         self.shares.append(outside)
 
     @property
     def outside(self) -> float:
-        """The share of values outside."""
+        """The share of values outside the range."""
         return float(np.mean(self.shares)) if self.shares else 0.0
 
     @property
     def width(self) -> float:
-        """How many times as wide as the values it is; 0 is always held."""
+        """Its width relative to the values; both include 0."""
         seen = max(self.seen_high, 0.0) - min(self.seen_low, 0.0)
         return (self.high - self.low) / seen if seen > 0 else 1.0
 
@@ -84,32 +84,32 @@ class _Range:
         return None
 
 
-def range_parts(
-    bundle: Bundle, batches: Sequence[Batch], way: Way, named: Callable[[], Sequence[Batch]] = list
-) -> list[Part]:
-    """Every fixed range of a bundle, held against the values of some batches.
+def check_ranges(
+    bundle: Bundle, batches: Sequence[Batch], backend: Backend, named: Callable[[], Sequence[Batch]] = list
+) -> list[Check]:
+    """Checks every fixed range of a bundle against the values of some batches.
 
     Args:
         bundle: of any precision; without fixed ranges nothing runs.
-        batches: what to run. What stands at padding is nobody's, so the rows of a padded batch are run one by one.
-        way: how it runs.
-        named: gives the rows on which the ranges were found, where the bundle names them: then those are run.
+        batches: what to run. The rows of a padded batch run one by one, since values at padding do not count.
+        backend: how it runs.
+        named: gives the rows on which the ranges were found, if the bundle names them: then those are run.
     """
-    main, ranges = _shown(bundle, "")
+    main, ranges = _with_extents(bundle, "")
     encoder = bundle.manifest.encoder
-    first, first_ranges = _shown(bundle, encoder.file) if encoder is not None else (b"", [])
+    first, first_ranges = _with_extents(bundle, encoder.file) if encoder is not None else (b"", [])
     if not ranges and not first_ranges:
         return []
-    run = run_graph(bundle, main, way)
-    encode = run_graph(bundle, first, way) if first else None
+    run = run_graph(bundle, main, backend)
+    encode = run_graph(bundle, first, backend) if first else None
     for one in (row for batch in named() or batches for row in rows_alone(batch)):
         if one.length < _SHORTEST:
             continue
-        calls = Calls(bundle.manifest, one, bundle_ids(bundle.manifest, one))
+        calls = DecodeLoop(bundle.manifest, one)
         for values in calls.run(run, encode):
             _see(ranges, values)
         _see(first_ranges, calls.encoded)
-    return [Part(f"{one.name}: range of its input", "run", one.wrong) for one in (*first_ranges, *ranges)]
+    return [Check(f"{one.name}: range of its input", "run", one.wrong) for one in (*first_ranges, *ranges)]
 
 
 def _see(ranges: Sequence[_Range], values: Values) -> None:
@@ -117,20 +117,20 @@ def _see(ranges: Sequence[_Range], values: Values) -> None:
         one.see(*(float(values[f"{kind}{index}"]) for kind in (_LOW, _HIGH, _OUT)))
 
 
-def _shown(bundle: Bundle, file: str) -> tuple[bytes, list[_Range]]:
-    """A graph whose activations are not rounded, with the extent of each that was; and the ranges."""
+def _with_extents(bundle: Bundle, file: str) -> tuple[bytes, list[_Range]]:
+    """A copy of a graph that rounds no activation but gives the extent of each that was rounded; and the ranges."""
     model = ir.load((bundle.path / file if file else bundle.model).absolute())
     ranges = list(_ranges(model.graph))
     if not ranges and not file:
         return b"", []
-    sharpen(model.graph)
+    use_float_activations(model.graph)
     for index, one in enumerate(ranges):
-        _show(model.graph, index, one)
+        _add_outputs(model.graph, index, one)
     return ir.to_proto(model).SerializeToString(), ranges
 
 
 def _ranges(graph: ir.Graph) -> Iterator[_Range]:
-    """Of every activation that is rounded to a range that the graph holds, once."""
+    """The range of every activation that is rounded to a fixed one, once."""
     readers = {id(product.node.inputs[0]): product.node for product in reversed(find_products(graph))}
     seen: set[tuple[ir.Value, bool]] = set()
     for node in graph:
@@ -152,7 +152,7 @@ def _ranges(graph: ir.Graph) -> Iterator[_Range]:
 
 
 def _grid(node: ir.Node) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The scale and the zero point of a node that rounds, or of one that undoes it."""
+    """The scale and the zero point of a QuantizeLinear or a DequantizeLinear."""
     return array_of(node.inputs[1]), array_of(node.inputs[2]) if len(node.inputs) > 2 else None
 
 
@@ -160,8 +160,8 @@ def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
     return one is other if one is None or other is None else np.array_equal(one, other)
 
 
-def _show(graph: ir.Graph, index: int, one: _Range) -> None:
-    """Makes the least and largest value, and the share of values outside, outputs of the graph."""
+def _add_outputs(graph: ir.Graph, index: int, one: _Range) -> None:
+    """Makes the least value, the largest one and the share outside the range outputs of the graph."""
     edge = 0.5 * (one.high - one.low) / 255
     low, high = (
         add_initializer(graph, f"{kind}limit_{index}", np.array(limit, np.float32))

@@ -1,4 +1,4 @@
-"""How many points each task of a quantized bundle may lose: as the bundle says, or as the user says instead."""
+"""Budgets: the points that each task of a quantized bundle may lose, as the bundle or the user says."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 from eptx.runtime.measure import Drop
 
-#: Points that a task with labelled rows may lose where nobody has said: the interval's lower end is held against it, so
-#: few rows accuse nobody. docs/validation.md has what was measured.
+#: The budget of a task with labelled rows that has no other. The interval's lower end must be within it, so a few rows
+#: alone fail no bundle. docs/validation.md has the measurements.
 DEFAULT_POINTS = 10.0
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What one task loses, and whether it may.
+class BudgetedDrop:
+    """What one task loses, and what it may lose.
 
     Attributes:
-        drop: what was measured.
-        budget: points that it may lose; None where nobody has said: `DEFAULT_POINTS`, if the rows have labels.
+        drop: the measurement.
+        budget: points; None where there is none: then `DEFAULT_POINTS` holds, if the rows have labels.
     """
 
     drop: Drop
@@ -26,14 +26,14 @@ class Judged:
 
     @property
     def within(self) -> bool | None:
-        """Whether it keeps to its budget; None if it has none, and no labels."""
+        """Whether it is within its budget; None without a budget and without labels."""
         if self.budget is not None:
             return self.drop.points <= self.budget
         return self.drop.low <= DEFAULT_POINTS if self.drop.labelled else None
 
     @property
     def sentence(self) -> str:
-        """What was lost, in words."""
+        """The loss in words."""
         lost, whose = self.drop, "" if self.drop.labelled else " (against the answers of fp32)"
         budget = "" if self.budget is None else f"; the budget is {self.budget:g}"
         if self.budget is None and self.within is False:

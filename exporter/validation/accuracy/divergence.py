@@ -1,7 +1,7 @@
-"""How far a quantized bundle's answers, as shipped, are from those of the model with its own weights.
+"""The distance of a quantized bundle, as it is shipped, from the model with its own weights.
 
-Where nobody gave rows or a budget, this is what says that quantizing lost too much. The reference has the base's own
-weights and the trained adapter, in float32; it is fed what the bundle was fed.
+It decides whether quantizing lost too much where there are neither rows nor a budget. The reference has the base's own
+weights and the trained adapter, in float32, and runs on the same batches as the bundle.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ import numpy as np
 import torch
 
 from eptx.bundle import Bundle
-from eptx.exporter.validation.bundle.backends import Way
-from eptx.exporter.validation.bundle.models import shipped
-from eptx.exporter.validation.inputs.batch import Batch, bundle_ids
+from eptx.exporter.validation.bundle.backends import Backend
+from eptx.exporter.validation.bundle.models import open_shipped
+from eptx.exporter.validation.inputs.batch import Batch
 from eptx.exporter.validation.reference.expected import Expected, kept_values
-from eptx.exporter.validation.reference.files import Truth
-from eptx.exporter.validation.reference.reference_runner import Asked
+from eptx.exporter.validation.reference.files import ReferenceFiles
+from eptx.exporter.validation.reference.reference_runner import ReferenceRunner
 from eptx.manifest.names import AUTO_TASK
 
 Measure = Literal["positions", "rows", "tokens"]
 
-#: The most that is accepted where nobody says; docs/validation.md has what was measured to choose them.
+#: The largest accepted values; docs/validation.md has the measurements behind them.
 LIMITS: dict[Measure, float] = {"positions": 0.7, "rows": 0.8, "tokens": 3.0}
 _WORST = 1e30
-#: Longer batches take half of a validation's time and say no more.
+#: Longer batches would take half of a validation's time and add nothing.
 _LONGEST = 100
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """One task.
+    """The divergence of one task.
 
     Attributes:
         task: its name.
-        output: the output that is furthest from the reference's, for its limit.
+        output: the output whose value is the largest share of its limit.
         measure: "positions", of an output for every token: the root mean square of the difference over that of the
             values without their mean; "rows", of one for every row: over that of the values; "tokens", of a language
             model: the mean Kullback-Leibler divergence in nats.
-        value: what was measured, at most 1e30. limit: the most that is accepted.
+        value: the divergence, at most 1e30. limit: the largest accepted value.
         disagreement: of tokens, the share of positions where another one is the likeliest; None for others.
         vectors: how many positions or rows were compared.
     """
@@ -62,7 +62,7 @@ class Divergence:
 
     @property
     def sentence(self) -> str:
-        """What was measured, in words."""
+        """The divergence in words."""
         if self.measure == "tokens":
             size = f"{self.value:.3g} nats a token, and {self.disagreement:.1%} of the likeliest tokens"
         else:
@@ -78,27 +78,27 @@ class Divergence:
 
 
 def divergences(
-    bundle: Bundle, truth: Truth, batches: Sequence[Batch], tasks: Collection[str], way: Way
+    bundle: Bundle, reference: ReferenceFiles, batches: Sequence[Batch], tasks: Collection[str], backend: Backend
 ) -> list[Divergence]:
-    """How far each task's outputs are from those of the unquantized model.
+    """Measures how far each task's outputs are from those of the unquantized model.
 
     Args:
         bundle: as it is shipped.
-        truth: the trained model.
+        reference: the trained model.
         batches: what to run; of a generator, with the tokens that the bundle chose.
         tasks: those to measure.
-        way: how the bundle runs.
+        backend: how the bundle runs.
     """
     if not tasks:
         return []
-    reference, model = Asked(bundle.manifest, truth, torch.float32), shipped(bundle, way)
+    runner, model = ReferenceRunner(bundle.manifest, reference, torch.float32), open_shipped(bundle, backend)
     pairs: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
     long: set[str] = set()
     for batch in batches:
         if not set(tasks).intersection(batch.tasks) or batch.greedy or batch.length > _LONGEST:
             continue
-        expected = reference.run(batch)
-        found = model.run(batch, bundle_ids(bundle.manifest, batch)).outputs
+        expected = runner.run(batch)
+        found = model.run(batch).outputs
         for task, name, own, wanted in _pairs(expected, found, tasks):
             pairs[task, name].append((own, wanted))
         long |= {name for name, wanted in expected.outputs.items() if wanted.ndim > 2}
@@ -116,7 +116,7 @@ def divergences(
 def _pairs(
     expected: Expected, found: dict[str, np.ndarray], tasks: Collection[str]
 ) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    """For every task and output what the bundle gave and what the reference did, [n, values]."""
+    """For every task and output: the bundle's and the reference's values, [n, values]."""
     for name, wanted in expected.outputs.items():
         if name not in found:
             continue

@@ -12,49 +12,51 @@ from eptx.exporter.export import adapt, write
 from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.options import options_of
 from eptx.exporter.validation.options import ValidateOptions
-from eptx.exporter.validation.reference.files import Truth
+from eptx.exporter.validation.reference.files import ReferenceFiles
 
 
-def fp32_twin(manifest: Manifest, truth: Truth, options: ValidateOptions, workspace: Path) -> Bundle:
+def export_fp32_baseline(
+    manifest: Manifest, reference: ReferenceFiles, options: ValidateOptions, workspace: Path
+) -> Bundle:
     """Exports a bundle again, in float32.
 
     Args:
         manifest: of the bundle.
-        truth: what it was made from.
+        reference: what it was made from.
         options: of the validation.
-        workspace: a folder that lives as long as the twin.
+        workspace: a folder that lives as long as the new bundle.
 
     Raises:
         UsageError: the base's ONNX file is not known, or is quantized itself.
     """
-    settings = replace(options_of(manifest), tasks=truth.names, base_onnx=_onnx(manifest, options))
+    settings = replace(options_of(manifest), tasks=reference.names, base_onnx=_onnx(manifest, options))
     if options.top_k is not None:
         settings = replace(settings, top_k=options.top_k)
     alone = not manifest.sources.base and options.base is None
-    adapter = read_adapter(truth.folders, top_k=settings.top_k, tasks=settings.tasks)
+    adapter = read_adapter(reference.folders, top_k=settings.top_k, tasks=settings.tasks)
     with BundleWriter(workspace / "fp32") as writer, TemporaryDirectory(prefix="eptx-") as graphs:
-        twin = write(writer, adapt(None if alone else truth.base, adapter, settings, Path(graphs)))
-    if twin.manifest.precision != "fp32":
+        baseline = write(writer, adapt(None if alone else reference.base, adapter, settings, Path(graphs)))
+    if baseline.manifest.precision != "fp32":
         raise UsageError("the base is quantized itself, so what that loses cannot be measured: give --against")
-    return twin
+    return baseline
 
 
-def given_twin(manifest: Manifest, path: Path) -> Bundle:
-    """The bundle that the user has.
+def read_fp32_baseline(manifest: Manifest, path: Path) -> Bundle:
+    """Reads the fp32 bundle that the user gave.
 
     Raises:
         BundleError: it is damaged.
         UsageError: it is of other tasks, another base or another adapter, or not float32.
     """
-    twin = read_bundle(path)
-    if twin.manifest.precision != "fp32":
-        raise UsageError(f"--against {path}: is {twin.manifest.precision}; what is lost is measured from fp32")
-    if [task.name for task in twin.manifest.tasks] != [task.name for task in manifest.tasks]:
+    baseline = read_bundle(path)
+    if baseline.manifest.precision != "fp32":
+        raise UsageError(f"--against {path}: is {baseline.manifest.precision}; what is lost is measured from fp32")
+    if [task.name for task in baseline.manifest.tasks] != [task.name for task in manifest.tasks]:
         raise UsageError(f"--against {path}: has other tasks than the bundle")
-    differs = [what for what, own in manifest.fingerprints.items() if twin.manifest.fingerprints.get(what) != own]
+    differs = [what for what, own in manifest.fingerprints.items() if baseline.manifest.fingerprints.get(what) != own]
     if differs:
         raise UsageError(f"--against {path}: is of another {' and '.join(differs)} than the bundle")
-    return twin
+    return baseline
 
 
 def _onnx(manifest: Manifest, options: ValidateOptions) -> Path | None:

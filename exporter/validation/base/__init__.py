@@ -1,1 +1,1 @@
-"""The base as transformers reads it: its configuration, its tokenizer, its tables, how far it looks."""
+"""The base as transformers reads it: its configuration, tokenizer, tables and attention windows."""

@@ -1,8 +1,8 @@
-"""How many words and positions a model reads, seen on the tables that it looks rows up in.
+"""How many words and positions a model knows, from the tables in which it looks up rows.
 
 Models number positions in many ways: from 0, from behind the padding's id (RoBERTa, MPNet, ESM, Longformer), from 2
-(BART). So a few tokens are run through the model, and every look-up is watched: the table that is asked for the tokens
-themselves is that of words, the one that is asked for consecutive numbers is that of positions.
+(BART). So the model runs on a few tokens while every look-up is recorded: the table that is indexed by the tokens
+themselves is that of words, and the one that is indexed by consecutive numbers is that of positions.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from eptx.exporter.validation.base.source import listed
 from eptx.exporter.validation.base.windows import context
 
-#: How many tokens are enough to tell consecutive numbers from others.
+#: So many tokens are enough to tell consecutive numbers from others.
 _TOKENS = 6
 
 
 @dataclass
 class Lookups:
-    """What a model looks up.
+    """The sizes of a model's tables.
 
     Attributes:
-        words: rows of the table of words; None where none is looked up.
-        positions: how many tokens its table of positions has rows for; None without such a table.
-        context: how many its configuration says, where it does.
+        words: rows of the table of words; None without one.
+        positions: how many tokens the table of positions serves; None without one.
+        context: how many tokens the configuration names; None if it names none.
     """
 
     words: int | None = None
@@ -37,12 +37,12 @@ class Lookups:
 
     @property
     def longest(self) -> int | None:
-        """How many tokens a model reads at most; None where nothing limits it."""
+        """The most tokens that the model reads; None without a limit."""
         return self.positions if self.positions is not None else self.context
 
 
 def lookups(model: Any) -> Lookups:
-    """Runs a few tokens through a model, as far as it takes to see its tables.
+    """Runs a model on a few tokens, until both tables were used.
 
     Args:
         model: a ``PreTrainedModel``, adapted or not. Nothing of it is changed.
@@ -59,8 +59,8 @@ def lookups(model: Any) -> Lookups:
         with torch.no_grad(), watch:
             model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra)
     except Exception:
-        # it has seen enough; or the model wants more than tokens, such as the rows' tasks, and what it has looked up
-        # until then counts
+        # both tables were seen; or the model needs more than tokens, such as the rows' tasks, and what was seen so far
+        # counts
         return watch.found
     return watch.found
 
@@ -70,7 +70,7 @@ class _Enough(Exception):
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every look-up in a table."""
+    """Records every look-up in a table."""
 
     def __init__(self, tokens: list[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -84,17 +84,17 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._see(len(args[0]), args[1].flatten()[: len(self._tokens)].tolist())
         return func(*args, **(kwargs or {}))
 
-    def _see(self, rows: int, asked: list[int]) -> None:
-        if asked == self._tokens:
+    def _see(self, rows: int, index: list[int]) -> None:
+        if index == self._tokens:
             self.found.words = rows
-        elif asked == list(range(asked[0], asked[0] + len(self._tokens))) and self.found.positions is None:
-            self.found.positions = rows - asked[0]
+        elif index == list(range(index[0], index[0] + len(self._tokens))) and self.found.positions is None:
+            self.found.positions = rows - index[0]
         if self.found.words is not None and self.found.positions is not None:
             raise _Enough
 
 
 def _tokens(config: Any) -> list[int]:
-    """Ordinary tokens, the largest first: no consecutive numbers, and no padding, which some models do not count."""
+    """Ordinary tokens, the largest first, so that they are no consecutive numbers; some models skip padding."""
     kinds = ("pad", "bos", "eos", "unk", "mask", "sep", "cls")
     special = {token for kind in kinds for token in listed(getattr(config, f"{kind}_token_id", None))}
     ordinary = [i for i in range(min(int(config.vocab_size), 4 * _TOKENS)) if i not in special]

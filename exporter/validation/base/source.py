@@ -1,4 +1,4 @@
-"""The base as transformers reads it: what a bundle's manifest and files are held to."""
+"""The base's folder as transformers reads it: the source of a bundle's manifest and files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eptx.exporter.bases.weights.config import base_config
 from eptx.exporter.quiet import quiet
 from eptx.files.strict_json import read_json_object
 
-#: With none of these, a folder has no tokenizer. (transformers would make one up from the configuration alone.)
+#: A folder without these has no tokenizer, although transformers would invent one from the configuration alone.
 TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.txt",
@@ -28,7 +28,7 @@ TOKENIZER_FILES = (
 )
 
 
-#: What sentence-transformers keeps beside a tokenizer; the first that is there counts.
+#: The settings of sentence-transformers beside a tokenizer; the first of these files counts.
 SENTENCE_FILES = (
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -52,7 +52,7 @@ class BaseSource:
 
     @cached_property
     def written(self) -> dict[str, Any]:
-        """``config.json`` as it stands in the file.
+        """``config.json`` as the file has it.
 
         Raises:
             BaseModelError: it is missing or damaged.
@@ -67,7 +67,7 @@ class BaseSource:
 
     @cached_property
     def text_config(self) -> Any:
-        """The part of it that is of the text model; of a model of text alone, all of it."""
+        """The text model's part of it; all of it, if there is only a text model."""
         return self.config.get_text_config()
 
     @cached_property
@@ -86,7 +86,7 @@ class BaseSource:
         return load_tokenizer(self.folder)
 
     def token(self, name: str) -> Any:
-        """A special token's id (or ids), as ``generate`` finds it: of the generation settings, else of the model."""
+        """A special token's id (or ids), as ``generate`` finds it: in the generation settings, or the model's."""
         for place in (self.generation, self.config, self.text_config):
             value = getattr(place, name, None)
             if value is not None:
@@ -107,7 +107,7 @@ def load_tokenizer(folder: Path) -> Any:
     with quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except Exception as e:  # whatever its files provoke
+        except Exception as e:  # damaged files raise any class
             raise BaseModelError(f"{folder.name}: its tokenizer cannot be read: {one_line(e)}") from None
     for name in SENTENCE_FILES:
         if (folder / name).is_file():
@@ -117,7 +117,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def _as_sentences(tokenizer: Any, settings: Mapping[str, Any]) -> None:
-    """What sentence-transformers does with a tokenizer: its length is the one that counts, and texts may be lowered."""
+    """Applies the settings of sentence-transformers: its length counts, and it may lower texts."""
     if settings.get("max_seq_length"):
         tokenizer.model_max_length = settings["max_seq_length"]
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -129,14 +129,14 @@ def _as_sentences(tokenizer: Any, settings: Mapping[str, Any]) -> None:
 
 
 def listed(value: Any) -> tuple[int, ...]:
-    """Token ids that a configuration gives as one, as a list or not at all."""
+    """A configuration's token ids, given as one number, as a list, or not at all."""
     if value is None:
         return ()
     return tuple(value) if isinstance(value, list | tuple) else (int(value),)
 
 
 def same(found: Any, wanted: Any) -> bool:
-    """Whether two JSON values are equal; true is not 1, and 1 is 1.0."""
+    """Whether two JSON values are equal. 1 equals 1.0, but not true."""
     if isinstance(found, bool) or isinstance(wanted, bool):
         return found is wanted
     if isinstance(found, Mapping) and isinstance(wanted, Mapping):

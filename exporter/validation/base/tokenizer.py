@@ -1,4 +1,4 @@
-"""Texts as the base's own tokenizer reads them: what a model was trained on, whatever a bundle carries."""
+"""Tokenizes texts with the base's own tokenizer, as in training, and not with the bundle's."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class BaseTokenizer:
         self._tokenizer = tokenizer
         self._cut, self._prompts = cut, prompts
         limit = getattr(tokenizer, "model_max_length", None)
-        # a tokenizer without a limit says 1e30
+        # a tokenizer without a limit has 1e30 here
         own = limit if isinstance(limit, int) and limit < 1_000_000 else None
         self._length = min((each for each in (length, own) if each is not None), default=None)
 
     @property
     def length(self) -> int | None:
-        """How many tokens a row has at most; None without a limit."""
+        """The most tokens of a row; None without a limit."""
         return self._length if self._cut else None
 
     def encode(self, rows: Sequence[Row], *, special: bool = True) -> dict[str, list[list[int]]]:
@@ -50,7 +50,7 @@ class BaseTokenizer:
             names: the inputs to make, of ``input_ids``, ``attention_mask`` and ``token_type_ids``.
         """
         encoded = self.encode(rows)
-        # a model without a padding token hides what fills its rows by the mask alone
+        # a model without a padding token ignores padding by the mask alone
         fill = {"input_ids": getattr(self._tokenizer, "pad_token_id", None) or 0}
         left = getattr(self._tokenizer, "padding_side", "right") == "left"
         return {name: _padded(encoded[name], fill.get(name, 0), left) for name in _NAMES if name in names}

@@ -1,4 +1,4 @@
-"""How far a base looks, as transformers says it: the windows of its attention, and relative positions."""
+"""How far a base's attention reaches: its windows, its relative positions, its context."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LOCAL = ("sliding", "chunked", "local")
 
 
 def windows(config: Mapping[str, Any]) -> tuple[int, ...]:
-    """The sizes of the attention windows that some of a base's layers have, each once, smallest first.
+    """The sizes of the attention windows of a base's layers, each once, smallest first.
 
     Args:
         config: the base's ``config.json``.
@@ -31,13 +31,13 @@ def windows(config: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def farthest_relative(config: Mapping[str, Any]) -> int | None:
-    """The distance past which relative positions of T5's kind are all one; None of other models."""
+    """The distance from which on T5's relative positions are all the same; None for other models."""
     value = getattr(full_config(config), _RELATIVE, None)
     return value if _positive(value) else None
 
 
 def context(settings: Any) -> int | None:
-    """How many positions a text may have, as far as a token's rotary position is the same in texts of every length.
+    """How many positions a text may have while a token's rotary position does not depend on the text's length.
 
     ``longrope`` has another table for texts that are longer than the model was first trained on: what is in a cache by
     then was turned by the first one, so no graph with a cache goes past it.
@@ -54,7 +54,7 @@ def context(settings: Any) -> int | None:
 
 
 def full_config(config: Mapping[str, Any]) -> Any:
-    """A configuration with the defaults that its file leaves out; of several models in one, that of the text."""
+    """A configuration completed by transformers' defaults; of a model with several parts, the text model's."""
     from transformers import AutoConfig, PretrainedConfig
 
     values = dict(config)

@@ -1,7 +1,7 @@
-"""The ways in which a bundle can be run here, each of which is judged.
+"""The backends on which a bundle can run here; each of them is validated.
 
-A model with operators of its own holds a function body for each: what runs in browsers, in Node, on CUDA and in C++
-without kernels. Where the native kernels are installed they run instead, and then nothing is seen of the bodies.
+A model with operators of its own holds a function body for each. The bodies run in browsers, in Node, on CUDA and in
+C++ without kernels. Where the native kernels are installed, they run instead of the bodies; so both are validated.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _NONE = Kernels(None)
 
 
 class KernelsRefusedError(BundleError):
-    """The native kernels are installed, and do not load or do not take this model."""
+    """The native kernels are installed, but they do not load, or do not run this model."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to run a bundle.
+class Backend:
+    """A provider, and what runs the model's own operators on it.
 
     Attributes:
         provider: ``cpu`` or ``cuda``.
-        operators: what the model's own operators run as: the "functions" that it holds, or native "kernels";
-            "standard" if it has none.
-        kernels: the library to register; none in it unless `operators` says kernels.
+        operators: "functions" (the bodies that the model holds), "kernels" (native ones), or "standard" if the model
+            has no operators of its own.
+        kernels: the library to register; empty unless `operators` is "kernels".
     """
 
     provider: str
@@ -42,11 +42,11 @@ class Way:
 
     @property
     def name(self) -> str:
-        """What reports call it."""
-        return way_name(self.provider, self.operators)
+        """Its name in reports."""
+        return backend_name(self.provider, self.operators)
 
     def session_options(self, bundle: Bundle) -> Any:
-        """The ``onnxruntime.SessionOptions`` for it.
+        """The ``onnxruntime.SessionOptions`` of its sessions.
 
         Raises:
             KernelsRefusedError: the kernels' library does not load.
@@ -54,24 +54,24 @@ class Way:
         options = bundle_options(bundle)
         if self.kernels.library is not None:
             found = register(options, self.kernels)
-            if found.library is None:  # the session would open all the same, and run the functions once more
+            if found.library is None:  # the session would still open, and run the functions a second time
                 raise KernelsRefusedError(str(found.reason))
         return options
 
 
-def way_name(provider: str, operators: Operators) -> str:
-    """``cpu``, or ``cpu, functions`` where there is another way."""
+def backend_name(provider: str, operators: Operators) -> str:
+    """``cpu``, or ``cpu, functions`` for a model with operators of its own."""
     return provider if operators == "standard" else f"{provider}, {operators}"
 
 
-def ways(bundle: Bundle, providers: Sequence[str]) -> list[Way]:
-    """Every way for these providers, functions first: they run wherever the model does."""
-    return [way for provider in providers for way in _of_provider(bundle, provider)]
+def backends(bundle: Bundle, providers: Sequence[str]) -> list[Backend]:
+    """Every backend of these providers. Functions come first: they run wherever the model does."""
+    return [backend for provider in providers for backend in _of_provider(bundle, provider)]
 
 
-def _of_provider(bundle: Bundle, provider: str) -> Iterator[Way]:
+def _of_provider(bundle: Bundle, provider: str) -> Iterator[Backend]:
     own = bool(bundle.operators)
-    yield Way(provider, "functions" if own else "standard")
+    yield Backend(provider, "functions" if own else "standard")
     kernels = choose_kernels(bundle, provider)
     if own and kernels.library is not None:
-        yield Way(provider, "kernels", kernels)
+        yield Backend(provider, "kernels", kernels)

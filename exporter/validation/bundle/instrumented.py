@@ -1,8 +1,7 @@
-"""The bundle's model with its inside made visible: module outputs and routers' choices as further graph outputs.
+"""A copy of the bundle's model with more outputs: what every module gives, and what every router chooses.
 
-The bundle is not touched. A copy of the graph is made in memory, whose weights stay in the bundle's own data file;
-ONNX Runtime keeps what is a graph output, so its fusions stop at the values that are looked at. That is why
-the model is also run exactly as it is shipped.
+The copy is made in memory; its weights stay in the bundle's own data file. ONNX Runtime does not fuse across a graph
+output, so the copy is optimized less than the model. That is why the model is also run exactly as it is shipped.
 """
 
 from __future__ import annotations
@@ -17,42 +16,42 @@ from eptx._one_line import one_line
 from eptx.bundle import Bundle, ModuleOutput
 from eptx.errors import BundleError
 from eptx.exporter import ops
-from eptx.exporter.validation.quantized.float_activations import sharpen
+from eptx.exporter.validation.quantized.float_activations import use_float_activations
 from eptx.manifest.names import OPERATOR_DOMAIN
 
-#: operator -> its inputs that hold the rows' choice and weights, and the one that says which row of them is whose
+#: Operator -> its inputs: choice, weights, and, where those are tables, each row's index into them.
 _ROUTES = {"PyramidDelta": ("experts", "weights", "route"), "TuckerDelta": ("group", "weights", "")}
 
-#: How far an operator may be before what it changes: a cast, and the product whose input it updates.
+#: At most so many nodes stand between an operator and the module's output: a cast, and the product that it feeds.
 _BEHIND = 2
 
 
 @dataclass(frozen=True)
-class Graph:
+class InstrumentedModel:
     """A copy of the model with more outputs.
 
     Attributes:
         model: the serialized graph; its weights are in the bundle's folder.
         order: the modules in the order in which the graph computes them.
         routes: module -> names of the values that hold its choice and weights.
-        sharp: of a quantized model, whose activations are rounded to 8 bits as it is shipped, a copy in which they
-            are not; in `model` they are not either.
+        float_activations: a copy in which no activation is rounded to 8 bits, where the shipped model rounds some;
+            `model` does not round them either. None where the shipped model rounds none.
         encoder: the same of the encoder, whose modules are in `order` too.
     """
 
     model: bytes
     order: tuple[str, ...]
     routes: Mapping[str, tuple[str, str]]
-    sharp: bytes | None = None
-    encoder: Graph | None = None
+    float_activations: bytes | None = None
+    encoder: InstrumentedModel | None = None
 
     @property
-    def rounds(self) -> bool:
-        """Whether activations are rounded to 8 bits somewhere, as the bundle is shipped."""
-        return self.sharp is not None or (self.encoder is not None and self.encoder.rounds)
+    def quantizes_activations(self) -> bool:
+        """Whether the bundle, as it is shipped, rounds activations to 8 bits somewhere."""
+        return self.float_activations is not None or (self.encoder is not None and self.encoder.quantizes_activations)
 
 
-def observable(bundle: Bundle) -> Graph:
+def instrument(bundle: Bundle) -> InstrumentedModel:
     """Makes every module's output a graph output.
 
     Raises:
@@ -60,19 +59,19 @@ def observable(bundle: Bundle) -> Graph:
     """
     encoder = bundle.manifest.encoder
     if encoder is None:
-        return _observable(bundle.model, bundle.manifest.modules)
-    first = _observable(bundle.path / encoder.file, encoder.modules)
-    main = _observable(bundle.model, bundle.manifest.modules)
+        return _instrument(bundle.model, bundle.manifest.modules)
+    first = _instrument(bundle.path / encoder.file, encoder.modules)
+    main = _instrument(bundle.model, bundle.manifest.modules)
     return replace(main, order=first.order + main.order, encoder=first)
 
 
-def _observable(path: Path, modules: Mapping[str, ModuleOutput]) -> Graph:
+def _instrument(path: Path, modules: Mapping[str, ModuleOutput]) -> InstrumentedModel:
     try:
         model = ir.load(path.absolute())
     except Exception as error:  # protobuf and onnx_ir raise unrelated classes
         raise BundleError(f"{path.name}: not a valid ONNX model: {one_line(error)}") from None
     graph = model.graph
-    copy = _written(path, model) if sharpen(graph) else None
+    copy = _written(path, model) if use_float_activations(graph) else None
     values = {value.name: value for node in graph for value in node.outputs}
     missing = sorted(m for m, place in modules.items() if place.output not in values)
     if missing:
@@ -86,29 +85,29 @@ def _observable(path: Path, modules: Mapping[str, ModuleOutput]) -> Graph:
         if not (value.is_graph_output() or value.is_graph_input()):
             graph.outputs.append(_typed(value, ir.DataType.FLOAT))
     names = {module: (str(choice.name), str(weights.name)) for module, (choice, weights) in routes.items()}
-    return Graph(_written(path, model), tuple(order), names, copy)
+    return InstrumentedModel(_written(path, model), tuple(order), names, copy)
 
 
 def _written(path: Path, model: ir.Model) -> bytes:
-    """A model as bytes. What was read may not be writable: a name that is not UTF-8 is read as it is."""
+    """A model as bytes. Not all that can be read can be written: a name may not be UTF-8."""
     try:
         return bytes(ir.to_proto(model).SerializeToString())
     except ir.serde.SerdeError as error:
         reason: BaseException = error
-        while reason.__cause__ is not None:  # the outer ones quote the model
+        while reason.__cause__ is not None:  # the outer errors quote the model
             reason = reason.__cause__
         raise BundleError(f"{path.name}: not a valid ONNX model: {one_line(reason)}") from None
 
 
 def _typed(value: ir.Value, dtype: ir.DataType) -> ir.Value:
-    """ONNX wants every graph output typed; what an operator's body gives is told by what it is."""
+    """ONNX wants every graph output typed; the outputs of function bodies are not."""
     if value.type is None:
         value.type = ir.TensorType(dtype)
     return value
 
 
 def _route(graph: ir.Graph, output: ir.Value, columns: tuple[int, int]) -> tuple[ir.Value, ir.Value] | None:
-    """The choice and weights that the operator of a module's output was given for each row."""
+    """The choice and the weights of each row that the operator behind a module's output was given."""
     node = output.producer()
     for _ in range(_BEHIND):
         if node is not None and node.domain != OPERATOR_DOMAIN and node.inputs and node.inputs[0] is not None:
@@ -131,7 +130,7 @@ def _route(graph: ir.Graph, output: ir.Value, columns: tuple[int, int]) -> tuple
 
 
 def _router(graph: ir.Graph, node: ir.Node, inputs: Mapping[str, ir.Value | None]) -> tuple[ir.Value, ir.Value]:
-    """What a router that is within an operator says, by itself."""
+    """A router node of its own, for an operator with the router inside."""
     names = ("task_id", "x", "task_embedding", "gate_weight", "gate_bias")
     attributes = {"top_k": node.attributes["top_k"].as_int()}
     router = ir.node(
@@ -144,7 +143,7 @@ def _router(graph: ir.Graph, node: ir.Node, inputs: Mapping[str, ir.Value | None
 
 
 def _module_of(node: ir.Node, output: ir.Value, columns: tuple[int, int]) -> int | None:
-    """Which of a node's modules has these columns of an output."""
+    """The index of the module that has these columns of a node's output."""
     packed = ops.packed_columns(node)
     if packed is None:
         return output.index()
@@ -153,7 +152,7 @@ def _module_of(node: ir.Node, output: ir.Value, columns: tuple[int, int]) -> int
 
 
 def _rows(graph: ir.Graph, table: ir.Value, rows: ir.Value) -> ir.Value:
-    """What each row of the batch has in a table."""
+    """Each row's entry of a table."""
     node = ir.node("Gather", [table, rows], attributes={"axis": 0})
     node.outputs[0].name, node.outputs[0].type = f"eptx_observed_{len(graph)}", table.type
     graph.append(node)

@@ -1,4 +1,4 @@
-"""Answers: how often the bundle's agree with the reference's, and how good they are where labels are known."""
+"""Logits as answers: how often the bundle's are the reference's, and how good both are on labelled rows."""
 
 from __future__ import annotations
 
@@ -34,18 +34,60 @@ class _Answer:
         return self.problem == MULTI_LABEL
 
 
-@dataclass
-class Greedy:
-    """How often the bundle chooses the token that the reference chooses, of answers to which the reference's are fed.
+@dataclass(frozen=True)
+class Metric:
+    """How good answers to labelled rows are.
 
     Attributes:
-        tokens: how many the reference chose. equal: those of them that the bundle chooses too.
-        first: of the first that it does not, where it is, and by how much the reference prefers its own.
+        name: ``accuracy``, ``f1_micro`` or ``pearson``.
+        rows: how many.
+        bundle, reference: the metric of either.
     """
 
+    name: str
+    rows: int
+    bundle: float
+    reference: float
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A token that the bundle chooses otherwise than the reference.
+
+    Attributes:
+        batch: its name. row, token: which of them, from 0.
+        reference, bundle: the token that either chooses.
+        margin: by how much the reference's logit of its own token is larger.
+    """
+
+    batch: str
+    row: int
+    token: int
+    reference: int
+    bundle: int
+    margin: float
+
+
+@dataclass(frozen=True)
+class GreedyAgreement:
+    """How often the bundle chooses the token that the reference chooses, after the same tokens.
+
+    Attributes:
+        tokens: how many the reference chose.
+        agreement: the share of them that the bundle chooses too.
+        first_disagreement: the first that it does not.
+    """
+
+    tokens: int
+    agreement: float
+    first_disagreement: Disagreement | None
+
+
+@dataclass
+class _GreedyCount:
     tokens: int = 0
     equal: int = 0
-    first: dict[str, Any] | None = None
+    first: Disagreement | None = None
 
     def add(self, found: np.ndarray, exact: np.ndarray, batch: Batch, row: int) -> None:
         """One row's logits [positions, tokens] of both."""
@@ -57,18 +99,7 @@ class Greedy:
             self.tokens, self.equal = self.tokens + 1, self.equal + (own == other)
             if own != other and self.first is None:
                 margin = float(exact[position, own] - exact[position, other])
-                self.first = {
-                    "batch": batch.name,
-                    "row": row,
-                    "token": at,
-                    "reference": own,
-                    "bundle": other,
-                    "margin": margin,
-                }
-
-    def summary(self) -> dict[str, Any]:
-        """As JSON types."""
-        return {"tokens": self.tokens, "agreement": self.equal / self.tokens, "first_disagreement": self.first}
+                self.first = Disagreement(batch.name, row, at, own, other, margin)
 
 
 @dataclass
@@ -76,7 +107,7 @@ class Answers:
     """Logits of both, per task; empty where the bundle has no logits."""
 
     _by_task: dict[str, list[_Answer]] = field(default_factory=dict)
-    _greedy: dict[str, Greedy] = field(default_factory=dict)
+    _greedy: dict[str, _GreedyCount] = field(default_factory=dict)
 
     def add(self, expected: Expected, outputs: dict[str, np.ndarray], manifest: Manifest) -> None:
         """Takes the judged rows of one batch."""
@@ -84,10 +115,10 @@ class Answers:
             return
         exact, found = expected.outputs[LOGITS], outputs[LOGITS]
         if exact.shape[:-1] != found.shape[:-1]:
-            return  # not the same questions; that they differ is told where outputs are compared
+            return  # the comparison of outputs reports the shape
         labels = expected.batch.labels or (None,) * expected.batch.rows
         kept = expected.batch.kept
-        for row in np.flatnonzero(expected.judged):
+        for row in np.flatnonzero(expected.compared):
             task = expected.batch.tasks[row]
             width = _width(manifest, task, found.shape[-1])
             one = [(found[row], exact[row])]
@@ -102,16 +133,21 @@ class Answers:
                 one_answer = _Answer(f[:width], e[:width], known(label, manifest, task), problem)
                 self._by_task.setdefault(task, []).append(one_answer)
             if expected.batch.greedy:
-                self._greedy.setdefault(task, Greedy()).add(found[row], exact[row], expected.batch, int(row))
+                self._greedy.setdefault(task, _GreedyCount()).add(found[row], exact[row], expected.batch, int(row))
 
-    def summary(self, task: str) -> dict[str, Any]:
-        """``argmax_agreement``, ``metric`` and ``greedy``, where there are logits, labels and answers."""
-        answers = self._by_task.get(task, [])
-        wide = [answer for answer in answers if len(answer.exact) > 1 or answer.sets]
-        agreement = float(np.mean([_agree(answer) for answer in wide])) if wide else None
-        metric = _metric([a for a in answers if a.label is not None])
-        greedy = self._greedy[task].summary() if task in self._greedy else None
-        return {"argmax_agreement": agreement, "metric": metric, "greedy": greedy}
+    def argmax_agreement(self, task: str) -> float | None:
+        """The share of a task's answers that are the reference's; None without logits."""
+        wide = [answer for answer in self._by_task.get(task, []) if len(answer.exact) > 1 or answer.sets]
+        return float(np.mean([_agree(answer) for answer in wide])) if wide else None
+
+    def metric(self, task: str) -> Metric | None:
+        """The metric of a task's labelled rows; None of fewer than two."""
+        return _metric([answer for answer in self._by_task.get(task, []) if answer.label is not None])
+
+    def greedy(self, task: str) -> GreedyAgreement | None:
+        """How far a task's greedy tokens agree; None without any."""
+        count = self._greedy.get(task)
+        return None if count is None else GreedyAgreement(count.tokens, count.equal / count.tokens, count.first)
 
 
 def _agree(answer: _Answer) -> bool:
@@ -121,7 +157,7 @@ def _agree(answer: _Answer) -> bool:
 
 
 def _width(manifest: Manifest, task: str, padded: int) -> int:
-    """How many of a row's logits count."""
+    """How many of a row's logits are its task's."""
     labels = next((t.labels for t in manifest.tasks if t.name == task), None)
     return padded if labels is None else labels
 
@@ -137,7 +173,7 @@ def _label_number(label: Any, manifest: Manifest, task: str) -> float | None:
 
 
 def _label_set(label: Any, manifest: Manifest, task: str) -> np.ndarray | None:
-    """Labels by name or number, or one decimal for each, as bool [labels]; None where they are none of the task's."""
+    """Labels by name or number, or one number per label, as bool [labels]; None where the task has no such label."""
     row = Row(task, label=tuple(label) if isinstance(label, list) else label)
     spec = next(t for t in manifest.tasks if t.name == task)
     width = next((o.shape[-1] for o in manifest.outputs if o.name == LOGITS), None)
@@ -148,8 +184,8 @@ def _label_set(label: Any, manifest: Manifest, task: str) -> np.ndarray | None:
         return None
 
 
-def _metric(answers: list[_Answer]) -> dict[str, Any] | None:
-    """Accuracy, the F1 of several labels, or of a value the correlation; of the bundle and of the reference."""
+def _metric(answers: list[_Answer]) -> Metric | None:
+    """Accuracy; the F1 score for several labels at once; the correlation for a single value."""
     if len(answers) < 2:
         return None
     labels = np.array([answer.label for answer in answers])
@@ -166,4 +202,4 @@ def _metric(answers: list[_Answer]) -> dict[str, Any] | None:
             for side in (found, exact)
         ]
         name = "accuracy"
-    return {"name": name, "rows": len(answers), "bundle": values[0], "reference": values[1]}
+    return Metric(name, len(answers), *values)

@@ -1,25 +1,25 @@
-"""What a bundle must have to be the trained model at all: its class's outputs, and every module that was adapted."""
+"""A bundle's outputs and adapted modules: it must have those of the trained model, and no others."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from eptx.bundle import Manifest
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.reference.expectation import Expectation
 from eptx.manifest.names import PRESENT, USED
 
-#: What a model computes in; a decoder for CUDA does so in float16.
+#: A model computes in float32; a decoder for CUDA computes in float16.
 _DTYPES = ("float32", "float16")
 
 
-def outline(manifest: Manifest, expectation: Expectation) -> Iterator[Part]:
-    """Outputs and adapted modules, those that the trained model has and those that the bundle says it has."""
+def check_signature(manifest: Manifest, expectation: Expectation) -> Iterator[Check]:
+    """A check for every output and every adapted module, of the trained model and of the bundle."""
     yield from _outputs(manifest, expectation)
     yield from _modules(manifest, expectation)
 
 
-def _outputs(manifest: Manifest, expectation: Expectation) -> Iterator[Part]:
+def _outputs(manifest: Manifest, expectation: Expectation) -> Iterator[Check]:
     found = [o for o in manifest.outputs if not o.name.startswith(PRESENT) and not o.name.endswith(USED)]
     has, dtypes = [o.name for o in found], {o.name: o.dtype for o in found}
     first = expectation.batches[0]
@@ -31,21 +31,21 @@ def _outputs(manifest: Manifest, expectation: Expectation) -> Iterator[Part]:
             )
         elif dtypes[name] not in _DTYPES:
             wrong = f"is {dtypes[name]}; the trained model's is float32"
-        yield Part(f"output {name}", "run", wrong)
+        yield Check(f"output {name}", "run", wrong)
     for name in has:
         if name in first.inner:
-            yield Part(f"output {name}", "run")
+            yield Check(f"output {name}", "run")
         elif name not in first.outputs:
-            yield Part(f"output {name}", "neither", None, f"a {expectation.class_name} has no such output")
+            yield Check(f"output {name}", "unchecked", None, f"a {expectation.class_name} has no such output")
 
 
-def _modules(manifest: Manifest, expectation: Expectation) -> Iterator[Part]:
+def _modules(manifest: Manifest, expectation: Expectation) -> Iterator[Check]:
     said = {*manifest.modules, *(manifest.encoder.modules if manifest.encoder is not None else {})}
     for name in expectation.modules:
         wrong = None if name in said else "the adapter adapts it, and eptx.json does not say where it is in the graph"
-        yield Part(f"module {name}", "run", wrong)
+        yield Check(f"module {name}", "run", wrong)
     for name in sorted(said - {*expectation.modules}):
-        yield Part(f"module {name}", "run", "eptx.json names it, and the adapter does not adapt it")
+        yield Check(f"module {name}", "run", "eptx.json names it, and the adapter does not adapt it")
 
 
 def _listed(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What can be held against its source directly, without running the bundle."""
+"""Compares everything that a bundle holds with its sources, without running the bundle."""
 
 from __future__ import annotations
 
@@ -11,75 +11,75 @@ import torch
 from eptx.bundle import Bundle
 from eptx.exporter.trained import Host, Trained, load_trained
 from eptx.exporter.validation.base.lookups import lookups
-from eptx.exporter.validation.check import Part
-from eptx.exporter.validation.contents.files import ExpectedTask, compare_companions
+from eptx.exporter.validation.check import Check
+from eptx.exporter.validation.contents.files import ExpectedTask, compare_files
 from eptx.exporter.validation.contents.tensors import compare_tensors
-from eptx.exporter.validation.reference.files import Truth
+from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.manifest.names import BASE_TASK
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What was compared.
+    """The comparison.
 
     Attributes:
-        parts: one by one.
-        longest: the most tokens of a row that the trained model reads; None where nothing limits it.
+        checks: of every part.
+        longest: the most tokens of a row that the trained model reads; None without a limit.
     """
 
-    parts: list[Part]
+    checks: list[Check]
     longest: int | None
 
 
-def compare_parts(bundle: Bundle, truth: Truth, base_onnx: Path | None = None) -> Compared:
-    """Loads the trained model in float32 and compares: manifest, files, tables, constants.
+def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path | None = None) -> Compared:
+    """Loads the trained model in float32 and compares manifest, files and tensors with it.
 
     Args:
         bundle: the bundle.
-        truth: the trained model's files.
+        reference: the trained model's files.
         base_onnx: the ONNX file of the base, where the export used one.
     """
-    trained = load_trained(truth.base, truth.files, truth.tasks, top_k=truth.top_k, dtype=torch.float32)
-    task = next(iter(truth.ids.values()))
+    trained = load_trained(reference.base, reference.files, reference.tasks, top_k=reference.top_k, dtype=torch.float32)
+    task = next(iter(reference.ids.values()))
     touched = trained.hosts[0].names.values() if bundle.manifest.mode == "static" else ()
     with trained.as_task(task) as model:
         found = lookups(model)
         answers = any(spec.name == "logits" for spec in bundle.manifest.outputs)
-        tasks, off = expected_tasks(truth, trained, answers=answers), _off(trained, answers=answers)
-        companions = compare_companions(bundle, truth.base, model, tasks, found, base_onnx=base_onnx, off=off)
+        tasks, off = expected_tasks(reference, trained, answers=answers), _off(trained, answers=answers)
+        companions = compare_files(bundle, reference.base, model, tasks, found, base_onnx=base_onnx, off=off)
         return Compared(
             [_method(bundle, trained), *companions, *compare_tensors(bundle, model, touched)], found.longest
         )
 
 
-def _method(bundle: Bundle, trained: Trained) -> Part:
+def _method(bundle: Bundle, trained: Trained) -> Check:
     said, found = bundle.manifest.method, trained.method.name
     wrong = None if said == found else f"says {said}; the adapter's files are those of {found}"
-    return Part("eptx.json: method", "compared", wrong)
+    return Check("eptx.json: method", "compared", wrong)
 
 
-def expected_tasks(truth: Truth, trained: Trained, *, answers: bool = True) -> list[ExpectedTask]:
-    """The tasks that the bundle must have, but for ``base``, with their labels.
+def expected_tasks(reference: ReferenceFiles, trained: Trained, *, answers: bool = True) -> list[ExpectedTask]:
+    """The tasks that the bundle must have, except ``base``, with their labels.
 
     Args:
-        truth: the files.
+        reference: the files.
         trained: the model.
         answers: whether the class gives logits.
     """
-    names = truth.files[0].config.get("task_labels") or {}
+    names = reference.files[0].config.get("task_labels") or {}
     found = []
-    for name in (name for name in truth.ids if name in truth.tasks):
+    for name in (name for name in reference.ids if name in reference.tasks):
         if trained.heads is not None:
             labels, given = trained.heads.labels(name), names.get(name)
-            problem = _problem(trained.host_of(truth.ids[name]).model.config, labels)
+            problem = _problem(trained.host_of(reference.ids[name]).model.config, labels)
             found.append(ExpectedTask(name, labels, tuple(given) if given else None, problem))
         else:
-            found.append(_own(name, trained.host_of(truth.ids[name]), trained, answers))
+            found.append(_own(name, trained.host_of(reference.ids[name]), trained, answers))
     return found
 
 
 def _off(trained: Trained, *, answers: bool) -> list[ExpectedTask] | None:
-    """The task base: not where the base alone lacks a module that the adapter brings."""
+    """The task ``base``: none if the base alone lacks a module that the adapter brings."""
     if trained.heads is not None or not trained.brings_heads:
         return None
     if not all(host.complete for host in trained.hosts):
@@ -88,7 +88,7 @@ def _off(trained: Trained, *, answers: bool) -> list[ExpectedTask] | None:
 
 
 def _own(name: str, host: Host, trained: Trained, answers: bool) -> ExpectedTask:
-    """A task with the labels of the class, where an adapter brings what gives them."""
+    """A task with the labels of the trained class, if the adapter brings the layer that gives them."""
     config = host.model.config
     classes = int(config.num_labels) if answers and "Classification" in type(host.model).__name__ else None
     problem = _problem(config, classes)
@@ -99,7 +99,7 @@ def _own(name: str, host: Host, trained: Trained, answers: bool) -> ExpectedTask
 
 
 def _problem(config: Any, labels: int | None) -> str | None:
-    """What transformers takes logits for, in its loss; of one label there is no choice."""
+    """The problem type by which transformers computes the loss; one label leaves no choice."""
     if not labels:
         return None
     if config.problem_type and (labels > 1 or config.problem_type != "single_label_classification"):

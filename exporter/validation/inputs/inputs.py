@@ -1,19 +1,17 @@
-"""Where the batches of one validation come from: drawn, and the user's texts."""
+"""All batches of one validation: random ones, and the user's texts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from eptx.bundle import Bundle
 from eptx.exporter.validation.base.windows import farthest_relative, windows
-from eptx.exporter.validation.bundle.backends import Way
-from eptx.exporter.validation.bundle.models import Model, shipped
-from eptx.exporter.validation.check import Part
-from eptx.exporter.validation.inputs.batch import Batch, Vocabulary, bundle_ids, generated, redraw, untried
+from eptx.exporter.validation.check import Check
+from eptx.exporter.validation.inputs.batch import Batch
 from eptx.exporter.validation.inputs.prompts import (
     Reach,
     as_prompts,
@@ -21,7 +19,9 @@ from eptx.exporter.validation.inputs.prompts import (
     redraw_prompts,
     untried_prompts,
 )
+from eptx.exporter.validation.inputs.random_batches import generated, redraw, untried
 from eptx.exporter.validation.inputs.user_data import Rows, from_data
+from eptx.exporter.validation.inputs.vocabulary import Vocabulary
 
 
 @dataclass
@@ -42,11 +42,11 @@ class Inputs:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """What the base reads."""
+        """The base's tokens."""
         return Vocabulary.of(self.config, self.longest)
 
     def batches(self, rows: Rows, names: Sequence[str]) -> list[Batch]:
-        """Drawn ones, then those of the user's data.
+        """Random ones, then those of the user's data.
 
         Args:
             rows: of the user's data.
@@ -59,29 +59,28 @@ class Inputs:
         """Another batch of the same shape and tasks."""
         return redraw(batch, self.bundle.manifest, self.vocabulary)
 
-    def untried(self) -> list[Part]:
-        """What none of the drawn batches reaches."""
+    def untried(self) -> list[Check]:
+        """What none of the random batches reaches."""
         return untried(self.bundle.manifest, self.vocabulary)
 
 
 @dataclass
 class PromptInputs(Inputs):
-    """The same for one that generates, whose answers some batches hold.
+    """The batches for a bundle that generates.
 
     Attributes:
-        way: how the bundle answers.
+        answer: completes a greedy batch with the tokens that the bundle chooses.
     """
 
-    way: Way
-    _model: Model | None = field(default=None, repr=False)
+    answer: Callable[[Batch], Batch]
 
     @cached_property
     def reach(self) -> Reach:
-        """What the base tells apart by distance."""
+        """What the base's attention distinguishes by distance."""
         return Reach(windows(self.config), farthest_relative(self.config))
 
     def batches(self, rows: Rows, names: Sequence[str]) -> list[Batch]:
-        """As above; what is to be answered is."""
+        """Random prompts, then those of the user's data; the bundle has answered the greedy ones."""
         manifest, vocabulary = self.bundle.manifest, self.vocabulary
         drawn = generated_prompts(manifest, vocabulary, names, self.reach)
         data = from_data(self.bundle, rows, self.base, self.longest)
@@ -89,16 +88,12 @@ class PromptInputs(Inputs):
         return [self._answered(batch) for batch in (*drawn, *texts)]
 
     def redraw(self, batch: Batch) -> Batch:
-        """As above."""
+        """Other prompts of the same shape and tasks."""
         return self._answered(redraw_prompts(batch, self.bundle.manifest, self.vocabulary))
 
-    def untried(self) -> list[Part]:
-        """As above."""
+    def untried(self) -> list[Check]:
+        """What none of the random prompts reaches."""
         return untried_prompts(self.bundle.manifest, self.vocabulary, self.reach)
 
     def _answered(self, batch: Batch) -> Batch:
-        if not batch.greedy:
-            return batch
-        if self._model is None:
-            self._model = shipped(self.bundle, self.way)
-        return self._model.answer(batch, bundle_ids(self.bundle.manifest, batch))
+        return self.answer(batch) if batch.greedy else batch

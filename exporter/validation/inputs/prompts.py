@@ -1,11 +1,11 @@
-"""The batches that a language model is validated on: prompts, and the tokens that are fed after them one by one.
+"""Batches for a language model: prompts, and the tokens that follow them one by one.
 
-Rows of different lengths are padded on the left, as transformers wants them, whatever the bundle wants. Rows whose
-task is to be inferred are told by their first position, so a batch with one of them is padded on the right in the
-reference too. Of an encoder-decoder, the prompt is the text and what there is of its answer.
+Rows of different lengths are padded on the left, as transformers needs them. A row's task is inferred from its first
+position, so a batch with such rows is padded on the right, in the reference too. For an encoder-decoder, the prompt is
+the text and the beginning of its answer.
 
-A window of the attention shows past its end only, and relative positions past the distance that they tell apart, so
-one prompt, or one text of an encoder-decoder, is as long as that takes.
+An attention window has an effect only on longer prompts, and relative positions only at distances that they
+distinguish. So one prompt, or one text of an encoder-decoder, is as long as that takes.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from itertools import cycle, islice
 import numpy as np
 
 from eptx.bundle import Generation, Manifest
-from eptx.exporter.validation.check import Part
-from eptx.exporter.validation.inputs.batch import ANSWER_IDS, CHOSEN, INSIDE, MOST, UNENDING, Batch, Vocabulary
+from eptx.exporter.validation.check import Check
+from eptx.exporter.validation.inputs.batch import ANSWER_IDS, CHOSEN, Batch
+from eptx.exporter.validation.inputs.vocabulary import LONGEST_INSIDE, LONGEST_ROW, UNLIMITED, Vocabulary
 from eptx.manifest.names import AUTO_TASK
 
-#: (length, rows) of the prompts that are there for the lengths of the cache.
+#: (length, rows) of prompts for different lengths of the cache.
 _PASTS = ((1, 1), (7, 2), (63, 3), (200, 1))
 _LONGEST = max(length for length, _ in _PASTS)
 _MIXED, _ANSWERED, _ROWS = 20, 12, 4
 _STEPS, _ANSWER = 3, 12
-#: How many tokens a prompt goes past a window, and the widest window that one is drawn for.
+#: By how many tokens a prompt is longer than a window, and the widest window that gets a prompt.
 _PAST_WINDOW, _WIDEST = 24, 4096 + 40
-#: An encoder-decoder's long text is so many times the distance that its relative positions tell apart.
+#: An encoder-decoder's long text is so many times the distance that its relative positions distinguish.
 _TIMES = 4
 
 
@@ -38,7 +39,7 @@ class Reach:
 
     Attributes:
         windows: the sizes of its layers' windows.
-        relative: the distance past which relative positions are all one, None if it has none.
+        relative: the distance from which on relative positions are all the same, None if it has none.
     """
 
     windows: Sequence[int] = ()
@@ -50,8 +51,8 @@ _NEAR = Reach()
 
 @dataclass(frozen=True)
 class _Shape:
-    """How long a batch's longest prompt is, whether the other rows are shorter, and how many tokens follow; of an
-    encoder-decoder, how long the text is to which the prompt begins an answer."""
+    """The length of a batch's longest prompt, whether the other rows are shorter, how many tokens follow, and, for an
+    encoder-decoder, the length of the text."""
 
     length: int
     padded: bool
@@ -71,7 +72,7 @@ def generated_prompts(
         names: the rows' tasks: the bundle's, and ``auto`` where it infers.
         reach: of the base.
     """
-    padded = manifest.routing != "batch"  # the released route counts padding, so a row would depend on its side
+    padded = manifest.routing != "batch"  # the released route averages over padding too
     tasks = cycle(names)
     plans = [
         (Batch(f"prompts of {length}", {}, tuple(islice(tasks, rows))), _Shape(length, padded, _STEPS))
@@ -86,14 +87,14 @@ def generated_prompts(
         past = [window + _PAST_WINDOW for window in _shown(vocabulary, reach) if window <= _WIDEST]
         far = max(past, default=0)
         if far > _LONGEST:
-            batch = Batch(f"prompt of {far}, past the window", {}, (names[0],), inside=far <= INSIDE)
+            batch = Batch(f"prompt of {far}, past the window", {}, (names[0],), inside=far <= LONGEST_INSIDE)
             plans.append((batch, _Shape(far, False, _STEPS)))
         whole = vocabulary.longest - _STEPS
-        if max(far, _LONGEST) < whole <= INSIDE:
+        if max(far, _LONGEST) < whole <= LONGEST_INSIDE:
             plans.append((Batch(f"prompt of {whole}", {}, (names[0],)), _Shape(whole, False, _STEPS)))
     else:
         text = _far_text(vocabulary, reach)
-        batch = Batch(f"text of {text}", {}, (names[0],), inside=text <= INSIDE)
+        batch = Batch(f"text of {text}", {}, (names[0],), inside=text <= LONGEST_INSIDE)
         plans.append((batch, _Shape(_MIXED, False, _STEPS, text)))
     return [_draw(manifest, vocabulary, replace(batch, seed=seed), shape) for seed, (batch, shape) in enumerate(plans)]
 
@@ -105,48 +106,50 @@ def redraw_prompts(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> 
     return _draw(manifest, vocabulary, replace(batch, seed=batch.seed + 1000), shape)
 
 
-def untried_prompts(manifest: Manifest, vocabulary: Vocabulary, reach: Reach) -> list[Part]:
-    """What no batch of `generated_prompts` reaches, and why."""
+def untried_prompts(manifest: Manifest, vocabulary: Vocabulary, reach: Reach) -> list[Check]:
+    """A check for everything that no random prompt reaches, with the reason."""
     if manifest.encoder is not None:
         return []
     shown = _shown(vocabulary, reach)
     far = max([_LONGEST, *(window + _PAST_WINDOW for window in shown if window <= _WIDEST)])
     why = f"the longest prompt that is tried has {_WIDEST + _PAST_WINDOW} tokens"
-    parts = [Part(f"attention window of {window} tokens", "neither", why=why) for window in shown if window > _WIDEST]
-    if INSIDE < vocabulary.longest < UNENDING:
+    checks = [
+        Check(f"attention window of {window} tokens", "unchecked", why=why) for window in shown if window > _WIDEST
+    ]
+    if LONGEST_INSIDE < vocabulary.longest < UNLIMITED:
         why = "tables of positions and windows are compared up to the end of the context; no prompt as long is run"
-        parts.append(Part(f"prompts of more than {far} tokens", "compared", why=why))
-    return parts
+        checks.append(Check(f"prompts of more than {far} tokens", "compared", why=why))
+    return checks
 
 
 def _shown(vocabulary: Vocabulary, reach: Reach) -> list[int]:
-    """The windows past which a prompt can go at all."""
+    """The windows that are shorter than the longest prompt."""
     return [window for window in reach.windows if window + _STEPS < vocabulary.longest]
 
 
 def _far_text(vocabulary: Vocabulary, reach: Reach) -> int:
     """The length of an encoder-decoder's long text."""
-    known = vocabulary.longest if vocabulary.longest < UNENDING else INSIDE
+    known = vocabulary.longest if vocabulary.longest < UNLIMITED else LONGEST_INSIDE
     wanted = known if reach.relative is None else _TIMES * reach.relative
-    return min(wanted, vocabulary.longest, MOST)
+    return min(wanted, vocabulary.longest, LONGEST_ROW)
 
 
 def as_prompts(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> list[Batch]:
-    """The user's texts, answered greedily by the reference; of a text that is too long, its end."""
+    """The user's texts as prompts that the bundle answers; a text that is too long keeps its end."""
     longest = vocabulary.longest - _ANSWER
     kept = batch.kept
     assert kept is not None
     rows = [ids[mask][-longest:] for ids, mask in zip(batch.arrays["input_ids"], kept, strict=True)]
     batches = []
     for start in range(0, len(rows), _ROWS):
-        part = slice(start, start + _ROWS)
-        some = replace(batch, name=f"{batch.name}.{start // _ROWS}", tasks=batch.tasks[part], labels=(), greedy=True)
-        following = np.full((len(rows[part]), _ANSWER), CHOSEN)
+        check = slice(start, start + _ROWS)
+        some = replace(batch, name=f"{batch.name}.{start // _ROWS}", tasks=batch.tasks[check], labels=(), greedy=True)
+        following = np.full((len(rows[check]), _ANSWER), CHOSEN)
         if manifest.encoder is None:
-            batches.append(_laid_out(some, rows[part], _generation(manifest).pad, following))
+            batches.append(_laid_out(some, rows[check], _generation(manifest).pad, following))
         else:
             starts = np.full((len(following), 1), _generation(manifest).start)
-            batches.append(_answering(some, rows[part], starts, following, manifest))
+            batches.append(_answering(some, rows[check], starts, following, manifest))
     return batches
 
 
@@ -192,9 +195,9 @@ def _laid_out(batch: Batch, prompts: Sequence[np.ndarray], pad: int, following: 
 def _answering(
     batch: Batch, texts: Sequence[np.ndarray], begun: np.ndarray, following: np.ndarray, manifest: Manifest
 ) -> Batch:
-    """An encoder-decoder's texts, padded on the right, and answers of which some tokens are there already.
+    """An encoder-decoder's texts, padded on the right, and the beginnings of their answers.
 
-    What has as many positions as the text is taken to be of the text, so one is never as wide as its answer.
+    Values are matched with the text by their number of positions, so a text is never as wide as its answer.
     """
     answer = np.concatenate([begun, following], axis=1)
     width = max(map(len, texts))

@@ -18,20 +18,20 @@ from eptx.files.jsonl import read_rows
 from eptx.manifest.names import AUTO_TASK, BASE_TASK
 from eptx.runtime.measure import Source, read_data
 
-#: Rows of one batch, and of a task unless told otherwise.
+#: Rows of one batch, and of a task by default.
 _ROWS, _PER_TASK = 16, 64
 
 
-#: Task -> its rows, as they were given.
+#: Task -> its rows, as the user gave them.
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def read_texts(options: ValidateOptions, names: Sequence[str]) -> Rows:
-    """The data's first rows of every task; rows without a task are of the first, or inferred.
+    """Reads the first rows of every task; the task of rows without one is the first, or inferred.
 
     Args:
         options: where the data is, and how many rows of a task to take.
-        names: what a row's task may be.
+        names: the tasks that rows may have.
 
     Raises:
         DataError: the data cannot be read, names an unknown task, or holds no rows.
@@ -61,8 +61,8 @@ def from_data(bundle: Bundle, rows: Rows, base: Path, longest: int | None) -> li
     Args:
         bundle: whose inputs to make.
         rows: the rows of every task.
-        base: the base's transformers folder, whose tokenizer makes them: what the bundle carries is judged, not used.
-        longest: where texts are cut, as the base reads no more tokens; None: nowhere.
+        base: the base's transformers folder; its tokenizer is used, since the bundle's is what is validated.
+        longest: the most tokens that the base reads, where texts are cut; None: no limit.
 
     Raises:
         DataError: the base has no tokenizer, or a text has no tokens.
@@ -80,7 +80,7 @@ def from_data(bundle: Bundle, rows: Rows, base: Path, longest: int | None) -> li
 
 
 def _rows(source: Source, names: Sequence[str], most: int) -> Iterator[dict[str, Any]]:
-    """Rows of text with their fields; of a jsonl file all of them, of other data the first of every task."""
+    """Rows with their fields: all rows of a jsonl file, or the first ones of every task of other data."""
     if isinstance(source.rows, str | Path) and not is_dataset(Path(source.rows)):
         yield from read_rows(Path(source.rows), error=DataError)
         return

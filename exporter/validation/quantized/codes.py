@@ -1,4 +1,4 @@
-"""Quantized weights as the graph stores them: integers, scales and zero points, read here and nowhere else.
+"""Quantized weights as the graph stores them: integers, scales and zero points, and this module alone reads them.
 
 A weight is ``(code - zero) * scale``. A scale is that of a whole matrix, of a row of [out, in], or of a block of a row.
 """
@@ -28,9 +28,9 @@ class Codes:
         scale: float32 [out or 1, blocks or 1].
         zero: float32, as `scale`.
         low: the least code that the type holds. high: the largest.
-        block: inputs that share a scale; None: all inputs of a row.
-        searched: whether quantizers of this storage may search for their scales (blocks), instead of computing them.
-        rounding: of a stored scale, relative.
+        block: how many inputs share a scale; None: all inputs of a row.
+        searched: whether quantizers may search for scales of this storage (blocks) instead of computing them.
+        rounding: the relative rounding of a stored scale.
     """
 
     codes: np.ndarray
@@ -44,17 +44,17 @@ class Codes:
 
     @property
     def weight(self) -> np.ndarray:
-        """What the codes amount to, float32 [out, in]."""
+        """The weight that the codes stand for, float32 [out, in]."""
         return np.asarray((self.codes - self.spread(self.zero)) * self.spread(self.scale), np.float32)
 
     def spread(self, values: np.ndarray) -> np.ndarray:
-        """Numbers [out or 1, blocks] of the groups, to compute with [out, in]."""
+        """Numbers of the groups [out or 1, blocks], repeated so that they broadcast with [out, in]."""
         if self.block is None:
             return values
         return np.repeat(values, self.block, axis=1)[:, : self.codes.shape[1]]
 
     def grouped(self, weight: np.ndarray) -> np.ndarray:
-        """A weight [out, in] by groups, [out or 1, blocks or 1, numbers]; the last block of a row is filled with 0."""
+        """A weight [out, in] in groups, [out or 1, blocks or 1, numbers]; zeros complete the last block of a row."""
         out, width = weight.shape
         if len(self.scale) == 1 and out > 1:
             return weight.reshape(1, 1, -1)
@@ -64,7 +64,7 @@ class Codes:
 
 
 def read_codes(product: Product) -> Codes | None:
-    """The codes of a product's weight; None where it has none, or they are stored in a way that is not known."""
+    """The codes of a product's weight; None if it has none, or in a form that eptx does not read."""
     if is_nbits(product.node):
         return _of_blocks(product.node)
     integers = integer_product(product.node)
@@ -82,12 +82,12 @@ def read_codes(product: Product) -> Codes | None:
         return None
     turned = not stored_as(product.node, product.operand)
     if scale.size > 1 and (coarse.attributes.get_int("axis", 1) % 2 == 1) != turned:
-        return None  # a scale for each input feature
+        return None  # scales of input features
     return of_rows(stored.T if turned else stored, scale.reshape(-1), zero)
 
 
 def of_rows(stored: np.ndarray, scale: np.ndarray, zero: np.ndarray | None) -> Codes:
-    """Codes [out, in] with one scale, or with one for each row."""
+    """Codes [out, in] with one scale, or with one scale per row."""
     limits, shape = np.iinfo(stored.dtype), (scale.size, 1)
     zeros = np.zeros(1, np.float32) if zero is None else zero.astype(np.float32)
     return Codes(
@@ -105,7 +105,7 @@ def of_rows(stored: np.ndarray, scale: np.ndarray, zero: np.ndarray | None) -> C
 def of_packed(
     packed: np.ndarray, scale: np.ndarray, zero: np.ndarray | None, bits: int, block: int, shape: tuple[int, int]
 ) -> Codes:
-    """Codes of some bits, the first in the low bits of a byte, in blocks along the inputs.
+    """Codes of a few bits, in blocks along the inputs; the first code stands in the low bits of a byte.
 
     Args:
         packed: uint8, all bytes of a row one after the other.
@@ -136,7 +136,7 @@ def of_packed(
 
 
 def _of_blocks(node: ir.Node) -> Codes | None:
-    """MatMulNBits, as onnxruntime/docs/ContribOperators.md has it."""
+    """Of MatMulNBits, as onnxruntime/docs/ContribOperators.md defines it."""
     packed, scale, zero, order = (array_of(node.inputs[i]) if i < len(node.inputs) else None for i in range(1, 5))
     bits = node.attributes["bits"].as_int()
     if packed is None or scale is None or order is not None or bits not in (2, 4, 8):
@@ -152,5 +152,5 @@ def _unpacked(packed: np.ndarray, bits: int) -> np.ndarray:
 
 
 def array_of(value: ir.Value | None) -> np.ndarray | None:
-    """What an initializer holds."""
+    """The array of an initializer; None of other values."""
     return None if value is None or value.const_value is None else value.const_value.numpy()

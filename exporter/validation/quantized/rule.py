@@ -1,4 +1,4 @@
-"""The rules by which quantizers compute scales, zero points and codes, and whether stored ones keep to them.
+"""The rules by which quantizers compute scales, zero points and codes, and the check that stored ones follow one.
 
 ONNX Runtime's quantizers (``quant_utils.compute_scale_zp``, MLAS's blocks) and GenAI's builder, with [lowest, highest]
 the range of a group of weights, 0 within it, and `n` codes:
@@ -8,7 +8,7 @@ the range of a group of weights, 0 within it, and `n` codes:
 - blocks, symmetric: the extreme weight is the first code, so a scale has its sign turned (MLAS), or as above (RTN);
 - blocks whose scale is searched for (k-quant, HQQ): no formula; the error is not much above the asymmetric rule's.
 
-A code is then the nearest one, so a weight is off by half a step, but where it lies past the first or last code.
+A code is then the nearest one, so a weight is off by at most half a step, except past the first or last code.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ import numpy as np
 
 from eptx.exporter.validation.quantized.codes import Codes
 
-#: Of a scale, relative: what float32 makes of a weight with a task in it, and of a division.
+#: Relative tolerance of a scale: rounding of a folded weight in float32, and of a division.
 _SCALE = 2e-6
-#: Of a code: rounding of a quotient near a half.
+#: Tolerance of a code: rounding of a quotient near a half.
 _CODE = 1e-3
-#: The squared error with searched scales over that of the rule: of one group (k-quant rounds the zero point afterwards:
-#: 1.4 is common, 1.9 the largest seen in 300 000) and of all (1.01 seen). Twice a scale makes it 4.
+#: Largest squared error with searched scales relative to that of the rule, in one group and in all. k-quant rounds the
+#: zero point afterwards: 1.4 is common in a group, 1.9 the largest of 300 000; 1.01 in all. A doubled scale gives 4.
 _GROUP, _ALL = 3.0, 1.25
-#: HQQ's least scale.
+#: The least scale of HQQ.
 _HQQ = 1 / 2e4
-#: Groups without a larger weight than this have the scale 1, and the codes of zeros.
+#: Groups with no larger weight than this have the scale 1 and the codes of zeros.
 _NOTHING = 1e-35
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Where a weight does not keep to its rule.
+    """A place where a weight does not follow its rule.
 
     Attributes:
         row: output feature (of a table: its row).
-        said: what is wrong there, without the module.
+        message: what is wrong there, without the module.
     """
 
     row: int
-    said: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class _Rule:
 
 
 def fault(codes: Codes, wanted: np.ndarray, row: str = "output feature") -> Fault | None:
-    """The first thing in which a stored weight is not what quantizing another gives; None if there is none.
+    """The first place where a stored weight is not the quantized form of another; None if there is none.
 
     Args:
         codes: what is stored.
@@ -100,7 +100,7 @@ def fault(codes: Codes, wanted: np.ndarray, row: str = "output feature") -> Faul
 
 
 def _by_rule(codes: Codes, groups: _Groups) -> tuple[np.ndarray, _Rule]:
-    """Which groups keep to the rule that most of them keep to, bool as the scales; and that rule."""
+    """The rule that most groups follow, and which groups follow it, bool in the shape of the scales."""
     tolerance = _SCALE + 2 * codes.rounding
     empty = (groups.largest < _NOTHING) & np.isfinite(codes.scale)
     found = []
@@ -114,7 +114,7 @@ def _by_rule(codes: Codes, groups: _Groups) -> tuple[np.ndarray, _Rule]:
 
 
 def _rules(codes: Codes, groups: _Groups) -> Iterator[_Rule]:
-    """Every rule for this storage."""
+    """All rules for this storage."""
     levels, middle = codes.high - codes.low, np.rint((codes.low + codes.high) / 2)
     lowest, width = groups.lowest, (groups.highest - groups.lowest).astype(np.float64)
     if codes.searched:
@@ -139,7 +139,7 @@ def _asymmetric(scale: np.ndarray, first: int, lowest: np.ndarray) -> _Rule:
 
 
 def _searched(codes: Codes, grouped: np.ndarray, groups: _Groups) -> np.ndarray:
-    """Which groups' errors are not much above those of the asymmetric rule, bool as the scales."""
+    """Which groups' errors are close to those of the asymmetric rule or smaller, bool in the shape of the scales."""
     levels = codes.high - codes.low
     width = (groups.highest - groups.lowest)[..., None]
     scale = np.where(width > 0, width / levels, 1.0)
@@ -155,7 +155,7 @@ def _searched(codes: Codes, grouped: np.ndarray, groups: _Groups) -> np.ndarray:
 
 
 def _far(codes: Codes, weight: np.ndarray) -> np.ndarray:
-    """Which codes are not the nearest, bool [out, in]."""
+    """Which codes are not the nearest ones, bool [out, in]."""
     with np.errstate(divide="ignore", invalid="ignore"):
         position = weight / codes.spread(codes.scale) + codes.spread(codes.zero)
     nearest = np.clip(np.nan_to_num(position), codes.low, codes.high)
@@ -178,7 +178,7 @@ def _place(codes: Codes, at: tuple[int, int], row: str) -> str:
 
 
 def _at(codes: Codes, at: tuple[int, int]) -> tuple[int, int]:
-    """Where `Codes.spread` has what belongs to a weight."""
+    """The place in `Codes.spread` that belongs to a weight."""
     wide = codes.spread(codes.scale)
     return at[0] if len(wide) > 1 else 0, at[1] if wide.shape[1] > 1 else 0
 

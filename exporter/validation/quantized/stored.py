@@ -1,4 +1,4 @@
-"""What a quantized bundle stores: the products and tables whose weights are not the base's own numbers."""
+"""Finds and reads the quantized products and tables of a bundle's graphs."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class StoredProduct:
 
     @property
     def name(self) -> str:
-        """The module that the node is named after, in transformers' words."""
+        """The module that the node is named after, as transformers calls it."""
         return (self.product.node.name or "").rpartition("/")[0].strip("/").replace("/", ".")
 
     @property
     def on_input(self) -> bool:
-        """Whether an adapter's operator gives what it reads."""
+        """Whether its input comes from an adapter's operator."""
         maker = activation(self.product).producer()
         return maker is not None and maker.domain == OPERATOR_DOMAIN
 
@@ -63,7 +63,7 @@ class StoredTable:
 
 
 def stored_products(manifest: Manifest, graph: ir.Graph, prefix: str) -> list[Product]:
-    """The products of a graph whose weights are integers, or are float16 because the manifest says so.
+    """The quantized products of a graph: with integers as weights, or with float16 where the manifest names them.
 
     Args:
         manifest: of the bundle.
@@ -81,7 +81,7 @@ def stored_products(manifest: Manifest, graph: ir.Graph, prefix: str) -> list[Pr
 
 
 def _is_integer(product: Product) -> bool:
-    """Whether integers stand for a product's weight."""
+    """Whether a product's weight is stored as integers."""
     if is_nbits(product.node) or integer_product(product.node) is not None:
         return True
     path = walk(product.node.inputs[product.operand])
@@ -89,7 +89,7 @@ def _is_integer(product: Product) -> bool:
 
 
 def stored_tables(manifest: Manifest, graph: ir.Graph, prefix: str) -> list[ir.Node]:
-    """The last nodes of the look-ups of a graph whose rows are quantized: that the manifest names, or by their form.
+    """The last nodes of look-ups in quantized tables: those that the manifest names, and those of a known form.
 
     Raises:
         BundleError: the graph has no node that the manifest names.
@@ -97,24 +97,19 @@ def stored_tables(manifest: Manifest, graph: ir.Graph, prefix: str) -> list[ir.N
     schemes = manifest.quantization.embeddings if manifest.quantization is not None else {}
     nodes = {node.name: node for node in graph}
     said = {id(_named(nodes, key.removeprefix(prefix))) for key in _keys(schemes, prefix)}
-    return [node for node in graph if id(node) in said or _is_coarse_table(node)]
+    return [node for node in graph if id(node) in said or _is_quantized_table(node)]
 
 
-def _is_coarse_table(node: ir.Node) -> bool:
-    """A look-up as ONNX Runtime's quantizer and GenAI's builder write it."""
+def _is_quantized_table(node: ir.Node) -> bool:
+    """Whether it is a look-up in the form of ONNX Runtime's quantizer or of GenAI's builder."""
     if node.op_type == "GatherBlockQuantized":
         return True
-    maker = node.inputs[0].producer() if node.op_type == "DequantizeLinear" and node.inputs[0] is not None else None
-    return (
-        maker is not None
-        and maker.op_type == "Gather"
-        and maker.inputs[0] is not None
-        and (maker.inputs[0].const_value is not None)
-    )
+    gather = producer(node.inputs[0], "Gather") if node.op_type == "DequantizeLinear" else None
+    return gather is not None and array_of(gather.inputs[0]) is not None
 
 
 def _keys(schemes: Mapping[str, str], prefix: str) -> list[str]:
-    """Those of one graph; names of the main graph's nodes have no prefix, and no colon."""
+    """The quantized nodes of one graph; nodes of the main graph have no prefix, and no colon."""
     quantized = [key for key, scheme in schemes.items() if scheme != "fp32"]
     return [key for key in quantized if (key.startswith(prefix) if prefix else ":" not in key)]
 
@@ -129,7 +124,7 @@ def read_product(product: Product) -> StoredProduct:
     """The weight of a product.
 
     Raises:
-        BundleError: it is stored in a way that eptx does not read.
+        BundleError: eptx does not read its form.
     """
     codes = read_codes(product)
     matrix = product.matrix() if codes is None and not _is_integer(product) else None
@@ -142,10 +137,10 @@ def read_table(node: ir.Node) -> StoredTable:
     """The rows of a table: int8 with a scale each, of one scale, in blocks of 4 bits, or float16.
 
     Raises:
-        BundleError: it is stored in another way.
+        BundleError: eptx does not read its form.
     """
     name = node.name or ""
-    codes = _coarse_table(node)
+    codes = _quantized_table(node)
     if codes is not None:
         return StoredTable(name, codes.weight, codes)
     cast, scale = (_gathered(value) for value in (*node.inputs, None)[:2])
@@ -157,8 +152,8 @@ def read_table(node: ir.Node) -> StoredTable:
     raise BundleError(f"{node.name}: its table is quantized in a way that eptx does not read")
 
 
-def _coarse_table(node: ir.Node) -> Codes | None:
-    """Of a look-up that others have quantized."""
+def _quantized_table(node: ir.Node) -> Codes | None:
+    """The codes of a table that ONNX Runtime's quantizer or GenAI's builder quantized."""
     arrays = [_whole(value) for value in node.inputs]
     if node.op_type == "DequantizeLinear":
         stored, scale = _gathered(node.inputs[0]), arrays[1]
@@ -175,7 +170,7 @@ def _coarse_table(node: ir.Node) -> Codes | None:
 
 
 def activation(product: Product) -> ir.Value:
-    """What a product reads, before it is quantized."""
+    """A product's input before it is quantized."""
     integers = integer_product(product.node)
     value = product.node.inputs[0] if integers is None else integers.x
     assert value is not None
@@ -184,19 +179,25 @@ def activation(product: Product) -> ir.Value:
 
 
 def _before(value: ir.Value | None, op_type: str) -> ir.Value | None:
-    """What a node of a type has made a value of."""
+    """The first input of a value's producer, if that is of a type."""
+    maker = producer(value, op_type)
+    return None if maker is None else maker.inputs[0]
+
+
+def producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
+    """The node that gives a value, if it is of a type."""
     maker = None if value is None else value.producer()
-    return maker.inputs[0] if maker is not None and maker.op_type == op_type else None
+    return maker if maker is not None and maker.op_type == op_type else None
 
 
 def _whole(value: ir.Value | None) -> np.ndarray | None:
-    """An initializer, in its own shape where a node gives it another."""
+    """An initializer's array, before a Reshape."""
     before = _before(value, "Reshape")
     return array_of(value if before is None else before)
 
 
 def _gathered(value: ir.Value | None) -> np.ndarray | None:
-    """The table whose rows a value is, cast or not."""
+    """The table whose rows a value holds, before a Cast."""
     for op_type in ("Cast", "Gather"):
         before = _before(value, op_type)
         value = value if before is None and op_type == "Cast" else before

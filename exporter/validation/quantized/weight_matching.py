@@ -1,7 +1,7 @@
-"""Whose weights the quantized products and tables of a graph are: the layers of the reference.
+"""Matches the quantized products and tables of a graph with the layers of the reference.
 
-By the node's name, as the exporters write it; else by what the weight holds. A packed projection is that of several
-layers. What belongs to no layer cannot be judged, and is an error.
+They match by the node's name, as exporters write it, or else by the weight's content. A packed projection holds
+several layers. A product that matches no layer cannot be validated, and is an error.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _PACKED = "qkv_proj"
 
 @dataclass(frozen=True)
 class Place:
-    """A linear layer by name, and which rows of a product's weight [out, in] are its."""
+    """A linear layer by name, and its rows of a product's weight [out, in]."""
 
     linear: str
     rows: slice
 
 
 def linears_of(model: Any) -> dict[str, nn.Linear]:
-    """The base's linear layers by name, those inside adapted ones too."""
+    """The base's linear layers by name, also those inside adapted layers."""
     found: dict[str, nn.Linear] = {}
     adapted: tuple[str, ...] = ()  # what the names of everything in an adapted layer begin with
     for name, module in model.named_modules():
@@ -43,19 +43,19 @@ def linears_of(model: Any) -> dict[str, nn.Linear]:
     return found
 
 
-def places_of(stored: StoredProduct, reference: Host, fold: Callable[[str], np.ndarray] | None) -> list[Place]:
-    """The layers whose weight a product holds.
+def places_of(stored: StoredProduct, host: Host, fold: Callable[[str], np.ndarray] | None) -> list[Place]:
+    """The layers whose weights a product holds.
 
     Args:
         stored: the product.
-        reference: with the base's own weights.
+        host: with the base's own weights.
         fold: of a static bundle, adapted module -> its weight with the task in it.
 
     Raises:
-        BundleError: there are none.
+        BundleError: no layer matches.
     """
-    linears = linears_of(reference.model)
-    prefix = str(getattr(reference.model, "base_model_prefix", "") or "")
+    linears = linears_of(host.model)
+    prefix = str(getattr(host.model, "base_model_prefix", "") or "")
     parent, _, packed = stored.name.rpartition(".")
     named = [f"{parent}.{x}_proj" for x in "qkv"] if packed == _PACKED else [stored.name]
     names = [next((alias for alias in aliases(name, prefix) if alias in linears), "") for name in named]
@@ -63,7 +63,7 @@ def places_of(stored: StoredProduct, reference: Host, fold: Callable[[str], np.n
     if all(names) and sum(linears[name].out_features for name in names) == out:
         places = list(_side_by_side(names, linears))
     else:
-        places = _by_content(stored, reference, linears, fold)
+        places = _by_content(stored, host, linears, fold)
     if not places or any(linears[place.linear].in_features != width for place in places):
         raise BundleError(f"{stored.product.node.name}: eptx cannot tell whose quantized weight this is")
     return places
@@ -79,12 +79,12 @@ def _side_by_side(names: list[str], linears: dict[str, nn.Linear]) -> Iterator[P
 
 def _by_content(
     stored: StoredProduct,
-    reference: Host,
+    host: Host,
     linears: dict[str, nn.Linear],
     fold: Callable[[str], np.ndarray] | None,
 ) -> list[Place]:
-    """Layers whose weights, side by side, are all of the product's."""
-    modules = {name: module for module, name in reference.names.items()}
+    """The layers whose weights, side by side, are the product's; empty if they are not all of it."""
+    modules = {name: module for module, name in host.names.items()}
     found: dict[int, Place] = {}
     for name, linear in linears.items():
         if linear.in_features != stored.weight.shape[1] or linear.out_features > stored.weight.shape[0]:
@@ -100,7 +100,7 @@ def _by_content(
 
 
 def embedding_of(table: StoredTable, model: Any, prefix: str) -> tuple[str, nn.Embedding]:
-    """The embedding that a table is, the nearest of its shape; of an encoder-decoder, its graph's side's.
+    """The embedding that a table quantizes: the nearest of its shape, on its graph's side of an encoder-decoder.
 
     Raises:
         BundleError: the model has none of that shape.

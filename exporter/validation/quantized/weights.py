@@ -1,9 +1,9 @@
-"""A bundle whose weights are quantized: the reference multiplies by the same weights.
+"""The quantized weights of a bundle: checked against the base's, and put into the reference.
 
-Otherwise the quantization's error, a thousand times rounding, would be held against the adapter. That the weights are
-the base's (of a static bundle, the base's with one task in them, as the released forward has it) is checked apart:
-scales, zero points and codes must be what the scheme's rule makes of those weights (`quantized.rule`), and of a task's
-update, far smaller than a step at most places, all must be there.
+The reference multiplies by the bundle's own weights. Otherwise the quantizer's error, a thousand times rounding, would
+hide the adapter. Whether those weights are the base's is a check of its own: scales, zero points and codes must follow
+a rule of quantizers (`quantized.rule`). In a static bundle one task is folded into the weights before; its update is
+far smaller than a step at most places, but all of it must be there.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import torch
 from torch import nn
 
 from eptx.bundle import Bundle
-from eptx.exporter.precision import QUANTIZED
 from eptx.exporter.trained import Host
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.quantized.rule import Fault, fault
 from eptx.exporter.validation.quantized.stored import (
@@ -32,19 +31,20 @@ from eptx.exporter.validation.quantized.stored import (
     stored_tables,
 )
 from eptx.exporter.validation.quantized.weight_matching import Place, embedding_of, linears_of, places_of
+from eptx.manifest.names import FLOAT_PRECISIONS
 
-#: Half a unit in the last place of float16, of a number and at least; and rounding of what is compared.
+#: Rounding to float16: half a unit in the last place, relative and at least; and the tolerance on top of it.
 _HALF, _LEAST, _MOST = 2.0**-11, 2.0**-25, 1.01
 #: Rounding of a float32 weight.
 _FLOAT32 = 2.0**-24
 
-#: Adapted module -> the weight that it should amount to in a static bundle, float64 [out, in].
+#: Adapted module -> its weight in a static bundle, with the task folded in, float64 [out, in].
 Fold = Callable[[str], np.ndarray]
 
 
 @dataclass(frozen=True)
 class _Owned:
-    """A linear layer and the part of a product that is its."""
+    """A linear layer and its part of a product."""
 
     place: Place
     linear: nn.Linear
@@ -52,18 +52,18 @@ class _Owned:
 
     @property
     def weight(self) -> np.ndarray:
-        """What the bundle multiplies by, float32 [out, in]."""
+        """The weight by which the bundle multiplies, float32 [out, in]."""
         return self.stored.weight[self.place.rows]
 
 
-class Quantized:
+class QuantizedWeights:
     """The quantized weights of a bundle.
 
     Attributes:
-        wrong: linear layer or table -> how its weight is not what it should be.
-        effects: adapted module of a static bundle -> by how many deviations of what the quantizer's error makes of it
-            the share of its task's update that is there would be off, if none of it were.
-        parts: every quantized weight and table, once `compare` has seen it.
+        wrong: linear layer or table -> what is wrong with its weight.
+        effects: adapted module of a static bundle -> how clearly its missing update would show: the update over the
+            deviation that the quantizer's error gives it.
+        checks: of every quantized weight and table, after `compare`.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -81,17 +81,17 @@ class Quantized:
         self._places: dict[int, list[Place]] = {}
         self.wrong: dict[str, str] = {}
         self.effects: dict[str, float] = {}
-        self.parts: list[Part] = []
+        self.checks: list[Check] = []
 
     @classmethod
-    def of(cls, bundle: Bundle) -> Quantized | None:
-        """The weights of a bundle, None if they are not quantized."""
-        return cls(bundle) if bundle.manifest.precision in QUANTIZED else None
+    def of(cls, bundle: Bundle) -> QuantizedWeights | None:
+        """The weights of a bundle; None if they are not quantized."""
+        return cls(bundle) if bundle.manifest.precision not in FLOAT_PRECISIONS else None
 
-    def compare(self, reference: Host, fold: Fold | None) -> None:
-        """Holds every stored weight to what its scheme's rule makes of the base's."""
-        modules = {name: module for module, name in reference.names.items()}
-        for owned in self._by_product(reference, fold):
+    def compare(self, host: Host, fold: Fold | None) -> None:
+        """Checks that every stored weight is the quantized form of the base's."""
+        modules = {name: module for module, name in host.names.items()}
+        for owned in self._by_product(host, fold):
             adapted = [modules.get(one.place.linear) if fold is not None else None for one in owned]
             bases = [one.linear.weight.detach().double().numpy() for one in owned]
             wanted = [
@@ -103,18 +103,18 @@ class Quantized:
                 name = modules.get(one.place.linear, one.place.linear)
                 mine = found is not None and one.place.rows.start <= found.row < one.place.rows.stop
                 if found is not None and mine:
-                    self.wrong[name] = f"its quantized weight: {found.said}"
+                    self.wrong[name] = f"its quantized weight: {found.message}"
                 elif module is not None:
-                    self._look_for(module, own - base, one.weight - own)
-                self.parts.append(Part(f"{name}.weight", "compared", self.wrong.get(name)))
-        for table, name, embedding in self._owned_tables(reference):
+                    self._check_update(module, own - base, one.weight - own)
+                self.checks.append(Check(f"{name}.weight", "compared", self.wrong.get(name)))
+        for table, name, embedding in self._owned_tables(host):
             found = _fault(table, embedding.weight.detach().double().numpy(), "row")
             if found is not None:
-                self.wrong[name] = f"its quantized table: {found.said}"
-            self.parts.append(Part(f"{name}.weight", "compared", self.wrong.get(name)))
+                self.wrong[name] = f"its quantized table: {found.message}"
+            self.checks.append(Check(f"{name}.weight", "compared", self.wrong.get(name)))
 
-    def _look_for(self, module: str, update: np.ndarray, error: np.ndarray) -> None:
-        """Whether all of an update is there: the quantizer's error knows nothing of it, so its share in it is noise."""
+    def _check_update(self, module: str, update: np.ndarray, error: np.ndarray) -> None:
+        """Checks that all of a task's update is there. The quantizer's error is independent of the update."""
         size = float(np.square(update).sum())
         if size == 0.0:
             return
@@ -124,58 +124,58 @@ class Quantized:
         if abs(share - 1.0) > LIMIT * deviation:
             self.wrong[module] = f"its weight holds {share:.3g} times the task's update"
 
-    def put_in(self, reference: Host, fold: Fold | None) -> None:
-        """Has the reference multiply by these weights; of a static bundle, by what the others are folded to."""
-        model = reference.model
-        modules = {name: module for module, name in reference.names.items()}
-        for table, _, embedding in self._owned_tables(reference):
+    def put_in(self, host: Host, fold: Fold | None) -> None:
+        """Puts these weights into the reference; in a static bundle, also the folded weights of all other modules."""
+        model = host.model
+        modules = {name: module for module, name in host.names.items()}
+        for table, _, embedding in self._owned_tables(host):
             embedding.weight = _parameter(table.rows, embedding.weight)
-        for owned in self._owned(reference, fold):
+        for owned in self._owned(host, fold):
             name, old = owned.place.linear, owned.linear.weight
             owned.linear.weight = _parameter(owned.weight, old)
             if self._after_adapter and not owned.stored.on_input and name in modules:
-                reference.method.update_by(model.get_submodule(name), old)
+                host.method.update_by(model.get_submodule(name), old)
             modules.pop(name, None)
         if fold is not None:
-            self._fold_others(reference, fold, modules)
-            for name in reference.names.values():
+            self._fold_others(host, fold, modules)
+            for name in host.names.values():
                 _take_off(model.get_submodule(name))
 
-    def _fold_others(self, reference: Host, fold: Fold, modules: dict[str, str]) -> None:
-        linears = linears_of(reference.model)
+    def _fold_others(self, host: Host, fold: Fold, modules: dict[str, str]) -> None:
+        linears = linears_of(host.model)
         for name, module in modules.items():
             old, wanted = linears[name].weight, fold(module)
             update = float(np.abs(wanted - old.detach().double().numpy()).max())
             self.effects.setdefault(module, update / max(_FLOAT32 * float(np.abs(wanted).max()), 1e-30))
             linears[name].weight = _parameter(wanted, old)
 
-    def _owned(self, reference: Host, fold: Fold | None) -> Iterator[_Owned]:
-        """Every linear layer that is quantized, with its weight; one whose product runs twice comes twice."""
-        for owned in self._by_product(reference, fold):
+    def _owned(self, host: Host, fold: Fold | None) -> Iterator[_Owned]:
+        """Every quantized linear layer with its weight; twice, if its product runs twice."""
+        for owned in self._by_product(host, fold):
             yield from owned
 
-    def _by_product(self, reference: Host, fold: Fold | None) -> Iterator[list[_Owned]]:
-        """For every product the layers that it holds, side by side: a scale may be that of all of them."""
-        linears = linears_of(reference.model)
+    def _by_product(self, host: Host, fold: Fold | None) -> Iterator[list[_Owned]]:
+        """The layers of every product: several side by side may share a scale."""
+        linears = linears_of(host.model)
         for index, product in enumerate(self._products):
             stored = read_product(product)
             if index not in self._places:
-                self._places[index] = places_of(stored, reference, fold)
+                self._places[index] = places_of(stored, host, fold)
             yield [_Owned(place, linears[place.linear], stored) for place in self._places[index]]
 
-    def _owned_tables(self, reference: Host) -> Iterator[tuple[StoredTable, str, nn.Embedding]]:
+    def _owned_tables(self, host: Host) -> Iterator[tuple[StoredTable, str, nn.Embedding]]:
         for prefix, node in self._tables:
             table = read_table(node)
-            yield table, *embedding_of(table, reference.model, prefix)
+            yield table, *embedding_of(table, host.model, prefix)
 
 
 def _take_off(layer: Any) -> None:
-    """Has an adapted layer multiply by its base's weight, in which the adapter is already."""
+    """Makes an adapted layer multiply by its base's weight alone, which holds the adapter already."""
     layer.forward = lambda x, *args, **kwargs: layer.base_layer(x)
 
 
 def _fault(stored: StoredProduct | StoredTable, wanted: np.ndarray, row: str = "output feature") -> Fault | None:
-    """Where a weight is not what its scheme makes of another."""
+    """The first place where a stored weight is not the quantized form of another."""
     if stored.codes is not None:
         return fault(stored.codes, wanted, row)
     found = stored.weight if isinstance(stored, StoredProduct) else stored.rows

@@ -25,7 +25,7 @@ ROUNDING = 0.41 * 2.0**-24
 SHARE = 0.8
 
 
-def round_in_chains(model: nn.Module) -> None:
+def add_accumulation_noise(model: nn.Module) -> None:
     """Has every product, and every update that an adapter makes, round as in a long chain.
 
     Args:

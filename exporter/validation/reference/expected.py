@@ -1,4 +1,4 @@
-"""What the trained model gives for one batch."""
+"""The reference's results for one batch."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from eptx.exporter.validation.reference.router_ties import Decisions
 
 @dataclass
 class Expected:
-    """What one batch should give.
+    """The expected results of one batch.
 
     Attributes:
         batch: its inputs.
-        outputs: output -> float64 array [rows, ..]: what the trained class returns.
-        inner: the same of the bare model inside of that class: a bundle need not have them.
-        modules: module -> float64 array [rows, positions, out], without the bias where the graph's value lacks it.
-        judged: bool [rows]; False behind a near tie.
+        outputs: output of the trained class -> float64 array [rows, ..].
+        inner: the same of the bare model inside that class; a bundle need not have these.
+        modules: module -> float64 array [rows, positions, out]; without the bias where the bundle's value has none.
+        compared: bool [rows]; False for rows behind a router tie, which are set aside.
         groups: TuckA: for every call, module -> its group [1 or rows]; empty where there is no route.
-        task: each row's task id, inferred where it was to be.
-        decisions: for every call, what was decided in it.
+        task: each row's task id, inferred where the row names none.
+        decisions: of every call.
     """
 
     batch: Batch
     outputs: dict[str, np.ndarray]
     inner: dict[str, np.ndarray]
     modules: dict[str, np.ndarray]
-    judged: np.ndarray
+    compared: np.ndarray
     groups: list[dict[str, np.ndarray]]
     task: np.ndarray
     decisions: list[Decisions] = field(default_factory=list, repr=False)
 
     def rows_of(self, task: str) -> np.ndarray:
-        """bool [rows]: the judged rows of a task (``auto``: those to infer)."""
-        return np.asarray(np.array([name == task for name in self.batch.tasks]) & self.judged)
+        """bool [rows]: the compared rows of a task (``auto``: those to infer)."""
+        return np.asarray(np.array([name == task for name in self.batch.tasks]) & self.compared)
 
     def less(self, other: Expected) -> Expected:
-        """The difference of two results of one batch."""
+        """These results less others of the same batch."""
         return replace(
             self,
             outputs={name: self.outputs[name] - array for name, array in other.outputs.items()},
@@ -59,7 +59,7 @@ def arrays_of(values: Expected) -> Iterator[tuple[Literal["module", "output"], s
 
 
 def kept_values(array: np.ndarray, rows: np.ndarray, batch: Batch) -> np.ndarray:
-    """The numbers [.., ] of some rows, without what stands at padding."""
+    """The numbers of some rows, without those at padding."""
     kept = batch.kept
     if kept is not None and array.ndim > 2 and array.shape[1] == kept.shape[1]:
         selected: np.ndarray = array[kept & rows[:, None]]

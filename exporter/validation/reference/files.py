@@ -1,4 +1,4 @@
-"""What a bundle is held against: the adapter and base that it was made from, or those given instead."""
+"""The files of the trained model: of the adapter and base that a bundle was made from, or those given instead."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from eptx.manifest.names import BASE_TASK
 
 
 @dataclass(frozen=True)
-class Truth:
+class ReferenceFiles:
     """The trained model's files.
 
     Attributes:
@@ -45,7 +45,7 @@ class Truth:
     top_k: int | None = None
 
 
-def find_truth(manifest: Manifest, options: ValidateOptions) -> Truth:
+def find_reference(manifest: Manifest, options: ValidateOptions) -> ReferenceFiles:
     """Reads the adapter's files and finds the base.
 
     Raises:
@@ -60,7 +60,7 @@ def find_truth(manifest: Manifest, options: ValidateOptions) -> Truth:
     names = options.tasks or manifest.sources.tasks
     tasks = name_tasks(files, names)
     if names is None and len(tasks) == 1 and files[0].heads is None:
-        tasks = (manifest.tasks[0].name,)  # an adapter of one task that nobody has named
+        tasks = (manifest.tasks[0].name,)  # an adapter of one task without a name
         names = tasks
     warnings = []
     if _adapter_fingerprint(files) != manifest.fingerprints.get("adapter"):
@@ -68,7 +68,7 @@ def find_truth(manifest: Manifest, options: ValidateOptions) -> Truth:
     base_warning = _base_warning(manifest, options, base)
     warnings += [base_warning] if base_warning else []
     top_k = options.top_k if options.top_k is not None else manifest.sources.top_k
-    return Truth(base, files, tasks, _ids(manifest, tasks), tuple(warnings), folders, names, top_k)
+    return ReferenceFiles(base, files, tasks, _ids(manifest, tasks), tuple(warnings), folders, names, top_k)
 
 
 def _base(manifest: Manifest, options: ValidateOptions) -> Path:
@@ -92,7 +92,7 @@ def _unknown(what: str, option: str) -> UsageError:
 
 
 def with_origin(bundle: Bundle, options: ValidateOptions) -> tuple[ValidateOptions, Origin]:
-    """The options, completed by what the file beside the bundle says, and what that is.
+    """Completes the options from the origin file beside the bundle, and reads that file.
 
     Raises:
         UsageError: a folder that is needed is not where the export found it; or the file is damaged.
@@ -114,7 +114,7 @@ def _found(path: str, what: str, option: str) -> Path:
 
 
 def _ids(manifest: Manifest, tasks: Sequence[str]) -> dict[str, int]:
-    """The tasks that a bundle serves; of a static one, the task that it says it is of."""
+    """The ids of the tasks that a bundle serves; of a static one, its only task."""
     known = {name: index for index, name in enumerate((*tasks, BASE_TASK))}
     if manifest.mode != "static":
         served = [*tasks, *([BASE_TASK] if any(task.name == BASE_TASK for task in manifest.tasks) else [])]
@@ -147,7 +147,7 @@ def _base_warning(manifest: Manifest, options: ValidateOptions, base: Path) -> s
 
 
 def _onnx_fingerprint(path: Path) -> str:
-    """As `load_onnx` computes it: over the file and its external data."""
+    """The fingerprint over the file and its external data, as `load_onnx` computes it."""
     try:
         names = sorted({data.location for data in scan_onnx(path).external})
     except BundleError as error:

@@ -1,4 +1,4 @@
-"""The trained model, asked for what the bundle is asked."""
+"""Runs the trained model on the batches of a bundle."""
 
 from __future__ import annotations
 
@@ -11,52 +11,64 @@ import torch
 from eptx.bundle import Manifest
 from eptx.exporter.adapters.route import Route
 from eptx.exporter.trained import Output, Trained, load_trained
-from eptx.exporter.validation.bundle.decode_loop import spans
-from eptx.exporter.validation.inputs.batch import ANSWER_IDS, Batch, task_ids
-from eptx.exporter.validation.quantized.weights import Quantized
+from eptx.exporter.validation.inputs.batch import ANSWER_IDS, Batch, spans, task_ids
+from eptx.exporter.validation.quantized.weights import QuantizedWeights
 from eptx.exporter.validation.reference.expected import Expected
-from eptx.exporter.validation.reference.files import Truth
+from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.exporter.validation.reference.rounding import round_as_stored
-from eptx.exporter.validation.reference.router_ties import Decider, Decisions
-from eptx.exporter.validation.reference.row_groups import columns_of, merged, narrowed, rows_of, shapes_of, widened
+from eptx.exporter.validation.reference.router_ties import Decisions, RouterRecorder
+from eptx.exporter.validation.reference.row_groups import (
+    kept_columns,
+    merge_results,
+    padding_of,
+    rows_of,
+    scatter_columns,
+    select_columns,
+)
 from eptx.manifest.names import AUTO_TASK, USED
 
 Routes = Route | list[Route] | None
 Inputs = Mapping[str, np.ndarray]
-#: What a language model is for; whatever else its class returns, a bundle that generates gives this and a cache.
+#: A bundle that generates gives this and a cache, whatever else the trained class returns.
 _ANSWERS = "logits"
 
 
-class Asked:
-    """The trained model for a bundle.
+class ReferenceRunner:
+    """The trained model, run as the reference for a bundle.
 
-    Rows of one task are run together, apart from the others': what a row gets must not depend on whose neighbour it is.
-    Rows of a generator are run without padding, those of one length together. Where a row's result depends on its
-    neighbours by design, TuckA's live route for the batch, all rows are run together.
+    Rows of one task run together, apart from those of other tasks, since no row's result may depend on another row. A
+    generator's rows run without padding, those of one length together. Only TuckA's live route for a batch depends on
+    all rows by design; then all rows run together.
 
     Args:
         manifest: of the bundle.
-        truth: the trained model's files.
-        dtype: float64, or float32 for the export's own type.
-        quantized: the bundle's quantized weights, in place of the base's; None: it has none.
+        reference: the trained model's files.
+        dtype: float64, or float32 to round like the export's own type.
+        quantized: the bundle's quantized weights, which replace the base's; None if it has none.
     """
 
     def __init__(
-        self, manifest: Manifest, truth: Truth, dtype: torch.dtype, quantized: Quantized | None = None
+        self,
+        manifest: Manifest,
+        reference: ReferenceFiles,
+        dtype: torch.dtype,
+        quantized: QuantizedWeights | None = None,
     ) -> None:
-        self.manifest, self.truth = manifest, truth
-        self.model: Trained = load_trained(truth.base, truth.files, truth.tasks, top_k=truth.top_k, dtype=dtype)
+        self.manifest, self.reference, self._frozen = manifest, reference, _frozen_routes(manifest)
+        self.model: Trained = load_trained(
+            reference.base, reference.files, reference.tasks, top_k=reference.top_k, dtype=dtype
+        )
         self.folded = quantized is not None and manifest.mode == "static"
         if quantized is not None:
             fold = self._fold if self.folded else None
-            own = self.model.host_of(next(iter(truth.ids.values()))) if self.folded else self.model.hosts[0]
+            own = self.model.host_of(next(iter(reference.ids.values()))) if self.folded else self.model.hosts[0]
             if dtype == torch.float64:
                 quantized.compare(own, fold)
             for host in [own] if self.folded else self.model.hosts:
                 quantized.put_in(host, fold)
         if dtype != torch.float64:
             round_as_stored(self.model, manifest)
-        self.decider = Decider(self.model)
+        self.decider = RouterRecorder(self.model)
         places = {**manifest.modules, **(manifest.encoder.modules if manifest.encoder is not None else {})}
         self._biases = {
             name: None if name not in places or places[name].bias else self.model.bias(name)
@@ -64,34 +76,34 @@ class Asked:
         }
 
     def run(self, batch: Batch, *, live: bool = False, off: bool = False) -> Expected:
-        """One batch: with the frozen route or the live one, or with the adapter off."""
+        """Runs one batch: with the frozen route, with the live one, or with the adapter off."""
         groups = self._groups(batch, live)
         parts = [self._run_unpadded(rows_of(batch, rows), live, off) for rows in groups]
-        return parts[0] if len(parts) == 1 else merged(batch, groups, parts)
+        return parts[0] if len(parts) == 1 else merge_results(batch, groups, parts)
 
     def _groups(self, batch: Batch, live: bool) -> list[np.ndarray]:
-        """The rows that are run together."""
+        """The rows that run together."""
         routed = self._routes_itself(live)
         if routed and (live or self._routing() == "batch"):
             return [np.arange(batch.rows)]
-        keys = [(() if routed else (task,)) + shape for task, shape in zip(batch.tasks, shapes_of(batch), strict=True)]
+        keys = [(() if routed else (task,)) + shape for task, shape in zip(batch.tasks, padding_of(batch), strict=True)]
         return [np.flatnonzero([own == key for own in keys]) for key in dict.fromkeys(keys)]
 
     def _run_unpadded(self, batch: Batch, live: bool, off: bool) -> Expected:
-        """Rows of one shape: what stands at padding is nobody's, and some models make it not a number."""
-        columns = columns_of(batch)
+        """Rows of one padding, run without it: nothing compares what stands at padding, and some models make it NaN."""
+        columns = kept_columns(batch)
         if len(columns) == batch.length:
             return self._run(batch, live, off)
-        return widened(self._run(narrowed(batch, columns), live, off), batch, columns)
+        return scatter_columns(self._run(select_columns(batch, columns), live, off), batch, columns)
 
     def _run(self, batch: Batch, live: bool, off: bool) -> Expected:
-        ids = task_ids(batch, self.truth.ids)
+        ids = task_ids(batch, self.reference.ids)
         if off:
-            ids = np.full_like(ids, len(self.truth.tasks))
+            ids = np.full_like(ids, len(self.reference.tasks))
         elif self._routes_itself(live):
-            # the route is of all rows' data, those of `base` too
-            ids = np.where(ids == len(self.truth.tasks), 0, ids)
-        frozen = None if live else self._frozen().get(batch.tasks[0], self._any_route())
+            # the route depends on the data of all rows, those of `base` too
+            ids = np.where(ids == len(self.reference.tasks), 0, ids)
+        frozen = None if live else self._frozen.get(batch.tasks[0], next(iter(self._frozen.values()), None))
         route: Routes = None
         outputs, decisions = [], []
         cache: Any = None
@@ -101,7 +113,7 @@ class Asked:
             output = self.model.run(part, ids, route=route, routing=self._routing(), cache=cache, frozen=frozen)
             outputs.append(output)
             decisions.append(self.decider.decisions(output, ids))
-            ids = output.task  # of a prompt, for all that follows it
+            ids = output.task  # the prompt's task holds for all that follows
             if self.manifest.routing == "prompt" and output.group is not None and output.weights is not None:
                 route = [Route(int(g), tuple(map(float, w))) for g, w in zip(output.group, output.weights, strict=True)]
         return self._expected(batch, outputs, decisions)
@@ -126,12 +138,12 @@ class Asked:
             yield start, stop, {**part, "attention_mask": mask[:, :stop]}
 
     def _spans(self, batch: Batch) -> list[tuple[int, int]]:
-        """The columns of the calls: one does for all tokens, unless what is chosen differs from call to call."""
+        """The columns of each call: one call for all tokens, unless the model chooses again at each call."""
         assert batch.prompt is not None
         encoder = self.manifest.encoder.modules if self.manifest.encoder is not None else {}
         routed = self.model.method.routes_by_data
         if self.model.router in encoder if routed else encoder:
-            return [(0, batch.length)]  # the encoder finds it out, once
+            return [(0, batch.length)]  # the encoder chooses, once
         if routed and self.manifest.routing in ("batch", "row"):
             return spans(batch)
         if self.manifest.routing == "prompt" or AUTO_TASK in batch.tasks:
@@ -165,61 +177,44 @@ class Asked:
         )
 
     def _routes_itself(self, live: bool) -> bool:
-        """Whether the model's own router says the route, of the rows' data."""
-        return self.model.method.routes_by_data and (live or not self._frozen())
+        """Whether the model's own router chooses the route from the rows' data."""
+        return self.model.method.routes_by_data and (live or not self._frozen)
 
     def _routing(self) -> Literal["batch", "row"]:
         return "batch" if self.manifest.routing in (None, "batch") else "row"
 
-    def _frozen(self) -> dict[str, list[Route | None]]:
-        """Task by task the route of each call of the router that the export froze: it was given them, or measured them.
-
-        A call whose route is said to be constant is not frozen here: the trained router says its own.
-        """
-        route = self.manifest.route or {"tasks": {}, "constant": []}
-        constant = {call["call"] for call in route["constant"]}
-        return {
-            task: _calls([Route(int(r["group"]), tuple(map(float, r["weights"]))) for r in frozen], constant)
-            for task, frozen in route["tasks"].items()
-        }
-
-    def _any_route(self) -> list[Route | None] | None:
-        return next(iter(self._frozen().values()), None)
-
     def _fold(self, module: str) -> np.ndarray:
-        """The weight that a module amounts to in a static bundle, [out, in]."""
+        """A module's weight [out, in] with the static bundle's task folded in."""
         name = self.manifest.tasks[0].name
-        route, *_ = self._frozen().get(name, [None])  # several calls' routes are not quantized when they are folded
-        return self.model.weight(module, self.truth.ids[name], route)
+        route, *_ = self._frozen.get(name, [None])  # a bundle with several routes is not quantized after folding
+        return self.model.weight(module, self.reference.ids[name], route)
 
     def _module(self, name: str, arrays: list[np.ndarray], batch: Batch) -> np.ndarray:
-        rows = _joined([array.reshape(batch.rows, -1, array.shape[-1]) for array in map(_per_row(batch.rows), arrays)])
+        # a layer's output may be one row for all (relative positions)
+        rows = [np.broadcast_to(a, (batch.rows, *a.shape[1:])) if len(a) == 1 else a for a in arrays]
+        values = _joined([array.reshape(batch.rows, -1, array.shape[-1]) for array in rows])
         bias = self._biases[name]
-        return rows if bias is None else rows - bias.astype(np.float64)
+        return values if bias is None else values - bias.astype(np.float64)
 
 
-def _calls(frozen: list[Route], constant: set[int]) -> list[Route | None]:
-    """The frozen routes where the router's calls are that they are of, None at the others."""
-    calls, given = len(frozen) + len(constant), iter(frozen)
-    return [None if call in constant else next(given, None) for call in range(calls)]
-
-
-def _per_row(rows: int) -> Any:
-    """A layer's output that all rows share (relative positions), once for each."""
-
-    def spread(array: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(array, (rows, *array.shape[1:])) if len(array) == 1 and rows > 1 else array
-
-    return spread
+def _frozen_routes(manifest: Manifest) -> dict[str, list[Route | None]]:
+    """Task -> the frozen route of each call of the router; None for a call whose route is constant anyway."""
+    route = manifest.route or {"tasks": {}, "constant": []}
+    constant = {call["call"] for call in route["constant"]}
+    found: dict[str, list[Route | None]] = {}
+    for task, frozen in route["tasks"].items():
+        own = (Route(int(each["group"]), tuple(map(float, each["weights"]))) for each in frozen)
+        found[task] = [None if call in constant else next(own) for call in range(len(frozen) + len(constant))]
+    return found
 
 
 def _joined(arrays: list[np.ndarray]) -> np.ndarray:
-    """What several calls gave, float64, side by side along the positions."""
+    """The values of several calls, float64, joined along the positions."""
     wide = [np.asarray(array, np.float64) for array in arrays]
     return wide[0] if len(wide) == 1 else np.concatenate(wide, axis=1)
 
 
 def _groups(outputs: list[Output], batch: Batch) -> list[dict[str, np.ndarray]]:
-    """For every call of the bundle the modules' groups; the model may have taken the later calls together."""
+    """The modules' groups at every call of the bundle; the reference may have made the later calls as one."""
     groups = [output.groups for output in outputs]
     return groups + groups[-1:] * (len(spans(batch)) - len(groups))

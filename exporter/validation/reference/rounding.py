@@ -1,7 +1,8 @@
-"""The export's own type: what its weights are rounded to before everything is computed in float32.
+"""Rounds the reference like the export's own type: its weights are rounded, and it computes in float32.
 
-A decoder in float16 also computes in it: what its modules give is rounded too. Of a quantized bundle, whose weights
-the reference takes as they are, the adapter alone is rounded. In every type, products round as in one long chain.
+A decoder in float16 also computes in float16, so its modules' outputs are rounded too. For a quantized bundle the
+reference has the bundle's own weights already; only the adapter is rounded. In every type, products get the rounding
+of one long sum (`accumulation`).
 """
 
 from __future__ import annotations
@@ -13,26 +14,26 @@ import torch
 from torch import Tensor, nn
 
 from eptx.bundle import Manifest
-from eptx.exporter.precision import QUANTIZED
 from eptx.exporter.trained import Host, Trained
-from eptx.exporter.validation.reference.accumulation import round_in_chains
+from eptx.exporter.validation.reference.accumulation import add_accumulation_noise
+from eptx.manifest.names import FLOAT_PRECISIONS
 
 #: fp16 storage leaves smaller tensors in float32.
 _SMALLEST = 256
 
 
 def adapter_dtype(manifest: Manifest) -> str:
-    """What the adapter's weights are stored in: "fp32" or "fp16"."""
+    """The type in which the adapter's weights are stored: "fp32" or "fp16"."""
     return "fp32" if manifest.precision == "fp32" else "fp16"
 
 
 def own_type(manifest: Manifest) -> str:
-    """What the bundle's numbers round like: "fp32" or "fp16"; quantized products are summed in float32."""
+    """The rounding of the bundle's results: "fp32" or "fp16"; quantized products are summed in float32."""
     return "fp16" if manifest.precision == "fp16" else "fp32"
 
 
 def round_as_stored(trained: Trained, manifest: Manifest) -> None:
-    """Rounds a float32 model as the bundle does: the parameters, the adapter's and its heads' included, and products.
+    """Rounds a float32 model like the bundle: parameters, also the adapter's and its heads', and products.
 
     Args:
         trained: changed in place.
@@ -41,15 +42,15 @@ def round_as_stored(trained: Trained, manifest: Manifest) -> None:
     if manifest.precision != "fp32":
         for host in trained.hosts:
             _round_host(host, manifest)
-        if manifest.precision not in QUANTIZED and trained.heads is not None:
+        if manifest.precision in FLOAT_PRECISIONS and trained.heads is not None:
             _round(trained.heads.named_parameters(), (), all_of_them=False)
     for model in (*(host.model for host in trained.hosts), trained.heads):
         if model is not None:
-            round_in_chains(model)
+            add_accumulation_noise(model)
 
 
 def _round_host(host: Host, manifest: Manifest) -> None:
-    adapted, quantized = _inside(host), manifest.precision in QUANTIZED
+    adapted, quantized = _inside(host), manifest.precision not in FLOAT_PRECISIONS
     parameters = host.model.named_parameters()
     if quantized:
         parameters = ((n, p) for n, p in parameters if ".base_layer." not in n and n.startswith(adapted))
@@ -59,24 +60,24 @@ def _round_host(host: Host, manifest: Manifest) -> None:
 
 
 def _round(parameters: Iterable[tuple[str, nn.Parameter]], routers: tuple[str, ...], *, all_of_them: bool) -> None:
-    """To float16, but routers; what is small may be stored with its like, in a tensor that is not."""
+    """Rounds parameters to float16, but not routers, and small ones only if `all_of_them`."""
     with torch.no_grad():
         for name, parameter in parameters:
             if (all_of_them or parameter.numel() >= _SMALLEST) and not any(part in name for part in routers):
                 parameter.copy_(parameter.half().float())
 
 
-def _compute_in_half(reference: Host) -> None:
-    """Has every module give what float16 holds of it, but those inside an adapted layer, which computes in float32."""
-    adapted = _inside(reference)
-    for name, module in reference.model.named_modules():
+def _compute_in_half(host: Host) -> None:
+    """Rounds every module's output to float16, except inside adapted layers, which compute in float32."""
+    adapted = _inside(host)
+    for name, module in host.model.named_modules():
         if name and not name.startswith(adapted) and not isinstance(module, nn.ModuleList):
             module.register_forward_hook(_halved, prepend=True)
 
 
-def _inside(reference: Host) -> tuple[str, ...]:
-    """What the names of everything in an adapted layer begin with."""
-    return tuple(f"{name}." for name in reference.names.values())
+def _inside(host: Host) -> tuple[str, ...]:
+    """The prefixes of the names of everything inside an adapted layer."""
+    return tuple(f"{name}." for name in host.names.values())
 
 
 def _halved(module: nn.Module, args: Any, output: Any) -> Any:

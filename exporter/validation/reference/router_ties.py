@@ -1,7 +1,7 @@
-"""Discrete choices: which experts, which group, which task. A choice by a hair is nobody's error.
+"""Near ties of routers: choices of experts, groups or tasks whose margin is within rounding.
 
-Rounding may turn a choice whose margin is within rounding, and everything behind it differs then. Batches with such a
-near tie are drawn again, and rows that still have one are set aside; the report counts them.
+Rounding may turn such a choice, and then everything behind it differs, without an error of the bundle. So batches with
+a router tie are drawn again, and rows that still have one are set aside; the report counts both.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import torch
 from eptx.exporter.trained import Output, Trained
 from eptx.exporter.trained.reference import Reference
 
-#: A margin of probabilities, cosines or sigmoids within this is a near tie: what a float32 model rounds them by.
+#: Margins of probabilities, cosines or sigmoids up to this are router ties: a model of that type rounds them so much.
 TIE = {"fp32": 1e-6, "fp16": 2e-4}
-#: So is one within this many times what the own type's rounding did to it.
+#: So are margins up to this many times the change that the own type's rounding made to them.
 _ROUNDINGS = 8
 
 
 @dataclass(frozen=True)
 class ExpertTable:
-    """What one module's router chooses for every task.
+    """The experts that one module's router chooses for every task.
 
     Attributes:
         experts: sorted expert ids [T, K].
-        tied: bool [T], whether the last of them won by a hair.
+        tied: bool [T], whether the last of them won by a tie.
         flipped: bool [T], whether a reference chooses others: rounding makes them win, or it is a tie.
     """
 
@@ -39,7 +39,7 @@ class ExpertTable:
 
 @dataclass(frozen=True)
 class Decisions:
-    """What one forward of a reference decided, as scores of which the largest win.
+    """The decisions of one forward, as scores: the largest win.
 
     Attributes:
         scores: name of the decision -> [rows or 1, candidates].
@@ -58,7 +58,7 @@ def expert_tables(trained: Trained) -> dict[str, ExpertTable]:
 
 
 def _expert_table(method: Reference, layer: Any) -> ExpertTable | None:
-    """Of a layer in float64; routers are float32 in a bundle, or folded to tables."""
+    """The table of a layer in float64; a bundle stores routers in float32, or folds them to tables."""
     exact, own = (method.experts(layer, dtype) for dtype in (torch.float64, torch.float32))
     if exact is None or own is None:
         return None
@@ -69,7 +69,7 @@ def _expert_table(method: Reference, layer: Any) -> ExpertTable | None:
 
 
 def near_ties(exact: np.ndarray, own: np.ndarray | None, top_k: int, dtype: str) -> np.ndarray:
-    """bool [rows]: whether the last winner of the exact scores [rows, candidates] won by a hair.
+    """bool [rows]: whether the last winner of the exact scores [rows, candidates] won by a tie.
 
     Args:
         exact: the scores in float64.
@@ -89,15 +89,15 @@ def near_ties(exact: np.ndarray, own: np.ndarray | None, top_k: int, dtype: str)
 
 
 def _margin(scores: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """How far the least of the chosen is above the best of the others; negative if the scores say otherwise."""
+    """The lowest score of the chosen less the highest of the others; negative if the scores choose otherwise."""
     others = scores.astype(np.float64)
     np.put_along_axis(others, chosen, -np.inf, axis=1)
     least = np.take_along_axis(scores, chosen, axis=1).min(axis=1)
     return np.asarray(least - others.max(axis=1), dtype=np.float64)
 
 
-class Decider:
-    """Reads off a reference what its routers decided in its last forward."""
+class RouterRecorder:
+    """Records the decisions of a reference's routers in its last forward."""
 
     def __init__(self, trained: Trained) -> None:
         self._host, self._tasks = trained.hosts[0], len(trained.tasks)
@@ -110,7 +110,7 @@ class Decider:
         def hook(layer: Any, args: tuple[torch.Tensor, ...]) -> None:
             state = self._host.state
             if state.shared and module in self._similarities:
-                return  # decided by what the rows do not share
+                return  # rows that share an input decide nothing
             if state.ids is not None and bool((state.ids < 0).any()):
                 rows = state.as_rows(args[0])
                 self._similarities[module] = layer.task_similarity(rows, layer.active_adapters[0]).detach().numpy()
@@ -128,7 +128,7 @@ class Decider:
         """Of the forward that gave `output` for rows of these task ids."""
         if self._host.method.infers_tasks:
             return self._inferred(ids)
-        # what lost is not kept: the winner's score is its margin, everybody else's is zero
+        # only margins are kept: the winner's score is its margin, the others' is zero
         finite = [margin for margin in output.margins if np.isfinite(margin).all()]
         return Decisions({f"route {i}": np.stack([m, np.zeros_like(m)], 1) for i, m in enumerate(finite)})
 
@@ -137,21 +137,21 @@ class Decider:
         if not infer.any():
             return Decisions()
         taken, self._similarities = self._similarities, {}
-        scores = {module: np.where(infer, values, _decided(values)) for module, values in taken.items()}
+        scores = {module: np.where(infer, values, undisputed(values)) for module, values in taken.items()}
         total = np.sum(list(taken.values()), axis=0)
         used = {module: np.where(ids < 0, values.argmax(axis=1), ids) for module, values in taken.items()}
-        return Decisions(scores | {"task": np.where(infer, total, _decided(total))}, used)
+        return Decisions(scores | {"task": np.where(infer, total, undisputed(total))}, used)
 
 
-def _decided(values: np.ndarray) -> np.ndarray:
-    """Scores of rows whose task was given: no contest."""
+def undisputed(values: np.ndarray) -> np.ndarray:
+    """Scores of rows whose task was given: an undisputed decision."""
     scores = np.zeros_like(values)
     scores[:, 0] = 1.0
     return scores
 
 
 def tied_rows(exact: Decisions, own: Decisions | None, rows: int, dtype: str) -> np.ndarray:
-    """bool [rows]: rows behind a near tie; a tie of the whole batch's route ties all its rows."""
+    """bool [rows]: rows behind a router tie; a tie of the whole batch's route ties all its rows."""
     tied = np.zeros(rows, dtype=bool)
     for name, scores in exact.scores.items():
         tied |= np.broadcast_to(near_ties(scores, own.scores[name] if own else None, 1, dtype), rows)
@@ -159,10 +159,10 @@ def tied_rows(exact: Decisions, own: Decisions | None, rows: int, dtype: str) ->
 
 
 def unclear_experts(tables: dict[str, ExpertTable], ids: np.ndarray, used: dict[str, np.ndarray]) -> np.ndarray:
-    """bool [rows]: rows that cannot be judged for their tasks' experts.
+    """bool [rows]: rows that are set aside because of their tasks' experts.
 
-    A named task's are where rounding picks other experts; where it merely might, the bundle's choice is looked at
-    first (`judge`). Rows to infer are set aside for either.
+    Those are rows whose task was named, if rounding does choose other experts. If it only may, the bundle's own choice
+    is looked at first (`compare_with_reference`). Rows whose task is inferred are set aside in both cases.
     """
     unclear = np.zeros(len(ids), dtype=bool)
     for module, table in tables.items():
@@ -173,7 +173,7 @@ def unclear_experts(tables: dict[str, ExpertTable], ids: np.ndarray, used: dict[
 
 
 def wrong_rows(table: ExpertTable, ids: np.ndarray, chosen: np.ndarray) -> Sequence[int]:
-    """Rows whose experts [rows, K] are not the reference's; rows without a task of their own are not looked at."""
+    """Rows whose experts [rows, K] are not the reference's; rows without the adapter are left out."""
     named = (ids >= 0) & (ids < len(table.experts))
     if chosen.shape[1] != table.experts.shape[1]:  # more or fewer experts than the adapter's tasks use
         return [int(row) for row in np.flatnonzero(named)]

@@ -1,19 +1,21 @@
-"""A batch in groups of rows that are run apart, and what they gave as that of one batch."""
+"""Splits a batch into groups of rows that run separately, and merges their results."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from eptx.exporter.validation.inputs.batch import ANSWER_IDS, Batch
 from eptx.exporter.validation.reference.expected import Expected
-from eptx.exporter.validation.reference.router_ties import Decisions
+from eptx.exporter.validation.reference.router_ties import Decisions, undisputed
+
+Values = dict[str, np.ndarray]
 
 
 def rows_of(batch: Batch, rows: np.ndarray) -> Batch:
-    """Some rows of a batch, padded as they are in it."""
+    """Some rows of a batch, padded as before."""
     if len(rows) == batch.rows:
         return batch
     return replace(
@@ -24,29 +26,29 @@ def rows_of(batch: Batch, rows: np.ndarray) -> Batch:
     )
 
 
-def shapes_of(batch: Batch) -> list[tuple[bytes, ...]]:
-    """What rows must have in common to be run without padding; nothing where padding is the model's own business."""
+def padding_of(batch: Batch) -> list[tuple[bytes, ...]]:
+    """Each row's padding: rows with equal padding can run without it. Empty where the model itself handles padding."""
     if batch.prompt is None or ANSWER_IDS in batch.arrays or batch.kept is None:
         return [()] * batch.rows
     return [(row.tobytes(),) for row in batch.kept]
 
 
-def columns_of(batch: Batch) -> np.ndarray:
-    """The columns of a generator's rows, all of one shape, that are not padding."""
+def kept_columns(batch: Batch) -> np.ndarray:
+    """The columns that are not padding, of a generator's rows with equal padding."""
     if batch.prompt is None or ANSWER_IDS in batch.arrays or batch.kept is None:
         return np.arange(batch.length)
     return np.flatnonzero(batch.kept.any(axis=0))
 
 
-def narrowed(batch: Batch, columns: np.ndarray) -> Batch:
+def select_columns(batch: Batch, columns: np.ndarray) -> Batch:
     """A batch with some of its columns."""
     assert batch.prompt is not None
     arrays = {name: array[:, columns] for name, array in batch.arrays.items()}
     return replace(batch, arrays=arrays, prompt=int((columns < batch.prompt).sum()))
 
 
-def widened(expected: Expected, batch: Batch, columns: np.ndarray) -> Expected:
-    """What some columns gave, where the batch has them; zeros elsewhere, which nobody compares."""
+def scatter_columns(expected: Expected, batch: Batch, columns: np.ndarray) -> Expected:
+    """The results of some columns at their place in the batch; zeros elsewhere, which are not compared."""
 
     def wide(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         found = {}
@@ -66,80 +68,38 @@ def widened(expected: Expected, batch: Batch, columns: np.ndarray) -> Expected:
     )
 
 
-def merged(batch: Batch, groups: Sequence[np.ndarray], parts: Sequence[Expected]) -> Expected:
-    """What groups of rows gave, as one batch."""
+def merge_results(batch: Batch, groups: Sequence[np.ndarray], parts: Sequence[Expected]) -> Expected:
+    """The results of groups of rows, as those of one batch."""
     order = np.argsort(np.concatenate(groups))
 
-    def arrays(of: str) -> dict[str, np.ndarray]:
-        found: dict[str, np.ndarray] = {}
-        names = dict.fromkeys(name for part in parts for name in getattr(part, of))
-        for name in names:
-            found[name] = _stacked([getattr(part, of)[name] for part in parts])[order]
-        return found
+    def merged(own: Sequence[Values], missing: Callable[[np.ndarray], np.ndarray] = np.zeros_like) -> Values:
+        """Joins the groups' values by name; `missing` makes the rows of a group that lacks one, in another's form."""
+        found: Values = {}
+        for name in dict.fromkeys(name for values in own for name in values):
+            like = next(values[name] for values in own if name in values)[:1]
+            rows = [values[name] if name in values else missing(like) for values in own]
+            wide = [np.broadcast_to(r, (len(g), *r.shape[1:])) for r, g in zip(rows, groups, strict=True)]
+            found[name] = _stacked(wide)
+        return {name: array[order] for name, array in found.items()}
 
-    calls = max(len(part.groups) for part in parts)
+    routes = zip(*(part.groups for part in parts), strict=True)
+    calls = range(max(len(part.decisions) for part in parts))
+    decided = [[part.decisions[c] if c < len(part.decisions) else Decisions() for part in parts] for c in calls]
     return Expected(
         batch,
-        arrays("outputs"),
-        arrays("inner"),
-        arrays("modules"),
+        merged([part.outputs for part in parts]),
+        merged([part.inner for part in parts]),
+        merged([part.modules for part in parts]),
         np.ones(batch.rows, dtype=bool),
-        [_merged_groups([part.groups[call] for part in parts], groups, order) for call in range(calls)],
+        [merged(call, lambda like: np.full_like(like, -1)) for call in routes],
         np.concatenate([part.task for part in parts])[order],
-        _merged_decisions([part.decisions for part in parts], groups, order),
+        [Decisions(merged([d.scores for d in call], undisputed), merged([d.used for d in call])) for call in decided],
     )
 
 
 def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows below each other; logits of a task of fewer labels end in zeros, as they are served."""
+    """The rows of all groups; logits of a task with fewer labels end in zeros, as in the bundle."""
+    if arrays[0].ndim == 1:
+        return np.concatenate(arrays)
     width = max(array.shape[-1] for array in arrays)
-    padded = [np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, width - a.shape[-1])]) for a in arrays]
-    return np.concatenate(padded)
-
-
-def _merged_groups(
-    parts: Sequence[Mapping[str, np.ndarray]], groups: Sequence[np.ndarray], order: np.ndarray
-) -> dict[str, np.ndarray]:
-    if not all(parts):
-        parts = [part or dict.fromkeys(next((p for p in parts if p), {}), np.array([-1])) for part in parts]
-    return {
-        name: np.concatenate([np.broadcast_to(p[name], len(g)) for p, g in zip(parts, groups, strict=True)])[order]
-        for name in parts[0]
-    }
-
-
-def _merged_decisions(
-    parts: Sequence[Sequence[Decisions]], groups: Sequence[np.ndarray], order: np.ndarray
-) -> list[Decisions]:
-    """Call by call: a group of rows with fewer calls has decided nothing in the later ones."""
-    calls = max(map(len, parts))
-    merged = []
-    for call in range(calls):
-        own = [part[call] if call < len(part) else Decisions() for part in parts]
-        merged.append(
-            Decisions(
-                _spread([each.scores for each in own], groups, order, decided=True),
-                _spread([each.used for each in own], groups, order, decided=False),
-            )
-        )
-    return merged
-
-
-def _spread(
-    parts: Sequence[Mapping[str, np.ndarray]], groups: Sequence[np.ndarray], order: np.ndarray, *, decided: bool
-) -> dict[str, np.ndarray]:
-    """Values of some groups' rows as values of all rows: others had no contest, or used no task of their own."""
-    found: dict[str, np.ndarray] = {}
-    for name in dict.fromkeys(name for part in parts for name in part):
-        like = next(part[name] for part in parts if name in part)
-        rows = []
-        for part, group in zip(parts, groups, strict=True):
-            if name in part:
-                rows.append(np.broadcast_to(part[name], (len(group), *like.shape[1:])))
-                continue
-            blank = np.zeros((len(group), *like.shape[1:]), dtype=like.dtype)
-            if decided:
-                blank[:, 0] = 1
-            rows.append(blank)
-        found[name] = np.concatenate(rows)[order]
-    return found
+    return np.concatenate([np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, width - a.shape[-1])]) for a in arrays])

@@ -1,170 +1,178 @@
-"""A report to read in a browser: one file, no scripts, nothing loaded from elsewhere."""
+"""The report as one page for the browser."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Sequence
 
+from eptx.exporter.validation.comparison.results import BackendReport, Measured, TaskReport
 from eptx.exporter.validation.distance import LIMIT, WORST
-from eptx.exporter.validation.report.report import Measured, ProviderReport, Report, TaskReport
-from eptx.exporter.validation.report.text import DROPS, drop_cells, notes, parts_sentence
+from eptx.exporter.validation.report.report import Report, described
+from eptx.exporter.validation.report.text import DROPS, checks_summary, drop_cells, notes
+from eptx.reports.html import Content, Html, breakable, h, table
+from eptx.reports.page import page, section, verdict
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c2330; }
-h1, h2, h3 { line-height: 1.2; } table { border-collapse: collapse; margin: .5rem 0 1.5rem; }
-th, td { padding: .2rem .8rem .2rem 0; text-align: left; border-bottom: 1px solid #dde2ea; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } summary { cursor: pointer; margin: .3rem 0; }
-.pass { color: #10703c; } .fail { color: #b3261e; font-weight: 600; } .undecided { color: #8a5a00; font-weight: 600; }
-.bar { display: inline-block; height: .6rem; background: #5b7fb5; } .over { background: #b3261e; }
+.pass { color: var(--good); } .fail { color: var(--bad); font-weight: 600; } .undecided { color: var(--warm); }
+.bar { display: inline-block; height: .6rem; background: var(--accent); } .bar.over { background: var(--bad); }
 """
 _BAR = 160
+_METHOD = (
+    "The trained model, loaded as PEFT loads it, runs in float64 and in the export's own type. The distance between "
+    "the two is the noise floor. The bundle's distance from float64 is given in noise floors, as the worse of root "
+    f"mean square and largest error: up to {LIMIT:g} is rounding. The adapter's own effect, in the same unit, is what "
+    "a bundle that ignores the adapter would score."
+)
+_LOSS = (
+    "The bundle as it is shipped is compared with the fp32 bundle of the same base and adapter, on the same rows. "
+    "Points are hundredths of the metric; the interval is of resampled rows. A task fails if it loses more than its "
+    "budget."
+)
+_TASK = {
+    "task": "t",
+    "verdict": "t",
+    "error / noise": "n",
+    "at": "t",
+    "adapter / noise": "n",
+    "argmax agreement": "n",
+    "metric": "t",
+    "greedy tokens": "n",
+    "rows compared": "n",
+    "set aside": "n",
+}
+_VALUE = {
+    "module or output": "t",
+    "error / noise": "n",
+    "": "t",
+    "error": "n",
+    "noise floor": "n",
+    "size": "n",
+    "adapter's effect": "n",
+}
 
 
 def report_html(report: Report) -> str:
-    """The report as one HTML page."""
-    verdict = "pass" if report.passed else "fail"
-    facts = report.bundle
-    title = f"{facts['mode']} {facts['method']} on {facts['model_type'] or 'a base model'}, {facts['precision']}"
-    parts = [
-        f"<h1>{escape(title)}: <span class='{verdict}'>{'passed' if report.passed else 'failed'}</span></h1>",
-        f"<p class='fail'>{escape(report.reason)}</p>" if report.reason else "",
-        "".join(f"<p class='undecided'>Warning: {escape(warning)}</p>" for warning in report.warnings),
-        "<p>The trained model, loaded as PEFT loads it, runs in float64 and in the export's own type. Their distance "
-        "is the noise floor; the bundle's distance from float64 is given in noise floors, the worse of root mean "
-        f"square and largest. Up to {LIMIT:g} is rounding. The adapter's own effect, in the same unit, is what a "
-        "bundle that ignores the adapter would score.</p>",
-        *(_provider(provider) for provider in report.providers),
-        _drops(report),
-        _frozen(report),
-        _parts(report),
-        "<h2>Inputs</h2>",
-        _table(
-            ("batch", "shape", "padded"),
-            ((i["name"], " x ".join(map(str, i["shape"])), "yes" if i["padded"] else "no") for i in report.inputs),
-        ),
-        f"<p>{report.redrawn} batches were drawn again because a router's choice was within rounding.</p>",
-        "<h2>Seconds</h2>" + _table(("stage", "seconds"), report.seconds.items()) if report.seconds else "",
-        "<h2>Fingerprints</h2>",
-        _table(("of", "sha256"), facts["fingerprints"].items()),
-    ]
-    body = "\n".join(part for part in parts if part)
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    """The whole page."""
+    manifest = report.manifest
+    base = manifest.model_type or "a base model"
+    result = "passed" if report.passed else "failed"
+    return page(
+        f"Validation: {manifest.mode} {manifest.method} on {base}, {manifest.precision}",
+        verdict(f"{result}: {report.reason}" if report.reason else result, report.passed),
+        *(h("p", f"Warning: {warning}", class_="undecided") for warning in report.warnings),
+        h("p", _METHOD),
+        *(_backend(provider) for provider in report.providers),
+        section("What quantizing loses", *_drops(report), *_divergences(report)),
+        section("Frozen route against the live one", *_live(report)),
+        section("Checks", *_checks(report)),
+        section("Inputs", *_inputs(report)),
+        section("Seconds", _pairs("stage", "seconds", [(k, str(v)) for k, v in report.seconds.items()], "n")),
+        section("Fingerprints", _pairs("of", "sha256", list(manifest.fingerprints.items()))),
+        style=_STYLE,
     )
 
 
-def _provider(provider: ProviderReport) -> str:
-    header = (
-        "task",
-        "verdict",
-        "error / noise",
-        "at",
-        "adapter / noise",
-        "argmax agreement",
-        "metric",
-        "greedy tokens",
-        "rows judged",
-        "set aside",
+def _backend(backend: BackendReport) -> Html | None:
+    tasks = table(
+        list(_TASK), [_task_cells(task) for task in backend.tasks], kinds="".join(_TASK.values()), label=backend.name
     )
-    rows = [_task_cells(task) for task in provider.tasks]
-    details = "".join(_details(task) for task in provider.tasks)
-    return f"<h2>Provider {escape(provider.name)}</h2>\n{_table(header, rows)}\n{details}"
+    return section(f"Provider {backend.name}", tasks, *map(_details, backend.tasks))
 
 
-def _drops(report: Report) -> str:
-    """What quantizing loses, task by task."""
-    if not report.drops:
-        return ""
-    rows = []
-    for judged in report.drops:
-        *cells, verdict = drop_cells(judged)
-        rows.append(
-            (*cells, _Raw(f"<span class='{verdict}'>{verdict}</span>") if judged.budget is not None else verdict)
-        )
-    said = (
-        "<p>The bundle as it is shipped against the fp32 bundle of the same base and adapter, on the same rows: points "
-        "are hundredths of the metric, the interval is of resampled rows. A task fails that loses more than its "
-        "budget.</p>"
-    )
-    return f"<h2>What quantizing loses</h2>\n{said}{_table(DROPS, rows)}"
-
-
-def _parts(report: Report) -> str:
-    """What was held against its source by itself; what is wrong stands above the list of all."""
-    if not report.parts:
-        return ""
-    wrong = "".join(f"<p class='fail'>{escape(f'{part.name}: {part.wrong}')}</p>" for part in report.wrong_parts)
-    unseen = [part for part in report.parts if part.how == "neither"]
-    rows = [(part.name, part.how, part.wrong or "", part.why or "") for part in report.parts]
-    return (
-        f"<h2>Parts</h2>\n{wrong}"
-        + "".join(f"<p>Neither compared nor run: {escape(f'{part.name}: {part.why}')}</p>" for part in unseen)
-        + f"<details><summary>{escape(parts_sentence(report.parts))}</summary>"
-        + f"{_table(('part', 'how', 'what is wrong', 'why'), rows)}</details>"
-    )
-
-
-def _task_cells(task: TaskReport) -> tuple[object, ...]:
+def _task_cells(task: TaskReport) -> list[Content]:
     name, measured = task.worst
     metric = task.metric
-    return (
+    return [
         task.task,
-        _Raw(f"<span class='{task.verdict}'>{task.verdict}</span>"),
+        _word(task.verdict),
         f"{measured.ratio:.2f}" if float(measured.ratio) < WORST else "1e+30",
-        task.failed_at or name,
+        breakable(task.failed_at or name),
         "-" if task.effect_ratio is None else f"{task.effect_ratio:.0f}",
         "-" if task.argmax_agreement is None else f"{task.argmax_agreement:.2%}",
-        "-" if metric is None else f"{metric['name']} {metric['bundle']:.4f}, reference {metric['reference']:.4f}",
-        "-" if task.greedy is None else f"{task.greedy['agreement']:.2%} of {task.greedy['tokens']}",
-        task.rows,
-        task.rows_set_aside,
-    )
+        "-" if metric is None else f"{metric.name} {metric.bundle:.4f}, reference {metric.reference:.4f}",
+        "-" if task.greedy is None else f"{task.greedy.agreement:.2%} of {task.greedy.tokens}",
+        str(task.rows),
+        str(task.rows_set_aside),
+    ]
 
 
-def _details(task: TaskReport) -> str:
+def _details(task: TaskReport) -> Html:
+    """A task's modules and outputs; shown at once if it fails."""
     note = task.reason or task.undecided
     heading = f"{task.task}: {len(task.modules)} modules, {len(task.outputs)} outputs"
-    rows = [_measured_cells(name, measured) for name, measured in (*task.modules.items(), *task.outputs.items())]
-    header = ("module or output", "error / noise", "", "error", "noise floor", "size", "adapter's effect")
-    opened = " open" if task.verdict == "fail" else ""
-    said = f"<p class='{task.verdict}'>{escape(note)}</p>" if note else ""
-    said += "".join(f"<p>{escape(line)}</p>" for line in notes(task))
-    return f"<details{opened}><summary>{escape(heading)}</summary>{said}{_table(header, rows)}</details>\n"
-
-
-def _measured_cells(name: str, measured: Measured) -> tuple[object, ...]:
-    width = min(float(measured.ratio) / LIMIT, 1.0) * _BAR
-    over = " over" if measured.ratio > LIMIT else ""
-    bar = _Raw(f"<span class='bar{over}' style='width: {width:.0f}px'></span>")
-    effect = "-" if measured.effect is None else f"{measured.effect:.3g}"
-    sizes = (f"{value:.3g}" for value in (measured.error, measured.noise, measured.scale))
-    return (name, f"{measured.ratio:.3g}", bar, *sizes, effect)
-
-
-def _frozen(report: Report) -> str:
-    live = report.live
-    if live is None:
-        return ""
-    rows = ((name, f"{value:.3g}") for name, value in live["relative_rms"].items())
-    return (
-        "<h2>Frozen route against the live one</h2>"
-        f"<p>The live route's group agrees on {live['group_agreement']:.1%} of {live['rows']} rows of the data. "
-        "Difference of the outputs, root mean square over their size:</p>" + _table(("output", "difference"), rows)
+    rows = [_value_cells(name, measured) for name, measured in (*task.modules.items(), *task.outputs.items())]
+    return h(
+        "details",
+        h("summary", heading),
+        h("p", note, class_=task.verdict) if note else None,
+        *(h("p", line) for line in notes(task)),
+        table(list(_VALUE), rows, kinds="".join(_VALUE.values()), label=heading),
+        open="" if task.verdict == "fail" else None,
     )
 
 
-class _Raw(str):
-    """Text that is HTML already."""
+def _value_cells(name: str, measured: Measured) -> list[Content]:
+    width = min(float(measured.ratio) / LIMIT, 1.0) * _BAR
+    over = " over" if measured.ratio > LIMIT else ""
+    bar = h("span", class_=f"bar{over}", style=f"width: {width:.0f}px")
+    sizes = [measured.error, measured.noise, measured.scale]
+    effect = "-" if measured.effect is None else f"{measured.effect:.3g}"
+    return [name, f"{measured.ratio:.3g}", bar, *(f"{value:.3g}" for value in sizes), effect]
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = ["".join(f"<th>{escape(name)}</th>" for name in header)]
-    lines += ["".join(_cell(value) for value in row) for row in rows]
-    return "<table>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
+def _drops(report: Report) -> list[Content]:
+    if not report.drops:
+        return []
+    rows: list[list[Content]] = []
+    for drop in report.drops:
+        *cells, word = drop_cells(drop)
+        rows.append([*cells, word if drop.budget is None else _word(word)])
+    return [h("p", _LOSS), table(DROPS, rows, kinds="ttnnnnnnt", label="What quantizing loses")]
 
 
-def _cell(value: object) -> str:
-    text = value if isinstance(value, _Raw) else escape(str(value))
-    number = isinstance(value, int | float) or (isinstance(value, str) and value[:1].isdigit())
-    return f"<td class='n'>{text}</td>" if number else f"<td>{text}</td>"
+def _divergences(report: Report) -> list[Content]:
+    return [h("p", one.sentence, class_="pass" if one.within else "fail") for one in report.divergences]
+
+
+def _live(report: Report) -> list[Content]:
+    live = report.live
+    if live is None:
+        return []
+    said = (
+        f"The live route's group agrees on {live.group_agreement:.1%} of {live.rows} rows of the data. Difference of "
+        "the outputs, root mean square over their size:"
+    )
+    rows = [(name, f"{value:.3g}") for name, value in live.relative_rms.items()]
+    return [h("p", said), _pairs("output", "difference", rows, "n")]
+
+
+def _checks(report: Report) -> list[Content]:
+    """What is wrong and what is unchecked stand above the list of all."""
+    if not report.checks:
+        return []
+    rows = [(check.name, check.how, check.wrong, check.why) for check in report.checks]
+    return [
+        *(h("p", f"{check.name}: {check.wrong}", class_="fail") for check in report.failed_checks),
+        *(h("p", f"Not checked: {check.name}: {check.why}") for check in report.checks if check.how == "unchecked"),
+        h(
+            "details",
+            h("summary", checks_summary(report.checks)),
+            table(("check", "how", "what is wrong", "why"), rows, kinds="tttt", label="Checks"),
+        ),
+    ]
+
+
+def _inputs(report: Report) -> list[Content]:
+    rows: list[Sequence[Content]] = []
+    for batch in map(described, report.batches):
+        shape = " x ".join(map(str, batch["shape"]))
+        rows.append((batch["name"], shape, "yes" if batch["padded"] else "no"))
+    said = f"{report.redrawn} batches were drawn again because a router's choice was within rounding."
+    return [table(("batch", "shape", "padded"), rows, kinds="ttt", label="Inputs"), h("p", said)]
+
+
+def _pairs(name: str, value: str, rows: Sequence[tuple[str, str]], kind: str = "t") -> Html | None:
+    return table((name, value), rows, kinds=f"t{kind}", label=name) if rows else None
+
+
+def _word(verdict: str) -> Html:
+    return h("span", verdict, class_=verdict)

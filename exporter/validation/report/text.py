@@ -1,20 +1,21 @@
-"""A report as text."""
+"""The report as text for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eptx._text_table import aligned
-from eptx.exporter.validation.accuracy.budget import Judged
-from eptx.exporter.validation.check import How, Part
+from eptx.exporter.validation.accuracy.budget import BudgetedDrop
+from eptx.exporter.validation.check import Check, How
+from eptx.exporter.validation.comparison.results import BackendReport, TaskReport
 from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.report.report import ProviderReport, Report, TaskReport, sentence
+from eptx.exporter.validation.report.report import Report
+from eptx.reports.text_table import aligned
 
-_HOWS: tuple[How, ...] = ("compared", "run", "neither")
+_HOWS: tuple[How, ...] = ("compared", "run", "unchecked")
 
 
-def report_table(report: Report) -> str:
-    """The report as text: a table for every way to run the bundle, and at the end one line that sums each up."""
+def report_text(report: Report) -> str:
+    """A table for every backend, and at the end a line that sums each of them up."""
     lines = []
     for provider in report.providers:
         lines += _provider_lines(provider)
@@ -23,34 +24,34 @@ def report_table(report: Report) -> str:
     live = report.live
     if live is not None:
         lines.append(
-            f"frozen route: the live route's group agrees on {live['group_agreement']:.1%} of {live['rows']} rows; "
-            f"outputs differ by {max(live['relative_rms'].values()):.2g} of their size"
+            f"frozen route: the live route's group agrees on {live.group_agreement:.1%} of {live.rows} rows; "
+            f"outputs differ by {max(live.relative_rms.values()):.2g} of their size"
         )
-    lines += _part_lines(report.parts)
+    lines += _check_lines(report.checks)
     if report.seconds:
         lines.append(f"took {report.seconds.sentence}")
     lines += [_verdict(provider) for provider in report.providers]
     return "\n".join(lines)
 
 
-def parts_sentence(parts: Sequence[Part]) -> str:
-    """How many parts were compared, run, and neither."""
-    return ", ".join(f"{sum(part.how == how for part in parts)} {how}" for how in _HOWS)
+def checks_summary(checks: Sequence[Check]) -> str:
+    """How many parts were compared, only run, and unchecked."""
+    return ", ".join(f"{sum(check.how == how for check in checks)} {how}" for how in _HOWS)
 
 
-def _part_lines(parts: Sequence[Part]) -> list[str]:
-    if not parts:
+def _check_lines(checks: Sequence[Check]) -> list[str]:
+    if not checks:
         return []
-    wrong = [f"fail: {part.name}: {part.wrong}" for part in parts if part.wrong is not None]
-    unseen = [f"neither compared nor run: {part.name}: {part.why}" for part in parts if part.how == "neither"]
-    return [*wrong, *unseen, f"parts: {parts_sentence(parts)}"]
+    wrong = [f"fail: {check.name}: {check.wrong}" for check in checks if check.wrong is not None]
+    unseen = [f"not checked: {check.name}: {check.why}" for check in checks if check.how == "unchecked"]
+    return [*wrong, *unseen, f"checks: {checks_summary(checks)}"]
 
 
 #: The columns of what is lost.
 DROPS = ("task", "metric", "fp32", "bundle", "points lost", "95 %", "budget", "rows", "verdict")
 
 
-def drop_cells(judged: Judged) -> tuple[str, ...]:
+def drop_cells(judged: BudgetedDrop) -> tuple[str, ...]:
     """One task's cells of `DROPS`."""
     lost = judged.drop
     return (
@@ -66,7 +67,7 @@ def drop_cells(judged: Judged) -> tuple[str, ...]:
     )
 
 
-def _drop_lines(drops: Sequence[Judged]) -> list[str]:
+def _drop_lines(drops: Sequence[BudgetedDrop]) -> list[str]:
     if not drops:
         return []
     mean = sum(judged.drop.points for judged in drops) / len(drops)
@@ -76,17 +77,17 @@ def _drop_lines(drops: Sequence[Judged]) -> list[str]:
     return [*table, *over, f"quantizing loses {mean:.2f} points on average of {len(drops)} tasks"]
 
 
-def _provider_lines(provider: ProviderReport) -> list[str]:
+def _provider_lines(provider: BackendReport) -> list[str]:
     generates = any(task.greedy is not None for task in provider.tasks)
     last = "greedy" if generates else "metric"
     header = ("task", "error / noise", "noise floor", "adapter / noise", "argmax", last, "rows", "verdict")
     lines = [f"{provider.name}:", *aligned([header, *map(_cells, provider.tasks)], "t" * len(header))]
     lines += [line for task in provider.tasks for line in notes(task)]
     bad = [task for task in provider.tasks if task.verdict != "pass"]
-    return [*lines, *(f"{task.verdict}: {sentence(task)}" for task in bad)]
+    return [*lines, *(f"{task.verdict}: {task.sentence}" for task in bad)]
 
 
-def _verdict(provider: ProviderReport) -> str:
+def _verdict(provider: BackendReport) -> str:
     worst = max(provider.tasks, key=lambda task: task.worst[1].ratio)
     name, measured = worst.worst
     verdict = "failed" if provider.blocking else "passed"
@@ -95,20 +96,20 @@ def _verdict(provider: ProviderReport) -> str:
 
 
 def notes(task: TaskReport) -> list[str]:
-    """What is told of a generator, and not judged."""
+    """What counts for no verdict: where greedy tokens first differ, and what rounded activations change."""
     lines = []
-    first = (task.greedy or {}).get("first_disagreement")
+    first = None if task.greedy is None else task.greedy.first_disagreement
     if first is not None:
         lines.append(
-            f"{task.task}: the first greedy token that differs is number {first['token'] + 1} of {first['batch']}, row "
-            f"{first['row']}: the reference prefers its own by {first['margin']:.2g}"
+            f"{task.task}: the first greedy token that differs is number {first.token + 1} of {first.batch}, row "
+            f"{first.row}: the reference prefers its own by {first.margin:.2g}"
         )
     if task.rounded is not None:
-        greedy = task.rounded["greedy"]
-        said = f", greedy tokens agree in {greedy['agreement']:.1%}" if greedy is not None else ""
+        greedy = task.rounded.greedy
+        said = f", greedy tokens agree in {greedy.agreement:.1%}" if greedy is not None else ""
         lines.append(
             f"{task.task}: activations of 8 bits, as shipped, change the outputs by "
-            f"{max(task.rounded['relative_rms'].values()):.2g} of their size{said}"
+            f"{max(task.rounded.relative_rms.values()):.2g} of their size{said}"
         )
     return lines
 
@@ -123,11 +124,11 @@ def _cells(task: TaskReport) -> tuple[str, ...]:
         f"{relative:.1e}",
         "-" if task.effect_ratio is None else f"{task.effect_ratio:.3g}",
         "-" if task.argmax_agreement is None else f"{task.argmax_agreement:.1%}",
-        f"{task.greedy['agreement']:.1%} of {task.greedy['tokens']}"
+        f"{task.greedy.agreement:.1%} of {task.greedy.tokens}"
         if task.greedy is not None
         else "-"
         if metric is None
-        else f"{metric['name']} {metric['bundle']:.3f} ({metric['reference']:.3f})",
+        else f"{metric.name} {metric.bundle:.3f} ({metric.reference:.3f})",
         f"{task.rows}" + (f" (+{task.rows_set_aside} tied)" if task.rows_set_aside else ""),
         task.verdict,
     )

@@ -1,9 +1,8 @@
-"""The queue of one model, and the thread that answers the requests in it, many in one run."""
+"""The queue of a model's requests."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +10,9 @@ from dataclasses import dataclass, field
 from eptx.runtime.outputs import Outputs
 from eptx.runtime.serving.batching.collate import Arrays, Collator
 from eptx.runtime.serving.batching.overhead import USUAL
+from eptx.runtime.serving.batching.queue import JobQueue
 from eptx.runtime.serving.batching.scheduler import next_batch
-from eptx.runtime.serving.errors import Overdue, Refused
+from eptx.runtime.serving.errors import Overdue
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
 from eptx.runtime.session import Session
@@ -44,7 +44,7 @@ class Job:
     started: float = 0.0
 
 
-class Batcher:
+class Batcher(JobQueue[Job]):
     """Answers jobs in one thread: the jobs that wait when a run ends share the next one.
 
     If the model is idle when a job comes, it waits a moment for more. If a run of several jobs fails, each of them runs
@@ -62,86 +62,30 @@ class Batcher:
     def __init__(
         self, name: str, session: Session, collator: Collator, limits: Limits, metrics: Metrics, overhead: int = USUAL
     ) -> None:
-        self._name, self._session, self._collator, self._overhead = name, session, collator, overhead
-        self._limits, self._metrics = limits, metrics
-        self._waiting: dict[Job, None] = {}
-        self._rows = 0
-        self._closing = False
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name=f"eptx {name}", daemon=True)
-        self._thread.start()
-
-    def submit(self, job: Job) -> None:
-        """Puts a job into the queue; its answer is set in the running event loop.
-
-        Raises:
-            Refused: 429, the queue is full.
-        """
-        with self._changed:
-            if self._rows + job.rows > self._limits.queue:
-                raise Refused(429, f"the queue is full: {self._rows} rows wait; try again later", {"Retry-After": "1"})
-            self._waiting[job] = None
-            self._count(job.rows)
-            self._changed.notify()
+        self._session, self._collator, self._overhead = session, collator, overhead
+        super().__init__(name, limits, metrics)
 
     def drop(self, job: Job) -> None:
-        """Takes a job out of the queue, if it is still there: its client no longer waits."""
-        with self._changed:
-            self._remove(job)
+        """Takes a job out of the queue, and cancels its answer."""
+        super().drop(job)
         job.answer.cancel()
 
-    def close(self) -> None:
-        """Answers the jobs that wait, then ends the thread; blocks until it has ended."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        self._thread.join()
-
-    def _work(self) -> None:
-        while (batch := self._next()) is not None:
-            if batch:
-                self._answer(batch)
-
-    def _next(self) -> list[Job] | None:
-        """The next run's jobs, none if all were dropped meanwhile; None after `close`."""
-        with self._changed:
-            idle = not self._waiting
-            while not self._waiting and not self._closing:
-                self._changed.wait()
-            if idle:
-                self._wait_for_more()
-            self._expire()
-            if not self._waiting:
-                return None if self._closing else []
-            batch = next_batch(self._waiting, self._limits, self._overhead)
-            for job in batch:
-                self._remove(job)
-            return batch
-
-    def _wait_for_more(self) -> None:
+    def _wait_for_more(self, idle: bool) -> None:
         """Waits at most ``max_delay`` for more jobs, as long as the batch has room."""
         end = time.monotonic() + self._limits.max_delay
-        while self._waiting and self._rows < self._limits.max_batch and not self._closing:
+        while idle and self._waiting and self._rows < self._limits.max_batch and not self._closing:
             left = end - time.monotonic()
             if left <= 0 or not self._changed.wait(left):
-                return
-
-    def _expire(self) -> None:
+                break
         now = time.monotonic()
         for job in [job for job in self._waiting if job.deadline <= now]:
             self._remove(job)
             self._deliver([(job, Overdue())])
 
-    def _remove(self, job: Job) -> None:
-        if job in self._waiting:
-            del self._waiting[job]
-            self._count(-job.rows)
+    def _choose(self) -> list[Job]:
+        return next_batch(self._waiting, self._limits, self._overhead)
 
-    def _count(self, rows: int) -> None:
-        self._rows += rows
-        self._metrics.queued(self._name, rows)
-
-    def _answer(self, batch: list[Job]) -> None:
+    def _answer(self, batch: Sequence[Job]) -> None:
         try:
             answers: Sequence[Outputs | Exception] = self._run(batch)
         except Exception as error:

@@ -18,7 +18,7 @@ Arrays = Mapping[str, Array]
 
 
 def row_length(arrays: Arrays) -> int:
-    """The tokens of each row, padding included; 1 where a model reads something else."""
+    """The tokens of each row, padding included; 1 if a model reads something else."""
     return int(arrays[_IDS].shape[1]) if _IDS in arrays else 1
 
 

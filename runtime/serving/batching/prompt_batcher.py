@@ -1,9 +1,8 @@
-"""The queue of a language model's prompts, and two threads that answer them, many in one batch."""
+"""The queue of a language model's prompts."""
 
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,8 +10,8 @@ from dataclasses import replace
 from eptx.bundle import Manifest
 from eptx.runtime.serving.batching.overhead import USUAL
 from eptx.runtime.serving.batching.prompt_job import PromptJob
+from eptx.runtime.serving.batching.queue import JobQueue
 from eptx.runtime.serving.batching.scheduler import next_batch
-from eptx.runtime.serving.errors import Refused
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
 
@@ -27,7 +26,7 @@ _AGAIN = 0.05
 _STEP = 3
 
 
-class PromptBatcher:
+class PromptBatcher(JobQueue[PromptJob]):
     """Answers the prompts that wait: those of similar length share a batch, whatever their tasks.
 
     If no batch runs when a prompt comes, it waits a moment for more. While a batch runs, a second one begins when it is
@@ -41,6 +40,8 @@ class PromptBatcher:
         generate: answers a batch, and never raises.
     """
 
+    rows_name = "prompts"
+
     def __init__(
         self,
         name: str,
@@ -49,76 +50,18 @@ class PromptBatcher:
         metrics: Metrics,
         generate: Callable[[Sequence[PromptJob]], None],
     ) -> None:
-        self._name, self._limits, self._metrics, self._generate = name, limits, metrics, generate
+        self._generate = generate
         self._batch_limits = replace(limits, max_batch=limits.generations, queue=max(limits.queue, limits.generations))
         self._context = manifest.max_length if manifest.encoder is None else None
-        self._waiting: dict[PromptJob, None] = {}
-        self._running, self._again = 0, 0.0
-        self._closing = False
-        self._changed = threading.Condition()
-        self._turn = threading.Lock()  # one thread at a time chooses a batch; two would halve it
-        self._threads = [
-            threading.Thread(target=self._work, name=f"eptx {name} generates", daemon=True) for _ in range(_BATCHES)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def submit(self, job: PromptJob) -> None:
-        """Puts a prompt into the queue.
-
-        Raises:
-            Refused: 429, the queue is full.
-        """
-        with self._changed:
-            count = len(self._waiting)
-            if count >= self._limits.queue:
-                raise Refused(429, f"the queue is full: {count} prompts wait; try again later", {"Retry-After": "1"})
-            self._waiting[job] = None
-            self._metrics.queued(self._name, 1)
-            self._changed.notify()
+        self._again = 0.0
+        super().__init__(name, limits, metrics, _BATCHES)
 
     def drop(self, job: PromptJob) -> None:
-        """Takes a prompt out of the queue, or has its batch go on without it: its client no longer waits."""
+        """Takes a prompt out of the queue, or has its batch go on without it."""
         job.cancelled = True
-        with self._changed:
-            self._remove(job)
+        super().drop(job)
 
-    def close(self) -> None:
-        """Answers the prompts that wait, then ends the threads; blocks until they have ended."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        for thread in self._threads:
-            thread.join()
-
-    def _work(self) -> None:
-        while (batch := self._next()) is not None:
-            if batch:
-                began = time.monotonic()
-                self._generate(batch)
-                self._end(time.monotonic() - began if len(batch) > 1 else 0.0)
-
-    def _end(self, seconds: float) -> None:
-        with self._changed:
-            self._running -= 1
-            self._again = time.monotonic() + _AGAIN * seconds
-            self._changed.notify()
-
-    def _next(self) -> list[PromptJob] | None:
-        """The next batch, empty if all prompts were dropped meanwhile; None after `close`."""
-        with self._turn, self._changed:
-            while not self._waiting and not self._closing:
-                self._changed.wait()
-            self._wait_for_more()
-            if not self._waiting:
-                return None if self._closing else []
-            batch = self._choose()
-            for job in batch:
-                self._remove(job)
-            self._running += 1
-            return batch
-
-    def _wait_for_more(self) -> None:
+    def _wait_for_more(self, idle: bool) -> None:
         """Waits for more prompts than the oldest, as long as the batch has room."""
         while 0 < len(self._waiting) < self._limits.generations and not self._closing:
             oldest = next(iter(self._waiting))
@@ -142,7 +85,8 @@ class PromptBatcher:
                 longest, room = both
         return chosen
 
-    def _remove(self, job: PromptJob) -> None:
-        if job in self._waiting:
-            del self._waiting[job]
-            self._metrics.queued(self._name, -1)
+    def _answer(self, batch: Sequence[PromptJob]) -> None:
+        began = time.monotonic()
+        self._generate(batch)
+        ended = time.monotonic()
+        self._again = ended + _AGAIN * (ended - began if len(batch) > 1 else 0.0)

@@ -10,7 +10,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from eptx.runtime.serving.http.logs import start_logging
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
 from eptx.runtime.serving.models.registry import LocalRegistry
+from eptx.runtime.session import Session
 
 _log = logging.getLogger("eptx.serving")
 _KEEP_ALIVE = 75
@@ -59,10 +60,8 @@ def run(
     bundles: Mapping[str, Path],
     address: Address,
     limits: Limits,
-    *,
-    provider: str = "auto",
-    threads: int | None = None,
-    log_level: str = "info",
+    open_session: Callable[[Path], Session],
+    log_level: str,
 ) -> None:
     """Serves bundles until SIGTERM or SIGINT; see `eptx.runtime.serving.serve`."""
     start_logging(log_level)
@@ -71,7 +70,7 @@ def run(
     tokens = read_tokens(address.token_file) if address.token_file is not None else ()
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each metric, of no use
     metrics = Metrics()
-    registry = LocalRegistry(bundles, limits, metrics, provider=provider, threads=threads)
+    registry = LocalRegistry(bundles, limits, metrics, open_session)
     with _bound(address) as listener:
         config = _config(address, limits, create_app(registry, metrics, limits, tokens))
         if not tokens and not _is_loopback(listener):

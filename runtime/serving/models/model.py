@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from eptx.bundle import Task, TensorSpec
@@ -21,34 +20,19 @@ from eptx.runtime.session import Session
 
 
 class LocalModel:
-    """A `Model` with a session of its own.
+    """A `Model` of a session in this process.
 
     Args:
         name: how requests name it.
-        path: the bundle's folder.
+        session: of the bundle.
         limits: of the server.
         metrics: that count.
-        provider: as `Session` takes it.
-        threads: as `Session` takes it.
-
-    Raises:
-        BundleError, NotSupportedError, LimitError: as `Session` does.
     """
 
-    def __init__(
-        self,
-        name: str,
-        path: Path,
-        limits: Limits,
-        metrics: Metrics,
-        *,
-        provider: str = "auto",
-        threads: int | None = None,
-    ) -> None:
-        self._name = name
-        self._session = Session(path, provider, threads=threads)
-        self._generate = GenerateService(name, self._session, limits, metrics)
-        self._infer = InferService(name, self._session, limits, metrics)
+    def __init__(self, name: str, session: Session, limits: Limits, metrics: Metrics) -> None:
+        self._name, self._session = name, session
+        self._generate = GenerateService(name, session, limits, metrics)
+        self._infer = InferService(name, session, limits, metrics)
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
 from eptx.runtime.serving.models.memory import release_memory
 from eptx.runtime.serving.models.model import LocalModel
+from eptx.runtime.session import Session
 
 _log = logging.getLogger("eptx.serving")
 _INTERVAL = 1.0
@@ -34,8 +35,7 @@ class LocalRegistry:
         sources: the bundles' folders by name.
         limits: of the server.
         metrics: that count.
-        provider: as `eptx.runtime.Session` takes it.
-        threads: as `eptx.runtime.Session` takes it.
+        open_session: opens a bundle's folder.
 
     Attributes:
         draining: whether the server is shutting down and takes no more requests.
@@ -46,15 +46,12 @@ class LocalRegistry:
         sources: Mapping[str, Path],
         limits: Limits,
         metrics: Metrics,
-        *,
-        provider: str = "auto",
-        threads: int | None = None,
+        open_session: Callable[[Path], Session] = Session,
     ) -> None:
         if not sources:
             raise UsageError("there is no bundle to serve")
         self._sources = dict(sources)
-        self._limits, self._metrics = limits, metrics
-        self._provider, self._threads = provider, threads
+        self._limits, self._metrics, self._open_session = limits, metrics, open_session
         self._models: dict[str, LocalModel] = {}
         self._stamps: dict[str, _Stamp] = {}
         self._locks = {name: asyncio.Lock() for name in sources}
@@ -151,7 +148,7 @@ class LocalRegistry:
         raise BundleError(f"{path.name}: the bundle is replaced faster than it loads")
 
     def _open(self, name: str, path: Path) -> LocalModel:
-        return LocalModel(name, path, self._limits, self._metrics, provider=self._provider, threads=self._threads)
+        return LocalModel(name, self._open_session(path), self._limits, self._metrics)
 
     def _retire(self, model: LocalModel) -> None:
         task = asyncio.create_task(_close(model))

@@ -11,7 +11,7 @@ from eptx.errors import RequestError
 
 
 def read_flag(parameters: Mapping[str, Any], name: str, what: str) -> bool | None:
-    """A parameter that is true or false; None where it is not there.
+    """A parameter that is true or false; None if it is missing.
 
     Raises:
         RequestError: it is something else.
@@ -23,7 +23,7 @@ def read_flag(parameters: Mapping[str, Any], name: str, what: str) -> bool | Non
 
 
 def read_timeout(parameters: Mapping[str, Any]) -> int | None:
-    """Microseconds that a client allows for its answer; None where it does not say, or says 0.
+    """Microseconds that a client allows for its answer; None if it says nothing, or 0.
 
     Raises:
         RequestError: the parameter ``timeout`` is something else.
@@ -35,5 +35,5 @@ def read_timeout(parameters: Mapping[str, Any]) -> int | None:
 
 
 def until(deadline: float, timeout: int | None) -> float:
-    """The server's own deadline, in `time.monotonic`'s seconds, or the client's where that is sooner."""
+    """The earlier of the server's deadline and the client's, in `time.monotonic`'s seconds."""
     return deadline if timeout is None else min(deadline, time.monotonic() + timeout / 1e6)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from eptx.exporter.validation.reference.accumulation import ROUNDING, SHARE, round_in_chains
+from eptx.exporter.validation.reference.accumulation import ROUNDING, SHARE, add_accumulation_noise
 
 ROWS, OUT = 64, 48
 
@@ -40,7 +40,7 @@ def noise_of(layer: nn.Module, x: Tensor) -> np.ndarray:
     """What the hooks add to a layer's output."""
     with torch.no_grad():
         plain = layer(x)
-        round_in_chains(layer)
+        add_accumulation_noise(layer)
         return np.asarray(layer(x) - plain)
 
 

@@ -17,9 +17,9 @@ from eptx.calibration.quantize import Range
 from eptx.errors import DataError, UsageError
 from eptx.exporter import ExportOptions, Route
 from eptx.exporter.validation import run as validation
-from eptx.exporter.validation.accuracy.fp32_baseline import fp32_twin
+from eptx.exporter.validation.accuracy.fp32_baseline import export_fp32_baseline
 from eptx.exporter.validation.options import ValidateOptions
-from eptx.exporter.validation.reference.files import find_truth, with_origin
+from eptx.exporter.validation.reference.files import find_reference, with_origin
 from eptx.runtime.measure.budget import budgets
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_lora, write_tucka
 from tests.exporter.validation.conftest import Cli
@@ -101,7 +101,7 @@ def test_what_is_shipped_is_what_is_measured(
     headless_bert: Workshop, ept: Path, data: Path, fp32: Bundle, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its weights are right, so the proof passes; its activations are not, and nobody looks at their ranges."""
-    monkeypatch.setattr(validation, "range_parts", lambda *_: [])
+    monkeypatch.setattr(validation, "check_ranges", lambda *_: [])
     bundle = make(headless_bert, ept, "int8-static", bounds=NARROW, data=(str(data),), budget={"cola": 0.5})
     code, out, err = cli("validate", "-q", bundle.path, "--provider", "cpu", "--against", fp32.path)
     assert code == 4, out
@@ -179,5 +179,5 @@ def test_the_twin_is_what_an_fp32_export_gives(headless_bert: Workshop, ept: Pat
     bundle = quantized(headless_bert.base, adapters, headless_bert.path(), settings, "int8")
     wanted = headless_bert.export(adapters, **options)
     asked, _ = with_origin(bundle, ValidateOptions())
-    twin = fp32_twin(bundle.manifest, find_truth(bundle.manifest, asked), asked, tmp_path)
+    twin = export_fp32_baseline(bundle.manifest, find_reference(bundle.manifest, asked), asked, tmp_path)
     assert twin.manifest.files == wanted.manifest.files

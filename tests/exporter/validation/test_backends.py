@@ -11,8 +11,8 @@ import onnx_ir as ir
 import pytest
 
 from eptx.bundle import Bundle
-from eptx.exporter.validation import Report, ValidateOptions, report_table, validate_bundle
-from eptx.exporter.validation.bundle.backends import ways
+from eptx.exporter.validation import Report, ValidateOptions, report_text, validate_bundle
+from eptx.exporter.validation.bundle.backends import backends
 from eptx.runtime.ort import kernels
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
 from tests.exporter.validation.workshop import Workshop
@@ -64,7 +64,7 @@ def test_a_body_that_subtracts_under_kernels_that_add(bert: Workshop, ept: Path,
     report = bert.validate(bert.rebuilt(bundle, subtract(name)), adapter)
     assert passed(report) == {"cpu, functions": False, "cpu, kernels": True}
     assert report.reason.startswith("provider cpu, functions: task task0 fails at first drifting module ")
-    *_, functions, kernels = report_table(report).splitlines()
+    *_, functions, kernels = report_text(report).splitlines()
     assert functions.startswith("cpu, functions: failed; worst ")
     assert kernels.startswith("cpu, kernels: passed; worst ")
 
@@ -123,4 +123,4 @@ def test_a_bundle_of_standard_operators_runs_one_way(bert: Workshop, mode: str) 
 
 def test_kernels_that_are_switched_off(bert: Workshop, dynamic: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EPTX_NATIVE", "0")
-    assert [way.name for way in ways(dynamic, ["cpu"])] == ["cpu, functions"]
+    assert [backend.name for backend in backends(dynamic, ["cpu"])] == ["cpu, functions"]

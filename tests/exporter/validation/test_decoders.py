@@ -12,11 +12,12 @@ import pytest
 
 from eptx.bundle import Bundle
 from eptx.exporter import Route
-from eptx.exporter.validation import Report, report_table
-from eptx.exporter.validation.bundle.decode_loop import Calls
+from eptx.exporter.validation import Report, report_text
+from eptx.exporter.validation.bundle.decode_loop import DecodeLoop
 from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.inputs.batch import CHOSEN, Batch, Vocabulary
+from eptx.exporter.validation.inputs.batch import CHOSEN, Batch
 from eptx.exporter.validation.inputs.prompts import as_prompts, generated_prompts, redraw_prompts
+from eptx.exporter.validation.inputs.vocabulary import Vocabulary
 from eptx.manifest.names import AUTO_TASK
 from tests.exporter.validation.adapters import (
     Shapes,
@@ -95,9 +96,8 @@ def test_the_users_texts_are_prompts(honest: Bundle, tasks: tuple[str, ...], lef
 def test_rows_reach_the_model_padded_on_the_right(honest: Bundle) -> None:
     """And what it gives comes back where the batch has it."""
     ids = np.array([[4, 5, 6, 7, CHOSEN], [0, 0, 8, 9, CHOSEN]])
-    batch = Batch(
-        "b", {"input_ids": ids, "attention_mask": (ids != 0).astype(np.int64)}, ("a", "b"), prompt=4, greedy=True
-    )
+    names = tuple(task.name for task in honest.manifest.tasks[:2])
+    batch = Batch("b", {"input_ids": ids, "attention_mask": (ids != 0).astype(np.int64)}, names, prompt=4, greedy=True)
     fed = []
 
     def run(feeds: Any) -> dict[str, np.ndarray]:
@@ -107,7 +107,7 @@ def test_rows_reach_the_model_padded_on_the_right(honest: Bundle) -> None:
         present = np.zeros((2, 2, past + feeds["input_ids"].shape[1], 16), np.float32)
         return {"logits": logits, "present.0.key": present}
 
-    calls = Calls(honest.manifest, batch, np.array([0, 1]))
+    calls = DecodeLoop(honest.manifest, batch)
     found = calls.run(run)
     assert fed[0]["input_ids"].tolist() == [[4, 5, 6, 7], [8, 9, 0, 0]]
     assert fed[0]["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
@@ -142,9 +142,9 @@ def test_no_false_alarm(
     for found in report.providers[0].tasks:
         assert found.effect_ratio is None or found.effect_ratio > 2 * LIMIT
         assert found.greedy is not None
-        assert found.greedy["agreement"] > 0.9
+        assert found.greedy.agreement > 0.9
         assert (found.rounded is not None) == (options["precision"] == "int4")
-    assert "greedy" in report_table(report)
+    assert "greedy" in report_text(report)
 
 
 def graph_mutant(llama: Workshop, bundle: Bundle, change: Callable[[ir.Graph], None]) -> Report:

@@ -11,8 +11,9 @@ import pytest
 
 from eptx.exporter import Route
 from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.inputs.batch import ANSWER_IDS, Vocabulary
+from eptx.exporter.validation.inputs.batch import ANSWER_IDS
 from eptx.exporter.validation.inputs.prompts import generated_prompts
+from eptx.exporter.validation.inputs.vocabulary import Vocabulary
 from tests.exporter.validation.adapters import (
     Shapes,
     changed,
@@ -77,7 +78,7 @@ def test_no_false_alarm(t5: Workshop, method: str, options: dict[str, Any]) -> N
     assert worst(report) < LIMIT / 2
     for found in report.providers[0].tasks:
         assert found.greedy is not None
-        assert found.greedy["tokens"] >= 12
+        assert found.greedy.tokens >= 12
 
 
 def test_what_is_asked(t5: Workshop) -> None:

@@ -15,9 +15,9 @@ from eptx.bundle import Bundle, read_bundle
 from eptx.errors import BundleError
 from eptx.exporter import read_adapter
 from eptx.exporter.methods.ept.fold import route
-from eptx.exporter.validation.bundle.backends import ways
-from eptx.exporter.validation.bundle.instrumented import observable
-from eptx.exporter.validation.bundle.models import Observation, observed
+from eptx.exporter.validation.bundle.backends import backends
+from eptx.exporter.validation.bundle.instrumented import instrument
+from eptx.exporter.validation.bundle.models import Observation, open_instrumented
 from eptx.exporter.validation.inputs.batch import Batch
 from eptx.manifest.names import OPERATOR_DOMAIN
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
@@ -39,10 +39,11 @@ def _observed(bundle: Bundle, ids: np.ndarray | None) -> tuple[Observation, dict
     rows = 5 if ids is None else len(ids)
     tokens = np.random.default_rng(2).integers(5, 40, size=(rows, 6))
     feeds = {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "token_type_ids": np.zeros_like(tokens)}
-    graph = observable(bundle)
+    graph = instrument(bundle)
     assert set(graph.routes) == set(bundle.manifest.modules)
-    names = ("task0",) * rows  # the ids are what is asked for
-    return observed(bundle, graph, ways(bundle, ["cpu"])[-1]).run(Batch("b", feeds, names), ids), feeds
+    known = {-1: "auto", TASKS: "base"}
+    names = ("task0",) * rows if ids is None else tuple(known.get(i, f"task{i}") for i in ids.tolist())
+    return open_instrumented(bundle, graph, backends(bundle, ["cpu"])[-1]).run(Batch("b", feeds, names)), feeds
 
 
 def _operators(bundle: Bundle) -> set[str]:
@@ -144,5 +145,5 @@ def test_an_output_whose_name_is_not_utf_8(bert: Workshop, ept: Path, tmp_path: 
     model.write_bytes(model.read_bytes().replace(b"task_id_used", b"task_id\xff\xfesed"))
     relist(folder)
     with pytest.raises(BundleError, match=r"model.onnx: not a valid ONNX model: .*utf-8") as e:
-        observable(read_bundle(folder))
+        instrument(read_bundle(folder))
     assert "\n" not in str(e.value)

@@ -16,18 +16,22 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from eptx.bundle import Bundle
-from eptx.exporter.validation import Report, report_table
-from eptx.exporter.validation.accuracy.budget import Judged
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation import Report, report_text
+from eptx.exporter.validation.accuracy.budget import BudgetedDrop
+from eptx.exporter.validation.check import Check
+from eptx.exporter.validation.comparison.answers import Disagreement, GreedyAgreement, Metric
+from eptx.exporter.validation.comparison.results import BackendReport, Measured, RoundedActivations, TaskReport
+from eptx.exporter.validation.inputs.batch import Batch
+from eptx.exporter.validation.reference.expectation import LiveRoute
+from eptx.exporter.validation.report.json_types import json_types
 from eptx.exporter.validation.report.page import report_html
-from eptx.exporter.validation.report.plain import plain
-from eptx.exporter.validation.report.report import Measured, ProviderReport, TaskReport
-from eptx.exporter.validation.timings import Seconds
+from eptx.exporter.validation.timings import StageTimes
 from eptx.files.strict_json import dump_json
 from eptx.runtime.measure import Drop
 from tests.exporter.validation.adapters import linear_shapes, write_ept
 from tests.exporter.validation.conftest import Cli
 from tests.exporter.validation.workshop import Workshop
+from tests.support.tiny_bundle import tiny_manifest
 
 BAD = [math.nan, math.inf, -math.inf, 1e38, np.float32(np.nan), np.float64(np.inf), np.float16(65504), np.float32(1e38)]
 VALUE = "bert.encoder.layer.1.attention.self.value"
@@ -118,19 +122,26 @@ def report(number: Any) -> Report:
     measured = Measured(number, number, number, number, number, number)
     task = TaskReport(
         "t", True, np.int64(3), np.int64(1), {"m": measured}, {"o": measured}, None, "m", "wrong",  # type: ignore[arg-type]
-        number, {"name": "accuracy", "rows": 2, "bundle": number, "reference": number},
-        {"tokens": 2, "agreement": number, "first_disagreement": {"batch": "b", "row": 0, "token": 1, "reference": 2,
-            "bundle": 3, "margin": number}},
-        {"relative_rms": {"o": number}, "argmax_agreement": number,
-            "greedy": {"tokens": 2, "agreement": number, "first_disagreement": None}},
+        number, Metric("accuracy", 2, number, number),
+        GreedyAgreement(2, number, Disagreement("b", 0, 1, 2, 3, number)),
+        RoundedActivations({"o": number}, number, GreedyAgreement(2, number, None)),
     )  # fmt: skip
-    facts = {"mode": "static", "method": "ept", "model_type": "bert", "precision": "fp32", "fingerprints": {}}
-    drop = Judged(Drop("t", "accuracy", True, 3, number, number, number, number, number), 1.0)
-    live = {"rows": 2, "group_agreement": number, "relative_rms": {"t/o": number}}
-    shown = [{"name": "b", "shape": [np.int64(1), 2], "padded": np.bool_(True), "prompt": None}]
-    ways = [ProviderReport("cpu", [task, replace(task, failed_at=None, reason=None)], "functions")]
-    parts = [Part("p", "compared", "is <64>")]
-    return Report(facts, shown, 0, live, ways, [drop], warnings=["w"], parts=parts, seconds=Seconds(a=1.0))
+    drop = BudgetedDrop(Drop("t", "accuracy", True, 3, number, number, number, number, number), 1.0)
+    live = LiveRoute(2, number, {"t/o": number})
+    batch = Batch("b", {"input_ids": np.ones((1, 2)), "attention_mask": np.array([[1, 0]])}, ("t",))
+    backends = [BackendReport("cpu", [task, replace(task, failed_at=None, reason=None)], "functions")]
+    checks = [Check("p", "compared", "is <64>")]
+    return Report(
+        tiny_manifest("static"),
+        [batch],
+        0,
+        live,
+        backends,
+        [drop],
+        warnings=["w"],
+        checks=checks,
+        seconds=StageTimes(a=1.0),
+    )
 
 
 @pytest.mark.parametrize("number", BAD, ids=repr)
@@ -144,13 +155,13 @@ def test_every_number_of_a_report(number: Any) -> None:
     assert saved["drops"][0]["points"] == saved["frozen_from_live"]["group_agreement"] == wanted
     assert saved["inputs"][0] == {"name": "b", "shape": [1, 2], "padded": True, "prompt": None}
     assert saved["passed"] is False
-    assert "cpu, functions: failed" in report_table(made)
+    assert "cpu, functions: failed" in report_text(made)
     assert "&lt;64&gt;" in report_html(made)
 
 
-def test_plain() -> None:
+def test_json_types() -> None:
     value = {"a": (np.float32(0.5), np.int8(3), np.bool_(False)), "b": np.array([1.0, np.nan]), 3: None, "c": "x"}
-    assert plain(value) == {"a": [0.5, 3, False], "b": [1.0, None], "3": None, "c": "x"}
+    assert json_types(value) == {"a": [0.5, 3, False], "b": [1.0, None], "3": None, "c": "x"}
 
 
 def passing() -> Report:
@@ -158,21 +169,21 @@ def passing() -> Report:
 
 
 def test_a_wrong_part_fails_and_is_named() -> None:
-    parts = [
-        Part("embeddings", "compared"),
-        Part("eptx.json: max_length", "compared", "is 64; the base has 512"),
-        Part("eptx.json: vocab_size", "compared", "is 7; the base has 8"),
-        Part("output extra", "neither", why="the trained model has none of this name"),
-        Part("b", "run"),
+    checks = [
+        Check("embeddings", "compared"),
+        Check("eptx.json: max_length", "compared", "is 64; the base has 512"),
+        Check("eptx.json: vocab_size", "compared", "is 7; the base has 8"),
+        Check("output extra", "unchecked", why="the trained model has none of this name"),
+        Check("b", "run"),
     ]
-    found = replace(passing(), parts=parts)
+    found = replace(passing(), checks=checks)
     assert not found.passed
-    assert found.reason == "eptx.json: max_length: is 64; the base has 512 (and 1 more parts)"
-    table = report_table(found)
+    assert found.reason == "eptx.json: max_length: is 64; the base has 512 (and 1 more checks)"
+    table = report_text(found)
     assert "fail: eptx.json: vocab_size: is 7; the base has 8" in table
-    assert "neither compared nor run: output extra: the trained model has none of this name" in table
-    assert "parts: 3 compared, 1 run, 1 neither" in table
-    assert found.to_json()["parts"][1]["wrong"] == "is 64; the base has 512"
-    honest = replace(passing(), parts=[parts[0], *parts[3:]])
+    assert "not checked: output extra: the trained model has none of this name" in table
+    assert "checks: 3 compared, 1 run, 1 unchecked" in table
+    assert found.to_json()["checks"][1]["wrong"] == "is 64; the base has 512"
+    honest = replace(passing(), checks=[checks[0], *checks[3:]])
     assert honest.passed
     assert honest.reason == ""

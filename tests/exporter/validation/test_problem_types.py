@@ -114,8 +114,8 @@ def test_a_validation_finds_another_problem_type(tmp_path: Path) -> None:
     (bundle.path / "eptx.json").write_text(json.dumps(manifest))
     wrong = validate_bundle(bundle.path, ValidateOptions(providers=["cpu"]))
     assert not wrong.passed
-    (part,) = [part for part in wrong.parts if part.wrong]
-    assert (part.name, part.wrong) == (
+    (check,) = [check for check in wrong.checks if check.wrong]
+    assert (check.name, check.wrong) == (
         "eptx.json: task task0: problem_type",
         f"says {SINGLE}; the trained model has {MULTI}",
     )
@@ -139,7 +139,9 @@ def test_tasks_may_differ(tmp_path: Path, cli: Cli) -> None:
     assert (score, mood, none) == (float(logits[1][0]), int(logits[2].argmax()), None)
     report = validate_bundle(tmp_path / "bundle", ValidateOptions(providers=["cpu"]))
     assert report.passed
-    assert [part.name for part in report.parts if part.how == "neither"] == ["eptx.json: task topics: problem_type"]
+    assert [check.name for check in report.checks if check.how == "unchecked"] == [
+        "eptx.json: task topics: problem_type"
+    ]
     code, _, err = cli("export", base, adapter, *arguments, "--problem-type", "topics=many")
     assert (code, err.startswith("error: --problem-type 'many': choose from regression, ")) == (2, True)
     with pytest.raises(UsageError, match="--problem-type names an unknown task 'x'; there are"):
@@ -187,8 +189,8 @@ def test_what_several_labels_are_measured_by(tmp_path: Path) -> None:
     assert choose_metrics(probe.kinds, {}) == {"task0": "f1_micro"}
     report = validate_bundle(bundle.path, ValidateOptions(providers=["cpu"], data=file))
     (task,) = [task for task in report.providers[0].tasks if task.task == "task0"]
-    assert task.metric is not None and task.metric["name"] == "f1_micro"
-    assert task.metric["bundle"] == pytest.approx(sk.f1_score(wanted, found, average="micro", zero_division=1))
+    assert task.metric is not None and task.metric.name == "f1_micro"
+    assert task.metric.bundle == pytest.approx(sk.f1_score(wanted, found, average="micro", zero_division=1))
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ import transformers
 
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
-from eptx.exporter.validation import report_table, run
+from eptx.exporter.validation import report_text, run
 from eptx.exporter.validation.contents.compare import Compared
 from eptx.exporter.validation.inputs import inputs
-from eptx.exporter.validation.inputs.batch import MOST, Vocabulary, generated, untried
 from eptx.exporter.validation.inputs.prompts import Reach, generated_prompts, untried_prompts
+from eptx.exporter.validation.inputs.random_batches import generated, untried
+from eptx.exporter.validation.inputs.vocabulary import LONGEST_ROW, Vocabulary
 from eptx.files.strict_json import dump_json, read_json_object
 from tests.exporter.validation.adapters import linear_shapes, write_ept
 from tests.exporter.validation.test_batches import manifest
@@ -68,7 +69,7 @@ def change_rows(*rows: int) -> Callable[[ir.Graph], None]:
 def test_a_row_of_every_position(roberta: Workshop, text: Bundle) -> None:
     report = roberta.validate(text)
     assert report.passed, report.reason
-    assert [i["shape"] for i in report.inputs if i["name"] == "longest"] == [[1, _TABLE - _PAD - 1]]
+    assert [i["shape"] for i in report.to_json()["inputs"] if i["name"] == "longest"] == [[1, _TABLE - _PAD - 1]]
 
 
 def test_the_last_position_is_seen_in_the_longest_row_alone(roberta: Workshop, text: Bundle) -> None:
@@ -79,7 +80,7 @@ def test_the_last_position_is_seen_in_the_longest_row_alone(roberta: Workshop, t
     report = roberta.validate(wrong)
     assert failed_tasks(report) == {"task0"}
     assert task(report, "task0").failed_at == "roberta.encoder.layer.0.attention.self.query"
-    with mock.patch.object(run, "compare_parts", return_value=Compared([], 64)):
+    with mock.patch.object(run, "compare_contents", return_value=Compared([], 64)):
         assert roberta.validate(wrong).passed
 
 
@@ -97,7 +98,7 @@ def test_a_model_that_does_not_run_a_row_fails_by_its_name(roberta: Workshop, te
     assert failed_tasks(report) == {"task0"}
     assert "on the batch 'longest', the model does not run: " in str(task(report, "task0").reason)
     assert len(report.reason.splitlines()) == 1
-    assert "fail: task task0 fails at model.onnx" in report_table(report)
+    assert "fail: task task0 fails at model.onnx" in report_text(report)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ def test_a_wrong_window_is_seen_past_it_alone(mistral: Workshop) -> None:
     for size in (-1, _WINDOW - 1, _WINDOW + 1):
         wrong = mistral.edited(bundle, set_window(size))
         assert failed_tasks(mistral.validate(wrong)) == {"task0"}
-    unseen = mock.patch.object(run, "compare_parts", return_value=Compared([], 600))  # no prompt to the end
+    unseen = mock.patch.object(run, "compare_contents", return_value=Compared([], 600))  # no prompt to the end
     with unseen, mock.patch.object(inputs, "windows", return_value=()):
         assert mistral.validate(wrong).passed
 
@@ -138,11 +139,11 @@ def vocabulary(longest: int) -> Vocabulary:
 def test_rows_that_cost_too_much_are_told() -> None:
     names = ["t0", "t1"]
     longest = generated(manifest(), vocabulary(8192), names)[-1]
-    assert (longest.name, longest.length, longest.inside) == ("longest", MOST, False)
-    (part,) = untried(manifest(), vocabulary(8192))
-    assert (part.name, part.how) == (f"rows of {MOST + 1} to 8192 tokens", "neither")
-    assert part.why == f"the longest row that is tried has {MOST} tokens"
-    assert untried(manifest(), vocabulary(MOST)) == []
+    assert (longest.name, longest.length, longest.inside) == ("longest", LONGEST_ROW, False)
+    (check,) = untried(manifest(), vocabulary(8192))
+    assert (check.name, check.how) == (f"rows of {LONGEST_ROW + 1} to 8192 tokens", "unchecked")
+    assert check.why == f"the longest row that is tried has {LONGEST_ROW} tokens"
+    assert untried(manifest(), vocabulary(LONGEST_ROW)) == []
     longest = generated(manifest(), vocabulary(512), names)[-1]
     assert (longest.length, longest.inside) == (512, True)
     # a base of 64 positions has its longest row already
@@ -160,8 +161,8 @@ def test_windows_that_no_prompt_reaches(text: Bundle) -> None:
     assert names(240, 240) == []  # a window as wide as the context hides nothing
     (context,) = untried_prompts(manifest(), vocabulary(8192), Reach((240,)))
     assert (context.name, context.how) == ("prompts of more than 264 tokens", "compared")
-    part, _ = untried_prompts(manifest(), vocabulary(8192), Reach((240, 5000)))
-    assert (part.name, part.how) == ("attention window of 5000 tokens", "neither")
+    check, _ = untried_prompts(manifest(), vocabulary(8192), Reach((240, 5000)))
+    assert (check.name, check.how) == ("attention window of 5000 tokens", "unchecked")
     assert [p.how for p in untried_prompts(manifest(), vocabulary(4096), Reach((5000,)))] == ["compared"]
     assert untried_prompts(manifest(), vocabulary(512), Reach()) == []
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from eptx.exporter.validation.base import lookups
+from eptx.exporter.validation.base.lookups import lookups
 from eptx.exporter.validation.base.windows import farthest_relative, windows
 
 TINY = {

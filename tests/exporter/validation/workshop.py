@@ -19,8 +19,8 @@ from eptx.exporter.bases import is_decoder, load_transformers
 from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.validation import Report, ValidateOptions, validate_bundle
 from eptx.exporter.validation import run as validation
-from eptx.exporter.validation.reference.files import Truth
-from eptx.exporter.validation.report.report import TaskReport
+from eptx.exporter.validation.comparison.results import TaskReport
+from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.files.safe_files import hash_file
 from eptx.files.strict_json import dump_json, read_json_object
 from tests.support.bundles import copy_bundle
@@ -62,11 +62,11 @@ class Workshop:
         graph = None if is_decoder(config) or config.get("is_encoder_decoder") else self.onnx
         return export_bundle(self.base, folders, self.path(), ExportOptions(base_onnx=graph, **options))
 
-    def validate(self, bundle: Bundle, truth: Path | Sequence[Path] | None = None, **options: Any) -> Report:
+    def validate(self, bundle: Bundle, reference: Path | Sequence[Path] | None = None, **options: Any) -> Report:
         """Holds a bundle against the trained adapter; what the reference computes is remembered."""
-        adapters = [truth] if isinstance(truth, Path) else truth
+        adapters = [reference] if isinstance(reference, Path) else reference
         settings = ValidateOptions(adapters=adapters, providers=["cpu"], **options)
-        with mock.patch.object(validation, "expect", self._remember(validation.expect)):
+        with mock.patch.object(validation, "run_reference", self._remember(validation.run_reference)):
             return validate_bundle(bundle.path, settings)
 
     def edited(self, bundle: Bundle, change: Callable[[ir.Graph], None], file: str = "model.onnx") -> Bundle:
@@ -86,19 +86,21 @@ class Workshop:
         (folder / "eptx.json").write_bytes(dump_json(manifest | {"files": entries}))
         return read_bundle(folder)
 
-    def verdict(self, truth: Path | Sequence[Path], mutant: Path | Sequence[Path], **options: Any) -> Report:
+    def verdict(self, reference: Path | Sequence[Path], mutant: Path | Sequence[Path], **options: Any) -> Report:
         """Exports one adapter and holds it against another."""
-        return self.validate(self.export(mutant, **options), truth, top_k=options.get("top_k"))
+        return self.validate(self.export(mutant, **options), reference, top_k=options.get("top_k"))
 
-    def _remember(self, expect: Callable[..., Any]) -> Callable[..., Any]:
-        def remembered(manifest: Manifest, truth: Truth, batches: Sequence[Any], redraw: Any, weights: Any) -> Any:
+    def _remember(self, run_reference: Callable[..., Any]) -> Callable[..., Any]:
+        def remembered(
+            manifest: Manifest, reference: ReferenceFiles, batches: Sequence[Any], redraw: Any, weights: Any
+        ) -> Any:
             if weights is not None or manifest.generation is not None:
-                return expect(manifest, truth, batches, redraw, weights)  # which depends on the bundle
-            facts = (manifest.mode, manifest.precision, manifest.routing, manifest.route, truth.ids, len(batches))
+                return run_reference(manifest, reference, batches, redraw, weights)  # which depends on the bundle
+            facts = (manifest.mode, manifest.precision, manifest.routing, manifest.route, reference.ids, len(batches))
             facts = (*facts, sorted(manifest.modules))
-            key = (*(str(each.folder) for each in truth.files), *map(repr, (*facts, truth.tasks)))
+            key = (*(str(each.folder) for each in reference.files), *map(repr, (*facts, reference.tasks)))
             if key not in self._known:
-                self._known[key] = expect(manifest, truth, batches, redraw, None)
+                self._known[key] = run_reference(manifest, reference, batches, redraw, None)
             return self._known[key]
 
         return remembered

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from eptx.runtime import Session
 from eptx.runtime.serving.http.app import create_app
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
@@ -51,7 +53,7 @@ def spans() -> InMemorySpanExporter:
 def test_a_request_is_a_span_of_its_caller(folder: Path, spans: InMemorySpanExporter) -> None:
     async def call() -> list[int]:
         limits, metrics = Limits(), Metrics()
-        registry = LocalRegistry({"tiny": folder / "tiny"}, limits, metrics, threads=1)
+        registry = LocalRegistry({"tiny": folder / "tiny"}, limits, metrics, partial(Session, threads=1))
         await registry.start()
         app = create_app(registry, metrics, limits)
         statuses: list[int] = []

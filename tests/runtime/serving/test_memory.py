@@ -6,10 +6,12 @@ import asyncio
 import platform
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from eptx.runtime import Session
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
 from eptx.runtime.serving.models import registry
@@ -41,7 +43,7 @@ def test_a_replaced_model_is_given_back(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(registry, "release_memory", lambda: given.append(1))
 
     async def replace() -> int:
-        models = LocalRegistry({"tiny": folder / "tiny"}, Limits(), Metrics(), threads=1)
+        models = LocalRegistry({"tiny": folder / "tiny"}, Limits(), Metrics(), partial(Session, threads=1))
         await models.start()
         assert await models.reload("tiny") is None
         while not given:

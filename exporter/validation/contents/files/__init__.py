@@ -1,6 +1,6 @@
-"""The manifest and the files beside the model, held to what they were made from: transformers' folder and loaders."""
+"""The manifest and the files beside the model, compared with the base's folder and transformers' loaders."""
 
-from eptx.exporter.validation.contents.files.compare import compare_companions
+from eptx.exporter.validation.contents.files.compare import compare_files
 from eptx.exporter.validation.contents.files.tasks import ExpectedTask
 
-__all__ = ["ExpectedTask", "compare_companions"]
+__all__ = ["ExpectedTask", "compare_files"]

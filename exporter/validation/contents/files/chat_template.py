@@ -1,4 +1,4 @@
-"""The chat template, whichever file holds it."""
+"""The chat template, in whichever file it stands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.exporter.validation.base.source import BaseSource
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.files.safe_files import read_bytes
 from eptx.files.strict_json import read_json_object
 
@@ -15,8 +15,8 @@ _LIMIT = 16 << 20
 _FILE, _SETTINGS = "chat_template.jinja", "tokenizer_config.json"
 
 
-def compare_chat(bundle: Bundle, source: BaseSource) -> list[Part]:
-    """Holds the bundle's chat template to the one that transformers finds in the base.
+def compare_chat(bundle: Bundle, source: BaseSource) -> list[Check]:
+    """Compares the bundle's chat template with the one that transformers finds in the base.
 
     Raises:
         BundleError: a file is damaged.
@@ -24,8 +24,8 @@ def compare_chat(bundle: Bundle, source: BaseSource) -> list[Part]:
     wanted = getattr(source.tokenizer, "chat_template", None)
     found = _templates(bundle)
     if not found:
-        return [] if wanted is None else [Part("chat template", "compared", "is missing; the base has one")]
-    return [Part(f"chat template ({name})", "compared", _wrong(text, wanted)) for name, text in found.items()]
+        return [] if wanted is None else [Check("chat template", "compared", "is missing; the base has one")]
+    return [Check(f"chat template ({name})", "compared", _wrong(text, wanted)) for name, text in found.items()]
 
 
 def _wrong(found: Any, wanted: Any) -> str | None:
@@ -35,7 +35,7 @@ def _wrong(found: Any, wanted: Any) -> str | None:
 
 
 def _templates(bundle: Bundle) -> dict[str, Any]:
-    """File -> the template in it; several by name as transformers gives them."""
+    """File -> its template, or its templates by name, as transformers gives them."""
     found: dict[str, Any] = {}
     path = bundle.file(_FILE)
     if path is not None:

@@ -1,4 +1,4 @@
-"""The files that a bundle has from its base: equal bytes, or for JSON equal values."""
+"""The files that a bundle has from its base: their bytes, or their JSON values, must be equal."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from eptx.bundle import Bundle
 from eptx.errors import BaseModelError, BundleError
 from eptx.exporter.validation.base.source import SENTENCE_FILES, BaseSource, same
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.files.text_limits import reads_text
 from eptx.files.safe_files import hash_file
 from eptx.files.strict_json import read_json
 
-#: What transformers reads of a model's folder beside weights, tokenizer.json and its settings. The exporter has a list
-#: of its own of what it copies, which is judged by this one.
+#: What transformers reads of a model's folder, besides weights, tokenizer.json and its settings. The exporter has its
+#: own list of what it copies. This one stands apart on purpose, since it checks that list.
 _FILES = (
     "config.json",
     "generation_config.json",
@@ -31,40 +31,42 @@ _FILES = (
     "tokenizer.model",
     *SENTENCE_FILES,
 )
-#: What belongs to the bundle alone, or is compared elsewhere.
+#: Files of the bundle alone, and files that are compared elsewhere.
 _OWN = ("README.md", "genai_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _IMAGES = "processor_config.json"
 _MOST_SHOWN = 60
-#: What config.json says of how weights are stored: a static int4 bundle is made of a folded base, in float32.
+#: How config.json says that weights are stored: a static int4 bundle comes from a folded base in float32.
 _STORED = ("dtype", "torch_dtype")
 
 
-def compare_files(bundle: Bundle, source: BaseSource) -> list[Part]:
-    """Holds every file that was copied from the base to the base's.
+def compare_copied_files(bundle: Bundle, source: BaseSource) -> list[Check]:
+    """Compares every file that was copied from the base with the base's.
 
     Raises:
         BundleError, BaseModelError: a file cannot be read.
     """
     if alone(bundle):
-        return [Part("config.json", "neither", why="the bundle was made from an ONNX file alone")]
-    parts = [part for name in _FILES if (part := _compare(name, bundle.file(name), source.folder / name)) is not None]
+        return [Check("config.json", "unchecked", why="the bundle was made from an ONNX file alone")]
+    checks = [
+        check for name in _FILES if (check := _compare(name, bundle.file(name), source.folder / name)) is not None
+    ]
     pictures = not reads_text(bundle.manifest) and not (source.folder / "preprocessor_config.json").is_file()
     if pictures and (source.folder / _IMAGES).is_file() and bundle.file(_IMAGES) is None:
-        parts.append(Part(_IMAGES, "neither", why="the bundle has no copy: prepare its inputs with the base's"))
-    return parts + [_unknown(name, bundle.path / name, source.folder) for name in _others(bundle)]
+        checks.append(Check(_IMAGES, "unchecked", why="the bundle has no copy: prepare its inputs with the base's"))
+    return checks + [_unknown(name, bundle.path / name, source.folder) for name in _others(bundle)]
 
 
 def alone(bundle: Bundle) -> bool:
-    """Whether a bundle was made from an ONNX file without a folder: then nothing was copied."""
+    """Whether a bundle was made from an ONNX file without a folder; then nothing was copied."""
     return not bundle.manifest.sources.base and "config.json" not in bundle.manifest.files
 
 
-def _compare(name: str, found: Path | None, wanted: Path) -> Part | None:
+def _compare(name: str, found: Path | None, wanted: Path) -> Check | None:
     if found is None:
-        return Part(name, "compared", "is missing; the base has it") if wanted.is_file() else None
+        return Check(name, "compared", "is missing; the base has it") if wanted.is_file() else None
     if not wanted.is_file():
-        return Part(name, "compared", "is not of the base, which has no such file")
-    return Part(name, "compared", _difference(found, wanted))
+        return Check(name, "compared", "is not of the base, which has no such file")
+    return Check(name, "compared", _difference(found, wanted))
 
 
 def equal(found: Path, wanted: Path) -> bool:
@@ -73,7 +75,7 @@ def equal(found: Path, wanted: Path) -> bool:
 
 
 def _difference(found: Path, wanted: Path) -> str | None:
-    """What is the matter with a file: of a JSON object, the first field that differs."""
+    """How a file differs: in a JSON object, the first other field; None if it does not."""
     if hash_file(found, error=BundleError) == hash_file(wanted, error=BaseModelError):
         return None
     if found.suffix == ".json":
@@ -98,12 +100,12 @@ def _shown(settings: Mapping[str, Any], key: str) -> str:
 
 
 def _others(bundle: Bundle) -> Collection[str]:
-    """Listed files that are neither models nor any of the above."""
+    """Listed files, except models and all of the above."""
     models = {name for name in bundle.manifest.files if name.endswith((".onnx", ".onnx.data"))}
     return sorted(set(bundle.manifest.files) - models - {*_FILES, *_OWN})
 
 
-def _unknown(name: str, path: Path, folder: Path) -> Part:
+def _unknown(name: str, path: Path, folder: Path) -> Check:
     if not (folder / name).is_file():
-        return Part(name, "neither", why="eptx does not read it, and the base has no such file")
-    return Part(name, "compared", _difference(path, folder / name))
+        return Check(name, "unchecked", why="eptx does not read it, and the base has no such file")
+    return Check(name, "compared", _difference(path, folder / name))

@@ -1,4 +1,4 @@
-"""``genai_config.json``, which GenAI reads: every field against the base that it is derived from.
+"""``genai_config.json``, which GenAI reads: every field is compared with the base that it comes from.
 
 Sizes and lengths are those of the configuration; the special tokens and the search those of the generation settings.
 """
@@ -15,13 +15,13 @@ from eptx.bundle import Bundle
 from eptx.errors import BaseModelError, BundleError
 from eptx.exporter.validation.base.source import BaseSource, listed, same
 from eptx.exporter.validation.base.windows import context
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.files.generation import wrong_ends
 from eptx.files.strict_json import dump_json, read_json_object
 from eptx.manifest.names import MODEL_FILE, PAST, PRESENT
 
 _FILE = "genai_config.json"
-#: Settings of the search, each with what GenAI's builder (0.18) writes where the base does not say it.
+#: Settings of the search, with the defaults of GenAI's builder (0.18).
 _SEARCH: Mapping[str, Any] = {
     "diversity_penalty": 0.0,
     "do_sample": False,
@@ -36,17 +36,17 @@ _SEARCH: Mapping[str, Any] = {
     "top_k": 50,
     "top_p": 1.0,
 }
-#: What the graph's tensors are to GenAI.
+#: GenAI's names of the graph's tensors.
 _INPUTS = {"input_ids": "input_ids", "attention_mask": "attention_mask", "position_ids": "position_ids"}
 _CACHE = {"key": ("past_key_names", "present_key_names"), "value": ("past_value_names", "present_value_names")}
-#: How a session is opened, which changes no result: eptx opens its own.
+#: Settings of the session, which change no result; eptx opens its own.
 _SESSION = "model.decoder.session_options."
 _HARMLESS = (f"{_SESSION}log_id",)
 _ON_CUDA = ("ep.cuda.fpa_intb_gemm", "optimization.disable_specified_optimizers")
 
 
-def compare_genai(bundle: Bundle, source: BaseSource, graph: ir.Graph, given: Path | None) -> list[Part]:
-    """Holds ``genai_config.json`` to the base.
+def compare_genai(bundle: Bundle, source: BaseSource, graph: ir.Graph, given: Path | None) -> list[Check]:
+    """Compares ``genai_config.json`` with the base.
 
     Args:
         bundle: the bundle.
@@ -60,35 +60,35 @@ def compare_genai(bundle: Bundle, source: BaseSource, graph: ir.Graph, given: Pa
     generation = bundle.manifest.generation
     path = bundle.file(_FILE)
     if generation is None or generation.kind != "decoder":
-        return [] if path is None else [Part(_FILE, "compared", "is there, and the model is no decoder")]
+        return [] if path is None else [Check(_FILE, "compared", "is there, and the model is no decoder")]
     if path is None:
-        return [Part(_FILE, "compared", "is missing: GenAI cannot open the bundle")]
+        return [Check(_FILE, "compared", "is missing: GenAI cannot open the bundle")]
     found = dict(_flat(read_json_object(path, error=BundleError)))
     own = {} if given is None else dict(_flat(read_json_object(given, error=BaseModelError)))
     wanted = _wanted(source, graph)
-    parts = [_tokens(found, bundle, source)]
+    checks = [_tokens(found, bundle, source)]
     for key in sorted({*found, *wanted} - {"model.eos_token_id", "model.pad_token_id"}):
-        parts.append(_field(key, found, wanted, own, bundle.manifest.provider))
-    return parts
+        checks.append(_field(key, found, wanted, own, bundle.manifest.provider))
+    return checks
 
 
 def _field(
     key: str, found: Mapping[str, Any], wanted: Mapping[str, Any], own: Mapping[str, Any], provider: str
-) -> Part:
+) -> Check:
     name = f"{_FILE}: {key}"
     if key not in found:
-        return Part(name, "compared", f"is missing; the base gives {_shown(wanted[key])}")
+        return Check(name, "compared", f"is missing; the base gives {_shown(wanted[key])}")
     value = found[key]
     if key in own and same(value, own[key]) and not key.startswith(("model.decoder.inputs.", "model.decoder.outputs.")):
-        return Part(name, "compared")
+        return Check(name, "compared")
     if key not in wanted:
-        return Part(name, "compared", _wrong_extra(key, value, provider))
+        return Check(name, "compared", _wrong_extra(key, value, provider))
     wrong = None if same(value, wanted[key]) else f"is {_shown(value)}; the base gives {_shown(wanted[key])}"
-    return Part(name, "compared", wrong)
+    return Check(name, "compared", wrong)
 
 
 def _wanted(source: BaseSource, graph: ir.Graph) -> dict[str, Any]:
-    """Field -> what the base makes of it."""
+    """Field -> its value according to the base."""
     config = source.text_config
     heads = config.num_attention_heads
     length = getattr(config, "seq_length", None) or context(config)
@@ -117,7 +117,7 @@ def _wanted(source: BaseSource, graph: ir.Graph) -> dict[str, Any]:
 
 
 def _names(graph: ir.Graph) -> Iterator[tuple[str, str]]:
-    """What each tensor of the graph is to GenAI."""
+    """GenAI's names of the graph's inputs and outputs."""
     inputs = {value.name for value in graph.inputs}
     yield from ((f"inputs.{key}", name) for key, name in _INPUTS.items() if name in inputs)
     yield "outputs.logits", "logits"
@@ -126,19 +126,19 @@ def _names(graph: ir.Graph) -> Iterator[tuple[str, str]]:
         yield f"outputs.{present}", f"{PRESENT}%d.{kind}"
 
 
-def _tokens(found: Mapping[str, Any], bundle: Bundle, source: BaseSource) -> Part:
-    """The tokens that end and fill: the base's, and those of ``eptx.json``."""
+def _tokens(found: Mapping[str, Any], bundle: Bundle, source: BaseSource) -> Check:
+    """The tokens that end an answer and that pad: those of the base and of ``eptx.json``."""
     assert bundle.manifest.generation is not None
     eos, pad = found.get("model.eos_token_id"), found.get("model.pad_token_id")
     name = f"{_FILE}: model.eos_token_id"
     wrong = wrong_ends(listed(eos), source)
     if wrong is None and pad != bundle.manifest.generation.pad:
         name, wrong = f"{_FILE}: model.pad_token_id", f"is {pad}; eptx.json says {bundle.manifest.generation.pad}"
-    return Part(name if wrong else f"{_FILE}: model.eos_token_id, model.pad_token_id", "compared", wrong)
+    return Check(name if wrong else f"{_FILE}: model.eos_token_id, model.pad_token_id", "compared", wrong)
 
 
 def _wrong_extra(key: str, value: Any, provider: str) -> str | None:
-    """A field that no base asks for, unless it says only how a session is opened."""
+    """The check of a field that is not derived from the base; settings of the session are fine."""
     option = key.removeprefix(_SESSION)
     if key in _HARMLESS or (provider == "cuda" and option in _ON_CUDA):
         return None
@@ -150,7 +150,7 @@ def _wrong_extra(key: str, value: Any, provider: str) -> str | None:
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Fields by the path to them."""
+    """Path -> field."""
     for key, item in value.items():
         if isinstance(item, dict) and item:
             yield from _flat(item, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""The tokens that start, end and fill an answer, against those of transformers' ``GenerationConfig``."""
+"""The tokens that start, end and pad an answer, compared with transformers' ``GenerationConfig``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from eptx.bundle import Generation, Manifest
 from eptx.exporter.validation.base.source import BaseSource, listed
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.manifest.names import PAST
 
 
-def compare_generation(manifest: Manifest, source: BaseSource, model: Any) -> list[Part]:
-    """Holds ``generation`` of ``eptx.json`` to the base.
+def compare_generation(manifest: Manifest, source: BaseSource, model: Any) -> list[Check]:
+    """Compares ``generation`` of ``eptx.json`` with the base.
 
     Args:
         manifest: of the bundle.
@@ -23,32 +23,32 @@ def compare_generation(manifest: Manifest, source: BaseSource, model: Any) -> li
     kind = _kind(source, model)
     if found is None:
         if kind is None:
-            return [Part(field, "compared")]
+            return [Check(field, "compared")]
         if not any(spec.name.startswith(PAST) for spec in manifest.inputs):
-            return [Part(field, "neither", why="the graph has no cache, so it answers no prompts")]
-        return [Part(field, "compared", f"says nothing; the base is a {kind}")]
+            return [Check(field, "unchecked", why="the graph has no cache, so it answers no prompts")]
+        return [Check(field, "compared", f"says nothing; the base is a {kind}")]
     if found.kind != kind:
-        return [Part(field, "compared", f"says {found.kind}; the base is {f'a {kind}' if kind else 'neither'}")]
+        return [Check(field, "compared", f"says {found.kind}; the base is {f'a {kind}' if kind else 'neither'}")]
     start = source.token("decoder_start_token_id") if kind == "encoder-decoder" else None
     wrong_start = None if found.start == start else f"says {found.start}; the base starts answers with {start}"
     return [
-        Part(field, "compared"),
-        Part(f"{field}.eos", "compared", wrong_ends(found.eos, source)),
-        Part(f"{field}.pad", "compared", _wrong_pad(found, source, counts=manifest.routing == "batch")),
-        Part(f"{field}.start", "compared", wrong_start),
+        Check(field, "compared"),
+        Check(f"{field}.eos", "compared", wrong_ends(found.eos, source)),
+        Check(f"{field}.pad", "compared", _wrong_pad(found, source, counts=manifest.routing == "batch")),
+        Check(f"{field}.start", "compared", wrong_start),
     ]
 
 
 def wrong_ends(found: Collection[int], source: BaseSource) -> str | None:
     """What is wrong with the tokens that end an answer.
 
-    They are those of the generation settings. GenAI's builder adds the token that the tokenizer ends a turn with, which
-    chat models often forget to say there.
+    They are those of the generation settings. GenAI's builder adds the token that ends the tokenizer's turns, which the
+    settings of chat models often lack.
     """
     wanted = set(listed(source.token("eos_token_id")))
     turn = getattr(source.tokenizer, "eos_token_id", None)
     ends = set(found)
-    # an id that is there twice ends nothing more
+    # an id may be listed twice
     if ends == wanted or (turn is not None and ends == wanted | {turn}):
         return None
     said = ", ".join(map(str, sorted(ends))) or "none"
@@ -57,9 +57,10 @@ def wrong_ends(found: Collection[int], source: BaseSource) -> str | None:
 
 
 def _wrong_pad(found: Generation, source: BaseSource, *, counts: bool) -> str | None:
-    """GenAI takes a prompt's last tokens that equal this one for padding, so it must not be one that ends turns.
+    """What is wrong with the padding token.
 
-    Where padding counts, in the mean of TuckA's released router, it is what transformers pads with, whatever that ends.
+    GenAI takes equal tokens at the end of a prompt for padding, so the token must not end turns. Where padding counts,
+    in the mean of TuckA's released router, it must be the token that transformers pads with.
     """
     size = getattr(source.text_config, "vocab_size", None)
     ends = {*listed(source.token("eos_token_id")), *found.eos}
@@ -78,7 +79,7 @@ def _wrong_pad(found: Generation, source: BaseSource, *, counts: bool) -> str | 
 
 
 def _kind(source: BaseSource, model: Any) -> str | None:
-    """How a model generates: "decoder", "encoder-decoder", or None."""
+    """How a model generates: "decoder", "encoder-decoder", or None if it does not."""
     kept = getattr(model, "get_base_model", lambda: model)()
     if not getattr(kept, "can_generate", lambda: False)():
         return None

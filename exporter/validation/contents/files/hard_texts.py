@@ -1,8 +1,8 @@
-"""Texts on which tokenizers differ, if they differ at all."""
+"""Texts on which different tokenizers give different ids."""
 
 from __future__ import annotations
 
-#: Single texts. Those that have no tokens in some tokenizers (spaces, controls) are among them.
+#: Single texts. Some have no tokens in some tokenizers (spaces, control characters).
 TEXTS: tuple[str, ...] = (
     "A plain sentence, with a comma.",
     "a",

@@ -1,4 +1,7 @@
-"""How weights are stored, against the ``precision`` that ``eptx.json`` claims and the products that it names."""
+"""The types of stored weights, compared with the ``precision`` and the products that ``eptx.json`` names.
+
+The types are read here anew, and not by `quantized.stored`: two readers that agree are a check, one is none.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,22 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from eptx.bundle import Bundle, Manifest
-from eptx.exporter.validation.check import Part
-from eptx.manifest.names import OPERATOR_DOMAIN
+from eptx.exporter.validation.check import Check
+from eptx.manifest.names import FLOAT_PRECISIONS, OPERATOR_DOMAIN
 
-#: Fewer numbers than these, or vectors, are stored in whatever type suits them.
+#: Smaller weights, and vectors, may have any type.
 _SMALL = 256
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _FLOAT = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 _INTEGER = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4)
-#: What a router reads, by the names in the operators' own bodies: float32 in every precision (docs/calibration.md).
+#: Inputs of routers, as the operators' function bodies name them: float32 in every precision (docs/calibration.md).
 _ROUTER = ("task_embedding", "gate_weight", "gate_bias", "centroids")
-#: Precision -> what all of its products are, one of these.
+#: Precision -> the schemes, one of which all of its products have.
 _UNIFORM = {
     "int8": ("int8", "int8-blocks", "int8 weights alone"),
     "int8-static": ("int8-static",),
     "int4": ("int4-blocks",),
 }
-_PLAIN = ("fp32", "fp16")
 _KEEPS = ("Transpose", "Identity", "Reshape", "Cast", "DequantizeLinear")
 
 
@@ -40,7 +42,7 @@ class _Graph:
     model: ir.Model
 
     def weights(self) -> Iterator[ir.Value]:
-        """Matrices and larger tensors of some size, in a numeric type that says how they are stored."""
+        """Matrices and tensors of more axes, of some size, in a type that weights are stored in."""
         for graph in self.model.graphs():
             for value in graph.initializers.values():
                 tensor = value.const_value
@@ -50,18 +52,18 @@ class _Graph:
                     yield value
 
     def routes(self, value: ir.Value) -> bool:
-        """Whether a router reads a tensor, and perhaps also what infers the task."""
+        """Whether a router reads a tensor."""
         return any(self._formal(node, index) in _ROUTER for node, index in value.uses())
 
     def _formal(self, node: ir.Node, index: int) -> str | None:
         body = self.model.functions.get((node.domain, node.op_type, node.overload))
         inputs = body.inputs if body is not None and node.domain == OPERATOR_DOMAIN else ()
-        # an operator of several modules numbers what it reads for each
+        # an operator of several modules numbers each module's inputs
         return (inputs[index].name or "").rstrip("_0123456789") if index < len(inputs) else None
 
 
-def compare_stored_types(bundle: Bundle, models: Mapping[str, ir.Model], given: ir.Model | None) -> list[Part]:
-    """Holds the types of a bundle's weights to its precision.
+def compare_stored_types(bundle: Bundle, models: Mapping[str, ir.Model], given: ir.Model | None) -> list[Check]:
+    """Compares the types of a bundle's weights with its precision.
 
     Args:
         bundle: the bundle.
@@ -71,24 +73,24 @@ def compare_stored_types(bundle: Bundle, models: Mapping[str, ir.Model], given: 
     manifest = bundle.manifest
     graphs = [_Graph("" if name == "model.onnx" else f"{name.removesuffix('.onnx')}:", models[name]) for name in models]
     kept = {} if given is None else {name: value.dtype for name, value in given.graph.initializers.items()}
-    parts = [Part("eptx.json: precision", "compared", _wrong_precision(manifest, graphs, kept))]
+    checks = [Check("eptx.json: precision", "compared", _wrong_precision(manifest, graphs, kept))]
     if manifest.quantization is not None:
         products, tables = manifest.quantization.products, manifest.quantization.embeddings
-        parts.append(Part("eptx.json: quantization.products", "compared", _wrong_products(products, graphs, kept)))
-        parts.append(Part("eptx.json: quantization.embeddings", "compared", _wrong_named(tables, graphs)))
-    return parts
+        checks.append(Check("eptx.json: quantization.products", "compared", _wrong_products(products, graphs, kept)))
+        checks.append(Check("eptx.json: quantization.embeddings", "compared", _wrong_named(tables, graphs)))
+    return checks
 
 
 def _wrong_precision(manifest: Manifest, graphs: list[_Graph], kept: _Kept) -> str | None:
     precision = manifest.precision
-    if precision in _PLAIN:
+    if precision in FLOAT_PRECISIONS:
         if manifest.quantization is not None:
             return f"says {precision}, and quantization is not empty"
-        # on CPUs fp16 is a matter of storage, and what the base's file has is stored anew
+        # on CPUs fp16 only stores weights, so the base's file is stored anew
         return _wrong_plain(precision, graphs, {} if (precision, manifest.provider) == ("fp16", "cpu") else kept)
     said = manifest.quantization.products if manifest.quantization is not None else {}
     kinds = {_kind(node) for graph in graphs for node in graph.model.graph} - {None, "fp32", "fp16"}
-    if not kinds and not (precision == "mixed" and said):  # a search may have kept them all
+    if not kinds and not (precision == "mixed" and said):  # a search may have left all products as they are
         return f"says {precision}, and no product is quantized"
     named = set(said.values())
     allowed = _UNIFORM.get(precision)
@@ -97,7 +99,7 @@ def _wrong_precision(manifest: Manifest, graphs: list[_Graph], kept: _Kept) -> s
     if allowed is not None and not named and not kinds & set(allowed):
         return f"says {precision}; the products are {', '.join(sorted(map(str, kinds)))}"
     if kept and not said:
-        return None  # the user's own graph was quantized before, and the adapter is float32 beside it
+        return None  # the user's own graph was quantized before; the adapter stays float32
     found = [value for graph in graphs for value in graph.weights() if _is_wide(graph, value, builder=not said)]
     wide = next((value for value in found if value.name not in kept), None)
     return None if wide is None else f"says {precision}; {wide.name} is {_type(wide)}"
@@ -117,7 +119,7 @@ def _wrong_plain(precision: str, graphs: list[_Graph], kept: _Kept) -> str | Non
 
 
 def _is_wide(graph: _Graph, value: ir.Value, *, builder: bool) -> bool:
-    """A float32 weight where there should be none: the adapter's, or a product's where all were quantized at once."""
+    """Whether a weight is float32 but should not be: the adapter's, or a product's where all are quantized at once."""
     if value.dtype not in _FLOAT or graph.routes(value):
         return False
     readers = list(value.consumers())
@@ -142,7 +144,7 @@ def _wrong_products(said: Mapping[str, str], graphs: list[_Graph], kept: _Kept) 
 
 
 def _wrong_named(said: Mapping[str, str], graphs: list[_Graph]) -> str | None:
-    """Every node that is named is there, and stored as it says."""
+    """Checks that every named node is in the graph, and stored as its scheme says."""
     nodes = {f"{graph.prefix}{node.name}": node for graph in graphs for node in graph.model.graph}
     for name, scheme in said.items():
         if name not in nodes:
@@ -184,13 +186,13 @@ def _table(node: ir.Node) -> str | None:
 
 
 def _weight(node: ir.Node) -> ir.Value | None:
-    """The matrix of weights that a product multiplies by."""
+    """The initializer [in, out] or [out, in] that a product multiplies by."""
     roots = [root for value in node.inputs[:2] if (root := _root(value)) is not None]
     return next((root for root in roots if root.const_value is not None and len(root.const_value.shape) == 2), None)
 
 
 def _root(value: ir.Value | None) -> ir.Value | None:
-    """The initializer that a value is, turned, cast or not."""
+    """The initializer behind a value, before transposes and casts."""
     while value is not None and not value.is_initializer():
         maker = value.producer()
         value = maker.inputs[0] if maker is not None and maker.op_type in _KEEPS else None
@@ -198,7 +200,7 @@ def _root(value: ir.Value | None) -> ir.Value | None:
 
 
 def _above(value: ir.Value | None, *kinds: str) -> ir.Node | None:
-    """The node above a value by the types of the nodes in between."""
+    """The last of a chain of producers above a value, if they are of these types."""
     node = None
     for kind in kinds:
         node = _maker(value)

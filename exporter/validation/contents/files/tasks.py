@@ -1,4 +1,4 @@
-"""The tasks of a bundle against those that were trained: names, ids, labels and their names."""
+"""The tasks of a bundle, compared with the trained ones: names, ids, labels, names of labels."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from eptx.bundle import Manifest, Task
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.manifest.names import BASE_TASK, TASK_ID
 
 
 @dataclass(frozen=True)
 class ExpectedTask:
-    """One task that was trained.
+    """One trained task.
 
     Attributes:
         name: how a request names it.
-        labels: how many logits count; None without a classifier of the task's own.
-        label_names: their names; None where the sources name none.
-        problem_type: what the trained class takes its logits for; None where it has none, or that is not asked.
+        labels: how many logits the task has; None without a classifier of its own.
+        label_names: their names; None without any.
+        problem_type: how the trained class reads the logits; None without logits, or if it does not matter.
     """
 
     name: str
@@ -29,29 +29,29 @@ class ExpectedTask:
 
 def compare_tasks(
     manifest: Manifest, tasks: Sequence[ExpectedTask], off: Sequence[ExpectedTask] | None = None
-) -> list[Part]:
-    """Holds the tasks of ``eptx.json`` to those that were trained.
+) -> list[Check]:
+    """Compares the tasks of ``eptx.json`` with the trained ones.
 
     Args:
         manifest: of the bundle.
-        tasks: what was trained, by id, without the task base; of a static bundle the one that it holds.
-        off: the task base, where rows can switch the adapter off: none where the base alone is not the whole class.
-            None: the base has the class's head, or heads beside the adapter are switched off with it.
+        tasks: the trained tasks by id, without the task ``base``; of a static bundle, its one task.
+        off: the task ``base``, where rows can switch the adapter off; empty if the base alone is not the whole class.
+            None: the base has the class's head, or the adapter's heads are switched off with it.
     """
     wanted = [*tasks, *_base(manifest, tasks, off)]
     found = {task.name: task for task in manifest.tasks}
-    parts = [Part("eptx.json: tasks", "compared", _wrong_list(manifest.tasks, [task.name for task in wanted]))]
+    checks = [Check("eptx.json: tasks", "compared", _wrong_list(manifest.tasks, [task.name for task in wanted]))]
     for task in wanted:
         if task.name in found:
             told = (manifest.sources.problem_types or {}).get(task.name)
-            parts += _labels(found[task.name], task, told is not None and told == found[task.name].problem_type)
-    return parts
+            checks += _labels(found[task.name], task, told is not None and told == found[task.name].problem_type)
+    return checks
 
 
 def _base(
     manifest: Manifest, tasks: Sequence[ExpectedTask], off: Sequence[ExpectedTask] | None
 ) -> Iterator[ExpectedTask]:
-    """The task base, which comes last: where an input chooses the task, and a route that data decides does not."""
+    """The task ``base``, which comes last: only where an input chooses the task, and data do not choose the route."""
     chosen = any(spec.name == TASK_ID for spec in manifest.inputs)
     routed = manifest.routing is not None
     named = any(task.name == BASE_TASK for task in manifest.tasks)
@@ -77,20 +77,20 @@ def _wrong_list(found: Sequence[Task], wanted: Sequence[str]) -> str | None:
     return None
 
 
-def _problem(found: Task, wanted: str, name: str, told: bool) -> Part:
+def _problem(found: Task, wanted: str, name: str, told: bool) -> Check:
     if found.problem_type != wanted and told:
-        return Part(name, "neither", why=f"the export was told {found.problem_type}; the trained model has {wanted}")
+        return Check(name, "unchecked", why=f"the export was told {found.problem_type}; the trained model has {wanted}")
     wrong = None if found.problem_type == wanted else f"says {found.problem_type}; the trained model has {wanted}"
-    return Part(name, "compared", wrong)
+    return Check(name, "compared", wrong)
 
 
-def _labels(found: Task, wanted: ExpectedTask, told: bool) -> Iterator[Part]:
+def _labels(found: Task, wanted: ExpectedTask, told: bool) -> Iterator[Check]:
     where = f"eptx.json: task {found.name}"
     wrong = None
     if found.labels != wanted.labels:
         wrong = f"says {_count(found.labels)}; the trained model has {_count(wanted.labels)}"
-    yield Part(f"{where}: labels", "compared", wrong)
-    yield Part(f"{where}: label_names", "compared", _wrong_names(found, wanted))
+    yield Check(f"{where}: labels", "compared", wrong)
+    yield Check(f"{where}: label_names", "compared", _wrong_names(found, wanted))
     if wanted.problem_type is not None:
         yield _problem(found, wanted.problem_type, f"{where}: problem_type", told)
 
@@ -100,7 +100,7 @@ def _wrong_names(found: Task, wanted: ExpectedTask) -> str | None:
     if found.label_names == wanted.label_names:
         return None
     if {found.label_names, wanted.label_names} <= {None, generic}:
-        return None  # transformers' names for labels without any
+        return None  # transformers' names for labels without names
     if wanted.label_names is None:
         return f"names {_list(found.label_names)}; nothing that was trained names labels"
     return f"names {_list(found.label_names)}; the trained model names {_list(wanted.label_names)}"

@@ -1,4 +1,4 @@
-"""What ``eptx.json`` says that the model reads, against the loaded model: its kind, its words, its longest text."""
+"""The model type, vocabulary size and longest text of ``eptx.json``, compared with the loaded model."""
 
 from __future__ import annotations
 
@@ -7,66 +7,68 @@ from collections.abc import Iterator
 from eptx.bundle import Bundle, Manifest
 from eptx.exporter.validation.base.lookups import Lookups
 from eptx.exporter.validation.base.source import BaseSource
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 
 
-def compare_reads(bundle: Bundle, source: BaseSource, found: Lookups) -> list[Part]:
-    """Holds ``model_type``, ``vocab_size`` and ``max_length`` to the base.
+def compare_text_limits(bundle: Bundle, source: BaseSource, found: Lookups) -> list[Check]:
+    """Compares ``model_type``, ``vocab_size`` and ``max_length`` with the base.
 
     Args:
         bundle: the bundle.
         source: its base.
-        found: the base's tables.
+        found: the sizes of the base's tables.
     """
     manifest = bundle.manifest
     wrong = None
-    # a bundle of an ONNX file alone has no configuration to know it from
+    # an ONNX file alone does not tell its model type
     if manifest.model_type != source.config.model_type and (manifest.model_type or "config.json" in manifest.files):
         wrong = f"says {manifest.model_type!r}; the base is {source.config.model_type!r}"
-    parts = [Part("eptx.json: model_type", "compared", wrong)]
+    checks = [Check("eptx.json: model_type", "compared", wrong)]
     if not reads_text(manifest):
-        return [*parts, *_nothing(manifest)]
+        return [*checks, *_nothing(manifest)]
     alone = "config.json" not in manifest.files and not manifest.sources.base
-    return [*parts, _words(manifest, source, found, alone), _positions(manifest, source, found, alone)]
+    return [*checks, _words(manifest, source, found, alone), _positions(manifest, source, found, alone)]
 
 
 def reads_text(manifest: Manifest) -> bool:
-    """Whether a bundle is given tokens."""
+    """Whether a bundle reads tokens."""
     specs = (*manifest.inputs, *(manifest.encoder.inputs if manifest.encoder is not None else ()))
     return any(spec.name == "input_ids" for spec in specs)
 
 
-def _words(manifest: Manifest, source: BaseSource, found: Lookups, alone: bool) -> Part:
+def _words(manifest: Manifest, source: BaseSource, found: Lookups, alone: bool) -> Check:
     name = "eptx.json: vocab_size"
     wanted = found.words if found.words is not None else getattr(source.text_config, "vocab_size", None)
     if manifest.vocab_size == wanted:
-        return Part(name, "compared")
+        return Check(name, "compared")
     if manifest.vocab_size is None and alone:
         return _unsaid(name)
-    return Part(name, "compared", f"says {manifest.vocab_size}; the base knows {wanted} tokens")
+    return Check(name, "compared", f"says {manifest.vocab_size}; the base knows {wanted} tokens")
 
 
-def _positions(manifest: Manifest, source: BaseSource, found: Lookups, alone: bool) -> Part:
+def _positions(manifest: Manifest, source: BaseSource, found: Lookups, alone: bool) -> Check:
     name = "eptx.json: max_length"
     wanted = found.longest
     if manifest.max_length == wanted:
-        return Part(name, "compared")
+        return Check(name, "compared")
     if manifest.max_length is None and alone:
         return _unsaid(name)
     if manifest.max_length is None and found.positions is None and "max_position_embeddings" not in source.written:
-        return Part(
-            name, "neither", why=f"the base leaves it open, and has no table of positions; transformers takes {wanted}"
+        return Check(
+            name,
+            "unchecked",
+            why=f"the base leaves it open, and has no table of positions; transformers takes {wanted}",
         )
     reads = "has no limit" if wanted is None else f"reads {wanted} tokens at most"
-    return Part(name, "compared", f"says {manifest.max_length}; the base {reads}")
+    return Check(name, "compared", f"says {manifest.max_length}; the base {reads}")
 
 
-def _unsaid(name: str) -> Part:
-    return Part(name, "neither", why="the bundle was made from an ONNX file alone, and leaves it open")
+def _unsaid(name: str) -> Check:
+    return Check(name, "unchecked", why="the bundle was made from an ONNX file alone, and leaves it open")
 
 
-def _nothing(manifest: Manifest) -> Iterator[Part]:
-    """A model that is given no tokens knows no words and no lengths."""
+def _nothing(manifest: Manifest) -> Iterator[Check]:
+    """A model that reads no tokens has no vocabulary and no longest text."""
     for field, value in (("vocab_size", manifest.vocab_size), ("max_length", manifest.max_length)):
         wrong = None if value is None else f"says {value}; the model is given no tokens"
-        yield Part(f"eptx.json: {field}", "compared", wrong)
+        yield Check(f"eptx.json: {field}", "compared", wrong)

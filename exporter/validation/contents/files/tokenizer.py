@@ -1,4 +1,4 @@
-"""The tokenizer of a bundle against transformers' tokenizer of the base: vocabulary, rules, ids of awkward texts."""
+"""The tokenizer of a bundle, compared with transformers' tokenizer of the base: rules, settings, ids of hard texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eptx.bundle import Bundle
 from eptx.errors import BundleError, EptxError, NotSupportedError, RequestError
 from eptx.exporter.validation.base.source import BaseSource, load_tokenizer, same
 from eptx.exporter.validation.base.tokenizer import BaseTokenizer, Row
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.files.copied import alone, equal
 from eptx.exporter.validation.contents.files.hard_texts import PAIRS, TEXTS
 from eptx.files.safe_files import read_bytes
@@ -24,7 +24,7 @@ from eptx.runtime.requests.tokenizer import Tokenizer
 
 _FILE, _SETTINGS, _TEXT, _IDS = "tokenizer.json", "tokenizer_config.json", "eptx.json: text", "tokenizer: ids"
 _LIMIT = 256 << 20
-#: Settings of ``tokenizer_config.json`` that change what transformers makes of a text or a batch.
+#: Settings of ``tokenizer_config.json`` that change how transformers tokenizes a text or a batch.
 _MATTERS = (
     "special_tokens_map",
     "padding_side",
@@ -35,8 +35,8 @@ _MATTERS = (
 )
 
 
-def compare_tokenizer(bundle: Bundle, source: BaseSource, length: int | None) -> list[Part]:
-    """Holds the tokenizer's files, and what serves with them, to the base's.
+def compare_tokenizer(bundle: Bundle, source: BaseSource, length: int | None) -> list[Check]:
+    """Compares the tokenizer's files, and the runtime's tokenizer, with the base's.
 
     Args:
         bundle: the bundle.
@@ -47,25 +47,25 @@ def compare_tokenizer(bundle: Bundle, source: BaseSource, length: int | None) ->
         BundleError, BaseModelError: a tokenizer cannot be read.
     """
     if alone(bundle):
-        return []  # `compare_files` has said so
+        return []  # `compare_copied_files` reports it
     base, path = source.tokenizer, bundle.file(_FILE)
     if base is None:
         files = [name for name in (_FILE, _SETTINGS) if bundle.file(name) and not (source.folder / name).is_file()]
-        return [Part(name, "compared", "is not of the base, which has no tokenizer") for name in files]
+        return [Check(name, "compared", "is not of the base, which has no tokenizer") for name in files]
     if path is None:
         if (source.folder / _FILE).is_file():
-            return [Part(_FILE, "compared", "is missing; the base has it")]
-        return [Part(_FILE, "neither", why="the base has none, so the bundle is given token ids, not texts")]
+            return [Check(_FILE, "compared", "is missing; the base has it")]
+        return [Check(_FILE, "unchecked", why="the base has none, so the bundle is given token ids, not texts")]
     return [
-        Part(_FILE, "compared", _wrong_file(path, source)),
-        Part(_SETTINGS, "compared", _wrong_settings(bundle, source, length)),
-        Part(_TEXT, "compared", _wrong_text(bundle, source, length)),
-        Part(_IDS, "compared", _wrong_ids(bundle, source, length)),
+        Check(_FILE, "compared", _wrong_file(path, source)),
+        Check(_SETTINGS, "compared", _wrong_settings(bundle, source, length)),
+        Check(_TEXT, "compared", _wrong_text(bundle, source, length)),
+        Check(_IDS, "compared", _wrong_ids(bundle, source, length)),
     ]
 
 
 def _wrong_file(path: Path, source: BaseSource) -> str | None:
-    """Another file is the same tokenizer if what it holds is: the library reads both, and writes them in one form."""
+    """How a tokenizer file differs; other bytes may hold the same rules, in which the library writes both."""
     wanted = source.folder / _FILE
     if wanted.is_file() and equal(path, wanted):
         return None
@@ -77,21 +77,21 @@ def _wrong_file(path: Path, source: BaseSource) -> str | None:
 
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    for part in sorted({*found, *wanted}):
-        if same(found.get(part), wanted.get(part)):
+    for check in sorted({*found, *wanted}):
+        if same(found.get(check), wanted.get(check)):
             continue
-        mine, theirs = (rules.get(part) for rules in (found, wanted))
-        if part == "model" and isinstance(mine, dict) and isinstance(theirs, dict):
+        mine, theirs = (rules.get(check) for rules in (found, wanted))
+        if check == "model" and isinstance(mine, dict) and isinstance(theirs, dict):
             kinds = [key for key in sorted({*mine, *theirs}) if not same(mine.get(key), theirs.get(key))]
             return (
-                f"its {part} has another {kinds[0]}{_first(mine.get(kinds[0]), theirs.get(kinds[0]))} than the base's"
+                f"its {check} has another {kinds[0]}{_first(mine.get(kinds[0]), theirs.get(kinds[0]))} than the base's"
             )
-        return f"its {part} is not the base's"
+        return f"its {check} is not the base's"
     return None
 
 
 def _first(found: Any, wanted: Any) -> str:
-    """The first token of two vocabularies that differs."""
+    """The first token that differs between two vocabularies."""
     if not isinstance(found, dict) or not isinstance(wanted, dict):
         return ""
     name = min(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
@@ -108,13 +108,13 @@ def _read(path: Path) -> Any:
 
 
 def _rules(tokenizer: Any) -> dict[str, Any]:
-    """What a tokenizer does; truncation and padding are of its training script, and are not used."""
+    """A tokenizer's rules, without truncation and padding, which are settings of the training script."""
     rules = parse_json(tokenizer.to_str().encode(), what=_FILE, error=BundleError)
     return {key: value for key, value in rules.items() if key not in ("version", "truncation", "padding")}
 
 
 def _wrong_settings(bundle: Bundle, source: BaseSource, length: int | None) -> str | None:
-    """Settings that are written otherwise are the same if transformers makes the same of them."""
+    """How the settings differ, as transformers reads them; their text may be another."""
     path, wanted = bundle.file(_SETTINGS), source.folder / _SETTINGS
     if path is None:
         return "is missing; the base has it" if wanted.is_file() else None
@@ -137,7 +137,7 @@ def _wrong_settings(bundle: Bundle, source: BaseSource, length: int | None) -> s
 
 
 def _wrong_text(bundle: Bundle, source: BaseSource, length: int | None) -> str | None:
-    """What the manifest tells those who tokenize for themselves; whether texts are lowered, the ids tell."""
+    """How the manifest's settings for other tokenizers differ; the ids show whether texts are lowered."""
     text, tokenizer = bundle.manifest.text, source.tokenizer
     if text is None:
         return "is missing; the base has a tokenizer"
@@ -154,7 +154,7 @@ def _wrong_text(bundle: Bundle, source: BaseSource, length: int | None) -> str |
 
 
 def _wrong_ids(bundle: Bundle, source: BaseSource, length: int | None) -> str | None:
-    """What serves must give the ids that transformers gives."""
+    """How the runtime's ids differ from those of transformers."""
     generates = bundle.manifest.generation is not None
     base = BaseTokenizer(source.tokenizer, length, cut=not generates)
     try:
@@ -175,14 +175,14 @@ def _first_wrong(encode: Any, texts: Sequence[str], wanted: Sequence[Sequence[in
         try:
             found = list(encode([text])[0])
         except RequestError:
-            found = []  # a text without tokens is refused
+            found = []  # the runtime refuses a text without tokens
         if found != list(ids):
             return f"{_shown(text)} gives {_ids(found)}; the base's gives {_ids(ids)}"
     return None
 
 
 def _wrong_batches(served: Tokenizer, base: BaseTokenizer, bundle: Bundle, generates: bool) -> Iterator[str]:
-    """Pairs, and rows of several lengths with what fills them; of prompts, the runtime fills rows in its own way."""
+    """Compares pairs and padded batches; the runtime pads prompts in its own way."""
     encoder = bundle.manifest.encoder
     names = [spec.name for spec in (encoder.inputs if encoder is not None else bundle.manifest.inputs)]
     several: list[list[Row]] = [[pair] for pair in (*PAIRS, *_long_pairs(base.length))]
@@ -192,7 +192,7 @@ def _wrong_batches(served: Tokenizer, base: BaseTokenizer, bundle: Bundle, gener
         wanted, shown = base.arrays(rows, names), f"{_shown(rows[0])}{' and others' if len(rows) > 1 else ''}"
         try:
             found = served(list(rows))
-        except RequestError as e:  # a row without tokens is refused, whoever tokenizes it
+        except RequestError as e:  # the runtime refuses a row without tokens
             if all(len(ids) for ids in base.encode(rows)["input_ids"]):
                 yield f"{shown}: {e}"
             continue
@@ -203,17 +203,17 @@ def _wrong_batches(served: Tokenizer, base: BaseTokenizer, bundle: Bundle, gener
 
 
 def _kept(array: np.ndarray, wanted: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    """Type ids count where a row has tokens; the ids of padding count, since some models find positions by them."""
+    """Type ids count only at tokens. Ids count at padding too, since some models number positions by them."""
     return array * wanted["attention_mask"] if name == "token_type_ids" and "attention_mask" in wanted else array
 
 
 def _long(length: int | None) -> list[str]:
-    """A text past what the model reads."""
+    """A text that is too long for the model."""
     return [] if length is None else ["one two three four five six seven " * (length // 7 + 2)]
 
 
 def _own_words(tokenizer: Any, length: int | None) -> list[str]:
-    """Long texts of the tokenizer's own tokens, one after the other: whatever it knows, both ends differ."""
+    """Long texts of the tokenizer's own tokens in turn, so that both ends differ with any vocabulary."""
     if length is None:
         return []
     known, special = len(tokenizer), {*tokenizer.all_special_ids}

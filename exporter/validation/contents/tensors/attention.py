@@ -1,6 +1,6 @@
-"""Each layer's attention operator against what the model's layer does: window, heads, scale and soft cap.
+"""Each layer's attention operator, compared with the model's layer: window, heads, scale and soft cap.
 
-A window shows only in runs that are longer than it.
+A window has an effect only on runs that are longer than it.
 """
 
 from __future__ import annotations
@@ -11,40 +11,40 @@ from typing import Any
 
 import onnx_ir as ir
 
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.tensors.graph_tensors import live_nodes
-from eptx.exporter.validation.contents.tensors.traced_forward import Seen
+from eptx.exporter.validation.contents.tensors.traced_forward import Trace
 
 _OPERATORS = ("GroupQueryAttention", "PagedAttention")
 _LAYER = re.compile(r"\.(\d+)\.")
 _PAST = 3
 
 
-def compare_attention(base: Any, graph: ir.Graph, seen: Seen) -> list[Part]:
-    """A part for every layer of a decoder whose graph has attention as one operator.
+def compare_attention(base: Any, graph: ir.Graph, trace: Trace) -> list[Check]:
+    """A check for every layer of a decoder whose graph has attention as one operator.
 
     Args:
         base: the transformers model.
         graph: the one that generates, or the only one.
-        seen: which layers' attention has a window.
+        trace: of the model; it knows which layers have a window.
     """
     layers = {int(module.layer_idx): module for module in base.modules() if _is_attention(module)}
     nodes = dict(_by_layer(graph))
     if not nodes:
-        return _shown_by_runs(base, seen)
-    parts = []
+        return _shown_by_runs(base, trace)
+    checks = []
     for layer, module in sorted(layers.items()):
-        wrong = _wrong(base, module, nodes[layer], seen) if layer in nodes else "no attention operator has its cache"
-        parts.append(Part(f"attention of layer {layer}", "compared", wrong))
-    return parts
+        wrong = _wrong(base, module, nodes[layer], trace) if layer in nodes else "no attention operator has its cache"
+        checks.append(Check(f"attention of layer {layer}", "compared", wrong))
+    return checks
 
 
-def _shown_by_runs(base: Any, seen: Seen) -> list[Part]:
-    windowed = [layer for layer, has in seen.windowed.items() if has]
+def _shown_by_runs(base: Any, trace: Trace) -> list[Check]:
+    windowed = [layer for layer, has in trace.windowed.items() if has]
     if not windowed:
         return []
     why = f"the graph spells attention out; rows longer than {base.config.sliding_window} tokens show its window"
-    return [Part("attention windows", "run", why=why)]
+    return [Check("attention windows", "run", why=why)]
 
 
 def _is_attention(module: Any) -> bool:
@@ -52,7 +52,7 @@ def _is_attention(module: Any) -> bool:
 
 
 def _by_layer(graph: ir.Graph) -> Iterator[tuple[int, ir.Node]]:
-    """Layers by the cache that they read; where that has no number, in the order in which they run."""
+    """The number and the node of each layer: by the cache that it reads, or else by the order in which layers run."""
     live = live_nodes(graph)
     for count, node in enumerate(node for node in graph if node in live and node.op_type in _OPERATORS):
         past = node.inputs[_PAST] if len(node.inputs) > _PAST else None
@@ -60,13 +60,13 @@ def _by_layer(graph: ir.Graph) -> Iterator[tuple[int, ir.Node]]:
         yield (int(named[1]) if named else count), node
 
 
-def _wrong(base: Any, module: Any, node: ir.Node, seen: Seen) -> str | None:
+def _wrong(base: Any, module: Any, node: ir.Node, trace: Trace) -> str | None:
     config = base.config
     heads = int(config.num_attention_heads)
     size = int(module.head_dim)
     attributes = node.attributes
     scale = attributes.get_float("scale", 0.0) or size**-0.5
-    window = int(config.sliding_window) if seen.windowed.get(int(module.layer_idx)) else -1
+    window = int(config.sliding_window) if trace.windowed.get(int(module.layer_idx)) else -1
     cap = getattr(module, "attn_logit_softcapping", None) or 0.0
     facts: list[tuple[str, float, float]] = [
         ("window", attributes.get_int("local_window_size", -1), window),

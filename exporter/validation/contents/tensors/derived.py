@@ -1,7 +1,7 @@
-"""Tensors that a forward makes of parameters alone, the same in every run: an exporter may store those instead.
+"""Tensors that a forward computes from parameters alone: they are the same in every run, and a graph may hold them.
 
-Gemma's norms multiply by 1 + weight, DeBERTa's relative positions are normed. What is made of them is observed as
-the model computes it, so no list of architectures is needed.
+Gemma's norms multiply by 1 + weight; DeBERTa norms its relative positions. Such tensors are recorded while the model
+runs, so no list of architectures is needed.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from torch.utils._pytree import tree_leaves
 
 
 class Derived(TorchFunctionMode):
-    """Watches a forward.
+    """Records a forward.
 
     Args:
         sources: the model's parameters and float buffers.
 
     Attributes:
-        made: what was made, with the ids of the sources that it was made of; views of one source are not among them.
+        made: each computed tensor with the ids of its sources; views of one source are left out.
     """
 
     def __init__(self, sources: Iterable[Tensor]) -> None:
         super().__init__()
         self.made: list[tuple[Tensor, frozenset[int]]] = []
         self._sources: dict[int, frozenset[int]] = {}
-        self._kept: list[Tensor] = list(sources)  # an id is its tensor's only while that lives
+        self._kept: list[Tensor] = list(sources)  # a tensor's id is its own only while it lives
         self._storages = {source.untyped_storage().data_ptr() for source in self._kept}
         for source in self._kept:
             self._sources[id(source)] = frozenset({id(source)})
@@ -41,14 +41,14 @@ class Derived(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Runs a function and remembers what it makes of sources alone."""
+        """Runs a function and records what it computes from sources alone."""
         kwargs = dict(kwargs or {})
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         known = [self._sources.get(id(tensor)) for tensor in given]
         out = func(*args, **kwargs)
         results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         if not given or any(sources is None for sources in known):
-            for result in results:  # written into
+            for result in results:  # it was written into
                 self._sources.pop(id(result), None)
             return out
         union = frozenset[int]().union(*(sources for sources in known if sources is not None))
@@ -63,15 +63,15 @@ class Derived(TorchFunctionMode):
 
 
 def used_by(outputs: Iterable[Tensor]) -> set[int]:
-    """Ids of the leaves that these outputs depend on, whatever numbers the leaves hold."""
+    """Ids of the leaves that these outputs depend on, independent of their numbers."""
     found: set[int] = set()
-    seen: set[Any] = set()
+    trace: set[Any] = set()
     waiting = [output.grad_fn for output in outputs if output.grad_fn is not None]
     while waiting:
         node: Any = waiting.pop()
-        if node in seen:
+        if node in trace:
             continue
-        seen.add(node)
+        trace.add(node)
         leaf = getattr(node, "variable", None)
         if isinstance(leaf, torch.Tensor):
             found.add(id(leaf))

@@ -1,4 +1,4 @@
-"""What is wrong with a tensor that is not in the graphs as it should be, in one line."""
+"""How a tensor differs that the graphs do not hold as the model does, in one line."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from eptx.exporter.validation.contents.tensors.graph_tensors import Held
+from eptx.exporter.validation.contents.tensors.graph_tensors import GraphTensor
 from eptx.exporter.validation.contents.tensors.match import Place, blocks, fitting, near
-from eptx.exporter.validation.contents.tensors.model_tensors import Wanted
+from eptx.exporter.validation.contents.tensors.model_tensors import ModelTensor
 
-#: What share of a dense tensor's numbers must be there for the rest to be held against it.
+#: A dense tensor counts as damaged, and not as absent, if more than this share of its numbers is there.
 _MOST = 0.5
 
 
-def difference(wanted: Wanted, held: Sequence[Held]) -> str | None:
-    """Of a table, always something; of others, what differs where most numbers, or all rows, are there."""
+def difference(wanted: ModelTensor, held: Sequence[GraphTensor]) -> str | None:
+    """How a tensor differs; None if it is no table and most of its numbers are not in the graphs either."""
     best, where = 0.0 if wanted.kind == "table" else _MOST, ""
     for place, start, found, same in _alike(wanted, held):
         share = float(same.mean())
-        if best < share < 1:  # a part of a packed vector may be all that is wanted: a twin's
+        if best < share < 1:  # a part of a packed vector may equal another tensor
             best, where = share, _which(same)
         whole = start == 0 and len(found) == len(place.held.turned(place.turn))
         if not where and whole and _reordered(found, wanted.array.astype(found.dtype)):
@@ -29,9 +29,8 @@ def difference(wanted: Wanted, held: Sequence[Held]) -> str | None:
     return _missing(wanted, held) if wanted.kind == "table" else None
 
 
-def _alike(wanted: Wanted, held: Sequence[Held]) -> Iterator[tuple[Place, int, np.ndarray, np.ndarray]]:
-    """What is held in the shape of a tensor, or of what the model makes of it, and no other's: where it starts, the
-    numbers and which of them are right."""
+def _alike(wanted: ModelTensor, held: Sequence[GraphTensor]) -> Iterator[tuple[Place, int, np.ndarray, np.ndarray]]:
+    """Graph tensors of a tensor's shape that match no other: place, start, numbers, and which of them are right."""
     shape = wanted.array.shape
     for array in (wanted.array, *(form for form in wanted.forms if form.shape == shape)):
         for place in fitting(array, wanted.kind, wanted.side, held):
@@ -41,12 +40,12 @@ def _alike(wanted: Wanted, held: Sequence[Held]) -> Iterator[tuple[Place, int, n
                     yield place, start, found, found == array.astype(found.dtype) if exact else near(found, array)
 
 
-def _is_taken(held: Held, turn: bool, start: int, stop: int) -> bool:
+def _is_taken(held: GraphTensor, turn: bool, start: int, stop: int) -> bool:
     return any(turn == other and start < end and first < stop for other, first, end in held.taken)
 
 
 def _which(same: np.ndarray) -> str:
-    """The rows (numbers, of a vector; columns, where fewer) that differ."""
+    """The rows that differ, in words; of a vector its numbers, or the columns if those are fewer."""
     if same.shape[1] == 1:
         return _listed("number", np.flatnonzero(~same[:, 0]), len(same))
     rows, columns = np.flatnonzero(~same.all(1)), np.flatnonzero(~same.all(0))
@@ -65,14 +64,14 @@ def _listed(word: str, which: np.ndarray, count: int) -> str:
 
 
 def _reordered(found: np.ndarray, array: np.ndarray) -> bool:
-    """Whether the rows are the same in another order."""
+    """Whether the rows are equal but in another order."""
     keys = np.random.default_rng(0).normal(size=array.shape[1])
     one, other = ((rows.astype(np.float64) * keys).sum(1) for rows in (np.ascontiguousarray(found), array))
     return bool(np.any(one != other)) and bool(np.array_equal(np.sort(one), np.sort(other)))
 
 
-def _missing(wanted: Wanted, held: Sequence[Held]) -> str:
-    """Of a table that nothing of its shape resembles."""
+def _missing(wanted: ModelTensor, held: Sequence[GraphTensor]) -> str:
+    """What is wrong with a table that no graph holds in its shape."""
     count, width = wanted.array.shape
     for one in held:
         for rows in (one.rows, one.rows.T):

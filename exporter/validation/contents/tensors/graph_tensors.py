@@ -1,4 +1,4 @@
-"""The numbers that a graph holds and reads."""
+"""The float constants of a graph, and how it uses them."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import onnx_ir as ir
 from eptx.exporter.validation.contents.tensors.model_tensors import Kind, as_rows
 from eptx.manifest.names import OPERATOR_DOMAIN
 
-#: Nodes that only change how something is written down.
+#: Nodes that only change the form of a tensor.
 _FORMS = ("Cast", "Transpose", "Reshape", "Unsqueeze", "Squeeze", "Identity", "Slice", "Split", "Flatten")
 _LOOKUPS = ("Gather", "GatherND", "GatherElements", "EmbedLayerNormalization")
 _PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "MatMulNBits")
-#: Operators that take query, key and value apart by themselves, in this order, where they get one tensor.
+#: Operators that split one packed tensor into query, key and value, in this order.
 _ATTENTION = ("GroupQueryAttention", "MultiHeadAttention", "PagedAttention")
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
 
 @dataclass
-class Held:
+class GraphTensor:
     """One float constant that an output of its graph depends on.
 
     Attributes:
         name: in the graph.
         side: "encoder" or "decoder" of two graphs; None of one.
-        uses: the operators that read it, one for each time, past nodes that only change its form.
-        tensor: what it holds.
-        for_attention: whether it is a projection, or its bias, that an attention operator takes apart.
-        taken: its rows (columns, where turned) that are some wanted tensor's: (turned, start, stop).
+        uses: the operators that read it, once per use, past nodes that only change its form.
+        tensor: its numbers.
+        for_attention: whether it is a packed projection, or its bias, that an attention operator splits.
+        taken: its rows (columns, if turned) that match a tensor of the model: (turned, start, stop).
     """
 
     name: str
@@ -43,7 +43,7 @@ class Held:
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """[n, width], in the type that it is stored in."""
+        """Its rows [n, width], in the stored type."""
         return as_rows(self.tensor.numpy())
 
     @cached_property
@@ -56,15 +56,15 @@ class Held:
         return self.rows.T if turn else self.rows
 
     def serves(self, kind: Kind, side: str | None) -> bool:
-        """Whether it is read as a tensor of a kind is."""
+        """Whether the graph reads it as a tensor of this kind is read."""
         if side is not None and self.side is not None and side != self.side:
             return False
         unfit = {"table": _PRODUCTS, "product": _LOOKUPS, "dense": ()}[kind]
         return any(use not in unfit for use in self.uses)
 
 
-def held_by(graph: ir.Graph, side: str | None) -> list[Held]:
-    """Every float constant of more than one number, of subgraphs too, that something live reads."""
+def read_graph_tensors(graph: ir.Graph, side: str | None) -> list[GraphTensor]:
+    """Every float constant of more than one number that a live node reads, also in subgraphs."""
     live = live_nodes(graph)
     found = []
     for value, tensor in _constants(graph):
@@ -72,12 +72,12 @@ def held_by(graph: ir.Graph, side: str | None) -> list[Held]:
             continue
         uses = tuple(_uses(value, live))
         if uses:
-            found.append(Held(value.name or "", side, uses, tensor, _is_for_attention(value)))
+            found.append(GraphTensor(value.name or "", side, uses, tensor, _is_for_attention(value)))
     return found
 
 
 def live_nodes(graph: ir.Graph) -> set[ir.Node]:
-    """The nodes that an output depends on; all nodes of a subgraph are as live as the node that runs it."""
+    """The nodes that an output depends on, with all nodes of their subgraphs."""
     live: set[ir.Node] = set()
     waiting = [value.producer() for value in graph.outputs]
     while waiting:
@@ -114,13 +114,13 @@ def _constants(graph: ir.Graph) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
 
 
 def _uses(value: ir.Value, live: set[ir.Node]) -> Iterator[str]:
-    seen: set[ir.Value] = set()
+    trace: set[ir.Value] = set()
     waiting = [value]
     while waiting:
         value = waiting.pop()
-        if value in seen:
+        if value in trace:
             continue
-        seen.add(value)
+        trace.add(value)
         if value.is_graph_output():
             yield "output"
         for user in value.consumers():
@@ -133,14 +133,14 @@ def _uses(value: ir.Value, live: set[ir.Node]) -> Iterator[str]:
 
 
 def _is_for_attention(value: ir.Value) -> bool:
-    """Whether what is multiplied by it, or has it added, goes to an attention operator in one piece."""
-    waiting, seen = [value], set[ir.Value]()
+    """Whether the product with it, or the sum, goes to an attention operator in one piece."""
+    waiting, trace = [value], set[ir.Value]()
     while waiting:
         value = waiting.pop()
         for user in value.consumers():
             if user.op_type in _ATTENTION and user.inputs[0] is value:
                 return all(other is None or not other.name for other in user.inputs[1:3])
             if user.domain == OPERATOR_DOMAIN or user.op_type in (*_PRODUCTS, "Add", "Cast", "Identity", "Transpose"):
-                waiting += [output for output in user.outputs if output not in seen]
-                seen.update(user.outputs)
+                waiting += [output for output in user.outputs if output not in trace]
+                trace.update(user.outputs)
     return False

@@ -1,4 +1,4 @@
-"""Where a tensor is in what the graphs hold: as it is, turned, as a block of rows or columns, or in a form of it."""
+"""Finds a tensor in the graphs: as it is, transposed, as a block of rows or columns, or in a computed form."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eptx.exporter.validation.contents.tensors.graph_tensors import Held
-from eptx.exporter.validation.contents.tensors.model_tensors import Kind, Wanted
+from eptx.exporter.validation.contents.tensors.graph_tensors import GraphTensor
+from eptx.exporter.validation.contents.tensors.model_tensors import Kind, ModelTensor
 
-#: How far numbers that were computed apart, in float32, may lie from each other, of the largest.
+#: Tolerance of two float32 computations of one tensor, relative to the largest number.
 _ROUNDING = 2.0**-18
 
 
 @dataclass(frozen=True)
 class Match:
-    """Rows [start, stop) of what is held, or of its columns, are the tensor."""
+    """The tensor is rows [start, stop) of a graph tensor, or columns, if `turn`."""
 
-    held: Held
+    held: GraphTensor
     turn: bool
     start: int
     stop: int
 
 
-def find(wanted: Wanted, held: Sequence[Held]) -> Match | None:
-    """The tensor itself, exactly (in float16, where that is what is held); a table's rows keep their numbers."""
+def find(wanted: ModelTensor, held: Sequence[GraphTensor]) -> Match | None:
+    """Finds the tensor exactly (rounded to float16 where the graph stores that); a table's rows keep their numbers."""
     stored: dict[np.dtype, np.ndarray] = {}
     for place in fitting(wanted.array, wanted.kind, wanted.side, held):
         array = _as(wanted.array, place.held.rows.dtype, stored)
@@ -35,8 +35,8 @@ def find(wanted: Wanted, held: Sequence[Held]) -> Match | None:
     return None
 
 
-def find_form(wanted: Wanted, held: Sequence[Held]) -> bool:
-    """Whether what the model makes of the tensor, and of other parameters, is held, within rounding."""
+def find_form(wanted: ModelTensor, held: Sequence[GraphTensor]) -> bool:
+    """Whether the graphs hold, within rounding, a form that the model computes from the tensor and other parameters."""
     for form in wanted.forms:
         for place in fitting(form, wanted.kind, wanted.side, held):
             if len(place.held.turned(place.turn)) == len(form) and is_near(place.held.turned(place.turn), form):
@@ -45,8 +45,8 @@ def find_form(wanted: Wanted, held: Sequence[Held]) -> bool:
     return False
 
 
-def find_shifted(wanted: Wanted, held: Sequence[Held]) -> bool:
-    """Whether all rows of a table are held times one number, or plus one row: any run shows those two."""
+def find_shifted(wanted: ModelTensor, held: Sequence[GraphTensor]) -> bool:
+    """Whether the graphs hold all rows of a table times one number, or plus one row; every run uses those two."""
     if wanted.kind != "table":
         return False
     for place in fitting(wanted.array, wanted.kind, wanted.side, held):
@@ -59,14 +59,14 @@ def find_shifted(wanted: Wanted, held: Sequence[Held]) -> bool:
 
 @dataclass(frozen=True)
 class Place:
-    """Something held that may have a tensor's numbers, and whether to read it turned."""
+    """A graph tensor that may hold a tensor's numbers, and whether to read it transposed."""
 
-    held: Held
+    held: GraphTensor
     turn: bool
 
 
-def fitting(array: np.ndarray, kind: Kind, side: str | None, held: Sequence[Held]) -> Iterator[Place]:
-    """What is as wide as a tensor, has as many rows or more, and is read as it is; of its own size first."""
+def fitting(array: np.ndarray, kind: Kind, side: str | None, held: Sequence[GraphTensor]) -> Iterator[Place]:
+    """Graph tensors of the same width and use with as many rows or more; those of equal size come first."""
     count, width = array.shape
     places = []
     for one in held:
@@ -80,7 +80,7 @@ def fitting(array: np.ndarray, kind: Kind, side: str | None, held: Sequence[Held
 
 
 def blocks(array: np.ndarray, place: Place) -> Iterator[tuple[int, np.ndarray]]:
-    """Blocks of something held that share a number at the same place with a tensor, and where they start."""
+    """Blocks of a graph tensor that share a number at the same place with a tensor, and where they start."""
     array = _as(array, place.held.rows.dtype, {})
     starts: dict[int, None] = {}
     for probe in sorted({0, len(array) // 3, len(array) // 2, len(array) - 1}):
@@ -92,7 +92,7 @@ def blocks(array: np.ndarray, place: Place) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _starts(array: np.ndarray, place: Place, probe: int) -> np.ndarray:
-    """Where a block may start whose row `probe` begins with the tensor's number."""
+    """The starts of blocks whose row `probe` begins with the tensor's number."""
     firsts = place.held.firsts[place.turn]
     stop = len(firsts) - len(array) + 1
     return np.flatnonzero(firsts[probe : probe + stop] == array[probe, 0])
@@ -117,19 +117,19 @@ def _equal(found: np.ndarray, array: np.ndarray) -> bool:
 
 
 def is_near(found: np.ndarray, array: np.ndarray) -> bool:
-    """Whether all numbers are within rounding, of float16 where that is what is held."""
+    """Whether all numbers are within rounding, that of float16 where the graph stores it."""
     return bool(near(found, array).all())
 
 
 def near(found: np.ndarray, array: np.ndarray) -> np.ndarray:
-    """Which numbers are within rounding of the largest, bool of the same shape."""
+    """Which numbers are equal within rounding of the largest, bool of the same shape."""
     half = 2.0**-10 if found.dtype == np.float16 else 0.0
     most = (_ROUNDING + half) * float(np.abs(array).max())
     return np.asarray(np.abs(found.astype(np.float32) - array) <= most)
 
 
 def _is_affine(found: np.ndarray, array: np.ndarray) -> bool:
-    """Whether all rows are those of the table times one number that is not 0, plus one row."""
+    """Whether all rows are the table's rows times one number, not 0, plus one row."""
     if len(array) < 4:
         return False  # too few rows to tell
     found, array = found.astype(np.float64), array.astype(np.float64)

@@ -10,24 +10,24 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor, nn
 
-from eptx.exporter.validation.contents.tensors.traced_forward import Seen
+from eptx.exporter.validation.contents.tensors.traced_forward import Trace
 
-#: "table": rows are looked up, so a run shows only those that it reads; "product" and "dense": every run shows all.
+#: "table": rows are looked up, so a run shows only those it reads. "product" and "dense": every run shows all numbers.
 Kind = Literal["table", "product", "dense"]
 _WRAPPERS = re.compile(r"\.base_layer(?=\.)|\.modules_to_save\.[^.]+(?=\.)")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One tensor.
+class ModelTensor:
+    """One tensor of the model.
 
     Attributes:
         name: as transformers names it.
         array: float32, at least [rows, width].
         kind: how the model reads it.
         side: "encoder" or "decoder" of two graphs, where only one may read it; None for any.
-        touched: whether the graph may hold it with a task in it.
-        forms: what the model makes of it and other parameters alone, which may be held instead, float32.
+        touched: whether the graph may hold it with a task folded in.
+        forms: tensors that the model computes from it and other parameters alone, float32; a graph may hold those.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Wanted:
 
     @property
     def group(self) -> tuple[str, str]:
-        """The module whose children are packed together, and which of their tensors this is."""
+        """The parent whose children's tensors may be packed together, and the tensor's own name."""
         module, _, leaf = self.name.rpartition(".")
         return module.rpartition(".")[0], leaf
 
@@ -50,37 +50,37 @@ def as_rows(array: np.ndarray) -> np.ndarray:
     return array.reshape(1, 1) if array.ndim == 0 else array.reshape(len(array), -1)
 
 
-def wanted(base: Any, seen: Seen, touched: Collection[str]) -> Iterator[Wanted]:
+def wanted(base: Any, trace: Trace, touched: Collection[str]) -> Iterator[ModelTensor]:
     """Every tensor that an output depends on.
 
     Args:
         base: the transformers model.
-        seen: what its forward used.
-        touched: linear layers whose weights the graph may hold changed.
+        trace: of its forward.
+        touched: names of linear layers whose weights the graph may hold with a task folded in.
     """
     for tensor, path in _tensors(base):
         module, leaf = path.rpartition(".")[::2]
         name = _WRAPPERS.sub("", path)
-        if id(tensor) not in seen.used:
+        if id(tensor) not in trace.used:
             continue
         owner = base.get_submodule(module)
         kind = _kind(owner, leaf)
         array = tensor.detach().float().numpy()
-        rows = seen.rows.get(id(tensor), set())
-        if kind == "table" and len(rows) == 1:  # the graph offers no way to another
+        rows = trace.rows.get(id(tensor), set())
+        if kind == "table" and len(rows) == 1:  # the graph cannot read another row
             array, kind = array[sorted(rows)], "dense"
         least = tensor.numel() if kind == "table" else 2
         forms = [
             as_rows(made.float().numpy())
-            for made, made_of in seen.made
+            for made, made_of in trace.made
             if id(tensor) in made_of and made.numel() >= least
         ]
         changed = leaf == "weight" and name.removesuffix(".weight") in touched
-        yield Wanted(name, as_rows(array), kind, _side(base, name, kind), changed, forms)
+        yield ModelTensor(name, as_rows(array), kind, _side(base, name, kind), changed, forms)
 
 
 def _tensors(base: Any) -> Iterator[tuple[Tensor, str]]:
-    """Also those that are tied, under each of their names."""
+    """All parameters and saved float buffers; tied ones under each of their names."""
     for name, parameter in base.named_parameters(remove_duplicate=False):
         yield parameter, name
     lasting = base.state_dict().keys()
@@ -98,7 +98,7 @@ def _kind(owner: nn.Module, leaf: str) -> Kind:
 
 
 def _side(base: Any, name: str, kind: Kind) -> str | None:
-    """Tables are read where they are; of a decoder's layers, those that read the encoder's text run in the encoder."""
+    """The side of a table; layers of the decoder that read the encoder's text run in the encoder."""
     if kind != "table" or not getattr(base.config, "is_encoder_decoder", False):
         return None
     return next((side for side in ("encoder", "decoder") if f".{side}." in f".{name}"), None)

@@ -1,4 +1,4 @@
-"""Weights and tables that a graph holds in few bits: those are not the base's numbers, and are bounded elsewhere."""
+"""The quantized weights of the graphs: they hold no numbers of the model; floor `quantized` compares them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.exporter.validation.contents.tensors.graph_tensors import live_nodes
-from eptx.exporter.validation.contents.tensors.model_tensors import Wanted
+from eptx.exporter.validation.contents.tensors.model_tensors import ModelTensor
 
 _NARROW = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4)
 
 
 @dataclass
 class _Room:
-    """One quantized weight: how many of its rows no tensor has been given yet.
+    """One quantized weight, and how many of its rows match no tensor yet.
 
     Attributes:
         table: whether its rows are looked up.
         rows: left.
         width: of a row.
         turns: whether the rows may be columns instead.
-        padding: what a row may be wider than its tensor's.
+        padding: by how much a row may be wider than the tensor's.
     """
 
     table: bool
@@ -32,36 +32,36 @@ class _Room:
     turns: bool = False
     padding: int = 0
 
-    def fits(self, wanted: Wanted) -> bool:
-        """Whether a tensor may be in what is left."""
+    def fits(self, wanted: ModelTensor) -> bool:
+        """Whether the rows that are left may hold a tensor."""
         count, width = wanted.array.shape
         if wanted.kind == "dense" or self.table != (wanted.kind == "table"):
             return False
         alike = 0 <= self.width - width <= self.padding
         return (alike and self.rows >= count) or (self.turns and (self.rows, self.width) == (width, count))
 
-    def left_by(self, wanted: Wanted) -> int:
+    def left_by(self, wanted: ModelTensor) -> int:
         """How many rows a tensor would leave."""
         return max(self.rows - len(wanted.array), 0)
 
-    def take(self, wanted: Wanted) -> None:
-        """Gives a tensor its rows."""
+    def take(self, wanted: ModelTensor) -> None:
+        """Assigns rows to a tensor."""
         self.rows = self.left_by(wanted)
 
 
-class Quantized:
-    """The quantized weights of a bundle's graphs; each excuses as many rows of the model as it has."""
+class QuantizedCapacity:
+    """The quantized weights of a bundle's graphs; each stands for as many rows of the model as it has."""
 
     def __init__(self, graphs: Iterable[ir.Graph]) -> None:
         self._rooms = [room for graph in graphs for room in _rooms(graph)]
 
-    def excused(self, absent: Sequence[Wanted]) -> set[str]:
-        """The names of those that a quantized weight may be; each goes where it leaves the least.
+    def excused(self, absent: Sequence[ModelTensor]) -> set[str]:
+        """The names of the tensors that the quantized weights may hold; each takes the tightest weight.
 
         A tensor that the model has under several names (tied embeddings) is one, and so is what it is in a product.
         """
         found: set[str] = set()
-        placed: list[Wanted] = []
+        placed: list[ModelTensor] = []
         for wanted in sorted(absent, key=lambda one: -len(one.array)):
             if any(one.kind == wanted.kind and np.may_share_memory(one.array, wanted.array) for one in placed):
                 found.add(wanted.name)
@@ -89,7 +89,7 @@ def _rooms(graph: ir.Graph) -> Iterator[_Room]:
 
 
 def _narrow(node: ir.Node) -> Iterator[_Room]:
-    """A weight that is made wide again, or a table of narrow rows."""
+    """A weight that is dequantized, or a quantized table."""
     value = node.inputs[0]
     if value is None or value.const_value is None or value.const_value.dtype not in _NARROW:
         return
@@ -100,7 +100,7 @@ def _narrow(node: ir.Node) -> Iterator[_Room]:
 
 
 def _blocks(node: ir.Node) -> Iterator[_Room]:
-    """A table in blocks: as many rows as scales, each of as many blocks."""
+    """A table in blocks: it has as many rows and blocks as the scales."""
     shape = _matrix(node.inputs[2])
     if shape is not None:
         size = node.attributes.get_int("block_size", 128)

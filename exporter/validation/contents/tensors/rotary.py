@@ -1,6 +1,6 @@
-"""Rotary tables against the model's own rotary module, at every position that the configuration has.
+"""Rotary tables, compared with the model's own rotary module at every position of the context.
 
-A run of n tokens reads n rows; what is behind them, or is not there, shows in no shorter run.
+A run of n tokens reads n rows; wrong or missing rows behind them show only in longer runs.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import onnx_ir as ir
 import torch
 
 from eptx.exporter.validation.base.windows import context
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.tensors.graph_tensors import live_nodes
 
 Which = Literal["cosine", "sine"]
 
-#: operator -> which inputs its tables of cosines and sines are.
+#: Operator -> the indices of its inputs with cosines and sines.
 _INPUTS = {"GroupQueryAttention": (7, 8), "RotaryEmbedding": (2, 3), "PagedAttention": (7, 8)}
-#: An angle is position times frequency, rounded once or twice; so are its cosine and what scales it.
+#: Tolerances: of an angle, which is position times frequency; of its cosine and scale; of float16.
 _ANGLE, _VALUE, _HALF = 2.0**-22, 2.0**-20, 2.0**-11
 
 
@@ -35,8 +35,8 @@ class _Table:
     rows: np.ndarray
 
 
-def compare_rotary(base: Any, graph: ir.Graph) -> list[Part]:
-    """A part for every rotary table of a graph.
+def compare_rotary(base: Any, graph: ir.Graph) -> list[Check]:
+    """A check for every rotary table of a graph.
 
     Args:
         base: the transformers model.
@@ -47,14 +47,14 @@ def compare_rotary(base: Any, graph: ir.Graph) -> list[Part]:
         return []
     tables = list(_tables(graph))
     if not tables:
-        return [Part("rotary positions", "run", why="the graph computes them, at every position alike")]
+        return [Check("rotary positions", "run", why="the graph computes them, at every position alike")]
     positions = context(base.config)
     assert positions is not None
-    parts = []
+    checks = []
     for table in tables:
         wrongs = [_wrong(table, module, positions) for module in modules]
-        parts.append(Part(f"rotary table {table.name}", "compared", None if None in wrongs else wrongs[0]))
-    return parts
+        checks.append(Check(f"rotary table {table.name}", "compared", None if None in wrongs else wrongs[0]))
+    return checks
 
 
 def _tables(graph: ir.Graph) -> Iterator[_Table]:
@@ -71,7 +71,7 @@ def _tables(graph: ir.Graph) -> Iterator[_Table]:
 
 
 def _arrays(value: ir.Value) -> Iterator[np.ndarray]:
-    """What a table may be: several, where the graph chooses by the length."""
+    """The arrays of a table: several, if the graph chooses one by the length."""
     if value.const_value is not None:
         yield value.const_value.numpy()
         return
@@ -89,7 +89,7 @@ def _arrays(value: ir.Value) -> Iterator[np.ndarray]:
 
 
 def _wrong(table: _Table, module: Any, positions: int) -> str | None:
-    """How a table is not that of a rotary module; None if it is."""
+    """How a table differs from that of a rotary module; None if it does not."""
     if len(table.rows) < positions:
         return f"holds {len(table.rows)} of {positions} positions"
     count = min(len(table.rows), positions)

@@ -1,4 +1,4 @@
-"""One tiny forward of the trained model, watched: what it uses, what it makes of that, and what each layer sees."""
+"""Traces one tiny forward of the trained model: the tensors it uses and computes, and each layer's window."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch.utils._pytree import tree_leaves
 from eptx.exporter.validation.contents.tensors.derived import Derived, used_by
 
 _LENGTH = 5
-#: A window that shows in so short a text.
+#: A window that has an effect on so short a text.
 _WINDOW = 2
 
 
 @dataclass
-class Seen:
-    """What was seen.
+class Trace:
+    """The trace of one forward.
 
     Attributes:
         used: ids of the parameters and float buffers that an output depends on.
-        made: what was made of those alone, and of which.
+        made: the tensors that were computed from those alone, with the ids of their sources.
         rows: id of an embedding's weight -> the rows that were read.
-        windowed: layer -> whether its attention saw the last `_WINDOW` tokens only; of causal attention.
+        windowed: layer -> whether its causal attention saw only the last `_WINDOW` tokens.
     """
 
     used: set[int] = field(default_factory=set)
@@ -35,18 +35,18 @@ class Seen:
     windowed: dict[int, bool] = field(default_factory=dict)
 
 
-def watch(base: Any, given: Collection[str], returned: Collection[str]) -> Seen:
+def trace_forward(base: Any, given: Collection[str], returned: Collection[str]) -> Trace:
     """Runs the model without its adapter on a few tokens, or one image.
 
     Args:
-        base: the transformers model; adapted layers may be in it. It is as it was afterwards.
-        given: the inputs that the bundle's graphs have.
-        returned: their outputs; where the model has none of them, all of its outputs count.
+        base: the transformers model, with or without adapted layers; nothing of it changes.
+        given: the inputs of the bundle's graphs.
+        returned: their outputs; if the model has none of them, all of its outputs count.
 
     Raises:
         ValueError: the model takes neither text nor images.
     """
-    seen = Seen()
+    trace = Trace()
     leaves = [*base.parameters(), *(buffer for buffer in base.buffers() if buffer.is_floating_point())]
     with ExitStack() as stack:
         for change in (_evaluating, _without_adapter, _eager, _short_window):
@@ -54,15 +54,15 @@ def watch(base: Any, given: Collection[str], returned: Collection[str]) -> Seen:
         stack.enter_context(_grads(leaves))
         for module in base.modules():
             if isinstance(module, nn.Embedding):
-                stack.callback(module.register_forward_pre_hook(_rows_into(seen)).remove)
+                stack.callback(module.register_forward_pre_hook(_rows_into(trace)).remove)
             elif hasattr(module, "layer_idx") and hasattr(module, "scaling"):
-                stack.callback(module.register_forward_pre_hook(_mask_into(seen), with_kwargs=True).remove)
+                stack.callback(module.register_forward_pre_hook(_mask_into(trace), with_kwargs=True).remove)
         derived = stack.enter_context(Derived(leaves))
         output = dict(base(**_inputs(base, given)))
         counted = {name: value for name, value in output.items() if name in returned} or output
-        seen.used = used_by(leaf for leaf in tree_leaves(counted) if isinstance(leaf, Tensor))
-        seen.made = derived.made
-    return seen
+        trace.used = used_by(leaf for leaf in tree_leaves(counted) if isinstance(leaf, Tensor))
+        trace.made = derived.made
+    return trace
 
 
 def _inputs(base: Any, given: Collection[str]) -> dict[str, Tensor]:
@@ -82,21 +82,21 @@ def _inputs(base: Any, given: Collection[str]) -> dict[str, Tensor]:
     return inputs
 
 
-def _rows_into(seen: Seen) -> Any:
+def _rows_into(trace: Trace) -> Any:
     def hook(module: nn.Embedding, args: tuple[Any, ...]) -> None:
         if args:
-            seen.rows.setdefault(id(module.weight), set()).update(args[0].flatten().tolist())
+            trace.rows.setdefault(id(module.weight), set()).update(args[0].flatten().tolist())
 
     return hook
 
 
-def _mask_into(seen: Seen) -> Any:
+def _mask_into(trace: Trace) -> Any:
     def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         mask = kwargs.get("attention_mask")
         if isinstance(mask, Tensor) and mask.ndim == 4:
             last = mask[0, 0, -1]
             visible = last if last.dtype == torch.bool else last == 0
-            seen.windowed[int(module.layer_idx)] = int(visible.sum()) == _WINDOW
+            trace.windowed[int(module.layer_idx)] = int(visible.sum()) == _WINDOW
 
     return hook
 
@@ -113,7 +113,7 @@ def _evaluating(base: Any) -> Iterator[None]:
 
 @contextmanager
 def _without_adapter(base: Any) -> Iterator[None]:
-    """Every adapted layer computes what its base's layer does, whichever tuner it is of."""
+    """Every adapted layer computes what the base's layer computes, with any tuner."""
     layers = [module for module in base.modules() if isinstance(getattr(module, "base_layer", None), nn.Module)]
     for layer in layers:
         layer.forward = _of_base(layer)
@@ -130,7 +130,7 @@ def _of_base(layer: Any) -> Any:
 
 @contextmanager
 def _eager(base: Any) -> Iterator[None]:
-    """Attention gets its mask written out."""
+    """Attention gets its whole mask as a tensor."""
     before = base.config._attn_implementation
     if before == "eager":
         yield
@@ -144,7 +144,7 @@ def _eager(base: Any) -> Iterator[None]:
 
 @contextmanager
 def _short_window(base: Any) -> Iterator[None]:
-    """Layers whose masks have a window get one that shows; which do is the model's code's business."""
+    """Layers with a window get a tiny one; the model's code decides which layers those are."""
     window = getattr(base.config, "sliding_window", None)
     if not window:
         yield

@@ -22,9 +22,9 @@ from eptx.calibration.quantize import Range, Scheme, embedding_table, one_produc
 from eptx.exporter import ExportOptions
 from eptx.exporter.validation import run as validation
 from eptx.exporter.validation.accuracy import activation_ranges as ranges
-from eptx.exporter.validation.accuracy.activation_ranges import range_parts
-from eptx.exporter.validation.accuracy.budget import Judged
-from eptx.exporter.validation.bundle.backends import ways
+from eptx.exporter.validation.accuracy.activation_ranges import check_ranges
+from eptx.exporter.validation.accuracy.budget import BudgetedDrop
+from eptx.exporter.validation.bundle.backends import backends
 from eptx.exporter.validation.contents import compare as comparison
 from eptx.exporter.validation.inputs.batch import Batch, rows_alone
 from eptx.exporter.validation.quantized import weights
@@ -67,8 +67,8 @@ def make(workshop: Workshop, ept: Path, scheme: Choice, mode: str = "conditioned
     return quantized(workshop.base, [ept], workshop.path(), options, scheme, **more)
 
 
-def wrong_parts(report: Report) -> list[str]:
-    return [part.name for part in report.parts if part.wrong]
+def failed_checks(report: Report) -> list[str]:
+    return [check.name for check in report.checks if check.wrong]
 
 
 def no_range(*given: Any) -> list[Any]:
@@ -79,13 +79,13 @@ def no_fault(stored: Any, wanted: np.ndarray, row: str = "") -> None:
     return None
 
 
-def no_divergence(bundle: Any, truth: Any, batches: Any, tasks: Any, provider: str) -> list[Any]:
+def no_divergence(bundle: Any, reference: Any, batches: Any, tasks: Any, provider: str) -> list[Any]:
     return []
 
 
 CHECKS = {
     "weights": (weights, "_fault", no_fault),
-    "ranges": (validation, "range_parts", no_range),
+    "ranges": (validation, "check_ranges", no_range),
     "divergence": (validation, "divergences", no_divergence),
 }
 
@@ -162,7 +162,7 @@ def test_a_line_of_the_quantizer(
         broken(patch)
         bundle = make(workshop, ept, scheme)
     # that two bits are no four, the claim of eptx.json shows too
-    monkeypatch.setattr(comparison, "compare_companions", lambda *given, **named: [])
+    monkeypatch.setattr(comparison, "compare_files", lambda *given, **named: [])
     report = workshop.validate(bundle)
     assert not report.passed
     assert said in report.reason
@@ -177,10 +177,10 @@ def test_honest_bundles_keep_their_distance(headless_bert: Workshop, ept: Path, 
     report = headless_bert.validate(make(headless_bert, ept, scheme, mode))
     assert report.passed, report.reason
     assert max(one.value / one.limit for one in report.divergences) < 0.5
-    compared = {part.name for part in report.parts if part.how == "compared"}
+    compared = {check.name for check in report.checks if check.how == "compared"}
     assert "bert.encoder.layer.1.attention.self.query.weight" in compared
     assert "embeddings.word_embeddings.weight" in compared
-    assert not wrong_parts(report)
+    assert not failed_checks(report)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -195,8 +195,8 @@ def test_ranges_off_by_a_hundred(loud: Workshop, ept: Path, factor: float, said:
     """Both of what judges activations see it."""
     bundle = make(loud, ept, "int8-static", bounds=Range(-4.0 * factor, 4.0 * factor))
     report = loud.validate(bundle)
-    assert len(wrong_parts(report)) > 1
-    assert any(said in str(part.wrong) and "layer.1.attention" in part.name for part in report.parts)
+    assert len(failed_checks(report)) > 1
+    assert any(said in str(check.wrong) and "layer.1.attention" in check.name for check in report.checks)
     assert not any(one.within for one in report.divergences)
 
 
@@ -218,22 +218,22 @@ def test_a_base_that_a_user_quantized(headless_bert: Workshop, ept: Path, option
     settings = ExportOptions(base_onnx=base, mode="conditioned", top_k=2)
     report = headless_bert.validate(export_bundle(headless_bert.base, [ept], headless_bert.path(), settings))
     assert report.passed, report.reason
-    assert {part.name for part in report.parts} >= {f"embeddings.{kind}_embeddings.weight" for kind in TABLES}
+    assert {check.name for check in report.checks} >= {f"embeddings.{kind}_embeddings.weight" for kind in TABLES}
 
 
 def test_rows_without_a_budget() -> None:
     """Labelled rows have a limit by themselves, held against what is sure; rows without labels have none."""
     sure = Drop("cola", "accuracy", True, 100, 0.76, 0.50, 26.0, 12.0, 40.0)
-    assert (Judged(sure, None).within, Judged(sure, 30.0).within) == (False, True)
-    assert Judged(replace(sure, low=9.0), None).within is True
-    assert Judged(replace(sure, labelled=False), None).within is None
-    assert "without a budget the interval may begin at 10" in Judged(sure, None).sentence
+    assert (BudgetedDrop(sure, None).within, BudgetedDrop(sure, 30.0).within) == (False, True)
+    assert BudgetedDrop(replace(sure, low=9.0), None).within is True
+    assert BudgetedDrop(replace(sure, labelled=False), None).within is None
+    assert "without a budget the interval may begin at 10" in BudgetedDrop(sure, None).sentence
 
 
 def test_ranges_are_held_against_the_rows_that_the_bundle_names(headless_bert: Workshop, ept: Path) -> None:
     """In place of the judge's own: those of the calibration are what they must hold."""
     bundle = make(headless_bert, ept, "int8-static")
-    way = ways(bundle, ["cpu"])[0]
+    backend = backends(bundle, ["cpu"])[0]
     arrays = {"input_ids": np.full((1, 12), 7), "attention_mask": np.ones((1, 12), np.int64)}
     arrays["token_type_ids"] = np.zeros_like(arrays["input_ids"])
     own, named = (Batch(name, arrays, ("cola",)) for name in ("own", "named"))
@@ -244,7 +244,7 @@ def test_ranges_are_held_against_the_rows_that_the_bundle_names(headless_bert: W
         return rows_alone(batch)
 
     with mock.patch.object(ranges, "rows_alone", seen):
-        parts = range_parts(bundle, [own], way, lambda: [named])
-        range_parts(bundle, [own], way)
+        checks = check_ranges(bundle, [own], backend, lambda: [named])
+        check_ranges(bundle, [own], backend)
     assert ran == ["named", "own"]
-    assert len(parts) > 4
+    assert len(checks) > 4

@@ -48,7 +48,7 @@ def test_rows_of_a_table() -> None:
     scales[5] *= 127  # the largest is 1
     found = fault(restored(codes, weight, scales), weight, "row")
     assert found is not None
-    assert (found.row, found.said[:20]) == (5, "row 5: its scale is ")
+    assert (found.row, found.message[:20]) == (5, "row 5: its scale is ")
 
 
 def test_a_weight_with_a_task_in_it_is_rounded_to_float32() -> None:
@@ -142,7 +142,7 @@ def test_what_no_quantizer_stores(name: str, damage: Damage, said: str) -> None:
         found = fault(damage(codes, weight.T), weight.T)
         assert found is not None
         if name not in SEARCHED or damage is one_feature:  # a searched scale may be right, and its codes not
-            assert said in found.said
+            assert said in found.message
 
 
 def test_a_searched_scale_may_not_lose_much() -> None:
@@ -158,4 +158,4 @@ def test_another_weight_of_the_same_ranges() -> None:
     quantizer: Quantizer = QUANTIZERS["int8"]
     found = fault(stored(quantizer, weight[::-1]), weight.T)
     assert found is not None
-    assert "holds code" in found.said
+    assert "holds code" in found.message

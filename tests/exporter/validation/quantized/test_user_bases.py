@@ -158,8 +158,8 @@ def test_without_what_undoes_it(
     headless_bert: Workshop, bundle_of: Callable[[str], Bundle], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rounding of what attention multiplies would be held against the adapter."""
-    monkeypatch.setattr(sharpening, "_exact_activations", lambda *given: False)
-    monkeypatch.setattr(sharpening, "_as_it_was", lambda *given: False)
+    monkeypatch.setattr(sharpening, "_float_activations_product", lambda *given: False)
+    monkeypatch.setattr(sharpening, "_undo_rounding", lambda *given: False)
     assert not headless_bert.validate(bundle_of(name)).passed
 
 
@@ -223,7 +223,7 @@ def test_a_wrong_range_of_attention_is_seen(
 
     report = _held_to(headless_bert, plain, ept, headless_bert.edited(bundle_of("static"), scaled), "static")
     assert not report.passed
-    assert any("softmax" in part.name and part.wrong for part in report.parts)
+    assert any("softmax" in check.name and check.wrong for check in report.checks)
 
 
 def test_more_than_products(headless_bert: Workshop, plain: Path, ept: Path) -> None:

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from eptx.bundle import Bundle, read_bundle
 from eptx.errors import BundleError
-from eptx.exporter.validation.check import Part
-from eptx.exporter.validation.contents.files import ExpectedTask, compare_companions
+from eptx.exporter.validation.check import Check
+from eptx.exporter.validation.contents.files import ExpectedTask, compare_files
 from eptx.files.safe_files import hash_file
 from tests.support.bundles import copy_bundle
 
@@ -46,13 +46,13 @@ class Made:
             self._model = getattr(transformers, self.auto).from_pretrained(self.base)
         return self._model
 
-    def parts(self, bundle: Bundle | None = None) -> list[Part]:
+    def checks(self, bundle: Bundle | None = None) -> list[Check]:
         """What the comparison says of a bundle."""
-        return compare_companions(bundle or self.bundle, self.base, self.model, self.tasks)
+        return compare_files(bundle or self.bundle, self.base, self.model, self.tasks)
 
     def wrong(self, bundle: Bundle | None = None) -> dict[str, str]:
         """Part -> what is wrong with it."""
-        return {part.name: part.wrong for part in self.parts(bundle) if part.wrong is not None}
+        return {check.name: check.wrong for check in self.checks(bundle) if check.wrong is not None}
 
 
 def damaged(bundle: Bundle, out: Path, *changes: Change) -> Bundle:

@@ -57,7 +57,7 @@ def test_another_layout_of_the_same_values_is_the_same(encoder: Made, tmp_path: 
 
 def test_a_file_that_nobody_knows_is_said(encoder: Made, tmp_path: Path) -> None:
     bundle = damaged(encoder.bundle, tmp_path / "b", _write("notes.txt", "mine"))
-    assert [part.name for part in encoder.parts(bundle) if part.how == "neither"] == ["notes.txt"]
+    assert [check.name for check in encoder.checks(bundle) if check.how == "unchecked"] == ["notes.txt"]
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["a file", "in the settings"])
@@ -90,7 +90,7 @@ def test_a_base_without_a_tokenizer(encoder: Made, bert_onnx: Path, ept: Path, t
     options = ExportOptions(mode="static", task="mnli", top_k=2, base_onnx=bert_onnx)
     bundle = export_bundle(base, [ept], tmp_path / "bundle", options)
     made = Made(bundle, base, [ExpectedTask("mnli", 3, None)], "AutoModel")
-    assert [part for part in made.parts() if part.wrong or part.how != "compared"] == []
+    assert [check for check in made.checks() if check.wrong or check.how != "compared"] == []
     copy = damaged(bundle, tmp_path / "b", lambda f: shutil.copy(encoder.base / "tokenizer.json", f) and None)
     assert made.wrong(copy) == {"tokenizer.json": "is not of the base, which has no tokenizer"}
 
@@ -100,6 +100,6 @@ def test_a_bundle_of_an_onnx_file_alone(encoder: Made, bert_onnx: Path, ept: Pat
     bundle = export_bundle(None, [ept], tmp_path / "bundle", options)
     made = Made(bundle, encoder.base, encoder.tasks, encoder.auto)
     assert made.wrong() == {}
-    left_open = {part.name for part in made.parts() if part.how == "neither"}
+    left_open = {check.name for check in made.checks() if check.how == "unchecked"}
     assert left_open == {"eptx.json: vocab_size", "config.json"}  # how long a text may be, the graph tells
     assert json.loads((bundle.path / "eptx.json").read_text())["sources"]["base"] is False

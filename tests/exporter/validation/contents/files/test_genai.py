@@ -12,7 +12,7 @@ import pytest
 
 from eptx.calibration import export_bundle
 from eptx.exporter import ExportOptions
-from eptx.exporter.validation.contents.files import ExpectedTask, compare_companions
+from eptx.exporter.validation.contents.files import ExpectedTask, compare_files
 from tests.exporter.validation.adapters import linear_shapes, write_lora
 from tests.exporter.validation.contents.files.made import Made, damaged, edit, put
 from tests.support.bundles import copy_bundle
@@ -113,7 +113,7 @@ def test_the_search_is_that_of_the_generation_settings(decoder: Made, tmp_path: 
     assert {name: written["search"][name] for name in _SEARCH} == _SEARCH
     assert written["model"]["eos_token_id"] == said["eos_token_id"]
     made = Made(bundle, base, decoder.tasks, decoder.auto)
-    assert [part for part in made.parts() if part.how == "neither" or part.wrong] == []
+    assert [check for check in made.checks() if check.how == "unchecked" or check.wrong] == []
     for name in ("repetition_penalty", "min_length"):
         other = damaged(bundle, tmp_path / name, put(GENAI, f"search.{name}", 1))
         assert list(made.wrong(other)) == [f"{GENAI}: search.{name}"]
@@ -163,8 +163,8 @@ def test_settings_of_a_graph_that_the_user_gave_count(decoder: Made, tmp_path: P
     given = copy_bundle(decoder.bundle.path, tmp_path / "given")
     put(GENAI, "search.max_length", 64)(given)
     bundle = damaged(decoder.bundle, tmp_path / "b", put(GENAI, "search.max_length", 64))
-    found = compare_companions(bundle, decoder.base, decoder.model, decoder.tasks, base_onnx=given / "model.onnx")
-    assert [part for part in found if part.wrong] == []
+    found = compare_files(bundle, decoder.base, decoder.model, decoder.tasks, base_onnx=given / "model.onnx")
+    assert [check for check in found if check.wrong] == []
     assert list(decoder.wrong(bundle)) == [f"{GENAI}: search.max_length"]
 
 

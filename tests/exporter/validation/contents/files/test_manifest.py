@@ -29,14 +29,14 @@ _TINY = {"embedding_size": 32, "true_hidden_size": 32, "intra_bottleneck_size": 
 
 
 def test_an_honest_encoder(encoder: Made) -> None:
-    parts = encoder.parts()
-    assert [part for part in parts if part.wrong or part.how != "compared"] == []
-    assert len({part.name for part in parts}) == len(parts)
+    checks = encoder.checks()
+    assert [check for check in checks if check.wrong or check.how != "compared"] == []
+    assert len({check.name for check in checks}) == len(checks)
 
 
 def test_an_honest_decoder(decoder: Made) -> None:
-    parts = decoder.parts()
-    assert [part for part in parts if part.wrong or part.how != "compared"] == []
+    checks = decoder.checks()
+    assert [check for check in checks if check.wrong or check.how != "compared"] == []
 
 
 @pytest.mark.parametrize(
@@ -106,14 +106,14 @@ _SAID = (Task("a", 0, 2, ("no", "yes")), Task("b", 1, 3), Task("c", 2), Task("ba
 )
 def test_tasks(encoder: Made, tasks: tuple[Task, ...], name: str, said: str) -> None:
     found = compare_tasks(replace(encoder.bundle.manifest, tasks=tasks), _TRAINED)
-    wrong = {part.name.removeprefix("eptx.json: "): part.wrong for part in found if part.wrong}
+    wrong = {check.name.removeprefix("eptx.json: "): check.wrong for check in found if check.wrong}
     assert (name in wrong and said in str(wrong[name])) if name else not wrong
 
 
 def test_a_static_bundle_has_its_one_task(encoder: Made) -> None:
     inputs = tuple(spec for spec in encoder.bundle.manifest.inputs if spec.name != "task_id")
     manifest = replace(encoder.bundle.manifest, mode="static", inputs=inputs, tasks=(Task("b", 0, 3),))
-    assert [part.wrong for part in compare_tasks(manifest, _TRAINED[1:2])] == [None] * 3
+    assert [check.wrong for check in compare_tasks(manifest, _TRAINED[1:2])] == [None] * 3
     assert compare_tasks(manifest, _TRAINED[:1])[0].wrong == "lacks the task 'a'"
 
 

@@ -66,7 +66,7 @@ def _store(name_end: str, dtype: Any, *, turned: bool = True) -> Change:
 
 def test_honest_bundles(half: Made, quantized: Made, mixed: Made) -> None:
     for made in (half, quantized, mixed):
-        assert [part for part in made.parts() if part.wrong or part.how != "compared"] == []
+        assert [check for check in made.checks() if check.wrong or check.how != "compared"] == []
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.int8], ids=["float16", "int8"])

@@ -60,7 +60,7 @@ def test_truncation_and_padding_of_the_training_script_are_not_used(encoder: Mad
 
 
 @pytest.mark.parametrize(
-    ("keys", "value", "said", "parts"),
+    ("keys", "value", "said", "checks"),
     [
         ("padding_side", "left", "padding_side is 'left'; the base's is 'right'", {SETTINGS}),
         ("pad_token", "[SEP]", "special_tokens_map is ", {SETTINGS}),
@@ -70,10 +70,10 @@ def test_truncation_and_padding_of_the_training_script_are_not_used(encoder: Mad
         ("model_input_names", ["input_ids"], "model_input_names is ['input_ids']", {SETTINGS}),
     ],
 )
-def test_other_settings(encoder: Made, tmp_path: Path, keys: str, value: Any, said: str, parts: set[str]) -> None:
+def test_other_settings(encoder: Made, tmp_path: Path, keys: str, value: Any, said: str, checks: set[str]) -> None:
     wrong = encoder.wrong(damaged(encoder.bundle, tmp_path / "b", put(SETTINGS, keys, value)))
     assert said in wrong[SETTINGS]
-    assert set(wrong) == parts
+    assert set(wrong) == checks
 
 
 def test_settings_written_otherwise_are_the_same(encoder: Made, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_base_whose_tokenizer_transformers_builds(encoder: Made, tmp_path: Pat
 
     made = Made(damaged(encoder.bundle, tmp_path / "b", change), base, encoder.tasks, encoder.auto)
     assert made.wrong() == {}
-    assert [part.name for part in made.parts() if part.how == "neither"] == [FILE]
+    assert [check.name for check in made.checks() if check.how == "unchecked"] == [FILE]
 
 
 def test_texts_that_are_cut_on_the_other_side(encoder: Made, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import transformers
 
 from eptx.bundle import Bundle
 from eptx.exporter.quiet import quiet
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.tensors import compare_tensors
 from tests.exporter.bases.conftest import build
 from tests.exporter.validation.adapters import linear_shapes, write_lora
@@ -58,7 +58,7 @@ class Base:
             self._bundles[key] = self.workshop.export(adapters, mode=mode, precision=precision)
         return self._bundles[key]
 
-    def parts(self, bundle: Bundle) -> list[Part]:
+    def checks(self, bundle: Bundle) -> list[Check]:
         """What the comparison says."""
         return compare_tensors(bundle, self.model, self.touched(bundle))
 
@@ -72,7 +72,7 @@ class Base:
 
     def damaged(self, change: Change, file: str = "model.onnx", **how: str) -> dict[str, str]:
         """What the comparison finds wrong in a bundle with another graph."""
-        return wrongs(self.parts(self.workshop.edited(self.bundle(**how), change, file)))
+        return wrongs(self.checks(self.workshop.edited(self.bundle(**how), change, file)))
 
 
 def trained(folder: Path) -> Any:
@@ -81,9 +81,9 @@ def trained(folder: Path) -> Any:
     return getattr(transformers, config.architectures[0]).from_pretrained(folder).float().eval()
 
 
-def wrongs(parts: Collection[Part]) -> dict[str, str]:
+def wrongs(checks: Collection[Check]) -> dict[str, str]:
     """Part -> what is wrong."""
-    return {part.name: part.wrong for part in parts if part.wrong is not None}
+    return {check.name: check.wrong for check in checks if check.wrong is not None}
 
 
 def replaced(name: str, change: Callable[[np.ndarray], Any]) -> Change:

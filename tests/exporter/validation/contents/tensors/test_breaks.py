@@ -55,13 +55,13 @@ BREAKS: dict[str, tuple[Change, set[str]]] = {
 
 @pytest.mark.parametrize("kind", BREAKS)
 def test_a_decoder(made: Made, kind: str) -> None:
-    base, (change, parts) = made("llama", **LLAMA), BREAKS[kind]
+    base, (change, checks) = made("llama", **LLAMA), BREAKS[kind]
     broken = _broken(base, change)
     task = np.zeros(1, np.int64)
     honest, found = (Steps(bundle).prefill(PROMPT, task_id=task) for bundle in (base.bundle(), broken))
     assert all(np.array_equal(honest[name], found[name]) for name in honest)
-    assert set(wrongs(base.parts(broken))) == parts
-    assert wrongs(base.parts(base.bundle())) == {}
+    assert set(wrongs(base.checks(broken))) == checks
+    assert wrongs(base.checks(base.bundle())) == {}
 
 
 @pytest.mark.parametrize(
@@ -78,4 +78,4 @@ def test_an_encoder(made: Made, table: str, change: Callable[[np.ndarray], np.nd
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     honest, found = (Session(bundle).run(feeds, task=["base"]) for bundle in (base.bundle(), broken))
     assert np.array_equal(honest["logits"], found["logits"])
-    assert set(wrongs(base.parts(broken))) == {name}
+    assert set(wrongs(base.checks(broken))) == {name}

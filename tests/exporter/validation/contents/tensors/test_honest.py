@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 
 from eptx.bundle import Bundle
 from eptx.exporter import ExportOptions
-from eptx.exporter.validation.check import Part
+from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.tensors import compare_tensors
 from tests.exporter.validation.contents.tensors.bases import Base, Made, trained, wrongs
 from tests.support.decoders import DECODERS
@@ -21,16 +21,16 @@ ENCODERS = ("bert", "roberta", "deberta", "deberta_shared", "vit", "albert")
 WINDOWED = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}
 
 
-def _honest(base: Base, bundle: Bundle) -> list[Part]:
-    parts = base.parts(bundle)
-    assert wrongs(parts) == {}
-    assert [part for part in parts if part.how == "neither"] == []
-    assert len({part.name for part in parts}) == len(parts)
-    return parts
+def _honest(base: Base, bundle: Bundle) -> list[Check]:
+    checks = base.checks(bundle)
+    assert wrongs(checks) == {}
+    assert [check for check in checks if check.how == "unchecked"] == []
+    assert len({check.name for check in checks}) == len(checks)
+    return checks
 
 
-def _compared(parts: list[Part]) -> set[str]:
-    return {part.name for part in parts if part.how == "compared"}
+def _compared(checks: list[Check]) -> set[str]:
+    return {check.name for check in checks if check.how == "compared"}
 
 
 @pytest.mark.parametrize("mode", ["static", "conditioned"])
@@ -38,11 +38,11 @@ def _compared(parts: list[Part]) -> set[str]:
 def test_encoders(made: Made, name: str, mode: str) -> None:
     base = made(name)
     for precision in ("fp32", "fp16"):
-        parts = _honest(base, base.bundle(mode, precision))
+        checks = _honest(base, base.bundle(mode, precision))
         if mode == "conditioned":  # nothing is folded, so all of the base is there
-            assert _compared(parts) == {part.name for part in parts}
+            assert _compared(checks) == {check.name for check in checks}
         else:
-            assert {part.name for part in parts} - _compared(parts) <= {f"{name}.weight" for name in _today(base)}
+            assert {check.name for check in checks} - _compared(checks) <= {f"{name}.weight" for name in _today(base)}
 
 
 def _today(base: Base) -> set[str]:
@@ -54,20 +54,20 @@ def _today(base: Base) -> set[str]:
 def test_decoders(made: Made, name: str, precision: str) -> None:
     base = made(name)
     for mode in ("static", "conditioned"):
-        parts = _honest(base, base.bundle(mode, precision))
+        checks = _honest(base, base.bundle(mode, precision))
         layers = base.model.config.num_hidden_layers
-        assert _compared(parts) >= {"rotary table cos_cache", "rotary table sin_cache"}
-        assert {f"attention of layer {i}" for i in range(layers)} <= _compared(parts)
-        rest = {part.why for part in parts if part.how == "run"}
+        assert _compared(checks) >= {"rotary table cos_cache", "rotary table sin_cache"}
+        assert {f"attention of layer {i}" for i in range(layers)} <= _compared(checks)
+        rest = {check.why for check in checks if check.how == "run"}
         folded = {"the graph holds it with its task"} if mode == "static" else set()
         assert rest == folded | ({"quantized: see its bounds"} if precision == "int4" else set())
 
 
 @pytest.mark.parametrize("name", ["t5 gated", "t5"])
 def test_encoder_decoders(made: Made, name: str) -> None:
-    parts = _honest(made(name), made(name).bundle())
-    assert _compared(parts) == {part.name for part in parts}
-    assert {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"} <= _compared(parts)
+    checks = _honest(made(name), made(name).bundle())
+    assert _compared(checks) == {check.name for check in checks}
+    assert {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"} <= _compared(checks)
 
 
 @pytest.mark.parametrize("name", ["gemma2", "qwen2", "qwen3", "mistral", "phi3"])
@@ -114,8 +114,8 @@ def test_quantized_encoders(made: Made, tmp_path: Path, scheme: str) -> None:
     base = made("bert")
     options = ExportOptions(mode="conditioned", base_onnx=base.workshop.onnx)
     bundle = quantized(base.workshop.base, base.adapters, tmp_path / "bundle", options, scheme)  # type: ignore[arg-type]
-    parts = _honest(base, bundle)
-    rest = {part.name: part.why for part in parts if part.how == "run"}
+    checks = _honest(base, bundle)
+    rest = {check.name: check.why for check in checks if check.how == "run"}
     assert set(rest.values()) == {"quantized: see its bounds"}
     assert {"bert.embeddings.word_embeddings.weight", "bert.encoder.layer.0.attention.self.query.weight"} <= set(rest)
     assert not any(name.endswith("bias") or "LayerNorm" in name for name in rest)
@@ -129,8 +129,8 @@ def test_a_model_that_peft_made(made: Made) -> None:
     settings = LoraConfig(target_modules=["query", "value"], modules_to_save=["classifier"])
     model = get_peft_model(trained(base.workshop.base), settings)
     before = {name: (p.requires_grad, p.clone()) for name, p in model.named_parameters()}
-    parts = compare_tensors(base.bundle(), model, ())
-    assert parts == alone
+    checks = compare_tensors(base.bundle(), model, ())
+    assert checks == alone
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad == before[name][0]
         assert torch.equal(parameter, before[name][1])
@@ -143,7 +143,7 @@ def test_nothing_that_no_output_depends_on(made: Made) -> None:
 
     torch.manual_seed(0)
     with mock.patch.object(base, "model", BertForTokenClassification(base.model.config).eval()):
-        names = {part.name for part in base.parts(base.bundle())}
+        names = {check.name for check in base.checks(base.bundle())}
     assert "bert.encoder.layer.0.attention.self.query.weight" in names
     assert not any("pooler" in name for name in names)
 
@@ -151,6 +151,6 @@ def test_nothing_that_no_output_depends_on(made: Made) -> None:
 def test_the_model_is_as_it_was(made: Made) -> None:
     base = made("mistral", sliding_window=16)
     before = (base.model.config.to_dict(), base.model.config._attn_implementation, base.model.training)
-    base.parts(base.bundle())
+    base.checks(base.bundle())
     assert (base.model.config.to_dict(), base.model.config._attn_implementation, base.model.training) == before
     assert not any(module._forward_pre_hooks for module in base.model.modules())

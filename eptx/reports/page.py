@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eptx._html import Content, Html, h, join
+from eptx.reports.html import Content, Html, h, join
 
 #: What the browser may do: no scripts and no requests; the page brings its own style and images.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

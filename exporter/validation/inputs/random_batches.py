@@ -1,0 +1,132 @@
+"""Random batches: seeded, of several shapes and mixes of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import cycle, islice
+
+import numpy as np
+
+from eptx.bundle import Manifest, TensorSpec
+from eptx.errors import NotSupportedError
+from eptx.exporter.validation.check import Check
+from eptx.exporter.validation.inputs.batch import Batch
+from eptx.exporter.validation.inputs.vocabulary import LONGEST_INSIDE, LONGEST_ROW, UNLIMITED, Vocabulary
+from eptx.manifest.names import TASK_ID
+
+_TEXT = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+_MIXED, _MANY = "mixed", "many rows"
+_LENGTH, _MANY_LENGTH, _LONG = 12, 20, 64
+#: Rows of the largest batch; they are short.
+_MOST_ROWS = 17
+
+
+def generated(manifest: Manifest, vocabulary: Vocabulary, names: Sequence[str]) -> list[Batch]:
+    """The random batches of one validation.
+
+    There is a row of each task alone; two rows of every task in one padded batch; one row of every task, all of one
+    length; rows of one token and of two; one long row, and one as long as the base reads. For a bundle of a single
+    task, several of its rows replace the mixtures.
+
+    Args:
+        manifest: of the bundle, for its inputs.
+        vocabulary: of the base.
+        names: the rows' tasks: the bundle's, and ``auto`` where it infers.
+
+    Raises:
+        NotSupportedError: the graph has an input that eptx does not know how to fill.
+    """
+    plans: list[tuple[str, tuple[str, ...], int, bool]] = [(f"{name} alone", (name,), _LENGTH, False) for name in names]
+    if len(names) > 1:
+        plans.append((f"{_MIXED}, padded", tuple(names) * 2, _MANY_LENGTH, True))
+        plans.append((_MIXED, tuple(reversed(names)) + tuple(names[:1]), _LENGTH, False))
+    else:
+        plans.append((f"{_MANY}, padded", tuple(names) * 6, _MANY_LENGTH, True))
+        plans.append((_MANY, tuple(names) * 4, _LENGTH, False))
+    plans.append(("long", (names[0],), _LONG, False))
+    if any(spec.name in _TEXT for spec in manifest.inputs):
+        plans.append(("one token", _some(names, 2), 1, False))
+        plans.append(("two tokens", (names[0],) * _MOST_ROWS, 2, False))
+        if _LONG < vocabulary.longest < UNLIMITED:
+            plans.append(("longest", (names[0],), min(vocabulary.longest, LONGEST_ROW), False))
+    return [
+        _draw(
+            manifest,
+            vocabulary,
+            Batch(name, {}, tasks, seed, measures_effect=name in (_MIXED, _MANY), inside=length <= LONGEST_INSIDE),
+            length,
+            padded,
+        )
+        for seed, (name, tasks, length, padded) in enumerate(plans)
+    ]
+
+
+def redraw(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> Batch:
+    """Another batch of the same shape and tasks, from the next seed."""
+    assert batch.seed is not None
+    length = next((a.shape[1] for name, a in batch.arrays.items() if name in _TEXT), 0)
+    kept = batch.kept
+    padded = kept is not None and not kept.all()
+    return _draw(manifest, vocabulary, replace(batch, seed=batch.seed + 1000), length, padded)
+
+
+def untried(manifest: Manifest, vocabulary: Vocabulary) -> list[Check]:
+    """A check for what no random batch reaches, with the reason."""
+    if not LONGEST_ROW < vocabulary.longest < UNLIMITED or all(spec.name not in _TEXT for spec in manifest.inputs):
+        return []
+    name = f"rows of {LONGEST_ROW + 1} to {vocabulary.longest} tokens"
+    return [Check(name, "unchecked", why=f"the longest row that is tried has {LONGEST_ROW} tokens")]
+
+
+def _some(names: Sequence[str], count: int) -> tuple[str, ...]:
+    return tuple(islice(cycle(names), count))
+
+
+def _draw(manifest: Manifest, vocabulary: Vocabulary, batch: Batch, length: int, padded: bool) -> Batch:
+    rng = np.random.default_rng([20260, batch.seed or 0])
+    length = min(length, vocabulary.longest)
+    lengths = np.full(batch.rows, length)
+    if padded and length > 3:
+        lengths[1:] = rng.integers(3, length + 1, batch.rows - 1)
+    arrays = {
+        spec.name: _fill(spec, vocabulary, rng, batch.rows, lengths).astype(spec.dtype)
+        for spec in manifest.inputs
+        if spec.name != TASK_ID
+    }
+    return replace(batch, arrays=arrays)
+
+
+def _fill(
+    spec: TensorSpec, vocabulary: Vocabulary, rng: np.random.Generator, rows: int, lengths: np.ndarray
+) -> np.ndarray:
+    length = int(lengths.max())
+    positions = np.arange(length)
+    kept = positions < lengths[:, None]
+    if spec.name == "input_ids":
+        return _tokens(vocabulary, rng, kept)
+    if spec.name == "attention_mask":
+        return kept
+    if spec.name == "token_type_ids":
+        second = rng.integers(1, length + 1, (rows, 1)) <= positions
+        return (second & kept & (vocabulary.types > 1)).astype(np.int64)
+    if spec.name == "position_ids":
+        return np.broadcast_to(positions, (rows, length))
+    if spec.name == "pixel_values":
+        if not all(isinstance(dim, int) for dim in spec.shape[1:]):
+            raise NotSupportedError(
+                f"graph input {spec.name} has free sizes {list(spec.shape)}: validation needs fixed ones"
+            )
+        return rng.standard_normal((rows, *(int(dim) for dim in spec.shape[1:])))
+    raise NotSupportedError(f"graph input {spec.name!r} is neither text nor an image: validation cannot fill it")
+
+
+def _tokens(vocabulary: Vocabulary, rng: np.random.Generator, kept: np.ndarray) -> np.ndarray:
+    """Random tokens without the padding id, by which RoBERTa numbers positions."""
+    ids = rng.integers(0, max(vocabulary.size - 1, 1), kept.shape)
+    ids += ids >= vocabulary.pad
+    if vocabulary.first is not None:
+        ids[:, 0] = vocabulary.first
+    if vocabulary.last not in (None, vocabulary.pad):
+        ids[np.arange(len(ids)), kept.sum(axis=1) - 1] = vocabulary.last
+    return np.where(kept, np.minimum(ids, vocabulary.size - 1), vocabulary.pad)

@@ -1,0 +1,60 @@
+"""Which tokens a base reads, and how many at once: from the base, not from the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from eptx.exporter.validation.base.windows import full_config
+
+#: The longest row of a base whose positions have no end.
+UNLIMITED = 1 << 20
+#: The longest row that is tried: the reference takes seconds to minutes for it.
+LONGEST_ROW = 2048
+#: The longest row whose modules are compared, and not the outputs alone: all of them are in memory together.
+LONGEST_INSIDE = 512
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens that a base reads.
+
+    Attributes:
+        size: number of token ids.
+        types: number of token types.
+        longest: largest number of tokens in a row.
+        pad: the padding id.
+        first, last: ids that open and close a row, None where unknown.
+    """
+
+    size: int
+    types: int
+    longest: int
+    pad: int
+    first: int | None
+    last: int | None
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], longest: int | None) -> Vocabulary:
+        """From the base's ``config.json`` and its longest row, None without a limit."""
+        settings = full_config(config)
+        size = _number(settings, "vocab_size") or 2
+
+        def special(*keys: str) -> int | None:
+            found = next((value for key in keys if type(value := getattr(settings, key, None)) is int), None)
+            return found if found is not None and 0 <= found < size else None
+
+        return cls(
+            size=size,
+            types=_number(settings, "type_vocab_size") or 1,
+            longest=longest or UNLIMITED,
+            pad=special("pad_token_id") or 0,
+            first=special("cls_token_id", "bos_token_id"),
+            last=special("sep_token_id", "eos_token_id"),
+        )
+
+
+def _number(settings: Any, key: str) -> int | None:
+    value = getattr(settings, key, None)
+    return value if type(value) is int and value > 0 else None
