@@ -6,8 +6,8 @@ base: transformers folder | .onnx -------+
 """
 
 from eptx.exporter.adapters.route import Route
-from eptx.exporter.export import export as export_bundle
 from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.options import ExportOptions
+from eptx.exporter.precision import Search
 
-__all__ = ["ExportOptions", "Route", "export_bundle", "read_adapter"]
+__all__ = ["ExportOptions", "Route", "Search", "read_adapter"]

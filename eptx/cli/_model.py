@@ -14,7 +14,8 @@ from eptx.files.strict_json import read_json_object
 from eptx.manifest.names import PROVIDERS, ROUTINGS
 
 if TYPE_CHECKING:
-    from eptx.exporter import ExportOptions
+    from eptx.exporter import ExportOptions, Search
+    from eptx.exporter.precision import Precision
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,8 +73,8 @@ def model_options(command: F) -> F:
     return command
 
 
-def export_options(settings: dict[str, Any]) -> ExportOptions:
-    """The options of an export from those of a command.
+def export_options(settings: dict[str, Any], precision: Precision | Search) -> ExportOptions:
+    """The options of an export from those of a command, but the precision.
 
     Raises:
         UsageError: one is not of its form.
@@ -100,6 +101,7 @@ def export_options(settings: dict[str, Any]) -> ExportOptions:
         tasks=names(settings.pop("tasks")),
         routes=routes,
         module_map=read_json_object(module_map, error=UsageError) if module_map else None,
+        precision=precision,
         **settings,
     )
 

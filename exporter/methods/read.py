@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from eptx._one_line import shown
@@ -43,7 +44,8 @@ def read_adapter(
     method = found.pop()
     if top_k is not None and "--top-k" not in method.flags:
         raise UsageError(f"--top-k is for {titles('--top-k')} adapters; this one is {method.name}")
-    adapter: Adapter = method.read(checkpoints, ReadOptions(top_k, tasks, incomplete))
+    read: Adapter = method.read(checkpoints, ReadOptions(top_k, tasks, incomplete))
+    adapter = replace(read, folders=tuple(folders))
     _check_tasks(adapter, UsageError if tasks else AdapterError)
     return adapter
 

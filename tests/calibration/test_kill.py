@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eptx.bundle import read_bundle
-from eptx.calibration.ledger import FILE
+from eptx.calibration.search.trial_cache import FILE
 from tests.malformed.data.test_budgets import ROWS
 from tests.malformed.scene import Scene, make_scene
 

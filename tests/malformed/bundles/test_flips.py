@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eptx.calibration import export_bundle
 from eptx.errors import EptxError
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter import ExportOptions
 from tests.malformed.breaks import CONFIG, HEADS, WEIGHTS
 from tests.malformed.scene import Scene, copy_scene
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from eptx import Session, read_bundle
+from eptx.calibration import export_bundle
 from eptx.errors import BundleError, RequestError
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter import ExportOptions
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
 from tests.malformed.scene import Cli, check_refusal
 from tests.support.decoders import write_decoder

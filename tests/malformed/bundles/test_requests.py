@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from eptx import Session
+from eptx.calibration import export_bundle
 from eptx.errors import RequestError
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter import ExportOptions
 from tests.malformed.scene import Scene
 
 IDS = np.array([[1, 2, 3], [4, 5, 6]])

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from eptx.bundle import Bundle, read_bundle
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions
 from tests.runtime.cpp.library import Answer, Session, load
 from tests.support.decoders import Steps, write_tokenizer
 

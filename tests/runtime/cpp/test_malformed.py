@@ -15,7 +15,8 @@ import pytest
 
 import eptx
 from eptx import read_bundle
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions
 from tests.eptx.test_bundle import DAMAGE
 from tests.malformed.bundles import test_generation
 from tests.malformed.bundles.test_bundles import LIES

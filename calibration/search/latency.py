@@ -1,4 +1,4 @@
-"""How long a bundle takes beside another: one run of what it is for, interleaved, medians of paired ratios."""
+"""The latency of a bundle beside another: interleaved runs, and the median of their paired ratios."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _call(session: Session) -> Callable[[], object]:
 
 
 def _decode(session: Session, ids: np.ndarray, task: str | None) -> Callable[[], object]:
-    """One more token, with the cache of a prompt."""
+    """Generates one more token, with the cache of a prompt."""
     given = {spec.name for spec in session.inputs}
     first = session.run({"input_ids": ids, "attention_mask": np.ones_like(ids)}, task)
     arrays = {f"{PAST}{name.removeprefix(PRESENT)}": first[name] for name in first if name.startswith(PRESENT)}

@@ -1,4 +1,4 @@
-"""A graph with its products and tables stored as a recipe says."""
+"""Quantizes the products and tables of a graph by a recipe."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from eptx.calibration.quantize import _alone
-from eptx.calibration.quantize._splice import as_matmul, drop_unused, halve, splice
-from eptx.calibration.quantize._table import halve_rows, store_rows
+from eptx.calibration.quantize import one_product
+from eptx.calibration.quantize.embedding_table import halve_rows, store_rows
+from eptx.calibration.quantize.splice import as_matmul, drop_unused, halve, splice
 from eptx.errors import LimitError
 from eptx.exporter.bases.products.products import Product, find_products
 
@@ -35,9 +35,9 @@ class Recipe:
     """How each product and table of one graph is stored.
 
     Attributes:
-        products: name of the node -> its scheme; what is not named stays as it is.
-        embeddings: the same for tables, "int8", "fp16" or "fp32".
-        ranges: name of the node -> what its input may be, where the scheme is "int8-static".
+        products: node name -> scheme; a product without one stays as it is.
+        embeddings: node name -> scheme of its table: "int8", "fp16" or "fp32".
+        ranges: node name -> range of its input, for the scheme "int8-static".
     """
 
     products: Mapping[str, Scheme]
@@ -46,7 +46,7 @@ class Recipe:
 
 
 class Quantizer:
-    """Quantizes graphs of one base, again and again: what a product becomes under a scheme is computed once."""
+    """Quantizes graphs of one base; each product is quantized once per scheme and reused."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, Scheme, Range | None], ir.Model] = {}
@@ -56,10 +56,10 @@ class Quantizer:
 
         Args:
             graph: changed in place.
-            recipe: whose names are the graph's.
+            recipe: its names are those of the graph's nodes.
 
         Raises:
-            LimitError: a weight is past what float16 holds.
+            LimitError: a weight is too large for float16.
         """
         products = {product.node.name: product for product in find_products(graph)}
         for name, scheme in recipe.products.items():
@@ -91,15 +91,15 @@ class Quantizer:
 
 def quantized(weight: np.ndarray, scheme: Scheme, bounds: Range | None = None) -> ir.Model:
     """One product ``y = x W`` under a scheme; the weight is [in, out]."""
-    makers: dict[str, Callable[[], ir.Model]] = {
-        "int8": lambda: _alone.dynamic_int8(weight),
-        "int8-static": lambda: _alone.static_int8(weight, *_bounds(bounds)),
-        "int8-blocks": lambda: _alone.blocks(weight, *_BLOCKS["int8-blocks"]),
-        "int4-blocks": lambda: _alone.blocks(weight, *_BLOCKS["int4-blocks"]),
+    quantizers: dict[str, Callable[[], ir.Model]] = {
+        "int8": lambda: one_product.dynamic_int8(weight),
+        "int8-static": lambda: one_product.static_int8(weight, *_bounds(bounds)),
+        "int8-blocks": lambda: one_product.blocks(weight, *_BLOCKS["int8-blocks"]),
+        "int4-blocks": lambda: one_product.blocks(weight, *_BLOCKS["int4-blocks"]),
     }
-    return makers[scheme]()
+    return quantizers[scheme]()
 
 
 def _bounds(bounds: Range | None) -> tuple[float, float]:
-    assert bounds is not None, "a static range is observed first"
+    assert bounds is not None, "int8-static needs an observed range"
     return bounds.low, bounds.high

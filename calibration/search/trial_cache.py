@@ -1,4 +1,4 @@
-"""What a calibration has found out so far, on disk: an interrupted one goes on where it stopped.
+"""The results of a calibration so far, on disk: an interrupted one goes on where it stopped.
 
 One JSON object a line, written at once; the first says what is calibrated. A last line that was cut off is dropped.
 """
@@ -18,7 +18,7 @@ from eptx.files.strict_json import parse_json
 FILE = "trials.jsonl"
 
 
-class Ledger:
+class TrialCache:
     """Results by name.
 
     Args:
@@ -42,28 +42,31 @@ class Ledger:
         return len(self._known)
 
     def get(self, name: str, compute: Callable[[], Any]) -> Any:
-        """What is known under a name; computed, and noted down, when it is not."""
+        """The result of a name; a new one is computed and written down."""
         if name not in self._known:
             result = compute()
             with (self.folder / FILE).open("ab") as file:
-                file.write(json.dumps({"name": name, "result": result}).encode() + b"\n")
+                file.write(_line({"name": name, "result": result}))
                 file.flush()
                 os.fsync(file.fileno())
             self._known[name] = result
         return self._known[name]
 
-    def close(self) -> None:
-        """Everything is done: the next calibration starts anew."""
+    def remove(self) -> None:
+        """The calibration is finished: the next one starts anew."""
         (self.folder / FILE).unlink(missing_ok=True)
 
     def _read(self, path: Path, key: str) -> None:
         lines = path.read_bytes().split(b"\n") if path.exists() else []
         entries = [entry for line in lines[:-1] if (entry := _entry(line)) is not None]
         if not entries or entries[0].get("key") != key:
-            path.write_bytes(json.dumps({"key": key}).encode() + b"\n")
-            return
+            entries = [{"key": key}]
         self._known = {entry["name"]: entry["result"] for entry in entries[1:]}
-        path.write_bytes(b"".join(json.dumps(entry).encode() + b"\n" for entry in entries))
+        path.write_bytes(b"".join(map(_line, entries)))
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry).encode() + b"\n"
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:

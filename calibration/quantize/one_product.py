@@ -1,21 +1,19 @@
-"""One product as a model of its own, which ONNX Runtime's quantizers take, whatever graph it comes from.
+"""One product as a model of its own, quantized by ONNX Runtime's quantizers.
 
-They refuse a graph with operators of other domains, infer shapes that they do not need, and hold several copies of all
-weights. A product by itself has none of these troubles, is quantized in milliseconds, and may be kept.
+On a whole graph they refuse operators of other domains, infer shapes without need, and hold several copies of all
+weights. One product avoids all of this, takes milliseconds, and can be reused.
 """
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+
+from eptx.exporter.quiet import quiet
 
 #: The activation, the weight and the output.
 X, WEIGHT, Y = "x", "weight", "y"
@@ -23,11 +21,11 @@ X, WEIGHT, Y = "x", "weight", "y"
 _OPSET = 21
 
 
-def alone(weight: np.ndarray) -> ir.Model:
+def product_model(weight: np.ndarray) -> ir.Model:
     """``y = x W``: x float32 [rows, in], the weight float32 [in, out] inside."""
-    tensor = ir.Tensor(np.ascontiguousarray(weight, dtype=np.float32), name=WEIGHT)
-    x, stored = _value(X, ["rows", weight.shape[0]]), _value(WEIGHT, list(weight.shape))
-    stored.const_value = tensor
+    x = ir.val(X, ir.DataType.FLOAT, ["rows", weight.shape[0]])
+    array = np.ascontiguousarray(weight, dtype=np.float32)
+    stored = ir.val(WEIGHT, const_value=ir.Tensor(array, name=WEIGHT))
     node = ir.node("MatMul", [x, stored], name="product")
     y = node.outputs[0]
     y.name, y.type, y.shape = Y, ir.TensorType(ir.DataType.FLOAT), ir.Shape(["rows", weight.shape[1]])
@@ -39,16 +37,16 @@ def dynamic_int8(weight: np.ndarray) -> ir.Model:
     """Weights int8 per output feature; activations uint8, to the range of each call."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _quiet(), tempfile.TemporaryDirectory(prefix="eptx-") as folder:
+    with quiet(), tempfile.TemporaryDirectory(prefix="eptx-") as folder:
         path = Path(folder) / "product.onnx"
         quantize_dynamic(
-            ir.to_proto(alone(weight)),
+            ir.to_proto(product_model(weight)),
             path,
             op_types_to_quantize=["MatMul"],
             per_channel=True,
             weight_type=QuantType.QInt8,
         )
-        return _read(path)
+        return load_product(path)
 
 
 def static_int8(weight: np.ndarray, low: float, high: float) -> ir.Model:
@@ -56,9 +54,9 @@ def static_int8(weight: np.ndarray, low: float, high: float) -> ir.Model:
     from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorData, TensorsData
 
     ranges = {X: TensorData(lowest=np.float32(low), highest=np.float32(high))}
-    with _quiet():
+    with quiet():
         quantizer = QDQQuantizer(
-            ir.to_proto(alone(weight)),
+            ir.to_proto(product_model(weight)),
             per_channel=True,
             reduce_range=False,
             weight_qType=QuantType.QInt8,
@@ -70,44 +68,28 @@ def static_int8(weight: np.ndarray, low: float, high: float) -> ir.Model:
             extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"]},
         )
         quantizer.quantize_model()
-    return _model(quantizer.model.model)
+    return sorted_model(quantizer.model.model)
 
 
 def blocks(weight: np.ndarray, bits: int, block: int) -> ir.Model:
     """Weights of 4 or 8 bits in blocks along the input; activations int8, each block to its own range."""
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    with _quiet():
+    with quiet():
         quantizer = MatMulNBitsQuantizer(
-            ir.to_proto(alone(weight)), bits=bits, block_size=block, is_symmetric=True, accuracy_level=4
+            ir.to_proto(product_model(weight)), bits=bits, block_size=block, is_symmetric=True, accuracy_level=4
         )
         quantizer.process()
-    return _model(quantizer.model.model)
+    return sorted_model(quantizer.model.model)
 
 
-def _value(name: str, shape: list[int | str]) -> ir.Value:
-    return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
-
-
-def _model(proto: Any) -> ir.Model:
+def sorted_model(proto: Any) -> ir.Model:
+    """A quantizer's result, its nodes in order."""
     model: ir.Model = ir.from_proto(proto)
     model.graph.sort()  # the quantizers append what comes first
     return model
 
 
-def _read(path: Path) -> ir.Model:
-    """A file that will not stay."""
-    return _model(ir.to_proto(ir.load(path)))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the quantizers log and warn about."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
+def load_product(path: Path) -> ir.Model:
+    """A quantizer's file, read whole: it is in a temporary folder."""
+    return sorted_model(ir.to_proto(ir.load(path)))

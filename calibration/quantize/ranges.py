@@ -1,52 +1,54 @@
-"""The ranges of what products read, per task, in the adapted graph: an adapter moves them."""
+"""The ranges of the products' inputs per task, observed in the adapted graph, because an adapter moves them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from eptx.bundle import BundleWriter
-from eptx.calibration.groups import key_of
-from eptx.calibration.quantize import Range
+from eptx.calibration.quantize.layers import key_of
+from eptx.calibration.quantize.quantizer import Range
 from eptx.errors import NotSupportedError
 from eptx.exporter.bundle.write import Adapted
 from eptx.exporter.export import write
 from eptx.exporter.initializers import add_initializer
 from eptx.runtime import Session
 from eptx.runtime.measure import Probe, Row
+from eptx.runtime.ort.sessions import session_options
 
 _LOW, _HIGH = "eptx_low_", "eptx_high_"
 
 
-def observe(
+def observe_ranges(
     adapted: Adapted, rows: Mapping[str, Sequence[Row]], folder: Path, threads: int | None
 ) -> dict[str, dict[str, Range]]:
-    """Runs every task's rows, and notes the smallest and largest value that each product has read.
+    """Runs every task's rows and records the smallest and the largest value that each product reads.
 
     Args:
         adapted: float32 graphs with the adapter; left as they are.
         rows: task -> its rows.
-        folder: where a bundle that shows these values may be written; it is made.
+        folder: a new folder for a bundle whose outputs are these values.
         threads: of ONNX Runtime.
 
     Returns:
         product -> task -> its range.
 
     Raises:
-        NotSupportedError: the model has several graphs, of which one alone answers nothing.
+        NotSupportedError: the model has several graphs, which do not run alone.
     """
     if len(adapted.parts) > 1:
         raise NotSupportedError("--precision int8-static is for models of one graph; use int8")
-    seen = adapted.copy(adapted.options)
+    seen = adapted.copy()
     (part,) = seen.parts
     names = _show(part.graph.model.graph, part.products)
     with BundleWriter(folder) as writer:
         bundle = write(writer, seen)
-    session = Session(bundle, "cpu", verify=False, session_options=_options(threads))
+    # basic: the others replace a value although it is an output now
+    settings = session_options(threads, optimization="basic")
+    session = Session(bundle, "cpu", verify=False, session_options=settings)
     found: dict[str, dict[str, Range]] = {key_of(part.graph, name): {} for name in part.products}
     for task, own in rows.items():
         probe = Probe(session, {task: own})
@@ -61,24 +63,13 @@ def observe(
     return found
 
 
-def _options(threads: int | None) -> Any:
-    """Without the optimizations that take an output for something else once its inside is an output as well."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads or 0
-    return options
-
-
 def union(ranges: Mapping[str, Range]) -> Range:
-    """What holds the values of every task, so that none is clipped for the sake of another."""
+    """The range that holds the values of every task."""
     return Range(min(r.low for r in ranges.values()), max(r.high for r in ranges.values()))
 
 
 def _show(graph: ir.Graph, products: Sequence[str]) -> dict[str, str]:
-    """Makes the smallest and largest value of every product's input graph outputs [1]; their numbers and products."""
+    """Adds outputs [1] for the smallest and largest value of every product's input; output number -> product."""
     nodes = {node.name: node for node in graph}
     for index, name in enumerate(products):
         x = nodes[name].inputs[0]

@@ -1,4 +1,4 @@
-"""Freezing TuckA's route: what the router does on data, and which frozen route loses least."""
+"""Freezing TuckA's route: what the router does on data, and which frozen route changes the answers least."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eptx.calibration.asking import Reference
-from eptx.calibration.task_routes import TaskRoutes, study_task
+from eptx.calibration.routes.reference_runner import ReferenceRunner
+from eptx.calibration.routes.task_routes import TaskRoutes, study_task
 from eptx.errors import UsageError
+from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.route import Frozen, Route
-from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.options import ExportOptions
 from eptx.progress import step
@@ -43,85 +43,59 @@ class RouteStudy:
         }
 
     def options(self, options: ExportOptions) -> ExportOptions:
-        """An export's options with the routes that they lack, and what is known of all."""
+        """An export's options with the routes that they lack, and a report on all of them for the manifest."""
         found: dict[str | None, Frozen] = {t: routes.chosen for t, routes in self.tasks.items() if not routes.given}
         errors = {task: dict(routes.error) for task, routes in self.tasks.items()}
         return replace(options, routes={**options.routes, **found}, route_report={"frozen_error": errors})
 
 
-def measure_route(
-    base: Path | None, adapters: Sequence[Path], options: ExportOptions, rows: Mapping[str, Sequence[Row]]
-) -> ExportOptions:
-    """Fills in the frozen routes of an export from data, and reports how far they are from the live ones.
-
-    Args:
-        base: as in `study_routes`.
-        adapters: as there.
-        options: of the export; routes that it has are kept, and judged.
-        rows: of at least the tasks of `routed_tasks`.
-
-    Returns:
-        The options with ``routes`` and ``route_report``.
+def check_freezes(base: Path | None, adapter: Adapter, options: ExportOptions) -> None:
+    """Refuses an export without a route that data can freeze.
 
     Raises:
-        UsageError, DataError, NotSupportedError: as `routed_tasks` and `study_routes`.
+        UsageError: there is none, or there is no base folder to run.
     """
-    tasks = routed_tasks(base, adapters, options)
-    return study_routes(base, adapters, options, {task: rows[task] for task in tasks}).options(options)
-
-
-def routed_tasks(base: Path | None, adapters: Sequence[Path], options: ExportOptions) -> tuple[str, ...]:
-    """The tasks whose routes an export freezes: rows of each are needed.
-
-    Raises:
-        UsageError: the export has no route to freeze, or there is no base folder to run.
-    """
-    options.check()
-    adapter = _read(base, adapters, options)
+    _routed(base, adapter)
     if options.mode == "dynamic":
         raise UsageError("--calibration-data measures TuckA's route, for --mode static or conditioned")
-    return adapter.tasks if options.mode == "conditioned" else (options.folded_task(adapter.tasks),)
 
 
 def study_routes(
     base: Path | None,
-    adapters: Sequence[Path],
+    adapter: Adapter,
     options: ExportOptions,
     rows: Mapping[str, Sequence[Row]],
     metrics: Mapping[str, str] | None = None,
 ) -> RouteStudy:
-    """Runs rows by the live route and by a frozen one of every group, each row by itself, unpadded, in PyTorch.
+    """Runs rows by the live route and by a frozen one of every group, each row alone, unpadded, in PyTorch.
 
     Args:
         base: the transformers folder.
-        adapters: the adapter folder.
-        options: of an export; routes that it has are judged beside those that are found.
+        adapter: the adapter.
+        options: of an export; its own routes are measured beside those that are found.
         rows: task -> its rows.
         metrics: task -> metric, where it is not the usual one of its answers.
 
     Raises:
         UsageError: the adapter has no routes, or there is no base folder to run.
-        DataError: a row is not one that the base reads, or a label not one that the task has.
+        DataError: the base does not read a row, or a label is not one of the task's.
         NotSupportedError: the base does not read text, or has no tokenizer for it.
     """
-    adapter = _read(base, adapters, options)
-    assert base is not None
+    folder, tucka = _routed(base, adapter)
     with step("measuring the routes"):
-        reference = Reference(base, adapters, adapter)
+        runner = ReferenceRunner(folder, tucka)
         studies = {}
         for task, own in rows.items():
             told = options.routes.get(task, options.routes.get(None))
             given = (told,) if isinstance(told, Route) else told
             metric = {task: metrics[task]} if metrics and task in metrics else {}
-            questions = [reference.question(row) for row in own]
-            studies[task] = study_task(reference, questions, adapter.groups, given, metric)
-    return RouteStudy(adapter.router, adapter.groups, adapter.experts, studies)
+            studies[task] = study_task(runner, [runner.encode(row) for row in own], tucka.groups, given, metric)
+    return RouteStudy(tucka.router, tucka.groups, tucka.experts, studies)
 
 
-def _read(base: Path | None, adapters: Sequence[Path], options: ExportOptions) -> TuckaAdapter:
-    adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
+def _routed(base: Path | None, adapter: Adapter) -> tuple[Path, TuckaAdapter]:
     if not isinstance(adapter, TuckaAdapter):
         raise UsageError("--calibration-data measures TuckA's route, for --mode static or conditioned")
     if base is None:
         raise UsageError("--calibration-data runs the model in PyTorch: give its transformers folder as BASE")
-    return adapter
+    return base, adapter

@@ -1,7 +1,7 @@
 """Embedding tables as int8 with a scale per row, in standard operators.
 
-ONNX Runtime's own quantizers give a table one scale for all its rows (8 bits) or blocks of 4 bits; one scale loses
-the many small rows to the few large ones. See docs/adr/0008.
+ONNX Runtime's own quantizers give a table one scale for all its rows (8 bits) or blocks of 4 bits. With one scale the
+many small rows lose their digits to the few large ones. See docs/adr/0008.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from eptx.calibration.quantize._replace import replace_node
+from eptx.calibration.quantize.splice import replace_node
 from eptx.exporter.bases.products.embeddings import table_of
 from eptx.exporter.initializers import add_initializer
 
@@ -42,7 +42,7 @@ def halve_rows(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def quantize_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows as int8 [rows, width] and their scales float32 [rows, 1]: the largest of a row is 127."""
+    """Rows as int8 [rows, width] and their scales float32 [rows, 1]: the largest number of a row becomes 127."""
     largest = np.abs(table).max(axis=1, keepdims=True)
     scales = np.where(largest > 0, largest / _LARGEST, 1.0).astype(np.float32)
     return np.rint(table / scales).astype(np.int8), scales

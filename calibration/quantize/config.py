@@ -1,4 +1,4 @@
-"""One way to store a model, and a model stored so."""
+"""One way to store a model, and a copy of a model stored so."""
 
 from __future__ import annotations
 
@@ -7,28 +7,27 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from eptx.bundle import Quantization
-from eptx.calibration.groups import Group, groups_of, key_of
-from eptx.calibration.quantize import Quantizer, Range, Recipe, Scheme
+from eptx.calibration.quantize.layers import Layer, find_layers, key_of
+from eptx.calibration.quantize.quantizer import Quantizer, Range, Recipe, Scheme
 from eptx.errors import NotSupportedError
 from eptx.exporter.bundle.write import Adapted
 from eptx.exporter.export import store
-from eptx.exporter.options import Precision
+from eptx.exporter.precision import StoredPrecision
+from eptx.manifest.names import FLOAT_PRECISIONS
 
-REFERENCE: Scheme = "fp32"
 #: A decoder in blocks of 4 bits as GenAI's builder makes it, embeddings too.
 BUILT: Scheme = "int4"
 
-_WHOLE = ("fp32", "fp16")
-_NAMES: dict[str, Precision] = {"int4-blocks": "int4", "int8-blocks": "int8"}
+_NAMES: dict[str, StoredPrecision] = {"int4-blocks": "int4", "int8-blocks": "int8"}
 
 
 @dataclass(frozen=True)
-class Setting:
+class QuantizationConfig:
     """One way to store a model.
 
     Attributes:
         scheme: of every product; embedding tables are int8 by rows where products are quantized.
-        kept: groups that are stored as float16 instead.
+        kept: names of layers that are stored as float16 instead.
     """
 
     scheme: Scheme
@@ -40,17 +39,21 @@ class Setting:
         return self.scheme if not self.kept else f"{self.scheme}, {len(self.kept)} kept"
 
     @property
-    def precision(self) -> Precision:
-        """As a bundle says it."""
-        return "auto" if self.kept else _NAMES.get(self.scheme, cast(Precision, self.scheme))
+    def precision(self) -> StoredPrecision:
+        """As the manifest says it."""
+        return "mixed" if self.kept else _NAMES.get(self.scheme, cast(StoredPrecision, self.scheme))
 
 
-def stored(
+#: What every other config is measured against.
+FP32 = QuantizationConfig("fp32")
+
+
+def quantize(
     adapted: Adapted,
-    setting: Setting,
-    said: Quantization | None = None,
+    config: QuantizationConfig,
+    quantization: Quantization | None = None,
     *,
-    groups: Sequence[Group] | None = None,
+    layers: Sequence[Layer] | None = None,
     ranges: Mapping[str, Range] | None = None,
     quantizer: Quantizer | None = None,
 ) -> Adapted:
@@ -58,24 +61,24 @@ def stored(
 
     Args:
         adapted: the graphs; left as they are.
-        setting: how to store them.
-        said: what the manifest is to say about budget and data.
-        groups: theirs, where they are known.
-        ranges: product -> what it reads, for the scheme "int8-static".
+        config: how to store them.
+        quantization: what the manifest says of budget and data; the schemes are filled in.
+        layers: those of the graphs, where they are known.
+        ranges: product -> range of its input, for the scheme "int8-static".
         quantizer: one that may know these products already.
 
     Raises:
         NotSupportedError: a module's weight, with routes folded in, is not one weight.
     """
     several = adapted.routes is not None and adapted.routes.calls > 1
-    if setting.precision not in _WHOLE and several and adapted.options.mode == "static":
+    if config.precision not in FLOAT_PRECISIONS and several and adapted.options.mode == "static":
         raise NotSupportedError(
-            f"--precision {setting.precision}: this base calls the adapter's router several times, so one module "
+            f"--precision {config.precision}: this base calls the adapter's router several times, so one module "
             "is folded to several weights; use --mode conditioned, or --precision fp16"
         )
-    result = adapted.copy(replace(adapted.options, precision=setting.precision))
-    if setting.precision not in _WHOLE:
-        products, tables = _schemes(groups or groups_of(adapted.parts), setting)
+    result = adapted.copy(config.precision)
+    if config.precision not in FLOAT_PRECISIONS:
+        products, tables = _schemes(layers or find_layers(adapted.parts), config)
         for part in result.parts:
             keys = {name: key_of(part.graph, name) for name in (*part.products, *part.embeddings)}
             recipe = Recipe(
@@ -84,19 +87,19 @@ def stored(
                 {name: ranges[keys[name]] for name in part.products} if ranges is not None else {},
             )
             (quantizer or Quantizer())(part.graph.model.graph, recipe)
-        said = replace(said or Quantization({}, {}), products=products, embeddings=tables)
-        result = replace(result, quantization=said)
+        quantization = replace(quantization or Quantization({}, {}), products=products, embeddings=tables)
+        result = replace(result, quantization=quantization)
     store(result)
     return result
 
 
-def _schemes(groups: Sequence[Group], setting: Setting) -> tuple[dict[str, Scheme], dict[str, Scheme]]:
+def _schemes(layers: Sequence[Layer], config: QuantizationConfig) -> tuple[dict[str, Scheme], dict[str, Scheme]]:
     """The scheme of every product and of every table."""
     products: dict[str, Scheme] = {}
     tables: dict[str, Scheme] = {}
-    for group in groups:
-        kept = group.name in setting.kept
+    for layer in layers:
+        kept = layer.name in config.kept
         table: Scheme = "fp16" if kept else "int8"
-        products |= dict.fromkeys(group.products, table if kept else setting.scheme)
-        tables |= dict.fromkeys(group.embeddings, table)
+        products |= dict.fromkeys(layer.products, table if kept else config.scheme)
+        tables |= dict.fromkeys(layer.embeddings, table)
     return products, tables

@@ -1,13 +1,20 @@
-"""Putting the quantized form of one product in its place in a graph."""
+"""Replacing one node of a graph by others."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
 
-from eptx.calibration.quantize._replace import replace_node
 from eptx.exporter.bases.products.products import Product
 from eptx.exporter.initializers import add_initializer
+
+
+def replace_node(graph: ir.Graph, node: ir.Node, new: list[ir.Node]) -> None:
+    """Replaces a node by others; the last one gives its output."""
+    y, output = node.outputs[0], new[-1].outputs[0]
+    name = y.name
+    ir.convenience.replace_nodes_and_values(graph, node, [node], new, [y], [output])
+    output.name, output.type, output.shape = name, y.type, y.shape
 
 
 def as_matmul(graph: ir.Graph, product: Product) -> ir.Node:
@@ -32,7 +39,7 @@ def as_matmul(graph: ir.Graph, product: Product) -> ir.Node:
 
 
 def splice(graph: ir.Graph, node: ir.Node, quantized: ir.Model) -> None:
-    """Puts a quantized product (x, y) where a MatMul is; the last of its nodes takes the MatMul's name and output."""
+    """Replaces a MatMul by a quantized product (x, y); the last of its nodes takes the MatMul's name and output."""
     part = quantized.clone().graph
     x = node.inputs[0]
     assert x is not None
@@ -41,7 +48,7 @@ def splice(graph: ir.Graph, node: ir.Node, quantized: ir.Model) -> None:
         assert value.name is not None and value.const_value is not None
         del part.initializers[value.name]
         value.name = f"{node.name}.{value.name}"
-        # a tensor of its own: the clone shares those of a product that may be spliced in again
+        # a copy of the tensor: the clone shares it with the quantized product, which may be spliced in again
         value.const_value = ir.Tensor(value.const_value.numpy(), name=value.name)
         graph.register_initializer(value)
     last = part.outputs[0].producer()
@@ -68,7 +75,7 @@ def halve(graph: ir.Graph, node: ir.Node, weight: np.ndarray) -> None:
 
 
 def drop_unused(graph: ir.Graph) -> None:
-    """Removes the weights that nothing reads any more, and the nodes that only changed their form."""
+    """Removes nodes and weights that nothing reads any more."""
     from onnx_ir.passes import common
 
     common.RemoveUnusedNodesPass()(ir.Model(graph, ir_version=10))

@@ -1,4 +1,4 @@
-"""Rows as the inputs of one call each of a base model in PyTorch, without padding."""
+"""Tokenizes single rows for a base model in PyTorch, without padding."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from eptx.runtime.measure import Row
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model")
 
 
-class Encoder:
-    """Rows to inputs, with the base folder's own tokenizer.
+class RowTokenizer:
+    """The base folder's own tokenizer, for rows.
 
     Args:
         base: the transformers folder.
@@ -46,7 +46,7 @@ class Encoder:
         return {name: np.asarray(array, dtype=np.int64) for name, array in encoded.items()}
 
     def answer(self, row: Row) -> tuple[int, ...]:
-        """Of a row whose label is a text to generate, that text's token ids; of others none.
+        """The token ids of the text that a row's label asks to generate; none for other labels.
 
         Raises:
             DataError, NotSupportedError: as `inputs`.
@@ -68,7 +68,7 @@ class Encoder:
 
     def _load(self) -> Any:
         if self._tokenizer is None:
-            # without files transformers makes a tokenizer of no words, which takes every text for unknown ones
+            # without these files transformers makes a tokenizer without words, to which every text is unknown
             if not any(any(self._base.glob(pattern)) for pattern in _TOKENIZER_FILES):
                 raise NotSupportedError(f"{self._base}: has no tokenizer; give rows with input_ids")
             try:

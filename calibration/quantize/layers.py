@@ -1,4 +1,4 @@
-"""What is quantized or kept together: products one by one, or, where there are very many, layer by layer."""
+"""The layers that are quantized or kept together: single products, or whole blocks in a model with many products."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from eptx.exporter.bases.products.embeddings import table_of
 from eptx.exporter.bases.products.products import find_products
 from eptx.exporter.graph.edited import EditedGraph
 
-#: More products than this are taken by layers: each costs a session and a run over the rows.
+#: A model with more products is measured block by block: each layer costs a session and a run over the rows.
 _MOST = 64
-_LAYER = re.compile(r"(.*?\.\d+)\.")
+_BLOCK = re.compile(r"(.*?\.\d+)\.")
 
 
 @dataclass(frozen=True)
-class Group:
+class Layer:
     """Products and tables that are stored alike.
 
     Attributes:
-        name: of the module, the layer or the table.
+        name: of the module, the block or the table.
         products: keys of products. embeddings: keys of tables.
         weights: how many numbers they hold.
     """
@@ -40,34 +40,30 @@ def key_of(graph: BaseGraph, node: str) -> str:
     return node if stem == "model" else f"{stem}:{node}"
 
 
-def groups_of(parts: Sequence[EditedGraph]) -> list[Group]:
-    """The groups of all graphs, in their order; tables first."""
+def find_layers(parts: Sequence[EditedGraph]) -> list[Layer]:
+    """The layers of all graphs, in their order; tables first."""
     products: dict[str, tuple[str, int]] = {}
-    tables: list[Group] = []
+    tables: list[Layer] = []
     for part in parts:
         graph = part.graph.model.graph
         sizes = {p.node.name or "": p.shape[0] * p.shape[1] for p in find_products(graph)}
         nodes = {node.name: node for node in graph}
         for name in part.embeddings:
-            label = _table_name(nodes[name])
-            size = table_of(nodes[name]).size
-            tables.append(Group(_prefixed(part, label), (), (key_of(part.graph, name),), size))
-        products |= {key_of(part.graph, name): (_prefixed(part, _module(name)), sizes[name]) for name in part.products}
-    by_layer = len(products) > _MOST
-    found: dict[str, Group] = {}
+            label, size = key_of(part.graph, _table_name(nodes[name])), table_of(nodes[name]).size
+            tables.append(Layer(label, (), (key_of(part.graph, name),), size))
+        for name in part.products:
+            products[key_of(part.graph, name)] = key_of(part.graph, _module(name)), sizes[name]
+    by_block = len(products) > _MOST
+    found: dict[str, Layer] = {}
     for key, (module, size) in products.items():
-        name = layer[1] if by_layer and (layer := _LAYER.match(module)) else module
-        old = found.get(name, Group(name))
-        found[name] = Group(name, (*old.products, key), (), old.weights + size)
+        name = block[1] if by_block and (block := _BLOCK.match(module)) else module
+        old = found.get(name, Layer(name))
+        found[name] = Layer(name, (*old.products, key), (), old.weights + size)
     return [*tables, *found.values()]
 
 
-def _prefixed(part: EditedGraph, name: str) -> str:
-    return key_of(part.graph, name)
-
-
 def _table_name(node: ir.Node) -> str:
-    """What the table is called; one that is a product's weight is called after the node."""
+    """The table's name; where the table is also a product's weight, the node's name."""
     table = node.inputs[0]
     assert table is not None
     name = table.name if table.is_initializer() else node.name
