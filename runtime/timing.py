@@ -156,21 +156,16 @@ def compare(
     """
     model = TimedModel(path, task_ids=_ids(path, task), threads=threads, provider=provider)
     other = TimedModel(against, threads=threads, provider=provider) if against is not None else None
-    rows = []
-    for batch, length in shapes:
-        feeds = model.feeds(batch, length)
-        if other is None:
-            runs = [model.run(feeds) for _ in range(_WARM_UP + pairs)][_WARM_UP:]
-            result: dict[str, Any] = {
-                "milliseconds": 1e3 * statistics.median(runs),
-                "against_milliseconds": None,
-                "ratio": None,
-            }
-        else:
-            other_feeds = other.feeds(batch, length)
-            result = {**paired(lambda f=feeds: model.run(f), lambda f=other_feeds: other.run(f), pairs)}  # type: ignore[misc]
-        rows.append({"shape": f"{batch}x{length}", **result})
-    return rows
+    return [{"shape": f"{batch}x{length}", **_timed(model, other, batch, length, pairs)} for batch, length in shapes]
+
+
+def _timed(model: TimedModel, other: TimedModel | None, batch: int, length: int, pairs: int) -> dict[str, float | None]:
+    feeds = model.feeds(batch, length)
+    if other is not None:
+        other_feeds = other.feeds(batch, length)
+        return {**paired(lambda: model.run(feeds), lambda: other.run(other_feeds), pairs)}
+    runs = [model.run(feeds) for _ in range(_WARM_UP + pairs)][_WARM_UP:]
+    return {"milliseconds": 1e3 * statistics.median(runs), "against_milliseconds": None, "ratio": None}
 
 
 def _ids(path: Path, task: str | None) -> list[int] | None:

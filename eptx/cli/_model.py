@@ -11,6 +11,7 @@ import click
 from eptx.cli._common import PATH, names
 from eptx.errors import UsageError
 from eptx.files.strict_json import read_json_object
+from eptx.manifest.names import PROVIDERS, ROUTINGS
 
 if TYPE_CHECKING:
     from eptx.exporter import ExportOptions
@@ -23,7 +24,7 @@ def model_options(command: F) -> F:
     for option in (
         click.option(
             "--provider",
-            type=click.Choice(["cpu", "cuda"]),
+            type=click.Choice(PROVIDERS),
             default="cpu",
             show_default=True,
             help="Execution provider that the graph is fused for.",
@@ -49,7 +50,7 @@ def model_options(command: F) -> F:
         ),
         click.option(
             "--routing",
-            type=click.Choice(["batch", "row", "prompt"]),
+            type=click.Choice(ROUTINGS),
             default="batch",
             show_default=True,
             help="Dynamic, where one router routes all modules: one route for the batch, as released, one per row, or "

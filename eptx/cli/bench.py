@@ -56,8 +56,6 @@ def _shapes(text: str) -> list[tuple[int, int]]:
 
 def _line(row: dict[str, Any]) -> str:
     line = f"{row['shape']:>8}  {row['milliseconds']:8.2f} ms"
-    return (
-        line
-        if row["ratio"] is None
-        else f"{line}  against {row['against_milliseconds']:8.2f} ms  ratio {row['ratio']:.3f}"
-    )
+    if row["ratio"] is None:
+        return line
+    return f"{line}  against {row['against_milliseconds']:8.2f} ms  ratio {row['ratio']:.3f}"

@@ -16,7 +16,9 @@ DONE = -1
 class TokenGenerator(Protocol):
     """Generates the tokens of a batch's answers, step by step.
 
-    The constructor opens the models. It raises `BundleError`, `NotSupportedError` or `LimitError` if that fails.
+    A constructor takes a checked bundle, a provider (``cpu`` or ``cuda``) and the threads of one operator (None lets
+    ONNX Runtime choose), and opens the models. It raises `BundleError`, `NotSupportedError` or `LimitError` if that
+    fails.
 
     Attributes:
         kernels: what runs the model's own operators.

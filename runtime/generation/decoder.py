@@ -19,6 +19,7 @@ from eptx.runtime.generation.settings import MOST_ROWS, GenerationSettings
 from eptx.runtime.ort.kernels import Kernels, open_with_kernels
 from eptx.runtime.ort.sessions import wrapped
 from eptx.runtime.outputs import Array
+from eptx.runtime.requests.rows import pad_rows
 
 _NO_LIMIT = 2**31 - 1
 _LEAST_TOP_P = 1e-6  # a smaller one is 0 as float32, which GenAI reads as no limit
@@ -26,21 +27,7 @@ _FAILS = "GenAI fails on this request"
 
 
 class DecoderGenerator:
-    """The `TokenGenerator` of decoder bundles.
-
-    Args:
-        bundle: a checked bundle.
-        provider: ``cpu`` or ``cuda``.
-        threads: how many threads one operator may use; None lets ONNX Runtime choose.
-
-    Attributes:
-        kernels: what runs the model's own operators.
-
-    Raises:
-        NotSupportedError: GenAI is not installed, or has no such provider.
-        BundleError: GenAI does not load the model.
-        LimitError: there is not enough memory.
-    """
+    """The `TokenGenerator` of decoder bundles."""
 
     def __init__(self, bundle: Bundle, provider: str, threads: int | None) -> None:
         generation = bundle.manifest.generation
@@ -59,7 +46,9 @@ class DecoderGenerator:
         self, prompts: Sequence[Sequence[int]], task_ids: Array | None, settings: GenerationSettings
     ) -> Generator[Array, None, None]:
         """See `TokenGenerator.tokens`."""
-        ids = self._padded(prompts)
+        if len(prompts) > MOST_ROWS:
+            raise RequestError(f"{len(prompts)} prompts in one batch; GenAI takes {MOST_ROWS}")
+        ids = pad_rows(prompts, self._generation.pad, np.int32)
         with _errors(_FAILS, RequestError):
             generator = self._generator(ids.shape[1], len(prompts), settings)
             chosen = self._chosen(len(prompts), task_ids)
@@ -76,16 +65,6 @@ class DecoderGenerator:
             live &= ~np.isin(step, self._generation.eos)
             if not live.any():
                 return
-
-    def _padded(self, prompts: Sequence[Sequence[int]]) -> Array:
-        """The prompts int32 [rows, longest], padded on the right."""
-        if len(prompts) > MOST_ROWS:
-            raise RequestError(f"{len(prompts)} prompts in one batch; GenAI takes {MOST_ROWS}")
-        pad = self._generation.pad
-        ids = np.full((len(prompts), max(map(len, prompts))), pad, np.int32)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)] = prompt
-        return ids
 
     def _generator(self, length: int, rows: int, settings: GenerationSettings) -> Any:
         params = self._genai.GeneratorParams(self._model)

@@ -31,6 +31,7 @@ from eptx.runtime.ort.model import check_signature
 from eptx.runtime.ort.providers import onnxruntime
 from eptx.runtime.ort.sessions import open_bundle, wrapped
 from eptx.runtime.outputs import Array
+from eptx.runtime.requests.rows import pad_rows
 
 __all__ = ["Seq2SeqGenerator"]
 
@@ -38,21 +39,7 @@ _CHOICES = (TASK_ID, ROUTE_GROUP, ROUTE_WEIGHTS)
 
 
 class Seq2SeqGenerator:
-    """The `TokenGenerator` of encoder-decoder bundles.
-
-    Args:
-        bundle: a checked bundle.
-        provider: ``cpu`` or ``cuda``.
-        threads: how many threads one operator may use; None lets ONNX Runtime choose.
-
-    Attributes:
-        kernels: what runs the decoder's own operators.
-
-    Raises:
-        BundleError: ONNX Runtime does not load a model, or it is not what ``eptx.json`` says.
-        NotSupportedError: CUDA does not start on this machine.
-        LimitError: there is not enough memory.
-    """
+    """The `TokenGenerator` of encoder-decoder bundles; `kernels` are the decoder's."""
 
     def __init__(self, bundle: Bundle, provider: str, threads: int | None) -> None:
         manifest = bundle.manifest
@@ -80,11 +67,8 @@ class Seq2SeqGenerator:
 
     def _encode(self, prompts: Sequence[Sequence[int]], task_ids: Array | None) -> dict[str, Any]:
         """The decoder's inputs that every step has, without its tokens and cache."""
-        ids: Array = np.full((len(prompts), max(map(len, prompts))), self._generation.pad, np.int64)
-        mask: Array = np.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)], mask[row, : len(prompt)] = prompt, 1
-        feeds = {"input_ids": ids, "attention_mask": mask}
+        mask = pad_rows([[1] * len(prompt) for prompt in prompts], 0)
+        feeds = {"input_ids": pad_rows(prompts, self._generation.pad), "attention_mask": mask}
         if task_ids is not None and TASK_ID in self._encoder.inputs:
             feeds[TASK_ID] = task_ids
         outputs = self._encoder.run({name: self._encoder.value(array) for name, array in feeds.items()})

@@ -14,6 +14,7 @@ from eptx.runtime.measure.labels import kind_of, label_number, label_set
 from eptx.runtime.measure.metrics import as_objects
 from eptx.runtime.measure.rows import Row
 from eptx.runtime.outputs import Outputs
+from eptx.runtime.requests.rows import pad_rows
 from eptx.runtime.session import Session
 
 #: Rows of one batch, and positions of one (of a generator, whose logits are as wide as its vocabulary).
@@ -245,15 +246,8 @@ def _answered(item: _Encoded) -> _Encoded:
 
 def _padded(session: Session, batch: Sequence[_Encoded]) -> dict[str, np.ndarray]:
     """Rows of one length, padded on the right."""
-    width = max(item.length for item in batch)
-    pad = session.manifest.generation.pad if session.manifest.generation is not None else 0
-    arrays = {}
-    for name in batch[0].arrays:
-        rows = np.full((len(batch), width), pad if name == "input_ids" else 0, dtype=np.int64)
-        for index, item in enumerate(batch):
-            rows[index, : item.length] = item.arrays[name]
-        arrays[name] = rows
-    return arrays
+    pads = {"input_ids": session.manifest.generation.pad} if session.manifest.generation is not None else {}
+    return {name: pad_rows([item.arrays[name] for item in batch], pads.get(name, 0)) for name in batch[0].arrays}
 
 
 def _forced(session: Session, batch: Sequence[_Encoded]) -> list[_Found]:

@@ -6,9 +6,10 @@ elsewhere in its arrays: they are moved to the left, and their outputs are moved
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import RequestError
@@ -16,6 +17,18 @@ from eptx.manifest.names import PAST, ROUTE_GROUP, ROUTE_WEIGHTS
 from eptx.runtime.outputs import Array
 
 _IDS, _MASK = "input_ids", "attention_mask"
+
+
+def pad_rows(
+    rows: Sequence[Sequence[int] | Array], pad: int, dtype: npt.DTypeLike = np.int64, *, left: bool = False
+) -> Array:
+    """Rows of different lengths as an array [rows, longest], filled with ``pad`` on the right, or on the left."""
+    length = max(map(len, rows))
+    padded = np.full((len(rows), length), pad, dtype)
+    for place, row in zip(padded, rows, strict=True):
+        start = length - len(row) if left else 0
+        place[start : start + len(row)] = row
+    return padded
 
 
 def past_length(arrays: Mapping[str, Array]) -> int:

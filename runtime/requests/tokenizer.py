@@ -6,14 +6,13 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
-import numpy as np
-
 from eptx._one_line import one_line
 from eptx.bundle import Bundle
 from eptx.bundle import Text as TextSettings
 from eptx.errors import BundleError, NotSupportedError, RequestError
 from eptx.files.safe_files import read_bytes
 from eptx.runtime.outputs import Array
+from eptx.runtime.requests.rows import pad_rows
 
 _LIMIT = 256 << 20
 
@@ -81,7 +80,7 @@ class Tokenizer:
             "attention_mask": ([e.attention_mask[part] for e, part in kept], 0),
             "token_type_ids": ([e.type_ids[part] for e, part in kept], 0),
         }
-        return {name: self._padded(*columns[name]) for name in columns if name in self._names}
+        return {name: pad_rows(*columns[name], left=self._left) for name in columns if name in self._names}
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
         """Each text's token ids, with the special tokens that the model wants around a text or without.
@@ -126,14 +125,6 @@ class Tokenizer:
             if not encoding.ids:
                 raise RequestError(f"text {i} has no tokens")
         return encodings
-
-    def _padded(self, rows: Sequence[Sequence[int]], pad: int) -> Array:
-        length = max(map(len, rows))
-        result = np.full((len(rows), length), pad, np.int64)
-        for i, row in enumerate(rows):
-            start = length - len(row) if self._left else 0
-            result[i, start : start + len(row)] = row
-        return result
 
 
 def _kept(encoding: Any) -> slice:
