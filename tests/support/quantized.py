@@ -18,8 +18,7 @@ from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.bundle.write import Adapted
 from eptx.exporter.export import adapt, store, write
 from eptx.exporter.methods.read import read_adapter
-from eptx.exporter.options import ExportOptions
-from eptx.exporter.precision import StoredPrecision
+from eptx.exporter.options import ExportOptions, StoredPrecision
 from eptx.runtime.measure import Row, Source
 
 #: What an export of that scheme calls its precision.
