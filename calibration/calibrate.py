@@ -1,19 +1,19 @@
-"""``eptx calibrate``: what quantizing a model would cost and lose, written down, without a bundle."""
+"""``eptx calibrate``: what quantizing a model would cost and how far it would drop, without a bundle."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from eptx.bundle import Bundle, read_bundle
 from eptx.bundle.origin import read_origin
-from eptx.calibration.ledger import FILE
-from eptx.calibration.options import CalibrationOptions
-from eptx.calibration.run import REPORTS, Calibration
+from eptx.calibration.options import Search
+from eptx.calibration.result import CalibrationResult
+from eptx.calibration.run import REPORTS, calibrating, report_files
+from eptx.calibration.search.trial_cache import FILE
 from eptx.errors import UsageError
-from eptx.exporter import ExportOptions
+from eptx.exporter import ExportOptions, read_adapter
 from eptx.exporter.options import options_of
 from eptx.files.publish import os_error, replace_file
 
@@ -23,19 +23,17 @@ def calibrate(
     adapters: Sequence[Path],
     out: Path,
     options: ExportOptions,
-    calibration: CalibrationOptions,
     *,
     bundle: Bundle | None = None,
-) -> dict[str, Any]:
-    """Searches as an export with the precision "auto" does, measures every layer's sensitivity, and writes it down.
+) -> CalibrationResult:
+    """Searches as an export does, measures every layer's sensitivity, and writes both down.
 
     Args:
         base: as in `export_bundle`.
         adapters: as there.
-        out: a folder for ``calibration.json`` and ``report.html``; while it runs, what is known so far is kept there,
-            and the same call goes on from that.
-        options: of the export that it is about; its precision does not matter.
-        calibration: the data, the budget and the goal.
+        out: a folder for ``calibration.json`` and ``report.html``; the results so far are kept there meanwhile, and the
+            same call goes on from them.
+        options: of the export that it is about; the precision is a `Search`.
         bundle: one of this model, to be measured as well.
 
     Returns:
@@ -45,18 +43,19 @@ def calibrate(
         As `export_bundle`; UsageError where the folder holds something else.
     """
     _check_folder(out)
-    with Calibration(base, adapters, options, calibration, out) as running:
-        running.study()
+    adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
+    with calibrating(base, adapter, options, out) as calibration:
+        calibration.study()
         if bundle is not None:
-            running.add(bundle)
-        for name, content in running.reports().items():
+            calibration.add(bundle)
+        result = calibration.result()
+        for name, content in report_files(result).items():
             replace_file(out / name, content)
-        result = running.result()
-        running.done()
+        calibration.finish()
     return result
 
 
-def calibrate_bundle(path: Path, out: Path, calibration: CalibrationOptions) -> dict[str, Any]:
+def calibrate_bundle(path: Path, out: Path, search: Search) -> CalibrationResult:
     """The same for a bundle, from the base and adapter that it was made from.
 
     Raises:
@@ -66,14 +65,15 @@ def calibrate_bundle(path: Path, out: Path, calibration: CalibrationOptions) -> 
     bundle = read_bundle(path)
     origin = read_origin(bundle)
     if not origin.adapters:
-        raise UsageError("nothing beside the bundle says what it was made from: give BASE and ADAPTER instead")
+        raise UsageError("no file beside the bundle says what it was made from: give BASE and ADAPTER instead")
     base = Path(origin.base) if origin.base is not None else None
     adapters = [Path(adapter) for adapter in origin.adapters]
-    options = replace(options_of(bundle.manifest), base_onnx=Path(origin.base_onnx) if origin.base_onnx else None)
+    onnx = Path(origin.base_onnx) if origin.base_onnx else None
+    options = replace(options_of(bundle.manifest), base_onnx=onnx, precision=search)
     gone = [folder for folder in (base, *adapters) if folder is not None and not folder.is_dir()]
     if gone:
         raise UsageError(f"the bundle was made from {gone[0]}, which is not there: give BASE and ADAPTER instead")
-    return calibrate(base, adapters, out, options, calibration, bundle=bundle)
+    return calibrate(base, adapters, out, options, bundle=bundle)
 
 
 def _check_folder(out: Path) -> None:

@@ -1,123 +1,130 @@
-"""``eptx export``: a bundle in the precision that was asked for, measured on data where there is some."""
+"""``eptx export``: a bundle in any precision, measured on data where there is some."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from eptx.bundle import Bundle, BundleWriter, write_report
-from eptx.calibration.options import CalibrationOptions
+from eptx.calibration.options import Search
 from eptx.calibration.quantize import Scheme
-from eptx.calibration.route import measure_route, routed_tasks
-from eptx.calibration.run import Calibration, has_builder
-from eptx.calibration.setting import BUILT, Setting, stored
+from eptx.calibration.quantize.config import BUILT, QuantizationConfig, quantize
+from eptx.calibration.result import CalibrationResult
+from eptx.calibration.routes.study import check_freezes, study_routes
+from eptx.calibration.run import Calibration, calibrating, read_rows, report_files
+from eptx.calibration.search.trial import is_within
 from eptx.errors import NotSupportedError, UsageError, ValidationError
-from eptx.exporter import ExportOptions
-from eptx.exporter import export_bundle as export_plain
-from eptx.exporter.export import adapt, write
-from eptx.exporter.methods.read import read_adapter
-from eptx.runtime.measure import read_data
+from eptx.exporter import ExportOptions, read_adapter
+from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.export import adapt, store, write
+from eptx.manifest.names import FLOAT_PRECISIONS
+from eptx.progress import step
 
-_PLAIN = ("fp32", "fp16")
 _SCHEMES: dict[str, Scheme] = {"int8": "int8", "int8-static": "int8-static", "int4": "int4-blocks"}
 
 
-def export_bundle(
-    base: Path | None,
-    adapters: Sequence[Path],
-    out: Path,
-    options: ExportOptions,
-    calibration: CalibrationOptions | None = None,
-) -> Bundle:
+@dataclass(frozen=True)
+class Exported:
+    """A bundle, and what was measured of it, if anything was."""
+
+    bundle: Bundle
+    calibration: CalibrationResult | None = None
+
+
+def export_bundle(base: Path | None, adapters: Sequence[Path], out: Path, options: ExportOptions) -> Bundle:
     """Exports a base model with an adapter to a bundle, in any precision.
 
     Args:
         base: the base model's transformers folder; None when `options.base_onnx` stands alone.
         adapters: the adapter folder, or several LoRA folders on one base, each a task.
-        out: the bundle's folder; an existing bundle is replaced in one step, anything else is left alone. While data
-            is measured, what is known so far is kept beside it, in ``<out>.calibration``: the same call goes on there.
-        options: the mode, the precision and further settings.
-        calibration: the data to measure on: needed by the precisions "int8-static" and "auto", and to measure TuckA's
-            frozen routes; with the others it says what is lost, and a budget is then kept or nothing is written.
+        out: the bundle's folder; an existing bundle is replaced in one step, anything else is left alone. A search
+            keeps its results so far beside it, in ``<out>.calibration``: the same call goes on from there.
+        options: the mode, the precision and further settings. A precision that is a `Search` measures on data. The
+            precision "int8-static" needs one, and so does the search for the best. Of TuckA it also measures the
+            frozen routes. With one fixed precision it measures the accuracy drop: a budget is then kept, or nothing
+            is written.
 
     Returns:
-        The bundle, verified as a reader would; after a calibration with ``calibration.json`` in it, and its report.
+        The bundle, verified as a reader would; after a search with ``calibration.json`` in it, and its report.
 
     Raises:
         UsageError: the options contradict each other or the adapter, or data is missing.
         AdapterError, BaseModelError, DataError: the files are damaged or do not fit each other.
         NotSupportedError: something that eptx does not do.
-        ValidationError: a task loses more than the budget that was given for it.
+        ValidationError: a task drops by more points than the stated budget.
     """
+    return run_export(base, adapters, out, options).bundle
+
+
+def run_export(base: Path | None, adapters: Sequence[Path], out: Path, options: ExportOptions) -> Exported:
+    """`export_bundle`, with what was measured."""
     options.check()
-    _check(options, calibration)
-    if calibration is None:
-        return _unmeasured(base, adapters, out, options)
-    if options.precision in _PLAIN:
-        return export_plain(base, adapters, out, with_routes(base, adapters, options, calibration))
-    with BundleWriter(out) as writer, Calibration(base, adapters, options, calibration, folder_beside(out)) as running:
-        if options.precision == "auto":
-            running.search()
-        else:
-            built = options.precision == "int4" and running.built
-            running.try_only(Setting(BUILT if built else _SCHEMES[options.precision]))
-            _refuse_over(running, calibration)
-        bundle = write(writer, running.chosen())
-        for name, content in running.reports().items():
-            write_report(bundle, f"calibration{Path(name).suffix}", content)
-        running.done()
-        return bundle
-
-
-def with_routes(
-    base: Path | None, adapters: Sequence[Path], options: ExportOptions, calibration: CalibrationOptions
-) -> ExportOptions:
-    """An export's options with TuckA's routes, frozen on the data: nothing else is measured on it in float."""
-    tasks = routed_tasks(base, adapters, options)
-    everyone = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks).tasks
-    others = [task for task in everyone if task not in tasks]
-    return measure_route(base, adapters, options, read_data(calibration.data, tasks, calibration.rows, others=others))
+    search = options.precision if isinstance(options.precision, Search) else None
+    wanted = search.only if search is not None else options.precision
+    if search is not None:
+        search.check()
+    elif wanted == "int8-static":
+        raise UsageError("--precision int8-static measures on data: give --calibration-data")
+    if options.provider == "cuda" and wanted not in (*FLOAT_PRECISIONS, "int4"):
+        raise NotSupportedError(f"--precision {wanted or 'auto'} is for CPUs; for CUDA use fp16 or (decoders) int4")
+    with BundleWriter(out) as writer:
+        with step("reading the adapter"):
+            adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
+        if search is not None and search.only not in FLOAT_PRECISIONS:
+            with calibrating(base, adapter, options, folder_beside(out)) as calibration:
+                return _measured(writer, calibration)
+        if search is not None:
+            options = _with_routes(base, adapter, options, search)
+        return Exported(_unmeasured(writer, base, adapter, options))
 
 
 def folder_beside(out: Path) -> Path:
-    """Where a calibration for a bundle keeps what it knows until the bundle is there."""
+    """Where a calibration for a bundle keeps its results until the bundle is there."""
     return out.with_name(f"{out.name}.calibration")
 
 
-def _check(options: ExportOptions, calibration: CalibrationOptions | None) -> None:
-    if calibration is not None:
-        calibration.check()
-    elif options.precision in ("int8-static", "auto"):
-        raise UsageError(f"--precision {options.precision} measures on data: give --calibration-data")
-    if options.precision not in _PLAIN and options.provider == "cuda" and options.precision != "int4":
-        raise NotSupportedError(f"--precision {options.precision} is for CPUs; for CUDA use fp16 or (decoders) int4")
+def _with_routes(base: Path | None, adapter: Adapter, options: ExportOptions, search: Search) -> ExportOptions:
+    """Options in a float precision: nothing but TuckA's routes is measured for it."""
+    assert search.only is not None
+    check_freezes(base, adapter, options)
+    study = study_routes(base, adapter, options, read_rows(adapter, options, search))
+    return replace(study.options(options), precision=search.only)
 
 
-def _unmeasured(base: Path | None, adapters: Sequence[Path], out: Path, options: ExportOptions) -> Bundle:
-    if options.precision in _PLAIN or (options.precision == "int4" and _builds(base, adapters, options)):
-        return export_plain(base, adapters, out, options)
-    with BundleWriter(out) as writer, TemporaryDirectory(prefix="eptx-") as workspace:
-        adapted = adapt(base, adapters, replace(options, precision="fp32"), Path(workspace))
-        return write(writer, stored(adapted, Setting(_SCHEMES[options.precision])))
+def _unmeasured(writer: BundleWriter, base: Path | None, adapter: Adapter, options: ExportOptions) -> Bundle:
+    with TemporaryDirectory(prefix="eptx-") as workspace:
+        adapted = adapt(base, adapter, options, Path(workspace))
+        if options.precision not in FLOAT_PRECISIONS and adapted.precision == "fp32":
+            adapted = quantize(adapted, QuantizationConfig(_SCHEMES[str(options.precision)]))
+        else:
+            store(adapted)
+        return write(writer, adapted)
 
 
-def _builds(base: Path | None, adapters: Sequence[Path], options: ExportOptions) -> bool:
-    return has_builder(base, read_adapter(adapters, top_k=options.top_k, tasks=options.tasks), options)
+def _measured(writer: BundleWriter, calibration: Calibration) -> Exported:
+    only = calibration.evaluator.options.only
+    if only is None:
+        calibration.search()
+    else:
+        calibration.try_only(QuantizationConfig(BUILT if only == "int4" and calibration.built else _SCHEMES[only]))
+        _refuse_over(calibration)
+    bundle, result = write(writer, calibration.chosen()), calibration.result()
+    for name, content in report_files(result).items():
+        write_report(bundle, f"calibration{Path(name).suffix}", content)
+    calibration.finish()
+    return Exported(bundle, result)
 
 
-def _refuse_over(running: Calibration, calibration: CalibrationOptions) -> None:
+def _refuse_over(calibration: Calibration) -> None:
     """A budget that the user has stated is kept."""
-    if not calibration.max_drop:
-        return
-    name = running.found.chosen.name
-    for drop in running.found.trials[running.found.chosen].drops:
-        budget = running.budget[drop.task]
-        if drop.points > budget:
-            running.done()  # nothing is left to go on with
-            raise ValidationError(
-                f"{drop.task} loses {drop.points:.2f} points of {drop.metric} "
-                f"(95 %: {drop.low:.1f} to {drop.high:.1f}) by {name}, "
-                f"and may lose {budget:g}; try --precision auto"
-            )
+    budget, best = calibration.stated, calibration.found.best
+    drop = next((drop for drop in best.drops if not is_within(drop, budget)), None)
+    if budget and drop is not None:
+        calibration.finish()
+        raise ValidationError(
+            f"{drop.task} drops by {drop.points:.2f} points of {drop.metric} "
+            f"(95 %: {drop.low:.1f} to {drop.high:.1f}) with {best.name}, "
+            f"and may drop by {budget[drop.task]:g}; try --precision auto"
+        )

@@ -1,4 +1,4 @@
-"""What a calibration is asked to do."""
+"""A precision that is found, or measured, on data: its settings."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from pathlib import Path
 from typing import Literal
 
 from eptx.errors import UsageError
-from eptx.exporter.validation.accuracy.budget import budgets, check_points
+from eptx.exporter.options import Precision, PrecisionSearch
 from eptx.runtime.measure import Source
+from eptx.runtime.measure.budget import budgets, check_points
 from eptx.runtime.measure.rows import ROWS_PER_TASK
 
 Goal = Literal["size", "latency"]
 
-#: Points of its metric that a task may lose, where nothing else is said.
+#: Points of its metric that a task may lose where the user says nothing.
 MAX_DROP = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrationOptions:
-    """Settings of a calibration.
+class Search(PrecisionSearch):
+    """A precision that is found, or measured, on data.
 
     Attributes:
         data: where the rows are that everything is measured on.
         rows: how many of a task to use at most.
-        max_drop: task -> points of its metric that it may lose; the key None is of every other task.
+        max_drop: task -> points of its metric that it may lose; the key None is for every other task.
         metrics: task -> metric, where it is not the usual one of its answers.
-        goal: what is best among what keeps to the budget: the smallest or the fastest bundle.
+        goal: which bundle within the budget is best: the smallest or the fastest.
         threads: of ONNX Runtime; None lets it choose.
+        only: this precision is measured, and nothing else is tried; None searches all.
     """
 
     data: Sequence[Source]
@@ -37,6 +39,7 @@ class CalibrationOptions:
     metrics: Mapping[str, str] = field(default_factory=dict)
     goal: Goal = "size"
     threads: int | None = None
+    only: Precision | None = None
 
     def check(self) -> None:
         """Compares the settings with each other.
@@ -46,7 +49,7 @@ class CalibrationOptions:
             DataError: a budget is not a number of points.
         """
         if not self.data:
-            raise UsageError("a calibration measures on data: give --calibration-data")
+            raise UsageError(f"--precision {self.only or 'auto'} measures on data: give --calibration-data")
         check_points(self.max_drop)
 
     def budget(self, tasks: Sequence[str]) -> dict[str, float]:
@@ -59,5 +62,5 @@ class CalibrationOptions:
 
     @property
     def paths(self) -> tuple[tuple[str | None, Path], ...]:
-        """Where the data is, with the task that all rows are of; rows that were given in Python are nowhere."""
+        """The files and folders of the data, each with the task that all its rows are of; rows in Python have none."""
         return tuple((source.task, Path(source.rows)) for source in self.data if isinstance(source.rows, str | Path))

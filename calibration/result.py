@@ -1,85 +1,217 @@
-"""``calibration.json``: what a calibration was asked, what it tried and what it chose."""
+"""What a calibration was asked, what it tried and what it chose: the content of ``calibration.json``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from eptx._version import __version__
-from eptx.calibration.latency import timed_shape
-from eptx.calibration.options import CalibrationOptions
-from eptx.calibration.quantize import Range
-from eptx.calibration.search import Found
-from eptx.calibration.workbench import Workbench
+from eptx.calibration.experts import ExpertStudy
+from eptx.calibration.options import Goal
+from eptx.calibration.quantize import Range, Scheme
+from eptx.calibration.quantize.layers import Layer
+from eptx.calibration.routes.study import RouteStudy
+from eptx.calibration.search.evaluator import Evaluator
+from eptx.calibration.search.latency import timed_shape
+from eptx.calibration.search.search import SearchResult
+from eptx.calibration.search.trial import Budget, Trial, past
 from eptx.runtime.machine import machine
 
 SCHEMA_VERSION = 1
 
 
-def result_json(
-    bench: Workbench,
-    found: Found,
-    options: CalibrationOptions,
-    budget: Mapping[str, float],
+@dataclass(frozen=True)
+class Settings:
+    """What was measured, and how.
+
+    Attributes:
+        goal: which bundle within the budget is best.
+        budget: task -> points that it may drop; empty where none was stated.
+        metrics: task -> metric.
+        rows: task -> how many rows.
+        labelled: task -> whether its rows have labels; otherwise answers are compared with fp32's.
+        data: names of the sources.
+        machine: what it was measured on.
+        threads: of ONNX Runtime; None where it chose.
+        timed: what the latency is of, in words.
+    """
+
+    goal: Goal
+    budget: Budget
+    metrics: Mapping[str, str]
+    rows: Mapping[str, int]
+    labelled: Mapping[str, bool]
+    data: Sequence[str]
+    machine: str
+    threads: int | None
+    timed: str
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """How far each task's answers move when one layer alone is quantized.
+
+    Attributes:
+        scheme: of that layer.
+        layers: in the order of the graph.
+        divergence: task -> divergence for each layer.
+    """
+
+    scheme: Scheme
+    layers: Sequence[Layer]
+    divergence: Mapping[str, Sequence[float]]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        layers = [
+            {"name": layer.name, "products": [*layer.products, *layer.embeddings], "weights": layer.weights}
+            for layer in self.layers
+        ]
+        divergence = {task: list(values) for task, values in self.divergence.items()}
+        return {"scheme": self.scheme, "layers": layers, "divergence": divergence}
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """A calibration that is done.
+
+    Attributes:
+        mode: of the bundle. method: the adapter's. model_type: the base's.
+        fingerprints: of the base, the adapter and the data.
+        settings: what was measured, and how.
+        trials: in their order, the float32 bundle first.
+        chosen: the best of them within the budget.
+        sensitivity: None where no layer was measured alone.
+        ranges: product -> task -> range of its input; None where none was observed.
+        experts: which experts each task uses, where the adapter's tasks choose some.
+        routes: what the rows say of the routes, where the adapter has some.
+    """
+
+    mode: str
+    method: str
+    model_type: str
+    fingerprints: Mapping[str, str]
+    settings: Settings
+    trials: Sequence[Trial]
+    chosen: Trial
+    sensitivity: Sensitivity | None = None
+    ranges: Mapping[str, Mapping[str, Range]] | None = None
+    experts: ExpertStudy | None = None
+    routes: RouteStudy | None = None
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(self.settings.rows)
+
+    @property
+    def budget(self) -> Budget:
+        """Task -> points that it may drop; empty where none was stated."""
+        return self.settings.budget
+
+    @property
+    def common_budget(self) -> float | None:
+        """The points of every task where all may drop by the same, otherwise None."""
+        values = set(self.budget.values())
+        return values.pop() if len(values) == 1 else None
+
+    @property
+    def shown(self) -> Trial | None:
+        """Whose drops a report shows: the chosen trial's or, as fp32 has none, the closest's."""
+        return self.chosen if self.chosen is not self.trials[0] else self.closest
+
+    @property
+    def closest(self) -> Trial | None:
+        """Of the trials that are better than fp32 but past a budget, the one that is least past it."""
+        over = [trial for trial in self.trials[1:] if not trial.within(self.budget) and self.cost(trial) < 1]
+        return min(over, key=lambda trial: max(past(drop, self.budget) for drop in trial.drops), default=None)
+
+    def cost(self, trial: Trial) -> float:
+        """What the goal makes small, over fp32's."""
+        return trial.latency_ratio if self.settings.goal == "latency" else trial.bytes_ratio
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON types."""
+        settings = self.settings
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "generator": f"eptx {__version__}",
+            "mode": self.mode,
+            "method": self.method,
+            "model_type": self.model_type,
+            "tasks": list(self.tasks),
+            "fingerprints": dict(self.fingerprints),
+            "settings": {
+                "goal": settings.goal,
+                "max_drop": dict(settings.budget),
+                "metrics": dict(settings.metrics),
+                "rows": dict(settings.rows),
+                "labelled": dict(settings.labelled),
+                "data": list(settings.data),
+                "machine": settings.machine,
+                "threads": settings.threads,
+                "timed": settings.timed,
+            },
+            "sensitivity": self.sensitivity.to_json() if self.sensitivity is not None else None,
+            "ranges": None
+            if self.ranges is None
+            else {key: {task: [r.low, r.high] for task, r in own.items()} for key, own in self.ranges.items()},
+            "trials": [trial.to_json() | {"within": trial.within(self.budget)} for trial in self.trials],
+            "chosen": self.chosen.name,
+            "experts": self.experts.to_json() if self.experts is not None else None,
+            "routes": self.routes.to_json() if self.routes is not None else None,
+        }
+
+
+def calibration_result(
+    evaluator: Evaluator,
+    found: SearchResult,
+    budget: Budget,
     data: str,
-    studies: Mapping[str, Any],
-) -> dict[str, Any]:
-    """A calibration as JSON types.
+    experts: ExpertStudy | None,
+    routes: RouteStudy | None,
+) -> CalibrationResult:
+    """What a calibration came to.
 
     Args:
-        bench: what it was measured with.
-        found: what the search saw.
-        options: of the calibration.
+        evaluator: what measured.
+        found: what the search has measured.
         budget: task -> points.
         data: fingerprint of the rows.
-        studies: "experts" and "routes", where the adapter has them.
+        experts: where the adapter's tasks choose some.
+        routes: where the adapter has some.
     """
-    manifest = bench.reference.manifest
-    answers = bench.probe
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "generator": f"eptx {__version__}",
-        "mode": manifest.mode,
-        "method": manifest.method,
-        "model_type": manifest.model_type,
-        "tasks": list(bench.rows),
-        "fingerprints": {**manifest.fingerprints, "data": data},
-        "settings": {
-            "goal": options.goal,
-            "max_drop": dict(budget),
-            "metrics": dict(bench.metrics),
-            "rows": {task: len(rows) for task, rows in bench.rows.items()},
-            "labelled": {task: answers.labelled(task) for task in bench.rows},
-            "data": [source.name for source in options.data],
-            "machine": machine(),
-            "threads": options.threads,
-            "timed": timed_shape(bench.session),
-        },
-        "sensitivity": _sensitivity(bench, found),
-        "ranges": _ranges(bench.known_ranges),
-        "trials": [
-            trial.to_json() | {"within": trial.within(budget)} for trial in (*found.trials.values(), *found.others)
-        ],
-        "chosen": found.trials[found.chosen].name,
-        "experts": studies.get("experts"),
-        "routes": studies.get("routes"),
-    }
+    manifest, options, probe = evaluator.baseline.manifest, evaluator.options, evaluator.probe
+    settings = Settings(
+        goal=options.goal,
+        budget=budget,
+        metrics=evaluator.metrics,
+        rows={task: len(rows) for task, rows in evaluator.rows.items()},
+        labelled={task: probe.labelled(task) for task in evaluator.rows},
+        data=[source.name for source in options.data],
+        machine=machine(),
+        threads=options.threads,
+        timed=timed_shape(evaluator.session),
+    )
+    return CalibrationResult(
+        mode=manifest.mode,
+        method=manifest.method,
+        model_type=manifest.model_type,
+        fingerprints={**manifest.fingerprints, "data": data},
+        settings=settings,
+        trials=(*found.trials.values(), *found.others),
+        chosen=found.best,
+        sensitivity=_sensitivity(evaluator, found),
+        ranges=evaluator.known_ranges,
+        experts=experts,
+        routes=routes,
+    )
 
 
-def _sensitivity(bench: Workbench, found: Found) -> dict[str, Any] | None:
-    """Of the scheme that was repaired, if that was chosen; else of the one that was looked at last."""
-    if not found.damage:
+def _sensitivity(evaluator: Evaluator, found: SearchResult) -> Sensitivity | None:
+    """Of the chosen scheme where it was repaired, otherwise of the scheme that was looked at last."""
+    if not found.sensitivity:
         return None
-    scheme = found.chosen.scheme if found.chosen.kept else list(found.damage)[-1]
-    table = found.damage[scheme]
-    groups = [
-        {"name": group.name, "products": [*group.products, *group.embeddings], "weights": group.weights}
-        for group in bench.groups
-    ]
-    return {"scheme": scheme, "groups": groups, "damage": dict(table)}
-
-
-def _ranges(ranges: Mapping[str, Mapping[str, Range]] | None) -> dict[str, Any] | None:
-    if ranges is None:
-        return None
-    return {key: {task: [r.low, r.high] for task, r in own.items()} for key, own in ranges.items()}
+    scheme = found.chosen.scheme if found.chosen.kept else list(found.sensitivity)[-1]
+    return Sensitivity(scheme, evaluator.layers, found.sensitivity[scheme])

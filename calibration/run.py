@@ -1,29 +1,29 @@
-"""One calibration: data, routes, the workbench, the search, and what is told of it."""
+"""One calibration: data, routes, the search, and its result."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 from eptx._version import __version__
 from eptx.bundle import Bundle, Quantization
-from eptx.calibration.experts import study_experts
-from eptx.calibration.ledger import Ledger
-from eptx.calibration.options import CalibrationOptions
+from eptx.calibration.experts import ExpertStudy, study_experts
+from eptx.calibration.options import Search
 from eptx.calibration.quantize import Scheme
+from eptx.calibration.quantize.config import BUILT, FP32, QuantizationConfig
 from eptx.calibration.report import report_html
-from eptx.calibration.result import result_json
-from eptx.calibration.route import study_routes
-from eptx.calibration.search import Found, Search
-from eptx.calibration.setting import BUILT, REFERENCE, Setting
-from eptx.calibration.workbench import Workbench
-from eptx.exporter import ExportOptions, read_adapter
+from eptx.calibration.result import CalibrationResult, calibration_result
+from eptx.calibration.routes.study import RouteStudy, study_routes
+from eptx.calibration.search.evaluator import Evaluator
+from eptx.calibration.search.search import Searcher, SearchResult
+from eptx.calibration.search.trial import Budget
+from eptx.calibration.search.trial_cache import TrialCache
+from eptx.errors import UsageError
+from eptx.exporter import ExportOptions
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.bases import is_decoder
 from eptx.exporter.bases.weights.model import read_config
@@ -39,170 +39,137 @@ _WORK = "work"
 REPORTS = ("calibration.json", "report.html")
 
 
+@dataclass
 class Calibration:
-    """A calibration that is under way; interrupted, it leaves what it knows in its folder, and goes on there.
-
-    Args:
-        base: as in `export_bundle`. adapters: as there. options: as there.
-        calibration: the data, the budget and the goal.
-        folder: where it notes down what it has measured, and works.
+    """A calibration that is under way.
 
     Attributes:
-        found: what the search has seen.
-        budget: task -> points that it may lose.
+        evaluator: of the model.
+        cache: the results so far.
+        budget: task -> points that it may drop.
         built: whether GenAI's builder can quantize this base.
+        experts: which experts each task uses, where the adapter's tasks choose some.
+        routes: what the rows say of the routes, where the adapter has some.
+        found: what the search has measured.
+        stated: the budget, where there is one: a fixed precision has none unless the user says so.
     """
 
-    def __init__(
-        self,
-        base: Path | None,
-        adapters: Sequence[Path],
-        options: ExportOptions,
-        calibration: CalibrationOptions,
-        folder: Path,
-    ) -> None:
-        calibration.check()
-        self._base, self._adapters, self._folder, self._calibration = base, adapters, folder, calibration
-        adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
-        tasks = tasks_of(adapter, options)
-        self.budget = calibration.budget(tasks)
-        self._rows = read_data(
-            calibration.data, tasks, calibration.rows, others=[task for task in adapter.tasks if task not in tasks]
-        )
-        self.built = has_builder(base, adapter, options)
-        self._work = folder / _WORK
-        self._ledger: Ledger | None = None
-        self.found = Found()
-        self._searched = False
-        self._studies: dict[str, Any] = {}
-        self._options = self._measure_routes(adapter, options)
-        if isinstance(adapter, EptAdapter):
-            self._studies["experts"] = study_experts(adapter).to_json()
-
-    def __enter__(self) -> Calibration:
-        try:
-            self._begin()
-        except BaseException:
-            self._leave()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._leave()
-
-    def _begin(self) -> None:
-        shutil.rmtree(self._work, ignore_errors=True)
-        try:
-            (self._work / "base").mkdir(parents=True)
-        except OSError as error:
-            raise os_error(self._folder, error) from None
-        adapted = adapt(self._base, self._adapters, replace(self._options, precision="fp32"), self._work / "base")
-        self._ledger = Ledger(self._folder, self._key(adapted))
-        build = self._build if self.built else None
-        (self._work / "bundles").mkdir()
-        self._bench = Workbench(adapted, self._rows, self._calibration, self._ledger, self._work / "bundles", build)
-
-    def _leave(self) -> None:
-        """Bundles that were only measured go; what was learnt from them stays, if there is anything."""
-        shutil.rmtree(self._work, ignore_errors=True)
-        if self._ledger is not None and not len(self._ledger):
-            self._ledger.close()
-        with suppress(OSError):  # it holds something, or is not there
-            self._folder.rmdir()
-
-    def search(self) -> None:
-        """Finds the best setting within the budget."""
-        self._searched = True
-        self._search = Search(self._bench, self.budget, self._schemes())
-        self.found = self._search.run()
-
-    def study(self) -> None:
-        """Searches, and measures what every layer is sensitive to, whether the search needed it or not."""
-        self.search()
-        self.found = self._search.study("int4-blocks" if self.built else "int8")
-
-    def try_only(self, setting: Setting) -> None:
-        """Measures one setting, and takes it."""
-        for one in (Setting(REFERENCE), setting):
-            self.found.trials[one] = self._bench.trial(one)
-        self.found.chosen = setting
-
-    def add(self, bundle: Bundle) -> None:
-        """Measures a bundle of this model that is there already, beside what the search has tried."""
-        self.found.others.append(self._bench.trial_of(bundle, "this bundle"))
-
-    def chosen(self) -> Adapted:
-        """The graphs as the search has chosen to store them."""
-        said = Quantization({}, {}, self._stated, self._bench.metrics, self._calibration.rows)
-        result = self._bench.stored(self.found.chosen, said)
-        return replace(result, source=replace(result.source, data=self._calibration.paths))
+    evaluator: Evaluator
+    cache: TrialCache
+    budget: Budget
+    built: bool
+    experts: ExpertStudy | None
+    routes: RouteStudy | None
+    found: SearchResult = field(default_factory=SearchResult)
 
     @property
-    def _stated(self) -> dict[str, float]:
-        """The budget, where there is one: a fixed precision has none unless the user says so."""
-        return self.budget if self._searched or self._calibration.max_drop else {}
+    def stated(self) -> Budget:
+        options = self.evaluator.options
+        return self.budget if options.only is None or options.max_drop else {}
 
-    def result(self) -> dict[str, Any]:
-        """The content of ``calibration.json``."""
-        return result_json(
-            self._bench, self.found, self._calibration, self._stated, _fingerprint(self._rows), self._studies
-        )
+    def search(self) -> Searcher:
+        """Finds the best config within the budget."""
+        several = len(self.evaluator.adapted.parts) > 1
+        schemes: list[Scheme] = ["fp16", "int8", "int8-blocks", "int4-blocks"]
+        static: list[Scheme] = [] if several else ["int8-static"]
+        built: list[Scheme] = [BUILT] if self.built else []
+        searcher = Searcher(self.evaluator, self.budget, [*schemes, *static, *built])
+        self.found = searcher.run()
+        return searcher
 
-    def reports(self) -> dict[str, bytes]:
-        """The files that tell of it, by name."""
-        result = self.result()
-        return dict(zip(REPORTS, (dump_json(result), report_html(result).encode()), strict=True))
+    def study(self) -> None:
+        """Searches, and measures every layer's sensitivity even if the search did not need it."""
+        self.found = self.search().study("int4-blocks" if self.built else "int8")
 
-    def done(self) -> None:
-        """Forgets what was noted down."""
-        if self._ledger is not None:
-            self._ledger.close()
+    def try_only(self, config: QuantizationConfig) -> None:
+        """Measures one config, and takes it."""
+        for one in (FP32, config):
+            self.found.trials[one] = self.evaluator.trial(one)
+        self.found.chosen = config
 
-    def _schemes(self) -> list[Scheme]:
-        """The fixed settings that there are for this model."""
-        several = len(self._bench.adapted.parts) > 1
-        found: list[Scheme] = ["fp16", "int8", "int8-blocks", "int4-blocks"]
-        return found + ([] if several else ["int8-static"]) + ([BUILT] if self.built else [])
+    def add(self, bundle: Bundle) -> None:
+        """Measures a bundle of this model that is there already, beside the trials."""
+        self.found.others.append(self.evaluator.trial_of(bundle, "this bundle"))
 
-    def _build(self) -> Adapted:
-        folder = self._work / "built"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        adapted = adapt(self._base, self._adapters, replace(self._options, precision="int4"), folder)
-        store(adapted)
-        return adapted
+    def chosen(self) -> Adapted:
+        """The graphs, stored by the chosen config."""
+        options = self.evaluator.options
+        quantization = Quantization({}, {}, self.stated, self.evaluator.metrics, options.rows)
+        return replace(self.evaluator.quantized(self.found.chosen, quantization), data=options.paths)
 
-    def _measure_routes(self, adapter: Adapter, options: ExportOptions) -> ExportOptions:
-        """Freezes TuckA's routes on the data, where they are to be frozen."""
-        if not isinstance(adapter, TuckaAdapter) or (options.mode == "dynamic" and self._base is None):
-            return options
-        study = study_routes(self._base, self._adapters, options, self._rows, self._calibration.metrics)
-        self._studies["routes"] = study.to_json()
-        return options if options.mode == "dynamic" else study.options(options)
+    def result(self) -> CalibrationResult:
+        """What it came to."""
+        data = _fingerprint(self.evaluator.rows)
+        return calibration_result(self.evaluator, self.found, self.stated, data, self.experts, self.routes)
 
-    def _key(self, adapted: Adapted) -> str:
-        """Of everything that a measurement depends on; budget and goal are not among it."""
-        import onnxruntime
+    def finish(self) -> None:
+        """Removes the results from the folder: the next calibration starts anew."""
+        self.cache.remove()
 
-        calibration = self._calibration
-        parts = {
-            "eptx": __version__,
-            "onnxruntime": onnxruntime.__version__,
-            "base": [part.graph.fingerprint for part in adapted.parts],
-            "adapter": adapted.adapter.fingerprint,
-            "options": repr(replace(self._options, precision="fp32")),
-            "rows": _fingerprint(self._rows),
-            "metrics": dict(calibration.metrics),
-            "threads": calibration.threads,
-        }
-        return hashlib.sha256(dump_json(parts)).hexdigest()
+
+@contextmanager
+def calibrating(base: Path | None, adapter: Adapter, options: ExportOptions, folder: Path) -> Iterator[Calibration]:
+    """A calibration. Interrupted, it leaves its results in its folder, and the next one goes on from there.
+
+    Args:
+        base: as in `export_bundle`.
+        adapter: the adapter.
+        options: as there; the precision is a search.
+        folder: where it writes down its results, and works.
+
+    Raises:
+        UsageError: the precision is no search.
+    """
+    search = options.precision
+    if not isinstance(search, Search):
+        raise UsageError("a calibration measures on data: give a Search as the precision")
+    search.check()
+    budget, rows = search.budget(tasks_of(adapter, options)), read_rows(adapter, options, search)
+    built, routes = has_builder(base, adapter, options), _study_routes(base, adapter, options, rows, search)
+    plain = replace(options, precision="fp32")
+    if routes is not None and options.mode != "dynamic":
+        plain = routes.options(plain)
+    experts = study_experts(adapter) if isinstance(adapter, EptAdapter) else None
+    work, cache = folder / _WORK, None
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        adapted = adapt(base, adapter, plain, _made(work / "base"))
+        cache = TrialCache(folder, _key(adapted, rows, search))
+
+        def build() -> Adapted:
+            shutil.rmtree(work / "built", ignore_errors=True)
+            adapted = adapt(base, adapter, replace(plain, precision="int4"), _made(work / "built"))
+            store(adapted)
+            return adapted
+
+        evaluator = Evaluator(adapted, rows, search, cache, _made(work / "bundles"), build if built else None)
+        yield Calibration(evaluator, cache, budget, built, experts, routes)
+    finally:  # bundles that were only measured go; results stay, if there are any
+        shutil.rmtree(work, ignore_errors=True)
+        if cache is not None and not len(cache):
+            cache.remove()
+        with suppress(OSError):  # it holds something, or is not there
+            folder.rmdir()
+
+
+def report_files(result: CalibrationResult) -> dict[str, bytes]:
+    """The files that report a calibration, by name."""
+    return dict(zip(REPORTS, (dump_json(result.to_json()), report_html(result).encode()), strict=True))
 
 
 def tasks_of(adapter: Adapter, options: ExportOptions) -> list[str]:
-    """The tasks that a bundle will have, the base's apart."""
+    """The tasks that a bundle will have, without the base's."""
     return [options.folded_task(adapter.tasks)] if options.mode == "static" else list(adapter.tasks)
+
+
+def read_rows(adapter: Adapter, options: ExportOptions, search: Search) -> dict[str, list[Row]]:
+    """The rows of every task that a bundle will have.
+
+    Raises:
+        DataError: the data is damaged, or a task has no rows.
+    """
+    tasks = tasks_of(adapter, options)
+    return read_data(search.data, tasks, search.rows, others=[task for task in adapter.tasks if task not in tasks])
 
 
 def has_builder(base: Path | None, adapter: Adapter, options: ExportOptions) -> bool:
@@ -210,6 +177,40 @@ def has_builder(base: Path | None, adapter: Adapter, options: ExportOptions) -> 
     if base is None or options.base_onnx is not None:
         return False
     return adapter.heads is None and is_decoder(read_config(base))
+
+
+def _study_routes(
+    base: Path | None, adapter: Adapter, options: ExportOptions, rows: Mapping[str, Sequence[Row]], search: Search
+) -> RouteStudy | None:
+    """What the rows say of TuckA's routes; where the router stays in the graph, a base folder is no must."""
+    if not isinstance(adapter, TuckaAdapter) or (options.mode == "dynamic" and base is None):
+        return None
+    return study_routes(base, adapter, options, rows, search.metrics)
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise os_error(folder, error) from None
+    return folder
+
+
+def _key(adapted: Adapted, rows: Mapping[str, Sequence[Row]], search: Search) -> str:
+    """Of everything that a measurement depends on; budget and goal are not among it."""
+    import onnxruntime
+
+    parts = {
+        "eptx": __version__,
+        "onnxruntime": onnxruntime.__version__,
+        "base": [part.graph.fingerprint for part in adapted.parts],
+        "adapter": adapted.adapter.fingerprint,
+        "options": repr(adapted.options),
+        "rows": _fingerprint(rows),
+        "metrics": dict(search.metrics),
+        "threads": search.threads,
+    }
+    return hashlib.sha256(dump_json(parts)).hexdigest()
 
 
 def _fingerprint(rows: Mapping[str, Sequence[Row]]) -> str:

@@ -13,7 +13,7 @@ from eptx.errors import EptxError
 
 if TYPE_CHECKING:
     from eptx.bundle import Bundle, read_bundle
-    from eptx.calibration import CalibrationOptions, calibrate
+    from eptx.calibration import Search, calibrate
     from eptx.calibration import export_bundle as export
     from eptx.exporter import ExportOptions
     from eptx.exporter.validation import ValidateOptions
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bundle",
-    "CalibrationOptions",
     "EptxError",
     "ExportOptions",
     "Outputs",
+    "Search",
     "Session",
     "ValidateOptions",
     "__version__",
@@ -38,9 +38,9 @@ __all__ = [
 #: name -> where it is, and what it is called there
 _LAZY = {
     "Bundle": ("eptx.bundle", "Bundle"),
-    "CalibrationOptions": ("eptx.calibration", "CalibrationOptions"),
     "ExportOptions": ("eptx.exporter", "ExportOptions"),
     "Outputs": ("eptx.runtime", "Outputs"),
+    "Search": ("eptx.calibration", "Search"),
     "Session": ("eptx.runtime", "Session"),
     "ValidateOptions": ("eptx.exporter.validation", "ValidateOptions"),
     "calibrate": ("eptx.calibration", "calibrate"),

@@ -6,8 +6,7 @@ base: transformers folder | .onnx -------+
 """
 
 from eptx.exporter.adapters.route import Route
-from eptx.exporter.export import export as export_bundle
 from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.options import ExportOptions
 
-__all__ = ["ExportOptions", "Route", "export_bundle", "read_adapter"]
+__all__ = ["ExportOptions", "Route", "read_adapter"]

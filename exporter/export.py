@@ -1,93 +1,71 @@
-"""``eptx export``: an adapter and its base model to a bundle."""
+"""An adapter and its base model to graphs, and graphs to a bundle: the steps of an export."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
 
 from eptx.bundle import Bundle, BundleWriter
-from eptx.errors import NotSupportedError, UsageError
+from eptx.errors import NotSupportedError
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.widths import check_widths
 from eptx.exporter.bases import BaseGraph, Site, is_genai, locate
-from eptx.exporter.bundle.write import Adapted, Source, write_bundle
+from eptx.exporter.bundle.write import Adapted, write_bundle
 from eptx.exporter.graph.banks import attach_banks
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.fp16 import store_fp16
 from eptx.exporter.graph.heads import attach_head, attach_head_bank, check_fits
 from eptx.exporter.load import load
 from eptx.exporter.methods.method import method_of
-from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.plan import check_options
 from eptx.manifest.names import FLOAT_PRECISIONS
 from eptx.progress import step
 
 
-def export(base: Path | None, adapters: Sequence[Path], out: Path, options: ExportOptions) -> Bundle:
-    """Reads an adapter and its base, puts the adapter into the ONNX graph, and writes a bundle.
+def adapt(base: Path | None, adapter: Adapter, options: ExportOptions, workspace: Path) -> Adapted:
+    """The graphs of a base with an adapter in them, ready to be quantized, or stored and written.
 
     Args:
         base: the base model's transformers folder; None when `options.base_onnx` stands alone.
-        adapters: the adapter folder, or several LoRA folders on one base, each a task.
-        out: the bundle's folder; an existing bundle is replaced in one step, anything else is left alone.
-        options: the mode and its settings.
-
-    Returns:
-        The bundle, verified as a reader would.
+        adapter: the adapter.
+        options: the mode and its settings. Weights stay float32, but those that a builder stores as int4 itself.
+        workspace: an empty folder that lives as long as the graphs.
 
     Raises:
         UsageError: the options contradict each other or the adapter.
-        AdapterError, BaseModelError: the files are damaged or do not fit each other.
+        BaseModelError: the base's files are damaged, or do not fit the adapter.
         NotSupportedError: something that eptx does not do.
     """
-    with BundleWriter(out) as writer, tempfile.TemporaryDirectory(prefix="eptx-") as workspace:
-        adapted = adapt(base, adapters, options, Path(workspace))
-        if options.precision not in FLOAT_PRECISIONS and not adapted.quantized:
-            raise UsageError(f"precision {options.precision}: only the builder's int4 decoders; use eptx.export")
-        store(adapted)
-        return write(writer, adapted)
-
-
-def adapt(base: Path | None, adapters: Sequence[Path], options: ExportOptions, workspace: Path) -> Adapted:
-    """The graphs of a base with an adapter in them; see `export`.
-
-    Args:
-        base: as in `export`.
-        adapters: as in `export`.
-        options: as in `export`.
-        workspace: an empty folder that lives as long as the graphs.
-    """
     options.check()
-    with step("reading the adapter"):
-        adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
-        check_options(adapter, options)
+    check_options(adapter, options)
     parts = [EditedGraph(graph) for graph in load(base, adapter, options, workspace)]
     with step("finding the adapted modules"):
         for part in parts:
             part.sites = find(adapter, part.graph, options)
     routes = method_of(adapter.method).freeze(adapter, parts, options)
-    adapted = Adapted(Source(base, adapters), adapter, parts, options, routes)
+    adapted = Adapted(base, adapter, parts, options, routes)
     with step(f"putting the adapter into the graph ({options.mode})"):
         for part in parts:
             put_in(adapted, part)
         _share_task_id(parts)
     for part in parts:
         part.name_modules()
-    return adapted
+    if options.precision == "int4" and adapted.quantized:
+        return replace(adapted, precision="int4")
+    return replace(adapted, precision="fp16" if options.precision == "fp16" else "fp32")
 
 
 def store(adapted: Adapted) -> None:
     """Stores what is float32 as float16, where the precision says so: all of it, or the adapter's."""
-    options = adapted.options
-    if options.precision == "fp32":
+    if adapted.precision == "fp32":
         return
     for part in adapted.parts:
-        quantized = options.precision not in FLOAT_PRECISIONS
-        only_adapter = quantized or (is_genai(part.graph) and options.provider == "cuda")
+        quantized = adapted.precision not in FLOAT_PRECISIONS
+        only_adapter = quantized or (is_genai(part.graph) and adapted.options.provider == "cuda")
         store_fp16(part.graph.model, part.editor.exact, but=part.weights if only_adapter else None)
 
 

@@ -15,7 +15,13 @@ from eptx.manifest.names import BASE_TASK, PROBLEM_TYPES
 Mode = Literal["static", "conditioned", "dynamic"]
 Routing = Literal["batch", "row", "prompt"]
 Provider = Literal["cpu", "cuda"]
-Precision = Literal["fp32", "fp16", "int8", "int8-static", "int4", "auto"]
+Precision = Literal["fp32", "fp16", "int8", "int8-static", "int4"]
+#: What a manifest says; "mixed" is what a search finds.
+StoredPrecision = Precision | Literal["mixed"]
+
+
+class PrecisionSearch:
+    """A precision that is found on data: `eptx.calibration.Search`, of which an exporter knows nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +43,8 @@ class ExportOptions:
             other task.
         route_report: how the routes were measured and how far they are from the live ones, for the manifest.
         precision: how weights are stored: "fp32"; "fp16"; "int8", activations rounded to 8 bits as they come;
-            "int8-static", to a range that data gives; "int4", in blocks; "auto", what a search finds.
+            "int8-static", to a range that data gives; "int4", in blocks; or a search on data. It also finds the frozen
+            routes that `routes` lacks.
         provider: the execution provider that the graph's fusions are for.
         base_onnx: an existing ONNX file of the base, instead of exporting one.
         module_map: module name -> node or initializer of the base graph, for modules that cannot be found.
@@ -51,7 +58,7 @@ class ExportOptions:
     routing: Routing = "batch"
     routes: Mapping[str | None, Route | Frozen] = field(default_factory=dict)
     route_report: Mapping[str, object] | None = None
-    precision: Precision = "fp32"
+    precision: Precision | PrecisionSearch = "fp32"
     provider: Provider = "cpu"
     base_onnx: Path | None = None
     module_map: Mapping[str, str] | None = None

@@ -1,4 +1,4 @@
-"""Naming the machine that numbers come from."""
+"""Names the machine, beside numbers that were measured on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one call of a session returns."""
+"""The outputs of one call of a session."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ class Outputs(Mapping[str, Array]):
 
     @property
     def labels(self) -> list[Any]:
-        """Each row's answer, by the problem type of its task: the best label's name, or its index where the bundle has
-        no names; of several labels a tuple of those that are more likely than not; of a regression the value, or a
-        tuple of several; None for a task without a head. Where each token has an answer, a list of the tokens'."""
+        """Each row's answer, by the problem type of its task: the best label's name, or its index if the bundle has no
+        names; for several labels a tuple of those with a probability above 1/2; for a regression the value, or a tuple
+        of several; None for a task without a head. If each token has an answer, a list of the tokens'."""
         return self._each(_label)
 
     @property
     def scores(self) -> list[Any]:
-        """How sure each row's answer is: the best label's probability among the labels of the row's task (softmax); of
-        several labels a tuple of every label's own probability (sigmoid); None for a regression or without a head.
-        Where each token has an answer, a list of the tokens'."""
+        """Each row's probability of its answer: the best label's among the labels of its task (softmax); for several
+        labels a tuple of every label's own (sigmoid); None for a regression or without a head. If each token has an
+        answer, a list of the tokens'."""
         return self._each(_score)
 
     @property

@@ -1,6 +1,6 @@
-"""Timing models against each other in one process: interleaved pairs and the median of their ratios.
+"""Times models against each other in one process: interleaved pairs, and the median of their ratios.
 
-Machines differ and drift; a ratio of two runs that follow each other depends on neither.
+Machines differ, and their speed drifts; the ratio of two runs that follow each other depends on neither.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from eptx.errors import NotSupportedError, UsageError
 from eptx.manifest.names import BASE_TASK, TASK_ID
 from eptx.runtime.ort.kernels import choose_kernels, register
 from eptx.runtime.ort.providers import choose_provider
-from eptx.runtime.ort.sessions import open_session, session_options, wrapped
+from eptx.runtime.ort.sessions import open_session, session_options, wrapped_errors
 
 _WARM_UP = 3
-_WORDS = 150  # tokens are drawn from the first few: every vocabulary has them
+_WORDS = 150  # tokens are drawn from the first few, which every vocabulary has
 _DTYPES = {
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
@@ -62,10 +62,8 @@ class TimedModel:
         provider = choose_provider(provider, manifest.provider if manifest else "cpu")
         if bundle and native:
             register(options, choose_kernels(bundle, provider))
-        try:
+        with wrapped_errors(f"{path.name}: ONNX Runtime does not load it", UsageError):
             self.session = open_session(model, options, provider)
-        except Exception as e:
-            raise wrapped(e, f"{path.name}: ONNX Runtime does not load it", UsageError) from None
 
     def feeds(self, batch: int, length: int) -> dict[str, np.ndarray]:
         """Inputs of one shape: the same tokens for every model, tasks in turn.
@@ -85,10 +83,8 @@ class TimedModel:
             UsageError: ONNX Runtime fails on these inputs.
         """
         start = time.perf_counter()
-        try:
+        with wrapped_errors(f"{self.path.name}: ONNX Runtime fails on this shape", UsageError):
             self.session.run(None, feeds)
-        except Exception as e:  # ONNX Runtime has a dozen exception classes and no common one
-            raise wrapped(e, f"{self.path.name}: ONNX Runtime fails on this shape", UsageError) from None
         return time.perf_counter() - start
 
     def _feed(self, value: Any, batch: int, length: int, rng: np.random.Generator) -> np.ndarray:
@@ -156,21 +152,16 @@ def compare(
     """
     model = TimedModel(path, task_ids=_ids(path, task), threads=threads, provider=provider)
     other = TimedModel(against, threads=threads, provider=provider) if against is not None else None
-    rows = []
-    for batch, length in shapes:
-        feeds = model.feeds(batch, length)
-        if other is None:
-            runs = [model.run(feeds) for _ in range(_WARM_UP + pairs)][_WARM_UP:]
-            result: dict[str, Any] = {
-                "milliseconds": 1e3 * statistics.median(runs),
-                "against_milliseconds": None,
-                "ratio": None,
-            }
-        else:
-            other_feeds = other.feeds(batch, length)
-            result = {**paired(lambda f=feeds: model.run(f), lambda f=other_feeds: other.run(f), pairs)}  # type: ignore[misc]
-        rows.append({"shape": f"{batch}x{length}", **result})
-    return rows
+    return [{"shape": f"{batch}x{length}", **_timed(model, other, batch, length, pairs)} for batch, length in shapes]
+
+
+def _timed(model: TimedModel, other: TimedModel | None, batch: int, length: int, pairs: int) -> dict[str, float | None]:
+    feeds = model.feeds(batch, length)
+    if other is not None:
+        other_feeds = other.feeds(batch, length)
+        return {**paired(lambda: model.run(feeds), lambda: other.run(other_feeds), pairs)}
+    runs = [model.run(feeds) for _ in range(_WARM_UP + pairs)][_WARM_UP:]
+    return {"milliseconds": 1e3 * statistics.median(runs), "against_milliseconds": None, "ratio": None}
 
 
 def _ids(path: Path, task: str | None) -> list[int] | None:

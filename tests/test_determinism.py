@@ -17,7 +17,7 @@ import pytest
 import eptx
 from eptx.bundle import read_bundle
 from eptx.bundle.origin import Origin, read_origin, write_origin
-from eptx.calibration import CalibrationOptions
+from eptx.calibration import Search
 from eptx.calibration import export_bundle as export
 from eptx.errors import UsageError
 from eptx.exporter import ExportOptions
@@ -75,9 +75,8 @@ def test_two_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(root if named else tmp_path)
         base, adapter = (Path(name) if named else root / name for name in ("base", "adapter"))
         data = [Source(Path("rows.jsonl") if named else root / "rows.jsonl")]
-        options = ExportOptions(mode="conditioned", top_k=2, precision="int8")
-        calibration = CalibrationOptions(data=data)
-        bundles.append(export(base, [adapter], root / "bundle", options, calibration).path)
+        options = ExportOptions(mode="conditioned", top_k=2, precision=Search(data=data, only="int8"))
+        bundles.append(export(base, [adapter], root / "bundle", options).path)
     first, second = ({f.name: f.read_bytes() for f in bundle.iterdir()} for bundle in bundles)
     assert {**first, **dict.fromkeys(REPORT_FILES)} == {**second, **dict.fromkeys(REPORT_FILES)}  # which hold times
     told = [name for name, content in first.items() if str(tmp_path).encode() in content]
@@ -116,8 +115,9 @@ def _inputs(root: Path) -> Scene:
 
 def main(root: Path, out: Path) -> None:
     """Exports everything to ``out``, and prints the SHA-256 of every file of every bundle."""
+    from eptx.calibration import export_bundle
     from eptx.errors import BundleError
-    from eptx.exporter import Route, export_bundle
+    from eptx.exporter import Route
     from eptx.files.safe_files import hash_file, list_files
 
     scene = Scene(root)

@@ -133,7 +133,8 @@ def chosen(points: list[str]) -> list[int]:
 def main(root: Path) -> None:
     """Kills exports to ``root``, and prints how each ended."""
     from eptx import read_bundle
-    from eptx.exporter import ExportOptions, export_bundle
+    from eptx.calibration import export_bundle
+    from eptx.exporter import ExportOptions
     from eptx.files import publish
 
     root.joinpath("scene").mkdir()

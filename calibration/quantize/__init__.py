@@ -1,5 +1,8 @@
-"""Quantizing the products and tables of a graph, each by its own scheme, with ONNX Runtime's quantizers."""
+"""Quantize: how the products and tables of a graph are stored, one by one, with ONNX Runtime's quantizers.
 
-from eptx.calibration.quantize.graph import Quantizer, Range, Recipe, Scheme
+layers -> config (which layer how) -> quantizer -> one_product, embedding_table -> splice
+"""
+
+from eptx.calibration.quantize.quantizer import Quantizer, Range, Recipe, Scheme
 
 __all__ = ["Quantizer", "Range", "Recipe", "Scheme"]

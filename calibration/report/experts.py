@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
 
-from eptx._html import Content, Html, clipped, h, join, table
+from eptx.calibration.experts import Choice, ExpertStudy
 from eptx.calibration.report.heatmap import share_map
-from eptx.calibration.report.say import counted, number, readable
-from eptx.calibration.report.view import finite
+from eptx.calibration.report.phrases import counted, number, readable
+from eptx.reports.html import Content, Html, clipped, h, join, table
 
 
-def experts_section(experts: Mapping[str, Any]) -> list[Content]:
+def experts_section(study: ExpertStudy) -> list[Content]:
     """The map of tasks x experts, the experts that no task uses, and what each module chooses."""
-    modules: Mapping[str, Mapping[str, Any]] = experts.get("modules") or {}
-    usage: Mapping[str, list[object]] = experts.get("usage") or {}
-    unused: Mapping[str, list[int]] = {name: ids for name, ids in (experts.get("unused") or {}).items() if ids}
-    count = int(experts.get("experts") or max((len(values) for values in usage.values()), default=0))
-    content: list[Content] = []
-    if usage:
-        rows = [(task, [finite(value) for value in values]) for task, values in usage.items()]
-        where = f"in {counted(len(modules), 'adapted module')}" if modules else "in all adapted modules"
-        content += [
-            h("p", f"How a task's choices of experts are shared out, {where}. A row adds up to 100 %."),
-            share_map(["task", *_heads(count, experts.get("sizes") or [])], rows, "Tasks and their experts"),
-        ]
-    content += _unused(unused, experts.get("unused_everywhere") or [], len(modules))
-    if modules:
-        content.append(_choices(modules))
-    return content
+    rows = [(task, shares.tolist()) for task, shares in study.usage.items()]
+    where = counted(len(study.modules), "adapted module")
+    return [
+        h("p", f"How a task's choices of experts are shared out, in {where}. A row adds up to 100 %."),
+        share_map(["task", *_heads(study.sizes)], rows, "Tasks and their experts"),
+        *_unused(study),
+        _choices(study.modules),
+    ]
 
 
-def _heads(count: int, sizes: Sequence[int | None]) -> list[str]:
+def _heads(sizes: Iterable[int | None]) -> list[str]:
     """``0 (size 2)``: an expert's number and the size of its kernel, where it has the same in all modules."""
-    known = dict(enumerate(sizes))
-    return [str(e) if known.get(e) is None else f"{e} (size\u00a0{known[e]})" for e in range(count)]
+    return [str(e) if size is None else f"{e} (size\u00a0{size})" for e, size in enumerate(sizes)]
 
 
-def _unused(unused: Mapping[str, list[int]], everywhere: list[int], modules: int) -> list[Content]:
-    if not unused and not everywhere:
+def _unused(study: ExpertStudy) -> list[Content]:
+    unused, everywhere = study.unused, study.unused_everywhere
+    if not unused:
         return [h("p", "Every expert is used by some task in every module.")]
     said = "No task uses these in any module: expert " + ", ".join(map(str, everywhere)) + ". " if everywhere else ""
-    if not unused:
-        return [h("p", said)]
-    total = sum(len(ids) for ids in unused.values())
-    said += f"{counted(total, 'expert')} of single modules, in {len(unused)} of {modules or len(unused)}, "
+    total = sum(map(len, unused.values()))
+    said += f"{counted(total, 'expert')} of single modules, in {len(unused)} of {len(study.modules)}, "
     said += ("is" if total == 1 else "are") + " used by no task there; a conditioned bundle leaves them out."
     names, prefix = readable(unused)
     rows = [[names[name], ", ".join(map(str, ids))] for name, ids in unused.items()]
@@ -54,17 +43,16 @@ def _unused(unused: Mapping[str, list[int]], everywhere: list[int], modules: int
     return [h("p", said), h("details", h("summary", "Unused experts by module"), left_out(prefix), listed)]
 
 
-def _choices(modules: Mapping[str, Mapping[str, Any]]) -> Html:
+def _choices(modules: Mapping[str, Mapping[str, tuple[Choice, ...]]]) -> Html:
     names, prefix = readable(modules)
-    tasks = list(dict.fromkeys(task for chosen in modules.values() for task in chosen))
+    tasks = list(next(iter(modules.values())))
     rows: list[list[Content]] = [
-        [names[name], *(_chosen(chosen.get(task) or []) for task in tasks)] for name, chosen in modules.items()
+        [names[name], *(_chosen(chosen[task]) for task in tasks)] for name, chosen in modules.items()
     ]
-    kinds = "t" * (len(tasks) + 1)
     shown = table(
         ["module", *map(clipped, tasks)],
         rows,
-        kinds=kinds,
+        kinds="t" * (len(tasks) + 1),
         label="Experts by module",
         class_="named",
         tall=len(rows) > 12,
@@ -73,9 +61,8 @@ def _choices(modules: Mapping[str, Mapping[str, Any]]) -> Html:
     return h("details", h("summary", "Experts by module and task"), h("p", said), left_out(prefix), shown)
 
 
-def _chosen(experts: list[Any]) -> Html:
-    lines = [h("span", f"{expert}: {number(finite(weight))}") for expert, weight in experts]
-    return join(lines, str(h("br")))
+def _chosen(experts: Iterable[Choice]) -> Html:
+    return join([h("span", f"{expert}: {number(weight)}") for expert, weight in experts], str(h("br")))
 
 
 def left_out(prefix: str) -> Html | None:

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from eptx._html import Content, h, join
-from eptx.calibration.report.say import budgets, counted
-from eptx.calibration.report.view import View, section
+from eptx._version import __version__
+from eptx.calibration.report.phrases import budgets, counted
+from eptx.calibration.result import CalibrationResult, Settings
+from eptx.reports.html import Content, h, join
 
 _GOALS = {"size": "the smallest bundle within the budget", "latency": "the fastest bundle within the budget"}
 
 
-def facts(calibration: Mapping[str, Any], view: View) -> list[Content]:
+def facts(result: CalibrationResult) -> list[Content]:
     """A list of names and values; the fingerprints are folded away."""
-    settings = section(calibration, "settings")
+    settings = result.settings
     entries = {
-        "Tasks": ", ".join(map(str, calibration.get("tasks") or ())),
-        "Data": ", ".join(map(str, settings.get("data") or ())),
-        "Rows": _rows(section(settings, "rows")),
-        "Labels": _labels(section(settings, "labelled")),
-        "Budget": budgets(view) if view.budgets else "",
-        "Goal": _GOALS.get(view.goal, view.goal) if view.trials else "",
+        "Tasks": ", ".join(result.tasks),
+        "Data": ", ".join(settings.data),
+        "Rows": _rows(settings.rows),
+        "Labels": _labels(settings.labelled),
+        "Budget": budgets(result) if result.budget else "",
+        "Goal": _GOALS[settings.goal],
         "Measured on": _machine(settings),
-        "Made by": str(calibration.get("generator") or ""),
+        "Made by": f"eptx {__version__}",
     }
     known = {name: value for name, value in entries.items() if value}
-    prints = {str(name): str(value) for name, value in section(calibration, "fingerprints").items() if value}
-    folded = h("details", h("summary", "Fingerprints"), _list(prints)) if prints else None
-    return [_list(known) if known else None, folded]
+    return [_list(known), h("details", h("summary", "Fingerprints"), _list(result.fingerprints))]
 
 
 def _list(entries: Mapping[str, str]) -> Content:
@@ -36,8 +34,6 @@ def _list(entries: Mapping[str, str]) -> Content:
 
 
 def _rows(rows: Mapping[str, int]) -> str:
-    if not rows:
-        return ""
     counts = sorted(rows.values())
     if len(counts) == 1:
         return str(counts[0])
@@ -47,15 +43,9 @@ def _rows(rows: Mapping[str, int]) -> str:
 
 def _labels(labelled: Mapping[str, bool]) -> str:
     without = [task for task, known in labelled.items() if not known]
-    if not without:
-        return ""
-    return f"none of {', '.join(without)}: measured against fp32's answers"
+    return f"none of {', '.join(without)}: measured against fp32's answers" if without else ""
 
 
-def _machine(settings: Mapping[str, Any]) -> str:
-    said = [str(settings["machine"])] if settings.get("machine") else []
-    if settings.get("threads"):
-        said.append(counted(int(settings["threads"]), "thread"))
-    if settings.get("timed"):
-        said.append(f"latency of {settings['timed']}")
-    return ", ".join(said)
+def _machine(settings: Settings) -> str:
+    threads = [] if settings.threads is None else [counted(settings.threads, "thread")]
+    return ", ".join([settings.machine, *threads, f"latency of {settings.timed}"])

@@ -1,16 +1,17 @@
-"""What each trial costs against what it loses: two plots of numbered points."""
+"""What each trial costs against how far it drops: two plots of numbered points."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from eptx._html import Html, h, join
 from eptx.calibration.report.axis import Axis, axis
-from eptx.calibration.report.say import number, points, short
-from eptx.calibration.report.view import Trial, View
+from eptx.calibration.report.phrases import number, points, short
+from eptx.calibration.result import CalibrationResult
+from eptx.calibration.search.trial import Trial, past
+from eptx.reports.html import Html, h, join
 
 STYLE = """
 .plots { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }
@@ -29,7 +30,7 @@ svg .ring { fill: none; stroke: var(--accent); stroke-width: 2.5; }
 """
 _WIDTH, _HEIGHT = 360, 290
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 348, 26, 246
-#: Trials that lose this many budgets, or points where a budget is less, are drawn at the top of the plot.
+#: Trials that drop by more than this many budgets (of half a point at least) are drawn at the top of the plot.
 _FAR = 4.0
 _DIGIT, _LINE = 7.0, 12.0
 
@@ -48,64 +49,63 @@ class _Box:
 
 @dataclass(frozen=True)
 class _Point:
+    number: int
     trial: Trial
     x: float
     y: float
 
 
-def frontier(view: View) -> Html | None:
+def frontier(result: CalibrationResult) -> Html | None:
     """The plots for size and latency, with a key; None when nothing can be plotted."""
-    known = [trial for trial in view.trials if _lost(view, trial) is not None]
+    known = {number: trial for number, trial in enumerate(result.trials, 1) if math.isfinite(_height(result, trial))}
+    if len(known) < 2:
+        return None
     plots = [
-        _plot(view, known, "Size", "megabytes", lambda trial: trial.size),
-        _plot(view, known, "Latency", "of fp32's", lambda trial: trial.time_ratio),
+        _plot(result, known, "Size", "megabytes", lambda trial: trial.bytes / 1e6),
+        _plot(result, known, "Latency", "of fp32's", lambda trial: trial.latency_ratio),
     ]
-    if not any(plots):
-        return None
-    return join([h("div", *plots, class_="plots"), _key(view, known)])
+    return join([h("div", *plots, class_="plots"), _key(result, list(known.values()))])
 
 
-def _lost(view: View, trial: Trial) -> float | None:
+def _height(result: CalibrationResult, trial: Trial) -> float:
     """How high a trial is: its worst drop or, where budgets differ, how far past its budget that is."""
-    worst = trial.worst
-    if worst is None or worst.points is None:
-        return None
-    return worst.over if len(set(view.budgets.values())) > 1 else worst.points
+    worst = trial.worst(result.budget)
+    if worst is None:
+        return math.nan
+    return past(worst, result.budget) if len(set(result.budget.values())) > 1 else worst.points
 
 
 def _plot(
-    view: View, trials: Sequence[Trial], title: str, unit: str, cost: Callable[[Trial], float | None]
-) -> Html | None:
-    costs = {trial.number: value for trial in trials if (value := cost(trial)) is not None}
-    shown = [trial for trial in trials if trial.number in costs]
-    if len(shown) < 2:
-        return None
-    across, up = axis([*costs.values()], _LEFT, _RIGHT), _up(view, shown)
-    found = [_Point(t, across.at(costs[t.number]), up.at(_lost(view, t) or 0.0)) for t in shown]
-    budget, taken = _budget(view, up)
-    what = "worst drop past its budget, points" if len(set(view.budgets.values())) > 1 else "worst drop, points"
+    result: CalibrationResult, trials: Mapping[int, Trial], title: str, unit: str, cost: Callable[[Trial], float]
+) -> Html:
+    across = axis([cost(trial) for trial in trials.values()], _LEFT, _RIGHT)
+    up = _up(result, list(trials.values()))
+    found = [_Point(n, t, across.at(cost(t)), up.at(_height(result, t))) for n, t in trials.items()]
+    budget, taken = _budget(result, up)
+    several = len(set(result.budget.values())) > 1
+    what = "worst drop past its budget, points" if several else "worst drop, points"
     drawn = [*_grid(across, up, what, f"{title.lower()}, {unit}"), budget, _line(found)]
-    drawn += [_mark(view, point, up, f"{title.lower()} {number(costs[point.trial.number])} {unit}") for point in found]
+    drawn += [_mark(result, point, up, f"{title.lower()} {number(cost(point.trial))} {unit}") for point in found]
     drawn += _labels(found, taken)
     says = f"{title} against {what}: {len(found)} trials, numbered as in the table"
     picture = h("svg", *drawn, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=says)
     return h("figure", h("figcaption", title), picture)
 
 
-def _up(view: View, trials: Sequence[Trial]) -> Axis:
+def _up(result: CalibrationResult, trials: Sequence[Trial]) -> Axis:
     """From the smallest drop to the largest that is not far off."""
-    lost = [_lost(view, trial) or 0.0 for trial in trials]
-    limit = _FAR * max([*view.budgets.values(), 0.5])
-    near = [value for value in lost if value <= limit]
-    top = max([*near, view.budget or 0.0])
-    if len(near) < len(lost):  # room for those at the top, so that they are above the others
-        top = min(limit, max(top * 1.25, (view.budget or 0.5) * 2))
+    heights, common = [_height(result, trial) for trial in trials], result.common_budget
+    limit = _FAR * max([*result.budget.values(), 0.5])
+    near = [value for value in heights if value <= limit]
+    top = max([*near, common or 0.0])
+    if len(near) < len(heights):  # room for those at the top, so that they are above the others
+        top = min(limit, max(top * 1.25, (common or 0.5) * 2))
     return axis([0.0, *near, top], _BOTTOM, _TOP)
 
 
-def _far(view: View, trial: Trial, up: Axis) -> bool:
+def _far(result: CalibrationResult, trial: Trial, up: Axis) -> bool:
     """Whether a trial is past the upper end of the plot."""
-    return (_lost(view, trial) or 0.0) > up.high
+    return _height(result, trial) > up.high
 
 
 def _grid(across: Axis, up: Axis, what: str, costs: str) -> Iterator[Html]:
@@ -120,12 +120,13 @@ def _grid(across: Axis, up: Axis, what: str, costs: str) -> Iterator[Html]:
     yield h("text", costs, x=_RIGHT, y=_BOTTOM + 36, text_anchor="end", class_="soft")
 
 
-def _budget(view: View, up: Axis) -> tuple[Html | None, list[_Box]]:
-    """The line that trials must keep below, and the room that its name takes."""
-    if not view.budgets:
+def _budget(result: CalibrationResult, up: Axis) -> tuple[Html | None, list[_Box]]:
+    """The line that trials must stay below, and the room that its name takes."""
+    if not result.budget:
         return None, []
-    y = up.at(view.budget if view.budget is not None else 0.0)
-    name = f"budget {short(view.budget)}" if view.budget is not None else "budget"
+    common = result.common_budget
+    y = up.at(common if common is not None else 0.0)
+    name = f"budget {short(common)}" if common is not None else "budget"
     left = _RIGHT - _DIGIT * len(name)
     line = h("line", x1=_LEFT, x2=_RIGHT, y1=y, y2=y, class_="budget")
     text = h("text", name, x=_RIGHT, y=y - 4, text_anchor="end", class_="budget")
@@ -144,18 +145,18 @@ def _line(found: Sequence[_Point]) -> Html | None:
     return h("polyline", points=" ".join([f"{best[0].x},{best[0].y}", *steps]), class_="frontier")
 
 
-def _mark(view: View, point: _Point, up: Axis, costs: str) -> Html:
+def _mark(result: CalibrationResult, point: _Point, up: Axis, costs: str) -> Html:
     trial, x, y = point.trial, point.x, point.y
-    worst = trial.worst
-    assert worst is not None and worst.points is not None
-    class_ = "mark" if trial.within else "mark over"
-    verdict = "within the budget" if trial.within else "past the budget"
-    said = f"{trial.number} {trial.name}: {costs}, worst drop {points(worst.points)} on {worst.task}, {verdict}"
-    if _far(view, trial, up):
+    worst, within = trial.worst(result.budget), trial.within(result.budget)
+    assert worst is not None
+    class_ = "mark" if within else "mark over"
+    verdict = "within the budget" if within else "past the budget"
+    said = f"{point.number} {trial.name}: {costs}, worst drop {points(worst.points)} on {worst.task}, {verdict}"
+    if _far(result, trial, up):
         shape = h("path", d=f"M{x - 5},{y + 4} L{x},{y - 5} L{x + 5},{y + 4} Z", class_=class_)
     else:
         shape = h("circle", cx=x, cy=y, r=4, class_=class_)
-    ring = h("circle", cx=x, cy=y, r=8, class_="ring") if trial.chosen else None
+    ring = h("circle", cx=x, cy=y, r=8, class_="ring") if trial is result.chosen else None
     return h("g", h("title", said), ring, shape)
 
 
@@ -163,7 +164,7 @@ def _labels(found: Sequence[_Point], taken: Sequence[_Box]) -> Iterator[Html]:
     """The points' numbers, each at the nearest place that is free; a thin line leads to one that is further off."""
     boxes = [*taken, *(_Box(p.x - 6, p.y - 6, p.x + 6, p.y + 6) for p in found)]
     for point in found:
-        text = str(point.trial.number)
+        text = str(point.number)
         x, y, box = _place(point, _DIGIT * len(text) + 2, boxes)
         boxes.append(box)
         away = math.dist((x, y), (point.x, point.y))
@@ -185,7 +186,7 @@ def _place(point: _Point, width: float, boxes: Sequence[_Box]) -> tuple[float, f
     return point.x, point.y, _Box(0, 0, 0, 0)
 
 
-def _key(view: View, trials: Sequence[Trial]) -> Html:
+def _key(result: CalibrationResult, trials: Sequence[Trial]) -> Html:
     """What marks mean."""
 
     def entry(text: str, *drawn: Html) -> Html:
@@ -194,13 +195,13 @@ def _key(view: View, trials: Sequence[Trial]) -> Html:
 
     inside = h("circle", cx=10, cy=10, r=4, class_="mark")
     over = h("circle", cx=10, cy=10, r=4, class_="mark over")
-    up = _up(view, trials)
+    up = _up(result, trials)
     entries = [
         entry("within the budget", inside),
         entry("past the budget", over),
         entry("chosen", h("circle", cx=10, cy=10, r=8, class_="ring"), inside),
         entry("further up than the plot shows", h("path", d="M5,14 L10,5 L15,14 Z", class_="mark over"))
-        if any(_far(view, trial, up) for trial in trials)
+        if any(_far(result, trial, up) for trial in trials)
         else None,
         entry("no trial is better in both", h("polyline", points="2,4 10,4 10,15 18,15", class_="frontier")),
     ]

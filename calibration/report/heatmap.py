@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from eptx._html import Cell, Content, Html, breakable, cell, clipped, h, join, table
-from eptx.calibration.report.say import damage, number, readable
+from eptx.calibration.report.phrases import divergence, number, readable
+from eptx.calibration.result import Sensitivity
+from eptx.reports.html import Cell, Content, Html, breakable, cell, clipped, h, join, table
 
 STYLE = """
 .heat th, .heat td { padding: .15rem .5rem; border-bottom: 0; } .heat tbody th { font-weight: 400; padding-left: 0; }
@@ -28,37 +30,35 @@ _SHADES = 7
 _TALL = 48
 
 
-def sensitivity_map(
-    groups: Sequence[str], damages: dict[str, list[float | None]], kept: Sequence[str]
-) -> tuple[Html, Html, str]:
-    """Groups x tasks.
+def sensitivity_map(sensitivity: Sensitivity, kept: Sequence[str]) -> tuple[Html, Html, str]:
+    """Layers x tasks.
 
     Args:
-        groups: names, in the graph's order.
-        damages: task -> divergence per group, 0 to 100.
-        kept: groups that the chosen trial keeps, which are marked.
+        sensitivity: of the layers.
+        kept: layers that the chosen trial keeps, which are marked.
 
     Returns:
-        The worst groups by name, the map with its key, and what all the names in it leave out.
+        The most sensitive layers by name, the map with its key, and what all the names in it leave out.
     """
-    names, prefix = readable(groups)
-    # shades below one hundredth of all answers are not worth the darkest
-    top = max([1.0, *(value or 0.0 for values in damages.values() for value in values)])
+    layers, by_task = [layer.name for layer in sensitivity.layers], sensitivity.divergence
+    names, prefix = readable(layers)
+    # the darkest shade is for a hundredth of all answers at least
+    top = max([1.0, *filter(math.isfinite, itertools.chain(*by_task.values()))])
     shade = _halving(top)
     rows: list[list[Content]] = []
-    for index, group in enumerate(groups):
-        values = [values[index] for values in damages.values()]
-        rows.append([_name(names[group], group in kept), *(_shaded(v, damage(v), shade) for v in values)])
-    header = ["group", *map(clipped, damages)]
+    for index, layer in enumerate(layers):
+        values = [values[index] for values in by_task.values()]
+        rows.append([_name(names[layer], layer in kept), *(_shaded(v, divergence(v), shade) for v in values)])
+    header = ["layer", *map(clipped, by_task)]
     map_ = table(
         header, rows, kinds="t" * len(header), label="Sensitivity", class_="heat warm named", tall=len(rows) > _TALL
     )
-    return _worst(groups, names, damages, kept), Html(_shades(top) + map_), prefix
+    return _worst(layers, names, by_task, kept), Html(_shades(top) + map_), prefix
 
 
-def share_map(header: Sequence[str], rows: Sequence[tuple[str, Sequence[float | None]]], label: str) -> Html:
+def share_map(header: Sequence[str], rows: Sequence[tuple[str, Sequence[float]]], label: str) -> Html:
     """Shares of 1 as percentages, shaded up to the largest, or to a half where none is as large."""
-    top = max([0.5, *(value or 0.0 for _, values in rows for value in values)])
+    top = max([0.5, *(value for _, values in rows for value in values)])
 
     def shade(value: float) -> int:
         return min(_SHADES, math.ceil(value / top * _SHADES - 1e-9))
@@ -72,13 +72,13 @@ def _halving(top: float) -> Callable[[float], int]:
     return lambda value: max(0, _SHADES - math.floor(math.log2(top / value) + 1e-9)) if value > 0 else 0
 
 
-def _shaded(value: float | None, text: str, shade: Callable[[float], int]) -> Cell:
-    step = 0 if value is None else shade(value)
+def _shaded(value: float, text: str, shade: Callable[[float], int]) -> Cell:
+    step = shade(value) if math.isfinite(value) else 0
     return cell(text, class_=f"s{step}" if step else None)
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{number(100 * value, 0)} %"
+def _percent(value: float) -> str:
+    return f"{number(100 * value, 0)} %"
 
 
 def _name(name: str, kept: bool) -> Content:
@@ -87,20 +87,20 @@ def _name(name: str, kept: bool) -> Content:
 
 def _shades(top: float) -> Html:
     limits = [top / 2 ** (_SHADES - step) for step in range(1, _SHADES + 1)]
-    entries = [h("li", f"≤ {damage(limit)}", class_=f"s{step}") for step, limit in enumerate(limits, 1)]
+    entries = [h("li", f"≤ {divergence(limit)}", class_=f"s{step}") for step, limit in enumerate(limits, 1)]
     return h("ul", *entries, class_="shades warm")
 
 
 def _worst(
-    groups: Sequence[str], names: dict[str, str], damages: dict[str, list[float | None]], kept: Sequence[str]
+    layers: Sequence[str], names: Mapping[str, str], by_task: Mapping[str, Sequence[float]], kept: Sequence[str]
 ) -> Html:
     found = []
-    for index, group in enumerate(groups):
-        task = max(damages, key=lambda name: damages[name][index] or 0.0)
-        found.append((damages[task][index] or 0.0, names[group], task, group in kept))
+    for index, layer in enumerate(layers):
+        task = max(by_task, key=lambda name: by_task[name][index])
+        found.append((by_task[task][index], names[layer], task, layer in kept))
     found.sort(key=lambda entry: -entry[0])
     lines = [
-        h("li", h("b", name), f": {damage(value)} on ", clipped(task), ", kept" if held else None)
+        h("li", h("b", name), f": {divergence(value)} on ", clipped(task), ", kept" if held else None)
         for value, name, task, held in found[:5]
         if value > 0
     ]

@@ -2,52 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from eptx._text_table import aligned
-from eptx.calibration.report.say import counted, interval, number, short, verdict
-from eptx.calibration.report.view import Trial, View, read_view
+from eptx.calibration.report.phrases import budget, counted, interval, megabytes, number, verdict
+from eptx.calibration.result import CalibrationResult
+from eptx.calibration.search.trial import Trial, is_within
+from eptx.reports.text_table import aligned
 
 
-def report_text(calibration: Mapping[str, Any]) -> str:
-    """The verdict, the trials, and the drops by task and the kept layers of the trial that was chosen.
+def report_text(result: CalibrationResult) -> str:
+    """The verdict, the trials, and the drops by task and the kept layers of the chosen trial.
 
-    Args:
-        calibration: what ``calibration.json`` holds; where nothing but fp32 was good enough, the trial that came
-            closest is shown instead.
+    Where fp32 was chosen, the trial that came closest is shown instead.
     """
-    view = read_view(calibration)
-    blocks = [verdict(view)]
-    if view.trials:
-        blocks.append(_trials(view))
-    shown = view.shown
-    if shown is not None and shown.drops:
-        blocks.append(f"{shown.name}, by task\n{_drops(shown)}")
+    blocks = [verdict(result), _trials(result)]
+    shown = result.shown
+    if shown is not None:
+        blocks.append(f"{shown.name}, by task\n{_drops(result, shown)}")
     if shown is not None and shown.kept:
         kept = "".join(f"\n  {name}" for name in shown.kept)
-        blocks.append(f"{counted(len(shown.kept), 'group')} kept in higher precision{kept}")
+        blocks.append(f"{counted(len(shown.kept), 'layer')} kept in float16{kept}")
     return "\n\n".join(blocks).replace("\u2212", "-").replace("–", "-")
 
 
-def _trials(view: View) -> str:
+def _trials(result: CalibrationResult) -> str:
     rows = [["", "trial", "MB", "of fp32", "latency", "worst drop", "95 % interval", "budget"]]
-    for trial in view.trials:
-        worst = trial.worst
-        lost = "" if worst is None else f"{number(worst.points)} {worst.task}"
+    for trial in result.trials:
+        worst = trial.worst(result.budget)
+        drop = "" if worst is None else f"{number(worst.points)} {worst.task}"
         between = "" if worst is None else interval(worst)
-        mark = "*" if trial.chosen else ""
-        costs = [number(trial.size, 1), number(trial.size_ratio), number(trial.time_ratio)]
-        rows.append([mark, trial.name, *costs, lost, between, "within" if trial.within else "past"])
+        mark = "*" if trial is result.chosen else ""
+        costs = [megabytes(trial), number(trial.bytes_ratio), number(trial.latency_ratio)]
+        rows.append([mark, trial.name, *costs, drop, between, "within" if trial.within(result.budget) else "past"])
     return "\n".join(aligned(rows, "ttnnnttt"))
 
 
-def _drops(trial: Trial) -> str:
+def _drops(result: CalibrationResult, trial: Trial) -> str:
     rows = [["", "task", "points", "95 % interval", "budget", "metric", "fp32", "found", "rows"]]
     for drop in trial.drops:
         metric = drop.metric if drop.labelled else f"{drop.metric} (of fp32's answers)"
-        budget = "–" if drop.budget is None else short(drop.budget)
-        mark = "" if drop.within else "!"
+        mark = "" if is_within(drop, result.budget) else "!"
         measured = [number(drop.reference, 4), number(drop.found, 4), str(drop.rows)]
-        rows.append([mark, drop.task, number(drop.points), interval(drop), budget, metric, *measured])
+        allowed = budget(result, drop.task)
+        rows.append([mark, drop.task, number(drop.points), interval(drop), allowed, metric, *measured])
     return "\n".join(aligned(rows, "ttntntnnn"))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from eptx._html import Content, Html, breakable, clipped, h, join, table
-from eptx.calibration.report.say import interval, number
-from eptx.calibration.report.view import Trial, View
+from eptx.calibration.report.phrases import interval, megabytes, number
+from eptx.calibration.result import CalibrationResult
+from eptx.calibration.search.trial import Trial
+from eptx.reports.html import Content, Html, breakable, clipped, h, join, table
 
 STYLE = """
 .trials tbody th { min-width: 7rem; padding-left: 1.7rem; text-indent: -1.7rem; }
@@ -14,26 +15,26 @@ STYLE = """
 _HEADER = ("trial", "worst drop", "budget", "MB", "size", "latency", "ms", "on", "95 % interval")
 
 
-def trials_table(view: View) -> Html:
+def trials_table(result: CalibrationResult) -> Html:
     """All trials, numbered."""
-    rows = [_row(trial) for trial in view.trials]
+    rows = [_row(result, number, trial) for number, trial in enumerate(result.trials, 1)]
     return table(_HEADER, rows, kinds="tntnnnntn", label="Trials", class_="trials")
 
 
-def _row(trial: Trial) -> list[Content]:
-    worst = trial.worst
-    name = [h("span", str(trial.number), class_="no"), breakable(trial.name)]
-    if trial.chosen:
+def _row(result: CalibrationResult, index: int, trial: Trial) -> list[Content]:
+    worst = trial.worst(result.budget)
+    name = [h("span", str(index), class_="no"), breakable(trial.name)]
+    if trial is result.chosen:
         name.append(join([" ", h("span", "chosen", class_="tag good")]))
-    verdict = h("span", "within", class_="good") if trial.within else h("span", "past", class_="bad")
+    within = trial.within(result.budget)
     return [
         join(name),
         "–" if worst is None else number(worst.points),
-        verdict,
-        number(trial.size, 1),
-        number(trial.size_ratio),
-        number(trial.time_ratio),
-        number(trial.time),
+        h("span", "within", class_="good") if within else h("span", "past", class_="bad"),
+        megabytes(trial),
+        number(trial.bytes_ratio),
+        number(trial.latency_ratio),
+        number(trial.milliseconds),
         "–" if worst is None else clipped(worst.task),
         "–" if worst is None else interval(worst),
     ]

@@ -111,7 +111,7 @@ def _check_model(name: str, scan: OnnxScan, manifest: Manifest) -> None:
             raise BundleError(f"{name}: uses {operator[1]}, which opens files by name")
     versions = {v for d, v in scan.opsets if d == OPERATOR_DOMAIN}
     expected = {manifest.operators.version} if manifest.operators else set()
-    # of an encoder-decoder, one part may be as the base has it
+    # one of the two models of an encoder-decoder may hold no part of the adapter
     if versions != expected and not (manifest.encoder is not None and not versions):
         raise BundleError(
             f"{name}: imports {OPERATOR_DOMAIN} {_versions(versions)}; {MANIFEST_FILE} says {_versions(expected)}"

@@ -1,4 +1,4 @@
-"""Writes bundles, and reports into them, in one step each."""
+"""Writes a bundle, or a report into a bundle, in one step."""
 
 from __future__ import annotations
 
@@ -70,11 +70,10 @@ class BundleWriter:
                 raise os_error(self._target / (name or source.name), e) from None
 
     def finish(self, manifest: Manifest) -> Bundle:
-        """Lists the files, writes ``eptx.json``, checks the result as a reader would, and puts the bundle in
-        place.
+        """Lists the files, writes ``eptx.json``, reads the result back, and puts the bundle in place.
 
         Args:
-            manifest: all but its ``files``, which are taken from the folder.
+            manifest: everything but ``files``, which come from the folder.
         """
         files = {}
         for name in list_files(self.folder, error=BundleError):
@@ -108,7 +107,7 @@ def write_report(bundle: Bundle, name: str, content: bytes) -> Path:
 
 
 def _check_replaceable(target: Path) -> None:
-    """Refuses to put a bundle in the place of anything that somebody could miss."""
+    """Refuses a target that holds anything but a bundle, so that no file of the user is lost."""
     if not os.path.lexists(target):
         return
     if target.is_symlink() or not target.is_dir():

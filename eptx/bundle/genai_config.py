@@ -1,4 +1,4 @@
-"""What ``genai_config.json`` may say: it is read by GenAI itself when a bundle is opened without eptx."""
+"""What ``genai_config.json`` may say. GenAI reads the file itself when it opens a bundle without eptx."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from eptx.errors import BundleError
 from eptx.manifest.names import MODEL_FILE, PROVIDERS
 
 GENAI_CONFIG = "genai_config.json"
-#: A library that is loaded, and a file that is written.
+#: The first loads a library, the second writes a file.
 _REFUSED = ("custom_ops_library", "enable_profiling")
 
 
 def check_genai_config(config: Any) -> None:
-    """Refuses a configuration that has GenAI load anything but the bundle's model.
+    """Refuses a configuration that makes GenAI load anything but the bundle's model.
 
     Raises:
         BundleError: it names a library, another model, or an execution provider that eptx does not export for.

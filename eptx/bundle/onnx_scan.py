@@ -1,12 +1,12 @@
 """What an ``.onnx`` file asks for, read without the onnx package and without trusting the file.
 
-Walks the protocol-buffer encoding for the names of external data files, the operator domains and the local
-functions, in the main graph, nested graphs, attributes and functions alike. Weights are skipped, not read.
-The walk keeps its own stack, so nesting cannot exhaust Python's, and it only moves forward, so it ends.
+The scan walks the protocol-buffer encoding. It collects the names of external data files, the operator domains and the
+local functions, in the main graph, nested graphs, attributes and functions alike. It skips weights. The walk keeps its
+own stack, so nesting cannot exhaust Python's. It only moves forward, so it ends.
 
-ONNX Runtime reads the file with a protocol-buffer library, which takes more than honest writers write: it drops a field
-of another wire type than the schema has, takes the last of a number or text that comes twice, and merges a message that
-comes twice. A file with such a field that matters here is refused: nobody has to know which of the two counts.
+ONNX Runtime reads the file with a protocol-buffer library, which accepts more than honest writers write. It drops a
+field whose wire type differs from the schema. Of a number or text that comes twice it takes the last; it merges a
+message that comes twice. The scan refuses a file with such a field, so that both readers see the same model.
 
 Field numbers are those of onnx.proto (https://github.com/onnx/onnx, Apache-2.0).
 """

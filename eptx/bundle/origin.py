@@ -1,7 +1,7 @@
-"""Where a bundle's base, adapter and data are on the machine that made it: a file beside the bundle, not of it.
+"""The file beside a bundle that says where its base, adapter and data are on this machine.
 
-A bundle is copied and published; paths of somebody's disk are nobody's business, and would make other bytes of the same
-inputs. `eptx validate` reads the file, so that it need not be told again.
+It is not part of the bundle: a bundle is copied and published, and paths of a disk are private. They would also make
+bundles of the same inputs differ. `eptx validate` reads the file, so that the user need not name the sources again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Origin:
     Attributes:
         base: the transformers folder. base_onnx: the ONNX file of the base. None where there was none.
         adapters: the adapter's folders.
-        data: where the rows are on which a quantized bundle was measured, as ``[TASK=]PATH``.
+        data: where the rows are that a quantized bundle was measured on, as ``[TASK=]PATH``.
     """
 
     base: str | None = None
@@ -44,7 +44,7 @@ class Origin:
         adapters: Sequence[Path],
         data: Sequence[tuple[str | None, Path]],
     ) -> Origin:
-        """Of paths as the user gave them; data with the task that all its rows are of."""
+        """The origin for paths as the user gave them. Data comes with its task, where all its rows have one."""
         rows = [f"{task}={os.path.abspath(path)}" if task is not None else os.path.abspath(path) for task, path in data]
         return cls(_absolute(base), _absolute(base_onnx), tuple(map(os.path.abspath, adapters)), tuple(rows))
 
@@ -59,10 +59,10 @@ def write_origin(bundle: Bundle, origin: Origin) -> None:
 
 
 def read_origin(bundle: Bundle) -> Origin:
-    """What the file beside a bundle says; nothing where there is none, or one of another bundle.
+    """What the file beside a bundle says; an empty origin where there is no file, or one of another bundle.
 
     Raises:
-        UsageError: it is not one that eptx wrote.
+        UsageError: eptx did not write the file.
     """
     for path in _files(bundle.path):
         if path.is_file():
@@ -85,7 +85,7 @@ def _read(path: Path) -> tuple[Origin, Mapping[str, Any]]:
 
 
 def _files(bundle: Path) -> Iterator[Path]:
-    """Beside the bundle's name, which may be a link, and beside the folder itself."""
+    """Where the file may be: beside the bundle's name, which may be a link, and beside the folder itself."""
     yield from dict.fromkeys((_file(bundle), _file(bundle.resolve())))
 
 

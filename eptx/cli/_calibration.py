@@ -11,7 +11,8 @@ import click
 from eptx.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from eptx.calibration import CalibrationOptions
+    from eptx.calibration import Search
+    from eptx.exporter.options import Precision
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,7 +26,7 @@ def calibration_options(command: F) -> F:
             type=click.Choice(["size", "latency"]),
             default="size",
             show_default=True,
-            help="What is best among what keeps to the budget: the smallest or the fastest bundle.",
+            help="Which bundle within the budget is best: the smallest or the fastest.",
         ),
         click.option("--rows", type=click.IntRange(min=1), help="Rows of each task to measure on (default: 128)."),
         click.option(
@@ -39,53 +40,69 @@ def calibration_options(command: F) -> F:
             "--max-drop",
             multiple=True,
             metavar="[TASK=]POINTS",
-            help="Points of its metric that a task may lose (default: 0.5 of every task).",
+            help="Points of its metric that a task may drop by (default: 0.5 for every task).",
         ),
     ):
         command = option(command)
     return command
 
 
-def read_options(settings: dict[str, Any], data: Sequence[str]) -> CalibrationOptions | None:
-    """Takes the options above out of a command's settings; None when there is no data.
+def read_precision(settings: dict[str, Any]) -> Precision | Search:
+    """Takes the precision, the data and the options above out of a command's settings.
 
     Raises:
         UsageError: one is not of its form, or is of no use without data.
         DataError: a budget is not a number.
     """
-    from eptx.calibration import CalibrationOptions
+    precision, data = settings.pop("precision"), settings.pop("calibration_data")
+    if data:
+        return read_search(settings, data, None if precision == "auto" else precision)
+    if precision == "auto":
+        raise UsageError("--precision auto measures on data: give --calibration-data")
+    given = {"--max-drop": "max_drop", "--metric": "metrics", "--rows": "rows"}
+    unused = next((flag for flag, name in given.items() if settings[name]), None)
+    if unused is not None:
+        raise UsageError(f"{unused} is about rows to measure on: give --calibration-data")
+    for name in ("max_drop", "metrics", "rows", "goal", "threads"):
+        del settings[name]
+    plain: Precision = precision
+    return plain
+
+
+def read_search(settings: dict[str, Any], data: Sequence[str], only: Precision | None = None) -> Search:
+    """Takes the options above out of a command's settings, for a search on data.
+
+    Raises:
+        UsageError: one is not of its form.
+        DataError: a budget is not a number.
+    """
+    from eptx.calibration import Search
     from eptx.runtime.measure import Source
 
-    rows, goal, threads = settings.pop("rows"), settings.pop("goal"), settings.pop("threads")
-    drops, metrics = settings.pop("max_drop"), settings.pop("metrics")
-    if not data:
-        given = {"--max-drop": drops, "--metric": metrics, "--rows": rows}
-        unused = next((name for name, value in given.items() if value), None)
-        if unused is not None:
-            raise UsageError(f"{unused} is about rows to measure on: give --calibration-data")
-        return None
-    return CalibrationOptions(
+    rows = settings.pop("rows")
+    return Search(
         data=[Source.parse(text) for text in data],
-        max_drop=points(drops),
-        metrics=dict(map(_metric, metrics)),
-        goal=goal,
-        threads=threads,
+        max_drop=points(settings.pop("max_drop")),
+        metrics=dict(map(_metric, settings.pop("metrics"))),
+        goal=settings.pop("goal"),
+        threads=settings.pop("threads"),
+        only=only,
         **({} if rows is None else {"rows": rows}),
     )
 
 
 @contextmanager
 def resuming() -> Iterator[None]:
-    """A block that says how it goes on when it is interrupted while it measures."""
+    """A block that measures; where it is interrupted, it says how to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("what was measured so far is kept; the same command goes on from there", err=True)
+        click.echo("the results so far are kept; the same command goes on from there", err=True)
         raise
 
 
 def points(texts: Sequence[str]) -> dict[str | None, float]:
-    """Task -> points; the key None is of every other task.
+    """Task -> points; the key None is for every other task.
 
     Raises:
         DataError: one is not a number.

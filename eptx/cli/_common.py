@@ -13,6 +13,7 @@ import click
 
 from eptx.errors import NotSupportedError
 from eptx.files.strict_json import dump_json
+from eptx.manifest.names import PROVIDERS
 from eptx.progress import shown
 
 _UNPRINTABLE = frozenset(("Cc", "Cs", "Zl", "Zp"))
@@ -21,6 +22,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: Paths are checked where they are read, so that every error has eptx's wording and exit code.
 PATH = click.Path(path_type=Path)
+
+#: Where a bundle runs; "auto" is the best that works.
+provider_option = click.option("--provider", type=click.Choice(["auto", *PROVIDERS]), default="auto", show_default=True)
+
+
+#: Where a bundle runs.
+provider_option = click.option(
+    "--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
 
 
 def output_options(command: F) -> F:

@@ -11,9 +11,12 @@ import click
 from eptx.cli._common import PATH, names
 from eptx.errors import UsageError
 from eptx.files.strict_json import read_json_object
+from eptx.manifest.names import PROVIDERS, ROUTINGS
 
 if TYPE_CHECKING:
+    from eptx.calibration import Search
     from eptx.exporter import ExportOptions
+    from eptx.exporter.options import Precision
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,7 +26,7 @@ def model_options(command: F) -> F:
     for option in (
         click.option(
             "--provider",
-            type=click.Choice(["cpu", "cuda"]),
+            type=click.Choice(PROVIDERS),
             default="cpu",
             show_default=True,
             help="Execution provider that the graph is fused for.",
@@ -49,7 +52,7 @@ def model_options(command: F) -> F:
         ),
         click.option(
             "--routing",
-            type=click.Choice(["batch", "row", "prompt"]),
+            type=click.Choice(ROUTINGS),
             default="batch",
             show_default=True,
             help="Dynamic, where one router routes all modules: one route for the batch, as released, one per row, or "
@@ -71,8 +74,8 @@ def model_options(command: F) -> F:
     return command
 
 
-def export_options(settings: dict[str, Any]) -> ExportOptions:
-    """The options of an export from those of a command.
+def export_options(settings: dict[str, Any], precision: Precision | Search) -> ExportOptions:
+    """The options of an export from those of a command, but the precision.
 
     Raises:
         UsageError: one is not of its form.
@@ -99,6 +102,7 @@ def export_options(settings: dict[str, Any]) -> ExportOptions:
         tasks=names(settings.pop("tasks")),
         routes=routes,
         module_map=read_json_object(module_map, error=UsageError) if module_map else None,
+        precision=precision,
         **settings,
     )
 

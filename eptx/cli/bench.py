@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from eptx.cli._common import PATH, output_options, print_json
+from eptx.cli._common import PATH, output_options, print_json, provider_option
 from eptx.errors import UsageError
 
 
@@ -20,7 +20,7 @@ from eptx.errors import UsageError
 @click.option("--task", help="Task of every row (default: all tasks in turn).")
 @click.option("--pairs", type=click.IntRange(min=1), default=20, show_default=True, help="Timed runs of each.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of ONNX Runtime.")
-@click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@provider_option
 @output_options
 def bench(
     bundle: Path,
@@ -56,8 +56,6 @@ def _shapes(text: str) -> list[tuple[int, int]]:
 
 def _line(row: dict[str, Any]) -> str:
     line = f"{row['shape']:>8}  {row['milliseconds']:8.2f} ms"
-    return (
-        line
-        if row["ratio"] is None
-        else f"{line}  against {row['against_milliseconds']:8.2f} ms  ratio {row['ratio']:.3f}"
-    )
+    if row["ratio"] is None:
+        return line
+    return f"{line}  against {row['against_milliseconds']:8.2f} ms  ratio {row['ratio']:.3f}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from eptx.cli._calibration import calibration_options, read_options, resuming
+from eptx.cli._calibration import calibration_options, read_search, resuming
 from eptx.cli._common import PATH, exporting, output_options, print_json, printable
 from eptx.cli._model import export_options, model_options, split_paths
 from eptx.errors import UsageError
@@ -30,7 +30,7 @@ from eptx.errors import UsageError
 def calibrate(
     paths: tuple[Path, ...], output: Path, data: tuple[str, ...], as_json: bool, quiet: bool, **settings: Any
 ) -> None:
-    """Measure what quantizing a model would cost and lose, task by task and layer by layer.
+    """Measure what quantizing a model would cost and how far it would drop, task by task and layer by layer.
 
     Takes a bundle, or BASE and ADAPTER as export does. Writes calibration.json and report.html; writes no bundle.
     """
@@ -39,17 +39,16 @@ def calibrate(
         from eptx.calibration import calibrate_bundle
         from eptx.calibration.report import report_text
 
-        options = read_options(settings, data)
-        assert options is not None
+        search = read_search(settings, data)
         if (paths[0] / "eptx.json").exists():
             if len(paths) > 1:
                 raise UsageError("give one bundle, or BASE and ADAPTER")
-            result = calibrate_bundle(paths[0], output, options)
+            result = calibrate_bundle(paths[0], output, search)
         else:
             base, adapters = split_paths(paths, has_onnx=settings["base_onnx"] is not None)
-            result = run(base, adapters, output, export_options(settings), options)
+            result = run(base, adapters, output, export_options(settings, search))
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
     else:
         click.echo(report_text(result))
         click.echo(f"{printable(str(output))}: calibration.json, report.html")

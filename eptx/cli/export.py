@@ -6,16 +6,17 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from eptx.bundle import Bundle
-from eptx.cli._calibration import calibration_options, read_options, resuming
+from eptx.cli._calibration import calibration_options, read_precision, resuming
 from eptx.cli._common import PATH, exporting, output_options, print_json, printable
 from eptx.cli._model import export_options, model_options, split_paths
-from eptx.errors import BundleError
-from eptx.files.strict_json import read_json_object
+
+if TYPE_CHECKING:
+    from eptx.calibration.export import Exported
 
 
 @click.command()
@@ -26,8 +27,8 @@ from eptx.files.strict_json import read_json_object
     "--calibration-data",
     multiple=True,
     metavar="[TASK=]PATH",
-    help="Rows to measure on (jsonl or a Hugging Face dataset folder: text, text_pair, task, label): what quantizing "
-    "loses, and frozen routes.",
+    help="Rows to measure on (jsonl or a Hugging Face dataset folder: text, text_pair, task, label): the accuracy drop "
+    "of quantizing, and frozen routes.",
 )
 @calibration_options
 @model_options
@@ -46,26 +47,31 @@ def export(paths: tuple[Path, ...], output: Path, as_json: bool, quiet: bool, **
     """
     start = time.monotonic()
     with exporting(quiet), resuming() if settings["calibration_data"] else nullcontext():
-        bundle = _export(paths, output, settings)
+        exported = _export(paths, output, settings)
+    bundle, calibration = exported.bundle, exported.calibration
     seconds = time.monotonic() - start
     if as_json:
-        print_json(
-            {"bundle": printable(str(output)), "seconds": round(seconds, 2), "bytes": bundle.size, **_facts(bundle)}
-        )
+        measured = calibration.to_json() if calibration is not None else None
+        told = {"bundle": printable(str(output)), "seconds": round(seconds, 2), "bytes": bundle.size}
+        print_json(told | _facts(bundle) | {"calibration": measured})
     else:
         tasks = ", ".join(task.name for task in bundle.manifest.tasks)
         kind = f"{bundle.manifest.mode} {bundle.manifest.method}"
         click.echo(f"{printable(str(output))}: {kind}, tasks {tasks}; {bundle.size / 1e6:.1f} MB in {seconds:.1f} s")
-        for line in [*_route_lines(bundle), *_expert_lines(bundle), *_calibration_lines(bundle)]:
+        for line in [*_route_lines(bundle), *_expert_lines(bundle)]:
             click.echo(line)
+        if calibration is not None:
+            from eptx.calibration.report import report_text
+
+            click.echo(f"\n{report_text(calibration)}")
 
 
-def _export(paths: tuple[Path, ...], output: Path, settings: dict[str, Any]) -> Bundle:
-    from eptx.calibration import export_bundle
+def _export(paths: tuple[Path, ...], output: Path, settings: dict[str, Any]) -> Exported:
+    from eptx.calibration import run_export
 
     base, adapters = split_paths(paths, has_onnx=settings["base_onnx"] is not None)
-    calibration = read_options(settings, settings.pop("calibration_data"))
-    return export_bundle(base, adapters, output, export_options(settings), calibration)
+    precision = read_precision(settings)
+    return run_export(base, adapters, output, export_options(settings, precision))
 
 
 def _facts(bundle: Bundle) -> dict[str, Any]:
@@ -76,7 +82,6 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
         "tasks": [task.name for task in manifest.tasks],
         "route": manifest.route,
         "unused_experts": _unused_experts(bundle),
-        "calibration": _calibration(bundle),
         "fingerprints": dict(manifest.fingerprints),
     }
 
@@ -96,7 +101,7 @@ def _route_lines(bundle: Bundle) -> list[str]:
         lines.append(
             f"frozen against live route, {task}: group agrees on {error['group_agreement']:.1%} of "
             f"{error['rows']} rows, largest output difference {error['max_abs']:.3g}, mean {error['mean_abs']:.3g}, "
-            f"loss {error['loss']:.3g} of 100"
+            f"divergence {error['divergence']:.3g} of 100"
         )
     return lines
 
@@ -121,18 +126,3 @@ def _expert_lines(bundle: Bundle) -> list[str]:
     unused = _unused_experts(bundle)
     count = sum(map(len, unused.values()))
     return [f"left out {count} experts that no task uses, in {len(unused)} modules"] if unused else []
-
-
-def _calibration(bundle: Bundle) -> dict[str, Any] | None:
-    """What was measured, where something was."""
-    path = bundle.path / "calibration.json"
-    return read_json_object(path, error=BundleError) if path.exists() else None
-
-
-def _calibration_lines(bundle: Bundle) -> list[str]:
-    measured = _calibration(bundle)
-    if measured is None:
-        return []
-    from eptx.calibration.report import report_text
-
-    return ["", report_text(measured)]

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from eptx.cli import _answers
-from eptx.cli._common import PATH, output_options, print_json
+from eptx.cli._common import PATH, output_options, print_json, provider_option
 from eptx.errors import RequestError
 from eptx.files.jsonl import read_rows
 
@@ -22,7 +22,7 @@ from eptx.files.jsonl import read_rows
 @click.option(
     "--input", "file", type=PATH, metavar="FILE.jsonl", help="Rows with text, text_pair and task instead of TEXTS."
 )
-@click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@provider_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--max-new-tokens", type=int, metavar="N", help="Language models: how long an answer may get.")
 @click.option("--temperature", type=float, help="Language models: 0, the default, takes the most likely token.")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import click
 
-from eptx.cli._common import PATH
+from eptx.cli._common import PATH, provider_option
 from eptx.errors import UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -19,17 +21,17 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 @click.argument("bundles", nargs=-1, required=True, metavar="[NAME=]BUNDLE...")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
-@click.option("--token-file", type=PATH, help="Bearer tokens, one per line, of which a request must bring one.")
+@click.option("--token-file", type=PATH, help="Bearer tokens, one per line; a request must bring one of them.")
 @click.option("--tls-cert", type=PATH, help="Certificate chain in PEM.")
 @click.option("--tls-key", type=PATH, help="Its key in PEM.")
-@click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@provider_option
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of ONNX Runtime.")
 @click.option("--max-batch", type=int, default=32, show_default=True, help="Rows of one run and of one request.")
 @click.option("--max-tokens", type=int, default=16384, show_default=True, help="Rows times tokens of one run.")
 @click.option(
     "--max-delay-ms", type=float, default=2.0, show_default=True, help="How long an idle model waits for more."
 )
-@click.option("--generations", type=int, default=8, show_default=True, help="Answers written in one batch.")
+@click.option("--generations", type=int, default=8, show_default=True, help="Answers generated in one batch.")
 @click.option("--queue", type=int, default=1024, show_default=True, help="Rows that may wait for a model.")
 @click.option("--max-body", type=int, default=16 << 20, show_default=True, help="Bytes of a request's body.")
 @click.option("--max-text", type=int, default=256 << 10, show_default=True, help="Characters of a request's texts.")
@@ -40,39 +42,17 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
 )
-def serve(
-    bundles: tuple[str, ...],
-    host: str,
-    port: int,
-    token_file: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    provider: str,
-    threads: int | None,
-    max_delay_ms: float,
-    log_level: str,
-    **limits: float,
-) -> None:
+def serve(bundles: tuple[str, ...], max_delay_ms: float, **options: Any) -> None:
     """Serve bundles over HTTP: the Open Inference Protocol v2, requests of all tasks in one batch.
 
-    A bundle is named by its folder unless it is given as NAME=BUNDLE. SIGTERM ends the server after what it accepted
-    is answered; a bundle that is replaced on the disk is loaded without a pause.
+    A bundle is named by its folder unless it is given as NAME=BUNDLE. After SIGTERM the server answers the requests
+    that it accepted, and ends. If a bundle is replaced on the disk, the server loads the new one without a pause.
     """
     from eptx.runtime.serving import Limits
     from eptx.runtime.serving import serve as run
 
-    run(
-        name_bundles(bundles),
-        Limits(max_delay=max_delay_ms / 1000, **limits),  # type: ignore[arg-type]
-        host=host,
-        port=port,
-        token_file=token_file,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        provider=provider,
-        threads=threads,
-        log_level=log_level,
-    )
+    limits = {field.name: options.pop(field.name) for field in fields(Limits) if field.name in options}
+    run(name_bundles(bundles), Limits(max_delay=max_delay_ms / 1000, **limits), **options)
 
 
 def name_bundles(given: Sequence[str]) -> dict[str, Path]:

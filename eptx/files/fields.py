@@ -1,4 +1,4 @@
-"""Typed access to a JSON object, with errors that name the field."""
+"""Typed access to a JSON object. Errors name the field."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from eptx.errors import EptxError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _INT64_MAX = 2**63 - 1
-#: Every size, count and token is below: graphs, tokenizers and GenAI have them in 32 bits.
+#: Every size, count and token is smaller: graphs, tokenizers and GenAI store them in 32 bits.
 COUNTS = 1 << 31
 
 
 class Fields:
-    """A JSON object whose fields are taken one by one; what is left over at `done` is unknown.
+    """A JSON object whose fields are read one by one. `done` refuses the fields that nobody read.
 
     Args:
         value: the object, as `eptx.files.strict_json` reads it.
-        where: the file and field that it comes from, to begin an error's line with.
+        where: the file and field that it comes from; errors begin with it.
         error: the class to raise.
     """
 
@@ -36,13 +36,13 @@ class Fields:
         return self._error(f"{self._where}: {problem}")
 
     def done(self) -> None:
-        """Refuses fields that nobody took."""
+        """Refuses fields that nobody read."""
         for key in self._value:
             if key not in self._taken:
                 raise self.bad(f"unknown field {_short(key)}")
 
     def present(self, key: str) -> bool:
-        """Whether the field is there and not null; either way it counts as known."""
+        """Whether the field is there and not null. Either way it counts as read."""
         self._taken.add(key)
         return self._value.get(key) is not None
 
@@ -72,7 +72,7 @@ class Fields:
         return value
 
     def count(self, key: str, *, least: int = 0) -> int:
-        """A size, a number of things, or the number of one of them."""
+        """A size, a count, or an index."""
         value = self.integer(key, least=least)
         if value >= COUNTS:
             raise self.bad(f"{_short(key)} must be an integer below {COUNTS}")

@@ -15,8 +15,7 @@ _LINE_LIMIT = 1 << 20
 
 
 def read_rows(file: Path, *, error: type[EptxError], token_ids: bool = False) -> Iterator[dict[str, Any]]:
-    """Objects with ``text``, and where they have them ``text_pair``, ``task`` and ``label``; empty lines are
-    skipped.
+    """Objects with ``text``, and optionally ``text_pair``, ``task`` and ``label``. Empty lines are skipped.
 
     Args:
         file: one JSON object a line, UTF-8.
@@ -28,7 +27,7 @@ def read_rows(file: Path, *, error: type[EptxError], token_ids: bool = False) ->
 
 
 def read_lines(file: Path, *, error: type[EptxError], token_ids: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of `read_rows`, each after what to call it: its file and line."""
+    """The rows of `read_rows`, each with its file and line, for messages."""
     with open_regular(file, error=error) as lines:
         number = 0
         while line := lines.readline(_LINE_LIMIT):
@@ -41,11 +40,11 @@ def read_lines(file: Path, *, error: type[EptxError], token_ids: bool = False) -
 
 
 def check_row(row: Any, where: str, error: type[EptxError], *, token_ids: bool = False) -> dict[str, Any]:
-    """A row as `read_rows` gives it, from wherever it comes.
+    """Checks a row from any source, and returns it as `read_rows` does.
 
     Args:
-        row: what was read.
-        where: what to call it.
+        row: the row.
+        where: its name in messages.
         error: the class to raise.
         token_ids: as in `read_rows`.
     """

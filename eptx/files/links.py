@@ -1,7 +1,7 @@
-"""Folders of a base and of an adapter: their files are theirs, and not what a link in them points to elsewhere.
+"""Links in the folders of a base or an adapter must not lead outside of the folder.
 
-A folder from a stranger may hold a link to any file of the user's; what an export copies of it would go where the
-bundle goes. A hub's cache is made of links, to files of its own, so those are followed.
+A folder from a stranger may hold a link to any file of the user. An export would copy that file into the bundle, and
+the bundle may be published. The cache of the Hugging Face hub consists of links to its own files, so these are allowed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _WHAT_TO_DO = "put the file itself there, or remove the link"
 
 
 def check_links(folder: Path, *, error: type[EptxError]) -> None:
-    """Refuses a folder with a file that is not its own: a link that leaves it, a FIFO, a socket or a device.
+    """Refuses a folder that holds a link to a file outside, a FIFO, a socket or a device.
 
-    Folders inside it are not looked at: eptx reads none.
+    It does not look into folders inside the folder, because eptx reads none of them.
 
     Args:
-        folder: of a base or an adapter; may be a link itself, since the user names it.
+        folder: of a base or an adapter. It may itself be a link, because the user names it.
         error: the class to raise.
     """
     home = folder.resolve()
@@ -34,7 +34,7 @@ def check_links(folder: Path, *, error: type[EptxError]) -> None:
         try:
             mode = entry.stat().st_mode
             target = Path(entry.path).resolve(strict=True) if entry.is_symlink() else None
-        except (OSError, RuntimeError):  # a circle of links is the one or the other
+        except (OSError, RuntimeError):  # a circle of links raises one of these
             raise error(f"{folder.name}: {entry.name!r} is a link to nothing; {_WHAT_TO_DO}") from None
         if stat.S_ISDIR(mode):
             continue
@@ -46,6 +46,6 @@ def check_links(folder: Path, *, error: type[EptxError]) -> None:
 
 
 def _in_cache(home: Path, target: Path) -> bool:
-    """Whether a hub's cache keeps a file so: ``snapshots/<revision>/...`` links to ``blobs/<hash>`` beside it."""
+    """Whether the folder is in the hub's cache, where ``snapshots/<revision>/...`` links to ``blobs/<hash>``."""
     caches = (place.parent for place in home.parents if place.name == "snapshots")
     return any(target.parent == cache / "blobs" for cache in caches)

@@ -1,9 +1,9 @@
 """Puts a finished folder, or file, in the place of another in one step.
 
-A folder is written beside the target under a hidden name, synced, and exchanged with the target, so whoever
-looks sees the old folder, the new one or none, also after a kill at any point. The hidden folder is locked by
-the process that writes it; one that nobody holds was left by a process that died, and the next publication to
-the same target removes it.
+A folder is written beside the target under a hidden name, synced, and exchanged with the target. A reader sees the old
+folder, the new one or none, even after the process was killed. The process that writes the hidden folder holds a lock
+on it. A hidden folder without a lock was left by a process that died; the next publication to the same target removes
+it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Staging:
     """A hidden, locked folder beside ``target`` that takes its place when it is `publish`\\ ed.
 
     Args:
-        target: where the folder shall be; its missing parents are made.
+        target: where the folder goes; missing parents are made.
 
     Attributes:
         folder: where to write.
@@ -68,7 +68,7 @@ class Staging:
         self._made.clear()
 
     def close(self) -> None:
-        """Removes what is at the hidden name: the old folder after `publish`, an unfinished one without."""
+        """Removes what has the hidden name: after `publish` the old folder, else the unfinished one."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._remove_parents()
         if self._lock is not None:
@@ -76,7 +76,7 @@ class Staging:
             self._lock = None
 
     def _rename(self) -> None:
-        """Where folders cannot be exchanged, the old one steps aside first; a kill between leaves none."""
+        """Moves the old folder away first, where the system cannot exchange folders; a kill in between leaves none."""
         if not self.target.exists():
             os.rename(self.folder, self.target)
             return

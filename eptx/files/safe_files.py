@@ -17,7 +17,7 @@ _BLOCK = 1 << 20
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
-#: What the machine has run out of; it says nothing of the file.
+#: Errors of the machine, not of the file: no descriptors or no memory left.
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -29,10 +29,10 @@ def open_regular(path: Path, *, error: type[EptxError], follow: bool = True) -> 
 
     Args:
         path: the file.
-        error: what to raise when it is missing, unreadable, or a folder, FIFO, socket or device; where the process
-            has no file or memory left it is a `LimitError`.
-        follow: whether a symbolic link is followed. Folders given by a user may hold links (the Hugging Face
-            cache is made of them); a bundle may not.
+        error: what to raise when it is missing, unreadable, or a folder, FIFO, socket or device. Where the process
+            has no descriptor or memory left, a `LimitError` is raised instead.
+        follow: whether to follow a symbolic link. Folders of a user may hold links, as the Hugging Face cache does.
+            A bundle must not.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY | (0 if follow else _NOFOLLOW))

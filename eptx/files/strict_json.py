@@ -1,4 +1,4 @@
-"""Strict JSON: what the ``json`` module lets through and a file format must not.
+"""Strict JSON: it refuses what the ``json`` module accepts and a file format must not.
 
 Refused on reading: duplicate keys, NaN and infinities (also as 1e999), integers past Python's digit limit,
 nesting that exhausts the stack, lone surrogates, bytes that are not UTF-8, files larger than a limit. Written
@@ -23,8 +23,8 @@ def parse_json(data: bytes, *, what: str, error: type[EptxError]) -> Any:
     """The value of a JSON text.
 
     Args:
-        data: UTF-8 bytes; a byte order mark before them is passed over, as RFC 8259 lets a reader do.
-        what: what the text is, to begin an error's line with: a file name, usually.
+        data: UTF-8 bytes. A byte order mark before them is ignored, as RFC 8259 allows.
+        what: the name of the text, usually of its file; errors begin with it.
         error: the class to raise when the text is not strict JSON.
     """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:2]:
@@ -86,7 +86,7 @@ def _constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a number")
 
 
-#: Made once: making one takes longer than reading a small request.
+#: Made once, because that takes longer than reading a small request.
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_constant=_constant)
 
 

@@ -16,9 +16,9 @@ class Task:
     Attributes:
         name: how a request names it.
         id: its value of the graph input ``task_id``.
-        labels: how many of its logits count; None without task heads.
-        label_names: their names, where the exporter was told them.
-        problem_type: what its logits mean, one of `PROBLEM_TYPES`; None without any.
+        labels: how many of a row's logits belong to it, the first ones; None without task heads.
+        label_names: the names of these, where the exporter knows them.
+        problem_type: what its logits mean, one of `PROBLEM_TYPES`; None without logits.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Task:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A graph input or output; a dimension is a number, or a name where it varies."""
+    """A graph input or output. A dimension is a number, or a name where it varies."""
 
     name: str
     dtype: str
@@ -53,7 +53,7 @@ class ModuleOutput:
         output: the name of the value.
         columns: first and last (exclusive) feature of the module in it.
         bias: whether the module's bias is added already.
-        unused_experts: EPT, conditioned: the adapter's experts that no task uses, which the model does not have.
+        unused_experts: EPT, conditioned: experts of the adapter that no task uses. The model leaves them out.
     """
 
     output: str
@@ -64,9 +64,9 @@ class ModuleOutput:
 
 @dataclass(frozen=True)
 class Component:
-    """Another model of the bundle: of an encoder-decoder, the encoder.
+    """Another model of the bundle: the encoder of an encoder-decoder.
 
-    Its outputs that are inputs of ``model.onnx`` are fed there, by name.
+    An output whose name is an input of ``model.onnx`` is fed there.
 
     Attributes:
         file: its name in the bundle.
@@ -84,11 +84,11 @@ class Component:
 class Generation:
     """How ``model.onnx`` generates text, one token after the other.
 
-    Its cache are the inputs ``past_key_values.<name>`` [batch, heads, past, head size], empty at first, and the outputs
-    ``present.<name>`` to feed in their place. Rows are padded on the right.
+    The inputs ``past_key_values.<name>`` [batch, heads, past, head size] hold its cache; it is empty at first. The
+    outputs ``present.<name>`` are the next cache. Rows are padded on the right.
 
     Attributes:
-        kind: "decoder" (GenAI's graph, the prompt is its input) or "encoder-decoder" (the prompt is the encoder's).
+        kind: "decoder" (GenAI's graph, which reads the prompt) or "encoder-decoder" (the encoder reads the prompt).
         eos: the tokens that end an answer.
         pad: the token that fills a batch's shorter rows.
         start: encoder-decoder: the token that an answer starts from.
@@ -102,13 +102,13 @@ class Generation:
 
 @dataclass(frozen=True)
 class Text:
-    """How texts become rows of tokens, as the base's tokenizer has it.
+    """How texts become rows of tokens; the base's tokenizer says it.
 
     Attributes:
-        max_length: the most tokens of a row, special ones included; longer texts are cut. None: no limit.
-        truncation_side: the side on which a text loses what is too long; special tokens stay.
-        padding_side: the side on which shorter rows are filled. pad: the token that fills them.
-        lower_case: whether texts are lowered first; a tokenizer may do it by itself besides.
+        max_length: the most tokens of a row, special tokens included; longer texts are cut. None: no limit.
+        truncation_side: the side where a long text is cut. Special tokens stay.
+        padding_side: the side where shorter rows are filled. pad: the token that fills them.
+        lower_case: whether texts are put in lower case first. A tokenizer may also do it by itself.
     """
 
     max_length: int | None = None
@@ -128,13 +128,13 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Sources:
-    """What the bundle was made from, as far as it is not of one machine; `eptx.bundle.origin` has the rest.
+    """What the bundle was made from. Paths, which differ between machines, are in `eptx.bundle.origin`.
 
     Attributes:
-        base: whether a transformers folder. base_onnx: whether an ONNX file of the base.
-        top_k: EPT: how many experts a task uses, where the export was told.
-        tasks: the names of the adapter's tasks by id, where the export was told.
-        problem_types: task -> its problem type, where the export was told.
+        base: whether there was a transformers folder. base_onnx: whether there was an ONNX file of the base.
+        top_k: EPT: how many experts a task uses, where an option said it.
+        tasks: the names of the adapter's tasks by id, where an option said it.
+        problem_types: task -> its problem type, where an option said it.
     """
 
     base: bool
@@ -146,14 +146,14 @@ class Sources:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How the weights of a quantized bundle are stored, and what it was promised to lose by that.
+    """How the weights of a quantized bundle are stored, and what that may cost.
 
     Attributes:
         products: node that multiplies by a weight -> its scheme.
         embeddings: node that looks rows up in a table -> its scheme.
-        budget: task -> how many points of its metric it may lose; empty where none was stated.
+        budget: task -> how many points of its metric it may lose; empty without a budget.
         metrics: task -> what is measured.
-        rows: how many rows of a task were used at most.
+        rows: the most rows of a task that were measured.
     """
 
     products: Mapping[str, str]

@@ -12,7 +12,7 @@ MANIFEST_FILE = "eptx.json"
 MODEL_FILE = "model.onnx"
 REPORT_FILES = ("validation.json", "report.html", "calibration.json", "calibration.html")
 
-#: Inputs and outputs of a language model's cache, by what comes after the prefix.
+#: Prefixes of the inputs and outputs of a language model's cache.
 PAST, PRESENT, CROSS = "past_key_values.", "present.", "cross."
 
 #: Tasks that no adapter has: one switches the adapter off, the other lets the model infer the task.
@@ -28,14 +28,14 @@ LOGITS = "logits"
 
 MODES = ("static", "conditioned", "dynamic")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int4", "mixed")
-#: Of these, the ones that quantize nothing.
+#: The precisions that quantize nothing.
 FLOAT_PRECISIONS = ("fp32", "fp16")
 #: How one product or table of a quantized bundle is stored; see docs/calibration.md.
 SCHEMES = ("fp32", "fp16", "int8", "int8-static", "int8-blocks", "int4-blocks")
 PROVIDERS = ("cpu", "cuda")
 ROUTINGS = ("batch", "row", "prompt")
 GENERATORS = ("decoder", "encoder-decoder")
-#: transformers' words for what logits mean: values; one label of several; each label by itself, or not.
+#: transformers' words for what logits mean: values; one label of several; yes or no for each label.
 REGRESSION, SINGLE_LABEL, MULTI_LABEL = PROBLEM_TYPES = (
     "regression",
     "single_label_classification",

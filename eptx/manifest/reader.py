@@ -39,7 +39,7 @@ from eptx.manifest.names import (
 )
 from eptx.manifest.rules import check_rules
 
-#: Numbers of experts are below.
+#: Every expert's number is smaller.
 _MOST_EXPERTS = 1 << 16
 
 
@@ -104,7 +104,7 @@ def _task(f: Fields) -> Task:
 def _route(f: Fields) -> dict[str, Any]:
     """The frozen routes of each task, one for each call of the router, and how far they are from the live ones.
 
-    A call whose route is a constant of base and adapter is in no task's list; `constant` has it, by its number.
+    Where base and adapter alone decide a call's route, `constant` has it, by the number of the call.
     """
     tasks = f.child("tasks")
     for frozen in (frozen for task in tasks.raw() for frozen in tasks.children(task)):

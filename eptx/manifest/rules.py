@@ -61,13 +61,13 @@ def check_rules(m: Manifest) -> None:
 
 
 def _logits_width(m: Manifest) -> int | None:
-    """How many logits a row has, where ``eptx.json`` says: the graph is held to it."""
+    """How many logits a row has, where ``eptx.json`` says it. The graph must agree."""
     shape = next((t.shape for t in m.outputs if t.name == LOGITS), ())
     return shape[-1] if shape and isinstance(shape[-1], int) else None
 
 
 def _check_labels(m: Manifest) -> None:
-    """A task's labels are logits that there are."""
+    """A row has at least as many logits as a task has labels."""
     width = _logits_width(m)
     for task in m.tasks:
         if task.labels and all(t.name != LOGITS for t in m.outputs):
@@ -77,7 +77,7 @@ def _check_labels(m: Manifest) -> None:
 
 
 def _check_routing(m: Manifest) -> None:
-    """Where the route of the prompt is kept, it is given and said for each row; an encoder gives its own."""
+    """With the routing "prompt" the route of each row is an input and an output; otherwise neither exists."""
     given = {t.name: (t.dtype, len(t.shape)) for t in m.inputs}
     said = {t.name: (t.dtype, len(t.shape)) for t in m.outputs}
     wanted = {ROUTE_GROUP: ("int64", 1), ROUTE_WEIGHTS: ("float32", 2)}
@@ -90,7 +90,7 @@ def _check_routing(m: Manifest) -> None:
 
 
 def _check_cache(m: Manifest) -> None:
-    """What was computed before goes in where the same comes out."""
+    """Every input of the cache has an output of the same type and rank, which is fed to it next."""
     past = {t.name.removeprefix(PAST): (t.dtype, len(t.shape)) for t in m.inputs if t.name.startswith(PAST)}
     present = {t.name.removeprefix(PRESENT): (t.dtype, len(t.shape)) for t in m.outputs if t.name.startswith(PRESENT)}
     if past != present or any(rank != 4 for _, rank in past.values()):

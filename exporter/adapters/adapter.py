@@ -6,6 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -65,6 +66,7 @@ class Adapter(ABC):
         fingerprint: ``sha256:<hex>`` over the adapter's files.
         saved: task -> the tensors of modules that it brings whole, by their names in the class; {} for none.
         trained_as: what the files say of the class, one for each folder.
+        folders: where the files are.
     """
 
     method: ClassVar[str]
@@ -73,6 +75,7 @@ class Adapter(ABC):
     fingerprint: str
     saved: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     trained_as: tuple[TrainedAs, ...] = ()
+    folders: tuple[Path, ...] = ()
 
     @property
     def whole_modules(self) -> tuple[str, ...]:

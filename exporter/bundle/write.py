@@ -38,7 +38,7 @@ from eptx.exporter.bundle.text import SENTENCE_SETTINGS, text_settings
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.heads import LOGITS
 from eptx.exporter.methods.method import method_of
-from eptx.exporter.options import ExportOptions
+from eptx.exporter.options import ExportOptions, StoredPrecision
 from eptx.manifest.names import BASE_TASK, OPERATOR_DOMAIN, TASK_ID
 
 #: Smaller tensors are kept in the model: ONNX Runtime resolves the path of the file beside it, opens it and maps it
@@ -74,51 +74,40 @@ _DTYPES = {
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where the inputs of an export are, as they were given.
-
-    Attributes:
-        base: the transformers folder, or None with an ONNX base alone.
-        adapters: the adapter folder, or several LoRA folders.
-        data: of a quantized bundle, where the rows are on which it was measured, each with the task that all are of.
-    """
-
-    base: Path | None
-    adapters: Sequence[Path]
-    data: Sequence[tuple[str | None, Path]] = ()
-
-
-@dataclass(frozen=True)
 class Adapted:
     """The graphs of a base with an adapter in them, ready to be written.
 
     Attributes:
-        source: where they come from.
+        base: the transformers folder, or None with an ONNX base alone.
         adapter: the adapter.
         parts: the graphs, the one that answers last.
         options: of the export.
         routes: frozen routes, where the export freezes them; see `Method.freeze`.
         quantization: what was done to the products, where it was done after the adapter was put in.
+        precision: how the weights are stored.
+        data: of a quantized bundle, the files of the rows that it was measured on, each with the task of all its rows.
     """
 
-    source: Source
+    base: Path | None
     adapter: Adapter
     parts: Sequence[EditedGraph]
     options: ExportOptions
     routes: FrozenRoutes | None = None
     quantization: Quantization | None = None
+    precision: StoredPrecision = "fp32"
+    data: Sequence[tuple[str | None, Path]] = ()
 
     @property
     def quantized(self) -> bool:
         """Whether a builder has quantized the base, before the adapter was put in."""
         return any(is_nbits(node) for part in self.parts for node in part.graph.model.graph)
 
-    def copy(self, options: ExportOptions) -> Adapted:
-        """Copies of the graphs, whose weights are these ones', to be stored in another way."""
+    def copy(self, precision: StoredPrecision = "fp32") -> Adapted:
+        """Copies of the graphs that share the weights, to be stored in another precision."""
         parts = [copy(part) for part in self.parts]
         for part in parts:
             part.graph = replace(part.graph, model=part.graph.model.clone())
-        return replace(self, parts=parts, options=options)
+        return replace(self, parts=parts, precision=precision)
 
 
 def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
@@ -137,8 +126,8 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
     manifest = _manifest(adapted)
     writer.write("README.md", model_card(manifest))
     bundle = writer.finish(manifest)
-    source = adapted.source
-    write_origin(bundle, Origin.of(source.base, adapted.options.base_onnx, source.adapters, source.data))
+    origin = Origin.of(adapted.base, adapted.options.base_onnx, adapted.adapter.folders, adapted.data)
+    write_origin(bundle, origin)
     return bundle
 
 
@@ -167,7 +156,7 @@ def clean(model: ir.Model) -> None:
 
 
 def _manifest(adapted: Adapted) -> Manifest:
-    source, adapter, parts, options = adapted.source, adapted.adapter, adapted.parts, adapted.options
+    adapter, parts, options = adapted.adapter, adapted.parts, adapted.options
     *others, main = (part.graph for part in parts)
     graph = main.model.graph
     routes = method_of(adapter.method).route_fields(adapter, options, adapted.routes)
@@ -181,7 +170,7 @@ def _manifest(adapted: Adapted) -> Manifest:
         tasks=_tasks(adapter, parts[-1], options),
         inputs=tuple(_tensor(value) for value in graph.inputs),
         outputs=tuple(_tensor(value) for value in graph.outputs),
-        sources=_sources(source, options),
+        sources=_sources(adapted.base, options),
         fingerprints={"base": main.fingerprint, "adapter": adapter.fingerprint},
         modules=parts[-1].modules,
         task_inference=any(part.editor.similarities for part in parts),
@@ -205,7 +194,7 @@ def _precision(adapted: Adapted) -> str:
         own = own_precision([part.graph.model.graph for part in adapted.parts])
         if own is not None:
             return own
-    return "mixed" if adapted.options.precision == "auto" else adapted.options.precision
+    return adapted.precision
 
 
 def _component(graph: BaseGraph, modules: Mapping[str, ModuleOutput]) -> Component:
@@ -238,9 +227,9 @@ def _tasks(adapter: Adapter, part: EditedGraph, options: ExportOptions) -> tuple
     return tuple(task(i, n, count, count, known.get(count)) for i, (n, count) in enumerate(both))
 
 
-def _sources(source: Source, options: ExportOptions) -> Sources:
+def _sources(base: Path | None, options: ExportOptions) -> Sources:
     return Sources(
-        base=source.base is not None,
+        base=base is not None,
         base_onnx=options.base_onnx is not None,
         top_k=options.top_k,
         tasks=None if options.tasks is None else tuple(options.tasks),

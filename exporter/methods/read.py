@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from eptx._one_line import shown
 from eptx.errors import AdapterError, EptxError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
-from eptx.exporter.adapters.checkpoint import CONFIG, Checkpoint, ReadOptions, read_checkpoint, shown
+from eptx.exporter.adapters.checkpoint import CONFIG, Checkpoint, ReadOptions, read_checkpoint
 from eptx.exporter.methods.method import Method, methods, titles
 from eptx.manifest.names import AUTO_TASK, BASE_TASK
 
@@ -42,7 +44,8 @@ def read_adapter(
     method = found.pop()
     if top_k is not None and "--top-k" not in method.flags:
         raise UsageError(f"--top-k is for {titles('--top-k')} adapters; this one is {method.name}")
-    adapter: Adapter = method.read(checkpoints, ReadOptions(top_k, tasks, incomplete))
+    read: Adapter = method.read(checkpoints, ReadOptions(top_k, tasks, incomplete))
+    adapter = replace(read, folders=tuple(folders))
     _check_tasks(adapter, UsageError if tasks else AdapterError)
     return adapter
 

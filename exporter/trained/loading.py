@@ -16,8 +16,10 @@ from eptx.errors import AdapterError, EptxError
 from eptx.exporter.quiet import quiet
 from eptx.exporter.trained.classes import load_base, saved_modules
 from eptx.exporter.trained.files import PREFIX, WEIGHTS, AdapterFiles, head_tasks
-from eptx.exporter.trained.model import Heads, Host, Trained
+from eptx.exporter.trained.host import Host
+from eptx.exporter.trained.model import Trained
 from eptx.exporter.trained.names import names_in
+from eptx.exporter.trained.output import Heads
 from eptx.exporter.trained.reference import Reference, SavedAs, reference_of
 from eptx.exporter.training.heads import TaskHeadBank
 

@@ -4,157 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from peft import PeftModel
-from peft.utils import ModulesToSaveWrapper
-from torch import Tensor, nn
+from torch import Tensor
 
 from eptx.errors import RequestError
 from eptx.exporter.adapters.route import Route
 from eptx.exporter.methods.tuner import INFER
-from eptx.exporter.trained.classes import Base
 from eptx.exporter.trained.encode import decoder_call, encode
+from eptx.exporter.trained.host import Host, tensors_of
+from eptx.exporter.trained.output import Heads, Output
 from eptx.exporter.trained.reference import CallRoutes, GivenRoutes, Reference
-from eptx.exporter.training.heads import TaskHeadBank, pool
-
-#: What a class returns besides its outputs: its cache, and the encoder's states. A bundle passes those on its own way.
-_NOT_OUTPUTS = ("past_key_values", "encoder_last_hidden_state", "loss")
-
-
-@dataclass(frozen=True)
-class Output:
-    """The results of one forward.
-
-    Attributes:
-        outputs: what the trained class returns, by its names; with task heads also ``logits`` [batch, most labels].
-        inner: what the bare model inside the class returns, if the class has one.
-        modules: output of every adapted linear layer, bias included, by the adapter's module names, of its first call.
-        task: task of each row int64 [batch] (for id -1 the one inferred).
-        task_margin: with id -1: sum of similarities of the best task less the next one's [batch].
-        group: the group that the first module was given, int64 [1 or batch]. weights: [1 or batch, t].
-        calls: of each call of the router in turn, what it gives every group's experts [1 or batch, k, t]; None
-            where the route was given.
-        groups: module -> the group of its first call [1 or batch].
-        margins: by how much each route of this forward was chosen, each [1 or batch].
-    """
-
-    outputs: dict[str, np.ndarray]
-    inner: dict[str, np.ndarray]
-    modules: dict[str, np.ndarray]
-    task: np.ndarray
-    task_margin: np.ndarray | None = None
-    group: np.ndarray | None = None
-    weights: np.ndarray | None = None
-    calls: list[np.ndarray | None] = field(default_factory=list)
-    groups: dict[str, np.ndarray] = field(default_factory=dict)
-    margins: list[np.ndarray] = field(default_factory=list)
-
-
-class Heads(nn.Module):
-    """Task heads as eptx's training saves them, with their pooling."""
-
-    def __init__(self, bank: TaskHeadBank, pooling: str) -> None:
-        super().__init__()
-        self.bank, self.pooling = bank, pooling
-
-    def forward(self, output: Any, mask: Tensor | None, names: Sequence[str]) -> Tensor:
-        """Logits [batch, most labels] of rows by their tasks' names; a task without a head has zeros."""
-        known = {task: index for index, task in enumerate(self.bank.tasks)}
-        rows = torch.tensor([known.get(name, len(known)) for name in names])
-        result: Tensor = self.bank(pool(output, mask, self.pooling), rows)
-        return result
-
-    def labels(self, task: str) -> int:
-        """How many logits a task has; 0 for one without a head."""
-        return dict(zip(self.bank.tasks, self.bank.labels, strict=True)).get(task, 0)
-
-
-@dataclass
-class Host:
-    """One transformers model with adapters on it.
-
-    Attributes:
-        base: the model, with the adapted layers in place.
-        method: of its adapters.
-        signature: what all of its adapters have in common.
-        peft: PEFT's wrapper around it.
-        adapters: task id -> the adapter's name in PEFT.
-        names: the adapter's module name -> the layer's name in the model.
-        state: what the adapted layers share, None where PEFT needs nothing.
-    """
-
-    base: Base
-    method: Reference
-    signature: tuple[Any, ...] = ()
-    peft: PeftModel | None = None
-    adapters: dict[int, str] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
-    state: Any = None
-    _modules: dict[str, Tensor] = field(default_factory=dict)
-    _groups: dict[str, Tensor] = field(default_factory=dict)
-    _inner: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def model(self) -> Any:
-        """The transformers model."""
-        return self.base.model
-
-    def watch(self) -> None:
-        """Keeps the first output of every adapted layer in a forward, and the outputs of the bare model inside."""
-        for module, name in self.names.items():
-            self.model.get_submodule(name).register_forward_hook(self._keep(module))
-        bare = getattr(self.model, str(self.model.base_model_prefix or ""), None)
-        if isinstance(bare, nn.Module):
-            bare.register_forward_hook(lambda layer, args, output: self._inner.update(tensors_of(output)))
-
-    def _keep(self, module: str) -> Any:
-        def keep(layer: nn.Module, args: Any, output: Tensor) -> None:
-            if getattr(self.state, "probing", False) or module in self._modules:
-                return
-            self._modules[module] = output
-            route = getattr(self.state, "used", None)
-            if route is not None:
-                self._groups[module] = route.group
-
-        return keep
-
-    @contextmanager
-    def on(self, task: int | None) -> Iterator[None]:
-        """With the adapter of a task, or None: with no adapter."""
-        if self.peft is None:
-            yield
-            return
-        if task is None:
-            # as PEFT's context does, which first asks every layer for its state and takes as long as a forward
-            tuner: Any = self.peft.base_model
-            tuner.disable_adapter_layers()
-            try:
-                yield
-            finally:
-                tuner.enable_adapter_layers()
-            return
-        if self.method.one_task_each:
-            self.peft.set_adapter(self.adapters[task], inference_mode=True)
-        yield
-
-    @property
-    def saved(self) -> list[str]:
-        """The modules that the adapters replace, for example a classifier, besides those that they adapt."""
-        return [name for name, module in self.model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
-
-    def layer(self, module: str) -> Any:
-        """An adapted layer by its name in the adapter's files."""
-        return self.model.get_submodule(self.names[module])
-
-    def forget(self) -> None:
-        """Drops what the last forward left."""
-        self._modules.clear()
-        self._groups.clear()
-        self._inner.clear()
 
 
 @dataclass
@@ -327,12 +190,6 @@ class Trained:
     def _tensor(self, array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
-
-
-def tensors_of(result: Any) -> dict[str, Tensor]:
-    """The outputs of a transformers model by name."""
-    named = result.items() if hasattr(result, "items") else ()
-    return {name: value for name, value in named if isinstance(value, Tensor) and name not in _NOT_OUTPUTS}
 
 
 def _used_tasks(host: Host, ids: Tensor) -> tuple[Tensor, np.ndarray | None]:

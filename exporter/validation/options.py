@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eptx.errors import UsageError
-from eptx.exporter.validation.accuracy.budget import check_points
 from eptx.runtime.measure import Source
+from eptx.runtime.measure.budget import check_points
 from eptx.runtime.ort.providers import PROVIDER_CHOICES
 
 

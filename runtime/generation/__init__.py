@@ -1,1 +1,1 @@
-"""Text generation: settings and checks, the back ends that make tokens, and the text that they make."""
+"""Text generation: checks and settings, the back ends that generate tokens, and the tokens' text."""

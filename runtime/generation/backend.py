@@ -1,4 +1,4 @@
-"""What makes tokens: a decoder's back end rides on GenAI, an encoder-decoder's is a loop of ours."""
+"""The back ends that generate tokens: GenAI for decoders, our own loop for encoder-decoders."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from eptx.runtime.generation.settings import GenerationSettings
 from eptx.runtime.ort.kernels import Kernels
 from eptx.runtime.outputs import Array
 
-#: In place of a token: the row is done.
+#: Takes a token's place in a row that is done.
 DONE = -1
 
 
 class TokenGenerator(Protocol):
-    """Makes the tokens of a batch's answers, step by step.
+    """Generates the tokens of a batch's answers, step by step.
 
-    It opens its models when it is made: with a `BundleError`, `NotSupportedError` or `LimitError` where that fails.
+    A constructor takes a checked bundle, a provider (``cpu`` or ``cuda``) and the threads of one operator (None lets
+    ONNX Runtime choose), and opens the models. It raises `BundleError`, `NotSupportedError` or `LimitError` if that
+    fails.
 
     Attributes:
         kernels: what runs the model's own operators.
@@ -29,18 +31,18 @@ class TokenGenerator(Protocol):
     ) -> Generator[Array, None, None]:
         """One array int64 [rows] for each step: every row's next token, `DONE` for rows that are done.
 
-        A row is done after it gave one of the manifest's ``eos`` tokens, which it gives like any other. The iterator
-        ends after ``max_new_tokens`` steps, or when all rows are done (no array of `DONE` alone comes). It may be
-        closed sooner, and then frees what it holds. Several iterators of one back end may run in several threads.
+        A row is done after one of the manifest's ``eos`` tokens, which is given like any other. The iterator ends after
+        ``max_new_tokens`` steps, or when all rows are done. Closing it frees its memory. Several iterators of one back
+        end may run in several threads.
 
-        ``settings.stop`` is not its business. The rows' answers do not depend on each other, except for what is drawn
-        (one seed serves the batch) and a route over the whole batch.
+        ``settings.stop`` is ignored. The rows' answers do not depend on each other, but for two cases: one seed serves
+        the batch, and a route may be taken over the whole batch.
 
         Args:
-            prompts: each row's tokens, checked: none is empty, all are of the vocabulary, and fit the model's length,
-                a decoder's together with ``max_new_tokens``.
-            task_ids: int64 [rows], -1 to infer, which is replaced in place by what was inferred before the first step
-                comes; None where the model has no input ``task_id``.
+            prompts: each row's tokens, checked: no row is empty, all tokens are of the vocabulary, and no row is longer
+                than the model reads, in a decoder together with ``max_new_tokens``.
+            task_ids: int64 [rows], -1 to infer: the inferred task replaces it in place before the first step. None: the
+                model has no input ``task_id``.
             settings: checked.
 
         Raises:

@@ -1,46 +1,32 @@
-"""Decoders ride on ONNX Runtime GenAI, which has the fast loop: attention over a shared cache, and the search."""
+"""Decoders run on ONNX Runtime GenAI, which has a fast loop: attention over a shared cache, and the search."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
 
 from eptx._one_line import one_line
 from eptx.bundle import Bundle
-from eptx.errors import BundleError, EptxError, NotSupportedError, RequestError
+from eptx.errors import BundleError, NotSupportedError, RequestError
 from eptx.manifest.names import ROUTE_GROUP, ROUTE_WEIGHTS, TASK_ID, USED
 from eptx.runtime.generation.backend import DONE
 from eptx.runtime.generation.genai_folder import model_folder
 from eptx.runtime.generation.settings import MOST_ROWS, GenerationSettings
 from eptx.runtime.ort.kernels import Kernels, open_with_kernels
-from eptx.runtime.ort.sessions import wrapped
+from eptx.runtime.ort.sessions import wrapped_errors
 from eptx.runtime.outputs import Array
+from eptx.runtime.requests.rows import pad_rows
 
 _NO_LIMIT = 2**31 - 1
-_LEAST_TOP_P = 1e-6  # GenAI takes what is 0 as float32 for no limit
+_LEAST_TOP_P = 1e-6  # a smaller one is 0 as float32, which GenAI reads as no limit
 _FAILS = "GenAI fails on this request"
 
 
 class DecoderGenerator:
-    """The `TokenGenerator` of decoder bundles.
-
-    Args:
-        bundle: a checked bundle.
-        provider: ``cpu`` or ``cuda``.
-        threads: how many threads one operator may use; None lets ONNX Runtime choose.
-
-    Attributes:
-        kernels: what runs the model's own operators.
-
-    Raises:
-        NotSupportedError: GenAI is not installed, or has no such provider.
-        BundleError: GenAI does not load the model.
-        LimitError: there is not enough memory.
-    """
+    """The `TokenGenerator` of decoder bundles."""
 
     def __init__(self, bundle: Bundle, provider: str, threads: int | None) -> None:
         generation = bundle.manifest.generation
@@ -59,8 +45,10 @@ class DecoderGenerator:
         self, prompts: Sequence[Sequence[int]], task_ids: Array | None, settings: GenerationSettings
     ) -> Generator[Array, None, None]:
         """See `TokenGenerator.tokens`."""
-        ids = self._padded(prompts)
-        with _errors(_FAILS, RequestError):
+        if len(prompts) > MOST_ROWS:
+            raise RequestError(f"{len(prompts)} prompts in one batch; GenAI takes {MOST_ROWS}")
+        ids = pad_rows(prompts, self._generation.pad, np.int32)
+        with wrapped_errors(_FAILS, RequestError):
             generator = self._generator(ids.shape[1], len(prompts), settings)
             chosen = self._chosen(len(prompts), task_ids)
             for name, array in chosen.items():
@@ -69,23 +57,13 @@ class DecoderGenerator:
             _keep(generator, chosen)
         live = np.ones(len(prompts), bool)
         for _ in range(settings.max_new_tokens):
-            with _errors(_FAILS, RequestError):
+            with wrapped_errors(_FAILS, RequestError):
                 generator.generate_next_token()
                 step = np.where(live, generator.get_next_tokens(), DONE).astype(np.int64)
             yield step
             live &= ~np.isin(step, self._generation.eos)
             if not live.any():
                 return
-
-    def _padded(self, prompts: Sequence[Sequence[int]]) -> Array:
-        """The prompts int32 [rows, longest], padded on the right."""
-        if len(prompts) > MOST_ROWS:
-            raise RequestError(f"{len(prompts)} prompts in one batch; GenAI takes {MOST_ROWS}")
-        pad = self._generation.pad
-        ids = np.full((len(prompts), max(map(len, prompts))), pad, np.int32)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)] = prompt
-        return ids
 
     def _generator(self, length: int, rows: int, settings: GenerationSettings) -> Any:
         params = self._genai.GeneratorParams(self._model)
@@ -103,7 +81,7 @@ class DecoderGenerator:
         return self._genai.Generator(self._model, params)
 
     def _chosen(self, rows: int, task_ids: Array | None) -> dict[str, Array]:
-        """The inputs that say what each row uses; -1 leaves it to the model."""
+        """The inputs that choose each row's task and route; -1 leaves the choice to the model."""
         chosen: dict[str, Array] = {} if task_ids is None else {TASK_ID: task_ids}
         for name, experts in self._experts.items():
             chosen[ROUTE_GROUP] = np.full(rows, -1, np.int64)
@@ -112,7 +90,7 @@ class DecoderGenerator:
 
 
 def _keep(generator: Any, chosen: dict[str, Array]) -> None:
-    """Has every later step use what the prompt's step used, where that was the model's choice.
+    """Makes every later step use the task and route that the model chose in the prompt's step.
 
     GenAI takes an input once, but reads the caller's array in every step.
     """
@@ -131,7 +109,7 @@ def _genai() -> Any:
         raise NotSupportedError(
             f"generating text needs onnxruntime-genai ({one_line(e)}); pip install 'eptx[generate]'"
         ) from None
-    module.disable_telemetry_events()  # what a program does with a model is its own business
+    module.disable_telemetry_events()  # a program's use of a model is private
     return module
 
 
@@ -139,16 +117,8 @@ def _open(genai: Any, bundle: Bundle, provider: str, threads: int | None) -> tup
     def open_model(kernels: Kernels) -> tuple[Any, Kernels]:
         with (
             model_folder(bundle, provider, threads, kernels) as folder,
-            _errors(f"{bundle.model.name}: GenAI does not load it", BundleError),
+            wrapped_errors(f"{bundle.model.name}: GenAI does not load it", BundleError),
         ):
             return genai.Model(genai.Config(str(folder))), kernels
 
     return open_with_kernels(bundle, provider, open_model)
-
-
-@contextlib.contextmanager
-def _errors(what: str, error: type[EptxError]) -> Iterator[None]:
-    try:
-        yield
-    except Exception as e:  # GenAI raises what its C++ threw, as RuntimeError mostly
-        raise wrapped(e, what, error) from None

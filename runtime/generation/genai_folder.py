@@ -1,7 +1,7 @@
-"""The folder that GenAI opens in the place of a bundle's.
+"""The folder that GenAI opens instead of a bundle's.
 
-GenAI reads how to run a model from the model's folder, and loads a library of kernels only from there. A bundle says
-neither how many threads to use nor names a library, so a private folder does, for as long as loading takes.
+GenAI reads the options of its session from the model's folder, and loads a library of kernels only from there. A bundle
+says neither how many threads to use nor where the library is. So a private folder says it while the model loads.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def model_folder(bundle: Bundle, provider: str, threads: int | None, kernels: Ke
 
 
 def _config(bundle: Bundle, options: dict[str, Any]) -> dict[str, Any]:
-    """GenAI's configuration: of the bundle's, what the model is; how it is run and searched is ours."""
+    """GenAI's configuration: the bundle's description of the model, and our options of session and search."""
     path = bundle.file(GENAI_CONFIG)
     if path is None:
         raise BundleError(f"{GENAI_CONFIG}: missing; GenAI cannot open the bundle")
@@ -64,7 +64,7 @@ def _config(bundle: Bundle, options: dict[str, Any]) -> dict[str, Any]:
 def _session_options(bundle: Bundle, provider: str, threads: int | None, kernels: Kernels) -> dict[str, Any]:
     options: dict[str, Any] = {
         "log_id": "eptx",
-        "log_severity_level": 4,  # what goes wrong is raised; nothing of it is printed beside
+        "log_severity_level": 4,  # errors are raised; nothing is printed
         "provider_options": [{"cuda": {"use_tf32": "0"}}] if provider == "cuda" else [],
         **config_entries(bundle),
     }

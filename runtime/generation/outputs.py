@@ -1,4 +1,4 @@
-"""What a session's generation returns: pieces as they come, or all of them collected."""
+"""The answers of a session's generation: pieces as they come, or all of them collected."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Piece:
     Attributes:
         row: the prompt that it answers.
         token_id: the token.
-        text: what became final with it; may be empty, and always is where the bundle has no tokenizer.
-        finish_reason: with the row's last token, why it is the last; else None.
+        text: the text that is final with this token; may be empty, and always is if the bundle has no tokenizer.
+        finish_reason: why the answer ended, with its last token; else None.
     """
 
     row: int
@@ -32,8 +32,8 @@ class Generated:
     """The answers of one call; everything is in the order of the prompts.
 
     Attributes:
-        texts: without special tokens, and without the stop text that ended it; empty where the bundle has no tokenizer.
-        token_ids: all tokens that were made, with the one that ended the answer.
+        texts: without special tokens, and without the stop text that ended it; empty if the bundle has no tokenizer.
+        token_ids: all generated tokens, with the one that ended the answer.
         finish_reasons: "stop" (a token that ends answers), "stop_string" or "length".
         tasks: name of each row's task; with ``task="auto"``, the one that was inferred.
     """
@@ -45,10 +45,10 @@ class Generated:
 
 
 class Stream(Iterator[Piece]):
-    """The pieces of one call's answers, as they come; those of a batch take turns.
+    """The pieces of one call's answers, as they come; the rows of a batch take turns.
 
     Args:
-        pieces: where they come from.
+        pieces: gives the pieces.
         tasks: gives the name of each row's task.
     """
 
@@ -64,15 +64,15 @@ class Stream(Iterator[Piece]):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Name of each row's task; one that is inferred is ``auto`` until the first piece came."""
+        """Name of each row's task; a task to be inferred is ``auto`` until the first piece."""
         return tuple(self._tasks())
 
     def close(self) -> None:
-        """Ends the answers here, and frees what making them holds."""
+        """Ends the answers here, and frees their memory."""
         self._pieces.close()
 
     def collect(self) -> Generated:
-        """All that is still to come."""
+        """Collects the pieces that are still to come."""
         pieces = list(self)
         rows = [[piece for piece in pieces if piece.row == row] for row in range(len(self.tasks))]
         return Generated(

@@ -1,4 +1,4 @@
-"""The prompts of a request, checked: every row's token ids."""
+"""Checks the prompts of a request, and turns them into token ids."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eptx.runtime.generation.settings import NEW_TOKENS
 
 #: One text, a text for each row, or a row of token ids for each.
 Prompts = str | Sequence[str] | Sequence[Sequence[int]]
-#: Texts to their token ids.
+#: From texts to their token ids.
 Encode = Callable[[Sequence[str]], list[list[int]]]
 
 
@@ -34,7 +34,7 @@ def token_rows(prompts: Any, encode: Encode, manifest: Manifest) -> list[list[in
 
 
 def check_ends(rows: Sequence[Sequence[int]], pad: int) -> None:
-    """GenAI takes a prompt's last tokens for padding where they are what a batch is padded with.
+    """Refuses prompts that end in the padding token: GenAI would take it for padding.
 
     Raises:
         RequestError: a prompt ends in the padding token.
@@ -44,16 +44,16 @@ def check_ends(rows: Sequence[Sequence[int]], pad: int) -> None:
             raise RequestError(f"prompt {i} ends in token {pad}, which this bundle pads with; leave it out")
 
 
-def room(rows: Sequence[Sequence[int]], manifest: Manifest, wanted: int | None) -> int:
-    """How many tokens may follow the prompts: a decoder reads them after the prompt, in the same context.
+def max_answer(rows: Sequence[Sequence[int]], manifest: Manifest, wanted: int | None) -> int:
+    """How many tokens an answer may have: a decoder reads prompt and answer in one context.
 
     Args:
         rows: as `token_rows` gives them.
         manifest: the bundle's.
-        wanted: at most that many; None: `NEW_TOKENS`, or as many as the longest prompt leaves room for.
+        wanted: how many the caller wants; None: `NEW_TOKENS`, or fewer if the longest prompt leaves less room.
 
     Raises:
-        RequestError: there is no room for them.
+        RequestError: they do not fit into the context.
     """
     longest = max(range(len(rows)), key=lambda row: len(rows[row]))
     if manifest.max_length is None or manifest.encoder is not None:

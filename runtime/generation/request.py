@@ -1,4 +1,4 @@
-"""A request for answers, checked, and several of them in one batch."""
+"""A checked request for answers, and several of them in one batch."""
 
 from __future__ import annotations
 

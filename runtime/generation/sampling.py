@@ -1,4 +1,4 @@
-"""Choosing each row's next token from its logits."""
+"""Chooses each row's next token from its logits."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import numpy as np
 from eptx.runtime.generation.settings import GenerationSettings
 from eptx.runtime.outputs import Array
 
-__all__ = ["Sampler"]
-
 
 class Sampler:
     """Chooses tokens as the settings say.
 
-    Every row draws from a random stream of its own, made of the seed and the row's number, so what it draws does not
-    depend on the other rows, or on when they end.
+    Every row draws from a random stream of its own, made of the seed and the row's number. So a row's tokens do not
+    depend on the other rows.
 
     Args:
         settings: of the call.
@@ -27,7 +25,7 @@ class Sampler:
         self._streams = [] if settings.greedy else [np.random.default_rng(stream) for stream in streams]
 
     def choose(self, logits: Array) -> Array:
-        """The next tokens, int64 [rows], from logits [rows, vocabulary]; of equal logits, the first is the greatest."""
+        """The next tokens, int64 [rows], from logits [rows, vocabulary]; of equal logits the first is taken."""
         if self._settings.greedy:
             return np.asarray(logits.argmax(axis=1), np.int64)
         drawn = [self._draw(row, stream) for row, stream in zip(logits, self._streams, strict=True)]
@@ -35,7 +33,7 @@ class Sampler:
 
     def _draw(self, logits: Array, stream: np.random.Generator) -> int:
         tokens = self._candidates(logits)
-        with np.errstate(over="ignore"):  # a tiny temperature leaves the greatest alone
+        with np.errstate(over="ignore"):  # at a tiny temperature only the greatest counts
             weights = np.exp((logits[tokens].astype(np.float64) - logits.max()) / self._settings.temperature)
         sums = weights.cumsum()
         top_p = self._settings.top_p
@@ -45,7 +43,7 @@ class Sampler:
         return int(tokens[min(place, len(sums) - 1)])
 
     def _candidates(self, logits: Array) -> Array:
-        """What may be drawn; with ``top_p``, which cuts off the end, the likeliest first."""
+        """The tokens that may be drawn; sorted by likelihood if ``top_p`` cuts off the end."""
         count, top_k = len(logits), self._settings.top_k
         tokens: Array = np.arange(count)
         unlikely = np.negative(logits)

@@ -1,8 +1,8 @@
 """Encoder-decoders: the encoder once, then the decoder token by token, on ONNX Runtime directly.
 
-What the encoder gives that the decoder takes is fed by name: the keys and values of its text, and where the adapter
-routes by the data, the route. A row of task -1 gets its task from the encoder too: the decoder has only the answer's
-beginning to look at, so it is always told.
+The encoder's outputs are fed to the decoder's inputs of the same name: the keys and values of the text, and the route
+if the adapter has one. The encoder also infers the task of rows with task -1: the decoder sees only the beginning of
+the answer, so it is always told the task.
 """
 
 from __future__ import annotations
@@ -29,30 +29,15 @@ from eptx.runtime.generation.sampling import Sampler
 from eptx.runtime.generation.settings import GenerationSettings
 from eptx.runtime.ort.model import check_signature
 from eptx.runtime.ort.providers import onnxruntime
-from eptx.runtime.ort.sessions import open_bundle, wrapped
+from eptx.runtime.ort.sessions import open_bundle, wrapped_errors
 from eptx.runtime.outputs import Array
-
-__all__ = ["Seq2SeqGenerator"]
+from eptx.runtime.requests.rows import pad_rows
 
 _CHOICES = (TASK_ID, ROUTE_GROUP, ROUTE_WEIGHTS)
 
 
 class Seq2SeqGenerator:
-    """The `TokenGenerator` of encoder-decoder bundles.
-
-    Args:
-        bundle: a checked bundle.
-        provider: ``cpu`` or ``cuda``.
-        threads: how many threads one operator may use; None lets ONNX Runtime choose.
-
-    Attributes:
-        kernels: what runs the decoder's own operators.
-
-    Raises:
-        BundleError: ONNX Runtime does not load a model, or it is not what ``eptx.json`` says.
-        NotSupportedError: CUDA does not start on this machine.
-        LimitError: there is not enough memory.
-    """
+    """The `TokenGenerator` of encoder-decoder bundles; `kernels` are the decoder's."""
 
     def __init__(self, bundle: Bundle, provider: str, threads: int | None) -> None:
         manifest = bundle.manifest
@@ -79,12 +64,9 @@ class Seq2SeqGenerator:
                 return
 
     def _encode(self, prompts: Sequence[Sequence[int]], task_ids: Array | None) -> dict[str, Any]:
-        """What the decoder is fed in every step, but for its tokens and its cache."""
-        ids: Array = np.full((len(prompts), max(map(len, prompts))), self._generation.pad, np.int64)
-        mask: Array = np.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)], mask[row, : len(prompt)] = prompt, 1
-        feeds = {"input_ids": ids, "attention_mask": mask}
+        """The decoder's inputs that every step has, without its tokens and cache."""
+        mask = pad_rows([[1] * len(prompt) for prompt in prompts], 0)
+        feeds = {"input_ids": pad_rows(prompts, self._generation.pad), "attention_mask": mask}
         if task_ids is not None and TASK_ID in self._encoder.inputs:
             feeds[TASK_ID] = task_ids
         outputs = self._encoder.run({name: self._encoder.value(array) for name, array in feeds.items()})
@@ -95,7 +77,7 @@ class Seq2SeqGenerator:
 
 
 class _Answers:
-    """The answers of a batch in the making: what the decoder is fed, with a cache that grows."""
+    """A batch whose answers are generated: the decoder's inputs, with a cache that grows."""
 
     def __init__(self, decoder: _Model, given: Mapping[str, Any], task_ids: Array | None) -> None:
         self._decoder, self._feeds, self._task_ids = decoder, dict(given), task_ids
@@ -106,7 +88,7 @@ class _Answers:
                 self._feeds[name] = decoder.value(empty)
         if task_ids is not None and TASK_ID in decoder.inputs:
             self._feeds[TASK_ID] = decoder.value(task_ids)
-        if ROUTE_GROUP in decoder.inputs and ROUTE_GROUP not in given:  # the decoder's own router, to be kept
+        if ROUTE_GROUP in decoder.inputs and ROUTE_GROUP not in given:  # the decoder's own router; its route is kept
             experts = int(decoder.inputs[ROUTE_WEIGHTS].shape[1])
             self._feeds[ROUTE_GROUP] = decoder.value(np.full(rows, -1, np.int64))
             self._feeds[ROUTE_WEIGHTS] = decoder.value(np.zeros((rows, experts), np.float32))
@@ -117,7 +99,7 @@ class _Answers:
         for name in self._feeds:
             if name.startswith(PAST):
                 self._feeds[name] = outputs[PRESENT + name.removeprefix(PAST)]
-            elif name in _CHOICES and f"{name}{USED}" in outputs:  # the first token's choice holds
+            elif name in _CHOICES and f"{name}{USED}" in outputs:  # the choice at the first token is kept
                 self._feeds[name] = outputs[f"{name}{USED}"]
         if self._task_ids is not None and TASK_ID_USED in outputs:
             self._task_ids[...] = outputs[TASK_ID_USED].numpy()
@@ -133,7 +115,7 @@ class _Model:
     ) -> None:
         self.inputs = {spec.name: spec for spec in inputs}
         self._session, self._provider = session, provider
-        # what stays on the provider's device from one step to the next
+        # the cache stays on the provider's device
         self._devices = {s.name: provider if s.name.startswith((CROSS, PRESENT)) else "cpu" for s in outputs}
         check_signature(session, inputs, outputs)
 
@@ -148,7 +130,7 @@ class _Model:
             RequestError: ONNX Runtime fails.
             LimitError: there is not enough memory.
         """
-        try:
+        with wrapped_errors("ONNX Runtime fails on this request", RequestError):
             binding = self._session.io_binding()
             for name, value in feeds.items():
                 binding.bind_ortvalue_input(name, value)
@@ -156,5 +138,3 @@ class _Model:
                 binding.bind_output(name, device)
             self._session.run_with_iobinding(binding)
             return dict(zip(self._devices, binding.get_outputs(), strict=True))
-        except Exception as e:  # ONNX Runtime has a dozen exception classes and no common one
-            raise wrapped(e, "ONNX Runtime fails on this request", RequestError) from None

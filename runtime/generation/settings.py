@@ -12,13 +12,13 @@ from eptx.errors import RequestError
 
 #: Rows of one batch that every back end takes; GenAI takes no more.
 MOST_ROWS = 32
-#: Stop texts of one call, and characters of one: every token's text is compared with all of them.
+#: Stop texts of one call, and characters of each: every token's text is compared with all of them.
 MOST_STOPS, LONGEST_STOP = 64, 256
-#: How long an answer may get where the caller does not say.
+#: How long an answer may get by default.
 NEW_TOKENS = 256
 _INTEGER_END = 2**31
 _LARGEST = sys.float_info.max
-_COLD = 1e-5  # below, a logit divided by it may be no number
+_COLD = 1e-5  # a logit divided by less may overflow
 
 
 class SearchOptions(TypedDict, total=False):
@@ -52,7 +52,7 @@ class GenerationSettings:
     """The `SearchOptions` of one call, checked, without ``add_special_tokens``.
 
     Raises:
-        RequestError: one of them is out of range, or of the wrong type.
+        RequestError: an option is out of range, or of the wrong type.
     """
 
     max_new_tokens: int = NEW_TOKENS

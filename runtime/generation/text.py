@@ -1,21 +1,21 @@
-"""From tokens to text, as they come: no half characters, and nothing of a stop text."""
+"""From tokens to text as they come: whole characters only, and no stop texts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import compress
 
-#: What a decoder writes for bytes that are no character, or not one yet.
+#: A tokenizer writes it for bytes that are no whole character.
 _REPLACEMENT = "\ufffd"
-#: Tokens that are decoded again with a new one, for what joins them; a character or a space needs a few.
+#: So many tokens are decoded again with a new one: a character or a space may come of several.
 _WINDOW, _KEPT = 24, 8
 
 
 class Detokenizer:
     """One row's text as its tokens come.
 
-    What all calls return, joined, is what decoding all tokens at once gives, but for bytes at its end that are no
-    character: the rest of one may have been cut off.
+    The texts of all calls, joined, equal the text of all tokens at once, but for bytes at the end that are no whole
+    character.
 
     Args:
         decode: the text of some tokens, as a tokenizer's ``decode`` gives it.
@@ -47,8 +47,8 @@ class Detokenizer:
 class StopTexts:
     """Holds text back as long as it may be the beginning of a stop text.
 
-    The stop text that is complete first ends the text, however it is cut into tokens. Special tokens count, as they are
-    written, but are not shown.
+    The text ends before the stop text that is complete first, however it is cut into tokens. Stop texts may hold
+    special tokens, which the answer's text does not show.
 
     Args:
         stop: the texts, none of them empty.
@@ -57,10 +57,10 @@ class StopTexts:
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = stop
         self._held = ""
-        self._shown: list[bool] = []  # which characters of it the answer has
+        self._shown: list[bool] = []  # which of its characters the answer shows
 
     def add(self, text: str, special: str = "") -> tuple[str, bool]:
-        """The text that is final now, and whether a stop text came, before which it ends.
+        """The text that is final now, and whether it ends before a stop text.
 
         Args:
             text: what came.
@@ -75,17 +75,17 @@ class StopTexts:
         return self._take(len(self._held) - self._open()), False
 
     def finish(self) -> str:
-        """What was held back when no text comes any more."""
+        """The rest of the text, when no more tokens come."""
         return self._take(len(self._held))
 
     def _take(self, count: int) -> str:
-        """The shown ones of the first held characters, which are held no more."""
+        """Releases the first held characters; returns those that are shown."""
         text = "".join(compress(self._held[:count], self._shown[:count]))
         self._held, self._shown = self._held[count:], self._shown[count:]
         return text
 
     def _open(self) -> int:
-        """The length of the longest end of the held text that begins a stop text."""
+        """How many of the last held characters may begin a stop text."""
         longest = min(len(self._held), max(map(len, self._stop), default=1) - 1)
         return next((n for n in range(longest, 0, -1) if self._begins(self._held[-n:])), 0)
 

@@ -11,10 +11,10 @@ from eptx.bundle import Bundle
 from eptx.errors import RequestError
 from eptx.runtime.generation.backend import TokenGenerator
 from eptx.runtime.generation.outputs import Stream
-from eptx.runtime.generation.prompts import check_ends, room, token_rows
+from eptx.runtime.generation.prompts import check_ends, max_answer, token_rows
 from eptx.runtime.generation.request import GenerationRequest
 from eptx.runtime.generation.settings import GenerationSettings, SearchOptions
-from eptx.runtime.generation.stream import NoTokenizer, pieces
+from eptx.runtime.generation.stream import pieces
 from eptx.runtime.ort.kernels import Kernels, choose_kernels
 from eptx.runtime.requests.tasks import TaskChooser
 from eptx.runtime.requests.tokenizer import Tokenizer
@@ -24,9 +24,7 @@ class TextGenerator:
     """A bundle that answers prompts; its back end is opened when it is first needed.
 
     Args:
-        bundle: a checked bundle, which may also be one that does not generate.
-        provider: ``cpu`` or ``cuda``.
-        threads: how many threads one operator may use; None lets ONNX Runtime choose.
+        bundle, provider, threads: as `TokenGenerator` takes them; the bundle may also be one that does not generate.
         tokenizer: gives the bundle's tokenizer.
     """
 
@@ -40,12 +38,12 @@ class TextGenerator:
 
     @property
     def is_open(self) -> bool:
-        """Whether the back end has been needed."""
+        """Whether the back end is open."""
         return self._opened is not None
 
     @property
     def kernels(self) -> Kernels:
-        """What runs the model's own operators; before it is open, what is meant to."""
+        """What runs the model's own operators, or will run them once it is open."""
         return self._opened.kernels if self._opened is not None else choose_kernels(self._bundle, self._how[0])
 
     def check(self, prompts: Any, task: str | Sequence[str] | None, options: SearchOptions) -> GenerationRequest:
@@ -60,7 +58,7 @@ class TextGenerator:
         rows = token_rows(prompts, lambda texts: self._tokenizer().encode_prompts(texts, special), manifest)
         if manifest.encoder is None:
             check_ends(rows, manifest.generation.pad)
-        settings = replace(settings, max_new_tokens=room(rows, manifest, options.get("max_new_tokens")))
+        settings = replace(settings, max_new_tokens=max_answer(rows, manifest, options.get("max_new_tokens")))
         ids = self._tasks.choose(task, None, len(rows))
         if settings.stop and not self._has_tokenizer:
             raise RequestError("stop needs a tokenizer, and this bundle has no tokenizer.json")
@@ -71,8 +69,8 @@ class TextGenerator:
         generation, ids, rows = self._bundle.manifest.generation, request.task_ids, len(request.prompts)
         assert generation is not None
         steps = self._backend().tokens(request.prompts, ids, request.settings)
-        decoder = self._tokenizer() if self._has_tokenizer else NoTokenizer()
-        answers = pieces(steps, request.lengths, generation.eos, request.settings.stop, decoder)
+        tokenizer = self._tokenizer() if self._has_tokenizer else None
+        answers = pieces(steps, request.lengths, generation.eos, request.settings.stop, tokenizer)
         return Stream(answers, lambda: [known.name for known in self._tasks.rows(ids, {}, rows)])
 
     @property

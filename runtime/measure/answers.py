@@ -14,6 +14,7 @@ from eptx.runtime.measure.labels import kind_of, label_number, label_set
 from eptx.runtime.measure.metrics import as_objects
 from eptx.runtime.measure.rows import Row
 from eptx.runtime.outputs import Outputs
+from eptx.runtime.requests.rows import pad_rows
 from eptx.runtime.session import Session
 
 #: Rows of one batch, and positions of one (of a generator, whose logits are as wide as its vocabulary).
@@ -29,9 +30,8 @@ class Answers:
     """What a bundle answered.
 
     Attributes:
-        kinds: task -> "labels" and "sets" (logits [labels], of which one counts, or those above 0), "value" (one
-            logit), "vector" (what the model gives for the row,
-            without the padding's share) or "tokens" (those that it would have generated greedily).
+        kinds: task -> "labels" (logits [labels], the greatest counts), "sets" (logits [labels], those above 0 count),
+            "value" (one logit), "vector" (the row's output without padding) or "tokens" (as greedy decoding gives).
     """
 
     kinds: Mapping[str, str]
@@ -44,11 +44,11 @@ class Answers:
         return self._answers[task]
 
     def confidence(self, task: str) -> Sequence[np.ndarray]:
-        """Of "tokens": how likely the model thinks the tokens that are there, at the places of its answer."""
+        """Of "tokens": the probability of the row's own tokens at the places of its answer."""
         return self._confidence[task]
 
     def labels(self, task: str) -> np.ndarray | None:
-        """The labels of a task's rows as its answers are compared with them; None where a row has none."""
+        """The labels of a task's rows, to compare its answers with; None if a row has none."""
         return self._labels[task]
 
 
@@ -68,7 +68,7 @@ class _Encoded:
 
 @dataclass
 class Probe:
-    """Rows that several bundles of the same base are asked.
+    """Rows for several bundles of the same base to answer.
 
     Args:
         session: of a bundle whose tokenizer and tasks are those of all.
@@ -92,7 +92,7 @@ class Probe:
         self._encoded.sort(key=lambda e: ("token_type_ids" in e.arrays, e.length))
 
     def run(self, session: Session) -> Answers:
-        """Asks a bundle everything.
+        """A bundle's answers to all rows.
 
         Raises:
             DataError: it does not take the rows.
@@ -114,7 +114,7 @@ class Probe:
         return self._labels[task] is not None
 
     def outputs(self, session: Session) -> Iterator[Outputs]:
-        """All that a bundle gives for each batch; not of encoder-decoders, which answer token by token."""
+        """All outputs of a bundle for each batch; not for encoder-decoders, which answer token by token."""
         for batch in self.batches():
             yield _outputs(session, batch)
 
@@ -144,7 +144,7 @@ class Probe:
         return np.array([label_number(row, self._specs[task], self.kinds[task]) for row in self.rows[task]])
 
     def _width(self, task: str) -> int | None:
-        """How many labels a task has, where that is known before it is asked."""
+        """How many labels a task has, if the bundle says so."""
         (width,) = (spec.shape[1] for spec in self.session.outputs if spec.name == "logits")
         return self._specs[task].labels or (width if isinstance(width, int) else None)
 
@@ -181,7 +181,7 @@ class Probe:
 
 @contextmanager
 def _named(row: Row) -> Iterator[None]:
-    """Has an error of the tokenizer name the row."""
+    """Errors of the tokenizer name the row."""
     try:
         yield
     except RequestError as error:
@@ -189,7 +189,7 @@ def _named(row: Row) -> Iterator[None]:
 
 
 def _check_ids(ids: Sequence[int], row: Row, manifest: Manifest) -> None:
-    """Whether the model reads these tokens: a decoder those of an answer too, behind its prompt."""
+    """Checks that the model reads these tokens; a decoder reads prompt and answer in one context."""
     largest, known = max(ids), manifest.vocab_size or 2**63
     if largest >= known:
         raise DataError(f"{row.where}: holds token id {largest}; the model has token ids 0 to {known - 1}")
@@ -239,28 +239,21 @@ def _tasks(session: Session, batch: Sequence[_Encoded]) -> list[str] | None:
 
 
 def _answered(item: _Encoded) -> _Encoded:
-    """A prompt with its answer behind it."""
+    """A prompt followed by its answer."""
     ids = np.array([*item.arrays["input_ids"], *(item.wanted or ())], dtype=np.int64)
     return _Encoded(item.row, item.index, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
 
 
 def _padded(session: Session, batch: Sequence[_Encoded]) -> dict[str, np.ndarray]:
     """Rows of one length, padded on the right."""
-    width = max(item.length for item in batch)
-    pad = session.manifest.generation.pad if session.manifest.generation is not None else 0
-    arrays = {}
-    for name in batch[0].arrays:
-        rows = np.full((len(batch), width), pad if name == "input_ids" else 0, dtype=np.int64)
-        for index, item in enumerate(batch):
-            rows[index, : item.length] = item.arrays[name]
-        arrays[name] = rows
-    return arrays
+    pads = {"input_ids": session.manifest.generation.pad} if session.manifest.generation is not None else {}
+    return {name: pad_rows([item.arrays[name] for item in batch], pads.get(name, 0)) for name in batch[0].arrays}
 
 
 def _forced(session: Session, batch: Sequence[_Encoded]) -> list[_Found]:
-    """The token that is chosen at every position of the answer, when the right ones come before it.
+    """The most likely token at every position of the answer, after the right tokens before it (teacher forcing).
 
-    If they are the right ones, greedy decoding gives them. Without a label, the text's last tokens are its answer.
+    If all are right, greedy decoding gives them too. Without a label, the text's last tokens are its answer.
     """
     items = [_answered(item) for item in batch]
     logits = _outputs(session, batch)["logits"]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from eptx._one_line import one_line
 from eptx.errors import DataError, NotSupportedError
 from eptx.files.jsonl import check_row
 from eptx.files.safe_files import is_contained_name, open_regular
@@ -160,7 +161,7 @@ def _read(arrow: Any, name: str, opened: BinaryIO) -> Iterator[dict[str, Any]]:
     except DataError:
         raise
     except Exception as error:  # pyarrow raises many kinds
-        raise DataError(f"{name}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+        raise DataError(f"{name}: cannot be read: {one_line(error, 200)}") from None
 
 
 #: Columns that are wanted -> batches that have them.

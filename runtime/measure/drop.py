@@ -22,7 +22,7 @@ class Drop:
     Attributes:
         task: its name.
         metric: what was measured.
-        labelled: whether against labels; otherwise against the reference's answers, of which the metric is then 1.
+        labelled: whether it is measured against labels; else against the reference's answers, whose metric is then 1.
         rows: how many rows.
         reference: the metric of the reference. found: of the bundle.
         points: 100 (reference - found).
@@ -57,15 +57,15 @@ def drops(reference: Answers, found: Answers, metrics: Mapping[str, str], *, int
 
 
 def divergence(reference: Answers, found: Answers, task: str) -> float:
-    """By how much a task's answers have moved, 0 to 100: finer than any metric, and needs no labels.
+    """By how much a task's answers have changed, 0 to 100: finer than any metric, and needs no labels.
 
-    Of labels the probability that changed hands (total variation), of several labels each one's own, of tokens how much
-    less or more likely those that are there have become, of a value its change in deviations of the reference's, of a
+    For one label the total variation of the probabilities; for several labels the mean change of each probability; for
+    tokens the mean change of their probabilities; for a value its change in standard deviations of the reference; for a
     vector the lost cosine.
     """
     with np.errstate(invalid="ignore"):
         moved = 100 * _moved(reference, found, task)
-    return min(100.0, moved) if np.isfinite(moved) else 100.0  # whatever a model makes of overflows
+    return min(100.0, moved) if np.isfinite(moved) else 100.0  # a model's numbers may overflow
 
 
 def _moved(reference: Answers, found: Answers, task: str) -> float:
@@ -110,7 +110,7 @@ def _drop(task: str, name: str, reference: Answers, found: Answers, intervals: b
 
 
 def _right(base: np.ndarray, other: np.ndarray, labels: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Token sequences as whether each is right; without labels the reference's are."""
+    """Whether each token sequence is right; without labels, the reference is right."""
     wanted: Any = base if labels is None else labels
     ones = np.ones(len(base))
     right = [np.array([float(a == w) for a, w in zip(side, wanted, strict=True)]) for side in (base, other)]

@@ -20,7 +20,7 @@ def _accuracy(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's correlation; 0 where one of them is constant, or no number somewhere."""
+    """Pearson's correlation; 0 if one side is constant or not finite."""
     if not (np.isfinite(a).all() and np.isfinite(b).all()) or np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
@@ -33,7 +33,7 @@ def _f1(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def _f1_micro(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Of all labels of all rows [n, labels] together; 1 where nobody names one, as scikit-learn's zero_division=1."""
+    """Of all labels of all rows [n, labels] together; 1 if there is no label, as scikit-learn's zero_division=1."""
     named = float(found.sum() + wanted.sum())
     return 2 * float((found & wanted).sum()) / named if named else 1.0
 
@@ -44,7 +44,7 @@ def _f1_macro(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def _all_right(found: np.ndarray, wanted: np.ndarray) -> float:
-    """How many rows have exactly their labels: scikit-learn's accuracy of several labels."""
+    """The share of rows with exactly their labels, as scikit-learn's accuracy of several labels."""
     return float((found == wanted).all(1).mean())
 
 
@@ -53,7 +53,7 @@ def _spearman(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks, with the mean rank for equal values; of what is no number, none."""
+    """Ranks, with the mean rank for equal values; NaN for values that are not finite."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     return np.where(np.isfinite(values), ranks, np.nan)
@@ -69,7 +69,7 @@ def _matthews(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def _cosine(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Mean cosine of rows [n, width]; 0 of a row that is no number somewhere."""
+    """Mean cosine of rows [n, width]; 0 for a row that is not finite."""
     found = np.where(np.isfinite(found).all(1, keepdims=True), found, 0)
     norms = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
     return float(((found * wanted).sum(1) / np.maximum(norms, 1e-30)).mean())
@@ -114,7 +114,7 @@ def choose_metrics(kinds: Mapping[str, str], wanted: Mapping[str, str]) -> dict[
 
 
 def decisions(kind: str, answers: Sequence[np.ndarray]) -> np.ndarray:
-    """What a metric compares, one for every row; -1 is no label, where a model's numbers overflow."""
+    """What a metric compares, one for every row; label -1 if a model's numbers overflow."""
     if kind == "labels":
         return np.array([int(answer.argmax()) if np.isfinite(answer).all() else -1 for answer in answers])
     if kind == "sets":
@@ -125,7 +125,7 @@ def decisions(kind: str, answers: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def as_objects(values: Sequence[object]) -> np.ndarray:
-    """An array of objects; NumPy would make another dimension of tuples of one length."""
+    """An array of objects; NumPy would turn tuples of one length into another dimension."""
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array

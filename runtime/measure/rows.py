@@ -33,10 +33,10 @@ class Row:
 
     Attributes:
         task: its task.
-        text: what is asked; None where there are token ids.
+        text: the text; None if there are token ids.
         text_pair: the second text of a pair.
         input_ids: token ids instead of text.
-        label: what is right; None if unknown.
+        label: the right answer; None if unknown.
         where: what messages call it: its file and line.
     """
 
@@ -79,7 +79,7 @@ class Source:
 def read_data(
     sources: Sequence[Source], tasks: Sequence[str], most: int = ROWS_PER_TASK, *, others: Sequence[str] = ()
 ) -> dict[str, list[Row]]:
-    """The first rows of every task; sources are read one row after the other, and no further than needed.
+    """The first rows of every task; sources are read row by row, as far as needed.
 
     Args:
         sources: what to read, in this order.
@@ -113,7 +113,7 @@ def _unknown(task: object, found: Mapping[str, Any]) -> str:
 
 
 def _streams(source: Source, tasks: Sequence[str]) -> Iterator[tuple[str | None, Iterator[Located]]]:
-    """A source's rows, which all are of the task before them, if there is one."""
+    """A source's rows, after their common task, if they have one."""
     if not isinstance(source.rows, str | Path):
         yield source.task, _given(source.rows, source.name)
     elif (path := Path(source.rows)).suffix == ".parquet" or os.path.isdir(path):
@@ -133,7 +133,7 @@ def _given(rows: Iterable[Mapping[str, Any]], name: str) -> Iterator[Located]:
 
 
 def _plain(value: Any) -> Any:
-    """A value of Python for one of NumPy or torch."""
+    """A value of NumPy or torch as one of Python."""
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value.tolist() if hasattr(value, "tolist") else value
@@ -142,7 +142,7 @@ def _plain(value: Any) -> Any:
 def _fill(
     found: dict[str, list[Row]], task: str | None, rows: Iterator[Located], most: int, others: Sequence[str]
 ) -> None:
-    """Takes the first rows, as many as are missing; ``task``: of all of them, if they are of one."""
+    """Adds the first rows to each task that needs more; ``task``: the task of all rows, if they have one."""
     wanted = list(found) if task is None else [task]
     for where, row in rows:
         if task is None and row.get("task") in others:

@@ -1,8 +1,8 @@
 """Products of 8-bit integers on processors without VNNI.
 
-AVX2 and AVX-512 without VNNI add two products of a uint8 and an int8 up in 16 bits, which saturate: large activations
-on large weights come out wrong. ONNX Runtime has a session option against it, which makes the weights uint8 where the
-processor is such a one, and does nothing elsewhere.
+AVX2 and AVX-512 without VNNI add two products of a uint8 and an int8 in 16 bits, which saturate: products of large
+activations and large weights come out wrong. A session option of ONNX Runtime makes the weights uint8 on such
+processors, and does nothing on others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PRODUCT = (
 
 @functools.cache
 def saturates() -> bool:
-    """Whether this processor's products of 8-bit integers saturate; ONNX Runtime is asked for the largest there is."""
+    """Whether this processor's products of 8-bit integers saturate: ONNX Runtime computes the largest one."""
     session = open_session(_PRODUCT, onnxruntime().SessionOptions())  # without the entry
     a, b = _LARGEST
     (y,) = session.run(None, {"a": a, "b": b})

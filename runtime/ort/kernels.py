@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 from eptx._one_line import one_line
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
+from eptx.manifest.names import OPERATOR_DOMAIN
 
 #: What tells the library which operators to register: each costs a session time and memory.
-OPERATORS_ENTRY = "ai.eptx.operators"
+OPERATORS_ENTRY = f"{OPERATOR_DOMAIN}.operators"
 _LIBRARY = {"win32": "eptx_ops.dll", "darwin": "libeptx_ops.dylib"}.get(sys.platform, "libeptx_ops.so")
 
 _Opened = TypeVar("_Opened")

@@ -11,7 +11,7 @@ from eptx.errors import BundleError, RequestError
 from eptx.manifest.names import LOGITS, TASK_ID_USED
 from eptx.runtime.ort.integers import describe_integer_products
 from eptx.runtime.ort.kernels import Kernels, choose_kernels
-from eptx.runtime.ort.sessions import open_bundle, wrapped
+from eptx.runtime.ort.sessions import open_bundle, wrapped_errors
 from eptx.runtime.outputs import Array
 
 _ORT_DTYPES = {
@@ -25,7 +25,7 @@ _ORT_DTYPES = {
 
 
 class OrtModel:
-    """The model, opened when it is first needed: a generator's weights need not be in memory twice.
+    """The model, opened when it is first needed, so that a generator's weights are not in memory twice.
 
     Args:
         bundle: a checked bundle.
@@ -43,12 +43,12 @@ class OrtModel:
 
     @property
     def is_open(self) -> bool:
-        """Whether it has been needed."""
+        """Whether the model is open."""
         return self._opened is not None
 
     @property
     def kernels(self) -> Kernels:
-        """What runs the model's own operators; before it is open, what is meant to."""
+        """What runs the model's own operators, or will run them once it is open."""
         return self._opened[1] if self._opened is not None else choose_kernels(self._bundle, self._how[0])
 
     @property
@@ -79,10 +79,8 @@ class OrtModel:
             LimitError: the batch needs more memory than there is.
         """
         session = self.open()
-        try:
+        with wrapped_errors("ONNX Runtime fails on this request", RequestError):
             values = session.run(self._names, arrays)
-        except Exception as e:  # ONNX Runtime has a dozen exception classes and no common one
-            raise wrapped(e, "ONNX Runtime fails on this request", RequestError) from None
         outputs = dict(zip(self._names, values, strict=True))
         _check_outputs(outputs, self._bundle.manifest, next(iter(arrays.values())).shape[0])
         return outputs
@@ -106,7 +104,7 @@ def check_signature(session: Any, inputs: Sequence[TensorSpec], outputs: Sequenc
 
 
 def _agree(said: tuple[str, Sequence[Any]], has: tuple[str, Sequence[Any]]) -> bool:
-    """Whether types, ranks and those sizes agree that both know; what ONNX Runtime does not know, answers show."""
+    """Whether types and ranks agree, and the sizes that both know; the outputs are checked for the others."""
     if said[0] != has[0] or len(said[1]) != len(has[1]):
         return False
     both = zip(said[1], has[1], strict=True)
@@ -114,7 +112,7 @@ def _agree(said: tuple[str, Sequence[Any]], has: tuple[str, Sequence[Any]]) -> b
 
 
 def _check_outputs(outputs: Mapping[str, Array], manifest: Manifest, batch: int) -> None:
-    """Outputs have rows, the sizes that ``eptx.json`` says, and logits for all labels of a task: callers go by them."""
+    """Checks that outputs have rows, the sizes of ``eptx.json``, and logits for all labels of a task."""
     for spec in manifest.outputs:
         shape = outputs[spec.name].shape
         if spec.name in (LOGITS, TASK_ID_USED) and shape[:1] != (batch,):

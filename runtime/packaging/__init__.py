@@ -1,4 +1,4 @@
-"""Bundles in the form that other servers take."""
+"""Bundles in the form that other servers read."""
 
 from __future__ import annotations
 

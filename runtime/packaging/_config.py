@@ -1,4 +1,4 @@
-"""What Triton is told about a bundle: its ``ModelConfig``."""
+"""Triton's ``ModelConfig`` of a bundle."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def has_batch(manifest: Manifest) -> bool:
 
 
 def _tensor(spec: TensorSpec, batched: bool) -> Message:
-    """A tensor without its batch. What is one number a row is sent as [rows, 1], since ``dims`` may not be empty."""
+    """A tensor without its batch. A tensor [rows] is sent as [rows, 1], since ``dims`` may not be empty."""
     dims = [size if isinstance(size, int) else -1 for size in spec.shape[1 if batched else 0 :]]
     field: dict[str, Value] = {"name": spec.name, "data_type": _TYPES[spec.dtype], "dims": dims or [1]}
     if not dims:
@@ -72,7 +72,7 @@ def _tensor(spec: TensorSpec, batched: bool) -> Message:
 
 
 def _warm_up(manifest: Manifest, batched: bool) -> Message:
-    """One row of zeros, which has ONNX Runtime plan and allocate before the first request comes."""
+    """One row of zeros, with which ONNX Runtime plans and allocates before the first request."""
     length = min(_WARM_UP_LENGTH, manifest.max_length or _WARM_UP_LENGTH)
     inputs: list[Value] = []
     for spec in manifest.inputs:

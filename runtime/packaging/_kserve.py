@@ -1,4 +1,4 @@
-"""The manifest that has KServe run a Triton model repository."""
+"""The manifest with which KServe runs a Triton model repository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Protocol buffers' text format, as far as configurations need it."""
+"""The part of Protocol buffers' text format that configurations need."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _scalar(value: Value) -> str:
 
 
 def _escaped(byte: int) -> str:
-    """What is not plain as an octal number, which every parser of the format knows."""
+    """A byte that is not plain ASCII is written as an octal number, which every parser reads."""
     if byte in b'"\\':
         return f"\\{chr(byte)}"
     return chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}"

@@ -2,7 +2,7 @@
 
     REPOSITORY/
       <name>/
-        config.pbtxt    what Triton is told: tensors, batching, warm-up, the tasks
+        config.pbtxt    Triton's configuration: tensors, batching, warm-up, the tasks
         kserve.yaml     the same model as a KServe service
         1/              the bundle as it is, of which Triton reads model.onnx and its weights
 
@@ -59,8 +59,8 @@ def package_triton(
 ) -> TritonModel:
     """Writes a bundle into a Triton model repository.
 
-    The model's folder appears in one step, and one that this function wrote before is replaced so. Nothing else in
-    the repository is touched.
+    The model's folder appears in one step, also if it replaces one that this function wrote. Nothing else in the
+    repository is touched.
 
     Args:
         bundle: a bundle's folder, or the `Bundle` that `eptx.bundle.read_bundle` gave.
@@ -102,7 +102,7 @@ def package_triton(
 
 
 def _write(folder: Path, target: Path, source: Bundle, files: dict[str, str]) -> None:
-    """Writes our files and copies the bundle's, whose hashes are checked where they arrive."""
+    """Writes our files, copies the bundle's, and checks the hashes of the copies."""
     try:
         for name, content in files.items():
             (folder / name).write_text(content, encoding="utf-8")
@@ -134,7 +134,7 @@ def _checked_name(bundle: Bundle, name: str | None) -> str:
 
 
 def _check_replaceable(target: Path) -> None:
-    """Refuses to put a model in the place of anything that this module did not write."""
+    """Refuses to replace anything that this module did not write."""
     if not os.path.lexists(target):
         return
     refused = UsageError(f"{target}: exists and was not written by eptx; choose another --name or remove it")

@@ -1,7 +1,7 @@
 """Checks of one request, before ONNX Runtime sees it.
 
-ONNX Runtime by itself wraps negative token ids, misreads big-endian arrays, and reports what it does notice
-in the words of an operator deep in the graph. Here each error names the input.
+ONNX Runtime itself wraps negative token ids and misreads big-endian arrays, and its errors name an operator deep in the
+graph. These errors name the input.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def to_array(spec: TensorSpec, value: Any) -> Array:
 
 
 def _convert(name: str, array: Array, wanted: np.dtype[Any]) -> Array:
-    """Between integers that fit, between floating-point types, and from booleans for a mask; nothing else."""
+    """Converts between integers that fit, between floating-point types, and from booleans for a mask."""
     kinds = array.dtype.kind, wanted.kind
     if kinds[0] in "iu" and kinds[1] in "iu":
         bounds = np.iinfo(wanted)
@@ -82,7 +82,7 @@ def _convert(name: str, array: Array, wanted: np.dtype[Any]) -> Array:
             raise RequestError(f"input {name} has values that do not fit {wanted}")
         return array.astype(wanted)
     if kinds == ("f", "f") and array.dtype.itemsize <= 8:
-        with np.errstate(over="ignore"):  # what becomes infinite is refused with the values
+        with np.errstate(over="ignore"):  # infinite values are refused later
             return array.astype(wanted)
     if kinds[0] == "b" and kinds[1] in "iu" and name == "attention_mask":
         return array.astype(wanted)
@@ -95,8 +95,9 @@ def _check_shape(spec: TensorSpec, array: Array, sizes: dict[str, tuple[int, str
         wanted = ", ".join(map(str, spec.shape))
         raise RequestError(f"input {name} has {array.ndim} dimensions; the model takes [{wanted}]")
     for axis, (dimension, size) in enumerate(zip(spec.shape, array.shape, strict=True)):
+        place = dimension if isinstance(dimension, str) else f"dimension {axis}"
         if size == 0 and not (name.startswith(PAST) and axis == 2):
-            raise RequestError(f"input {name} is empty: its {_label(dimension, axis)} is 0")
+            raise RequestError(f"input {name} is empty: its {place} is 0")
         if isinstance(dimension, int):
             if size != dimension:
                 raise RequestError(f"input {name} has {size} in dimension {axis}; the model takes {dimension}")
@@ -137,7 +138,7 @@ def _check_values(name: str, array: Array, vocabulary: int | None, token_types: 
 
 
 def _check_range(name: str, array: Array, end: int | None, what: str) -> None:
-    """Refuses values outside 0 .. end - 1 by the place of the first."""
+    """Refuses values outside 0 .. end - 1; the message names the place of the first."""
     low, high = int(array.min()), int(array.max())
     if low >= 0 and (end is None or high < end):
         return
@@ -145,7 +146,3 @@ def _check_range(name: str, array: Array, end: int | None, what: str) -> None:
     place = [int(i) for i in np.argwhere(wrong)[0]]
     allowed = "not negative" if end is None else f"0 to {end - 1}"
     raise RequestError(f"input {name}{place} is {array[tuple(place)]}; {what} are {allowed}")
-
-
-def _label(dimension: str | int, axis: int) -> str:
-    return dimension if isinstance(dimension, str) else f"dimension {axis}"

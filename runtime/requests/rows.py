@@ -6,9 +6,10 @@ elsewhere in its arrays: they are moved to the left, and their outputs are moved
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import RequestError
@@ -18,16 +19,28 @@ from eptx.runtime.outputs import Array
 _IDS, _MASK = "input_ids", "attention_mask"
 
 
+def pad_rows(
+    rows: Sequence[Sequence[int] | Array], pad: int, dtype: npt.DTypeLike = np.int64, *, left: bool = False
+) -> Array:
+    """Rows of different lengths as an array [rows, longest], filled with ``pad`` on the right, or on the left."""
+    length = max(map(len, rows))
+    padded = np.full((len(rows), length), pad, dtype)
+    for place, row in zip(padded, rows, strict=True):
+        start = length - len(row) if left else 0
+        place[start : start + len(row)] = row
+    return padded
+
+
 def past_length(arrays: Mapping[str, Array]) -> int:
     """How many positions the cache of a request holds."""
     return next((array.shape[2] for name, array in arrays.items() if name.startswith(PAST)), 0)
 
 
 def add_state(specs: Mapping[str, TensorSpec], arrays: dict[str, Array]) -> None:
-    """Adds to checked arrays what may be left out: an empty cache, and routes that the model is to choose.
+    """Adds inputs that a request may leave out: an empty cache, and routes for the model to choose.
 
     Raises:
-        RequestError: a part of either is there and a part is not.
+        RequestError: a part of the cache or of the route is missing.
     """
     for group in ((PAST,), (ROUTE_GROUP, ROUTE_WEIGHTS)):
         wanted = [spec for spec in specs.values() if spec.name.startswith(group)]
@@ -84,7 +97,7 @@ class Rows:
                 arrays[name] = np.take_along_axis(arrays[name], there, 1)
 
     def restore(self, outputs: dict[str, Array], manifest: Manifest) -> None:
-        """Moves the outputs of each position to where its token stands; those of hidden positions become zero."""
+        """Moves each position's outputs to its token's place in the request; hidden positions give zeros."""
         if self._mask.all():
             return
         for spec in manifest.outputs:

@@ -52,7 +52,7 @@ class TaskChooser:
         return np.array(ids, np.dtype(self._spec.dtype))
 
     def rows(self, ids: Array | None, outputs: dict[str, Array], batch: int) -> list[Task]:
-        """Each row's task; an inferred one is read off the graph output ``task_id_used``."""
+        """Each row's task; the graph output ``task_id_used`` says which one was inferred."""
         if ids is None:
             return [self._tasks[0]] * batch
         used = outputs.get(TASK_ID_USED, ids)

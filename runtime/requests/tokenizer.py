@@ -1,4 +1,4 @@
-"""From text to input arrays, with the tokenizer that the bundle carries."""
+"""From texts to input arrays, with the bundle's tokenizer."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
-import numpy as np
-
 from eptx._one_line import one_line
 from eptx.bundle import Bundle
 from eptx.bundle import Text as TextSettings
 from eptx.errors import BundleError, NotSupportedError, RequestError
 from eptx.files.safe_files import read_bytes
 from eptx.runtime.outputs import Array
+from eptx.runtime.requests.rows import pad_rows
 
 _LIMIT = 256 << 20
 
@@ -28,9 +27,8 @@ def is_text(inputs: Any) -> TypeGuard[Text]:
 class Tokenizer:
     """The ``tokenizer.json`` of a bundle: special tokens, truncation as the manifest says, padding to the longest row.
 
-    What the file itself sets about length and padding is in the manifest, as far as it counts. Prompts are not
-    truncated: what a prompt asks stands at its end. A prompt that begins with the special tokens that the tokenizer
-    puts in front, as one from a chat template does, is given no special tokens: it has its own.
+    The manifest, not the file, decides about length and padding. Prompts are not truncated: the question stands at the
+    end. A prompt that begins with the tokenizer's special tokens, as one from a chat template does, gets no others.
 
     Raises:
         RequestError: the bundle has no tokenizer.
@@ -67,8 +65,8 @@ class Tokenizer:
             self._tokenizer.enable_truncation(settings.max_length, direction=settings.truncation_side)
 
     def __call__(self, text: Text) -> dict[str, Array]:
-        """Arrays int64 [rows, longest row] for those of ``input_ids``, ``attention_mask`` and
-        ``token_type_ids`` that are inputs of the model.
+        """Arrays int64 [rows, longest row]: ``input_ids``, and ``attention_mask`` and ``token_type_ids`` if the model
+        has these inputs.
 
         Raises:
             RequestError: a row is neither a text nor a pair of texts, or has no tokens.
@@ -82,7 +80,7 @@ class Tokenizer:
             "attention_mask": ([e.attention_mask[part] for e, part in kept], 0),
             "token_type_ids": ([e.type_ids[part] for e, part in kept], 0),
         }
-        return {name: self._padded(*columns[name]) for name in columns if name in self._names}
+        return {name: pad_rows(*columns[name], left=self._left) for name in columns if name in self._names}
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
         """Each text's token ids, with the special tokens that the model wants around a text or without.
@@ -108,11 +106,11 @@ class Tokenizer:
         return [list(encoding.ids[_kept(encoding)]) for encoding in self._encode(texts)]
 
     def special_text(self, token: int) -> str:
-        """What a special token is written as, which `decode` leaves out; of another token nothing."""
+        """How the tokenizer writes a special token, which `decode` leaves out; empty for other tokens."""
         return self._special.get(token, "")
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some tokens, without special ones; ids that the tokenizer does not know have none."""
+        """The text of some tokens, without special tokens and ids that the tokenizer does not know."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def _encode(self, rows: Sequence[Any], special: bool = True) -> Sequence[Any]:
@@ -128,18 +126,10 @@ class Tokenizer:
                 raise RequestError(f"text {i} has no tokens")
         return encodings
 
-    def _padded(self, rows: Sequence[Sequence[int]], pad: int) -> Array:
-        length = max(map(len, rows))
-        result = np.full((len(rows), length), pad, np.int64)
-        for i, row in enumerate(rows):
-            start = length - len(row) if self._left else 0
-            result[i, start : start + len(row)] = row
-        return result
-
 
 def _kept(encoding: Any) -> slice:
-    """The tokens of a prompt to keep: without the special tokens around it if its text begins with those in front."""
-    added, ids = encoding.special_tokens_mask, encoding.ids  # 1: put there; 0: of the text, special ones too
+    """A prompt's tokens: without the special tokens around it if its text begins with them."""
+    added, ids = encoding.special_tokens_mask, encoding.ids  # 1: added around the text; 0: of the text itself
     own = slice(added.index(0), len(added) - added[::-1].index(0)) if 0 in added else slice(0)
     return own if own.start and ids[own][: own.start] == ids[: own.start] else slice(None)
 
@@ -161,5 +151,5 @@ def _lowering(normalizers: Any, own: Any) -> Any:
 
 
 def _unless_exit(e: BaseException, error: Exception) -> BaseException:
-    """``error``, unless the program is being ended. The library's Rust panics are BaseExceptions too."""
+    """``error``, or ``e`` if it ends the program. Panics of the library's Rust are BaseExceptions too."""
     return e if isinstance(e, KeyboardInterrupt | SystemExit | GeneratorExit) else error

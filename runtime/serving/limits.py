@@ -1,4 +1,4 @@
-"""How much a server takes."""
+"""The limits of a server."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from eptx.runtime.generation.settings import MOST_ROWS
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server and each of its models may be asked for.
+    """The limits of one server and each of its models.
 
     Attributes:
         max_batch: rows of one run, and of one request.
         max_tokens: rows times tokens of the longest, of one run and of one request; a single row is always taken.
-        max_delay: seconds that an idle model waits for company when a request arrives.
+        max_delay: seconds that an idle model waits for more requests when one arrives.
         queue: rows that may wait for one model; beyond, requests are refused with 429.
         max_body: bytes of one request's body.
         max_text: characters of all texts of one request, which are tokenized whole before they are cut.
         max_header: bytes of one request's line and headers.
-        max_connections: that are open at once; fewer where the system lets a process open fewer files.
+        max_connections: open at once; fewer if the system lets a process open fewer files.
         timeout: seconds that one request may take from its last byte to the answer.
         read_timeout: seconds that a client may take to send the headers, and as many again for the body.
-        drain_timeout: seconds that what was accepted may take after SIGTERM.
-        generations: answers of a language model that are written in one batch, of which there are two at once.
+        drain_timeout: seconds that accepted requests may take after SIGTERM.
+        generations: answers that a language model generates in one batch; two batches run at once.
 
     Raises:
         UsageError: one of them is out of range.

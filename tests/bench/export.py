@@ -36,7 +36,8 @@ class Exported:
 _CHILD = """
 import json, sys, tempfile, time
 from pathlib import Path
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions
 
 def memory(key):
     return next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith(key))

@@ -22,7 +22,8 @@ import numpy as np
 import onnxruntime_genai as genai
 
 from eptx.bundle import read_bundle
-from eptx.exporter import ExportOptions, export_bundle, read_adapter
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions, read_adapter
 from eptx.runtime.generation.genai_folder import model_folder
 from eptx.runtime.machine import machine
 from eptx.runtime.ort.kernels import Kernels, choose_kernels

@@ -12,9 +12,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from eptx.bundle import Bundle
-from eptx.calibration import study_experts
-from eptx.cli._main import cli
-from eptx.exporter import ExportOptions, export_bundle, read_adapter
+from eptx.calibration import export_bundle, study_experts
+from eptx.cli import cli
+from eptx.exporter import ExportOptions, read_adapter
 from eptx.exporter.methods.ept.adapter import EptAdapter
 from eptx.runtime.session import Session
 from tests.exporter.validation.adapters import Tensors, changed, write_ept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from eptx.bundle import Bundle
-from eptx.calibration import CalibrationOptions, export_bundle
+from eptx.calibration import Search, export_bundle
 from eptx.errors import NotSupportedError, UsageError
-from eptx.exporter import ExportOptions
+from eptx.exporter import ExportOptions, read_adapter
 from eptx.exporter.bases import load_transformers
 from eptx.exporter.options import Precision
 from eptx.runtime import Session
@@ -23,6 +24,7 @@ from eptx.runtime.measure import Source
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora
 from tests.support.decoders import write_decoder
 from tests.support.encoder_decoders import TARGETS, write_encoder_decoder
+from tests.support.opens import counted_opens
 
 BASE = Path(__file__).resolve().parents[1] / "golden" / "ept_bert48" / "base"
 ROWS = [{"input_ids": [5, 6, 7, 8, index]} for index in range(10, 22)]
@@ -36,7 +38,7 @@ class Made:
     adapter: Path
     onnx: Path
 
-    def options(self, precision: Precision, mode: str = "conditioned", **settings: Any) -> ExportOptions:
+    def options(self, precision: Precision | Search, mode: str = "conditioned", **settings: Any) -> ExportOptions:
         task = "task1" if mode == "static" else None
         chosen: dict[str, Any] = {"mode": mode, "task": task, "top_k": 2, "precision": precision}
         return ExportOptions(**chosen, base_onnx=self.onnx, **settings)
@@ -59,9 +61,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def test_an_encoder(made: Made, tmp_path: Path, mode: str) -> None:
     exact = _logits(export_bundle(made.base, [made.adapter], tmp_path / "fp32", made.options("fp32", mode)))
     for precision, most in (("int8", 0.02), ("int8-static", 0.02), ("int4", 0.2)):
-        data = CalibrationOptions(data=[Source(ROWS)]) if precision == "int8-static" else None
-        options = made.options(precision, mode)  # type: ignore[arg-type]
-        bundle = export_bundle(made.base, [made.adapter], tmp_path / precision, options, data)
+        measured = Search(data=[Source(ROWS)], only="int8-static")
+        options = made.options(measured if precision == "int8-static" else precision, mode)  # type: ignore[arg-type]
+        bundle = export_bundle(made.base, [made.adapter], tmp_path / precision, options)
         assert bundle.manifest.precision == precision
         assert bundle.manifest.quantization is not None
         schemes = set(bundle.manifest.quantization.products.values())
@@ -110,17 +112,29 @@ def test_an_encoder_decoder_in_8_bits_generates(tmp_path: Path) -> None:
 
 
 def test_what_a_precision_needs_is_said(made: Made, tmp_path: Path) -> None:
-    def export(options: ExportOptions, data: CalibrationOptions | None = None) -> None:
-        export_bundle(made.base, [made.adapter], tmp_path / "b", options, data)
+    def export(options: ExportOptions) -> None:
+        export_bundle(made.base, [made.adapter], tmp_path / "b", options)
 
-    for precision in ("int8-static", "auto"):
-        with pytest.raises(UsageError, match=f"--precision {precision} measures on data: give --calibration-data"):
-            export(made.options(precision))  # type: ignore[arg-type]
+    without: dict[str, Precision | Search] = {"int8-static": "int8-static", "auto": Search(data=[])}
+    for name, precision in without.items():
+        with pytest.raises(UsageError, match=f"--precision {name} measures on data: give --calibration-data"):
+            export(made.options(precision))
     with pytest.raises(NotSupportedError, match="--precision int8 is for CPUs"):
         export(made.options("int8", provider="cuda"))
     with pytest.raises(UsageError, match="measures TuckA's route"):
-        export(made.options("fp32"), CalibrationOptions(data=[Source(ROWS)]))
+        export(made.options(Search(data=[Source(ROWS)], only="fp32")))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells of opened files")
+@pytest.mark.parametrize("precision", ["fp32", "int4", Search(data=[Source(ROWS)], only="int8")])
+def test_the_adapters_files_are_read_once(made: Made, tmp_path: Path, precision: Precision | Search) -> None:
+    with counted_opens(made.adapter) as once:
+        read_adapter([made.adapter], top_k=2)
+    with counted_opens(made.adapter) as opened:
+        export_bundle(made.base, [made.adapter], tmp_path / "b", made.options(precision))
+    assert set(once) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert opened == once
 
 
 def test_the_adapter_alone_is_float16(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

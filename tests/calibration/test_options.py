@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from eptx.calibration import CalibrationOptions
+from eptx.calibration import Search
 from eptx.runtime.measure import Source
 
 TASKS = ("cola", "mnli", "stsb")
@@ -17,5 +17,5 @@ TASKS = ("cola", "mnli", "stsb")
     [({}, (0.5, 0.5, 0.5)), ({"mnli": 2.0}, (0.5, 2.0, 0.5)), ({None: 1.0, "stsb": 0.0}, (1.0, 1.0, 0.0))],
 )
 def test_every_task_has_a_budget(said: Mapping[str | None, float], points: tuple[float, ...]) -> None:
-    options = CalibrationOptions(data=[Source([])], max_drop=said)
+    options = Search(data=[Source([])], max_drop=said)
     assert options.budget(TASKS) == dict(zip(TASKS, points, strict=True))

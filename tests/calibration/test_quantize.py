@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 
 from eptx.calibration.quantize import Quantizer, Range, Recipe, Scheme
-from eptx.calibration.quantize._table import quantize_rows
+from eptx.calibration.quantize.embedding_table import quantize_rows
 from eptx.errors import LimitError
 
 IN, OUT = 128, 24

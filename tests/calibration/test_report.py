@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import re
 from collections.abc import Iterator
@@ -10,12 +11,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from eptx.calibration.quantize.layers import Layer
 from eptx.calibration.report import report_html, report_text
-from eptx.calibration.report.say import readable, verdict
-from eptx.calibration.report.view import read_view
-from tests.calibration.found import calibration
+from eptx.calibration.report.phrases import readable, verdict
+from eptx.calibration.result import CalibrationResult, Sensitivity
+from eptx.calibration.search.trial import past
+from eptx.exporter.adapters.route import Route
+from tests.calibration.sample_result import sample_result
 from tests.support.browser import CHROMIUM, Browser
 
 _VOID = {"meta", "link", "br", "wbr"}
@@ -47,64 +52,69 @@ class _Page(HTMLParser):
 
 
 def _mapped(value: Any, change: Any) -> Any:
-    """A JSON value with every leaf and key changed, but for the names of the format's own fields."""
+    """A result with every string and number in it changed, but for the names of the classes' own fields."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: _mapped(getattr(value, field.name), change) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
     if isinstance(value, dict):
         return {change(key) if isinstance(key, str) else key: _mapped(item, change) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_mapped(item, change) for item in value]
-    return change(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(item, change) for item in value)
+    return value if isinstance(value, np.ndarray) else change(value)
 
 
-def _with(**sections: Any) -> dict[str, Any]:
-    return calibration() | sections
+def _chosen(result: CalibrationResult, name: str, **changes: Any) -> CalibrationResult:
+    """The result with another trial chosen."""
+    changed = dataclasses.replace(result, **changes)
+    return dataclasses.replace(changed, chosen=next(trial for trial in changed.trials if trial.name == name))
 
 
 def test_the_table_for_the_terminal() -> None:
-    lines = report_text(calibration()).splitlines()
+    result = sample_result()
+    lines = report_text(result).splitlines()
     assert lines[0].startswith("Chosen: int8, 6 kept. It takes 25.7 MB, 0.28 of fp32's, and 0.53 of its time;")
     table = [line.split() for line in lines]
     assert ["fp32", "92.7", "1.00", "1.00", "0.00", "cola", "0.00", "to", "0.00", "within"] in table
     assert sum(line.startswith("*") for line in lines) == 1
     assert next(line for line in lines if line.startswith("*")).split()[1:4] == ["int8,", "6", "kept"]
     tasks = {row[0] for row in table if (row and "matthews" in row) or "accuracy" in row or "pearson" in row}
-    assert tasks == set(calibration()["tasks"])
-    assert lines[-6:] == ["  " + name for name in calibration()["trials"][8]["kept"]]
+    assert tasks == set(result.tasks)
+    assert lines[-6:] == ["  " + name for name in result.trials[8].kept]
     assert "\u2212" not in "\n".join(lines) and "–" not in "\n".join(lines)
 
 
 def test_the_verdict() -> None:
-    def said(**changes: Any) -> str:
-        return verdict(read_view(_with(**changes)))
-
-    trials = calibration()["trials"]
-    assert said() == (
+    result = sample_result()
+    trials = list(result.trials)
+    assert verdict(result) == (
         "Chosen: int8, 6 kept. It takes 25.7 MB, 0.28 of fp32's, and 0.53 of its time; "
         "the worst drop is 0.49 points, on stsb, within the budget of 0.5 points."
     )
-    assert said(chosen="int4").endswith("past the budget of 0.5 points.")
-    assert said(chosen="fp32", trials=[trials[0], *trials[2:4]]) == (
+    assert verdict(_chosen(result, "int4")).endswith("past the budget of 0.5 points.")
+    assert verdict(_chosen(result, "fp32", trials=[trials[0], *trials[2:4]])) == (
         "Chosen: fp32. No smaller trial keeps every task within its budget. "
-        "The closest, int8, loses 0.74 points on mrpc, where 0.5 would be within the budget."
+        "The closest, int8, drops by 0.74 points on mrpc, where 0.5 would be within the budget."
     )
-    assert said(chosen="fp32", trials=trials[:1]) == "Chosen: fp32. Nothing else was tried."
-    slower = calibration()["settings"] | {"goal": "latency"}
-    assert said(chosen="fp32", trials=trials[:2], settings=slower) == "Chosen: fp32. Nothing that was tried is faster."
-    assert said(chosen=None, trials=[]).startswith("No setting was tried")
-    better = copy.deepcopy(trials[2])
-    for drop in better["drops"]:
-        drop["points"] = -0.25
-    assert "; no task loses anything, " in said(chosen="int8", trials=[trials[0], better | {"within": True}])
+    assert verdict(_chosen(result, "fp32", trials=trials[:1])) == "Chosen: fp32. Nothing else was tried."
+    slower = dataclasses.replace(result.settings, goal="latency")
+    said = verdict(_chosen(result, "fp32", trials=trials[:2], settings=slower))
+    assert said == "Chosen: fp32. Nothing that was tried is faster."
+    gained = tuple(dataclasses.replace(drop, points=-0.25) for drop in trials[2].drops)
+    better = dataclasses.replace(trials[2], drops=gained)
+    assert "; no task drops, " in verdict(_chosen(result, "int8", trials=[trials[0], better]))
 
 
 def test_the_worst_task_is_the_one_furthest_past_its_own_budget() -> None:
-    view = read_view(calibration(budgets={"cola": 5.0, "mnli": 0.1}))
-    for trial in view.trials[1:]:
-        assert trial.worst is not None
-        assert trial.worst.over == max(drop.over for drop in trial.drops)
-    (int4,) = [trial for trial in view.trials if trial.name == "int4"]
-    assert int4.worst is not None and int4.worst.budget is not None
-    assert int4.worst.over == pytest.approx((int4.worst.points or 0) - int4.worst.budget)
-    assert view.budget is None
+    result = sample_result(budgets={"cola": 5.0, "mnli": 0.1})
+    for trial in result.trials[1:]:
+        worst = trial.worst(result.budget)
+        assert worst is not None
+        assert past(worst, result.budget) == max(drop.points - result.budget[drop.task] for drop in trial.drops)
+    (int4,) = [trial for trial in result.trials if trial.name == "int4"]
+    worst = int4.worst(result.budget)
+    assert worst is not None
+    assert past(worst, result.budget) == pytest.approx(worst.points - result.budget[worst.task])
+    assert result.common_budget is None
 
 
 def test_names_lose_what_they_share_and_stay_different() -> None:
@@ -119,8 +129,8 @@ def test_names_lose_what_they_share_and_stay_different() -> None:
 
 
 def test_a_page_is_the_same_bytes_and_whole() -> None:
-    first = report_html(calibration())
-    assert first == report_html(copy.deepcopy(calibration()))
+    first = report_html(sample_result())
+    assert first == report_html(copy.deepcopy(sample_result()))
     page = _Page(first)
     assert not {tag for tag, _ in page.tags} & {"script", "img", "iframe", "object", "form"}
     assert re.findall(r"""(?:https?:)?//|url\(|@import""", first) == []
@@ -132,11 +142,10 @@ def test_a_page_is_the_same_bytes_and_whole() -> None:
 
 def test_names_cannot_break_out() -> None:
     """Every string of the results, also of those that are keys, with markup at its end."""
-    fields = set(re.findall(r'"(\w+)"', Path(__file__).with_name("found.py").read_text(encoding="utf-8")))
-    fields -= {*calibration()["tasks"], "fp32", "accuracy", "matthews", "pearson", "bert", "ept", "conditioned"}
-    plain = calibration()
+    fields = {"size", "divergence", "rows"}
+    plain = sample_result()
     hostile = _mapped(plain, lambda v: v + _HOSTILE if isinstance(v, str) and v not in fields else v)
-    assert hostile["tasks"][0] == "cola" + _HOSTILE and hostile["sensitivity"]["damage"].keys() == set(hostile["tasks"])
+    assert hostile.tasks[0] == "cola" + _HOSTILE and set(hostile.sensitivity.divergence) == set(hostile.tasks)
     page = _Page(report_html(hostile))
     known = dict.fromkeys(_Page(report_html(plain)).tags)
     assert {tag for tag, _ in page.tags} == {tag for tag, _ in known}
@@ -146,9 +155,11 @@ def test_names_cannot_break_out() -> None:
     assert "cola" + _HOSTILE in "".join(page.text)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None])
-def test_numbers_that_are_none_are_dashes(value: float | None) -> None:
-    broken = _mapped(calibration(), lambda v: value if isinstance(v, float) else v)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_none_are_dashes(value: float) -> None:
+    plain = sample_result()
+    broken = _mapped(plain, lambda v: value if isinstance(v, float) else v)
+    broken = dataclasses.replace(broken, settings=plain.settings, chosen=broken.trials[8])
     for said in (report_html(broken), report_text(broken)):
         words = set(re.findall(r"[a-z]+", re.sub(r"<head>.*?</head>", "", said, flags=re.DOTALL).lower()))
         assert not words & {"nan", "inf", "infinity", "none", "null"}
@@ -156,23 +167,24 @@ def test_numbers_that_are_none_are_dashes(value: float | None) -> None:
 
 
 def test_what_is_absent_is_left_out() -> None:
-    whole = calibration()
+    whole = sample_result()
     titles = re.findall(r"<h2>(.*?)</h2>", report_html(whole))
     assert len(titles) == 7
-    for name in whole:
-        for part in (whole | {name: None}, {key: value for key, value in whole.items() if key != name}):
-            _Page(report_html(part))
-            report_text(part)
-    for name, title in (("sensitivity", "Sensitivity"), ("experts", "Experts"), ("routes", "Routes")):
-        left = re.findall(r"<h2>(.*?)</h2>", report_html(whole | {name: None}))
+    settings = dataclasses.replace(whole.settings, threads=None, budget={}, data=[])
+    for part in (_chosen(whole, "fp32", trials=whole.trials[:1]), dataclasses.replace(whole, settings=settings)):
+        _Page(report_html(part))
+        report_text(part)
+    changes: dict[str, Any] = {"sensitivity": "Sensitivity", "experts": "Experts", "routes": "Routes"}
+    for name, title in changes.items():
+        without: dict[str, Any] = {name: None}
+        left = re.findall(r"<h2>(.*?)</h2>", report_html(dataclasses.replace(whole, **without)))
         assert [t for t in titles if t not in left] == [t for t in titles if t.startswith(title)]
-    _Page(report_html({}))
 
 
 def test_the_heat_map_shows_every_number_and_shades_by_halves() -> None:
-    groups = [{"name": f"layer.{n}.dense"} for n in range(5)]
-    found = {"scheme": "int8", "groups": groups, "damage": {"a": [8.0, 4.01, 4.0, 0.004, 0.0]}}
-    page = report_html(_with(sensitivity=found, chosen=None))
+    layers = [Layer(f"layer.{n}.dense") for n in range(5)]
+    found = Sensitivity("int8", layers, {"a": [8.0, 4.01, 4.0, 0.004, 0.0]})
+    page = report_html(_chosen(sample_result(), "int8", sensitivity=found))
     cells = re.findall(
         r'<td(?: class="(s\d)")?>([^<]*)</td>', page[page.index("The most sensitive") : page.index("Experts")]
     )
@@ -186,27 +198,34 @@ def test_the_heat_map_shows_every_number_and_shades_by_halves() -> None:
     ]
 
 
-def test_routes_say_what_freezing_loses() -> None:
-    whole = calibration(("cola",))
-    (found,) = whole["routes"]["tasks"].values()
-    (call,) = found["calls"]
-    best = call["loss"].index(min(call["loss"]))
+def _with_routes(result: CalibrationResult, **changes: Any) -> CalibrationResult:
+    """The result with its only task's routes changed."""
+    assert result.routes is not None
+    tasks = {task: dataclasses.replace(found, **changes) for task, found in result.routes.tasks.items()}
+    return dataclasses.replace(result, routes=dataclasses.replace(result.routes, tasks=tasks))
+
+
+def test_routes_say_how_far_freezing_moves_the_answers() -> None:
+    whole = sample_result(("cola",))
+    assert whole.routes is not None
+    (found,) = whole.routes.tasks.values()
+    (call,) = found.calls
+    best = call.divergences.index(min(call.divergences))
     text = " ".join("".join(_Page(report_html(whole)).text).split())
-    assert f"cola{best} ✓{call['loss'][best]:.2f}" in text.replace("\n", "")
+    assert f"cola{best} ✓{call.divergences[best]:.2f}" in text.replace("\n", "")
     assert "0.9123" in text and "0.9087" in text
-    call["chosen"] = 3
-    found |= {"given": True, "chosen_loss": 12.34}
-    given = report_html(whole)
+    other = dataclasses.replace(call, route=dataclasses.replace(call.route, group=3))
+    given = report_html(_with_routes(whole, calls=(other,), given=True, error={"divergence": 12.34}))
     assert "3, given" in given and "12.3" in given and " ± 0.02" not in given
 
 
 def test_routes_of_several_calls() -> None:
-    whole = calibration(("cola",))
-    (found,) = whole["routes"]["tasks"].values()
-    (call,) = found["calls"]
-    best = call["chosen"]
-    found["calls"] = [call, {**call, "chosen": 1, "weights": [0.11, 0.25, 0.5]}]
-    text = " ".join("".join(_Page(report_html(whole)).text).split())
+    whole = sample_result(("cola",))
+    assert whole.routes is not None
+    (call,) = whole.routes.tasks["cola"].calls
+    best = call.route.group
+    calls = (call, dataclasses.replace(call, route=Route(1, (0.11, 0.25, 0.5))))
+    text = " ".join("".join(_Page(report_html(_with_routes(whole, calls=calls))).text).split())
     assert f"call 1: {best} ✓" in text and "call 2: 1 ✓" in text
     assert f"cola{best} / 1" in text and "/ 0.11 ± 0.02" in text
 
@@ -242,14 +261,15 @@ def chromium() -> Iterator[Browser]:
         yield started
 
 
-def _pages() -> dict[str, dict[str, Any]]:
+def _pages() -> dict[str, CalibrationResult]:
     long = "a_task_whose_name_is_" + "very" * 30
+    usual = sample_result()
     return {
-        "usual": calibration(),
-        "large": calibration(layers=35, budgets={"cola": 2.0, "rte": 0.25}),
-        "long names": calibration((long, "x" * 150, "mnli")),
-        "one task without labels": calibration(("cola",), labelled=False),
-        "nothing tried": _with(trials=[], chosen=None, sensitivity=None, experts=None),
+        "usual": usual,
+        "large": sample_result(blocks=35, budgets={"cola": 2.0, "rte": 0.25}),
+        "long names": sample_result((long, "x" * 150, "mnli")),
+        "one task without labels": sample_result(("cola",), labelled=False),
+        "nothing else tried": _chosen(usual, "fp32", trials=usual.trials[:1], sensitivity=None, experts=None),
     }
 
 
@@ -272,7 +292,7 @@ def test_a_browser_shows_it_without_complaint(name: str, chromium: Browser, tmp_
 @browser
 def test_dark_and_light_differ_and_paper_is_white(chromium: Browser, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
-    file.write_text(report_html(calibration()), encoding="utf-8")
+    file.write_text(report_html(sample_result()), encoding="utf-8")
     colour = "getComputedStyle(document.body).backgroundColor"
     assert chromium.open(file, width=1200).evaluate(colour) == "rgb(255, 255, 255)"
     dark = chromium.open(file, width=1200, dark=True)

@@ -13,10 +13,12 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
 from eptx.bundle import read_bundle
-from eptx.calibration import RouteStudy, measure_route, study_routes
-from eptx.cli._main import cli
+from eptx.calibration import RouteStudy, export_bundle, study_routes
+from eptx.calibration.routes.study import check_freezes
+from eptx.cli import cli
 from eptx.errors import DataError, UsageError
-from eptx.exporter import ExportOptions, Route, export_bundle
+from eptx.exporter import ExportOptions, Route, read_adapter
+from eptx.exporter.adapters.adapter import Adapter
 from eptx.runtime import Session
 from eptx.runtime.measure import Row, Source, read_data
 from tests.calibration.plain_tucka import PlainTucka
@@ -40,7 +42,11 @@ class Case:
     plain: PlainTucka
 
     def study(self, **options: Any) -> RouteStudy:
-        return study_routes(self.base, [self.adapter], ExportOptions(mode="conditioned", **options), self.rows)
+        return study_routes(self.base, self.read, ExportOptions(mode="conditioned", **options), self.rows)
+
+    @property
+    def read(self) -> Adapter:
+        return read_adapter([self.adapter])
 
 
 def rows_of(task: str, count: int, labels: Any, seed: int = 0, most: int = 150) -> list[Row]:
@@ -126,12 +132,12 @@ def test_the_chosen_route_loses_least(request: pytest.FixtureRequest, name: str)
         losses = [
             distance(live[1::2], [case.plain.run(row, [route]) for row in held_out], held_out) for route in candidates
         ]
-        np.testing.assert_allclose(call.losses, losses, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(call.divergences, losses, rtol=1e-5, atol=1e-7)
         best = int(np.argmin(losses))
         assert min(losses) > 1e-3
         assert route_of_it.group == best
         np.testing.assert_allclose(route_of_it.weights, candidates[best][1], atol=1e-7)
-        assert found.error["loss"] == pytest.approx(losses[best], rel=1e-5)
+        assert found.error["divergence"] == pytest.approx(losses[best], rel=1e-5)
         assert (found.rows, found.held_out, found.error["rows"]) == (len(rows), len(held_out), len(held_out))
         assert name != "heads" or best != call.share.argmax()
 
@@ -177,7 +183,7 @@ def test_each_call_takes_the_group_that_loses_least(request: pytest.FixtureReque
             frozen: list[Any] = [(g, mean[at][g]) for at, g in enumerate([*chosen[:call], group, *chosen[call + 1 :]])]
             answers = [case.plain.run(row, [*frozen, *[None] * (2 - free)]) for row in held_out]
             losses.append(distance(live[1::2], answers, held_out))
-        np.testing.assert_allclose(own.losses, losses, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(own.divergences, losses, rtol=1e-4, atol=1e-6)
         chosen[call] = int(np.argmin(losses))
         groups = np.stack(affinities)[:, call].max(2).argmax(1)
         np.testing.assert_allclose(own.share, np.bincount(groups, minlength=k) / len(rows))
@@ -213,29 +219,29 @@ def test_metrics_of_both_routes(heads: Case) -> None:
 
 def test_rows_without_labels_have_no_metric_and_the_same_loss(golden: Case) -> None:
     rows = {"task0": [Row("task0", input_ids=row.input_ids) for row in golden.rows["task0"]]}
-    found = study_routes(golden.base, [golden.adapter], STATIC, rows).tasks["task0"]
+    found = study_routes(golden.base, golden.read, STATIC, rows).tasks["task0"]
     assert found.metric is None
-    assert found.calls[0].losses == golden.study().tasks["task0"].calls[0].losses
+    assert found.calls[0].divergences == golden.study().tasks["task0"].calls[0].divergences
 
 
 def test_a_single_row_is_fitted_and_judged(golden: Case) -> None:
     row = golden.rows["task0"][0]
-    found = study_routes(golden.base, [golden.adapter], STATIC, {"task0": [row]}).tasks["task0"]
+    found = study_routes(golden.base, golden.read, STATIC, {"task0": [row]}).tasks["task0"]
     golden.plain.run(row)
     assert (found.rows, found.held_out, found.chosen[0].group) == (1, 1, golden.plain.group)
-    assert found.error["loss"] < 1e-6  # its own route, rounded
+    assert found.error["divergence"] < 1e-6  # its own route, rounded
 
 
 def test_a_route_that_is_given_is_kept_and_judged(heads: Case) -> None:
     given, other = Route(1, (0.1, 0.9)), heads.study()
     options = ExportOptions(mode="conditioned", routes={"x": given})
-    study = study_routes(heads.base, [heads.adapter], options, heads.rows)
+    study = study_routes(heads.base, heads.read, options, heads.rows)
     found, wanted = study.tasks["x"], heads.rows["x"][1::2]
     live = [heads.plain.run(row) for row in wanted]
     frozen = [heads.plain.run(row, [(1, given.weights)]) for row in wanted]
     assert found.given
-    assert found.calls[0].losses == other.tasks["x"].calls[0].losses
-    assert found.error["loss"] == pytest.approx(distance(live, frozen, wanted), rel=1e-5)
+    assert found.calls[0].divergences == other.tasks["x"].calls[0].divergences
+    assert found.error["divergence"] == pytest.approx(distance(live, frozen, wanted), rel=1e-5)
     assert study.options(options).routes == {"x": given, "y": other.tasks["y"].chosen}
 
 
@@ -248,17 +254,17 @@ def test_an_export_freezes_what_was_measured(golden: Case, tmp_path: Path, capsy
     found, route = golden.study().tasks["task0"], read_bundle(tmp_path / "b").manifest.route or {}
     assert route["tasks"]["task0"] == [{"group": r.group, "weights": list(r.weights)} for r in found.chosen]
     assert route["frozen_error"]["task0"] == found.error
-    assert f"loss {found.error['loss']:.3g} of 100" in capsys.readouterr().out
+    assert f"divergence {found.error['divergence']:.3g} of 100" in capsys.readouterr().out
 
 
 def test_what_is_missing(heads: Case, golden: Case) -> None:
     with pytest.raises(DataError, match="has no rows of y; every task needs some"):
         read_data([Source([{"input_ids": [7], "task": "x"}])], ["x", "y"])
     with pytest.raises(DataError, match="a label of x is 'd', which is not one of the task's; it has a, b, c"):
-        study_routes(heads.base, [heads.adapter], STATIC, {"x": [Row("x", input_ids=(7,), label="d")]})
+        study_routes(heads.base, heads.read, STATIC, {"x": [Row("x", input_ids=(7,), label="d")]})
     with pytest.raises(DataError, match="a label of task0 is 3, out of range; they are 0 to 2"):
-        study_routes(golden.base, [golden.adapter], STATIC, {"task0": [Row("task0", input_ids=(7,), label=3)]})
+        study_routes(golden.base, golden.read, STATIC, {"task0": [Row("task0", input_ids=(7,), label=3)]})
     with pytest.raises(UsageError, match="give its transformers folder"):
-        measure_route(None, [golden.adapter], STATIC, golden.rows)
+        check_freezes(None, golden.read, STATIC)
     with pytest.raises(UsageError, match="measures TuckA's route"):
-        measure_route(golden.base, [golden.adapter], ExportOptions(mode="dynamic"), golden.rows)
+        check_freezes(golden.base, golden.read, ExportOptions(mode="dynamic"))

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from eptx.calibration import CalibrationOptions, calibrate, calibrate_bundle, export_bundle
-from eptx.calibration.ledger import FILE, Ledger
-from eptx.calibration.run import Calibration
-from eptx.calibration.workbench import Workbench
+from eptx.calibration import Search, calibrate, calibrate_bundle, export_bundle
+from eptx.calibration.run import calibrating
+from eptx.calibration.search.evaluator import Evaluator
+from eptx.calibration.search.trial_cache import FILE, TrialCache
 from eptx.errors import UsageError, ValidationError
-from eptx.exporter import ExportOptions
+from eptx.exporter import ExportOptions, read_adapter
 from eptx.runtime import Session
 from eptx.runtime.measure import Source
 from tests.calibration.planted import LAYER, TASKS, answered_rows, planted_adapter, planted_base
@@ -31,25 +31,24 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Rows]:
     return base, adapter, answered_rows(base, adapter, folder / "fp32")
 
 
-def _options(rows: Rows, **settings: Any) -> CalibrationOptions:
-    return CalibrationOptions(data=[Source(rows)], **({"max_drop": {None: _BUDGET}} | settings))
-
-
-def _export(precision: str) -> ExportOptions:
-    return ExportOptions(mode="conditioned", top_k=2, precision=precision)  # type: ignore[arg-type]
+def _search(rows: Rows, **settings: Any) -> ExportOptions:
+    search = Search(data=[Source(rows)], **({"max_drop": {None: _BUDGET}} | settings))
+    return ExportOptions(mode="conditioned", top_k=2, precision=search)
 
 
 @pytest.fixture(scope="module")
 def calibration(
     scene: tuple[Path, Path, Rows], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
-    """What ``calibrate`` gives, and task -> layer -> its damage in 8 bits."""
+    """What ``calibrate`` gives, and task -> layer -> its sensitivity in 8 bits."""
     base, adapter, rows = scene
-    with Calibration(base, [adapter], _export("auto"), _options(rows), tmp_path_factory.mktemp("study")) as running:
+    read = read_adapter([adapter], top_k=2)
+    with calibrating(base, read, _search(rows), tmp_path_factory.mktemp("study")) as running:
         running.study()
-        groups = [group["name"] for group in running.result()["sensitivity"]["groups"]]
-        damage = running.found.damage["int8"]
-        return running.result(), {task: dict(zip(groups, own, strict=True)) for task, own in damage.items()}
+        result = running.result().to_json()
+        layers = [layer["name"] for layer in result["sensitivity"]["layers"]]
+        moved = running.found.sensitivity["int8"]
+        return result, {task: dict(zip(layers, own, strict=True)) for task, own in moved.items()}
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +73,15 @@ def test_the_planted_layer_ruins_one_task(studied: dict[str, Any]) -> None:
 def test_the_planted_layer_is_found_by_name(
     calibration: tuple[dict[str, Any], dict[str, dict[str, float]]],
 ) -> None:
-    damage = calibration[1]["ruined"]
-    worst, second = sorted(damage, key=lambda name: -damage[name])[:2]
+    moved = calibration[1]["ruined"]
+    worst, second = sorted(moved, key=lambda name: -moved[name])[:2]
     assert worst == LAYER
-    assert damage[worst] > 5 * damage[second]
+    assert moved[worst] > 5 * moved[second]
 
 
 def test_auto_keeps_the_planted_layer_and_nothing_it_need_not(scene: tuple[Path, Path, Rows], tmp_path: Path) -> None:
     base, adapter, rows = scene
-    bundle = export_bundle(base, [adapter], tmp_path / "auto", _export("auto"), _options(rows))
+    bundle = export_bundle(base, [adapter], tmp_path / "auto", _search(rows))
     result = json.loads((bundle.path / "calibration.json").read_text())
     chosen = _trial(result, result["chosen"])
     assert all(points <= _BUDGET for points in _points(chosen).values())
@@ -101,10 +100,10 @@ def test_a_stated_budget_that_a_fixed_precision_breaks_leaves_no_bundle(
     scene: tuple[Path, Path, Rows], tmp_path: Path
 ) -> None:
     base, adapter, rows = scene
-    with pytest.raises(ValidationError, match=r"ruined loses \d+\.\d\d points of accuracy .* --precision auto"):
-        export_bundle(base, [adapter], tmp_path / "int8", _export("int8"), _options(rows))
+    with pytest.raises(ValidationError, match=r"ruined drops by \d+\.\d\d points of accuracy .* --precision auto"):
+        export_bundle(base, [adapter], tmp_path / "int8", _search(rows, only="int8"))
     assert list(tmp_path.iterdir()) == []
-    measured = export_bundle(base, [adapter], tmp_path / "int8", _export("int8"), _options(rows, max_drop={}))
+    measured = export_bundle(base, [adapter], tmp_path / "int8", _search(rows, only="int8", max_drop={}))
     assert measured.manifest.precision == "int8"
 
 
@@ -113,23 +112,23 @@ def test_an_interrupted_search_goes_on_and_finds_the_same(
 ) -> None:
     base, adapter, rows = scene
     out, done = tmp_path / "out", []
-    measure = Workbench._measure
+    measure = Evaluator._measure
 
-    def interrupted(self: Workbench, *args: Any) -> Any:
+    def interrupted(self: Evaluator, *args: Any) -> Any:
         if len(done) == 3:
             raise KeyboardInterrupt
         done.append(args)
         return measure(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Workbench, "_measure", interrupted)
+        patch.setattr(Evaluator, "_measure", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            calibrate(base, [adapter], out, _export("auto"), _options(rows))
+            calibrate(base, [adapter], out, _search(rows))
     assert sorted(path.name for path in out.iterdir()) == [FILE]
     assert len((out / FILE).read_text().splitlines()) == 4  # what it is about, and three trials
     again: list[Any] = []
-    monkeypatch.setattr(Workbench, "_measure", lambda self, *args: again.append(args) or measure(self, *args))
-    result = calibrate(base, [adapter], out, _export("auto"), _options(rows))
+    monkeypatch.setattr(Evaluator, "_measure", lambda self, *args: again.append(args) or measure(self, *args))
+    result = calibrate(base, [adapter], out, _search(rows)).to_json()
     assert len(again) == len(result["trials"]) - 3
     assert sorted(path.name for path in out.iterdir()) == ["calibration.json", "report.html"]
     assert _timeless(result) == _timeless(studied)
@@ -140,30 +139,32 @@ def _timeless(result: Mapping[str, Any]) -> Any:
     return {**result, "trials": trials}
 
 
-def test_a_ledger_of_something_else_is_forgotten_and_half_a_line_is_dropped(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, "one")
-    assert ledger.get("a", lambda: 1) == 1
+def test_results_of_something_else_are_forgotten_and_half_a_line_is_dropped(tmp_path: Path) -> None:
+    cache = TrialCache(tmp_path, "one")
+    assert cache.get("a", lambda: 1) == 1
     with (tmp_path / FILE).open("ab") as file:
         file.write(b'{"name": "b", "resu')
-    assert Ledger(tmp_path, "one").get("a", lambda: 2) == 1
-    assert Ledger(tmp_path, "one").get("b", lambda: 3) == 3
-    assert Ledger(tmp_path, "other").get("a", lambda: 4) == 4
+    assert TrialCache(tmp_path, "one").get("a", lambda: 2) == 1
+    assert TrialCache(tmp_path, "one").get("b", lambda: 3) == 3
+    assert TrialCache(tmp_path, "other").get("a", lambda: 4) == 4
 
 
 def test_a_folder_with_something_else_is_left_alone(scene: tuple[Path, Path, Rows], tmp_path: Path) -> None:
     base, adapter, rows = scene
     (tmp_path / "precious.txt").write_text("x")
     with pytest.raises(UsageError, match="holds something else"):
-        calibrate(base, [adapter], tmp_path, _export("auto"), _options(rows))
+        calibrate(base, [adapter], tmp_path, _search(rows))
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
 
 def test_a_bundle_is_measured_beside_what_is_tried(scene: tuple[Path, Path, Rows], tmp_path: Path) -> None:
     base, adapter, rows = scene
-    bundle = export_bundle(base, [adapter], tmp_path / "int8", _export("int8"))
+    bundle = export_bundle(
+        base, [adapter], tmp_path / "int8", ExportOptions(mode="conditioned", top_k=2, precision="int8")
+    )
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    options = CalibrationOptions(data=[Source(tmp_path / "rows.jsonl")], max_drop={None: _BUDGET})
-    result = calibrate_bundle(bundle.path, tmp_path / "study", options)
+    search = Search(data=[Source(tmp_path / "rows.jsonl")], max_drop={None: _BUDGET})
+    result = calibrate_bundle(bundle.path, tmp_path / "study", search).to_json()
     own, same = _trial(result, "this bundle"), _trial(result, "int8")
     assert own["bytes"] == same["bytes"]
     assert own["drops"] == same["drops"]

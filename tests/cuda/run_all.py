@@ -27,8 +27,9 @@ if str(ROOT) not in sys.path:
 import onnx_ir as ir
 
 from eptx.bundle import Bundle
+from eptx.calibration import export_bundle
 from eptx.errors import EptxError, NotSupportedError
-from eptx.exporter import ExportOptions, Route, export_bundle
+from eptx.exporter import ExportOptions, Route
 from eptx.exporter.bases import load_transformers
 from eptx.exporter.validation import ValidateOptions, report_text, validate_bundle
 from eptx.runtime import Session

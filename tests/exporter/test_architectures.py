@@ -10,7 +10,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from eptx.exporter import ExportOptions, Route, export_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions, Route
 from eptx.exporter.bases import load_transformers
 from eptx.runtime import Session
 from tests.exporter.bases.conftest import build

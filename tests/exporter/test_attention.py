@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from eptx.bundle import Bundle
+from eptx.calibration import export_bundle
 from eptx.errors import BaseModelError, NotSupportedError, RequestError
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.bases import load_genai
 from eptx.exporter.quiet import quiet
 from eptx.exporter.trained import Trained

@@ -16,8 +16,9 @@ import pytest
 import torch
 from transformers import DebertaV2Config, DebertaV2Model
 
+from eptx.calibration import export_bundle
 from eptx.errors import NotSupportedError, UsageError
-from eptx.exporter import ExportOptions, Route, export_bundle, read_adapter
+from eptx.exporter import ExportOptions, Route, read_adapter
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.bases import BaseGraph, load_transformers, locate
 from eptx.exporter.bases.passes.deberta import allow_positions_per_row

@@ -13,8 +13,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from eptx.bundle import Bundle
+from eptx.calibration import export_bundle
 from eptx.errors import BaseModelError, NotSupportedError
-from eptx.exporter import ExportOptions, Route, export_bundle, read_adapter
+from eptx.exporter import ExportOptions, Route, read_adapter
 from eptx.exporter.bases import load_genai
 from eptx.exporter.bases.products.nbits import dequantize
 from eptx.exporter.bases.products.nbits import step as nbits_step

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from eptx.bundle import Bundle
-from eptx.exporter import ExportOptions, Route, export_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions, Route
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 from tests.exporter.test_goldens import GOLDEN, _close, _run, _sessions
 from tests.support.decoders import write_tokenizer

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from eptx.bundle import Bundle
+from eptx.calibration import export_bundle
 from eptx.errors import NotSupportedError
-from eptx.exporter import ExportOptions, Route, export_bundle, load
+from eptx.exporter import ExportOptions, Route, load
 from tests.exporter.test_golden_heads import _images
 from tests.exporter.test_goldens import GOLDEN, _close, _logits, _sessions
 from tests.exporter.validation.workshop import Workshop

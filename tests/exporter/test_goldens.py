@@ -20,7 +20,8 @@ import onnxruntime as ort
 import pytest
 
 from eptx.bundle import Bundle
-from eptx.exporter import ExportOptions, Route, export_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions, Route
 from eptx.exporter.bases import load_transformers
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 from eptx.runtime.ort.kernels import kernel_library

@@ -12,8 +12,9 @@ import pytest
 import torch
 import transformers as tf
 
+from eptx.calibration import export_bundle
 from eptx.errors import RequestError
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.bases import BaseGraph, load_onnx, load_transformers
 from eptx.exporter.bases.max_length import longest
 from eptx.exporter.quiet import quiet

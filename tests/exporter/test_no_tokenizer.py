@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from eptx.bundle import Bundle
+from eptx.calibration import export_bundle
 from eptx.errors import RequestError
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 from eptx.runtime.session import Session
 from tests.exporter.validation.adapters import linear_shapes, write_ept

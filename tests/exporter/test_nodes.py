@@ -12,7 +12,8 @@ import onnxruntime as ort
 import pytest
 
 from eptx.bundle import Bundle
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.bases import load_transformers
 from eptx.exporter.validation.bundle.backends import backends
 from eptx.exporter.validation.bundle.instrumented import instrument

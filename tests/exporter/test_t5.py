@@ -13,8 +13,9 @@ import onnx_ir as ir
 import pytest
 
 from eptx.bundle import Bundle
+from eptx.calibration import export_bundle
 from eptx.errors import BaseModelError, NotSupportedError, UsageError
-from eptx.exporter import ExportOptions, Route, export_bundle
+from eptx.exporter import ExportOptions, Route
 from eptx.exporter.bases import load_encoder_decoder
 from eptx.exporter.trained import Trained
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
@@ -268,11 +269,15 @@ def test_encoder_decoders_that_are_not_supported(tmp_path: Path) -> None:
         load_encoder_decoder(tmp_path / "bart")
 
 
-def test_the_exporter_alone_quantizes_no_encoder_decoder(folders: Folders, tmp_path: Path) -> None:
+def test_both_graphs_are_quantized(folders: Folders, tmp_path: Path) -> None:
     base = folders("t5")
     adapter = _ept(base, tmp_path / "ept")
-    with pytest.raises(UsageError, match=r"precision int4: .* use eptx\.export"):
-        export_bundle(base, [adapter], tmp_path / "b", ExportOptions(mode="conditioned", top_k=2, precision="int4"))
+    options = ExportOptions(mode="conditioned", top_k=2, precision="int4")
+    manifest = export_bundle(base, [adapter], tmp_path / "b", options).manifest
+    assert manifest.precision == "int4" and manifest.quantization is not None
+    products = manifest.quantization.products
+    assert set(products.values()) == {"int4-blocks"}
+    assert {name.startswith("encoder:") for name in products} == {True, False}
 
 
 @pytest.mark.parametrize("name", ["eos_token_id", "decoder_start_token_id", "pad_token_id"])

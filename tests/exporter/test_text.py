@@ -15,7 +15,8 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from eptx.bundle import Bundle
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.bases import load_transformers
 from eptx.exporter.validation.base.source import BaseSource
 from eptx.exporter.validation.contents.files.tokenizer import compare_tokenizer

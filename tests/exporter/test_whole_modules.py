@@ -20,8 +20,9 @@ from peft import LoraConfig, get_peft_model
 
 from eptx import Session
 from eptx.bundle import Bundle
+from eptx.calibration import export_bundle
 from eptx.errors import AdapterError, BaseModelError, NotSupportedError
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.quiet import quiet
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 

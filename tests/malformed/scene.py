@@ -24,8 +24,9 @@ import pytest
 from onnx import helper, numpy_helper
 from safetensors.numpy import save_file
 
+from eptx.calibration import export_bundle
 from eptx.cli import main
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter import ExportOptions
 from tests.exporter.validation.adapters import add_heads, write_ept, write_lora, write_tucka
 from tests.support.tiny_bundle import write_tiny
 

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from eptx.bundle import Bundle
+from eptx.calibration import export_bundle
 from eptx.errors import BundleError, DataError
-from eptx.exporter import ExportOptions, Route, export_bundle
+from eptx.exporter import ExportOptions, Route
 from eptx.exporter.trained import Trained
 from eptx.runtime.generation.sampling import Sampler
 from eptx.runtime.generation.seq2seq import Seq2SeqGenerator

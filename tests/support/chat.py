@@ -57,7 +57,8 @@ def write_chat_tokenizer(folder: Path, around: str = "begun", *, pieces: bool = 
 
 def write_chat_bundle(folder: Path, *, pieces: bool = False) -> Bundle:
     """A small Llama with a LoRA, static, and a tokenizer of bytes or of characters."""
-    from eptx.exporter import ExportOptions, export_bundle
+    from eptx.calibration import export_bundle
+    from eptx.exporter import ExportOptions
     from tests.exporter.validation.adapters import linear_shapes, write_lora
 
     with tempfile.TemporaryDirectory() as scratch:

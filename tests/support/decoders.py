@@ -76,7 +76,8 @@ def write_tokenizer(folder: Path, size: int) -> None:
 
 def write_decoder_bundle(folder: Path) -> Bundle:
     """A small Llama with an EPT adapter of three tasks, conditioned."""
-    from eptx.exporter import ExportOptions, export_bundle
+    from eptx.calibration import export_bundle
+    from eptx.exporter import ExportOptions
     from tests.exporter.validation.adapters import linear_shapes, write_ept
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -12,16 +12,17 @@ from unittest import mock
 import numpy as np
 
 from eptx.bundle import Bundle, BundleWriter, Quantization
-from eptx.calibration.observe import observe, union
 from eptx.calibration.quantize import Quantizer, Range, Recipe, Scheme
+from eptx.calibration.quantize.ranges import observe_ranges, union
 from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.bundle.write import Adapted
 from eptx.exporter.export import adapt, store, write
-from eptx.exporter.options import ExportOptions, Precision
+from eptx.exporter.methods.read import read_adapter
+from eptx.exporter.options import ExportOptions, StoredPrecision
 from eptx.runtime.measure import Row, Source
 
 #: What an export of that scheme calls its precision.
-_PRECISIONS: dict[str, Precision] = {"int8": "int8", "int8-static": "int8-static", "int4-blocks": "int4"}
+_PRECISIONS: dict[str, StoredPrecision] = {"int8": "int8", "int8-static": "int8-static", "int4-blocks": "int4"}
 #: Wide enough for the activations of an encoder-decoder, whose ranges eptx does not observe.
 _RANGE = Range(-8.5, 8.5)
 
@@ -50,10 +51,11 @@ def quantized(
         said: what the manifest says of budget, metrics, data and rows.
     """
     same = isinstance(scheme, str)
-    precision = _PRECISIONS.get(scheme, "auto") if isinstance(scheme, str) else "auto"
+    precision: StoredPrecision = _PRECISIONS.get(scheme, "mixed") if isinstance(scheme, str) else "mixed"
+    adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
     with BundleWriter(out) as writer, tempfile.TemporaryDirectory() as workspace:
         with mock.patch("eptx.exporter.bases.products.embeddings._MIN_SIZE", 1000):
-            adapted = adapt(base, adapters, options, Path(workspace))
+            adapted = adapt(base, adapter, options, Path(workspace))
         seen = _seen(adapted, base, Path(workspace)) if bounds is None and (not same or scheme == "int8-static") else {}
         products: dict[str, str] = {}
         tables: dict[str, str] = {}
@@ -68,10 +70,9 @@ def quantized(
             prefix = "" if part.graph.file == "model.onnx" else f"{part.graph.file.removesuffix('.onnx')}:"
             products |= {f"{prefix}{name}": own for name, own in recipe.products.items()}
             tables |= {f"{prefix}{name}": own for name, own in recipe.embeddings.items()}
-        options = replace(options, precision=precision)
         data = [(source.task, Path(str(source.rows))) for source in map(Source.parse, said.pop("data", ()))]
-        adapted = replace(adapted, options=options, source=replace(adapted.source, data=data))
-        adapted = replace(adapted, quantization=Quantization(products, tables, **said))
+        quantization = Quantization(products, tables, **said)
+        adapted = replace(adapted, precision=precision, data=data, quantization=quantization)
         store(adapted)
         return write(writer, adapted)
 
@@ -83,4 +84,4 @@ def _seen(adapted: Adapted, base: Path, folder: Path) -> dict[str, Range]:
     size, rng = read_config(base)["vocab_size"], np.random.default_rng(9)
     tasks = adapted.adapter.tasks if adapted.options.task is None else [adapted.options.task]
     rows = {task: [Row(task, input_ids=tuple(rng.integers(3, size, 16).tolist())) for _ in range(8)] for task in tasks}
-    return {name: union(ranges) for name, ranges in observe(adapted, rows, folder / "seen", 1).items()}
+    return {name: union(ranges) for name, ranges in observe_ranges(adapted, rows, folder / "seen", 1).items()}

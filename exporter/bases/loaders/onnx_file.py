@@ -22,6 +22,7 @@ from eptx.files.links import check_links
 from eptx.files.safe_files import fingerprint, is_contained_name
 from eptx.manifest.names import OPERATOR_DOMAIN, ORT_DOMAINS
 from eptx.progress import step
+from eptx.runtime.ort.sessions import open_session, session_options
 
 __all__ = ["MIN_OPSET", "load_onnx"]
 
@@ -145,16 +146,10 @@ def _try_session(path: Path) -> None:
 
     (The checker refuses what ONNX Runtime's own optimizer writes, LayerNormalization at opset 14 for one.)
     """
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    # constant folding of a hostile graph can allocate gigabytes
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.disable_prepacking", "1")  # halves the memory it takes
+    # constant folding of a hostile graph can allocate gigabytes; without prepacking it takes half the memory
+    options = session_options(optimization="none", entries={"session.disable_prepacking": "1"})
     try:
-        # the fallback would try the same again, and print to standard output
-        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        open_session(path, options)
     except Exception as e:  # one class per status code
         if type(e).__name__ != "NotImplemented":  # valid, but for another provider
             raise BaseModelError(f"{path.name}: ONNX Runtime cannot load it: {one_line(e)}") from None

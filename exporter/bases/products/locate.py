@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from eptx._one_line import some
 from eptx.errors import BaseModelError, UsageError
 from eptx.exporter.bases.graph import BaseGraph
-from eptx.exporter.bases.names import aliases, same_module, some
+from eptx.exporter.bases.names import aliases, same_module
 from eptx.exporter.bases.products.content import columns_of, equal_at
 from eptx.exporter.bases.products.products import Product, find_products
 from eptx.exporter.bases.products.site import Site, UnusedCall
@@ -111,11 +112,11 @@ class _Finder:
         other = _OTHER.get(module.rpartition(".")[2])
         if other is None or _projects_positions(module, self._config):
             return ()
-        twin = f"{module.rpartition('.')[0]}.{other}"
-        if not _projects_positions(twin, self._config):
+        pair = f"{module.rpartition('.')[0]}.{other}"
+        if not _projects_positions(pair, self._config):
             return ()
         try:
-            site = self.find(twin)
+            site = self.find(pair)
         except _Failure:
             return None
         return tuple(

@@ -15,6 +15,7 @@ from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.methods.tucka.calls import Calls
 from eptx.exporter.methods.tucka.fold import route_of
 from eptx.exporter.options import ExportOptions
+from eptx.runtime.ort.sessions import open_session, session_options
 
 
 def routes_by_task(adapter: TuckaAdapter, options: ExportOptions) -> list[Frozen]:
@@ -76,8 +77,6 @@ def freeze(adapter: TuckaAdapter, parts: Sequence[EditedGraph], options: ExportO
 
 def _value(part: EditedGraph, x: ir.Value) -> np.ndarray:
     """A value of a graph that depends on none of its inputs."""
-    import onnxruntime as ort
-
     behind = behind_all([x])
     if any(place.y in behind for site in part.sites.values() for place in (site, *site.also)):
         raise NotSupportedError("the router reads what other adapted modules make of constants: use --mode dynamic")
@@ -86,12 +85,7 @@ def _value(part: EditedGraph, x: ir.Value) -> np.ndarray:
     assert x.name is not None
     graph = ir.convenience.extract(part.graph.model.graph, [], [x])
     model = ir.Model(graph, ir_version=part.graph.model.ir_version)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(
-        ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=0
-    )
+    session = open_session(ir.to_proto(model).SerializeToString(), session_options(optimization="none"))
     value: np.ndarray = session.run(None, {})[0]
     return value
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eptx.errors import DataError
 from eptx.runtime.measure import Drop
 
 #: The budget of a task with labelled rows that has no other. The interval's lower end must be within it, so a few rows
@@ -50,30 +47,3 @@ class BudgetedDrop:
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
         return self.drop.to_json() | {"budget": self.budget, "within": self.within}
-
-
-def check_points(given: Mapping[str | None, float]) -> None:
-    """Raises DataError for a budget that is not a number of points; the key None is of every task that is not named."""
-    for task, points in given.items():
-        if not (math.isfinite(points) and points >= 0):
-            where = f" of {task}" if task is not None else ""
-            raise DataError(f"--max-drop{where}: {points} is not a number of points, 0 or more")
-
-
-def budgets(stated: Mapping[str, float], given: Mapping[str | None, float], tasks: Sequence[str]) -> dict[str, float]:
-    """Task -> points that it may lose; a task without a budget is not in it.
-
-    Args:
-        stated: the bundle's budgets.
-        given: the user's, which come first; the key None is of every task that is not named.
-        tasks: of the bundle.
-
-    Raises:
-        DataError: the user names an unknown task.
-    """
-    for task in given:
-        if task is not None and task not in tasks:
-            raise DataError(f"--max-drop names an unknown task {task!r}; there are {', '.join(tasks)}")
-    common = dict.fromkeys(tasks, given[None]) if None in given else {}
-    named = {task: points for task, points in given.items() if task is not None}
-    return {task: points for task, points in {**stated, **common, **named}.items() if task in tasks}

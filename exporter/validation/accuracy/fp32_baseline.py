@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from eptx.bundle import Bundle, Manifest, read_bundle
+from eptx.bundle import Bundle, BundleWriter, Manifest, read_bundle
 from eptx.errors import UsageError
-from eptx.exporter.export import export
+from eptx.exporter.export import adapt, write
+from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.options import options_of
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.reference.files import ReferenceFiles
@@ -32,7 +34,9 @@ def export_fp32_baseline(
     made = options_of(manifest)
     settings = replace(made, tasks=reference.names, top_k=reference.top_k, base_onnx=options.base_onnx)
     alone = not manifest.sources.base and options.base is None
-    baseline = export(None if alone else reference.base, reference.folders, workspace / "fp32", settings)
+    adapter = read_adapter(reference.folders, top_k=settings.top_k, tasks=settings.tasks)
+    with BundleWriter(workspace / "fp32") as writer, TemporaryDirectory(prefix="eptx-") as graphs:
+        baseline = write(writer, adapt(None if alone else reference.base, adapter, settings, Path(graphs)))
     if baseline.manifest.precision != "fp32":
         raise UsageError("the base is quantized itself, so what that loses cannot be measured: give --against")
     return baseline

@@ -47,9 +47,7 @@ def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path 
         answers = any(spec.name == "logits" for spec in bundle.manifest.outputs)
         tasks, off = expected_tasks(reference, trained, answers=answers), _off(trained, answers=answers)
         files = compare_files(bundle, reference.base, model, tasks, found, base_onnx=base_onnx, off=off)
-        return Compared(
-            [_method(bundle, trained), *files, *compare_tensors(bundle, model, touched)], found.longest
-        )
+        return Compared([_method(bundle, trained), *files, *compare_tensors(bundle, model, touched)], found.longest)
 
 
 def _method(bundle: Bundle, trained: Trained) -> Check:

@@ -16,7 +16,7 @@ write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/eptxConfigVersion.c
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/eptxConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/eptxConfigVersion.cmake
         DESTINATION ${package})
 
-# the way from the .pc file to the prefix, so that an installed tree can be moved
+# the path from the .pc file to the prefix, so that an installed tree can be moved
 file(RELATIVE_PATH EPTX_PC_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
 configure_file(cmake/eptx.pc.in ${CMAKE_CURRENT_BINARY_DIR}/eptx.pc @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/eptx.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

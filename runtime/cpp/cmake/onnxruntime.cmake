@@ -1,6 +1,6 @@
 # Finds ONNX Runtime: the targets eptx_onnxruntime and eptx_onnxruntime_any, and ONNXRUNTIME_INCLUDE_DIR for ops/.
 #
-# A release package that CMake can find is used as it is. Else the variables (or environment variables)
+# It uses a release package that CMake can find. Otherwise the variables (or environment variables)
 # ONNXRUNTIME_INCLUDE_DIR and ONNXRUNTIME_LIB_DIR say where the headers and libonnxruntime.so* are; the pip package
 # has such a library, under a versioned name.
 foreach(name ONNXRUNTIME_INCLUDE_DIR ONNXRUNTIME_LIB_DIR)
@@ -17,7 +17,7 @@ endfunction()
 if(NOT ONNXRUNTIME_INCLUDE_DIR)
   find_library(EPTX_ONNXRUNTIME_LIBRARY onnxruntime)
   mark_as_advanced(EPTX_ONNXRUNTIME_LIBRARY)
-  if(EPTX_ONNXRUNTIME_LIBRARY) # a package without its library would end this with an error, for all that QUIET says
+  if(EPTX_ONNXRUNTIME_LIBRARY) # else find_package fails, in spite of QUIET
     find_package(onnxruntime CONFIG QUIET)
   endif()
   if(TARGET onnxruntime::onnxruntime)
@@ -30,7 +30,7 @@ if(NOT ONNXRUNTIME_INCLUDE_DIR)
 elseif(EPTX_BUILD_RUNTIME)
   file(GLOB libraries ${ONNXRUNTIME_LIB_DIR}/libonnxruntime.so ${ONNXRUNTIME_LIB_DIR}/libonnxruntime.so.[0-9]*)
   foreach(candidate IN LISTS libraries)
-    if(EXISTS ${candidate} AND NOT library) # not a link to nothing
+    if(EXISTS ${candidate} AND NOT library) # not a broken link
       set(library ${candidate})
     endif()
   endforeach()
@@ -38,8 +38,8 @@ elseif(EPTX_BUILD_RUNTIME)
     message(FATAL_ERROR "No libonnxruntime.so* in ONNXRUNTIME_LIB_DIR (${ONNXRUNTIME_LIB_DIR})")
   endif()
   target_link_libraries(eptx_onnxruntime INTERFACE ${library})
-  # Programs look for the library by its soname, under which pip's folder does not have it: a link then stands beside
-  # libeptx, in a folder of its own, so that it is found by nobody else.
+  # Programs look for the library by its soname, and pip's folder has no file of that name. So there is a link next to
+  # libeptx, in its own folder, where nothing else finds it.
   eptx_soname(${library} soname)
   if(EXISTS ${ONNXRUNTIME_LIB_DIR}/${soname})
     set(EPTX_ONNXRUNTIME_RPATH ${ONNXRUNTIME_LIB_DIR})
@@ -55,10 +55,10 @@ if(NOT EXISTS ${ONNXRUNTIME_INCLUDE_DIR}/onnxruntime_c_api.h)
   message(FATAL_ERROR "ONNX Runtime not found: set ONNXRUNTIME_INCLUDE_DIR (onnxruntime_c_api.h) and ONNXRUNTIME_LIB_DIR")
 endif()
 
-# ONNX Runtime gives its one function the version of the release (OrtGetApiBase@VERS_1.x.y), and a library that is linked
-# to that loads with no other release, though the function is the same in all of them. So
-# libeptx is linked to a stand-in, of the same soname, that has the function without a version. Any release of that
-# soname then serves, and Api() in ort.cc refuses one that is older than the headers.
+# ONNX Runtime's one function carries the version of the release (OrtGetApiBase@VERS_1.x.y). A library that is linked to
+# it loads with no other release, although the function is the same in all of them. So libeptx is linked to a stand-in
+# of the same soname that has the function without a version. libeptx then loads with any release of that soname, and
+# Api() in src/session/ort.cc refuses a release that is older than the headers.
 if(EPTX_BUILD_RUNTIME)
   eptx_soname(${library} soname)
   file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/any/onnxruntime.c

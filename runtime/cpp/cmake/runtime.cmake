@@ -1,5 +1,5 @@
 # The targets of libeptx. The rooms of src/ depend on each other in this order: readers, session, generate, c_api.
-#   eptx_readers   bundles and requests without ONNX Runtime; what hostile bytes reach first, so what is fuzzed
+#   eptx_readers   bundles and requests without ONNX Runtime; hostile bytes reach them first, so they are fuzzed
 #   eptx           the library: the readers and the other rooms, with only eptx_* visible
 find_package(nlohmann_json 3.9 REQUIRED)
 find_package(OpenSSL 1.1.1 REQUIRED COMPONENTS Crypto)
@@ -24,7 +24,7 @@ add_library(eptx SHARED
   src/c_api/basics.cc src/c_api/generate.cc src/c_api/run.cc src/c_api/session.cc)
 add_library(eptx::eptx ALIAS eptx)
 if(EPTX_SANITIZE MATCHES undefined)
-  # what ends a thread is caught by a reference to nothing (Guard), which UBSan takes for an error
+  # Guard catches the forced unwind of a thread by a null reference, which UBSan reports as an error
   set_source_files_properties(src/c_api/generate.cc PROPERTIES COMPILE_OPTIONS -fno-sanitize=null)
 endif()
 target_include_directories(eptx PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_LIST_DIR}/../include>

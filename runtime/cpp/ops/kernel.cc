@@ -8,13 +8,13 @@ namespace {
 
 const Operator& Of(const OrtCustomOp* op) { return *static_cast<const Operator*>(op); }
 
-// A kernel and the operator that it is of.
+// A kernel and its operator.
 struct Made {
   const Operator& op;
   std::unique_ptr<Kernel> kernel;
 };
 
-// Runs what may throw, at the boundary that nothing may be thrown across.
+// Runs a function and turns what it throws into a status: no exception may reach ONNX Runtime.
 template <class F>
 OrtStatus* Guarded(const Operator& op, F f) noexcept {
   const OrtApi& api = op.api();
@@ -44,11 +44,11 @@ OrtStatus* Compute(void* kernel, OrtKernelContext* context) {
   return Guarded(made.op, [&] { made.kernel->Compute(Call(made.op.api(), context)); });
 }
 
-// Outputs that are updates of an input have its shape. What is not known yet stays so.
+// An output that is an update of an input has the input's shape. A shape that is not known stays unknown.
 OrtStatus* InferShapes(const OrtCustomOp* op, OrtShapeInferContext* context) {
   const OrtApi& api = Of(op).api();
   for (size_t i = 0; i < Of(op).signature().in_place; ++i) {
-    OrtTensorTypeAndShapeInfo* info = nullptr;  // stays the context's
+    OrtTensorTypeAndShapeInfo* info = nullptr;  // owned by the context
     OrtStatus* status = api.ShapeInferContext_GetInputTypeShape(context, i, &info);
     if (status == nullptr && info != nullptr) status = api.ShapeInferContext_SetOutputTypeShape(context, i, info);
     if (status != nullptr) api.ReleaseStatus(status);
@@ -56,7 +56,7 @@ OrtStatus* InferShapes(const OrtCustomOp* op, OrtShapeInferContext* context) {
   return nullptr;
 }
 
-// The callback that answers this gets no operator, so there is one for each count.
+// This callback gets no operator, so there is one for each count.
 template <size_t count>
 size_t InPlace(int** inputs, int** outputs) {
   *inputs = new (std::nothrow) int[count];

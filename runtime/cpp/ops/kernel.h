@@ -9,7 +9,7 @@
 
 namespace eptx::ops {
 
-// One node. Without state but for what it read off the model's constants: many threads may compute at once.
+// One node. Its only state is what it read from the model's constants, so many threads may compute at once.
 class Kernel {
  public:
   virtual ~Kernel() = default;
@@ -18,10 +18,10 @@ class Kernel {
 
 constexpr ONNXTensorElementDataType kFloat = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
 constexpr ONNXTensorElementDataType kInt64 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
-// The kernel looks itself: adapter weights are float32 or float16.
+// The kernel checks the type: adapter weights are float32 or float16.
 constexpr ONNXTensorElementDataType kAny = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
 
-// At most so many modules are one node; the exporter's functions go up to the same number.
+// The most modules of one node. The exporter's functions have the same limit.
 constexpr size_t kMaxModules = 4;
 
 // How the modules of a node give their base outputs: each its own, or all as columns of one (a packed projection).
@@ -32,9 +32,9 @@ struct Signature {
   std::string name;
   std::vector<ONNXTensorElementDataType> inputs;
   std::vector<ONNXTensorElementDataType> outputs;
-  size_t in_place = 0;  // the first so many outputs have the shape of, and may overwrite, the inputs of the same index
+  size_t in_place = 0;  // how many first outputs have the shape of the input of the same index, and may overwrite it
   Form form = Form::kSeparate;
-  bool biased = false;  // whether each base output comes with a bias to be added, right behind the base outputs
+  bool biased = false;  // whether a bias for each base output follows the base outputs
   size_t modules = 1;
   std::unique_ptr<Kernel> (*make)(const Node& node, const Signature& signature) = nullptr;
 };

@@ -1,5 +1,5 @@
-// The operators of domain ai.eptx, version 1. What they compute is said by exporter/ops, where each is also an ONNX
-// function of standard operators.
+// The operators of domain ai.eptx, version 1. exporter/ops defines what they compute: there each is an ONNX function of
+// standard operators.
 #pragma once
 
 #include <vector>

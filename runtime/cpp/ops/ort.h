@@ -1,4 +1,4 @@
-// What the kernels use of ONNX Runtime's C API, with shapes and types checked where a tensor is taken.
+// The part of ONNX Runtime's C API that the kernels use. Tensors are checked for shape and type when they are read.
 #pragma once
 
 #include <onnxruntime_c_api.h>
@@ -15,7 +15,7 @@ namespace eptx::ops {
 
 static_assert(ORT_INVALID_ARGUMENT == 2);
 
-// A view of a tensor, valid as long as what it was taken from.
+// A view of a tensor, valid as long as the tensor.
 struct Tensor {
   static constexpr size_t kMaxRank = 8;
 
@@ -36,10 +36,10 @@ struct Tensor {
     Expect(ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, name);
     return static_cast<const int64_t*>(data);
   }
-  // What belongs to an adapter: float32 or float16, as rows of the last dimension.
+  // A tensor of the adapter: float32 or float16, as rows of the last dimension.
   //
-  // A dimension of 0 makes the tensor's other dimensions free, for nothing is stored, and with them all that they would
-  // size; no adapter has one.
+  // A dimension of 0 is refused: the tensor stores nothing, so its other dimensions could be any number. No adapter has
+  // one.
   Weights weights(const char* name, size_t wanted_rank) const {
     Filled(wanted_rank, name);
     return numbers(name, wanted_rank);
@@ -48,7 +48,7 @@ struct Tensor {
     Filled(wanted_rank, name);
     return integers(name);
   }
-  // What a call brings: as weights, but there may be no rows.
+  // A tensor of the call, like weights; there may be no rows.
   Weights numbers(const char* name, size_t wanted_rank) const {
     Ranked(wanted_rank, name);
     const bool half = type == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
@@ -72,7 +72,7 @@ struct Tensor {
   }
 };
 
-// ONNX Runtime's functions, with failures thrown.
+// ONNX Runtime's functions; failures are thrown.
 class Ort {
  public:
   explicit Ort(const OrtApi& api) : api_(api) {}

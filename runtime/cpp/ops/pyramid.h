@@ -1,9 +1,9 @@
 // EPT's experts: y += sum over k of w_k kernel_k * (B (A x[: window_k]))[o / size_k].
 //
-// What the pyramid's structure saves: the windows are prefixes of one another, so one pass over x gives every A x[:
-// window] as a partial sum; experts of equal size have equal windows, so they share B's product and only their kernels
-// are mixed; a group of `size` outputs shares one number of B's product, which is spread over them in registers while
-// it is added to the base output. A row reads no more of A, B and x than its own experts' windows.
+// The pyramid's structure saves work. Every window is a prefix of the next larger one, so one pass over x gives all A
+// x[: window] as partial sums. Experts of equal size have equal windows, so they share B's product, and only their
+// kernels are mixed. A group of `size` outputs shares one number of B's product, which is spread over them in registers
+// while it is added to the base output. A row reads only the windows of its own experts from A, B and x.
 #pragma once
 
 #include <algorithm>
@@ -58,14 +58,14 @@ struct Pyramid {
     }
   }
 
-  // What a kernel has past its last whole group belongs to no column of b.
+  // Numbers of a kernel past its last whole group belong to no column of b.
   void CheckEnd(size_t expert, size_t end) const {
     for (; end < out; ++end) {
       if (Number(kernels.row(expert), end) != 0.0f) Refuse("the kernel of expert %zu goes on past its groups", expert);
     }
   }
 
-  // Whether Add takes a before b. NaN is a weight too.
+  // Whether Add takes a before b. NaN counts as a weight.
   static bool Before(const Choice& a, const Choice& b) {
     if ((a.weight != 0.0f) != (b.weight != 0.0f)) return a.weight != 0.0f;
     return a.size > b.size;
@@ -78,7 +78,7 @@ struct Pyramid {
 
   size_t Cost(size_t top_k) const { return (Window(smallest) + Groups(smallest)) * rank + top_k * out; }
 
-  // A route's choices as Add takes them: by falling size, which is rising window, and those without weight last.
+  // A route's choices in Add's order: by falling size, which is by rising window; experts without weight come last.
   void Choose(const int64_t* chosen, Weights weights, size_t count, Choice* choices) const {
     for (size_t k = 0; k < count; ++k) {
       const int64_t expert = chosen[k];

@@ -1,4 +1,4 @@
-// PyramidRouter: the experts and weights of each row's task, which is told or inferred from x.
+// PyramidRouter: the experts and weights of each row's task, which is given or inferred from x.
 #include <optional>
 
 #include "ops/operators.h"
@@ -46,7 +46,7 @@ class PyramidRouter final : public Kernel {
     std::fill_n(similarity, Product(n, router.tasks), 0.0f);
     for (size_t row = 0; row < n; ++row) {
       float* seen_by_row = similarity + row * router.tasks;
-      // A row's first position is where training marks its task.
+      // Training marks a row's task at its first position.
       if (infers) router.Compare(x.floats("x") + row * (x.size / n), seen_by_row);
       const size_t task = router.Task(ids[row], seen_by_row);
       const bool active = task < router.tasks;  // past the last task the adapter is off

@@ -63,7 +63,7 @@ OrtCustomOpDomain* MakeDomain(const OrtApi& api, const std::set<std::string>* on
 
 namespace {
 
-// The operators that the options name, or all of them: a session pays for each, 10 MB and 6 ms for all.
+// The operators that the options name; by default all. A session pays for each: 10 MB and 6 ms for all.
 std::string Wanted(const OrtApi& api, const OrtSessionOptions* options) {
   constexpr char kKey[] = "ai.eptx.operators";
   int has = 0;
@@ -87,7 +87,7 @@ std::set<std::string> Names(const std::string& list) {
   return names;
 }
 
-// A domain for every list of operators. They outlive every session; the library is never unloaded while one lives.
+// A domain for every list of operators. Domains are never freed, as sessions use them; the library stays loaded.
 OrtCustomOpDomain* Domain(const OrtApi& api, const std::string& wanted) {
   static std::mutex mutex;
   static std::map<std::string, OrtCustomOpDomain*> domains;
@@ -104,13 +104,13 @@ OrtCustomOpDomain* Domain(const OrtApi& api, const std::string& wanted) {
 
 #define EPTX_TEXT(value) #value
 #define EPTX_TEXT_OF(macro) EPTX_TEXT(macro)
-constexpr char kTooOld[] =
-    "the kernels of ai.eptx need ONNX Runtime 1." EPTX_TEXT_OF(ORT_API_VERSION) " or newer";  // as ort.cc says it
+constexpr char kTooOld[] =  // as in src/session/ort.cc
+    "the kernels of ai.eptx need ONNX Runtime 1." EPTX_TEXT_OF(ORT_API_VERSION) " or newer";
 
 OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   const OrtApi* api = base->GetApi(ORT_API_VERSION);
   if (api == nullptr) {
-    // Too old to know this API, so its own first version has to say so.
+    // This ONNX Runtime does not know the API of the headers. Its first version reports that.
     api = base->GetApi(1);
     return api->CreateStatus(ORT_NOT_IMPLEMENTED, kTooOld);
   }

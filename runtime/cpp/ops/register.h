@@ -1,4 +1,4 @@
-// Where ONNX Runtime finds the operators.
+// How ONNX Runtime gets the operators.
 #pragma once
 
 #include <onnxruntime_c_api.h>
@@ -8,9 +8,9 @@
 
 namespace eptx::ops {
 
-// The domain ai.eptx with its kernels, or those among them that `only` names: ONNX Runtime describes every operator of
-// a domain anew for every session, for 5 ms in all. The caller keeps it while sessions that use it live, and releases
-// it. Null when ONNX Runtime refuses it or memory runs out.
+// The domain ai.eptx with its kernels, or with those that `only` names: every session pays for each operator of a
+// domain, 5 ms for all. The caller keeps the domain while sessions use it, then releases it. Null where ONNX Runtime
+// refuses it or memory runs out.
 OrtCustomOpDomain* MakeDomain(const OrtApi& api, const std::set<std::string>* only = nullptr) noexcept;
 
 }  // namespace eptx::ops

@@ -1,4 +1,4 @@
-// RoutedPyramidDelta: PyramidRouter and PyramidDelta in one, for dynamic models: a node less for every module.
+// RoutedPyramidDelta: PyramidRouter and PyramidDelta in one node, for dynamic models. It saves a node for every module.
 #include <memory>
 
 #include "ops/delta.h"
@@ -23,11 +23,11 @@ class RoutedPyramidDelta {
   };
 
   struct Routes {
-    const int64_t* told;           // the task ids as they came
-    const int64_t* rows;           // those, or if some are not told, `own`
+    const int64_t* told;           // the task ids of the call
+    const int64_t* rows;           // those, or `own` where some tasks are inferred
     size_t count;
-    std::vector<int64_t> own;      // the task id, or where it is not told, a number of the row's own
-    std::vector<size_t> inferred;  // [modules, rows], if some are not told: each module infers for itself
+    std::vector<int64_t> own;      // the task id, or a number of the row's own where the task is inferred
+    std::vector<size_t> inferred;  // [modules, rows], where some tasks are inferred: each module infers for itself
   };
 
   explicit RoutedPyramidDelta(const Node& node)
@@ -73,7 +73,7 @@ class RoutedPyramidDelta {
       std::fill_n(similarity, Product(n, router.tasks), 0.0f);
       for (size_t row = 0; row < n && !routes.own.empty(); ++row) {
         float* seen = similarity + row * router.tasks;
-        // A row's first position is where training marks its task.
+        // Training marks a row's task at its first position.
         router.Compare(x.floats("x") + row * (x.size / n), seen);
         routes.inferred.push_back(router.Task(routes.told[row], seen));
       }

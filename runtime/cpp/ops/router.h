@@ -1,7 +1,7 @@
 // A module's router: p = softmax(G tau + g), the K largest of p, and softmax of those again.
 //
-// A route depends on the task alone, so the routes of all tasks are computed when the router is made: in a bundle,
-// whose routers' weights are constants, once for a session.
+// A route depends only on the task, so the router computes the routes of all tasks when it is made. In a bundle the
+// weights are constants, so this happens once for a session.
 #pragma once
 
 #include <algorithm>
@@ -38,7 +38,7 @@ struct Router {
     }
   }
 
-  // How much x resembles each task's embedding: the cosine.
+  // The cosine of x and each task's embedding.
   void Compare(const float* x, float* similarity) const {
     constexpr float kTiny = 1e-12f;
     const float length = std::max(std::sqrt(BestSimd().dot(in, x, {x, false, in})), kTiny);
@@ -48,7 +48,7 @@ struct Router {
     }
   }
 
-  // The task of a row: the one that is told, or where the id is negative the one that x resembles most.
+  // The task of a row: the given id, or for a negative id the most similar task.
   size_t Task(int64_t id, const float* similarity) const {
     if (id >= 0) return static_cast<size_t>(id);
     return static_cast<size_t>(std::max_element(similarity, similarity + tasks) - similarity);

@@ -1,5 +1,5 @@
-// Refusals, and the arithmetic of what sizes memory: a tensor without numbers may have dimensions of any size, so no
-// product of dimensions is known to fit before it is computed.
+// Refusals, and arithmetic on the sizes of memory. An empty tensor may have dimensions of any size, so every product of
+// dimensions is checked for overflow.
 #pragma once
 
 #include <cstdarg>
@@ -10,7 +10,7 @@ namespace eptx::ops {
 
 // Why a node cannot be computed. Thrown inside the library only; the entry points turn it into an OrtStatus.
 struct Refused {
-  int code = 2;  // an OrtErrorCode: ORT_INVALID_ARGUMENT. The arithmetic is built without ONNX Runtime too.
+  int code = 2;  // ORT_INVALID_ARGUMENT, an OrtErrorCode; this file is also built without ONNX Runtime
   char text[256] = {};
 };
 
@@ -27,7 +27,7 @@ Refuse(const char* format, ...) {
   throw refused;
 }
 
-// What the size of memory is made of is multiplied and added by these two alone.
+// Only these two functions multiply and add sizes of memory.
 template <class... Sizes>
 size_t Product(size_t first, Sizes... more) {
   size_t product = first;

@@ -1,4 +1,4 @@
-// Which tokens are computed together: rows of one route, cut into tiles.
+// Chooses the tokens that are computed together: rows of one route, cut into tiles.
 #pragma once
 
 #include <algorithm>
@@ -11,8 +11,8 @@
 
 namespace eptx::ops {
 
-// The tokens of a batch [rows, length], sorted by the route of their row. Tokens of a tile share a route, so what the
-// route picks is looked up once for all of them, also where every row is a single token.
+// The tokens of a batch [rows, length], sorted by the route of their row. Tokens of a tile share a route, so a route is
+// looked up once for a tile, also where every row is a single token.
 class Tiles {
  public:
   // `routes` has one entry a row; equal entries share tiles.
@@ -69,7 +69,7 @@ class Tiles {
   }
 
   size_t length_;
-  std::vector<size_t> rows_;  // as sorted; empty: as they are
+  std::vector<size_t> rows_;  // sorted; empty where the order stays
   std::vector<Group> groups_;
   Group only_{};  // where there are no groups
   size_t count_ = 0;

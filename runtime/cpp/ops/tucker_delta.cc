@@ -1,6 +1,6 @@
 // TuckerDelta: TuckA's update, y' = y + ((x u) M) p with M = sum over t of a_t (sum over q of c[t, q] g[group, q]).
 //
-// M is made once a call for each route and module, [rank, rank]: the planes of the group weighed by a c.
+// A call computes M [rank, rank] once for each route and module: the planes of the group, weighted by a c.
 #include <algorithm>
 #include <numeric>
 
@@ -25,14 +25,14 @@ class TuckerDelta {
   };
 
   struct Routes {
-    std::vector<int64_t> own;  // the index of each row's route: one for the batch, or each its own
+    std::vector<int64_t> own;  // the index of each row's route: the same for all rows, or one for each
     const int64_t* rows;       // the same
     size_t count;
     const int64_t* groups;       // [routes]
     Weights weights;             // [routes, experts]
     size_t experts;
     std::vector<float> mixed;                 // M of every module and route
-    std::vector<size_t> first;                // of each module in it
+    std::vector<size_t> first;                // the first number of each module in it
   };
 
   explicit TuckerDelta(const Node&) {}

@@ -57,8 +57,8 @@ class TuckerRouter final : public Kernel {
     for (float& value : mean) value /= std::max(total, 1.0f);
   }
 
-  // Turns scores into weights, each group's of unit length before the sigmoid; the group of the largest, the first of
-  // equals.
+  // Turns scores into weights; each group's scores have unit length before the sigmoid. Returns the group of the
+  // largest weight, the first among equals.
   static size_t Choose(std::vector<float>& score, size_t experts) {
     size_t best = 0;
     float largest = -1;

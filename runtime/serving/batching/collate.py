@@ -9,6 +9,7 @@ import numpy as np
 from eptx.bundle import Manifest, Task
 from eptx.manifest.names import TASK_ID
 from eptx.runtime.outputs import Array, Outputs
+from eptx.runtime.requests.rows import pad_rows
 
 _IDS, _MASK = "input_ids", "attention_mask"
 _PADDED = frozenset((_IDS, _MASK, "token_type_ids"))
@@ -18,7 +19,7 @@ Arrays = Mapping[str, Array]
 
 
 def row_length(arrays: Arrays) -> int:
-    """The tokens of each row, padding included; 1 where a model reads something else."""
+    """The tokens of each row, padding included; 1 if a model reads something else."""
     return int(arrays[_IDS].shape[1]) if _IDS in arrays else 1
 
 
@@ -83,13 +84,7 @@ class Collator:
     def _joined(self, name: str, arrays: Sequence[Array]) -> Array:
         if not self._is_padded(name):
             return np.concatenate(arrays)
-        width = max(array.shape[1] for array in arrays)
-        joined = np.full((sum(map(len, arrays)), width), self._fill.get(name, 0), arrays[0].dtype)
-        start = 0
-        for array in arrays:
-            joined[start : start + len(array), : array.shape[1]] = array
-            start += len(array)
-        return joined
+        return pad_rows([row for array in arrays for row in array], self._fill.get(name, 0), arrays[0].dtype)
 
     def _part(self, name: str, array: Array, cut: int | None) -> Array:
         for axis in self._lengths[name] if cut is not None else ():

@@ -64,20 +64,16 @@ class _Service:
 
     def routes(self) -> list[Route]:
         """The paths."""
-        model = "/v2/models/{name}"
-        models = (model, model + "/versions/{version}")
+        models = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
         listed: list[tuple[str, str, str, Handler]] = []  # the most frequent first
-        for path in models:
-            listed += [
-                ("POST", path + "/infer", "infer", self._infer),
-                ("POST", path + "/generate", "generate", self._generate),
-                ("POST", path + "/generate_stream", "generate_stream", self._generate_stream),
-            ]
-        for path in models:
-            listed += [
-                ("GET", path, "metadata", self._metadata),
-                ("GET", path + "/ready", "model_ready", self._model_ready),
-            ]
+        for verb, handler in (
+            ("infer", self._infer),
+            ("generate", self._generate),
+            ("generate_stream", self._generate_stream),
+        ):
+            listed += [("POST", f"{path}/{verb}", verb, handler) for path in models]
+        listed += [("GET", path, "metadata", self._metadata) for path in models]
+        listed += [("GET", f"{path}/ready", "model_ready", self._model_ready) for path in models]
         listed += [
             ("GET", "/v2", "server", self._server),
             ("GET", "/v2/health/live", "live", self._live),

@@ -15,12 +15,12 @@ from eptx.files.safe_files import read_bytes
 from eptx.runtime.serving.metrics import Metrics
 
 _LIMIT = 1 << 20
-#: What is answered without a token, and on any connection: a busy server must not be taken for one that is dead.
+#: Paths that need no token, and that a busy server answers too: it must not seem dead.
 HEALTH = ("/v2/health/live", "/v2/health/ready")
 
 
 def read_tokens(path: Path) -> tuple[str, ...]:
-    """The tokens of a file, one per line; empty lines and lines that begin with ``#`` are none.
+    """The tokens of a file, one per line; empty lines and lines that begin with ``#`` are skipped.
 
     Raises:
         UsageError: the file cannot be read, or has none.
@@ -36,14 +36,14 @@ def read_tokens(path: Path) -> tuple[str, ...]:
 
 
 class BearerTokens:
-    """Lets requests through that bring one of the tokens, and those that ask whether the server is healthy.
+    """Passes requests on that bring one of the tokens, and requests for the server's health.
 
-    Tokens are compared in a time that says nothing of them.
+    The time of a comparison does not depend on the tokens.
 
     Args:
-        app: what the requests are for.
-        tokens: any of which will do.
-        metrics: that count what is refused.
+        app: that answers the requests.
+        tokens: of which a request must bring one.
+        metrics: that count refusals.
     """
 
     def __init__(self, app: ASGIApp, tokens: Sequence[str], metrics: Metrics) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from eptx.runtime.serving.errors import Refused
 from eptx.runtime.serving.limits import Limits
@@ -48,19 +48,21 @@ class BodyReader:
             self._held -= len(data)
 
     async def _receive(self, request: Request, data: bytearray) -> None:
-        limits, body = self._limits, _Body(request)
+        limits, chunks = self._limits, request.stream()
         if int(request.headers.get("content-length", "0")) > limits.max_body:
             if "expect" not in request.headers:
-                await _drain(body, limits)
+                await _drain(chunks, limits)
             raise _too_large(limits)
         try:
             async with asyncio.timeout(limits.read_timeout):
-                while body.more and len(data) <= limits.max_body:
-                    self._keep(data, await body.read())
+                async for chunk in chunks:
+                    self._keep(data, chunk)
+                    if len(data) > limits.max_body:
+                        break
         except TimeoutError:
             raise Refused(408, f"the body did not come within {limits.read_timeout:g} seconds", _CLOSE) from None
         if len(data) > limits.max_body:
-            await _drain(body, limits)
+            await _drain(chunks, limits)
             raise _too_large(limits)
 
     def _keep(self, data: bytearray, more: bytes) -> None:
@@ -70,21 +72,6 @@ class BodyReader:
             )
         data += more
         self._held += len(more)
-
-
-class _Body:
-    """The rest of a request's body."""
-
-    def __init__(self, request: Request) -> None:
-        self._receive = request.receive
-        self.more = True
-
-    async def read(self) -> bytes:
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        self.more = message.get("more_body", False)
-        return bytes(message.get("body", b""))
 
 
 def _check_type(request: Request) -> None:
@@ -99,13 +86,15 @@ def _check_type(request: Request) -> None:
         raise Refused(415, f"content-encoding {encoding[:60]!r} is not supported; send the body as it is")
 
 
-async def _drain(body: _Body, limits: Limits) -> None:
+async def _drain(chunks: AsyncIterator[bytes], limits: Limits) -> None:
     """Reads and forgets the rest of a body, if it is short."""
     left = _DRAINED * limits.max_body
     with suppress(TimeoutError):
         async with asyncio.timeout(_PATIENCE):
-            while body.more and left > 0:
-                left -= len(await body.read())
+            async for chunk in chunks:
+                left -= len(chunk)
+                if left <= 0:
+                    return
 
 
 def _too_large(limits: Limits) -> Refused:

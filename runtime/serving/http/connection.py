@@ -14,9 +14,9 @@ from eptx.runtime.serving.http.auth import HEALTH
 from eptx.runtime.serving.limits import Limits
 
 _MOST_HEADERS = 128
-#: Seconds for the head of a request that is to be refused.
+#: Seconds for the head of a request on a connection above the limit.
 _PATIENCE = 1.0
-#: Seconds after the end of what a client sends at which it is asked whether it is still there.
+#: Seconds after a client has closed its side at which an interim answer tests whether it is still there.
 _ASKED = (0.25, 0.5)
 _ARE_YOU_THERE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -26,22 +26,22 @@ class _RefusedError(Exception):
 
 
 class Connection(HttpToolsProtocol):
-    """Refuses heads that are too large (431), come too slowly (408), or are not HTTP (400), and what comes on more
-    connections than there may be (503).
+    """Refuses heads that are too large (431), come too slowly (408), or are not HTTP (400), and requests on more
+    connections than the limit (503).
 
-    A client that has sent its request may end its side of the connection, and gets its answer. One that has gone ends
-    it just so; only when it is sent something does its system say that nobody is there. So where the answer takes a
-    while a client of HTTP/1.1 is sent an interim one, which it skips; the second fails where nobody is there.
+    A client that has sent its request may close its side of the connection, and gets its answer. A client that has gone
+    looks the same, until something is sent to it and its system reports an error. So if the answer takes a while, the
+    server sends HTTP/1.1 clients an interim answer, which they skip; the second one fails if the client has gone.
     """
 
     limits: ClassVar[Limits] = Limits()
     _timer: asyncio.TimerHandle | None = None
-    _size = 0  # bytes of the head's names and values that were read
-    _fed = 0  # bytes that came since the last request was whole
+    _size = 0  # bytes of the head's names and values so far
+    _fed = 0  # bytes since the last complete request
     _in_head = True
-    _is_extra = False  # one more than there may be, which is told so when it asks
+    _is_extra = False  # above the limit of connections: its requests are refused
     _refused: tuple[int, str] | None = None
-    _is_ended = False  # by the client, which sends no more
+    _is_ended = False  # the client has closed its side
     _asking: Sequence[asyncio.TimerHandle] = ()
 
     @classmethod
@@ -58,11 +58,11 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stops waiting."""
         self._disarm()
-        self._ask_no_more()
+        self._stop_asking()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Reads on, unless what came is too much for a head."""
+        """Reads on, unless a head is too large."""
         self._fed += len(data)
         super().data_received(data)
         if self.transport.is_closing() or not self._in_head:
@@ -73,7 +73,7 @@ class Connection(HttpToolsProtocol):
             self._arm()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """The client sends no more: whether the connection stays open for what it has asked."""
+        """The client has closed its side: whether the connection stays open for an answer."""
         if not self._in_head or self._is_answered() or self.scheme == "https":  # TLS ends both sides
             return False
         if not self._is_ended:
@@ -82,7 +82,7 @@ class Connection(HttpToolsProtocol):
         return True
 
     def on_response_complete(self) -> None:
-        """An answer is out; after the last one to a client that sends no more the connection ends."""
+        """An answer is complete; after the last one the connection ends if the client has closed its side."""
         is_last = self._is_ended and not self.pipeline
         super().on_response_complete()
         if is_last:
@@ -95,12 +95,12 @@ class Connection(HttpToolsProtocol):
         self._arm()
 
     def on_url(self, url: bytes) -> None:
-        """A part of the request's line."""
+        """A part of the request's line came."""
         self._count(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header is whole."""
+        """A header is complete."""
         self._count(len(name) + len(value) + 4)
         super().on_header(name, value)
         if len(self.headers) > _MOST_HEADERS:
@@ -108,7 +108,7 @@ class Connection(HttpToolsProtocol):
             raise _RefusedError
 
     def on_headers_complete(self) -> None:
-        """The head is whole."""
+        """The head is complete."""
         self._disarm()
         if self._is_extra and self.url.decode("latin-1") not in HEALTH:
             self._refused = 503, f"the server has {self.limits.max_connections} connections; try again later"
@@ -120,16 +120,16 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """A request is whole; the next head may follow."""
+        """A request is complete; the next head may follow."""
         self._in_head, self._fed = True, 0
         super().on_message_complete()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Lets go of a connection that is idle, or whose client does not read what it asked for."""
+        """Ends a connection that is idle, or whose client does not read its answer."""
         self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuses what the parser does not take."""
+        """Refuses what the parser does not read."""
         self._refuse(*(self._refused or (400, "this is not an HTTP request that can be read")))
 
     def _count(self, size: int) -> None:
@@ -145,7 +145,7 @@ class Connection(HttpToolsProtocol):
         body = json.dumps({"error": message}).encode()
         head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
         head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        if self._is_answered() or self._is_reading():  # else another request's answer would come first
+        if self._is_answered() or self._is_reading():  # else another request's answer comes first
             self.transport.write(head.encode() + body)
         self.transport.close()
 
@@ -153,19 +153,19 @@ class Connection(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _is_reading(self) -> bool:
-        """Whether a body is being read, whose request nothing was answered to."""
+        """Whether a body is being read and its answer has not begun."""
         return not (self._in_head or self.pipeline or self.cycle.response_started)
 
     def _patience(self) -> float:
         return _PATIENCE if self._is_extra else self.limits.read_timeout
 
     def _ask(self) -> None:
-        """Where an answer has begun, writing it shows that nobody is there."""
+        """Sends an interim answer, unless the answer itself has begun, which shows whether the client has gone."""
         begun = self.pipeline or self._is_answered() or self.cycle.response_started
         if self.scope["http_version"] == "1.1" and not begun:
             self.transport.write(_ARE_YOU_THERE)
 
-    def _ask_no_more(self) -> None:
+    def _stop_asking(self) -> None:
         for timer in self._asking:
             timer.cancel()
 

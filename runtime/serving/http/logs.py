@@ -24,12 +24,12 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-#: What the server stands on, with what it may log. (Of a client's headers OpenTelemetry warns in their own words.)
+#: The loggers of other libraries, and their levels. (OpenTelemetry's warnings would repeat a client's headers.)
 _OTHERS = (("uvicorn.error", "ERROR"), ("asyncio", "ERROR"), ("opentelemetry", "ERROR"))
 
 
 def start_logging(level: str) -> None:
-    """Has the server's log and the errors of what it stands on written to standard error."""
+    """Writes the server's log, and the errors of other libraries, to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     for name, least in (("eptx.serving", level.upper()), *_OTHERS):

@@ -1,4 +1,4 @@
-"""What the server offers, as OpenAPI 3.1 describes it."""
+"""The server's description as OpenAPI 3.1."""
 
 from __future__ import annotations
 

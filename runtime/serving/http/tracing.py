@@ -1,4 +1,4 @@
-"""OpenTelemetry spans, where its API is installed; what becomes of them is the program's own configuration."""
+"""OpenTelemetry spans, if its API is installed; the program's own configuration exports them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _trace, _propagate = _module("opentelemetry.trace"), _module("opentelemetry.prop
 def span(verb: str, model: str, headers: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """A span around a request, a child of the caller's if its headers say so.
 
-    Gives a dictionary: what the block puts into it become the span's attributes.
+    The block gets a dictionary; its items become the span's attributes.
     """
     attributes: dict[str, Any] = {"eptx.model": model}
     if _trace is None or _propagate is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,8 +31,9 @@ class LocalModel:
 
     def __init__(self, name: str, session: Session, limits: Limits, metrics: Metrics) -> None:
         self._name, self._session = name, session
-        self._generate = GenerateService(name, session, limits, metrics)
-        self._infer = InferService(name, session, limits, metrics)
+        generate, infer = GenerateService(name, session, limits, metrics), InferService(name, session, limits, metrics)
+        self.generate, self.generate_stream, self.infer = generate.generate, generate.generate_stream, infer.infer
+        self._services = infer, generate
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()
@@ -52,20 +53,8 @@ class LocalModel:
     async def close(self) -> None:
         """Waits until no block uses the model, and ends its threads."""
         await self._unused.wait()
-        await asyncio.to_thread(self._infer.close)
-        await asyncio.to_thread(self._generate.close)
-
-    async def infer(self, body: bytes, header_length: str | None, deadline: float) -> tuple[bytes, int | None]:
-        """See `Model.infer`."""
-        return await self._infer.infer(body, header_length, deadline)
-
-    async def generate(self, body: bytes, deadline: float) -> bytes:
-        """See `Model.generate`."""
-        return await self._generate.generate(body, deadline)
-
-    def generate_stream(self, body: bytes, deadline: float) -> AsyncGenerator[bytes, None]:
-        """See `Model.generate_stream`."""
-        return self._generate.generate_stream(body, deadline)
+        for service in self._services:
+            await asyncio.to_thread(service.close)
 
     async def metadata(self) -> dict[str, Any]:
         """See `Model.metadata`."""

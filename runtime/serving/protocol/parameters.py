@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from eptx.errors import RequestError
 
 
 def read_flag(parameters: Mapping[str, Any], name: str, what: str) -> bool | None:
-    """A parameter that is true or false; None where it is not there.
+    """A parameter that is true or false; None if it is missing.
 
     Raises:
         RequestError: it is something else.
@@ -23,7 +22,7 @@ def read_flag(parameters: Mapping[str, Any], name: str, what: str) -> bool | Non
 
 
 def read_timeout(parameters: Mapping[str, Any]) -> int | None:
-    """Microseconds that a client allows for its answer; None where it does not say, or says 0.
+    """Microseconds that a client allows for its answer; None if it says nothing, or 0.
 
     Raises:
         RequestError: the parameter ``timeout`` is something else.
@@ -32,8 +31,3 @@ def read_timeout(parameters: Mapping[str, Any]) -> int | None:
     if timeout is not None and (type(timeout) is not int or not 0 <= timeout < 2**63):
         raise RequestError(f"the parameter timeout must be a number of microseconds, it is {shown(timeout)}")
     return timeout or None
-
-
-def until(deadline: float, timeout: int | None) -> float:
-    """The server's own deadline, in `time.monotonic`'s seconds, or the client's where that is sooner."""
-    return deadline if timeout is None else min(deadline, time.monotonic() + timeout / 1e6)

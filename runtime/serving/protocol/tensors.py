@@ -78,7 +78,7 @@ def from_json(data: Any, kind: str, shape: tuple[int, ...], what: str) -> Array:
     if kind == BYTES:
         return _objects([text.encode() for text in flat], shape)
     try:
-        with np.errstate(over="ignore"):  # what becomes infinite is refused with the values
+        with np.errstate(over="ignore"):  # infinite values are refused later
             return np.array(flat, _NUMPY[kind]).reshape(shape)
     except OverflowError:
         raise RequestError(f"{what}: its data hold a value that does not fit {kind}") from None

@@ -1,4 +1,4 @@
-// bench_bundle BUNDLE THREADS RUNS: a bundle of many tasks through libeptx, its files verified; tasks in turn by row.
+// bench_bundle BUNDLE THREADS RUNS: runs a verified bundle of many tasks through libeptx; every row has another task.
 #include <cstdlib>
 #include <eptx.hpp>
 #include <vector>

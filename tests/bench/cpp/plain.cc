@@ -1,4 +1,4 @@
-// bench_plain MODEL.onnx THREADS RUNS: the base graph through ONNX Runtime's C API.
+// bench_plain MODEL.onnx THREADS RUNS: runs the base model through ONNX Runtime's C API.
 #include <onnxruntime_c_api.h>
 
 #include <cstdlib>

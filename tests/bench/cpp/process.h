@@ -1,4 +1,4 @@
-// What both programs of the comparison measure about themselves.
+// What both programs measure about themselves.
 #pragma once
 
 #include <chrono>

@@ -19,8 +19,9 @@ import transformers
 from transformers import modeling_utils
 from transformers.integrations import hub_kernels
 
+from eptx.calibration import export_bundle
 from eptx.errors import BaseModelError, NotSupportedError
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.bases.weights.config import base_config
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 from tests.exporter.validation.adapters import linear_shapes, write_lora

@@ -14,9 +14,9 @@ import onnxruntime as ort
 import pytest
 
 from eptx.bundle import Bundle
-from eptx.calibration.export import export_bundle as quantized_bundle
+from eptx.calibration import export_bundle
 from eptx.errors import NotSupportedError, UsageError
-from eptx.exporter import ExportOptions, Route, export_bundle
+from eptx.exporter import ExportOptions, Route
 from eptx.exporter.adapters.route import parse_frozen
 from eptx.exporter.trained import Trained
 from eptx.exporter.validation import ValidateOptions, validate_bundle
@@ -155,7 +155,7 @@ def test_several_weights_of_a_module_are_not_quantized(
     routed("batch")  # writes the adapter and the base's graph
     options = replace(TUCKA["static"], base_onnx=tmp_path / "base.onnx", precision=precision)
     with pytest.raises(NotSupportedError, match="one module is folded to several weights; use --mode conditioned"):
-        quantized_bundle(tiny.folder("albert"), [tmp_path / "adapter"], tmp_path / "quantized", options)
+        export_bundle(tiny.folder("albert"), [tmp_path / "adapter"], tmp_path / "quantized", options)
     assert not (tmp_path / "quantized").exists()
 
 

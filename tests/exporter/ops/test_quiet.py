@@ -10,7 +10,8 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.bases import load_transformers
 from tests.exporter.bases.conftest import build
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_lora, write_tucka

@@ -17,10 +17,10 @@ from eptx.calibration.quantize import Range
 from eptx.errors import DataError, UsageError
 from eptx.exporter import ExportOptions, Route
 from eptx.exporter.validation import run as validation
-from eptx.exporter.validation.accuracy.budget import budgets
 from eptx.exporter.validation.accuracy.fp32_baseline import export_fp32_baseline
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.reference.files import find_reference, with_origin
+from eptx.runtime.measure.budget import budgets
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_lora, write_tucka
 from tests.exporter.validation.conftest import Cli
 from tests.exporter.validation.workshop import Workshop

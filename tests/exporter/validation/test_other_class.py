@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.validation import Report, ValidateOptions, validate_bundle
 from tests.exporter.trained.models import peft_model, save, write_base
 

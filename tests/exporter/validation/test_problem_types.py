@@ -13,8 +13,9 @@ import transformers as tf
 from sklearn import metrics as sk
 
 from eptx.bundle import Bundle
+from eptx.calibration import export_bundle
 from eptx.errors import DataError, UsageError
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.quiet import quiet
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.run import validate_bundle

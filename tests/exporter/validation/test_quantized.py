@@ -14,9 +14,10 @@ import pytest
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from eptx.bundle import Bundle
+from eptx.calibration import export_bundle
 from eptx.calibration.quantize import Quantizer, Recipe, Scheme
 from eptx.errors import BundleError, NotSupportedError
-from eptx.exporter import ExportOptions, Route, export_bundle
+from eptx.exporter import ExportOptions, Route
 from eptx.exporter.bases.products.products import find_products
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.quantized import weights as quantized_weights

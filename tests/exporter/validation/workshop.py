@@ -12,8 +12,9 @@ from unittest import mock
 import onnx_ir as ir
 
 from eptx.bundle import Bundle, Manifest, read_bundle
+from eptx.calibration import export_bundle
 from eptx.errors import BundleError
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.bases import is_decoder, load_transformers
 from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.validation import Report, ValidateOptions, validate_bundle

@@ -1,7 +1,7 @@
 // Threads that end while they are in the library: eptx_ends DECODER_BUNDLE TASK
 //
-// By pthread_exit in on_token, from C's interface and from C++'s, and by cancellation in on_token and in calls. After
-// each the session answers as before. Ends with 0 and one line where all is well.
+// Threads end by pthread_exit in on_token (C and C++ interface), and by cancellation in on_token and in calls. After
+// each, the session answers as before. Prints one line and ends with 0 where all is well.
 #include <pthread.h>
 #include <unistd.h>
 
@@ -28,7 +28,7 @@ char kResult[] = "ended by pthread_exit";
 
 int32_t Exits(void*, size_t, int64_t) { pthread_exit(kResult); }
 
-// A point where a thread that was cancelled ends.
+// Waits where a cancelled thread ends.
 int32_t Waits(void* context, size_t, int64_t) {
   static_cast<Scene*>(context)->inside = true;
   for (;;) usleep(1000);
@@ -51,7 +51,7 @@ void GenerateWith(Scene& scene, eptx_on_token on_token) {
   options.context = &scene;
   eptx_generation* generation = nullptr;
   eptx_session_generate(scene.session.get(), &prompts, &options, &generation, nullptr);
-  std::exit(3);  // it has come back
+  std::exit(3);  // reached only if the call returned
 }
 
 struct Counts {
@@ -103,7 +103,7 @@ std::vector<int64_t> Answer(const Scene& scene) {
   return scene.session.Generate({{5, 6, 7}}, {scene.task}, options).Tokens(0);
 }
 
-// What a thread ends with.
+// The result of a thread.
 void* Join(pthread_t thread) {
   void* result = nullptr;
   EXPECT(pthread_join(thread, &result) == 0);
@@ -140,12 +140,12 @@ int main(int argc, char** argv) {
   constexpr int kTries = 60;
   for (int i = 0; i < kTries; ++i) {
     const pthread_t working = Start(Works, scene);
-    usleep(static_cast<useconds_t>(i * 997));  // somewhere in the first calls
+    usleep(static_cast<useconds_t>(i * 997));  // during one of the first calls
     EXPECT(pthread_cancel(working) == 0);
     EXPECT(Join(working) == PTHREAD_CANCELED);
   }
   EXPECT(Answer(scene) == wanted);
-  EXPECT(scene.unwound == 3 + kTries);  // the callers' own objects are destroyed
+  EXPECT(scene.unwound == 3 + kTries);  // destructors of the callers' objects ran
   std::printf("%d threads ended in the library; it goes on\n", 3 + kTries);
   return 0;
 }

@@ -1,4 +1,4 @@
-// A check in a test program: where it fails, the program says which and ends with 1.
+// A check in a test program. Where it fails, the program prints it and ends with 1.
 #pragma once
 
 #include <cstdio>

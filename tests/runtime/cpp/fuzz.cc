@@ -35,7 +35,7 @@ Scene& TheScene() {
   return scene;
 }
 
-// Bytes as decisions; zeros when they run out.
+// Takes decisions from bytes; zeros when they run out.
 class Choices {
  public:
   explicit Choices(std::string_view bytes) : bytes_(bytes) {}
@@ -51,13 +51,13 @@ class Choices {
   size_t at_ = 0;
 };
 
-// Exactly as many bytes as an input says, so that a sanitizer sees one read too many.
+// Exactly as many bytes as an input says, so that a sanitizer sees a read past the end.
 std::unique_ptr<char[]> Content(Choices& choose, const eptx_input& input) {
   auto data = std::make_unique<char[]>(input.bytes);
   const bool small = choose.Next(4) != 0;
   const size_t width = std::max<size_t>(DtypeSize(input.dtype), 1);
   for (size_t i = 0; i < input.bytes; ++i) {
-    const bool first = i % width == 0;  // of a small number, where numbers are integers
+    const bool first = i % width == 0;  // the byte of a small integer that is not 0
     data[i] = static_cast<char>(small ? (first ? choose.Next(5) : 0) : choose.Next(256));
   }
   return data;
@@ -103,7 +103,7 @@ Made MakeRequest(Choices& choose) {
   return made;
 }
 
-// What ONNX Runtime would be given is as long as its shape says.
+// Checks that every tensor for ONNX Runtime is as long as its shape says.
 void CheckFeeds(const Feeds& feeds, const Manifest& manifest) {
   for (size_t i = 0; i < feeds.tensors.size(); ++i) {
     const TensorView& tensor = feeds.tensors[i];

@@ -1,8 +1,8 @@
-// eptx_fuzz BUNDLE COUNT [SEED]: so many mutations of a bundle's manifest, model and config, and requests to it.
+// eptx_fuzz BUNDLE COUNT [SEED]: COUNT mutations of a bundle's manifest, model and config, and of requests to it.
 //
-// Ends with 0 where no reader crashes, takes a second for one case, or keeps memory. Every case follows from the seed
-// and its number, which are printed before an end that is not orderly. Built with EPTX_LIBFUZZER: the entry of
-// libFuzzer; the first byte of an input picks the target, and EPTX_FUZZ_BUNDLE names the bundle.
+// Ends with 0 where no reader crashes, takes a second for one case, or leaks memory. Seed and number determine a case;
+// a crash prints both. With EPTX_LIBFUZZER this is a target of libFuzzer: the first byte of an input picks the reader,
+// and EPTX_FUZZ_BUNDLE names the bundle.
 #include <unistd.h>
 
 #include <chrono>
@@ -48,9 +48,9 @@ namespace {
 
 constexpr double kSlow = 1.0;  // seconds for one case
 #ifdef __SANITIZE_ADDRESS__
-constexpr size_t kGrowth = size_t{1} << 40;  // freed memory is kept on purpose; leaks are reported at the end
+constexpr size_t kGrowth = size_t{1} << 40;  // the sanitizer keeps freed memory, and reports leaks at the end
 #else
-constexpr size_t kGrowth = size_t{64} << 20;  // bytes kept between the first tenth of the cases and the last
+constexpr size_t kGrowth = size_t{64} << 20;  // growth in bytes after the first tenth of the cases
 #endif
 
 volatile unsigned long long current = 0, seed = 1;
@@ -118,7 +118,7 @@ int main(int argc, char** argv) {
   for (unsigned long long i = 0; i < count; ++i) {
     current = i;
     if (i == count / 10) before = Resident();
-    alarm(60);  // a case that hangs
+    alarm(60);  // ends a case that hangs
     const auto start = std::chrono::steady_clock::now();
     RunCase(files, i);
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;

@@ -1,4 +1,4 @@
-"""libeptx through ctypes: as much of it as the tests need.
+"""libeptx through ctypes: the part that the tests need.
 
 `load` finds the library below ``build/native``, or where the variable EPTX_LIBRARY says, and skips the test with the
 reason when it was not built.
@@ -93,7 +93,7 @@ def load() -> c.CDLL:
 
 
 def check(library: c.CDLL, call: Callable[..., int], *args: Any) -> None:
-    """Calls a function that takes an error last; raises what it stores there."""
+    """Calls a function whose last argument is an error; raises the error that it stores."""
     error = c.c_void_p()
     status = call(*args, c.byref(error))
     if status == 0:
@@ -102,7 +102,7 @@ def check(library: c.CDLL, call: Callable[..., int], *args: Any) -> None:
     assert library.eptx_error_status(error) == status
     message = library.eptx_error_message(error).decode()
     library.eptx_error_free(error)
-    # (what Unicode has not assigned yet counts as printable here, and not in Python)
+    # (characters that Unicode has not assigned are printable here, but not in Python)
     assert not {unicodedata.category(char) for char in message} & {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}, message
     raise NativeError(status, message)
 
@@ -134,7 +134,7 @@ class Environment(_Handle):
 
 
 class Request:
-    """A request as the library takes it; keeps alive what it points to."""
+    """A request as the library takes it. Keeps the arrays alive that it points to."""
 
     def __init__(self, inputs: Mapping[str, np.ndarray], tasks: str | Sequence[str] | None) -> None:
         self._arrays = {name: np.ascontiguousarray(a) if a.size else a for name, a in inputs.items()}
@@ -201,7 +201,7 @@ class Session(_Handle):
     def run_into(
         self, inputs: Mapping[str, np.ndarray], tasks: str | Sequence[str] | None, outputs: Mapping[str, np.ndarray]
     ) -> list[tuple[int, tuple[int, ...]]]:
-        """Writes outputs into arrays; bytes and shape of each, also (as ``error.sizes``) when one is too small."""
+        """Writes outputs into arrays; bytes and shape of each. If one is too small, the error has them as ``sizes``."""
         request = Request(inputs, tasks)
         wanted = (Output * len(outputs))(
             *(
@@ -228,7 +228,7 @@ class Session(_Handle):
         id_count: int | None = None,
         **options: float,
     ) -> list[Answer]:
-        """What follows each prompt. `on_token` takes a row and a token, and says whether to go on."""
+        """The answer to each prompt. `on_token` takes a row and a token, and returns whether to go on."""
         ids = [token for prompt in prompts for token in prompt]
         names = [tasks] if isinstance(tasks, str) else list(tasks or [])
         request = Prompts(

@@ -78,7 +78,7 @@ Json AnyValue(Random& random, int depth = 0) {
   }
 }
 
-// The values inside a value, and itself.
+// A value and all values inside it.
 void Collect(Json& value, std::vector<Json*>& places) {
   places.push_back(&value);
   for (Json& inner : value) {
@@ -116,7 +116,7 @@ struct Span {
   uint64_t number, wire;
 };
 
-// The fields of what may be a message; none where it is none.
+// The fields of a message; none where the bytes are not a message.
 std::vector<Span> Fields(const std::string& data, size_t at, size_t end) {
   std::vector<Span> fields;
   while (at < end) {
@@ -171,7 +171,7 @@ std::string ChangedField(const std::string& content, const Span& span, Random& r
   }
 }
 
-// A message whose field at the end of a random way down is changed; lengths on the way are put right.
+// Changes one field at a random depth, and corrects the lengths of the messages around it.
 std::string Rewrite(const std::string& data, Random& random, int depth) {
   const std::vector<Span> fields = Fields(data, 0, data.size());
   if (fields.empty()) return MutateBytes(data, random);

@@ -1,4 +1,4 @@
-// Ways to damage a file, at random and along its structure.
+// Damages a file at random, or along its structure.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@ using Random = std::mt19937_64;
 // Flips, cuts, repeats, moves and inserts bytes.
 std::string MutateBytes(const std::string& original, Random& random);
 
-// Changes one value of a JSON text to another of any type, or a key.
+// Changes one value of a JSON text to a value of any type, or changes a key.
 std::string MutateJson(const std::string& original, Random& random);
 
 // Changes the tag, length or content of one field of a protocol-buffer message, at any depth.

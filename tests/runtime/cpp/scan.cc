@@ -1,7 +1,7 @@
-// eptx_scan FILE: what ScanOnnx finds in each of many models, as lines of JSON; tests/runtime/cpp/test_scan.py compares
-// them with what Python finds and with what a protocol-buffer library reads.
+// eptx_scan FILE: prints what ScanOnnx finds in each of many models, a line of JSON for each.
+// tests/runtime/cpp/test_scan.py compares it with what Python finds and with what a protocol-buffer library reads.
 //
-// FILE holds the models one after the other, each behind its size as 4 bytes, the lowest first.
+// FILE holds the models one after the other. The size of each comes first, as 4 bytes, little-endian.
 #include <cstdio>
 #include <fstream>
 #include <iterator>

@@ -1,4 +1,4 @@
-"""Opens a bundle in processes that the machine gives little to: ``python -m tests.runtime.cpp.starved WHAT BUNDLE``.
+"""Opens a bundle in processes with few resources: ``python -m tests.runtime.cpp.starved WHAT BUNDLE``.
 
 Prints a line for each amount of what there is, ``AMOUNT STATUS MESSAGE``; the status of a process that a signal ended
 is the signal, negative, and of one that did not end in time -99.
@@ -21,7 +21,7 @@ from tests.runtime.cpp.library import Environment, NativeError, Session, load
 NOBODY = 65534
 SECONDS = 20
 FILES, THREADS, STEP = 8, 8, 1 << 20
-#: what there is too little of -> amounts, from none to enough
+#: resource -> amounts, from none to enough
 AMOUNTS = {
     "files": range(FILES),
     "threads": range(20),
@@ -60,7 +60,7 @@ def _open(what: str, bundle: Path, environment: Environment | None) -> str:
 
 
 def _tell(writer: int, what: str, amount: int, bundle: Path) -> None:
-    # ONNX Runtime may end the process where memory ends while it starts: functions throw that say that they do not
+    # ONNX Runtime may end the process if memory runs out while it starts: some of its noexcept functions throw
     started = Environment(0) if what == "memory" else None
     _starve(what, amount)
     os.write(writer, _open(what, bundle, started).encode())
@@ -71,7 +71,7 @@ def _attempt(what: str, amount: int, bundle: Path) -> str:
     child = os.fork()
     if child == 0:
         try:
-            # whose stack is there from the start: one that grows into the limit ends the process
+            # a thread has its whole stack from the start; a stack that grows into the limit ends the process
             thread = threading.Thread(target=_tell, args=(writer, what, amount, bundle))
             thread.start()
             thread.join()

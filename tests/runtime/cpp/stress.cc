@@ -1,7 +1,7 @@
 // The library as a C++ program uses it: eptx_stress TINY_BUNDLE REQUESTS [DECODER_BUNDLE]
 //
-// Moves and errors first; then so many requests of mixed tasks and sizes from 16 threads, each answer the same to the
-// last bit as from one thread; a decoder's answers from many threads too. Ends with 0 and one line where all is well.
+// Tests moves and errors. Then sends REQUESTS requests of mixed tasks and sizes from 16 threads: every answer must have
+// the bits that one thread gets. Does the same with a decoder. Prints one line and ends with 0 where all is well.
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -20,7 +20,7 @@ constexpr int kThreads = 16;
 constexpr int64_t kVocabulary = 12;
 constexpr size_t kLabels = 3;
 
-// A request whose content follows from its number.
+// A request; its number determines its content.
 struct Request {
   explicit Request(int number) {
     auto state = static_cast<uint32_t>(number) * 2654435761u + 12345;
@@ -63,7 +63,7 @@ std::vector<float> AnswerInto(const eptx::Session& session, const Request& reque
 std::vector<float> AnswerPrepared(const eptx::Session& session, const Request& request) {
   std::vector<float> logits(request.rows * kLabels, -1);
   Request copy = request;
-  for (int64_t& id : copy.ids) id = kVocabulary;  // refused if it were looked at now
+  for (int64_t& id : copy.ids) id = kVocabulary;  // Run would refuse these values
   eptx::Call call(session, copy.Inputs(), copy.tasks, {{"logits", logits}});
   std::memcpy(copy.ids.data(), request.ids.data(), copy.ids.size() * sizeof(int64_t));
   call.Run();
@@ -165,7 +165,7 @@ void CheckNulls(const eptx::Session& session) {
   eptx_call_free(nullptr);
 }
 
-// Asks `same` about the numbers below `count` from many threads at once.
+// Calls `same` with the numbers below `count` from many threads at once, and expects true.
 template <typename Same>
 void ExpectFromManyThreads(int count, Same same) {
   std::atomic<int> next{0}, wrong{0};

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from eptx.bundle import Bundle, read_bundle
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions
 from tests.runtime.cpp.library import Answer, Session, load
 from tests.support.decoders import Steps, write_tokenizer
 
@@ -37,7 +38,7 @@ BundleOf = Callable[[str], Bundle]
 
 @pytest.fixture(scope="session")
 def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> BundleOf:
-    """Bundles by their name in `OPTIONS`, made when they are asked for."""
+    """Bundles by their name in `OPTIONS`, made on demand."""
     load()
     folder, made = tmp_path_factory.mktemp("decoders"), dict[str, Bundle]()
 
@@ -64,7 +65,7 @@ def conditioned(bundle_of: BundleOf) -> Session:
 
 
 def choices(bundle: Bundle, tasks: Sequence[str | None], rows: int) -> dict[str, np.ndarray]:
-    """What the graph takes beside tokens: each row's task, -1 to infer, and no route yet."""
+    """The graph's inputs besides tokens: each row's task (-1: inferred), and no route yet."""
     inputs = {spec.name: spec for spec in bundle.manifest.inputs}
     ids: dict[str | None, int] = {task.name: task.id for task in bundle.manifest.tasks} | {"auto": -1}
     given = {}
@@ -113,7 +114,7 @@ def test_a_batch_is_its_rows(bundle_of: BundleOf, name: str) -> None:
 
 @pytest.mark.parametrize("kernels", ["auto", "off"])
 def test_without_a_cache(bundle_of: BundleOf, kernels: str) -> None:
-    """The whole row anew for every token."""
+    """Runs the whole row again for every token."""
     bundle = bundle_of("conditioned")
     answers = Session(bundle.path, kernels=kernels).generate(PROMPTS[:3], TASKS[:3], max_new_tokens=12)
     for prompt, task, answer in zip(PROMPTS, TASKS, answers, strict=False):
@@ -134,7 +135,7 @@ def test_tasks_are_inferred_by_the_prompt(bundle_of: BundleOf) -> None:
     session = Session(bundle.path)
     answers = session.generate(PROMPTS, tasks, max_new_tokens=20)
     assert [a.task for a in answers] == wanted
-    # what was inferred for the prompt holds for the answer (an expert's choice by module may differ from the task's)
+    # the task inferred for the prompt holds for the answer (an expert's choice by module may differ from the task's)
     assert [a.tokens for a in answers] == greedy(bundle, PROMPTS, tasks, 20)
 
 

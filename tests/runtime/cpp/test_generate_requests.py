@@ -1,4 +1,4 @@
-"""What cannot be generated is refused by one line, before ONNX Runtime sees it."""
+"""Requests for text that cannot be answered are refused with one line, before ONNX Runtime sees them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.malformed.test_bundles import relist
+from tests.malformed.bundles.test_bundles import relist
 from tests.runtime.cpp.library import NativeError, Session, check, load
 from tests.runtime.cpp.structures import GenerateOptions, Prompts
 from tests.runtime.cpp.test_generate import PROMPTS, TASKS, BundleOf, bundle_of, choices  # noqa: F401
@@ -97,7 +97,7 @@ def test_a_bundle_of_another_kind(tmp_path: Path) -> None:
 
 
 def test_too_much_memory(conditioned: Session, bundle_of: BundleOf, tmp_path: Path) -> None:  # noqa: F811
-    """Without a length that the model reads, nothing but memory bounds an answer."""
+    """Where the model has no maximum length, only memory limits an answer."""
     changed = Path(shutil.copytree(bundle_of("conditioned").path, tmp_path / "bundle"))
     manifest = json.loads((changed / "eptx.json").read_text())
     manifest["max_length"] = None
@@ -108,7 +108,7 @@ def test_too_much_memory(conditioned: Session, bundle_of: BundleOf, tmp_path: Pa
 
 
 def test_a_model_that_is_broken(bundle_of: BundleOf, tmp_path: Path) -> None:  # noqa: F811
-    """Logits that are no numbers are not a token."""
+    """Logits that are NaN give an error, not a token."""
     changed = Path(shutil.copytree(bundle_of("conditioned").path, tmp_path / "bundle"))
     model = onnx.load(changed / "model.onnx", load_external_data=False)
     for node in model.graph.node:

@@ -1,4 +1,4 @@
-"""What the machine runs out of is a limit (6): not the fault of the bundle (3) or of eptx (1), no crash, no hang."""
+"""Where the machine runs out of something, the status is a limit (6), not a bad bundle (3) or an eptx error (1)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.runtime.cpp.library import Environment, NativeError, Session, load
 from tests.support.tiny_bundle import write_tiny
 
 ROOT = Path(__file__).parents[3]
-#: what there is too little of -> words of a message that must come
+#: resource -> words that a message must have
 SCARCE = {
     "files": "Too many open files",
     "threads": "a pool of 8 threads cannot be started: Resource temporarily unavailable",

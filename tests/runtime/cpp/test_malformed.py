@@ -1,6 +1,6 @@
-"""What the Python runtime refuses, libeptx refuses with the status that is Python's exit code, in words of its own.
+"""libeptx refuses what the Python runtime refuses: its status is Python's exit code; its words are its own.
 
-The tables are those of the Python tests. What cannot be asked through a C interface is listed with the reason.
+The tables are those of the Python tests. Cases that a C interface cannot express are listed with the reason.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import pytest
 
 import eptx
 from eptx import read_bundle
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions
 from tests.eptx.test_bundle import DAMAGE
-from tests.malformed import test_generation
+from tests.malformed.bundles import test_generation
+from tests.malformed.bundles.test_bundles import LIES
+from tests.malformed.bundles.test_requests import IDS, REQUESTS, TASKS
 from tests.malformed.conftest import pristine, scene  # noqa: F401
 from tests.malformed.scene import Scene
-from tests.malformed.test_bundles import LIES
-from tests.malformed.test_requests import IDS, REQUESTS, TASKS
 from tests.runtime.cpp.library import NativeError, Session, load
 from tests.runtime.cpp.verdicts import UNUSED, mend_unused, verdict
 from tests.support.tiny_bundle import write_tiny
@@ -50,7 +51,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _compare(bundle: Path, sound: Path, native: Callable[[], object], python: Callable[[], object]) -> None:
-    """Both say the same of a damaged bundle, but for damage in what libeptx does not use."""
+    """Both give the same verdict on a damaged bundle, except for damage in parts that libeptx does not use."""
     load()
     found = verdict(native)
     mended = mend_unused(bundle, sound)
@@ -93,9 +94,9 @@ def test_generation_bundles(decoders: Path, tmp_path: Path, name: str) -> None:
     _compare(bundle, sound, lambda: Session(bundle, verify=False), lambda: read_bundle(bundle, verify=False))
 
 
-@pytest.mark.parametrize("key", [key for key, kind in UNUSED.items() if kind is dict and key != "encoder"])
+@pytest.mark.parametrize("key", [key for key in UNUSED if key != "encoder"])
 def test_what_libeptx_does_not_use(original: Path, tmp_path: Path, key: str) -> None:
-    """It must have its type, and no more."""
+    """libeptx checks that it is an object, and nothing inside."""
     load()
     bundle = Path(shutil.copytree(original, tmp_path / "bundle"))
     manifest = json.loads((bundle / "eptx.json").read_text())

@@ -121,7 +121,7 @@ def test_any_onnx_runtime_serves() -> None:
 
 
 def test_nothing_is_mapped() -> None:
-    """To read a mapped model that somebody makes shorter would end the process (SIGBUS)."""
+    """Reading a mapped model that somebody makes shorter would end the process (SIGBUS)."""
     load()
     names = _run("nm", "-D", "--undefined-only", str(path())).split()
     assert [name for name in names if name.startswith("mmap")] == []

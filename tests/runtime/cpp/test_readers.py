@@ -16,8 +16,8 @@ import eptx
 from eptx.errors import EptxError
 from tests.eptx import test_json, test_onnx_scan
 from tests.eptx.test_bundle import change_any_field
-from tests.malformed import test_generation
-from tests.malformed.test_bundles import relist
+from tests.malformed.bundles import test_generation
+from tests.malformed.bundles.test_bundles import relist
 from tests.runtime.cpp.library import NativeError, Session, load
 from tests.runtime.cpp.verdicts import mend_unused, verdict
 from tests.support.tiny_bundle import tiny_model, write_tiny
@@ -69,9 +69,9 @@ def _is_unassigned(bundle: Path) -> bool:
 
 
 def _python(bundle: Path) -> int:
-    """What Python says of opening a bundle.
+    """Python's verdict on opening a bundle.
 
-    libeptx takes names of characters that Unicode has not assigned yet: Python's opinion of them ages.
+    libeptx accepts characters that Unicode has not assigned. Which ones Python accepts depends on its version.
     """
     try:
         eptx.Session(bundle, threads=1, verify=False)
@@ -98,7 +98,7 @@ def test_any_field_changed(folder: Path, tmp_path_factory: pytest.TempPathFactor
     shutil.rmtree(bundle)
 
 
-#: fields that a classifier's manifest has not
+#: fields that a classifier's manifest does not have
 OF_DECODERS = ("generation", "encoder", "routing", "inputs", "outputs", "vocab_size", "max_length")
 
 

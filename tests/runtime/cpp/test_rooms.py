@@ -1,4 +1,4 @@
-"""The rooms of libeptx: which includes which, read from the sources."""
+"""The rooms of libeptx: which room includes which, read from the sources."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_room_is_there() -> None:
 
 
 def test_the_operators_include_nothing_of_libeptx() -> None:
-    """They are built without it, as an extension for Python."""
+    """Without libeptx they are the extension for Python."""
     for file in [*(CPP / "ops").glob("*.cc"), *(CPP / "ops").glob("*.h")]:
         headers = INCLUDE.findall(file.read_text())
         assert [header for header in headers if not header.startswith("ops/")] == [], file.name

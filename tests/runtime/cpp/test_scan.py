@@ -1,4 +1,4 @@
-"""The scan of models in C++: what Python's finds, and what a protocol-buffer library reads, in any bytes."""
+"""The scan of models in C++ finds what Python's scan finds, and what a protocol-buffer library reads, in any bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COUNT = 12_000
 
 
 def _scanned(models: list[bytes], folder: Path) -> list[Any]:
-    """What eptx_scan says of each model: four lists, or the text of an error."""
+    """What eptx_scan finds in each model: four lists, or the text of an error."""
     (folder / "models").write_bytes(b"".join(len(model).to_bytes(4, "little") + model for model in models))
     done = subprocess.run([program("eptx_scan"), folder / "models"], capture_output=True, check=True, timeout=300)
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -47,7 +47,7 @@ def test_the_same_as_python(bundles: Path) -> None:  # noqa: F811
 
 
 def test_a_quantized_bundle(tmp_path: Path) -> None:
-    """As Python does, to the last bit, with its activations rounded to 8 bits."""
+    """Bit-equal to Python, with activations rounded to 8 bits."""
     load()
     golden = Path(__file__).parents[2] / "golden" / "ept_bert48"
     options = ExportOptions(mode="conditioned", top_k=2)
@@ -113,7 +113,7 @@ def _bundle(folder: Path, change: object, **changes: object) -> Path:
 
 
 def test_an_output_that_is_an_input(tmp_path: Path) -> None:
-    """ONNX Runtime may take the input's own memory for it; the caller's buffer must hold it all the same."""
+    """ONNX Runtime may reuse the input's memory for the output; the caller's buffer must hold it all the same."""
     load()
 
     def passes(model: onnx.ModelProto) -> None:
@@ -130,7 +130,7 @@ def test_an_output_that_is_an_input(tmp_path: Path) -> None:
 
 
 def test_an_output_larger_than_it_says(tmp_path: Path) -> None:
-    """eptx.json and the graph say [batch]; what is computed is twice as long, and must not be written past the end."""
+    """eptx.json and the graph say [batch]; the output is twice as long, and must not be written past the buffer."""
     load()
 
     def doubles(model: onnx.ModelProto) -> None:

@@ -1,4 +1,4 @@
-"""Structures of programs that were compiled with an older or newer eptx.h, and arrays that say more than is there."""
+"""Structures of programs compiled with an older or newer eptx.h, and arrays whose count is larger than the array."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LATER = 16  # bytes that a later version adds
 
 
 class Caller:
-    """A program whose structures are of the sizes given, by type; those of a name in `later` use what is new."""
+    """A program whose structures have given sizes, by type; `later` holds the bytes of newer fields."""
 
     def __init__(self, tiny: Session, decoder: Session) -> None:
         self.tiny, self.decoder = tiny, decoder
@@ -31,13 +31,13 @@ class Caller:
         self.kept: list[Any] = []
 
     def array(self, *structures: Versioned) -> Any:
-        """Structures one after the other, each as large as this program has it."""
+        """Structures one after the other, each with this program's size."""
         size = self.sizes.get(type(structures[0]), c.sizeof(structures[0]))
         data = b""
         for structure in structures:
             structure.size = size
             data += (bytes(structure) + self.later)[:size]
-        # behind them what no caller's field is
+        # then bytes that are no caller's field
         memory = c.create_string_buffer(data + b"\xff" * 64, len(data) + 64)
         self.kept += [memory, *structures]
         return c.cast(memory, c.POINTER(type(structures[0])))
@@ -88,7 +88,7 @@ class Caller:
         return tokens
 
 
-#: structure -> the call that takes it, and the smallest one that this call can do with
+#: structure -> the call that takes it, and the smallest size that the call accepts
 CALLS: dict[type[Versioned], tuple[Callable[[Caller], list[float]], int]] = {
     Input: (Caller.run, c.sizeof(Input)),
     RequestOf: (Caller.run, c.sizeof(RequestOf)),
@@ -209,7 +209,7 @@ def _shape(rows: int) -> Any:
     return (c.c_int64 * 2)(rows, 4)
 
 
-#: what a caller says -> status and words; nothing of it may be read
+#: case -> call, status, words; libeptx must not read the array
 COUNTS: dict[str, tuple[Callable[[Caller], None], int, str]] = {
     "stops without end": (lambda k: _generate(k, stop_count=2**60), 2, "options.stop cannot have"),
     "many stops": (lambda k: _generate(k, stop_count=2**40), 3, "stop_count must be at most 65536"),

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from eptx.bundle import Bundle
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.trained import Trained
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
 from tests.malformed.scene import Cli

@@ -12,8 +12,9 @@ import torch
 from transformers import AutoTokenizer
 
 from eptx import Session
+from eptx.calibration import export_bundle
 from eptx.errors import RequestError
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 from tests.exporter.validation.adapters import linear_shapes, write_tucka
 from tests.exporter.validation.wrong.edits import manifest

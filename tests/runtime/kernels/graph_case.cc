@@ -72,7 +72,7 @@ void Put(std::string& bytes, Type type, double value) {
     case kInt64: return add(integer);
     case kInt32: return add(static_cast<int32_t>(std::clamp<int64_t>(integer, INT32_MIN, INT32_MAX)));
     case kBool: return add(static_cast<char>(value != 0));
-    case kHalf: {  // exact for what is drawn: 0, +-1, n / 1024 below 1 and what is special
+    case kHalf: {  // exact for the numbers that are drawn: 0, +-1, n / 1024 below 1 and special ones
       if (value != value) return add(uint16_t{0x7e00});
       const uint16_t sign = value < 0 ? 0x8000 : 0;
       double size = value < 0 ? -value : value;
@@ -86,7 +86,7 @@ void Put(std::string& bytes, Type type, double value) {
   }
 }
 
-// One number. All sums of such are whole and below 2^24, so that they are the same in any order.
+// Draws one number. Sums of these numbers are whole and below 2^24, so that they are equal in any order.
 double Draw(const Node& node, Content content, const Sizes& s, size_t part, size_t index, bool odd, Random& random) {
   const Sizes::Module& m = s.modules[std::min(part, s.modules.size() - 1)];
   if (odd) return static_cast<double>(Odd(random));
@@ -95,14 +95,14 @@ double Draw(const Node& node, Content content, const Sizes& s, size_t part, size
   switch (content) {
     case Content::kRoute:
       if (node.single == "TuckerDelta") return static_cast<double>(Below(random, std::max<int64_t>(s.groups, 1)));
-      // past the last task an adapter is off; of a pyramid's routes, none is past the last
+      // an id past the last task switches an adapter off; a pyramid's route is never past the last
       return static_cast<double>(Within(random, inferring ? -1 : 0, std::max<int64_t>(m.tasks, 1) - (told ? 1 : 0)));
     case Content::kExperts: return static_cast<double>(Below(random, std::max<int64_t>(m.experts, 1)));
     case Content::kSizes: return static_cast<double>(Within(random, 1, 6));
     case Content::kMask: return static_cast<double>(Below(random, 2));
-    // apart by more than rounding, so that the best experts are the same ones
+    // further apart than rounding, so that both choose the same experts
     case Content::kBias: return static_cast<double>(index % 32) / 1024;
-    // not whole: of what is near 0 the direction is nothing but rounding
+    // not whole: near 0, rounding decides the direction
     case Content::kDirections: return static_cast<double>(Within(random, -1000, 1000)) / 1024;
     default: break;
   }
@@ -133,7 +133,7 @@ void Fill(const Node& node, const Operand& operand, const Sizes& sizes, size_t p
   }
 }
 
-// Makes two of the sizes large, and others nothing until every tensor can be held.
+// Makes two of the sizes large, and sets others to 0 until every tensor fits into memory.
 void Enlarge(const Node& node, Sizes& s, Random& random) {
   int64_t width = 0;  // of packed modules: it follows from theirs
   const auto shapes = [&] {
@@ -149,10 +149,10 @@ void Enlarge(const Node& node, Sizes& s, Random& random) {
   std::vector<int64_t*> sizes;
   for (const auto& shape : shapes()) sizes.insert(sizes.end(), shape.begin(), shape.end());
   if (sizes.empty()) return;
-  const bool alone = Once(random, 2);  // so that two large ones fit into memory with the rest
+  const bool alone = Once(random, 2);  // so that two large sizes fit into memory
   for (int64_t* size : sizes) *size = alone ? 1 : *size;
   for (int i = 0; i < 2; ++i) *sizes[Place(random, sizes.size())] = Large(random);
-  if (alone) {  // and modules are alike, so that the first of them is already what is wrong
+  if (alone) {  // and modules are alike, so that already the first is wrong
     const auto by_rank = [](const Sizes::Module& a, const Sizes::Module& b) { return a.rank < b.rank; };
     s.modules.assign(s.modules.size(), Sizes::Module(*std::max_element(s.modules.begin(), s.modules.end(), by_rank)));
   }
@@ -163,7 +163,7 @@ void Enlarge(const Node& node, Sizes& s, Random& random) {
   }
 }
 
-// Bytes of TuckerDelta's M, of every route.
+// Bytes of TuckerDelta's M for all routes.
 double Mixed(const Node& node, const Sizes& sizes) {
   double bytes = 0;
   for (const Sizes::Module& m : sizes.modules) {
@@ -173,7 +173,7 @@ double Mixed(const Node& node, const Sizes& sizes) {
   return bytes;
 }
 
-// About how many multiplications a case takes.
+// The approximate number of multiplications of a case.
 double Work(const Node& node, const Sizes& sizes) {
   double work = Mixed(node, sizes);
   const double tokens = static_cast<double>(sizes.rows) * static_cast<double>(sizes.layout == 1 ? 1 : sizes.length);
@@ -194,7 +194,7 @@ const Array* Find(const Node& node, const Case& drawn, const std::string& name) 
   return nullptr;
 }
 
-// Lets an expert's kernel end with its last group, as it must.
+// Sets the numbers after the last group of an expert's kernel to 0, as the operator requires.
 void EndKernels(const Node& node, Case& drawn) {
   for (size_t i = 0; i < drawn.arrays.size(); ++i) {
     const auto [name, part] = Split(node.operands[i].name);
@@ -211,7 +211,7 @@ void EndKernels(const Node& node, Case& drawn) {
   }
 }
 
-// A mistake in one tensor's shape.
+// Makes a mistake in a tensor's shape.
 void Bend(std::vector<int64_t>& dims, Random& random) {
   const auto at = dims.begin() + static_cast<std::ptrdiff_t>(dims.empty() ? 0 : Place(random, dims.size()));
   switch (dims.empty() ? 1 : Below(random, 6)) {
@@ -222,7 +222,7 @@ void Bend(std::vector<int64_t>& dims, Random& random) {
     default: *at = Odd(random);
   }
   for (int64_t& dim : dims) dim = std::max<int64_t>(dim, 0);
-  // what cannot be held holds nothing
+  // a shape that does not fit into memory gets a dimension of 0
   if (Numbers(dims) > 1 << 14) dims[Place(random, dims.size())] = 0;
   if (Numbers(dims) > 1 << 14) dims[0] = 0;
 }
@@ -256,7 +256,7 @@ Case DrawCase(const Node& node, Sizes sizes, const Case* constants, Random& rand
     drawn.arrays.push_back(std::move(array));
   }
   if (!Once(random, 16)) EndKernels(node, drawn);
-  // what is refused takes no time
+  // a refused case takes no time
   if (!drawn.impossible && Work(node, sizes) > kMostWork) {
     return DrawCase(node, DrawSizes(node, random), constants, random);
   }

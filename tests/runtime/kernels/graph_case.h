@@ -1,5 +1,5 @@
-// Graphs of one node of domain ai.eptx, drawn at random: sound ones, and ones that are wrong in every way that a
-// tensor's shape, type and content, a node's attributes and its number of inputs can be.
+// Draws random graphs of one node of domain ai.eptx. Some are sound. Others are wrong in a tensor's shape, type or
+// content, in the node's attributes, or in the number of inputs.
 #pragma once
 
 #include <cstdint>
@@ -11,22 +11,22 @@
 
 namespace eptx::graph_fuzz {
 
-// Element types, by their numbers in ONNX and ONNX Runtime alike.
+// Element types, with the numbers of ONNX and ONNX Runtime.
 enum Type : int { kFloat = 1, kInt32 = 6, kInt64 = 7, kBool = 9, kHalf = 10, kDouble = 11 };
 size_t TypeSize(Type type);
 
-// What an operand's numbers are.
+// What the numbers of an operand mean.
 enum class Content { kNumbers, kRoute, kExperts, kSizes, kColumns, kMask, kBias, kDirections };
 
 struct Operand {
   std::string name;
   Type type;
   Content content;
-  bool constant;  // an initializer of the graph; else an input
-  bool own;       // what belongs to an adapter
+  bool constant;  // an initializer of the graph; otherwise an input
+  bool own;       // a tensor of the adapter
 };
 
-// A node, but for its tensors.
+// A node without its tensors.
 struct Node {
   std::string op;        // "BiasedPackedPyramidDelta3"
   std::string single;    // "PyramidDelta"
@@ -35,11 +35,11 @@ struct Node {
   std::vector<Operand> operands;
   std::vector<Type> outputs;
   std::map<std::string, int64_t> attributes;
-  size_t inputs = 0;     // how many of the operands are given
-  bool special = false;  // numbers may be NaN, infinite or beyond exact sums: what is computed is not compared
+  size_t inputs = 0;     // how many operands are given
+  bool special = false;  // numbers may be NaN, infinite or too large for exact sums: outputs are not compared
 };
 
-// A tensor: its bytes are zeros where there are too many to draw.
+// A tensor. It is all zeros where it has too many numbers to draw.
 struct Array {
   std::vector<int64_t> dims;
   size_t count = 0;   // of numbers
@@ -58,8 +58,8 @@ struct Sizes {
 
 struct Case {
   std::vector<Array> arrays;  // of the operands
-  // To be refused: an adapter's tensor without numbers, or sizes that no machine could compute with. Sizes between
-  // those and what takes a moment are not drawn.
+  // The kernel must refuse it: an adapter's tensor is empty, or no machine can compute such sizes. Sizes that a machine
+  // computes slowly are not drawn.
   bool impossible = false;
 };
 
@@ -68,7 +68,7 @@ bool IsDelta(const std::string& single);
 Node DrawNode(Random& random);
 Sizes DrawSizes(const Node& node, Random& random);
 
-// The tensors of a node, one time in three with a mistake. Where `constants` is given, constant operands are those.
+// Draws the tensors of a node; one time in three with a mistake. `constants` gives the constant operands, if not null.
 Case DrawCase(const Node& node, Sizes sizes, const Case* constants, Random& random);
 
 std::string Describe(const Node& node, const Case& drawn);

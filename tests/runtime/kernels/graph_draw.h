@@ -1,4 +1,4 @@
-// What is drawn at random. The same seed draws the same everywhere.
+// Random choices. A seed gives the same choices on every machine.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +26,7 @@ T Pick(Random& random, std::initializer_list<T> from) {
   return from.begin()[Below(random, static_cast<int64_t>(from.size()))];
 }
 
-// Sizes whose products wrap around 64 bits, among them such as memory can hold.
+// Sizes whose products overflow 64 bits; some fit into memory.
 inline int64_t Large(Random& random) {
   if (Once(random, 2)) return int64_t{1} << Within(random, 20, 22);
   return Pick(random, {int64_t{1} << 31, int64_t{1} << 32, int64_t{1} << 48, int64_t{1} << 59, int64_t{1} << 60,

@@ -1,16 +1,17 @@
-// eptx_graph_fuzz FOLDER COUNT [SEED]: so many graphs of the operators of ai.eptx, drawn at random, through the native
-// kernels and through the functions of FOLDER (graph_bodies.py writes it), which are standard operators.
+// eptx_graph_fuzz FOLDER COUNT [SEED]: runs COUNT random cases of the operators of ai.eptx through the native kernels
+// and through the functions in FOLDER (graph_bodies.py writes them), which are standard operators.
 //
-// Ends with 0 where both agree in every case, and a fair part of the cases was computed. What agreement is:
-//   - A kernel may refuse what a function computes: a shape that does broadcast, an index counted from the end.
-//   - A function must not refuse what a kernel computes, unless for the limit of its memory, or where there are no
-//     tokens and the kernel's outputs hold nothing.
-//   - Both give outputs of the same shapes and of the same numbers. What is drawn are whole numbers whose sums are
-//     exact in any order, so an update has the same bits but for the sign of a zero. Softmax, cosines and sigmoids are
-//     rounded: to 1e-5 of the largest number, and to 1e-3 where a short vector is made one of length 1 (TuckerRouter).
-//     Where two tasks or groups are nearer to each other than that, either may be chosen.
-//   - Numbers that are NaN, infinite or very large only must not crash: a kernel leaves out what has no weight.
-// A sanitizer sees each tensor's end. Every case follows from the seed and its graph's number, which a failure prints.
+// Ends with 0 where both agree in every case, and enough of the cases were computed. They agree where:
+//   - A kernel may refuse what a function computes: a shape that broadcasts, an index counted from the end.
+//   - A function must not refuse what a kernel computes, unless it reaches its limit of memory, or there are no tokens
+//     and the kernel's outputs are empty.
+//   - Both give outputs of the same shapes and numbers. The numbers drawn are whole, and their sums are exact in any
+//     order, so an update has the same bits except for the sign of a zero. Softmax, cosines and sigmoids are rounded:
+//     to 1e-5 of the largest number, and to 1e-3 where a short vector is scaled to length 1 (TuckerRouter). Where two
+//     tasks or groups are closer than that, each may choose either.
+//   - Numbers that are NaN, infinite or very large must not crash; they are not compared, as a kernel skips experts
+//     without weight.
+// A sanitizer sees the end of each tensor. Seed and graph number determine a case; a failure prints both.
 #include <unistd.h>
 
 #include <algorithm>
@@ -72,7 +73,7 @@ bool Near(const std::vector<float>& a, const std::vector<float>& b, float tolera
                     [&](float x, float y) { return std::fabs(x - y) <= tolerance; });
 }
 
-// Whether a row resembles two tasks alike.
+// Whether two tasks of a row are equally similar.
 bool IsTie(const Output& similarity) {
   const auto tasks = static_cast<size_t>(similarity.dims.back());
   for (size_t first = 0; tasks > 1 && first < similarity.floats.size(); first += tasks) {
@@ -84,7 +85,7 @@ bool IsTie(const Output& similarity) {
   return false;
 }
 
-// Whether the groups that a and b chose differ for rounding alone: each is that of the largest weight.
+// Whether only rounding makes a and b choose different groups. Each chooses the group of its largest weight.
 bool IsTie(const Answer& a, const Answer& b) {
   const size_t rows = a.outputs[0].integers.size(), experts = rows == 0 ? 0 : a.outputs[1].floats.size() / rows;
   for (size_t row = 0; row < rows; ++row) {
@@ -99,7 +100,7 @@ bool IsTie(const Answer& a, const Answer& b) {
   return true;
 }
 
-// Whether what was chosen may differ for rounding alone.
+// Whether only rounding makes the choices differ.
 bool IsTie(const Node& node, const Answer& kernels, const Answer& functions) {
   if (node.single == "TuckerRouter") return IsTie(kernels, functions);
   const size_t first = node.single == "PyramidRouter" ? 2 : node.bases;
@@ -198,7 +199,7 @@ int main(int argc, char** argv) {
   for (const int signal : {SIGALRM, SIGABRT}) std::signal(signal, Say);
   Tally tally;
   for (; cases < count; graph = graph + 1) {
-    alarm(60);  // a graph that hangs
+    alarm(60);  // ends a graph that hangs
     RunGraph(argv[1], tally);
   }
   std::printf("%llu cases of seed %llu, %llu graphs: %llu computed by both, %llu refused, %llu near ties\n",

@@ -7,6 +7,7 @@
 #include <set>
 #include <utility>
 
+#include "ops/domain.h"
 #include "ops/register.h"
 
 namespace eptx::graph_fuzz {
@@ -19,7 +20,7 @@ const OrtApi& Api() {
   return *api;
 }
 
-// What must not fail here, as nothing of it follows from what was drawn.
+// Ends the program where a call fails that does not depend on what was drawn.
 void Must(OrtStatus* status) {
   if (status == nullptr) return;
   std::fprintf(stderr, "graph_fuzz: %s\n", Api().GetErrorMessage(status));
@@ -66,7 +67,8 @@ std::string Value(const std::string& name, Type type) {
   return Text(1, name) + Text(2, Text(1, Int(1, type)));
 }
 
-// Exactly as many bytes as the numbers take. Large ones are zeros that the system lends when they are read.
+// Exactly as many bytes as the numbers take. Large tensors are zeros, for which the system gives memory when they are
+// read.
 struct Memory {
   explicit Memory(const Array& array, Type type) : size(array.count * TypeSize(type)) {
     data = std::calloc(std::max<size_t>(size, 1), 1);
@@ -116,7 +118,7 @@ std::string ModelBytes(const Node& node, const Case& drawn, const std::string& f
     const Operand& operand = node.operands[i];
     std::string name = operand.name;
     graph += operand.constant ? Text(5, Tensor(operand, drawn.arrays[i])) : Text(11, Value(name, operand.type));
-    // An input of the graph is never overwritten: a base output gets a value of its own.
+    // Kernels never overwrite an input of the graph, so a base output gets a value of its own.
     if (name[0] == 'y') {
       graph += Text(1, Text(1, name) + Text(2, "negative_" + name) + Text(4, "Neg"));
       name = "negative_" + name;
@@ -128,10 +130,10 @@ std::string ModelBytes(const Node& node, const Case& drawn, const std::string& f
     call += Text(2, name);
     graph += Text(12, Value(name, node.outputs[i]));
   }
-  call += Text(4, node.op) + Text(7, "ai.eptx");
+  call += Text(4, node.op) + Text(7, kOperatorDomain);
   for (const auto& [name, value] : node.attributes) call += Text(5, Text(1, name) + Int(3, value) + Int(20, 2));
   graph += Text(1, call) + Text(2, "node");
-  const std::string standard = Text(1, "") + Int(2, 20), own = Text(1, "ai.eptx") + Int(2, 1);
+  const std::string standard = Text(1, "") + Int(2, 20), own = Text(1, kOperatorDomain) + Int(2, kOperatorVersion);
   return Int(1, 10) + Text(7, graph) + Text(8, standard) + Text(8, own) + functions;
 }
 

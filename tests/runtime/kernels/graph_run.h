@@ -1,4 +1,4 @@
-// A node as a model in ONNX Runtime, with the native kernels and with the functions that stand for them.
+// Runs a node as a model in ONNX Runtime, with the native kernels or with the functions that they replace.
 #pragma once
 
 #include <onnxruntime_c_api.h>
@@ -11,17 +11,18 @@
 
 namespace eptx::graph_fuzz {
 
-// The bytes of a model of one node. `functions`: those of a model, which follow it: a message's bytes may be joined.
+// The bytes of a model of one node. `functions`: the bytes of a model's functions, appended as they are: the bytes of
+// protocol-buffer messages may be joined.
 std::string ModelBytes(const Node& node, const Case& drawn, const std::string& functions);
 
-// An output as it came.
+// An output of a run.
 struct Output {
   std::vector<int64_t> dims;
-  std::vector<float> floats;      // one of the two
+  std::vector<float> floats;      // either floats or integers
   std::vector<int64_t> integers;
 };
 
-// What a session says: its outputs, or why there are none.
+// The outputs of a session, or why there are none.
 struct Answer {
   std::optional<std::string> refused;
   std::vector<Output> outputs;
@@ -29,8 +30,8 @@ struct Answer {
 
 class Session {
  public:
-  // Kernels: nothing is computed in an arena, so that each tensor is memory of its own, which a sanitizer knows the end
-  // of. Functions: all is computed in the environment's arena, whose limit a model cannot pass.
+  // With kernels there is no arena: each tensor has its own memory, and a sanitizer sees its end. With functions all
+  // memory comes from the environment's arena, whose limit a model cannot pass.
   Session(const Node& node, const std::string& model, bool kernels);
   ~Session();
   Session(const Session&) = delete;

@@ -1,8 +1,8 @@
-// Every function of every instruction set against sums in double precision, over random shapes. What a function may not
-// touch is marked: numbers it must not read are NaN, and there is nothing behind a buffer's last number, so that a
-// sanitizer sees a read or a write past it.
+// Compares every function of every instruction set with sums in double precision, over random shapes. Numbers that a
+// function must not read are NaN. A buffer ends with its last number, so that a sanitizer sees a read or a write past
+// it.
 //
-//     eptx_simd_test [ROUNDS]     prints the instruction sets and how far off they were; fails where that is too much
+//     eptx_simd_test [ROUNDS]     prints the error of each instruction set; fails where it is too large
 #include "ops/simd.h"
 
 #include <cmath>
@@ -26,7 +26,7 @@ using eptx::ops::WeightedKernel;
 using eptx::ops::Weights;
 
 constexpr float kNothing = std::numeric_limits<float>::quiet_NaN();
-// Of the sum of the magnitudes; the sums have some hundred terms.
+// Relative to the sum of the magnitudes; sums have about a hundred terms.
 constexpr double kTolerance = 1e-5;
 
 std::mt19937_64 engine(20240607);
@@ -36,21 +36,21 @@ size_t Within(size_t low, size_t high) { return low + Below(high - low + 1); }
 bool Coin() { return Below(2) == 1; }
 float Random() { return std::normal_distribution<float>()(engine); }
 
-// A number of float16 from its bits, finite: subnormals too.
+// A finite float16 number from its bits, also a subnormal one.
 float FromHalf(uint16_t bits) {
   const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
   const double size = exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25);
   return static_cast<float>(bits & 0x8000 ? -size : size);
 }
 
-// A random float16 below 2 in size, zeros and subnormals among them.
+// A random float16 with a magnitude below 2; also zeros and subnormals.
 uint16_t RandomHalf() {
   const auto sign = static_cast<uint16_t>(Coin() ? 0x8000 : 0);
   const size_t exponent = Below(8) == 0 ? 0 : Within(8, 15);
   return static_cast<uint16_t>(sign | exponent << 10 | Below(1024));
 }
 
-// Memory of exactly so many numbers, at an odd place for vectors: one number past a boundary.
+// Memory for exactly `count` numbers, not aligned for vectors: one number past a boundary.
 class Block {
  public:
   Block(size_t count, size_t size) : bytes_(new char[count * size + size]), at_(bytes_.get() + size) {}
@@ -64,7 +64,7 @@ class Block {
   char* at_;
 };
 
-// Random weights, as a kernel reads them and as numbers. Between the rows is NaN; the last row ends the memory.
+// Random weights, as a kernel reads them and as numbers. NaN is between the rows; memory ends with the last row.
 class Matrix {
  public:
   Matrix(size_t rows, size_t columns, bool half)
@@ -93,7 +93,7 @@ class Matrix {
   std::vector<float> numbers_;
 };
 
-// Rows of floats, each in memory of its own.
+// Rows of floats; each row has its own memory.
 class Rows {
  public:
   Rows(size_t rows, size_t columns) : columns_(columns) {
@@ -113,14 +113,14 @@ class Rows {
   std::vector<std::vector<float>> before_;
 };
 
-// A sum and that of its terms' magnitudes.
+// A sum, and the sum of its terms' magnitudes.
 struct Sum {
   double value = 0, size = 0;
   explicit Sum(double start = 0) { Add(start); }
   void Add(double term) { value += term, size += std::fabs(term); }
 };
 
-// What one function of one instruction set was found to do.
+// The result for one function of one instruction set.
 struct Result {
   const char* set;
   const char* function;
@@ -135,7 +135,7 @@ struct Result {
     if (!(relative <= kTolerance)) failed = true;  // NaN too
     if (relative > worst) worst = relative;
   }
-  // A number that must be as it was, to the bit.
+  // Checks that a number is unchanged, to the bit.
   void Same(float got, float before) {
     ++numbers;
     if (std::memcmp(&got, &before, sizeof(float)) != 0) failed = true;
@@ -147,12 +147,12 @@ size_t Rank() { return Coin() ? Within(1, 9) : Within(1, 150); }
 Tile TileOf(Rows& x, Rows& y, size_t count) {
   Tile tile{};
   tile.count = count;
-  tile.next_y = Below(1 << 20);  // no reason to touch what is there
+  tile.next_y = Below(1 << 20);  // a place that nothing may touch
   for (size_t t = 0; t < count; ++t) tile.x[t] = x.row(t), tile.y[t] = y.row(t);
   return tile;
 }
 
-// u of a tile, with NaN where it has no token and past the rank.
+// u of a tile; NaN where there is no token, and past the rank.
 std::vector<float> Projections(size_t tokens, size_t rank) {
   std::vector<float> u(ProjectionSize(rank), kNothing);
   for (size_t t = 0; t < tokens; ++t) {
@@ -258,7 +258,7 @@ void Dot(const Simd& simd, Result& result) {
   result.Check(simd.dot(n, x.row(0), w.weights()), sum);
 }
 
-// Every float16 there is, read as a number alone.
+// Reads every float16 value.
 void Number(Result& result) {
   for (uint32_t bits = 0; bits < 0x10000; ++bits) {
     const auto half = static_cast<uint16_t>(bits);

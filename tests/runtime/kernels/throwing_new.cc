@@ -1,11 +1,11 @@
-// Memory that runs out is an exception, as in a program without sanitizers: theirs end the process. What malloc gives
-// is still watched by them.
+// operator new that throws where memory runs out. A sanitizer's operator new ends the process instead. Sanitizers still
+// watch the memory, as it comes from malloc.
 #include <cstdlib>
 #include <new>
 
-#define SHOWN __attribute__((visibility("default")))  // so that ONNX Runtime's library takes them too
+#define SHOWN __attribute__((visibility("default")))  // so that ONNX Runtime's library uses them too
 
-// Short traces of what was allocated, and little of it kept when it is freed: three times as many cases in a second.
+// Short allocation traces and a small quarantine: three times as many cases a second.
 extern "C" SHOWN const char* __asan_default_options() {
   return "allocator_may_return_null=1:malloc_context_size=3:quarantine_size_mb=16";
 }
@@ -14,7 +14,7 @@ extern "C" SHOWN const char* __ubsan_default_options() { return "abort_on_error=
 
 namespace {
 
-constexpr std::size_t kMost = std::size_t{1} << 40;  // what a sanitizer gives; more it refuses with a line on stderr
+constexpr std::size_t kMost = std::size_t{1} << 40;  // a sanitizer refuses more, with a line on stderr
 
 void* Take(std::size_t size) noexcept { return size >= kMost ? nullptr : std::malloc(size == 0 ? 1 : size); }
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from eptx import Session
+from eptx.calibration import export_bundle
 from eptx.errors import DataError
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter import ExportOptions
 from eptx.runtime.measure import Probe, Row, choose_metrics, drops, read_data
 from eptx.runtime.measure import Source as Rows
 from tests.malformed.scene import make_scene

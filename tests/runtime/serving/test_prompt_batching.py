@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from eptx.calibration import export_bundle
 from eptx.errors import RequestError, UsageError
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter import ExportOptions
 from eptx.runtime import Piece, Session
 from eptx.runtime.generation.outputs import Stream
 from eptx.runtime.serving.batching import prompt_batcher

@@ -61,7 +61,7 @@ Decoder FindDecoder(const Manifest& m, const Operators& operators) {
   const auto ids = FindTensor(m.inputs, kInputIds), mask = FindTensor(m.inputs, kAttentionMask),
              logits = FindTensor(m.outputs, kLogits);
   if (!ids || !mask || !logits || decoder.cache.empty()) {
-    throw NotSupportedError("libeptx generates with input_ids, attention_mask, logits and a cache; one is not there");
+    throw NotSupportedError("libeptx generates with input_ids, attention_mask, logits and a cache; one is missing");
   }
   if (!operators.shares_cache) {
     throw NotSupportedError("libeptx generates with GroupQueryAttention, which the model does not have");

@@ -49,7 +49,7 @@ void Environment::MakeArena() {
   Check(Api().CreateArenaCfgV2(keys, values, 2, &config), kWhat);
   const Owned<OrtArenaCfg> arena(config);
   Check(Api().CreateAndRegisterAllocator(env_.get(), info, config),
-        "arena_limit: the process has an ONNX Runtime environment with an arena already", EPTX_USAGE);
+        "arena_limit: the process already has an ONNX Runtime environment, with an arena", EPTX_USAGE);
 }
 
 ArenaShare::ArenaShare(const Environment& environment, uint64_t weights)
@@ -58,7 +58,7 @@ ArenaShare::ArenaShare(const Environment& environment, uint64_t weights)
   if (all <= environment_.arena_limit_ || weights_ == 0) return;
   environment_.weights_ -= weights_;
   throw LimitError("arena_limit is " + std::to_string(environment_.arena_limit_) +
-                   " bytes; the weights of the sessions " + "that share it may take " + std::to_string(all));
+                   " bytes; the weights of the sessions that share it may take " + std::to_string(all));
 }
 
 ArenaShare::~ArenaShare() { environment_.weights_ -= weights_; }

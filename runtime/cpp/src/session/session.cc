@@ -51,7 +51,7 @@ Owned<OrtSessionOptions> MakeOptions(const Options& wanted, const Manifest& mani
 void CheckPool(OrtStatus* failure) {
   if (failure == nullptr || !Contains(Api().GetErrorMessage(failure), "CreateEnvWithGlobalThreadPools")) return;
   Api().ReleaseStatus(failure);
-  throw UsageError("shared_threads: the process has an ONNX Runtime environment without a pool already");
+  throw UsageError("shared_threads: the process already has an ONNX Runtime environment, without a pool");
 }
 
 // The most that a session takes of a shared arena before it runs: copies of its weights, packed for the kernels. Most

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxruntime.quantization import QuantType, matmul_nbits_quantizer, quantize_dynamic
 
-from eptx.calibration.quantize import _alone
+from eptx.calibration.quantize import one_product
 from eptx.exporter.bases.products.products import find_products
 from eptx.exporter.validation.quantized.codes import Codes, read_codes
 
@@ -28,15 +28,17 @@ def dynamic(weight: np.ndarray, **options: Any) -> ir.Model:
     """``quantize_dynamic`` as a user calls it; the weight is [in, out]."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "product.onnx"
-        quantize_dynamic(ir.to_proto(_alone.alone(weight)), path, op_types_to_quantize=["MatMul"], **options)
-        return _alone._read(path)
+        quantize_dynamic(
+            ir.to_proto(one_product.product_model(weight)), path, op_types_to_quantize=["MatMul"], **options
+        )
+        return one_product.load_product(path)
 
 
 def blocks(weight: np.ndarray, **options: Any) -> ir.Model:
     """``MatMulNBitsQuantizer`` as a user or GenAI's builder calls it."""
-    quantizer = matmul_nbits_quantizer.MatMulNBitsQuantizer(ir.to_proto(_alone.alone(weight)), **options)
+    quantizer = matmul_nbits_quantizer.MatMulNBitsQuantizer(ir.to_proto(one_product.product_model(weight)), **options)
     quantizer.process()
-    return _alone._model(quantizer.model.model)
+    return one_product.sorted_model(quantizer.model.model)
 
 
 def _searched(algorithm: str, bits: int, symmetric: bool) -> Quantizer:
@@ -50,10 +52,10 @@ def _searched(algorithm: str, bits: int, symmetric: bool) -> Quantizer:
 
 def quantizers() -> Iterator[tuple[str, Quantizer]]:
     """Name and quantizer."""
-    yield "int8", _alone.dynamic_int8
-    yield "int8-static", lambda w: _alone.static_int8(w, -3.0, 3.0)
+    yield "int8", one_product.dynamic_int8
+    yield "int8-static", lambda w: one_product.static_int8(w, -3.0, 3.0)
     for bits, block in ((8, 128), (4, 32), (2, 32)):
-        yield f"blocks of {bits} bits", lambda w, bits=bits, block=block: _alone.blocks(w, bits, block)  # type: ignore[misc]
+        yield f"blocks of {bits} bits", lambda w, bits=bits, block=block: one_product.blocks(w, bits, block)  # type: ignore[misc]
     for per_channel, kind, reduced, symmetric in product(
         (False, True), (QuantType.QInt8, QuantType.QUInt8), (False, True), (None, True, False)
     ):

@@ -17,8 +17,9 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.numpy import load_file, save_file
 
 from eptx.bundle import Bundle
-from eptx.calibration.quantize import Range, Scheme, _alone, _table, graph
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.calibration import export_bundle
+from eptx.calibration.quantize import Range, Scheme, embedding_table, one_product, quantizer
+from eptx.exporter import ExportOptions
 from eptx.exporter.validation import run as validation
 from eptx.exporter.validation.accuracy import activation_ranges as ranges
 from eptx.exporter.validation.accuracy.activation_ranges import check_ranges
@@ -96,39 +97,39 @@ def clipped(weight: np.ndarray) -> np.ndarray:
 
 def break_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """A quantizer that cuts weights off, for a finer step."""
-    alone = _alone.alone
-    monkeypatch.setattr(_alone, "alone", lambda weight: alone(clipped(weight)))
+    alone = one_product.product_model
+    monkeypatch.setattr(one_product, "product_model", lambda weight: alone(clipped(weight)))
 
 
 def break_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     """31 of a table's 255 levels: the largest of a row is 15."""
-    monkeypatch.setattr(_table, "_LARGEST", 15.0)
+    monkeypatch.setattr(embedding_table, "_LARGEST", 15.0)
 
 
 def break_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Codes rounded down."""
-    quantize_rows = _table.quantize_rows
+    quantize_rows = embedding_table.quantize_rows
 
     def floor(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         _, scales = quantize_rows(table)
         return np.floor(table / scales).astype(np.int8), scales
 
-    monkeypatch.setattr(_table, "quantize_rows", floor)
+    monkeypatch.setattr(embedding_table, "quantize_rows", floor)
 
 
 def break_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A range of four tenths of the values."""
-    monkeypatch.setattr(graph, "_bounds", lambda bounds: (-1.3, 1.3))
+    monkeypatch.setattr(quantizer, "_bounds", lambda bounds: (-1.3, 1.3))
 
 
 def break_wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Too wide a range for most of the 256 levels to be used."""
-    monkeypatch.setattr(graph, "_bounds", lambda bounds: (-12.0, 12.0))
+    monkeypatch.setattr(quantizer, "_bounds", lambda bounds: (-12.0, 12.0))
 
 
 def break_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two bits by the rule of two bits, where four were meant."""
-    monkeypatch.setitem(graph._BLOCKS, "int4-blocks", (2, 32))
+    monkeypatch.setitem(quantizer._BLOCKS, "int4-blocks", (2, 32))
 
 
 Break = Callable[[pytest.MonkeyPatch], None]

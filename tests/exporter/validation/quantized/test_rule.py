@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eptx.calibration.quantize._table import quantize_rows
+from eptx.calibration.quantize.embedding_table import quantize_rows
 from eptx.exporter.validation.quantized.codes import Codes, of_rows
 from eptx.exporter.validation.quantized.rule import fault
 from tests.exporter.validation.quantized.quantizers import Quantizer, quantizers, restored, stored

@@ -28,8 +28,9 @@ from onnxruntime.quantization import (
 from safetensors.numpy import load_file, save_file
 
 from eptx.bundle import Bundle
+from eptx.calibration import export_bundle
 from eptx.errors import BaseModelError, BundleError, NotSupportedError
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.bases.products.integer import integer_product
 from eptx.exporter.bases.products.products import find_products
 from eptx.exporter.quiet import quiet

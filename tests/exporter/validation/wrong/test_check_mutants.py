@@ -17,7 +17,7 @@ import onnx_ir as ir
 import pytest
 
 from eptx.bundle import Bundle
-from eptx.calibration.quantize import _alone
+from eptx.calibration.quantize import one_product
 from eptx.exporter import export as exporting
 from eptx.exporter import load as loading
 from eptx.exporter.graph.edited import EditedGraph
@@ -104,7 +104,7 @@ def _codes_off(weight: np.ndarray) -> Any:
     return _dynamic_int8(weight * np.where(np.arange(weight.shape[1]) == 3, 1.05, 1.0).astype(weight.dtype))
 
 
-_dynamic_int8, _static_int8 = _alone.dynamic_int8, _alone.static_int8
+_dynamic_int8, _static_int8 = one_product.dynamic_int8, one_product.static_int8
 
 
 def _wide(weight: np.ndarray, low: float, high: float) -> Any:
@@ -194,7 +194,7 @@ MUTANTS = (
     Mutant(
         "what the tables hold",
         _bundle("bert"),
-        (f"{EXPORT}.store", _padding_moved),
+        ("eptx.calibration.export.store", _padding_moved),
         ("eptx.exporter.validation.contents.compare.compare_tensors", lambda *arguments: []),
         "bert.embeddings.word_embeddings.weight",
     ),
@@ -229,14 +229,14 @@ MUTANTS = (
     Mutant(
         "whether quantized weights are the base's",
         _bundle("int8"),
-        ("eptx.calibration.quantize._alone.dynamic_int8", _codes_off),
+        ("eptx.calibration.quantize.one_product.dynamic_int8", _codes_off),
         (f"{QUANTIZED}.QuantizedWeights.compare", _nothing),
         "its quantized weight: output feature 3: its scale is",
     ),
     Mutant(
         "what quantizing loses",
         _bundle("int8 static"),
-        ("eptx.calibration.quantize._alone.static_int8", _wide),
+        ("eptx.calibration.quantize.one_product.static_int8", _wide),
         ("eptx.exporter.validation.run.accuracy_drops", lambda *arguments: []),
         "the budget is 15",
         _with_rows,

@@ -67,7 +67,9 @@ void CheckAgreement(const Manifest& m) {
   if (m.mode == "static" && (m.operators || m.tasks.size() != 1)) {
     throw ManifestError("a static bundle has one task and no custom operators");
   }
-  if (m.task_inference && m.mode != "dynamic") throw ManifestError("only a dynamic bundle can infer the task");
+  if (m.task_inference && (m.mode != "dynamic" || m.routing)) {
+    throw ManifestError("only a dynamic bundle without a routing can infer the task");
+  }
   const bool has_task_id = FindTensor(m.inputs, kTaskId).has_value();
   if (has_task_id && m.mode == "static") throw ManifestError("a static bundle has no input task_id");
   if (!has_task_id && (m.mode == "conditioned" || m.task_inference))

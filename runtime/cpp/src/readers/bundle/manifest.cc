@@ -136,7 +136,7 @@ Manifest ParseManifest(std::string_view text) {
   Manifest m;
   f.String("generator");
   m.mode = f.Choice("mode", {"static", "conditioned", "dynamic"});
-  m.method = f.String("method");
+  m.method = f.Name("method");
   m.model_type = f.String("model_type");
   m.precision = f.Choice("precision", {"fp32", "fp16", "int8", "int8-static", "int4", "mixed"});
   m.provider = f.Choice("provider", {"cpu", "cuda"});

@@ -49,6 +49,13 @@ std::string Fields::String(const std::string& key) {
   return value.get<std::string>();
 }
 
+std::string Fields::Name(const std::string& key) {
+  std::string value = String(key);
+  const bool is_word = value.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_") == value.npos;
+  if (value.empty() || value[0] < 'a' || !is_word) throw Bad(Short(key) + " must be a name in lower case");
+  return value;
+}
+
 std::string Fields::Choice(const std::string& key, const std::vector<std::string>& choices) {
   const Json& value = Take(key);
   if (!value.is_string() || std::count(choices.begin(), choices.end(), value.get_ref<const std::string&>()) == 0) {

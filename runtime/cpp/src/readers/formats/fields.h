@@ -34,6 +34,7 @@ class Fields {
   bool Present(const std::string& key);
 
   std::string String(const std::string& key);
+  std::string Name(const std::string& key);  // a word of lower-case letters, digits and underscores
   std::string Choice(const std::string& key, const std::vector<std::string>& choices);
   int64_t Integer(const std::string& key, std::optional<int64_t> least = {});
   int64_t Count(const std::string& key, int64_t least = 0);  // a size, a number of things, or an index

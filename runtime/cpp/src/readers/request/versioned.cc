@@ -26,7 +26,7 @@ void CheckArray(const void* first, size_t count, size_t element_size, const std:
   uintptr_t end = 0;
   if (__builtin_mul_overflow(count, element_size, &bytes) || bytes > size_t{PTRDIFF_MAX} ||
       __builtin_add_overflow(reinterpret_cast<uintptr_t>(first), bytes, &end)) {
-    throw UsageError(name + " cannot have " + std::to_string(count) + " elements: memory ends before");
+    throw UsageError(name + " cannot have " + std::to_string(count) + " elements: they do not fit into memory");
   }
 }
 
@@ -46,7 +46,8 @@ size_t KnownPartOfAll(const void* first, size_t count, size_t known, const std::
   if (count == 0) return 0;
   CheckArray(first, count, kLargest, name);
   if (count > kMostItems) {
-    throw UsageError(name + " has " + std::to_string(count) + " elements; the most are " + std::to_string(kMostItems));
+    throw UsageError(name + " has " + std::to_string(count) + " elements; at most " + std::to_string(kMostItems) +
+                     " are allowed");
   }
   const size_t size = SizeOf(first), part = KnownPart(first, known, name + "[0]");
   for (size_t i = 1; i < count; ++i) {

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import eptx
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.bases import load_transformers
 from eptx.exporter.validation.contents.files import ExpectedTask
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_lora

@@ -13,7 +13,8 @@ import pytest
 
 import eptx
 from eptx.bundle import Bundle, BundleWriter
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.bases import is_decoder
 from eptx.exporter.bases.loaders import genai
 from eptx.exporter.validation.contents.files import ExpectedTask
@@ -65,7 +66,7 @@ def _copy_changed(name: str, change: Callable[[str], str]) -> Callable[[Patch], 
 
 def _half(patch: Patch) -> None:
     """fp16 is claimed, and nothing is stored so."""
-    patch.setattr("eptx.exporter.export.store", lambda adapted: None)
+    patch.setattr("eptx.calibration.export.store", lambda adapted: None)
 
 
 #: What is wrong with a bundle whose longest text is too short.

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.validation.contents.files import ExpectedTask
 from tests.exporter.validation.conftest import GOLDEN
 from tests.exporter.validation.contents.files.made import TEMPLATE, Change, Made, damaged, edit, put, remove

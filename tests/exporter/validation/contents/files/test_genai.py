@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions
 from eptx.exporter.validation.contents.files import ExpectedTask, compare_files
 from tests.exporter.validation.adapters import linear_shapes, write_lora
 from tests.exporter.validation.contents.files.made import Made, damaged, edit, put

@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from eptx.exporter import ExportOptions, export_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions
 from tests.exporter.validation.contents.files.made import Change, Made, damaged, edit, put
 from tests.support.quantized import quantized
 

@@ -1,0 +1,110 @@
+"""What the pages say is so: links lead somewhere, the README is short, and its commands run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(
+    page
+    for page in ROOT.rglob("*.md")
+    if not {"build", "dist", "node_modules", "shared"} & set(page.relative_to(ROOT).parts)
+    and not any(part.startswith(".") for part in page.relative_to(ROOT).parts)
+    and not page.is_relative_to(ROOT / "eptx")  # its links lead to the folders at the root
+)
+FENCED = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return FENCED.sub("", page.read_text(encoding="utf-8"))
+
+
+def anchors(page: Path) -> set[str]:
+    """What a hosting page calls the headings of a page."""
+    kept = (re.sub(r"[^\w\- ]", "", LINK.sub(r"", heading)) for heading in HEADING.findall(prose(page)))
+    return {text.lower().replace(" ", "-") for text in kept}
+
+
+def links(page: Path) -> Iterator[tuple[Path, str]]:
+    """The files that a page links to, each with its anchor."""
+    for target in LINK.findall(prose(page)):
+        if not re.match(r"[a-z]+:", target):
+            name, _, anchor = target.partition("#")
+            yield (page.parent / name if name else page), anchor
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links(page: Path) -> None:
+    for target, anchor in links(page):
+        assert target.exists(), target
+        if anchor:
+            assert anchor in anchors(target), f"{target.name}#{anchor}"
+
+
+def test_links_are_found() -> None:
+    found = {target.resolve() for page in PAGES for target, _ in links(page)}
+    assert any(anchor for page in PAGES for _, anchor in links(page))
+    for page in PAGES:
+        if page.parent.name in ("docs", "adr") or page.parent == ROOT:
+            assert page in found or page.name in ("README.md", "CHANGELOG.md"), f"no page links to {page.name}"
+
+
+def commands(page: str) -> str:
+    """The lines of the first console that a page shows, as a script."""
+    (block, *_) = re.findall(r"^```console\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    return "\n".join(line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ "))
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_first_commands_of_the_readme_run(tmp_path: Path) -> None:
+    """Export, validate and run, as written, with the adapter that the repository holds."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    script = commands(page)
+    assert re.findall(r"^eptx (\w+)", script, re.MULTILINE) == ["export", "validate", "run"]
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euc", script],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    shown = [line.split("\t") for line in page.splitlines() if line.startswith("sst2\t")]
+    answered = [line.split("\t") for line in done.stdout.splitlines() if line.startswith("sst2\t")]
+    assert len(shown) == 2
+    assert [(row[1], row[3]) for row in answered] == [(row[1], row[3]) for row in shown]
+    assert (tmp_path / "bundle" / "validation.json").exists()
+
+
+#: Words that the glossary has another one for, and spellings that ONNX Runtime, PyTorch and transformers do not use.
+RETIRED = r"quantis|tokenis|normalis|\btwins?\b|\btruth\b|\bjudg|\blosses\b|\bloses\b"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_use_the_words_of_the_field(page: Path) -> None:
+    if page.name != "CHANGELOG.md":
+        found = re.search(rf".*({RETIRED}).*", page.read_text(encoding="utf-8"), re.IGNORECASE)
+        assert found is None, found and found[0]
+
+
+def test_each_term_of_the_glossary_stands_once() -> None:
+    terms = re.findall(r"\*\*([^*]+)\*\*", (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"))
+    assert len(terms) > 40
+    assert len(set(terms)) == len(terms)
