@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,13 @@ def test_ept(folders: Folders, tmp_path: Path, name: str, kernels: bool) -> None
     if kernels:
         options = ExportOptions(mode="static", task="task1", top_k=2)
         _compare(export_bundle(base, [adapter], tmp_path / "static", options), reference, [1] * 4)
+
+
+def test_a_graph_says_no_commit_of_the_machine(folders: Folders, tmp_path: Path) -> None:
+    """GenAI's builder asks git for the commit of the repository that it lies in, a user's own one for example."""
+    base = folders("llama")
+    bundle = export_bundle(base, [_ept(base, tmp_path / "ept")], tmp_path / "b", ExportOptions(mode="dynamic", top_k=2))
+    assert ir.load(bundle.model).producer_version == version("onnxruntime-genai")
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
