@@ -15,11 +15,11 @@ import onnxscript
 
 from eptx.errors import LimitError, NotSupportedError
 from eptx.exporter import ops
+from eptx.exporter.bases.initializers import add_initializer
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.delta import Delta, Place, in_groups
 from eptx.exporter.graph.names import Names
 from eptx.exporter.graph.shared_input import SharedSite, give_rows, values_behind
-from eptx.exporter.initializers import add_initializer
 from eptx.manifest.names import OPERATOR_DOMAIN, PAST, TASK_ID
 
 
