@@ -6,6 +6,7 @@ quantize (how weights are stored), routes (what data takes) -> search -> result 
 from eptx.calibration.calibrate import calibrate, calibrate_bundle
 from eptx.calibration.experts import ExpertStudy, study_experts
 from eptx.calibration.export import export_bundle, run_export
+from eptx.calibration.options import Search
 from eptx.calibration.result import CalibrationResult
 from eptx.calibration.routes.study import RouteStudy, study_routes
 
@@ -13,6 +14,7 @@ __all__ = [
     "CalibrationResult",
     "ExpertStudy",
     "RouteStudy",
+    "Search",
     "calibrate",
     "calibrate_bundle",
     "export_bundle",

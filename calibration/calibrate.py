@@ -8,11 +8,12 @@ from pathlib import Path
 
 from eptx.bundle import Bundle, read_bundle
 from eptx.bundle.origin import read_origin
+from eptx.calibration.options import Search
 from eptx.calibration.result import CalibrationResult
 from eptx.calibration.run import REPORTS, calibrating, report_files
 from eptx.calibration.search.trial_cache import FILE
 from eptx.errors import UsageError
-from eptx.exporter import ExportOptions, Search, read_adapter
+from eptx.exporter import ExportOptions, read_adapter
 from eptx.exporter.options import options_of
 from eptx.files.publish import os_error, replace_file
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from eptx.bundle import Bundle, BundleWriter, write_report
+from eptx.calibration.options import Search
 from eptx.calibration.quantize import Scheme
 from eptx.calibration.quantize.config import BUILT, QuantizationConfig, quantize
 from eptx.calibration.result import CalibrationResult
@@ -15,7 +16,7 @@ from eptx.calibration.routes.study import check_freezes, study_routes
 from eptx.calibration.run import Calibration, calibrating, read_rows, report_files
 from eptx.calibration.search.trial import is_within
 from eptx.errors import NotSupportedError, UsageError, ValidationError
-from eptx.exporter import ExportOptions, Search, read_adapter
+from eptx.exporter import ExportOptions, read_adapter
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.steps.export import adapt, store, write
 from eptx.manifest.names import FLOAT_PRECISIONS

@@ -8,6 +8,7 @@ from typing import Any
 
 from eptx._version import __version__
 from eptx.calibration.experts import ExpertStudy
+from eptx.calibration.options import Goal
 from eptx.calibration.quantize import Range, Scheme
 from eptx.calibration.quantize.layers import Layer
 from eptx.calibration.routes.study import RouteStudy
@@ -15,7 +16,6 @@ from eptx.calibration.search.evaluator import Evaluator
 from eptx.calibration.search.latency import timed_shape
 from eptx.calibration.search.search import SearchResult
 from eptx.calibration.search.trial import Budget, Trial, past
-from eptx.exporter.precision import Goal
 from eptx.runtime.machine import machine
 
 SCHEMA_VERSION = 1

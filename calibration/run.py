@@ -12,6 +12,7 @@ from pathlib import Path
 from eptx._version import __version__
 from eptx.bundle import Bundle, Quantization
 from eptx.calibration.experts import ExpertStudy, study_experts
+from eptx.calibration.options import Search
 from eptx.calibration.quantize import Scheme
 from eptx.calibration.quantize.config import BUILT, FP32, QuantizationConfig
 from eptx.calibration.report import report_html
@@ -22,7 +23,7 @@ from eptx.calibration.search.search import Searcher, SearchResult
 from eptx.calibration.search.trial import Budget
 from eptx.calibration.search.trial_cache import TrialCache
 from eptx.errors import UsageError
-from eptx.exporter import ExportOptions, Search
+from eptx.exporter import ExportOptions
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.bases import is_decoder
 from eptx.exporter.bases.weights.model import read_config

@@ -13,9 +13,9 @@ from eptx.errors import EptxError
 
 if TYPE_CHECKING:
     from eptx.bundle import Bundle, read_bundle
-    from eptx.calibration import calibrate
+    from eptx.calibration import Search, calibrate
     from eptx.calibration import export_bundle as export
-    from eptx.exporter import ExportOptions, Search
+    from eptx.exporter import ExportOptions
     from eptx.exporter.validation import ValidateOptions
     from eptx.exporter.validation import validate_bundle as validate
     from eptx.runtime import Outputs, Session
@@ -40,7 +40,7 @@ _LAZY = {
     "Bundle": ("eptx.bundle", "Bundle"),
     "ExportOptions": ("eptx.exporter", "ExportOptions"),
     "Outputs": ("eptx.runtime", "Outputs"),
-    "Search": ("eptx.exporter", "Search"),
+    "Search": ("eptx.calibration", "Search"),
     "Session": ("eptx.runtime", "Session"),
     "ValidateOptions": ("eptx.exporter.validation", "ValidateOptions"),
     "calibrate": ("eptx.calibration", "calibrate"),

@@ -8,6 +8,5 @@ base: transformers folder | .onnx -------+
 from eptx.exporter.adapters.route import Route
 from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.options import ExportOptions
-from eptx.exporter.precision import Search
 
-__all__ = ["ExportOptions", "Route", "Search", "read_adapter"]
+__all__ = ["ExportOptions", "Route", "read_adapter"]

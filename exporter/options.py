@@ -10,12 +10,18 @@ from typing import Literal, cast
 from eptx.bundle import Manifest
 from eptx.errors import UsageError
 from eptx.exporter.adapters.route import Frozen, Route
-from eptx.exporter.precision import Precision, Search
 from eptx.manifest.names import BASE_TASK, PROBLEM_TYPES
 
 Mode = Literal["static", "conditioned", "dynamic"]
 Routing = Literal["batch", "row", "prompt"]
 Provider = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "fp16", "int8", "int8-static", "int4"]
+#: What a manifest says; "mixed" is what a search finds.
+StoredPrecision = Precision | Literal["mixed"]
+
+
+class PrecisionSearch:
+    """A precision that is found on data: `eptx.calibration.Search`, of which an exporter knows nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +58,7 @@ class ExportOptions:
     routing: Routing = "batch"
     routes: Mapping[str | None, Route | Frozen] = field(default_factory=dict)
     route_report: Mapping[str, object] | None = None
-    precision: Precision | Search = "fp32"
+    precision: Precision | PrecisionSearch = "fp32"
     provider: Provider = "cpu"
     base_onnx: Path | None = None
     module_map: Mapping[str, str] | None = None

@@ -17,9 +17,10 @@ import pytest
 import eptx
 from eptx.bundle import read_bundle
 from eptx.bundle.origin import Origin, read_origin, write_origin
+from eptx.calibration import Search
 from eptx.calibration import export_bundle as export
 from eptx.errors import UsageError
-from eptx.exporter import ExportOptions, Search
+from eptx.exporter import ExportOptions
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.run import validate_bundle
 from eptx.manifest.names import REPORT_FILES

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eptx.bundle import Bundle, BundleWriter, Quantization
+from eptx.calibration.options import Search
 from eptx.calibration.quantize import Quantizer, Range, Scheme
 from eptx.calibration.quantize.config import BUILT, FP32, QuantizationConfig, quantize
 from eptx.calibration.quantize.layers import Layer, find_layers
@@ -18,7 +19,6 @@ from eptx.calibration.search.latency import latency
 from eptx.calibration.search.trial import Trial
 from eptx.calibration.search.trial_cache import TrialCache
 from eptx.exporter.bundle.write import Adapted
-from eptx.exporter.precision import Search
 from eptx.exporter.steps.export import write
 from eptx.progress import step
 from eptx.runtime import Session

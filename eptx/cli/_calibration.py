@@ -11,8 +11,8 @@ import click
 from eptx.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from eptx.exporter import Search
-    from eptx.exporter.precision import Precision
+    from eptx.calibration import Search
+    from eptx.exporter.options import Precision
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,7 +76,7 @@ def read_search(settings: dict[str, Any], data: Sequence[str], only: Precision |
         UsageError: one is not of its form.
         DataError: a budget is not a number.
     """
-    from eptx.exporter import Search
+    from eptx.calibration import Search
     from eptx.runtime.measure import Source
 
     rows = settings.pop("rows")

@@ -14,8 +14,9 @@ from eptx.files.strict_json import read_json_object
 from eptx.manifest.names import PROVIDERS, ROUTINGS
 
 if TYPE_CHECKING:
-    from eptx.exporter import ExportOptions, Search
-    from eptx.exporter.precision import Precision
+    from eptx.calibration import Search
+    from eptx.exporter import ExportOptions
+    from eptx.exporter.options import Precision
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -38,8 +38,7 @@ from eptx.exporter.bundle.text import SENTENCE_SETTINGS, text_settings
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.heads import LOGITS
 from eptx.exporter.methods.method import method_of
-from eptx.exporter.options import ExportOptions
-from eptx.exporter.precision import StoredPrecision
+from eptx.exporter.options import ExportOptions, StoredPrecision
 from eptx.manifest.names import BASE_TASK, OPERATOR_DOMAIN, TASK_ID
 
 #: Smaller tensors are kept in the model: ONNX Runtime resolves the path of the file beside it, opens it and maps it

@@ -14,11 +14,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from eptx.bundle import Bundle
-from eptx.calibration import export_bundle
+from eptx.calibration import Search, export_bundle
 from eptx.errors import NotSupportedError, UsageError
-from eptx.exporter import ExportOptions, Search, read_adapter
+from eptx.exporter import ExportOptions, read_adapter
 from eptx.exporter.bases import load_transformers
-from eptx.exporter.precision import Precision
+from eptx.exporter.options import Precision
 from eptx.runtime import Session
 from eptx.runtime.measure import Source
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora

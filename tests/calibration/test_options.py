@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from eptx.exporter import Search
+from eptx.calibration import Search
 from eptx.runtime.measure import Source
 
 TASKS = ("cola", "mnli", "stsb")

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from eptx.calibration import calibrate, calibrate_bundle, export_bundle
+from eptx.calibration import Search, calibrate, calibrate_bundle, export_bundle
 from eptx.calibration.run import calibrating
 from eptx.calibration.search.evaluator import Evaluator
 from eptx.calibration.search.trial_cache import FILE, TrialCache
 from eptx.errors import UsageError, ValidationError
-from eptx.exporter import ExportOptions, Search, read_adapter
+from eptx.exporter import ExportOptions, read_adapter
 from eptx.runtime import Session
 from eptx.runtime.measure import Source
 from tests.calibration.planted import LAYER, TASKS, answered_rows, planted_adapter, planted_base

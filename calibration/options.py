@@ -1,4 +1,4 @@
-"""How weights are stored: a plain precision, or what a search on data finds."""
+"""A precision that is found, or measured, on data: its settings."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from eptx.errors import UsageError
+from eptx.exporter.options import Precision, PrecisionSearch
 from eptx.runtime.measure import Source
 from eptx.runtime.measure.budget import budgets, check_points
 from eptx.runtime.measure.rows import ROWS_PER_TASK
 
-Precision = Literal["fp32", "fp16", "int8", "int8-static", "int4"]
-#: What a manifest says; "mixed" is what a search finds.
-StoredPrecision = Precision | Literal["mixed"]
 Goal = Literal["size", "latency"]
 
 #: Points of its metric that a task may lose where the user says nothing.
@@ -22,7 +20,7 @@ MAX_DROP = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class Search(PrecisionSearch):
     """A precision that is found, or measured, on data.
 
     Attributes:
