@@ -20,8 +20,8 @@ from eptx.exporter import ExportOptions, Route, read_adapter
 from eptx.exporter.bases import load_genai
 from eptx.exporter.bases.products.nbits import dequantize
 from eptx.exporter.bases.products.nbits import step as nbits_step
-from eptx.exporter.fold import fold
 from eptx.exporter.quiet import quiet
+from eptx.exporter.steps.fold import fold
 from eptx.exporter.trained import Trained
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
