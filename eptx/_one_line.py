@@ -1,8 +1,9 @@
-"""Messages of other libraries, and what callers give, on one line."""
+"""Messages of other libraries, values of callers and lists of names, on one line."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 #: What ONNX Runtime says before it says what is wrong: its code, and a path that the user knows.
@@ -23,3 +24,9 @@ def shown(value: Any, limit: int = 60) -> str:
     except ValueError:  # Python writes no integers of thousands of digits
         return f"a long {type(value).__name__}"
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def some(names: Sequence[str], most: int = 4) -> str:
+    """The first few names, and how many more there are."""
+    listed = ", ".join(names[:most])
+    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from eptx._one_line import some
 from eptx.errors import AdapterError, BaseModelError, NotSupportedError
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.widths import check_widths
-from eptx.exporter.bases.names import aliases, some
+from eptx.exporter.bases.names import aliases
 from eptx.exporter.bases.weights.checkpoint import BaseCheckpoint, weight_files
 from eptx.exporter.bases.weights.model import base_prefix, read_config
 from eptx.exporter.methods.method import method_of

@@ -18,7 +18,7 @@ from eptx.errors import NotSupportedError, UsageError
 from eptx.manifest.names import BASE_TASK, TASK_ID
 from eptx.runtime.ort.kernels import choose_kernels, register
 from eptx.runtime.ort.providers import choose_provider
-from eptx.runtime.ort.sessions import open_session, session_options, wrapped
+from eptx.runtime.ort.sessions import open_session, session_options, wrapped_errors
 
 _WARM_UP = 3
 _WORDS = 150  # tokens are drawn from the first few, which every vocabulary has
@@ -62,10 +62,8 @@ class TimedModel:
         provider = choose_provider(provider, manifest.provider if manifest else "cpu")
         if bundle and native:
             register(options, choose_kernels(bundle, provider))
-        try:
+        with wrapped_errors(f"{path.name}: ONNX Runtime does not load it", UsageError):
             self.session = open_session(model, options, provider)
-        except Exception as e:
-            raise wrapped(e, f"{path.name}: ONNX Runtime does not load it", UsageError) from None
 
     def feeds(self, batch: int, length: int) -> dict[str, np.ndarray]:
         """Inputs of one shape: the same tokens for every model, tasks in turn.
@@ -85,10 +83,8 @@ class TimedModel:
             UsageError: ONNX Runtime fails on these inputs.
         """
         start = time.perf_counter()
-        try:
+        with wrapped_errors(f"{self.path.name}: ONNX Runtime fails on this shape", UsageError):
             self.session.run(None, feeds)
-        except Exception as e:  # ONNX Runtime has a dozen exception classes and no common one
-            raise wrapped(e, f"{self.path.name}: ONNX Runtime fails on this shape", UsageError) from None
         return time.perf_counter() - start
 
     def _feed(self, value: Any, batch: int, length: int, rng: np.random.Generator) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -64,50 +65,28 @@ from eptx.errors import ValidationError
     help="Quantized bundles: the fp32 bundle to measure against (default: one is exported for it).",
 )
 @output_options
-def validate(
-    bundle: Path,
-    base: Path | None,
-    adapters: tuple[Path, ...],
-    tasks: str | None,
-    top_k: int | None,
-    base_onnx: Path | None,
-    providers: tuple[str, ...],
-    data: tuple[str, ...],
-    rows: int | None,
-    max_drop: tuple[str, ...],
-    against: Path | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def validate(bundle: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Prove that a bundle computes what the trained model computes.
 
-    The trained model is loaded as PEFT and transformers load it. It runs in float64 and in the export's own type;
-    their distance is the noise floor, and the ONNX result must lie within a small multiple of it, in every task and
-    adapted module: by the functions that the model holds for its own operators, and by native kernels where they are
-    installed. Tables, the manifest and all files are compared with their sources. A bundle that generates is
-    fed prompts and then token by token, and how often its greedy tokens are the reference's is told. Of a quantized
-    bundle that is proven of its own weights, and what they lose is measured against the fp32 bundle and the budget.
+    The reference is the trained model, loaded as PEFT and transformers load it. It runs in float64 and in the export's
+    own type; the distance between the two is the noise floor. The bundle's result must lie within a small multiple of
+    it, in every task and adapted module: by the functions that the model holds for its own operators, and by native
+    kernels where they are installed. Tables, the manifest and all files are compared with their sources. A bundle that
+    generates runs on prompts and then token by token; the report says how often its greedy tokens are the reference's.
+    A quantized bundle is compared with a reference of its own weights, and what they lose is measured against the fp32
+    bundle and the budget.
     Writes validation.json and report.html into the bundle. Exits with 4 when the bundle fails.
     """
     with exporting(quiet):
         from eptx.exporter.validation import ValidateOptions, report_text, validate_bundle
         from eptx.runtime.measure import Source
 
-        report = validate_bundle(
-            bundle,
-            ValidateOptions(
-                base=base,
-                adapters=adapters or None,
-                tasks=names(tasks),
-                top_k=top_k,
-                base_onnx=base_onnx,
-                providers=[name for given in providers for name in (names(given) or [])],
-                data=[Source.parse(text) for text in data],
-                rows=rows,
-                max_drop=points(max_drop),
-                against=against,
-            ),
-        )
+        settings["adapters"] = settings["adapters"] or None
+        settings["tasks"] = names(settings["tasks"])
+        settings["providers"] = [name for given in settings["providers"] for name in names(given) or []]
+        settings["data"] = [Source.parse(text) for text in settings["data"]]
+        settings["max_drop"] = points(settings["max_drop"])
+        report = validate_bundle(bundle, ValidateOptions(**settings))
     for warning in report.warnings:
         click.echo(f"warning: {warning}", err=True)
     if as_json:

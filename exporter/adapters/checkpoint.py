@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from eptx._one_line import shown, some
 from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter.adapters.adapter import Pooling, TaskHeads
 from eptx.exporter.adapters.safetensors import read_tensors
@@ -148,7 +149,7 @@ def _read_heads(folder: Path, config: Mapping[str, Any]) -> TaskHeads:
     weights = {name.removesuffix(".weight"): array for name, array in tensors.items() if name.endswith(".weight")}
     biases = {name.removesuffix(".bias"): array for name, array in tensors.items() if name.endswith(".bias")}
     if not weights or len(weights) + len(biases) != len(tensors):
-        raise AdapterError(f"{HEADS}: expected <task>.weight and <task>.bias, found {_some(sorted(tensors))}")
+        raise AdapterError(f"{HEADS}: expected <task>.weight and <task>.bias, found {some(sorted(tensors))}")
     for task, bias in biases.items():
         if task not in weights:
             raise AdapterError(f"{HEADS}: {task}.bias has no {task}.weight")
@@ -187,18 +188,6 @@ def _label_names(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -
     return names
 
 
-def shown(value: object, most: int = 80) -> str:
-    """A setting as a message quotes it."""
-    text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}..."
-
-
-def _some(names: Sequence[str], most: int = 4) -> str:
-    """The first few names, and how many more there are."""
-    listed = ", ".join(names[:most])
-    return listed if len(names) <= most else f"{listed} and {len(names) - most} more"
-
-
 def group_by_module(tensors: Mapping[str, np.ndarray], marker: str) -> dict[str, dict[str, np.ndarray]]:
     """Tensors by module: ``<module>.<marker>...`` becomes module -> {rest from the marker on: array}.
 
@@ -214,7 +203,7 @@ def group_by_module(tensors: Mapping[str, np.ndarray], marker: str) -> dict[str,
             continue
         modules.setdefault(module, {})[marker + rest] = array
     if extra:
-        raise AdapterError(f"{WEIGHTS}: unexpected tensors: {_some(sorted(extra))}")
+        raise AdapterError(f"{WEIGHTS}: unexpected tensors: {some(sorted(extra))}")
     return modules
 
 
@@ -235,7 +224,7 @@ def take(parts: dict[str, np.ndarray], module: str, key: str, ndim: int) -> np.n
 def refuse_rest(parts: Mapping[str, np.ndarray], module: str) -> None:
     """Raises AdapterError if a module has tensors that its method does not know."""
     if parts:
-        raise AdapterError(f"{WEIGHTS}: unexpected tensors of {module}: {_some(sorted(parts))}")
+        raise AdapterError(f"{WEIGHTS}: unexpected tensors of {module}: {some(sorted(parts))}")
 
 
 def number(config: Mapping[str, Any], key: str, *, default: float | None = None) -> float:

@@ -1,8 +1,6 @@
-"""Names: those one module may have, and lists of them in a message."""
+"""The names that one module may have."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 #: The cross-attention's projections of the encoder's output: the decoder's by name, and run once, with the encoder.
 _CROSS = (".EncDecAttention.k", ".EncDecAttention.v")
@@ -31,12 +29,6 @@ def same_module(name: str, module: str, prefix: str) -> bool:
     if prefix:
         return False
     return name.partition(".")[2] == module or module.partition(".")[2] == name
-
-
-def some(names: Sequence[str], most: int = 4) -> str:
-    """The first few names, and how many more there are."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def in_encoder(module: str) -> bool:

@@ -8,8 +8,9 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from eptx._one_line import shown
 from eptx.errors import AdapterError, NotSupportedError
-from eptx.exporter.adapters.checkpoint import CONFIG, flag, number, shown
+from eptx.exporter.adapters.checkpoint import CONFIG, flag, number
 
 #: A stranger's regular expression can run for years. Repeated groups and look-arounds are refused, and so are more
 #: than a few places where the search may branch; patterns that PEFT's users write name modules and layers.

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from eptx._one_line import shown
 from eptx.errors import AdapterError, EptxError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
-from eptx.exporter.adapters.checkpoint import CONFIG, Checkpoint, ReadOptions, read_checkpoint, shown
+from eptx.exporter.adapters.checkpoint import CONFIG, Checkpoint, ReadOptions, read_checkpoint
 from eptx.exporter.methods.method import Method, methods, titles
 from eptx.manifest.names import AUTO_TASK, BASE_TASK
 

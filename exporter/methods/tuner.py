@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from eptx.exporter.bases.passes.deberta import allow_positions_per_row
 
 INFER = -1
-"""Task id of a row whose task is to be inferred from the row itself (EPT)."""
+"""Task id of a row whose task is to be inferred from the row itself (EPT).
+
+The reference reads nothing of a bundle, so the value stands here besides `eptx.manifest.names`.
+"""
 
 
 class TaskRows:

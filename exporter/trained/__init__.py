@@ -6,8 +6,10 @@ trained; a tensor that no parameter takes, or a parameter that no tensor fills, 
 """
 
 from eptx.exporter.trained.files import AdapterFiles
+from eptx.exporter.trained.host import Host
 from eptx.exporter.trained.loading import load_trained
-from eptx.exporter.trained.model import Host, Output, Trained
+from eptx.exporter.trained.model import Trained
+from eptx.exporter.trained.output import Output
 from eptx.exporter.trained.reference import name_tasks, read_files
 
 __all__ = ["AdapterFiles", "Host", "Output", "Trained", "load_trained", "name_tasks", "read_files"]

@@ -40,8 +40,8 @@ class Base:
     Attributes:
         model: float32, in evaluation mode, with as many labels as the adapter's own head has.
         complete: whether the base alone has everything that the class needs.
-        labelled: whether the adapter brings what gives the labels.
-        resized: whether that head has other labels than the base's, which the model then lacks.
+        labelled: whether the adapter brings the head that gives the labels.
+        resized: whether that head has other labels than the base's head, which the model then lacks.
     """
 
     model: Any
@@ -72,7 +72,7 @@ def load_base(base: Path, files: AdapterFiles, *, plain: bool = False) -> Base:
     model, missing, resized = _load(auto, base, config)
     lacking = [name for name in (*missing, *resized) if name not in saved]
     if lacking and all(name.startswith("pooler.") for name in lacking):
-        # a model that was saved under a head without a pooler never trained one
+        # a base that was saved with a head that has no pooler never trained a pooler
         model, missing, resized = _load(auto, base, config, add_pooling_layer=False)
         lacking = [name for name in (*missing, *resized) if name not in saved]
     if lacking:
@@ -97,7 +97,7 @@ def _config(base: Path) -> Any:
         return base_config(base)
     except EptxError:
         raise
-    except Exception as error:  # configuration classes raise whatever their fields' values provoke
+    except Exception as error:  # configuration classes raise any class
         raise BaseModelError(f"{base.name}: config.json is not usable: {one_line(error)}") from None
 
 
@@ -115,7 +115,7 @@ def _class_of(config: Any, files: AdapterFiles) -> Any:
 
 
 def _labels(auto: Any, config: Any, saved: Mapping[str, tuple[int, ...]]) -> int | None:
-    """How many labels the adapter's own head has; None where it brings none.
+    """How many labels the adapter's own head has; None without one.
 
     The class is built twice without weights, once with one label more: a tensor that grows by that has the labels.
     """
@@ -134,7 +134,7 @@ def _labels(auto: Any, config: Any, saved: Mapping[str, tuple[int, ...]]) -> int
 
 
 def _load(auto: Any, base: Path, config: Any, **options: Any) -> tuple[Any, list[str], list[str]]:
-    """The model, and the names of its parameters that the files do not have, and have in another shape."""
+    """The model, and the names of its parameters that the files lack, and that have another shape there."""
     try:
         model, info = auto.from_pretrained(
             base,
@@ -144,7 +144,7 @@ def _load(auto: Any, base: Path, config: Any, **options: Any) -> tuple[Any, list
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # a head of another task; what is not filled is looked at
+            ignore_mismatched_sizes=True,  # a head of another task; the caller looks at what is not filled
             **options,
         )
     except Exception as error:  # shapes that do not fit, damaged files, sizes that make no layer

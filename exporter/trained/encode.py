@@ -1,4 +1,4 @@
-"""The first half of an encoder-decoder's forward in PyTorch, as a bundle splits it: all that runs once per text.
+"""The part of an encoder-decoder's forward that runs once per text, in PyTorch.
 
 That is the encoder, and of every layer of the decoder the projections of what the encoder gives. transformers itself
 makes those with the decoder's first token, and keeps them; here they are in its cache before.
@@ -44,7 +44,7 @@ def encode(model: Any, inputs: dict[str, Tensor], cache: Any) -> Any:
 def decoder_call(model: Any, inputs: dict[str, Tensor], cache: Any) -> dict[str, Any]:
     """The arguments of the model's forward for the tokens ``decoder_input_ids`` after those in the cache."""
     key = cache.cross_attention_cache.layers[0].keys
-    # only its shape is read: what it holds is in the cache
+    # only its shape counts; its content is in the cache
     nothing = torch.zeros((key.shape[0], key.shape[2], model.config.d_model), dtype=key.dtype)
     rest = {name: tensor for name, tensor in inputs.items() if name != "input_ids"}
     return {**rest, "encoder_outputs": (nothing,), "past_key_values": cache, "use_cache": True}

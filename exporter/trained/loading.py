@@ -1,4 +1,4 @@
-"""Adapters put on their base by PEFT, and filled from their files by PEFT, strictly."""
+"""Loads the trained model: PEFT puts the adapters on their base and fills them from their files, strictly."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from eptx.errors import AdapterError, EptxError
 from eptx.exporter.quiet import quiet
 from eptx.exporter.trained.classes import load_base, saved_modules
 from eptx.exporter.trained.files import PREFIX, WEIGHTS, AdapterFiles, head_tasks
-from eptx.exporter.trained.model import Heads, Host, Trained
+from eptx.exporter.trained.host import Host
+from eptx.exporter.trained.model import Trained
 from eptx.exporter.trained.names import names_in
+from eptx.exporter.trained.output import Heads
 from eptx.exporter.trained.reference import Reference, SavedAs, reference_of
 from eptx.exporter.training.heads import TaskHeadBank
 
-#: Task types whose classifier PEFT saves without being told.
+#: Task types whose classifier PEFT always saves.
 _WITH_CLASSIFIER = ("SEQ_CLS", "TOKEN_CLS")
 
 
@@ -33,14 +35,14 @@ def load_trained(
     top_k: int | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Trained:
-    """The model that was trained: its base as the class it was trained on, with the adapter on it.
+    """Loads the base as the class that was trained, with the adapter on it.
 
     Args:
         base: the base's transformers folder.
         files: the adapter's folder, or several, each a task.
         tasks: the tasks by id.
         top_k: experts per task, where it is needed and the files do not say it.
-        dtype: what weights are held and everything is computed in.
+        dtype: of the weights and of all computations.
 
     Raises:
         BaseModelError, AdapterError: files do not fit each other; a tensor that no parameter takes, or a parameter
@@ -58,30 +60,22 @@ def load_trained(
 
 
 def _without(base: Path, files: AdapterFiles, hosts: Sequence[Host], task: int) -> list[Host]:
-    """The base with no adapter, where none of the models has its labels: for rows that switch the adapter off."""
-    if not all(host.resized and host.complete for host in hosts):
+    """The base without an adapter, for rows that switch it off, if no model has the base's labels."""
+    if not all(host.base.resized and host.base.complete for host in hosts):
         return []
-    plain = Host(load_base(base, files, plain=True).model, reference_of(files), adapters={task: ""})
+    plain = Host(load_base(base, files, plain=True), reference_of(files), adapters={task: ""})
     plain.names = names_in(plain.model, [module for host in hosts for module in host.names])
     return [plain]
 
 
 def _hosts(base: Path, files: Sequence[AdapterFiles], tasks: Sequence[str], top_k: int | None) -> list[Host]:
-    """The adapters side by side on one model; one that brings modules of other shapes gets a model of its own."""
+    """The adapters side by side on one model; an adapter with modules of other shapes gets its own model."""
     method = reference_of(files[0])
     hosts: list[Host] = []
     for index, each in enumerate(files):
         host = next((host for host in hosts if host.signature == _signature(each)), None)
         if host is None:
-            own = load_base(base, each)
-            host = Host(
-                own.model,
-                method,
-                _signature(each),
-                complete=own.complete,
-                labelled=own.labelled,
-                resized=own.resized,
-            )
+            host = Host(load_base(base, each), method, _signature(each))
             hosts.append(host)
         _put_on(host, each, range(index, index + 1) if method.one_task_each else range(len(tasks)), tasks, top_k)
     return hosts
@@ -94,7 +88,7 @@ def _signature(files: AdapterFiles) -> tuple[Any, ...]:
 
 
 def _put_on(host: Host, files: AdapterFiles, ids: range, tasks: Sequence[str], top_k: int | None) -> None:
-    """Has PEFT put an adapter on a model, for the tasks with these ids, and fill it from its files."""
+    """Makes PEFT put an adapter on a model, for the tasks with these ids, and fill it from its files."""
     method, name = host.method, f"task{ids.start}"
     modules = method.modules(files)
     if not modules:
@@ -119,7 +113,7 @@ def _put_on(host: Host, files: AdapterFiles, ids: range, tasks: Sequence[str], t
 
 
 def _saved_as(files: AdapterFiles) -> SavedAs:
-    """The task type and the modules that PEFT is to take from the file: those that the file holds.
+    """The task type, and the modules that PEFT takes whole from the file: those that the file holds.
 
     PEFT wraps the classifier of a SEQ_CLS adapter whether it was saved or not (its base may have it), and the released
     EPT saves it while its configuration says that nothing is.
@@ -134,7 +128,7 @@ def _saved_as(files: AdapterFiles) -> SavedAs:
 
 
 def _fill(model: PeftModel, files: AdapterFiles, method: Reference, name: str, renamed: Mapping[str, str]) -> None:
-    """Has PEFT fill an adapter, and refuses what is left over on either side.
+    """Makes PEFT fill an adapter, and refuses tensors and parameters that are left over.
 
     Raises:
         AdapterError: by the name of the tensor or parameter.
@@ -144,7 +138,7 @@ def _fill(model: PeftModel, files: AdapterFiles, method: Reference, name: str, r
     file = f"{files.folder.name}: {WEIGHTS}"
     try:
         result: Any = set_peft_model_state_dict(model, tensors, adapter_name=name)
-    except KeyError as error:  # of a module that is saved whole
+    except KeyError as error:  # of a module that is saved in full
         raise AdapterError(f"{file} has no tensor for {error.args[0]}") from None
     except (RuntimeError, ValueError) as error:
         raise AdapterError(f"{file} does not fit the model: {_misfit(str(error), name)}") from None
@@ -156,7 +150,7 @@ def _fill(model: PeftModel, files: AdapterFiles, method: Reference, name: str, r
 
 
 def _misfit(text: str, name: str) -> str:
-    """What torch says of shapes, in a line about the first of them."""
+    """The first mismatch of shapes in torch's message, on one line."""
     found = re.search(r"size mismatch for (\S+): .*?Size\((\[.*?\])\).*?Size\((\[.*?\])\)", text)
     if found is None:
         return " ".join(text.split())[:200]
@@ -164,18 +158,18 @@ def _misfit(text: str, name: str) -> str:
 
 
 def _in_file(key: str, name: str) -> str:
-    """A parameter's name as files have it, without the adapter's name in PEFT."""
+    """A parameter's name in files, which lacks the adapter's name in PEFT."""
     return key.replace(f".modules_to_save.{name}.", ".").replace(f".{name}.", ".").removesuffix(f".{name}")
 
 
 def _in_model(key: str, part: str, renamed: Mapping[str, str]) -> str:
-    """A tensor's name with its module as the model calls it."""
+    """A tensor's name with its module's name in the model."""
     module, found, rest = key.removeprefix(PREFIX).partition(part)
     return f"{PREFIX}{renamed[module]}{part}{rest}" if found and module in renamed else key
 
 
 def _heads(files: AdapterFiles, tasks: Sequence[str]) -> Heads | None:
-    """The heads that eptx's training saved, as its own module."""
+    """The task heads that eptx's training saved."""
     if files.heads is None:
         return None
     found = head_tasks(files)

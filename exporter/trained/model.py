@@ -1,160 +1,23 @@
-"""The trained model, asked for what it computes: outputs of its class, and what every adapted layer gives."""
+"""The trained model in PyTorch: it runs, and gives the outputs of its class and of every adapted layer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from peft import PeftModel
-from peft.utils import ModulesToSaveWrapper
-from torch import Tensor, nn
+from torch import Tensor
 
 from eptx.errors import RequestError
 from eptx.exporter.adapters.route import Route
 from eptx.exporter.methods.tuner import INFER
 from eptx.exporter.trained.encode import decoder_call, encode
+from eptx.exporter.trained.host import Host, tensors_of
+from eptx.exporter.trained.output import Heads, Output
 from eptx.exporter.trained.reference import CallRoutes, GivenRoutes, Reference
-from eptx.exporter.training.heads import TaskHeadBank, pool
-
-#: What a class returns beside its outputs: its cache, and the encoder's states, which a bundle hands on in its own way.
-_NOT_OUTPUTS = ("past_key_values", "encoder_last_hidden_state", "loss")
-
-
-@dataclass(frozen=True)
-class Output:
-    """What one forward computed.
-
-    Attributes:
-        outputs: what the trained class returns, by its names; with task heads also ``logits`` [batch, most labels].
-        inner: what the bare model inside of the class returns, where it is another than the class.
-        modules: output of every adapted linear layer, bias included, by the adapter's module names, of its first call.
-        task: task of each row int64 [batch] (for id -1 the one inferred).
-        task_margin: with id -1: sum of similarities of the best task less the next one's [batch].
-        group: the group that the first module was given, int64 [1 or batch]. weights: [1 or batch, t].
-        calls: of each call of the router in turn, what it gives every group's experts [1 or batch, k, t]; None
-            where the route was given.
-        groups: module -> the group of its first call [1 or batch].
-        margins: by how much each route of this forward was chosen, each [1 or batch].
-    """
-
-    outputs: dict[str, np.ndarray]
-    inner: dict[str, np.ndarray]
-    modules: dict[str, np.ndarray]
-    task: np.ndarray
-    task_margin: np.ndarray | None = None
-    group: np.ndarray | None = None
-    weights: np.ndarray | None = None
-    calls: list[np.ndarray | None] = field(default_factory=list)
-    groups: dict[str, np.ndarray] = field(default_factory=dict)
-    margins: list[np.ndarray] = field(default_factory=list)
-
-
-class Heads(nn.Module):
-    """Task heads as eptx's training saves them, and what they read."""
-
-    def __init__(self, bank: TaskHeadBank, pooling: str) -> None:
-        super().__init__()
-        self.bank, self.pooling = bank, pooling
-
-    def forward(self, output: Any, mask: Tensor | None, names: Sequence[str]) -> Tensor:
-        """Logits [batch, most labels] of rows by the names of their tasks; one without a head has zeros."""
-        known = {task: index for index, task in enumerate(self.bank.tasks)}
-        rows = torch.tensor([known.get(name, len(known)) for name in names])
-        result: Tensor = self.bank(pool(output, mask, self.pooling), rows)
-        return result
-
-    def labels(self, task: str) -> int:
-        """How many logits a task has; 0 for one without a head."""
-        return dict(zip(self.bank.tasks, self.bank.labels, strict=True)).get(task, 0)
-
-
-@dataclass
-class Host:
-    """One transformers model with adapters on it.
-
-    Attributes:
-        model: the model, the adapted layers in place.
-        method: whose adapter it is.
-        signature: what the adapters that share it have in common.
-        peft: PEFT's wrapper around it.
-        adapters: task id -> the adapter's name in PEFT.
-        names: the adapter's module name -> the layer's name in the model.
-        state: what the adapted layers share, None where PEFT needs nothing.
-        complete: whether the base alone has all that its class needs.
-        labelled: whether the adapters bring what gives the class's labels.
-        resized: whether those are other labels than the base's, whose head the model then lacks.
-    """
-
-    model: Any
-    method: Reference
-    signature: tuple[Any, ...] = ()
-    peft: PeftModel | None = None
-    adapters: dict[int, str] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
-    state: Any = None
-    complete: bool = True
-    labelled: bool = False
-    resized: bool = False
-    _modules: dict[str, Tensor] = field(default_factory=dict)
-    _groups: dict[str, Tensor] = field(default_factory=dict)
-    _inner: dict[str, Tensor] = field(default_factory=dict)
-
-    def watch(self) -> None:
-        """Keeps every adapted layer's first output of a forward, and what the bare model inside gives."""
-        for module, name in self.names.items():
-            self.model.get_submodule(name).register_forward_hook(self._keep(module))
-        bare = getattr(self.model, str(self.model.base_model_prefix or ""), None)
-        if isinstance(bare, nn.Module):
-            bare.register_forward_hook(lambda layer, args, output: self._inner.update(tensors_of(output)))
-
-    def _keep(self, module: str) -> Any:
-        def keep(layer: nn.Module, args: Any, output: Tensor) -> None:
-            if getattr(self.state, "probing", False) or module in self._modules:
-                return
-            self._modules[module] = output
-            route = getattr(self.state, "used", None)
-            if route is not None:
-                self._groups[module] = route.group
-
-        return keep
-
-    @contextmanager
-    def on(self, task: int | None) -> Iterator[None]:
-        """With the adapter of a task, or None: with no adapter."""
-        if self.peft is None:
-            yield
-            return
-        if task is None:
-            # what PEFT's context does; that one asks every layer for its state first, which takes as long as a forward
-            tuner: Any = self.peft.base_model
-            tuner.disable_adapter_layers()
-            try:
-                yield
-            finally:
-                tuner.enable_adapter_layers()
-            return
-        if self.method.one_task_each:
-            self.peft.set_adapter(self.adapters[task], inference_mode=True)
-        yield
-
-    @property
-    def saved(self) -> list[str]:
-        """The modules that the adapters bring whole, a classifier for example, beside what they adapt."""
-        return [name for name, module in self.model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
-
-    def layer(self, module: str) -> Any:
-        """An adapted layer by the adapter's name of it."""
-        return self.model.get_submodule(self.names[module])
-
-    def forget(self) -> None:
-        """Before another forward."""
-        self._modules.clear()
-        self._groups.clear()
-        self._inner.clear()
 
 
 @dataclass
@@ -162,8 +25,8 @@ class Trained:
     """The trained model; `load_trained` makes it.
 
     Attributes:
-        hosts: the models; adapters whose heads have other shapes than the others' are on one of their own, and the
-            base, where it has other labels than all of them, is one without an adapter.
+        hosts: the models. Adapters with heads of other shapes have a model of their own, and so has the base without
+            an adapter, if its labels are others than theirs.
         tasks: the tasks by id.
         heads: what eptx's training saved beside the adapter, None where the class has its own head.
         dtype: what it computes in.
@@ -176,12 +39,12 @@ class Trained:
 
     @property
     def method(self) -> Reference:
-        """Whose adapter it is."""
+        """The adapter's method."""
         return self.hosts[0].method
 
     @property
     def model(self) -> Any:
-        """The transformers model; where there are several, the first task's."""
+        """The transformers model; of several, the first task's."""
         return self.hosts[0].model
 
     @property
@@ -191,23 +54,23 @@ class Trained:
 
     @property
     def brings_heads(self) -> bool:
-        """Whether the outputs' last layer is the adapter's own: without a task it says nothing."""
+        """Whether the last layer is the adapter's own; then it means nothing without a task."""
         return self.heads is not None or any(host.saved for host in self.hosts)
 
     @property
     def router(self) -> str | None:
-        """The module whose input decides the route of all, where there is one."""
+        """The module whose input decides the route of all modules; None without one."""
         host = self.hosts[0]
         return next((module for module in host.names if self.method.is_router(host.layer(module))), None)
 
     def host_of(self, task: int) -> Host:
-        """The model that has a task; for none, one with the base's own labels."""
+        """The model that serves a task; of no task, one with the base's own labels."""
         own = (host for host in self.hosts if task in host.adapters)
-        return next(own, next((host for host in self.hosts if not host.resized), self.hosts[0]))
+        return next(own, next((host for host in self.hosts if not host.base.resized), self.hosts[0]))
 
     @contextmanager
     def as_task(self, task: int) -> Iterator[Any]:
-        """The transformers model of a task, as anybody may call it."""
+        """The transformers model of a task, ready to be called."""
         host = self.host_of(task)
         with host.on(task if task < len(self.tasks) else None):
             # one task for all rows, whatever their number
@@ -225,8 +88,8 @@ class Trained:
     ) -> Output:
         """One forward.
 
-        Of an encoder-decoder, as a bundle splits it: what reads the text runs first, and what is found out there, the
-        task of a row with id -1 or the route, then holds for the answer.
+        An encoder-decoder runs as a bundle splits it: the encoder comes first, and what is decided there, the task of
+        a row with id -1 or the route, holds for the answer.
 
         Args:
             inputs: the model's inputs by name; float arrays are cast to ``dtype``. Of an encoder-decoder,
@@ -285,7 +148,7 @@ class Trained:
         return None if bias is None else _array(bias)
 
     def weight(self, module: str, task: int, route: Route | None = None) -> np.ndarray:
-        """The weight [out, in] that an adapted layer amounts to for one task: what it makes of a unit matrix."""
+        """The weight [out, in] of an adapted layer with one task folded in: its output for a unit matrix."""
         host = self.host_of(task)
         layer = host.layer(module)
         base = getattr(layer, "base_layer", layer)
@@ -310,7 +173,7 @@ class Trained:
     def _call(
         self, host: Host, tensors: dict[str, Tensor], ids: Tensor, cache: Any
     ) -> tuple[Tensor, np.ndarray | None, dict[str, Any]]:
-        """The rows' tasks, their margin where the text has told them, and the arguments of the class's forward."""
+        """The rows' tasks, their margin if the encoder inferred them, and the arguments of the class's forward."""
         if not host.model.config.is_encoder_decoder:
             return ids, None, tensors if cache is None else {**tensors, "past_key_values": cache, "use_cache": True}
         margin: np.ndarray | None = None
@@ -327,12 +190,6 @@ class Trained:
     def _tensor(self, array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
-
-
-def tensors_of(result: Any) -> dict[str, Tensor]:
-    """The outputs of a transformers model by name."""
-    named = result.items() if hasattr(result, "items") else ()
-    return {name: value for name, value in named if isinstance(value, Tensor) and name not in _NOT_OUTPUTS}
 
 
 def _used_tasks(host: Host, ids: Tensor) -> tuple[Tensor, np.ndarray | None]:

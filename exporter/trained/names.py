@@ -1,4 +1,4 @@
-"""What a class calls an adapter's modules today: transformers renames modules between versions, files do not."""
+"""The names of an adapter's modules in the installed transformers, which renames modules between versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eptx.errors import BaseModelError
 
 
 def names_in(model: Any, modules: Iterable[str]) -> dict[str, str]:
-    """Each module's name in the model: the same, without or with the prefix of the bare model, or as it was renamed.
+    """Each module's name in the model: the same, with or without the bare model's prefix, or the new name.
 
     Args:
         model: the transformers model.
@@ -45,7 +45,7 @@ def exactly(names: Sequence[str]) -> str:
 
 
 class _Renaming:
-    """transformers' own tables of what it renamed."""
+    """transformers' own tables of renamed modules."""
 
     def __init__(self, model: Any) -> None:
         entries = get_model_conversion_mapping(model)

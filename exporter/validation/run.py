@@ -112,7 +112,7 @@ def _run_backends(
             with seconds.of(f"running the bundle ({backend.name})"):
                 results.append(compare_with_reference(bundle, graph, expectation, backend))
         except KernelsRefusedError as error:
-            refused.append(f"{backend.name}: not judged, the bundle runs by its functions: {error}")
+            refused.append(f"{backend.name}: not validated; the bundle runs by its functions: {error}")
     return results, refused
 
 

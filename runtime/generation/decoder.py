@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
 
 from eptx._one_line import one_line
 from eptx.bundle import Bundle
-from eptx.errors import BundleError, EptxError, NotSupportedError, RequestError
+from eptx.errors import BundleError, NotSupportedError, RequestError
 from eptx.manifest.names import ROUTE_GROUP, ROUTE_WEIGHTS, TASK_ID, USED
 from eptx.runtime.generation.backend import DONE
 from eptx.runtime.generation.genai_folder import model_folder
 from eptx.runtime.generation.settings import MOST_ROWS, GenerationSettings
 from eptx.runtime.ort.kernels import Kernels, open_with_kernels
-from eptx.runtime.ort.sessions import wrapped
+from eptx.runtime.ort.sessions import wrapped_errors
 from eptx.runtime.outputs import Array
 from eptx.runtime.requests.rows import pad_rows
 
@@ -49,7 +48,7 @@ class DecoderGenerator:
         if len(prompts) > MOST_ROWS:
             raise RequestError(f"{len(prompts)} prompts in one batch; GenAI takes {MOST_ROWS}")
         ids = pad_rows(prompts, self._generation.pad, np.int32)
-        with _errors(_FAILS, RequestError):
+        with wrapped_errors(_FAILS, RequestError):
             generator = self._generator(ids.shape[1], len(prompts), settings)
             chosen = self._chosen(len(prompts), task_ids)
             for name, array in chosen.items():
@@ -58,7 +57,7 @@ class DecoderGenerator:
             _keep(generator, chosen)
         live = np.ones(len(prompts), bool)
         for _ in range(settings.max_new_tokens):
-            with _errors(_FAILS, RequestError):
+            with wrapped_errors(_FAILS, RequestError):
                 generator.generate_next_token()
                 step = np.where(live, generator.get_next_tokens(), DONE).astype(np.int64)
             yield step
@@ -118,16 +117,8 @@ def _open(genai: Any, bundle: Bundle, provider: str, threads: int | None) -> tup
     def open_model(kernels: Kernels) -> tuple[Any, Kernels]:
         with (
             model_folder(bundle, provider, threads, kernels) as folder,
-            _errors(f"{bundle.model.name}: GenAI does not load it", BundleError),
+            wrapped_errors(f"{bundle.model.name}: GenAI does not load it", BundleError),
         ):
             return genai.Model(genai.Config(str(folder))), kernels
 
     return open_with_kernels(bundle, provider, open_model)
-
-
-@contextlib.contextmanager
-def _errors(what: str, error: type[EptxError]) -> Iterator[None]:
-    try:
-        yield
-    except Exception as e:  # GenAI raises the exceptions of its C++, most as RuntimeError
-        raise wrapped(e, what, error) from None

@@ -7,8 +7,6 @@ import numpy as np
 from eptx.runtime.generation.settings import GenerationSettings
 from eptx.runtime.outputs import Array
 
-__all__ = ["Sampler"]
-
 
 class Sampler:
     """Chooses tokens as the settings say.

@@ -29,11 +29,9 @@ from eptx.runtime.generation.sampling import Sampler
 from eptx.runtime.generation.settings import GenerationSettings
 from eptx.runtime.ort.model import check_signature
 from eptx.runtime.ort.providers import onnxruntime
-from eptx.runtime.ort.sessions import open_bundle, wrapped
+from eptx.runtime.ort.sessions import open_bundle, wrapped_errors
 from eptx.runtime.outputs import Array
 from eptx.runtime.requests.rows import pad_rows
-
-__all__ = ["Seq2SeqGenerator"]
 
 _CHOICES = (TASK_ID, ROUTE_GROUP, ROUTE_WEIGHTS)
 
@@ -132,7 +130,7 @@ class _Model:
             RequestError: ONNX Runtime fails.
             LimitError: there is not enough memory.
         """
-        try:
+        with wrapped_errors("ONNX Runtime fails on this request", RequestError):
             binding = self._session.io_binding()
             for name, value in feeds.items():
                 binding.bind_ortvalue_input(name, value)
@@ -140,5 +138,3 @@ class _Model:
                 binding.bind_output(name, device)
             self._session.run_with_iobinding(binding)
             return dict(zip(self._devices, binding.get_outputs(), strict=True))
-        except Exception as e:  # ONNX Runtime has a dozen exception classes and no common one
-            raise wrapped(e, "ONNX Runtime fails on this request", RequestError) from None

@@ -4,35 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Sequence
-from typing import Protocol
 
 from eptx.runtime.generation.outputs import FinishReason, Piece
 from eptx.runtime.generation.text import Detokenizer, StopTexts
 from eptx.runtime.outputs import Array
-
-
-class TokenDecoder(Protocol):
-    """Gives the text of tokens."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of some tokens, without special ones."""
-        ...
-
-    def special_text(self, token: int) -> str:
-        """How the tokenizer writes a special token; empty for other tokens."""
-        ...
-
-
-class NoTokenizer:
-    """The `TokenDecoder` of a bundle without a tokenizer, whose answers are token ids only."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Nothing."""
-        return ""
-
-    def special_text(self, token: int) -> str:
-        """Nothing."""
-        return ""
+from eptx.runtime.requests.tokenizer import Tokenizer
 
 
 def pieces(
@@ -40,7 +16,7 @@ def pieces(
     lengths: Sequence[int],
     eos: Sequence[int],
     stop: Sequence[str],
-    decoder: TokenDecoder,
+    tokenizer: Tokenizer | None,
 ) -> Generator[Piece, None, None]:
     """The pieces of the steps: one for each token of each row that is not done.
 
@@ -49,9 +25,9 @@ def pieces(
         lengths: how long each row's answer may get; there are as many steps as the longest needs.
         eos: the tokens that end an answer.
         stop: the texts that end one; they may hold special tokens.
-        decoder: gives the tokens' text.
+        tokenizer: gives the tokens' text; None: the pieces have no text.
     """
-    live = {row: _Row(row, length, eos, stop, decoder) for row, length in enumerate(lengths)}
+    live = {row: _Row(row, length, eos, stop, tokenizer) for row, length in enumerate(lengths)}
     with contextlib.closing(steps):
         for step in steps:
             for row in tuple(live):
@@ -66,12 +42,14 @@ def pieces(
 class _Row:
     """One row's answer so far."""
 
-    def __init__(self, row: int, length: int, eos: Sequence[int], stop: Sequence[str], decoder: TokenDecoder) -> None:
+    def __init__(
+        self, row: int, length: int, eos: Sequence[int], stop: Sequence[str], tokenizer: Tokenizer | None
+    ) -> None:
         self._row = row
         self._eos = frozenset(eos)
         self._left = length
-        self._special = decoder.special_text
-        self._text = Detokenizer(decoder.decode)
+        self._special = tokenizer.special_text if tokenizer is not None else lambda token: ""
+        self._text = Detokenizer(tokenizer.decode if tokenizer is not None else lambda ids: "")
         self._stop = StopTexts(stop)
 
     def add(self, token: int) -> Piece:

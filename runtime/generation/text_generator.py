@@ -14,7 +14,7 @@ from eptx.runtime.generation.outputs import Stream
 from eptx.runtime.generation.prompts import check_ends, max_answer, token_rows
 from eptx.runtime.generation.request import GenerationRequest
 from eptx.runtime.generation.settings import GenerationSettings, SearchOptions
-from eptx.runtime.generation.stream import NoTokenizer, pieces
+from eptx.runtime.generation.stream import pieces
 from eptx.runtime.ort.kernels import Kernels, choose_kernels
 from eptx.runtime.requests.tasks import TaskChooser
 from eptx.runtime.requests.tokenizer import Tokenizer
@@ -24,9 +24,7 @@ class TextGenerator:
     """A bundle that answers prompts; its back end is opened when it is first needed.
 
     Args:
-        bundle: a checked bundle, which may also be one that does not generate.
-        provider: ``cpu`` or ``cuda``.
-        threads: how many threads one operator may use; None lets ONNX Runtime choose.
+        bundle, provider, threads: as `TokenGenerator` takes them; the bundle may also be one that does not generate.
         tokenizer: gives the bundle's tokenizer.
     """
 
@@ -71,8 +69,8 @@ class TextGenerator:
         generation, ids, rows = self._bundle.manifest.generation, request.task_ids, len(request.prompts)
         assert generation is not None
         steps = self._backend().tokens(request.prompts, ids, request.settings)
-        decoder = self._tokenizer() if self._has_tokenizer else NoTokenizer()
-        answers = pieces(steps, request.lengths, generation.eos, request.settings.stop, decoder)
+        tokenizer = self._tokenizer() if self._has_tokenizer else None
+        answers = pieces(steps, request.lengths, generation.eos, request.settings.stop, tokenizer)
         return Stream(answers, lambda: [known.name for known in self._tasks.rows(ids, {}, rows)])
 
     @property

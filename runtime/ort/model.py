@@ -11,7 +11,7 @@ from eptx.errors import BundleError, RequestError
 from eptx.manifest.names import LOGITS, TASK_ID_USED
 from eptx.runtime.ort.integers import describe_integer_products
 from eptx.runtime.ort.kernels import Kernels, choose_kernels
-from eptx.runtime.ort.sessions import open_bundle, wrapped
+from eptx.runtime.ort.sessions import open_bundle, wrapped_errors
 from eptx.runtime.outputs import Array
 
 _ORT_DTYPES = {
@@ -79,10 +79,8 @@ class OrtModel:
             LimitError: the batch needs more memory than there is.
         """
         session = self.open()
-        try:
+        with wrapped_errors("ONNX Runtime fails on this request", RequestError):
             values = session.run(self._names, arrays)
-        except Exception as e:  # ONNX Runtime has a dozen exception classes and no common one
-            raise wrapped(e, "ONNX Runtime fails on this request", RequestError) from None
         outputs = dict(zip(self._names, values, strict=True))
         _check_outputs(outputs, self._bundle.manifest, next(iter(arrays.values())).shape[0])
         return outputs

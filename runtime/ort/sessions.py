@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,8 +57,7 @@ def open_session(model: bytes | str | os.PathLike[str], options: Any = None, pro
 
     Raises:
         NotSupportedError: ONNX Runtime is not installed, or CUDA does not start on this machine.
-        Exception: ONNX Runtime does not load the model. It has a dozen exception classes and no common one; `wrapped`
-            makes one of eptx's errors of any.
+        Exception: ONNX Runtime does not load the model; see `wrapped_errors`.
     """
     ort = onnxruntime()
     if provider == "cuda":
@@ -131,10 +131,17 @@ def wrapped(e: Exception, what: str, error: type[EptxError]) -> EptxError:
     return error(f"{what}: {text}")
 
 
-def _open(bundle: Bundle, model: Path, options: Any, provider: str) -> Any:
+@contextmanager
+def wrapped_errors(what: str, error: type[EptxError]) -> Iterator[None]:
+    """A block whose exceptions are `wrapped`: ONNX Runtime has a dozen exception classes and no common one."""
     try:
-        return open_session(model, options, provider)
+        yield
     except Exception as e:
-        exported_for = bundle.manifest.provider
-        hint = f" (the bundle was exported for {exported_for})" if exported_for != provider else ""
-        raise wrapped(e, f"{model.name}: ONNX Runtime does not load it{hint}", BundleError) from None
+        raise wrapped(e, what, error) from None
+
+
+def _open(bundle: Bundle, model: Path, options: Any, provider: str) -> Any:
+    exported_for = bundle.manifest.provider
+    hint = f" (the bundle was exported for {exported_for})" if exported_for != provider else ""
+    with wrapped_errors(f"{model.name}: ONNX Runtime does not load it{hint}", BundleError):
+        return open_session(model, options, provider)

@@ -6,14 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import prometheus_client
 from ray import serve
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 from starlette.types import ASGIApp
 
-from eptx.runtime.ray_serve.replica import Refusal
 from eptx.runtime.ray_serve.retry import DIED, ask_replicas
 from eptx.runtime.ray_serve.settings import Settings
 from eptx.runtime.serving.errors import Refused, find_model
@@ -98,18 +97,15 @@ class RemoteModel:
 
     async def infer(self, body: bytes, header_length: str | None, deadline: float) -> tuple[bytes, int | None]:
         """See `Model.infer`."""
-        answer: tuple[bytes, int | None] = await self._ask("infer", deadline, body, header_length)
-        return answer
+        return cast("tuple[bytes, int | None]", await self._ask("infer", deadline, body, header_length))
 
     async def generate(self, body: bytes, deadline: float) -> bytes:
         """See `Model.generate`."""
-        answer: bytes = await self._ask("generate", deadline, body)
-        return answer
+        return cast(bytes, await self._ask("generate", deadline, body))
 
     async def metadata(self) -> dict[str, Any]:
         """See `Model.metadata`."""
-        answer: dict[str, Any] = await self._ask("metadata", time.monotonic() + self._timeout)
-        return answer
+        return cast("dict[str, Any]", await self._ask("metadata", time.monotonic() + self._timeout))
 
     async def generate_stream(self, body: bytes, deadline: float) -> AsyncGenerator[bytes, None]:
         """See `Model.generate_stream`; if a replica dies after the first event, the last event is an error."""
@@ -143,6 +139,6 @@ async def _or_cancelled(response: Any, answer: Awaitable[Any]) -> Any:
     except asyncio.CancelledError:
         response.cancel()
         raise
-    if isinstance(value, Refusal):
-        raise Refused(value.status, value.message, value.headers)
+    if isinstance(value, Refused):
+        raise value
     return value

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,7 +15,7 @@ import ray
 from ray import serve
 
 from eptx.runtime.ray_serve.settings import Settings
-from eptx.runtime.serving.errors import refusal
+from eptx.runtime.serving.errors import Refused, refusal
 from eptx.runtime.serving.interface import Model
 from eptx.runtime.serving.metrics import Metrics
 from eptx.runtime.serving.models.registry import LocalRegistry
@@ -24,15 +23,6 @@ from eptx.runtime.session import Session
 
 _log = logging.getLogger("ray.serve")
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A `Refused` as a value, which can go from one process to another."""
-
-    status: int
-    message: str
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 class Bundles:
@@ -64,19 +54,19 @@ class Bundles:
 
     async def infer(
         self, name: str, seconds: float, body: bytes, header_length: str | None
-    ) -> tuple[bytes, int | None] | Refusal:
+    ) -> tuple[bytes, int | None] | Refused:
         """Answers an inference request as `Model.infer` does, within ``seconds``."""
         return await self._answer(name, seconds, lambda model, until: model.infer(body, header_length, until))
 
-    async def generate(self, name: str, seconds: float, body: bytes) -> bytes | Refusal:
+    async def generate(self, name: str, seconds: float, body: bytes) -> bytes | Refused:
         """Answers a prompt as `Model.generate` does."""
         return await self._answer(name, seconds, lambda model, until: model.generate(body, until))
 
-    async def metadata(self, name: str, seconds: float) -> dict[str, Any] | Refusal:
+    async def metadata(self, name: str, seconds: float) -> dict[str, Any] | Refused:
         """See `Model.metadata`."""
         return await self._answer(name, seconds, lambda model, until: model.metadata())
 
-    async def generate_stream(self, name: str, seconds: float, body: bytes) -> AsyncGenerator[bytes | Refusal, None]:
+    async def generate_stream(self, name: str, seconds: float, body: bytes) -> AsyncGenerator[bytes | Refused, None]:
         """Answers a prompt as `Model.generate_stream` does; a refusal comes first, and alone."""
         until = time.monotonic() + seconds
         try:
@@ -84,7 +74,7 @@ class Bundles:
                 async for event in events:
                     yield event
         except Exception as error:
-            yield _refusal(error)
+            yield _logged(error)
 
     async def reload(self, name: str) -> str | None:
         """Loads a bundle again, if this replica holds it; why it failed."""
@@ -101,13 +91,13 @@ class Bundles:
         """Closes all bundles; Serve awaits it when all requests are answered."""
         await asyncio.gather(*(held.close() for held in tuple(self._models.values())))
 
-    async def _answer(self, name: str, seconds: float, ask: Callable[[Model, float], Awaitable[_T]]) -> _T | Refusal:
+    async def _answer(self, name: str, seconds: float, ask: Callable[[Model, float], Awaitable[_T]]) -> _T | Refused:
         until = time.monotonic() + seconds
         try:
             async with self._model(name) as model:
                 return await ask(model, until)
         except Exception as error:
-            return _refusal(error)
+            return _logged(error)
 
     @asynccontextmanager
     async def _model(self, name: str) -> AsyncIterator[Model]:
@@ -148,8 +138,8 @@ def _cpus() -> int:
     return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
 
 
-def _refusal(error: Exception) -> Refusal:
+def _logged(error: Exception) -> Refused:
     refused = refusal(error)
     if refused.status == 500:
         _log.error("request failed", exc_info=error)
-    return Refusal(refused.status, refused.message, refused.headers)
+    return refused

@@ -13,7 +13,8 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from eptx.runtime.serving.errors import Overdue, Refused
+from eptx.runtime.serving.deadline import within
+from eptx.runtime.serving.errors import Refused
 
 _log = logging.getLogger("ray.serve")
 #: Ray's exceptions for a process, or its machine, that ended before it had answered.
@@ -39,12 +40,9 @@ async def ask_replicas(ask: Callable[[float], Awaitable[_T]], deadline: float) -
     """
     for pause in _PAUSES:
         await asyncio.sleep(pause)
-        left = deadline - time.monotonic()
         try:
-            async with asyncio.timeout(left):
-                return await ask(left)
-        except TimeoutError:
-            raise Overdue() from None
+            async with within(deadline):
+                return await ask(deadline - time.monotonic())
         except BackPressureError:
             raise Refused(429, "all replicas' queues are full; try again later", {"Retry-After": "1"}) from None
         except DeploymentUnavailableError:

@@ -95,8 +95,9 @@ def _check_shape(spec: TensorSpec, array: Array, sizes: dict[str, tuple[int, str
         wanted = ", ".join(map(str, spec.shape))
         raise RequestError(f"input {name} has {array.ndim} dimensions; the model takes [{wanted}]")
     for axis, (dimension, size) in enumerate(zip(spec.shape, array.shape, strict=True)):
+        place = dimension if isinstance(dimension, str) else f"dimension {axis}"
         if size == 0 and not (name.startswith(PAST) and axis == 2):
-            raise RequestError(f"input {name} is empty: its {_label(dimension, axis)} is 0")
+            raise RequestError(f"input {name} is empty: its {place} is 0")
         if isinstance(dimension, int):
             if size != dimension:
                 raise RequestError(f"input {name} has {size} in dimension {axis}; the model takes {dimension}")
@@ -145,7 +146,3 @@ def _check_range(name: str, array: Array, end: int | None, what: str) -> None:
     place = [int(i) for i in np.argwhere(wrong)[0]]
     allowed = "not negative" if end is None else f"0 to {end - 1}"
     raise RequestError(f"input {name}{place} is {array[tuple(place)]}; {what} are {allowed}")
-
-
-def _label(dimension: str | int, axis: int) -> str:
-    return dimension if isinstance(dimension, str) else f"dimension {axis}"

@@ -29,6 +29,10 @@ class Refused(Exception):
         self.message = message
         self.headers = dict(headers or {})
 
+    def __reduce__(self) -> tuple[type[Refused], tuple[object, ...]]:
+        """A refusal may go from one process to another."""
+        return Refused, (self.status, self.message, self.headers)
+
 
 class Overdue(Refused):
     """The request's deadline passed."""

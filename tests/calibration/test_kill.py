@@ -13,8 +13,8 @@ from typing import Any
 
 from eptx.bundle import read_bundle
 from eptx.calibration.search.trial_cache import FILE
+from tests.malformed.data.test_budgets import ROWS
 from tests.malformed.scene import Scene, make_scene
-from tests.malformed.test_budgets import ROWS
 
 
 def test_a_search_that_is_killed_goes_on(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from eptx.errors import BundleError
 from eptx.files.strict_json import dump_json, read_json
 from eptx.manifest.reader import read_manifest
 from tests.eptx.test_bundle import DAMAGE, change_any_field
-from tests.malformed.test_bundles import LIES
+from tests.malformed.bundles.test_bundles import LIES
 from tests.support.schema import SCHEMA
 from tests.support.tiny_bundle import tiny_manifest, write_tiny
 

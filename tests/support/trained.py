@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from eptx.exporter import Route
 from eptx.exporter.trained import Output, Trained, load_trained, name_tasks, read_files
+from eptx.exporter.trained.reference import GivenRoutes
 
 Ids = np.ndarray | Sequence[int]
 Routes = Route | Sequence[Route] | None
@@ -97,7 +98,7 @@ def as_task(trained: Trained, ids: Ids, *, route: Routes = None, routing: Routin
     host = trained.host_of(int(tasks[0]))
     off = bool((tasks == len(trained.tasks)).all())
     with torch.no_grad(), host.on(None if off else int(tasks[0])):
-        trained._set(host, tasks, route, routing)
+        trained._set(host, tasks, GivenRoutes(trained.dtype, route, routing))
         yield host.model
 
 

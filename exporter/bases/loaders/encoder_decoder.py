@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from eptx._one_line import some
 from eptx.bundle import Generation
 from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.folder import folder_graph
 from eptx.exporter.bases.loaders.trace import export_onnx
-from eptx.exporter.bases.names import in_encoder, some
+from eptx.exporter.bases.names import in_encoder
 from eptx.exporter.bases.passes.fuse import fuse
 from eptx.exporter.bases.passes.tidy import tidy
 from eptx.exporter.bases.weights.model import (

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from eptx._one_line import some
 from eptx.errors import BaseModelError, UsageError
 from eptx.exporter.bases.graph import BaseGraph
-from eptx.exporter.bases.names import aliases, same_module, some
+from eptx.exporter.bases.names import aliases, same_module
 from eptx.exporter.bases.products.content import columns_of, equal_at
 from eptx.exporter.bases.products.products import Product, find_products
 from eptx.exporter.bases.products.site import Site, UnusedCall

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eptx._one_line import one_line
+from eptx._one_line import one_line, some
 from eptx.errors import BaseModelError, EptxError, NotSupportedError
-from eptx.exporter.bases.names import some
 from eptx.exporter.bases.weights.checkpoint import BaseCheckpoint
 from eptx.exporter.bases.weights.config import base_config, checked_config
 from eptx.exporter.bases.weights.model_class import SUPPORTED, find_class

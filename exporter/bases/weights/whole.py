@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from eptx._one_line import some
 from eptx.errors import AdapterError, BaseModelError
-from eptx.exporter.bases.names import aliases, some
+from eptx.exporter.bases.names import aliases
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from eptx._one_line import shown
 from eptx.errors import AdapterError, UsageError
 from eptx.exporter.adapters.adapter import name_tasks, natural_key
 from eptx.exporter.adapters.checkpoint import (
@@ -17,7 +18,6 @@ from eptx.exporter.adapters.checkpoint import (
     group_by_module,
     refuse_options,
     refuse_rest,
-    shown,
     take,
     task_names,
 )

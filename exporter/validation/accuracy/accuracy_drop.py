@@ -69,7 +69,7 @@ def plan_drops(bundle: Bundle, options: ValidateOptions, data: Sequence[str] = (
         if wanted:
             raise UsageError("there are no rows to measure what is lost on: give --data")
         where = f"{gone} is not there any more" if gone else "nothing beside the bundle names rows"
-        warning = f"what quantizing loses was judged on generated inputs: {where}; --data FILE gives it in points"
+        warning = f"what quantizing loses was measured on random inputs: {where}; --data FILE gives it in points"
         return DropPlan(unmeasured=(warning,))
     rows = read_data([*_of_these(sources, tasks)], tasks, options.rows or stored.rows or ROWS_PER_TASK)
     return DropPlan(

@@ -29,9 +29,10 @@ def export_fp32_baseline(
     Raises:
         UsageError: the base's ONNX file is not known, or is quantized itself.
     """
-    settings = replace(options_of(manifest), tasks=reference.names, base_onnx=_onnx(manifest, options))
-    if options.top_k is not None:
-        settings = replace(settings, top_k=options.top_k)
+    if options.base_onnx is None and manifest.sources.base_onnx:
+        raise UsageError("the base's ONNX file is not known here: give --base-onnx FILE, or --against BUNDLE")
+    made = options_of(manifest)
+    settings = replace(made, tasks=reference.names, top_k=reference.top_k, base_onnx=options.base_onnx)
     alone = not manifest.sources.base and options.base is None
     adapter = read_adapter(reference.folders, top_k=settings.top_k, tasks=settings.tasks)
     with BundleWriter(workspace / "fp32") as writer, TemporaryDirectory(prefix="eptx-") as graphs:
@@ -57,9 +58,3 @@ def read_fp32_baseline(manifest: Manifest, path: Path) -> Bundle:
     if differs:
         raise UsageError(f"--against {path}: is of another {' and '.join(differs)} than the bundle")
     return baseline
-
-
-def _onnx(manifest: Manifest, options: ValidateOptions) -> Path | None:
-    if options.base_onnx is None and manifest.sources.base_onnx:
-        raise UsageError("the base's ONNX file is not known here: give --base-onnx FILE, or --against BUNDLE")
-    return options.base_onnx

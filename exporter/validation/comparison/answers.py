@@ -110,7 +110,7 @@ class Answers:
     _greedy: dict[str, _GreedyCount] = field(default_factory=dict)
 
     def add(self, expected: Expected, outputs: dict[str, np.ndarray], manifest: Manifest) -> None:
-        """Takes the judged rows of one batch."""
+        """Adds the compared rows of one batch."""
         if LOGITS not in expected.outputs or LOGITS not in outputs:
             return
         exact, found = expected.outputs[LOGITS], outputs[LOGITS]

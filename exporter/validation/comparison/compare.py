@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import product
 from typing import Literal
@@ -76,7 +76,7 @@ def _run_observed(
         with _failures_noted(expected, results):
             observation = model.run(expected.batch)
             _compare_outputs(results.instrumented_error, expected, observation.outputs, results)
-            _compare_modules(expected, observation, results)
+            _compare(results.error, "module", expected, observation.modules, expected.modules, results)
             _check_experts(expectation, expected, observation, results)
             _check_group(expected, observation, results)
 
@@ -102,34 +102,26 @@ def _failures_noted(expected: Expected, results: RunResults) -> Iterator[None]:
                 results.error[Subject(task, "output", name)].add(np.array([np.inf]))
 
 
-def _compare_modules(expected: Expected, observation: Observation, results: RunResults) -> None:
-    for module, exact in expected.modules.items():
-        if module in observation.modules:
-            _compare(results.error, expected, ("module", module), observation.modules[module], exact, results)
-
-
 def _compare_outputs(
     spreads: Spreads, expected: Expected, outputs: Mapping[str, np.ndarray], results: RunResults
 ) -> None:
-    for name, exact in (*expected.outputs.items(), *expected.inner.items()):
-        if name in outputs:
-            _compare(spreads, expected, ("output", name), outputs[name], exact, results)
+    _compare(spreads, "output", expected, outputs, expected.outputs | expected.inner, results)
 
 
 def _compare(
     spreads: Spreads,
+    kind: Literal["module", "output"],
     expected: Expected,
-    what: tuple[Literal["module", "output"], str],
-    found: np.ndarray,
-    exact: np.ndarray,
+    found: Mapping[str, np.ndarray],
+    exact: Mapping[str, np.ndarray],
     results: RunResults,
 ) -> None:
-    """Adds the bundle's distance from the float64 model to each task's spread."""
-    kind, name = what
-    fitted = _padded(found, exact) if kind == "output" else _like(found, exact)
-    for task in dict.fromkeys(expected.batch.tasks):
+    """Adds the bundle's distance from the float64 model to each task's spread, by module or output."""
+    fit = _padded if kind == "output" else _like
+    for name, task in product((name for name in exact if name in found), dict.fromkeys(expected.batch.tasks)):
+        fitted = fit(found[name], exact[name])
         if fitted is None:
-            message = f"has shape {list(found.shape)}; the trained model gives {list(exact.shape)}"
+            message = f"has shape {list(found[name].shape)}; the trained model gives {list(exact[name].shape)}"
             results.complaints.setdefault((task, name), message)
             continue
         error = fitted[0] - fitted[1]
@@ -174,17 +166,20 @@ def _check_experts(expectation: Expectation, expected: Expected, observation: Ob
     """EPT: of rows whose task was named, that the experts are the reference's."""
     for routes, (module, table) in product(observation.routes, expectation.experts.items()):
         route = routes.get(module)
-        alike = route is not None and route.choice.ndim == 2  # TuckA's routes are [n]
-        for row in wrong_rows(table, expected.task, route.choice) if route is not None and alike else ():
+        if route is None or route.choice.ndim != 2:  # TuckA's routes are [n]
+            continue
+        for row in wrong_rows(table, expected.task, route.choice):
             task, index = expected.batch.tasks[row], expected.task[row]
-            if not expected.compared[row] or task == AUTO_TASK or route is None:
+            if not expected.compared[row] or task == AUTO_TASK:
                 continue
             if table.tied[index]:
                 results.ties.setdefault(task, module)
-            else:
-                found, wanted = sorted(route.choice[row].tolist()), table.experts[index].tolist()
-                message = f"its router chooses experts {_listed(found)}; the reference chooses {_listed(wanted)}"
-                results.complaints.setdefault((task, module), message)
+                continue
+            found, wanted = (
+                " and ".join(map(str, sorted(e.tolist()))) for e in (route.choice[row], table.experts[index])
+            )
+            message = f"its router chooses experts {found}; the reference chooses {wanted}"
+            results.complaints.setdefault((task, module), message)
 
 
 def _check_group(expected: Expected, observation: Observation, results: RunResults) -> None:
@@ -197,7 +192,3 @@ def _check_group(expected: Expected, observation: Observation, results: RunResul
                 if found != wanted[row] >= 0 and expected.compared[row] and task != BASE_TASK:
                     message = f"its route is group {found}; the reference's is group {int(wanted[row])}"
                     results.complaints.setdefault((task, module), message)
-
-
-def _listed(experts: Sequence[int]) -> str:
-    return " and ".join(map(str, experts))

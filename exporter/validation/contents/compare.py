@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from eptx.bundle import Bundle
-from eptx.exporter.trained import Host, Trained, load_trained
+from eptx.exporter.trained import Host, Trained
 from eptx.exporter.validation.base.lookups import lookups
 from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.files import ExpectedTask, compare_files
@@ -39,17 +39,15 @@ def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path 
         reference: the trained model's files.
         base_onnx: the ONNX file of the base, where the export used one.
     """
-    trained = load_trained(reference.base, reference.files, reference.tasks, top_k=reference.top_k, dtype=torch.float32)
+    trained = reference.load(torch.float32)
     task = next(iter(reference.ids.values()))
     touched = trained.hosts[0].names.values() if bundle.manifest.mode == "static" else ()
     with trained.as_task(task) as model:
         found = lookups(model)
         answers = any(spec.name == "logits" for spec in bundle.manifest.outputs)
         tasks, off = expected_tasks(reference, trained, answers=answers), _off(trained, answers=answers)
-        companions = compare_files(bundle, reference.base, model, tasks, found, base_onnx=base_onnx, off=off)
-        return Compared(
-            [_method(bundle, trained), *companions, *compare_tensors(bundle, model, touched)], found.longest
-        )
+        files = compare_files(bundle, reference.base, model, tasks, found, base_onnx=base_onnx, off=off)
+        return Compared([_method(bundle, trained), *files, *compare_tensors(bundle, model, touched)], found.longest)
 
 
 def _method(bundle: Bundle, trained: Trained) -> Check:
@@ -82,7 +80,7 @@ def _off(trained: Trained, *, answers: bool) -> list[ExpectedTask] | None:
     """The task ``base``: none if the base alone lacks a module that the adapter brings."""
     if trained.heads is not None or not trained.brings_heads:
         return None
-    if not all(host.complete for host in trained.hosts):
+    if not all(host.base.complete for host in trained.hosts):
         return []
     return [_own(BASE_TASK, trained.host_of(len(trained.tasks)), trained, answers)]
 
@@ -92,7 +90,7 @@ def _own(name: str, host: Host, trained: Trained, answers: bool) -> ExpectedTask
     config = host.model.config
     classes = int(config.num_labels) if answers and "Classification" in type(host.model).__name__ else None
     problem = _problem(config, classes)
-    if not answers or not any(other.labelled for other in trained.hosts):
+    if not answers or not any(other.base.labelled for other in trained.hosts):
         return ExpectedTask(name, None, None, problem)
     names = tuple(config.id2label[i] for i in range(config.num_labels))
     return ExpectedTask(name, int(config.num_labels), names, problem)

@@ -160,22 +160,16 @@ def _draw(manifest: Manifest, vocabulary: Vocabulary, batch: Batch, shape: _Shap
     lengths = np.full(batch.rows, longest)
     if shape.padded:
         lengths[1:] = rng.integers(1, longest + 1, batch.rows - 1)
-    texts = [_tokens(vocabulary, rng, int(n)) for n in lengths]
-    following = np.stack([_tokens(vocabulary, rng, shape.steps) for _ in texts])
+    texts = [vocabulary.draw(rng, int(n)) for n in lengths]
+    following = np.stack([vocabulary.draw(rng, shape.steps) for _ in texts])
     following = np.full_like(following, CHOSEN) if batch.greedy else following
     if manifest.encoder is not None:
-        begun = np.stack([_tokens(vocabulary, rng, length) for _ in texts])
+        begun = np.stack([vocabulary.draw(rng, length) for _ in texts])
         begun[:, 0] = _generation(manifest).start
         return _answering(batch, texts, begun, following, manifest)
     for text in texts:
         text[0] = vocabulary.first if vocabulary.first is not None and len(text) > 1 else text[0]
     return _laid_out(batch, texts, vocabulary.pad, following)
-
-
-def _tokens(vocabulary: Vocabulary, rng: np.random.Generator, count: int) -> np.ndarray:
-    """Random tokens other than the padding."""
-    ids = rng.integers(0, max(vocabulary.size - 1, 1), count)
-    return np.asarray(np.minimum(ids + (ids >= vocabulary.pad), vocabulary.size - 1))
 
 
 def _laid_out(batch: Batch, prompts: Sequence[np.ndarray], pad: int, following: np.ndarray) -> Batch:

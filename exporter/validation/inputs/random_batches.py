@@ -104,7 +104,12 @@ def _fill(
     positions = np.arange(length)
     kept = positions < lengths[:, None]
     if spec.name == "input_ids":
-        return _tokens(vocabulary, rng, kept)
+        ids = vocabulary.draw(rng, kept.shape)
+        if vocabulary.first is not None:
+            ids[:, 0] = vocabulary.first
+        if vocabulary.last not in (None, vocabulary.pad):
+            ids[np.arange(rows), lengths - 1] = vocabulary.last
+        return np.where(kept, ids, vocabulary.pad)
     if spec.name == "attention_mask":
         return kept
     if spec.name == "token_type_ids":
@@ -119,14 +124,3 @@ def _fill(
             )
         return rng.standard_normal((rows, *(int(dim) for dim in spec.shape[1:])))
     raise NotSupportedError(f"graph input {spec.name!r} is neither text nor an image: validation cannot fill it")
-
-
-def _tokens(vocabulary: Vocabulary, rng: np.random.Generator, kept: np.ndarray) -> np.ndarray:
-    """Random tokens without the padding id, by which RoBERTa numbers positions."""
-    ids = rng.integers(0, max(vocabulary.size - 1, 1), kept.shape)
-    ids += ids >= vocabulary.pad
-    if vocabulary.first is not None:
-        ids[:, 0] = vocabulary.first
-    if vocabulary.last not in (None, vocabulary.pad):
-        ids[np.arange(len(ids)), kept.sum(axis=1) - 1] = vocabulary.last
-    return np.where(kept, np.minimum(ids, vocabulary.size - 1), vocabulary.pad)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from eptx.exporter.validation.base.windows import full_config
 
 #: The longest row of a base whose positions have no end.
@@ -53,6 +55,11 @@ class Vocabulary:
             first=special("cls_token_id", "bos_token_id"),
             last=special("sep_token_id", "eos_token_id"),
         )
+
+    def draw(self, rng: np.random.Generator, shape: int | tuple[int, ...]) -> np.ndarray:
+        """Random tokens int64 [*shape] other than the padding, by which RoBERTa numbers positions."""
+        ids = rng.integers(0, max(self.size - 1, 1), shape)
+        return np.asarray(np.minimum(ids + (ids >= self.pad), self.size - 1))
 
 
 def _number(settings: Any, key: str) -> int | None:

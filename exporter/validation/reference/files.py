@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from eptx.bundle import Bundle, Manifest
 from eptx.bundle.onnx_scan import scan_onnx
 from eptx.bundle.origin import Origin, read_origin
 from eptx.errors import AdapterError, BaseModelError, BundleError, UsageError
 from eptx.exporter.adapters.checkpoint import combine
 from eptx.exporter.bases.weights.checkpoint import folder_fingerprint
-from eptx.exporter.trained import AdapterFiles, name_tasks, read_files
+from eptx.exporter.trained import AdapterFiles, Trained, load_trained, name_tasks, read_files
 from eptx.exporter.trained.files import CONFIG, HEADS, WEIGHTS
 from eptx.exporter.trained.reference import reference_of, top_k_titles
 from eptx.exporter.validation.options import ValidateOptions
@@ -25,14 +27,14 @@ class ReferenceFiles:
     """The trained model's files.
 
     Attributes:
-        base: its base's transformers folder.
-        files: the adapter's folders as they are.
+        base: the base's transformers folder.
+        files: of the adapter's folders.
         tasks: the adapter's tasks by id.
         ids: task name -> its id, for the tasks that the bundle serves; ``base`` is one past the adapter's last.
-        warnings: fingerprints that differ from the bundle's.
-        folders: where the adapter is.
-        names: the tasks' names by id, where its files do not hold them.
-        top_k: EPT: experts per task, where its files do not say it.
+        warnings: about fingerprints that differ from the bundle's.
+        folders: the adapter's.
+        names: the tasks' names by id, if the user or the bundle gives them.
+        top_k: experts per task, if the user or the bundle gives it.
     """
 
     base: Path
@@ -43,6 +45,10 @@ class ReferenceFiles:
     folders: Sequence[Path] = ()
     names: Sequence[str] | None = None
     top_k: int | None = None
+
+    def load(self, dtype: torch.dtype) -> Trained:
+        """The trained model, which computes in this type."""
+        return load_trained(self.base, self.files, self.tasks, top_k=self.top_k, dtype=dtype)
 
 
 def find_reference(manifest: Manifest, options: ValidateOptions) -> ReferenceFiles:

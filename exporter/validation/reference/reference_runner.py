@@ -10,7 +10,7 @@ import torch
 
 from eptx.bundle import Manifest
 from eptx.exporter.adapters.route import Route
-from eptx.exporter.trained import Output, Trained, load_trained
+from eptx.exporter.trained import Output, Trained
 from eptx.exporter.validation.inputs.batch import ANSWER_IDS, Batch, spans, task_ids
 from eptx.exporter.validation.quantized.weights import QuantizedWeights
 from eptx.exporter.validation.reference.expected import Expected
@@ -55,9 +55,7 @@ class ReferenceRunner:
         quantized: QuantizedWeights | None = None,
     ) -> None:
         self.manifest, self.reference, self._frozen = manifest, reference, _frozen_routes(manifest)
-        self.model: Trained = load_trained(
-            reference.base, reference.files, reference.tasks, top_k=reference.top_k, dtype=dtype
-        )
+        self.model: Trained = reference.load(dtype)
         self.folded = quantized is not None and manifest.mode == "static"
         if quantized is not None:
             fold = self._fold if self.folded else None

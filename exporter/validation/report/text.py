@@ -51,9 +51,9 @@ def _check_lines(checks: Sequence[Check]) -> list[str]:
 DROPS = ("task", "metric", "fp32", "bundle", "points lost", "95 %", "budget", "rows", "verdict")
 
 
-def drop_cells(judged: BudgetedDrop) -> tuple[str, ...]:
+def drop_cells(drop: BudgetedDrop) -> tuple[str, ...]:
     """One task's cells of `DROPS`."""
-    lost = judged.drop
+    lost = drop.drop
     return (
         lost.task,
         lost.metric if lost.labelled else f"{lost.metric} with fp32",
@@ -61,19 +61,18 @@ def drop_cells(judged: BudgetedDrop) -> tuple[str, ...]:
         f"{lost.found:.3f}",
         f"{lost.points:.2f}",
         f"{lost.low:.1f} to {lost.high:.1f}",
-        "-" if judged.budget is None else f"{judged.budget:g}",
+        "-" if drop.budget is None else f"{drop.budget:g}",
         str(lost.rows),
-        {None: "-", True: "pass", False: "fail"}[judged.within],
+        {None: "-", True: "pass", False: "fail"}[drop.within],
     )
 
 
 def _drop_lines(drops: Sequence[BudgetedDrop]) -> list[str]:
     if not drops:
         return []
-    mean = sum(judged.drop.points for judged in drops) / len(drops)
-    over = [f"fail: {judged.sentence}" for judged in drops if judged.within is False]
-    rows = [DROPS, *(drop_cells(judged) for judged in drops)]
-    table = aligned(rows, "t" * len(DROPS))
+    mean = sum(one.drop.points for one in drops) / len(drops)
+    over = [f"fail: {one.sentence}" for one in drops if one.within is False]
+    table = aligned([DROPS, *map(drop_cells, drops)], "t" * len(DROPS))
     return [*table, *over, f"quantizing loses {mean:.2f} points on average of {len(drops)} tasks"]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -15,11 +14,11 @@ from eptx.errors import RequestError
 from eptx.runtime.generation.outputs import Piece
 from eptx.runtime.serving.batching.prompt_batcher import PromptBatcher
 from eptx.runtime.serving.batching.prompt_job import BatchGenerator, PromptJob
-from eptx.runtime.serving.errors import VERSION, Overdue, refusal
+from eptx.runtime.serving.deadline import earlier, within
+from eptx.runtime.serving.errors import VERSION, refusal
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
 from eptx.runtime.serving.protocol.generate import Prompt, parse_prompt
-from eptx.runtime.serving.protocol.parameters import until
 from eptx.runtime.session import Session
 
 #: Longer texts are tokenized in a thread of their own.
@@ -75,14 +74,15 @@ class GenerateService:
     async def _pieces(self, prompt: Prompt, deadline: float) -> AsyncGenerator[Piece, None]:
         if self._batcher is None:
             raise RequestError("this bundle does not generate text; send it to infer")
-        deadline = until(deadline, prompt.timeout)
+        deadline = earlier(deadline, prompt.timeout)
         came = asyncio.Queue[Piece | Exception]()
         job = await self._job(prompt, came)
         self._batcher.submit(job)
         try:
             ended = False
             while not ended:
-                item = await _within(came.get(), deadline)
+                async with within(deadline):
+                    item = await came.get()
                 if isinstance(item, Exception):
                     raise item
                 ended = item.finish_reason is not None
@@ -117,14 +117,6 @@ class GenerateService:
 
 async def _read(body: bytes) -> Prompt:
     return parse_prompt(body) if len(body) <= _LARGE_BODY else await asyncio.to_thread(parse_prompt, body)
-
-
-async def _within(value: Any, deadline: float) -> Any:
-    try:
-        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-            return await value
-    except TimeoutError:
-        raise Overdue() from None
 
 
 def _warm_up(session: Session) -> None:

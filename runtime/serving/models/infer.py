@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.files.strict_json import read_json_object
-from eptx.runtime.outputs import Outputs
 from eptx.runtime.serving.batching.batcher import Batcher, Job
 from eptx.runtime.serving.batching.collate import Collator
 from eptx.runtime.serving.batching.overhead import USUAL, run_overhead
-from eptx.runtime.serving.errors import Overdue
+from eptx.runtime.serving.deadline import earlier, within
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
 from eptx.runtime.serving.models.postprocess import choose_outputs, encode_answer, fit_limits
 from eptx.runtime.serving.models.preprocess import Preprocessed, Preprocessor
 from eptx.runtime.serving.protocol.infer import InferRequest, parse_request
-from eptx.runtime.serving.protocol.parameters import read_timeout, until
+from eptx.runtime.serving.protocol.parameters import read_timeout
 from eptx.runtime.session import Session
 
 #: Requests and answers of more bytes than this are read and encoded in a thread of their own.
@@ -47,34 +47,32 @@ class InferService:
     async def infer(self, body: bytes, header_length: str | None, deadline: float) -> tuple[bytes, int | None]:
         """See `Model.infer`."""
         came = time.monotonic()
-        request, inputs, names, deadline = await self._read(body, header_length, deadline)
+        read = partial(self._read, body, header_length, deadline)
+        request, inputs, names, deadline = read() if len(body) <= _LARGE else await asyncio.to_thread(read)
         job = self._job(inputs, deadline)
         self._batcher.submit(job)
         try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+            async with within(deadline):
                 outputs = await job.answer
-        except TimeoutError:
-            raise Overdue() from None
         finally:
             self._batcher.drop(job)
         seconds, waited = time.monotonic() - came, job.started - job.queued
         self._metrics.answered(self._name, job.task, self._session.provider, job.rows, waited, seconds)
-        return await self._encode(request, outputs, names)
+        encode = partial(encode_answer, self._name, request, outputs, names)
+        size = sum(outputs[name].nbytes for name in names if name in outputs)
+        return encode() if size <= _LARGE else await asyncio.to_thread(encode)
 
     def close(self) -> None:
         """Answers the requests that wait, and ends the thread."""
         self._batcher.close()
 
-    async def _read(
+    def _read(
         self, body: bytes, header_length: str | None, deadline: float
     ) -> tuple[InferRequest, Preprocessed, tuple[str, ...], float]:
-        def read() -> tuple[InferRequest, Preprocessed, tuple[str, ...], float]:
-            request = parse_request(body, header_length)
-            ends = until(deadline, read_timeout(request.parameters))
-            inputs = self._preprocess(request)
-            return request, inputs, choose_outputs(request, self._session.manifest, inputs), ends
-
-        return read() if len(body) <= _LARGE else await asyncio.to_thread(read)
+        request = parse_request(body, header_length)
+        deadline = earlier(deadline, read_timeout(request.parameters))
+        inputs = self._preprocess(request)
+        return request, inputs, choose_outputs(request, self._session.manifest, inputs), deadline
 
     def _job(self, inputs: Preprocessed, deadline: float) -> Job:
         return Job(
@@ -86,13 +84,6 @@ class InferService:
             deadline=deadline,
             answer=asyncio.get_running_loop().create_future(),
         )
-
-    async def _encode(
-        self, request: InferRequest, outputs: Outputs, names: tuple[str, ...]
-    ) -> tuple[bytes, int | None]:
-        if sum(outputs[name].nbytes for name in names if name in outputs) <= _LARGE:
-            return encode_answer(self._name, request, outputs, names)
-        return await asyncio.to_thread(encode_answer, self._name, request, outputs, names)
 
 
 def _pad_id(bundle: Bundle) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,8 +31,3 @@ def read_timeout(parameters: Mapping[str, Any]) -> int | None:
     if timeout is not None and (type(timeout) is not int or not 0 <= timeout < 2**63):
         raise RequestError(f"the parameter timeout must be a number of microseconds, it is {shown(timeout)}")
     return timeout or None
-
-
-def until(deadline: float, timeout: int | None) -> float:
-    """The earlier of the server's deadline and the client's, in `time.monotonic`'s seconds."""
-    return deadline if timeout is None else min(deadline, time.monotonic() + timeout / 1e6)

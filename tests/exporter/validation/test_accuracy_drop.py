@@ -1,4 +1,4 @@
-"""What a quantized bundle loses as it is shipped, against its fp32 twin and its budget."""
+"""What a quantized bundle loses as it is shipped, against its fp32 baseline and its budget."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_rows_that_are_gone(headless_bert: Workshop, ept: Path, cli: Cli) -> Non
     code, _, err = cli("validate", "-q", bundle.path, "--provider", "cpu")
     assert code == 0
     assert err.strip() == (
-        f"warning: what quantizing loses was judged on generated inputs: {Path.cwd()}/nowhere/cola.jsonl "
+        f"warning: what quantizing loses was measured on random inputs: {Path.cwd()}/nowhere/cola.jsonl "
         "is not there any more; --data FILE gives it in points"
     )
 
@@ -179,5 +179,5 @@ def test_the_twin_is_what_an_fp32_export_gives(headless_bert: Workshop, ept: Pat
     bundle = quantized(headless_bert.base, adapters, headless_bert.path(), settings, "int8")
     wanted = headless_bert.export(adapters, **options)
     asked, _ = with_origin(bundle, ValidateOptions())
-    twin = export_fp32_baseline(bundle.manifest, find_reference(bundle.manifest, asked), asked, tmp_path)
-    assert twin.manifest.files == wanted.manifest.files
+    baseline = export_fp32_baseline(bundle.manifest, find_reference(bundle.manifest, asked), asked, tmp_path)
+    assert baseline.manifest.files == wanted.manifest.files

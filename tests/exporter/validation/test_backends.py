@@ -1,4 +1,4 @@
-"""Every way in which a bundle can be run is judged by itself: by its functions, and by native kernels."""
+"""Every backend is validated by itself: a bundle's functions, and native kernels."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_library_that_does_not_load_is_a_warning(bert: Workshop, dynamic: Bund
     assert passed(report) == {"cpu, functions": True}
     (warning,) = report.warnings
     assert warning.startswith(
-        "cpu, kernels: not judged, the bundle runs by its functions: libeptx_ops.so does not load"
+        "cpu, kernels: not validated; the bundle runs by its functions: libeptx_ops.so does not load"
     )
 
 

@@ -268,10 +268,10 @@ def drop(tensors: Tensors) -> None:
 
 def test_a_static_quantized_bundle_without_a_modules_update(llama: Workshop, shapes: Shapes) -> None:
     """Of an update that is smaller than a step some codes tell, those that are close to the next."""
-    truth = write_ept(llama.path(), shapes, seed=8, tasks=2, strength=0.01)
-    mutant = changed(truth, llama.path(), drop)
+    original = write_ept(llama.path(), shapes, seed=8, tasks=2, strength=0.01)
+    mutant = changed(original, llama.path(), drop)
     options: dict[str, Any] = {"mode": "static", "top_k": 2, "precision": "int4", "task": "task1"}
-    assert llama.validate(llama.export(truth, **options)).passed
-    report = llama.verdict(truth, mutant, **options)
+    assert llama.validate(llama.export(original, **options)).passed
+    report = llama.verdict(original, mutant, **options)
     assert not report.passed
     assert "model.layers.1.mlp.up_proj.weight: its quantized weight: output feature " in report.reason

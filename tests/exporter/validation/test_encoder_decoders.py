@@ -92,12 +92,12 @@ def test_what_is_asked(t5: Workshop) -> None:
 
 
 def test_two_tasks_swapped_in_the_decoder(t5: Workshop) -> None:
-    truth = adapters(t5, "ept")
-    assert isinstance(truth, Path)
+    original = adapters(t5, "ept")
+    assert isinstance(original, Path)
     module = next(
         name for name in linear_shapes(t5.base, TARGETS) if name.startswith("decoder.block.1") and name[-1] == "q"
     )
-    report = t5.verdict(truth, changed(truth, t5.path(), swap_tasks(module, 0, 2)), mode="conditioned", top_k=2)
+    report = t5.verdict(original, changed(original, t5.path(), swap_tasks(module, 0, 2)), mode="conditioned", top_k=2)
     assert failed_tasks(report) == {"task0", "task2"}
     assert task(report, "task0").failed_at == module
 

@@ -22,7 +22,7 @@ from eptx.exporter.validation.inputs.batch import Batch
 from eptx.manifest.names import OPERATOR_DOMAIN
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
 from tests.exporter.validation.workshop import Workshop
-from tests.malformed.test_bundles import relist
+from tests.malformed.bundles.test_bundles import relist
 from tests.support.bundles import copy_bundle
 
 ENDS = ("query", "key", "value", "intermediate.dense", "output.dense")

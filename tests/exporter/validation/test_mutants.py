@@ -141,13 +141,13 @@ def test_an_adapter_without_effect_proves_nothing(headless_bert: Workshop, ept: 
 def test_a_square_lora_factor_transposed(bert: Workshop, mode: str) -> None:
     found = shapes(bert)
     module = next(name for name in found if name.endswith("layer.1.attention.output.dense"))
-    truth = [write_lora(bert.path(), found, seed=seed, rank=48) for seed in (1, 2)]
-    mutant = [truth[0], changed(truth[1], bert.path(), transpose(f"{module}.lora_A.weight"))]
+    original = [write_lora(bert.path(), found, seed=seed, rank=48) for seed in (1, 2)]
+    mutant = [original[0], changed(original[1], bert.path(), transpose(f"{module}.lora_A.weight"))]
     if mode == "static":
-        report = bert.verdict(truth[1:], mutant[1:], mode=mode)
+        report = bert.verdict(original[1:], mutant[1:], mode=mode)
         assert failed_tasks(report) == {"task0"}
     else:
-        report = bert.verdict(truth, mutant, mode=mode, tasks=["a", "b"])
+        report = bert.verdict(original, mutant, mode=mode, tasks=["a", "b"])
         assert failed_tasks(report) == {"b"}
     assert f"first drifting module {module}" in report.reason
 
@@ -155,19 +155,19 @@ def test_a_square_lora_factor_transposed(bert: Workshop, mode: str) -> None:
 @pytest.mark.parametrize("routing", ["batch", "row"])
 def test_tucka_centroids_permuted(bert: Workshop, routing: str) -> None:
     found = shapes(bert)
-    truth = write_tucka(bert.path(), found, seed=6)
-    mutant = changed(truth, bert.path(), permute_centroids(router_of(found)))
-    report = bert.verdict(truth, mutant, mode="dynamic", routing=routing)
+    original = write_tucka(bert.path(), found, seed=6)
+    mutant = changed(original, bert.path(), permute_centroids(router_of(found)))
+    report = bert.verdict(original, mutant, mode="dynamic", routing=routing)
     assert failed_tasks(report) == {"task0"}
     assert task(report, "task0").failed_at == router_of(found)
     assert "its route is group" in report.reason
 
 
 def test_tucka_tasks_swapped(bert: Workshop) -> None:
-    truth = write_tucka(bert.path(), shapes(bert), seed=6, tasks=("x", "y"))
+    original = write_tucka(bert.path(), shapes(bert), seed=6, tasks=("x", "y"))
     routes = {"x": Route(0, (0.6, 0.4)), "y": Route(2, (0.3, 0.7))}
-    bundle = bert.export(truth, mode="conditioned", routes=routes)
-    other = bert.export(truth, mode="conditioned", routes={"x": routes["y"], "y": routes["x"]})
+    bundle = bert.export(original, mode="conditioned", routes=routes)
+    other = bert.export(original, mode="conditioned", routes={"x": routes["y"], "y": routes["x"]})
     for name in ("model.onnx", "model.onnx.data"):
         (other.path / name).write_bytes((bundle.path / name).read_bytes())
     manifest = other.path / "eptx.json"
@@ -176,7 +176,7 @@ def test_tucka_tasks_swapped(bert: Workshop) -> None:
     from eptx.files.strict_json import dump_json, read_json_object
 
     manifest.write_bytes(dump_json(read_json_object(manifest, error=BundleError) | {"files": files}))
-    report = bert.validate(other, truth)
+    report = bert.validate(other, original)
     assert failed_tasks(report) == {"x", "y"}
     assert "its route is group 0; the reference's is group 2" in report.reason
 

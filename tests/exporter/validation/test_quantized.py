@@ -170,20 +170,20 @@ def test_a_static_bundle_without_a_modules_update(
     headless_bert: Workshop, shapes: Shapes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of an update smaller than a step few codes tell; without them all weights together do; float32 is as it is."""
-    truth = add_heads(write_ept(headless_bert.path(), shapes, seed=8, strength=0.01), LABELS, 48)
-    mutant = changed(truth, headless_bert.path(), drop_lora)
+    original = add_heads(write_ept(headless_bert.path(), shapes, seed=8, strength=0.01), LABELS, 48)
+    mutant = changed(original, headless_bert.path(), drop_lora)
     cases: list[tuple[Scheme, str]] = [
         ("int4-blocks", "its quantized weight: output feature "),
         ("fp32", "times the noise floor"),
     ]
     for scheme, words in cases:
         bundle = make(headless_bert, mutant, mostly(scheme), mode="static", top_k=2, task="mnli")
-        report = headless_bert.validate(bundle, truth)
+        report = headless_bert.validate(bundle, original)
         assert task(report, "mnli").failed_at == MODULE
         assert words in str(task(report, "mnli").reason)
     monkeypatch.setattr(quantized_weights, "_fault", lambda *_: None)
     report = headless_bert.validate(
-        make(headless_bert, mutant, "int4-blocks", mode="static", top_k=2, task="mnli"), truth
+        make(headless_bert, mutant, "int4-blocks", mode="static", top_k=2, task="mnli"), original
     )
     assert "times the task's update" in str(task(report, "mnli").reason)
 

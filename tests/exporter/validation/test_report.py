@@ -61,6 +61,8 @@ def test_the_page_loads_nothing_and_escapes_names(bert: Workshop, adapter: Path)
     links.found = []
     links.feed(page)
     assert links.found == []
+    assert 'http-equiv="Content-Security-Policy"' in page
+    assert "prefers-color-scheme: dark" in page
     assert "<b>bold" not in page
     assert "&lt;b&gt;bold&lt;/b&gt;" in page
     assert "a&amp;b" in page

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.malformed.test_bundles import relist
+from tests.malformed.bundles.test_bundles import relist
 from tests.runtime.cpp.library import NativeError, Session, check, load
 from tests.runtime.cpp.structures import GenerateOptions, Prompts
 from tests.runtime.cpp.test_generate import PROMPTS, TASKS, BundleOf, bundle_of, choices  # noqa: F401

@@ -18,11 +18,11 @@ from eptx import read_bundle
 from eptx.calibration import export_bundle
 from eptx.exporter import ExportOptions
 from tests.eptx.test_bundle import DAMAGE
-from tests.malformed import test_generation
+from tests.malformed.bundles import test_generation
+from tests.malformed.bundles.test_bundles import LIES
+from tests.malformed.bundles.test_requests import IDS, REQUESTS, TASKS
 from tests.malformed.conftest import pristine, scene  # noqa: F401
 from tests.malformed.scene import Scene
-from tests.malformed.test_bundles import LIES
-from tests.malformed.test_requests import IDS, REQUESTS, TASKS
 from tests.runtime.cpp.library import NativeError, Session, load
 from tests.runtime.cpp.verdicts import UNUSED, mend_unused, verdict
 from tests.support.tiny_bundle import write_tiny

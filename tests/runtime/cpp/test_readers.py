@@ -16,8 +16,8 @@ import eptx
 from eptx.errors import EptxError
 from tests.eptx import test_json, test_onnx_scan
 from tests.eptx.test_bundle import change_any_field
-from tests.malformed import test_generation
-from tests.malformed.test_bundles import relist
+from tests.malformed.bundles import test_generation
+from tests.malformed.bundles.test_bundles import relist
 from tests.runtime.cpp.library import NativeError, Session, load
 from tests.runtime.cpp.verdicts import mend_unused, verdict
 from tests.support.tiny_bundle import tiny_model, write_tiny

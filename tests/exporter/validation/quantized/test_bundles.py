@@ -231,7 +231,7 @@ def test_rows_without_a_budget() -> None:
 
 
 def test_ranges_are_held_against_the_rows_that_the_bundle_names(headless_bert: Workshop, ept: Path) -> None:
-    """In place of the judge's own: those of the calibration are what they must hold."""
+    """The ranges must hold the rows of the calibration, and not random ones."""
     bundle = make(headless_bert, ept, "int8-static")
     backend = backends(bundle, ["cpu"])[0]
     arrays = {"input_ids": np.full((1, 12), 7), "attention_mask": np.ones((1, 12), np.int64)}

@@ -1,4 +1,4 @@
-"""Bases that a user has quantized with ONNX Runtime, every product in integers: judged right, or refused by name.
+"""Bases that a user has quantized with ONNX Runtime, every product in integers: they pass, or are refused by name.
 
 The graph is one without fused attention, so that what attention multiplies, two activations, is rounded as well.
 """
@@ -35,7 +35,7 @@ from eptx.exporter.bases.products.integer import integer_product
 from eptx.exporter.bases.products.products import find_products
 from eptx.exporter.quiet import quiet
 from eptx.exporter.validation import Report
-from eptx.exporter.validation.quantized import float_activations as sharpening
+from eptx.exporter.validation.quantized import float_activations
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept
 from tests.exporter.validation.workshop import Workshop
 
@@ -158,8 +158,8 @@ def test_without_what_undoes_it(
     headless_bert: Workshop, bundle_of: Callable[[str], Bundle], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rounding of what attention multiplies would be held against the adapter."""
-    monkeypatch.setattr(sharpening, "_float_activations_product", lambda *given: False)
-    monkeypatch.setattr(sharpening, "_undo_rounding", lambda *given: False)
+    monkeypatch.setattr(float_activations, "_float_activations_product", lambda *given: False)
+    monkeypatch.setattr(float_activations, "_undo_rounding", lambda *given: False)
     assert not headless_bert.validate(bundle_of(name)).passed
 
 
@@ -215,7 +215,7 @@ def _scale(graph: ir.Graph, name: str, factor: float) -> None:
 def test_a_wrong_range_of_attention_is_seen(
     headless_bert: Workshop, plain: Path, ept: Path, bundle_of: Callable[[str], Bundle], factor: float
 ) -> None:
-    """The judge looks past rounding; that of the file as it is shipped must not be anything."""
+    """The proof looks past rounding; the rounding of the file as it is shipped still has a limit."""
 
     def scaled(graph: ir.Graph) -> None:
         for name in [name for name in graph.initializers if name.startswith("softmax") and name.endswith("_scale")]:

@@ -1,1 +1,1 @@
-"""What a validation must see: bundles that are wrong, bundles that are honest, and a judge with one eye shut."""
+"""Wrong bundles, which must fail; honest bundles, which must pass; and validations without one of their checks."""

@@ -157,7 +157,7 @@ def test_no_false_alarm(bases: Bases, index: int, monkeypatch: pytest.MonkeyPatc
     assert report.passed, report.reason
     print(f"margin {worst(report):.2f} of {LIMIT:g}: {case}")
     assert worst(report) < MARGIN
-    said = [warning for warning in report.warnings if "was judged on generated inputs" not in warning]
+    said = [warning for warning in report.warnings if "was measured on random inputs" not in warning]
     assert said == []
 
 

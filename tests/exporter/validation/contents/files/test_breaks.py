@@ -1,4 +1,4 @@
-"""The judge of companions, tried itself: one line of the exporter is broken, and the check that is for it notices."""
+"""The checks of files, tested themselves: one line of the exporter is broken, and the check that is for it notices."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from eptx.errors import DataError
 from eptx.runtime.measure import Probe, Source, read_data
 from tests.malformed.scene import Cli, Scene
 
-HERE = Path(__file__).parents[1]
+HERE = Path(__file__).parents[2]
 DATASETS, GOLDEN = HERE / "runtime" / "measure" / "datasets", HERE / "golden" / "tucka_bert48"
 GOOD = {"input_ids": [1, 2, 3]}
 

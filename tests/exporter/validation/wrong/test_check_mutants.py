@@ -1,4 +1,4 @@
-"""For each check of the judge, a one-line break of the exporter that only this check notices.
+"""For each check of a validation, a one-line break of the exporter that only this check notices.
 
 A row names the check, the line of the exporter that is broken, and what makes the check say nothing. The broken export
 fails; with the check switched off it passes, so no other check would have seen it. The same export, unbroken, passes.
@@ -46,7 +46,7 @@ class Mutant:
         check: what it compares.
         make: exports the bundle.
         broken: the attribute of the exporter that is replaced while it exports, and what replaces it.
-        off: the attribute of the judge that the check is, and what says nothing in its place.
+        off: the attribute that the check is, and a replacement that finds nothing.
         names: what the reason says.
         options: of the validation.
     """

@@ -23,7 +23,7 @@ import pytest
 from eptx import Session
 from tests.support.browser import CHROMIUM, Browser, Opened
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "support_desk"
 #: Where the example or the demo may have left a bundle with the desk's tasks.
 MADE = ("support_desk", "demo/int8", "demo/conditioned")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.malformed.scene import Cli
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "tucka_bert48"
+GOLDEN = Path(__file__).parents[2] / "golden" / "tucka_bert48"
 
 ROWS: dict[str, tuple[dict[str, object], int, str]] = {
     "a token id too large": (

@@ -41,7 +41,7 @@ OLD_NAMES = {
     "Writing": "GenerateService",
 }
 #: Rooms whose branches with the new names are not in yet.
-RENAMED_SOON = ("calibration/",)
+RENAMED_SOON: tuple[str, ...] = ()
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 

@@ -25,7 +25,7 @@ from tests.support.browser import CHROMIUM, Browser, Opened
 from tests.support.minilm import EPT, minilm
 from tests.support.tiny_bundle import write_tiny
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 WEB = ROOT / "examples" / "web"
 NODE, NPM = shutil.which("node"), shutil.which("npm")
 

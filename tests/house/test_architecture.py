@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from graphlib import TopologicalSorter
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.modules import ROOMS, ROOT, imported_by, module_of, product
+
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-PACKAGES = ("eptx", "exporter", "runtime", "calibration")
 #: Every folder right below one of these is a room.
-HOUSES = (*PACKAGES, "runtime/cpp")
+HOUSES = ("eptx", *ROOMS, "runtime/cpp")
 #: Files that stand for a room, as the page says: what is beside them in their house belongs to them.
 EXPORT, SESSION = "exporter/export.py", "runtime/session.py"
 BESIDE = {f"exporter/{name}.py": EXPORT for name in ("__init__", "load", "fold", "plan", "inspect")}
@@ -40,20 +38,11 @@ def test_every_room_has_a_row() -> None:
 
 def test_files_that_the_page_names_exist() -> None:
     """A file is named by its path from the root, or by the end of it."""
-    files = {str(path) for path in sources()}
     named = set(re.findall(r"`([\w/<>]+\.py)`", PAGE))
     assert len(named) > 15
     for name in named:
         end = re.escape(name).replace("<name>", r"\w+")
-        assert any(re.search(rf"(^|/){end}$", file) for file in files), name
-
-
-def sources() -> Iterator[Path]:
-    """The Python files of the packages, from the root; those below links once."""
-    for package in PACKAGES:
-        for path in (ROOT / package).rglob("*.py"):
-            if not any(parent.is_symlink() for parent in path.parents if parent.is_relative_to(ROOT)):
-                yield path.relative_to(ROOT)
+        assert any(re.search(rf"(^|/){end}$", file) for file in product()), name
 
 
 def arrows() -> dict[str, set[str]]:
@@ -71,27 +60,18 @@ def reached(arrows: dict[str, set[str]], room: str) -> set[str]:
     return {end for near in arrows[room] for end in {near, *reached(arrows, near)}}
 
 
-def room_of(path: Path, rooms: set[str]) -> str | None:
-    """The room that a file belongs to; None of a single file that is no room's."""
-    name = BESIDE.get(str(path), str(path))
-    return next((room for room in rooms if name == room or name.startswith(f"{room}/")), None)
+def room_of(path: str, rooms: Iterable[str]) -> str | None:
+    """The room of a file or module, by its path; None of a single file that is no room's."""
+    path = BESIDE.get(path, path)
+    return next((room for room in rooms if path == room or path.startswith(f"{room}/")), None)
 
 
-def file_of(module: Path) -> Path | None:
-    """The file of a module, from the root."""
-    return next((f for f in (module.with_suffix(".py"), module / "__init__.py") if (ROOT / f).is_file()), None)
-
-
-def imported(path: Path) -> Iterator[Path]:
-    """The files of eptx that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "eptx":
-            parts = str(node.module).split(".")
-            module = Path(*parts[1:] if parts[1:2] and parts[1] in PACKAGES else parts)
-            for name in node.names:
-                found = file_of(module / name.name) or file_of(module)
-                assert found is not None, f"{path} imports {node.module}"
-                yield found
+def taken(picture: Iterable[str]) -> Iterator[tuple[str, str | None, str | None]]:
+    """Every import: the file, its room, and the room of what it imports."""
+    places = {module_of(path): path for path in product()}
+    for path, tree in product().items():
+        for module in {*imported_by(tree)} & places.keys():
+            yield path, room_of(path, picture), room_of(places[module], picture)
 
 
 def test_the_arrows_go_one_way() -> None:
@@ -101,14 +81,10 @@ def test_the_arrows_go_one_way() -> None:
 
 def test_imports_go_where_the_arrows_go() -> None:
     picture = arrows()
-    taken = {
-        (room_of(path, set(picture)), room_of(file, set(picture)), str(path))
-        for path in sources()
-        for file in imported(path)
-    }
-    single = {path for start, end, path in taken if start is None and end is not None}
+    imports = [*taken(picture)]
+    single = {path for path, start, end in imports if start is None and end is not None}
     assert single == {"eptx/__init__.py", "eptx/__main__.py"}, "a file of no room imports a room"
-    used = {(start, end) for start, end, _ in taken if start is not None and end is not None and start != end}
+    used = {(start, end) for _, start, end in imports if start is not None and end is not None and start != end}
     allowed = {(start, end) for start in picture for end in reached(picture, start)}
     assert used - allowed == AGAINST
     assert {(start, end) for start, ends in picture.items() for end in ends} <= used, "no import takes this arrow"

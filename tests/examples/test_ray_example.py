@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "ray_serve"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "ray_serve"
 
 
 def test_the_readme_shows_the_file() -> None:

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from eptx import Session
+from tests.malformed.bases.test_base import graph, node
 from tests.malformed.scene import MODE, Cli, Scene
-from tests.malformed.test_base import graph, node
 
 IDS = np.array([[1, 2, 3, 4], [5, 6, 7, 8]])
 

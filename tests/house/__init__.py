@@ -1,0 +1,1 @@
+"""The house itself: rooms, names, imports, installs and pages."""

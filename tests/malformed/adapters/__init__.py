@@ -1,0 +1,1 @@
+"""Damaged and contradictory adapters of every method."""

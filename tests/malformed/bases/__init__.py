@@ -1,0 +1,1 @@
+"""Damaged, odd and unfit base models, and links in their folders."""

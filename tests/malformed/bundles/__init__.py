@@ -1,0 +1,1 @@
+"""Damaged bundles, and requests that do not fit them."""

@@ -1,0 +1,1 @@
+"""Contradictory options, and how processes end."""

@@ -1,0 +1,1 @@
+"""Damaged rows, budgets and routes of a calibration."""
