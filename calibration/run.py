@@ -28,9 +28,9 @@ from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.bases import is_decoder
 from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.bundle.write import Adapted
-from eptx.exporter.export import adapt, store
 from eptx.exporter.methods.ept.adapter import EptAdapter
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
+from eptx.exporter.steps.export import adapt, store
 from eptx.files.publish import os_error
 from eptx.files.strict_json import dump_json
 from eptx.runtime.measure import Row, read_data

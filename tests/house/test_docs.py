@@ -31,7 +31,10 @@ def prose(page: Path) -> str:
 
 def anchors(page: Path) -> set[str]:
     """What a hosting page calls the headings of a page."""
-    kept = (re.sub(r"[^\w\- ]", "", LINK.sub(r"", heading)) for heading in HEADING.findall(prose(page)))
+    kept = (
+        re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading))
+        for heading in HEADING.findall(prose(page))
+    )
     return {text.lower().replace(" ", "-") for text in kept}
 
 
@@ -49,6 +52,13 @@ def test_links(page: Path) -> None:
         assert target.exists(), target
         if anchor:
             assert anchor in anchors(target), f"{target.name}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths(page: Path) -> None:
+    """What a page names between backticks as a file of the repository is one."""
+    for name in re.findall(r"`((?:tests|docs|examples|eptx|exporter|runtime|calibration)/[\w./-]+)`", prose(page)):
+        assert (ROOT / name).exists(), name
 
 
 def test_links_are_found() -> None:
