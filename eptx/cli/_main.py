@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
@@ -20,6 +19,7 @@ from eptx.cli.run import run
 from eptx.cli.serve import serve
 from eptx.cli.validate import validate
 from eptx.errors import BadInputError, EptxError, LimitError
+from eptx.files.publish import FULL
 
 _INTERRUPTED = 130
 _LONGEST = 1000
@@ -78,6 +78,5 @@ def _report(message: str, code: int) -> int:
 
 
 def _code_of(error: OSError) -> int:
-    """What no closer handler has met: a path that the system refuses, or a disk that is full."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return LimitError.exit_code if full else BadInputError.exit_code
+    """The exit code of an error that no other handler met: a path that the system refuses, or a full disk."""
+    return LimitError.exit_code if error.errno in FULL else BadInputError.exit_code

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from eptx.errors import EptxError
 
@@ -12,6 +12,8 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _INT64_MAX = 2**63 - 1
 #: Every size, count and token is smaller: graphs, tokenizers and GenAI store them in 32 bits.
 COUNTS = 1 << 31
+
+T = TypeVar("T")
 
 
 class Fields:
@@ -34,6 +36,12 @@ class Fields:
     def bad(self, problem: str) -> EptxError:
         """An error about this object."""
         return self._error(f"{self._where}: {problem}")
+
+    def read(self, read: Callable[[Fields], T]) -> T:
+        """What a function makes of the object. It must read every field."""
+        value = read(self)
+        self.done()
+        return value
 
     def done(self) -> None:
         """Refuses fields that nobody read."""

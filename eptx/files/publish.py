@@ -19,10 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from eptx.errors import LimitError, UsageError
+from eptx.files.safe_files import SCARCE
 
 if sys.platform != "win32":
     import fcntl
 
+#: Errors of a disk that is full.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -182,9 +185,9 @@ def sync(path: Path) -> None:
 
 def os_error(path: Path, e: OSError) -> UsageError | LimitError:
     """The one-line error for a failed write at ``path``."""
-    if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if e.errno in FULL:
         return LimitError(f"{path}: {e.strerror}; free space or choose another folder")
-    if e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+    if e.errno in SCARCE:
         return LimitError(f"{path}: cannot be written: {e.strerror}")
     return UsageError(f"{path}: cannot be written: {e.strerror or e}")
 

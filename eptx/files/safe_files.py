@@ -18,7 +18,7 @@ _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
 #: Errors of the machine, not of the file: no descriptors or no memory left.
-_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 @contextmanager
@@ -109,6 +109,6 @@ def list_files(folder: Path, *, error: type[EptxError]) -> dict[str, int]:
 
 def _failure(e: OSError | ValueError, error: type[EptxError], what: str) -> EptxError:
     """The error for a file, or a `LimitError` where the machine has no room for it."""
-    scarce = isinstance(e, OSError) and e.errno in _SCARCE
+    scarce = isinstance(e, OSError) and e.errno in SCARCE
     reason = (e.strerror or str(e)) if isinstance(e, OSError) else str(e)
     return (LimitError if scarce else error)(f"{what}: {reason}")

@@ -62,20 +62,20 @@ def read_manifest(value: Any) -> Manifest:
         model_type=f.string("model_type"),
         precision=f.choice("precision", PRECISIONS),
         provider=f.choice("provider", PROVIDERS),
-        tasks=tuple(_task(t) for t in f.children("tasks")),
-        inputs=tuple(_tensor(t) for t in f.children("inputs")),
-        outputs=tuple(_tensor(t) for t in f.children("outputs")),
-        sources=_sources(f.child("sources")),
+        tasks=tuple(t.read(_task) for t in f.children("tasks")),
+        inputs=tuple(t.read(_tensor) for t in f.children("inputs")),
+        outputs=tuple(t.read(_tensor) for t in f.children("outputs")),
+        sources=f.child("sources").read(_sources),
         fingerprints=f.child("fingerprints").strings(),
-        modules={key: _module(m) for key, m in f.child("modules").items()},
+        modules={key: m.read(_module) for key, m in f.child("modules").items()},
         task_inference=f.boolean("task_inference"),
-        operators=_operators(f.child("operators")) if f.present("operators") else None,
+        operators=f.child("operators").read(_operators) if f.present("operators") else None,
         routing=f.choice("routing", ROUTINGS) if f.present("routing") else None,
-        route=_route(f.child("route")) if f.present("route") else None,
-        quantization=_quantization(f.child("quantization")) if f.present("quantization") else None,
-        generation=_generation(f.child("generation")) if f.present("generation") else None,
-        encoder=_component(f.child("encoder")) if f.present("encoder") else None,
-        text=_text(f.child("text")) if f.present("text") else None,
+        route=f.child("route").read(_route) if f.present("route") else None,
+        quantization=f.child("quantization").read(_quantization) if f.present("quantization") else None,
+        generation=f.child("generation").read(_generation) if f.present("generation") else None,
+        encoder=f.child("encoder").read(_component) if f.present("encoder") else None,
+        text=f.child("text").read(_text) if f.present("text") else None,
         vocab_size=f.count("vocab_size", least=1) if f.present("vocab_size") else None,
         max_length=f.count("max_length", least=1) if f.present("max_length") else None,
         files={name: _file(name, e) for name, e in f.child("files").items()},
@@ -97,7 +97,6 @@ def _task(f: Fields) -> Task:
         raise f.bad("has a name that cannot be printed")
     if task.label_names is not None and len(task.label_names) != task.labels:
         raise f.bad(f"has {len(task.label_names)} label names for {task.labels} labels")
-    f.done()
     return task
 
 
@@ -108,15 +107,14 @@ def _route(f: Fields) -> dict[str, Any]:
     """
     tasks = f.child("tasks")
     for frozen in (frozen for task in tasks.raw() for frozen in tasks.children(task)):
-        _frozen(frozen)
+        frozen.read(_frozen)
     for frozen in f.children("constant"):
         frozen.count("call")
-        _frozen(frozen)
+        frozen.read(_frozen)
     if f.present("frozen_error"):
         for _, error in f.child("frozen_error").items():
             if not all(_is_number(value) for value in error.raw().values()):
                 raise error.bad("must hold numbers")
-    f.done()
     return f.raw()
 
 
@@ -124,7 +122,6 @@ def _frozen(f: Fields) -> None:
     f.count("group")
     if not all(_is_number(weight) for weight in f.array("weights")):
         raise f.bad("weights must be a list of numbers")
-    f.done()
 
 
 def _quantization(f: Fields) -> Quantization:
@@ -134,15 +131,13 @@ def _quantization(f: Fields) -> Quantization:
         raise f.bad(f"has a scheme that is not one of {', '.join(SCHEMES)}")
     if not all(_is_number(points) and 0 <= points < math.inf for points in budget.values()):
         raise f.bad("has a budget that is not a number of points")
-    quantization = Quantization(
+    return Quantization(
         products=products,
         embeddings=embeddings,
         budget=budget,
         metrics=f.child("metrics").strings(),
         rows=f.count("rows", least=1) if f.present("rows") else None,
     )
-    f.done()
-    return quantization
 
 
 def _is_number(value: Any) -> bool:
@@ -154,9 +149,7 @@ def _tensor(f: Fields) -> TensorSpec:
     for dim in shape:
         if isinstance(dim, bool) or not isinstance(dim, str | int) or (isinstance(dim, int) and not 0 <= dim < COUNTS):
             raise f.bad("has a shape that is not a list of names and sizes")
-    tensor = TensorSpec(f.string("name"), f.choice("dtype", TENSOR_DTYPES), tuple(shape))
-    f.done()
-    return tensor
+    return TensorSpec(f.string("name"), f.choice("dtype", TENSOR_DTYPES), tuple(shape))
 
 
 def _module(f: Fields) -> ModuleOutput:
@@ -166,14 +159,11 @@ def _module(f: Fields) -> ModuleOutput:
     unused = f.array("unused_experts") if f.present("unused_experts") else []
     if not all(type(expert) is int and 0 <= expert < _MOST_EXPERTS for expert in unused):
         raise f.bad("has unused experts that are not a list of their numbers")
-    module = ModuleOutput(f.string("output"), (columns[0], columns[1]), f.boolean("bias"), tuple(unused))
-    f.done()
-    return module
+    return ModuleOutput(f.string("output"), (columns[0], columns[1]), f.boolean("bias"), tuple(unused))
 
 
 def _operators(f: Fields) -> Operators:
     operators = Operators(f.string("domain"), f.integer("version"))
-    f.done()
     if operators.domain != OPERATOR_DOMAIN:
         raise f.bad(f"names domain {operators.domain!r}; this eptx knows {OPERATOR_DOMAIN}")
     if operators.version != OPERATOR_VERSION:
@@ -193,43 +183,36 @@ def _generation(f: Fields) -> Generation:
     )
     if (generation.kind == "encoder-decoder") != (generation.start is not None):
         raise f.bad("an encoder-decoder has a token start, a decoder has none")
-    f.done()
     return generation
 
 
 def _text(f: Fields) -> Text:
-    text = Text(
+    return Text(
         max_length=f.count("max_length", least=1) if f.present("max_length") else None,
         truncation_side=f.choice("truncation_side", SIDES),
         padding_side=f.choice("padding_side", SIDES),
         pad=f.count("pad"),
         lower_case=f.boolean("lower_case"),
     )
-    f.done()
-    return text
 
 
 def _component(f: Fields) -> Component:
-    component = Component(
+    return Component(
         file=f.string("file"),
-        inputs=tuple(_tensor(t) for t in f.children("inputs")),
-        outputs=tuple(_tensor(t) for t in f.children("outputs")),
-        modules={key: _module(m) for key, m in f.child("modules").items()},
+        inputs=tuple(t.read(_tensor) for t in f.children("inputs")),
+        outputs=tuple(t.read(_tensor) for t in f.children("outputs")),
+        modules={key: m.read(_module) for key, m in f.child("modules").items()},
     )
-    f.done()
-    return component
 
 
 def _sources(f: Fields) -> Sources:
-    sources = Sources(
+    return Sources(
         base=f.boolean("base"),
         base_onnx=f.boolean("base_onnx"),
         top_k=f.count("top_k", least=1) if f.present("top_k") else None,
         tasks=f.string_list("tasks") if f.present("tasks") else None,
         problem_types=f.child("problem_types").strings() if f.present("problem_types") else None,
     )
-    f.done()
-    return sources
 
 
 def _file(name: str, f: Fields) -> FileEntry:
