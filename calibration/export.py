@@ -18,7 +18,7 @@ from eptx.calibration.search.trial import is_within
 from eptx.errors import NotSupportedError, UsageError, ValidationError
 from eptx.exporter import ExportOptions, read_adapter
 from eptx.exporter.adapters.adapter import Adapter
-from eptx.exporter.export import adapt, store, write
+from eptx.exporter.steps.export import adapt, store, write
 from eptx.manifest.names import FLOAT_PRECISIONS
 from eptx.progress import step
 

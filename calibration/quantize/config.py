@@ -11,8 +11,8 @@ from eptx.calibration.quantize.layers import Layer, find_layers, key_of
 from eptx.calibration.quantize.quantizer import Quantizer, Range, Recipe, Scheme
 from eptx.errors import NotSupportedError
 from eptx.exporter.bundle.write import Adapted
-from eptx.exporter.export import store
 from eptx.exporter.options import StoredPrecision
+from eptx.exporter.steps.export import store
 from eptx.manifest.names import FLOAT_PRECISIONS
 
 #: A decoder in blocks of 4 bits as GenAI's builder makes it, embeddings too.

@@ -10,8 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.calibration.quantize.splice import replace_node
+from eptx.exporter.bases.initializers import add_initializer
 from eptx.exporter.bases.products.embeddings import table_of
-from eptx.exporter.initializers import add_initializer
 
 _LARGEST = 127.0
 

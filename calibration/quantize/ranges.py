@@ -12,9 +12,9 @@ from eptx.bundle import BundleWriter
 from eptx.calibration.quantize.layers import key_of
 from eptx.calibration.quantize.quantizer import Range
 from eptx.errors import NotSupportedError
+from eptx.exporter.bases.initializers import add_initializer
 from eptx.exporter.bundle.write import Adapted
-from eptx.exporter.export import write
-from eptx.exporter.initializers import add_initializer
+from eptx.exporter.steps.export import write
 from eptx.runtime import Session
 from eptx.runtime.measure import Probe, Row
 from eptx.runtime.ort.sessions import session_options

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from eptx.exporter.bases.initializers import add_initializer
 from eptx.exporter.bases.products.products import Product
-from eptx.exporter.initializers import add_initializer
 
 
 def replace_node(graph: ir.Graph, node: ir.Node, new: list[ir.Node]) -> None:

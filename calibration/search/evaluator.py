@@ -19,7 +19,7 @@ from eptx.calibration.search.latency import latency
 from eptx.calibration.search.trial import Trial
 from eptx.calibration.search.trial_cache import TrialCache
 from eptx.exporter.bundle.write import Adapted
-from eptx.exporter.export import write
+from eptx.exporter.steps.export import write
 from eptx.progress import step
 from eptx.runtime import Session
 from eptx.runtime.measure import Answers, Probe, Row, choose_metrics, divergence, drops

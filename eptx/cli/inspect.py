@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from eptx.bundle import read_bundle
 from eptx.cli._common import PATH, exporting, names, output_options, print_json, printable
 from eptx.errors import UsageError
+
+if TYPE_CHECKING:
+    from eptx.exporter.adapters.adapter import Adapter
 
 
 @click.command()
@@ -29,13 +32,12 @@ def inspect(
         facts = _bundle_facts(paths[0])
     else:
         with exporting(quiet):
-            from eptx.exporter.inspect import adapter_facts, plot_experts
             from eptx.exporter.methods.read import read_adapter
 
             adapter = read_adapter(paths, top_k=top_k, tasks=names(tasks), incomplete=plot is None)
-            facts = adapter_facts(adapter)
+            facts = _adapter_facts(adapter)
             if plot is not None:
-                plot_experts(adapter, plot)
+                _plot_experts(adapter, plot)
     if as_json:
         print_json(facts)
     else:
@@ -52,6 +54,30 @@ def _bundle_facts(path: Path) -> dict[str, Any]:
         stored = {kind: dict(Counter(manifest["quantization"][kind].values())) for kind in ("products", "embeddings")}
         manifest["quantization"] |= stored
     return manifest
+
+
+def _adapter_facts(adapter: Adapter) -> dict[str, Any]:
+    """Method, tasks, modules with ranks and experts, parameters and bytes, as JSON types."""
+    heads, count = adapter.heads, adapter.parameters()
+    return {
+        "method": adapter.method,
+        "fingerprint": adapter.fingerprint,
+        "tasks": list(adapter.tasks),
+        "parameters": count,
+        "bytes_fp32": 4 * count,
+        "task_heads": {task: heads.labels(task) for task in heads.weights} if heads else None,
+        **adapter.describe(),
+    }
+
+
+def _plot_experts(adapter: Adapter, file: Path) -> None:
+    from eptx.exporter.methods.method import method_of
+
+    figure = method_of(adapter.method).plot(adapter)
+    try:
+        figure.savefig(file)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file}: cannot be written: {error}") from None
 
 
 def _lines(value: Any, indent: str = "") -> list[str]:

@@ -11,8 +11,8 @@ import onnxscript
 
 from eptx.errors import LimitError
 from eptx.exporter import ops
+from eptx.exporter.bases.initializers import add_initializer
 from eptx.exporter.graph.names import Names
-from eptx.exporter.initializers import add_initializer
 from eptx.manifest.names import OPERATOR_DOMAIN, PAST, TASK_ID
 
 

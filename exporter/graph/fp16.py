@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.errors import LimitError
-from eptx.exporter.initializers import add_initializer
+from eptx.exporter.bases.initializers import add_initializer
 from eptx.manifest.names import OPERATOR_DOMAIN
 
 #: Smaller tensors (scalars, mask fills, epsilons) gain nothing and may not fit float16.

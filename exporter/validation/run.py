@@ -29,7 +29,7 @@ from eptx.exporter.validation.reference.expectation import Expectation, row_task
 from eptx.exporter.validation.reference.files import find_reference, with_origin
 from eptx.exporter.validation.report.page import report_html
 from eptx.exporter.validation.report.report import Report
-from eptx.exporter.validation.timings import StageTimes
+from eptx.exporter.validation.report.timings import StageTimes
 from eptx.files.strict_json import dump_json
 from eptx.progress import step
 from eptx.runtime.ort.providers import choose_provider

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from eptx.exporter import ExportOptions, Route, read_adapter
 from eptx.exporter.bases import load_genai
 from eptx.exporter.bases.products.nbits import dequantize
 from eptx.exporter.bases.products.nbits import step as nbits_step
-from eptx.exporter.fold import fold
 from eptx.exporter.quiet import quiet
+from eptx.exporter.steps.fold import fold
 from eptx.exporter.trained import Trained
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
@@ -94,6 +95,13 @@ def test_ept(folders: Folders, tmp_path: Path, name: str, kernels: bool) -> None
     if kernels:
         options = ExportOptions(mode="static", task="task1", top_k=2)
         _compare(export_bundle(base, [adapter], tmp_path / "static", options), reference, [1] * 4)
+
+
+def test_a_graph_says_no_commit_of_the_machine(folders: Folders, tmp_path: Path) -> None:
+    """GenAI's builder asks git for the commit of the repository that it lies in, a user's own one for example."""
+    base = folders("llama")
+    bundle = export_bundle(base, [_ept(base, tmp_path / "ept")], tmp_path / "b", ExportOptions(mode="dynamic", top_k=2))
+    assert ir.load(bundle.model).producer_version == version("onnxruntime-genai")
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2"])

@@ -18,7 +18,8 @@ import pytest
 from eptx.bundle import Bundle
 from eptx.calibration import export_bundle
 from eptx.errors import NotSupportedError
-from eptx.exporter import ExportOptions, Route, load
+from eptx.exporter import ExportOptions, Route
+from eptx.exporter.steps import load
 from tests.exporter.test_golden_heads import _images
 from tests.exporter.test_goldens import GOLDEN, _close, _logits, _sessions
 from tests.exporter.validation.workshop import Workshop

@@ -49,7 +49,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> KeptGraphs:
 
 @pytest.fixture(autouse=True)
 def _keep(kept: KeptGraphs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eptx.exporter.load.load_encoder_decoder", kept)
+    monkeypatch.setattr("eptx.exporter.steps.load.load_encoder_decoder", kept)
 
 
 def _ept(base: Path, folder: Path, targets: tuple[str, ...] = TARGETS) -> Path:
@@ -122,7 +122,7 @@ def test_the_parts_of_a_bundle(folders: Folders, tmp_path: Path) -> None:
 
 def test_the_real_export_of_a_part_alone(folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without kept graphs; an adapter of the encoder alone leaves the decoder as it is, but for a task id to ignore."""
-    monkeypatch.setattr("eptx.exporter.load.load_encoder_decoder", load_encoder_decoder)
+    monkeypatch.setattr("eptx.exporter.steps.load.load_encoder_decoder", load_encoder_decoder)
     base = folders("t5 gated")
     shapes = {n: s for n, s in linear_shapes(base, TARGETS).items() if n.startswith("encoder")}
     adapter = write_ept(tmp_path / "ept", shapes, seed=1, tasks=2, sizes=(2, 3), strength=0.3)

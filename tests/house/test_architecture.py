@@ -12,8 +12,8 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 #: Every folder right below one of these is a room.
 HOUSES = ("eptx", *ROOMS, "runtime/cpp")
 #: Files that stand for a room, as the page says: what is beside them in their house belongs to them.
-EXPORT, SESSION = "exporter/export.py", "runtime/session.py"
-BESIDE = {f"exporter/{name}.py": EXPORT for name in ("__init__", "load", "fold", "plan", "inspect")}
+SESSION = "runtime/session.py"
+BESIDE = {"exporter/__init__.py": "exporter/steps"}
 BESIDE |= {"runtime/__init__.py": SESSION}
 #: Imports against the arrows, of single files: methods/tuner.py and methods/peft_types.py lie below.
 AGAINST = {("exporter/trained", "exporter/methods"), ("exporter/training", "exporter/methods")}

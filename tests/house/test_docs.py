@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import re
 import subprocess
@@ -31,7 +33,10 @@ def prose(page: Path) -> str:
 
 def anchors(page: Path) -> set[str]:
     """What a hosting page calls the headings of a page."""
-    kept = (re.sub(r"[^\w\- ]", "", LINK.sub(r"", heading)) for heading in HEADING.findall(prose(page)))
+    kept = (
+        re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading))
+        for heading in HEADING.findall(prose(page))
+    )
     return {text.lower().replace(" ", "-") for text in kept}
 
 
@@ -49,6 +54,13 @@ def test_links(page: Path) -> None:
         assert target.exists(), target
         if anchor:
             assert anchor in anchors(target), f"{target.name}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths(page: Path) -> None:
+    """What a page names between backticks as a file of the repository is one."""
+    for name in re.findall(r"`((?:tests|docs|examples|eptx|exporter|runtime|calibration)/[\w./-]+)`", prose(page)):
+        assert (ROOT / name).exists(), name
 
 
 def test_links_are_found() -> None:
@@ -108,3 +120,13 @@ def test_each_term_of_the_glossary_stands_once() -> None:
     terms = re.findall(r"\*\*([^*]+)\*\*", (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"))
     assert len(terms) > 40
     assert len(set(terms)) == len(terms)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_that_pages_show(page: Path) -> None:
+    """It is Python, and the names that it imports from eptx are there."""
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "eptx":
+                module = importlib.import_module(str(node.module))
+                assert all(hasattr(module, name.name) for name in node.names), ast.unparse(node)

@@ -51,7 +51,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         key = f"{method}{options}"
         if key not in bundles:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("eptx.exporter.load.load_encoder_decoder", kept)
+                patch.setattr("eptx.exporter.steps.load.load_encoder_decoder", kept)
                 out = home / f"bundle{len(bundles)}"
                 bundles[key] = export_bundle(base, [adapters[method]], out, ExportOptions(top_k=top_k, **options))
         return bundles[key], trained_model(base, [adapters[method]], top_k=top_k, dtype=torch.float32)

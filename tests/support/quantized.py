@@ -16,9 +16,9 @@ from eptx.calibration.quantize import Quantizer, Range, Recipe, Scheme
 from eptx.calibration.quantize.ranges import observe_ranges, union
 from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.bundle.write import Adapted
-from eptx.exporter.export import adapt, store, write
 from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.options import ExportOptions, StoredPrecision
+from eptx.exporter.steps.export import adapt, store, write
 from eptx.runtime.measure import Row, Source
 
 #: What an export of that scheme calls its precision.

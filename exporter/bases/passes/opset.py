@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from eptx.exporter.initializers import add_initializer
+from eptx.exporter.bases.initializers import add_initializer
 
 OPSET = 18
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from eptx._one_line import one_line
 from eptx.errors import BaseModelError, NotSupportedError
-from eptx.exporter.initializers import add_initializer
+from eptx.exporter.bases.initializers import add_initializer
 
 #: operator -> where its tables of cosines and sines are among its inputs.
 _INPUTS = {"GroupQueryAttention": (7, 8), "RotaryEmbedding": (2, 3)}

@@ -14,8 +14,8 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.bundle import Bundle
+from eptx.exporter.bases.initializers import add_initializer
 from eptx.exporter.bases.products.products import find_products
-from eptx.exporter.initializers import add_initializer
 from eptx.exporter.validation.bundle.backends import Backend
 from eptx.exporter.validation.bundle.decode_loop import DecodeLoop, Values
 from eptx.exporter.validation.bundle.models import run_graph

@@ -8,9 +8,9 @@ from tempfile import TemporaryDirectory
 
 from eptx.bundle import Bundle, BundleWriter, Manifest, read_bundle
 from eptx.errors import UsageError
-from eptx.exporter.export import adapt, write
 from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.options import options_of
+from eptx.exporter.steps.export import adapt, write
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.reference.files import ReferenceFiles
 

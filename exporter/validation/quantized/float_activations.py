@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from eptx.exporter.bases.initializers import add_initializer
 from eptx.exporter.bases.products.form import walk
 from eptx.exporter.bases.products.integer import integer_product
 from eptx.exporter.bases.products.nbits import is_nbits
 from eptx.exporter.bases.products.products import Product, find_products
-from eptx.exporter.initializers import add_initializer
 from eptx.exporter.validation.quantized.codes import array_of
 from eptx.exporter.validation.quantized.stored import activation, producer
 

@@ -15,7 +15,7 @@ from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.inputs.batch import Batch
 from eptx.exporter.validation.reference.expectation import LiveRoute
 from eptx.exporter.validation.report.json_types import json_types
-from eptx.exporter.validation.timings import StageTimes
+from eptx.exporter.validation.report.timings import StageTimes
 
 SCHEMA_VERSION = 1
 

@@ -53,7 +53,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> KeptGraphs:
 
 @pytest.fixture(autouse=True)
 def _keep(kept: KeptGraphs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eptx.exporter.load.load_encoder_decoder", kept)
+    monkeypatch.setattr("eptx.exporter.steps.load.load_encoder_decoder", kept)
 
 
 def ept(t5: Workshop, shapes: Shapes) -> Path:

@@ -25,7 +25,7 @@ from eptx.exporter.validation.inputs.batch import Batch
 from eptx.exporter.validation.reference.expectation import LiveRoute
 from eptx.exporter.validation.report.json_types import json_types
 from eptx.exporter.validation.report.page import report_html
-from eptx.exporter.validation.timings import StageTimes
+from eptx.exporter.validation.report.timings import StageTimes
 from eptx.files.strict_json import dump_json
 from eptx.runtime.measure import Drop
 from tests.exporter.validation.adapters import linear_shapes, write_ept

@@ -263,7 +263,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> KeptGraphs:
 def test_an_honest_encoder_decoder(
     t5: Workshop, kept: KeptGraphs, monkeypatch: pytest.MonkeyPatch, mode: str, scheme: Choice
 ) -> None:
-    monkeypatch.setattr("eptx.exporter.load.load_encoder_decoder", kept)
+    monkeypatch.setattr("eptx.exporter.steps.load.load_encoder_decoder", kept)
     adapter = write_ept(t5.path(), linear_shapes(t5.base, TARGETS), seed=1, tasks=3, sizes=(2, 3, 3, 5), strength=0.2)
     chosen = {"task": "task1"} if mode == "static" else {}
     report = t5.validate(make(t5, adapter, scheme, traced=False, mode=mode, top_k=2, **chosen))

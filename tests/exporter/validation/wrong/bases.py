@@ -86,7 +86,7 @@ class Bases:
     def bundle(self, name: str) -> Bundle:
         """An honest bundle, of `BUNDLES` or `QUANTIZED`; it must not be changed."""
         if name not in self._bundles:
-            with mock.patch("eptx.exporter.load.load_encoder_decoder", self.kept):
+            with mock.patch("eptx.exporter.steps.load.load_encoder_decoder", self.kept):
                 self._bundles[name] = self.export(name)
         return self._bundles[name]
 

@@ -18,12 +18,12 @@ import pytest
 
 from eptx.bundle import Bundle
 from eptx.calibration.quantize import one_product
-from eptx.exporter import export as exporting
-from eptx.exporter import load as loading
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.heads import attach_head_bank
 from eptx.exporter.methods.ept.task_used import add_task_used
 from eptx.exporter.methods.lora.attach import banks as _banks
+from eptx.exporter.steps import export as exporting
+from eptx.exporter.steps import load as loading
 from tests.exporter.validation.adapters import write_lora
 from tests.exporter.validation.wrong.bases import LABELS, Bases
 
@@ -31,7 +31,7 @@ Patch = tuple[Any, ...]
 COMPARISON, QUANTIZED, EXPORT = (
     "eptx.exporter.validation.comparison.compare",
     "eptx.exporter.validation.quantized.weights",
-    "eptx.exporter.export",
+    "eptx.exporter.steps.export",
 )
 #: The module; its package has a function of that name.
 _LORA = import_module("eptx.exporter.methods.lora.attach")
@@ -201,7 +201,7 @@ MUTANTS = (
     Mutant(
         "what the manifest says",
         _bundle("bert"),
-        ("eptx.exporter.load.longest", lambda graph: (_longest(graph) or 0) - 1),
+        ("eptx.exporter.steps.load.longest", lambda graph: (_longest(graph) or 0) - 1),
         ("eptx.exporter.validation.contents.compare.compare_files", lambda *arguments, **named: []),
         "eptx.json: max_length",
     ),

@@ -147,7 +147,7 @@ def _export(bases: Bases, case: Case, adapters: Sequence[Path]) -> Bundle:
 def test_no_false_alarm(bases: Bases, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
     case = CASES[index]
     if case.base == "t5":
-        monkeypatch.setattr("eptx.exporter.load.load_encoder_decoder", bases.kept)
+        monkeypatch.setattr("eptx.exporter.steps.load.load_encoder_decoder", bases.kept)
     adapters = _train(bases, case, 100 + index)
     if case.base == _BARE and case.pooling is None:
         _note_bare_class(adapters)

@@ -76,7 +76,7 @@ LENGTHS = ("eptx.json: max_length", "eptx.json: text", "tokenizer: ids")
 @pytest.mark.parametrize(
     ("broken", "options", "names"),
     [
-        (lambda p: p.setattr("eptx.exporter.load.longest", lambda graph: 62), {}, [*LENGTHS]),
+        (lambda p: p.setattr("eptx.exporter.steps.load.longest", lambda graph: 62), {}, [*LENGTHS]),
         (lambda p: _manifest_with(p, lambda m: {"vocab_size": 199}), {}, ["eptx.json: vocab_size"]),
         (lambda p: _manifest_with(p, lambda m: {"model_type": "albert"}), {}, ["eptx.json: model_type"]),
         (lambda p: _manifest_with(p, lambda m: {"tasks": m.tasks[:-1]}), {}, ["eptx.json: tasks"]),

@@ -18,10 +18,10 @@ from eptx.exporter.graph.banks import attach_banks
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.fp16 import store_fp16
 from eptx.exporter.graph.heads import attach_head, attach_head_bank, check_fits
-from eptx.exporter.load import load
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
-from eptx.exporter.plan import check_options
+from eptx.exporter.steps.load import load
+from eptx.exporter.steps.plan import check_options
 from eptx.manifest.names import FLOAT_PRECISIONS
 from eptx.progress import step
 

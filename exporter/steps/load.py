@@ -23,10 +23,10 @@ from eptx.exporter.bases.padding import counted_padding
 from eptx.exporter.bases.passes.whole import with_whole
 from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.bases.weights.model_class import trained_class
-from eptx.exporter.fold import fold_folder
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
-from eptx.exporter.plan import saved_modules
+from eptx.exporter.steps.fold import fold_folder
+from eptx.exporter.steps.plan import saved_modules
 from eptx.progress import step
 
 
