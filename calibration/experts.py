@@ -1,4 +1,4 @@
-"""Which experts of an EPT adapter each task uses, and which no task uses: a conditioned bundle leaves those out."""
+"""Which experts of an adapter each task uses, and which no task uses: a conditioned bundle leaves those out."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from eptx.exporter.methods.ept.adapter import EptAdapter
-from eptx.exporter.methods.ept.fold import route
+from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.methods.method import method_of
 
 #: An expert's number, and how much it counts for a task.
 Choice = tuple[int, float]
@@ -62,23 +62,18 @@ class ExpertStudy:
         }
 
 
-def study_experts(adapter: EptAdapter) -> ExpertStudy:
-    """Reads the routers' choices off an adapter whose top-k is known; no model is run."""
-    modules, unused = {}, {}
-    for name, module in adapter.modules.items():
-        routes = [route(module, task, adapter.top_k) for task in range(len(adapter.tasks))]
-        modules[name] = {
-            task: tuple((int(expert), float(weight)) for expert, weight in zip(*found, strict=True))
-            for task, found in zip(adapter.tasks, routes, strict=True)
-        }
-        chosen = {expert for choices in modules[name].values() for expert, _ in choices}
-        left = tuple(expert for expert in range(len(module.kernels)) if expert not in chosen)
-        if left:
-            unused[name] = left
-    return ExpertStudy(adapter.tasks, _sizes(adapter), modules, unused)
-
-
-def _sizes(adapter: EptAdapter) -> tuple[int | None, ...]:
-    most = max(len(module.kernels) for module in adapter.modules.values())
-    sizes = [{m.sizes[e] for m in adapter.modules.values() if e < len(m.sizes)} for e in range(most)]
-    return tuple(size.pop() if len(size) == 1 else None for size in sizes)
+def study_experts(adapter: Adapter) -> ExpertStudy | None:
+    """Reads the routers' choices off an adapter; no model is run. None where tasks have no experts of their own."""
+    found = method_of(adapter.method).task_experts(adapter)
+    if not found:
+        return None
+    chosen = {name: {expert for task in module.choices for expert, _ in task} for name, module in found.items()}
+    left = {name: sorted(set(range(len(module.sizes))) - chosen[name]) for name, module in found.items()}
+    most = max(len(module.sizes) for module in found.values())
+    sizes = [{module.sizes[e] for module in found.values() if e < len(module.sizes)} for e in range(most)]
+    return ExpertStudy(
+        adapter.tasks,
+        tuple(size.pop() if len(size) == 1 else None for size in sizes),
+        {name: dict(zip(adapter.tasks, module.choices, strict=True)) for name, module in found.items()},
+        {name: tuple(experts) for name, experts in left.items() if experts},
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from eptx._version import __version__
@@ -27,7 +27,7 @@ class Settings:
 
     Attributes:
         goal: which bundle within the budget is best.
-        budget: task -> points that it may drop; empty where none was stated.
+        max_drop: task -> points that it may drop; empty where none was stated.
         metrics: task -> metric.
         rows: task -> how many rows.
         labelled: task -> whether its rows have labels; otherwise answers are compared with fp32's.
@@ -38,7 +38,7 @@ class Settings:
     """
 
     goal: Goal
-    budget: Budget
+    max_drop: Budget
     metrics: Mapping[str, str]
     rows: Mapping[str, int]
     labelled: Mapping[str, bool]
@@ -108,7 +108,7 @@ class CalibrationResult:
     @property
     def budget(self) -> Budget:
         """Task -> points that it may drop; empty where none was stated."""
-        return self.settings.budget
+        return self.settings.max_drop
 
     @property
     def common_budget(self) -> float | None:
@@ -133,7 +133,6 @@ class CalibrationResult:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
-        settings = self.settings
         return {
             "schema_version": SCHEMA_VERSION,
             "generator": f"eptx {__version__}",
@@ -142,17 +141,7 @@ class CalibrationResult:
             "model_type": self.model_type,
             "tasks": list(self.tasks),
             "fingerprints": dict(self.fingerprints),
-            "settings": {
-                "goal": settings.goal,
-                "max_drop": dict(settings.budget),
-                "metrics": dict(settings.metrics),
-                "rows": dict(settings.rows),
-                "labelled": dict(settings.labelled),
-                "data": list(settings.data),
-                "machine": settings.machine,
-                "threads": settings.threads,
-                "timed": settings.timed,
-            },
+            "settings": asdict(self.settings),
             "sensitivity": self.sensitivity.to_json() if self.sensitivity is not None else None,
             "ranges": None
             if self.ranges is None
@@ -185,7 +174,7 @@ def calibration_result(
     manifest, options, probe = evaluator.baseline.manifest, evaluator.options, evaluator.probe
     settings = Settings(
         goal=options.goal,
-        budget=budget,
+        max_drop=budget,
         metrics=evaluator.metrics,
         rows={task: len(rows) for task, rows in evaluator.rows.items()},
         labelled={task: probe.labelled(task) for task in evaluator.rows},

@@ -28,8 +28,7 @@ from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.bases import is_decoder
 from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.bundle.write import Adapted
-from eptx.exporter.methods.ept.adapter import EptAdapter
-from eptx.exporter.methods.tucka.adapter import TuckaAdapter
+from eptx.exporter.methods.method import method_of
 from eptx.exporter.steps.export import adapt, store
 from eptx.files.publish import os_error
 from eptx.files.strict_json import dump_json
@@ -129,7 +128,7 @@ def calibrating(base: Path | None, adapter: Adapter, options: ExportOptions, fol
     plain = replace(options, precision="fp32")
     if routes is not None and options.mode != "dynamic":
         plain = routes.options(plain)
-    experts = study_experts(adapter) if isinstance(adapter, EptAdapter) else None
+    experts = study_experts(adapter)
     work, cache = folder / _WORK, None
     shutil.rmtree(work, ignore_errors=True)
     try:
@@ -182,8 +181,8 @@ def has_builder(base: Path | None, adapter: Adapter, options: ExportOptions) -> 
 def _study_routes(
     base: Path | None, adapter: Adapter, options: ExportOptions, rows: Mapping[str, Sequence[Row]], search: Search
 ) -> RouteStudy | None:
-    """What the rows say of TuckA's routes; where the router stays in the graph, a base folder is no must."""
-    if not isinstance(adapter, TuckaAdapter) or (options.mode == "dynamic" and base is None):
+    """What the rows say of the adapter's routes; where the router stays in the graph, a base folder is no must."""
+    if method_of(adapter.method).router(adapter) is None or (options.mode == "dynamic" and base is None):
         return None
     return study_routes(base, adapter, options, rows, search.metrics)
 

@@ -70,8 +70,6 @@ def frontier(result: CalibrationResult) -> Html | None:
 def _height(result: CalibrationResult, trial: Trial) -> float:
     """How high a trial is: its worst drop or, where budgets differ, how far past its budget that is."""
     worst = trial.worst(result.budget)
-    if worst is None:
-        return math.nan
     return past(worst, result.budget) if len(set(result.budget.values())) > 1 else worst.points
 
 
@@ -148,7 +146,6 @@ def _line(found: Sequence[_Point]) -> Html | None:
 def _mark(result: CalibrationResult, point: _Point, up: Axis, costs: str) -> Html:
     trial, x, y = point.trial, point.x, point.y
     worst, within = trial.worst(result.budget), trial.within(result.budget)
-    assert worst is not None
     class_ = "mark" if within else "mark over"
     verdict = "within the budget" if within else "past the budget"
     said = f"{point.number} {trial.name}: {costs}, worst drop {points(worst.points)} on {worst.task}, {verdict}"

@@ -46,13 +46,12 @@ def _section(title: str, content: list[Content]) -> Html | None:
 def _cards(result: CalibrationResult) -> Html:
     chosen = result.chosen
     worst = chosen.worst(result.budget)
+    allowed = f", budget {budget(result, worst.task)}" if worst.task in result.budget else ""
     cards = [
         _card(f"{megabytes(chosen)} MB", f"size, {number(chosen.bytes_ratio)} of fp32"),
         _card(f"{number(chosen.milliseconds)} ms", f"latency, {number(chosen.latency_ratio)} of fp32"),
+        _card(number(worst.points), join(["points, the worst drop, on ", clipped(worst.task), allowed])),
     ]
-    if worst is not None:
-        allowed = f", budget {budget(result, worst.task)}" if worst.task in result.budget else ""
-        cards.append(_card(number(worst.points), join(["points, the worst drop, on ", clipped(worst.task), allowed])))
     if len(chosen.drops) > 1:
         cards.append(_card(number(chosen.mean), f"points, the mean drop of {counted(len(chosen.drops), 'task')}"))
     return h("div", *cards, class_="cards")

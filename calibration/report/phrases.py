@@ -35,8 +35,8 @@ def megabytes(trial: Trial) -> str:
 
 def divergence(value: float) -> str:
     """In four characters."""
-    if value <= 0 or not math.isfinite(value):
-        return "0" if value <= 0 else "–"
+    if value <= 0:
+        return "0"
     return "<0.01" if value < 0.005 else number(value, 2 if value < 9.995 else 1)
 
 
@@ -47,7 +47,7 @@ def interval(drop: Drop) -> str:
 
 
 def counted(count: int, what: str) -> str:
-    """``1 group``, ``2 groups``."""
+    """``1 layer``, ``2 layers``."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
@@ -124,8 +124,6 @@ def _costs(trial: Trial) -> str:
 
 def _drops(result: CalibrationResult, trial: Trial) -> str:
     worst = trial.worst(result.budget)
-    if worst is None:
-        return ""
     if not math.isfinite(worst.points):
         return f"; the drop on {worst.task} could not be measured"
     said = "no task drops" if worst.points <= 0 else f"the worst drop is {points(worst.points)}, on {worst.task}"
@@ -137,7 +135,6 @@ def _drops(result: CalibrationResult, trial: Trial) -> str:
 
 def _but(result: CalibrationResult, trial: Trial) -> str:
     worst = trial.worst(result.budget)
-    assert worst is not None
     if not math.isfinite(worst.points):
         return f", could not be measured on {worst.task}"
     allowed = f", where {budget(result, worst.task)} would be within the budget" if worst.task in result.budget else ""

@@ -27,11 +27,10 @@ def _trials(result: CalibrationResult) -> str:
     rows = [["", "trial", "MB", "of fp32", "latency", "worst drop", "95 % interval", "budget"]]
     for trial in result.trials:
         worst = trial.worst(result.budget)
-        drop = "" if worst is None else f"{number(worst.points)} {worst.task}"
-        between = "" if worst is None else interval(worst)
         mark = "*" if trial is result.chosen else ""
         costs = [megabytes(trial), number(trial.bytes_ratio), number(trial.latency_ratio)]
-        rows.append([mark, trial.name, *costs, drop, between, "within" if trial.within(result.budget) else "past"])
+        drop = [f"{number(worst.points)} {worst.task}", interval(worst)]
+        rows.append([mark, trial.name, *costs, *drop, "within" if trial.within(result.budget) else "past"])
     return "\n".join(aligned(rows, "ttnnnttt"))
 
 

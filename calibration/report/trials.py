@@ -29,12 +29,12 @@ def _row(result: CalibrationResult, index: int, trial: Trial) -> list[Content]:
     within = trial.within(result.budget)
     return [
         join(name),
-        "–" if worst is None else number(worst.points),
+        number(worst.points),
         h("span", "within", class_="good") if within else h("span", "past", class_="bad"),
         megabytes(trial),
         number(trial.bytes_ratio),
         number(trial.latency_ratio),
         number(trial.milliseconds),
-        "–" if worst is None else clipped(worst.task),
-        "–" if worst is None else interval(worst),
+        clipped(worst.task),
+        interval(worst),
     ]

@@ -10,11 +10,11 @@ import numpy as np
 from eptx.bundle import Task
 from eptx.calibration.routes.row_tokenizer import RowTokenizer
 from eptx.errors import NotSupportedError
+from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.route import Frozen, Route
 from eptx.exporter.bases import is_decoder
 from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.bundle.problem import problem_type
-from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.trained import Output, load_trained, read_files
 from eptx.exporter.validation.base.lookups import lookups
 from eptx.runtime.measure import Row
@@ -85,7 +85,7 @@ class ReferenceRunner:
         NotSupportedError: the base reads no text.
     """
 
-    def __init__(self, base: Path, adapter: TuckaAdapter) -> None:
+    def __init__(self, base: Path, adapter: Adapter) -> None:
         config = read_config(base)
         vocabulary = config.get("vocab_size")
         if not isinstance(vocabulary, int):

@@ -12,7 +12,8 @@ from eptx.calibration.routes.task_routes import TaskRoutes, study_task
 from eptx.errors import UsageError
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.route import Frozen, Route
-from eptx.exporter.methods.tucka.adapter import TuckaAdapter
+from eptx.exporter.adapters.routers import Router
+from eptx.exporter.methods.method import method_of, titles
 from eptx.exporter.options import ExportOptions
 from eptx.progress import step
 from eptx.runtime.measure import Row
@@ -57,7 +58,7 @@ def check_freezes(base: Path | None, adapter: Adapter, options: ExportOptions) -
     """
     _routed(base, adapter)
     if options.mode == "dynamic":
-        raise UsageError("--calibration-data measures TuckA's route, for --mode static or conditioned")
+        raise _no_route()
 
 
 def study_routes(
@@ -81,21 +82,26 @@ def study_routes(
         DataError: the base does not read a row, or a label is not one of the task's.
         NotSupportedError: the base does not read text, or has no tokenizer for it.
     """
-    folder, tucka = _routed(base, adapter)
+    folder, router = _routed(base, adapter)
     with step("measuring the routes"):
-        runner = ReferenceRunner(folder, tucka)
+        runner = ReferenceRunner(folder, adapter)
         studies = {}
         for task, own in rows.items():
             told = options.routes.get(task, options.routes.get(None))
             given = (told,) if isinstance(told, Route) else told
             metric = {task: metrics[task]} if metrics and task in metrics else {}
-            studies[task] = study_task(runner, [runner.encode(row) for row in own], tucka.groups, given, metric)
-    return RouteStudy(tucka.router, tucka.groups, tucka.experts, studies)
+            studies[task] = study_task(runner, [runner.encode(row) for row in own], router.groups, given, metric)
+    return RouteStudy(router.module, router.groups, router.experts, studies)
 
 
-def _routed(base: Path | None, adapter: Adapter) -> tuple[Path, TuckaAdapter]:
-    if not isinstance(adapter, TuckaAdapter):
-        raise UsageError("--calibration-data measures TuckA's route, for --mode static or conditioned")
+def _routed(base: Path | None, adapter: Adapter) -> tuple[Path, Router]:
+    router = method_of(adapter.method).router(adapter)
+    if router is None:
+        raise _no_route()
     if base is None:
         raise UsageError("--calibration-data runs the model in PyTorch: give its transformers folder as BASE")
-    return base, adapter
+    return base, router
+
+
+def _no_route() -> UsageError:
+    return UsageError(f"--calibration-data measures {titles('--route')}'s route, for --mode static or conditioned")

@@ -37,9 +37,9 @@ class Trial:
         """Whether every task keeps to its budget; a task without one may drop by any number of points."""
         return all(is_within(drop, budget) for drop in self.drops)
 
-    def worst(self, budget: Budget) -> Drop | None:
+    def worst(self, budget: Budget) -> Drop:
         """The drop that is furthest past its budget, or nearest to it."""
-        return max(self.drops, key=lambda drop: past(drop, budget), default=None)
+        return max(self.drops, key=lambda drop: past(drop, budget))
 
     @property
     def mean(self) -> float:

@@ -13,6 +13,7 @@ from eptx.bundle import Manifest
 from eptx.errors import NotSupportedError
 from eptx.exporter.adapters.checkpoint import Checkpoint, ReadOptions
 from eptx.exporter.adapters.route import FrozenRoutes
+from eptx.exporter.adapters.routers import ModuleExperts, Router
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.editor import GraphEditor
@@ -122,6 +123,14 @@ class Method(Protocol):
     def notes(self, manifest: Manifest) -> list[str]:
         """Lines of the model card."""
         return []
+
+    def router(self, adapter: Any) -> Router | None:
+        """The router whose input decides the route of all modules; None for none."""
+        return None
+
+    def task_experts(self, adapter: Any) -> Mapping[str, ModuleExperts]:
+        """Module -> the experts that it uses for each task; empty where tasks have no experts of their own."""
+        return {}
 
     def plot(self, adapter: Any, /) -> Any:
         """A matplotlib figure of which experts each task uses.

@@ -10,9 +10,11 @@ from typing import Any
 from eptx.bundle import Bundle
 from eptx.errors import RequestError
 from eptx.runtime.generation.backend import TokenGenerator
+from eptx.runtime.generation.decoder import DecoderGenerator
 from eptx.runtime.generation.outputs import Stream
 from eptx.runtime.generation.prompts import check_ends, max_answer, token_rows
 from eptx.runtime.generation.request import GenerationRequest
+from eptx.runtime.generation.seq2seq import Seq2SeqGenerator
 from eptx.runtime.generation.settings import GenerationSettings, SearchOptions
 from eptx.runtime.generation.stream import pieces
 from eptx.runtime.ort.kernels import Kernels, choose_kernels
@@ -80,15 +82,6 @@ class TextGenerator:
     def _backend(self) -> TokenGenerator:
         with self._lock:
             if self._opened is None:
-                self._opened = _open(self._bundle, *self._how)
+                kind = DecoderGenerator if self._bundle.manifest.encoder is None else Seq2SeqGenerator
+                self._opened = kind(self._bundle, *self._how)
             return self._opened
-
-
-def _open(bundle: Bundle, provider: str, threads: int | None) -> TokenGenerator:
-    if bundle.manifest.encoder is None:
-        from eptx.runtime.generation.decoder import DecoderGenerator
-
-        return DecoderGenerator(bundle, provider, threads)
-    from eptx.runtime.generation.seq2seq import Seq2SeqGenerator
-
-    return Seq2SeqGenerator(bundle, provider, threads)

@@ -1,6 +1,6 @@
 """Rows of a folder that Hugging Face's ``datasets`` wrote, or of parquet files as its hub has them.
 
-What is read of an arrow or parquet file is one batch of rows at a time.
+Arrow and parquet files are read one batch of rows at a time.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from eptx.files.jsonl import check_row
 from eptx.files.safe_files import is_contained_name, open_regular
 from eptx.files.strict_json import parse_json, read_json_object
 
-#: The split that is read is the first of these that there is.
+#: The first of these splits that exists is read.
 SPLITS = ("validation", "validation_matched", "dev", "test", "train")
-#: Columns that are a row's text and the second text of a pair; the first that are there count.
+#: Columns for a row's text and the second text of a pair; the first that exist are read.
 TEXTS = (
     ("text", "text_pair"),
     ("sentence1", "sentence2"),
@@ -30,24 +30,24 @@ TEXTS = (
     ("sentence",),
     ("prompt",),
 )
-#: Columns that are a row's label, likewise.
+#: Columns for a row's label, likewise.
 LABELS = ("label", "labels", "completion")
 
 _BATCH = 256
 _DEPTH = 3
 #: Names of a folder's folders, and of the split -> files.
 _Parts = dict[tuple[str, ...], list[Path]]
-#: What to call a row -> the row.
+#: A row's name for messages, and the row.
 Located = tuple[str, dict[str, Any]]
 
 
 def dataset_rows(
     folder: Path, task: str | None, tasks: Sequence[str]
 ) -> Iterator[tuple[str | None, Iterator[Located]]]:
-    """A data set's rows, task by task where it is sorted so; each row after what to call it.
+    """A data set's rows, task by task if it is sorted so; each row after its name for messages.
 
-    Where splits or folders are named like tasks, each of these tasks has the rows that are there. Otherwise, and among
-    what is there, the rows are those of one split: the first of `SPLITS`, or the only one.
+    If splits or folders are named like tasks, they hold these tasks' rows. Of other splits only one is read: the first
+    of `SPLITS`, or the only one.
 
     Args:
         folder: what ``save_to_disk`` of a data set or of several splits wrote; or a folder of parquet files
@@ -147,7 +147,7 @@ def _located(arrow: Any, folder: Path, files: Sequence[Path]) -> Iterator[Locate
 
 
 def _read(arrow: Any, name: str, opened: BinaryIO) -> Iterator[dict[str, Any]]:
-    """The rows of one file, with columns of our names."""
+    """The rows of one file, with our names of the columns."""
     try:
         schema, batches = (_open_parquet if name.endswith(".parquet") else _open_arrow)(arrow, opened)
         columns = _columns(name, schema.names)
@@ -164,7 +164,7 @@ def _read(arrow: Any, name: str, opened: BinaryIO) -> Iterator[dict[str, Any]]:
         raise DataError(f"{name}: cannot be read: {one_line(error, 200)}") from None
 
 
-#: Columns that are wanted -> batches that have them.
+#: From wanted columns to batches that have them.
 _Batches = Callable[[list[str]], Iterator[Any]]
 
 
@@ -179,7 +179,7 @@ def _open_arrow(arrow: Any, opened: BinaryIO) -> tuple[Any, _Batches]:
 
 
 def _columns(where: str, names: Sequence[str]) -> dict[str, str]:
-    """Our names of the columns that are read -> theirs."""
+    """Our names of the columns -> the file's."""
     columns = {"task": "task"} if "task" in names else {}
     texts = next((texts for texts in TEXTS if set(texts) <= set(names)), None)
     if texts is not None:
@@ -194,7 +194,7 @@ def _columns(where: str, names: Sequence[str]) -> dict[str, str]:
 
 
 def _is_class_label(schema: Any, column: str | None, where: str) -> bool:
-    """Whether a column holds numbers of classes, among which the hub writes -1 where it hides the label."""
+    """Whether a column holds class numbers, where the hub writes -1 for a hidden label."""
     written = (schema.metadata or {}).get(b"huggingface")
     value: Any = parse_json(written, what=f"{where}: its metadata", error=DataError) if written else None
     for key in ("info", "features", column, "_type"):

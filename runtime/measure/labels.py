@@ -13,14 +13,14 @@ from eptx.runtime.measure.rows import Row
 
 
 def kind_of(problem_type: str | None, labels: int | str) -> str:
-    """What the logits of a row are, by what they mean and how many they are."""
+    """The kind of a row's logits, by their problem type and number."""
     if problem_type == REGRESSION:
         return "value" if labels == 1 else "vector"
     return {SINGLE_LABEL: "labels", MULTI_LABEL: "sets"}.get(problem_type or "", "vector")
 
 
 def label_number(row: Row, task: Task, kind: str) -> float:
-    """A label as what a decision is compared with."""
+    """A label as a number, to compare a decision with."""
     label = row.label
     if isinstance(label, str) and task.label_names and label in task.label_names:
         return task.label_names.index(label)

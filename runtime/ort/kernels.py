@@ -1,4 +1,4 @@
-"""Whether a session's ``ai.eptx`` operators run as native kernels or as the functions that the model itself holds.
+"""Chooses whether a session's ``ai.eptx`` operators run as native kernels or as the model's own functions.
 
 The kernels' library stands in the folder above, if it was built. ONNX Runtime prefers a registered operator to the
 model's function of that name in every node, so the library is registered only for sessions that it covers.
@@ -18,7 +18,7 @@ from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.manifest.names import OPERATOR_DOMAIN
 
-#: What tells the library which operators to register: each costs a session time and memory.
+#: The session entry that tells the library which operators to register: each costs time and memory.
 OPERATORS_ENTRY = f"{OPERATOR_DOMAIN}.operators"
 _LIBRARY = {"win32": "eptx_ops.dll", "darwin": "libeptx_ops.dylib"}.get(sys.platform, "libeptx_ops.so")
 

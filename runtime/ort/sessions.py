@@ -20,14 +20,12 @@ _OPTIMIZATION = {"all": "ORT_ENABLE_ALL", "basic": "ORT_ENABLE_BASIC", "none": "
 _OUT_OF_MEMORY = ("failed to allocate", "bad_alloc", "bad allocation", "out of memory")
 _FOLDING_LIMIT = 64 << 20
 
-NO_ENTRIES: Mapping[str, str] = {}
-
 
 def session_options(
     threads: int | None = None,
     *,
     optimization: Literal["all", "basic", "none"] = "all",
-    entries: Mapping[str, str] = NO_ENTRIES,
+    entries: Mapping[str, str] | None = None,
 ) -> Any:
     """The ``onnxruntime.SessionOptions`` that eptx opens any model with.
 
@@ -42,7 +40,7 @@ def session_options(
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _OPTIMIZATION[optimization])
     if threads is not None:
         options.intra_op_num_threads = threads
-    for key, value in (EXACT_ENTRY | dict(entries)).items():
+    for key, value in (EXACT_ENTRY | dict(entries or {})).items():
         options.add_session_config_entry(key, value)
     return options
 

@@ -11,14 +11,14 @@ from eptx.runtime.ray_serve.front import FrontDeployment
 from eptx.runtime.ray_serve.replica import BundleDeployment
 from eptx.runtime.ray_serve.settings import Settings
 
-#: Batches that a replica may have accepted: one runs, and the next ones are put together from what waits.
+#: Batches that a replica may have accepted: one runs, and the others wait.
 _AHEAD = 4
 
 
 def build(args: Mapping[str, Any]) -> Application:
     """The application ``eptx.runtime.ray_serve:build``: deployments ``Front`` and ``Bundles``.
 
-    What a configuration says of the two deployments (replicas, autoscaling, resources) comes before what is set here.
+    A configuration of the two deployments (replicas, autoscaling, resources) overrides what is set here.
 
     Args:
         args: what `Settings` has.
@@ -36,7 +36,7 @@ def build(args: Mapping[str, Any]) -> Application:
     )
     front = FrontDeployment.options(
         max_ongoing_requests=limits.queue + _AHEAD * limits.max_batch,
-        ray_actor_options={"num_cpus": 0},  # it waits; a processor of its own would be one less for a replica
+        ray_actor_options={"num_cpus": 0},  # it only waits: a CPU of its own would be lost to the replicas
         graceful_shutdown_timeout_s=limits.drain_timeout,
     )
     return front.bind(settings, bundles.bind(settings))

@@ -1,4 +1,4 @@
-"""The HTTP side of an application: the paths and answers of `eptx serve`, with the replicas behind them."""
+"""The HTTP side of an application: the paths and answers of `eptx serve`, over replicas."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RELOAD = 300.0
 
 @serve.ingress()
 class Front:
-    """Takes requests as `eptx serve` does, and has replicas answer them.
+    """Takes requests as `eptx serve` does, and lets replicas answer them.
 
     Args:
         settings: of the application.

@@ -49,7 +49,7 @@ class Bundles:
         # Ray keeps the most recently used, and tells the routers which replica has which
         self._held = serve.multiplexed(max_num_models_per_replica=settings.models_per_replica)(load)
         if not settings.multiplexed:
-            for name in settings.bundles:  # one that does not load must not wait for its first request
+            for name in settings.bundles:  # a bundle that does not load fails now, not at its first request
                 await self._held(name)
 
     async def infer(
@@ -125,7 +125,7 @@ class _Held:
     def __init__(self, registry: LocalRegistry, forget: Callable[[], object]) -> None:
         self.registry, self._forget = registry, forget
         self._watcher = asyncio.create_task(registry.watch())
-        vars(self)["__del__"] = self.close  # what Ray awaits to make room; Python calls only a class's own
+        vars(self)["__del__"] = self.close  # Ray awaits it to make room; Python itself calls only a class's own
 
     async def close(self) -> None:
         """Answers the requests that were accepted, and closes the bundle."""

@@ -1,4 +1,4 @@
-"""What the HTTP application needs of models: `eptx serve` holds them itself, on a Ray cluster replicas do."""
+"""What the HTTP application needs of models: `eptx serve` holds them itself; on a Ray cluster, replicas hold them."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def sample_result(
         fingerprints={name: (name[0] * 64) for name in ("base", "adapter", "data")},
         settings=Settings(
             goal="size",
-            budget=allowed,
+            max_drop=allowed,
             metrics={task: _metric(task) for task in tasks},
             rows={task: 277 + 40 * index for index, task in enumerate(tasks)},
             labelled=dict.fromkeys(tasks, labelled),

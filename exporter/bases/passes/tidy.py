@@ -102,7 +102,7 @@ def _drop_metadata(model: ir.Model) -> None:
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     model.doc_string = model.graph.doc_string = None
-    # the version alone: GenAI's builder adds the commit of whatever repository its own folder lies in, PyTorch its build
+    # the version alone: GenAI's builder adds the commit of whatever repository its folder lies in, PyTorch its build
     model.producer_version = (model.producer_version or "").partition("+")[0] or None
     for node in model.graph.all_nodes():
         node.metadata_props.clear()

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from eptx.bundle import Manifest
 from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.adapters.route import FrozenRoutes, Route
+from eptx.exporter.adapters.routers import Router
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.settings import GraphSettings, RoutePlace
@@ -35,6 +36,9 @@ class Tucka(Method):
     fold = staticmethod(fold)
     attach = staticmethod(attach)
     freeze = staticmethod(freeze)
+
+    def router(self, adapter: TuckaAdapter) -> Router:
+        return Router(adapter.router, adapter.groups, adapter.experts)
 
     def check(self, adapter: TuckaAdapter, options: ExportOptions) -> None:
         if options.mode != "dynamic":

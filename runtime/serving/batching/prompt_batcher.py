@@ -26,6 +26,10 @@ _AGAIN = 0.05
 _STEP = 3
 
 
+#: Answers a batch, and never raises.
+Generate = Callable[[Sequence[PromptJob]], None]
+
+
 class PromptBatcher(JobQueue[PromptJob]):
     """Answers the prompts that wait: those of similar length share a batch, whatever their tasks.
 
@@ -37,19 +41,12 @@ class PromptBatcher(JobQueue[PromptJob]):
         manifest: the bundle's.
         limits: of the queue and of one batch.
         metrics: that count.
-        generate: answers a batch, and never raises.
+        generate: answers a batch.
     """
 
     rows_name = "prompts"
 
-    def __init__(
-        self,
-        name: str,
-        manifest: Manifest,
-        limits: Limits,
-        metrics: Metrics,
-        generate: Callable[[Sequence[PromptJob]], None],
-    ) -> None:
+    def __init__(self, name: str, manifest: Manifest, limits: Limits, metrics: Metrics, generate: Generate) -> None:
         self._generate = generate
         self._batch_limits = replace(limits, max_batch=limits.generations, queue=max(limits.queue, limits.generations))
         self._context = manifest.max_length if manifest.encoder is None else None

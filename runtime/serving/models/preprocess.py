@@ -31,7 +31,7 @@ class Preprocessed:
         rows: how many.
         length: tokens of each row, padding included.
         task: the task of its rows, or `MIXED`.
-        text: whether it brought text.
+        text: whether it has text inputs.
     """
 
     arrays: dict[str, Array]
@@ -96,7 +96,7 @@ class Preprocessor:
         return one if one is not None else many if many is not None else given
 
     def _check_rows(self, inputs: Mapping[str, Array], texts: Sequence[str] | None) -> None:
-        """Before anything is computed from the inputs."""
+        """Refuses too many rows before anything is computed from them."""
         rows = len(texts) if texts is not None else max((len(a) for a in inputs.values() if a.ndim), default=0)
         if rows > self._limits.max_batch:
             raise RequestError(

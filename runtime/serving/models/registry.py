@@ -42,11 +42,7 @@ class LocalRegistry:
     """
 
     def __init__(
-        self,
-        sources: Mapping[str, Path],
-        limits: Limits,
-        metrics: Metrics,
-        open_session: Callable[[Path], Session] = Session,
+        self, sources: Mapping[str, Path], limits: Limits, metrics: Metrics, open_session: Callable[[Path], Session]
     ) -> None:
         if not sources:
             raise UsageError("there is no bundle to serve")

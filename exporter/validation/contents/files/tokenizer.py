@@ -77,16 +77,15 @@ def _wrong_file(path: Path, source: BaseSource) -> str | None:
 
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    for check in sorted({*found, *wanted}):
-        if same(found.get(check), wanted.get(check)):
+    for part in sorted({*found, *wanted}):
+        if same(found.get(part), wanted.get(part)):
             continue
-        mine, theirs = (rules.get(check) for rules in (found, wanted))
-        if check == "model" and isinstance(mine, dict) and isinstance(theirs, dict):
+        mine, theirs = (rules.get(part) for rules in (found, wanted))
+        if part == "model" and isinstance(mine, dict) and isinstance(theirs, dict):
             kinds = [key for key in sorted({*mine, *theirs}) if not same(mine.get(key), theirs.get(key))]
-            return (
-                f"its {check} has another {kinds[0]}{_first(mine.get(kinds[0]), theirs.get(kinds[0]))} than the base's"
-            )
-        return f"its {check} is not the base's"
+            token = _first(mine.get(kinds[0]), theirs.get(kinds[0]))
+            return f"its {part} has another {kinds[0]}{token} than the base's"
+        return f"its {part} is not the base's"
     return None
 
 

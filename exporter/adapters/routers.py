@@ -1,0 +1,33 @@
+"""What an adapter's routers are, whatever the method: where they are, and what they choose for each task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Router:
+    """One router whose input decides the route of all modules.
+
+    Attributes:
+        module: the module that it reads the input of.
+        groups: how many groups of experts it chooses among.
+        experts: how many experts a group has.
+    """
+
+    module: str
+    groups: int
+    experts: int
+
+
+@dataclass(frozen=True)
+class ModuleExperts:
+    """What the router of one module chooses for every task, whatever the data is.
+
+    Attributes:
+        sizes: every expert's kernel size, by its number.
+        choices: by task id, its experts, most probable first, with weights that sum to 1.
+    """
+
+    sizes: tuple[int, ...]
+    choices: tuple[tuple[tuple[int, float], ...], ...]
