@@ -70,7 +70,7 @@ class Calibration:
 
     def search(self) -> Searcher:
         """Finds the best config within the budget."""
-        several = len(self.evaluator.adapted.parts) > 1
+        several = len(self.evaluator.adapted.graphs) > 1
         schemes: list[Scheme] = ["fp16", "int8", "int8-blocks", "int4-blocks"]
         static: list[Scheme] = [] if several else ["int8-static"]
         built: list[Scheme] = [BUILT] if self.built else []
@@ -236,7 +236,7 @@ def _key(adapted: Adapted, rows: Mapping[str, Sequence[Row]], search: Search) ->
     parts = {
         "eptx": __version__,
         "onnxruntime": onnxruntime.__version__,
-        "base": [part.graph.fingerprint for part in adapted.parts],
+        "base": [edited.graph.fingerprint for edited in adapted.graphs],
         "adapter": adapted.adapter.fingerprint,
         "options": repr(adapted.options),
         "rows": _fingerprint(rows),
