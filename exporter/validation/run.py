@@ -64,36 +64,36 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     config = read_config(reference.base)
     names = row_tasks(bundle.manifest, reference)
     rows = read_texts(options, names)
-    found = backends(bundle, providers)
+    usable = backends(bundle, providers)
     with step("comparing with the base and the adapter"), seconds.of("comparing"):
         compared = compare_contents(bundle, reference, options.base_onnx)
         checks = compared.checks
-    inputs = _inputs(bundle, config, reference.base, compared.longest, found[0])
+    inputs = _inputs(bundle, config, reference.base, compared.longest, usable[0])
     with seconds.of("drawing inputs"):
         batches = inputs.batches(rows, names)
-        graph = instrument(bundle)
+        instrumented = instrument(bundle)
         quantized = QuantizedWeights.of(bundle)
     with seconds.of("running the reference"):
         expectation = run_reference(bundle.manifest, reference, batches, inputs.redraw, quantized)
-    results, refused = _run_backends(bundle, graph, expectation, found, seconds)
-    tried = [expected.batch for expected in expectation.batches]
+    results, refused = _run_backends(bundle, instrumented, expectation, usable, seconds)
+    ran = [expected.batch for expected in expectation.batches]
     drops: list[BudgetedDrop] = []
-    apart: list[Divergence] = []
+    diverged: list[Divergence] = []
     if quantized is not None:
         with seconds.of("measuring what quantizing loses"):
             drops = accuracy_drops(bundle, reference, options, planned, providers[0])
-            apart = divergences(bundle, reference, tried, unbudgeted_tasks(bundle, drops), found[-1])
+            diverged = divergences(bundle, reference, ran, unbudgeted_tasks(bundle, drops), usable[-1])
             rows = named_texts(planned) if bundle.manifest.generation is None else {}
             texts = partial(from_data, bundle, rows, reference.base, compared.longest)
-            checks += [*quantized.checks, *check_ranges(bundle, tried, found[0], texts)]
+            checks += [*quantized.checks, *check_ranges(bundle, ran, usable[0], texts)]
     report = Report(
         manifest=bundle.manifest,
-        batches=tried,
+        batches=ran,
         redrawn=expectation.redrawn,
         live=expectation.live,
         providers=results,
         drops=drops,
-        divergences=apart,
+        divergences=diverged,
         warnings=[*reference.warnings, *refused, *planned.unmeasured],
         checks=[*checks, *check_signature(bundle.manifest, expectation), *inputs.untried()],
         seconds=seconds,
@@ -103,14 +103,18 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
 
 
 def _run_backends(
-    bundle: Bundle, graph: InstrumentedModel, expectation: Expectation, found: Sequence[Backend], seconds: StageTimes
+    bundle: Bundle,
+    instrumented: InstrumentedModel,
+    expectation: Expectation,
+    usable: Sequence[Backend],
+    seconds: StageTimes,
 ) -> tuple[list[BackendReport], list[str]]:
     """A report for every backend, and why installed kernels were left out: they do not run this bundle."""
     results, refused = [], []
-    for backend in found:
+    for backend in usable:
         try:
             with seconds.of(f"running the bundle ({backend.name})"):
-                results.append(compare_with_reference(bundle, graph, expectation, backend))
+                results.append(compare_with_reference(bundle, instrumented, expectation, backend))
         except KernelsRefusedError as error:
             refused.append(f"{backend.name}: not validated; the bundle runs by its functions: {error}")
     return results, refused
@@ -129,17 +133,17 @@ def _providers(wanted: Sequence[str]) -> list[str]:
     Raises:
         NotSupportedError: this machine lacks one that is named.
     """
-    found: dict[str, None] = {}
+    usable: dict[str, None] = {}
     for name in wanted:
         if name != "auto":
-            found[choose_provider(name, name)] = None
+            usable[choose_provider(name, name)] = None
             continue
-        found["cpu"] = None
+        usable["cpu"] = None
         try:
-            found[choose_provider("cuda", "cuda")] = None
+            usable[choose_provider("cuda", "cuda")] = None
         except NotSupportedError:
             continue
-    return list(found)
+    return list(usable)
 
 
 def _write(bundle: Bundle, report: Report) -> None:

@@ -142,14 +142,14 @@ def as_prompts(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> list
     rows = [ids[mask][-longest:] for ids, mask in zip(batch.arrays["input_ids"], kept, strict=True)]
     batches = []
     for start in range(0, len(rows), _ROWS):
-        check = slice(start, start + _ROWS)
-        some = replace(batch, name=f"{batch.name}.{start // _ROWS}", tasks=batch.tasks[check], labels=(), greedy=True)
-        following = np.full((len(rows[check]), _ANSWER), CHOSEN)
+        part = slice(start, start + _ROWS)
+        some = replace(batch, name=f"{batch.name}.{start // _ROWS}", tasks=batch.tasks[part], labels=(), greedy=True)
+        following = np.full((len(rows[part]), _ANSWER), CHOSEN)
         if manifest.encoder is None:
-            batches.append(_laid_out(some, rows[check], _generation(manifest).pad, following))
+            batches.append(_laid_out(some, rows[part], _generation(manifest).pad, following))
         else:
             starts = np.full((len(following), 1), _generation(manifest).start)
-            batches.append(_answering(some, rows[check], starts, following, manifest))
+            batches.append(_answering(some, rows[part], starts, following, manifest))
     return batches
 
 

@@ -16,7 +16,7 @@ from eptx.exporter.validation.contents.tensors.difference import difference
 from eptx.exporter.validation.contents.tensors.duplicates import damaged_duplicates
 from eptx.exporter.validation.contents.tensors.graph_tensors import GraphTensor, read_graph_tensors
 from eptx.exporter.validation.contents.tensors.match import Match, find, find_form, find_shifted
-from eptx.exporter.validation.contents.tensors.model_tensors import ModelTensor, wanted
+from eptx.exporter.validation.contents.tensors.model_tensors import ModelTensor, read_model_tensors
 from eptx.exporter.validation.contents.tensors.quantized import QuantizedCapacity
 from eptx.exporter.validation.contents.tensors.rotary import compare_rotary
 from eptx.exporter.validation.contents.tensors.traced_forward import Trace, trace_forward
@@ -60,7 +60,7 @@ def _graphs(bundle: Bundle) -> dict[str, ir.Graph]:
 def _compare(
     base: Any, trace: Trace, held: Sequence[GraphTensor], quantized: QuantizedCapacity, touched: Collection[str]
 ) -> Iterator[Check]:
-    tensors = {tensor.name: tensor for tensor in wanted(base, trace, touched)}
+    tensors = {tensor.name: tensor for tensor in read_model_tensors(base, trace, touched)}
     found = {name: find(tensor, held) for name, tensor in tensors.items() if not tensor.touched}
     for match in found.values():
         if match is not None:

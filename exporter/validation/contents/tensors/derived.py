@@ -65,13 +65,13 @@ class Derived(TorchFunctionMode):
 def used_by(outputs: Iterable[Tensor]) -> set[int]:
     """Ids of the leaves that these outputs depend on, independent of their numbers."""
     found: set[int] = set()
-    trace: set[Any] = set()
+    seen: set[Any] = set()
     waiting = [output.grad_fn for output in outputs if output.grad_fn is not None]
     while waiting:
         node: Any = waiting.pop()
-        if node in trace:
+        if node in seen:
             continue
-        trace.add(node)
+        seen.add(node)
         leaf = getattr(node, "variable", None)
         if isinstance(leaf, torch.Tensor):
             found.add(id(leaf))

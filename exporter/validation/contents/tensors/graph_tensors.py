@@ -114,13 +114,13 @@ def _constants(graph: ir.Graph) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
 
 
 def _uses(value: ir.Value, live: set[ir.Node]) -> Iterator[str]:
-    trace: set[ir.Value] = set()
+    seen: set[ir.Value] = set()
     waiting = [value]
     while waiting:
         value = waiting.pop()
-        if value in trace:
+        if value in seen:
             continue
-        trace.add(value)
+        seen.add(value)
         if value.is_graph_output():
             yield "output"
         for user in value.consumers():
@@ -134,13 +134,13 @@ def _uses(value: ir.Value, live: set[ir.Node]) -> Iterator[str]:
 
 def _is_for_attention(value: ir.Value) -> bool:
     """Whether the product with it, or the sum, goes to an attention operator in one piece."""
-    waiting, trace = [value], set[ir.Value]()
+    waiting, seen = [value], set[ir.Value]()
     while waiting:
         value = waiting.pop()
         for user in value.consumers():
             if user.op_type in _ATTENTION and user.inputs[0] is value:
                 return all(other is None or not other.name for other in user.inputs[1:3])
             if user.domain == OPERATOR_DOMAIN or user.op_type in (*_PRODUCTS, "Add", "Cast", "Identity", "Transpose"):
-                waiting += [output for output in user.outputs if output not in trace]
-                trace.update(user.outputs)
+                waiting += [output for output in user.outputs if output not in seen]
+                seen.update(user.outputs)
     return False

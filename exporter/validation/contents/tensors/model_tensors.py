@@ -50,7 +50,7 @@ def as_rows(array: np.ndarray) -> np.ndarray:
     return array.reshape(1, 1) if array.ndim == 0 else array.reshape(len(array), -1)
 
 
-def wanted(base: Any, trace: Trace, touched: Collection[str]) -> Iterator[ModelTensor]:
+def read_model_tensors(base: Any, trace: Trace, touched: Collection[str]) -> Iterator[ModelTensor]:
     """Every tensor that an output depends on.
 
     Args:
