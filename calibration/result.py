@@ -1,4 +1,4 @@
-"""What a calibration was asked, what it tried and what it chose: the content of ``calibration.json``."""
+"""The content of ``calibration.json``: what a calibration was asked, what it tried and what it chose."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from eptx.calibration.options import Goal
 from eptx.calibration.quantize import Range, Scheme
 from eptx.calibration.quantize.layers import Layer
 from eptx.calibration.routes.study import RouteStudy
-from eptx.calibration.search.evaluator import Evaluator
-from eptx.calibration.search.latency import timed_shape
-from eptx.calibration.search.search import SearchResult
 from eptx.calibration.search.trial import Budget, Trial, past
-from eptx.runtime.machine import machine
 
 SCHEMA_VERSION = 1
 
@@ -151,56 +147,3 @@ class CalibrationResult:
             "experts": self.experts.to_json() if self.experts is not None else None,
             "routes": self.routes.to_json() if self.routes is not None else None,
         }
-
-
-def calibration_result(
-    evaluator: Evaluator,
-    found: SearchResult,
-    budget: Budget,
-    data: str,
-    experts: ExpertStudy | None,
-    routes: RouteStudy | None,
-) -> CalibrationResult:
-    """What a calibration came to.
-
-    Args:
-        evaluator: what measured.
-        found: what the search has measured.
-        budget: task -> points.
-        data: fingerprint of the rows.
-        experts: where the adapter's tasks choose some.
-        routes: where the adapter has some.
-    """
-    manifest, options, probe = evaluator.baseline.manifest, evaluator.options, evaluator.probe
-    settings = Settings(
-        goal=options.goal,
-        max_drop=budget,
-        metrics=evaluator.metrics,
-        rows={task: len(rows) for task, rows in evaluator.rows.items()},
-        labelled={task: probe.labelled(task) for task in evaluator.rows},
-        data=[source.name for source in options.data],
-        machine=machine(),
-        threads=options.threads,
-        timed=timed_shape(evaluator.session),
-    )
-    return CalibrationResult(
-        mode=manifest.mode,
-        method=manifest.method,
-        model_type=manifest.model_type,
-        fingerprints={**manifest.fingerprints, "data": data},
-        settings=settings,
-        trials=(*found.trials.values(), *found.others),
-        chosen=found.best,
-        sensitivity=_sensitivity(evaluator, found),
-        ranges=evaluator.known_ranges,
-        experts=experts,
-        routes=routes,
-    )
-
-
-def _sensitivity(evaluator: Evaluator, found: SearchResult) -> Sensitivity | None:
-    """Of the chosen scheme where it was repaired, otherwise of the scheme that was looked at last."""
-    if not found.sensitivity:
-        return None
-    scheme = found.chosen.scheme if found.chosen.kept else list(found.sensitivity)[-1]
-    return Sensitivity(scheme, evaluator.layers, found.sensitivity[scheme])

@@ -16,9 +16,10 @@ from eptx.calibration.options import Search
 from eptx.calibration.quantize import Scheme
 from eptx.calibration.quantize.config import BUILT, FP32, QuantizationConfig
 from eptx.calibration.report import report_html
-from eptx.calibration.result import CalibrationResult, calibration_result
+from eptx.calibration.result import CalibrationResult, Sensitivity, Settings
 from eptx.calibration.routes.study import RouteStudy, study_routes
 from eptx.calibration.search.evaluator import Evaluator
+from eptx.calibration.search.latency import timed_shape
 from eptx.calibration.search.search import Searcher, SearchResult
 from eptx.calibration.search.trial import Budget
 from eptx.calibration.search.trial_cache import TrialCache
@@ -32,6 +33,7 @@ from eptx.exporter.methods.method import method_of
 from eptx.exporter.steps.export import adapt, store
 from eptx.files.publish import os_error
 from eptx.files.strict_json import dump_json
+from eptx.runtime.machine import machine
 from eptx.runtime.measure import Row, read_data
 
 _WORK = "work"
@@ -68,7 +70,7 @@ class Calibration:
 
     def search(self) -> Searcher:
         """Finds the best config within the budget."""
-        several = len(self.evaluator.adapted.parts) > 1
+        several = len(self.evaluator.adapted.graphs) > 1
         schemes: list[Scheme] = ["fp16", "int8", "int8-blocks", "int4-blocks"]
         static: list[Scheme] = [] if several else ["int8-static"]
         built: list[Scheme] = [BUILT] if self.built else []
@@ -98,8 +100,40 @@ class Calibration:
 
     def result(self) -> CalibrationResult:
         """What it came to."""
-        data = _fingerprint(self.evaluator.rows)
-        return calibration_result(self.evaluator, self.found, self.stated, data, self.experts, self.routes)
+        evaluator, found, options = self.evaluator, self.found, self.evaluator.options
+        manifest = evaluator.baseline.manifest
+        settings = Settings(
+            goal=options.goal,
+            max_drop=self.stated,
+            metrics=evaluator.metrics,
+            rows={task: len(rows) for task, rows in evaluator.rows.items()},
+            labelled={task: evaluator.probe.labelled(task) for task in evaluator.rows},
+            data=[source.name for source in options.data],
+            machine=machine(),
+            threads=options.threads,
+            timed=timed_shape(evaluator.session),
+        )
+        return CalibrationResult(
+            mode=manifest.mode,
+            method=manifest.method,
+            model_type=manifest.model_type,
+            fingerprints={**manifest.fingerprints, "data": _fingerprint(evaluator.rows)},
+            settings=settings,
+            trials=(*found.trials.values(), *found.others),
+            chosen=found.best,
+            sensitivity=self._sensitivity(),
+            ranges=evaluator.known_ranges,
+            experts=self.experts,
+            routes=self.routes,
+        )
+
+    def _sensitivity(self) -> Sensitivity | None:
+        """Of the chosen scheme where it was repaired, otherwise of the scheme that was looked at last."""
+        found = self.found
+        if not found.sensitivity:
+            return None
+        scheme = found.chosen.scheme if found.chosen.kept else list(found.sensitivity)[-1]
+        return Sensitivity(scheme, self.evaluator.layers, found.sensitivity[scheme])
 
     def finish(self) -> None:
         """Removes the results from the folder: the next calibration starts anew."""
@@ -202,7 +236,7 @@ def _key(adapted: Adapted, rows: Mapping[str, Sequence[Row]], search: Search) ->
     parts = {
         "eptx": __version__,
         "onnxruntime": onnxruntime.__version__,
-        "base": [part.graph.fingerprint for part in adapted.parts],
+        "base": [edited.graph.fingerprint for edited in adapted.graphs],
         "adapter": adapted.adapter.fingerprint,
         "options": repr(adapted.options),
         "rows": _fingerprint(rows),

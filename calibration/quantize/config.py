@@ -78,15 +78,15 @@ def quantize(
         )
     result = adapted.copy(config.precision)
     if config.precision not in FLOAT_PRECISIONS:
-        products, tables = _schemes(layers or find_layers(adapted.parts), config)
-        for part in result.parts:
-            keys = {name: key_of(part.graph, name) for name in (*part.products, *part.embeddings)}
+        products, tables = _schemes(layers or find_layers(adapted.graphs), config)
+        for edited in result.graphs:
+            keys = {name: key_of(edited.graph, name) for name in (*edited.products, *edited.embeddings)}
             recipe = Recipe(
-                {name: products[keys[name]] for name in part.products},
-                {name: tables[keys[name]] for name in part.embeddings},
-                {name: ranges[keys[name]] for name in part.products} if ranges is not None else {},
+                {name: products[keys[name]] for name in edited.products},
+                {name: tables[keys[name]] for name in edited.embeddings},
+                {name: ranges[keys[name]] for name in edited.products} if ranges is not None else {},
             )
-            (quantizer or Quantizer())(part.graph.model.graph, recipe)
+            (quantizer or Quantizer())(edited.graph.model.graph, recipe)
         quantization = replace(quantization or Quantization({}, {}), products=products, embeddings=tables)
         result = replace(result, quantization=quantization)
     store(result)

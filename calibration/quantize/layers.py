@@ -40,19 +40,19 @@ def key_of(graph: BaseGraph, node: str) -> str:
     return node if stem == "model" else f"{stem}:{node}"
 
 
-def find_layers(parts: Sequence[EditedGraph]) -> list[Layer]:
+def find_layers(graphs: Sequence[EditedGraph]) -> list[Layer]:
     """The layers of all graphs, in their order; tables first."""
     products: dict[str, tuple[str, int]] = {}
     tables: list[Layer] = []
-    for part in parts:
-        graph = part.graph.model.graph
+    for edited in graphs:
+        graph = edited.graph.model.graph
         sizes = {p.node.name or "": p.shape[0] * p.shape[1] for p in find_products(graph)}
         nodes = {node.name: node for node in graph}
-        for name in part.embeddings:
-            label, size = key_of(part.graph, _table_name(nodes[name])), table_of(nodes[name]).size
-            tables.append(Layer(label, (), (key_of(part.graph, name),), size))
-        for name in part.products:
-            products[key_of(part.graph, name)] = key_of(part.graph, _module(name)), sizes[name]
+        for name in edited.embeddings:
+            label, size = key_of(edited.graph, _table_name(nodes[name])), table_of(nodes[name]).size
+            tables.append(Layer(label, (), (key_of(edited.graph, name),), size))
+        for name in edited.products:
+            products[key_of(edited.graph, name)] = key_of(edited.graph, _module(name)), sizes[name]
     by_block = len(products) > _MOST
     found: dict[str, Layer] = {}
     for key, (module, size) in products.items():

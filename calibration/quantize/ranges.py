@@ -39,17 +39,17 @@ def observe_ranges(
     Raises:
         NotSupportedError: the model has several graphs, which do not run alone.
     """
-    if len(adapted.parts) > 1:
+    if len(adapted.graphs) > 1:
         raise NotSupportedError("--precision int8-static is for models of one graph; use int8")
     seen = adapted.copy()
-    (part,) = seen.parts
-    names = _show(part.graph.model.graph, part.products)
+    (edited,) = seen.graphs
+    names = _show(edited.graph.model.graph, edited.products)
     with BundleWriter(folder) as writer:
         bundle = write(writer, seen)
     # basic: the others replace a value although it is an output now
     settings = session_options(threads, optimization="basic")
     session = Session(bundle, "cpu", verify=False, session_options=settings)
-    found: dict[str, dict[str, Range]] = {key_of(part.graph, name): {} for name in part.products}
+    found: dict[str, dict[str, Range]] = {key_of(edited.graph, name): {} for name in edited.products}
     for task, own in rows.items():
         probe = Probe(session, {task: own})
         lows: dict[str, float] = {}
@@ -59,7 +59,7 @@ def observe_ranges(
                 lows[key] = min(lows.get(key, 0.0), float(outputs[f"{_LOW}{name}"][0]))
                 highs[key] = max(highs.get(key, 0.0), float(outputs[f"{_HIGH}{name}"][0]))
         for key in names.values():
-            found[key_of(part.graph, key)][task] = Range(lows[key], highs[key])
+            found[key_of(edited.graph, key)][task] = Range(lows[key], highs[key])
     return found
 
 

@@ -58,7 +58,7 @@ class Evaluator:
     ) -> None:
         self._build = build
         self.adapted, self.rows, self.options = adapted, rows, options
-        self.layers = find_layers(adapted.parts)
+        self.layers = find_layers(adapted.graphs)
         self._cache, self._folder = cache, folder
         self._quantizer = Quantizer()
         self.known_ranges: dict[str, dict[str, Range]] | None = None

@@ -80,7 +80,7 @@ class Adapted:
     Attributes:
         base: the transformers folder, or None with an ONNX base alone.
         adapter: the adapter.
-        parts: the graphs, the one that answers last.
+        graphs: the graphs, the one that answers last.
         options: of the export.
         routes: frozen routes, where the export freezes them; see `Method.freeze`.
         quantization: what was done to the products, where it was done after the adapter was put in.
@@ -90,7 +90,7 @@ class Adapted:
 
     base: Path | None
     adapter: Adapter
-    parts: Sequence[EditedGraph]
+    graphs: Sequence[EditedGraph]
     options: ExportOptions
     routes: FrozenRoutes | None = None
     quantization: Quantization | None = None
@@ -100,22 +100,22 @@ class Adapted:
     @property
     def quantized(self) -> bool:
         """Whether a builder has quantized the base, before the adapter was put in."""
-        return any(is_nbits(node) for part in self.parts for node in part.graph.model.graph)
+        return any(is_nbits(node) for edited in self.graphs for node in edited.graph.model.graph)
 
     def copy(self, precision: StoredPrecision = "fp32") -> Adapted:
         """Copies of the graphs that share the weights, to be stored in another precision."""
-        parts = [copy(part) for part in self.parts]
-        for part in parts:
-            part.graph = replace(part.graph, model=part.graph.model.clone())
-        return replace(self, parts=parts, precision=precision)
+        graphs = [copy(edited) for edited in self.graphs]
+        for edited in graphs:
+            edited.graph = replace(edited.graph, model=edited.graph.model.clone())
+        return replace(self, graphs=graphs, precision=precision)
 
 
 def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
     """Writes adapted graphs as a bundle and puts it in place."""
-    for part in adapted.parts:
-        clean(part.graph.model)
-        _save(part.graph.model, writer.folder / part.graph.file)
-    main = adapted.parts[-1].graph
+    for edited in adapted.graphs:
+        clean(edited.graph.model)
+        _save(edited.graph.model, writer.folder / edited.graph.file)
+    main = adapted.graphs[-1].graph
     for name in _COMPANIONS:
         if name in main.files:
             writer.copy(main.files[name])
@@ -156,8 +156,8 @@ def clean(model: ir.Model) -> None:
 
 
 def _manifest(adapted: Adapted) -> Manifest:
-    adapter, parts, options = adapted.adapter, adapted.parts, adapted.options
-    *others, main = (part.graph for part in parts)
+    adapter, graphs, options = adapted.adapter, adapted.graphs, adapted.options
+    *others, main = (edited.graph for edited in graphs)
     graph = main.model.graph
     routes = method_of(adapter.method).route_fields(adapter, options, adapted.routes)
     return Manifest(
@@ -167,19 +167,21 @@ def _manifest(adapted: Adapted) -> Manifest:
         model_type=main.model_type,
         precision=_precision(adapted),
         provider=options.provider,
-        tasks=_tasks(adapter, parts[-1], options),
+        tasks=_tasks(adapter, graphs[-1], options),
         inputs=tuple(_tensor(value) for value in graph.inputs),
         outputs=tuple(_tensor(value) for value in graph.outputs),
         sources=_sources(adapted.base, options),
         fingerprints={"base": main.fingerprint, "adapter": adapter.fingerprint},
-        modules=parts[-1].modules,
-        task_inference=any(part.editor.similarities for part in parts),
-        operators=Operators() if any(OPERATOR_DOMAIN in part.graph.model.opset_imports for part in parts) else None,
+        modules=graphs[-1].modules,
+        task_inference=any(edited.editor.similarities for edited in graphs),
+        operators=Operators()
+        if any(OPERATOR_DOMAIN in edited.graph.model.opset_imports for edited in graphs)
+        else None,
         routing=routes.routing,
         route=routes.route,
         quantization=adapted.quantization,
         generation=main.generation,
-        encoder=_component(others[0], parts[0].modules) if others else None,
+        encoder=_component(others[0], graphs[0].modules) if others else None,
         vocab_size=positive(main.config.get("vocab_size")),
         text=text_settings(main, main.longest),
         max_length=main.longest,
@@ -191,7 +193,7 @@ def _precision(adapted: Adapted) -> str:
     if adapted.quantization is None and adapted.quantized:
         return "int4"
     if adapted.quantization is None:
-        own = own_precision([part.graph.model.graph for part in adapted.parts])
+        own = own_precision([edited.graph.model.graph for edited in adapted.graphs])
         if own is not None:
             return own
     return adapted.precision
@@ -202,13 +204,13 @@ def _component(graph: BaseGraph, modules: Mapping[str, ModuleOutput]) -> Compone
     return Component(graph.file, tuple(map(_tensor, inputs)), tuple(map(_tensor, outputs)), modules)
 
 
-def _tasks(adapter: Adapter, part: EditedGraph, options: ExportOptions) -> tuple[Task, ...]:
+def _tasks(adapter: Adapter, edited: EditedGraph, options: ExportOptions) -> tuple[Task, ...]:
     unknown = next((name for name in options.problem_types if name not in adapter.tasks), None)
     if unknown is not None:
         raise UsageError(f"--problem-type names an unknown task {unknown!r}; there are {', '.join(adapter.tasks)}")
-    heads, graph, whole = adapter.heads, part.graph, part.graph.whole
+    heads, graph, whole = adapter.heads, edited.graph, edited.graph.whole
     names = (options.folded_task(adapter.tasks),) if options.mode == "static" else adapter.tasks
-    if any(value.name == TASK_ID for value in part.editor.model.graph.inputs):
+    if any(value.name == TASK_ID for value in edited.editor.model.graph.inputs):
         names = (*names, *([BASE_TASK] if method_of(adapter.method).serves_base(options) and whole.base else []))
 
     def task(index: int, name: str, counts: int | None, labels: int | None, own: tuple[str, ...] | None) -> Task:

@@ -42,18 +42,18 @@ def adapt(base: Path | None, adapter: Adapter, options: ExportOptions, workspace
     """
     options.check()
     check_options(adapter, options)
-    parts = [EditedGraph(graph) for graph in load(base, adapter, options, workspace)]
+    graphs = [EditedGraph(graph) for graph in load(base, adapter, options, workspace)]
     with step("finding the adapted modules"):
-        for part in parts:
-            part.sites = find(adapter, part.graph, options)
-    routes = method_of(adapter.method).freeze(adapter, parts, options)
-    adapted = Adapted(base, adapter, parts, options, routes)
+        for edited in graphs:
+            edited.sites = find(adapter, edited.graph, options)
+    routes = method_of(adapter.method).freeze(adapter, graphs, options)
+    adapted = Adapted(base, adapter, graphs, options, routes)
     with step(f"putting the adapter into the graph ({options.mode})"):
-        for part in parts:
-            put_in(adapted, part)
-        _share_task_id(parts)
-    for part in parts:
-        part.name_modules()
+        for edited in graphs:
+            put_in(adapted, edited)
+        _share_task_id(graphs)
+    for edited in graphs:
+        edited.name_modules()
     if options.precision == "int4" and adapted.quantized:
         return replace(adapted, precision="int4")
     return replace(adapted, precision="fp16" if options.precision == "fp16" else "fp32")
@@ -63,10 +63,10 @@ def store(adapted: Adapted) -> None:
     """Stores what is float32 as float16, where the precision says so: all of it, or the adapter's."""
     if adapted.precision == "fp32":
         return
-    for part in adapted.parts:
+    for edited in adapted.graphs:
         quantized = adapted.precision not in FLOAT_PRECISIONS
-        only_adapter = quantized or (is_genai(part.graph) and adapted.options.provider == "cuda")
-        store_fp16(part.graph.model, part.editor.exact, but=part.weights if only_adapter else None)
+        only_adapter = quantized or (is_genai(edited.graph) and adapted.options.provider == "cuda")
+        store_fp16(edited.graph.model, edited.editor.exact, but=edited.weights if only_adapter else None)
 
 
 def write(writer: BundleWriter, adapted: Adapted) -> Bundle:
@@ -102,16 +102,16 @@ def put_in(adapted: Adapted, edited: EditedGraph) -> None:
     edited.editor.finish()
 
 
-def _share_task_id(parts: Sequence[EditedGraph]) -> None:
+def _share_task_id(graphs: Sequence[EditedGraph]) -> None:
     """All graphs of a bundle are asked alike, also one that holds no adapted module."""
-    if any(part.editor.has_task_id for part in parts):
-        for part in parts:
-            part.editor.task_id()
+    if any(edited.editor.has_task_id for edited in graphs):
+        for edited in graphs:
+            edited.editor.task_id()
 
 
 def _attach(adapted: Adapted, edited: EditedGraph) -> None:
     adapter, editor, method = adapted.adapter, edited.editor, method_of(adapted.adapter.method)
-    settings = method.settings(adapter, edited, adapted.parts, adapted.options, adapted.routes)
+    settings = method.settings(adapter, edited, adapted.graphs, adapted.options, adapted.routes)
     _check_float32(edited.sites, half=is_genai(edited.graph))
     method.attach(adapter, editor, edited.sites, settings)
     editor.wire()

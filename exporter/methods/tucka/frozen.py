@@ -43,12 +43,12 @@ def routes_by_task(adapter: TuckaAdapter, options: ExportOptions) -> list[Frozen
     return routes
 
 
-def freeze(adapter: TuckaAdapter, parts: Sequence[EditedGraph], options: ExportOptions) -> FrozenRoutes | None:
+def freeze(adapter: TuckaAdapter, graphs: Sequence[EditedGraph], options: ExportOptions) -> FrozenRoutes | None:
     """The routes of a static or conditioned export; None for a dynamic one.
 
     Args:
         adapter: the adapter.
-        parts: the base's graphs, before they are edited.
+        graphs: the base's graphs, before they are edited.
         options: of the export.
 
     Raises:
@@ -58,8 +58,8 @@ def freeze(adapter: TuckaAdapter, parts: Sequence[EditedGraph], options: ExportO
     if options.mode == "dynamic":
         return None
     given = routes_by_task(adapter, options)
-    part = next(part for part in parts if adapter.router in part.sites)
-    calls = Calls.of(part.sites[adapter.router], part.graph.model.graph)
+    edited = next(edited for edited in graphs if adapter.router in edited.sites)
+    calls = Calls.of(edited.sites[adapter.router], edited.graph.model.graph)
     calls.check(adapter.router)
     for task, frozen in zip(adapter.tasks, given, strict=True):
         if len(frozen) != calls.free:
@@ -68,23 +68,23 @@ def freeze(adapter: TuckaAdapter, parts: Sequence[EditedGraph], options: ExportO
                 f"--route of task {task!r} needs {_routes(calls.free)}, and has {len(frozen)}"
             )
     constant = {
-        call: route_of(adapter, _value(part, x))
+        call: route_of(adapter, _value(edited, x))
         for call, (x, fixed) in enumerate(zip(calls.inputs, calls.constant, strict=True))
         if fixed
     }
     return FrozenRoutes(given, constant)
 
 
-def _value(part: EditedGraph, x: ir.Value) -> np.ndarray:
+def _value(edited: EditedGraph, x: ir.Value) -> np.ndarray:
     """A value of a graph that depends on none of its inputs."""
     behind = behind_all([x])
-    if any(place.y in behind for site in part.sites.values() for place in (site, *site.also)):
+    if any(place.y in behind for site in edited.sites.values() for place in (site, *site.also)):
         raise NotSupportedError("the router reads what other adapted modules make of constants: use --mode dynamic")
     if x.const_value is not None:
         return x.const_value.numpy()
     assert x.name is not None
-    graph = ir.convenience.extract(part.graph.model.graph, [], [x])
-    model = ir.Model(graph, ir_version=part.graph.model.ir_version)
+    graph = ir.convenience.extract(edited.graph.model.graph, [], [x])
+    model = ir.Model(graph, ir_version=edited.graph.model.ir_version)
     session = open_session(ir.to_proto(model).SerializeToString(), session_options(optimization="none"))
     value: np.ndarray = session.run(None, {})[0]
     return value

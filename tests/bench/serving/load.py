@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from eptx.runtime import Session
-from eptx.runtime.requests.tokenizer import Tokenizer
 from eptx.runtime.serving.batching.collate import Arrays, Collator, row_length
 from tests.bench.serving.client import OpenLoop
 from tests.bench.serving.workload import MODEL, Row, requests
@@ -150,8 +149,8 @@ def _counts(server: Server) -> dict[str, float]:
 def _alone(bundle: Path, rows: Sequence[Row], threads: int) -> dict[str, float]:
     """Rows per second of a session without a server: what batching can gain here at all."""
     session = Session(bundle, "cpu", threads=threads)
-    tokenize, collator = Tokenizer(session.bundle), Collator(session.manifest)
-    asked = [({**tokenize([row.texts if row.texts[1:] else row.texts[0]])}, row.task) for row in rows]
+    collator = Collator(session.manifest)
+    asked = [({**session.tokenizer([row.texts if row.texts[1:] else row.texts[0]])}, row.task) for row in rows]
     asked.sort(key=lambda one: row_length(one[0]))
     return {name: _rate(session, collator, asked, size) for name, size in ((ONE_ROW, 1), (MIXED, 32))}
 

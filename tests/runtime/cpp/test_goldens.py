@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from eptx.exporter import ExportOptions, Route
-from tests.exporter.test_goldens import EPT, ORIGINS, TUCKA, Case, case_of  # noqa: F401
+from tests.exporter.goldens.test_goldens import EPT, ORIGINS, TUCKA, Case, case_of  # noqa: F401
 from tests.runtime.cpp.library import Session, load
 
 TOLERANCE = 1e-4

@@ -120,7 +120,7 @@ def _no_update(adapter: Any, module: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _padding_moved(adapted: Any) -> None:
     """The row of the padding word, which is never looked at where anything is compared."""
-    table = adapted.parts[0].graph.model.graph.initializers["bert.embeddings.word_embeddings.weight"]
+    table = adapted.graphs[0].graph.model.graph.initializers["bert.embeddings.word_embeddings.weight"]
     rows = table.const_value.numpy().copy()
     rows[0] += 1
     table.const_value = ir.Tensor(rows, name=table.name)

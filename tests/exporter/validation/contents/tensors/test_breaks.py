@@ -25,7 +25,7 @@ def _broken(base: Base, change: Change) -> Bundle:
     store = exporter.store
 
     def after(adapted: Adapted) -> None:
-        change(adapted.parts[0].graph.model.graph)
+        change(adapted.graphs[0].graph.model.graph)
         store(adapted)
 
     with mock.patch.object(exporter, "store", after):

@@ -17,7 +17,7 @@ from eptx.bundle import Bundle
 from eptx.calibration import export_bundle
 from eptx.exporter import ExportOptions, Route
 from eptx.exporter.validation import ValidateOptions, validate_bundle
-from tests.exporter.test_goldens import GOLDEN, _close, _run, _sessions
+from tests.exporter.goldens.test_goldens import GOLDEN, _close, _run, _sessions
 from tests.support.decoders import write_tokenizer
 
 #: tucka_glue is DeBERTa, whose two routes are tested in test_deberta.py.

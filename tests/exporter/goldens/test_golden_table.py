@@ -20,8 +20,8 @@ from eptx.calibration import export_bundle
 from eptx.errors import NotSupportedError
 from eptx.exporter import ExportOptions, Route
 from eptx.exporter.steps import load
-from tests.exporter.test_golden_heads import _images
-from tests.exporter.test_goldens import GOLDEN, _close, _logits, _sessions
+from tests.exporter.goldens.test_golden_heads import _images
+from tests.exporter.goldens.test_goldens import GOLDEN, _close, _logits, _sessions
 from tests.exporter.validation.workshop import Workshop
 from tests.support.decoders import write_tokenizer
 from tests.support.encoder_decoders import Calls, KeptGraphs

@@ -28,7 +28,7 @@ from eptx.runtime.ort.kernels import kernel_library
 from tests.support.decoders import Steps, write_tokenizer
 from tests.support.trained import more_kernels
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 TOLERANCE = 2e-5
 EPT, TUCKA = ("ept_bert48", "ept_bert_ksbig", "ept_llama64"), ("tucka_bert48", "tucka_llama64")
 #: DeBERTa-v2 with `share_att_key`: two routes serve one forward.

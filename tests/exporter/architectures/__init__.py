@@ -1,0 +1,1 @@
+"""Bundles of every architecture of a base, against PyTorch."""

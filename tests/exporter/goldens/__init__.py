@@ -1,0 +1,1 @@
+"""What the exporter reads and folds, against outputs of the released code."""
