@@ -58,7 +58,9 @@ def compare_with_reference(
 
 def _run_outputs(bundle: Bundle, model: BundleModel, expectation: Expectation, results: RunResults) -> None:
     for expected in expectation.batches:
-        _count(expected, results)
+        for task, compared in zip(expected.batch.tasks, expected.compared.tolist(), strict=True):
+            rows, aside = results.rows.get(task, (0, 0))
+            results.rows[task] = (rows + compared, aside + (not compared))
         with _failures_noted(expected, results):
             outputs = model.run(expected.batch).outputs
             _compare_outputs(results.error, expected, outputs, results)
@@ -144,12 +146,6 @@ def _like(found: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     if found.size != exact.size or found.shape[-1] != exact.shape[-1]:
         return None
     return found.reshape(exact.shape), exact
-
-
-def _count(expected: Expected, results: RunResults) -> None:
-    for task, compared in zip(expected.batch.tasks, expected.compared.tolist(), strict=True):
-        rows, aside = results.rows.get(task, (0, 0))
-        results.rows[task] = (rows + compared, aside + (not compared))
 
 
 def _check_tasks(expected: Expected, outputs: Mapping[str, np.ndarray], results: RunResults) -> None:

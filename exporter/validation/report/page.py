@@ -27,27 +27,10 @@ _LOSS = (
     "Points are hundredths of the metric; the interval is of resampled rows. A task fails if it loses more than its "
     "budget."
 )
-_TASK = {
-    "task": "t",
-    "verdict": "t",
-    "error / noise": "n",
-    "at": "t",
-    "adapter / noise": "n",
-    "argmax agreement": "n",
-    "metric": "t",
-    "greedy tokens": "n",
-    "rows compared": "n",
-    "set aside": "n",
-}
-_VALUE = {
-    "module or output": "t",
-    "error / noise": "n",
-    "": "t",
-    "error": "n",
-    "noise floor": "n",
-    "size": "n",
-    "adapter's effect": "n",
-}
+_TASK = (
+    "task, verdict, error / noise, at, adapter / noise, argmax agreement, metric, greedy tokens, compared, set aside"
+)
+_VALUE = "module or output, error / noise, , error, noise floor, size, adapter's effect"
 
 
 def report_html(report: Report) -> str:
@@ -72,9 +55,8 @@ def report_html(report: Report) -> str:
 
 
 def _backend(backend: BackendReport) -> Html | None:
-    tasks = table(
-        list(_TASK), [_task_cells(task) for task in backend.tasks], kinds="".join(_TASK.values()), label=backend.name
-    )
+    rows = [_task_cells(task) for task in backend.tasks]
+    tasks = table(_TASK.split(", "), rows, kinds="ttntnntnnn", label=backend.name)
     return section(f"Provider {backend.name}", tasks, *map(_details, backend.tasks))
 
 
@@ -105,7 +87,7 @@ def _details(task: TaskReport) -> Html:
         h("summary", heading),
         h("p", note, class_=task.verdict) if note else None,
         *(h("p", line) for line in notes(task)),
-        table(list(_VALUE), rows, kinds="".join(_VALUE.values()), label=heading),
+        table(_VALUE.split(", "), rows, kinds="tntnnnn", label=heading),
         open="" if task.verdict == "fail" else None,
     )
 
