@@ -19,7 +19,7 @@ from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.editor import GraphEditor
 from eptx.exporter.graph.settings import GraphSettings
 from eptx.exporter.methods import modules
-from eptx.exporter.options import ExportOptions
+from eptx.exporter.options import ExportOptions, Mode
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,18 @@ class Method(Protocol):
     Attributes:
         name: as manifests and commands call it.
         title: as its paper or library writes it, for messages.
-        tensor_parts: parts of a tensor's name that say that it belongs to such an adapter, and not to a module that
-            PEFT saved whole.
+        tensor_part: how the names of its tensors go on after the module's name. Other tensors are of modules that PEFT
+            saved whole.
         last_choice: whether its files are taken for it only if they match no other method.
-        has_router: whether the mode "dynamic" exists.
+        modes: those that exist; "dynamic" needs a router.
         flags: the flags of ``eptx export`` that are for such methods only, of "--top-k", "--route", "--routing".
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
-    tensor_parts: ClassVar[tuple[str, ...]]
+    tensor_part: ClassVar[str]
     last_choice: ClassVar[bool] = False
-    has_router: ClassVar[bool] = False
+    modes: ClassVar[tuple[Mode, ...]] = ("static", "conditioned")
     flags: ClassVar[frozenset[str]] = frozenset()
 
     def matches(self, config: Mapping[str, Any], tensors: Sequence[str], /) -> bool:
@@ -61,8 +61,8 @@ class Method(Protocol):
         ...
 
     def fold(self, adapter: Any, module: str, weight: np.ndarray, choice: Any, /) -> np.ndarray:
-        """A module's weight [out, in] float64 with one task in it, float64; see `choice`."""
-        ...
+        """A module's weight [out, in] float64 with one task in it, float64; see `choice`. For the mode "static"."""
+        raise NotImplementedError
 
     def attach(self, adapter: Any, editor: GraphEditor, sites: Mapping[str, Site], settings: GraphSettings, /) -> None:
         """Puts operators for the modules of one graph into it."""

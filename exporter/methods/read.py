@@ -36,7 +36,7 @@ def read_adapter(
     """
     if not folders:
         raise UsageError("no adapter given")
-    parts = tuple(dict.fromkeys(part for method in methods() for part in method.tensor_parts))
+    parts = tuple(dict.fromkeys(method.tensor_part for method in methods()))
     checkpoints = [read_checkpoint(folder, parts) for folder in folders]
     found = {_method_of(checkpoint) for checkpoint in checkpoints}
     if len(found) != 1:

@@ -17,34 +17,21 @@ from collections.abc import Sequence
 import onnx_ir as ir
 import onnxscript
 
-from eptx.exporter.ops.domain import MIN_OPSET
-from eptx.exporter.ops.low_rank_delta import LowRankDelta
-from eptx.exporter.ops.pyramid_delta import PyramidDelta
-from eptx.exporter.ops.pyramid_router import PyramidRouter
-from eptx.exporter.ops.routed_pyramid_delta import RoutedPyramidDelta
-from eptx.exporter.ops.tucker_delta import TuckerDelta
+from eptx.exporter.ops.domain import DELTAS, MIN_OPSET
 from eptx.manifest.names import OPERATOR_DOMAIN, OPERATOR_VERSION
 
 #: Modules per node; what has more is split over several.
 MAX_GROUP = 4
 
-_DELTAS = (LowRankDelta, PyramidDelta, RoutedPyramidDelta, TuckerDelta)
-_SINGLE = {function.name: function for function in _DELTAS}
-#: operator -> those that its body calls.
-_CALLED = {"RoutedPyramidDelta": (PyramidRouter, PyramidDelta)}
-#: operator -> inputs that its modules share. The base's output y comes before them, the module's own inputs after.
-_SHARED = {
-    "LowRankDelta": ("x", "route"),
-    "PyramidDelta": ("x", "route"),
-    "RoutedPyramidDelta": ("x", "task_id"),
-    "TuckerDelta": ("x", "group", "weights"),
-}
 _NAME = re.compile(r"(?P<biased>Biased)?(?P<packed>Packed)?(?P<single>[A-Za-z]+?)(?P<count>[1-9]?)")
 
 
 def single(function: onnxscript.OnnxFunction) -> list[ir.Function]:
     """An operator's body, and those that it calls."""
-    protos = [part.to_function_proto() for part in (function, *_CALLED.get(function.name, ()))]
+    protos = [
+        part.to_function_proto()
+        for part in (function, *(DELTAS[function.name].calls if function.name in DELTAS else ()))
+    ]
     return [ir.serde.deserialize_function(proto) for proto in protos]
 
 
@@ -92,10 +79,10 @@ def biased(function: ir.Function, count: int) -> ir.Function:
 def module_inputs(node: ir.Node, index: int) -> tuple[str, dict[str, ir.Value | None]]:
     """The single operator that a node calls for one of its modules, and that call's inputs by name, but for y."""
     match = _NAME.fullmatch(node.op_type)
-    if node.domain != OPERATOR_DOMAIN or match is None or match["single"] not in _SINGLE:
+    if node.domain != OPERATOR_DOMAIN or match is None or match["single"] not in DELTAS:
         return node.op_type, {}
     name, count = match["single"], int(match["count"] or 1)
-    shared, own = _SHARED[name], _own(name)
+    shared, own = DELTAS[name].shared, DELTAS[name].own
     bases = 1 if match["packed"] else count
     start = bases * (2 if match["biased"] else 1) + (1 if match["packed"] else 0)
     first = start + len(shared) + index * len(own)
@@ -112,15 +99,10 @@ def packed_columns(node: ir.Node) -> ir.Value | None:
     return node.inputs[index] if len(node.inputs) > index else None
 
 
-def _own(name: str) -> list[str]:
-    """The inputs of an operator that are one module's alone."""
-    return [value for value in _SINGLE[name].to_function_proto().input if value not in ("y", *_SHARED[name])]
-
-
 def _module_inputs(function: onnxscript.OnnxFunction, count: int) -> tuple[list[ir.Value], list[list[ir.Value]]]:
     """Inputs of a body: the shared ones, and each module's own."""
-    own = [_values([f"{name}_{i}" for name in _own(function.name)]) for i in range(1, count + 1)]
-    return _values(_SHARED[function.name]), own
+    own = [_values([f"{name}_{i}" for name in DELTAS[function.name].own]) for i in range(1, count + 1)]
+    return _values(DELTAS[function.name].shared), own
 
 
 def _values(names: Sequence[str]) -> list[ir.Value]:

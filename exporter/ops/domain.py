@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx_ir as ir
 import onnxscript
@@ -13,6 +14,42 @@ from eptx.manifest.names import OPERATOR_DOMAIN, OPERATOR_VERSION
 MIN_OPSET = 18
 
 eptx_domain = onnxscript.values.Opset(OPERATOR_DOMAIN, OPERATOR_VERSION)
+
+
+@dataclass(frozen=True)
+class Delta:
+    """An operator that updates a module's output: what makes it work for several modules at once.
+
+    Attributes:
+        function: of one module. Its inputs are the base's output ``y``, the shared ones, the module's own.
+        shared: names of the inputs that the modules share.
+        calls: the operators that its body calls.
+    """
+
+    function: onnxscript.OnnxFunction
+    shared: tuple[str, ...]
+    calls: tuple[onnxscript.OnnxFunction, ...]
+
+    @property
+    def own(self) -> list[str]:
+        """Names of the inputs that are one module's alone."""
+        return [value for value in self.function.to_function_proto().input if value not in ("y", *self.shared)]
+
+
+#: name -> operator, as `delta` has declared them.
+DELTAS: dict[str, Delta] = {}
+
+
+def delta(
+    *shared: str, calls: Sequence[onnxscript.OnnxFunction] = ()
+) -> Callable[[onnxscript.OnnxFunction], onnxscript.OnnxFunction]:
+    """Declares an operator that updates a module's output, wherever it is written; `shared` are inputs' names."""
+
+    def declare(function: onnxscript.OnnxFunction) -> onnxscript.OnnxFunction:
+        DELTAS[function.name] = Delta(function, shared, tuple(calls))
+        return function
+
+    return declare
 
 
 def add_functions(model: ir.Model, functions: Iterable[ir.Function]) -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 from onnxscript import opset18 as op
 from onnxscript import script
 
-from eptx.exporter.ops.domain import eptx_domain
+from eptx.exporter.ops.domain import delta, eptx_domain
 
 
+@delta("x", "route")
 @script(eptx_domain)
 def LowRankDelta(y, x, route, a, b):  # type: ignore[no-untyped-def]
     """y + (x a[route]) b[route], per row; a route of T or more adds nothing.

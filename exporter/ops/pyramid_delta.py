@@ -19,9 +19,10 @@ from __future__ import annotations
 from onnxscript import opset18 as op
 from onnxscript import script
 
-from eptx.exporter.ops.domain import eptx_domain
+from eptx.exporter.ops.domain import delta, eptx_domain
 
 
+@delta("x", "route")
 @script(eptx_domain)
 def PyramidDelta(y, x, route, experts, weights, a, b, kernels, sizes, in_features: int):  # type: ignore[no-untyped-def]
     """y + sum_k w[n, k] * delta_{e[n, k]}(x) with e = experts[route], w = weights[route], per row n.

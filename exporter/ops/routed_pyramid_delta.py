@@ -8,11 +8,12 @@ from __future__ import annotations
 from onnxscript import opset18 as op
 from onnxscript import script
 
-from eptx.exporter.ops.domain import eptx_domain
+from eptx.exporter.ops.domain import delta, eptx_domain
 from eptx.exporter.ops.pyramid_delta import PyramidDelta
 from eptx.exporter.ops.pyramid_router import PyramidRouter
 
 
+@delta("x", "task_id", calls=(PyramidRouter, PyramidDelta))
 @script(eptx_domain)
 def RoutedPyramidDelta(  # type: ignore[no-untyped-def]
     y, x, task_id, task_embedding, gate_weight, gate_bias, a, b, kernels, sizes, in_features: int, top_k: int

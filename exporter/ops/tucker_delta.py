@@ -12,9 +12,10 @@ from __future__ import annotations
 from onnxscript import opset18 as op
 from onnxscript import script
 
-from eptx.exporter.ops.domain import eptx_domain
+from eptx.exporter.ops.domain import delta, eptx_domain
 
 
+@delta("x", "group", "weights")
 @script(eptx_domain)
 def TuckerDelta(y, x, group, weights, u, g, c, p):  # type: ignore[no-untyped-def]
     """y + ((x u) M[row]) p.

@@ -24,8 +24,10 @@ def check_options(adapter: Adapter, options: ExportOptions) -> None:
     for flag, given in (("--route", bool(options.routes)), ("--routing", options.routing != "batch")):
         if given and flag not in method.flags:
             raise UsageError(f"{flag} is for {titles(flag)} adapters; this one is {adapter.method}")
-    if options.mode == "dynamic" and not method.has_router:
-        raise NotSupportedError(f"{method.title} has no router: use --mode conditioned or --mode static")
+    if options.mode not in method.modes:
+        why = "has no router" if options.mode == "dynamic" else f"has no mode {options.mode}"
+        others = " or ".join(f"--mode {mode}" for mode in reversed(method.modes))
+        raise NotSupportedError(f"{method.title} {why}: use {others}")
     method.check(adapter, options)
 
 

@@ -18,11 +18,11 @@ from eptx.exporter.methods.ept.adapter import EptAdapter, EptModule
 from eptx.exporter.methods.ept.fold import route, used_experts
 
 
-def attach(adapter: EptAdapter, editor: GraphEditor, sites: Mapping[str, Site], plan: GraphSettings) -> None:
+def attach(adapter: EptAdapter, editor: GraphEditor, sites: Mapping[str, Site], settings: GraphSettings) -> None:
     """Puts an EPT adapter into a graph; A, B and the kernels are there once, shared by all tasks."""
     for name, site in sites.items():
         module, places = adapter.modules[name], editor.places(site)
-        if plan.mode == "conditioned":
+        if settings.mode == "conditioned":
             delta = _by_table(editor, adapter, site)
         elif any(isinstance(place, SharedSite) for place in places):
             delta = _by_router(editor, adapter, places, module, _factors(editor, name, module, site.out_features))

@@ -16,6 +16,7 @@ from eptx.exporter.methods.ept.plot import plot
 from eptx.exporter.methods.ept.read import matches, read
 from eptx.exporter.methods.ept.task_used import add_task_used
 from eptx.exporter.methods.method import Method
+from eptx.exporter.options import Mode
 
 
 class Ept(Method):
@@ -23,8 +24,8 @@ class Ept(Method):
 
     name: ClassVar[str] = "ept"
     title: ClassVar[str] = "EPT"
-    tensor_parts: ClassVar[tuple[str, ...]] = (".lora_",)
-    has_router: ClassVar[bool] = True
+    tensor_part: ClassVar[str] = ".lora_"
+    modes: ClassVar[tuple[Mode, ...]] = ("static", "conditioned", "dynamic")
     flags: ClassVar[frozenset[str]] = frozenset({"--top-k"})
     matches = staticmethod(matches)
     read = staticmethod(read)

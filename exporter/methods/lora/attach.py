@@ -15,14 +15,12 @@ from eptx.exporter.graph.settings import GraphSettings
 from eptx.exporter.methods.lora.adapter import LoraAdapter
 
 
-def attach(adapter: LoraAdapter, editor: GraphEditor, sites: Mapping[str, Site], plan: GraphSettings) -> None:
+def attach(adapter: LoraAdapter, editor: GraphEditor, sites: Mapping[str, Site], settings: GraphSettings) -> None:
     """Puts LoRA adapters into a graph.
 
     Raises:
-        NotSupportedError: dynamic mode (LoRA has no router), or a DoRA adapter, whose norms are of one task's weight.
+        NotSupportedError: a DoRA adapter, whose norms are of one task's weight.
     """
-    if plan.mode == "dynamic":
-        raise NotSupportedError("LoRA has no router: use --mode conditioned or --mode static")
     for task, modules in adapter.by_task.items():
         if any(module.magnitude is not None for module in modules.values()):
             raise NotSupportedError(f"task {task!r} is a DoRA adapter, which is supported in static mode only")

@@ -15,7 +15,7 @@ class Lora(Method):
 
     name: ClassVar[str] = "lora"
     title: ClassVar[str] = "LoRA"
-    tensor_parts: ClassVar[tuple[str, ...]] = (".lora_",)
+    tensor_part: ClassVar[str] = ".lora_"
     last_choice: ClassVar[bool] = True  # other methods' released codes call themselves LORA
     matches = staticmethod(matches)
     read = staticmethod(read)

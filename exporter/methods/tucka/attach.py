@@ -36,17 +36,17 @@ class _Routed:
     per_row: bool
 
 
-def attach(adapter: TuckaAdapter, editor: GraphEditor, sites: Mapping[str, Site], plan: GraphSettings) -> None:
+def attach(adapter: TuckaAdapter, editor: GraphEditor, sites: Mapping[str, Site], settings: GraphSettings) -> None:
     """Puts a TuckA adapter into a graph."""
     calls = Calls.of(sites.get(adapter.router), editor.model.graph)
-    if plan.mode == "conditioned":
-        routes = _tables(editor, plan.routes, adapter.experts)
+    if settings.mode == "conditioned":
+        routes = _tables(editor, settings.routes, adapter.experts)
     elif not sites:
         return
-    elif plan.route == "given":
-        routes = [_given(editor, adapter, plan)]
+    elif settings.route == "given":
+        routes = [_given(editor, adapter, settings)]
     else:
-        routes = _routers(editor, adapter, calls, plan)
+        routes = _routers(editor, adapter, calls, settings)
     for name, site in sites.items():
         for own in (site, *site.also):
             route = routes[calls.serving(own)]
@@ -87,25 +87,25 @@ def _tables(editor: GraphEditor, tasks: Sequence[Frozen], experts: int) -> list[
     return tables
 
 
-def _routers(editor: GraphEditor, adapter: TuckaAdapter, calls: Calls, plan: GraphSettings) -> list[_Routed]:
+def _routers(editor: GraphEditor, adapter: TuckaAdapter, calls: Calls, settings: GraphSettings) -> list[_Routed]:
     """The router itself, once for every call."""
     calls.check(adapter.router)
-    if plan.routing == "prompt" and len(calls.inputs) > 1:
+    if settings.routing == "prompt" and len(calls.inputs) > 1:
         raise NotSupportedError(
             f"the router {adapter.router} is called {len(calls.inputs)} times by this base, and a prompt keeps one "
             "route: use --routing row or --routing batch"
         )
-    per_row = plan.routing != "batch"
+    per_row = settings.routing != "batch"
     routes = [
         _Routed(_router(editor, adapter, x, per_row and not fixed), per_row and not fixed)
         for x, fixed in zip(calls.inputs, calls.constant, strict=True)
     ]
-    if plan.route == "shared":
+    if settings.route == "shared":
         group, weights = routes[-1].values
         rows = editor.batch_dim if routes[-1].per_row else 1
         editor.add_output(ROUTE_GROUP, group, ir.DataType.INT64, rows=rows)
         editor.add_output(ROUTE_WEIGHTS, weights, ir.DataType.FLOAT, adapter.experts, rows=rows)
-    elif plan.routing == "prompt":
+    elif settings.routing == "prompt":
         return [_Routed(_kept(editor, *routes[0].values, adapter.experts), True)]
     return routes
 
@@ -129,9 +129,9 @@ def _router(editor: GraphEditor, adapter: TuckaAdapter, x: ir.Value, per_row: bo
     return group, weights
 
 
-def _given(editor: GraphEditor, adapter: TuckaAdapter, plan: GraphSettings) -> _Routed:
+def _given(editor: GraphEditor, adapter: TuckaAdapter, settings: GraphSettings) -> _Routed:
     """The route that the graph before this one has computed: one for the batch, or one per row."""
-    per_row = plan.routing != "batch"
+    per_row = settings.routing != "batch"
     rows = editor.batch_dim if per_row else 1
     group = editor.add_input(ROUTE_GROUP, ir.DataType.INT64, rows=rows)
     return _Routed((group, editor.add_input(ROUTE_WEIGHTS, ir.DataType.FLOAT, adapter.experts, rows=rows)), per_row)

@@ -20,7 +20,7 @@ from eptx.exporter.methods.tucka.calls import Calls
 from eptx.exporter.methods.tucka.fold import fold
 from eptx.exporter.methods.tucka.frozen import freeze, routes_by_task
 from eptx.exporter.methods.tucka.read import matches, read
-from eptx.exporter.options import ExportOptions
+from eptx.exporter.options import ExportOptions, Mode
 
 
 class Tucka(Method):
@@ -28,8 +28,8 @@ class Tucka(Method):
 
     name: ClassVar[str] = "tucka"
     title: ClassVar[str] = "TuckA"
-    tensor_parts: ClassVar[tuple[str, ...]] = (".tucka_",)
-    has_router: ClassVar[bool] = True
+    tensor_part: ClassVar[str] = ".tucka_"
+    modes: ClassVar[tuple[Mode, ...]] = ("static", "conditioned", "dynamic")
     flags: ClassVar[frozenset[str]] = frozenset({"--route", "--routing"})
     matches = staticmethod(matches)
     read = staticmethod(read)

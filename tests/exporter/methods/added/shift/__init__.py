@@ -1,1 +1,1 @@
-"""A method that is not in eptx: every task adds a vector of its own to a module's output, y' = y + v[task]."""
+"""A method that eptx does not have, as a template: each task adds a vector of its own to a module's output."""
