@@ -16,14 +16,12 @@ from eptx.reports.html import Html, h, join
 STYLE = """
 .plots { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }
 figure { margin: .5rem 0; flex: 1 1 20rem; max-width: 31rem; }
-figcaption { font-weight: 600; } svg .grid { stroke: var(--line); } svg .zero { stroke: var(--soft); }
-svg .budget { stroke: var(--bad); stroke-dasharray: 5 4; } svg text.budget { fill: var(--bad); stroke: none; }
+figcaption { font-weight: 600; } svg .grid { stroke: var(--line); }
+svg text.budget { fill: var(--bad); stroke: none; }
 svg .frontier { fill: none; stroke: var(--accent); stroke-width: 1.5; opacity: .6; }
 svg .lead { stroke: var(--soft); stroke-width: .75; }
 svg text.number { font-weight: 600; font-size: 11px; paint-order: stroke; stroke: var(--page);
   stroke-width: 3px; stroke-linejoin: round; }
-svg .mark { stroke-width: 2; stroke: var(--good); fill: var(--good); }
-svg .mark.over { stroke: var(--bad); fill: var(--page); }
 svg .ring { fill: none; stroke: var(--accent); stroke-width: 2.5; }
 .key { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; padding: 0; margin: .5rem 0; list-style: none; }
 .key li { display: flex; align-items: center; gap: .4rem; }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from eptx.calibration.report import drops, frontier, heatmap, routes, trials
+from eptx.calibration.report import drops, frontier, heatmap, marks, phrases, routes, trials
 from eptx.calibration.report.experts import experts_section, left_out
 from eptx.calibration.report.facts import facts
-from eptx.calibration.report.phrases import budget, counted, megabytes, number, readable, verdict
+from eptx.calibration.report.phrases import budget, counted, megabytes, number, readable
 from eptx.calibration.result import CalibrationResult
 from eptx.reports.html import Content, Html, clipped, h, join
-from eptx.reports.page import page
+from eptx.reports.page import page, section, verdict
 
 _STYLE = """
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .75rem; margin: 1rem 0; }
@@ -25,22 +25,17 @@ def report_html(result: CalibrationResult) -> str:
     """The whole page; a section without content is left out."""
     title = f"Calibration: {result.mode} {result.method} on {result.model_type}"
     sections = [
-        _section("What was calibrated", facts(result)),
-        _section("Cost and drop", _frontier(result)),
-        _section("Trials", _trials(result)),
+        section("What was calibrated", *facts(result)),
+        section("Cost and drop", *_frontier(result)),
+        section("Trials", *_trials(result)),
         _drops(result),
-        _section("Sensitivity of the layers", _sensitivity(result)),
-        _section("Experts", experts_section(result.experts) if result.experts is not None else []),
-        _section("Routes", routes.routes_section(result.routes) if result.routes is not None else []),
+        section("Sensitivity of the layers", *_sensitivity(result)),
+        section("Experts", *(experts_section(result.experts) if result.experts is not None else [])),
+        section("Routes", *(routes.routes_section(result.routes) if result.routes is not None else [])),
     ]
-    style = _STYLE + frontier.STYLE + trials.STYLE + drops.STYLE + heatmap.STYLE + routes.STYLE
-    color = "good" if result.chosen.within(result.budget) else "bad"
-    said = h("p", verdict(result), class_=f"verdict {color}")
+    style = _STYLE + marks.STYLE + frontier.STYLE + trials.STYLE + drops.STYLE + heatmap.STYLE + routes.STYLE
+    said = verdict(phrases.verdict(result), result.chosen.within(result.budget))
     return page(title, said, _cards(result), *sections, style=style)
-
-
-def _section(title: str, content: list[Content]) -> Html | None:
-    return h("section", h("h2", title), join(content, "\n")) if any(content) else None
 
 
 def _cards(result: CalibrationResult) -> Html:
@@ -101,7 +96,7 @@ def _drops(result: CalibrationResult) -> Html | None:
         heading = h("h3", f"{counted(len(names), 'layer')} kept in float16")
         content += [heading, left_out(prefix), h("ul", *items, class_=many)]
     which = trial.name if trial is result.chosen else f"{trial.name}, the closest"
-    return _section(f"Drops of {which}", content)
+    return section(f"Drops of {which}", *content)
 
 
 def _sensitivity(result: CalibrationResult) -> list[Content]:

@@ -1,4 +1,7 @@
-"""The words of ``eptx.json``: files, tensors, and the values that a field may have."""
+"""The words of ``eptx.json``: files, tensors, and the values that a field may have.
+
+A method is any word in lower case (`Fields.name` in ``eptx/files/fields.py``), so no methods are listed here.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ MODES = ("static", "conditioned", "dynamic")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int4", "mixed")
 #: The precisions that quantize nothing.
 FLOAT_PRECISIONS = ("fp32", "fp16")
-#: How one product or table of a quantized bundle is stored; see docs/calibration.md.
+#: How one product or table of a quantized bundle is stored; see docs/calibration.md. Calibration's own "int4" is no
+#: scheme of a product: it names a whole graph that GenAI built.
 SCHEMES = ("fp32", "fp16", "int8", "int8-static", "int8-blocks", "int4-blocks")
 PROVIDERS = ("cpu", "cuda")
 ROUTINGS = ("batch", "row", "prompt")

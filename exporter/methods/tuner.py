@@ -49,13 +49,24 @@ class TaskRows:
             self.shared = False
 
     def set(self, ids: Sequence[int] | Tensor | None, *, lowest: int = 0) -> None:
-        """Set the tasks, one id per row; raises ValueError for an id outside ``lowest..num_tasks``."""
+        """Set the tasks, one id per row.
+
+        Training calls this without a `Trained`, whose own check of ids is for validation; so the range is checked here
+        too.
+
+        Raises:
+            ValueError: the ids are not ``[batch]``, or one is outside ``lowest..num_tasks``.
+            TypeError: they are no whole numbers.
+        """
         if ids is None:
             self.ids = None
             return
-        tensor = torch.as_tensor(ids, dtype=torch.int64)
-        if tensor.ndim != 1 or tensor.numel() == 0:
-            raise ValueError(f"task ids must be [batch], got shape {list(tensor.shape)}")
+        given = torch.as_tensor(ids)
+        if given.ndim != 1 or given.numel() == 0:
+            raise ValueError(f"task ids must be [batch], got shape {list(given.shape)}")
+        if not torch.can_cast(given.dtype, torch.int64):
+            raise TypeError(f"task ids must be whole numbers, got {given.tolist()}")
+        tensor = given.to(torch.int64)
         if int(tensor.min()) < lowest or int(tensor.max()) > self.num_tasks:
             raise ValueError(f"task ids must lie in {lowest}..{self.num_tasks}, got {tensor.tolist()}")
         self.ids = tensor

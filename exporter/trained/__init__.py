@@ -1,8 +1,8 @@
 """The trained model, loaded from its files as the library that trained it loads them.
 
-This is what bundles are held against, so it shares nothing with what makes them: no reader, fold or head of the
-exporter is on this path. The adapter is PEFT's own or a PEFT tuner that PEFT fills; the class is the one that was
-trained; a tensor that no parameter takes, or a parameter that no tensor fills, is an error.
+Bundles are compared with it, so it uses no reader, fold or head of the exporter; docs/architecture.md lists what both
+use. The adapter is PEFT's own or a PEFT tuner that PEFT fills; the class is the one that was trained; a tensor that no
+parameter takes, or a parameter that no tensor fills, is an error.
 """
 
 from eptx.exporter.trained.files import AdapterFiles

@@ -104,10 +104,9 @@ class Trained:
                 are none.
 
         Raises:
-            RequestError: task ids are out of range, or differ where they must not.
+            RequestError: task ids are no whole numbers, are out of range, or differ where they must not.
         """
-        ids = torch.as_tensor(np.asarray(task_ids), dtype=torch.int64)
-        self._check(ids)
+        ids = self._ids(task_ids)
         first = int(ids[0])
         host = self.host_of(first)
         off = bool((ids == len(self.tasks)).all())
@@ -158,12 +157,18 @@ class Trained:
         weight: np.ndarray = _array(result if base.bias is None else result - base.bias).T
         return weight
 
-    def _check(self, ids: Tensor) -> None:
+    def _ids(self, task_ids: np.ndarray | Sequence[int]) -> Tensor:
+        """The ids of the rows, checked before a tuner sees them: LoRA has no tuner of eptx, and ids choose the host."""
+        given = np.asarray(task_ids)
+        if given.size and given.dtype.kind not in "iu":
+            raise RequestError(f"task ids must be whole numbers, got {given.tolist()}")
+        ids = torch.as_tensor(given, dtype=torch.int64)
         lowest, count = INFER if self.method.infers_tasks else 0, len(self.tasks)
         if ids.ndim != 1 or not len(ids) or int(ids.min()) < lowest or int(ids.max()) > count:
             raise RequestError(f"task ids must be [batch] and lie in {lowest}..{count}, got {ids.tolist()}")
         if len({self.method.together(task, count) for task in ids.tolist()}) > 1:
             raise RequestError("rows of different tasks take a forward each")
+        return ids
 
     def _set(self, host: Host, ids: Tensor, routes: GivenRoutes) -> None:
         """Tells the layers the rows' tasks, or the route."""

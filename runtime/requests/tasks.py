@@ -105,7 +105,10 @@ class TaskChooser:
             raise RequestError(f"input task_id has shape {list(ids.shape)}; the batch is {batch}")
         for i, value in enumerate(ids.tolist()):
             if value not in self._by_id and not (value == INFER and self._infers):
-                raise RequestError(
-                    f"input task_id[{i}] is {value}; this bundle has {min(self._by_id)} to {max(self._by_id)}"
-                )
+                raise RequestError(f"input task_id[{i}] is {value}; this bundle has {self._ids()}")
         return ids
+
+    def _ids(self) -> str:
+        """``0 to 7``; each id, where some between are missing."""
+        ids = sorted(self._by_id)
+        return f"{ids[0]} to {ids[-1]}" if ids[-1] - ids[0] < len(ids) else ", ".join(map(str, ids))

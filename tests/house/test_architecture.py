@@ -88,3 +88,30 @@ def test_imports_go_where_the_arrows_go() -> None:
     allowed = {(start, end) for start in picture for end in reached(picture, start)}
     assert used - allowed == AGAINST
     assert {(start, end) for start, ends in picture.items() for end in ends} <= used, "no import takes this arrow"
+
+
+def closure(starts: Iterable[str]) -> set[str]:
+    """The files that modules import, directly or through others, and their own."""
+    places = {module_of(path): path for path in product()}
+    found: set[str] = set()
+    left = [*starts]
+    while left:
+        path = left.pop()
+        if path not in found:
+            found.add(path)
+            left += [places[module] for module in {*imported_by(product()[path])} & places.keys()]
+    return found
+
+
+def test_what_the_reference_shares() -> None:
+    """With what makes bundles: the page names each file of the exporter."""
+    reference = closure(path for path in product() if re.match(r"exporter/(trained/|methods/\w+/reference\.py)", path))
+    makers = closure(path for path in product() if re.match(r"exporter/(steps/|bundle/|methods/\w+/method\.py)", path))
+    _, _, section = PAGE.partition("## What the reference shares")
+    named = set(re.findall(r"^- .*", section.partition("\n## ")[0], re.MULTILINE))
+    files = {file for line in named for file in re.findall(r"`(exporter/[\w/]+\.py)`", line)}
+    both = reference & makers
+    assert {path for path in both if not path.startswith("eptx/")} == files
+    assert {path for path in both if path.startswith("eptx/")} <= {"eptx/errors.py", "eptx/_one_line.py"} | {
+        path for path in product() if path.startswith("eptx/files/")
+    }

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from eptx.bundle import TensorSpec
+from eptx.bundle import Task, TensorSpec
 from eptx.errors import RequestError
 from eptx.runtime import Session
 from eptx.runtime.requests.checks import check_inputs
-from tests.support.tiny_bundle import tiny_manifest
+from tests.support.tiny_bundle import tiny_manifest, write_tiny
 
 IDS = np.array([[2, 4, 3], [2, 6, 3]])
 NAN = np.array([[1.0, np.nan, 0.0]] * 2)
@@ -136,6 +136,13 @@ def test_tasks_of_other_modes(static: Session, dynamic: Session, conditioned: Se
         dynamic.run({"input_ids": IDS, "task_id": [-2, 0]})
     with pytest.raises(RequestError, match="either task or the input task_id, not both"):
         conditioned.run({"input_ids": IDS, "task_id": [0, 1]}, "mnli")
+
+
+def test_task_ids_with_gaps(tmp_path: Path) -> None:
+    """A manifest may leave ids out."""
+    session = Session(write_tiny(tmp_path / "b", tasks=(Task("sst2", 0), Task("stsb", 2))).path)
+    with pytest.raises(RequestError, match=r"task_id\[1\] is 1; this bundle has 0, 2$"):
+        session.run({"input_ids": IDS, "task_id": [0, 1]})
 
 
 PIXELS = tiny_manifest(inputs=(TensorSpec("pixel_values", "float16", ("batch", 3, "h + 2")),))

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from eptx.errors import BaseModelError
 from eptx.exporter.bases.weights.missing import lacking_weights
-from eptx.exporter.bases.weights.refused import check_dtype
+from eptx.exporter.bases.weights.unfit_folder import check_dtype
 from eptx.files.safe_files import fingerprint, is_contained_name, open_regular
 from eptx.files.strict_json import read_json_object
 

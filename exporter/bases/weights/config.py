@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eptx.errors import BaseModelError
-from eptx.exporter.bases.weights.refused import check_float, check_no_adapter, check_own_weights
+from eptx.exporter.bases.weights.unfit_folder import check_float, check_no_adapter, check_own_weights
 from eptx.files.links import check_links
 from eptx.files.strict_json import read_json_object
 

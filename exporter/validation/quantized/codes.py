@@ -1,4 +1,7 @@
-"""Quantized weights as the graph stores them: integers, scales and zero points, and this module alone reads them.
+"""Quantized weights as the graph stores them: integers, scales and zero points.
+
+The export reads them with ``bases/products/`` (`integer.py`, `nbits.py`). Validation reads them here, with code of its
+own on purpose: it does not repeat a mistake of the export.
 
 A weight is ``(code - zero) * scale``. A scale is that of a whole matrix, of a row of [out, in], or of a block of a row.
 """

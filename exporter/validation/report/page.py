@@ -12,10 +12,12 @@ from eptx.reports.html import Content, Html, breakable, h, table
 from eptx.reports.page import page, section, verdict
 
 _STYLE = """
-.pass { color: var(--good); } .fail { color: var(--bad); font-weight: 600; } .undecided { color: var(--warm); }
+.undecided { color: var(--warm); }
 .bar { display: inline-block; height: .6rem; background: var(--accent); } .bar.over { background: var(--bad); }
 """
 _BAR = 160
+#: The class of each verdict.
+_COLORS = {"pass": "good", "fail": "bad", "undecided": "undecided"}
 _METHOD = (
     "The trained model, loaded as PEFT loads it, runs in float64 and in the export's own type. The distance between "
     "the two is the noise floor. The bundle's distance from float64 is given in noise floors, as the worse of root "
@@ -57,7 +59,7 @@ def report_html(report: Report) -> str:
 def _backend(backend: BackendReport) -> Html | None:
     rows = [_task_cells(task) for task in backend.tasks]
     tasks = table(_TASK.split(", "), rows, kinds="ttntnntnnn", label=backend.name)
-    return section(f"Provider {backend.name}", tasks, *map(_details, backend.tasks))
+    return section(f"Backend {backend.name}", tasks, *map(_details, backend.tasks))
 
 
 def _task_cells(task: TaskReport) -> list[Content]:
@@ -85,7 +87,7 @@ def _details(task: TaskReport) -> Html:
     return h(
         "details",
         h("summary", heading),
-        h("p", note, class_=task.verdict) if note else None,
+        h("p", note, class_=_COLORS[task.verdict]) if note else None,
         *(h("p", line) for line in notes(task)),
         table(_VALUE.split(", "), rows, kinds="tntnnnn", label=heading),
         open="" if task.verdict == "fail" else None,
@@ -112,7 +114,7 @@ def _drops(report: Report) -> list[Content]:
 
 
 def _divergences(report: Report) -> list[Content]:
-    return [h("p", one.sentence, class_="pass" if one.within else "fail") for one in report.divergences]
+    return [h("p", one.sentence, class_="good" if one.within else "bad") for one in report.divergences]
 
 
 def _live(report: Report) -> list[Content]:
@@ -133,7 +135,7 @@ def _checks(report: Report) -> list[Content]:
         return []
     rows = [(check.name, check.how, check.wrong, check.why) for check in report.checks]
     return [
-        *(h("p", f"{check.name}: {check.wrong}", class_="fail") for check in report.failed_checks),
+        *(h("p", f"{check.name}: {check.wrong}", class_="bad") for check in report.failed_checks),
         *(h("p", f"Not checked: {check.name}: {check.why}") for check in report.checks if check.how == "unchecked"),
         h(
             "details",
@@ -157,4 +159,4 @@ def _pairs(name: str, value: str, rows: Sequence[tuple[str, str]], kind: str = "
 
 
 def _word(verdict: str) -> Html:
-    return h("span", verdict, class_=verdict)
+    return h("span", verdict, class_=_COLORS[verdict])

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
-from eptx.errors import AdapterError, BaseModelError
+from eptx.errors import AdapterError, BaseModelError, RequestError
+from eptx.exporter.methods.tuner import TaskRows
 from tests.exporter.trained.models import WIDTH, inputs, write_base
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_tucka
 from tests.support.trained import by_task, trained_model
@@ -89,6 +91,25 @@ def test_rows_of_one_task_are_rows_of_any(tmp_path: Path) -> None:
         assert whole.task.tolist() == apart.task.tolist()
         for name, array in whole.outputs.items():
             np.testing.assert_allclose(array, apart.outputs[name], rtol=0, atol=1e-12)
+
+
+def test_task_ids_are_whole_numbers(tmp_path: Path) -> None:
+    base = write_base("bert", "BertModel", tmp_path / "base")
+    folder = write_ept(tmp_path / "a", linear_shapes(base, ("query",)), seed=1, tasks=3, sizes=(2, 3), rank=2)
+    trained, asked = trained_model(base, [folder], top_k=1), inputs("bert")
+    with pytest.raises(RequestError, match=r"whole numbers, got \[1\.7, 0\.2, 1\.0\]"):
+        trained.run(asked, [1.7, 0.2, 1.0])  # type: ignore[list-item]
+    with pytest.raises(RequestError, match=r"must be \[batch\]"):
+        trained.run(asked, [])
+    rows = TaskRows(3)
+    with pytest.raises(TypeError, match="whole numbers"):
+        rows.set([1.7, 0.2])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="whole numbers"):
+        rows.set(torch.tensor([1.0]))
+    with pytest.raises(ValueError, match=r"\[batch\]"):
+        rows.set([])
+    rows.set(np.array([1, 3], np.int32))  # type: ignore[arg-type]
+    assert rows.ids is not None and rows.ids.tolist() == [1, 3]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 
 import eptx
 from eptx import read_bundle
+from eptx.bundle import Task
 from eptx.calibration import export_bundle
 from eptx.exporter import ExportOptions
 from tests.eptx.test_bundle import DAMAGE
@@ -130,6 +131,14 @@ def test_too_few_tasks(conditioned: Session) -> None:
     with pytest.raises(NativeError, match="2 tasks for a batch of 3") as e:
         conditioned.run({"input_ids": np.ones((3, 2), np.int64)}, TASKS)
     assert e.value.status == 3
+
+
+def test_task_ids_with_gaps(tmp_path: Path) -> None:
+    """A manifest may leave ids out."""
+    load()
+    session = Session(write_tiny(tmp_path / "b", tasks=(Task("sst2", 0), Task("stsb", 2))).path)
+    with pytest.raises(NativeError, match=r"task_id\[1\] is 1; this bundle has 0, 2$"):
+        session.run({"input_ids": IDS, "task_id": np.array([0, 1])})
 
 
 def test_a_task_to_infer(pristine: Scene, tmp_path: Path) -> None:  # noqa: F811

@@ -72,9 +72,18 @@ void TaskChooser::CheckIds(const Feeds& feeds) const {
   for (size_t row = 0; row < ids.count(); ++row) {
     const int64_t id = IdAt(ids, row);
     if (by_id_.count(id) != 0 || (id == kInfer && manifest_.task_inference)) continue;
-    throw RequestError("input task_id[" + std::to_string(row) + "] is " + std::to_string(id) + "; this bundle has " +
-                       std::to_string(by_id_.begin()->first) + " to " + std::to_string(by_id_.rbegin()->first));
+    throw RequestError("input task_id[" + std::to_string(row) + "] is " + std::to_string(id) + "; this bundle has " + Ids());
   }
+}
+
+std::string TaskChooser::Ids() const {
+  const int64_t first = by_id_.begin()->first, last = by_id_.rbegin()->first;
+  if (static_cast<uint64_t>(last) - static_cast<uint64_t>(first) == by_id_.size() - 1) {
+    return std::to_string(first) + " to " + std::to_string(last);
+  }
+  std::vector<std::string> ids;
+  for (const auto& [id, index] : by_id_) ids.push_back(std::to_string(id));
+  return Join(ids);
 }
 
 std::vector<int> TaskChooser::Rows(const Feeds& feeds, const TensorView* used) const {

@@ -29,6 +29,7 @@ class TaskChooser {
 
  private:
   std::string Default() const;
+  std::string Ids() const;  // "0 to 7"; each id, where some between are missing
   int64_t Id(const std::string& name) const;
   Error Unknown(const std::string& name) const;
 

@@ -1,4 +1,7 @@
-"""Bases that cannot be exported, told by what lies in their folder before anything is built."""
+"""Refuses base folders that cannot be exported, by what lies in them, before anything is built.
+
+What a base's graph rules out is refused where that is found: in the loaders, passes and products.
+"""
 
 from __future__ import annotations
 
