@@ -18,7 +18,6 @@ from eptx.exporter.adapters.checkpoint import (
     take,
     task_names,
 )
-from eptx.exporter.methods.shift.adapter import ShiftAdapter
 
 
 def matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
