@@ -27,12 +27,6 @@ PATH = click.Path(path_type=Path)
 provider_option = click.option("--provider", type=click.Choice(["auto", *PROVIDERS]), default="auto", show_default=True)
 
 
-#: Where a bundle runs.
-provider_option = click.option(
-    "--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
-
-
 def output_options(command: F) -> F:
     """``--json`` and ``--quiet``, which every verb has."""
     command = click.option("--quiet", "-q", is_flag=True, help="No progress on standard error.")(command)
