@@ -11,6 +11,7 @@ from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.editor import GraphEditor
 from eptx.exporter.graph.settings import GraphSettings
 from eptx.exporter.graph.shared_input import SharedSite
+from eptx.exporter.methods.shift.adapter import ShiftAdapter
 
 
 def attach(adapter: ShiftAdapter, editor: GraphEditor, sites: Mapping[str, Site], settings: GraphSettings) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from eptx.exporter.methods.ept.attach import attach
-from eptx.exporter.methods.ept.read import matches, read
 from eptx.exporter.methods.method import Method
+from eptx.exporter.methods.shift.attach import attach
+from eptx.exporter.methods.shift.read import matches, read
 from eptx.exporter.options import Mode
 
 

@@ -18,6 +18,7 @@ from eptx.exporter.adapters.checkpoint import (
     take,
     task_names,
 )
+from eptx.exporter.methods.shift.adapter import ShiftAdapter
 
 
 def matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:

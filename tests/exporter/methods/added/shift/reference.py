@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from eptx.errors import AdapterError
+from eptx.exporter.methods.shift.model import ShiftConfig
 from eptx.exporter.methods.tuner import TaskRows
 from eptx.exporter.trained.files import WEIGHTS, AdapterFiles
 from eptx.exporter.trained.names import exactly
