@@ -59,15 +59,15 @@ def quantized(
         seen = _seen(adapted, base, Path(workspace)) if bounds is None and (not same or scheme == "int8-static") else {}
         products: dict[str, str] = {}
         tables: dict[str, str] = {}
-        for part in adapted.parts:
+        for edited in adapted.graphs:
             choose = (lambda index: scheme) if same else scheme
             recipe = Recipe(
-                {name: choose(index) for index, name in enumerate(part.products)},  # type: ignore[misc,operator]
-                dict.fromkeys(part.embeddings, "int8"),
-                seen if bounds is None else dict.fromkeys(part.products, bounds),
+                {name: choose(index) for index, name in enumerate(edited.products)},  # type: ignore[misc,operator]
+                dict.fromkeys(edited.embeddings, "int8"),
+                seen if bounds is None else dict.fromkeys(edited.products, bounds),
             )
-            Quantizer()(part.graph.model.graph, recipe)
-            prefix = "" if part.graph.file == "model.onnx" else f"{part.graph.file.removesuffix('.onnx')}:"
+            Quantizer()(edited.graph.model.graph, recipe)
+            prefix = "" if edited.graph.file == "model.onnx" else f"{edited.graph.file.removesuffix('.onnx')}:"
             products |= {f"{prefix}{name}": own for name, own in recipe.products.items()}
             tables |= {f"{prefix}{name}": own for name, own in recipe.embeddings.items()}
         data = [(source.task, Path(str(source.rows))) for source in map(Source.parse, said.pop("data", ()))]
@@ -79,8 +79,8 @@ def quantized(
 
 def _seen(adapted: Adapted, base: Path, folder: Path) -> dict[str, Range]:
     """What every product reads of random rows."""
-    if len(adapted.parts) > 1:
-        return dict.fromkeys((name for part in adapted.parts for name in part.products), _RANGE)
+    if len(adapted.graphs) > 1:
+        return dict.fromkeys((name for edited in adapted.graphs for name in edited.products), _RANGE)
     size, rng = read_config(base)["vocab_size"], np.random.default_rng(9)
     tasks = adapted.adapter.tasks if adapted.options.task is None else [adapted.options.task]
     rows = {task: [Row(task, input_ids=tuple(rng.integers(3, size, 16).tolist())) for _ in range(8)] for task in tasks}
