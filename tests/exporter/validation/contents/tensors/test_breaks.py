@@ -10,8 +10,8 @@ import onnx_ir as ir
 import pytest
 
 from eptx.bundle import Bundle
+from eptx.calibration import export as exporter
 from eptx.exporter.bundle.write import Adapted
-from eptx.exporter.steps import export as exporter
 from eptx.runtime import Session
 from tests.exporter.validation.contents.tensors.bases import Base, Change, Made, attribute, replaced, wrongs
 from tests.support.decoders import Steps
