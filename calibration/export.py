@@ -19,6 +19,7 @@ from eptx.errors import NotSupportedError, UsageError, ValidationError
 from eptx.exporter import ExportOptions, read_adapter
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.steps.export import adapt, store, write
+from eptx.exporter.steps.plan import check_options
 from eptx.manifest.names import FLOAT_PRECISIONS
 from eptx.progress import step
 
@@ -72,6 +73,8 @@ def run_export(base: Path | None, adapters: Sequence[Path], out: Path, options: 
     with BundleWriter(out) as writer:
         with step("reading the adapter"):
             adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
+            if search is None:  # else routes may still come from data: `adapt` has the last word
+                check_options(adapter, options)
         if search is not None and search.only not in FLOAT_PRECISIONS:
             with calibrating(base, adapter, options, folder_beside(out)) as calibration:
                 return _measured(writer, calibration)
