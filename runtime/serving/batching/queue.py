@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
@@ -14,7 +15,7 @@ from eptx.runtime.serving.metrics import Metrics
 J = TypeVar("J", bound=Waiting)
 
 
-class JobQueue(Generic[J]):
+class JobQueue(ABC, Generic[J]):
     """Jobs that wait. A subclass says when a batch begins, which jobs it holds, and how it is answered.
 
     Args:
@@ -65,17 +66,17 @@ class JobQueue(Generic[J]):
         for thread in self._threads:
             thread.join()
 
+    @abstractmethod
     def _wait_for_more(self, idle: bool) -> None:
         """Waits, with the lock held, until the next batch is to begin; ``idle``: no job waited before."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _choose(self) -> list[J]:
         """The next batch, of the jobs that wait."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _answer(self, batch: Sequence[J]) -> None:
         """Answers a batch; never raises."""
-        raise NotImplementedError
 
     def _work(self) -> None:
         while (batch := self._next()) is not None:
