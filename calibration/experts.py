@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.adapters.routers import expert_sizes
 from eptx.exporter.methods.method import method_of
 
 #: An expert's number, and how much it counts for a task.
@@ -69,11 +70,9 @@ def study_experts(adapter: Adapter) -> ExpertStudy | None:
         return None
     chosen = {name: {expert for task in module.choices for expert, _ in task} for name, module in found.items()}
     left = {name: sorted(set(range(len(module.sizes))) - chosen[name]) for name, module in found.items()}
-    most = max(len(module.sizes) for module in found.values())
-    sizes = [{module.sizes[e] for module in found.values() if e < len(module.sizes)} for e in range(most)]
     return ExpertStudy(
         adapter.tasks,
-        tuple(size.pop() if len(size) == 1 else None for size in sizes),
+        expert_sizes(found.values()),
         {name: dict(zip(adapter.tasks, module.choices, strict=True)) for name, module in found.items()},
         {name: tuple(experts) for name, experts in left.items() if experts},
     )

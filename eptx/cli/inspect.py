@@ -10,7 +10,7 @@ import click
 
 from eptx.bundle import read_bundle
 from eptx.cli._common import PATH, exporting, names, output_options, print_json, printable
-from eptx.errors import UsageError
+from eptx.errors import NotSupportedError, UsageError
 
 if TYPE_CHECKING:
     from eptx.exporter.adapters.adapter import Adapter
@@ -71,9 +71,29 @@ def _adapter_facts(adapter: Adapter) -> dict[str, Any]:
 
 
 def _plot_experts(adapter: Adapter, file: Path) -> None:
+    """Draws tasks x experts: how much of each expert a task uses, averaged over the modules."""
+    from matplotlib.figure import Figure
+
+    from eptx.exporter.adapters.routers import expert_sizes
     from eptx.exporter.methods.method import method_of
 
-    figure = method_of(adapter.method).plot(adapter)
+    modules = method_of(adapter.method).task_experts(adapter).values()
+    if not modules:
+        raise NotSupportedError(f"--plot draws which experts a task uses; {adapter.method} has none per task")
+    sizes = expert_sizes(modules)
+    usage = [[0.0] * len(sizes) for _ in adapter.tasks]
+    for module in modules:
+        for row, chosen in zip(usage, module.choices, strict=True):
+            for expert, weight in chosen:
+                row[expert] += weight / len(modules)
+    figure = Figure(figsize=(8, 1.5 + 0.4 * len(adapter.tasks)), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(usage, cmap="viridis", aspect="auto", vmin=0)
+    axes.set_xticks(range(len(sizes)), [f"{e}\n{size or '*'}" for e, size in enumerate(sizes)])
+    axes.set_yticks(range(len(adapter.tasks)), adapter.tasks)
+    axes.set_xlabel("expert, and its kernel size")
+    axes.set_title(f"mean weight over {len(modules)} modules, top {len(next(iter(modules)).choices[0])}")
+    figure.colorbar(image, ax=axes)
     try:
         figure.savefig(file)
     except (OSError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
@@ -31,3 +32,10 @@ class ModuleExperts:
 
     sizes: tuple[int, ...]
     choices: tuple[tuple[tuple[int, float], ...], ...]
+
+
+def expert_sizes(modules: Collection[ModuleExperts]) -> tuple[int | None, ...]:
+    """Every expert's kernel size, by its number; None where modules differ."""
+    most = max(len(module.sizes) for module in modules)
+    sizes = [{module.sizes[e] for module in modules if e < len(module.sizes)} for e in range(most)]
+    return tuple(size.pop() if len(size) == 1 else None for size in sizes)

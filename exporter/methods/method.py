@@ -10,7 +10,6 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.bundle import Manifest
-from eptx.errors import NotSupportedError
 from eptx.exporter.adapters.checkpoint import Checkpoint, ReadOptions
 from eptx.exporter.adapters.route import FrozenRoutes
 from eptx.exporter.adapters.routers import ModuleExperts, Router
@@ -131,14 +130,6 @@ class Method(Protocol):
     def task_experts(self, adapter: Any) -> Mapping[str, ModuleExperts]:
         """Module -> the experts that it uses for each task; empty where tasks have no experts of their own."""
         return {}
-
-    def plot(self, adapter: Any, /) -> Any:
-        """A matplotlib figure of which experts each task uses.
-
-        Raises:
-            NotSupportedError: tasks have no experts of their own.
-        """
-        raise NotSupportedError(f"--plot draws which experts a task uses; {self.name} has none per task")
 
 
 def methods() -> list[Method]:

@@ -12,7 +12,6 @@ from eptx.exporter.graph.editor import GraphEditor
 from eptx.exporter.methods.ept.adapter import EptAdapter, EptModule
 from eptx.exporter.methods.ept.attach import attach
 from eptx.exporter.methods.ept.fold import fold, route
-from eptx.exporter.methods.ept.plot import plot
 from eptx.exporter.methods.ept.read import matches, read
 from eptx.exporter.methods.ept.task_used import add_task_used
 from eptx.exporter.methods.method import Method
@@ -31,7 +30,6 @@ class Ept(Method):
     read = staticmethod(read)
     fold = staticmethod(fold)
     attach = staticmethod(attach)
-    plot = staticmethod(plot)
 
     def task_experts(self, adapter: EptAdapter) -> Mapping[str, ModuleExperts]:
         return {name: self._module_experts(adapter, module) for name, module in adapter.modules.items()}
