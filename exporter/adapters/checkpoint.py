@@ -15,6 +15,7 @@ from eptx._one_line import shown, some
 from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter.adapters.adapter import Pooling, TaskHeads
 from eptx.exporter.adapters.safetensors import read_tensors
+from eptx.exporter.adapters.saved_names import in_class
 from eptx.exporter.adapters.trained_as import TrainedAs
 from eptx.files.links import check_links
 from eptx.files.safe_files import fingerprint
@@ -90,7 +91,7 @@ def read_checkpoint(folder: Path, parts: Sequence[str]) -> Checkpoint:
     heads = _read_heads(folder, config) if (folder / HEADS).exists() else None
     files = {name: folder / name for name in (CONFIG, WEIGHTS, HEADS) if (folder / name).exists()}
     own = {name: array for name, array in tensors.items() if any(part in f".{name}" for part in parts)}
-    saved = {name: array for name, array in tensors.items() if name not in own}
+    saved = in_class({name: array for name, array in tensors.items() if name not in own})
     _check_saved(saved, heads, config)
     print_of = fingerprint(files, error=AdapterError)
     return Checkpoint(folder.name, config, own, saved, _trained_as(config), heads, print_of)

@@ -113,6 +113,7 @@ def _attach(adapted: Adapted, edited: EditedGraph) -> None:
     adapter, editor, method = adapted.adapter, edited.editor, method_of(adapted.adapter.method)
     settings = method.settings(adapter, edited, adapted.graphs, adapted.options, adapted.routes)
     _check_float32(edited.sites, half=is_genai(edited.graph))
+    editor.own = set(edited.graph.whole.banks)
     method.attach(adapter, editor, edited.sites, settings)
     editor.wire()
     banks = edited.graph.whole.banks
