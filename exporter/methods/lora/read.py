@@ -47,7 +47,7 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> LoraAdapter
         tasks=names,
         heads=_heads(checkpoints),
         fingerprint=combine([checkpoint.fingerprint for checkpoint in checkpoints]),
-        saved={name: each.saved for name, each in zip(names, checkpoints, strict=True) if each.saved},
+        changes={name: each.whole for name, each in zip(names, checkpoints, strict=True) if each.saved},
         trained_as=tuple(checkpoint.trained_as for checkpoint in checkpoints),
         by_task={name: _read_one(checkpoint) for name, checkpoint in zip(names, checkpoints, strict=True)},
     )
