@@ -128,8 +128,10 @@ class GraphEditor(GraphBuilder):
 
     def wire(self) -> None:
         """Puts the adapted outputs in the place of the base's; graph outputs keep their names."""
-        for product in {site.y: site for site, own in self._vectors.items() if own.gain is not None}.values():
-            self._take_bias_out(product)
+        gained = {site.y for site, own in self._vectors.items() if own.gain is not None}
+        for site in (*(place.site for place in self._places), *self._vectors):
+            if site.bias is not None and (site.y in gained or site.bias.name in self.own):
+                self._take_bias_out(site, site.bias)
         by_row = {site.y for site in self._vectors}
         places = {place.site: self._with_bias_apart(place, by_row) for place in self._places}
         outputs: dict[Site, ir.Value] = {}
@@ -241,14 +243,13 @@ class GraphEditor(GraphBuilder):
         scaled.type, scaled.shape = site.x.type, site.x.shape
         site.feed(scaled)
 
-    def _take_bias_out(self, site: Site) -> None:
+    def _take_bias_out(self, site: Site, bias: ir.Value) -> None:
         """Makes the bias that a product's node adds a node of its own."""
-        bias = site.take_bias()
-        if bias is not None:
-            uses, added = list(site.y.uses()), ir.node("Add", [site.y, bias])
-            added.outputs[0].name = self.names.free(f"{site.y.name}.biased")
-            self.model.graph.insert_after(site.node, added)
-            self.replace(site.y, added.outputs[0], uses)
+        site.take_bias()
+        uses, added = list(site.y.uses()), ir.node("Add", [site.y, bias])
+        added.outputs[0].name = self.names.free(f"{site.y.name}.biased")
+        self.model.graph.insert_after(site.node, added)
+        self.replace(site.y, added.outputs[0], uses)
 
     def replace(self, y: ir.Value, new: ir.Value, uses: Iterable[tuple[ir.Node, int]]) -> None:
         """Puts an adapted output in the place of the base's."""
