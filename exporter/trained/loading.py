@@ -60,8 +60,8 @@ def load_trained(
 
 
 def _without(base: Path, files: AdapterFiles, hosts: Sequence[Host], task: int) -> list[Host]:
-    """The base without an adapter, for rows that switch it off, if no model has the base's labels."""
-    if not all(host.base.resized and host.base.complete for host in hosts):
+    """The base without an adapter, for rows that switch it off, if no model is the base when it is off."""
+    if not all((host.base.resized or host.changed) and host.base.complete for host in hosts):
         return []
     plain = Host(load_base(base, files, plain=True), reference_of(files), adapters={task: ""})
     plain.names = names_in(plain.model, [module for host in hosts for module in host.names])
@@ -73,9 +73,11 @@ def _hosts(base: Path, files: Sequence[AdapterFiles], tasks: Sequence[str], top_
     method = reference_of(files[0])
     hosts: list[Host] = []
     for index, each in enumerate(files):
-        host = next((host for host in hosts if host.signature == _signature(each)), None)
+        changes = method.changes_base(each.config)
+        alike = (host for host in hosts if host.signature == _signature(each) and not host.changed and not changes)
+        host = next(alike, None)
         if host is None:
-            host = Host(load_base(base, each), method, _signature(each))
+            host = Host(load_base(base, each), method, _signature(each), changed=changes)
             hosts.append(host)
         _put_on(host, each, range(index, index + 1) if method.one_task_each else range(len(tasks)), tasks, top_k)
     return hosts
