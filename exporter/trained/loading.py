@@ -80,6 +80,8 @@ def _hosts(base: Path, files: Sequence[AdapterFiles], tasks: Sequence[str], top_
             host = Host(load_base(base, each), method, _signature(each), changed=changes)
             hosts.append(host)
         _put_on(host, each, range(index, index + 1) if method.one_task_each else range(len(tasks)), tasks, top_k)
+    for host in hosts:  # a task's outputs are compared at the modules of all tasks
+        host.names |= names_in(host.model, {module for other in hosts for module in other.names} - host.names.keys())
     return hosts
 
 
@@ -136,7 +138,7 @@ def _fill(model: PeftModel, files: AdapterFiles, method: Reference, name: str, r
         AdapterError: by the name of the tensor or parameter.
     """
     part = method.tensor_part
-    tensors = {_in_model(key, part, renamed): tensor for key, tensor in files.tensors.items()}
+    tensors = {_in_model(key, part, renamed): tensor for key, tensor in files.tensors.items() if not _again(key, files)}
     file = f"{files.folder.name}: {WEIGHTS}"
     try:
         result: Any = set_peft_model_state_dict(model, tensors, adapter_name=name)
@@ -149,6 +151,11 @@ def _fill(model: PeftModel, files: AdapterFiles, method: Reference, name: str, r
     empty = [key for key in result.missing_keys if f".{name}." in f"{key}."]
     if empty:
         raise AdapterError(f"{file} has no tensor for {_in_file(empty[0], name)}")
+
+
+def _again(key: str, files: AdapterFiles) -> bool:
+    """Whether PEFT saved a bias once more, by the name that it has inside of the layer around a module saved whole."""
+    return key.endswith(".modules_to_save.bias") and key.replace(".modules_to_save", "") in files.tensors
 
 
 def _misfit(text: str, name: str) -> str:
