@@ -14,7 +14,7 @@ from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.widths import check_widths
 from eptx.exporter.bases import BaseGraph, Site, is_genai, locate
 from eptx.exporter.bundle.write import Adapted, write_bundle
-from eptx.exporter.graph.banks import attach_banks
+from eptx.exporter.graph.banks.attach import attach_banks
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.fp16 import store_fp16
 from eptx.exporter.graph.heads import attach_head, attach_head_bank, check_fits

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from eptx._one_line import some
 from eptx.errors import AdapterError, BaseModelError
@@ -73,7 +74,17 @@ def named_in(model: Any, saved: Saved, prefix: str) -> dict[str, dict[str, Tenso
                 kind = type(model).__name__
                 raise AdapterError(f"the adapter brings {name}, which a {kind} (the class that was trained) has not")
             found[task][spelled[0]] = change
+        found[task] = {**_shared(model, found[task]), **found[task]}
     return found
+
+
+def _shared(model: Any, changes: Changes) -> dict[str, TensorChange]:
+    """The same changes under the names of modules that share the tensor, where they go on sharing it."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    sharing = {name: others for others in names.values() for name in others}
+    return {other: change for name, change in changes.items() if change.tied for other in sharing.get(name, ())}
 
 
 class _Today:
@@ -180,18 +191,21 @@ def _placeholder(shape: tuple[int, ...]) -> np.ndarray:
     return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
 
 
-def oriented(bank: Bank, stored: np.ndarray) -> Bank:
-    """A bank as the graph stores the tensor.
+def in_place(value: ir.Value, bank: Bank) -> Bank:
+    """A bank as the graph stores the tensor; the base's takes the place of its placeholder.
 
     Args:
+        value: the initializer, which holds the placeholder as it is, or turned.
         bank: as the model has it.
-        stored: what the graph holds of its placeholder: the same, or that turned.
     """
-    plain = _placeholder(bank.shape)
-    if np.array_equal(stored, plain):
-        return bank
-    assert np.array_equal(stored, plain.T)
-    return replace(bank, turned=True)
+    assert value.const_value is not None
+    stored, plain = value.const_value.numpy(), _placeholder(bank.shape)
+    turned = not np.array_equal(stored, plain)
+    assert not turned or np.array_equal(stored, plain.T)
+    bank = replace(bank, turned=turned)
+    if bank.base is not None and len(bank.base) == bank.size:
+        value.const_value = ir.Tensor(np.ascontiguousarray(bank.base.T if turned else bank.base), name=value.name)
+    return bank
 
 
 def _put(model: Any, name: str, array: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Banks in a graph: a tensor of which each row reads its own task's, where nodes read one that all rows share."""
+"""Puts banks into a graph: whatever reads a tensor then reads each row's own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import onnx_ir as ir
 
 from eptx.errors import NotSupportedError
 from eptx.exporter.bases.weights.bank import Bank
+from eptx.exporter.graph.banks.lookup import look_up
+from eptx.exporter.graph.banks.rows import multiply_rows, rows_of_bank, spread
 from eptx.exporter.graph.editor import GraphEditor
 
 _STANDARD = ("", "ai.onnx")
@@ -42,23 +44,6 @@ def attach_banks(editor: GraphEditor, banks: Mapping[str, Bank], task_id: ir.Val
     for value in tensors:
         assert value.name is not None
         del graph.initializers[value.name]
-
-
-def rows_of_bank(editor: GraphEditor, name: str, bank: Bank, task_id: ir.Value) -> ir.Value:
-    """Each row's variant, [batch, *shape]."""
-    pick = editor.constant(f"{name}.variants", np.array(bank.rows))
-    plain = bank.rows == tuple(range(len(bank.entries)))
-    rows = task_id if plain else editor.gather(pick, task_id)
-    return editor.gather(editor.constant(f"{name}.bank", np.stack(bank.arrays)), rows)
-
-
-def multiply_rows(editor: GraphEditor, x: ir.Value, rank: int, weight: ir.Value) -> ir.Value:
-    """Each row of x [batch, .., in], which has `rank` axes, by its own matrix: weight is [batch, in, out]."""
-    if rank == 2:
-        axis = editor.constant("rows.axis", np.array([1]))
-        row = editor.node("Unsqueeze", [x, axis])[0]
-        return editor.node("Squeeze", [editor.node("MatMul", [row, weight])[0], axis])[0]
-    return editor.node("MatMul", [x, _spread(editor, weight, rank - 3)])[0]
 
 
 class _Reader:
@@ -115,7 +100,7 @@ class _Reader:
             return product
         if bias not in self._tensors:
             return editor.node("Add", [product, bias])[0]
-        return editor.node("Add", [product, _spread(editor, self._own(bias), rank - 2)])[0]
+        return editor.node("Add", [product, spread(editor, self._own(bias), rank - 2)])[0]
 
     def _elementwise(self, own: int, kind: str = "") -> ir.Value:
         values = list(self._node.inputs)
@@ -123,7 +108,7 @@ class _Reader:
         assert other is not None and other.shape is not None
         if rank <= len(other.shape):
             raise self._refusal()
-        values[own] = _spread(self._editor, self._own(other), rank - 1 - len(other.shape))
+        values[own] = spread(self._editor, self._own(other), rank - 1 - len(other.shape))
         return self._editor.node(kind or self._node.op_type, [v for v in values if v is not None])[0]
 
     def _norm(self, scale: int, bias: int | None) -> ir.Value:
@@ -140,21 +125,16 @@ class _Reader:
             plain = np.full(value.const_value.shape.numpy(), neutral, np.float32)
             node.replace_input_with(index, editor.constant(f"norm.{neutral}.{plain.size}", plain))
             if value in self._tensors:
-                value = _spread(editor, self._own(value), rank - 2)
+                value = spread(editor, self._own(value), rank - 2)
             result = editor.node(kind, [result, value])[0]
         editor.replace(y, result, uses)
         return y
 
     def _lookup(self) -> ir.Value:
-        """Rows of one long table: those of the row's own variant."""
-        editor, (table, ids, *_) = self._editor, self._node.inputs
+        table, ids, *_ = self._node.inputs
         assert table is not None and ids is not None
-        name, bank = self._tensors[table]
-        size, rank = bank.size, self._rank(ids)
-        starts = editor.constant(f"{name}.starts", np.array(bank.rows) * size)
-        start = _spread(editor, editor.gather(starts, self._task_id), rank - 1)
-        whole = editor.constant(f"{name}.bank", np.concatenate(bank.arrays))
-        return editor.gather(whole, editor.node("Add", [ids, start])[0])
+        self._rank(ids)
+        return look_up(self._editor, *self._tensors[table], ids, self._task_id)
 
     def _own(self, value: ir.Value, *, turned: bool = False) -> ir.Value:
         name, bank = self._tensors[value]
@@ -176,10 +156,3 @@ class _Reader:
             f"the rows of a batch cannot each have their own {name}, which tasks bring whole: this graph reads it in "
             f"{self._node.op_type}; use --mode static"
         )
-
-
-def _spread(editor: GraphEditor, value: ir.Value, axes: int) -> ir.Value:
-    """A value [batch, ..] with so many axes of one after the first."""
-    if axes < 1:
-        return value
-    return editor.node("Unsqueeze", [value, editor.constant(f"rows.axes_{axes}", np.arange(1, 1 + axes))])[0]
