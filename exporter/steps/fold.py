@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def fold_folder(adapter: Adapter, base: Path, target: Path, options: ExportOptio
     config = read_config(base)
     modules = _tensors(adapter, checkpoint, config)
     whole = _whole(adapter, checkpoint, config, options)
+    shifts = _shifts(adapter, checkpoint, modules, options)
     target.mkdir()
     for name in _small_files(base):
         shutil.copyfile(base / name, target / name)
@@ -69,6 +71,8 @@ def fold_folder(adapter: Adapter, base: Path, target: Path, options: ExportOptio
             for name in tensors.keys() & modules.keys():
                 folded = fold(adapter, modules[name], tensors[name].astype(np.float64), options)
                 tensors[name] = np.ascontiguousarray(folded, dtype=np.float32)
+            for name in tensors.keys() & shifts.keys():
+                tensors[name] = np.asarray(tensors[name] + shifts[name], dtype=np.float32)
             for name in tensors.keys() & whole.keys():
                 tensors[name] = np.ascontiguousarray(whole.pop(name).apply(tensors[name]), dtype=np.float32)
             save_file(tensors, target / path.name, metadata={"format": "pt"})
@@ -94,6 +98,24 @@ def _tensors(adapter: Adapter, checkpoint: BaseCheckpoint, config: dict[str, Any
         raise NotSupportedError(
             "a fold into lm_head would change the embeddings, which share its weight: use conditioned"
         )
+    return found
+
+
+def _shifts(
+    adapter: Adapter, checkpoint: BaseCheckpoint, modules: Mapping[str, str], options: ExportOptions
+) -> dict[str, np.ndarray]:
+    """Bias of the folder -> what the task adds to it."""
+    method, task = method_of(adapter.method), adapter.tasks.index(options.folded_task(adapter.tasks))
+    choice, found = method.choice(adapter, task, options), {}
+    for name, module in modules.items():
+        shift = method.shift(adapter, module, partial(checkpoint.array, name), choice)
+        bias = f"{name.removesuffix('.weight')}.bias"
+        if shift is not None and bias not in checkpoint:
+            raise NotSupportedError(
+                f"the adapter adds a bias to {module}, and the base has none: use --mode conditioned"
+            )
+        if shift is not None:
+            found[bias] = shift
     return found
 
 
