@@ -23,6 +23,7 @@ class Bank:
         rows: the entry of each task by id, then that of the base where it is served.
         size: how long the first axis is for all: shorter ones are filled with zeros.
         turned: whether the graph stores the tensor with its last two axes swapped.
+        tokens: whether its rows are tokens, so that a row that an entry lacks must never win.
     """
 
     base: np.ndarray | None
@@ -30,6 +31,7 @@ class Bank:
     rows: tuple[int, ...]
     size: int
     turned: bool = False
+    tokens: bool = False
 
     @cached_property
     def arrays(self) -> list[np.ndarray]:

@@ -19,6 +19,7 @@ from eptx.errors import AdapterError, BaseModelError
 from eptx.exporter.adapters.changes import TensorChange, Whole
 from eptx.exporter.bases.names import aliases
 from eptx.exporter.bases.weights.bank import Bank, bank_of
+from eptx.exporter.bases.weights.sharing import sharing_in, with_shared
 
 Changes = Mapping[str, TensorChange]
 
@@ -63,7 +64,8 @@ def named_in(model: Any, saved: Saved, prefix: str) -> dict[str, dict[str, Tenso
     """
     if not any(saved.tensors.values()):
         return {task: {} for task in saved.rows}
-    known = set(model.state_dict())
+    known = model.state_dict()
+    sharing, lengths = sharing_in(model), {name: len(tensor) for name, tensor in known.items() if tensor.ndim}
     today = _Today(model)
     found: dict[str, dict[str, TensorChange]] = {}
     for task in saved.rows:
@@ -74,17 +76,8 @@ def named_in(model: Any, saved: Saved, prefix: str) -> dict[str, dict[str, Tenso
                 kind = type(model).__name__
                 raise AdapterError(f"the adapter brings {name}, which a {kind} (the class that was trained) has not")
             found[task][spelled[0]] = change
-        found[task] = {**_shared(model, found[task]), **found[task]}
+        found[task] = with_shared(found[task], sharing, lengths)
     return found
-
-
-def _shared(model: Any, changes: Changes) -> dict[str, TensorChange]:
-    """The same changes under the names of modules that share the tensor, where they go on sharing it."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    sharing = {name: others for others in names.values() for name in others}
-    return {other: change for name, change in changes.items() if change.tied for other in sharing.get(name, ())}
 
 
 class _Today:

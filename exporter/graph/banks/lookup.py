@@ -14,23 +14,24 @@ from eptx.exporter.graph.editor import GraphEditor
 __all__ = ["look_up"]
 
 
-def look_up(editor: GraphEditor, name: str, bank: Bank, ids: ir.Value, task_id: ir.Value) -> ir.Value:
-    """The rows of ``ids`` [batch, ...] in each row's own table, [batch, ..., width].
+def look_up(editor: GraphEditor, name: str, bank: Bank, node: ir.Node, task_id: ir.Value) -> ir.Value:
+    """What a node looks up, each row in its own table: [batch, ..., width].
 
     Args:
         editor: of the graph.
         name: of the table.
         bank: of tables.
-        ids: int64, of at least one axis.
+        node: a Gather of rows of the base's table, by ids int64 [batch, ...].
         task_id: int64 [batch].
     """
-    assert ids.shape is not None
-    rank, found = len(ids.shape), differing(bank)
+    ids, found = node.inputs[1], differing(bank)
+    assert ids is not None and ids.shape is not None
+    rank = len(ids.shape)
     if found is None:
         starts = np.array(bank.rows) * bank.size
         whole = editor.constant(f"{name}.bank", np.concatenate(bank.arrays))
         return editor.gather(whole, _moved(editor, f"{name}.starts", starts, ids, rank, task_id))
-    y = editor.gather(_table(editor, name, found), _places(editor, name, found, bank.rows, ids, rank, task_id))
+    y = _with_rows(editor, name, found, bank.rows, node, task_id)
     if not any(isinstance(entry, LowRank) for entry in bank.entries):
         return y
     return _with_factors(editor, name, bank, y, ids, rank, task_id)
@@ -42,40 +43,34 @@ def _moved(editor: GraphEditor, name: str, starts: np.ndarray, ids: ir.Value, ra
     return editor.node("Add", [ids, spread(editor, start, rank - 1)])[0]
 
 
-def _table(editor: GraphEditor, name: str, found: Differing) -> ir.Value:
-    """The base's rows, then those of the entries, one entry after the other."""
-    own = [row for rows in found.rows for row in rows.values()]
-    return editor.constant(f"{name}.bank", np.concatenate([found.base, np.stack(own)]) if own else found.base)
-
-
-def _places(
-    editor: GraphEditor,
-    name: str,
-    found: Differing,
-    rows: tuple[int, ...],
-    ids: ir.Value,
-    rank: int,
-    task_id: ir.Value,
+def _with_rows(
+    editor: GraphEditor, name: str, found: Differing, entries: tuple[int, ...], node: ir.Node, task_id: ir.Value
 ) -> ir.Value:
-    """Where in the table the rows of the ids are: each where the base has it, or where the row's entry has its own."""
+    """What the node looks up in the base's table, or the entries' own rows, which stand one after the other."""
+    ids, y = node.inputs[1], node.outputs[0]
+    assert ids is not None and ids.shape is not None
     changed = sorted({row for own in found.rows for row in own})
     if not changed:
-        return ids
-    slots = np.zeros(found.size, np.int64)  # 0: no entry changes it
+        return y
+    slots = np.zeros(found.size, np.int64)  # 0: no entry changes the row
     slots[changed] = np.arange(1, len(changed) + 1)
-    places = np.zeros((len(found.rows), len(changed) + 1), np.int64)
-    start = len(found.base)
+    places = np.full((len(found.rows), len(changed) + 1), -1)  # -1: it is the base's
+    start = 0
     for entry, own in enumerate(found.rows):
-        where = dict(zip(own, range(start, start + len(own)), strict=True))
-        # a row that this entry does not have is never asked for: any place will do
-        places[entry, 1:] = [where.get(row, row if row < len(found.base) else 0) for row in changed]
+        places[entry, slots[list(own)]] = np.arange(start, start + len(own))
         start += len(own)
+    table = editor.constant(f"{name}.rows", np.stack([row for own in found.rows for row in own.values()]))
+    none = editor.constant("rows.none", np.array(0))
     slot = editor.gather(editor.constant(f"{name}.slots", slots), ids)
-    starts = np.array(rows) * places.shape[1]
-    index = _moved(editor, f"{name}.first_slots", starts, slot, rank, task_id)
+    index = _moved(editor, f"{name}.first_slots", np.array(entries) * places.shape[1], slot, len(ids.shape), task_id)
     place = editor.gather(editor.constant(f"{name}.places", places.reshape(-1)), index)
-    unchanged = editor.node("Equal", [slot, editor.constant("rows.none", np.array(0))])[0]
-    return editor.node("Where", [unchanged, ids, place])[0]
+    own_rows = editor.gather(table, editor.node("Max", [place, none])[0])
+    if found.size > len(found.base):  # the base's table does not have the last rows
+        first = editor.node("Less", [ids, editor.constant(f"{name}.size", np.array(len(found.base)))])[0]
+        node.replace_input_with(1, editor.node("Where", [first, ids, none])[0])
+    is_base = editor.node("Less", [place, none])[0]
+    last = editor.constant("rows.last_axis", np.array([-1]))
+    return editor.node("Where", [editor.node("Unsqueeze", [is_base, last])[0], y, own_rows])[0]
 
 
 def _with_factors(
