@@ -14,8 +14,9 @@ import numpy as np
 from eptx._one_line import shown, some
 from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter.adapters.adapter import Pooling, TaskHeads
-from eptx.exporter.adapters.changes import TensorChange, Whole
+from eptx.exporter.adapters.changes import TensorChange
 from eptx.exporter.adapters.safetensors import read_tensors
+from eptx.exporter.adapters.saved import saved_changes
 from eptx.exporter.adapters.saved_names import in_class
 from eptx.exporter.adapters.trained_as import TrainedAs
 from eptx.files.links import check_links
@@ -68,7 +69,7 @@ class Checkpoint:
     @property
     def whole(self) -> dict[str, TensorChange]:
         """What PEFT saved whole, as changes of the base's tensors."""
-        return {name: Whole(array) for name, array in self.saved.items()}
+        return saved_changes(self.config, self.saved, f"{self.name}/{WEIGHTS}")
 
 
 def read_checkpoint(folder: Path, parts: Sequence[str]) -> Checkpoint:
