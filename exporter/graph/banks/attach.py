@@ -160,7 +160,7 @@ class _Reader:
         node, editor = self._node, self._editor
         x, bias = node.inputs[0], node.inputs[index]
         assert x is not None and bias is not None
-        own = _spread(editor, self._own(bias), self._rank(x) - 2)
+        own = spread(editor, self._own(bias), self._rank(x) - 2)
         node.replace_input_with(0, editor.node("Add", [x, own])[0])
         node.resize_inputs(index)
 
