@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from eptx.errors import UsageError
+from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.methods.method import Method
+from eptx.exporter.methods.peft.adapter import FullUpdate
+from eptx.exporter.methods.peft.attach import attach
 from eptx.exporter.methods.peft.fold import fold
 from eptx.exporter.methods.peft.read import matches, own_tensors, read
+from eptx.exporter.methods.peft.types import TUNERS
+from eptx.exporter.options import ExportOptions
 
 
 class Peft(Method):
@@ -22,6 +26,24 @@ class Peft(Method):
     own_tensors = staticmethod(own_tensors)
     read = staticmethod(read)
     fold = staticmethod(fold)
+    attach = staticmethod(attach)
+
+    def check(self, adapter: Any, options: ExportOptions) -> None:
+        """Refuses to attach updates that have no factors smaller than the weight.
+
+        Raises:
+            NotSupportedError: the mode is not static, and there is one.
+        """
+        if options.mode == "static":
+            return
+        for task, modules in adapter.by_task.items():
+            for name, update in modules.items():
+                if isinstance(update, FullUpdate):
+                    kind = TUNERS[str(adapter.checkpoints[task].config["peft_type"])].title
+                    raise NotSupportedError(
+                        f"task {task!r}: {kind} changes {name} by a matrix of full rank, which holds as much as a "
+                        "weight of its own: use --mode static"
+                    )
 
     def complete(self, adapter: Any, base: Path | None, class_name: str | None) -> Any:
         if base is None or class_name is None:
