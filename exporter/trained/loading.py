@@ -83,6 +83,8 @@ def _hosts(base: Path, files: Sequence[AdapterFiles], tasks: Sequence[str], top_
             host = Host(load_base(base, each), method, _signature(each))
             hosts.append(host)
         _put_on(host, each, range(index, index + 1) if method.one_task_each else range(len(tasks)), tasks, top_k)
+    for host in hosts:  # a task's outputs are compared at the modules of all tasks
+        host.names |= names_in(host.model, {module for other in hosts for module in other.names} - host.names.keys())
     return hosts
 
 

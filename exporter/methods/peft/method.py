@@ -9,7 +9,7 @@ from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.methods.method import Method
 from eptx.exporter.methods.peft.adapter import FullUpdate
 from eptx.exporter.methods.peft.attach import attach
-from eptx.exporter.methods.peft.fold import fold
+from eptx.exporter.methods.peft.fold import fold, shift
 from eptx.exporter.methods.peft.read import matches, own_tensors, read
 from eptx.exporter.methods.peft.types import TUNERS
 from eptx.exporter.options import ExportOptions
@@ -26,6 +26,7 @@ class Peft(Method):
     own_tensors = staticmethod(own_tensors)
     read = staticmethod(read)
     fold = staticmethod(fold)
+    shift = staticmethod(shift)
     attach = staticmethod(attach)
 
     def check(self, adapter: Any, options: ExportOptions) -> None:
