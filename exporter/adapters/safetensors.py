@@ -26,9 +26,7 @@ _FLOATS = {"F64", "F32", "F16", "BF16"}
 _INTEGERS = {"I64", "I32"}
 
 
-def read_tensors(
-    path: Path, *, error: type[EptxError] = AdapterError, integers: bool = False
-) -> dict[str, np.ndarray]:
+def read_tensors(path: Path, *, error: type[EptxError] = AdapterError, integers: bool = False) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file as arrays, in the file's order.
 
     Args:

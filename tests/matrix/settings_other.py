@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_VECTORS = {"vector_length": 8, "num_vectors": 16, "topk": 2}
 #: Tiny models: blocks and vectors must divide 24 and 32, and a rank is small against that.
 OTHERS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("AdaLoRA", "AdaLoraConfig", {"init_r": 4, "target_r": 2, "total_step": 10}),
@@ -46,7 +47,11 @@ OTHERS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("TinyLoRA", "TinyLoraConfig", {"r": 2}),
     ("Uni-LoRA", "UniLoraConfig", {"r": 4}),
     ("VB-LoRA", "VBLoRAConfig", {"r": 2, "vector_length": 8, "num_vectors": 16, "topk": 2}),
-    ("VB-LoRA, top weights only", "VBLoRAConfig", {"r": 2, "vector_length": 8, "num_vectors": 16, "save_only_topk_weights": True}),
+    (
+        "VB-LoRA, top weights only",
+        "VBLoRAConfig",
+        {"r": 2, "vector_length": 8, "num_vectors": 16, "save_only_topk_weights": True},
+    ),
     ("VeRA", "VeraConfig", {"r": 8}),
     ("VeRA, projection of a seed", "VeraConfig", {"r": 8, "save_projection": False}),
     ("WaveFT", "WaveFTConfig", {"n_frequency": 60}),

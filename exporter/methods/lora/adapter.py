@@ -1,4 +1,4 @@
-"""LoRA adapters on one base, each a task: their algebra is W' = W + scale * B A, and DoRA's W'' = m * W' / ||W'||."""
+"""LoRA adapters on one base, each a task."""
 
 from __future__ import annotations
 
@@ -10,34 +10,7 @@ import numpy as np
 
 from eptx.exporter.adapters.adapter import Adapter, Widths, natural_key
 from eptx.exporter.adapters.updates import LinearUpdate
-
-
-@dataclass(frozen=True)
-class LoraModule:
-    """One task's pair of factors for one linear.
-
-    Attributes:
-        a: [r, in]. b: [out, r].
-        scale: alpha / r, or alpha / sqrt(r) with rsLoRA.
-        magnitude: DoRA's [out], or None.
-    """
-
-    a: np.ndarray
-    b: np.ndarray
-    scale: float
-    magnitude: np.ndarray | None = None
-
-    def update(self, weight: Callable[[], np.ndarray]) -> LinearUpdate:
-        """The update of a linear whose weight is [out, in]; only DoRA asks for that."""
-        b = self.scale * self.b.astype(np.float64)
-        if self.magnitude is None:
-            return LinearUpdate(self.a, b)
-        adapted = weight().astype(np.float64) + b @ self.a.astype(np.float64)
-        return LinearUpdate(self.a, b, gain=self.magnitude / np.linalg.norm(adapted, axis=1))
-
-    def parameters(self) -> int:
-        """How many numbers the module stores."""
-        return self.a.size + self.b.size + (self.magnitude.size if self.magnitude is not None else 0)
+from eptx.exporter.methods.lora.module import LoraModule
 
 
 @dataclass(frozen=True, kw_only=True)

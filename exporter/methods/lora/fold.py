@@ -1,6 +1,8 @@
-"""LoRA's fold: one task's update in a weight."""
+"""LoRA's fold: one task's update in a weight and its bias."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,3 +13,9 @@ def fold(adapter: LoraAdapter, module: str, weight: np.ndarray, task: int) -> np
     """`weight` [out, in] with a task put into it, float64; unchanged if the task does not adapt the module."""
     update = adapter.update(adapter.tasks[task], module, lambda: weight)
     return weight if update is None else update.fold(weight)
+
+
+def shift(adapter: LoraAdapter, module: str, weight: Callable[[], np.ndarray], task: int) -> np.ndarray | None:
+    """What a task adds to the bias of a module with that weight [out, in]; None for nothing."""
+    own = adapter.by_task[adapter.tasks[task]].get(module)
+    return None if own is None or own.bias is None else own.update(weight).shift

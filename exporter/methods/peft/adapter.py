@@ -28,7 +28,8 @@ class FullUpdate:
 
     def fold(self, weight: np.ndarray) -> np.ndarray:
         """`weight` [out, in] with the update in it, float64; the `shift` is of the bias, and not in it."""
-        return np.asarray(weight, dtype=np.float64) + self.difference
+        folded: np.ndarray = weight + self.difference
+        return folded
 
 
 @dataclass(frozen=True, kw_only=True)

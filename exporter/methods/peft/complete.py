@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from eptx.exporter.adapters.changes import Rows, TensorChange, Whole
 from eptx.exporter.adapters.updates import LinearUpdate
 from eptx.exporter.bases.weights.model import load_model, read_config
 from eptx.exporter.bases.weights.whole import Saved
@@ -31,12 +31,11 @@ def complete(adapter: PeftAdapter, base: Path, class_name: str) -> PeftAdapter:
         BaseModelError: the base's weights are damaged, or not those of the class.
     """
     by_task: dict[str, dict[str, LinearUpdate | FullUpdate]] = {}
-    saved: dict[str, Mapping[str, np.ndarray]] = {}
+    changes: dict[str, dict[str, TensorChange]] = {}
     shapes: dict[str, tuple[int, int]] = {}
     for task, checkpoint in adapter.checkpoints.items():
-        own = adapter.saved.get(task, {})
-        model, _ = load_model(base, read_config(base), class_name, Saved((task,), {task: own}))
-        by_task[task], changed = {}, dict(own)
+        by_task[task], changes[task] = {}, dict(adapter.changes.get(task, {}))
+        model, _ = load_model(base, read_config(base), class_name, Saved((task,), {task: changes[task]}))
         for name, layer in put_on(model, checkpoint, adapter.shared.get(task, {})).items():
             if is_linear(layer):
                 found = linear(name, layer)
@@ -44,7 +43,14 @@ def complete(adapter: PeftAdapter, base: Path, class_name: str) -> PeftAdapter:
                 if update is not None:
                     by_task[task][name], shapes[name] = update, found.base.shape
             else:
-                arrays = tensors(name, layer)
-                changed |= {f"{name}.{key}": new for key, (old, new) in arrays.items() if not np.array_equal(old, new)}
-        saved[task] = changed
-    return replace(adapter, by_task=by_task, saved={task: own for task, own in saved.items() if own}, shapes=shapes)
+                found_here = {f"{name}.{key}": _change(*arrays) for key, arrays in tensors(name, layer).items()}
+                changes[task] |= {key: change for key, change in found_here.items() if change is not None}
+    return replace(adapter, by_task=by_task, changes=changes, shapes=shapes)
+
+
+def _change(base: np.ndarray, adapted: np.ndarray) -> TensorChange | None:
+    """What became of a tensor: some rows of it, or all of it; None for nothing."""
+    rows = np.flatnonzero((base != adapted).reshape(len(base), -1).any(1))
+    if not len(rows):
+        return None
+    return Whole(adapted) if len(rows) == len(base) else Rows(rows, adapted[rows])

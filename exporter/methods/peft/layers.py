@@ -99,7 +99,7 @@ def _input(name: str, layer: nn.Module) -> Tensor:
     raise NotSupportedError(f"{name}: it adapts a {type(layer).__name__}, which is not supported: leave it out")
 
 
-def _call(name: str, layer: nn.Module, x: Tensor) -> Tensor:
+def _call(name: str, layer: Any, x: Tensor) -> Tensor:
     try:
         with torch.no_grad():
             result: Tensor = layer(x)

@@ -60,7 +60,8 @@ def _config(checkpoint: Checkpoint) -> Any:
     given = {key: value for key, value in checkpoint.config.items() if key != "runtime_config"}
     try:
         with quiet():
-            config: Any = PeftConfig.from_peft_type(**PeftConfig.check_kwargs(**given))
+            kind: Any = PeftConfig  # not annotated
+            config = kind.from_peft_type(**kind.check_kwargs(**given))
     except Exception as error:  # configurations raise whatever their values provoke
         raise AdapterError(f"{checkpoint.name}/{CONFIG}: PEFT cannot read it: {one_line(error)}") from None
     unknown = [key for key, value in given.items() if value and not hasattr(config, key) and key not in _OURS]

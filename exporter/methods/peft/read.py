@@ -9,6 +9,7 @@ import numpy as np
 
 from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter.adapters.adapter import name_tasks
+from eptx.exporter.adapters.changes import TensorChange
 from eptx.exporter.adapters.checkpoint import CONFIG, HEADS, Checkpoint, OwnTensors, ReadOptions, combine
 from eptx.exporter.methods.peft.adapter import PeftAdapter
 from eptx.exporter.methods.peft.types import TUNERS
@@ -47,8 +48,8 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> PeftAdapter
         tasks=names,
         heads=checkpoints[0].heads,
         fingerprint=combine([checkpoint.fingerprint for checkpoint in checkpoints]),
-        saved={name: own for name, each in pairs if (own := _part(each, shared=False))},
-        shared={name: own for name, each in pairs if (own := _part(each, shared=True))},
+        changes={name: _changes(each) for name, each in pairs if each.saved},
+        shared={name: _shared(each) for name, each in pairs},
         trained_as=tuple(checkpoint.trained_as for checkpoint in checkpoints),
         checkpoints=dict(pairs),
     )
@@ -61,6 +62,11 @@ def _check(checkpoint: Checkpoint) -> None:
         raise NotSupportedError(f"{checkpoint.name}/{CONFIG}: peft_type {kind} ({tuner.title}): {tuner.refusal}")
 
 
-def _part(checkpoint: Checkpoint, *, shared: bool) -> dict[str, np.ndarray]:
-    """Tensors that are saved whole: those of layers that are adapted too (``shared``), or of others."""
-    return {name: array for name, array in checkpoint.saved.items() if (_BASE_LAYER in name) is shared}
+def _changes(checkpoint: Checkpoint) -> dict[str, TensorChange]:
+    """What is saved whole of layers that are not adapted."""
+    return {name: change for name, change in checkpoint.whole.items() if _BASE_LAYER not in name}
+
+
+def _shared(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """The base's own tensors of layers that are adapted too."""
+    return {name: array for name, array in checkpoint.saved.items() if _BASE_LAYER in name}

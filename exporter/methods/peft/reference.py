@@ -32,7 +32,8 @@ class PeftReference(Reference):
 
     def part(self, config: Mapping[str, Any]) -> str:
         """PEFT's prefix is of a layer's own parameters; what layers share has its first word alone."""
-        prefix = PEFT_TYPE_TO_PREFIX_MAPPING.get(config.get("peft_type"))  # type: ignore[call-overload]
+        known: dict[str, str] = {kind.value: prefix for kind, prefix in PEFT_TYPE_TO_PREFIX_MAPPING.items()}
+        prefix = known.get(str(config.get("peft_type")))
         return "" if prefix is None else f".{prefix.partition('_')[0]}_"
 
     def count_tasks(self, files: Sequence[AdapterFiles], given: Sequence[str] | None) -> tuple[int, list[str]]:
