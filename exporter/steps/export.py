@@ -20,7 +20,7 @@ from eptx.exporter.graph.fp16 import store_fp16
 from eptx.exporter.graph.heads import attach_head, attach_head_bank, check_fits
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
-from eptx.exporter.steps.load import load
+from eptx.exporter.steps.load import complete, load
 from eptx.exporter.steps.plan import check_options
 from eptx.manifest.names import FLOAT_PRECISIONS
 from eptx.progress import step
@@ -42,6 +42,7 @@ def adapt(base: Path | None, adapter: Adapter, options: ExportOptions, workspace
     """
     options.check()
     check_options(adapter, options)
+    adapter = complete(base, adapter, options)
     graphs = [EditedGraph(graph) for graph in load(base, adapter, options, workspace)]
     with step("finding the adapted modules"):
         for edited in graphs:

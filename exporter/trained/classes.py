@@ -89,7 +89,7 @@ def load_base(base: Path, files: AdapterFiles, *, plain: bool = False) -> Base:
 
 def saved_modules(files: AdapterFiles) -> dict[str, tuple[int, ...]]:
     """The tensors of modules that PEFT saved whole (a classifier, a norm): name in the model -> shape."""
-    parts = {reference.tensor_part for reference in references()}
+    parts = {part for reference in references() if (part := reference.part(files.config))}
     found = {
         name.removeprefix(PREFIX): tuple(tensor.shape)
         for name, tensor in files.tensors.items()
