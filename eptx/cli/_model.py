@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -105,12 +104,3 @@ def export_options(settings: dict[str, Any], precision: Precision | Search) -> E
         precision=precision,
         **settings,
     )
-
-
-def split_paths(paths: tuple[Path, ...], *, has_onnx: bool) -> tuple[Path | None, tuple[Path, ...]]:
-    """BASE and ADAPTER...; BASE may be missing beside an ONNX base, and is told apart by its files."""
-    if has_onnx and (len(paths) == 1 or (paths[0] / "adapter_config.json").exists()):
-        return None, paths
-    if len(paths) < 2:
-        raise UsageError("give BASE and ADAPTER: the transformers folder of the base model and the adapter's folder")
-    return paths[0], paths[1:]

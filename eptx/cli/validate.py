@@ -14,14 +14,19 @@ from eptx.errors import ValidationError
 
 @click.command()
 @click.argument("bundle", type=PATH)
-@click.option("--base", type=PATH, metavar="DIR", help="Transformers folder of the base (default: as given at export).")
+@click.option(
+    "--base",
+    type=PATH,
+    metavar="DIR",
+    help="The base's folder, or its id on the hub (default: as given at export).",
+)
 @click.option(
     "--adapter",
     "adapters",
     type=PATH,
     multiple=True,
     metavar="DIR",
-    help="The adapter (default: as given at export); several folders in the order of the tasks.",
+    help="The adapter's folder or id on the hub (default: as given at export); several in the order of the tasks.",
 )
 @click.option("--tasks", help="Names of the adapter's tasks by id, separated by commas, where the bundle does not say.")
 @click.option("--top-k", type=int, help="Experts per task (default: as given at export).")

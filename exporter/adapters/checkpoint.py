@@ -46,7 +46,7 @@ class Checkpoint:
     """The files of one adapter folder.
 
     Attributes:
-        name: the folder's name.
+        name: the folder's name; of several folders, what tells them apart.
         config: ``adapter_config.json``.
         tensors: name without ``base_model.model.`` -> float array; the adapter's own.
         saved: the same of modules that PEFT saved whole, whether the configuration says so or not.

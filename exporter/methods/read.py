@@ -10,6 +10,7 @@ from eptx._one_line import shown
 from eptx.errors import AdapterError, EptxError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.checkpoint import CONFIG, Checkpoint, ReadOptions, read_checkpoint
+from eptx.exporter.adapters.task_names import names_of
 from eptx.exporter.methods.method import Method, methods, titles
 from eptx.manifest.names import AUTO_TASK, BASE_TASK
 
@@ -38,6 +39,8 @@ def read_adapter(
         raise UsageError("no adapter given")
     parts = tuple(dict.fromkeys(method.tensor_part for method in methods()))
     checkpoints = [read_checkpoint(folder, parts) for folder in folders]
+    if len(checkpoints) > 1:
+        checkpoints = [replace(each, name=name) for each, name in zip(checkpoints, names_of(folders), strict=True)]
     found = {_method_of(checkpoint) for checkpoint in checkpoints}
     if len(found) != 1:
         raise UsageError(f"the adapters are of different methods: {', '.join(sorted(m.name for m in found))}")

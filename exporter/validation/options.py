@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eptx.errors import UsageError
+from eptx.exporter.folders import Given
 from eptx.runtime.measure import Source
 from eptx.runtime.measure.budget import check_points
 from eptx.runtime.ort.providers import PROVIDER_CHOICES
@@ -22,8 +23,8 @@ class ValidateOptions:
     """Settings of a validation.
 
     Attributes:
-        base: the base model's transformers folder; None takes the one that the bundle was made from.
-        adapters: the adapter's folders; None takes those that the bundle was made from.
+        base: the base model's transformers folder, or its id on the hub; None takes that of the export.
+        adapters: the adapter's folders or ids; None takes those that the bundle was made from.
         tasks: names of the adapter's tasks by id, where the bundle does not hold them all (static mode).
         top_k: EPT: experts per task; None takes what the export was given.
         base_onnx: the ONNX file of the base, to compare its fingerprint; None takes what the export was given.
@@ -36,8 +37,8 @@ class ValidateOptions:
         against: quantized bundles: the fp32 bundle to measure the loss against; None exports one.
     """
 
-    base: Path | None = None
-    adapters: Sequence[Path] | None = None
+    base: Given | None = None
+    adapters: Sequence[Given] | None = None
     tasks: Sequence[str] | None = None
     top_k: int | None = None
     base_onnx: Path | None = None

@@ -14,6 +14,7 @@ from eptx.bundle.origin import Origin, read_origin
 from eptx.errors import AdapterError, BaseModelError, BundleError, UsageError
 from eptx.exporter.adapters.checkpoint import combine
 from eptx.exporter.bases.weights.checkpoint import folder_fingerprint
+from eptx.exporter.folders import find_adapters, find_base
 from eptx.exporter.trained import AdapterFiles, Trained, load_trained, name_tasks, read_files
 from eptx.exporter.trained.files import CONFIG, HEADS, WEIGHTS
 from eptx.exporter.trained.reference import reference_of, top_k_titles
@@ -79,7 +80,7 @@ def find_reference(manifest: Manifest, options: ValidateOptions) -> ReferenceFil
 
 def _base(manifest: Manifest, options: ValidateOptions) -> Path:
     if options.base is not None:
-        return options.base
+        return Path(options.base)
     if manifest.sources.base:
         raise _unknown("base", "--base")
     if options.base_onnx is not None and (options.base_onnx.absolute().parent / "config.json").is_file():
@@ -90,7 +91,7 @@ def _base(manifest: Manifest, options: ValidateOptions) -> Path:
 def _adapters(options: ValidateOptions) -> list[Path]:
     if not options.adapters:
         raise _unknown("adapter", "--adapter")
-    return list(options.adapters)
+    return [Path(folder) for folder in options.adapters]
 
 
 def _unknown(what: str, option: str) -> UsageError:
@@ -107,10 +108,15 @@ def with_origin(bundle: Bundle, options: ValidateOptions) -> tuple[ValidateOptio
     onnx = Path(origin.base_onnx) if origin.base_onnx is not None else None
     return replace(
         options,
-        base=options.base or (None if origin.base is None else _found(origin.base, "base", "--base")),
-        adapters=options.adapters or [_found(path, "adapter", "--adapter") for path in origin.adapters],
+        base=_given_base(options) or (None if origin.base is None else _found(origin.base, "base", "--base")),
+        adapters=find_adapters(options.adapters or ())
+        or [_found(path, "adapter", "--adapter") for path in origin.adapters],
         base_onnx=options.base_onnx or (onnx if onnx is not None and onnx.is_file() else None),
     ), origin
+
+
+def _given_base(options: ValidateOptions) -> Path | None:
+    return None if options.base is None else find_base(options.base)
 
 
 def _found(path: str, what: str, option: str) -> Path:
