@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from eptx.errors import AdapterError, UsageError
+from eptx.exporter.adapters.label_names import Names
 from eptx.exporter.adapters.trained_as import TrainedAs
 
 Pooling = Literal["pooler", "first", "mean"]
@@ -25,13 +26,11 @@ class TaskHeads:
         weights: task -> [labels, hidden]. biases: task -> [labels].
         pooling: what they read: ``pooler_output``, position 0 of ``last_hidden_state``, or its mean over
             unpadded positions.
-        label_names: task -> the names of its labels, for tasks that have them.
     """
 
     weights: Mapping[str, np.ndarray]
     biases: Mapping[str, np.ndarray]
     pooling: Pooling
-    label_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def hidden_size(self) -> int:
@@ -67,6 +66,8 @@ class Adapter(ABC):
         saved: task -> the tensors of modules that it brings whole, by their names in the class; {} for none.
         trained_as: what the files say of the class, one for each folder.
         folders: where the files are.
+        label_names: task -> what its labels may be called, what counts first at the front; names of another number than
+            its labels are of something else.
     """
 
     method: ClassVar[str]
@@ -76,6 +77,7 @@ class Adapter(ABC):
     saved: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     trained_as: tuple[TrainedAs, ...] = ()
     folders: tuple[Path, ...] = ()
+    label_names: Mapping[str, tuple[Names, ...]] = field(default_factory=dict)
 
     @property
     def whole_modules(self) -> tuple[str, ...]:

@@ -63,6 +63,7 @@ def fetch(name: str, *, what: str, error: type[EptxError]) -> Path:
         pickle = _pickle(name)
         if pickle is not None:
             raise error(f"{name}: has no model.safetensors, and eptx never reads pickles ({pickle}): {_CONVERT}")
+        raise error(f"{name}: the hub's cache holds no weights of it: run `hf download {name.partition('@')[0]}`")
     return folder
 
 
@@ -86,8 +87,10 @@ def _why(problem: Exception, repository: str, revision: str, what: str) -> str:
         return f"no such {what}, and no such public repository on the hub; for a private one run `hf auth login`"
     if isinstance(problem, errors.RevisionNotFoundError):
         return f"the hub's {repository} has no revision {revision}"
+    download = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
+    if isinstance(problem, errors.IncompleteSnapshotError):
+        return f"is in the hub's cache in part, and the hub cannot be asked: run `{download}` where there is a network"
     if isinstance(problem, errors.LocalEntryNotFoundError):
-        download = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
         nowhere = f"no such {what}; it is not in the hub's cache either, and the hub cannot be asked"
         return f"{nowhere}: give a folder, or run `{download}` where there is a network"
     return f"cannot be fetched from the hub: {one_line(problem)}"

@@ -27,6 +27,8 @@ class ValidateOptions:
         adapters: the adapter's folders or ids; None takes those that the bundle was made from.
         tasks: names of the adapter's tasks by id, where the bundle does not hold them all (static mode).
         top_k: EPT: experts per task; None takes what the export was given.
+        model_class: the transformers class that was trained; None takes what the export was given.
+        labels: task -> the names of its labels (of the key None those of the only task), to compare with the export's.
         base_onnx: the ONNX file of the base, to compare its fingerprint; None takes what the export was given.
         providers: "cpu", "cuda" or "auto" (all that this machine has).
         data: rows to validate on as well, with text, text_pair, task and label: a jsonl file, or several sources.
@@ -41,6 +43,8 @@ class ValidateOptions:
     adapters: Sequence[Given] | None = None
     tasks: Sequence[str] | None = None
     top_k: int | None = None
+    model_class: str | None = None
+    labels: Mapping[str | None, Sequence[str]] = field(default_factory=dict)
     base_onnx: Path | None = None
     providers: Sequence[str] = ("auto",)
     data: Path | Sequence[Source] | None = None

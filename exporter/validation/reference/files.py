@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -24,6 +24,19 @@ from eptx.manifest.names import BASE_TASK
 
 
 @dataclass(frozen=True)
+class Said:
+    """What the user says of the trained model in a validation, and the bundle has no part in.
+
+    Attributes:
+        model_class: the class of transformers.
+        label_names: task -> the names of its labels.
+    """
+
+    model_class: str | None = None
+    label_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ReferenceFiles:
     """The trained model's files.
 
@@ -36,6 +49,8 @@ class ReferenceFiles:
         folders: the adapter's.
         names: the tasks' names by id, if the user or the bundle gives them.
         top_k: experts per task, if the user or the bundle gives it.
+        model_class: the class of transformers, if the user or the bundle gives it.
+        said: what the user alone says.
     """
 
     base: Path
@@ -46,10 +61,14 @@ class ReferenceFiles:
     folders: Sequence[Path] = ()
     names: Sequence[str] | None = None
     top_k: int | None = None
+    model_class: str | None = None
+    said: Said = field(default_factory=Said)
 
     def load(self, dtype: torch.dtype) -> Trained:
         """The trained model, which computes in this type."""
-        return load_trained(self.base, self.files, self.tasks, top_k=self.top_k, dtype=dtype)
+        return load_trained(
+            self.base, self.files, self.tasks, top_k=self.top_k, model_class=self.model_class, dtype=dtype
+        )
 
 
 def find_reference(manifest: Manifest, options: ValidateOptions) -> ReferenceFiles:
@@ -75,7 +94,10 @@ def find_reference(manifest: Manifest, options: ValidateOptions) -> ReferenceFil
     base_warning = _base_warning(manifest, options, base)
     warnings += [base_warning] if base_warning else []
     top_k = options.top_k if options.top_k is not None else manifest.sources.top_k
-    return ReferenceFiles(base, files, tasks, _ids(manifest, tasks), tuple(warnings), folders, names, top_k)
+    model_class = options.model_class or manifest.sources.model_class
+    said = Said(options.model_class, {tasks[0] if name is None else name: own for name, own in options.labels.items()})
+    ids = _ids(manifest, tasks)
+    return ReferenceFiles(base, files, tasks, ids, tuple(warnings), folders, names, top_k, model_class, said)
 
 
 def _base(manifest: Manifest, options: ValidateOptions) -> Path:
