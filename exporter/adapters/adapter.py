@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from eptx.errors import AdapterError, UsageError
+from eptx.exporter.adapters.changes import TensorChange
 from eptx.exporter.adapters.label_names import Names
 from eptx.exporter.adapters.trained_as import TrainedAs
 
@@ -63,7 +64,7 @@ class Adapter(ABC):
         tasks: task names; a task's id is its index.
         heads: classifiers the adapter brings, or None when the base model's own head serves.
         fingerprint: ``sha256:<hex>`` over the adapter's files.
-        saved: task -> the tensors of modules that it brings whole, by their names in the class; {} for none.
+        changes: task -> what it changes of tensors that are no linear layer's weight, by their names in the class.
         trained_as: what the files say of the class, one for each folder.
         folders: where the files are.
         label_names: task -> what its labels may be called, what counts first at the front; names of another number than
@@ -74,15 +75,10 @@ class Adapter(ABC):
     tasks: tuple[str, ...]
     heads: TaskHeads | None
     fingerprint: str
-    saved: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    changes: Mapping[str, Mapping[str, TensorChange]] = field(default_factory=dict)
     trained_as: tuple[TrainedAs, ...] = ()
     folders: tuple[Path, ...] = ()
     label_names: Mapping[str, tuple[Names, ...]] = field(default_factory=dict)
-
-    @property
-    def whole_modules(self) -> tuple[str, ...]:
-        """The modules that tasks bring whole, by name."""
-        return tuple(dict.fromkeys(name.rpartition(".")[0] for own in self.saved.values() for name in own))
 
     @property
     @abstractmethod

@@ -14,6 +14,7 @@ import numpy as np
 from eptx._one_line import shown, some
 from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter.adapters.adapter import Pooling, TaskHeads
+from eptx.exporter.adapters.changes import TensorChange, Whole
 from eptx.exporter.adapters.label_names import Names, names_in, own_names
 from eptx.exporter.adapters.safetensors import read_tensors
 from eptx.exporter.adapters.trained_as import TrainedAs
@@ -67,6 +68,11 @@ class Checkpoint:
     heads: TaskHeads | None
     fingerprint: str
     label_names: Mapping[str | None, Names] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> dict[str, TensorChange]:
+        """What PEFT saved whole, as changes of the base's tensors."""
+        return {name: Whole(array) for name, array in self.saved.items()}
 
 
 def read_checkpoint(folder: Path, parts: Sequence[str]) -> Checkpoint:
