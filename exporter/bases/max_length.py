@@ -48,7 +48,13 @@ def longest(graph: BaseGraph) -> int | None:
         start = _start(rows)
         if start is not None:
             return _height(node) - start
-    return positive(graph.config.get("max_position_embeddings"))
+    return positive(text_config(graph.config).get("max_position_embeddings"))
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What ``config.json`` says of the model that reads the text, of a base that has one beside others (CLIP)."""
+    inner = config.get("text_config")
+    return {**config, **inner} if isinstance(inner, Mapping) else config
 
 
 def positive(value: Any) -> int | None:
@@ -108,9 +114,9 @@ def _asked(model: ir.Model, tables: Sequence[ir.Node], config: Mapping[str, Any]
 def _feed(value: Any, config: Mapping[str, Any]) -> np.ndarray:
     """One row of an input of the session: tokens, ones for the mask, zeros for the rest."""
     if value.name == "input_ids":
-        row = np.array([_tokens(config)])
+        row = np.array(_tokens(config)).reshape([1] * (len(value.shape) - 1) + [_TOKENS])
     elif value.name.endswith("attention_mask"):
-        row = np.ones((1, _TOKENS))
+        row = np.ones([1] * (len(value.shape) - 1) + [_TOKENS])
     else:
         row = np.zeros([1, *(size if isinstance(size, int) else _TOKENS for size in value.shape[1:])])
     return row.astype(_TYPES.get(value.type.removeprefix("tensor(").removesuffix(")"), np.int64))

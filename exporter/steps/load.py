@@ -22,7 +22,7 @@ from eptx.exporter.bases.max_length import longest
 from eptx.exporter.bases.padding import counted_padding
 from eptx.exporter.bases.passes.whole import with_whole
 from eptx.exporter.bases.weights.model import read_config
-from eptx.exporter.bases.weights.model_class import trained_class
+from eptx.exporter.bases.weights.model_class import generates, trained_class
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.steps.fold import fold_folder
@@ -63,7 +63,7 @@ def _graphs(base: Path | None, adapter: Adapter, options: ExportOptions, workspa
     if is_decoder({"architectures": [name]}):
         return [_load_decoder(base, adapter, options, workspace)]
     with step("exporting the base graph"):
-        if adapter.heads is None and is_encoder_decoder(config):
+        if adapter.heads is None and is_encoder_decoder(config) and generates(name):
             return load_encoder_decoder(base, provider=options.provider, saved=saved_modules(adapter, options))
         saved = saved_modules(adapter, options)
         return [load_transformers(base, provider=options.provider, class_name=name, saved=saved)]

@@ -179,7 +179,7 @@ class Trained:
         self, host: Host, tensors: dict[str, Tensor], ids: Tensor, cache: Any
     ) -> tuple[Tensor, np.ndarray | None, dict[str, Any]]:
         """The rows' tasks, their margin if the encoder inferred them, and the arguments of the class's forward."""
-        if not host.model.config.is_encoder_decoder:
+        if not (host.model.config.is_encoder_decoder and host.model.can_generate()):
             return ids, None, tensors if cache is None else {**tensors, "past_key_values": cache, "use_cache": True}
         margin: np.ndarray | None = None
         if "input_ids" in tensors:

@@ -16,7 +16,7 @@ from eptx.exporter.bases.loaders.trace import trace
 from eptx.exporter.bases.passes.fuse import fuse
 from eptx.exporter.bases.passes.tidy import tidy
 from eptx.exporter.bases.weights.model import is_encoder_decoder, load_model, read_config
-from eptx.exporter.bases.weights.model_class import SUPPORTED, trained_class
+from eptx.exporter.bases.weights.model_class import generates, trained_class
 from eptx.exporter.bases.weights.whole import Saved, oriented
 from eptx.exporter.quiet import quiet
 from eptx.progress import step
@@ -52,25 +52,25 @@ def load_transformers(
         AdapterError: what the tasks bring does not fit the class.
     """
     config = read_config(folder)
-    if is_encoder_decoder(config):
-        kind = f"{config['model_type']}: an encoder-decoder is not one graph, and takes no task heads"
-        raise NotSupportedError(f"{kind}; supported: {SUPPORTED}")
+    name = class_name or trained_class(config, (), headless=headless)
+    if is_encoder_decoder(config) and (headless or generates(name)):
+        raise NotSupportedError(f"{config['model_type']}: an encoder-decoder is not one graph, and takes no task heads")
     with quiet():
         with step("load the base model"):
-            name = class_name or trained_class(config, (), headless=headless)
             model, whole = load_model(folder, config, name, saved)
         if config["model_type"] == "deberta-v2":
             from eptx.exporter.bases.passes.deberta import allow_positions_per_row  # imports transformers
 
             allow_positions_per_row(model)
         with step("export the base graph"):
-            graph = trace(model)
+            traced = trace(model, folder)
+            graph = traced.graph
         del model  # its weights are the graph's now, and those that fusing turns can go
         with step("fuse the base graph"):
             own = graph.graph.initializers
             kept = {own[parameter]: bank for parameter, bank in whole.banks.items() if parameter in own}
             fuse(graph, provider, kept)
-            tidy(graph)
+            tidy(graph, traced.axes)
     banks = {str(value.name): oriented(bank, _stored(value)) for value, bank in kept.items() if value.uses()}
     return replace(folder_graph(graph, folder, config), whole=replace(whole, banks=banks))
 

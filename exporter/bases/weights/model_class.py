@@ -8,7 +8,6 @@ from typing import Any
 from eptx.errors import NotSupportedError
 from eptx.exporter.adapters.trained_as import TrainedAs
 
-SUPPORTED = "BERT, RoBERTa, DeBERTa-v2, ViT and Llama (encoders alike often work too)"
 #: What optimum calls PEFT's task types.
 _TASKS = {
     "SEQ_CLS": "text-classification",
@@ -56,13 +55,20 @@ def _of_task(config: Mapping[str, Any], task: str) -> str:
 
     kind = config["model_type"]
     if kind not in CONFIG_MAPPING:
-        raise NotSupportedError(f"transformers has no architecture {kind!r}; supported: {SUPPORTED}")
+        raise NotSupportedError(no_architecture(kind))
     found = TasksManager.get_model_class_for_task(task)._model_mapping.get(CONFIG_MAPPING[kind], None)
     if isinstance(found, tuple):
         found = found[0]
     if found is None:
         raise NotSupportedError(f"transformers has no class for {task} of {kind!r}")
     return str(found.__name__)
+
+
+def no_architecture(kind: str) -> str:
+    """What is said of a ``model_type`` that transformers does not know."""
+    from transformers import __version__
+
+    return f"transformers has no architecture {kind!r} (model_type in config.json), as of the installed {__version__}"
 
 
 def find_class(name: str, config: Any) -> Any:
@@ -79,8 +85,16 @@ def find_class(name: str, config: Any) -> Any:
 
     found = getattr(transformers, name, None)
     if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
-        raise NotSupportedError(f"transformers has no model {name!r}; supported: {SUPPORTED}")
+        raise NotSupportedError(f"transformers has no model {name!r}, as of the installed {transformers.__version__}")
     takes = getattr(found, "config_class", None)
     if takes is not None and not isinstance(config, takes):
         raise NotSupportedError(f"the adapter was trained on a {name}; the base is a {config.model_type!r}")
     return found
+
+
+def generates(name: str) -> bool:
+    """Whether a class of transformers, given by its name, answers a text with another."""
+    import transformers
+
+    found: Any = getattr(transformers, name, None)
+    return found is not None and hasattr(found, "can_generate") and bool(found.can_generate())
