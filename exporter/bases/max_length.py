@@ -17,7 +17,7 @@ from eptx._one_line import one_line
 from eptx.errors import BaseModelError
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.genai import is_genai
-from eptx.runtime.ort.sessions import open_session
+from eptx.exporter.bases.part import open_part
 
 #: How many tokens tell consecutive numbers from others.
 _TOKENS = 6
@@ -94,16 +94,10 @@ def _asked(model: ir.Model, tables: Sequence[ir.Node], config: Mapping[str, Any]
     """The numbers of the rows that each table is asked for by one row of a few ordinary tokens."""
     if not tables:
         return []
-    inner = model.graph
     wanted = [str(node.inputs[1].name) for node in tables if node.inputs[1] is not None]
     names = list(dict.fromkeys(wanted))
     try:
-        part = ir.convenience.extract(inner, inputs=list(inner.inputs), outputs=names)
-        for value in part.initializers.values():
-            assert value.const_value is not None
-            value.const_value = ir.Tensor(value.const_value.numpy().copy(), name=value.name)  # it may be in a file
-        cut = ir.Model(part, ir_version=model.ir_version, functions=list(model.functions.values()))
-        session = open_session(ir.to_proto(cut).SerializeToString())
+        session = open_part(model, names)
         feeds = {value.name: _feed(value, config) for value in session.get_inputs()}
         found = dict(zip(names, session.run(names, feeds), strict=True))
     except Exception as error:  # whatever a graph that somebody else wrote provokes

@@ -18,6 +18,7 @@ from eptx.exporter.graph.banks import attach_banks
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.fp16 import store_fp16
 from eptx.exporter.graph.heads import attach_head, attach_head_bank, check_fits
+from eptx.exporter.graph.row_order import check_row_order
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.steps.load import load
@@ -113,6 +114,8 @@ def _attach(adapted: Adapted, edited: EditedGraph) -> None:
     adapter, editor, method = adapted.adapter, edited.editor, method_of(adapted.adapter.method)
     settings = method.settings(adapter, edited, adapted.graphs, adapted.options, adapted.routes)
     _check_float32(edited.sites, half=is_genai(edited.graph))
+    if edited.graph.generation is None:
+        check_row_order(editor, edited.sites)
     method.attach(adapter, editor, edited.sites, settings)
     editor.wire()
     banks = edited.graph.whole.banks
