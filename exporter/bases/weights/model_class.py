@@ -90,11 +90,3 @@ def find_class(name: str, config: Any) -> Any:
     if takes is not None and not isinstance(config, takes):
         raise NotSupportedError(f"the adapter was trained on a {name}; the base is a {config.model_type!r}")
     return found
-
-
-def generates(name: str) -> bool:
-    """Whether a class of transformers, given by its name, answers a text with another."""
-    import transformers
-
-    found: Any = getattr(transformers, name, None)
-    return found is not None and hasattr(found, "can_generate") and bool(found.can_generate())

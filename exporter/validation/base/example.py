@@ -41,5 +41,5 @@ def example(model: Any, given: Collection[TensorSpec], ids: Tensor) -> dict[str,
         else:
             inputs[spec.name] = torch.zeros(sizes, dtype=getattr(torch, spec.dtype))
     if model.config.is_encoder_decoder and model.can_generate():
-        inputs["decoder_input_ids"] = inputs["input_ids"]
+        inputs["decoder_input_ids"] = ids.remainder(config.vocab_size)[None]
     return inputs
