@@ -16,6 +16,9 @@ from eptx.exporter.bases.loaders.sample import samples
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+#: The beginnings of operators that give something else at each run.
+_RANDOM = ("Random", "Bernoulli", "Multinomial")
+
 
 @dataclass(frozen=True)
 class Traced:
@@ -81,4 +84,10 @@ def export_onnx(
             "give that with --base-onnx"
         ) from None
     program: ir.Model = exported.program
+    drawn = next((node.op_type for node in program.graph.all_nodes() if node.op_type.startswith(_RANDOM)), None)
+    if drawn is not None:
+        raise NotSupportedError(
+            f"a {type(model).__name__} draws random numbers whenever it runs ({drawn}), so no two answers are the same: "
+            "turn that off in the base's config.json (ViTMAE: mask_ratio 0)"
+        )
     return program
