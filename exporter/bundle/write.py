@@ -30,7 +30,7 @@ from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.label_names import Names
 from eptx.exporter.adapters.route import FrozenRoutes
 from eptx.exporter.bases import BaseGraph, genai_config, is_genai
-from eptx.exporter.bases.max_length import positive
+from eptx.exporter.bases.max_length import positive, text_config
 from eptx.exporter.bases.products.nbits import is_nbits
 from eptx.exporter.bases.products.quantized import own_precision
 from eptx.exporter.bundle.card import model_card
@@ -185,10 +185,16 @@ def _manifest(adapted: Adapted) -> Manifest:
         quantization=adapted.quantization,
         generation=main.generation,
         encoder=_component(others[0], graphs[0].modules) if others else None,
-        vocab_size=positive(main.config.get("vocab_size")),
+        vocab_size=_vocabulary(main),
         text=text_settings(main, main.longest),
         max_length=main.longest,
     )
+
+
+def _vocabulary(graph: BaseGraph) -> int | None:
+    """How many tokens the graph knows; None where it reads none, whatever its configuration says."""
+    reads = any(value.name == "input_ids" for value in graph.model.graph.inputs)
+    return positive(text_config(graph.config).get("vocab_size")) if reads else None
 
 
 def _precision(adapted: Adapted) -> str:
