@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from eptx.errors import UsageError
+from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.bases import (
     BaseGraph,
     BuilderPrecision,
     is_decoder,
     is_encoder_decoder,
+    load_decoder,
     load_encoder_decoder,
     load_genai,
     load_onnx,
     load_transformers,
 )
-from eptx.exporter.bases.loaders.genai import check_decoder
 from eptx.exporter.bases.max_length import longest
+from eptx.exporter.bases.not_built import NotBuiltError
 from eptx.exporter.bases.padding import counted_padding
 from eptx.exporter.bases.passes.whole import with_whole
 from eptx.exporter.bases.weights.model import read_config
@@ -61,7 +62,7 @@ def _graphs(base: Path | None, adapter: Adapter, options: ExportOptions, workspa
     config = read_config(base)
     name = trained_class(config, adapter.trained_as, headless=adapter.heads is not None)
     if is_decoder({"architectures": [name]}):
-        return [_load_decoder(base, adapter, options, workspace)]
+        return [_load_decoder(base, adapter, options, workspace, name)]
     with step("exporting the base graph"):
         if adapter.heads is None and is_encoder_decoder(config):
             return load_encoder_decoder(base, provider=options.provider, saved=saved_modules(adapter, options))
@@ -69,13 +70,20 @@ def _graphs(base: Path | None, adapter: Adapter, options: ExportOptions, workspa
         return [load_transformers(base, provider=options.provider, class_name=name, saved=saved)]
 
 
-def _load_decoder(base: Path, adapter: Adapter, options: ExportOptions, workspace: Path) -> BaseGraph:
-    """A static task is folded before the builder sees the weights, which may quantize them."""
-    check_decoder(read_config(base))
+def _load_decoder(base: Path, adapter: Adapter, options: ExportOptions, workspace: Path, class_name: str) -> BaseGraph:
+    """By GenAI's builder, or by transformers' exporter what the builder does not make."""
+    precision: BuilderPrecision = options.precision if options.precision in ("fp16", "int4") else "fp32"
+    rounds = precision == "int4" or (precision == "fp16" and options.provider == "cuda")
+    folds = rounds and options.mode == "static"  # before the builder rounds the weights
+    saved = saved_modules(adapter, options)
     with step("exporting the base graph"):
-        static = options.mode == "static"
-        folder = fold_folder(adapter, base, workspace / "folded", options) if static else base
-        built = workspace / "built"
-        precision: BuilderPrecision = options.precision if options.precision in ("fp16", "int4") else "fp32"
-        graph = load_genai(folder, built, precision=precision, provider=options.provider, origin=base)
-    return replace(graph, adapted=True) if static else with_whole(graph, saved_modules(adapter, options))
+        try:
+            folder = fold_folder(adapter, base, workspace / "folded", options) if folds else base
+            built = workspace / "built"
+            graph = load_genai(folder, built, precision=precision, provider=options.provider, origin=base)
+        except NotBuiltError as error:
+            if precision == "int4":
+                problem = f"{error}; int4 weights come from it alone: use another --precision"
+                raise NotSupportedError(problem) from None
+            return load_decoder(base, class_name, provider=options.provider, saved=saved)
+    return replace(graph, adapted=True) if folds else with_whole(graph, saved)

@@ -10,7 +10,8 @@ from typing import Any
 from unittest import mock
 
 from eptx._one_line import one_line
-from eptx.errors import BaseModelError, NotSupportedError
+from eptx.errors import NotSupportedError
+from eptx.exporter.bases.not_built import NotBuiltError
 from eptx.exporter.bases.passes.rotary import context
 from eptx.exporter.bases.weights.checkpoint import weight_files
 from eptx.exporter.quiet import quiet
@@ -34,8 +35,8 @@ def build(folder: Path, workspace: Path, parsed: Any, precision: str, provider: 
         options: further ones, ``name=value``.
 
     Raises:
-        BaseModelError: the builder does not get along with the files.
-        NotSupportedError: GenAI is not installed, or knows no such model.
+        NotBuiltError: the builder knows no such model, or does not get along with the files.
+        NotSupportedError: GenAI is not installed.
     """
     try:
         from onnxruntime_genai.models import builder
@@ -48,10 +49,10 @@ def build(folder: Path, workspace: Path, parsed: Any, precision: str, provider: 
         try:
             settings = builder.parse_extra_options("", read, target, precision, provider, cache, list(options))
             builder.create_model("", read, target, precision, provider, cache, **settings)
-        except NotImplementedError as e:
-            raise NotSupportedError(f"GenAI's builder cannot make this model: {one_line(e)}") from None
+        except NotImplementedError:
+            raise NotBuiltError(f"GenAI's builder (0.18) does not know a {parsed.architectures[0]}") from None
         except Exception as e:  # whatever a configuration or weights that do not fit provoke
-            raise BaseModelError(f"{folder.name}: GenAI's builder cannot read this model: {one_line(e)}") from None
+            raise NotBuiltError(f"{folder.name}: GenAI's builder cannot read this model: {one_line(e)}") from None
 
 
 @contextlib.contextmanager
