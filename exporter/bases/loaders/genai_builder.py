@@ -23,6 +23,10 @@ _VOCABULARIES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.mode
 _LEFT_OUT = ("rope_scaling", "rope_parameters", "auto_map")
 
 
+#: What the builder (0.18) builds without an error, and not as transformers computes it.
+_WRONG = {"OlmoForCausalLM": "its norms keep the mean, and clip_qkv clips nothing"}
+
+
 def build(folder: Path, workspace: Path, parsed: Any, precision: str, provider: str, options: Sequence[str]) -> None:
     """Has the builder write its graph, its configuration and its tokenizer files.
 
@@ -42,15 +46,18 @@ def build(folder: Path, workspace: Path, parsed: Any, precision: str, provider: 
         from onnxruntime_genai.models import builder
     except ImportError:
         raise NotSupportedError("decoders need onnxruntime-genai: pip install 'eptx[export]'") from None
+    name = parsed.architectures[0]
+    if name in _WRONG:
+        raise NotBuiltError(f"GenAI's builder (0.18) makes another model of a {name}: {_WRONG[name]}")
     source = workspace / "source"
     with quiet(), _true_head(builder), contextlib.redirect_stderr(io.StringIO()):  # its progress bars are not ours
-        _write_source(folder, source, parsed)
         read, target, cache = str(source), str(workspace), str(workspace / "cache")
         try:
+            _write_source(folder, source, parsed)
             settings = builder.parse_extra_options("", read, target, precision, provider, cache, list(options))
             builder.create_model("", read, target, precision, provider, cache, **settings)
         except NotImplementedError:
-            raise NotBuiltError(f"GenAI's builder (0.18) does not know a {parsed.architectures[0]}") from None
+            raise NotBuiltError(f"GenAI's builder (0.18) does not know a {name}") from None
         except Exception as e:  # whatever a configuration or weights that do not fit provoke
             raise NotBuiltError(f"{folder.name}: GenAI's builder cannot read this model: {one_line(e)}") from None
 
