@@ -29,7 +29,7 @@ from eptx.errors import BaseModelError, NotSupportedError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.label_names import Names
 from eptx.exporter.adapters.route import FrozenRoutes
-from eptx.exporter.bases import BaseGraph, genai_config, is_genai
+from eptx.exporter.bases import BaseGraph, genai_config
 from eptx.exporter.bases.max_length import positive, text_config
 from eptx.exporter.bases.products.nbits import is_nbits
 from eptx.exporter.bases.products.quantized import own_precision
@@ -117,13 +117,13 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
     for edited in adapted.graphs:
         clean(edited.graph.model)
         _save(edited.graph.model, writer.folder / edited.graph.file)
-    main = adapted.graphs[-1].graph
+    *others, main = (edited.graph for edited in adapted.graphs)
     for name in _COMPANIONS:
         if name in main.files:
             writer.copy(main.files[name])
         elif main.folder is not None and (main.folder / name).is_file():
             writer.copy(main.folder / name)
-    if is_genai(main):
+    if main.generation is not None and not others:
         writer.write(GENAI_CONFIG, genai_config(main))
     manifest = _manifest(adapted)
     writer.write("README.md", model_card(manifest))

@@ -63,7 +63,7 @@ class Host:
         def keep(layer: nn.Module, args: Any, output: Tensor) -> None:
             if getattr(self.state, "probing", False) or module in self._modules:
                 return
-            self._modules[module] = output
+            self._modules[module] = output.clone()  # what follows may add to it in place (Falcon)
             route = getattr(self.state, "used", None)
             if route is not None:
                 self._groups[module] = route.group
