@@ -11,6 +11,7 @@ import peft
 from tests.matrix import settings_lora
 from tests.matrix.made import linear_names
 from tests.matrix.row import Row
+from tests.matrix.settings_other import OTHERS
 
 
 @dataclass(frozen=True)
@@ -51,4 +52,5 @@ SETTINGS: tuple[Setting, ...] = (
     PLAIN,
     *(Setting(name, values=values) for name, values in settings_lora.SAME),
     *(Setting(name, per_adapter=own) for name, own in settings_lora.OWN),
+    *(Setting(name, config, values, ranked=False) for name, config, values in OTHERS),
 )
