@@ -60,10 +60,20 @@ class LoraModule:
 
 
 def _taken(start: str, weight: np.ndarray, rank: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """What a start took from a weight [out, in], as factors [out, rank] and [rank, in]."""
+    """What a start took from a weight [out, in], as factors [out, rank] and [rank, in].
+
+    PEFT computes it in float32 with PyTorch, and leaves the rounding in the base that it trains on; so it is done here.
+    """
+    import torch
+
+    matrix = torch.from_numpy(weight).float()
     if start == "olora":
-        q, r = np.linalg.qr(weight)
-        return scale * q[:, :rank], r[:rank]
-    left, values, right = np.linalg.svd(weight, full_matrices=False)
-    taken = slice(rank) if start == "pissa" else slice(len(values) - rank, None)
-    return left[:, taken] * values[taken], right[taken]
+        q, r = torch.linalg.qr(matrix)
+        left, right = q[:, :rank], r[:rank]
+        return scale * left.double().numpy(), right.double().numpy()
+    u, values, vh = torch.linalg.svd(matrix, full_matrices=False)
+    if start == "kasa":
+        own = slice(len(values) - rank, None)
+        return (u[:, own] * values[own]).double().numpy(), vh[own].double().numpy()
+    roots = torch.diag(torch.sqrt(values[:rank] / scale))
+    return scale * (u[:, :rank] @ roots).double().numpy(), (roots @ vh[:rank]).double().numpy()
