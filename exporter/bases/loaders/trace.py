@@ -70,6 +70,7 @@ def export_onnx(
     from transformers.exporters import exporter_onnx
 
     exporter: Any = exporter_onnx  # not annotated
+    _multiply_rows(model)
     # unoptimized: constant folding would merge weights into products of constants (DeBERTa's relative
     # positions)
     config = exporter.OnnxConfig(
@@ -91,3 +92,20 @@ def export_onnx(
             "config.json (ViTMAE: mask_ratio 0)"
         )
     return program
+
+
+def _multiply_rows(model: Any) -> None:
+    """Has transformers' ``Conv1D`` (GPT-2's linear layer) multiply rows as they lie, not flattened.
+
+    Fusions take away the flattening before a product, and leave the product with rows that it does not take.
+    """
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    class Product(Conv1D):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.matmul(x, self.weight) + self.bias
+
+    for module in model.modules():
+        if type(module) is Conv1D:
+            module.__class__ = Product

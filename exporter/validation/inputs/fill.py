@@ -51,7 +51,8 @@ def fill(
         return kept
     if spec.name == "token_type_ids":
         second = rng.integers(1, shape[-1] + 1, (*shape[:-1], 1)) <= np.arange(shape[-1])
-        return (second & kept & (vocabulary.types > 1)).astype(np.int64)
+        types: np.ndarray = (second & kept & (vocabulary.types > 1)).astype(np.int64)
+        return types
     if spec.name == "position_ids":
         return np.broadcast_to(np.arange(shape[-1]), shape)
     if spec.name == "bbox" and spec.shape[1:] == ("length", 4):
