@@ -14,6 +14,7 @@ from eptx.errors import RequestError
 from eptx.runtime import Session
 from eptx.runtime.requests.checks import check_inputs
 from eptx.runtime.serving.batching.collate import Collator, row_length
+from tests.runtime.serving.servers import serving
 from tests.support.tiny_bundle import tiny_manifest
 
 _TOWERS = """
@@ -78,6 +79,21 @@ def test_such_requests_are_not_batched(tmp_path: Path) -> None:
     outputs = Session(tmp_path / "towers").run(arrays, task="a")
     (alone,) = collator.split(outputs, [arrays])
     assert alone["logits_per_image"].shape == (2, 3)
+
+
+def test_a_server_takes_them(tmp_path: Path) -> None:
+    bundle = _towers(tmp_path / "towers")
+    ids = {"name": "input_ids", "datatype": "INT64", "shape": [3, 1], "data": [1, 2, 3]}
+    pixels = {"name": "pixel_values", "datatype": "FP32", "shape": [2, 2], "data": [1, 1, 2, 3]}
+    with serving(tmp_path, bundle.path) as server:
+        status, answer = server.infer({"inputs": [ids, pixels], "parameters": {"task": "b"}}, "towers")
+        assert status == 200, answer
+        found = {output["name"]: output for output in answer["outputs"]}
+        assert found["logits_per_image"]["shape"] == [2, 3]
+        np.testing.assert_allclose(found["logits_per_image"]["data"], [22, 44, 66, 64, 128, 192])
+        status, answer = server.infer({"inputs": [ids, pixels], "parameters": {"tasks": ["a", "b", "a"]}}, "towers")
+        assert status == 400
+        assert "3 tasks; this bundle takes one" in answer["error"]
 
 
 def test_a_recording_without_a_mask_is_read_whole() -> None:
