@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.decoder import load_decoder
-from eptx.exporter.bases.loaders.encoder_decoder import is_encoder_decoder, load_encoder_decoder
+from eptx.exporter.bases.loaders.encoder_decoder import load_encoder_decoder
 from eptx.exporter.bases.loaders.genai import BuilderPrecision, is_decoder, is_genai, load_genai
 from eptx.exporter.bases.loaders.genai_config import genai_config
 from eptx.exporter.bases.loaders.onnx_file import load_onnx
@@ -18,7 +18,6 @@ __all__ = [
     "Site",
     "genai_config",
     "is_decoder",
-    "is_encoder_decoder",
     "is_genai",
     "load_decoder",
     "load_encoder_decoder",
