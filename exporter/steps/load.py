@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
@@ -28,6 +30,20 @@ from eptx.exporter.options import ExportOptions
 from eptx.exporter.steps.fold import fold_folder
 from eptx.exporter.steps.plan import saved_modules
 from eptx.progress import step
+
+
+def complete(base: Path | None, adapter: Adapter, options: ExportOptions) -> Adapter:
+    """The adapter with what its method needs the base for.
+
+    Raises:
+        UsageError: it needs the base's folder, and there is none.
+        AdapterError, BaseModelError, NotSupportedError: the two do not fit, or the options do not fit what they make.
+    """
+    method = method_of(adapter.method)
+    name = None if base is None else class_of(base, read_config(base), adapter, options)
+    completed: Adapter = method.complete(adapter, base, name)
+    method.check(completed, options)
+    return completed
 
 
 def load(base: Path | None, adapter: Adapter, options: ExportOptions, workspace: Path) -> list[BaseGraph]:
@@ -59,7 +75,7 @@ def _graphs(base: Path | None, adapter: Adapter, options: ExportOptions, workspa
     if base is None:
         raise UsageError("no base model given: name its transformers folder, or an ONNX file with --base-onnx")
     config = read_config(base)
-    name = trained_class(config, adapter.trained_as, headless=adapter.heads is not None)
+    name = class_of(base, config, adapter, options)
     if is_decoder({"architectures": [name]}):
         return [_load_decoder(base, adapter, options, workspace, name)]
     with step("exporting the base graph"):
@@ -67,6 +83,12 @@ def _graphs(base: Path | None, adapter: Adapter, options: ExportOptions, workspa
         if is_encoder_decoder(base, config, name):
             return load_encoder_decoder(base, provider=options.provider, class_name=name, saved=saved)
         return [load_transformers(base, provider=options.provider, class_name=name, saved=saved)]
+
+
+def class_of(base: Path, config: Mapping[str, Any], adapter: Adapter, options: ExportOptions) -> str:
+    """The class that an export makes its graph of; `config` is the base's ``config.json``. See `trained_class`."""
+    headless, asked = adapter.heads is not None, options.model_class
+    return trained_class(config, adapter.trained_as, headless=headless, asked=asked, folder=base)
 
 
 def _load_decoder(base: Path, adapter: Adapter, options: ExportOptions, workspace: Path, class_name: str) -> BaseGraph:
