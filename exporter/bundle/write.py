@@ -182,7 +182,7 @@ def _manifest(adapted: Adapted) -> Manifest:
         quantization=adapted.quantization,
         generation=main.generation,
         encoder=_component(others[0], graphs[0].modules) if others else None,
-        vocab_size=positive(main.config.get("vocab_size")),
+        vocab_size=positive(max(main.whole.vocabulary or (0,)) or main.config.get("vocab_size")),
         text=text_settings(main, main.longest),
         max_length=main.longest,
     )

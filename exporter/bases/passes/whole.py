@@ -17,6 +17,7 @@ from eptx.exporter.bases.products.products import Product, find_products
 from eptx.exporter.bases.weights.bank import bank_of
 from eptx.exporter.bases.weights.checkpoint import has_weights
 from eptx.exporter.bases.weights.sharing import HEAD, SHARED, TABLE, TiedCheckpoint, with_shared
+from eptx.exporter.bases.weights.sizes import tokens_of
 from eptx.exporter.bases.weights.whole import Banked, Saved
 
 
@@ -32,6 +33,11 @@ def with_whole(graph: BaseGraph, saved: Saved) -> BaseGraph:
     changes = {task: with_shared(saved.tensors.get(task, {}), sharing, lengths) for task in saved.rows}
     names = dict.fromkeys(name for own in changes.values() for name in own)
     values = _Tensors(graph)
+    sized = [name for name in (TABLE, HEAD) if graph.generation is not None and name in lengths]
+    vocabulary: list[int] = []
+    if any(name in names for name in sized):
+        vocabulary = [tokens_of(task, own, sized, lengths[TABLE]) for task, own in changes.items()]
+        vocabulary += [lengths[TABLE]] if saved.base else []
     banks = {}
     labels: tuple[int, ...] | None = None
     for name in names:
@@ -39,15 +45,15 @@ def with_whole(graph: BaseGraph, saved: Saved) -> BaseGraph:
         base = stored.T if turned else stored
         rows = [own.get(name) for own in changes.values()] + ([None] if saved.base else [])
         for change in rows:
-            _check(name, change, base.shape)
-        bank = replace(bank_of(base, rows), turned=turned)
-        if len(bank.entries) == 1:
+            _check(name, change, base.shape, name in sized)
+        bank = replace(bank_of(base, rows), turned=turned, tokens=name in sized)
+        if len(bank.entries) == 1 and bank.size == len(base):
             values.set(value, bank.arrays[0].astype(stored.dtype))
         else:
             banks[str(value.name)] = replace(bank, base=np.array(base))  # the builder's file is read and let go
         if graph.generation is None and _gives_logits(graph, value):
             labels = (len(base),) * len(rows)
-    return replace(graph, whole=Banked(banks, labels, None, saved.base))
+    return replace(graph, whole=Banked(banks, labels, None, saved.base, tuple(vocabulary) or None))
 
 
 class _Tensors:
@@ -141,9 +147,9 @@ def _holds(value: ir.Value, wanted: np.ndarray) -> bool:
     return any(np.array_equal(stored, form) for form in forms)
 
 
-def _check(name: str, change: TensorChange | None, shape: tuple[int, ...]) -> None:
+def _check(name: str, change: TensorChange | None, shape: tuple[int, ...], sized: bool) -> None:
     wrong = None if change is None else change.misfit(shape)
-    if isinstance(change, Whole) and change.array.shape != shape:
+    if isinstance(change, Whole) and change.array.shape != shape and not sized:
         wrong = (
             f"is {list(change.array.shape)} in the adapter, {list(shape)} in this graph: give the base's transformers "
             "folder without --base-onnx"
