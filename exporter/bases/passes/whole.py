@@ -47,8 +47,10 @@ def with_whole(graph: BaseGraph, saved: Saved) -> BaseGraph:
         for change in rows:
             _check(name, change, base.shape, name in sized)
         bank = replace(bank_of(base, rows), turned=turned, tokens=name in sized)
-        if len(bank.entries) == 1 and bank.size == len(base):
-            values.set(value, bank.arrays[0].astype(stored.dtype))
+        if len(bank.entries) == 1:
+            own = values.set(value, bank.arrays[0].astype(stored.dtype))
+            if bank.size != len(base):
+                _widen(own, bank.size)
         else:
             banks[str(value.name)] = replace(bank, base=np.array(base))  # the builder's file is read and let go
         if graph.generation is None and _gives_logits(graph, value):
@@ -107,15 +109,26 @@ class _Tensors:
         product.node.replace_input_with(product.operand, apart.outputs[0])
         return apart.outputs[0]
 
-    def set(self, value: ir.Value, array: np.ndarray) -> None:
-        """Puts other numbers in the place of those that nodes read."""
+    def set(self, value: ir.Value, array: np.ndarray) -> ir.Value:
+        """Puts other numbers in the place of those that nodes read; what they read now."""
         if value.is_initializer():
-            value.const_value = ir.Tensor(array, name=value.name)
-            return
+            value.const_value, value.shape = ir.Tensor(array, name=value.name), ir.Shape(array.shape)
+            return value
         name = f"{value.name}.own"
         own = add_initializer(self._graph.model.graph, name, array)
         for node, index in list(value.uses()):
             node.replace_input_with(index, own)
+        return own
+
+
+def _widen(weight: ir.Value, size: int) -> None:
+    """Says how wide a product with another number of outputs is, and what is made of it up to the graph's outputs."""
+    waiting = [output for node in weight.consumers() if node.op_type in ("MatMul", "Gemm") for output in node.outputs]
+    while waiting:
+        value = waiting.pop()
+        if value.shape is not None:
+            value.shape = ir.Shape([*list(value.shape)[:-1], size])
+        waiting += [output for node in value.consumers() for output in node.outputs]
 
 
 def _lengths(graph: BaseGraph) -> dict[str, int]:

@@ -27,6 +27,8 @@ _NORMS = {
     "SkipSimplifiedLayerNormalization": (2, None),
     "RMSNormalization": (1, None),
 }
+#: Norms of a sum -> which input is the bias of the product before, that is added to the sum.
+_BIASES = {"SkipLayerNormalization": 4, "SkipSimplifiedLayerNormalization": 3}
 
 
 def attach_banks(editor: GraphEditor, banks: Mapping[str, Bank], task_id: ir.Value) -> None:
@@ -101,8 +103,10 @@ class _Reader:
             return self._elementwise(own[0])
         if node.domain == "com.microsoft" and kind == "BiasGelu" and own == [1]:
             return self._editor.node("Gelu", [self._elementwise(1, "Add")], domain="com.microsoft")[0]
-        if kind in _NORMS and set(own) <= set(_NORMS[kind]):
-            return self._norm(*_NORMS[kind])
+        if kind in _NORMS and set(own) <= {*_NORMS[kind], _BIASES.get(kind)}:
+            if _BIASES.get(kind) in own:
+                self._add_before(own.pop())
+            return self._norm(*_NORMS[kind]) if own else node.outputs[0]
         if node.domain in _STANDARD and kind == "Gather" and own == [0] and node.attributes.get_int("axis", 0) == 0:
             return self._lookup()
         raise self._refusal()
@@ -151,11 +155,20 @@ class _Reader:
         values[own] = spread(self._editor, self._own(other), rank - 1 - len(other.shape))
         return self._editor.node(kind or self._node.op_type, [v for v in values if v is not None])[0]
 
+    def _add_before(self, index: int) -> None:
+        """Adds a norm's last input, a bias, to its first one before."""
+        node, editor = self._node, self._editor
+        x, bias = node.inputs[0], node.inputs[index]
+        assert x is not None and bias is not None
+        own = spread(editor, self._own(bias), self._rank(x) - 2)
+        node.replace_input_with(0, editor.node("Add", [x, own])[0])
+        node.resize_inputs(index)
+
     def _norm(self, scale: int, bias: int | None) -> ir.Value:
         """The node goes on as a norm of ones and zeros: its other outputs, a sum for one, are as they were."""
         node, editor = self._node, self._editor
         y = node.outputs[0]
-        rank, uses = self._rank(node.inputs[0]), list(y.uses())
+        rank, uses = self._rank(node.inputs[1 if scale == 2 else 0]), list(y.uses())
         parts = [node.inputs[scale], node.inputs[bias] if bias is not None and len(node.inputs) > bias else None]
         result = y
         for index, value, neutral, kind in ((scale, parts[0], 1, "Mul"), (bias, parts[1], 0, "Add")):
