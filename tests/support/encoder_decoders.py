@@ -1,4 +1,4 @@
-"""Small random encoder-decoders, one call after the other on their graphs, and their graphs kept from one export to the next."""
+"""Small random encoder-decoders, one call after the other on their graphs, and graphs kept from export to export."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class Trace:
 
 
 def trace_forward(base: Any, given: Collection[str], returned: Collection[str]) -> Trace:
-    """Runs the model without its adapter on a few tokens, or one image.
+    """Runs the model without its adapter on a few tokens, one image, or one sound.
 
     Args:
         base: the transformers model, with or without adapted layers; nothing of it changes.
@@ -44,7 +45,7 @@ def trace_forward(base: Any, given: Collection[str], returned: Collection[str]) 
         returned: their outputs; if the model has none of them, all of its outputs count.
 
     Raises:
-        ValueError: the model takes neither text nor images.
+        ValueError: the model takes neither text, images nor the features of sound.
     """
     trace = Trace()
     leaves = [*base.parameters(), *(buffer for buffer in base.buffers() if buffer.is_floating_point())]
@@ -71,13 +72,16 @@ def _inputs(base: Any, given: Collection[str]) -> dict[str, Tensor]:
         image = getattr(config, "vision_config", config)
         sides = image.image_size if isinstance(image.image_size, (list, tuple)) else (image.image_size,) * 2
         return {"pixel_values": torch.zeros(1, image.num_channels, *sides)}
-    if main != "input_ids":
+    if main not in ("input_ids", "input_features"):
         raise ValueError(f"it reads {main}")
     ids = (torch.arange(_LENGTH) + 5).remainder(config.vocab_size)[None]
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if "token_type_ids" in given:
         inputs["token_type_ids"] = torch.arange(_LENGTH).remainder(max(getattr(config, "type_vocab_size", 1), 1))[None]
-    if getattr(config, "is_encoder_decoder", False):
+    if main == "input_features":  # of a window of sound, two frames for each state
+        inputs = {main: torch.linspace(-1, 1, config.num_mel_bins * 2 * config.max_source_positions)}
+        inputs[main] = inputs[main].reshape(1, config.num_mel_bins, -1)
+    if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in signature(base.forward).parameters:
         inputs["decoder_input_ids"] = ids
     return inputs
 
