@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from eptx.errors import AdapterError, UsageError
+from eptx.exporter.adapters.changes import TensorChange
 from eptx.exporter.adapters.trained_as import TrainedAs
 
 Pooling = Literal["pooler", "first", "mean"]
@@ -64,7 +65,7 @@ class Adapter(ABC):
         tasks: task names; a task's id is its index.
         heads: classifiers the adapter brings, or None when the base model's own head serves.
         fingerprint: ``sha256:<hex>`` over the adapter's files.
-        saved: task -> the tensors of modules that it brings whole, by their names in the class; {} for none.
+        changes: task -> what it changes of tensors that are no linear layer's weight, by their names in the class.
         trained_as: what the files say of the class, one for each folder.
         folders: where the files are.
     """
@@ -73,14 +74,9 @@ class Adapter(ABC):
     tasks: tuple[str, ...]
     heads: TaskHeads | None
     fingerprint: str
-    saved: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    changes: Mapping[str, Mapping[str, TensorChange]] = field(default_factory=dict)
     trained_as: tuple[TrainedAs, ...] = ()
     folders: tuple[Path, ...] = ()
-
-    @property
-    def whole_modules(self) -> tuple[str, ...]:
-        """The modules that tasks bring whole, by name."""
-        return tuple(dict.fromkeys(name.rpartition(".")[0] for own in self.saved.values() for name in own))
 
     @property
     @abstractmethod

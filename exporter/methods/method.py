@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import onnx_ir as ir
 
 from eptx.bundle import Manifest
-from eptx.exporter.adapters.checkpoint import Checkpoint, ReadOptions
+from eptx.exporter.adapters.checkpoint import Checkpoint, OwnTensors, ReadOptions
 from eptx.exporter.adapters.route import FrozenRoutes
 from eptx.exporter.adapters.routers import ModuleExperts, Router
 from eptx.exporter.bases.products.site import Site
@@ -55,13 +57,31 @@ class Method(Protocol):
         """Whether a folder's configuration and names of tensors are of this method."""
         ...
 
+    def own_tensors(self, config: Mapping[str, Any]) -> OwnTensors:
+        """Which tensors of a folder with this configuration are the method's."""
+        return OwnTensors((self.tensor_part,))
+
     def read(self, checkpoints: Sequence[Checkpoint], options: ReadOptions, /) -> Any:
         """The `Adapter` in one checkpoint folder, or in several that share a base."""
         ...
 
+    def complete(self, adapter: Any, base: Path | None, class_name: str | None) -> Any:
+        """The adapter with what only the base says of it; called before the graph is made.
+
+        Args:
+            adapter: what `read` gave.
+            base: the base's transformers folder; None with an ONNX base alone.
+            class_name: the class of transformers that was trained; None without a folder.
+        """
+        return adapter
+
     def fold(self, adapter: Any, module: str, weight: np.ndarray, choice: Any, /) -> np.ndarray:
         """A module's weight [out, in] float64 with one task in it, float64; see `choice`. For the mode "static"."""
         raise NotImplementedError
+
+    def shift(self, adapter: Any, module: str, weight: Callable[[], np.ndarray], choice: Any, /) -> np.ndarray | None:
+        """What one task adds to the bias of a module, [out]; None for nothing. Like `fold`."""
+        return None
 
     def attach(self, adapter: Any, editor: GraphEditor, sites: Mapping[str, Site], settings: GraphSettings, /) -> None:
         """Puts operators for the modules of one graph into it."""
@@ -94,7 +114,11 @@ class Method(Protocol):
     def fold_graph(self, adapter: Any, edited: EditedGraph, task: int, routes: FrozenRoutes | None) -> None:
         """Folds a task, by its id, into the weights of a graph."""
         for name, site in edited.sites.items():
-            site.set_weight(self.fold(adapter, name, site.weight_array().astype(np.float64), task))
+            weight = site.weight_array().astype(np.float64)
+            site.set_weight(self.fold(adapter, name, weight, task))
+            shift = self.shift(adapter, name, partial(np.asarray, weight), task)
+            if shift is not None:
+                edited.editor.shift(site, shift)
 
     def settings(
         self,

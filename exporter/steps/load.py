@@ -29,6 +29,22 @@ from eptx.exporter.steps.plan import saved_modules
 from eptx.progress import step
 
 
+def complete(base: Path | None, adapter: Adapter, options: ExportOptions) -> Adapter:
+    """The adapter with what its method needs the base for.
+
+    Raises:
+        UsageError: it needs the base's folder, and there is none.
+        AdapterError, BaseModelError, NotSupportedError: the two do not fit, or the options do not fit what they make.
+    """
+    method = method_of(adapter.method)
+    name = None
+    if base is not None:
+        name = trained_class(read_config(base), adapter.trained_as, headless=adapter.heads is not None)
+    completed: Adapter = method.complete(adapter, base, name)
+    method.check(completed, options)
+    return completed
+
+
 def load(base: Path | None, adapter: Adapter, options: ExportOptions, workspace: Path) -> list[BaseGraph]:
     """The graphs of a base, the one that answers last.
 

@@ -26,6 +26,7 @@ class Host:
         base: the model, with the adapted layers in place.
         method: of its adapters.
         signature: what all of its adapters have in common.
+        changed: whether its only adapter has changed the base itself.
         peft: PEFT's wrapper around it.
         adapters: task id -> the adapter's name in PEFT.
         names: the adapter's module name -> the layer's name in the model.
@@ -35,6 +36,7 @@ class Host:
     base: Base
     method: Reference
     signature: tuple[Any, ...] = ()
+    changed: bool = False
     peft: PeftModel | None = None
     adapters: dict[int, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)

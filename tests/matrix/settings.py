@@ -10,6 +10,7 @@ import peft
 
 from tests.matrix.made import linear_names
 from tests.matrix.row import Row
+from tests.matrix.settings_other import OTHERS
 
 
 @dataclass(frozen=True)
@@ -50,4 +51,5 @@ SETTINGS: tuple[Setting, ...] = (
     PLAIN,
     Setting("LoRA, rank-stabilized", values={"use_rslora": True}),
     Setting("LoRA, DoRA", values={"use_dora": True}),
+    *(Setting(name, config, values, ranked=False) for name, config, values in OTHERS),
 )

@@ -1,4 +1,4 @@
-"""Small random encoder-decoders, one call after the other on their graphs, and graphs kept from export to export."""
+"""Small random encoder-decoders, calls of their graphs one after the other, and graphs kept from export to export."""
 
 from __future__ import annotations
 

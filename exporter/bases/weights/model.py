@@ -11,7 +11,7 @@ from eptx.errors import BaseModelError, EptxError, NotSupportedError
 from eptx.exporter.bases.weights.checkpoint import BaseCheckpoint
 from eptx.exporter.bases.weights.config import base_config, checked_config
 from eptx.exporter.bases.weights.model_class import SUPPORTED, find_class
-from eptx.exporter.bases.weights.whole import Saved, Whole, named_in, put_whole
+from eptx.exporter.bases.weights.whole import Banked, Saved, named_in, put_whole
 
 #: ``base_model_prefix`` by model type: importing a model's code to ask it takes seconds.
 PREFIXES = {
@@ -71,7 +71,7 @@ def is_encoder_decoder(folder: Path, config: dict[str, Any], class_name: str) ->
     return bool(parsed.is_encoder_decoder) and bool(find_class(class_name, parsed).can_generate())
 
 
-def load_model(folder: Path, config: dict[str, Any], class_name: str, saved: Saved | None = None) -> tuple[Any, Whole]:
+def load_model(folder: Path, config: dict[str, Any], class_name: str, saved: Saved | None = None) -> tuple[Any, Banked]:
     """The ``PreTrainedModel`` in float32, in evaluation mode, on the CPU, with no cache (but an encoder-decoder's).
 
     Args:

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from eptx.exporter.adapters.adapter import Adapter, Widths, natural_key
-
-
-@dataclass(frozen=True)
-class LoraModule:
-    """One task's pair of factors for one linear.
-
-    Attributes:
-        a: [r, in]. b: [out, r].
-        scale: alpha / r, or alpha / sqrt(r) with rsLoRA.
-        magnitude: DoRA's [out], or None.
-    """
-
-    a: np.ndarray
-    b: np.ndarray
-    scale: float
-    magnitude: np.ndarray | None = None
-
-    def parameters(self) -> int:
-        """How many numbers the module stores."""
-        return self.a.size + self.b.size + (self.magnitude.size if self.magnitude is not None else 0)
+from eptx.exporter.adapters.updates import LinearUpdate
+from eptx.exporter.methods.lora.module import LoraModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +31,11 @@ class LoraAdapter(Adapter):
     def of_module(self, module: str) -> dict[str, LoraModule]:
         """The tasks that adapt a module, with their factors."""
         return {task: modules[module] for task, modules in self.by_task.items() if module in modules}
+
+    def update(self, task: str, module: str, weight: Callable[[], np.ndarray]) -> LinearUpdate | None:
+        """What a task changes of a module, whose weight is [out, in]; None if nothing."""
+        own = self.by_task[task].get(module)
+        return None if own is None else own.update(weight)
 
     def widths(self, module: str) -> Widths:
         first = next(iter(self.of_module(module).values()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from eptx.exporter.methods.lora.attach import attach
-from eptx.exporter.methods.lora.fold import fold
+from eptx.exporter.methods.lora.fold import fold, shift
 from eptx.exporter.methods.lora.read import matches, read
 from eptx.exporter.methods.method import Method
 
@@ -20,6 +20,7 @@ class Lora(Method):
     matches = staticmethod(matches)
     read = staticmethod(read)
     fold = staticmethod(fold)
+    shift = staticmethod(shift)
     attach = staticmethod(attach)
 
 
