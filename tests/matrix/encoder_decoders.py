@@ -65,12 +65,16 @@ def _sounds(rows: int) -> Arrays:
     return {"input_features": sound, **_answers(rows)}
 
 
-def _closed(rows: int) -> Arrays:
-    """Texts that end in the token that ends texts, without padding: BART's classifiers read what stands there."""
-    ids = texts(_VOCABULARY)(rows)["input_ids"]
-    ids = np.where(ids == 0, 7, ids)
-    ids[:, -1] = 2
-    return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+def _closed(end: int) -> Callable[[int], Arrays]:
+    """Texts that end in the token that ends texts: classifiers of whole encoder-decoders read what stands there."""
+
+    def make(rows: int) -> Arrays:
+        arrays = texts(_VOCABULARY)(rows)
+        last = arrays["attention_mask"].sum(axis=1) - 1
+        arrays["input_ids"][np.arange(rows), last] = end
+        return arrays
+
+    return make
 
 
 def _bias(folder: Path) -> None:
@@ -138,14 +142,14 @@ ROWS: tuple[Row, ...] = (
         "encoder-decoders",
         "T5ForSequenceClassification",
         ("T5Config", _T5 | {"num_labels": 3}),
-        _closed,
+        _closed(1),
     ),
     Row(
         "BART, sequence classification",
         "encoder-decoders",
         "BartForSequenceClassification",
         ("BartConfig", _BART | {"num_labels": 3}),
-        _closed,
+        _closed(2),
     ),
     Row("BART without a head", "encoder-decoders", "BartModel", ("BartConfig", _BART), texts(_VOCABULARY)),
 )

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eptx._one_line import some
+from eptx._one_line import one_line, some
 from eptx.errors import NotSupportedError
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.answers import answer_settings
@@ -98,8 +98,14 @@ def _halves(model: Any, provider: str) -> tuple[ir.Model, ir.Model, frozenset[st
 
     with step("export the encoder"):
         half, sample = Encoder(model), encoder_sample(model)
-        with torch.no_grad():
-            cross = half(**sample.inputs)["cross"]
+        try:
+            with torch.no_grad():
+                cross = half(**sample.inputs)["cross"]
+        except Exception as e:  # a forward that takes no states of its encoder, or no cache, may raise anything
+            kind = type(model).__name__
+            raise NotSupportedError(
+                f"a {kind} does not run in two halves, so eptx cannot export it: {one_line(e)}"
+            ) from None
         answers = decoder_sample(model, sample, cross)
         encoder = export_onnx(half, sample.inputs, sample.shapes)
         fuse(encoder, provider)

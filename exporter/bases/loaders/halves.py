@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.modeling_outputs import MoEModelOutput
 
 from eptx.errors import NotSupportedError
 
@@ -38,11 +39,14 @@ class _Half(nn.Module):
         vars(self)["_model"] = model  # past nn.Module, to which it would be a child
 
     def _answer(self, cache: Any, hidden: Tensor, mask: Tensor | None, tokens: Tensor) -> Any:
-        """The model's own forward of some tokens of the answer, with what the encoder gave."""
+        """The model's own forward of some tokens of the answer, with what the encoder gave.
+
+        That is given in the widest of transformers' classes: mixtures of experts look at its ``router_logits``.
+        """
         model = vars(self)["_model"]
         given = {} if mask is None else {_MASK: mask}
         tokens_of = {"decoder_input_ids": tokens, "past_key_values": cache, "use_cache": True}
-        return type(model).forward(model, encoder_outputs=(hidden,), **given, **tokens_of)
+        return type(model).forward(model, encoder_outputs=MoEModelOutput(hidden), **given, **tokens_of)
 
 
 class Encoder(_Half):

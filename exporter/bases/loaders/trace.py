@@ -55,8 +55,11 @@ def export_onnx(model: Any, inputs: Mapping[str, Any], shapes: Mapping[str, Any]
     try:
         exported = exporter.OnnxExporter().export(model, dict(inputs), config=config)
     except Exception as e:  # torch.export and the exporter fail with any class
-        message = f"{model.config.model_type} cannot be exported ({one_line(e)}); supported: {SUPPORTED}"
-        raise NotSupportedError(f"{message}; or give an .onnx base") from None
+        kind = getattr(model, "exported_class", type(model).__name__)
+        message = f"transformers' ONNX exporter cannot export a {kind} of {model.config.model_type!r}"
+        raise NotSupportedError(
+            f"{message} ({one_line(e)}); export it by other means and give the .onnx base"
+        ) from None
     program: ir.Model = exported.program
     return program
 
@@ -73,7 +76,10 @@ def _sample(model: PreTrainedModel) -> tuple[dict[str, torch.Tensor], dict[str, 
         kind = type(model).__name__
         raise NotSupportedError(f"a {kind} reads text and images together, which is not supported; {SUPPORTED} are")
     if "input_ids" in parameters:
-        length = Dim("length", max=_longest(config))
+        # classes that answer with the text itself, moved by one, are traced for texts of which more than one token is
+        # left then; the graph takes any
+        shortest = 3 if getattr(config, "is_encoder_decoder", False) else None
+        length = Dim("length", min=shortest, max=_longest(config))
         ids = torch.ones((_BATCH, min(_LENGTH, _longest(config))), dtype=torch.int64)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if "token_type_ids" in parameters and getattr(config, "type_vocab_size", 0) > 1:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.modeling_outputs import MoEModelOutput
 
 from eptx.exporter.validation.base.source import listed
 from eptx.exporter.validation.base.windows import context
@@ -77,7 +78,7 @@ def answer_length(model: Any) -> int | None:
     states = torch.zeros((1, len(tokens), model.config.hidden_size), dtype=weight.dtype, device=weight.device)
     watch = _Watch(tokens)
     with contextlib.suppress(Exception), torch.no_grad(), watch:  # as above
-        model(encoder_outputs=(states,), decoder_input_ids=torch.tensor([tokens], device=weight.device))
+        model(encoder_outputs=MoEModelOutput(states), decoder_input_ids=torch.tensor([tokens], device=weight.device))
     return watch.found.positions
 
 
