@@ -18,6 +18,7 @@ from eptx.exporter.graph.banks.attach import attach_banks
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.fp16 import store_fp16
 from eptx.exporter.graph.heads import attach_head, attach_head_bank, check_fits
+from eptx.exporter.graph.row_order import check_row_order
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.steps.load import complete, load
@@ -115,6 +116,8 @@ def _attach(adapted: Adapted, edited: EditedGraph) -> None:
     settings = method.settings(adapter, edited, adapted.graphs, adapted.options, adapted.routes)
     _check_float32(edited.sites, half=is_genai(edited.graph))
     editor.own = set(edited.graph.whole.banks)
+    if edited.graph.generation is None:
+        check_row_order(editor, edited.sites)
     method.attach(adapter, editor, edited.sites, settings)
     editor.wire()
     edited.name_modules()  # a bank may take the place of a module's product

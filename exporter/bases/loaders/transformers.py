@@ -48,21 +48,22 @@ def load_transformers(
         AdapterError: what the tasks bring does not fit the class.
     """
     config = read_config(folder)
+    name = class_name or trained_class(config, (), headless=headless)
     with quiet():
         with step("load the base model"):
-            name = class_name or trained_class(config, (), headless=headless)
             model, whole = load_model(folder, config, name, saved)
         if config["model_type"] == "deberta-v2":
             from eptx.exporter.bases.passes.deberta import allow_positions_per_row  # imports transformers
 
             allow_positions_per_row(model)
         with step("export the base graph"):
-            graph = trace(model)
+            traced = trace(model, folder)
+            graph = traced.graph
         del model  # its weights are the graph's now, and those that fusing turns can go
         with step("fuse the base graph"):
             own = graph.graph.initializers
             kept = {own[parameter]: bank for parameter, bank in whole.banks.items() if parameter in own}
             fuse(graph, provider, kept)
-            tidy(graph)
+            tidy(graph, traced.axes)
     banks = {str(value.name): in_place(value, bank) for value, bank in kept.items() if value.uses()}
     return replace(folder_graph(graph, folder, config), whole=replace(whole, banks=banks))

@@ -12,6 +12,7 @@ from peft.utils.other import get_pattern_key
 from eptx._one_line import one_line
 from eptx.errors import AdapterError
 from eptx.exporter.trained.files import PREFIX, AdapterFiles
+from eptx.exporter.trained.folder_names import folder_names
 from eptx.exporter.trained.names import exactly
 from eptx.exporter.trained.reference import Reference, SavedAs
 
@@ -32,8 +33,8 @@ class LoraReference(Reference):
         return config.get("peft_type") == "LORA"
 
     def count_tasks(self, files: Sequence[AdapterFiles], given: Sequence[str] | None) -> tuple[int, list[str]]:
-        """Several folders are a task each, called as the folders are."""
-        return len(files), [each.folder.name for each in files] if len(files) > 1 else []
+        """Several folders are a task each, called by what tells the folders apart."""
+        return len(files), folder_names([each.folder for each in files]) if len(files) > 1 else []
 
     def modules(self, files: AdapterFiles) -> list[str]:
         part = self.tensor_part

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from eptx.bundle import TensorSpec
+from eptx.exporter.validation.base.example import example
 from eptx.exporter.validation.contents.tensors.derived import Derived, used_by
 
 _LENGTH = 5
@@ -36,16 +37,16 @@ class Trace:
     windowed: dict[int, bool] = field(default_factory=dict)
 
 
-def trace_forward(base: Any, given: Collection[str], returned: Collection[str]) -> Trace:
-    """Runs the model without its adapter on a few tokens, one image, or one sound.
+def trace_forward(base: Any, given: Collection[TensorSpec], returned: Collection[str]) -> Trace:
+    """Runs the model without its adapter on a few tokens, an image, or some sound.
 
     Args:
         base: the transformers model, with or without adapted layers; nothing of it changes.
-        given: the inputs of the bundle's graphs.
+        given: the inputs of the bundle's graph.
         returned: their outputs; if the model has none of them, all of its outputs count.
 
     Raises:
-        ValueError: the model takes neither text, images nor the features of sound.
+        ValueError: the model does not run on these.
     """
     trace = Trace()
     leaves = [*base.parameters(), *(buffer for buffer in base.buffers() if buffer.is_floating_point())]
@@ -59,31 +60,11 @@ def trace_forward(base: Any, given: Collection[str], returned: Collection[str]) 
             elif hasattr(module, "layer_idx") and hasattr(module, "scaling"):
                 stack.callback(module.register_forward_pre_hook(_mask_into(trace), with_kwargs=True).remove)
         derived = stack.enter_context(Derived(leaves))
-        output = dict(base(**_inputs(base, given)))
+        output = dict(base(**example(base, given, torch.arange(_LENGTH) + 5)))
         counted = {name: value for name, value in output.items() if name in returned} or output
         trace.used = used_by(leaf for leaf in tree_leaves(counted) if isinstance(leaf, Tensor))
         trace.made = derived.made
     return trace
-
-
-def _inputs(base: Any, given: Collection[str]) -> dict[str, Tensor]:
-    config, main = base.config, base.main_input_name
-    if main == "pixel_values":
-        image = getattr(config, "vision_config", config)
-        sides = image.image_size if isinstance(image.image_size, (list, tuple)) else (image.image_size,) * 2
-        return {"pixel_values": torch.zeros(1, image.num_channels, *sides)}
-    if main not in ("input_ids", "input_features"):
-        raise ValueError(f"it reads {main}")
-    ids = (torch.arange(_LENGTH) + 5).remainder(config.vocab_size)[None]
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if "token_type_ids" in given:
-        inputs["token_type_ids"] = torch.arange(_LENGTH).remainder(max(getattr(config, "type_vocab_size", 1), 1))[None]
-    if main == "input_features":  # of a window of sound, two frames for each state
-        inputs = {main: torch.linspace(-1, 1, config.num_mel_bins * 2 * config.max_source_positions)}
-        inputs[main] = inputs[main].reshape(1, config.num_mel_bins, -1)
-    if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in signature(base.forward).parameters:
-        inputs["decoder_input_ids"] = ids
-    return inputs
 
 
 def _rows_into(trace: Trace) -> Any:
