@@ -20,7 +20,8 @@ _BASE_LAYER = ".base_layer."
 
 def matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
     """Whether PEFT knows the ``peft_type``."""
-    return config.get("peft_type") in TUNERS
+    kind = config.get("peft_type")
+    return isinstance(kind, str) and kind in TUNERS
 
 
 def own_tensors(config: Mapping[str, Any]) -> OwnTensors:
