@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -68,6 +67,19 @@ def model_options(command: F) -> F:
             help="How a task's logits are read, where the base's config.json does not say it: regression, "
             "single_label_classification or multi_label_classification. Repeatable.",
         ),
+        click.option(
+            "--labels",
+            type=PATH,
+            metavar="FILE.json",
+            help="Names of the labels, where neither the adapter nor the base has them: task to names, or the names of "
+            "the only task.",
+        ),
+        click.option(
+            "--model-class",
+            metavar="NAME",
+            help="The transformers class to load the base as, where the adapter does not decide it; AutoModel leaves "
+            "out a head.",
+        ),
         click.option("--task", help="static: the task to fold into the weights."),
     ):
         command = option(command)
@@ -81,9 +93,10 @@ def export_options(settings: dict[str, Any], precision: Precision | Search) -> E
         UsageError: one is not of its form.
     """
     from eptx.exporter import ExportOptions
+    from eptx.exporter.adapters.label_names import read_labels
     from eptx.exporter.adapters.route import Frozen, parse_frozen
 
-    module_map = settings.pop("module_map")
+    module_map, labels = settings.pop("module_map"), settings.pop("labels")
     routes: dict[str | None, Frozen] = {}
     for text in settings.pop("route"):
         name, found, route = text.rpartition("=")
@@ -99,18 +112,10 @@ def export_options(settings: dict[str, Any], precision: Precision | Search) -> E
         problems[task] = kind
     return ExportOptions(
         problem_types=problems,
+        labels=read_labels(labels) if labels else {},
         tasks=names(settings.pop("tasks")),
         routes=routes,
         module_map=read_json_object(module_map, error=UsageError) if module_map else None,
         precision=precision,
         **settings,
     )
-
-
-def split_paths(paths: tuple[Path, ...], *, has_onnx: bool) -> tuple[Path | None, tuple[Path, ...]]:
-    """BASE and ADAPTER...; BASE may be missing beside an ONNX base, and is told apart by its files."""
-    if has_onnx and (len(paths) == 1 or (paths[0] / "adapter_config.json").exists()):
-        return None, paths
-    if len(paths) < 2:
-        raise UsageError("give BASE and ADAPTER: the transformers folder of the base model and the adapter's folder")
-    return paths[0], paths[1:]

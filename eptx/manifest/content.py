@@ -16,7 +16,7 @@ class Task:
     Attributes:
         name: how a request names it.
         id: its value of the graph input ``task_id``.
-        labels: how many of a row's logits belong to it, the first ones; None without task heads.
+        labels: how many of a row's logits belong to it, the first ones; None where that is not told: all of them.
         label_names: the names of these, where the exporter knows them.
         problem_type: what its logits mean, one of `PROBLEM_TYPES`; None without logits.
     """
@@ -135,6 +135,8 @@ class Sources:
         top_k: EPT: how many experts a task uses, where an option said it.
         tasks: the names of the adapter's tasks by id, where an option said it.
         problem_types: task -> its problem type, where an option said it.
+        model_class: the transformers class that the base was loaded as, where an option said it.
+        label_names: task -> the names of its labels, where an option said them.
     """
 
     base: bool
@@ -142,6 +144,8 @@ class Sources:
     top_k: int | None = None
     tasks: tuple[str, ...] | None = None
     problem_types: Mapping[str, str] | None = None
+    model_class: str | None = None
+    label_names: Mapping[str, tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True)

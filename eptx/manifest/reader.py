@@ -212,7 +212,13 @@ def _sources(f: Fields) -> Sources:
         top_k=f.count("top_k", least=1) if f.present("top_k") else None,
         tasks=f.string_list("tasks") if f.present("tasks") else None,
         problem_types=f.child("problem_types").strings() if f.present("problem_types") else None,
+        model_class=f.string("model_class") if f.present("model_class") else None,
+        label_names=_lists(f.child("label_names")) if f.present("label_names") else None,
     )
+
+
+def _lists(f: Fields) -> dict[str, tuple[str, ...]]:
+    return {key: f.string_list(key) for key in f.raw()}
 
 
 def _file(name: str, f: Fields) -> FileEntry:

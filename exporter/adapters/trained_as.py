@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,9 @@ class TrainedAs:
     Attributes:
         noted: the class that PEFT noted down (``auto_mapping``), None where it did not.
         task_type: PEFT's ``task_type``, which stands for an Auto class; None where there is none.
+        saved: the tensors of modules that it brings whole: name -> shape.
     """
 
     noted: str | None = None
     task_type: str | None = None
+    saved: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

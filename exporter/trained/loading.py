@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from eptx._one_line import one_line
 from eptx.errors import AdapterError, EptxError
 from eptx.exporter.quiet import quiet
-from eptx.exporter.trained.classes import load_base, saved_modules
+from eptx.exporter.trained.classes import Base, load_base, saved_modules
 from eptx.exporter.trained.files import PREFIX, WEIGHTS, AdapterFiles, head_tasks
 from eptx.exporter.trained.host import Host
 from eptx.exporter.trained.model import Trained
@@ -34,6 +35,7 @@ def load_trained(
     tasks: Sequence[str],
     *,
     top_k: int | None = None,
+    model_class: str | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Trained:
     """Loads the base as the class that was trained, with the adapter on it.
@@ -43,6 +45,7 @@ def load_trained(
         files: the adapter's folder, or several, each a task.
         tasks: the tasks by id.
         top_k: experts per task, where it is needed and the files do not say it.
+        model_class: the class of transformers, if somebody names it.
         dtype: of the weights and of all computations.
 
     Raises:
@@ -51,8 +54,9 @@ def load_trained(
         UsageError: nobody says a top-k that is needed.
     """
     with quiet():
-        hosts = _hosts(base, files, tasks, top_k)
-        hosts += _without(base, files[0], hosts, len(tasks))
+        load = partial(load_base, base, model_class=model_class)
+        hosts = _hosts(load, files, tasks, top_k)
+        hosts += _without(load, files[0], hosts, len(tasks))
     heads = _heads(files[0], tasks)
     for host in hosts:
         host.model.to(dtype).eval()
@@ -63,24 +67,28 @@ def load_trained(
     return Trained(hosts, tuple(tasks), heads.to(dtype) if heads is not None else None, dtype)
 
 
-def _without(base: Path, files: AdapterFiles, hosts: Sequence[Host], task: int) -> list[Host]:
-    """The base without an adapter, for rows that switch it off, if no model has the base's labels."""
-    if not all(host.base.resized and host.base.complete for host in hosts):
+def _without(load: Callable[..., Base], files: AdapterFiles, hosts: Sequence[Host], task: int) -> list[Host]:
+    """The base without an adapter, for rows that switch it off, if no model is the base when it is off."""
+    if not all((host.base.resized or host.changed) and host.base.complete for host in hosts):
         return []
-    plain = Host(load_base(base, files, plain=True), reference_of(files), adapters={task: ""})
+    plain = Host(load(files, plain=True), reference_of(files), adapters={task: ""})
     plain.names = names_in(plain.model, [module for host in hosts for module in host.names])
     return [plain]
 
 
-def _hosts(base: Path, files: Sequence[AdapterFiles], tasks: Sequence[str], top_k: int | None) -> list[Host]:
+def _hosts(
+    load: Callable[..., Base], files: Sequence[AdapterFiles], tasks: Sequence[str], top_k: int | None
+) -> list[Host]:
     """The adapters side by side on one model; an adapter with modules of other shapes gets its own model."""
     method = reference_of(files[0])
     hosts: list[Host] = []
     for index, each in enumerate(files):
-        alike = (host for host in hosts if host.signature == _signature(each) and not method.one_model_each)
+        changes = method.changes_base(each.config)
+        alone = changes or method.one_model_each
+        alike = (host for host in hosts if host.signature == _signature(each) and not host.changed and not alone)
         host = next(alike, None)
         if host is None:
-            host = Host(load_base(base, each), method, _signature(each))
+            host = Host(load(each), method, _signature(each), changed=changes)
             hosts.append(host)
         _put_on(host, each, range(index, index + 1) if method.one_task_each else range(len(tasks)), tasks, top_k)
     for host in hosts:  # a task's outputs are compared at the modules of all tasks

@@ -103,6 +103,10 @@ class Reference(Protocol):
         """
         ...
 
+    def changes_base(self, config: Mapping[str, Any]) -> bool:
+        """Whether PEFT changes the base itself for an adapter, so that others cannot share its model."""
+        return bool(config.get("bias", "none") != "none")
+
     def together(self, task: int, count: int) -> Hashable:
         """Rows of tasks for which this is equal may share a forward; the id `count` switches the adapter off."""
         return None

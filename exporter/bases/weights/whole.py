@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from eptx._one_line import some
 from eptx.errors import AdapterError, BaseModelError
 from eptx.exporter.adapters.changes import TensorChange, Whole
 from eptx.exporter.bases.names import aliases
 from eptx.exporter.bases.weights.bank import Bank, bank_of
+from eptx.exporter.bases.weights.sharing import sharing_in, with_shared
 
 Changes = Mapping[str, TensorChange]
 
@@ -62,7 +64,8 @@ def named_in(model: Any, saved: Saved, prefix: str) -> dict[str, dict[str, Tenso
     """
     if not any(saved.tensors.values()):
         return {task: {} for task in saved.rows}
-    known = set(model.state_dict())
+    known = model.state_dict()
+    sharing, lengths = sharing_in(model), {name: len(tensor) for name, tensor in known.items() if tensor.ndim}
     today = _Today(model)
     found: dict[str, dict[str, TensorChange]] = {}
     for task in saved.rows:
@@ -73,6 +76,7 @@ def named_in(model: Any, saved: Saved, prefix: str) -> dict[str, dict[str, Tenso
                 kind = type(model).__name__
                 raise AdapterError(f"the adapter brings {name}, which a {kind} (the class that was trained) has not")
             found[task][spelled[0]] = change
+        found[task] = with_shared(found[task], sharing, lengths)
     return found
 
 
@@ -180,18 +184,21 @@ def _placeholder(shape: tuple[int, ...]) -> np.ndarray:
     return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
 
 
-def oriented(bank: Bank, stored: np.ndarray) -> Bank:
-    """A bank as the graph stores the tensor.
+def in_place(value: ir.Value, bank: Bank) -> Bank:
+    """A bank as the graph stores the tensor; the base's takes the place of its placeholder.
 
     Args:
+        value: the initializer, which holds the placeholder as it is, or turned.
         bank: as the model has it.
-        stored: what the graph holds of its placeholder: the same, or that turned.
     """
-    plain = _placeholder(bank.shape)
-    if np.array_equal(stored, plain):
-        return bank
-    assert np.array_equal(stored, plain.T)
-    return replace(bank, turned=True)
+    assert value.const_value is not None
+    stored, plain = value.const_value.numpy(), _placeholder(bank.shape)
+    turned = not np.array_equal(stored, plain)
+    assert not turned or np.array_equal(stored, plain.T)
+    bank = replace(bank, turned=turned)
+    if bank.base is not None and len(bank.base) == bank.size:
+        value.const_value = ir.Tensor(np.ascontiguousarray(bank.base.T if turned else bank.base), name=value.name)
+    return bank
 
 
 def _put(model: Any, name: str, array: np.ndarray) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from eptx.errors import AdapterError, NotSupportedError
+from eptx.errors import AdapterError
 from eptx.exporter.adapters.adapter import TaskHeads, name_tasks, natural_key
 from eptx.exporter.adapters.checkpoint import (
     HEADS,
@@ -23,6 +23,7 @@ from eptx.exporter.adapters.checkpoint import (
 from eptx.exporter.methods.lora.adapter import LoraAdapter
 from eptx.exporter.methods.lora.module import LoraModule
 from eptx.exporter.methods.lora.settings import blocks, check, start
+from eptx.exporter.methods.lora.tensors import take_tensors
 from eptx.exporter.methods.patterns import scale_of
 
 #: What training alone needs of a module.
@@ -43,27 +44,26 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> LoraAdapter
     """
     own = [checkpoint.name for checkpoint in checkpoints]
     names = name_tasks(len(checkpoints), options.tasks, own if len(checkpoints) > 1 else None)
+    parts = {name: take_tensors(checkpoint) for name, checkpoint in zip(names, checkpoints, strict=True)}
     adapter = LoraAdapter(
         tasks=names,
         heads=_heads(checkpoints),
         fingerprint=combine([checkpoint.fingerprint for checkpoint in checkpoints]),
-        changes={name: each.whole for name, each in zip(names, checkpoints, strict=True) if each.saved},
+        changes={name: changes for name, (changes, _) in parts.items() if changes},
         trained_as=tuple(checkpoint.trained_as for checkpoint in checkpoints),
-        by_task={name: _read_one(checkpoint) for name, checkpoint in zip(names, checkpoints, strict=True)},
+        by_task={
+            name: _read_one(checkpoint, parts[name][1]) for name, checkpoint in zip(names, checkpoints, strict=True)
+        },
     )
     _check_common_widths(adapter)
     return adapter
 
 
-def _read_one(checkpoint: Checkpoint) -> dict[str, LoraModule]:
+def _read_one(checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray]) -> dict[str, LoraModule]:
     check(checkpoint.config, checkpoint.name)
-    tensors = checkpoint.tensors
-    for name in tensors:
-        if "lora_embedding" in name:
-            raise NotSupportedError(f"{WEIGHTS}: {name}: LoRA on an embedding is not supported")
     grouped = group_by_module(tensors, "lora_")
     modules = {name: _module(name, grouped[name], checkpoint.config) for name in sorted(grouped, key=natural_key)}
-    if not modules:
+    if not checkpoint.tensors:
         raise AdapterError(f"{WEIGHTS}: holds no LoRA factors")
     return modules
 

@@ -120,6 +120,13 @@ FileEntry ReadFileEntry(const std::string& name, Fields f) {
 
 }  // namespace
 
+bool TaskPerRequest(const Manifest& manifest) {
+  const auto found = FindTensor(manifest.inputs, kTaskId);
+  if (!found) return false;
+  const std::vector<Dimension>& shape = manifest.inputs[*found].shape;
+  return shape.size() == 1 && !shape[0].is_name && shape[0].size == 1;
+}
+
 std::optional<size_t> FindTensor(const std::vector<TensorSpec>& specs, std::string_view name) {
   const auto found =
       std::find_if(specs.begin(), specs.end(), [&](const TensorSpec& spec) { return spec.name == name; });
