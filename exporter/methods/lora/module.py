@@ -44,14 +44,18 @@ class LoraModule:
         a, b = self.a, self.scale * self.b.astype(np.float64)
         if self.diagonal is not None:
             b = b * self.diagonal
-        shift = None if self.bias is None else self.scale * self.bias.astype(np.float64)
         if self.start:
             left, right = _taken(self.start, weight().astype(np.float64), self.a.shape[0], self.scale)
             a, b = np.concatenate([a, right]), np.concatenate([b, -left], axis=1)
         if self.magnitude is None:
-            return LinearUpdate(a, b, shift=shift)
+            return LinearUpdate(a, b, shift=self.shift)
         adapted = weight().astype(np.float64) + b @ a.astype(np.float64)
         return LinearUpdate(a, b, gain=self.magnitude / np.linalg.norm(adapted, axis=1))
+
+    @property
+    def shift(self) -> np.ndarray | None:
+        """What is added to the layer's bias, [out]; None for nothing."""
+        return None if self.bias is None else self.scale * self.bias.astype(np.float64)
 
     def parameters(self) -> int:
         """How many numbers the module stores."""
