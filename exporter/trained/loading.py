@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor
+from torch import Tensor, nn
 
 from eptx._one_line import one_line
 from eptx.errors import AdapterError, EptxError
@@ -96,10 +97,20 @@ def _hosts(
     return hosts
 
 
+def _is_no_linear(layer: nn.Module) -> bool:
+    """Whether an adapted module is a table, a convolution or a parameter: outputs show it, and compared tensors."""
+    inner: Any = layer
+    while isinstance(getattr(inner, "base_layer", None), nn.Module):
+        inner = inner.base_layer
+    return isinstance(layer, ParamWrapper) or isinstance(inner, nn.Embedding | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+
+
 def _signature(files: AdapterFiles) -> tuple[Any, ...]:
     """What adapters of one model have in common."""
     mapping = (files.config.get("auto_mapping") or {}).get("base_model_class")
-    return (files.config.get("task_type"), mapping, tuple(sorted(saved_modules(files).items())))
+    beside = {name: tuple(t.shape) for name, t in files.tensors.items() if ".base_layer." in name}
+    beside |= {name: () for name in files.tensors if name.endswith(".trainable_tokens_delta")}
+    return (files.config.get("task_type"), mapping, tuple(sorted((saved_modules(files) | beside).items())))
 
 
 def _put_on(host: Host, files: AdapterFiles, ids: range, tasks: Sequence[str], top_k: int | None) -> None:
@@ -121,6 +132,7 @@ def _put_on(host: Host, files: AdapterFiles, ids: range, tasks: Sequence[str], t
     _fill(host.peft, files, method, name, {old: new for old, new in names.items() if old != new})
     if not names:  # one tensor serves all layers
         names = {name: name for name, layer in host.model.named_modules() if isinstance(layer, BaseTunerLayer)}
+    names = {old: new for old, new in names.items() if not _is_no_linear(host.model.get_submodule(new))}
     host.state = vars(host.peft.base_model).get("state")
     host.adapters |= dict.fromkeys(ids, name)
     host.names |= names
@@ -148,7 +160,8 @@ def _fill(model: PeftModel, files: AdapterFiles, method: Reference, name: str, r
         AdapterError: by the name of the tensor or parameter.
     """
     part = method.part(files.config)
-    tensors = {_in_model(key, part, renamed): tensor for key, tensor in files.tensors.items()}
+    own = {key: tensor for key, tensor in files.tensors.items() if ".modules_to_save." not in key}  # said twice
+    tensors = {_in_model(key, part, renamed): tensor for key, tensor in own.items()}
     file = f"{files.folder.name}: {WEIGHTS}"
     try:
         result: Any = set_peft_model_state_dict(model, tensors, adapter_name=name)

@@ -18,6 +18,7 @@ from eptx.exporter.trained.encode import decoder_call, encode
 from eptx.exporter.trained.host import Host, tensors_of
 from eptx.exporter.trained.output import Heads, Output
 from eptx.exporter.trained.reference import CallRoutes, GivenRoutes, Reference
+from eptx.exporter.trained.tables import changed_tables, changed_tensors, table_of
 
 
 @dataclass
@@ -67,6 +68,17 @@ class Trained:
         """The model that serves a task; of no task, one with the base's own labels."""
         own = (host for host in self.hosts if task in host.adapters)
         return next(own, next((host for host in self.hosts if not (host.base.resized or host.changed)), self.hosts[0]))
+
+    def tables(self, task: int) -> dict[str, np.ndarray]:
+        """The embeddings that some task changes, with one task in them: name in the model -> float32 [rows, width]."""
+        host = self.host_of(task)
+        names = dict.fromkeys(name for each in self.hosts for name in changed_tables(each))
+        return {name: table_of(host, name, task if task < len(self.tasks) else None) for name in names}
+
+    @property
+    def changed_tensors(self) -> set[str]:
+        """The names of the tensors that adapters' factors are added to."""
+        return {name for host in self.hosts for name in changed_tensors(host)}
 
     @contextmanager
     def as_task(self, task: int) -> Iterator[Any]:

@@ -44,7 +44,10 @@ def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path 
     """
     trained = reference.load(torch.float32)
     task = next(iter(reference.ids.values()))
-    touched = trained.hosts[0].names.values() if bundle.manifest.mode == "static" else ()
+    touched = trained.changed_tensors if bundle.manifest.mode == "static" else ()
+    tables = {index: trained.tables(index) for index in reference.ids.values()}
+    if bundle.manifest.mode == "static":
+        tables = {0: tables[task]}
     with trained.as_task(task) as model:
         encoder = bundle.manifest.encoder
         found = lookups(model, bundle.manifest.inputs if encoder is None else encoder.inputs)
@@ -54,7 +57,7 @@ def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path 
         off = _off(reference, trained, answers, told)
         files = compare_files(bundle, reference.base, model, tasks, found, base_onnx=base_onnx, off=off)
         first = [_method(bundle, trained), *compare_class(bundle.manifest, reference)]
-        return Compared([*first, *files, *compare_tensors(bundle, model, touched)], found.longest)
+        return Compared([*first, *files, *compare_tensors(bundle, model, touched, tables)], found.longest)
 
 
 def _method(bundle: Bundle, trained: Trained) -> Check:
