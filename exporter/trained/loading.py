@@ -26,6 +26,8 @@ from eptx.exporter.trained.output import Heads
 from eptx.exporter.trained.reference import Reference, SavedAs, reference_of
 from eptx.exporter.training.heads import TaskHeadBank
 
+#: How the names end of what `trainable_token_indices` trains.
+_ROWS = ".trainable_tokens_delta"
 #: Task types whose classifier PEFT always saves.
 _WITH_CLASSIFIER = ("SEQ_CLS", "TOKEN_CLS")
 
@@ -169,13 +171,20 @@ def _fill(model: PeftModel, files: AdapterFiles, method: Reference, name: str, r
         raise AdapterError(f"{file} has no tensor for {error.args[0]}") from None
     except (RuntimeError, ValueError) as error:
         raise AdapterError(f"{file} does not fit the model: {_misfit(str(error), name)}") from None
-    if result.unexpected_keys:
-        raise AdapterError(f"{file}: no parameter of the model takes {_in_file(result.unexpected_keys[0], name)}")
+    unexpected = [key for key in result.unexpected_keys if not _said_twice(_in_file(key, name), tensors)]
+    if unexpected:
+        raise AdapterError(f"{file}: no parameter of the model takes {_in_file(unexpected[0], name)}")
     # what PEFT itself would save; the rest it makes of a seed or of the base
     whole = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     empty = sorted(whole.keys() - tensors.keys())
     if empty:
         raise AdapterError(f"{file} has no tensor for {empty[0]}")
+
+
+def _said_twice(key: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor is the rows of tokens of a head that shares its embeddings, whose rows PEFT has filled."""
+    rows = [tensor for other, tensor in tensors.items() if other.endswith(_ROWS) and other != key]
+    return key.endswith(_ROWS) and key in tensors and any(torch.equal(tensors[key], tensor) for tensor in rows)
 
 
 def _misfit(text: str, name: str) -> str:

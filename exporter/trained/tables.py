@@ -12,7 +12,7 @@ from torch import nn
 
 from eptx.exporter.trained.host import Host
 
-__all__ = ["changed_tables", "changed_tensors", "table_of"]
+__all__ = ["changed_tables", "changed_tensors", "table_of", "tokens_of"]
 
 
 def changed_tables(host: Host) -> dict[str, nn.Module]:
@@ -45,6 +45,13 @@ def table_of(host: Host, name: str, task: int | None) -> np.ndarray:
         rows = torch.arange(_length(module, host.adapters.get(-1 if task is None else task)))
         array: np.ndarray = module(rows).float().numpy()
     return array
+
+
+def tokens_of(host: Host) -> int | None:
+    """How many tokens a model knows; None if it gives none."""
+    if not hasattr(host.model, "get_output_embeddings") or host.model.get_output_embeddings() is None:
+        return None
+    return len(_innermost(host.model.get_input_embeddings()).weight)
 
 
 def _innermost(module: Any) -> Any:
