@@ -23,7 +23,7 @@ from eptx.exporter.bases.weights.model import load_model, read_config
 from eptx.exporter.bases.weights.model_class import trained_class
 from eptx.exporter.bases.weights.whole import Saved
 from eptx.exporter.quiet import quiet
-from eptx.manifest.names import CROSS, PAST
+from eptx.manifest.names import CROSS, ENCODER_MASK, PAST
 from eptx.progress import step
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def load_encoder_decoder(
             if whole.banks:
                 raise NotSupportedError(f"tasks with their own {some(list(whole.banks))} need --mode static here")
             model.set_attn_implementation("eager")  # the plainest graph; the fused one is of the same products
-        encoder, decoder, modules = _halves(model, provider)
+        encoder, decoder, modules = _halves(model, folder, provider)
     graph = replace(folder_graph(decoder, folder, config), generation=generation, whole=whole)
 
     def in_encoder(module: str) -> bool:
@@ -85,7 +85,7 @@ def load_encoder_decoder(
     ]
 
 
-def _halves(model: Any, provider: str) -> tuple[ir.Model, ir.Model, frozenset[str]]:
+def _halves(model: Any, folder: Path, provider: str) -> tuple[ir.Model, ir.Model, frozenset[str]]:
     """The encoder, the decoder, and the modules that the encoder's graph holds."""
     import torch
 
@@ -97,7 +97,7 @@ def _halves(model: Any, provider: str) -> tuple[ir.Model, ir.Model, frozenset[st
     )
 
     with step("export the encoder"):
-        half, sample = Encoder(model), encoder_sample(model)
+        half, sample = Encoder(model), encoder_sample(model, folder)
         try:
             with torch.no_grad():
                 cross = half(**sample.inputs)["cross"]
@@ -106,13 +106,13 @@ def _halves(model: Any, provider: str) -> tuple[ir.Model, ir.Model, frozenset[st
             raise NotSupportedError(
                 f"a {kind} does not run in two halves, so eptx cannot export it: {one_line(e)}"
             ) from None
-        answers = decoder_sample(model, sample, cross)
+        inputs, shapes = decoder_sample(model, sample, cross)
         encoder = export_onnx(half, sample.inputs, sample.shapes)
         fuse(encoder, provider)
         modules = tidy(encoder)
     with step("export the decoder"):
-        decoder = export_onnx(Decoder(model), answers.inputs, answers.shapes)
+        decoder = export_onnx(Decoder(model), inputs, shapes)
         fuse(decoder, provider)
-        length = {CROSS: {2: "encoder_length"}} if "encoder_attention_mask" in answers.inputs else {}
-        tidy(decoder, {"encoder_attention_mask": {1: "encoder_length"}, **length, PAST: {2: "past"}})
+        length = {CROSS: {2: "encoder_length"}} if ENCODER_MASK in inputs else {}
+        tidy(decoder, {ENCODER_MASK: {1: "encoder_length"}, **length, PAST: {2: "past"}})
     return encoder, decoder, modules
