@@ -6,11 +6,12 @@ to them are modules of the encoder's graph. The decoder's takes those, and its o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eptx._one_line import one_line, some
+from eptx._one_line import one_line
 from eptx.errors import NotSupportedError
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.answers import answer_settings
@@ -19,9 +20,10 @@ from eptx.exporter.bases.loaders.trace import export_onnx
 from eptx.exporter.bases.names import aliases
 from eptx.exporter.bases.passes.fuse import fuse
 from eptx.exporter.bases.passes.tidy import tidy
+from eptx.exporter.bases.weights.bank import Bank
 from eptx.exporter.bases.weights.model import load_model, read_config
 from eptx.exporter.bases.weights.model_class import trained_class
-from eptx.exporter.bases.weights.whole import Saved
+from eptx.exporter.bases.weights.whole import Saved, banked, in_graph
 from eptx.exporter.quiet import quiet
 from eptx.manifest.names import CROSS, ENCODER_MASK, PAST
 from eptx.progress import step
@@ -70,23 +72,23 @@ def load_encoder_decoder(
         with step("load the base model"):
             name = class_name or trained_class(config, (), headless=False)
             model, whole = load_model(folder, config, name, saved)
-            if whole.banks:
-                raise NotSupportedError(f"tasks with their own {some(list(whole.banks))} need --mode static here")
             model.set_attn_implementation("eager")  # the plainest graph; the fused one is of the same products
-        encoder, decoder, modules = _halves(model, folder, provider)
-    graph = replace(folder_graph(decoder, folder, config), generation=generation, whole=whole)
+        encoder, decoder, modules, banks = _halves(model, folder, provider, whole.banks)
+    graph = replace(folder_graph(decoder, folder, config), generation=generation, whole=replace(whole, banks=banks[1]))
 
     def in_encoder(module: str) -> bool:
         return any(alias in modules for alias in aliases(module, graph.prefix))
 
     return [
-        replace(graph, model=encoder, file=ENCODER_FILE, holds=in_encoder),
+        replace(graph, model=encoder, file=ENCODER_FILE, holds=in_encoder, whole=replace(whole, banks=banks[0])),
         replace(graph, holds=lambda module: not in_encoder(module)),
     ]
 
 
-def _halves(model: Any, folder: Path, provider: str) -> tuple[ir.Model, ir.Model, frozenset[str]]:
-    """The encoder, the decoder, and the modules that the encoder's graph holds."""
+def _halves(
+    model: Any, folder: Path, provider: str, banks: Mapping[str, Bank]
+) -> tuple[ir.Model, ir.Model, frozenset[str], list[dict[str, Bank]]]:
+    """The encoder, the decoder, the modules that the encoder's graph holds, and the banks of each."""
     import torch
 
     from eptx.exporter.bases.loaders.halves import (  # imports transformers
@@ -108,11 +110,13 @@ def _halves(model: Any, folder: Path, provider: str) -> tuple[ir.Model, ir.Model
             ) from None
         inputs, shapes = decoder_sample(model, sample, cross)
         encoder = export_onnx(half, sample.inputs, sample.shapes)
-        fuse(encoder, provider)
+        kept = [banked(encoder, banks)]
+        fuse(encoder, provider, kept[0])
         modules = tidy(encoder)
     with step("export the decoder"):
         decoder = export_onnx(Decoder(model), inputs, shapes)
-        fuse(decoder, provider)
+        kept.append(banked(decoder, banks))
+        fuse(decoder, provider, kept[1])
         length = {CROSS: {2: "encoder_length"}} if ENCODER_MASK in inputs else {}
         tidy(decoder, {ENCODER_MASK: {1: "encoder_length"}, **length, PAST: {2: "past"}})
-    return encoder, decoder, modules
+    return encoder, decoder, modules, [in_graph(each) for each in kept]

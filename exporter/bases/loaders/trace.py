@@ -88,8 +88,8 @@ def export_onnx(
     drawn = next((node.op_type for node in program.graph.all_nodes() if node.op_type.startswith(_RANDOM)), None)
     if drawn is not None:
         raise NotSupportedError(
-            f"a {type(model).__name__} draws random numbers whenever it runs ({drawn}), so no two answers are the same:"
-            " turn that off in the base's config.json (ViTMAE: mask_ratio 0)"
+            f"a {type(model).__name__} draws random numbers whenever it runs ({drawn}): turn that off in the base's "
+            "config.json (ViTMAE: mask_ratio 0)"
         )
     return program
 
