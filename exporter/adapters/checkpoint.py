@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ import numpy as np
 from eptx._one_line import shown, some
 from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter.adapters.adapter import Pooling, TaskHeads
-from eptx.exporter.adapters.changes import TensorChange, Whole
+from eptx.exporter.adapters.changes import TensorChange
 from eptx.exporter.adapters.label_names import Names, names_in, own_names
 from eptx.exporter.adapters.safetensors import read_tensors
+from eptx.exporter.adapters.saved import saved_changes
+from eptx.exporter.adapters.saved_names import in_class
 from eptx.exporter.adapters.trained_as import TrainedAs
 from eptx.files.links import check_links
 from eptx.files.safe_files import fingerprint
@@ -51,7 +53,7 @@ class Checkpoint:
     Attributes:
         name: the folder's name; of several folders, what tells them apart.
         config: ``adapter_config.json``.
-        tensors: name without ``base_model.model.`` -> float array; the adapter's own.
+        tensors: name without ``base_model.model.`` -> array; the adapter's own.
         saved: the same of modules that PEFT saved whole, whether the configuration says so or not.
         trained_as: what the configuration says of the class.
         heads: the task heads beside it, or None.
@@ -72,15 +74,28 @@ class Checkpoint:
     @property
     def whole(self) -> dict[str, TensorChange]:
         """What PEFT saved whole, as changes of the base's tensors."""
-        return {name: Whole(array) for name, array in self.saved.items()}
+        return saved_changes(self.config, self.saved, f"{self.name}/{WEIGHTS}")
 
 
-def read_checkpoint(folder: Path, parts: Sequence[str]) -> Checkpoint:
+@dataclass(frozen=True)
+class OwnTensors:
+    """How an adapter's tensors are told from those of modules that PEFT saved whole.
+
+    Attributes:
+        parts: of their names.
+        integers: whether some of them are indices.
+    """
+
+    parts: tuple[str, ...] = ()
+    integers: bool = False
+
+
+def read_checkpoint(folder: Path, own_tensors: Callable[[Mapping[str, Any]], OwnTensors]) -> Checkpoint:
     """Reads an adapter folder.
 
     Args:
         folder: as PEFT saves it.
-        parts: of a tensor's name, that say that it is of an adapter, and not of a module that PEFT saved whole.
+        own_tensors: from the adapter's configuration to which tensors are its own.
 
     Raises:
         AdapterError: a file is missing, damaged, not an adapter's, or a link to one elsewhere.
@@ -91,8 +106,9 @@ def read_checkpoint(folder: Path, parts: Sequence[str]) -> Checkpoint:
     if not (folder / WEIGHTS).exists():
         raise AdapterError(f"{folder}: {_lacking(folder)}")
     config = read_json_object(folder / CONFIG, error=AdapterError)
+    kind = own_tensors(config)
     tensors: dict[str, np.ndarray] = {}
-    for name, array in read_tensors(folder / WEIGHTS).items():
+    for name, array in read_tensors(folder / WEIGHTS, integers=kind.integers).items():
         if _strip(name) in tensors:
             raise AdapterError(f"{WEIGHTS}: {_strip(name)} appears twice, with and without {_PREFIX[:-1]}")
         tensors[_strip(name)] = array
@@ -100,8 +116,8 @@ def read_checkpoint(folder: Path, parts: Sequence[str]) -> Checkpoint:
         raise AdapterError(f"{folder / WEIGHTS}: holds no tensors")
     heads = _read_heads(folder, config) if (folder / HEADS).exists() else None
     files = {name: folder / name for name in (CONFIG, WEIGHTS, HEADS) if (folder / name).exists()}
-    own = {name: array for name, array in tensors.items() if any(part in f".{name}" for part in parts)}
-    saved = {name: array for name, array in tensors.items() if name not in own}
+    own = {name: array for name, array in tensors.items() if any(part in f".{name}" for part in kind.parts)}
+    saved = in_class({name: array for name, array in tensors.items() if name not in own})
     _check_saved(saved, heads, config)
     print_of = fingerprint(files, error=AdapterError)
     names = _label_names(folder, config)

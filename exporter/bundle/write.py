@@ -31,8 +31,8 @@ from eptx.errors import BaseModelError, NotSupportedError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.label_names import Names
 from eptx.exporter.adapters.route import FrozenRoutes
-from eptx.exporter.bases import BaseGraph, genai_config, is_genai
-from eptx.exporter.bases.max_length import positive
+from eptx.exporter.bases import BaseGraph, genai_config
+from eptx.exporter.bases.max_length import positive, text_config
 from eptx.exporter.bases.products.nbits import is_nbits
 from eptx.exporter.bases.products.quantized import own_precision
 from eptx.exporter.bundle.card import model_card
@@ -109,14 +109,14 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
     for edited in adapted.graphs:
         clean(edited.graph.model)
         _save(edited.graph.model, writer.folder / edited.graph.file)
-    main = adapted.graphs[-1].graph
+    *others, main = (edited.graph for edited in adapted.graphs)
     companions = {name: path for name in (*_COMPANIONS, *TOKENIZER_FILES) if (path := _in_base(main, name)) is not None}
     with TemporaryDirectory(prefix="eptx-") as workspace:
         own = {name: companions.pop(name) for name in TOKENIZER_FILES if name in companions}
         folders = adapted.adapter.folders
         for name, path in {**companions, **tokenizer_files(own, folders, Path(workspace))}.items():
             writer.copy(path, name)
-    if is_genai(main):
+    if main.generation is not None and not others:
         writer.write(GENAI_CONFIG, genai_config(main))
     manifest = _manifest(adapted, text_settings(writer.folder, main, main.longest))
     writer.write("README.md", model_card(manifest))
@@ -185,10 +185,17 @@ def _manifest(adapted: Adapted, text: Text | None) -> Manifest:
         quantization=adapted.quantization,
         generation=main.generation,
         encoder=_component(others[0], graphs[0].modules) if others else None,
-        vocab_size=positive(main.config.get("vocab_size")),
+        vocab_size=_vocabulary(main),
         text=text,
         max_length=main.longest,
     )
+
+
+def _vocabulary(graph: BaseGraph) -> int | None:
+    """How many tokens the graph knows; None where it reads none, whatever its configuration says."""
+    reads = any(value.name == "input_ids" for value in graph.model.graph.inputs)
+    own = max(graph.whole.vocabulary or (0,)) or text_config(graph.config).get("vocab_size")
+    return positive(own) if reads else None
 
 
 def _precision(adapted: Adapted) -> str:

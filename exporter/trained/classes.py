@@ -7,7 +7,7 @@ that the adapter replaces, and the only class that has them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,12 +104,21 @@ def load_base(base: Path, files: AdapterFiles, *, plain: bool = False, model_cla
 
 def saved_modules(files: AdapterFiles) -> dict[str, tuple[int, ...]]:
     """The tensors of modules that PEFT saved whole (a classifier, a norm): name in the model -> shape."""
-    parts = {reference.tensor_part for reference in references()}
-    return {
+    parts = {part for reference in references() if (part := reference.part(files.config))}
+    found = {
         name.removeprefix(PREFIX): tuple(tensor.shape)
         for name, tensor in files.tensors.items()
         if not any(part in name for part in parts)
     }
+    if files.config.get("bias", "none") == "none":
+        return found
+    # PEFT trains biases where they are, and takes them from the file by itself
+    return {name: shape for name, shape in found.items() if not _is_bias_alone(name, found)}
+
+
+def _is_bias_alone(name: str, names: Collection[str]) -> bool:
+    """Whether a tensor is a bias whose module is not saved whole."""
+    return name.endswith(".bias") and f"{name.removesuffix('bias')}weight" not in names
 
 
 def _config(base: Path) -> Any:

@@ -12,7 +12,6 @@ from eptx.exporter.adapters.trained_as import TrainedAs
 from eptx.exporter.bases.names import aliases
 from eptx.exporter.bases.weights.config import base_config
 
-SUPPORTED = "BERT, RoBERTa, DeBERTa-v2, ViT and Llama (encoders alike often work too)"
 #: What PEFT's task types are trained on.
 _TASKS = {
     "SEQ_CLS": "AutoModelForSequenceClassification",
@@ -129,8 +128,7 @@ def _named(config: Mapping[str, Any], name: str) -> str:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     if config["model_type"] not in CONFIG_MAPPING:
-        kind = config["model_type"]
-        raise NotSupportedError(f"transformers has no architecture {kind!r}; supported: {SUPPORTED}")
+        raise NotSupportedError(no_architecture(config["model_type"]))
     if not hasattr(transformers, name):
         raise NotSupportedError(f"transformers has no model {shown(name)}: {_SAY} of one that it has")
     if not name.startswith("Auto"):
@@ -153,6 +151,13 @@ def _class_in(config: Mapping[str, Any], auto: str) -> str | None:
     return None if found is None else str(found.__name__)
 
 
+def no_architecture(kind: str) -> str:
+    """What is said of a ``model_type`` that transformers does not know."""
+    from transformers import __version__
+
+    return f"transformers has no architecture {kind!r} (model_type in config.json), as of the installed {__version__}"
+
+
 def find_class(name: str, config: Any) -> Any:
     """A class of transformers by its name.
 
@@ -167,7 +172,9 @@ def find_class(name: str, config: Any) -> Any:
 
     found = getattr(transformers, name, None)
     if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
-        raise NotSupportedError(f"transformers has no model {shown(name)}; supported: {SUPPORTED}; or {_SAY}")
+        raise NotSupportedError(
+            f"transformers has no model {shown(name)} as of {transformers.__version__}: {_SAY} of one that it has"
+        )
     takes = getattr(found, "config_class", None)
     if takes is not None and not isinstance(config, takes):
         raise NotSupportedError(f"the adapter was trained on a {name}; the base is a {config.model_type!r}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from eptx.errors import AdapterError, NotSupportedError
+from eptx.errors import AdapterError
 from eptx.exporter.adapters.adapter import TaskHeads, name_tasks, natural_key
 from eptx.exporter.adapters.checkpoint import (
     HEADS,
@@ -23,10 +23,13 @@ from eptx.exporter.adapters.checkpoint import (
 from eptx.exporter.methods.lora.adapter import LoraAdapter
 from eptx.exporter.methods.lora.module import LoraModule
 from eptx.exporter.methods.lora.settings import blocks, check, start
+from eptx.exporter.methods.lora.tensors import take_tensors
 from eptx.exporter.methods.patterns import scale_of
 
 #: What training alone needs of a module.
 _OF_TRAINING = ("lora_velora_embed", "lora_monteclora_sampler")
+#: The tensors of `LoraModule`'s vectors.
+_NAMES = {"magnitude": "lora_magnitude_vector", "bias": "lora_B.bias", "diagonal": "lora_diag"}
 
 
 def matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
@@ -43,27 +46,26 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> LoraAdapter
     """
     own = [checkpoint.name for checkpoint in checkpoints]
     names = name_tasks(len(checkpoints), options.tasks, own if len(checkpoints) > 1 else None)
+    parts = {name: take_tensors(checkpoint) for name, checkpoint in zip(names, checkpoints, strict=True)}
     adapter = LoraAdapter(
         tasks=names,
         heads=_heads(checkpoints),
         fingerprint=combine([checkpoint.fingerprint for checkpoint in checkpoints]),
-        changes={name: each.whole for name, each in zip(names, checkpoints, strict=True) if each.saved},
+        changes={name: changes for name, (changes, _) in parts.items() if changes},
         trained_as=tuple(checkpoint.trained_as for checkpoint in checkpoints),
-        by_task={name: _read_one(checkpoint) for name, checkpoint in zip(names, checkpoints, strict=True)},
+        by_task={
+            name: _read_one(checkpoint, parts[name][1]) for name, checkpoint in zip(names, checkpoints, strict=True)
+        },
     )
     _check_common_widths(adapter)
     return adapter
 
 
-def _read_one(checkpoint: Checkpoint) -> dict[str, LoraModule]:
+def _read_one(checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray]) -> dict[str, LoraModule]:
     check(checkpoint.config, checkpoint.name)
-    tensors = checkpoint.tensors
-    for name in tensors:
-        if "lora_embedding" in name:
-            raise NotSupportedError(f"{WEIGHTS}: {name}: LoRA on an embedding is not supported")
     grouped = group_by_module(tensors, "lora_")
     modules = {name: _module(name, grouped[name], checkpoint.config) for name in sorted(grouped, key=natural_key)}
-    if not modules:
+    if not checkpoint.tensors:
         raise AdapterError(f"{WEIGHTS}: holds no LoRA factors")
     return modules
 
@@ -80,9 +82,9 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
     a, b = (_whole(name, key, take(parts, name, f"lora_{key}.weight", 2), config) for key in "AB")
     began = start(config)
     vectors = {
-        "magnitude": _vector(name, parts, "lora_magnitude_vector", flag(config, "use_dora")),
-        "bias": _vector(name, parts, "lora_B.bias", flag(config, "lora_bias")),
-        "diagonal": _vector(name, parts, "lora_diag", began == "kasa"),
+        "magnitude": _vector(name, parts, _NAMES["magnitude"], flag(config, "use_dora")),
+        "bias": _vector(name, parts, _NAMES["bias"], flag(config, "lora_bias")),
+        "diagonal": _vector(name, parts, _NAMES["diagonal"], began == "kasa"),
     }
     refuse_rest(parts, name)
     if b.shape[1] != a.shape[0]:
@@ -92,10 +94,6 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
         if vector is not None and len(vector) != wanted:
             raise AdapterError(f"{WEIGHTS}: {name}: {_NAMES[key]} has {len(vector)} entries, not {wanted}")
     return LoraModule(a, b, scale_of(name, a.shape[0], config), start=began, **vectors)
-
-
-#: The tensors of `LoraModule`'s vectors.
-_NAMES = {"magnitude": "lora_magnitude_vector", "bias": "lora_B.bias", "diagonal": "lora_diag"}
 
 
 def _vector(module: str, parts: dict[str, np.ndarray], key: str, expected: bool) -> np.ndarray | None:

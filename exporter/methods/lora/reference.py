@@ -17,7 +17,7 @@ from eptx.exporter.trained.names import exactly
 from eptx.exporter.trained.reference import Reference, SavedAs
 
 #: Starts of the factors that leave the base as it is; with any other PEFT is to do what it did in training.
-_STARTS = (False, None, "gaussian", "eva", "orthogonal")
+_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
 class LoraReference(Reference):
@@ -58,6 +58,10 @@ class LoraReference(Reference):
         if renamed or not any(check_target_module_exists(config, module) for module in names):
             _rename(config, names)  # PEFT would find none of the modules that the file has tensors for
         return config
+
+    def changes_base(self, config: Mapping[str, Any]) -> bool:
+        start = config.get("init_lora_weights")
+        return start not in (*_STARTS, "mica") or bool(config.get("kasa_config")) or super().changes_base(config)
 
     def together(self, task: int, count: int) -> Hashable:
         """PEFT switches between adapters for a whole forward."""

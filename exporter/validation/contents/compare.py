@@ -46,7 +46,8 @@ def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path 
     task = next(iter(reference.ids.values()))
     touched = trained.hosts[0].names.values() if bundle.manifest.mode == "static" else ()
     with trained.as_task(task) as model:
-        found = lookups(model)
+        encoder = bundle.manifest.encoder
+        found = lookups(model, bundle.manifest.inputs if encoder is None else encoder.inputs)
         answers = any(spec.name == "logits" for spec in bundle.manifest.outputs)
         told = set(bundle.manifest.sources.label_names or ())
         tasks = expected_tasks(reference, trained, answers=answers, told=told)
