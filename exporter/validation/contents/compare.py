@@ -57,7 +57,9 @@ def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path 
         told = set(bundle.manifest.sources.label_names or ())
         tasks = expected_tasks(reference, trained, answers=answers, told=told)
         off = _off(reference, trained, answers, told)
-        files = compare_files(bundle, reference.base, model, tasks, found, base_onnx=base_onnx, off=off)
+        files = compare_files(
+            bundle, reference.base, model, tasks, found, base_onnx=base_onnx, off=off, homes=reference.homes
+        )
         first = [_method(bundle, trained), *compare_class(bundle.manifest, reference)]
         return Compared([*first, *files, *compare_tensors(bundle, model, touched, tables)], found.longest)
 
