@@ -181,7 +181,7 @@ def _fill(model: PeftModel, files: AdapterFiles, method: Reference, name: str, r
 
 
 def _again(key: str, files: AdapterFiles) -> bool:
-    """Whether PEFT saved a tensor once more, by the name that it has inside of the layer around a module saved whole."""
+    """Whether PEFT saved a tensor once more, by its name inside of the layer around a module saved whole."""
     return ".modules_to_save." in key and key.replace(".modules_to_save", "") in files.tensors
 
 
