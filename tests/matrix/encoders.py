@@ -42,6 +42,7 @@ _MODERNBERT = SMALL | {
     "cls_token_id": 1,
     "sep_token_id": 2,
 }
+_XLNET = {"vocab_size": 60, "d_model": 24, "n_layer": 1, "n_head": 3, "d_inner": 36}
 _FUNNEL = {"vocab_size": 60, "block_sizes": [1, 1], "num_decoder_layers": 1, "d_model": 24, "n_head": 3, "d_head": 8}
 #: Class -> its configuration. The rows' names are the classes' but for those in `_NAMED`.
 _BARE: dict[str, dict[str, Any]] = {
@@ -93,7 +94,17 @@ def _with_head(kind: str, head: str, task_type: str, settings: dict[str, Any]) -
     name = f"{_NAMED.get(kind, kind)}, {task_type}, bare base"
     config = (f"{kind}Config", settings | {"num_labels": 3})
     peft = {"task_type": task_type}
-    return Row(name, "text", f"{kind}For{head}", config, texts(60), base=f"{kind}Model", peft=peft, adapters=2)
+    return Row(
+        name,
+        "text",
+        f"{kind}For{head}",
+        config,
+        texts(60),
+        base=f"{kind}Model",
+        peft=peft,
+        targets=("q_lin", "v_lin", "lin1") if kind == "DistilBert" else None,  # its pre_classifier comes whole
+        adapters=2,
+    )
 
 
 ROWS: tuple[Row, ...] = (
@@ -108,6 +119,7 @@ ROWS: tuple[Row, ...] = (
         peft=SEQ_CLS,
     ),
     *(_bare(kind, settings) for kind, settings in _BARE.items()),
+    Row("XLNet", "text", "XLNetModel", ("XLNetConfig", _XLNET), texts(60)),
     Row("LayoutLM", "text", "LayoutLMModel", ("LayoutLMConfig", SMALL), pages(60)),
     Row("BERT, masked LM", "text", "BertForMaskedLM", ("BertConfig", SMALL), texts(60)),
     Row("BERT, multiple choice", "text", "BertForMultipleChoice", ("BertConfig", SMALL), choices(60)),

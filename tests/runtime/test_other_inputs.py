@@ -109,7 +109,10 @@ def test_a_recording_without_a_mask_is_read_whole() -> None:
 
 def test_choices_are_no_rows() -> None:
     shape = ("batch", "choices", "length")
-    specs = (*(TensorSpec(name, "int64", shape) for name in ("input_ids", "attention_mask")), tiny_manifest().inputs[-1])
+    specs = (
+        *(TensorSpec(name, "int64", shape) for name in ("input_ids", "attention_mask")),
+        tiny_manifest().inputs[-1],
+    )
     manifest = tiny_manifest(inputs=specs)
     arrays = check_inputs({"input_ids": np.ones((2, 3, 5), np.int64)}, manifest)
     assert arrays["attention_mask"].shape == (2, 3, 5)

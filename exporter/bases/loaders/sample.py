@@ -104,7 +104,9 @@ def _text(model: Any, taken: set[str], folder: Path) -> Reads:
     if "input_ids" not in taken:
         return {}
     config = getattr(model.config, "text_config", model.config)
-    most = getattr(config, "max_position_embeddings", None) or _UNLIMITED
+    most = getattr(config, "max_position_embeddings", None)
+    if not isinstance(most, int) or most < 1:  # XLNet says -1
+        most = _UNLIMITED
     axes: tuple[_Axis, ...] = (_Axis("length", min(_LENGTH, most), most),)
     if type(model).__name__.endswith("ForMultipleChoice"):
         axes = (_Axis("choices", _CHOICES), *axes)
