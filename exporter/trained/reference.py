@@ -145,14 +145,14 @@ def reference_of(files: AdapterFiles) -> Reference:
     return next((reference for reference in others if reference.matches(files.config, tensors)), last)
 
 
-def read_files(folders: Sequence[Path]) -> list[AdapterFiles]:
+def read_files(folders: Sequence[Path], *, allow_pickle: bool = False) -> list[AdapterFiles]:
     """Reads adapter folders.
 
     Raises:
         AdapterError: a file is missing or damaged.
         UsageError: they are of different methods, or several where one holds all tasks.
     """
-    read = [read_folder(folder) for folder in folders]
+    read = [read_folder(folder, allow_pickle=allow_pickle) for folder in folders]
     found = {reference_of(files).name: reference_of(files) for files in read}
     if len(found) > 1:
         raise UsageError(f"the adapters are of different methods: {', '.join(sorted(found))}")
