@@ -194,7 +194,8 @@ def _manifest(adapted: Adapted) -> Manifest:
 def _vocabulary(graph: BaseGraph) -> int | None:
     """How many tokens the graph knows; None where it reads none, whatever its configuration says."""
     reads = any(value.name == "input_ids" for value in graph.model.graph.inputs)
-    return positive(text_config(graph.config).get("vocab_size")) if reads else None
+    own = max(graph.whole.vocabulary or (0,)) or text_config(graph.config).get("vocab_size")
+    return positive(own) if reads else None
 
 
 def _precision(adapted: Adapted) -> str:

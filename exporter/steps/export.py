@@ -95,6 +95,7 @@ def put_in(adapted: Adapted, edited: EditedGraph) -> None:
     if options.mode != "static":
         _attach(adapted, edited)
     else:
+        assert not edited.graph.whole.banks
         task = options.folded_task(adapter.tasks)
         if not edited.graph.adapted:
             method_of(adapter.method).fold_graph(adapter, edited, adapter.tasks.index(task), adapted.routes)

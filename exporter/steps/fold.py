@@ -20,6 +20,7 @@ from eptx.exporter.bases.names import aliases
 from eptx.exporter.bases.weights.checkpoint import weight_files
 from eptx.exporter.bases.weights.model import base_prefix, read_config
 from eptx.exporter.bases.weights.sharing import HEAD, SHARED, TABLE, TiedCheckpoint, with_shared
+from eptx.exporter.bases.weights.sizes import tokens_of
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
 from eptx.files.strict_json import dump_json
@@ -63,8 +64,12 @@ def fold_folder(adapter: Adapter, base: Path, target: Path, options: ExportOptio
     target.mkdir()
     for name in _small_files(base):
         shutil.copyfile(base / name, target / name)
-    ties = {"tie_word_embeddings": False} if untied else {}
-    (target / "config.json").write_bytes(dump_json({**config, **ties, "dtype": "float32"}))
+    changed: dict[str, Any] = {"tie_word_embeddings": False} if untied else {}
+    if TABLE in checkpoint:
+        own = checkpoint.shape(TABLE)[0]
+        tokens = tokens_of(options.folded_task(adapter.tasks), whole, _sized(checkpoint), own)
+        changed |= {"vocab_size": tokens} if tokens != own else {}
+    (target / "config.json").write_bytes(dump_json({**config, **changed, "dtype": "float32"}))
     with step("fold the task into the weights"):
         for path in weight_files(base):
             names = [name for name in checkpoint if checkpoint.file(name) == path]
@@ -136,11 +141,16 @@ def _whole(
     for name, change in found.items():
         shape = checkpoint.shape(name)
         wrong = change.misfit(shape)
-        if isinstance(change, Whole) and shape != change.array.shape:
+        if isinstance(change, Whole) and shape != change.array.shape and name not in _sized(checkpoint):
             wrong = f"is {list(change.array.shape)} in the adapter, {list(shape)} in the base"
         if wrong is not None:
             raise AdapterError(f"{name} {wrong}")
     return found
+
+
+def _sized(checkpoint: TiedCheckpoint) -> list[str]:
+    """The tensors that grow with a decoder's vocabulary."""
+    return [name for name in (TABLE, HEAD) if name in checkpoint]
 
 
 def _small_files(folder: Path) -> Iterable[str]:

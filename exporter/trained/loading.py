@@ -148,7 +148,7 @@ def _fill(model: PeftModel, files: AdapterFiles, method: Reference, name: str, r
         AdapterError: by the name of the tensor or parameter.
     """
     part = method.part(files.config)
-    tensors = {_in_model(key, part, renamed): tensor for key, tensor in files.tensors.items()}
+    tensors = {_in_model(key, part, renamed): tensor for key, tensor in files.tensors.items() if not _again(key, files)}
     file = f"{files.folder.name}: {WEIGHTS}"
     try:
         result: Any = set_peft_model_state_dict(model, tensors, adapter_name=name)
@@ -160,9 +160,14 @@ def _fill(model: PeftModel, files: AdapterFiles, method: Reference, name: str, r
         raise AdapterError(f"{file}: no parameter of the model takes {_in_file(result.unexpected_keys[0], name)}")
     # what PEFT itself would save; the rest it makes of a seed or of the base
     whole = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    empty = sorted(whole.keys() - tensors.keys())
+    empty = sorted(key for key in whole.keys() - tensors.keys() if not _again(key, files))
     if empty:
         raise AdapterError(f"{file} has no tensor for {empty[0]}")
+
+
+def _again(key: str, files: AdapterFiles) -> bool:
+    """Whether PEFT saved a bias once more, by the name that it has inside of the layer around a module saved whole."""
+    return key.endswith(".modules_to_save.bias") and key.replace(".modules_to_save", "") in files.tensors
 
 
 def _misfit(text: str, name: str) -> str:

@@ -71,6 +71,7 @@ def genai_config(graph: BaseGraph) -> bytes:
         settings = _shown(graph)
     model, search = settings["model"], settings.get("search")
     model["pad_token_id"] = graph.generation.pad
+    model["vocab_size"] = max(graph.whole.vocabulary or (model["vocab_size"],))
     for place, key in ((model, "context_length"), (search, "max_length")):
         if graph.longest is not None and isinstance(place, dict) and type(place.get(key)) is int:
             place[key] = min(place[key], graph.longest)  # a user's file may know of more than there are

@@ -13,7 +13,7 @@ from eptx.exporter.bases.passes.fuse import fuse
 from eptx.exporter.bases.passes.tidy import tidy
 from eptx.exporter.bases.weights.model import load_model, read_config
 from eptx.exporter.bases.weights.model_class import trained_class
-from eptx.exporter.bases.weights.whole import Saved, in_place
+from eptx.exporter.bases.weights.whole import Saved, banked, in_graph
 from eptx.exporter.quiet import quiet
 from eptx.progress import step
 
@@ -61,9 +61,7 @@ def load_transformers(
             graph = traced.graph
         del model  # its weights are the graph's now, and those that fusing turns can go
         with step("fuse the base graph"):
-            own = graph.graph.initializers
-            kept = {own[parameter]: bank for parameter, bank in whole.banks.items() if parameter in own}
+            kept = banked(graph, whole.banks)
             fuse(graph, provider, kept)
             tidy(graph, traced.axes)
-    banks = {str(value.name): in_place(value, bank) for value, bank in kept.items() if value.uses()}
-    return replace(folder_graph(graph, folder, config), whole=replace(whole, banks=banks))
+    return replace(folder_graph(graph, folder, config), whole=replace(whole, banks=in_graph(kept)))

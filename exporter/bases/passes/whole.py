@@ -17,6 +17,7 @@ from eptx.exporter.bases.products.products import Product, find_products
 from eptx.exporter.bases.weights.bank import bank_of
 from eptx.exporter.bases.weights.checkpoint import has_weights
 from eptx.exporter.bases.weights.sharing import HEAD, SHARED, TABLE, TiedCheckpoint, with_shared
+from eptx.exporter.bases.weights.sizes import tokens_of
 from eptx.exporter.bases.weights.whole import Banked, Saved
 
 
@@ -32,6 +33,11 @@ def with_whole(graph: BaseGraph, saved: Saved) -> BaseGraph:
     changes = {task: with_shared(saved.tensors.get(task, {}), sharing, lengths) for task in saved.rows}
     names = dict.fromkeys(name for own in changes.values() for name in own)
     values = _Tensors(graph)
+    sized = [name for name in (TABLE, HEAD) if graph.generation is not None and name in lengths]
+    vocabulary: list[int] = []
+    if any(name in names for name in sized):
+        vocabulary = [tokens_of(task, own, sized, lengths[TABLE]) for task, own in changes.items()]
+        vocabulary += [lengths[TABLE]] if saved.base else []
     banks = {}
     labels: tuple[int, ...] | None = None
     for name in names:
@@ -39,15 +45,17 @@ def with_whole(graph: BaseGraph, saved: Saved) -> BaseGraph:
         base = stored.T if turned else stored
         rows = [own.get(name) for own in changes.values()] + ([None] if saved.base else [])
         for change in rows:
-            _check(name, change, base.shape)
-        bank = replace(bank_of(base, rows), turned=turned)
+            _check(name, change, base.shape, name in sized)
+        bank = replace(bank_of(base, rows), turned=turned, tokens=name in sized)
         if len(bank.entries) == 1:
-            values.set(value, bank.arrays[0].astype(stored.dtype))
+            own = values.set(value, bank.arrays[0].astype(stored.dtype))
+            if bank.size != len(base):
+                _widen(own, bank.size)
         else:
             banks[str(value.name)] = replace(bank, base=np.array(base))  # the builder's file is read and let go
         if graph.generation is None and _gives_logits(graph, value):
             labels = (len(base),) * len(rows)
-    return replace(graph, whole=Banked(banks, labels, None, saved.base))
+    return replace(graph, whole=Banked(banks, labels, None, saved.base, tuple(vocabulary) or None))
 
 
 class _Tensors:
@@ -101,15 +109,26 @@ class _Tensors:
         product.node.replace_input_with(product.operand, apart.outputs[0])
         return apart.outputs[0]
 
-    def set(self, value: ir.Value, array: np.ndarray) -> None:
-        """Puts other numbers in the place of those that nodes read."""
+    def set(self, value: ir.Value, array: np.ndarray) -> ir.Value:
+        """Puts other numbers in the place of those that nodes read; what they read now."""
         if value.is_initializer():
-            value.const_value = ir.Tensor(array, name=value.name)
-            return
+            value.const_value, value.shape = ir.Tensor(array, name=value.name), ir.Shape(array.shape)
+            return value
         name = f"{value.name}.own"
         own = add_initializer(self._graph.model.graph, name, array)
         for node, index in list(value.uses()):
             node.replace_input_with(index, own)
+        return own
+
+
+def _widen(weight: ir.Value, size: int) -> None:
+    """Says how wide a product with another number of outputs is, and what is made of it up to the graph's outputs."""
+    waiting = [output for node in weight.consumers() if node.op_type in ("MatMul", "Gemm") for output in node.outputs]
+    while waiting:
+        value = waiting.pop()
+        if value.shape is not None:
+            value.shape = ir.Shape([*list(value.shape)[:-1], size])
+        waiting += [output for node in value.consumers() for output in node.outputs]
 
 
 def _lengths(graph: BaseGraph) -> dict[str, int]:
@@ -141,9 +160,9 @@ def _holds(value: ir.Value, wanted: np.ndarray) -> bool:
     return any(np.array_equal(stored, form) for form in forms)
 
 
-def _check(name: str, change: TensorChange | None, shape: tuple[int, ...]) -> None:
+def _check(name: str, change: TensorChange | None, shape: tuple[int, ...], sized: bool) -> None:
     wrong = None if change is None else change.misfit(shape)
-    if isinstance(change, Whole) and change.array.shape != shape:
+    if isinstance(change, Whole) and change.array.shape != shape and not sized:
         wrong = (
             f"is {list(change.array.shape)} in the adapter, {list(shape)} in this graph: give the base's transformers "
             "folder without --base-onnx"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from eptx.exporter.adapters.changes import Rows, TensorChange, Whole
+from eptx.exporter.adapters.changes import LowRank, Rows, TensorChange, Whole
 from eptx.exporter.bases.weights.checkpoint import BaseCheckpoint
 
 __all__ = ["HEAD", "SHARED", "TABLE", "TiedCheckpoint", "sharing_in", "with_shared"]
@@ -39,13 +39,21 @@ def with_shared(
         sharing: a name -> all names of its tensor.
         lengths: name -> how long the first axis of a tensor is, of all tensors.
     """
-    shared = {other: change for name, change in changes.items() if change.tied for other in sharing.get(name, ())}
-    found = {**shared, **changes}
+    shared = {name: _goes_on(change) for name, change in changes.items()}
+    found = {other: change for name, change in shared.items() if change is not None for other in sharing.get(name, ())}
+    found |= changes
     for name, change in list(found.items()):
         bias = f"{name.removesuffix('.weight')}.bias"
         if isinstance(change, Rows) and bias in lengths:
             found[bias] = Whole(np.zeros(change.length(lengths[name]), np.float32))
     return found
+
+
+def _goes_on(change: TensorChange) -> TensorChange | None:
+    """What the modules have that share the changed tensor in the base: PEFT's factors are of one module alone."""
+    if change.tied:
+        return change
+    return Whole(change.of, tied=True) if isinstance(change, LowRank) and change.of is not None else None
 
 
 class TiedCheckpoint(BaseCheckpoint):
