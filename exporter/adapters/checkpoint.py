@@ -19,7 +19,7 @@ from eptx.exporter.adapters.label_names import Names, names_in, own_names
 from eptx.exporter.adapters.saved import saved_changes
 from eptx.exporter.adapters.saved_names import in_class
 from eptx.exporter.adapters.tensor_files.safetensors import read_tensors
-from eptx.exporter.adapters.tensor_files.weights import WEIGHTS as WEIGHTS  # for those who read a checkpoint
+from eptx.exporter.adapters.tensor_files.weights import WEIGHTS as WEIGHTS
 from eptx.exporter.adapters.tensor_files.weights import read_weights, weights_of
 from eptx.exporter.adapters.trained_as import TrainedAs
 from eptx.files.links import check_links
@@ -28,7 +28,6 @@ from eptx.files.strict_json import read_json_object
 
 CONFIG = "adapter_config.json"
 HEADS = "task_heads.safetensors"
-_BASE_CONFIG = "config.json"
 _PREFIX = "base_model.model."
 
 
@@ -198,7 +197,7 @@ def _label_names(folder: Path, config: Mapping[str, Any]) -> dict[str | None, Na
         if names is None:
             raise AdapterError(f"{CONFIG}: task_labels of {task!r} must be a list of names")
         found[task] = names
-    beside = folder / _BASE_CONFIG
+    beside = folder / "config.json"
     names = own_names(read_json_object(beside, error=AdapterError)) if beside.is_file() else None
     return found if names is None else {**found, None: names}
 
@@ -207,8 +206,7 @@ def _check_labels(heads: TaskHeads, names: Mapping[str | None, Names]) -> None:
     for task, own in names.items():
         if task is not None and task not in heads.weights:
             raise AdapterError(f"{CONFIG}: task_labels names {task!r}, which has no head in {HEADS}")
-        if task is not None and len(own) != heads.labels(task):
-            count = heads.labels(task)
+        if task is not None and len(own) != (count := heads.labels(task)):
             raise AdapterError(f"{CONFIG}: task_labels of {task!r} has {len(own)} names for {count} labels")
 
 
