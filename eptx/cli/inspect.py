@@ -74,7 +74,7 @@ def _adapter_facts(adapter: Adapter) -> dict[str, Any]:
     """Method, tasks, modules with ranks and experts, parameters and bytes, as JSON types."""
     heads, count = adapter.heads, adapter.parameters()
     return {
-        "method": adapter.method,
+        "method": adapter.kind,
         "fingerprint": adapter.fingerprint,
         "tasks": list(adapter.tasks),
         "parameters": count,

@@ -44,10 +44,7 @@ def read_adapter(
     checkpoints = [read_checkpoint(folder, _own_tensors, allow_pickle=allow_pickle) for folder in folders]
     if len(checkpoints) > 1:
         checkpoints = [replace(each, name=name) for each, name in zip(checkpoints, names_of(folders), strict=True)]
-    found = {_method_of(checkpoint) for checkpoint in checkpoints}
-    if len(found) != 1:
-        raise UsageError(f"the adapters are of different methods: {', '.join(sorted(m.name for m in found))}")
-    method = found.pop()
+    method = _method_of_all(checkpoints)
     if top_k is not None and "--top-k" not in method.flags:
         raise UsageError(f"--top-k is for {titles('--top-k')} adapters; this one is {method.name}")
     read: Adapter = method.read(checkpoints, ReadOptions(top_k, tasks, incomplete))
@@ -72,6 +69,15 @@ def _label_names(tasks: Sequence[str], checkpoints: Sequence[Checkpoint]) -> dic
         told = [names[task]] if task in names else by_task if alone else []
         found[task] = (*told, *([names[None]] if None in names else []))
     return found
+
+
+def _method_of_all(checkpoints: Sequence[Checkpoint]) -> Method:
+    """The method of one folder, or the first that is of all of them."""
+    for method in methods():
+        if all(method.matches(checkpoint.config, list(checkpoint.tensors)) for checkpoint in checkpoints):
+            return method
+    found = {_method_of(checkpoint) for checkpoint in checkpoints}
+    raise UsageError(f"the adapters are of different methods: {', '.join(sorted(m.name for m in found))}")
 
 
 def _method_of(checkpoint: Checkpoint) -> Method:

@@ -80,9 +80,9 @@ def _hosts(
     load: Callable[..., Base], files: Sequence[AdapterFiles], tasks: Sequence[str], top_k: int | None
 ) -> list[Host]:
     """The adapters side by side on one model; an adapter with modules of other shapes gets its own model."""
-    method = reference_of(files[0])
     hosts: list[Host] = []
     for index, each in enumerate(files):
+        method = reference_of(each)
         changes = method.changes_base(each.config)
         alone = changes or method.one_model_each
         alike = (host for host in hosts if host.signature == _signature(each) and not host.changed and not alone)
@@ -99,7 +99,12 @@ def _hosts(
 def _signature(files: AdapterFiles) -> tuple[Any, ...]:
     """What adapters of one model have in common."""
     mapping = (files.config.get("auto_mapping") or {}).get("base_model_class")
-    return (files.config.get("task_type"), mapping, tuple(sorted(saved_modules(files).items())))
+    return (
+        files.config.get("peft_type"),
+        files.config.get("task_type"),
+        mapping,
+        tuple(sorted(saved_modules(files).items())),
+    )
 
 
 def _put_on(host: Host, files: AdapterFiles, ids: range, tasks: Sequence[str], top_k: int | None) -> None:

@@ -62,7 +62,7 @@ def ia3() -> Any:
 
 def test_every_method_of_peft_is_exported_or_refused_with_a_reason() -> None:
     known = {kind.value for kind in PeftType} - {"EPT", "TUCKA", "SHIFT"}  # what eptx and its tests register
-    assert known == {*TUNERS, "LORA"}
+    assert known == set(TUNERS)
     for kind, tuner in TUNERS.items():
         prefix = PEFT_TYPE_TO_PREFIX_MAPPING.get(PeftType(kind))
         if tuner.refusal is None and tuner.part:
@@ -140,11 +140,12 @@ def test_a_layer_that_is_no_linear_function_is_refused() -> None:
 
 
 def test_validation_passes_and_fails_when_a_vector_is_changed(base: Path, tmp_path: Path) -> None:
-    """IA3: gains of the output and of the input, with biases; two tasks of other modules, and rows of the base."""
-    adapters = [
-        saved(base, tmp_path / "one", ia3()),
-        saved(base, tmp_path / "two", peft.IA3Config(target_modules=["value"], feedforward_modules=[])),
-    ]
+    """LoRA and IA3 are tasks of one bundle, and validation has PEFT load each as what it is.
+
+    IA3 has gains of an output and of an input; the bias of the one is multiplied too, that of the other is not.
+    """
+    lora = peft.LoraConfig(target_modules=["query", "value"], r=2, use_rslora=True)
+    adapters = [saved(base, tmp_path / "one", lora), saved(base, tmp_path / "two", ia3())]
     bundle = export_bundle(base, adapters, tmp_path / "bundle", ExportOptions(mode="conditioned"))
     assert bundle.manifest.method == "peft"
     assert validate_bundle(bundle.path, ValidateOptions(providers=["cpu"])).passed
@@ -152,12 +153,20 @@ def test_validation_passes_and_fails_when_a_vector_is_changed(base: Path, tmp_pa
     gain = next(value for name, value in model.graph.initializers.items() if "gain" in name)
     assert gain.const_value is not None
     array = gain.const_value.numpy().copy()
-    array[0, 3] *= 1.001
+    array[1, 3] *= 1.001
     gain.const_value = ir.Tensor(array, name=gain.name)
     changed = tmp_path / "changed"
     rewritten(bundle.path, changed, model)
     report = validate_bundle(changed, ValidateOptions(base=base, adapters=adapters, providers=["cpu"]))
     assert not report.passed
+
+
+def test_a_lora_that_is_refused_alone_is_refused_in_company(base: Path, tmp_path: Path) -> None:
+    with quiet():
+        lora = peft.LoraConfig(target_modules=["query"], r=2, alora_invocation_tokens=[1])
+    adapters = [saved(base, tmp_path / "one", lora), saved(base, tmp_path / "two", ia3())]
+    with pytest.raises(NotSupportedError, match=r"one/adapter_config\.json: alora_invocation_tokens"):
+        export_bundle(base, adapters, tmp_path / "bundle", ExportOptions(mode="conditioned"))
 
 
 def rewritten(bundle: Path, folder: Path, model: ir.Model) -> None:
