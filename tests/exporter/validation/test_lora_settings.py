@@ -71,7 +71,7 @@ def test_honest(bundle: Path) -> None:
         numbers(scaled(1.001, 4), f"{Q}.gain"),  # a row of base
         numbers(scaled(1.01, 3), f"{K}.shift"),
         numbers(scaled(0.0, 1), f"{Q}.lora_A"),
-        numbers(scaled(1.01), f"{K}.bias.bank"),
+        numbers(scaled(1.01), f"{Q}.bias.bank"),
     ],
     ids=["gain of a task", "gain of base", "shift", "factors of a residual", "bias"],
 )
