@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-#: With ``bias="all"`` PEFT saves every bias by its name inside of PEFT's own layers: of a module that is saved whole that
+#: With ``bias="all"`` PEFT saves every bias by its name inside of its own layers: of a module that is saved whole that
 #: is the same once more, and the base's.
 _AGAIN, _OF_BASE = ".modules_to_save.bias", ".original_module.bias"
 
