@@ -81,6 +81,42 @@ class Component:
 
 
 @dataclass(frozen=True)
+class AnswerRules:
+    """What the tokens of an answer obey, in the words of transformers' ``GenerationConfig``; the base's says it.
+
+    Attributes:
+        forced: what every answer begins with, behind ``start``: at each place one token, or several of which the
+            likeliest is taken (the language of a sound).
+        suppress_tokens: tokens that no answer holds. begin_suppress_tokens: tokens that none goes on with behind
+            ``forced``.
+        min_length: how many tokens there are, ``start`` and ``forced`` counted, before one may end the answer.
+        no_repeat_ngram_size: no run of so many tokens comes twice in an answer; 0: any may.
+        encoder_no_repeat_ngram_size: no run of so many tokens of the prompt comes in the answer; 0: any may.
+        repetition_penalty: what logits of tokens that the answer holds are divided by, negative ones multiplied.
+        forced_eos: the token in the last place of an answer that gets as long as it may; None: whichever is chosen.
+    """
+
+    forced: tuple[tuple[int, ...], ...] = ()
+    suppress_tokens: tuple[int, ...] = ()
+    begin_suppress_tokens: tuple[int, ...] = ()
+    min_length: int = 0
+    no_repeat_ngram_size: int = 0
+    encoder_no_repeat_ngram_size: int = 0
+    repetition_penalty: float = 1.0
+    forced_eos: int | None = None
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """All tokens that they name."""
+        return (
+            *(token for place in self.forced for token in place),
+            *self.suppress_tokens,
+            *self.begin_suppress_tokens,
+            *(() if self.forced_eos is None else (self.forced_eos,)),
+        )
+
+
+@dataclass(frozen=True)
 class Generation:
     """How ``model.onnx`` generates text, one token after the other.
 
@@ -92,12 +128,16 @@ class Generation:
         eos: the tokens that end an answer.
         pad: the token that fills a batch's shorter rows.
         start: encoder-decoder: the token that an answer starts from.
+        longest: encoder-decoder: the most tokens of an answer, `start` and what is forced counted; None: no limit.
+        rules: encoder-decoder: what the tokens of an answer obey.
     """
 
     kind: str
     eos: tuple[int, ...]
     pad: int
     start: int | None = None
+    longest: int | None = None
+    rules: AnswerRules | None = None
 
 
 @dataclass(frozen=True)

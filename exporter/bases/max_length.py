@@ -18,6 +18,7 @@ from eptx.errors import BaseModelError
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.genai import is_genai
 from eptx.exporter.bases.part import open_part
+from eptx.manifest.names import PAST
 
 #: How many tokens tell consecutive numbers from others.
 _TOKENS = 6
@@ -33,7 +34,8 @@ def longest(graph: BaseGraph) -> int | None:
     Without a table of positions in the graph it is what ``config.json`` says.
 
     Args:
-        graph: of a base, before anything is changed; of an encoder-decoder, the one that reads the text.
+        graph: of a base, before anything is changed; of an encoder-decoder, the one that reads the text, or the one
+            that writes the answer.
 
     Raises:
         BaseModelError: the part of the graph that computes positions does not run.
@@ -112,7 +114,8 @@ def _feed(value: Any, config: Mapping[str, Any]) -> np.ndarray:
     elif value.name.endswith("attention_mask"):
         row = np.ones([1] * (len(value.shape) - 1) + [_TOKENS])
     else:
-        row = np.zeros([1, *(size if isinstance(size, int) else _TOKENS for size in value.shape[1:])])
+        free = 0 if value.name.startswith(PAST) else _TOKENS  # the first tokens of an answer
+        row = np.zeros([1, *(size if isinstance(size, int) else free for size in value.shape[1:])])
     return row.astype(_TYPES.get(value.type.removeprefix("tensor(").removesuffix(")"), np.int64))
 
 

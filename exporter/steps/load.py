@@ -61,6 +61,9 @@ def load(base: Path | None, adapter: Adapter, options: ExportOptions, workspace:
     """
     graphs = _graphs(base, adapter, options, workspace)
     most = longest(graphs[0])
+    *_, answering = graphs
+    if answering.generation is not None and len(graphs) > 1:
+        graphs[-1] = replace(answering, generation=replace(answering.generation, longest=longest(answering)))
     graphs = [replace(graph, longest=most) for graph in graphs]
     counts = method_of(adapter.method).reads_padding(options)
     home = base if base is not None else options.base_onnx.parent if options.base_onnx is not None else None

@@ -227,5 +227,7 @@ def _load(auto: Any, base: Path, config: Any, **options: Any) -> tuple[Any, list
         )
     except Exception as error:  # shapes that do not fit, damaged files, sizes that make no layer
         raise BaseModelError(f"{base.name}: the weights cannot be loaded: {one_line(error)}") from None
+    if getattr(model, "_can_set_experts_implementation", lambda: False)():
+        model.set_experts_implementation("eager")  # the faster ones do not compute in float64
     mismatched = {entry[0] if isinstance(entry, tuple) else str(entry) for entry in info["mismatched_keys"]}
     return model, sorted({*info["missing_keys"]} - mismatched), sorted(mismatched)

@@ -162,8 +162,7 @@ def _fill(model: PeftModel, files: AdapterFiles, method: Reference, name: str, r
         AdapterError: by the name of the tensor or parameter.
     """
     part = method.part(files.config)
-    own = {key: tensor for key, tensor in files.tensors.items() if ".modules_to_save." not in key}  # said twice
-    tensors = {_in_model(key, part, renamed): tensor for key, tensor in own.items()}
+    tensors = {_in_model(key, part, renamed): tensor for key, tensor in files.tensors.items() if not _again(key, files)}
     file = f"{files.folder.name}: {WEIGHTS}"
     try:
         result: Any = set_peft_model_state_dict(model, tensors, adapter_name=name)
@@ -176,9 +175,14 @@ def _fill(model: PeftModel, files: AdapterFiles, method: Reference, name: str, r
         raise AdapterError(f"{file}: no parameter of the model takes {_in_file(unexpected[0], name)}")
     # what PEFT itself would save; the rest it makes of a seed or of the base
     whole = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    empty = sorted(whole.keys() - tensors.keys())
+    empty = sorted(key for key in whole.keys() - tensors.keys() if not _again(key, files))
     if empty:
         raise AdapterError(f"{file} has no tensor for {empty[0]}")
+
+
+def _again(key: str, files: AdapterFiles) -> bool:
+    """Whether PEFT saved a tensor once more, by the name that it has inside of the layer around a module saved whole."""
+    return ".modules_to_save." in key and key.replace(".modules_to_save", "") in files.tensors
 
 
 def _said_twice(key: str, tensors: Mapping[str, Tensor]) -> bool:

@@ -73,6 +73,14 @@ def to_array(spec: TensorSpec, value: Any) -> Array:
     return array
 
 
+def check_array(spec: TensorSpec, value: Any) -> Array:
+    """One input as `check_inputs` checks it, where there is no other."""
+    array = to_array(spec, value)
+    _check_shape(spec, array, {}, None)
+    _check_values(spec.name, array, None, None)
+    return array
+
+
 def _convert(name: str, array: Array, wanted: np.dtype[Any]) -> Array:
     """Converts between integers that fit, between floating-point types, and from booleans for a mask."""
     kinds = array.dtype.kind, wanted.kind

@@ -59,6 +59,7 @@ def allow_cache(model: Any, *, by_slot: bool) -> None:
             present = {str(i): {"key": key, "value": value} for i, (key, value) in enumerate(pairs)}
             return {"logits": out.logits, "present": present}
 
+    Cached.__name__ = type(model).__name__  # for messages
     model.__class__ = Cached
 
 

@@ -100,6 +100,7 @@ def load_genai(
         build(folder, workspace, parsed, built, provider, [*_OPTIONS, *([_PACKED_MLP] if packed_mlp else [])])
     _complete(workspace / GENAI_CONFIG, folder, parsed)
     model = ir.load(workspace.absolute() / "model.onnx")
+    _check_inputs(model.graph, (*_TEXT, "position_ids") if provider == "cuda" else _TEXT)
     common.LiftConstantsToInitializersPass(size_limit=16)(model)
     graph = as_genai(folder_graph(model, folder, config, origin=origin), workspace)
     made_up = () if has_tokenizer(folder) else _TOKENIZER
@@ -125,7 +126,6 @@ def as_genai(graph: BaseGraph, home: Path) -> BaseGraph:
         BaseModelError: the configuration is damaged, or is not of one decoder with a cache.
     """
     settings = read_json_object(home / GENAI_CONFIG, error=BaseModelError)
-    _check_inputs(graph.model.graph)
     _name_modules(graph.model.graph)
     _fix_epsilon(graph.model.graph, graph.config)
     _fix_cache(graph.model.graph, settings)
@@ -153,9 +153,9 @@ def _architecture(config: Mapping[str, Any]) -> str:
     return str(names[0]) if isinstance(names, list) and names else ""
 
 
-def _check_inputs(graph: ir.Graph) -> None:
+def _check_inputs(graph: ir.Graph, known: tuple[str, ...]) -> None:
     """Refuses a graph that wants to be told more than tokens, or keeps something else than keys and values."""
-    others = [str(v.name) for v in graph.inputs if v.name not in _TEXT and not str(v.name).startswith(PAST)]
+    others = [str(v.name) for v in graph.inputs if v.name not in known and not str(v.name).startswith(PAST)]
     states = [str(v.name) for v in graph.inputs if str(v.name).startswith(PAST) and not str(v.name).endswith(_KINDS)]
     if others or states:
         raise NotBuiltError(

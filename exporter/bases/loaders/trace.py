@@ -79,17 +79,17 @@ def export_onnx(
     try:
         exported = exporter.OnnxExporter().export(model, dict(inputs), config=config)
     except Exception as e:  # torch.export and the exporter fail with any class
-        kind = type(model).__name__
-        raise NotSupportedError(
-            f"transformers cannot export a {kind} to ONNX ({type(e).__name__}: {one_line(e)}); if you have it as ONNX, "
-            "give that with --base-onnx"
-        ) from None
+        half_of = getattr(model, "half_of", None)
+        kind = type(model if half_of is None else half_of).__name__
+        message = f"transformers cannot export a {kind} to ONNX ({type(e).__name__}: {one_line(e)})"
+        advice = "; if you have it as ONNX, give that with --base-onnx" if half_of is None else ""
+        raise NotSupportedError(message + advice) from None
     program: ir.Model = exported.program
     drawn = next((node.op_type for node in program.graph.all_nodes() if node.op_type.startswith(_RANDOM)), None)
     if drawn is not None:
         raise NotSupportedError(
-            f"a {type(model).__name__} draws random numbers whenever it runs ({drawn}), so no two answers are the same:"
-            " turn that off in the base's config.json (ViTMAE: mask_ratio 0)"
+            f"a {type(model).__name__} draws random numbers whenever it runs ({drawn}): turn that off in the base's "
+            "config.json (ViTMAE: mask_ratio 0)"
         )
     return program
 

@@ -29,6 +29,8 @@ __all__ = ["locate"]
 
 _OTHER = {"query_proj": "key_proj", "key_proj": "query_proj"}
 _QUANTIZED = ("MatMulInteger", "MatMulNBits", "QLinearMatMul", "QGemm", "QAttention", "DynamicQuantizeMatMul")
+#: Of a graph that holds its weights as floats.
+_UNUSED = ", because no output needs them, or they are no products of matrices; leave them out of target_modules"
 _COLUMNS = re.compile(r"(.+)\[(\d{1,9}):(\d{1,9})\]")
 
 
@@ -208,7 +210,7 @@ class _Finder:
         if not places and self._called(module):
             raise _Failure("have other weights in the base graph than in the base folder")
         if not places:
-            raise _Failure(f"are not found in the base graph{self._quantized}")
+            raise _Failure(f"are not found in the base graph{self._quantized or _UNUSED}")
         return places
 
     def _with_content(self, weight: np.ndarray) -> list[_Place]:

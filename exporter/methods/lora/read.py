@@ -28,6 +28,8 @@ from eptx.exporter.methods.patterns import scale_of
 
 #: What training alone needs of a module.
 _OF_TRAINING = ("lora_velora_embed", "lora_monteclora_sampler")
+#: The tensors of `LoraModule`'s vectors.
+_NAMES = {"magnitude": "lora_magnitude_vector", "bias": "lora_B.bias", "diagonal": "lora_diag"}
 
 
 def matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
@@ -80,9 +82,9 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
     a, b = (_whole(name, key, take(parts, name, f"lora_{key}.weight", 2), config) for key in "AB")
     began = start(config)
     vectors = {
-        "magnitude": _vector(name, parts, "lora_magnitude_vector", flag(config, "use_dora")),
-        "bias": _vector(name, parts, "lora_B.bias", flag(config, "lora_bias")),
-        "diagonal": _vector(name, parts, "lora_diag", began == "kasa"),
+        "magnitude": _vector(name, parts, _NAMES["magnitude"], flag(config, "use_dora")),
+        "bias": _vector(name, parts, _NAMES["bias"], flag(config, "lora_bias")),
+        "diagonal": _vector(name, parts, _NAMES["diagonal"], began == "kasa"),
     }
     refuse_rest(parts, name)
     if b.shape[1] != a.shape[0]:
@@ -92,10 +94,6 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
         if vector is not None and len(vector) != wanted:
             raise AdapterError(f"{WEIGHTS}: {name}: {_NAMES[key]} has {len(vector)} entries, not {wanted}")
     return LoraModule(a, b, scale_of(name, a.shape[0], config), start=began, **vectors)
-
-
-#: The tensors of `LoraModule`'s vectors.
-_NAMES = {"magnitude": "lora_magnitude_vector", "bias": "lora_B.bias", "diagonal": "lora_diag"}
 
 
 def _vector(module: str, parts: dict[str, np.ndarray], key: str, expected: bool) -> np.ndarray | None:

@@ -40,14 +40,12 @@ class PeftAdapter(Adapter):
 
     Attributes:
         checkpoints: task -> its files.
-        shared: task -> its tensors of layers that it adapts, which are the base's own: their biases.
         by_task: task name -> linear layer -> its update.
         shapes: linear layer -> [out, in] in the base.
     """
 
     method: ClassVar[str] = "peft"
     checkpoints: Mapping[str, Checkpoint]
-    shared: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     by_task: Mapping[str, Mapping[str, LinearUpdate | FullUpdate]] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -83,6 +81,8 @@ def tensors_by_module(checkpoint: Checkpoint) -> dict[str, list[np.ndarray]]:
     """Layer -> its tensors in a file; those that all layers share are of none."""
     part = TUNERS[str(checkpoint.config["peft_type"])].part
     found: dict[str, list[np.ndarray]] = {}
+    if not part:
+        return found
     for name, array in checkpoint.tensors.items():
         module, has_part, _ = name.partition(part)
         if has_part and module and module != "base_model":

@@ -35,8 +35,10 @@ def complete(adapter: PeftAdapter, base: Path, class_name: str) -> PeftAdapter:
     shapes: dict[str, tuple[int, int]] = {}
     for task, checkpoint in adapter.checkpoints.items():
         by_task[task], changes[task] = {}, dict(adapter.changes.get(task, {}))
+        if not checkpoint.tensors:
+            continue
         model, _ = load_model(base, read_config(base), class_name, Saved((task,), {task: changes[task]}))
-        for name, layer in put_on(model, checkpoint, adapter.shared.get(task, {})).items():
+        for name, layer in put_on(model, checkpoint).items():
             if is_linear(layer):
                 found = linear(name, layer)
                 update = smallest(found)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from eptx.errors import NotSupportedError, UsageError
+from eptx.exporter.adapters.checkpoint import CONFIG
 from eptx.exporter.methods.method import Method
 from eptx.exporter.methods.peft.adapter import FullUpdate
 from eptx.exporter.methods.peft.attach import attach
 from eptx.exporter.methods.peft.fold import fold, shift
 from eptx.exporter.methods.peft.read import matches, own_tensors, read
-from eptx.exporter.methods.peft.types import TUNERS
 from eptx.exporter.options import ExportOptions
 
 
@@ -37,14 +37,13 @@ class Peft(Method):
         """
         if options.mode == "static":
             return
-        for task, modules in adapter.by_task.items():
-            for name, update in modules.items():
-                if isinstance(update, FullUpdate):
-                    kind = TUNERS[str(adapter.checkpoints[task].config["peft_type"])].title
-                    raise NotSupportedError(
-                        f"task {task!r}: {kind} changes {name} by a matrix of full rank, which holds as much as a "
-                        "weight of its own: use --mode static"
-                    )
+        for task, updates in adapter.by_task.items():
+            if any(isinstance(update, FullUpdate) for update in updates.values()):
+                files = adapter.checkpoints[task]
+                raise NotSupportedError(
+                    f"{files.name}/{CONFIG}: peft_type {files.config['peft_type']} changes weights by matrices of full "
+                    "rank here, which hold as much as the weights themselves: use --mode static"
+                )
 
     def complete(self, adapter: Any, base: Path | None, class_name: str | None) -> Any:
         if base is None or class_name is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,13 +20,12 @@ _PREFIX = "base_model."
 _NAME = "default"
 
 
-def put_on(model: Any, checkpoint: Checkpoint, shared: Mapping[str, np.ndarray]) -> dict[str, BaseTunerLayer]:
+def put_on(model: Any, checkpoint: Checkpoint) -> dict[str, BaseTunerLayer]:
     """PEFT's layers, by their names in the model, in float64 and filled from the adapter's file.
 
     Args:
-        model: the class that was trained; it is changed.
+        model: the class that was trained, with what the adapter brings beside its own tensors; it is changed.
         checkpoint: the adapter.
-        shared: its tensors of layers that it adapts, which are the base's own: their biases.
 
     Raises:
         AdapterError: the adapter does not fit the model: a tensor that no parameter takes, or a parameter without one.
@@ -35,18 +33,18 @@ def put_on(model: Any, checkpoint: Checkpoint, shared: Mapping[str, np.ndarray])
     """
     config = _config(checkpoint)
     where = f"{checkpoint.name}: PEFT cannot put it on a {type(model).__name__}"
-    tensors = {**checkpoint.tensors, **shared}
+    tensors = {_full(name): _tensor(array) for name, array in checkpoint.tensors.items()}
     try:
         with quiet():
             peft = get_peft_model(model, config, adapter_name=_NAME)
-            result: Any = set_peft_model_state_dict(peft, {_full(n): _tensor(a) for n, a in tensors.items()}, _NAME)
+            result: Any = set_peft_model_state_dict(peft, tensors, _NAME)
     except Exception as error:  # PEFT's methods raise any class
         raise AdapterError(f"{where}: {one_line(error)}") from None
     if result.unexpected_keys:
         raise AdapterError(f"{checkpoint.name}/{WEIGHTS}: {_plain(result.unexpected_keys[0])} is of no module of it")
     # what PEFT would save: it makes the rest itself, of a seed or the base
     whole = get_peft_model_state_dict(peft, adapter_name=_NAME, save_embedding_layers=False)
-    lacking = sorted(_plain(name) for name in whole.keys() - {_full(name) for name in (*tensors, *checkpoint.saved)})
+    lacking = sorted({_plain(name) for name in whole} - {*map(_plain, tensors), *map(_plain, checkpoint.saved)})
     if lacking:
         raise AdapterError(f"{checkpoint.name}/{WEIGHTS} lacks {some(lacking)}")
     peft.eval().to(torch.float64)
@@ -83,7 +81,8 @@ def _full(name: str) -> str:
 
 
 def _plain(key: str) -> str:
-    return key.removeprefix(f"{_PREFIX}model.").replace(f".{_NAME}", "")
+    """A tensor's name in the class, or of the adapter's own."""
+    return key.removeprefix(f"{_PREFIX}model.").replace(f".{_NAME}", "").replace(".base_layer.", ".")
 
 
 def _tensor(array: np.ndarray) -> Tensor:

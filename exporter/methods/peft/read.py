@@ -5,28 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter.adapters.adapter import name_tasks
-from eptx.exporter.adapters.changes import TensorChange
 from eptx.exporter.adapters.checkpoint import CONFIG, HEADS, Checkpoint, OwnTensors, ReadOptions, combine
 from eptx.exporter.methods.peft.adapter import PeftAdapter
 from eptx.exporter.methods.peft.types import TUNERS
 
-#: What PEFT puts into the names of the base's own tensors of a layer that it adapts.
-_BASE_LAYER = ".base_layer."
-
 
 def matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
     """Whether PEFT knows the ``peft_type``."""
-    return config.get("peft_type") in TUNERS
+    kind = config.get("peft_type")
+    return isinstance(kind, str) and kind in TUNERS
 
 
 def own_tensors(config: Mapping[str, Any]) -> OwnTensors:
     """Which tensors are the tuner's."""
     tuner = TUNERS.get(str(config.get("peft_type")))
-    return OwnTensors() if tuner is None else OwnTensors((tuner.part,), tuner.integers)
+    return OwnTensors() if tuner is None or not tuner.part else OwnTensors((tuner.part,), tuner.integers)
 
 
 def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> PeftAdapter:
@@ -48,8 +43,7 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> PeftAdapter
         tasks=names,
         heads=checkpoints[0].heads,
         fingerprint=combine([checkpoint.fingerprint for checkpoint in checkpoints]),
-        changes={name: _changes(each) for name, each in pairs if each.saved},
-        shared={name: _shared(each) for name, each in pairs},
+        changes={name: each.whole for name, each in pairs if each.saved},
         trained_as=tuple(checkpoint.trained_as for checkpoint in checkpoints),
         checkpoints=dict(pairs),
     )
@@ -60,13 +54,3 @@ def _check(checkpoint: Checkpoint) -> None:
     if tuner.refusal is not None:
         kind = checkpoint.config["peft_type"]
         raise NotSupportedError(f"{checkpoint.name}/{CONFIG}: peft_type {kind} ({tuner.title}): {tuner.refusal}")
-
-
-def _changes(checkpoint: Checkpoint) -> dict[str, TensorChange]:
-    """What is saved whole of layers that are not adapted."""
-    return {name: change for name, change in checkpoint.whole.items() if _BASE_LAYER not in name}
-
-
-def _shared(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    """The base's own tensors of layers that are adapted too."""
-    return {name: array for name, array in checkpoint.saved.items() if _BASE_LAYER in name}

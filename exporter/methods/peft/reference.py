@@ -28,13 +28,15 @@ class PeftReference(Reference):
     one_model_each: ClassVar[bool] = True
 
     def matches(self, config: Mapping[str, Any], tensors: Sequence[str]) -> bool:
-        return config.get("peft_type") in PEFT_TYPE_TO_PREFIX_MAPPING
+        return str(config.get("peft_type")) in self._prefixes()
 
     def part(self, config: Mapping[str, Any]) -> str:
         """PEFT's prefix is of a layer's own parameters; what layers share has its first word alone."""
-        known: dict[str, str] = {kind.value: prefix for kind, prefix in PEFT_TYPE_TO_PREFIX_MAPPING.items()}
-        prefix = known.get(str(config.get("peft_type")))
+        prefix = self._prefixes().get(str(config.get("peft_type")))
         return "" if prefix is None else f".{prefix.partition('_')[0]}_"
+
+    def _prefixes(self) -> dict[str, str]:
+        return {kind.value: prefix for kind, prefix in PEFT_TYPE_TO_PREFIX_MAPPING.items()}
 
     def count_tasks(self, files: Sequence[AdapterFiles], given: Sequence[str] | None) -> tuple[int, list[str]]:
         """Several folders are a task each, called as the folders are."""

@@ -12,7 +12,8 @@ class Tuner:
 
     Attributes:
         title: as its paper writes it.
-        part: how the names of its tensors go on after the module's name, or the model's.
+        part: how the names of its tensors go on after the module's name, or the model's; "" if it has no tensors but
+            those that any adapter may have beside its own.
         refusal: why it is not exported, and what to do; None where it is.
         integers: whether it saves indices.
     """
@@ -66,7 +67,7 @@ TUNERS: Mapping[str, Tuner] = {
     "SHIRA": Tuner("SHiRA", ".shira_", integers=True),
     "SUPERTUNING": Tuner("Super-Tuning", ".supertuning_", integers=True),
     "TINYLORA": Tuner("TinyLoRA", ".tinylora_"),
-    "TRAINABLE_TOKENS": Tuner("trainable tokens", ".trainable_tokens_"),
+    "TRAINABLE_TOKENS": Tuner("trainable tokens", ""),
     "UNILORA": Tuner("Uni-LoRA", ".unilora_"),
     "VBLORA": Tuner("VB-LoRA", ".vblora_"),
     "VERA": Tuner("VeRA", ".vera_"),

@@ -7,6 +7,7 @@ themselves is that of words, and the one that is indexed by consecutive numbers 
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.modeling_outputs import MoEModelOutput
 
 from eptx.bundle import TensorSpec
 from eptx.exporter.validation.base.example import example
@@ -68,6 +70,21 @@ def lookups(model: Any, given: Collection[TensorSpec] = _TEXT) -> Lookups:
         # counts
         return watch.found
     return watch.found
+
+
+def answer_length(model: Any) -> int | None:
+    """How many tokens an encoder-decoder's answer may have, by the table of its decoder's positions; None: no limit.
+
+    Args:
+        model: a ``PreTrainedModel``, adapted or not. Nothing of it is changed.
+    """
+    tokens = _tokens(model.config.get_text_config(decoder=True))
+    weight = next(model.parameters())
+    states = torch.zeros((1, len(tokens), model.config.hidden_size), dtype=weight.dtype, device=weight.device)
+    watch = _Watch(tokens)
+    with contextlib.suppress(Exception), torch.no_grad(), watch:  # as above
+        model(encoder_outputs=MoEModelOutput(states), decoder_input_ids=torch.tensor([tokens], device=weight.device))
+    return watch.found.positions
 
 
 class _Enough(Exception):

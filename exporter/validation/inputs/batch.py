@@ -57,6 +57,11 @@ class Batch:
         return int(tokens.shape[1])
 
     @property
+    def read(self) -> dict[str, np.ndarray]:
+        """Of an encoder-decoder: what the encoder reads."""
+        return {name: array for name, array in self.arrays.items() if name != ANSWER_IDS}
+
+    @property
     def kept(self) -> np.ndarray | None:
         """bool [rows, length], the positions that are not padding; None where there is no mask, or one per choice."""
         mask = self.arrays.get("attention_mask")

@@ -55,7 +55,7 @@ def fill(
         return types
     if spec.name == "position_ids":
         return np.broadcast_to(np.arange(shape[-1]), shape)
-    if spec.name == "bbox":
+    if spec.name == "bbox" and spec.shape[1:] == ("length", 4):
         across, down = (np.sort(rng.integers(0, vocabulary.places, (*kept.shape, 2)), axis=-1) for _ in range(2))
         return np.asarray(np.stack([across, down], axis=-1).reshape(shape) * kept[..., None])
     if spec.dtype in _FLOATS:

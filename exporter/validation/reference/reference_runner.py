@@ -118,12 +118,13 @@ class ReferenceRunner:
         if batch.prompt is None:
             yield 0, batch.length, batch.arrays
             return
-        mask = batch.arrays["attention_mask"]
         if ANSWER_IDS in batch.arrays:
+            main = self.model.model.main_input_name
             for start, stop in self._spans(batch):
-                answer = {"attention_mask": mask, ANSWER_IDS: batch.arrays[ANSWER_IDS][:, start:stop]}
-                yield start, stop, answer if start else {**answer, "input_ids": batch.arrays["input_ids"]}
+                part = {**batch.read, ANSWER_IDS: batch.arrays[ANSWER_IDS][:, start:stop]}
+                yield start, stop, {name: array for name, array in part.items() if name != main or start == 0}
             return
+        mask = batch.arrays["attention_mask"]
         columns = {
             "input_ids": batch.arrays["input_ids"],
             "position_ids": np.maximum(mask.cumsum(axis=1) - 1, 0),

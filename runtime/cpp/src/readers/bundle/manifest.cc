@@ -101,6 +101,9 @@ GenerationSpec ReadGeneration(Fields f) {
   if (generation.is_decoder == generation.start.has_value()) {
     throw f.Bad("an encoder-decoder has a token start, a decoder has none");
   }
+  for (const char* field : {"longest", "rules"}) {  // libeptx does not run encoder-decoders
+    if (f.Present(field) && generation.is_decoder) throw f.Bad("rules and longest are of an encoder-decoder");
+  }
   f.Done();
   return generation;
 }
