@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eptx.errors import RequestError
 from eptx.exporter.adapters.route import Route
@@ -172,8 +172,13 @@ class Trained:
         base = getattr(layer, "base_layer", layer)
         with torch.no_grad(), host.on(task):
             self._set(host, torch.tensor([task]), GivenRoutes(self.dtype, route))
-            result = layer(torch.eye(base.in_features, dtype=self.dtype)[None])[0]
-        weight: np.ndarray = _array(result if base.bias is None else result - base.bias).T
+            width = base.weight.shape[int(isinstance(base, nn.Linear))]  # a Conv1D stores [in, out]
+            result = layer(torch.eye(width, dtype=self.dtype)[None])[0]
+            if self.method.one_task_each:  # no router reads these zeros, and the adapter may have a bias of its own
+                result = result - layer(torch.zeros((1, 1, width), dtype=self.dtype))[0]
+            elif base.bias is not None:
+                result = result - base.bias
+        weight: np.ndarray = _array(result).T
         return weight
 
     def _ids(self, task_ids: np.ndarray | Sequence[int]) -> Tensor:
