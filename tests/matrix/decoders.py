@@ -39,4 +39,15 @@ ROWS: tuple[Row, ...] = (
         peft=CAUSAL_LM,
         prepare=tokenizer,
     ),
+    Row(
+        "Llama, new tokens and a tied head",
+        "decoders",
+        "LlamaForCausalLM",
+        ("LlamaConfig", SMALL | {"tie_word_embeddings": True}),
+        texts(60),
+        kind="decoder",
+        peft=CAUSAL_LM,
+        prepare=tokenizer,
+        tokens=(3, 5),
+    ),
 )
