@@ -166,7 +166,7 @@ def _manifest(adapted: Adapted, text: Text | None) -> Manifest:
     return Manifest(
         generator=f"eptx {__version__}",
         mode=options.mode,
-        method=adapter.method,
+        method=adapter.kind,
         model_type=main.model_type,
         precision=_precision(adapted),
         provider=options.provider,

@@ -11,6 +11,7 @@ import torch
 
 from eptx.bundle import Bundle
 from eptx.exporter.trained import Host, Trained
+from eptx.exporter.trained.reference import kind_of
 from eptx.exporter.validation.base.lookups import lookups
 from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.files import ExpectedTask, compare_files
@@ -60,12 +61,12 @@ def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path 
         files = compare_files(
             bundle, reference.base, model, tasks, found, base_onnx=base_onnx, off=off, homes=reference.homes
         )
-        first = [_method(bundle, trained), *compare_class(bundle.manifest, reference)]
+        first = [_method(bundle, reference), *compare_class(bundle.manifest, reference)]
         return Compared([*first, *files, *compare_tensors(bundle, model, touched, tables)], found.longest)
 
 
-def _method(bundle: Bundle, trained: Trained) -> Check:
-    said, found = bundle.manifest.method, trained.method.name
+def _method(bundle: Bundle, reference: ReferenceFiles) -> Check:
+    said, found = bundle.manifest.method, kind_of(reference.files)
     wrong = None if said == found else f"says {said}; the adapter's files are those of {found}"
     return Check("eptx.json: method", "compared", wrong)
 
