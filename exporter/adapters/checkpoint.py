@@ -16,7 +16,6 @@ from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter.adapters.adapter import Pooling, TaskHeads
 from eptx.exporter.adapters.changes import TensorChange
 from eptx.exporter.adapters.label_names import Names, check_names, names_beside
-from eptx.exporter.adapters.safetensors import read_tensors
 from eptx.exporter.adapters.saved import saved_changes
 from eptx.exporter.adapters.saved_names import in_class
 from eptx.exporter.adapters.tensor_files.safetensors import read_tensors
