@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -37,7 +36,7 @@ class Method(Protocol):
     `adapter` is always what `read` gave. `routes` is what `freeze` gave.
 
     Attributes:
-        name: as manifests and commands call it.
+        name: as commands call it, and manifests, unless its adapters have a `kind`.
         title: as its paper or library writes it, for messages.
         tensor_part: how the names of its tensors go on after the module's name. Other tensors are of modules that PEFT
             saved whole.
@@ -52,6 +51,10 @@ class Method(Protocol):
     last_choice: ClassVar[bool] = False
     modes: ClassVar[tuple[Mode, ...]] = ("static", "conditioned")
     flags: ClassVar[frozenset[str]] = frozenset()
+
+    def is_called(self, name: str) -> bool:
+        """Whether a manifest's ``method`` is this one."""
+        return name == self.name
 
     def matches(self, config: Mapping[str, Any], tensors: Sequence[str], /) -> bool:
         """Whether a folder's configuration and names of tensors are of this method."""
@@ -79,8 +82,8 @@ class Method(Protocol):
         """A module's weight [out, in] float64 with one task in it, float64; see `choice`. For the mode "static"."""
         raise NotImplementedError
 
-    def shift(self, adapter: Any, module: str, weight: Callable[[], np.ndarray], choice: Any, /) -> np.ndarray | None:
-        """What one task adds to the bias of a module, [out]; None for nothing. Like `fold`."""
+    def shift(self, adapter: Any, module: str, task: int, /) -> np.ndarray | None:
+        """What one task, by its id, adds to the bias of a module, [out]; None for nothing. For the mode "static"."""
         return None
 
     def attach(self, adapter: Any, editor: GraphEditor, sites: Mapping[str, Site], settings: GraphSettings, /) -> None:
@@ -114,11 +117,7 @@ class Method(Protocol):
     def fold_graph(self, adapter: Any, edited: EditedGraph, task: int, routes: FrozenRoutes | None) -> None:
         """Folds a task, by its id, into the weights of a graph."""
         for name, site in edited.sites.items():
-            weight = site.weight_array().astype(np.float64)
-            site.set_weight(self.fold(adapter, name, weight, task))
-            shift = self.shift(adapter, name, partial(np.asarray, weight), task)
-            if shift is not None:
-                edited.editor.shift(site, shift)
+            site.set_weight(self.fold(adapter, name, site.weight_array().astype(np.float64), task))
 
     def settings(
         self,
@@ -163,8 +162,8 @@ def methods() -> list[Method]:
 
 
 def method_of(name: str) -> Method:
-    """The method of that name."""
-    return next(method for method in methods() if method.name == name)
+    """The method of that name, or of that kind."""
+    return next(method for method in methods() if method.is_called(name))
 
 
 def titles(flag: str) -> str:
