@@ -117,7 +117,8 @@ def _trained_as(config: Mapping[str, Any]) -> TrainedAs:
     for key, value in (("auto_mapping", noted), ("task_type", config.get("task_type"))):
         if value is not None and not isinstance(value, str):
             raise AdapterError(f"{CONFIG}: {key} must name a class, found {shown(value)}")
-    return TrainedAs(noted, config.get("task_type"))
+    base = config.get("base_model_name_or_path")
+    return TrainedAs(noted, config.get("task_type"), base.rpartition("/")[2] or None if isinstance(base, str) else None)
 
 
 def combine(fingerprints: Sequence[str]) -> str:

@@ -1,18 +1,20 @@
-"""What an adapter's files say of the class that was trained."""
+"""What an adapter's files say of the model that was trained."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class TrainedAs:
-    """What an adapter's configuration says of the class that it was trained on.
+    """What an adapter's configuration says of the model that it was trained on.
 
     Attributes:
         noted: the class that PEFT noted down (``auto_mapping``), None where it did not.
         task_type: PEFT's ``task_type``, which stands for an Auto class; None where there is none.
+        base: the last part of the base's name or path; None where there is none. The same base has many names.
     """
 
     noted: str | None = None
     task_type: str | None = None
+    base: str | None = field(default=None, compare=False)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from eptx.exporter.adapters.adapter import Adapter, Widths, natural_key
+from eptx.errors import AdapterError
+from eptx.exporter.adapters.adapter import Adapter, TaskHeads, Widths, natural_key
+from eptx.exporter.adapters.checkpoint import combine
+
+
+#: How PEFT calls the factors.
+A, B = "lora_A", "lora_B"
 
 
 @dataclass(frozen=True)
@@ -64,3 +70,27 @@ class LoraAdapter(Adapter):
                 for name in self.module_names
             ]
         }
+
+
+def joined(parts: Sequence[LoraAdapter], heads: TaskHeads | None = None) -> LoraAdapter:
+    """Adapters of other tasks of one base as one adapter.
+
+    Raises:
+        AdapterError: they are of different bases.
+    """
+    prints = tuple(each for part in parts for each in part.fingerprints)
+    adapter = LoraAdapter(
+        tasks=tuple(task for part in parts for task in part.tasks),
+        heads=heads,
+        fingerprint=combine(prints),
+        fingerprints=prints,
+        saved={task: own for part in parts for task, own in part.saved.items()},
+        trained_as=tuple(each for part in parts for each in part.trained_as),
+        folders=tuple(folder for part in parts for folder in part.folders),
+        by_task={task: own for part in parts for task, own in part.by_task.items()},
+    )
+    for module in adapter.module_names:
+        shapes = {(f.a.shape[1], f.b.shape[0]) for f in adapter.of_module(module).values()}
+        if len(shapes) != 1:
+            raise AdapterError(f"the LoRA adapters are not of one base: {module} has widths {sorted(shapes)}")
+    return adapter

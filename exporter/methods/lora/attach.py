@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.delta import Delta
 from eptx.exporter.graph.editor import GraphEditor
 from eptx.exporter.graph.settings import GraphSettings
-from eptx.exporter.methods.lora.adapter import LoraAdapter
+from eptx.exporter.graph.tables import Entries
+from eptx.exporter.methods.lora.adapter import A, B, LoraAdapter
 
 
 def attach(adapter: LoraAdapter, editor: GraphEditor, sites: Mapping[str, Site], settings: GraphSettings) -> None:
@@ -25,22 +26,17 @@ def attach(adapter: LoraAdapter, editor: GraphEditor, sites: Mapping[str, Site],
         if any(module.magnitude is not None for module in modules.values()):
             raise NotSupportedError(f"task {task!r} is a DoRA adapter, which is supported in static mode only")
     for name, site in sites.items():
-        a, b = banks(adapter, name)
-        own = (editor.constant(f"{name}.lora_A", a), editor.constant(f"{name}.lora_B", b))
+        own = tuple(editor.task_table(name, part, axis, entries) for part, axis, entries in tables(adapter, name))
         for place in editor.places(site):
             editor.adapt(place, Delta(ops.LowRankDelta, (editor.task_id(),), own))
 
 
-def banks(adapter: LoraAdapter, module: str) -> tuple[np.ndarray, np.ndarray]:
-    """All tasks' factors as [T, in, R] and [T, R, out], R the largest rank, scales multiplied into the second."""
-    factors = adapter.of_module(module)
-    rank = max(f.a.shape[0] for f in factors.values())
-    first = next(iter(factors.values()))
-    a = np.zeros((len(adapter.tasks), first.a.shape[1], rank))
-    b = np.zeros((len(adapter.tasks), rank, first.b.shape[0]))
-    for index, task in enumerate(adapter.tasks):
-        if task in factors:
-            f = factors[task]
-            a[index, :, : f.a.shape[0]] = f.a.T
-            b[index, : f.a.shape[0]] = f.scale * f.b.astype(np.float64).T
-    return a, b
+def tables(adapter: LoraAdapter, module: str) -> Iterator[tuple[str, int, Entries]]:
+    """A module's tables [T, in, R] and [T, R, out], R the largest rank, by the factors' names.
+
+    Yields:
+        the name, the axis of the rank in a task's entry, and the entries, [in, r] and [r, out] with the scale in it.
+    """
+    factors = [adapter.by_task[task].get(module) for task in adapter.tasks]
+    yield A, 1, [None if f is None else f.a.T for f in factors]
+    yield B, 0, [None if f is None else f.scale * f.b.astype(np.float64).T for f in factors]

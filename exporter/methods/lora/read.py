@@ -14,14 +14,13 @@ from eptx.exporter.adapters.checkpoint import (
     WEIGHTS,
     Checkpoint,
     ReadOptions,
-    combine,
     flag,
     group_by_module,
     refuse_options,
     refuse_rest,
     take,
 )
-from eptx.exporter.methods.lora.adapter import LoraAdapter, LoraModule
+from eptx.exporter.methods.lora.adapter import LoraAdapter, LoraModule, joined
 from eptx.exporter.methods.patterns import scale_of
 
 #: Settings that change what the layers compute or which weights the base has; anything else is refused by name.
@@ -57,16 +56,21 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> LoraAdapter
     """
     own = [checkpoint.name for checkpoint in checkpoints]
     names = name_tasks(len(checkpoints), options.tasks, own if len(checkpoints) > 1 else None)
-    adapter = LoraAdapter(
-        tasks=names,
-        heads=_heads(checkpoints),
-        fingerprint=combine([checkpoint.fingerprint for checkpoint in checkpoints]),
-        saved={name: each.saved for name, each in zip(names, checkpoints, strict=True) if each.saved},
-        trained_as=tuple(checkpoint.trained_as for checkpoint in checkpoints),
-        by_task={name: _read_one(checkpoint) for name, checkpoint in zip(names, checkpoints, strict=True)},
+    heads = _heads(checkpoints)
+    parts = [_of_folder(name, checkpoint) for name, checkpoint in zip(names, checkpoints, strict=True)]
+    return joined(parts, heads)
+
+
+def _of_folder(task: str, checkpoint: Checkpoint) -> LoraAdapter:
+    return LoraAdapter(
+        tasks=(task,),
+        heads=None,
+        fingerprint=checkpoint.fingerprint,
+        fingerprints=(checkpoint.fingerprint,),
+        saved={task: checkpoint.saved} if checkpoint.saved else {},
+        trained_as=(checkpoint.trained_as,),
+        by_task={task: _read_one(checkpoint)},
     )
-    _check_common_widths(adapter)
-    return adapter
 
 
 def _read_one(checkpoint: Checkpoint) -> dict[str, LoraModule]:
@@ -103,10 +107,3 @@ def _heads(checkpoints: Sequence[Checkpoint]) -> TaskHeads | None:
         other = "other LoRA adapters beside it"
         raise AdapterError(f"{beside.name}: has {HEADS} and {other}; eptx cannot tell which heads to use")
     return None if beside is None else beside.heads
-
-
-def _check_common_widths(adapter: LoraAdapter) -> None:
-    for module in adapter.module_names:
-        shapes = {(f.a.shape[1], f.b.shape[0]) for f in adapter.of_module(module).values()}
-        if len(shapes) != 1:
-            raise AdapterError(f"the LoRA adapters are not of one base: {module} has widths {sorted(shapes)}")
