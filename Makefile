@@ -4,6 +4,7 @@
 # make demo    one adapter, three modes  make bench  speed, size and memory
 # make demo-llm, bench-llm               the same for a language model that generates
 # make bench-serve                       a server under load, and 100,000 requests good and bad
+# make matrix  every architecture and every PEFT setting, against PEFT; writes docs/supported.md
 # make native  the C++ part: kernels and libeptx (demo, test and bench build it where they can, and do without else)
 # make sanitize  the C++ programs under ASan, UBSan and TSan, and a million damaged inputs and as many odd graphs
 # make build   the wheel, with the kernels where they can be built
@@ -23,7 +24,7 @@ SEED   ?= 1
 export ONNXRUNTIME_INCLUDE_DIR ?= $(DEPS)/usr/include/onnxruntime
 export CMAKE_PREFIX_PATH := $(DEPS)/usr:$(CMAKE_PREFIX_PATH)
 
-.PHONY: setup native try-native sanitize test lint format docs demo demo-llm bench bench-llm bench-serve build clean
+.PHONY: setup native try-native sanitize test matrix lint format docs demo demo-llm bench bench-llm bench-serve build clean
 
 setup: $(READY)
 
@@ -68,6 +69,9 @@ sanitize: native
 
 test: try-native
 	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+matrix: try-native
+	$(BIN)/python -m tests.matrix --jobs $(JOBS) $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from eptx.errors import LimitError
 from eptx.exporter import ops
 from eptx.exporter.bases.initializers import add_initializer
 from eptx.exporter.graph.names import Names
-from eptx.exporter.graph.tables import Entries, TaskTable
+from eptx.exporter.graph.tables import TaskTable
 from eptx.manifest.names import OPERATOR_DOMAIN, PAST, TASK_ID
 
 
@@ -25,12 +25,13 @@ class GraphBuilder:
         model: the graph that is changed.
         exact: names of constants that are never rounded: a rounded router chooses otherwise where two experts are
             close, and routers are small.
-        tables: names of the constants that have an entry for each task -> what they hold.
+        tables: names of the constants that have an entry for each task -> what they hold: of one module, or of those
+            that are packed in one product.
     """
 
     model: ir.Model
     exact: set[str] = field(default_factory=set)
-    tables: dict[str, TaskTable] = field(default_factory=dict)
+    tables: dict[str, dict[str, TaskTable]] = field(default_factory=dict)
     _task_id: ir.Value | None = None
     _rows: ir.Value | None = None
     _constants: dict[str, ir.Value] = field(default_factory=dict)
@@ -87,22 +88,9 @@ class GraphBuilder:
                 self.exact.add(str(value.name))
         return value
 
-    def task_table(self, module: str, part: str, axis: int, entries: Entries) -> ir.Value:
-        """A constant [tasks, ...] of one module with an entry for each task, zeros where a task has none.
-
-        Args:
-            module: that it changes.
-            part: which part of the module's update it holds.
-            axis: of an entry, along which tasks differ in size.
-            entries: by task id; None for a task that does not change the module.
-
-        Raises:
-            LimitError: a value is past what float32 holds.
-        """
-        table = TaskTable.of(module, part, axis, entries)
-        value = self.constant(f"{module}.{part}", table.stacked(entries))
-        self.tables[str(value.name)] = table
-        return value
+    def declare(self, constant: ir.Value, table: TaskTable) -> None:
+        """Says that a constant has an entry for each task. Whoever makes such a constant declares it."""
+        self.tables.setdefault(str(constant.name), {})[table.module] = table
 
     def node(
         self,

@@ -45,11 +45,13 @@ class Place:
         site: the product.
         delta: the update of its output, or of its input.
         on_input: whether x is updated instead of y; the operator then adds to x.
+        bias_apart: whether the base's bias stays a node of its own: the product is multiplied before it is added.
     """
 
     site: Site
     delta: Delta
     on_input: bool = False
+    bias_apart: bool = False
 
     @property
     def bias(self) -> ir.Node | None:
@@ -57,7 +59,8 @@ class Place:
         y = self.site.y
         users = list(y.consumers())
         half = y.dtype == ir.DataType.FLOAT16  # the sum is cast back before anything is added
-        if self.on_input or half or isinstance(self.site, SharedSite) or y.is_graph_output() or len(users) != 1:
+        apart = self.bias_apart or self.on_input or half or isinstance(self.site, SharedSite)
+        if apart or y.is_graph_output() or len(users) != 1:
             return None
         (node,) = users
         others = [value for value in node.inputs if value is not y]

@@ -6,8 +6,8 @@ product; the editor wires it, whether the product stands alone or is a block of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -16,8 +16,10 @@ from eptx.errors import NotSupportedError
 from eptx.exporter import ops
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.builder import GraphBuilder
+from eptx.exporter.graph.by_row import Vectors, across, apply
 from eptx.exporter.graph.delta import Delta, Place, in_groups
 from eptx.exporter.graph.shared_input import SharedSite, give_rows, values_behind
+from eptx.exporter.graph.tables import TaskTable
 
 
 @dataclass
@@ -37,6 +39,7 @@ class GraphEditor(GraphBuilder):
     biased: set[str] = field(default_factory=set)
     unused_experts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _places: list[Place] = field(default_factory=list)
+    _vectors: dict[Site, Vectors] = field(default_factory=dict)
     _expanded: dict[ir.Value, ir.Value] = field(default_factory=dict)
     _casts: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
@@ -75,6 +78,31 @@ class GraphEditor(GraphBuilder):
         """
         self._places.append(Place(site, delta, on_input))
 
+    def multiply(self, site: Site, vectors: Vectors) -> None:
+        """Has a product, updated or not, multiplied and shifted by each row's vectors, by its `task_id`.
+
+        Raises:
+            NotSupportedError: the input of a packed product's module alone is multiplied.
+        """
+        if vectors.input_gain is not None and site.packed:
+            raise NotSupportedError(
+                f"{site.module}: a task scales its input, which other modules of the same product read as well: "
+                "use --mode static"
+            )
+        if vectors:
+            self._vectors[site] = vectors
+
+    def shift(self, site: Site, vector: np.ndarray) -> None:
+        """Adds a vector [out] to a module's product wherever that is read, whatever the row; for a folded task."""
+        for place in (site, *site.also):
+            whole = across([(place, vector[None])], 0.0)
+            assert whole is not None
+            uses = list(place.y.uses())
+            own = self._like(self.constant(f"{site.module}.shift", whole[0]), place.y)
+            shifted = self.node("Add", [place.y, own])[0]
+            self.replace(place.y, shifted, uses)
+            self.adapted.setdefault(site.module, shifted)
+
     def float32(self, value: ir.Value) -> ir.Value:
         """The value as the operators take it: cast where the graph computes in float16."""
         if value.dtype != ir.DataType.FLOAT16:
@@ -99,13 +127,19 @@ class GraphEditor(GraphBuilder):
 
     def wire(self) -> None:
         """Puts the adapted outputs in the place of the base's; graph outputs keep their names."""
-        places = {place.site: place for place in self._places}
+        for product in {site.y: site for site, own in self._vectors.items() if own.gain is not None}.values():
+            self._take_bias_out(product)
+        by_row = {site.y for site in self._vectors}
+        places = {place.site: replace(place, bias_apart=place.site.y in by_row) for place in self._places}
         outputs: dict[Site, ir.Value] = {}
         for group in in_groups([places[site] for site in self.in_order(places)], key=lambda place: place.node):
             outputs |= self._adapt_inputs(group) if group[0].on_input else self._adapt_group(group)
-        for place in self._places:
-            self.adapted.setdefault(place.site.module, outputs[place.site])
+        for sites in in_groups([s for s in self.in_order({*places, *self._vectors}) if s.y in by_row], lambda s: s.y):
+            outputs |= self._multiply_group(sites, outputs)
+        for site in (*places, *self._vectors):
+            self.adapted.setdefault(site.module, outputs[site])
         self._places.clear()
+        self._vectors.clear()
 
     def finish(self) -> None:
         """Adds the new nodes and functions to the model, in order."""
@@ -169,6 +203,53 @@ class GraphEditor(GraphBuilder):
             value.type, value.shape = place.site.x.type, place.site.x.shape
             place.site.feed(value)
         return {place.site: place.site.y for place in group}
+
+    def _multiply_group(self, sites: Sequence[Site], outputs: Mapping[Site, ir.Value]) -> dict[Site, ir.Value]:
+        """Multiplies and shifts one product by its modules' vectors, each row by its task's; what has the results."""
+        first, found = sites[0], [(site, self._vectors[site]) for site in sites if site in self._vectors]
+        adapted = next((outputs[site] for site in sites if site in outputs), first.y)
+        uses = list(adapted.uses())
+        shared = isinstance(first, SharedSite)
+        value = self._expand(adapted, adapted) if shared and adapted is first.y else self.float32(adapted)
+        for op_type, kind, neutral in (("Mul", "gain", 1.0), ("Add", "shift", 0.0)):
+            whole = across([(site, getattr(own, kind)) for site, own in found], neutral)
+            if whole is not None:
+                table = self.constant(f"{found[0][0].module}.{kind}", whole)
+                self._declare(table, kind, found)
+                rows = self.gather(table, self.task_id())
+                value = apply(self, op_type, value, first.y, rows)
+        if value is not adapted:
+            value = self._like(value, first.y)
+            self.replace(adapted, value, uses)
+        for site, own in found:
+            if own.input_gain is not None:
+                self._multiply_input(site, own.input_gain)
+        if isinstance(first, SharedSite):
+            for behind in (value, *first.behind):
+                give_rows(behind, self.batch_dim)
+        return dict.fromkeys(sites, value)
+
+    def _declare(self, table: ir.Value, part: str, modules: Iterable[tuple[Site, Vectors]]) -> None:
+        for site, own in modules:
+            if any(own.sizes[part]):
+                start = 0 if part == "input_gain" else site.columns[0]
+                self.declare(table, TaskTable(site.module, part, 0, own.sizes[part], start))
+
+    def _multiply_input(self, site: Site, vectors: np.ndarray) -> None:
+        """Has a product read its input multiplied by each row's vector; what was put behind it still reads x."""
+        table = self.constant(f"{site.module}.input_gain", vectors)
+        self._declare(table, "input_gain", [(site, self._vectors[site])])
+        own = self.gather(table, self.task_id())
+        scaled = self._like(apply(self, "Mul", self.float32(site.x), site.x, own), site.x)
+        scaled.type, scaled.shape = site.x.type, site.x.shape
+        site.feed(scaled)
+
+    def _take_bias_out(self, site: Site) -> None:
+        """Makes the bias that a product's node adds a node of its own."""
+        bias = site.take_bias()
+        if bias is not None:
+            uses = list(site.y.uses())
+            self.replace(site.y, self.node("Add", [site.y, bias])[0], uses)
 
     def replace(self, y: ir.Value, new: ir.Value, uses: Iterable[tuple[ir.Node, int]]) -> None:
         """Puts an adapted output in the place of the base's."""

@@ -1,4 +1,4 @@
-"""Constants of a graph that have an entry for each task."""
+"""Constants of a graph that have an entry for each task, declared where they are made."""
 
 from __future__ import annotations
 
@@ -7,44 +7,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: One table's entries by task id; None for a task that has none.
-Entries = Sequence[np.ndarray | None]
-
 
 @dataclass(frozen=True)
 class TaskTable:
-    """What a constant [tasks, ...] holds, so that it can be taken apart again.
+    """What one module has in a constant [tasks, ...], so that the tasks can be taken out again.
 
     Attributes:
         module: the module that it changes.
-        part: which part of the module's update it is ("lora_A").
-        axis: the axis of an entry along which tasks differ in size; smaller entries are filled up with zeros.
+        part: which part of the module's update it is, a field of `LinearUpdate`.
+        axis: of an entry: along which the tasks' entries differ in size, or modules lie side by side.
         sizes: by task id, the size of its entry along that axis; 0 for a task that has none.
+        start: where along that axis the entries begin.
     """
 
     module: str
     part: str
     axis: int
     sizes: tuple[int, ...]
+    start: int = 0
 
-    @classmethod
-    def of(cls, module: str, part: str, axis: int, entries: Entries) -> TaskTable:
-        """The table that holds these entries."""
-        return cls(module, part, axis, tuple(0 if entry is None else entry.shape[axis] for entry in entries))
+    def entry(self, array: np.ndarray, task: int) -> np.ndarray | None:
+        """The entry of a task in what the constant holds; None if it has none."""
+        size = self.sizes[task]
+        return array[(task, *[slice(None)] * self.axis, slice(self.start, self.start + size))] if size else None
 
-    def stacked(self, entries: Entries) -> np.ndarray:
-        """The entries as one array [tasks, ...], float64, zeros where a task has none."""
-        shape = list(next(entry.shape for entry in entries if entry is not None))
-        shape[self.axis] = max(self.sizes)
-        array = np.zeros((len(entries), *shape))
-        for row, entry in zip(array, entries, strict=True):
-            if entry is not None:
-                row[self._used(entry.shape[self.axis])] = entry
-        return array
 
-    def entries(self, array: np.ndarray) -> Entries:
-        """The entries that the array holds, as `stacked` took them."""
-        return [row[self._used(size)] if size else None for row, size in zip(array, self.sizes, strict=True)]
-
-    def _used(self, size: int) -> tuple[slice, ...]:
-        return (*[slice(None)] * self.axis, slice(size))
+def sizes(entries: Sequence[np.ndarray | None], axis: int) -> tuple[int, ...]:
+    """The size of each task's entry along an axis; 0 for None."""
+    return tuple(0 if entry is None else entry.shape[axis] for entry in entries)

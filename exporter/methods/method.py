@@ -63,6 +63,10 @@ class Method(Protocol):
         """A module's weight [out, in] float64 with one task in it, float64; see `choice`. For the mode "static"."""
         raise NotImplementedError
 
+    def shift(self, adapter: Any, module: str, choice: Any, /) -> np.ndarray | None:
+        """What one task adds to a module's bias, [out]; None for nothing. For the mode "static"."""
+        return None
+
     def attach(self, adapter: Any, editor: GraphEditor, sites: Mapping[str, Site], settings: GraphSettings, /) -> None:
         """Puts operators for the modules of one graph into it."""
         ...
@@ -95,6 +99,8 @@ class Method(Protocol):
         """Folds a task, by its id, into the weights of a graph."""
         for name, site in edited.sites.items():
             site.set_weight(self.fold(adapter, name, site.weight_array().astype(np.float64), task))
+            if (shift := self.shift(adapter, name, task)) is not None:
+                edited.editor.shift(site, shift)
 
     def settings(
         self,

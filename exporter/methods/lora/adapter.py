@@ -1,8 +1,8 @@
-"""LoRA adapters on one base, each a task."""
+"""LoRA adapters on one base, each a task: their algebra is W' = W + scale * B A, and DoRA's W'' = m * W' / ||W'||."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,10 +11,7 @@ import numpy as np
 from eptx.errors import AdapterError
 from eptx.exporter.adapters.adapter import Adapter, TaskHeads, Widths, natural_key
 from eptx.exporter.adapters.checkpoint import combine
-
-
-#: How PEFT calls the factors.
-A, B = "lora_A", "lora_B"
+from eptx.exporter.adapters.updates import LinearUpdate
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,14 @@ class LoraModule:
     b: np.ndarray
     scale: float
     magnitude: np.ndarray | None = None
+
+    def update(self, weight: Callable[[], np.ndarray]) -> LinearUpdate:
+        """The update of a linear whose weight is [out, in]; only DoRA asks for that."""
+        b = self.scale * self.b.astype(np.float64)
+        if self.magnitude is None:
+            return LinearUpdate(self.a, b)
+        adapted = weight().astype(np.float64) + b @ self.a.astype(np.float64)
+        return LinearUpdate(self.a, b, gain=self.magnitude / np.linalg.norm(adapted, axis=1))
 
     def parameters(self) -> int:
         """How many numbers the module stores."""
@@ -55,6 +60,11 @@ class LoraAdapter(Adapter):
     def of_module(self, module: str) -> dict[str, LoraModule]:
         """The tasks that adapt a module, with their factors."""
         return {task: modules[module] for task, modules in self.by_task.items() if module in modules}
+
+    def update(self, task: str, module: str, weight: Callable[[], np.ndarray]) -> LinearUpdate | None:
+        """What a task changes of a module, whose weight is [out, in]; None if nothing."""
+        own = self.by_task[task].get(module)
+        return None if own is None else own.update(weight)
 
     def widths(self, module: str) -> Widths:
         first = next(iter(self.of_module(module).values()))

@@ -1,0 +1,7 @@
+"""Models of sound."""
+
+from __future__ import annotations
+
+from tests.matrix.row import Row
+
+ROWS: tuple[Row, ...] = ()

@@ -1,0 +1,7 @@
+"""Encoder-decoders."""
+
+from __future__ import annotations
+
+from tests.matrix.row import Row
+
+ROWS: tuple[Row, ...] = ()
