@@ -33,6 +33,11 @@ class LinearUpdate:
         if (self.a is None) != (self.b is None):
             raise ValueError("a low-rank update has both factors")
 
+    def parameters(self) -> int:
+        """How many numbers it holds."""
+        parts = (self.a, self.b, self.gain, self.input_gain, self.shift)
+        return sum(part.size for part in parts if part is not None)
+
     def fold(self, weight: np.ndarray) -> np.ndarray:
         """`weight` [out, in] with the update in it, float64; the `shift` is of the bias, and not in it."""
         folded = np.asarray(weight, dtype=np.float64)

@@ -22,6 +22,7 @@ from eptx.bundle import (
     Sources,
     Task,
     TensorSpec,
+    Text,
 )
 from eptx.bundle.genai_config import GENAI_CONFIG
 from eptx.bundle.origin import Origin, write_origin
@@ -34,6 +35,7 @@ from eptx.exporter.bases.products.nbits import is_nbits
 from eptx.exporter.bases.products.quantized import own_precision
 from eptx.exporter.bundle.card import model_card
 from eptx.exporter.bundle.problem import own_labels, problem_type
+from eptx.exporter.bundle.record import RECORD, Folder, Record, base_file, graph_record
 from eptx.exporter.bundle.text import SENTENCE_SETTINGS, text_settings
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.heads import LOGITS
@@ -45,7 +47,7 @@ from eptx.manifest.names import BASE_TASK, OPERATOR_DOMAIN, TASK_ID
 #: anew for every tensor that lies there, which took 4 ms of a session of MiniLM with EPT (212 tensors).
 _SMALL = 16384
 #: What a tokenizer or an image processor is made of, as transformers names it.
-_COMPANIONS = (
+COMPANIONS = (
     "config.json",
     "generation_config.json",
     "chat_template.jinja",
@@ -74,6 +76,21 @@ _DTYPES = {
 
 
 @dataclass(frozen=True)
+class Inherited:
+    """What a bundle knows of its export that no graph shows, where it is written again with other tasks.
+
+    Attributes:
+        sources: what the exporter would have been given.
+        text: how texts are read.
+        origin: where base and adapters are on this machine; empty where the bundle's is not known.
+    """
+
+    sources: Sources
+    text: Text | None
+    origin: Origin
+
+
+@dataclass(frozen=True)
 class Adapted:
     """The graphs of a base with an adapter in them, ready to be written.
 
@@ -85,6 +102,7 @@ class Adapted:
         routes: frozen routes, where the export freezes them; see `Method.freeze`.
         quantization: what was done to the products, where it was done after the adapter was put in.
         precision: how the weights are stored.
+        former: what a bundle whose tasks are changed says of itself; None for an export of a base.
         data: of a quantized bundle, the files of the rows that it was measured on, each with the task of all its rows.
     """
 
@@ -96,6 +114,7 @@ class Adapted:
     quantization: Quantization | None = None
     precision: StoredPrecision = "fp32"
     data: Sequence[tuple[str | None, Path]] = ()
+    former: Inherited | None = None
 
     @property
     def quantized(self) -> bool:
@@ -116,19 +135,34 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
         clean(edited.graph.model)
         _save(edited.graph.model, writer.folder / edited.graph.file)
     main = adapted.graphs[-1].graph
-    for name in _COMPANIONS:
+    for name in COMPANIONS:
         if name in main.files:
             writer.copy(main.files[name])
         elif main.folder is not None and (main.folder / name).is_file():
             writer.copy(main.folder / name)
     if is_genai(main):
         writer.write(GENAI_CONFIG, genai_config(main))
+    _write_record(writer, adapted)
     manifest = _manifest(adapted)
     writer.write("README.md", model_card(manifest))
     bundle = writer.finish(manifest)
-    origin = Origin.of(adapted.base, adapted.options.base_onnx, adapted.adapter.folders, adapted.data)
-    write_origin(bundle, origin)
+    own = Origin.of(adapted.base, adapted.options.base_onnx, adapted.adapter.folders, adapted.data)
+    write_origin(bundle, own if adapted.former is None else adapted.former.origin)
     return bundle
+
+
+def _write_record(writer: BundleWriter, adapted: Adapted) -> None:
+    """Writes what is needed to change the tasks later, where the method can."""
+    adapter, records = adapted.adapter, {}
+    for edited in adapted.graphs:
+        if edited.base is not None:
+            clean(edited.base)
+            writer.write(base_file(edited.graph.file), ir.to_proto(edited.base).SerializeToString(deterministic=True))
+            records[edited.graph.file] = graph_record(edited, edited.base)
+    if records:
+        folders = tuple(Folder(*each) for each in zip(adapter.fingerprints, adapter.trained_as, strict=True))
+        precision = str(adapted.options.precision if adapted.quantization is None else adapted.precision)
+        writer.write(RECORD, Record(precision, adapted.graphs[-1].graph.prefix, folders, records).to_json())
 
 
 def _save(model: ir.Model, path: Path) -> None:
@@ -156,7 +190,7 @@ def clean(model: ir.Model) -> None:
 
 
 def _manifest(adapted: Adapted) -> Manifest:
-    adapter, graphs, options = adapted.adapter, adapted.graphs, adapted.options
+    adapter, graphs, options, former = adapted.adapter, adapted.graphs, adapted.options, adapted.former
     *others, main = (edited.graph for edited in graphs)
     graph = main.model.graph
     routes = method_of(adapter.method).route_fields(adapter, options, adapted.routes)
@@ -170,7 +204,7 @@ def _manifest(adapted: Adapted) -> Manifest:
         tasks=_tasks(adapter, graphs[-1], options),
         inputs=tuple(_tensor(value) for value in graph.inputs),
         outputs=tuple(_tensor(value) for value in graph.outputs),
-        sources=_sources(adapted.base, options),
+        sources=_sources(adapted.base, options) if former is None else former.sources,
         fingerprints={"base": main.fingerprint, "adapter": adapter.fingerprint},
         modules=graphs[-1].modules,
         task_inference=any(edited.editor.similarities for edited in graphs),
@@ -183,7 +217,7 @@ def _manifest(adapted: Adapted) -> Manifest:
         generation=main.generation,
         encoder=_component(others[0], graphs[0].modules) if others else None,
         vocab_size=positive(main.config.get("vocab_size")),
-        text=text_settings(main, main.longest),
+        text=text_settings(main, main.longest) if former is None else former.text,
         max_length=main.longest,
     )
 

@@ -102,7 +102,9 @@ class GraphBuilder:
         **attributes: int | str | list[int],
     ) -> list[ir.Value]:
         """A node somewhere in the graph (`finish` sorts it); its outputs."""
-        node = ir.node(op_type, list(inputs), attributes=attributes, domain=domain, num_outputs=outputs)
+        # a node without a name gets one of the graph, which counts the nodes that it ever had
+        name = f"eptx_{op_type}_{len(self._new)}"
+        node = ir.node(op_type, list(inputs), attributes=attributes, domain=domain, num_outputs=outputs, name=name)
         for value in node.outputs:
             value.name = self.names.free(f"eptx_{len(self._new)}")
         self._new.append(node)

@@ -65,7 +65,7 @@ def _halve(graph: ir.Graph, value: ir.Value, array: np.ndarray) -> None:
 
 def _cast(graph: ir.Graph, value: ir.Value, stored: ir.Value) -> None:
     """Puts a cast of what is stored in the place of a value."""
-    cast = ir.node("Cast", [stored], attributes={"to": int(ir.DataType.FLOAT)})
+    cast = ir.node("Cast", [stored], attributes={"to": int(ir.DataType.FLOAT)}, name=f"{stored.name}/Cast")
     cast.outputs[0].name, cast.outputs[0].shape, cast.outputs[0].type = value.name, value.shape, value.type
     value.replace_all_uses_with(cast.outputs[0])
     graph.insert_before(graph[0], cast)

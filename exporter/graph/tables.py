@@ -29,7 +29,8 @@ class TaskTable:
     def entry(self, array: np.ndarray, task: int) -> np.ndarray | None:
         """The entry of a task in what the constant holds; None if it has none."""
         size = self.sizes[task]
-        return array[(task, *[slice(None)] * self.axis, slice(self.start, self.start + size))] if size else None
+        place: tuple[int | slice, ...] = (task, *[slice(None)] * self.axis, slice(self.start, self.start + size))
+        return array[place] if size else None
 
 
 def sizes(entries: Sequence[np.ndarray | None], axis: int) -> tuple[int, ...]:

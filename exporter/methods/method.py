@@ -13,6 +13,8 @@ from eptx.bundle import Manifest
 from eptx.exporter.adapters.checkpoint import Checkpoint, ReadOptions
 from eptx.exporter.adapters.route import FrozenRoutes
 from eptx.exporter.adapters.routers import ModuleExperts, Router
+from eptx.exporter.adapters.trained_as import TrainedAs
+from eptx.exporter.adapters.updates import LinearUpdate
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.editor import GraphEditor
@@ -29,6 +31,24 @@ class RouteFields:
     route: Mapping[str, Any] | None = None
 
 
+class TaskByTask(Protocol):
+    """A method whose adapters of several tasks are nothing but those of each task, side by side."""
+
+    def joined(self, adapters: Sequence[Any], /) -> Any:
+        """One `Adapter` of those of several tasks of one base.
+
+        Raises:
+            AdapterError: they are of different bases.
+        """
+        ...
+
+    def restored(
+        self, task: str, updates: Mapping[str, LinearUpdate], fingerprint: str, trained_as: TrainedAs, /
+    ) -> Any:
+        """The `Adapter` of one task of a bundle, of its modules' updates."""
+        ...
+
+
 class Method(Protocol):
     """One adapter method. The defaults are those of a method without a router, whose rows are independent.
 
@@ -41,6 +61,7 @@ class Method(Protocol):
             saved whole.
         last_choice: whether its files are taken for it only if they match no other method.
         modes: those that exist; "dynamic" needs a router.
+        task_by_task: how tasks are added to a conditioned bundle and removed, where the method can do that.
         flags: the flags of ``eptx export`` that are for such methods only, of "--top-k", "--route", "--routing".
     """
 
@@ -50,6 +71,7 @@ class Method(Protocol):
     last_choice: ClassVar[bool] = False
     modes: ClassVar[tuple[Mode, ...]] = ("static", "conditioned")
     flags: ClassVar[frozenset[str]] = frozenset()
+    task_by_task: ClassVar[TaskByTask | None] = None
 
     def matches(self, config: Mapping[str, Any], tensors: Sequence[str], /) -> bool:
         """Whether a folder's configuration and names of tensors are of this method."""

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from eptx.exporter.methods.lora.adapter import joined, restored
 from eptx.exporter.methods.lora.attach import attach
 from eptx.exporter.methods.lora.fold import fold
 from eptx.exporter.methods.lora.read import matches, read
-from eptx.exporter.methods.method import Method
+from eptx.exporter.methods.method import Method, TaskByTask
+
+
+class LoraTasks(TaskByTask):
+    """Each task of LoRA is an adapter of its own."""
+
+    joined = staticmethod(joined)
+    restored = staticmethod(restored)
 
 
 class Lora(Method):
@@ -21,6 +29,7 @@ class Lora(Method):
     read = staticmethod(read)
     fold = staticmethod(fold)
     attach = staticmethod(attach)
+    task_by_task: ClassVar[TaskByTask] = LoraTasks()
 
 
 METHOD = Lora()

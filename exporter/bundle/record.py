@@ -1,0 +1,137 @@
+"""``adapters.json``: what an export knew and its graphs do not say, so that tasks can be added to a bundle and removed.
+
+Beside it lies each base graph without its weights (``model.base``, see `eptx.exporter.bases.outline`). Sessions read
+neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+import onnx_ir as ir
+
+from eptx.bundle import Bundle
+from eptx.errors import BundleError
+from eptx.exporter.adapters.trained_as import TrainedAs
+from eptx.exporter.graph.edited import EditedGraph
+from eptx.exporter.graph.tables import TaskTable
+from eptx.files.fields import Fields
+from eptx.files.strict_json import dump_json, read_json
+from eptx.manifest.names import FLOAT_PRECISIONS
+
+RECORD = "adapters.json"
+_PRECISIONS = (*FLOAT_PRECISIONS, "int8", "int8-static", "int4", "mixed")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The folder of one task's adapter.
+
+    Attributes:
+        fingerprint: ``sha256:<hex>`` over its files.
+        trained_as: what it says of the model that was trained.
+    """
+
+    fingerprint: str
+    trained_as: TrainedAs
+
+
+@dataclass(frozen=True)
+class GraphRecord:
+    """What the base graph of one model does not say.
+
+    Attributes:
+        inputs: how many inputs it has; those behind them are its weights.
+        places: module -> node or weight and columns, for modules that names in the graph do not find.
+        tables: constant of the model -> what it holds of each task.
+    """
+
+    inputs: int
+    places: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, tuple[TaskTable, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """The content of the file.
+
+    Attributes:
+        precision: that the export was asked for.
+        prefix: the base's, see `BaseGraph`.
+        folders: of the tasks, by id.
+        graphs: the model's file -> what its base graph does not say.
+    """
+
+    precision: str
+    prefix: str
+    folders: tuple[Folder, ...]
+    graphs: Mapping[str, GraphRecord]
+
+    def to_json(self) -> bytes:
+        """The file."""
+        return dump_json(asdict(self))
+
+
+def base_file(model: str) -> str:
+    """The file of a model's base graph."""
+    return f"{model.removesuffix('.onnx')}.base"
+
+
+def graph_record(edited: EditedGraph, base: ir.Model) -> GraphRecord:
+    """What is to be noted of a graph.
+
+    Args:
+        edited: the graph, adapted.
+        base: the same as `outline` made it.
+    """
+    tables = {name: tuple(own.values()) for name, own in edited.editor.tables.items()}
+    inputs = len(base.graph.inputs) - len(edited.weights)
+    return GraphRecord(inputs, edited.places, tables)
+
+
+def read_record(bundle: Bundle) -> Record | None:
+    """The record of a bundle; None where it has none.
+
+    Raises:
+        BundleError: the file is not what eptx writes.
+    """
+    path = bundle.file(RECORD)
+    if path is None:
+        return None
+    f = Fields(read_json(path, error=BundleError), where=RECORD, error=BundleError)
+    return f.read(_record)
+
+
+def _record(f: Fields) -> Record:
+    return Record(
+        precision=f.choice("precision", _PRECISIONS),
+        prefix=f.string("prefix"),
+        folders=tuple(each.read(_folder) for each in f.children("folders")),
+        graphs={name: each.read(_graph) for name, each in f.child("graphs").items()},
+    )
+
+
+def _folder(f: Fields) -> Folder:
+    return Folder(f.string("fingerprint"), f.child("trained_as").read(_trained_as))
+
+
+def _trained_as(f: Fields) -> TrainedAs:
+    texts = {name: f.string(name) if f.present(name) else None for name in ("noted", "task_type", "base")}
+    return TrainedAs(**texts)
+
+
+def _graph(f: Fields) -> GraphRecord:
+    tables = f.child("tables")
+    return GraphRecord(
+        inputs=f.count("inputs", least=1),
+        places=f.child("places").strings(),
+        tables={name: tuple(each.read(_table) for each in tables.children(name)) for name in tables.raw()},
+    )
+
+
+def _table(f: Fields) -> TaskTable:
+    sizes = f.array("sizes")
+    if not all(type(size) is int and size >= 0 for size in sizes):
+        raise f.bad("sizes must be a list of counts")
+    return TaskTable(f.string("module"), f.string("part"), f.count("axis"), tuple(sizes), f.count("start"))
