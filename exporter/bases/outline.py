@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-#: Name of a weight -> its tensor; None where there is none of that name.
-Weights = Callable[[str], ir.TensorProtocol | None]
+#: A weight without a tensor -> its tensor; None where there is none.
+Weights = Callable[[ir.Value], ir.TensorProtocol | None]
 
 
 def outline(model: ir.Model) -> ir.Model:
@@ -34,7 +34,7 @@ def fill(model: ir.Model, inputs: int, weights: Weights) -> list[str]:
     missing = []
     for value in list(model.graph.inputs)[inputs:]:
         assert value.name is not None
-        tensor = weights(value.name)
+        tensor = weights(value)
         if tensor is None:
             missing.append(value.name)
             continue

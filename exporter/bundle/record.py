@@ -59,12 +59,16 @@ class Record:
     Attributes:
         precision: that the export was asked for.
         prefix: the base's, see `BaseGraph`.
+        named: whether names in the graphs find every module, without the base's weights.
+        whole: modules that tasks bring whole, of which nothing is noted here.
         folders: of the tasks, by id.
         graphs: the model's file -> what its base graph does not say.
     """
 
     precision: str
     prefix: str
+    named: bool
+    whole: tuple[str, ...]
     folders: tuple[Folder, ...]
     graphs: Mapping[str, GraphRecord]
 
@@ -107,6 +111,8 @@ def _record(f: Fields) -> Record:
     return Record(
         precision=f.choice("precision", _PRECISIONS),
         prefix=f.string("prefix"),
+        named=f.boolean("named"),
+        whole=f.string_list("whole"),
         folders=tuple(each.read(_folder) for each in f.children("folders")),
         graphs={name: each.read(_graph) for name, each in f.child("graphs").items()},
     )

@@ -47,8 +47,9 @@ from eptx.manifest.names import BASE_TASK, OPERATOR_DOMAIN, TASK_ID
 #: anew for every tensor that lies there, which took 4 ms of a session of MiniLM with EPT (212 tensors).
 _SMALL = 16384
 #: What a tokenizer or an image processor is made of, as transformers names it.
+CONFIG = "config.json"
 COMPANIONS = (
-    "config.json",
+    CONFIG,
     "generation_config.json",
     "chat_template.jinja",
     "tokenizer.json",
@@ -82,11 +83,13 @@ class Inherited:
     Attributes:
         sources: what the exporter would have been given.
         text: how texts are read.
+        named: whether names in the graphs find every module of the base.
         origin: where base and adapters are on this machine; empty where the bundle's is not known.
     """
 
     sources: Sources
     text: Text | None
+    named: bool
     origin: Origin
 
 
@@ -162,7 +165,11 @@ def _write_record(writer: BundleWriter, adapted: Adapted) -> None:
     if records:
         folders = tuple(Folder(*each) for each in zip(adapter.fingerprints, adapter.trained_as, strict=True))
         precision = str(adapted.options.precision if adapted.quantization is None else adapted.precision)
-        writer.write(RECORD, Record(precision, adapted.graphs[-1].graph.prefix, folders, records).to_json())
+        main = adapted.graphs[-1].graph
+        by_content = adapted.options.base_onnx is not None and main.folder is not None
+        named = not by_content if adapted.former is None else adapted.former.named
+        whole = ("task heads",) if adapter.heads is not None else adapter.whole_modules
+        writer.write(RECORD, Record(precision, main.prefix, named, whole, folders, records).to_json())
 
 
 def _save(model: ir.Model, path: Path) -> None:

@@ -16,6 +16,8 @@ from eptx.manifest.names import OPERATOR_DOMAIN
 
 #: Smaller tensors (scalars, mask fills, epsilons) gain nothing and may not fit float16.
 _MIN_SIZE = 256
+#: How the name of what is stored in a weight's place goes on.
+HALF = ".fp16"
 _MAX = float(np.finfo(np.float16).max)
 
 
@@ -55,7 +57,7 @@ def _halve(graph: ir.Graph, value: ir.Value, array: np.ndarray) -> None:
     name = value.name
     assert name is not None
     del graph.initializers[name]
-    stored = add_initializer(graph, f"{name}.fp16", array.astype(np.float16))
+    stored = add_initializer(graph, f"{name}{HALF}", array.astype(np.float16))
     for user, index in list(value.uses()):
         if user.domain == OPERATOR_DOMAIN:
             user.replace_input_with(index, stored)

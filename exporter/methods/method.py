@@ -42,6 +42,10 @@ class TaskByTask(Protocol):
         """
         ...
 
+    def reads_base(self, adapter: Any, /) -> str | None:
+        """A module whose update is computed from the base's weight; None for none."""
+        ...
+
     def restored(
         self, task: str, updates: Mapping[str, LinearUpdate], fingerprint: str, trained_as: TrainedAs, /
     ) -> Any:

@@ -17,15 +17,15 @@ from eptx.exporter.adapters.updates import LinearUpdate
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.names import in_encoder
 from eptx.exporter.bases.outline import fill
-from eptx.exporter.bundle.record import GraphRecord, Record, base_file, read_record
-from eptx.exporter.bundle.write import COMPANIONS
+from eptx.exporter.bundle.record import RECORD, GraphRecord, Record, base_file, read_record
+from eptx.exporter.bundle.write import COMPANIONS, CONFIG
+from eptx.exporter.graph.fp16 import HALF
 from eptx.exporter.methods.method import Method, TaskByTask, methods
 from eptx.files.strict_json import read_json_object
 from eptx.manifest.names import BASE_TASK, MODEL_FILE
 
-#: What `store` calls a weight that it has stored as float16.
-_HALF = ".fp16"
-_AGAIN = "export base and adapters again"
+#: What else there is to do.
+AGAIN = "export base and adapters again"
 
 
 @dataclass(frozen=True)
@@ -36,27 +36,31 @@ class Former:
         bundle: the bundle.
         record: what its export noted.
         method: of its adapters.
-        task_by_task: the same, as something whose tasks are apart.
+        tasks_of: what joins its tasks.
         graphs: of the base, without an adapter in them.
         adapters: one for each task, by id.
+        models: the models themselves, as the graphs are ordered.
+        rounded: whether the base's weights are stored in fewer bits than the base has.
     """
 
     bundle: Bundle
     record: Record
     method: Method
-    task_by_task: TaskByTask
+    tasks_of: TaskByTask
     graphs: list[BaseGraph]
     adapters: list[Adapter]
+    models: list[ir.Model]
+    rounded: bool
 
     @property
     def tasks(self) -> list[str]:
         """The names of the tasks, by id, without the base's."""
-        return tasks_of(self.bundle)
+        return [task for adapter in self.adapters for task in adapter.tasks]
 
-
-def tasks_of(bundle: Bundle) -> list[str]:
-    """The names of a bundle's tasks, by id, without the base's."""
-    return [task.name for task in bundle.manifest.tasks if task.name != BASE_TASK]
+    @property
+    def modules(self) -> set[str]:
+        """The modules that its tasks adapt."""
+        return {module for adapter in self.adapters for module in adapter.module_names}
 
 
 def take_apart(bundle: Bundle) -> Former:
@@ -72,83 +76,104 @@ def take_apart(bundle: Bundle) -> Former:
         able = " and ".join(method.title for method in methods() if method.task_by_task is not None)
         raise NotSupportedError(
             f"{bundle.path.name} is a {manifest.mode} {manifest.method} bundle: tasks are added to and removed from "
-            f"conditioned {able} bundles only; {_AGAIN}"
+            f"conditioned {able} bundles only; {AGAIN}"
         )
-    tasks = tasks_of(bundle)
+    if record.whole:
+        raise NotSupportedError(f"the tasks of {bundle.path.name} bring {record.whole[0]} whole: {AGAIN}")
+    tasks = [task.name for task in manifest.tasks if task.name != BASE_TASK]
     if len(record.folders) != len(tasks):
-        raise BundleError(f"adapters.json has {len(record.folders)} adapters for {len(tasks)} tasks")
-    files = {name: path for name in (*COMPANIONS, GENAI_CONFIG) if (path := bundle.file(name)) is not None}
-    config = read_json_object(files["config.json"], error=BundleError) if "config.json" in files else {}
-    graphs: list[BaseGraph] = []
+        raise BundleError(f"{RECORD}: has {len(record.folders)} adapters for {len(tasks)} tasks")
+    encoder = [manifest.encoder.file] if manifest.encoder is not None else []
+    files = [*encoder, MODEL_FILE]
+    if sorted(files) != sorted(record.graphs):
+        raise BundleError(f"{RECORD}: is about {some(sorted(record.graphs))}; the models are {some(files)}")
+    weights = [_Weights(_load(bundle, file), manifest.quantization is not None) for file in files]
+    graphs = [_graph(bundle, record, file, own) for file, own in zip(files, weights, strict=True)]
+    if encoder:
+        graphs[0].holds, graphs[1].holds = in_encoder, lambda module: not in_encoder(module)
     updates: list[dict[str, LinearUpdate]] = [{} for _ in tasks]
-    components = [manifest.encoder.file] if manifest.encoder is not None else []
-    for file in (*components, MODEL_FILE):
-        if file not in record.graphs:
-            raise BundleError(f"adapters.json says nothing of {file}")
-        model, own = _load(bundle, file), record.graphs[file]
-        graph = BaseGraph(
-            model=_base(bundle, file, own, model),
-            model_type=manifest.model_type,
-            config=config,
-            fingerprint=manifest.fingerprints.get("base", ""),
-            prefix=record.prefix,
-            places=own.places,
-            files=files,
-            generation=manifest.generation,
-            file=file,
-            longest=manifest.max_length,
-        )
-        if components:
-            graph.holds = in_encoder if file in components else lambda module: not in_encoder(module)
-        graphs.append(graph)
-        _read_tables(own, model, updates)
+    for file, own in zip(files, weights, strict=True):
+        _read_tables(record.graphs[file], own, updates)
+    tasks_of = method.task_by_task
     adapters = [
-        method.task_by_task.restored(task, own, folder.fingerprint, folder.trained_as)
+        tasks_of.restored(task, own, folder.fingerprint, folder.trained_as)
         for task, own, folder in zip(tasks, updates, record.folders, strict=True)
     ]
-    return Former(bundle, record, method, method.task_by_task, graphs, adapters)
+    rounded = any(own.rounded for own in weights)
+    return Former(bundle, record, method, tasks_of, graphs, adapters, [own.model for own in weights], rounded)
 
 
 def _load(bundle: Bundle, file: str) -> ir.Model:
+    """One of the bundle's files in ONNX's format. What is large stays on the disk until it is read."""
+    path = bundle.file(file)
+    if path is None:
+        raise BundleError(f"{file}: missing; the bundle is incomplete")
     try:
-        return ir.load(bundle.path.absolute() / file)
+        return ir.load(path, format="protobuf")
     except Exception as error:  # protobuf and onnx_ir raise unrelated classes
         raise BundleError(f"{file}: not a valid ONNX model: {one_line(error)}") from None
 
 
-def _base(bundle: Bundle, file: str, record: GraphRecord, model: ir.Model) -> ir.Model:
+class _Weights:
+    """The constants of a model.
+
+    Attributes:
+        model: the model.
+        rounded: whether one that was asked for is stored in fewer bits than it has.
+    """
+
+    def __init__(self, model: ir.Model, quantized: bool) -> None:
+        self.model = model
+        self.rounded = False
+        self._quantized = quantized
+
+    def __call__(self, value: ir.Value) -> ir.TensorProtocol | None:
+        """The constant of that name: float32 where it is stored as float16, zeros where it is quantized."""
+        own = self.model.graph.initializers
+        name = str(value.name)
+        if name in own:
+            return own[name].const_value
+        self.rounded = True
+        half = own.get(f"{name}{HALF}")
+        if half is not None and half.const_value is not None:
+            return ir.Tensor(half.const_value.numpy().astype(np.float32), name=name)
+        if not self._quantized or value.dtype != ir.DataType.FLOAT or value.shape is None:
+            return None
+        shape = value.shape.numpy()
+        return ir.Tensor(np.zeros(shape, np.float32), name=name) if len(shape) == 2 else None
+
+
+def _graph(bundle: Bundle, record: Record, file: str, weights: _Weights) -> BaseGraph:
     """The base graph of one of the models, with the weights that the model holds."""
-    name = base_file(file)
-    path = bundle.file(name)
-    if path is None:
-        raise BundleError(f"{name}: missing; the bundle is incomplete")
-    if scan_onnx(path).external:
-        raise NotSupportedError(f"{name}: keeps weights inside its control flow; {_AGAIN}")
-    base = ir.load(path, format="protobuf")
-    missing = fill(base, record.inputs, lambda weight: _weight(model, weight))
+    manifest, name = bundle.manifest, base_file(file)
+    model = _load(bundle, name)
+    if scan_onnx(bundle.path / name).external:
+        raise NotSupportedError(f"{name}: keeps weights inside its control flow: {AGAIN}")
+    missing = fill(model, record.graphs[file].inputs, weights)
     if missing:
-        raise NotSupportedError(f"{file} holds no {some(missing)} of its base as it was; {_AGAIN}")
-    return base
+        raise NotSupportedError(f"{file} does not hold {some(missing)} of its base as it was: {AGAIN}")
+    files = {name: path for name in (*COMPANIONS, GENAI_CONFIG) if (path := bundle.file(name)) is not None}
+    return BaseGraph(
+        model=model,
+        model_type=manifest.model_type,
+        config=read_json_object(files[CONFIG], error=BundleError) if CONFIG in files else {},
+        fingerprint=manifest.fingerprints.get("base", ""),
+        prefix=record.prefix,
+        places=record.graphs[file].places,
+        files=files,
+        generation=manifest.generation,
+        file=file,
+        longest=manifest.max_length,
+    )
 
 
-def _weight(model: ir.Model, name: str) -> ir.TensorProtocol | None:
-    """A weight of the base, float32 where it is only stored as float16."""
-    own = model.graph.initializers
-    if name in own:
-        return own[name].const_value
-    half = own.get(f"{name}{_HALF}")
-    if half is None or half.const_value is None:
-        return None
-    return ir.Tensor(half.const_value.numpy().astype(np.float32), name=name)
-
-
-def _read_tables(record: GraphRecord, model: ir.Model, updates: list[dict[str, LinearUpdate]]) -> None:
+def _read_tables(record: GraphRecord, weights: _Weights, updates: list[dict[str, LinearUpdate]]) -> None:
     """Reads each task's updates from the constants that have an entry for it."""
     parts: list[dict[str, dict[str, np.ndarray]]] = [{} for _ in updates]
     for name, tables in record.tables.items():
-        tensor = _weight(model, name)
+        tensor = weights(ir.Value(name=name))
         if tensor is None:
-            raise BundleError(f"adapters.json: the model has no constant {name}")
+            raise BundleError(f"{RECORD}: the model has no constant {name}")
         array = tensor.numpy()
         for table in tables:
             for task, found in enumerate(parts):

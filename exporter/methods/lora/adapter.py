@@ -108,6 +108,12 @@ def joined(parts: Sequence[LoraAdapter], heads: TaskHeads | None = None) -> Lora
     return adapter
 
 
+def reads_base(adapter: LoraAdapter) -> str | None:
+    """A module whose update is computed from the base's weight: DoRA's."""
+    own = [(name, module) for modules in adapter.by_task.values() for name, module in modules.items()]
+    return next((name for name, m in own if isinstance(m, LoraModule) and m.magnitude is not None), None)
+
+
 def restored(task: str, updates: Mapping[str, LinearUpdate], fingerprint: str, trained_as: TrainedAs) -> LoraAdapter:
     """The adapter of one task of a bundle, of its modules' updates."""
     return LoraAdapter(

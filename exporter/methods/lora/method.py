@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from eptx.exporter.methods.lora.adapter import joined, restored
+from eptx.exporter.methods.lora.adapter import joined, reads_base, restored
 from eptx.exporter.methods.lora.attach import attach
 from eptx.exporter.methods.lora.fold import fold
 from eptx.exporter.methods.lora.read import matches, read
@@ -15,6 +15,7 @@ class LoraTasks(TaskByTask):
     """Each task of LoRA is an adapter of its own."""
 
     joined = staticmethod(joined)
+    reads_base = staticmethod(reads_base)
     restored = staticmethod(restored)
 
 
