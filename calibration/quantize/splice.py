@@ -73,7 +73,7 @@ def cut(graph: ir.Graph, name: str) -> ir.Model | None:
     inside = [node for node in inside if node.name != f"{name}{_BIAS}"]
     made = {value for node in inside for value in node.outputs}
     read = dict.fromkeys(v for node in inside for v in node.inputs if v is not None and v not in made)
-    stored = [value for value in read if value.is_initializer()]
+    stored = [value for value in graph.initializers.values() if value in read]  # in the order that they were added in
     if not inside or inside[-1].name != name or len(read) != len(stored) + 1:
         return None
     copies: dict[ir.Value | None, ir.Value | None] = {None: None}
