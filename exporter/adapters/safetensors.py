@@ -12,9 +12,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401 - makes bfloat16 a type of NumPy's
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 
 from eptx.errors import AdapterError, EptxError, LimitError
 from eptx.files.safe_files import open_regular
@@ -44,13 +44,13 @@ def read_tensors(path: Path, *, error: type[EptxError] = AdapterError) -> dict[s
     for name, entry in header.items():
         _check_entry(path, name, entry, error)
     try:
-        tensors = load_file(path)
+        with safe_open(path, framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in header}
     except (SafetensorError, OSError, ValueError) as e:
         raise error(f"{path.name}: damaged safetensors file: {e}") from None
     arrays = {}
-    for name in header:
-        tensor = tensors[name]
-        array = tensor.numpy() if tensor.dtype.itemsize == 8 else tensor.float().numpy()
+    for name, tensor in tensors.items():
+        array = tensor if tensor.dtype.itemsize == 8 else tensor.astype(np.float32)
         if not np.isfinite(array).all():
             raise error(f"{path.name}: tensor {name} holds NaN or infinite values")
         arrays[name] = array
