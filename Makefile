@@ -5,6 +5,7 @@
 # make demo-llm, bench-llm               the same for a language model that generates
 # make bench-serve                       a server under load, and 100,000 requests good and bad
 # make matrix  every architecture and every PEFT setting, against PEFT; writes docs/supported.md
+# make recipes adapters that PEFT's documented recipes train on real models, against PEFT
 # make native  the C++ part: kernels and libeptx (demo, test and bench build it where they can, and do without else)
 # make sanitize  the C++ programs under ASan, UBSan and TSan, and a million damaged inputs and as many odd graphs
 # make build   the wheel, with the kernels where they can be built
@@ -24,7 +25,7 @@ SEED   ?= 1
 export ONNXRUNTIME_INCLUDE_DIR ?= $(DEPS)/usr/include/onnxruntime
 export CMAKE_PREFIX_PATH := $(DEPS)/usr:$(CMAKE_PREFIX_PATH)
 
-.PHONY: setup native try-native sanitize test matrix lint format docs demo demo-llm bench bench-llm bench-serve build clean
+.PHONY: setup native try-native sanitize test matrix recipes lint format docs demo demo-llm bench bench-llm bench-serve build clean
 
 setup: $(READY)
 
@@ -72,6 +73,9 @@ test: try-native
 
 matrix: try-native
 	$(BIN)/python -m tests.matrix --jobs $(JOBS) $(ARGS)
+
+recipes: try-native
+	$(BIN)/python -m tests.recipes $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

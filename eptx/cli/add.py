@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from eptx.cli._common import PATH, exporting, output_options
-from eptx.cli._model import problem_option, read_problems
-from eptx.cli._tasks import show_changed
+from eptx.cli.parts.model import problem_option, read_problems
+from eptx.cli.parts.tasks import show_changed
 
 
 @click.command()

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from eptx.errors import AdapterError, UsageError
+from eptx.exporter.adapters.changes import TensorChange
 from eptx.exporter.adapters.trained_as import TrainedAs
 
 Pooling = Literal["pooler", "first", "mean"]
@@ -65,7 +66,7 @@ class Adapter(ABC):
         heads: classifiers the adapter brings, or None when the base model's own head serves.
         fingerprint: ``sha256:<hex>`` over the adapter's files.
         fingerprints: the same of each folder, where the folders are a task each.
-        saved: task -> the tensors of modules that it brings whole, by their names in the class; {} for none.
+        changes: task -> what it changes of tensors that are no linear layer's weight, by their names in the class.
         trained_as: what the files say of the class, one for each folder.
         folders: where the files are.
     """
@@ -75,14 +76,9 @@ class Adapter(ABC):
     heads: TaskHeads | None
     fingerprint: str
     fingerprints: tuple[str, ...] = ()
-    saved: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    changes: Mapping[str, Mapping[str, TensorChange]] = field(default_factory=dict)
     trained_as: tuple[TrainedAs, ...] = ()
     folders: tuple[Path, ...] = ()
-
-    @property
-    def whole_modules(self) -> tuple[str, ...]:
-        """The modules that tasks bring whole, by name."""
-        return tuple(dict.fromkeys(name.rpartition(".")[0] for own in self.saved.values() for name in own))
 
     @property
     @abstractmethod

@@ -14,6 +14,7 @@ import numpy as np
 from eptx._one_line import shown, some
 from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter.adapters.adapter import Pooling, TaskHeads
+from eptx.exporter.adapters.changes import TensorChange, Whole
 from eptx.exporter.adapters.safetensors import read_tensors
 from eptx.exporter.adapters.trained_as import TrainedAs
 from eptx.files.links import check_links
@@ -62,6 +63,11 @@ class Checkpoint:
     trained_as: TrainedAs
     heads: TaskHeads | None
     fingerprint: str
+
+    @property
+    def whole(self) -> dict[str, TensorChange]:
+        """What PEFT saved whole, as changes of the base's tensors."""
+        return {name: Whole(array) for name, array in self.saved.items()}
 
 
 def read_checkpoint(folder: Path, parts: Sequence[str]) -> Checkpoint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eptx.exporter.bases.graph import BaseGraph
-from eptx.exporter.bases.loaders.encoder_decoder import is_encoder_decoder, load_encoder_decoder
+from eptx.exporter.bases.loaders.encoder_decoder import load_encoder_decoder
 from eptx.exporter.bases.loaders.genai import BuilderPrecision, genai_config, is_decoder, is_genai, load_genai
 from eptx.exporter.bases.loaders.onnx_file import load_onnx
 from eptx.exporter.bases.loaders.transformers import load_transformers
@@ -16,7 +16,6 @@ __all__ = [
     "Site",
     "genai_config",
     "is_decoder",
-    "is_encoder_decoder",
     "is_genai",
     "load_encoder_decoder",
     "load_genai",

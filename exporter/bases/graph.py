@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from eptx.bundle import Generation
-from eptx.exporter.bases.weights.whole import Whole
+from eptx.exporter.bases.weights.whole import Banked
 
 __all__ = ["BaseGraph"]
 
@@ -33,7 +33,7 @@ class BaseGraph:
         adapted: whether one task is folded into its weights already.
         file: what it is called in a bundle.
         longest: the most tokens of a text that the base reads; None where nothing limits it.
-        whole: what became of modules that tasks bring whole.
+        whole: what became of the tensors that tasks change.
         holds: whether an adapted module is in this graph, where a base has several.
     """
 
@@ -49,5 +49,5 @@ class BaseGraph:
     adapted: bool = False
     file: str = "model.onnx"
     longest: int | None = None
-    whole: Whole = field(default_factory=Whole)
+    whole: Banked = field(default_factory=Banked)
     holds: Callable[[str], bool] = lambda module: True

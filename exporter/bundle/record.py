@@ -60,7 +60,7 @@ class Record:
         precision: that the export was asked for.
         prefix: the base's, see `BaseGraph`.
         named: whether names in the graphs find every module, without the base's weights.
-        whole: modules that tasks bring whole, of which nothing is noted here.
+        whole: what else tasks change, of which nothing is noted here.
         folders: of the tasks, by id.
         graphs: the model's file -> what its base graph does not say.
     """

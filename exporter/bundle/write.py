@@ -168,7 +168,8 @@ def _write_record(writer: BundleWriter, adapted: Adapted) -> None:
         main = adapted.graphs[-1].graph
         by_content = adapted.options.base_onnx is not None and main.folder is not None
         named = not by_content if adapted.former is None else adapted.former.named
-        whole = ("task heads",) if adapter.heads is not None else adapter.whole_modules
+        whole = tuple(dict.fromkeys(name for own in adapter.changes.values() for name in own))
+        whole = ("task heads",) if adapter.heads is not None else whole
         writer.write(RECORD, Record(precision, main.prefix, named, whole, folders, records).to_json())
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from eptx.errors import NotSupportedError
-from eptx.exporter.bases.weights.whole import Bank
+from eptx.exporter.bases.weights.bank import Bank
 from eptx.exporter.graph.editor import GraphEditor
 
 _STANDARD = ("", "ai.onnx")
@@ -46,9 +47,9 @@ def attach_banks(editor: GraphEditor, banks: Mapping[str, Bank], task_id: ir.Val
 def rows_of_bank(editor: GraphEditor, name: str, bank: Bank, task_id: ir.Value) -> ir.Value:
     """Each row's variant, [batch, *shape]."""
     pick = editor.constant(f"{name}.variants", np.array(bank.rows))
-    plain = bank.rows == tuple(range(len(bank.variants)))
+    plain = bank.rows == tuple(range(len(bank.entries)))
     rows = task_id if plain else editor.gather(pick, task_id)
-    return editor.gather(editor.constant(f"{name}.bank", bank.variants), rows)
+    return editor.gather(editor.constant(f"{name}.bank", np.stack(bank.arrays)), rows)
 
 
 def multiply_rows(editor: GraphEditor, x: ir.Value, rank: int, weight: ir.Value) -> ir.Value:
@@ -149,16 +150,16 @@ class _Reader:
         editor, (table, ids, *_) = self._editor, self._node.inputs
         assert table is not None and ids is not None
         name, bank = self._tensors[table]
-        size, rank = bank.variants.shape[1], self._rank(ids)
+        size, rank = bank.size, self._rank(ids)
         starts = editor.constant(f"{name}.starts", np.array(bank.rows) * size)
         start = _spread(editor, editor.gather(starts, self._task_id), rank - 1)
-        whole = editor.constant(f"{name}.bank", bank.variants.reshape(-1, *bank.variants.shape[2:]))
+        whole = editor.constant(f"{name}.bank", np.concatenate(bank.arrays))
         return editor.gather(whole, editor.node("Add", [ids, start])[0])
 
     def _own(self, value: ir.Value, *, turned: bool = False) -> ir.Value:
         name, bank = self._tensors[value]
         if turned:
-            bank = Bank(np.swapaxes(bank.variants, 1, 2), bank.rows)
+            bank = replace(bank, turned=not bank.turned)
         return rows_of_bank(self._editor, name, bank, self._task_id)
 
     def _rank(self, value: ir.Value | None) -> int:

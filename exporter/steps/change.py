@@ -128,9 +128,9 @@ def _check_fits(former: Former, new: Adapter) -> None:
     known = [folder.trained_as for folder in record.folders]
     if not sources.base_onnx and any(said not in known for said in new.trained_as):
         trained_class(former.graphs[-1].config, [*known, *new.trained_as], headless=False)  # imports transformers
-    whole = "task heads" if new.heads is not None else ", ".join(new.whole_modules[:1])
-    if whole:
-        raise NotSupportedError(f"the adapter brings {whole}, which {name} has no place for: {AGAIN}")
+    whole = "task heads" if new.heads is not None else next((t for own in new.changes.values() for t in own), None)
+    if whole is not None:
+        raise NotSupportedError(f"the adapter changes {whole} too, which {name} has no place for: {AGAIN}")
     unseen = next((module for module in new.module_names if module not in former.modules), None)
     if unseen is not None and not record.named:
         raise NotSupportedError(

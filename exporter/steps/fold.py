@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.numpy import save_file
 from eptx._one_line import some
 from eptx.errors import AdapterError, BaseModelError, NotSupportedError
 from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.adapters.changes import TensorChange, Whole
 from eptx.exporter.adapters.widths import check_widths
 from eptx.exporter.bases.names import aliases
 from eptx.exporter.bases.weights.checkpoint import BaseCheckpoint, weight_files
@@ -57,6 +59,7 @@ def fold_folder(adapter: Adapter, base: Path, target: Path, options: ExportOptio
     config = read_config(base)
     modules = _tensors(adapter, checkpoint, config)
     whole = _whole(adapter, checkpoint, config, options)
+    shifts = _shifts(adapter, checkpoint, modules, options)
     target.mkdir()
     for name in _small_files(base):
         shutil.copyfile(base / name, target / name)
@@ -68,8 +71,10 @@ def fold_folder(adapter: Adapter, base: Path, target: Path, options: ExportOptio
             for name in tensors.keys() & modules.keys():
                 folded = fold(adapter, modules[name], tensors[name].astype(np.float64), options)
                 tensors[name] = np.ascontiguousarray(folded, dtype=np.float32)
+            for name in tensors.keys() & shifts.keys():
+                tensors[name] = np.asarray(tensors[name] + shifts[name], dtype=np.float32)
             for name in tensors.keys() & whole.keys():
-                tensors[name] = np.ascontiguousarray(whole.pop(name), dtype=np.float32)
+                tensors[name] = np.ascontiguousarray(whole.pop(name).apply(tensors[name]), dtype=np.float32)
             save_file(tensors, target / path.name, metadata={"format": "pt"})
     return target
 
@@ -96,6 +101,24 @@ def _tensors(adapter: Adapter, checkpoint: BaseCheckpoint, config: dict[str, Any
     return found
 
 
+def _shifts(
+    adapter: Adapter, checkpoint: BaseCheckpoint, modules: Mapping[str, str], options: ExportOptions
+) -> dict[str, np.ndarray]:
+    """Bias of the folder -> what the task adds to it."""
+    method, task = method_of(adapter.method), adapter.tasks.index(options.folded_task(adapter.tasks))
+    choice, found = method.choice(adapter, task, options), {}
+    for name, module in modules.items():
+        shift = method.shift(adapter, module, partial(checkpoint.array, name), choice)
+        bias = f"{name.removesuffix('.weight')}.bias"
+        if shift is not None and bias not in checkpoint:
+            raise NotSupportedError(
+                f"the adapter adds a bias to {module}, and the base has none: use --mode conditioned"
+            )
+        if shift is not None:
+            found[bias] = shift
+    return found
+
+
 def _shape(checkpoint: BaseCheckpoint, name: str) -> tuple[int, int]:
     rows, columns = checkpoint.shape(name)
     return rows, columns
@@ -103,17 +126,19 @@ def _shape(checkpoint: BaseCheckpoint, name: str) -> tuple[int, int]:
 
 def _whole(
     adapter: Adapter, checkpoint: BaseCheckpoint, config: dict[str, Any], options: ExportOptions
-) -> dict[str, np.ndarray]:
-    """Tensor of the folder -> what the task brings in its place."""
-    found: dict[str, np.ndarray] = {}
-    for name, array in adapter.saved.get(options.folded_task(adapter.tasks), {}).items():
+) -> dict[str, TensorChange]:
+    """Tensor of the folder -> what the task changes of it."""
+    found: dict[str, TensorChange] = {}
+    for name, change in adapter.changes.get(options.folded_task(adapter.tasks), {}).items():
         stored = [alias for alias in aliases(name, base_prefix(config)) if alias in checkpoint]
         if not stored:
             raise BaseModelError(f"the adapter brings {name}, which the base folder does not have")
-        if checkpoint.shape(stored[0]) != array.shape:
-            shapes = f"{list(array.shape)} in the adapter, {list(checkpoint.shape(stored[0]))} in the base"
-            raise AdapterError(f"{name} is {shapes}")
-        found[stored[0]] = array
+        wrong = change.misfit(checkpoint.shape(stored[0]))
+        if isinstance(change, Whole) and checkpoint.shape(stored[0]) != change.array.shape:
+            wrong = f"is {list(change.array.shape)} in the adapter, {list(checkpoint.shape(stored[0]))} in the base"
+        if wrong is not None:
+            raise AdapterError(f"{name} {wrong}")
+        found[stored[0]] = change
     if config.get("tie_word_embeddings") and any(name in found for name in _TIED):
         raise NotSupportedError("the base's lm_head and embeddings share a weight, and the adapter brings one of them")
     return found

@@ -79,7 +79,9 @@ def take_apart(bundle: Bundle) -> Former:
             f"conditioned {able} bundles only; {AGAIN}"
         )
     if record.whole:
-        raise NotSupportedError(f"the tasks of {bundle.path.name} bring {record.whole[0]} whole: {AGAIN}")
+        raise NotSupportedError(
+            f"the tasks of {bundle.path.name} change {record.whole[0]} too, each in its own way: {AGAIN}"
+        )
     tasks = [task.name for task in manifest.tasks if task.name != BASE_TASK]
     if len(record.folders) != len(tasks):
         raise BundleError(f"{RECORD}: has {len(record.folders)} adapters for {len(tasks)} tasks")

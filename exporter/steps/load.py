@@ -11,7 +11,6 @@ from eptx.exporter.bases import (
     BaseGraph,
     BuilderPrecision,
     is_decoder,
-    is_encoder_decoder,
     load_encoder_decoder,
     load_genai,
     load_onnx,
@@ -21,7 +20,7 @@ from eptx.exporter.bases.loaders.genai import check_decoder
 from eptx.exporter.bases.max_length import longest
 from eptx.exporter.bases.padding import counted_padding
 from eptx.exporter.bases.passes.whole import with_whole
-from eptx.exporter.bases.weights.model import read_config
+from eptx.exporter.bases.weights.model import is_encoder_decoder, read_config
 from eptx.exporter.bases.weights.model_class import trained_class
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
@@ -63,9 +62,9 @@ def _graphs(base: Path | None, adapter: Adapter, options: ExportOptions, workspa
     if is_decoder({"architectures": [name]}):
         return [_load_decoder(base, adapter, options, workspace)]
     with step("exporting the base graph"):
-        if adapter.heads is None and is_encoder_decoder(config):
-            return load_encoder_decoder(base, provider=options.provider, saved=saved_modules(adapter, options))
         saved = saved_modules(adapter, options)
+        if is_encoder_decoder(base, config, name):
+            return load_encoder_decoder(base, provider=options.provider, class_name=name, saved=saved)
         return [load_transformers(base, provider=options.provider, class_name=name, saved=saved)]
 
 

@@ -32,6 +32,6 @@ def check_options(adapter: Adapter, options: ExportOptions) -> None:
 
 
 def saved_modules(adapter: Adapter, options: ExportOptions) -> Saved:
-    """The modules that the tasks of an export bring whole."""
+    """What the tasks of an export change of tensors."""
     tasks = (options.folded_task(adapter.tasks),) if options.mode == "static" else adapter.tasks
-    return Saved(tasks, adapter.saved, method_of(adapter.method).serves_base(options))
+    return Saved(tasks, adapter.changes, method_of(adapter.method).serves_base(options))

@@ -6,7 +6,7 @@ it: PEFT's ``auto_mapping``, the adapter's ``task_type``, the class that the bas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import transformers
 from eptx._one_line import one_line
 from eptx.errors import BaseModelError, EptxError, NotSupportedError
 from eptx.exporter.bases.weights.config import base_config
+from eptx.exporter.trained.encode import Projections, cross_projections
 from eptx.exporter.trained.files import PREFIX, AdapterFiles
 from eptx.exporter.trained.reference import references
 
@@ -42,12 +43,14 @@ class Base:
         complete: whether the base alone has everything that the class needs.
         labelled: whether the adapter brings the head that gives the labels.
         resized: whether that head has other labels than the base's head, which the model then lacks.
+        projections: of an encoder-decoder that generates: what its decoder makes of the encoder's states.
     """
 
     model: Any
     complete: bool
     labelled: bool
     resized: bool
+    projections: Sequence[Projections] = ()
 
 
 def load_base(base: Path, files: AdapterFiles, *, plain: bool = False) -> Base:
@@ -79,7 +82,9 @@ def load_base(base: Path, files: AdapterFiles, *, plain: bool = False) -> Base:
         more = f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
         some = ", ".join(lacking[:_NAMED]) + more
         raise BaseModelError(f"{base.name}: as a {type(model).__name__} its weights lack {some}")
-    return Base(model.eval(), not missing, labels is not None, labels not in (None, own))
+    model.eval()
+    projections = cross_projections(model) if config.is_encoder_decoder and model.can_generate() else ()
+    return Base(model, not missing, labels is not None, labels not in (None, own), projections)
 
 
 def saved_modules(files: AdapterFiles) -> dict[str, tuple[int, ...]]:

@@ -93,8 +93,8 @@ class Trained:
 
         Args:
             inputs: the model's inputs by name; float arrays are cast to ``dtype``. Of an encoder-decoder,
-                ``decoder_input_ids`` are the answer's tokens, and with a cache that holds the text already,
-                ``input_ids`` are left out.
+                ``decoder_input_ids`` are the answer's tokens, and with a cache that holds the text already, what the
+                encoder reads (``input_ids``, ``input_features``) is left out.
             task_ids: [batch]; ``len(tasks)`` switches the adapter off, -1 infers. Which may differ is up to the
                 method; see `Reference.together`.
             route: a route for everything, or one per row, instead of the router's.
@@ -179,14 +179,14 @@ class Trained:
         self, host: Host, tensors: dict[str, Tensor], ids: Tensor, cache: Any
     ) -> tuple[Tensor, np.ndarray | None, dict[str, Any]]:
         """The rows' tasks, their margin if the encoder inferred them, and the arguments of the class's forward."""
-        if not host.model.config.is_encoder_decoder:
+        if not host.base.projections:
             return ids, None, tensors if cache is None else {**tensors, "past_key_values": cache, "use_cache": True}
         margin: np.ndarray | None = None
-        if "input_ids" in tensors:
+        if host.model.main_input_name in tensors:
             if host.state is not None and host.peft is not None:
                 tuner: Any = host.peft.base_model
                 tuner._begin(host.model, (), dict(tensors))
-            cache = encode(host.model, tensors, cache)
+            cache = encode(host.model, host.base.projections, tensors, cache)
             ids, margin = _used_tasks(host, ids)
             if host.state is not None:
                 self.method.hold(host.state, ids)

@@ -23,12 +23,13 @@ from tests.bench import latency
 from tests.bench.embedded import embedded
 from tests.bench.export import Exported, export_all
 from tests.bench.latency import Contender
+from tests.bench.lora import lora
 from tests.bench.many_tasks import many_tasks
 from tests.bench.multi_lora import write_multi_lora
 from tests.bench.quantized import quantized
 from tests.support.minilm import minilm
 
-PARTS = ("size", "latency", "tasks", "cpp", "quantized")
+PARTS = ("size", "latency", "lora", "tasks", "cpp", "quantized")
 
 
 def main() -> None:
@@ -62,6 +63,8 @@ def _parts(arguments: argparse.Namespace, exported: Exported, scratch: Path, bas
         numbers["size"] = sizes(exported)
     if "latency" in arguments.only:
         numbers["latency"] = latencies(exported, scratch, base, pairs=pairs, threads=threads)
+    if "lora" in arguments.only:
+        numbers["lora"] = lora(scratch, base, exported.base_bytes, pairs=pairs, threads=threads)
     if "tasks" in arguments.only:
         numbers["tasks"] = many_tasks(scratch, base, exported.base, pairs=pairs, threads=threads)
     if "cpp" in arguments.only:

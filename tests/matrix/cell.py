@@ -126,7 +126,7 @@ def _answer(bundle: Bundle, inputs: Arrays, tasks: list[str] | None, served: Seq
     text = {name: array for name, array in inputs.items() if not name.startswith("decoder_")}
     ids = text.pop("input_ids", None)
     mask = text.pop("attention_mask", None)
-    calls.encode(ids, mask, **text, **asked)  # type: ignore[arg-type]
+    calls.encode(ids, mask, **text, **asked)
     answer, start, logits = inputs["decoder_input_ids"], 0, []
     for count in (1, 1, 2, answer.shape[1]):
         tokens = answer[:, start : start + count]

@@ -12,8 +12,8 @@ Cells = Mapping[Mode, Outcome]
 _HEAD = f"""# What exports
 
 Written by `make matrix`. Every row is a tiny random model of that architecture, with adapters as PEFT saves them.
-The bundle's outputs are compared with PEFT's own forward of the same files. They must be within {TOLERANCE:.0e} times the
-largest number, or times 1 if that is more.
+The bundle's outputs are compared with PEFT's own forward of the same files. They must be within
+{TOLERANCE:.0e} times the largest number, or times 1 if that is more.
 
 - **static**: one adapter is folded in.
 - **conditioned**: one bundle of several adapters of different rank and modules; the batch mixes rows of all tasks and

@@ -1,4 +1,4 @@
-"""Small random T5s, one call after the other on their graphs, and their graphs kept from one export to the next."""
+"""Small random encoder-decoders, calls of their graphs one after the other, and graphs kept from export to export."""
 
 from __future__ import annotations
 
@@ -115,15 +115,21 @@ class Calls:
         assert encoder is not None
         self._encoder, self._decoder = (self._open(name, kernels) for name in (encoder.file, "model.onnx"))
 
-    def encode(self, ids: np.ndarray, mask: np.ndarray, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """All outputs of the encoder for right-padded rows."""
-        outputs = _run(self._encoder, {"input_ids": ids, "attention_mask": mask, **inputs})
+    def encode(
+        self, ids: np.ndarray | None = None, mask: np.ndarray | None = None, **inputs: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """All outputs of the encoder for right-padded rows, or for other inputs by name."""
+        text = {"input_ids": ids, "attention_mask": mask}
+        outputs = _run(self._encoder, {**{name: a for name, a in text.items() if a is not None}, **inputs})
+        rows = len(next(iter(outputs.values())))
         if TASK_ID in inputs:
             inputs = {**inputs, TASK_ID: outputs.get(TASK_ID_USED, inputs[TASK_ID])}
-        self._feeds = {**outputs, **inputs, "encoder_attention_mask": mask}
+        self._feeds = {**outputs, **inputs}
+        if mask is not None:
+            self._feeds["encoder_attention_mask"] = mask
         for spec in self._bundle.manifest.inputs:
             if spec.name.startswith(PAST):
-                self._feeds[spec.name] = np.zeros((len(ids), int(spec.shape[1]), 0, int(spec.shape[3])), spec.dtype)
+                self._feeds[spec.name] = np.zeros((rows, int(spec.shape[1]), 0, int(spec.shape[3])), spec.dtype)
         return outputs
 
     def decode(self, tokens: np.ndarray, **inputs: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """An encoder-decoder's transformers folder as two graphs.
 
-The encoder's ends in the keys and values of every decoder layer's cross-attention, so ``EncDecAttention.k`` and ``.v``
-are modules of the encoder's graph. The decoder's takes those, and its own cache of the tokens so far.
+The encoder's ends in the keys and values of every decoder layer's cross-attention, so the cross-attention's projections
+to them are modules of the encoder's graph. The decoder's takes those, and its own cache of the tokens so far.
 """
 
 from __future__ import annotations
@@ -17,15 +17,10 @@ from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.folder import folder_graph
 from eptx.exporter.bases.loaders.trace import export_onnx
-from eptx.exporter.bases.names import in_encoder
+from eptx.exporter.bases.names import aliases
 from eptx.exporter.bases.passes.fuse import fuse
 from eptx.exporter.bases.passes.tidy import tidy
-from eptx.exporter.bases.weights.model import (
-    check_encoder_decoder,
-    is_encoder_decoder,
-    load_model,
-    read_config,
-)
+from eptx.exporter.bases.weights.model import load_model, read_config
 from eptx.exporter.bases.weights.model_class import trained_class
 from eptx.exporter.bases.weights.whole import Saved
 from eptx.exporter.quiet import quiet
@@ -36,70 +31,87 @@ from eptx.progress import step
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["ENCODER_FILE", "is_encoder_decoder", "load_encoder_decoder"]
+__all__ = ["ENCODER_FILE", "load_encoder_decoder"]
 
 ENCODER_FILE = "encoder.onnx"
 
 
 def load_encoder_decoder(
-    folder: Path, *, provider: Literal["cpu", "cuda"] = "cpu", saved: Saved | None = None
+    folder: Path,
+    *,
+    provider: Literal["cpu", "cuda"] = "cpu",
+    class_name: str | None = None,
+    saved: Saved | None = None,
 ) -> list[BaseGraph]:
-    """Exports a T5's encoder and decoder, with a free batch, lengths and past.
+    """Exports an encoder-decoder's two halves, with a free batch, lengths and past.
 
     Nothing is downloaded, no remote code runs, and pickles are not read.
 
     Args:
         folder: ``config.json`` and safetensors.
         provider: the execution provider whose fusions the graphs get.
+        class_name: the class to export it as; None: the folder's own.
         saved: modules that an adapter's tasks bring whole; all rows must share them.
 
     Returns:
-        the encoder's graph: ``input_ids`` and ``attention_mask`` [batch, length] to ``cross.<layer>.key|value`` [batch,
-        heads, length, head size]; and the decoder's: those, ``input_ids`` [batch, n], the encoder's mask as
-        ``encoder_attention_mask`` and ``past_key_values.<layer>.key|value`` [batch, heads, past, head size] to
-        ``logits`` [batch, n, vocabulary] and ``present.<layer>.key|value``.
+        the encoder's graph: ``input_ids`` and ``attention_mask`` [batch, length], or ``input_features`` [batch, mels,
+        frames], to ``cross.<layer>.key|value`` [batch, heads, positions, head size]; and the decoder's: those,
+        ``input_ids`` [batch, n], the encoder's mask (if it has one) as ``encoder_attention_mask`` and
+        ``past_key_values.<layer>.key|value`` [batch, heads, past, head size] to ``logits`` [batch, n, vocabulary] and
+        ``present.<layer>.key|value``.
 
     Raises:
         BaseModelError: a file is missing or damaged, or the weights do not fit the configuration.
-        NotSupportedError: the architecture is not T5's, or rows do not share a module that is brought whole.
+        NotSupportedError: transformers cannot export it in two halves, or rows do not share a module that is brought
+            whole.
         AdapterError: what the tasks bring does not fit the class.
     """
     config = read_config(folder)
-    check_encoder_decoder(config)
     generation = _generation(folder, config)
     with quiet():
         with step("load the base model"):
-            model, whole = load_model(folder, config, trained_class(config, (), headless=False), saved)
+            name = class_name or trained_class(config, (), headless=False)
+            model, whole = load_model(folder, config, name, saved)
             if whole.banks:
                 raise NotSupportedError(f"tasks with their own {some(list(whole.banks))} need --mode static here")
             model.set_attn_implementation("eager")  # the plainest graph; the fused one is of the same products
-        with step("export the encoder"):
-            encoder = _encoder(model, provider)
-        with step("export the decoder"):
-            decoder = _decoder(model, provider)
+        encoder, decoder, modules = _halves(model, provider)
     graph = replace(folder_graph(decoder, folder, config), generation=generation, whole=whole)
+
+    def in_encoder(module: str) -> bool:
+        return any(alias in modules for alias in aliases(module, graph.prefix))
+
     return [
         replace(graph, model=encoder, file=ENCODER_FILE, holds=in_encoder),
         replace(graph, holds=lambda module: not in_encoder(module)),
     ]
 
 
-def _encoder(model: Any, provider: str) -> ir.Model:
-    from eptx.exporter.bases.loaders.halves import Encoder, encoder_sample  # imports transformers
+def _halves(model: Any, provider: str) -> tuple[ir.Model, ir.Model, frozenset[str]]:
+    """The encoder, the decoder, and the modules that the encoder's graph holds."""
+    import torch
 
-    graph = export_onnx(Encoder(model), *encoder_sample())
-    fuse(graph, provider)
-    tidy(graph)
-    return graph
+    from eptx.exporter.bases.loaders.halves import (  # imports transformers
+        Decoder,
+        Encoder,
+        decoder_sample,
+        encoder_sample,
+    )
 
-
-def _decoder(model: Any, provider: str) -> ir.Model:
-    from eptx.exporter.bases.loaders.halves import Decoder, decoder_sample  # imports transformers
-
-    graph = export_onnx(Decoder(model), *decoder_sample(model.config))
-    fuse(graph, provider)
-    tidy(graph, {"encoder_attention_mask": {1: "encoder_length"}, CROSS: {2: "encoder_length"}, PAST: {2: "past"}})
-    return graph
+    with step("export the encoder"):
+        half, sample = Encoder(model), encoder_sample(model)
+        with torch.no_grad():
+            cross = half(**sample.inputs)["cross"]
+        answers = decoder_sample(model, sample, cross)
+        encoder = export_onnx(half, sample.inputs, sample.shapes)
+        fuse(encoder, provider)
+        modules = tidy(encoder)
+    with step("export the decoder"):
+        decoder = export_onnx(Decoder(model), answers.inputs, answers.shapes)
+        fuse(decoder, provider)
+        length = {CROSS: {2: "encoder_length"}} if "encoder_attention_mask" in answers.inputs else {}
+        tidy(decoder, {"encoder_attention_mask": {1: "encoder_length"}, **length, PAST: {2: "past"}})
+    return encoder, decoder, modules
 
 
 def _generation(folder: Path, config: Mapping[str, Any]) -> Generation:

@@ -1,73 +1,161 @@
-"""The two halves of a T5 as modules to trace: the encoder with the cross-attention's projections, and the decoder.
+"""The two halves of an encoder-decoder as modules to trace: what runs once per text, and what runs once per token.
 
-Their children have the names that they have in the transformers model, so the modules in the graphs do too.
+Both call the model's own forward, and find what they need in the ``EncoderDecoderCache`` that it fills, so no
+architecture is named here. Their children are the model's, so the modules in the graphs have the model's names.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
-__all__ = ["Decoder", "Encoder", "Layers", "decoder_sample", "encoder_sample"]
+from eptx.errors import NotSupportedError
+
+__all__ = ["Decoder", "Encoder", "Layers", "Sample", "decoder_sample", "encoder_sample"]
 
 #: layer -> "key" and "value", each [batch, heads, positions, head size].
 Layers = dict[str, dict[str, Tensor]]
 
 _BATCH, _LENGTH, _NEW, _PAST = 2, 7, 3, 5  # none is 0, 1, the same as another, or as their sum
+_FREE = 1 << 20
+_MASK = "attention_mask"
 
 
-class Encoder(nn.Module):
-    """Text to what every layer of the decoder attends to in it: the decoder then never projects it again."""
+class _Half(nn.Module):
+    """Has the children and tensors of a model, under their names there."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.config = model.config
-        self.encoder = model.encoder
-        self.decoder = model.decoder
+        own = ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set")
+        vars(self).update({name: vars(model)[name] for name in own})
+        vars(self)["_model"] = model  # past nn.Module, to which it would be a child
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Layers]:
-        """[batch, length] of both to the output ``cross``."""
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return {"cross": {str(i): _cross(block, hidden) for i, block in enumerate(self.decoder.block)}}
+    def _answer(self, cache: Any, hidden: Tensor, mask: Tensor | None, tokens: Tensor) -> Any:
+        """The model's own forward of some tokens of the answer, with what the encoder gave."""
+        model = vars(self)["_model"]
+        given = {} if mask is None else {_MASK: mask}
+        tokens_of = {"decoder_input_ids": tokens, "past_key_values": cache, "use_cache": True}
+        return type(model).forward(model, encoder_outputs=(hidden,), **given, **tokens_of)
 
 
-class Decoder(nn.Module):
+class Encoder(_Half):
+    """Text, or sound, to what every layer of the decoder attends to in it: the decoder then never projects it again."""
+
+    def forward(self, **inputs: Tensor) -> dict[str, Layers]:
+        """The encoder's inputs to the output ``cross``.
+
+        The decoder projects the encoder's states with the first token of an answer. That forward is made here, and
+        all of it that the projections do not need is no part of the graph.
+        """
+        hidden = vars(self)["_model"].get_encoder()(**inputs)[0]
+        cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        first = torch.zeros((hidden.shape[0], 1), dtype=torch.int64)
+        self._answer(cache, hidden, inputs.get(_MASK), first)
+        return {"cross": _layers(cache.cross_attention_cache)}
+
+
+class Decoder(_Half):
     """New tokens, after those in the cache, to their logits and the longer cache."""
 
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.config = model.config
-        self.decoder = model.decoder
-        self.lm_head = model.lm_head
-
     def forward(
-        self, input_ids: Tensor, encoder_attention_mask: Tensor, cross: Layers, past_key_values: Layers
+        self, input_ids: Tensor, cross: Layers, past_key_values: Layers, encoder_attention_mask: Tensor | None = None
     ) -> dict[str, Any]:
         """[batch, n] new tokens to ``logits`` [batch, n, vocabulary] and ``present``."""
         cache: Any = EncoderDecoderCache(_cache(past_key_values), _cache(cross))
-        # says that there is an encoder, and how long its text is; what it holds is in the cache
-        nothing = torch.zeros(()).expand(*encoder_attention_mask.shape, self.config.d_model)
-        hidden = self.decoder(
-            input_ids=input_ids,
-            encoder_hidden_states=nothing,
-            encoder_attention_mask=encoder_attention_mask,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
-        if getattr(self.config, "scale_decoder_outputs", False):
-            hidden = hidden * self.config.d_model**-0.5
-        present = {str(i): {"key": x.keys, "value": x.values} for i, x in enumerate(cache.self_attention_cache.layers)}
-        return {"logits": self.lm_head(hidden), "present": present}
+        key = cross["0"]["key"]
+        # says that there is an encoder, and how many states it gave; what it gave is in the cache
+        nothing = torch.zeros(()).expand(key.shape[0], key.shape[2], self.config.hidden_size)
+        output = self._answer(cache, nothing, encoder_attention_mask, input_ids)
+        return {"logits": output.logits, "present": _layers(cache.self_attention_cache)}
 
 
-def _cross(block: Any, hidden: Tensor) -> dict[str, Tensor]:
-    attention = block.layer[1].EncDecAttention
-    by_head = (*hidden.shape[:-1], attention.n_heads, attention.key_value_proj_dim)
-    key, value = attention.k(hidden), attention.v(hidden)
-    return {"key": key.view(by_head).transpose(1, 2), "value": value.view(by_head).transpose(1, 2)}
+@dataclass(frozen=True)
+class Sample:
+    """Examples of a half's inputs, and which of their axes are free."""
+
+    inputs: dict[str, Any]
+    shapes: dict[str, Any]
+
+
+def encoder_sample(model: Any) -> Sample:
+    """Inputs of `Encoder`.
+
+    Raises:
+        NotSupportedError: the model reads something else than text or the features of sound.
+    """
+    config, name = model.config, model.main_input_name
+    batch = _dim("batch")
+    if name == "input_ids":
+        inputs = {each: torch.ones((_BATCH, _LENGTH), dtype=torch.int64) for each in (name, _MASK)}
+        length = _dim("length", _longest(config, "max_position_embeddings"))
+        return Sample(inputs, {each: {0: batch, 1: length} for each in inputs})
+    mels, states = getattr(config, "num_mel_bins", None), getattr(config, "max_source_positions", None)
+    if name == "input_features" and mels and states:
+        # all frames of a window: the model has a position for each state, and reads no shorter sound
+        encoder = model.get_encoder()
+        strides = [layer.stride[0] for layer in encoder.children() if isinstance(layer, nn.Conv1d)]
+        frames = states * math.prod(strides)
+        return Sample({name: torch.zeros((_BATCH, mels, frames))}, {name: {0: batch}})
+    kind = type(model).__name__
+    raise NotSupportedError(
+        f"a {kind} reads {name}; of encoder-decoders, eptx exports those that read input_ids, "
+        "or the input_features [mels, frames] of a window of fixed length"
+    )
+
+
+def decoder_sample(model: Any, sample: Sample, cross: Layers) -> Sample:
+    """Inputs of `Decoder`.
+
+    Args:
+        model: the whole model.
+        sample: of its encoder.
+        cross: what the encoder gave for it.
+
+    Raises:
+        NotSupportedError: the decoder keeps nothing of the encoder in its cache.
+    """
+    key = next(iter(cross.values()))["key"] if cross else None
+    if key is None or key.ndim != 4 or key.shape[0] != _BATCH:
+        kind = type(model).__name__
+        raise NotSupportedError(
+            f"a {kind} does not keep the encoder's keys and values in transformers' EncoderDecoderCache, "
+            "so its decoder cannot run alone; eptx does not export it"
+        )
+    half = max(_longest(model.config, "max_target_positions", "max_position_embeddings") // 2, _PAST)
+    batch, new, past = _dim("batch"), _dim("new", half), _dim("past", half)
+    mask = sample.inputs.get(_MASK)
+    length = None if mask is None else _dim("length", _longest(model.config, "max_position_embeddings"))
+    cache = {
+        layer: {kind: torch.zeros((_BATCH, tensor.shape[1], _PAST, tensor.shape[3])) for kind, tensor in pair.items()}
+        for layer, pair in cross.items()
+    }
+    inputs: dict[str, Any] = {
+        "input_ids": torch.ones((_BATCH, _NEW), dtype=torch.int64),
+        "cross": {
+            layer: {kind: torch.zeros_like(tensor) for kind, tensor in pair.items()} for layer, pair in cross.items()
+        },
+        "past_key_values": cache,
+    }
+    shapes: dict[str, Any] = {
+        "input_ids": {0: batch, 1: new},
+        "cross": _free(cross, batch, length),
+        "past_key_values": _free(cache, batch, past),
+    }
+    if mask is not None:
+        inputs["encoder_attention_mask"] = mask
+        shapes["encoder_attention_mask"] = {0: batch, 1: length}
+    return Sample(inputs, shapes)
+
+
+def _layers(cache: Any) -> Layers:
+    return {str(i): {"key": layer.keys, "value": layer.values} for i, layer in enumerate(cache.layers)}
 
 
 def _cache(layers: Layers) -> Any:
@@ -77,43 +165,15 @@ def _cache(layers: Layers) -> Any:
     return cache
 
 
-def encoder_sample() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Inputs of `Encoder`, and which of their axes are free."""
-    inputs = {name: _ones(_LENGTH) for name in ("input_ids", "attention_mask")}
-    batch, length = _dim("batch"), _dim("length")
-    return inputs, {name: {0: batch, 1: length} for name in inputs}
+def _free(layers: Mapping[str, Mapping[str, Tensor]], batch: Any, positions: Any | None) -> dict[str, Any]:
+    axes = {0: batch} if positions is None else {0: batch, 2: positions}
+    return {layer: {kind: dict(axes) for kind in pair} for layer, pair in layers.items()}
 
 
-def decoder_sample(config: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Inputs of `Decoder`, and which of their axes are free."""
-    batch, new, length, past = map(_dim, ("batch", "new", "length", "past"))
-    inputs: dict[str, Any] = {
-        "input_ids": _ones(_NEW),
-        "encoder_attention_mask": _ones(_LENGTH),
-        "cross": _zeros(config, _LENGTH),
-        "past_key_values": _zeros(config, _PAST),
-    }
-    shapes = {
-        "input_ids": {0: batch, 1: new},
-        "encoder_attention_mask": {0: batch, 1: length},
-        "cross": _free(inputs["cross"], batch, length),
-        "past_key_values": _free(inputs["past_key_values"], batch, past),
-    }
-    return inputs, shapes
+def _longest(config: Any, *names: str) -> int:
+    """How many positions a side has; many, where its configuration names none."""
+    return next((int(value) for name in names if (value := getattr(config, name, None))), _FREE)
 
 
-def _free(layers: Layers, batch: Any, positions: Any) -> dict[str, Any]:
-    return {layer: {kind: {0: batch, 2: positions} for kind in pair} for layer, pair in layers.items()}
-
-
-def _dim(name: str) -> Any:
-    return torch.export.Dim(name, max=1 << 20)
-
-
-def _ones(length: int) -> Tensor:
-    return torch.ones((_BATCH, length), dtype=torch.int64)
-
-
-def _zeros(config: Any, length: int) -> Layers:
-    shape = (_BATCH, config.num_heads, length, config.d_kv)
-    return {str(i): {kind: torch.zeros(shape) for kind in ("key", "value")} for i in range(config.num_decoder_layers)}
+def _dim(name: str, most: int = _FREE) -> Any:
+    return torch.export.Dim(name, max=most)

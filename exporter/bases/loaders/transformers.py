@@ -9,14 +9,13 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from eptx.errors import NotSupportedError
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.folder import folder_graph
 from eptx.exporter.bases.loaders.trace import trace
 from eptx.exporter.bases.passes.fuse import fuse
 from eptx.exporter.bases.passes.tidy import tidy
-from eptx.exporter.bases.weights.model import is_encoder_decoder, load_model, read_config
-from eptx.exporter.bases.weights.model_class import SUPPORTED, trained_class
+from eptx.exporter.bases.weights.model import load_model, read_config
+from eptx.exporter.bases.weights.model_class import trained_class
 from eptx.exporter.bases.weights.whole import Saved, oriented
 from eptx.exporter.quiet import quiet
 from eptx.progress import step
@@ -52,9 +51,6 @@ def load_transformers(
         AdapterError: what the tasks bring does not fit the class.
     """
     config = read_config(folder)
-    if is_encoder_decoder(config):
-        kind = f"{config['model_type']}: an encoder-decoder is not one graph, and takes no task heads"
-        raise NotSupportedError(f"{kind}; supported: {SUPPORTED}")
     with quiet():
         with step("load the base model"):
             name = class_name or trained_class(config, (), headless=headless)

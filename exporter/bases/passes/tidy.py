@@ -15,7 +15,7 @@ _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 _SYMBOL = re.compile(r"[^\W\d]\w*")
 
 
-def tidy(model: ir.Model, axes: Mapping[str, Mapping[int, str]] | None = None) -> None:
+def tidy(model: ir.Model, axes: Mapping[str, Mapping[int, str]] | None = None) -> frozenset[str]:
     """Names products after their modules, free dims ``batch`` and ``length``, and drops the exporters'
     metadata.
 
@@ -27,16 +27,21 @@ def tidy(model: ir.Model, axes: Mapping[str, Mapping[int, str]] | None = None) -
     Args:
         model: changed in place.
         axes: the beginning of inputs' names -> the names of their further free axes.
+
+    Returns:
+        the modules that the products are of.
     """
-    _name_products(model.graph)
+    modules = _name_products(model.graph)
     _name_dims(model.graph, axes or {})
     _drop_metadata(model)
+    return modules
 
 
-def _name_products(graph: ir.Graph) -> None:
+def _name_products(graph: ir.Graph) -> frozenset[str]:
     nodes = {node.name for node in graph if node.name}
     values = set(graph.initializers) | {value.name for value in graph.inputs}
     values |= {value.name for node in graph for value in node.outputs if value.name}
+    modules = set()
     for product in find_products(graph):
         module = _module(product.node)
         if module:
@@ -45,6 +50,8 @@ def _name_products(graph: ir.Graph) -> None:
         if module and f"{module}.weight" not in values:
             product.weight.name = f"{module}.weight"
             values.add(product.weight.name)
+        modules.add(str(product.node.name).strip("/").rpartition("/")[0])  # `fuse` may have named it so before
+    return frozenset(modules)
 
 
 def _module(node: ir.Node) -> str:

@@ -1,4 +1,4 @@
-"""Modules that tasks bring whole, in a graph that is not traced here: an ONNX base, or one of GenAI's builder."""
+"""What tasks change of tensors, in a graph that is not traced here: an ONNX base, or one of GenAI's builder."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.errors import AdapterError, NotSupportedError
+from eptx.exporter.adapters.changes import TensorChange, Whole
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.names import aliases
 from eptx.exporter.bases.products.form import FLOATS, stored_as
 from eptx.exporter.bases.products.products import find_products
+from eptx.exporter.bases.weights.bank import bank_of
 from eptx.exporter.bases.weights.checkpoint import BaseCheckpoint, has_weights
-from eptx.exporter.bases.weights.whole import Saved, Whole, bank_of
+from eptx.exporter.bases.weights.whole import Banked, Saved
 
 
 def with_whole(graph: BaseGraph, saved: Saved) -> BaseGraph:
@@ -30,20 +32,22 @@ def with_whole(graph: BaseGraph, saved: Saved) -> BaseGraph:
         value, turned = _find(graph, name)
         assert value.const_value is not None and value.name is not None
         stored = value.const_value.numpy()
+        base = stored.T if turned else stored
         rows = [saved.tensors.get(task, {}).get(name) for task in saved.rows] + ([None] if saved.base else [])
-        arrays = [stored if array is None else _as_stored(name, array, stored, turned) for array in rows]
-        bank = bank_of(arrays)
-        if len(bank.variants) == 1:
-            value.const_value = ir.Tensor(bank.variants[0].astype(stored.dtype), name=value.name)
+        for change in rows:
+            _check(name, change, base.shape)
+        bank = replace(bank_of(base, rows), turned=turned)
+        if len(bank.entries) == 1:
+            value.const_value = ir.Tensor(bank.arrays[0].astype(stored.dtype), name=value.name)
         else:
             banks[value.name] = bank
         if graph.generation is None and _gives_logits(graph, value):
-            labels = (stored.shape[1 if turned is False else 0],) * len(arrays)
-    return replace(graph, whole=Whole(banks, labels, None, saved.base))
+            labels = (len(base),) * len(rows)
+    return replace(graph, whole=Banked(banks, labels, None, saved.base))
 
 
-def _find(graph: BaseGraph, name: str) -> tuple[ir.Value, bool | None]:
-    """The initializer of a tensor, and whether it is stored [out, in] (None: it is of no product)."""
+def _find(graph: BaseGraph, name: str) -> tuple[ir.Value, bool]:
+    """The initializer of a tensor, and whether it is a product's that is stored [in, out]."""
     own = graph.model.graph.initializers
     products = {product.weight: product for product in find_products(graph.model.graph) if not product.refusal}
     named = [value for value in own.values() if value.name in aliases(name, graph.prefix)]
@@ -61,8 +65,8 @@ def _find(graph: BaseGraph, name: str) -> tuple[ir.Value, bool | None]:
         raise NotSupportedError(f"{name}, which the adapter brings whole, is not the base folder's in this graph")
     product = products.get(value)
     if product is None or len(value.const_value.shape) != 2:
-        return value, None
-    return value, stored_as(product.node, product.operand)
+        return value, False
+    return value, not stored_as(product.node, product.operand)
 
 
 def _of_folder(graph: BaseGraph, name: str) -> np.ndarray | None:
@@ -85,15 +89,15 @@ def _holds(value: ir.Value, wanted: np.ndarray) -> bool:
     return any(np.array_equal(stored, form) for form in forms)
 
 
-def _as_stored(name: str, array: np.ndarray, stored: np.ndarray, turned: bool | None) -> np.ndarray:
-    form = array.T if turned is False else array
-    if form.shape != stored.shape:
-        shape = stored.T.shape if turned is False else stored.shape
-        raise AdapterError(
-            f"{name} is {list(array.shape)} in the adapter, {list(shape)} in this graph: give the base's transformers "
+def _check(name: str, change: TensorChange | None, shape: tuple[int, ...]) -> None:
+    wrong = None if change is None else change.misfit(shape)
+    if isinstance(change, Whole) and change.array.shape != shape:
+        wrong = (
+            f"is {list(change.array.shape)} in the adapter, {list(shape)} in this graph: give the base's transformers "
             "folder without --base-onnx"
         )
-    return form
+    if wrong is not None:
+        raise AdapterError(f"{name} {wrong}")
 
 
 def _gives_logits(graph: BaseGraph, value: ir.Value) -> bool:

@@ -101,12 +101,15 @@ class _Finder:
     def find(self, module: str) -> Site:
         """The module's site, checked."""
         weight = self._weight(module)
-        if module in self._map:
-            places = self._mapped(self._map[module], weight)
-        elif known := [alias for alias in aliases(module, self._prefix) if alias in self._known]:
-            places = self._mapped(self._known[known[0]], weight)
-        else:
-            places = self._named(module, weight) or self._alike(module, weight)
+        try:
+            places = self._places(module, weight)
+        except _Failure as failure:
+            if weight is None:
+                raise
+            try:
+                places = self._places(module, weight.T)  # transformers' Conv1D is a linear that stores [in, out]
+            except _Failure:
+                raise failure from None
         for product, _ in places:
             if product.refusal:
                 raise _Failure(f"cannot be adapted in this graph ({product.refusal}); export the base without fusions")
@@ -118,6 +121,14 @@ class _Finder:
                 "also project relative positions, which this graph has folded away; export the folder instead"
             )
         return Site(module, sites[0].node, sites[0].columns, tuple(sites[1:]), self._unused(module))
+
+    def _places(self, module: str, weight: np.ndarray | None) -> list[_Place]:
+        """Where the module is, if its weight is [out, in]."""
+        if module in self._map:
+            return self._mapped(self._map[module], weight)
+        if known := [alias for alias in aliases(module, self._prefix) if alias in self._known]:
+            return self._mapped(self._known[known[0]], weight)
+        return self._named(module, weight) or self._alike(module, weight)
 
     def _unused(self, module: str) -> tuple[UnusedCall, ...] | None:
         """DeBERTa-v2 projects its positions by query and key whatever the scores take of them, the query first."""

@@ -11,7 +11,7 @@ from eptx.errors import BaseModelError, EptxError, NotSupportedError
 from eptx.exporter.bases.weights.checkpoint import BaseCheckpoint
 from eptx.exporter.bases.weights.config import base_config, checked_config
 from eptx.exporter.bases.weights.model_class import SUPPORTED, find_class
-from eptx.exporter.bases.weights.whole import Saved, Whole, named_in, put_whole
+from eptx.exporter.bases.weights.whole import Banked, Saved, named_in, put_whole
 
 #: ``base_model_prefix`` by model type: importing a model's code to ask it takes seconds.
 PREFIXES = {
@@ -24,8 +24,6 @@ PREFIXES = {
     "t5": "transformer",
     "mt5": "transformer",
 }
-#: Encoder-decoders whose graphs are tested, with the words of an error.
-ENCODER_DECODERS = {"T5ForConditionalGeneration": "T5", "MT5ForConditionalGeneration": "mT5"}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -58,24 +56,22 @@ def base_prefix(config: dict[str, Any]) -> str:
     return str(getattr(model_class, "base_model_prefix", "") or "")
 
 
-def is_encoder_decoder(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration is of a model that answers one text with another."""
-    return bool(config.get("is_encoder_decoder", config.get("model_type") in ("t5", "mt5")))
+def is_encoder_decoder(folder: Path, config: dict[str, Any], class_name: str) -> bool:
+    """Whether a class answers one text with another, token by token.
 
-
-def check_encoder_decoder(config: dict[str, Any]) -> None:
-    """Refuses encoder-decoders that are not among `ENCODER_DECODERS`.
+    Args:
+        folder: the transformers folder.
+        config: its ``config.json``.
+        class_name: the class of transformers that the base is exported as.
 
     Raises:
-        NotSupportedError: by the name of the architecture.
+        BaseModelError, NotSupportedError: see `parse_config` and `find_class`.
     """
-    architectures = config.get("architectures") or [f"encoder-decoder of model_type {config['model_type']!r}"]
-    if str(architectures[0]) not in ENCODER_DECODERS:
-        supported = ", ".join(f"{word} ({name})" for name, word in ENCODER_DECODERS.items())
-        raise NotSupportedError(f"{architectures[0]} is not supported; encoder-decoders that are: {supported}")
+    parsed = parse_config(folder, config)
+    return bool(parsed.is_encoder_decoder) and bool(find_class(class_name, parsed).can_generate())
 
 
-def load_model(folder: Path, config: dict[str, Any], class_name: str, saved: Saved | None = None) -> tuple[Any, Whole]:
+def load_model(folder: Path, config: dict[str, Any], class_name: str, saved: Saved | None = None) -> tuple[Any, Banked]:
     """The ``PreTrainedModel`` in float32, in evaluation mode, on the CPU, with no cache (but an encoder-decoder's).
 
     Args:
@@ -95,8 +91,8 @@ def load_model(folder: Path, config: dict[str, Any], class_name: str, saved: Sav
     BaseCheckpoint(folder)  # refuses pickles and damaged files before the library meets them
     saved = saved or Saved()
     parsed = parse_config(folder, config)
-    parsed.use_cache = bool(parsed.is_encoder_decoder)
     model_class = find_class(class_name, parsed)
+    parsed.use_cache = bool(parsed.is_encoder_decoder and model_class.can_generate())
     options: dict[str, Any] = {}
     model, lacking = _load(model_class, folder, parsed)
     brought = named_in(model, saved, base_prefix(config))

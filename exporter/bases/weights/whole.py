@@ -1,4 +1,4 @@
-"""Modules that PEFT saved whole, in the class that was trained: each row reads its own task's.
+"""What tasks change of tensors, in the class that was trained: each row reads its own task's.
 
 A tensor that all rows share goes into the model before it is traced. One that they do not becomes a bank, which
 `eptx.exporter.graph.banks` puts in its place in the graph.
@@ -6,51 +6,40 @@ A tensor that all rows share goes into the model before it is traced. One that t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from eptx._one_line import some
 from eptx.errors import AdapterError, BaseModelError
+from eptx.exporter.adapters.changes import TensorChange, Whole
 from eptx.exporter.bases.names import aliases
+from eptx.exporter.bases.weights.bank import Bank, bank_of
 
-Arrays = Mapping[str, np.ndarray]
+Changes = Mapping[str, TensorChange]
 
 
 @dataclass(frozen=True)
 class Saved:
-    """The modules that an export's tasks bring whole.
+    """What an export's tasks change of tensors.
 
     Attributes:
         rows: the tasks that the bundle serves, by id.
-        tensors: task -> its tensors by name; a task without any has the base's.
+        tensors: task -> its changes by the tensor's name; a task without any has the base's.
         base: whether rows may switch the adapter off, and then read the base's.
     """
 
     rows: tuple[str, ...] = ()
-    tensors: Mapping[str, Arrays] = field(default_factory=dict)
+    tensors: Mapping[str, Changes] = field(default_factory=dict)
     base: bool = False
 
 
 @dataclass(frozen=True)
-class Bank:
-    """A tensor of which rows read their own.
-
-    Attributes:
-        variants: [n, *shape] float, as the graph stores the tensor.
-        rows: the variant of each task by id, then that of the base where it is served.
-    """
-
-    variants: np.ndarray
-    rows: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Whole:
-    """What became of modules that tasks bring whole.
+class Banked:
+    """What became of the tensors that tasks change.
 
     Attributes:
         banks: name of the parameter, or of the graph's initializer -> its bank.
@@ -65,8 +54,8 @@ class Whole:
     base: bool = True
 
 
-def named_in(model: Any, saved: Saved, prefix: str) -> dict[str, dict[str, np.ndarray]]:
-    """Every task's tensors by the names that the class has for them.
+def named_in(model: Any, saved: Saved, prefix: str) -> dict[str, dict[str, TensorChange]]:
+    """Every task's changes by the names that the class has for them.
 
     Raises:
         AdapterError: it has no such tensor.
@@ -75,15 +64,15 @@ def named_in(model: Any, saved: Saved, prefix: str) -> dict[str, dict[str, np.nd
         return {task: {} for task in saved.rows}
     known = set(model.state_dict())
     today = _Today(model)
-    found: dict[str, dict[str, np.ndarray]] = {}
+    found: dict[str, dict[str, TensorChange]] = {}
     for task in saved.rows:
         found[task] = {}
-        for name, array in saved.tensors.get(task, {}).items():
+        for name, change in saved.tensors.get(task, {}).items():
             spelled = [s for alias in aliases(name, prefix) for s in (alias, today(alias)) if s in known]
             if not spelled:
                 kind = type(model).__name__
                 raise AdapterError(f"the adapter brings {name}, which a {kind} (the class that was trained) has not")
-            found[task][spelled[0]] = array
+            found[task][spelled[0]] = change
     return found
 
 
@@ -103,9 +92,9 @@ class _Today:
 
 
 def put_whole(
-    model: Any, lacking: Iterable[str], brought: Mapping[str, Arrays], saved: Saved, reload: Callable[[int], Any]
-) -> tuple[Any, Whole]:
-    """Puts what the tasks bring into a model.
+    model: Any, lacking: Iterable[str], brought: Mapping[str, Changes], saved: Saved, reload: Callable[[int], Any]
+) -> tuple[Any, Banked]:
+    """Puts what the tasks change into a model.
 
     Args:
         model: the class with the base's own weights, and as many labels as the base has.
@@ -115,7 +104,7 @@ def put_whole(
         reload: the model again with another number of labels.
 
     Returns:
-        the model to trace, and what it does not hold of the tasks' modules.
+        the model to trace, and what it does not hold of the tasks' changes.
 
     Raises:
         AdapterError: a tensor does not fit the class.
@@ -123,16 +112,16 @@ def put_whole(
     """
     names = list(dict.fromkeys(name for own in brought.values() for name in own))
     if not names:
-        return model, Whole(base=saved.base)
+        return model, Banked(base=saved.base)
     absent = set(lacking)
     _check_complete(absent, brought, type(model).__name__)
     by_labels = _sized_by_labels(model) & set(names)
     label_names = _label_names(model.config)
     for own in brought.values():
-        for name, array in own.items():
-            _check_shape(name, array, model.state_dict()[name].shape, name in by_labels)
+        for name, change in own.items():
+            _check_shape(name, change, model.state_dict()[name].shape, name in absent, name in by_labels)
     has_base = saved.base and not absent & set(names)
-    rows: list[Arrays] = [*brought.values(), *([{}] if has_base else [])]
+    rows: list[Changes] = [*brought.values(), *([{}] if has_base else [])]
     own_count = int(model.config.num_labels)
     labels = [_count(own, by_labels, own_count) for own in rows]
     base = {name: _array(model.state_dict()[name]) for name in names if name not in absent}
@@ -141,18 +130,17 @@ def put_whole(
         model = reload(most)
     banks: dict[str, Bank] = {}
     for name in names:
-        arrays = [_padded(own.get(name, base.get(name)), most if name in by_labels else None) for own in rows]
-        bank = bank_of(arrays)
-        if len(bank.variants) == 1:
-            _put(model, name, bank.variants[0])
+        bank = bank_of(base.get(name), [own.get(name) for own in rows])
+        if len(bank.entries) == 1:
+            _put(model, name, bank.arrays[0])
         else:
             banks[name] = bank
-            _put(model, name, _placeholder(arrays[0].shape))
+            _put(model, name, _placeholder(bank.shape))
     counts = tuple(labels) if by_labels else None
-    return model, Whole(banks, counts, label_names, has_base)
+    return model, Banked(banks, counts, label_names, has_base)
 
 
-def _check_complete(absent: set[str], brought: Mapping[str, Arrays], kind: str) -> None:
+def _check_complete(absent: set[str], brought: Mapping[str, Changes], kind: str) -> None:
     for task, own in brought.items():
         missing = sorted(absent - set(own))
         if missing and len(brought) > 1 and any(name in other for other in brought.values() for name in missing):
@@ -171,37 +159,20 @@ def _sized_by_labels(model: Any) -> set[str]:
     return {name for name, value in more.items() if name in own and value.shape != own[name].shape}
 
 
-def _check_shape(name: str, array: np.ndarray, shape: Iterable[int], by_labels: bool) -> None:
-    wanted = list(shape)
-    if by_labels and array.ndim == len(wanted) and array.ndim:
-        wanted[0] = array.shape[0]
-    if list(array.shape) != wanted:
-        raise AdapterError(f"{name} is {list(array.shape)} in the adapter; the base's class has {list(shape)}")
+def _check_shape(name: str, change: TensorChange, shape: Sequence[int], absent: bool, by_labels: bool) -> None:
+    wrong = change.misfit(None if absent and not isinstance(change, Whole) else shape)
+    if wrong is None and isinstance(change, Whole) and not by_labels and list(change.array.shape) != list(shape):
+        wrong = f"is {list(change.array.shape)} in the adapter; the base's class has {list(shape)}"
+    if wrong is not None:
+        raise AdapterError(f"{name} {wrong}")
 
 
-def _count(own: Arrays, by_labels: set[str], base: int) -> int:
-    counts = {own[name].shape[0] for name in by_labels if name in own}
+def _count(own: Changes, by_labels: set[str], base: int) -> int:
+    changes = [own[name] for name in by_labels if name in own]
+    counts = {len(change.array) for change in changes if isinstance(change, Whole)}
     if len(counts) > 1:
         raise AdapterError(f"the adapter's {' and '.join(sorted(by_labels))} are of {sorted(counts)} labels")
     return counts.pop() if counts else base
-
-
-def _padded(array: np.ndarray | None, rows: int | None) -> np.ndarray:
-    assert array is not None
-    if rows is None or len(array) == rows:
-        return array
-    return np.concatenate([array, np.zeros((rows - len(array), *array.shape[1:]), array.dtype)])
-
-
-def bank_of(arrays: list[np.ndarray]) -> Bank:
-    """A bank of what every row reads, without repetitions."""
-    variants: list[np.ndarray] = []
-    rows = []
-    for array in arrays:
-        same = next((i for i, other in enumerate(variants) if np.array_equal(array, other)), len(variants))
-        variants += [array] if same == len(variants) else []
-        rows.append(same)
-    return Bank(np.stack(variants), tuple(rows))
 
 
 def _placeholder(shape: tuple[int, ...]) -> np.ndarray:
@@ -216,11 +187,11 @@ def oriented(bank: Bank, stored: np.ndarray) -> Bank:
         bank: as the model has it.
         stored: what the graph holds of its placeholder: the same, or that turned.
     """
-    plain = _placeholder(bank.variants.shape[1:])
+    plain = _placeholder(bank.shape)
     if np.array_equal(stored, plain):
         return bank
     assert np.array_equal(stored, plain.T)
-    return Bank(np.ascontiguousarray(np.swapaxes(bank.variants, 1, 2)), bank.rows)
+    return replace(bank, turned=True)
 
 
 def _put(model: Any, name: str, array: np.ndarray) -> None:

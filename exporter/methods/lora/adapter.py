@@ -1,4 +1,4 @@
-"""LoRA adapters on one base, each a task: their algebra is W' = W + scale * B A, and DoRA's W'' = m * W' / ||W'||."""
+"""LoRA adapters on one base, each a task."""
 
 from __future__ import annotations
 
@@ -13,34 +13,7 @@ from eptx.exporter.adapters.adapter import Adapter, TaskHeads, Widths, natural_k
 from eptx.exporter.adapters.checkpoint import combine
 from eptx.exporter.adapters.trained_as import TrainedAs
 from eptx.exporter.adapters.updates import LinearUpdate
-
-
-@dataclass(frozen=True)
-class LoraModule:
-    """One task's pair of factors for one linear.
-
-    Attributes:
-        a: [r, in]. b: [out, r].
-        scale: alpha / r, or alpha / sqrt(r) with rsLoRA.
-        magnitude: DoRA's [out], or None.
-    """
-
-    a: np.ndarray
-    b: np.ndarray
-    scale: float
-    magnitude: np.ndarray | None = None
-
-    def update(self, weight: Callable[[], np.ndarray]) -> LinearUpdate:
-        """The update of a linear whose weight is [out, in]; only DoRA asks for that."""
-        b = self.scale * self.b.astype(np.float64)
-        if self.magnitude is None:
-            return LinearUpdate(self.a, b)
-        adapted = weight().astype(np.float64) + b @ self.a.astype(np.float64)
-        return LinearUpdate(self.a, b, gain=self.magnitude / np.linalg.norm(adapted, axis=1))
-
-    def parameters(self) -> int:
-        """How many numbers the module stores."""
-        return self.a.size + self.b.size + (self.magnitude.size if self.magnitude is not None else 0)
+from eptx.exporter.methods.lora.module import LoraModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +69,7 @@ def joined(parts: Sequence[LoraAdapter], heads: TaskHeads | None = None) -> Lora
         heads=heads,
         fingerprint=combine(prints),
         fingerprints=prints,
-        saved={task: own for part in parts for task, own in part.saved.items()},
+        changes={task: own for part in parts for task, own in part.changes.items()},
         trained_as=tuple(each for part in parts for each in part.trained_as),
         folders=tuple(folder for part in parts for folder in part.folders),
         by_task={task: own for part in parts for task, own in part.by_task.items()},
@@ -109,9 +82,9 @@ def joined(parts: Sequence[LoraAdapter], heads: TaskHeads | None = None) -> Lora
 
 
 def reads_base(adapter: LoraAdapter) -> str | None:
-    """A module whose update is computed from the base's weight: DoRA's."""
+    """A module whose update is computed from the base's weight: DoRA's, or one that starts from that."""
     own = [(name, module) for modules in adapter.by_task.values() for name, module in modules.items()]
-    return next((name for name, m in own if isinstance(m, LoraModule) and m.magnitude is not None), None)
+    return next((name for name, m in own if isinstance(m, LoraModule) and (m.start or m.magnitude is not None)), None)
 
 
 def restored(task: str, updates: Mapping[str, LinearUpdate], fingerprint: str, trained_as: TrainedAs) -> LoraAdapter:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from eptx.exporter.methods.lora.adapter import joined, reads_base, restored
 from eptx.exporter.methods.lora.attach import attach
-from eptx.exporter.methods.lora.fold import fold
+from eptx.exporter.methods.lora.fold import fold, shift
 from eptx.exporter.methods.lora.read import matches, read
 from eptx.exporter.methods.method import Method, TaskByTask
 
@@ -29,6 +29,7 @@ class Lora(Method):
     matches = staticmethod(matches)
     read = staticmethod(read)
     fold = staticmethod(fold)
+    shift = staticmethod(shift)
     attach = staticmethod(attach)
     task_by_task: ClassVar[TaskByTask] = LoraTasks()
 

@@ -16,30 +16,16 @@ from eptx.exporter.adapters.checkpoint import (
     ReadOptions,
     flag,
     group_by_module,
-    refuse_options,
     refuse_rest,
     take,
 )
-from eptx.exporter.methods.lora.adapter import LoraAdapter, LoraModule, joined
+from eptx.exporter.methods.lora.adapter import LoraAdapter, joined
+from eptx.exporter.methods.lora.module import LoraModule
+from eptx.exporter.methods.lora.settings import blocks, check, start
 from eptx.exporter.methods.patterns import scale_of
 
-#: Settings that change what the layers compute or which weights the base has; anything else is refused by name.
-_HARMLESS: dict[str, tuple[Any, ...]] = {
-    "bias": ("none", None),
-    "lora_bias": (False, None),
-    "fan_in_fan_out": (False, None),
-    "layer_replication": (None, []),
-    "loftq_config": ({}, None),
-    "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal", None),
-    "trainable_token_indices": (None,),
-    "target_parameters": (None, []),
-    "use_qalora": (False, None),
-    "alora_invocation_tokens": (None,),
-    "use_bdlora": (False, None),
-    "arrow_config": (None,),
-    "kasa_config": (None,),
-    "monteclora_config": (None,),
-}
+#: What training alone needs of a module.
+_OF_TRAINING = ("lora_velora_embed", "lora_monteclora_sampler")
 
 
 def matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
@@ -67,14 +53,14 @@ def _of_folder(task: str, checkpoint: Checkpoint) -> LoraAdapter:
         heads=None,
         fingerprint=checkpoint.fingerprint,
         fingerprints=(checkpoint.fingerprint,),
-        saved={task: checkpoint.saved} if checkpoint.saved else {},
+        changes={task: checkpoint.whole} if checkpoint.saved else {},
         trained_as=(checkpoint.trained_as,),
         by_task={task: _read_one(checkpoint)},
     )
 
 
 def _read_one(checkpoint: Checkpoint) -> dict[str, LoraModule]:
-    refuse_options(checkpoint.config, _HARMLESS)
+    check(checkpoint.config, checkpoint.name)
     tensors = checkpoint.tensors
     for name in tensors:
         if "lora_embedding" in name:
@@ -87,17 +73,65 @@ def _read_one(checkpoint: Checkpoint) -> dict[str, LoraModule]:
 
 
 def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) -> LoraModule:
-    a = take(parts, name, "lora_A.weight", 2)
-    b = take(parts, name, "lora_B.weight", 2)
-    magnitude = take(parts, name, "lora_magnitude_vector", 1) if flag(config, "use_dora") else None
+    """One module's factors.
+
+    Raises:
+        AdapterError: a tensor is missing, extra, or does not fit the others.
+    """
+    for key in [key for key in parts if key.startswith(_OF_TRAINING)]:
+        del parts[key]
+    _refuse_adapter_name(name, parts)
+    a, b = (_whole(name, key, take(parts, name, f"lora_{key}.weight", 2), config) for key in "AB")
+    began = start(config)
+    vectors = {
+        "magnitude": _vector(name, parts, "lora_magnitude_vector", flag(config, "use_dora")),
+        "bias": _vector(name, parts, "lora_B.bias", flag(config, "lora_bias")),
+        "diagonal": _vector(name, parts, "lora_diag", began == "kasa"),
+    }
     refuse_rest(parts, name)
     if b.shape[1] != a.shape[0]:
         raise AdapterError(f"{WEIGHTS}: {name}: lora_B.weight has rank {b.shape[1]}, lora_A.weight {a.shape[0]}")
-    if magnitude is not None and magnitude.shape[0] != b.shape[0]:
-        raise AdapterError(
-            f"{WEIGHTS}: {name}: lora_magnitude_vector has {magnitude.shape[0]} entries, not {b.shape[0]}"
-        )
-    return LoraModule(a, b, scale_of(name, a.shape[0], config), magnitude)
+    for key, vector in vectors.items():
+        wanted = a.shape[0] if key == "diagonal" else b.shape[0]
+        if vector is not None and len(vector) != wanted:
+            raise AdapterError(f"{WEIGHTS}: {name}: {_NAMES[key]} has {len(vector)} entries, not {wanted}")
+    return LoraModule(a, b, scale_of(name, a.shape[0], config), start=began, **vectors)
+
+
+#: The tensors of `LoraModule`'s vectors.
+_NAMES = {"magnitude": "lora_magnitude_vector", "bias": "lora_B.bias", "diagonal": "lora_diag"}
+
+
+def _vector(module: str, parts: dict[str, np.ndarray], key: str, expected: bool) -> np.ndarray | None:
+    """A vector that a setting says is there; PEFT reads DoRA's under either name."""
+    found = key if key in parts or f"{key}.weight" not in parts else f"{key}.weight"
+    return take(parts, module, found, 1) if expected else None
+
+
+def _whole(module: str, key: str, factor: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    """A factor as a matrix; BD-LoRA's file holds the blocks of its diagonal one below the other."""
+    count = blocks(config, module, key.lower())
+    if count == 1:
+        return factor
+    if len(factor) % count:
+        raise AdapterError(f"{WEIGHTS}: {module}.lora_{key}.weight has {len(factor)} rows, not {count} blocks of them")
+    rows, columns = len(factor) // count, factor.shape[1]
+    whole = np.zeros((len(factor), columns * count), factor.dtype)
+    for block in range(count):
+        own = slice(block * rows, (block + 1) * rows)
+        whole[own, block * columns : (block + 1) * columns] = factor[own]
+    return whole
+
+
+def _refuse_adapter_name(module: str, parts: Mapping[str, np.ndarray]) -> None:
+    """PEFT leaves the adapter's name out of the names that it saves, and does not load tensors that have it."""
+    for key in parts:
+        first, *rest = key.split(".")
+        if first in ("lora_A", "lora_B") and len(rest) == 2:
+            raise AdapterError(
+                f"{WEIGHTS}: {module}.{key} has the adapter's name {rest[0]!r} in it, so that PEFT would not load it: "
+                "save the adapter with PEFT's save_pretrained"
+            )
 
 
 def _heads(checkpoints: Sequence[Checkpoint]) -> TaskHeads | None:

@@ -46,7 +46,7 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> ShiftAdapte
         tasks=tasks,
         heads=checkpoint.heads,
         fingerprint=checkpoint.fingerprint,
-        saved=dict.fromkeys(tasks, checkpoint.saved) if checkpoint.saved else {},
+        changes=dict.fromkeys(tasks, checkpoint.whole) if checkpoint.saved else {},
         trained_as=(checkpoint.trained_as,),
         vectors=vectors,
     )
