@@ -11,6 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+#: The fields of an update: matrices, and vectors.
+FACTORS = ("a", "b")
+VECTORS = ("gain", "input_gain", "shift")
+
 
 @dataclass(frozen=True)
 class LinearUpdate:
@@ -35,7 +39,7 @@ class LinearUpdate:
 
     def parameters(self) -> int:
         """How many numbers it holds."""
-        parts = (self.a, self.b, self.gain, self.input_gain, self.shift)
+        parts = (getattr(self, name) for name in (*FACTORS, *VECTORS))
         return sum(part.size for part in parts if part is not None)
 
     def fold(self, weight: np.ndarray) -> np.ndarray:

@@ -26,6 +26,12 @@ class TaskTable:
     sizes: tuple[int, ...]
     start: int = 0
 
+    def fits(self, array: np.ndarray, tasks: int) -> bool:
+        """Whether an array has all entries, of so many tasks."""
+        shape = array.shape
+        inside = len(shape) > self.axis + 1 and self.start + max(self.sizes, default=0) <= shape[self.axis + 1]
+        return inside and shape[0] >= len(self.sizes) == tasks
+
     def entry(self, array: np.ndarray, task: int) -> np.ndarray | None:
         """The entry of a task in what the constant holds; None if it has none."""
         size = self.sizes[task]

@@ -13,7 +13,7 @@ from eptx.bundle.genai_config import GENAI_CONFIG
 from eptx.bundle.onnx_scan import scan_onnx
 from eptx.errors import BundleError, NotSupportedError
 from eptx.exporter.adapters.adapter import Adapter
-from eptx.exporter.adapters.updates import LinearUpdate
+from eptx.exporter.adapters.updates import FACTORS, VECTORS, LinearUpdate
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.names import in_encoder
 from eptx.exporter.bases.outline import fill
@@ -178,9 +178,14 @@ def _read_tables(record: GraphRecord, weights: _Weights, updates: list[dict[str,
             raise BundleError(f"{RECORD}: the model has no constant {name}")
         array = tensor.numpy()
         for table in tables:
+            if not table.fits(array, len(updates)):
+                raise BundleError(f"{RECORD}: {name} is {list(array.shape)}, and not as it says of {table.module}")
             for task, found in enumerate(parts):
                 entry = table.entry(array, task)
                 if entry is not None:
-                    found.setdefault(table.module, {})[table.part] = entry.T if table.part in ("a", "b") else entry
+                    found.setdefault(table.module, {})[table.part] = entry.T if table.part in FACTORS else entry
     for own, found in zip(updates, parts, strict=True):
-        own |= {module: LinearUpdate(**fields) for module, fields in found.items()}
+        for module, fields in found.items():
+            if not {*FACTORS} <= {*fields} <= {*FACTORS, *VECTORS}:
+                raise BundleError(f"{RECORD}: what a task has of {module} is no update: {some(sorted(fields))}")
+            own[module] = LinearUpdate(**fields)
