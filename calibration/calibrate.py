@@ -14,13 +14,14 @@ from eptx.calibration.run import REPORTS, calibrating, report_files
 from eptx.calibration.search.trial_cache import FILE
 from eptx.errors import UsageError
 from eptx.exporter import ExportOptions, read_adapter
+from eptx.exporter.folders import Given, find_folders
 from eptx.exporter.options import options_of
 from eptx.files.publish import os_error, replace_file
 
 
 def calibrate(
-    base: Path | None,
-    adapters: Sequence[Path],
+    base: Given | None,
+    adapters: Sequence[Given],
     out: Path,
     options: ExportOptions,
     *,
@@ -43,8 +44,9 @@ def calibrate(
         As `export_bundle`; UsageError where the folder holds something else.
     """
     _check_folder(out)
-    adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
-    with calibrating(base, adapter, options, out) as calibration:
+    found = find_folders(base, adapters, onnx=options.base_onnx is not None)
+    adapter = read_adapter(found.adapters, top_k=options.top_k, tasks=options.tasks)
+    with calibrating(found.base, adapter, options, out) as calibration:
         calibration.study()
         if bundle is not None:
             calibration.add(bundle)

@@ -18,6 +18,7 @@ from eptx.calibration.search.trial import is_within
 from eptx.errors import NotSupportedError, UsageError, ValidationError
 from eptx.exporter import ExportOptions, read_adapter
 from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.folders import Given, find_folders
 from eptx.exporter.steps.export import adapt, store, write
 from eptx.exporter.steps.plan import check_options
 from eptx.manifest.names import FLOAT_PRECISIONS
@@ -34,12 +35,13 @@ class Exported:
     calibration: CalibrationResult | None = None
 
 
-def export_bundle(base: Path | None, adapters: Sequence[Path], out: Path, options: ExportOptions) -> Bundle:
+def export_bundle(base: Given | None, adapters: Sequence[Given], out: Path, options: ExportOptions) -> Bundle:
     """Exports a base model with an adapter to a bundle, in any precision.
 
     Args:
-        base: the base model's transformers folder; None when `options.base_onnx` stands alone.
-        adapters: the adapter folder, or several LoRA folders on one base, each a task.
+        base: the base model's transformers folder, or its id on the hub (``owner/name``, ``owner/name@revision``); None
+            when `options.base_onnx` stands alone, and for the base that the adapter names.
+        adapters: the adapter's folder or id, or several of LoRA on one base, each a task.
         out: the bundle's folder; an existing bundle is replaced in one step, anything else is left alone. A search
             keeps its results so far beside it, in ``<out>.calibration``: the same call goes on from there.
         options: the mode, the precision and further settings. A precision that is a `Search` measures on data. The
@@ -56,11 +58,13 @@ def export_bundle(base: Path | None, adapters: Sequence[Path], out: Path, option
         NotSupportedError: something that eptx does not do.
         ValidationError: a task drops by more points than the stated budget.
     """
-    return run_export(base, adapters, out, options).bundle
+    options.check()
+    found = find_folders(base, adapters, onnx=options.base_onnx is not None)
+    return run_export(found.base, found.adapters, out, options).bundle
 
 
 def run_export(base: Path | None, adapters: Sequence[Path], out: Path, options: ExportOptions) -> Exported:
-    """`export_bundle`, with what was measured."""
+    """`export_bundle` of folders that are found, with what was measured."""
     options.check()
     search = options.precision if isinstance(options.precision, Search) else None
     wanted = search.only if search is not None else options.precision

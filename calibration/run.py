@@ -31,6 +31,7 @@ from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.bundle.write import Adapted
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.steps.export import adapt, store
+from eptx.exporter.steps.load import class_of
 from eptx.files.publish import os_error
 from eptx.files.strict_json import dump_json
 from eptx.runtime.machine import machine
@@ -209,7 +210,7 @@ def has_builder(base: Path | None, adapter: Adapter, options: ExportOptions) -> 
     """Whether a base is a decoder that GenAI's builder quantizes itself."""
     if base is None or options.base_onnx is not None:
         return False
-    return adapter.heads is None and is_decoder(read_config(base))
+    return is_decoder({"architectures": [class_of(base, read_config(base), adapter, options)]})
 
 
 def _study_routes(

@@ -35,6 +35,10 @@ class ExportOptions:
         tasks: names of the tasks, by id.
         problem_types: task -> how its logits are read, where it is not as the base's configuration says: "regression",
             "single_label_classification" or "multi_label_classification".
+        labels: task -> the names of its labels by number, where the files do not name them; the key None is for the
+            only task.
+        model_class: the transformers class, or Auto class, to export the base as, where the adapter's files do not
+            decide it or another is wanted: "AutoModel" leaves out a head.
         top_k: how many experts a task uses, where the configuration does not say it.
         routing: dynamic, where the adapter has one route for all modules: "batch" (as released), "row", or, where text
             is generated, "prompt".
@@ -54,6 +58,8 @@ class ExportOptions:
     task: str | None = None
     tasks: Sequence[str] | None = None
     problem_types: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str | None, Sequence[str]] = field(default_factory=dict)
+    model_class: str | None = None
     top_k: int | None = None
     routing: Routing = "batch"
     routes: Mapping[str | None, Route | Frozen] = field(default_factory=dict)
@@ -74,6 +80,8 @@ class ExportOptions:
         wrong = next((kind for kind in self.problem_types.values() if kind not in PROBLEM_TYPES), None)
         if wrong is not None:
             raise UsageError(f"--problem-type {wrong!r}: choose from {', '.join(PROBLEM_TYPES)}")
+        if self.model_class is not None and self.base_onnx is not None:
+            raise UsageError("--model-class is for a transformers folder; the file of --base-onnx has its class")
         if self.task is not None and self.mode != "static":
             raise UsageError(f"--task is for --mode static; --mode {self.mode} holds every task")
         if self.routes and self.mode == "dynamic":
@@ -107,6 +115,8 @@ def options_of(manifest: Manifest) -> ExportOptions:
         task=manifest.tasks[0].name if static else None,
         tasks=manifest.sources.tasks,
         problem_types=manifest.sources.problem_types or {},
+        labels=dict(list((manifest.sources.label_names or {}).items())),
+        model_class=manifest.sources.model_class,
         top_k=manifest.sources.top_k,
         routing=cast(Routing, manifest.routing or "batch"),
         routes={

@@ -199,7 +199,8 @@ class Session:
 
         Args:
             prompts: one text, a list of texts, or a list of rows of token ids, which may differ in length. Texts are
-                taken as they are: no chat template is put around them.
+                taken as they are: no chat template is put around them. For an encoder that reads no tokens, its array
+                by name: ``{"input_features": [rows, mels, frames]}``, as the base's feature extractor gives it.
             task: as in `check`; a task that is inferred is inferred from the prompt, and kept.
             options: any of `SearchOptions`.
 

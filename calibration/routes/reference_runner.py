@@ -80,12 +80,13 @@ class ReferenceRunner:
     Args:
         base: the transformers folder.
         adapter: what the exporter read: its folders, its tasks, and the names of their labels.
+        model_class: the class to load, where the user names it.
 
     Raises:
         NotSupportedError: the base reads no text.
     """
 
-    def __init__(self, base: Path, adapter: Adapter) -> None:
+    def __init__(self, base: Path, adapter: Adapter, model_class: str | None = None) -> None:
         config = read_config(base)
         vocabulary = config.get("vocab_size")
         if not isinstance(vocabulary, int):
@@ -94,7 +95,7 @@ class ReferenceRunner:
             )
         self._adapter, self._config = adapter, config
         self._decoder = adapter.heads is None and is_decoder(config)
-        self._model = load_trained(base, read_files(adapter.folders), adapter.tasks)
+        self._model = load_trained(base, read_files(adapter.folders), adapter.tasks, model_class=model_class)
         self._tokenizer = RowTokenizer(base, vocabulary, lookups(self._model.model).longest)
         self._generates = self._decoder or bool(self._model.model.config.is_encoder_decoder)
         self._vocabulary = vocabulary
@@ -102,8 +103,7 @@ class ReferenceRunner:
 
     def task(self, name: str, labels: int) -> Task:
         """A task whose logits are that many."""
-        heads = self._adapter.heads
-        names = heads.label_names.get(name) if heads else None
+        names = next((own for own in self._adapter.label_names.get(name, ()) if len(own) == labels), None)
         return Task(name, self._adapter.tasks.index(name), labels, names, problem_type(self._config, labels))
 
     def encode(self, row: Row) -> EncodedRow:

@@ -84,7 +84,7 @@ def study_routes(
     """
     folder, router = _routed(base, adapter)
     with step("measuring the routes"):
-        runner = ReferenceRunner(folder, adapter)
+        runner = ReferenceRunner(folder, adapter, options.model_class)
         studies = {}
         for task, own in rows.items():
             told = options.routes.get(task, options.routes.get(None))

@@ -11,6 +11,7 @@ for more memory or time than the machine has.
 from eptx.bundle._reader import Bundle, read_bundle
 from eptx.bundle._writer import BundleWriter, write_report
 from eptx.manifest.content import (
+    AnswerRules,
     Component,
     FileEntry,
     Generation,
@@ -25,6 +26,7 @@ from eptx.manifest.content import (
 )
 
 __all__ = [
+    "AnswerRules",
     "Bundle",
     "BundleWriter",
     "Component",

@@ -9,7 +9,7 @@ import click
 
 from eptx.cli._common import PATH, exporting, output_options, print_json, printable
 from eptx.cli.parts.calibration import calibration_options, read_search, resuming
-from eptx.cli.parts.model import export_options, model_options, split_paths
+from eptx.cli.parts.model import export_options, model_options
 from eptx.errors import UsageError
 
 
@@ -38,6 +38,7 @@ def calibrate(
         from eptx.calibration import calibrate as run
         from eptx.calibration import calibrate_bundle
         from eptx.calibration.report import report_text
+        from eptx.exporter.folders import find_arguments
 
         search = read_search(settings, data)
         if (paths[0] / "eptx.json").exists():
@@ -45,8 +46,9 @@ def calibrate(
                 raise UsageError("give one bundle, or BASE and ADAPTER")
             result = calibrate_bundle(paths[0], output, search)
         else:
-            base, adapters = split_paths(paths, has_onnx=settings["base_onnx"] is not None)
-            result = run(base, adapters, output, export_options(settings, search))
+            options = export_options(settings, search)
+            found = find_arguments(paths, onnx=options.base_onnx is not None)
+            result = run(found.base, found.adapters, output, options)
     if as_json:
         print_json(result.to_json())
     else:

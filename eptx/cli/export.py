@@ -13,7 +13,7 @@ import click
 from eptx.bundle import Bundle
 from eptx.cli._common import PATH, exporting, output_options, print_json, printable
 from eptx.cli.parts.calibration import calibration_options, read_precision, resuming
-from eptx.cli.parts.model import export_options, model_options, split_paths
+from eptx.cli.parts.model import export_options, model_options
 
 if TYPE_CHECKING:
     from eptx.calibration.export import Exported
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 def export(paths: tuple[Path, ...], output: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Export a base model with an adapter to an ONNX bundle.
 
-    BASE is a transformers folder; ADAPTER one adapter folder, or several LoRA folders on one base, each a task.
+    BASE is a transformers folder; ADAPTER one adapter folder, or several LoRA folders on one base, each a task. Both
+    may be ids on the Hugging Face hub (owner/name, owner/name@revision). Without BASE, the adapter's files name it.
     """
     start = time.monotonic()
     with exporting(quiet), resuming() if settings["calibration_data"] else nullcontext():
@@ -68,10 +69,11 @@ def export(paths: tuple[Path, ...], output: Path, as_json: bool, quiet: bool, **
 
 def _export(paths: tuple[Path, ...], output: Path, settings: dict[str, Any]) -> Exported:
     from eptx.calibration import run_export
+    from eptx.exporter.folders import find_arguments
 
-    base, adapters = split_paths(paths, has_onnx=settings["base_onnx"] is not None)
-    precision = read_precision(settings)
-    return run_export(base, adapters, output, export_options(settings, precision))
+    options = export_options(settings, read_precision(settings))
+    found = find_arguments(paths, onnx=options.base_onnx is not None)
+    return run_export(found.base, found.adapters, output, options)
 
 
 def _facts(bundle: Bundle) -> dict[str, Any]:

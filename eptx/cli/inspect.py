@@ -25,16 +25,17 @@ if TYPE_CHECKING:
 def inspect(
     paths: tuple[Path, ...], top_k: int | None, tasks: str | None, plot: Path | None, as_json: bool, quiet: bool
 ) -> None:
-    """Show what an adapter folder (or several LoRA folders) or a bundle holds."""
+    """Show what an adapter (a folder or an id on the hub; or several LoRA adapters) or a bundle holds."""
     if (paths[0] / "eptx.json").exists():
         if len(paths) > 1 or plot:
             raise UsageError("inspect takes one bundle, and --plot is for adapters")
         facts = _bundle_facts(paths[0])
     else:
         with exporting(quiet):
+            from eptx.exporter.folders import find_adapters
             from eptx.exporter.methods.read import read_adapter
 
-            adapter = read_adapter(paths, top_k=top_k, tasks=names(tasks), incomplete=plot is None)
+            adapter = read_adapter(find_adapters(paths), top_k=top_k, tasks=names(tasks), incomplete=plot is None)
             facts = _adapter_facts(adapter)
             if plot is not None:
                 _plot_experts(adapter, plot)

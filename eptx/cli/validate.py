@@ -14,17 +14,24 @@ from eptx.errors import ValidationError
 
 @click.command()
 @click.argument("bundle", type=PATH)
-@click.option("--base", type=PATH, metavar="DIR", help="Transformers folder of the base (default: as given at export).")
+@click.option(
+    "--base",
+    type=PATH,
+    metavar="DIR",
+    help="The base's folder, or its id on the hub (default: as given at export).",
+)
 @click.option(
     "--adapter",
     "adapters",
     type=PATH,
     multiple=True,
     metavar="DIR",
-    help="The adapter (default: as given at export); several folders in the order of the tasks.",
+    help="The adapter's folder or id on the hub (default: as given at export); several in the order of the tasks.",
 )
 @click.option("--tasks", help="Names of the adapter's tasks by id, separated by commas, where the bundle does not say.")
 @click.option("--top-k", type=int, help="Experts per task (default: as given at export).")
+@click.option("--model-class", metavar="NAME", help="Transformers class that was trained (default: as at export).")
+@click.option("--labels", type=PATH, metavar="FILE.json", help="Names of the labels, where the export was given them.")
 @click.option(
     "--base-onnx",
     type=PATH,
@@ -78,10 +85,12 @@ def validate(bundle: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
     Writes validation.json and report.html into the bundle. Exits with 4 when the bundle fails.
     """
     with exporting(quiet):
+        from eptx.exporter.adapters.label_names import read_labels
         from eptx.exporter.validation import ValidateOptions, report_text, validate_bundle
         from eptx.runtime.measure import Source
 
         settings["adapters"] = settings["adapters"] or None
+        settings["labels"] = read_labels(settings["labels"]) if settings["labels"] else {}
         settings["tasks"] = names(settings["tasks"])
         settings["providers"] = [name for given in settings["providers"] for name in names(given) or []]
         settings["data"] = [Source.parse(text) for text in settings["data"]]

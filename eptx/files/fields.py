@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -85,6 +86,13 @@ class Fields:
         if value >= COUNTS:
             raise self.bad(f"{_short(key)} must be an integer below {COUNTS}")
         return value
+
+    def number(self, key: str) -> float:
+        """A finite number."""
+        value = self._take(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+            raise self.bad(f"{_short(key)} must be a number")
+        return float(value)
 
     def boolean(self, key: str) -> bool:
         value = self._take(key)

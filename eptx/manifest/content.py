@@ -16,7 +16,7 @@ class Task:
     Attributes:
         name: how a request names it.
         id: its value of the graph input ``task_id``.
-        labels: how many of a row's logits belong to it, the first ones; None without task heads.
+        labels: how many of a row's logits belong to it, the first ones; None where that is not told: all of them.
         label_names: the names of these, where the exporter knows them.
         problem_type: what its logits mean, one of `PROBLEM_TYPES`; None without logits.
     """
@@ -81,6 +81,42 @@ class Component:
 
 
 @dataclass(frozen=True)
+class AnswerRules:
+    """What the tokens of an answer obey, in the words of transformers' ``GenerationConfig``; the base's says it.
+
+    Attributes:
+        forced: what every answer begins with, behind ``start``: at each place one token, or several of which the
+            likeliest is taken (the language of a sound).
+        suppress_tokens: tokens that no answer holds. begin_suppress_tokens: tokens that none goes on with behind
+            ``forced``.
+        min_length: how many tokens there are, ``start`` and ``forced`` counted, before one may end the answer.
+        no_repeat_ngram_size: no run of so many tokens comes twice in an answer; 0: any may.
+        encoder_no_repeat_ngram_size: no run of so many tokens of the prompt comes in the answer; 0: any may.
+        repetition_penalty: what logits of tokens that the answer holds are divided by, negative ones multiplied.
+        forced_eos: the token in the last place of an answer that gets as long as it may; None: whichever is chosen.
+    """
+
+    forced: tuple[tuple[int, ...], ...] = ()
+    suppress_tokens: tuple[int, ...] = ()
+    begin_suppress_tokens: tuple[int, ...] = ()
+    min_length: int = 0
+    no_repeat_ngram_size: int = 0
+    encoder_no_repeat_ngram_size: int = 0
+    repetition_penalty: float = 1.0
+    forced_eos: int | None = None
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """All tokens that they name."""
+        return (
+            *(token for place in self.forced for token in place),
+            *self.suppress_tokens,
+            *self.begin_suppress_tokens,
+            *(() if self.forced_eos is None else (self.forced_eos,)),
+        )
+
+
+@dataclass(frozen=True)
 class Generation:
     """How ``model.onnx`` generates text, one token after the other.
 
@@ -92,12 +128,16 @@ class Generation:
         eos: the tokens that end an answer.
         pad: the token that fills a batch's shorter rows.
         start: encoder-decoder: the token that an answer starts from.
+        longest: encoder-decoder: the most tokens of an answer, `start` and what is forced counted; None: no limit.
+        rules: encoder-decoder: what the tokens of an answer obey.
     """
 
     kind: str
     eos: tuple[int, ...]
     pad: int
     start: int | None = None
+    longest: int | None = None
+    rules: AnswerRules | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +175,8 @@ class Sources:
         top_k: EPT: how many experts a task uses, where an option said it.
         tasks: the names of the adapter's tasks by id, where an option said it.
         problem_types: task -> its problem type, where an option said it.
+        model_class: the transformers class that the base was loaded as, where an option said it.
+        label_names: task -> the names of its labels, where an option said them.
     """
 
     base: bool
@@ -142,6 +184,8 @@ class Sources:
     top_k: int | None = None
     tasks: tuple[str, ...] | None = None
     problem_types: Mapping[str, str] | None = None
+    model_class: str | None = None
+    label_names: Mapping[str, tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ REPORT_FILES = ("validation.json", "report.html", "calibration.json", "calibrati
 
 #: Prefixes of the inputs and outputs of a language model's cache.
 PAST, PRESENT, CROSS = "past_key_values.", "present.", "cross."
+#: The input of an encoder-decoder's decoder that says what of the text is no padding.
+ENCODER_MASK = "encoder_attention_mask"
 
 #: Tasks that no adapter has: one switches the adapter off, the other lets the model infer the task.
 BASE_TASK, AUTO_TASK = "base", "auto"

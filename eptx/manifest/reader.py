@@ -9,6 +9,7 @@ from eptx.errors import BundleError
 from eptx.files.fields import COUNTS, Fields
 from eptx.files.safe_files import is_contained_name
 from eptx.manifest.content import (
+    AnswerRules,
     Component,
     FileEntry,
     Generation,
@@ -172,18 +173,46 @@ def _operators(f: Fields) -> Operators:
 
 
 def _generation(f: Fields) -> Generation:
-    eos = f.array("eos")
-    if not eos or not all(type(token) is int and 0 <= token < COUNTS for token in eos):
+    eos = _tokens(f, "eos", f.array("eos"))
+    if not eos:
         raise f.bad("eos must be a list of token ids")
     generation = Generation(
         kind=f.choice("kind", GENERATORS),
-        eos=tuple(eos),
+        eos=eos,
         pad=f.count("pad"),
         start=f.count("start") if f.present("start") else None,
+        longest=f.count("longest", least=1) if f.present("longest") else None,
+        rules=f.child("rules").read(_answer_rules) if f.present("rules") else None,
     )
     if (generation.kind == "encoder-decoder") != (generation.start is not None):
         raise f.bad("an encoder-decoder has a token start, a decoder has none")
+    if generation.kind == "decoder" and (generation.rules, generation.longest) != (None, None):
+        raise f.bad("rules and longest are of an encoder-decoder")
     return generation
+
+
+def _answer_rules(f: Fields) -> AnswerRules:
+    rules = AnswerRules(
+        forced=tuple(_tokens(f, "forced", place) for place in f.array("forced")),
+        suppress_tokens=_tokens(f, "suppress_tokens", f.array("suppress_tokens")),
+        begin_suppress_tokens=_tokens(f, "begin_suppress_tokens", f.array("begin_suppress_tokens")),
+        min_length=f.count("min_length"),
+        no_repeat_ngram_size=f.count("no_repeat_ngram_size"),
+        encoder_no_repeat_ngram_size=f.count("encoder_no_repeat_ngram_size"),
+        repetition_penalty=f.number("repetition_penalty"),
+        forced_eos=f.count("forced_eos") if f.present("forced_eos") else None,
+    )
+    if not all(rules.forced):
+        raise f.bad("forced has a place without a token")
+    if not rules.repetition_penalty > 0:
+        raise f.bad("repetition_penalty must be above 0")
+    return rules
+
+
+def _tokens(f: Fields, name: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(token) is int and 0 <= token < COUNTS for token in value):
+        raise f.bad(f"{name} must be a list of token ids")
+    return tuple(value)
 
 
 def _text(f: Fields) -> Text:
@@ -212,7 +241,13 @@ def _sources(f: Fields) -> Sources:
         top_k=f.count("top_k", least=1) if f.present("top_k") else None,
         tasks=f.string_list("tasks") if f.present("tasks") else None,
         problem_types=f.child("problem_types").strings() if f.present("problem_types") else None,
+        model_class=f.string("model_class") if f.present("model_class") else None,
+        label_names=_lists(f.child("label_names")) if f.present("label_names") else None,
     )
+
+
+def _lists(f: Fields) -> dict[str, tuple[str, ...]]:
+    return {key: f.string_list(key) for key in f.raw()}
 
 
 def _file(name: str, f: Fields) -> FileEntry:

@@ -110,7 +110,8 @@ def _check_generation(m: Manifest) -> None:
         raise BundleError(f"{MANIFEST_FILE}: a decoder has inputs input_ids and attention_mask [batch, length]")
     if all(t.name != LOGITS for t in m.outputs):
         raise BundleError(f"{MANIFEST_FILE}: a model that generates has an output {LOGITS}")
-    tokens = (*m.generation.eos, m.generation.pad, m.generation.start or 0)
+    ruled = m.generation.rules.tokens if m.generation.rules is not None else ()
+    tokens = (*m.generation.eos, m.generation.pad, m.generation.start or 0, *ruled)
     width = _logits_width(m)
     known = min(m.vocab_size or COUNTS, width or COUNTS)
     if max(tokens) >= known:

@@ -13,6 +13,7 @@ import numpy as np
 
 from eptx.errors import AdapterError, UsageError
 from eptx.exporter.adapters.changes import TensorChange
+from eptx.exporter.adapters.label_names import Names
 from eptx.exporter.adapters.trained_as import TrainedAs
 
 Pooling = Literal["pooler", "first", "mean"]
@@ -26,13 +27,11 @@ class TaskHeads:
         weights: task -> [labels, hidden]. biases: task -> [labels].
         pooling: what they read: ``pooler_output``, position 0 of ``last_hidden_state``, or its mean over
             unpadded positions.
-        label_names: task -> the names of its labels, for tasks that have them.
     """
 
     weights: Mapping[str, np.ndarray]
     biases: Mapping[str, np.ndarray]
     pooling: Pooling
-    label_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def hidden_size(self) -> int:
@@ -69,6 +68,8 @@ class Adapter(ABC):
         changes: task -> what it changes of tensors that are no linear layer's weight, by their names in the class.
         trained_as: what the files say of the class, one for each folder.
         folders: where the files are.
+        label_names: task -> what its labels may be called, what counts first at the front; names of another number than
+            its labels are of something else.
     """
 
     method: ClassVar[str]
@@ -79,6 +80,7 @@ class Adapter(ABC):
     changes: Mapping[str, Mapping[str, TensorChange]] = field(default_factory=dict)
     trained_as: tuple[TrainedAs, ...] = ()
     folders: tuple[Path, ...] = ()
+    label_names: Mapping[str, tuple[Names, ...]] = field(default_factory=dict)
 
     @property
     @abstractmethod

@@ -23,9 +23,11 @@ class Whole:
 
     Attributes:
         array: of any shape; the first axis may be longer than the base's (labels, a resized vocabulary).
+        tied: whether modules that share the tensor with this one in the base go on sharing it.
     """
 
     array: np.ndarray
+    tied: bool = False
 
     def misfit(self, shape: Sequence[int] | None) -> str | None:
         """Why it cannot be of a base's tensor of this shape, None where it can; without a shape the base lacks it."""
@@ -36,6 +38,10 @@ class Whole:
     def apply(self, base: np.ndarray | None) -> np.ndarray:
         """The task's tensor, float64; the base may lack it."""
         return self.array.astype(np.float64)
+
+    def length(self, base: int) -> int:
+        """How long the first axis becomes, where the base's is so long."""
+        return len(self.array) if self.array.ndim else 0
 
     def parameters(self) -> int:
         """How many numbers the adapter's file holds for it."""
@@ -49,13 +55,17 @@ class Rows:
     Attributes:
         indices: int64 [n], each once, of the first axis.
         rows: [n, *rest].
+        of: the tensor whose rows they replace, where it is not the base's (a resized vocabulary). tied: see `Whole`.
     """
 
     indices: np.ndarray
     rows: np.ndarray
+    of: np.ndarray | None = None
+    tied: bool = False
 
     def misfit(self, shape: Sequence[int] | None) -> str | None:
         """Why it cannot be of a base's tensor of this shape, None where it can; without a shape the base lacks it."""
+        shape = shape if self.of is None else self.of.shape
         if shape is None:
             return _LACKING
         if list(shape[1:]) != list(self.rows.shape[1:]):
@@ -65,14 +75,19 @@ class Rows:
 
     def apply(self, base: np.ndarray | None) -> np.ndarray:
         """The task's tensor, float64."""
+        base = base if self.of is None else self.of
         assert base is not None
         result = base.astype(np.float64)
         result[self.indices] = self.rows
         return result
 
+    def length(self, base: int) -> int:
+        """How long the first axis becomes, where the base's is so long."""
+        return base if self.of is None else len(self.of)
+
     def parameters(self) -> int:
         """How many numbers the adapter's file holds for it."""
-        return int(self.rows.size)
+        return int(self.rows.size + (0 if self.of is None else self.of.size))
 
 
 @dataclass(frozen=True)
@@ -84,15 +99,19 @@ class LowRank:
             (experts); [..., m, n] has as many numbers as W, in its order.
         magnitude: float64, as long as `axis`; None without DoRA.
         axis: of W, the one that a magnitude is for. The norm is over all other axes.
+        of: W, where it is not the base's (a resized vocabulary). tied: see `Whole`.
     """
 
     a: np.ndarray
     b: np.ndarray
     magnitude: np.ndarray | None = None
     axis: int = 0
+    of: np.ndarray | None = None
+    tied: bool = False
 
     def misfit(self, shape: Sequence[int] | None) -> str | None:
         """Why it cannot be of a base's tensor of this shape, None where it can; without a shape the base lacks it."""
+        shape = shape if self.of is None else self.of.shape
         if shape is None:
             return _LACKING
         made = (*self.a.shape[:-2], self.b.shape[-2], self.a.shape[-1])
@@ -104,13 +123,20 @@ class LowRank:
 
     def apply(self, base: np.ndarray | None) -> np.ndarray:
         """The task's tensor, float64."""
+        base = base if self.of is None else self.of
         assert base is not None
         adapted = self._added(base)
         return adapted if self.magnitude is None else adapted * self._along(adapted, self._gain(adapted))
 
-    def gain(self, base: np.ndarray) -> np.ndarray | None:
+    def gain(self, base: np.ndarray | None) -> np.ndarray | None:
         """What ``W + B A`` is multiplied by along `axis`, float64; None without DoRA."""
+        base = base if self.of is None else self.of
+        assert base is not None
         return None if self.magnitude is None else self._gain(self._added(base))
+
+    def length(self, base: int) -> int:
+        """How long the first axis becomes, where the base's is so long."""
+        return base if self.of is None else len(self.of)
 
     def parameters(self) -> int:
         """How many numbers the adapter's file holds for it."""

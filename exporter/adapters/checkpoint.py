@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ import numpy as np
 from eptx._one_line import shown, some
 from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter.adapters.adapter import Pooling, TaskHeads
-from eptx.exporter.adapters.changes import TensorChange, Whole
+from eptx.exporter.adapters.changes import TensorChange
+from eptx.exporter.adapters.label_names import Names, names_in, own_names
 from eptx.exporter.adapters.safetensors import read_tensors
+from eptx.exporter.adapters.saved import saved_changes
+from eptx.exporter.adapters.saved_names import in_class
 from eptx.exporter.adapters.trained_as import TrainedAs
 from eptx.files.links import check_links
 from eptx.files.safe_files import fingerprint
@@ -24,6 +27,7 @@ from eptx.files.strict_json import read_json_object
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 HEADS = "task_heads.safetensors"
+_BASE_CONFIG = "config.json"
 _PREFIX = "base_model.model."
 
 
@@ -47,13 +51,15 @@ class Checkpoint:
     """The files of one adapter folder.
 
     Attributes:
-        name: the folder's name.
+        name: the folder's name; of several folders, what tells them apart.
         config: ``adapter_config.json``.
-        tensors: name without ``base_model.model.`` -> float array; the adapter's own.
+        tensors: name without ``base_model.model.`` -> array; the adapter's own.
         saved: the same of modules that PEFT saved whole, whether the configuration says so or not.
         trained_as: what the configuration says of the class.
         heads: the task heads beside it, or None.
         fingerprint: ``sha256:<hex>`` over its files.
+        label_names: task -> the names of its labels (``task_labels``); of None those in the ``config.json`` that some
+            trainers save beside it.
     """
 
     name: str
@@ -63,19 +69,33 @@ class Checkpoint:
     trained_as: TrainedAs
     heads: TaskHeads | None
     fingerprint: str
+    label_names: Mapping[str | None, Names] = field(default_factory=dict)
 
     @property
     def whole(self) -> dict[str, TensorChange]:
         """What PEFT saved whole, as changes of the base's tensors."""
-        return {name: Whole(array) for name, array in self.saved.items()}
+        return saved_changes(self.config, self.saved, f"{self.name}/{WEIGHTS}")
 
 
-def read_checkpoint(folder: Path, parts: Sequence[str]) -> Checkpoint:
+@dataclass(frozen=True)
+class OwnTensors:
+    """How an adapter's tensors are told from those of modules that PEFT saved whole.
+
+    Attributes:
+        parts: of their names.
+        integers: whether some of them are indices.
+    """
+
+    parts: tuple[str, ...] = ()
+    integers: bool = False
+
+
+def read_checkpoint(folder: Path, own_tensors: Callable[[Mapping[str, Any]], OwnTensors]) -> Checkpoint:
     """Reads an adapter folder.
 
     Args:
         folder: as PEFT saves it.
-        parts: of a tensor's name, that say that it is of an adapter, and not of a module that PEFT saved whole.
+        own_tensors: from the adapter's configuration to which tensors are its own.
 
     Raises:
         AdapterError: a file is missing, damaged, not an adapter's, or a link to one elsewhere.
@@ -86,8 +106,9 @@ def read_checkpoint(folder: Path, parts: Sequence[str]) -> Checkpoint:
     if not (folder / WEIGHTS).exists():
         raise AdapterError(f"{folder}: {_lacking(folder)}")
     config = read_json_object(folder / CONFIG, error=AdapterError)
+    kind = own_tensors(config)
     tensors: dict[str, np.ndarray] = {}
-    for name, array in read_tensors(folder / WEIGHTS).items():
+    for name, array in read_tensors(folder / WEIGHTS, integers=kind.integers).items():
         if _strip(name) in tensors:
             raise AdapterError(f"{WEIGHTS}: {_strip(name)} appears twice, with and without {_PREFIX[:-1]}")
         tensors[_strip(name)] = array
@@ -95,11 +116,15 @@ def read_checkpoint(folder: Path, parts: Sequence[str]) -> Checkpoint:
         raise AdapterError(f"{folder / WEIGHTS}: holds no tensors")
     heads = _read_heads(folder, config) if (folder / HEADS).exists() else None
     files = {name: folder / name for name in (CONFIG, WEIGHTS, HEADS) if (folder / name).exists()}
-    own = {name: array for name, array in tensors.items() if any(part in f".{name}" for part in parts)}
-    saved = {name: array for name, array in tensors.items() if name not in own}
+    own = {name: array for name, array in tensors.items() if any(part in f".{name}" for part in kind.parts)}
+    saved = in_class({name: array for name, array in tensors.items() if name not in own})
     _check_saved(saved, heads, config)
     print_of = fingerprint(files, error=AdapterError)
-    return Checkpoint(folder.name, config, own, saved, _trained_as(config), heads, print_of)
+    names = _label_names(folder, config)
+    if heads is not None:
+        _check_labels(heads, names)
+    said = replace(_trained_as(config), saved={name: array.shape for name, array in saved.items()})
+    return Checkpoint(folder.name, config, own, saved, said, heads, print_of, names)
 
 
 def _check_saved(saved: Mapping[str, np.ndarray], heads: TaskHeads | None, config: Mapping[str, Any]) -> None:
@@ -124,7 +149,8 @@ def _trained_as(config: Mapping[str, Any]) -> TrainedAs:
         if value is not None and not isinstance(value, str):
             raise AdapterError(f"{CONFIG}: {key} must name a class, found {shown(value)}")
     base = config.get("base_model_name_or_path")
-    return TrainedAs(noted, config.get("task_type"), base.rpartition("/")[2] or None if isinstance(base, str) else None)
+    name = base.rpartition("/")[2] if isinstance(base, str) else ""
+    return TrainedAs(noted, config.get("task_type"), base=name or None)
 
 
 def combine(fingerprints: Sequence[str]) -> str:
@@ -167,7 +193,7 @@ def _read_heads(folder: Path, config: Mapping[str, Any]) -> TaskHeads:
     if len({array.shape[1] for array in weights.values()}) != 1:
         raise AdapterError(f"{HEADS}: the heads read vectors of different widths")
     zeros = {task: np.zeros(array.shape[0], array.dtype) for task, array in weights.items()}
-    return TaskHeads(weights, zeros | biases, _pooling(config), _label_names(config, weights))
+    return TaskHeads(weights, zeros | biases, _pooling(config))
 
 
 def _pooling(config: Mapping[str, Any]) -> Pooling:
@@ -177,22 +203,29 @@ def _pooling(config: Mapping[str, Any]) -> Pooling:
     return pooling  # type: ignore[no-any-return]
 
 
-def _label_names(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> dict[str, tuple[str, ...]]:
+def _label_names(folder: Path, config: Mapping[str, Any]) -> dict[str | None, Names]:
     given = config.get("task_labels") or {}
     if not isinstance(given, dict):
         raise AdapterError(f"{CONFIG}: task_labels must map a task to the names of its labels")
-    names = {}
+    found: dict[str | None, Names] = {}
     for task, labels in given.items():
-        if task not in weights:
-            raise AdapterError(f"{CONFIG}: task_labels names {task!r}, which has no head in {HEADS}")
-        if not isinstance(labels, list) or not all(isinstance(label, str) and label.isprintable() for label in labels):
+        names = names_in(labels)
+        if names is None:
             raise AdapterError(f"{CONFIG}: task_labels of {task!r} must be a list of names")
-        if len(labels) != weights[task].shape[0]:
+        found[task] = names
+    beside = folder / _BASE_CONFIG
+    names = own_names(read_json_object(beside, error=AdapterError)) if beside.is_file() else None
+    return found if names is None else {**found, None: names}
+
+
+def _check_labels(heads: TaskHeads, names: Mapping[str | None, Names]) -> None:
+    for task, own in names.items():
+        if task is not None and task not in heads.weights:
+            raise AdapterError(f"{CONFIG}: task_labels names {task!r}, which has no head in {HEADS}")
+        if task is not None and len(own) != heads.labels(task):
             raise AdapterError(
-                f"{CONFIG}: task_labels of {task!r} has {len(labels)} names for {weights[task].shape[0]} labels"
+                f"{CONFIG}: task_labels of {task!r} has {len(own)} names for {heads.labels(task)} labels"
             )
-        names[task] = tuple(labels)
-    return names
 
 
 def group_by_module(tensors: Mapping[str, np.ndarray], marker: str) -> dict[str, dict[str, np.ndarray]]:

@@ -23,17 +23,20 @@ from eptx.files.strict_json import parse_json
 _HEADER_LIMIT = 100 << 20
 _FILE_LIMIT = 16 << 30
 _FLOATS = {"F64", "F32", "F16", "BF16"}
+_NARROW = {"F16", "BF16"}
+_INTEGERS = {"I64", "I32"}
 
 
-def read_tensors(path: Path, *, error: type[EptxError] = AdapterError) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file as float arrays, in the file's order.
+def read_tensors(path: Path, *, error: type[EptxError] = AdapterError, integers: bool = False) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file as arrays, in the file's order.
 
     Args:
         path: the file.
         error: the class to raise.
+        integers: whether tensors may be indices.
 
     Returns:
-        name -> array, float32 (float64 where stored so).
+        name -> array: float32 (float64 where stored so), or an integer type as stored.
 
     Raises:
         EptxError: (of class `error`) not a regular file, truncated, a header with duplicate or odd names, tensors that
@@ -42,7 +45,7 @@ def read_tensors(path: Path, *, error: type[EptxError] = AdapterError) -> dict[s
     """
     header = _read_header(path, error)
     for name, entry in header.items():
-        _check_entry(path, name, entry, error)
+        _check_entry(path, name, entry, error, _FLOATS | _INTEGERS if integers else _FLOATS)
     try:
         with safe_open(path, framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in header}
@@ -50,7 +53,7 @@ def read_tensors(path: Path, *, error: type[EptxError] = AdapterError) -> dict[s
         raise error(f"{path.name}: damaged safetensors file: {e}") from None
     arrays = {}
     for name, tensor in tensors.items():
-        array = tensor if tensor.dtype.itemsize == 8 else tensor.astype(np.float32)
+        array = tensor.astype(np.float32) if header[name]["dtype"] in _NARROW else tensor
         if not np.isfinite(array).all():
             raise error(f"{path.name}: tensor {name} holds NaN or infinite values")
         arrays[name] = array
@@ -78,9 +81,9 @@ def _begin(entry: Any) -> int:
     return offsets[0] if isinstance(offsets, list) and offsets and isinstance(offsets[0], int) else 0
 
 
-def _check_entry(path: Path, name: str, entry: Any, error: type[EptxError]) -> None:
+def _check_entry(path: Path, name: str, entry: Any, error: type[EptxError], types: set[str]) -> None:
     if not name.isprintable() or not name.isascii() or "/" in name or "\\" in name:
         raise error(f"{path.name}: {json.dumps(name)[:80]} is not a parameter's name")
     dtype = entry.get("dtype") if isinstance(entry, dict) else None
-    if not isinstance(dtype, str) or dtype not in _FLOATS:
+    if not isinstance(dtype, str) or dtype not in types:
         raise error(f"{path.name}: tensor {name} has type {str(dtype)[:20]}; an adapter's tensors are floating point")

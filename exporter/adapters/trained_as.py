@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -13,8 +14,10 @@ class TrainedAs:
         noted: the class that PEFT noted down (``auto_mapping``), None where it did not.
         task_type: PEFT's ``task_type``, which stands for an Auto class; None where there is none.
         base: the last part of the base's name or path; None where there is none. The same base has many names.
+        saved: the tensors of modules that it brings whole: name -> shape.
     """
 
     noted: str | None = None
     task_type: str | None = None
+    saved: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     base: str | None = field(default=None, compare=False)

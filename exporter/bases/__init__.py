@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from eptx.exporter.bases.graph import BaseGraph
+from eptx.exporter.bases.loaders.decoder import load_decoder
 from eptx.exporter.bases.loaders.encoder_decoder import load_encoder_decoder
-from eptx.exporter.bases.loaders.genai import BuilderPrecision, genai_config, is_decoder, is_genai, load_genai
+from eptx.exporter.bases.loaders.genai import BuilderPrecision, is_decoder, is_genai, load_genai
+from eptx.exporter.bases.loaders.genai_config import genai_config
 from eptx.exporter.bases.loaders.onnx_file import load_onnx
 from eptx.exporter.bases.loaders.transformers import load_transformers
 from eptx.exporter.bases.products.locate import locate
@@ -17,6 +19,7 @@ __all__ = [
     "genai_config",
     "is_decoder",
     "is_genai",
+    "load_decoder",
     "load_encoder_decoder",
     "load_genai",
     "load_onnx",

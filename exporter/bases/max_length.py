@@ -17,7 +17,8 @@ from eptx._one_line import one_line
 from eptx.errors import BaseModelError
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.genai import is_genai
-from eptx.runtime.ort.sessions import open_session
+from eptx.exporter.bases.part import open_part
+from eptx.manifest.names import PAST
 
 #: How many tokens tell consecutive numbers from others.
 _TOKENS = 6
@@ -33,7 +34,8 @@ def longest(graph: BaseGraph) -> int | None:
     Without a table of positions in the graph it is what ``config.json`` says.
 
     Args:
-        graph: of a base, before anything is changed; of an encoder-decoder, the one that reads the text.
+        graph: of a base, before anything is changed; of an encoder-decoder, the one that reads the text, or the one
+            that writes the answer.
 
     Raises:
         BaseModelError: the part of the graph that computes positions does not run.
@@ -48,7 +50,13 @@ def longest(graph: BaseGraph) -> int | None:
         start = _start(rows)
         if start is not None:
             return _height(node) - start
-    return positive(graph.config.get("max_position_embeddings"))
+    return positive(text_config(graph.config).get("max_position_embeddings"))
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What ``config.json`` says of the model that reads the text, of a base that has one beside others (CLIP)."""
+    inner = config.get("text_config")
+    return {**config, **inner} if isinstance(inner, Mapping) else config
 
 
 def positive(value: Any) -> int | None:
@@ -88,16 +96,10 @@ def _asked(model: ir.Model, tables: Sequence[ir.Node], config: Mapping[str, Any]
     """The numbers of the rows that each table is asked for by one row of a few ordinary tokens."""
     if not tables:
         return []
-    inner = model.graph
     wanted = [str(node.inputs[1].name) for node in tables if node.inputs[1] is not None]
     names = list(dict.fromkeys(wanted))
     try:
-        part = ir.convenience.extract(inner, inputs=list(inner.inputs), outputs=names)
-        for value in part.initializers.values():
-            assert value.const_value is not None
-            value.const_value = ir.Tensor(value.const_value.numpy().copy(), name=value.name)  # it may be in a file
-        cut = ir.Model(part, ir_version=model.ir_version, functions=list(model.functions.values()))
-        session = open_session(ir.to_proto(cut).SerializeToString())
+        session = open_part(model, names)
         feeds = {value.name: _feed(value, config) for value in session.get_inputs()}
         found = dict(zip(names, session.run(names, feeds), strict=True))
     except Exception as error:  # whatever a graph that somebody else wrote provokes
@@ -108,11 +110,12 @@ def _asked(model: ir.Model, tables: Sequence[ir.Node], config: Mapping[str, Any]
 def _feed(value: Any, config: Mapping[str, Any]) -> np.ndarray:
     """One row of an input of the session: tokens, ones for the mask, zeros for the rest."""
     if value.name == "input_ids":
-        row = np.array([_tokens(config)])
+        row = np.array(_tokens(config)).reshape([1] * (len(value.shape) - 1) + [_TOKENS])
     elif value.name.endswith("attention_mask"):
-        row = np.ones((1, _TOKENS))
+        row = np.ones([1] * (len(value.shape) - 1) + [_TOKENS])
     else:
-        row = np.zeros([1, *(size if isinstance(size, int) else _TOKENS for size in value.shape[1:])])
+        free = 0 if value.name.startswith(PAST) else _TOKENS  # the first tokens of an answer
+        row = np.zeros([1, *(size if isinstance(size, int) else free for size in value.shape[1:])])
     return row.astype(_TYPES.get(value.type.removeprefix("tensor(").removesuffix(")"), np.int64))
 
 

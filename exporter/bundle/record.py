@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
+from eptx.exporter.adapters.label_names import Names
 from eptx.exporter.adapters.trained_as import TrainedAs
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.tables import TaskTable
@@ -30,11 +31,20 @@ class Folder:
 
     Attributes:
         fingerprint: ``sha256:<hex>`` over its files.
-        trained_as: what it says of the model that was trained.
+        noted, task_type, base: what it says of the model that was trained, see `TrainedAs`.
+        label_names: what its labels may be called, see `Adapter`.
     """
 
     fingerprint: str
-    trained_as: TrainedAs
+    noted: str | None
+    task_type: str | None
+    base: str | None
+    label_names: tuple[Names, ...]
+
+    @property
+    def trained_as(self) -> TrainedAs:
+        """What the folder says of the model that was trained."""
+        return TrainedAs(self.noted, self.task_type, base=self.base)
 
 
 @dataclass(frozen=True)
@@ -119,12 +129,11 @@ def _record(f: Fields) -> Record:
 
 
 def _folder(f: Fields) -> Folder:
-    return Folder(f.string("fingerprint"), f.child("trained_as").read(_trained_as))
-
-
-def _trained_as(f: Fields) -> TrainedAs:
-    texts = {name: f.string(name) if f.present(name) else None for name in ("noted", "task_type", "base")}
-    return TrainedAs(**texts)
+    noted, task_type, base = (f.string(n) if f.present(n) else None for n in ("noted", "task_type", "base"))
+    names = f.array("label_names")
+    if not all(isinstance(own, list) and all(isinstance(name, str) for name in own) for own in names):
+        raise f.bad("label_names must be lists of names")
+    return Folder(f.string("fingerprint"), noted, task_type, base, tuple(map(tuple, names)))
 
 
 def _graph(f: Fields) -> GraphRecord:

@@ -28,12 +28,14 @@ from eptx.bundle.genai_config import GENAI_CONFIG
 from eptx.bundle.origin import Origin, write_origin
 from eptx.errors import BaseModelError, NotSupportedError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.adapters.label_names import Names
 from eptx.exporter.adapters.route import FrozenRoutes
-from eptx.exporter.bases import BaseGraph, genai_config, is_genai
-from eptx.exporter.bases.max_length import positive
+from eptx.exporter.bases import BaseGraph, genai_config
+from eptx.exporter.bases.max_length import positive, text_config
 from eptx.exporter.bases.products.nbits import is_nbits
 from eptx.exporter.bases.products.quantized import own_precision
 from eptx.exporter.bundle.card import model_card
+from eptx.exporter.bundle.labels import label_names, told_names
 from eptx.exporter.bundle.problem import own_labels, problem_type
 from eptx.exporter.bundle.record import RECORD, Folder, Record, base_file, graph_record
 from eptx.exporter.bundle.text import SENTENCE_SETTINGS, text_settings
@@ -137,13 +139,13 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
     for edited in adapted.graphs:
         clean(edited.graph.model)
         _save(edited.graph.model, writer.folder / edited.graph.file)
-    main = adapted.graphs[-1].graph
+    *others, main = (edited.graph for edited in adapted.graphs)
     for name in COMPANIONS:
         if name in main.files:
             writer.copy(main.files[name])
         elif main.folder is not None and (main.folder / name).is_file():
             writer.copy(main.folder / name)
-    if is_genai(main):
+    if main.generation is not None and not others:
         writer.write(GENAI_CONFIG, genai_config(main))
     _write_record(writer, adapted)
     manifest = _manifest(adapted)
@@ -163,7 +165,10 @@ def _write_record(writer: BundleWriter, adapted: Adapted) -> None:
             writer.write(base_file(edited.graph.file), ir.to_proto(edited.base).SerializeToString(deterministic=True))
             records[edited.graph.file] = graph_record(edited, edited.base)
     if records:
-        folders = tuple(Folder(*each) for each in zip(adapter.fingerprints, adapter.trained_as, strict=True))
+        folders = tuple(
+            Folder(own, said.noted, said.task_type, said.base, tuple(adapter.label_names.get(task, ())))
+            for task, own, said in zip(adapter.tasks, adapter.fingerprints, adapter.trained_as, strict=True)
+        )
         precision = str(adapted.options.precision if adapted.quantization is None else adapted.precision)
         main = adapted.graphs[-1].graph
         by_content = adapted.options.base_onnx is not None and main.folder is not None
@@ -202,6 +207,7 @@ def _manifest(adapted: Adapted) -> Manifest:
     *others, main = (edited.graph for edited in graphs)
     graph = main.model.graph
     routes = method_of(adapter.method).route_fields(adapter, options, adapted.routes)
+    told = told_names(options, served_tasks(adapter, options), adapter.tasks)
     return Manifest(
         generator=f"eptx {__version__}",
         mode=options.mode,
@@ -209,10 +215,10 @@ def _manifest(adapted: Adapted) -> Manifest:
         model_type=main.model_type,
         precision=_precision(adapted),
         provider=options.provider,
-        tasks=_tasks(adapter, graphs[-1], options),
+        tasks=_tasks(adapter, graphs[-1], options, told),
         inputs=tuple(_tensor(value) for value in graph.inputs),
         outputs=tuple(_tensor(value) for value in graph.outputs),
-        sources=_sources(adapted.base, options) if former is None else former.sources,
+        sources=_sources(adapted.base, options, told) if former is None else former.sources,
         fingerprints={"base": main.fingerprint, "adapter": adapter.fingerprint},
         modules=graphs[-1].modules,
         task_inference=any(edited.editor.similarities for edited in graphs),
@@ -224,10 +230,17 @@ def _manifest(adapted: Adapted) -> Manifest:
         quantization=adapted.quantization,
         generation=main.generation,
         encoder=_component(others[0], graphs[0].modules) if others else None,
-        vocab_size=positive(main.config.get("vocab_size")),
+        vocab_size=_vocabulary(main),
         text=text_settings(main, main.longest) if former is None else former.text,
         max_length=main.longest,
     )
+
+
+def _vocabulary(graph: BaseGraph) -> int | None:
+    """How many tokens the graph knows; None where it reads none, whatever its configuration says."""
+    reads = any(value.name == "input_ids" for value in graph.model.graph.inputs)
+    own = max(graph.whole.vocabulary or (0,)) or text_config(graph.config).get("vocab_size")
+    return positive(own) if reads else None
 
 
 def _precision(adapted: Adapted) -> str:
@@ -246,38 +259,46 @@ def _component(graph: BaseGraph, modules: Mapping[str, ModuleOutput]) -> Compone
     return Component(graph.file, tuple(map(_tensor, inputs)), tuple(map(_tensor, outputs)), modules)
 
 
-def _tasks(adapter: Adapter, edited: EditedGraph, options: ExportOptions) -> tuple[Task, ...]:
+def served_tasks(adapter: Adapter, options: ExportOptions) -> tuple[str, ...]:
+    """The adapter's tasks that a bundle has."""
+    return (options.folded_task(adapter.tasks),) if options.mode == "static" else adapter.tasks
+
+
+def _tasks(
+    adapter: Adapter, edited: EditedGraph, options: ExportOptions, told: Mapping[str, Names]
+) -> tuple[Task, ...]:
     unknown = next((name for name in options.problem_types if name not in adapter.tasks), None)
     if unknown is not None:
         raise UsageError(f"--problem-type names an unknown task {unknown!r}; there are {', '.join(adapter.tasks)}")
     heads, graph, whole = adapter.heads, edited.graph, edited.graph.whole
-    names = (options.folded_task(adapter.tasks),) if options.mode == "static" else adapter.tasks
+    names = served_tasks(adapter, options)
     if any(value.name == TASK_ID for value in edited.editor.model.graph.inputs):
         names = (*names, *([BASE_TASK] if method_of(adapter.method).serves_base(options) and whole.base else []))
 
-    def task(index: int, name: str, counts: int | None, labels: int | None, own: tuple[str, ...] | None) -> Task:
-        kind = problem_type(graph.config, counts, options.problem_types.get(name))
-        return Task(name, index, labels, own, kind)
+    def task(index: int, name: str, count: int | None, *, own: bool) -> Task:
+        kind = problem_type(graph.config, count, options.problem_types.get(name))
+        # heads beside the adapter read the bare model: what the base's own head is called says nothing of them
+        called = label_names(name, count, adapter, told, {} if heads is not None else graph.config)
+        return Task(name, index, count if own or called else None, called, kind)
 
     if heads is not None:
-        return tuple(
-            task(i, n, heads.labels(n), heads.labels(n), heads.label_names.get(n)) for i, n in enumerate(names)
-        )
+        return tuple(task(i, n, heads.labels(n), own=True) for i, n in enumerate(names))
     if whole.labels is None or all(value.name != LOGITS for value in graph.model.graph.outputs):
         classes = own_labels(graph.model.graph, graph.config) if graph.generation is None else None
-        return tuple(task(i, n, classes, None, None) for i, n in enumerate(names))
-    known = {len(whole.names): whole.names} if whole.names is not None else {}
+        return tuple(task(i, n, classes, own=False) for i, n in enumerate(names))
     both = zip(names, whole.labels, strict=False)
-    return tuple(task(i, n, count, count, known.get(count)) for i, (n, count) in enumerate(both))
+    return tuple(task(i, n, count, own=True) for i, (n, count) in enumerate(both))
 
 
-def _sources(base: Path | None, options: ExportOptions) -> Sources:
+def _sources(base: Path | None, options: ExportOptions, told: Mapping[str, Names]) -> Sources:
     return Sources(
         base=base is not None,
         base_onnx=options.base_onnx is not None,
         top_k=options.top_k,
         tasks=None if options.tasks is None else tuple(options.tasks),
         problem_types=dict(options.problem_types) or None,
+        model_class=options.model_class,
+        label_names=told or None,
     )
 
 

@@ -49,14 +49,24 @@ class GraphBuilder:
         return shape[0] if shape is not None and len(shape) else ir.SymbolicDim("batch")
 
     @property
+    def row_dims(self) -> set[int | ir.SymbolicDim]:
+        """The leading dimensions of the graph's inputs: one, or one for the texts and one for the images (CLIP)."""
+        shapes = [value.shape for value in self.model.graph.inputs if value is not self._task_id]
+        return {shape[0] for shape in shapes if shape is not None and len(shape)}
+
+    @property
     def has_task_id(self) -> bool:
         """Whether somebody has asked for `task_id`."""
         return self._task_id is not None
 
     def task_id(self) -> ir.Value:
-        """The graph input ``task_id``, int64 [batch], added when first asked for."""
+        """The graph input ``task_id``, int64, added when first asked for.
+
+        It is [batch]. Where texts and images are batches of their own, it is [1]: the task of all of them.
+        """
         if self._task_id is None:
-            self._task_id = self.add_input(TASK_ID, ir.DataType.INT64)
+            rows = 1 if len(self.row_dims) > 1 else None
+            self._task_id = self.add_input(TASK_ID, ir.DataType.INT64, rows=rows)
         return self._task_id
 
     def rows(self) -> ir.Value:
@@ -168,9 +178,9 @@ class GraphBuilder:
         return self.node("Slice", [mask, *past, self.constant("mask.axis", np.array([1]))])[0]
 
     def has_rows(self, value: ir.Value) -> bool:
-        """Whether a value's first axis is known to be the batch's."""
-        batch = self.batch_dim
-        return isinstance(batch, ir.SymbolicDim) and value.shape is not None and value.shape[0] == batch
+        """Whether a value's first axis is known to be a batch's."""
+        batches = {dim for dim in self.row_dims if isinstance(dim, ir.SymbolicDim)}
+        return value.shape is not None and len(value.shape) > 0 and value.shape[0] in batches
 
 
 def _float32(name: str, array: np.ndarray) -> np.ndarray:

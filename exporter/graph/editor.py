@@ -6,7 +6,7 @@ product; the editor wires it, whether the product stands alone or is a block of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -31,12 +31,14 @@ class GraphEditor(GraphBuilder):
             router sees it, [batch, tasks] each.
         adapted: module -> the value that holds its adapted output.
         biased: the modules whose adapted output has the base's bias in it.
+        own: names of the base's initializers of which each row reads its own variant.
         unused_experts: module -> the adapter's experts that are not in the graph.
     """
 
     similarities: list[ir.Value] = field(default_factory=list)
     adapted: dict[str, ir.Value] = field(default_factory=dict)
     biased: set[str] = field(default_factory=set)
+    own: set[str] = field(default_factory=set)
     unused_experts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _places: list[Place] = field(default_factory=list)
     _vectors: dict[Site, Vectors] = field(default_factory=dict)
@@ -127,10 +129,12 @@ class GraphEditor(GraphBuilder):
 
     def wire(self) -> None:
         """Puts the adapted outputs in the place of the base's; graph outputs keep their names."""
-        for product in {site.y: site for site, own in self._vectors.items() if own.gain is not None}.values():
-            self._take_bias_out(product)
+        gained = {site.y for site, own in self._vectors.items() if own.gain is not None}
+        for site in (*(place.site for place in self._places), *self._vectors):
+            if site.bias is not None and (site.y in gained or site.bias.name in self.own):
+                self._take_bias_out(site, site.bias)
         by_row = {site.y for site in self._vectors}
-        places = {place.site: replace(place, bias_apart=place.site.y in by_row) for place in self._places}
+        places = {place.site: self._with_bias_apart(place, by_row) for place in self._places}
         outputs: dict[Site, ir.Value] = {}
         for group in in_groups([places[site] for site in self.in_order(places)], key=lambda place: place.node):
             outputs |= self._adapt_inputs(group) if group[0].on_input else self._adapt_group(group)
@@ -204,6 +208,12 @@ class GraphEditor(GraphBuilder):
             place.site.feed(value)
         return {place.site: place.site.y for place in group}
 
+    def _with_bias_apart(self, place: Place, by_row: Collection[ir.Value]) -> Place:
+        """A place whose bias the operator does not add, where the product is multiplied or the rows have their own."""
+        bias = place.bias
+        read = [] if bias is None else [value.name for value in bias.inputs if value is not None]
+        return replace(place, bias_apart=place.site.y in by_row or not self.own.isdisjoint(read))
+
     def _multiply_group(self, sites: Sequence[Site], outputs: Mapping[Site, ir.Value]) -> dict[Site, ir.Value]:
         """Multiplies and shifts one product by its modules' vectors, each row by its task's; what has the results."""
         first, found = sites[0], [(site, self._vectors[site]) for site in sites if site in self._vectors]
@@ -244,12 +254,13 @@ class GraphEditor(GraphBuilder):
         scaled.type, scaled.shape = site.x.type, site.x.shape
         site.feed(scaled)
 
-    def _take_bias_out(self, site: Site) -> None:
+    def _take_bias_out(self, site: Site, bias: ir.Value) -> None:
         """Makes the bias that a product's node adds a node of its own."""
-        bias = site.take_bias()
-        if bias is not None:
-            uses = list(site.y.uses())
-            self.replace(site.y, self.node("Add", [site.y, bias])[0], uses)
+        site.take_bias()
+        uses, added = list(site.y.uses()), ir.node("Add", [site.y, bias])
+        added.outputs[0].name = self.names.free(f"{site.y.name}.biased")
+        self.model.graph.insert_after(site.node, added)
+        self.replace(site.y, added.outputs[0], uses)
 
     def replace(self, y: ir.Value, new: ir.Value, uses: Iterable[tuple[ir.Node, int]]) -> None:
         """Puts an adapted output in the place of the base's."""

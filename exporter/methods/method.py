@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import onnx_ir as ir
 
 from eptx.bundle import Manifest
-from eptx.exporter.adapters.checkpoint import Checkpoint, ReadOptions
+from eptx.exporter.adapters.checkpoint import Checkpoint, OwnTensors, ReadOptions
 from eptx.exporter.adapters.route import FrozenRoutes
 from eptx.exporter.adapters.routers import ModuleExperts, Router
 from eptx.exporter.adapters.trained_as import TrainedAs
@@ -82,9 +83,23 @@ class Method(Protocol):
         """Whether a folder's configuration and names of tensors are of this method."""
         ...
 
+    def own_tensors(self, config: Mapping[str, Any]) -> OwnTensors:
+        """Which tensors of a folder with this configuration are the method's."""
+        return OwnTensors((self.tensor_part,))
+
     def read(self, checkpoints: Sequence[Checkpoint], options: ReadOptions, /) -> Any:
         """The `Adapter` in one checkpoint folder, or in several that share a base."""
         ...
+
+    def complete(self, adapter: Any, base: Path | None, class_name: str | None) -> Any:
+        """The adapter with what only the base says of it; called before the graph is made.
+
+        Args:
+            adapter: what `read` gave.
+            base: the base's transformers folder; None with an ONNX base alone.
+            class_name: the class of transformers that was trained; None without a folder.
+        """
+        return adapter
 
     def fold(self, adapter: Any, module: str, weight: np.ndarray, choice: Any, /) -> np.ndarray:
         """A module's weight [out, in] float64 with one task in it, float64; see `choice`. For the mode "static"."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from eptx._one_line import shown
 from eptx.errors import AdapterError, EptxError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
-from eptx.exporter.adapters.checkpoint import CONFIG, Checkpoint, ReadOptions, read_checkpoint
+from eptx.exporter.adapters.checkpoint import CONFIG, Checkpoint, OwnTensors, ReadOptions, read_checkpoint
+from eptx.exporter.adapters.label_names import Names
+from eptx.exporter.adapters.task_names import names_of
 from eptx.exporter.methods.method import Method, methods, titles
 from eptx.manifest.names import AUTO_TASK, BASE_TASK
 
@@ -36,8 +39,9 @@ def read_adapter(
     """
     if not folders:
         raise UsageError("no adapter given")
-    parts = tuple(dict.fromkeys(method.tensor_part for method in methods()))
-    checkpoints = [read_checkpoint(folder, parts) for folder in folders]
+    checkpoints = [read_checkpoint(folder, _own_tensors) for folder in folders]
+    if len(checkpoints) > 1:
+        checkpoints = [replace(each, name=name) for each, name in zip(checkpoints, names_of(folders), strict=True)]
     found = {_method_of(checkpoint) for checkpoint in checkpoints}
     if len(found) != 1:
         raise UsageError(f"the adapters are of different methods: {', '.join(sorted(m.name for m in found))}")
@@ -45,9 +49,27 @@ def read_adapter(
     if top_k is not None and "--top-k" not in method.flags:
         raise UsageError(f"--top-k is for {titles('--top-k')} adapters; this one is {method.name}")
     read: Adapter = method.read(checkpoints, ReadOptions(top_k, tasks, incomplete))
-    adapter = replace(read, folders=tuple(folders))
+    adapter = replace(read, folders=tuple(folders), label_names=_label_names(read.tasks, checkpoints))
     _check_tasks(adapter, UsageError if tasks else AdapterError)
     return adapter
+
+
+def _own_tensors(config: Mapping[str, Any]) -> OwnTensors:
+    """What some method knows as its own."""
+    found = [method.own_tensors(config) for method in methods()]
+    return OwnTensors(tuple({part: None for own in found for part in own.parts}), any(own.integers for own in found))
+
+
+def _label_names(tasks: Sequence[str], checkpoints: Sequence[Checkpoint]) -> dict[str, tuple[Names, ...]]:
+    """What the files call each task's labels: by the task's name, or, of one task, by the only name there is."""
+    found = {}
+    for at, task in enumerate(tasks):
+        names = checkpoints[at if len(checkpoints) > 1 else 0].label_names
+        by_task = [own for said, own in names.items() if said is not None]
+        alone = len(checkpoints) in (1, len(tasks)) and len(by_task) == 1 and len(tasks) == len(checkpoints)
+        told = [names[task]] if task in names else by_task if alone else []
+        found[task] = (*told, *([names[None]] if None in names else []))
+    return found
 
 
 def _method_of(checkpoint: Checkpoint) -> Method:

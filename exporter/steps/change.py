@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+from eptx._one_line import some
 from eptx.bundle.origin import Origin, read_origin
 from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.adapters.task_names import names_of
 from eptx.exporter.bases.weights.model_class import trained_class
 from eptx.exporter.bundle.write import Adapted, Inherited
 from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.options import Precision, options_of
 from eptx.exporter.steps.export import adapt_graphs
 from eptx.exporter.steps.former import AGAIN, Former
-from eptx.progress import step
+from eptx.manifest.names import BASE_TASK
+from eptx.progress import note, step
 
 
 def added(
@@ -43,7 +45,7 @@ def added(
     """
     name, sources = former.bundle.path.name, former.bundle.manifest.sources
     with step("reading the adapter"):
-        new = read_adapter(folders, tasks=tasks or [Path(os.path.abspath(folder)).name for folder in folders])
+        new = read_adapter(folders, tasks=tasks or names_of(folders))
     if new.method != former.method.name:
         raise UsageError(f"{name} holds {former.method.title} adapters; {Path(folders[0]).name} is {new.method}")
     taken = next((task for task in new.tasks if task in former.tasks), None)
@@ -102,14 +104,21 @@ def _adapted(
     """
     manifest, origin = former.bundle.manifest, read_origin(former.bundle)
     adapter = former.tasks_of.joined(adapters)
+    named_labels = {
+        t: own for t, own in (manifest.sources.label_names or {}).items() if t in (BASE_TASK, *adapter.tasks)
+    }
     sources = replace(
-        manifest.sources, tasks=adapter.tasks if named else None, problem_types=dict(problem_types) or None
+        manifest.sources,
+        tasks=adapter.tasks if named else None,
+        problem_types=dict(problem_types) or None,
+        label_names=named_labels or None,
     )
     options = replace(
         options_of(manifest),
         precision=cast(Precision, former.record.precision),
         tasks=sources.tasks,
         problem_types=problem_types,
+        labels=dict(named_labels.items()),
     )
     options.check()
     if origin.adapters:  # else nobody knows where the others are
@@ -127,7 +136,7 @@ def _check_fits(former: Former, new: Adapter) -> None:
     record, sources, name = former.record, former.bundle.manifest.sources, former.bundle.path.name
     known = [folder.trained_as for folder in record.folders]
     if not sources.base_onnx and any(said not in known for said in new.trained_as):
-        trained_class(former.graphs[-1].config, [*known, *new.trained_as], headless=False)  # imports transformers
+        trained_class(former.graphs[-1].config, [*known, *new.trained_as], headless=False, asked=sources.model_class)
     whole = "task heads" if new.heads is not None else next((t for own in new.changes.values() for t in own), None)
     if whole is not None:
         raise NotSupportedError(f"the adapter changes {whole} too, which {name} has no place for: {AGAIN}")
@@ -135,6 +144,11 @@ def _check_fits(former: Former, new: Adapter) -> None:
     if unseen is not None and not record.named:
         raise NotSupportedError(
             f"no task of {name} adapts {unseen}, and names do not find that in its ONNX base: {AGAIN}"
+        )
+    bases = {folder.base for folder in record.folders} | {said.base for said in new.trained_as}
+    if len(bases - {None}) > 1:
+        note(
+            f"the adapters call their base differently: {some(sorted(filter(None, bases)))}; eptx validate shows whether all fit"
         )
     rounded = former.tasks_of.reads_base(new)
     if rounded is not None and former.rounded:

@@ -14,13 +14,14 @@ from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.widths import check_widths
 from eptx.exporter.bases import BaseGraph, Site, is_genai, locate
 from eptx.exporter.bundle.write import Adapted, write_bundle
-from eptx.exporter.graph.banks import attach_banks
+from eptx.exporter.graph.banks.attach import attach_banks
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.fp16 import store_fp16
 from eptx.exporter.graph.heads import attach_head, attach_head_bank, check_fits
+from eptx.exporter.graph.row_order import check_row_order
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
-from eptx.exporter.steps.load import load
+from eptx.exporter.steps.load import complete, load
 from eptx.exporter.steps.plan import check_options
 from eptx.manifest.names import FLOAT_PRECISIONS
 from eptx.progress import step
@@ -42,6 +43,7 @@ def adapt(base: Path | None, adapter: Adapter, options: ExportOptions, workspace
     """
     options.check()
     check_options(adapter, options)
+    adapter = complete(base, adapter, options)
     return adapt_graphs(base, adapter, load(base, adapter, options, workspace), options)
 
 
@@ -59,8 +61,6 @@ def adapt_graphs(base: Path | None, adapter: Adapter, bases: Sequence[BaseGraph]
         for edited in graphs:
             put_in(adapted, edited)
         _share_task_id(graphs)
-    for edited in graphs:
-        edited.name_modules()
     if options.precision == "int4" and adapted.quantized:
         return replace(adapted, precision="int4")
     return replace(adapted, precision="fp16" if options.precision == "fp16" else "fp32")
@@ -101,9 +101,12 @@ def put_in(adapted: Adapted, edited: EditedGraph) -> None:
         check_fits(adapter.heads, edited.graph.model, edited.graph.config.get("hidden_size"))
     if options.mode != "static":
         _attach(adapted, edited)
-    elif not edited.graph.adapted:
+    else:
+        assert not edited.graph.whole.banks
         task = options.folded_task(adapter.tasks)
-        method_of(adapter.method).fold_graph(adapter, edited, adapter.tasks.index(task), adapted.routes)
+        if not edited.graph.adapted:
+            method_of(adapter.method).fold_graph(adapter, edited, adapter.tasks.index(task), adapted.routes)
+        edited.name_modules()
         if adapter.heads is not None:
             attach_head(edited.editor, adapter.heads, task)
     edited.editor.finish()
@@ -120,8 +123,12 @@ def _attach(adapted: Adapted, edited: EditedGraph) -> None:
     adapter, editor, method = adapted.adapter, edited.editor, method_of(adapted.adapter.method)
     settings = method.settings(adapter, edited, adapted.graphs, adapted.options, adapted.routes)
     _check_float32(edited.sites, half=is_genai(edited.graph))
+    editor.own = set(edited.graph.whole.banks)
+    if edited.graph.generation is None:
+        check_row_order(editor, edited.sites)
     method.attach(adapter, editor, edited.sites, settings)
     editor.wire()
+    edited.name_modules()  # a bank may take the place of a module's product
     banks = edited.graph.whole.banks
     used = method.task_used(editor)
     if adapter.heads is None and not banks:

@@ -17,14 +17,14 @@ from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.changes import TensorChange, Whole
 from eptx.exporter.adapters.widths import check_widths
 from eptx.exporter.bases.names import aliases
-from eptx.exporter.bases.weights.checkpoint import BaseCheckpoint, weight_files
+from eptx.exporter.bases.weights.checkpoint import weight_files
 from eptx.exporter.bases.weights.model import base_prefix, read_config
+from eptx.exporter.bases.weights.sharing import HEAD, SHARED, TABLE, TiedCheckpoint, with_shared
+from eptx.exporter.bases.weights.sizes import tokens_of
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
 from eptx.files.strict_json import dump_json
 from eptx.progress import step
-
-_TIED = ("lm_head.weight", "model.embed_tokens.weight")
 
 
 def fold(adapter: Adapter, module: str, weight: np.ndarray, options: ExportOptions) -> np.ndarray:
@@ -55,31 +55,37 @@ def fold_folder(adapter: Adapter, base: Path, target: Path, options: ExportOptio
         BaseModelError: a module is not in the folder, or is of another shape.
         NotSupportedError: a module's weight is another one's too.
     """
-    checkpoint = BaseCheckpoint(base)
     config = read_config(base)
+    checkpoint = TiedCheckpoint(base, config)
     modules = _tensors(adapter, checkpoint, config)
     whole = _whole(adapter, checkpoint, config, options)
+    untied = checkpoint.tied and (bool({TABLE, HEAD} & modules.keys()) or whole.get(TABLE) is not whole.get(HEAD))
     shifts = _shifts(adapter, checkpoint, modules, options)
     target.mkdir()
     for name in _small_files(base):
         shutil.copyfile(base / name, target / name)
-    (target / "config.json").write_bytes(dump_json({**config, "dtype": "float32"}))
+    changed: dict[str, Any] = {"tie_word_embeddings": False} if untied else {}
+    if TABLE in checkpoint:
+        own = checkpoint.shape(TABLE)[0]
+        tokens = tokens_of(options.folded_task(adapter.tasks), whole, _sized(checkpoint), own)
+        changed |= {"vocab_size": tokens} if tokens != own else {}
+    (target / "config.json").write_bytes(dump_json({**config, **changed, "dtype": "float32"}))
     with step("fold the task into the weights"):
         for path in weight_files(base):
             names = [name for name in checkpoint if checkpoint.file(name) == path]
-            tensors = {name: np.ascontiguousarray(checkpoint.array(name), dtype=np.float32) for name in names}
-            for name in tensors.keys() & modules.keys():
-                folded = fold(adapter, modules[name], tensors[name].astype(np.float64), options)
-                tensors[name] = np.ascontiguousarray(folded, dtype=np.float32)
-            for name in tensors.keys() & shifts.keys():
-                tensors[name] = np.asarray(tensors[name] + shifts[name], dtype=np.float32)
+            tensors = {name: checkpoint.array(name) for name in names if name != HEAD or untied or not checkpoint.tied}
             for name in tensors.keys() & whole.keys():
-                tensors[name] = np.ascontiguousarray(whole.pop(name).apply(tensors[name]), dtype=np.float32)
+                tensors[name] = whole[name].apply(tensors[name])
+            for name in tensors.keys() & modules.keys():
+                tensors[name] = fold(adapter, modules[name], tensors[name].astype(np.float64), options)
+            for name in tensors.keys() & shifts.keys():
+                tensors[name] = tensors[name] + shifts[name]
+            tensors = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in tensors.items()}
             save_file(tensors, target / path.name, metadata={"format": "pt"})
     return target
 
 
-def _tensors(adapter: Adapter, checkpoint: BaseCheckpoint, config: dict[str, Any]) -> dict[str, str]:
+def _tensors(adapter: Adapter, checkpoint: TiedCheckpoint, config: dict[str, Any]) -> dict[str, str]:
     """Tensor of the folder -> adapted module."""
     found: dict[str, str] = {}
     missing = []
@@ -94,15 +100,11 @@ def _tensors(adapter: Adapter, checkpoint: BaseCheckpoint, config: dict[str, Any
         count = f"{len(missing)} of {len(adapter.module_names)} adapted modules"
         raise BaseModelError(f"{count} are not found in the base folder: {some(missing)}")
     check_widths(adapter, {module: _shape(checkpoint, name) for name, module in found.items()})
-    if config.get("tie_word_embeddings") and any(name in found for name in _TIED):
-        raise NotSupportedError(
-            "a fold into lm_head would change the embeddings, which share its weight: use conditioned"
-        )
     return found
 
 
 def _shifts(
-    adapter: Adapter, checkpoint: BaseCheckpoint, modules: Mapping[str, str], options: ExportOptions
+    adapter: Adapter, checkpoint: TiedCheckpoint, modules: Mapping[str, str], options: ExportOptions
 ) -> dict[str, np.ndarray]:
     """Bias of the folder -> what the task adds to it."""
     method, task = method_of(adapter.method), adapter.tasks.index(options.folded_task(adapter.tasks))
@@ -119,29 +121,36 @@ def _shifts(
     return found
 
 
-def _shape(checkpoint: BaseCheckpoint, name: str) -> tuple[int, int]:
+def _shape(checkpoint: TiedCheckpoint, name: str) -> tuple[int, int]:
     rows, columns = checkpoint.shape(name)
     return rows, columns
 
 
 def _whole(
-    adapter: Adapter, checkpoint: BaseCheckpoint, config: dict[str, Any], options: ExportOptions
+    adapter: Adapter, checkpoint: TiedCheckpoint, config: dict[str, Any], options: ExportOptions
 ) -> dict[str, TensorChange]:
-    """Tensor of the folder -> what the task changes of it."""
+    """Tensor of the folder -> what the task changes of it; a head that shares the embeddings has a name of its own."""
     found: dict[str, TensorChange] = {}
     for name, change in adapter.changes.get(options.folded_task(adapter.tasks), {}).items():
         stored = [alias for alias in aliases(name, base_prefix(config)) if alias in checkpoint]
         if not stored:
             raise BaseModelError(f"the adapter brings {name}, which the base folder does not have")
-        wrong = change.misfit(checkpoint.shape(stored[0]))
-        if isinstance(change, Whole) and checkpoint.shape(stored[0]) != change.array.shape:
-            wrong = f"is {list(change.array.shape)} in the adapter, {list(checkpoint.shape(stored[0]))} in the base"
+        found[stored[0]] = change
+    lengths = {name: checkpoint.shape(name)[0] for name in checkpoint if checkpoint.shape(name)}
+    found = with_shared(found, SHARED if checkpoint.tied else {}, lengths)
+    for name, change in found.items():
+        shape = checkpoint.shape(name)
+        wrong = change.misfit(shape)
+        if isinstance(change, Whole) and shape != change.array.shape and name not in _sized(checkpoint):
+            wrong = f"is {list(change.array.shape)} in the adapter, {list(shape)} in the base"
         if wrong is not None:
             raise AdapterError(f"{name} {wrong}")
-        found[stored[0]] = change
-    if config.get("tie_word_embeddings") and any(name in found for name in _TIED):
-        raise NotSupportedError("the base's lm_head and embeddings share a weight, and the adapter brings one of them")
     return found
+
+
+def _sized(checkpoint: TiedCheckpoint) -> list[str]:
+    """The tensors that grow with a decoder's vocabulary."""
+    return [name for name in (TABLE, HEAD) if name in checkpoint]
 
 
 def _small_files(folder: Path) -> Iterable[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -98,7 +98,9 @@ def take_apart(bundle: Bundle) -> Former:
         _read_tables(record.graphs[file], own, updates)
     tasks_of = method.task_by_task
     adapters = [
-        tasks_of.restored(task, own, folder.fingerprint, folder.trained_as)
+        replace(
+            tasks_of.restored(task, own, folder.fingerprint, folder.trained_as), label_names={task: folder.label_names}
+        )
         for task, own, folder in zip(tasks, updates, record.folders, strict=True)
     ]
     rounded = any(own.rounded for own in weights)

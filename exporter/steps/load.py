@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from eptx.errors import UsageError
+from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.bases import (
     BaseGraph,
     BuilderPrecision,
     is_decoder,
+    load_decoder,
     load_encoder_decoder,
     load_genai,
     load_onnx,
     load_transformers,
 )
-from eptx.exporter.bases.loaders.genai import check_decoder
 from eptx.exporter.bases.max_length import longest
+from eptx.exporter.bases.not_built import NotBuiltError
 from eptx.exporter.bases.padding import counted_padding
 from eptx.exporter.bases.passes.whole import with_whole
 from eptx.exporter.bases.weights.model import is_encoder_decoder, read_config
@@ -27,6 +30,20 @@ from eptx.exporter.options import ExportOptions
 from eptx.exporter.steps.fold import fold_folder
 from eptx.exporter.steps.plan import saved_modules
 from eptx.progress import step
+
+
+def complete(base: Path | None, adapter: Adapter, options: ExportOptions) -> Adapter:
+    """The adapter with what its method needs the base for.
+
+    Raises:
+        UsageError: it needs the base's folder, and there is none.
+        AdapterError, BaseModelError, NotSupportedError: the two do not fit, or the options do not fit what they make.
+    """
+    method = method_of(adapter.method)
+    name = None if base is None else class_of(base, read_config(base), adapter, options)
+    completed: Adapter = method.complete(adapter, base, name)
+    method.check(completed, options)
+    return completed
 
 
 def load(base: Path | None, adapter: Adapter, options: ExportOptions, workspace: Path) -> list[BaseGraph]:
@@ -44,6 +61,9 @@ def load(base: Path | None, adapter: Adapter, options: ExportOptions, workspace:
     """
     graphs = _graphs(base, adapter, options, workspace)
     most = longest(graphs[0])
+    *_, answering = graphs
+    if answering.generation is not None and len(graphs) > 1:
+        graphs[-1] = replace(answering, generation=replace(answering.generation, longest=longest(answering)))
     graphs = [replace(graph, longest=most) for graph in graphs]
     counts = method_of(adapter.method).reads_padding(options)
     home = base if base is not None else options.base_onnx.parent if options.base_onnx is not None else None
@@ -58,9 +78,9 @@ def _graphs(base: Path | None, adapter: Adapter, options: ExportOptions, workspa
     if base is None:
         raise UsageError("no base model given: name its transformers folder, or an ONNX file with --base-onnx")
     config = read_config(base)
-    name = trained_class(config, adapter.trained_as, headless=adapter.heads is not None)
+    name = class_of(base, config, adapter, options)
     if is_decoder({"architectures": [name]}):
-        return [_load_decoder(base, adapter, options, workspace)]
+        return [_load_decoder(base, adapter, options, workspace, name)]
     with step("exporting the base graph"):
         saved = saved_modules(adapter, options)
         if is_encoder_decoder(base, config, name):
@@ -68,13 +88,26 @@ def _graphs(base: Path | None, adapter: Adapter, options: ExportOptions, workspa
         return [load_transformers(base, provider=options.provider, class_name=name, saved=saved)]
 
 
-def _load_decoder(base: Path, adapter: Adapter, options: ExportOptions, workspace: Path) -> BaseGraph:
-    """A static task is folded before the builder sees the weights, which may quantize them."""
-    check_decoder(read_config(base))
+def class_of(base: Path, config: Mapping[str, Any], adapter: Adapter, options: ExportOptions) -> str:
+    """The class that an export makes its graph of; `config` is the base's ``config.json``. See `trained_class`."""
+    headless, asked = adapter.heads is not None, options.model_class
+    return trained_class(config, adapter.trained_as, headless=headless, asked=asked, folder=base)
+
+
+def _load_decoder(base: Path, adapter: Adapter, options: ExportOptions, workspace: Path, class_name: str) -> BaseGraph:
+    """By GenAI's builder, or by transformers' exporter what the builder does not make."""
+    precision: BuilderPrecision = options.precision if options.precision in ("fp16", "int4") else "fp32"
+    rounds = precision == "int4" or (precision == "fp16" and options.provider == "cuda")
+    folds = rounds and options.mode == "static"  # before the builder rounds the weights
+    saved = saved_modules(adapter, options)
     with step("exporting the base graph"):
-        static = options.mode == "static"
-        folder = fold_folder(adapter, base, workspace / "folded", options) if static else base
-        built = workspace / "built"
-        precision: BuilderPrecision = options.precision if options.precision in ("fp16", "int4") else "fp32"
-        graph = load_genai(folder, built, precision=precision, provider=options.provider, origin=base)
-    return replace(graph, adapted=True) if static else with_whole(graph, saved_modules(adapter, options))
+        try:
+            folder = fold_folder(adapter, base, workspace / "folded", options) if folds else base
+            built = workspace / "built"
+            graph = load_genai(folder, built, precision=precision, provider=options.provider, origin=base)
+        except NotBuiltError as error:
+            if precision == "int4":
+                problem = f"{error}; int4 weights come from it alone: use another --precision"
+                raise NotSupportedError(problem) from None
+            return load_decoder(base, class_name, provider=options.provider, saved=saved)
+    return replace(graph, adapted=True) if folds else with_whole(graph, saved)

@@ -5,6 +5,7 @@ use. The adapter is PEFT's own or a PEFT tuner that PEFT fills; the class is the
 parameter takes, or a parameter that no tensor fills, is an error.
 """
 
+from eptx.exporter.trained.classes import said_class, same_class
 from eptx.exporter.trained.files import AdapterFiles
 from eptx.exporter.trained.host import Host
 from eptx.exporter.trained.loading import load_trained
@@ -12,4 +13,14 @@ from eptx.exporter.trained.model import Trained
 from eptx.exporter.trained.output import Output
 from eptx.exporter.trained.reference import name_tasks, read_files
 
-__all__ = ["AdapterFiles", "Host", "Output", "Trained", "load_trained", "name_tasks", "read_files"]
+__all__ = [
+    "AdapterFiles",
+    "Host",
+    "Output",
+    "Trained",
+    "load_trained",
+    "name_tasks",
+    "read_files",
+    "said_class",
+    "same_class",
+]

@@ -1,12 +1,13 @@
 """The class that an adapter was trained on, and a base loaded as it. On purpose the exporter's loader is not used.
 
 With task heads beside the adapter it is the base model without a head. Else the first of these that is there names
-it: PEFT's ``auto_mapping``, the adapter's ``task_type``, the class that the base was saved as.
+it: PEFT's ``auto_mapping``, the adapter's ``task_type``, the class that the base was saved as, if it has the modules
+that the adapter replaces, and the only class that has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 import transformers
 
 from eptx._one_line import one_line
-from eptx.errors import BaseModelError, EptxError, NotSupportedError
+from eptx.errors import BaseModelError, EptxError, NotSupportedError, UsageError
 from eptx.exporter.bases.weights.config import base_config
 from eptx.exporter.trained.encode import Projections, cross_projections
 from eptx.exporter.trained.files import PREFIX, AdapterFiles
@@ -31,6 +32,18 @@ _OF_TASK_TYPE = {
     "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
     "FEATURE_EXTRACTION": "AutoModel",
 }
+#: The classes that may have a head that an adapter brings without naming it.
+_MAY_FIT = (
+    "AutoModel",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
+    "AutoModelForQuestionAnswering",
+    "AutoModelForMultipleChoice",
+    "AutoModelForImageClassification",
+    "AutoModelForAudioClassification",
+    "AutoModelForCausalLM",
+    "AutoModelForMaskedLM",
+)
 _NAMED = 4
 
 
@@ -53,20 +66,22 @@ class Base:
     projections: Sequence[Projections] = ()
 
 
-def load_base(base: Path, files: AdapterFiles, *, plain: bool = False) -> Base:
+def load_base(base: Path, files: AdapterFiles, *, plain: bool = False, model_class: str | None = None) -> Base:
     """The base's ``PreTrainedModel`` as the class of an adapter.
 
     Args:
         base: its folder.
         files: the adapter's.
         plain: with the base's own labels, whatever the adapter's head has.
+        model_class: the class, or the Auto class, if somebody names it.
 
     Raises:
+        UsageError: several classes have the modules that the adapter replaces.
         BaseModelError: the weights cannot be loaded, or lack what the class needs and the adapter does not bring.
         NotSupportedError: transformers has no such class.
     """
     config = _config(base)
-    auto = _class_of(config, files)
+    auto = _found(model_class or said_class(files) or _fitting(config, files))
     config.use_cache = bool(config.is_encoder_decoder)
     saved = {} if plain else saved_modules(files)
     own, labels = config.num_labels, _labels(auto, config, saved)
@@ -89,12 +104,21 @@ def load_base(base: Path, files: AdapterFiles, *, plain: bool = False) -> Base:
 
 def saved_modules(files: AdapterFiles) -> dict[str, tuple[int, ...]]:
     """The tensors of modules that PEFT saved whole (a classifier, a norm): name in the model -> shape."""
-    parts = {reference.tensor_part for reference in references()}
-    return {
+    parts = {part for reference in references() if (part := reference.part(files.config))}
+    found = {
         name.removeprefix(PREFIX): tuple(tensor.shape)
         for name, tensor in files.tensors.items()
         if not any(part in name for part in parts)
     }
+    if files.config.get("bias", "none") == "none":
+        return found
+    # PEFT trains biases where they are, and takes them from the file by itself
+    return {name: shape for name, shape in found.items() if not _is_bias_alone(name, found)}
+
+
+def _is_bias_alone(name: str, names: Collection[str]) -> bool:
+    """Whether a tensor is a bias whose module is not saved whole."""
+    return name.endswith(".bias") and f"{name.removesuffix('bias')}weight" not in names
 
 
 def _config(base: Path) -> Any:
@@ -106,13 +130,61 @@ def _config(base: Path) -> Any:
         raise BaseModelError(f"{base.name}: config.json is not usable: {one_line(error)}") from None
 
 
-def _class_of(config: Any, files: AdapterFiles) -> Any:
-    """A model class of transformers, or one of its Auto classes."""
+def said_class(files: AdapterFiles) -> str | None:
+    """The class, or the Auto class, that an adapter's files name; None if they leave it to the base."""
+    if files.heads is not None:
+        return "AutoModel"
     noted = (files.config.get("auto_mapping") or {}).get("base_model_class")
-    task_type = files.config.get("task_type")
-    saved_as = (config.architectures or ["AutoModel"])[0]
-    own = noted or _OF_TASK_TYPE.get(str(task_type)) or saved_as
-    name = own if files.heads is None else "AutoModel"
+    return noted or _OF_TASK_TYPE.get(str(files.config.get("task_type")))
+
+
+def same_class(base: Path, one: str, other: str) -> bool:
+    """Whether two names of classes, or of Auto classes, mean the same for a base."""
+    config = _config(base)
+    return _made_by(_found(one), config) is _made_by(_found(other), config)
+
+
+def _fitting(config: Any, files: AdapterFiles) -> str:
+    """The class by the base's own ``architectures``, or if the adapter replaces what that has not, by its tensors."""
+    own = (config.architectures or ["AutoModel"])[0]
+    saved = saved_modules(files)
+    if not saved or _has(own, config, saved):
+        return str(own)
+    fits = {_made_by(getattr(transformers, name), config): name for name in _MAY_FIT if _has(name, config, saved)}
+    if len(fits) > 1:
+        classes = ", ".join(kind.__name__ for kind in fits)
+        raise UsageError(
+            f"the adapter does not say its class, and replaces {min(saved)}: give --model-class, of {classes}"
+        )
+    return next(iter(fits.values()), str(own))
+
+
+def _has(name: str, config: Any, saved: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a class has all these tensors, with as many labels as one of them has rows."""
+    for labels in {shape[0] for shape in saved.values() if shape}:
+        config = deepcopy(config)
+        config.num_labels = labels
+        try:
+            with torch.device("meta"):
+                model = _made_by(getattr(transformers, name), config)(config)
+        except Exception:  # no such class for this model
+            return False
+        found = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+        if saved.items() <= found.items():
+            return True
+    return False
+
+
+def _made_by(auto: Any, config: Any) -> Any:
+    """The class itself; of an Auto class, the one that it makes of a configuration."""
+    if not hasattr(auto, "_model_mapping"):
+        return auto
+    kind = auto._model_mapping[type(config)]
+    return kind[0] if isinstance(kind, tuple | list) else kind
+
+
+def _found(name: str) -> Any:
+    """A model class of transformers, or one of its Auto classes."""
     found = getattr(transformers, str(name), None)
     if found is None or not hasattr(found, "from_pretrained"):
         raise NotSupportedError(f"transformers has no model class {name!r}, on which the adapter was trained")

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.modeling_outputs import MoEModelOutput
 
+from eptx._one_line import one_line
 from eptx.errors import NotSupportedError
 
 __all__ = ["ANSWER_IDS", "Projections", "cross_projections", "decoder_call", "encode"]
@@ -58,7 +60,13 @@ def cross_projections(model: Any) -> list[Projections]:
     token = torch.zeros((1, 1), dtype=torch.int64)
     try:
         with torch.no_grad():
-            model(encoder_outputs=(states,), **{ANSWER_IDS: token}, past_key_values=cache, use_cache=True)
+            given = MoEModelOutput(states)
+            model(encoder_outputs=given, **{ANSWER_IDS: token}, past_key_values=cache, use_cache=True)
+    except Exception as error:  # a forward that takes no states of its encoder, or no cache, may raise anything
+        kind = type(model).__name__
+        raise NotSupportedError(
+            f"a {kind} does not run in two halves, so eptx cannot judge it: {one_line(error)}"
+        ) from None
     finally:
         for hook in hooks:
             hook.remove()
@@ -108,4 +116,4 @@ def decoder_call(model: Any, inputs: dict[str, Tensor], cache: Any) -> dict[str,
     # only its shape counts; its content is in the cache
     nothing = torch.zeros((key.shape[0], key.shape[2], model.config.hidden_size), dtype=key.dtype)
     rest = {name: tensor for name, tensor in inputs.items() if name != model.main_input_name}
-    return {**rest, "encoder_outputs": (nothing,), "past_key_values": cache, "use_cache": True}
+    return {**rest, "encoder_outputs": MoEModelOutput(nothing), "past_key_values": cache, "use_cache": True}

@@ -10,6 +10,7 @@ from typing import Any
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
+from transformers.utils.generic import ModelOutput
 
 from eptx.exporter.trained.classes import Base
 from eptx.exporter.trained.reference import Reference
@@ -26,6 +27,7 @@ class Host:
         base: the model, with the adapted layers in place.
         method: of its adapters.
         signature: what all of its adapters have in common.
+        changed: whether its only adapter has changed the base itself.
         peft: PEFT's wrapper around it.
         adapters: task id -> the adapter's name in PEFT.
         names: the adapter's module name -> the layer's name in the model.
@@ -35,6 +37,7 @@ class Host:
     base: Base
     method: Reference
     signature: tuple[Any, ...] = ()
+    changed: bool = False
     peft: PeftModel | None = None
     adapters: dict[int, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
@@ -60,7 +63,7 @@ class Host:
         def keep(layer: nn.Module, args: Any, output: Tensor) -> None:
             if getattr(self.state, "probing", False) or module in self._modules:
                 return
-            self._modules[module] = output
+            self._modules[module] = output.clone()  # what follows may add to it in place (Falcon)
             route = getattr(self.state, "used", None)
             if route is not None:
                 self._groups[module] = route.group
@@ -103,6 +106,13 @@ class Host:
 
 
 def tensors_of(result: Any) -> dict[str, Tensor]:
-    """The outputs of a transformers model by name."""
-    named = result.items() if hasattr(result, "items") else ()
-    return {name: value for name, value in named if isinstance(value, Tensor) and name not in _NOT_OUTPUTS}
+    """The outputs of a transformers model by name; those of a model inside it behind its name and a dot (CLIP)."""
+    found: dict[str, Tensor] = {}
+    for name, value in result.items() if hasattr(result, "items") else ():
+        if name in _NOT_OUTPUTS:
+            continue
+        if isinstance(value, Tensor):
+            found[name] = value
+        elif isinstance(value, ModelOutput):
+            found |= {f"{name}.{inner}": tensor for inner, tensor in tensors_of(value).items()}
+    return found

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 
 from eptx._one_line import one_line
 from eptx.errors import AdapterError, EptxError
 from eptx.exporter.quiet import quiet
-from eptx.exporter.trained.classes import load_base, saved_modules
+from eptx.exporter.trained.classes import Base, load_base, saved_modules
 from eptx.exporter.trained.files import PREFIX, WEIGHTS, AdapterFiles, head_tasks
 from eptx.exporter.trained.host import Host
 from eptx.exporter.trained.model import Trained
@@ -33,6 +35,7 @@ def load_trained(
     tasks: Sequence[str],
     *,
     top_k: int | None = None,
+    model_class: str | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Trained:
     """Loads the base as the class that was trained, with the adapter on it.
@@ -42,6 +45,7 @@ def load_trained(
         files: the adapter's folder, or several, each a task.
         tasks: the tasks by id.
         top_k: experts per task, where it is needed and the files do not say it.
+        model_class: the class of transformers, if somebody names it.
         dtype: of the weights and of all computations.
 
     Raises:
@@ -50,34 +54,45 @@ def load_trained(
         UsageError: nobody says a top-k that is needed.
     """
     with quiet():
-        hosts = _hosts(base, files, tasks, top_k)
-        hosts += _without(base, files[0], hosts, len(tasks))
+        load = partial(load_base, base, model_class=model_class)
+        hosts = _hosts(load, files, tasks, top_k)
+        hosts += _without(load, files[0], hosts, len(tasks))
     heads = _heads(files[0], tasks)
     for host in hosts:
         host.model.to(dtype).eval()
+        for layer in host.model.modules():
+            if isinstance(vars(layer).get("dtype"), torch.dtype):  # some of PEFT's layers keep that of their making
+                layer.dtype = dtype
         host.watch()
     return Trained(hosts, tuple(tasks), heads.to(dtype) if heads is not None else None, dtype)
 
 
-def _without(base: Path, files: AdapterFiles, hosts: Sequence[Host], task: int) -> list[Host]:
-    """The base without an adapter, for rows that switch it off, if no model has the base's labels."""
-    if not all(host.base.resized and host.base.complete for host in hosts):
+def _without(load: Callable[..., Base], files: AdapterFiles, hosts: Sequence[Host], task: int) -> list[Host]:
+    """The base without an adapter, for rows that switch it off, if no model is the base when it is off."""
+    if not all((host.base.resized or host.changed) and host.base.complete for host in hosts):
         return []
-    plain = Host(load_base(base, files, plain=True), reference_of(files), adapters={task: ""})
+    plain = Host(load(files, plain=True), reference_of(files), adapters={task: ""})
     plain.names = names_in(plain.model, [module for host in hosts for module in host.names])
     return [plain]
 
 
-def _hosts(base: Path, files: Sequence[AdapterFiles], tasks: Sequence[str], top_k: int | None) -> list[Host]:
+def _hosts(
+    load: Callable[..., Base], files: Sequence[AdapterFiles], tasks: Sequence[str], top_k: int | None
+) -> list[Host]:
     """The adapters side by side on one model; an adapter with modules of other shapes gets its own model."""
     method = reference_of(files[0])
     hosts: list[Host] = []
     for index, each in enumerate(files):
-        host = next((host for host in hosts if host.signature == _signature(each)), None)
+        changes = method.changes_base(each.config)
+        alone = changes or method.one_model_each
+        alike = (host for host in hosts if host.signature == _signature(each) and not host.changed and not alone)
+        host = next(alike, None)
         if host is None:
-            host = Host(load_base(base, each), method, _signature(each))
+            host = Host(load(each), method, _signature(each), changed=changes)
             hosts.append(host)
         _put_on(host, each, range(index, index + 1) if method.one_task_each else range(len(tasks)), tasks, top_k)
+    for host in hosts:  # a task's outputs are compared at the modules of all tasks
+        host.names |= names_in(host.model, {module for other in hosts for module in other.names} - host.names.keys())
     return hosts
 
 
@@ -90,10 +105,7 @@ def _signature(files: AdapterFiles) -> tuple[Any, ...]:
 def _put_on(host: Host, files: AdapterFiles, ids: range, tasks: Sequence[str], top_k: int | None) -> None:
     """Makes PEFT put an adapter on a model, for the tasks with these ids, and fill it from its files."""
     method, name = host.method, f"task{ids.start}"
-    modules = method.modules(files)
-    if not modules:
-        raise AdapterError(f"{files.folder.name}: {WEIGHTS} holds no {method.name} modules")
-    names = names_in(host.model, modules)
+    names = names_in(host.model, method.modules(files))
     try:
         config = method.config(files, names, tasks, top_k, _saved_as(files))
         if host.peft is None:
@@ -107,6 +119,8 @@ def _put_on(host: Host, files: AdapterFiles, ids: range, tasks: Sequence[str], t
             f"{files.folder.name}: PEFT cannot put it on a {type(host.model).__name__}: {one_line(error)}"
         ) from None
     _fill(host.peft, files, method, name, {old: new for old, new in names.items() if old != new})
+    if not names:  # one tensor serves all layers
+        names = {name: name for name, layer in host.model.named_modules() if isinstance(layer, BaseTunerLayer)}
     host.state = vars(host.peft.base_model).get("state")
     host.adapters |= dict.fromkeys(ids, name)
     host.names |= names
@@ -133,8 +147,8 @@ def _fill(model: PeftModel, files: AdapterFiles, method: Reference, name: str, r
     Raises:
         AdapterError: by the name of the tensor or parameter.
     """
-    part = method.tensor_part
-    tensors = {_in_model(key, part, renamed): tensor for key, tensor in files.tensors.items()}
+    part = method.part(files.config)
+    tensors = {_in_model(key, part, renamed): tensor for key, tensor in files.tensors.items() if not _again(key, files)}
     file = f"{files.folder.name}: {WEIGHTS}"
     try:
         result: Any = set_peft_model_state_dict(model, tensors, adapter_name=name)
@@ -144,9 +158,16 @@ def _fill(model: PeftModel, files: AdapterFiles, method: Reference, name: str, r
         raise AdapterError(f"{file} does not fit the model: {_misfit(str(error), name)}") from None
     if result.unexpected_keys:
         raise AdapterError(f"{file}: no parameter of the model takes {_in_file(result.unexpected_keys[0], name)}")
-    empty = [key for key in result.missing_keys if f".{name}." in f"{key}."]
+    # what PEFT itself would save; the rest it makes of a seed or of the base
+    whole = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    empty = sorted(key for key in whole.keys() - tensors.keys() if not _again(key, files))
     if empty:
-        raise AdapterError(f"{file} has no tensor for {_in_file(empty[0], name)}")
+        raise AdapterError(f"{file} has no tensor for {empty[0]}")
+
+
+def _again(key: str, files: AdapterFiles) -> bool:
+    """Whether PEFT saved a bias once more, by the name that it has inside of the layer around a module saved whole."""
+    return key.endswith(".modules_to_save.bias") and key.replace(".modules_to_save", "") in files.tensors
 
 
 def _misfit(text: str, name: str) -> str:

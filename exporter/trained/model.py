@@ -66,7 +66,7 @@ class Trained:
     def host_of(self, task: int) -> Host:
         """The model that serves a task; of no task, one with the base's own labels."""
         own = (host for host in self.hosts if task in host.adapters)
-        return next(own, next((host for host in self.hosts if not host.base.resized), self.hosts[0]))
+        return next(own, next((host for host in self.hosts if not (host.base.resized or host.changed)), self.hosts[0]))
 
     @contextmanager
     def as_task(self, task: int) -> Iterator[Any]:
@@ -139,9 +139,9 @@ class Trained:
             margins=[_array(each.margin) for each in taken],
         )
 
-    def bias(self, module: str) -> np.ndarray | None:
-        """The bias [out] of an adapted layer, which its output includes."""
-        host = next(host for host in self.hosts if module in host.names)
+    def bias(self, module: str, task: int) -> np.ndarray | None:
+        """The bias [out] of an adapted layer for a task, which its output includes."""
+        host = self.host_of(task)
         layer = host.layer(module)
         bias = getattr(layer, "base_layer", layer).bias
         return None if bias is None else _array(bias)

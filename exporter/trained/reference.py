@@ -48,10 +48,11 @@ class Reference(Protocol):
     Attributes:
         name: as manifests and commands call the method.
         title: as its paper or library writes it.
-        tensor_part: how the names of its tensors go on after the module's name.
+        tensor_part: how the names of its tensors go on after the module's name; "" where `part` says it.
         router_parts: parts of the names of a router's parameters: bundles store those in float32, or as tables.
         last_choice: whether its files are taken for it only if they match no other method.
         one_task_each: whether every folder is an adapter of its own, a task each, on one base.
+        one_model_each: whether PEFT cannot put two of its adapters on one model.
         takes_top_k: whether somebody must say how many experts a task uses.
         infers_tasks: whether a row's task may be -1, for the layers to infer it.
         routes_by_data: whether a router decides by the data, one route for all modules.
@@ -59,10 +60,11 @@ class Reference(Protocol):
 
     name: ClassVar[str]
     title: ClassVar[str]
-    tensor_part: ClassVar[str]
+    tensor_part: ClassVar[str] = ""
     router_parts: ClassVar[tuple[str, ...]] = ()
     last_choice: ClassVar[bool] = False
     one_task_each: ClassVar[bool] = False
+    one_model_each: ClassVar[bool] = False
     takes_top_k: ClassVar[bool] = False
     infers_tasks: ClassVar[bool] = False
     routes_by_data: ClassVar[bool] = False
@@ -70,6 +72,10 @@ class Reference(Protocol):
     def matches(self, config: Mapping[str, Any], tensors: Sequence[str]) -> bool:
         """Whether a folder's configuration and names of tensors are of this method."""
         ...
+
+    def part(self, config: Mapping[str, Any]) -> str:
+        """How the names of a folder's own tensors go on after the module's name; "" if it is of another method."""
+        return self.tensor_part
 
     def count_tasks(self, files: Sequence[AdapterFiles], given: Sequence[str] | None) -> tuple[int, list[str]]:
         """How many tasks there are, and the names that the files give them; `given` are the user's."""
@@ -96,6 +102,10 @@ class Reference(Protocol):
             UsageError: nobody says top-k.
         """
         ...
+
+    def changes_base(self, config: Mapping[str, Any]) -> bool:
+        """Whether PEFT changes the base itself for an adapter, so that others cannot share its model."""
+        return bool(config.get("bias", "none") != "none")
 
     def together(self, task: int, count: int) -> Hashable:
         """Rows of tasks for which this is equal may share a forward; the id `count` switches the adapter off."""

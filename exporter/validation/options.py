@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eptx.errors import UsageError
+from eptx.exporter.folders import Given
 from eptx.runtime.measure import Source
 from eptx.runtime.measure.budget import check_points
 from eptx.runtime.ort.providers import PROVIDER_CHOICES
@@ -22,10 +23,12 @@ class ValidateOptions:
     """Settings of a validation.
 
     Attributes:
-        base: the base model's transformers folder; None takes the one that the bundle was made from.
-        adapters: the adapter's folders; None takes those that the bundle was made from.
+        base: the base model's transformers folder, or its id on the hub; None takes that of the export.
+        adapters: the adapter's folders or ids; None takes those that the bundle was made from.
         tasks: names of the adapter's tasks by id, where the bundle does not hold them all (static mode).
         top_k: EPT: experts per task; None takes what the export was given.
+        model_class: the transformers class that was trained; None takes what the export was given.
+        labels: task -> the names of its labels (of the key None those of the only task), to compare with the export's.
         base_onnx: the ONNX file of the base, to compare its fingerprint; None takes what the export was given.
         providers: "cpu", "cuda" or "auto" (all that this machine has).
         data: rows to validate on as well, with text, text_pair, task and label: a jsonl file, or several sources.
@@ -36,10 +39,12 @@ class ValidateOptions:
         against: quantized bundles: the fp32 bundle to measure the loss against; None exports one.
     """
 
-    base: Path | None = None
-    adapters: Sequence[Path] | None = None
+    base: Given | None = None
+    adapters: Sequence[Given] | None = None
     tasks: Sequence[str] | None = None
     top_k: int | None = None
+    model_class: str | None = None
+    labels: Mapping[str | None, Sequence[str]] = field(default_factory=dict)
     base_onnx: Path | None = None
     providers: Sequence[str] = ("auto",)
     data: Path | Sequence[Source] | None = None

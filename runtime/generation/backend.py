@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Protocol
 
+from eptx.runtime.generation.request import Prompt
 from eptx.runtime.generation.settings import GenerationSettings
 from eptx.runtime.ort.kernels import Kernels
 from eptx.runtime.outputs import Array
@@ -27,7 +28,7 @@ class TokenGenerator(Protocol):
     kernels: Kernels
 
     def tokens(
-        self, prompts: Sequence[Sequence[int]], task_ids: Array | None, settings: GenerationSettings
+        self, prompts: Sequence[Prompt], task_ids: Array | None, settings: GenerationSettings
     ) -> Generator[Array, None, None]:
         """One array int64 [rows] for each step: every row's next token, `DONE` for rows that are done.
 
@@ -40,7 +41,8 @@ class TokenGenerator(Protocol):
 
         Args:
             prompts: each row's tokens, checked: no row is empty, all tokens are of the vocabulary, and no row is longer
-                than the model reads, in a decoder together with ``max_new_tokens``.
+                than the model reads, in a decoder together with ``max_new_tokens``. Of an encoder that reads no tokens,
+                each row's array.
             task_ids: int64 [rows], -1 to infer: the inferred task replaces it in place before the first step. None: the
                 model has no input ``task_id``.
             settings: checked.

@@ -14,6 +14,7 @@ from eptx.errors import BundleError, NotSupportedError, RequestError
 from eptx.manifest.names import ROUTE_GROUP, ROUTE_WEIGHTS, TASK_ID, USED
 from eptx.runtime.generation.backend import DONE
 from eptx.runtime.generation.genai_folder import model_folder
+from eptx.runtime.generation.request import Prompt
 from eptx.runtime.generation.settings import MOST_ROWS, GenerationSettings
 from eptx.runtime.ort.kernels import Kernels, open_with_kernels
 from eptx.runtime.ort.sessions import wrapped_errors
@@ -42,12 +43,13 @@ class DecoderGenerator:
         self._model, self.kernels = _open(self._genai, bundle, provider, threads)
 
     def tokens(
-        self, prompts: Sequence[Sequence[int]], task_ids: Array | None, settings: GenerationSettings
+        self, prompts: Sequence[Prompt], task_ids: Array | None, settings: GenerationSettings
     ) -> Generator[Array, None, None]:
         """See `TokenGenerator.tokens`."""
         if len(prompts) > MOST_ROWS:
             raise RequestError(f"{len(prompts)} prompts in one batch; GenAI takes {MOST_ROWS}")
-        ids = pad_rows(prompts, self._generation.pad, np.int32)
+        rows = [list(map(int, prompt)) for prompt in prompts]
+        ids = pad_rows(rows, self._generation.pad, np.int32)
         with wrapped_errors(_FAILS, RequestError):
             generator = self._generator(ids.shape[1], len(prompts), settings)
             chosen = self._chosen(len(prompts), task_ids)

@@ -1,18 +1,22 @@
-"""Checks the prompts of a request, and turns them into token ids."""
+"""Checks the prompts of a request, and turns texts into token ids."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from eptx.bundle import Manifest
+from eptx.bundle import Component, Manifest
 from eptx.errors import RequestError
+from eptx.manifest.names import TASK_ID
+from eptx.runtime.generation.request import Prompt
 from eptx.runtime.generation.settings import NEW_TOKENS
+from eptx.runtime.outputs import Array
+from eptx.runtime.requests.checks import check_array
 
-#: One text, a text for each row, or a row of token ids for each.
-Prompts = str | Sequence[str] | Sequence[Sequence[int]]
+#: One text, a text for each row, or a row of token ids for each; or what an encoder reads instead, by name.
+Prompts = str | Sequence[str] | Sequence[Sequence[int]] | Mapping[str, Any]
 #: From texts to their token ids.
 Encode = Callable[[Sequence[str]], list[list[int]]]
 
@@ -33,6 +37,22 @@ def token_rows(prompts: Any, encode: Encode, manifest: Manifest) -> list[list[in
     return rows
 
 
+def feature_rows(prompts: Any, encoder: Component) -> list[Array]:
+    """Each row's array, for an encoder that reads no tokens.
+
+    Raises:
+        RequestError: it is not what the encoder reads.
+    """
+    specs = {spec.name: spec for spec in encoder.inputs if spec.name != TASK_ID}
+    (name,) = specs
+    shape = ", ".join(map(str, specs[name].shape))
+    if not isinstance(prompts, Mapping) or set(prompts) != {name}:
+        raise RequestError(
+            f'this bundle reads no text; give {{"{name}": array}} of [{shape}], of its feature extractor'
+        )
+    return list(check_array(specs[name], prompts[name]))
+
+
 def check_ends(rows: Sequence[Sequence[int]], pad: int) -> None:
     """Refuses prompts that end in the padding token: GenAI would take it for padding.
 
@@ -44,7 +64,7 @@ def check_ends(rows: Sequence[Sequence[int]], pad: int) -> None:
             raise RequestError(f"prompt {i} ends in token {pad}, which this bundle pads with; leave it out")
 
 
-def max_answer(rows: Sequence[Sequence[int]], manifest: Manifest, wanted: int | None) -> int:
+def max_answer(rows: Sequence[Prompt], manifest: Manifest, wanted: int | None) -> int:
     """How many tokens an answer may have: a decoder reads prompt and answer in one context.
 
     Args:
@@ -55,9 +75,16 @@ def max_answer(rows: Sequence[Sequence[int]], manifest: Manifest, wanted: int | 
     Raises:
         RequestError: they do not fit into the context.
     """
-    longest = max(range(len(rows)), key=lambda row: len(rows[row]))
+    generation = manifest.generation
+    if generation is not None and generation.longest is not None:
+        forced = generation.rules.forced if generation.rules is not None else ()
+        left = generation.longest - len(forced)  # of the last token nothing follows, so it takes no place
+        if left < (wanted or 1):
+            raise RequestError(f"an answer has at most {left} tokens; max_new_tokens is {wanted or 1}")
+        return wanted or min(NEW_TOKENS, left)
     if manifest.max_length is None or manifest.encoder is not None:
         return wanted or NEW_TOKENS
+    longest = max(range(len(rows)), key=lambda row: len(rows[row]))
     left = manifest.max_length - len(rows[longest])
     if left < (wanted or 1):
         raise RequestError(

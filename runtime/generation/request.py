@@ -10,19 +10,22 @@ import numpy as np
 from eptx.runtime.generation.settings import GenerationSettings
 from eptx.runtime.outputs import Array
 
+#: One row of a request: the tokens of a text, or what an encoder reads instead (``input_features``), without the batch.
+Prompt = Sequence[int] | Array
+
 
 @dataclass(frozen=True)
 class GenerationRequest:
     """Prompts that `Session.check_prompts` checked.
 
     Attributes:
-        prompts: each row's token ids.
+        prompts: each row's token ids, or its array.
         lengths: how long each row's answer may get.
         task_ids: int64 [rows], -1 to infer; None where the model has no input ``task_id``.
         settings: of all rows; ``max_new_tokens`` is the greatest of the lengths.
     """
 
-    prompts: Sequence[Sequence[int]]
+    prompts: Sequence[Prompt]
     lengths: Sequence[int]
     task_ids: Array | None
     settings: GenerationSettings

@@ -1,8 +1,8 @@
 """Encoder-decoders: the encoder once, then the decoder token by token, on ONNX Runtime directly.
 
-The encoder's outputs are fed to the decoder's inputs of the same name: the keys and values of the text, and the route
-if the adapter has one. The encoder also infers the task of rows with task -1: the decoder sees only the beginning of
-the answer, so it is always told the task.
+The encoder reads a text, or the features of a sound. Its outputs are fed to the decoder's inputs of the same name: the
+keys and values of what it read, and the route if the adapter has one. The encoder also infers the task of rows with
+task -1: the decoder sees only the beginning of the answer, so it is always told the task.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from eptx.bundle import Bundle, TensorSpec
+from eptx.bundle import AnswerRules, Bundle, TensorSpec
 from eptx.errors import RequestError
 from eptx.manifest.names import (
     CROSS,
+    ENCODER_MASK,
     PAST,
     PRESENT,
     ROUTE_GROUP,
@@ -25,6 +26,8 @@ from eptx.manifest.names import (
     USED,
 )
 from eptx.runtime.generation.backend import DONE
+from eptx.runtime.generation.request import Prompt
+from eptx.runtime.generation.rules import AnswerLogits
 from eptx.runtime.generation.sampling import Sampler
 from eptx.runtime.generation.settings import GenerationSettings
 from eptx.runtime.ort.model import check_signature
@@ -49,39 +52,65 @@ class Seq2SeqGenerator:
         self._generation = manifest.generation
 
     def tokens(
-        self, prompts: Sequence[Sequence[int]], task_ids: Array | None, settings: GenerationSettings
+        self, prompts: Sequence[Prompt], task_ids: Array | None, settings: GenerationSettings
     ) -> Generator[Array, None, None]:
         """See `TokenGenerator.tokens`."""
-        generation = self._generation
-        answers = _Answers(self._decoder, self._encode(prompts, task_ids), task_ids)
-        sampler, live = Sampler(settings, len(prompts)), np.ones(len(prompts), bool)
-        last: Array = np.full(len(prompts), generation.start, np.int64)
-        for _ in range(settings.max_new_tokens):
-            last = np.where(live, sampler.choose(answers.step(last)), generation.pad)
+        generation, rows = self._generation, len(prompts)
+        assert generation.start is not None
+        rules = generation.rules or AnswerRules()
+        texts = [[] if isinstance(prompt, np.ndarray) else prompt for prompt in prompts]
+        obeying = AnswerLogits(rules, generation.eos, texts)
+        answers = _Answers(self._decoder, self._encode(prompts, task_ids), rows, task_ids)
+        last: Array = np.full(rows, generation.start, np.int64)
+        given: list[list[int]] = [[generation.start] for _ in prompts]
+        for place in rules.forced:
+            likeliest = answers.step(last)[:, list(place)].argmax(axis=1)
+            last = np.asarray(place, np.int64)[likeliest]
+            _append(given, last)
+        sampler, live = Sampler(settings, rows), np.ones(rows, bool)
+        for step in range(settings.max_new_tokens):
+            logits = obeying.obey(answers.step(last), given, first=step == 0)
+            last = np.where(live, sampler.choose(logits), generation.pad)
+            _append(given, last)
             yield np.where(live, last, DONE)
             live &= ~np.isin(last, generation.eos)
             if not live.any():
                 return
 
-    def _encode(self, prompts: Sequence[Sequence[int]], task_ids: Array | None) -> dict[str, Any]:
+    def _encode(self, prompts: Sequence[Prompt], task_ids: Array | None) -> dict[str, Any]:
         """The decoder's inputs that every step has, without its tokens and cache."""
-        mask = pad_rows([[1] * len(prompt) for prompt in prompts], 0)
-        feeds = {"input_ids": pad_rows(prompts, self._generation.pad), "attention_mask": mask}
+        feeds = self._inputs(prompts)
         if task_ids is not None and TASK_ID in self._encoder.inputs:
             feeds[TASK_ID] = task_ids
         outputs = self._encoder.run({name: self._encoder.value(array) for name, array in feeds.items()})
         if task_ids is not None and TASK_ID_USED in outputs:
             task_ids[...] = outputs[TASK_ID_USED].numpy()
         given = {name: value for name, value in outputs.items() if name in self._decoder.inputs}
-        return {**given, "encoder_attention_mask": self._decoder.value(mask)}
+        if ENCODER_MASK in self._decoder.inputs:
+            given[ENCODER_MASK] = self._decoder.value(feeds["attention_mask"])
+        return given
+
+    def _inputs(self, prompts: Sequence[Prompt]) -> dict[str, Array]:
+        """The encoder's inputs: tokens, padded, or the arrays of each row."""
+        arrays = [prompt for prompt in prompts if isinstance(prompt, np.ndarray)]
+        if arrays:
+            (name,) = (name for name in self._encoder.inputs if name != TASK_ID)
+            return {name: np.stack(arrays)}
+        tokens = [prompt for prompt in prompts if not isinstance(prompt, np.ndarray)]
+        mask = pad_rows([[1] * len(prompt) for prompt in tokens], 0)
+        return {"input_ids": pad_rows(tokens, self._generation.pad), "attention_mask": mask}
+
+
+def _append(given: list[list[int]], tokens: Array) -> None:
+    for row, token in zip(given, tokens.tolist(), strict=True):
+        row.append(token)
 
 
 class _Answers:
     """A batch whose answers are generated: the decoder's inputs, with a cache that grows."""
 
-    def __init__(self, decoder: _Model, given: Mapping[str, Any], task_ids: Array | None) -> None:
+    def __init__(self, decoder: _Model, given: Mapping[str, Any], rows: int, task_ids: Array | None) -> None:
         self._decoder, self._feeds, self._task_ids = decoder, dict(given), task_ids
-        rows = given["encoder_attention_mask"].shape()[0]
         for name, spec in decoder.inputs.items():
             if name.startswith(PAST):
                 empty = np.zeros((rows, int(spec.shape[1]), 0, int(spec.shape[3])), spec.dtype)

@@ -17,6 +17,7 @@ def pieces(
     eos: Sequence[int],
     stop: Sequence[str],
     tokenizer: Tokenizer | None,
+    forced_eos: int | None = None,
 ) -> Generator[Piece, None, None]:
     """The pieces of the steps: one for each token of each row that is not done.
 
@@ -26,8 +27,9 @@ def pieces(
         eos: the tokens that end an answer.
         stop: the texts that end one; they may hold special tokens.
         tokenizer: gives the tokens' text; None: the pieces have no text.
+        forced_eos: the token in the last place of an answer that gets so long.
     """
-    live = {row: _Row(row, length, eos, stop, tokenizer) for row, length in enumerate(lengths)}
+    live = {row: _Row(row, length, eos, stop, tokenizer, forced_eos) for row, length in enumerate(lengths)}
     with contextlib.closing(steps):
         for step in steps:
             for row in tuple(live):
@@ -43,11 +45,17 @@ class _Row:
     """One row's answer so far."""
 
     def __init__(
-        self, row: int, length: int, eos: Sequence[int], stop: Sequence[str], tokenizer: Tokenizer | None
+        self,
+        row: int,
+        length: int,
+        eos: Sequence[int],
+        stop: Sequence[str],
+        tokenizer: Tokenizer | None,
+        forced_eos: int | None,
     ) -> None:
         self._row = row
         self._eos = frozenset(eos)
-        self._left = length
+        self._left, self._forced_eos = length, forced_eos
         self._special = tokenizer.special_text if tokenizer is not None else lambda token: ""
         self._text = Detokenizer(tokenizer.decode if tokenizer is not None else lambda ids: "")
         self._stop = StopTexts(stop)
@@ -59,6 +67,7 @@ class _Row:
             reason = "stop"
         elif self._left == 0:
             reason = "length"
+            token = token if self._forced_eos is None else self._forced_eos
         text, stopped = self._stop.add("" if reason == "stop" else self._text.add(token), self._special(token))
         if reason is not None and not stopped:
             text += self._stop.finish()

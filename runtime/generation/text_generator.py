@@ -12,8 +12,8 @@ from eptx.errors import RequestError
 from eptx.runtime.generation.backend import TokenGenerator
 from eptx.runtime.generation.decoder import DecoderGenerator
 from eptx.runtime.generation.outputs import Stream
-from eptx.runtime.generation.prompts import check_ends, max_answer, token_rows
-from eptx.runtime.generation.request import GenerationRequest
+from eptx.runtime.generation.prompts import check_ends, feature_rows, max_answer, token_rows
+from eptx.runtime.generation.request import GenerationRequest, Prompt
 from eptx.runtime.generation.seq2seq import Seq2SeqGenerator
 from eptx.runtime.generation.settings import GenerationSettings, SearchOptions
 from eptx.runtime.generation.stream import pieces
@@ -57,14 +57,22 @@ class TextGenerator:
         special = options.get("add_special_tokens")
         if special is not None and not isinstance(special, bool):
             raise RequestError("add_special_tokens must be true or false")
-        rows = token_rows(prompts, lambda texts: self._tokenizer().encode_prompts(texts, special), manifest)
-        if manifest.encoder is None:
-            check_ends(rows, manifest.generation.pad)
+        rows = self._rows(prompts, special)
         settings = replace(settings, max_new_tokens=max_answer(rows, manifest, options.get("max_new_tokens")))
         ids = self._tasks.choose(task, None, len(rows))
         if settings.stop and not self._has_tokenizer:
             raise RequestError("stop needs a tokenizer, and this bundle has no tokenizer.json")
         return GenerationRequest(rows, [settings.max_new_tokens] * len(rows), ids, settings)
+
+    def _rows(self, prompts: Any, special: bool | None) -> Sequence[Prompt]:
+        manifest = self._bundle.manifest
+        assert manifest.generation is not None
+        if manifest.encoder is not None and all(spec.name != "input_ids" for spec in manifest.encoder.inputs):
+            return feature_rows(prompts, manifest.encoder)
+        rows = token_rows(prompts, lambda texts: self._tokenizer().encode_prompts(texts, special), manifest)
+        if manifest.encoder is None:
+            check_ends(rows, manifest.generation.pad)
+        return rows
 
     def stream(self, request: GenerationRequest) -> Stream:
         """See `eptx.runtime.Session.stream_checked`."""
@@ -72,7 +80,8 @@ class TextGenerator:
         assert generation is not None
         steps = self._backend().tokens(request.prompts, ids, request.settings)
         tokenizer = self._tokenizer() if self._has_tokenizer else None
-        answers = pieces(steps, request.lengths, generation.eos, request.settings.stop, tokenizer)
+        last = generation.rules.forced_eos if generation.rules is not None else None
+        answers = pieces(steps, request.lengths, generation.eos, request.settings.stop, tokenizer, last)
         return Stream(answers, lambda: [known.name for known in self._tasks.rows(ids, {}, rows)])
 
     @property

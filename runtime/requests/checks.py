@@ -48,7 +48,7 @@ def check_inputs(inputs: Mapping[str, Any], manifest: Manifest, token_types: int
     add_state(specs, arrays)
     for name, spec in specs.items():
         if name not in arrays:
-            arrays[name] = _default(spec, arrays)
+            arrays[name] = _default(spec, arrays, sizes)
     for name, array in arrays.items():
         _check_values(name, array, manifest.vocab_size, token_types)
     return arrays
@@ -70,6 +70,14 @@ def to_array(spec: TensorSpec, value: Any) -> Array:
         array = _convert(name, array, wanted)
     if not array.flags.aligned or not array.flags.c_contiguous:
         array = np.array(array, order="C")
+    return array
+
+
+def check_array(spec: TensorSpec, value: Any) -> Array:
+    """One input as `check_inputs` checks it, where there is no other."""
+    array = to_array(spec, value)
+    _check_shape(spec, array, {}, None)
+    _check_values(spec.name, array, None, None)
     return array
 
 
@@ -109,13 +117,18 @@ def _check_shape(spec: TensorSpec, array: Array, sizes: dict[str, tuple[int, str
             raise RequestError(f"input {name} has {size} tokens a row; the model reads at most {longest}")
 
 
-def _default(spec: TensorSpec, arrays: Mapping[str, Array]) -> Array:
-    model = arrays.get("input_ids")
-    if spec.name not in _DEFAULTS or model is None or len(spec.shape) != model.ndim:
+def _default(spec: TensorSpec, arrays: Mapping[str, Array], sizes: Mapping[str, tuple[int, str]]) -> Array:
+    if spec.name not in _DEFAULTS or not arrays:
         raise RequestError(f"input {spec.name} is missing")
-    shape = model.shape
-    if spec.name == "attention_mask" and model.ndim == 2:
-        shape = (shape[0], past_length(arrays) + shape[1])
+    model = arrays.get("input_ids")
+    if model is not None and len(spec.shape) == model.ndim:
+        shape = model.shape
+        if spec.name == "attention_mask" and model.ndim == 2:
+            shape = (shape[0], past_length(arrays) + shape[1])
+    elif all(dim in sizes for dim in spec.shape):  # of sound
+        shape = tuple(sizes[str(dim)][0] for dim in spec.shape)
+    else:
+        raise RequestError(f"input {spec.name} is missing")
     return np.full(shape, _DEFAULTS[spec.name], np.dtype(spec.dtype))
 
 

@@ -25,6 +25,8 @@ class TaskChooser:
         self._by_id = {task.id: task for task in manifest.tasks}
         self._infers = manifest.task_inference
         self._spec = next((spec for spec in manifest.inputs if spec.name == TASK_ID), None)
+        #: of a model whose texts and images are batches of their own, which share a task
+        self._one = self._spec is not None and self._spec.shape == (1,)
 
     def choose(self, task: str | Sequence[str] | None, task_id: Any, batch: int) -> Array | None:
         """Task ids [batch], -1 where the model is to infer the task.
@@ -36,11 +38,12 @@ class TaskChooser:
             batch: the number of rows.
 
         Returns:
-            None where the model has no input ``task_id``.
+            None where the model has no input ``task_id``; [1] where it has one for the whole request.
 
         Raises:
             RequestError: an unknown task, the wrong number of them, or none where one must be named.
         """
+        batch = 1 if self._one else batch
         if task_id is not None:
             if task is not None:
                 raise RequestError("give either task or the input task_id, not both")
@@ -71,6 +74,8 @@ class TaskChooser:
             names = list(task)
         except TypeError:
             raise wrong from None
+        if self._one and len(names) != 1:
+            raise RequestError(f"{len(names)} tasks; this bundle takes one, for all texts and images of a request")
         if len(names) != batch:
             raise RequestError(f"{len(names)} tasks for a batch of {batch}; give one name, or one per row")
         return names

@@ -95,6 +95,16 @@ def _forward(bundle: Bundle, inputs: Arrays, tasks: list[str] | None, served: Se
     return dict(Session(bundle).run(inputs, task=tasks))
 
 
+def _towers(bundle: Bundle, inputs: Arrays, tasks: list[str] | None, served: Sequence[str]) -> Arrays:
+    """All texts and images of a call have one task; each row is of the call of its own task."""
+    session = Session(bundle)
+    if tasks is None:
+        return dict(session.run(inputs))
+    calls = {task: session.run(inputs, task=task) for task in dict.fromkeys(tasks)}
+    first = next(iter(calls.values()))
+    return {name: np.stack([calls[task][name][row] for row, task in enumerate(tasks)]) for name in first}
+
+
 def _decode(bundle: Bundle, inputs: Arrays, tasks: list[str] | None, served: Sequence[str]) -> Arrays:
     """Logits of all positions: the first call gets most of a row, the next ones a token each."""
     asked: dict[str, Any] = {} if tasks is None else {"task_id": np.array([served.index(task) for task in tasks])}
@@ -136,4 +146,4 @@ def _answer(bundle: Bundle, inputs: Arrays, tasks: list[str] | None, served: Seq
     return {"logits": np.concatenate(logits, axis=1)}
 
 
-_CALLS = {"forward": _forward, "decoder": _decode, "encoder-decoder": _answer}
+_CALLS = {"forward": _forward, "two towers": _towers, "decoder": _decode, "encoder-decoder": _answer}

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
-#: How a bundle is called: once, token by token with a cache, or as an encoder and then a decoder with a cache.
-Kind = Literal["forward", "decoder", "encoder-decoder"]
+#: How a bundle is called: once, once for each task, token by token with a cache, or as an encoder and a decoder.
+Kind = Literal["forward", "two towers", "decoder", "encoder-decoder"]
 Section = Literal["text", "vision", "audio", "two towers", "decoders", "encoder-decoders"]
 
 
@@ -34,6 +34,48 @@ def images(side: int, channels: int = 3) -> Callable[[int], Arrays]:
     return lambda rows: {
         "pixel_values": np.random.default_rng(3).normal(size=(rows, channels, side, side)).astype(np.float32)
     }
+
+
+def pages(vocabulary: int) -> Callable[[int], Arrays]:
+    """Texts whose tokens stand somewhere on a page."""
+
+    def make(rows: int) -> Arrays:
+        arrays = texts(vocabulary)(rows)
+        boxes = np.random.default_rng(4).integers(0, 500, (*arrays["input_ids"].shape, 4))
+        return {**arrays, "bbox": np.sort(boxes, -1)}
+
+    return make
+
+
+def choices(vocabulary: int) -> Callable[[int], Arrays]:
+    """Questions with three answers each."""
+
+    def make(rows: int) -> Arrays:
+        return {name: array.reshape(rows, 3, -1) for name, array in texts(vocabulary)(3 * rows).items()}
+
+    return make
+
+
+def pairs(vocabulary: int, side: int) -> Callable[[int], Arrays]:
+    """As many texts as images."""
+    return lambda rows: {**texts(vocabulary)(rows), **images(side)(rows)}
+
+
+def sound(samples: int) -> Callable[[int], Arrays]:
+    """Recordings of different lengths, padded with zeros."""
+
+    def make(rows: int) -> Arrays:
+        ends = samples - 40 * np.arange(rows)[:, None]
+        mask = (np.arange(samples) < ends).astype(np.int64)
+        values = np.random.default_rng(3).normal(size=(rows, samples)).astype(np.float32)
+        return {"input_values": values * mask.astype(np.float32), "attention_mask": mask}
+
+    return make
+
+
+def spectrograms(name: str, *sizes: int) -> Callable[[int], Arrays]:
+    """Random spectrograms."""
+    return lambda rows: {name: np.random.default_rng(3).normal(size=(rows, *sizes)).astype(np.float32)}
 
 
 @dataclass(frozen=True)

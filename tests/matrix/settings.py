@@ -8,8 +8,10 @@ from typing import Any
 
 import peft
 
+from tests.matrix import settings_lora
 from tests.matrix.made import linear_names
 from tests.matrix.row import Row
+from tests.matrix.settings_other import OTHERS
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ PLAIN = Setting("LoRA")
 #: The settings of the matrix, which part `lora` and part `peft` extend.
 SETTINGS: tuple[Setting, ...] = (
     PLAIN,
-    Setting("LoRA, rank-stabilized", values={"use_rslora": True}),
-    Setting("LoRA, DoRA", values={"use_dora": True}),
+    *(Setting(name, values=values) for name, values in settings_lora.SAME),
+    *(Setting(name, per_adapter=own) for name, own in settings_lora.OWN),
+    *(Setting(name, config, values, ranked=False) for name, config, values in OTHERS),
 )

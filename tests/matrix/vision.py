@@ -1,10 +1,10 @@
-"""Models of images."""
+"""Models of images, and of images beside texts."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.matrix.row import Row, images
+from tests.matrix.row import Row, images, pairs
 
 SMALL: dict[str, Any] = {
     "hidden_size": 24,
@@ -14,5 +14,83 @@ SMALL: dict[str, Any] = {
     "image_size": 16,
     "patch_size": 8,
 }
+_SWIN = {"image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 2}
+_CONVNEXT = {"hidden_sizes": [8, 12], "depths": [1, 1], "num_stages": 2, "image_size": 16, "patch_size": 4}
+_STAGES = {
+    "image_size": 32,
+    "num_encoder_blocks": 2,
+    "depths": [1, 1],
+    "hidden_sizes": [8, 16],
+    "strides": [4, 2],
+    "num_attention_heads": [1, 2],
+    "mlp_ratios": [2, 2],
+}
+_HIERA = {
+    "embed_dim": 8,
+    "image_size": [32, 32],
+    "num_query_pool": 1,
+    "depths": [1, 1],
+    "num_heads": [1, 2],
+    "query_stride": [2, 2],
+    "masked_unit_size": [4, 4],
+    "masked_unit_attention": [True, False],
+}
+#: Class -> settings, and the side of an image.
+_BARE: dict[str, tuple[dict[str, Any], int]] = {
+    "DeiT": (SMALL, 16),
+    "ViTMSN": (SMALL, 16),
+    "ViTMAE": (SMALL | {"mask_ratio": 0.0}, 16),
+    "Dinov2": (SMALL | {"mlp_ratio": 2}, 16),
+    "Dinov2WithRegisters": (SMALL | {"mlp_ratio": 2, "num_register_tokens": 2}, 16),
+    "DINOv3ViT": (SMALL | {"num_register_tokens": 2, "num_attention_heads": 2}, 16),
+    "DINOv3ConvNext": ({"hidden_sizes": [8, 12, 16, 24], "depths": [1, 1, 1, 1], "image_size": 32}, 32),
+    "Swin": (_SWIN, 16),
+    "Swinv2": (_SWIN, 16),
+    "Beit": (SMALL | {"use_relative_position_bias": True, "layer_scale_init_value": 0.5}, 16),
+    "Data2VecVision": (SMALL | {"use_relative_position_bias": True, "layer_scale_init_value": 0.5}, 16),
+    "ConvNext": (_CONVNEXT | {"layer_scale_init_value": 0.5}, 16),
+    "ConvNextV2": (_CONVNEXT, 16),
+    "Pvt": (_STAGES | {"patch_sizes": [4, 2], "sequence_reduction_ratios": [2, 1]}, 32),
+    "PvtV2": (_STAGES | {"patch_sizes": [7, 3], "sr_ratios": [2, 1]}, 32),
+    "Hiera": (_HIERA, 32),
+    "IJepa": (SMALL, 16),
+}
+_NAMED = {"DINOv3ViT": "DINOv3", "Dinov2": "DINOv2", "Dinov2WithRegisters": "DINOv2 with registers"}
+_TOWER = {"hidden_size": 24, "intermediate_size": 36, "num_hidden_layers": 1, "num_attention_heads": 3}
+_TEXT = _TOWER | {"vocab_size": 60, "max_position_embeddings": 20, "projection_dim": 12, "pad_token_id": 0}
+_IMAGE = _TOWER | {"image_size": 16, "patch_size": 8, "projection_dim": 12}
+_TOWERS = {"text_config": _TEXT | {"eos_token_id": 2}, "vision_config": _IMAGE, "projection_dim": 12}
+_SIGLIP = {"text_config": _TEXT | {"projection_size": 24}, "vision_config": _IMAGE}
+_CHINESE = {"text_config": _TEXT, "vision_config": _IMAGE, "projection_dim": 12}
 
-ROWS: tuple[Row, ...] = (Row("ViT", "vision", "ViTModel", ("ViTConfig", SMALL), images(16)),)
+
+def _bare(kind: str, settings: dict[str, Any], side: int) -> Row:
+    return Row(_NAMED.get(kind, kind), "vision", f"{kind}Model", (f"{kind}Config", settings), images(side))
+
+
+def _classifier(kind: str, settings: dict[str, Any], side: int) -> Row:
+    """A head that the adapter brings: PEFT has no task type for images, so it is named as its guides name it."""
+    config = (f"{kind}Config", settings | {"num_labels": 3})
+    name, peft = f"{_NAMED.get(kind, kind)}, classifier, bare base", {"modules_to_save": ["classifier"]}
+    trained, base = f"{kind}ForImageClassification", f"{kind}Model"
+    return Row(name, "vision", trained, config, images(side), base=base, peft=peft, adapters=2)
+
+
+def _towers(kind: str, settings: dict[str, Any]) -> Row:
+    return Row(kind, "two towers", f"{kind}Model", (f"{kind}Config", settings), pairs(60, 16), kind="two towers")
+
+
+ROWS: tuple[Row, ...] = (
+    Row("ViT", "vision", "ViTModel", ("ViTConfig", SMALL), images(16)),
+    *(_bare(kind, settings, side) for kind, (settings, side) in _BARE.items()),
+    _classifier("ViT", SMALL, 16),
+    *(_classifier(kind, *_BARE[kind]) for kind in ("DeiT", "Dinov2", "Swin")),
+    _towers("CLIP", _TOWERS),
+    _towers("Siglip", _SIGLIP),
+    _towers("ChineseCLIP", _CHINESE),
+    _towers("MetaClip2", _TOWERS),
+    Row("CLIP, images", "vision", "CLIPVisionModel", ("CLIPVisionConfig", _IMAGE), images(16)),
+    Row("CLIP, projected images", "vision", "CLIPVisionModelWithProjection", ("CLIPVisionConfig", _IMAGE), images(16)),
+    Row("CLIP, image classes", "vision", "CLIPForImageClassification", ("CLIPConfig", _TOWERS), images(16)),
+    Row("SigLIP, images", "vision", "SiglipVisionModel", ("SiglipVisionConfig", _IMAGE), images(16)),
+)

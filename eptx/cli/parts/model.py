@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -71,6 +70,19 @@ def model_options(command: F) -> F:
         click.option("--top-k", type=int, help="Experts per task, where the adapter's files do not say it."),
         click.option("--tasks", help="Names of the tasks by id, separated by commas (default: task0, task1, ...)."),
         problem_option,
+        click.option(
+            "--labels",
+            type=PATH,
+            metavar="FILE.json",
+            help="Names of the labels, where neither the adapter nor the base has them: task to names, or the names of "
+            "the only task.",
+        ),
+        click.option(
+            "--model-class",
+            metavar="NAME",
+            help="The transformers class to load the base as, where the adapter does not decide it; AutoModel leaves "
+            "out a head.",
+        ),
         click.option("--task", help="static: the task to fold into the weights."),
     ):
         command = option(command)
@@ -84,9 +96,10 @@ def export_options(settings: dict[str, Any], precision: Precision | Search) -> E
         UsageError: one is not of its form.
     """
     from eptx.exporter import ExportOptions
+    from eptx.exporter.adapters.label_names import read_labels
     from eptx.exporter.adapters.route import Frozen, parse_frozen
 
-    module_map = settings.pop("module_map")
+    module_map, labels = settings.pop("module_map"), settings.pop("labels")
     routes: dict[str | None, Frozen] = {}
     for text in settings.pop("route"):
         name, found, route = text.rpartition("=")
@@ -96,6 +109,7 @@ def export_options(settings: dict[str, Any], precision: Precision | Search) -> E
         routes[task] = parse_frozen(route)
     return ExportOptions(
         problem_types=read_problems(settings.pop("problem_types")),
+        labels=read_labels(labels) if labels else {},
         tasks=names(settings.pop("tasks")),
         routes=routes,
         module_map=read_json_object(module_map, error=UsageError) if module_map else None,
@@ -117,12 +131,3 @@ def read_problems(texts: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"--problem-type {text!r}: must be TASK=TYPE")
         problems[task] = kind
     return problems
-
-
-def split_paths(paths: tuple[Path, ...], *, has_onnx: bool) -> tuple[Path | None, tuple[Path, ...]]:
-    """BASE and ADAPTER...; BASE may be missing beside an ONNX base, and is told apart by its files."""
-    if has_onnx and (len(paths) == 1 or (paths[0] / "adapter_config.json").exists()):
-        return None, paths
-    if len(paths) < 2:
-        raise UsageError("give BASE and ADAPTER: the transformers folder of the base model and the adapter's folder")
-    return paths[0], paths[1:]

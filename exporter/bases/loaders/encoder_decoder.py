@@ -11,20 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eptx._one_line import some
-from eptx.bundle import Generation
-from eptx.errors import BaseModelError, NotSupportedError
+from eptx._one_line import one_line
+from eptx.errors import NotSupportedError
 from eptx.exporter.bases.graph import BaseGraph
+from eptx.exporter.bases.loaders.answers import answer_settings
 from eptx.exporter.bases.loaders.folder import folder_graph
 from eptx.exporter.bases.loaders.trace import export_onnx
 from eptx.exporter.bases.names import aliases
 from eptx.exporter.bases.passes.fuse import fuse
 from eptx.exporter.bases.passes.tidy import tidy
+from eptx.exporter.bases.weights.bank import Bank
 from eptx.exporter.bases.weights.model import load_model, read_config
 from eptx.exporter.bases.weights.model_class import trained_class
-from eptx.exporter.bases.weights.whole import Saved
+from eptx.exporter.bases.weights.whole import Saved, banked, in_graph
 from eptx.exporter.quiet import quiet
-from eptx.files.strict_json import read_json_object
 from eptx.manifest.names import CROSS, PAST
 from eptx.progress import step
 
@@ -67,28 +67,28 @@ def load_encoder_decoder(
         AdapterError: what the tasks bring does not fit the class.
     """
     config = read_config(folder)
-    generation = _generation(folder, config)
+    generation = answer_settings(folder, config)
     with quiet():
         with step("load the base model"):
             name = class_name or trained_class(config, (), headless=False)
             model, whole = load_model(folder, config, name, saved)
-            if whole.banks:
-                raise NotSupportedError(f"tasks with their own {some(list(whole.banks))} need --mode static here")
             model.set_attn_implementation("eager")  # the plainest graph; the fused one is of the same products
-        encoder, decoder, modules = _halves(model, provider)
-    graph = replace(folder_graph(decoder, folder, config), generation=generation, whole=whole)
+        encoder, decoder, modules, banks = _halves(model, provider, whole.banks)
+    graph = replace(folder_graph(decoder, folder, config), generation=generation, whole=replace(whole, banks=banks[1]))
 
     def in_encoder(module: str) -> bool:
         return any(alias in modules for alias in aliases(module, graph.prefix))
 
     return [
-        replace(graph, model=encoder, file=ENCODER_FILE, holds=in_encoder),
+        replace(graph, model=encoder, file=ENCODER_FILE, holds=in_encoder, whole=replace(whole, banks=banks[0])),
         replace(graph, holds=lambda module: not in_encoder(module)),
     ]
 
 
-def _halves(model: Any, provider: str) -> tuple[ir.Model, ir.Model, frozenset[str]]:
-    """The encoder, the decoder, and the modules that the encoder's graph holds."""
+def _halves(
+    model: Any, provider: str, banks: Mapping[str, Bank]
+) -> tuple[ir.Model, ir.Model, frozenset[str], list[dict[str, Bank]]]:
+    """The encoder, the decoder, the modules that the encoder's graph holds, and the banks of each."""
     import torch
 
     from eptx.exporter.bases.loaders.halves import (  # imports transformers
@@ -100,37 +100,23 @@ def _halves(model: Any, provider: str) -> tuple[ir.Model, ir.Model, frozenset[st
 
     with step("export the encoder"):
         half, sample = Encoder(model), encoder_sample(model)
-        with torch.no_grad():
-            cross = half(**sample.inputs)["cross"]
+        try:
+            with torch.no_grad():
+                cross = half(**sample.inputs)["cross"]
+        except Exception as e:  # a forward that takes no states of its encoder, or no cache, may raise anything
+            kind = type(model).__name__
+            raise NotSupportedError(
+                f"a {kind} does not run in two halves, so eptx cannot export it: {one_line(e)}"
+            ) from None
         answers = decoder_sample(model, sample, cross)
         encoder = export_onnx(half, sample.inputs, sample.shapes)
-        fuse(encoder, provider)
+        kept = [banked(encoder, banks)]
+        fuse(encoder, provider, kept[0])
         modules = tidy(encoder)
     with step("export the decoder"):
         decoder = export_onnx(Decoder(model), answers.inputs, answers.shapes)
-        fuse(decoder, provider)
+        kept.append(banked(decoder, banks))
+        fuse(decoder, provider, kept[1])
         length = {CROSS: {2: "encoder_length"}} if "encoder_attention_mask" in answers.inputs else {}
         tidy(decoder, {"encoder_attention_mask": {1: "encoder_length"}, **length, PAST: {2: "past"}})
-    return encoder, decoder, modules
-
-
-def _generation(folder: Path, config: Mapping[str, Any]) -> Generation:
-    """The tokens that start, end and fill an answer, as transformers' own loop takes them."""
-    path = folder / "generation_config.json"
-    own = read_json_object(path, error=BaseModelError) if path.is_file() else {}
-    settings = {**config, **{name: value for name, value in own.items() if value is not None}}
-    eos = settings.get("eos_token_id")
-    ends = eos if isinstance(eos, list) and eos else [eos]
-    start = settings.get("decoder_start_token_id")
-
-    def token(name: str, value: Any) -> int:
-        if type(value) is int and 0 <= value < settings.get("vocab_size", 0):
-            return value
-        raise BaseModelError(f"config.json: {name} must be a token of the vocabulary, it is {str(value)[:40]}")
-
-    return Generation(
-        "encoder-decoder",
-        tuple(token("eos_token_id", end) for end in ends),
-        token("pad_token_id", settings.get("pad_token_id", start)),
-        token("decoder_start_token_id", start),
-    )
+    return encoder, decoder, modules, [in_graph(each) for each in kept]

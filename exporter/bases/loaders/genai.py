@@ -15,13 +15,14 @@ from typing import Any, Literal
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from eptx.bundle import Generation
 from eptx.bundle.genai_config import GENAI_CONFIG
-from eptx.errors import BaseModelError, NotSupportedError
+from eptx.errors import BaseModelError
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.folder import folder_graph
 from eptx.exporter.bases.loaders.genai_builder import build, has_tokenizer
+from eptx.exporter.bases.loaders.genai_config import ends_and_padding, setting
 from eptx.exporter.bases.loaders.genai_search import search_settings
+from eptx.exporter.bases.not_built import NotBuiltError
 from eptx.exporter.bases.passes.rotary import context, rotary_tables, set_rotary
 from eptx.exporter.bases.passes.tidy import tidy
 from eptx.exporter.bases.passes.windows import set_windows
@@ -33,21 +34,12 @@ from eptx.files.strict_json import dump_json, read_json_object
 from eptx.manifest.names import PAST, PRESENT
 from eptx.progress import step
 
-__all__ = ["DECODERS", "BuilderPrecision", "check_decoder", "genai_config", "is_decoder", "is_genai", "load_genai"]
+__all__ = ["BuilderPrecision", "is_decoder", "is_genai", "load_genai"]
 
 BuilderPrecision = Literal["fp32", "fp16", "int4"]
 
-#: Architectures of the builder whose graphs are tested here, with the words of an error.
-DECODERS = {
-    "LlamaForCausalLM": "Llama",
-    "MistralForCausalLM": "Mistral",
-    "Qwen2ForCausalLM": "Qwen2",
-    "Qwen3ForCausalLM": "Qwen3",
-    "GemmaForCausalLM": "Gemma",
-    "Gemma2ForCausalLM": "Gemma 2",
-    "PhiForCausalLM": "Phi",
-    "Phi3ForCausalLM": "Phi-3",
-}
+_TEXT = ("input_ids", "attention_mask")
+_KINDS = (".key", ".value")
 #: How the builder's name of the norm behind the last layer ends.
 _LAST_NORM = ".final_norm_layernorm.weight"
 #: Nothing of a hub; caches that grow, also where a layer looks at a window of the past only.
@@ -61,7 +53,10 @@ _FILES = (GENAI_CONFIG, *_TOKENIZER)
 
 def is_decoder(config: Mapping[str, Any]) -> bool:
     """Whether a configuration is of a model that continues text."""
-    return _architecture(config).endswith("ForCausalLM")
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    name = _architecture(config)
+    return name.endswith("ForCausalLM") or name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
 
 
 def is_genai(graph: BaseGraph) -> bool:
@@ -93,20 +88,19 @@ def load_genai(
 
     Raises:
         BaseModelError: a file is missing or damaged, or the weights do not fit the configuration.
-        NotSupportedError: the architecture is not one of `DECODERS`, or GenAI is not installed.
+        NotBuiltError: the builder does not build it as transformers computes it.
+        NotSupportedError: GenAI is not installed.
     """
     config = read_config(folder)
-    check_decoder(config)
     checkpoint = BaseCheckpoint(folder)  # refuses pickles and damaged files before the library meets them
     parsed = parse_config(folder, config)
-    with quiet():
-        rotary_tables(parsed)  # refuses what no table can be made of before anything is built
     packed_mlp = any(name.endswith(".gate_up_proj.weight") for name in checkpoint)
     built = "fp32" if precision == "fp16" and provider == "cpu" else precision
     with step("build the base graph"):
         build(folder, workspace, parsed, built, provider, [*_OPTIONS, *([_PACKED_MLP] if packed_mlp else [])])
     _complete(workspace / GENAI_CONFIG, folder, parsed)
     model = ir.load(workspace.absolute() / "model.onnx")
+    _check_inputs(model.graph, (*_TEXT, "position_ids") if provider == "cuda" else _TEXT)
     common.LiftConstantsToInitializersPass(size_limit=16)(model)
     graph = as_genai(folder_graph(model, folder, config, origin=origin), workspace)
     made_up = () if has_tokenizer(folder) else _TOKENIZER
@@ -135,7 +129,7 @@ def as_genai(graph: BaseGraph, home: Path) -> BaseGraph:
     _name_modules(graph.model.graph)
     _fix_epsilon(graph.model.graph, graph.config)
     _fix_cache(graph.model.graph, settings)
-    positions = None
+    ends, positions = setting(settings, "model", "eos_token_id"), None
     if graph.folder is not None:
         parsed = parse_config(graph.folder, graph.config)
         positions = context(parsed)
@@ -149,25 +143,24 @@ def as_genai(graph: BaseGraph, home: Path) -> BaseGraph:
         graph,
         places=_packed_places(graph),
         files={name: home / name for name in _FILES if (home / name).is_file()},
-        generation=_generation(settings, graph.config),
+        generation=ends_and_padding(ends, settings["model"].get("pad_token_id"), graph.config),
         longest=positions,
     )
-
-
-def check_decoder(config: Mapping[str, Any]) -> None:
-    """Refuses architectures that are not tested.
-
-    Raises:
-        NotSupportedError: the architecture is not one of `DECODERS`.
-    """
-    if _architecture(config) not in DECODERS:
-        known = ", ".join(DECODERS.values())
-        raise NotSupportedError(f"{_architecture(config)} is not a decoder that eptx exports; supported: {known}")
 
 
 def _architecture(config: Mapping[str, Any]) -> str:
     names = config.get("architectures")
     return str(names[0]) if isinstance(names, list) and names else ""
+
+
+def _check_inputs(graph: ir.Graph, known: tuple[str, ...]) -> None:
+    """Refuses a graph that wants to be told more than tokens, or keeps something else than keys and values."""
+    others = [str(v.name) for v in graph.inputs if v.name not in known and not str(v.name).startswith(PAST)]
+    states = [str(v.name) for v in graph.inputs if str(v.name).startswith(PAST) and not str(v.name).endswith(_KINDS)]
+    if others or states:
+        raise NotBuiltError(
+            f"the graph of GenAI's builder has an input {[*others, *states][0]}, which eptx does not fill"
+        )
 
 
 def _name_modules(graph: ir.Graph) -> None:
@@ -191,7 +184,7 @@ def _fix_epsilon(graph: ir.Graph, config: Mapping[str, Any]) -> None:
 
 def _fix_cache(graph: ir.Graph, settings: Mapping[str, Any]) -> None:
     """Says how wide a head is; the builder leaves it open, since a cache may be quantized."""
-    size = _get(settings, "model", "decoder", "head_size")
+    size = setting(settings, "model", "decoder", "head_size")
     for value in (*graph.inputs, *graph.outputs):
         if value.name and value.name.startswith((PAST, PRESENT)) and value.shape is not None:
             value.shape = ir.Shape([*list(value.shape)[:3], size])
@@ -216,43 +209,3 @@ def _packed_places(graph: BaseGraph) -> dict[str, str]:
             places[part] = f"{name}[{start}:{stop}]"
             start = stop
     return places
-
-
-def _generation(settings: Mapping[str, Any], config: Mapping[str, Any]) -> Generation:
-    """The tokens that end and fill a row.
-
-    GenAI takes every trailing token that equals the padding token for padding. Where that also ends a turn, as in many
-    chat models, it would cut prompts short, so one that ends nothing is taken.
-    """
-    eos = _get(settings, "model", "eos_token_id")
-    ends = tuple(eos) if isinstance(eos, list) else (eos,)
-    known = (settings["model"].get("pad_token_id"), config.get("unk_token_id"), config.get("bos_token_id"))
-    pad = next(c for c in (*known, *range(len(ends) + 1)) if type(c) is int and c >= 0 and c not in ends)
-    return Generation("decoder", ends, pad)
-
-
-def genai_config(graph: BaseGraph) -> bytes:
-    """GenAI's configuration for a bundle: the builder's, with the bundle's padding token and no library to load.
-
-    Args:
-        graph: a decoder's, see `is_genai`.
-    """
-    assert graph.generation is not None
-    settings = read_json_object(graph.files[GENAI_CONFIG], error=BaseModelError)
-    model, search = settings["model"], settings.get("search")
-    model["pad_token_id"] = graph.generation.pad
-    for place, key in ((model, "context_length"), (search, "max_length")):
-        if graph.longest is not None and isinstance(place, dict) and type(place.get(key)) is int:
-            place[key] = min(place[key], graph.longest)  # a user's file may know of more than there are
-    options = _get(settings, "model", "decoder", "session_options")
-    options.pop("custom_ops_library", None)  # a bundle names no library to load
-    return dump_json(settings)
-
-
-def _get(settings: Mapping[str, Any], *keys: str) -> Any:
-    value: Any = settings
-    for key in keys:
-        if not isinstance(value, dict) or key not in value:
-            raise BaseModelError(f"{GENAI_CONFIG}: has no {'.'.join(keys)}; it is not the configuration of a decoder")
-        value = value[key]
-    return value

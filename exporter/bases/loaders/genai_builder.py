@@ -10,7 +10,8 @@ from typing import Any
 from unittest import mock
 
 from eptx._one_line import one_line
-from eptx.errors import BaseModelError, NotSupportedError
+from eptx.errors import NotSupportedError
+from eptx.exporter.bases.not_built import NotBuiltError
 from eptx.exporter.bases.passes.rotary import context
 from eptx.exporter.bases.weights.checkpoint import weight_files
 from eptx.exporter.quiet import quiet
@@ -20,6 +21,10 @@ from eptx.files.strict_json import dump_json
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt", "tekken.json")
 #: What changes how rotary positions are made (eptx puts in the tables itself), and names of code that is not run.
 _LEFT_OUT = ("rope_scaling", "rope_parameters", "auto_map")
+
+
+#: What the builder (0.18) builds without an error, and not as transformers computes it.
+_WRONG = {"OlmoForCausalLM": "its norms keep the mean, and clip_qkv clips nothing"}
 
 
 def build(folder: Path, workspace: Path, parsed: Any, precision: str, provider: str, options: Sequence[str]) -> None:
@@ -34,24 +39,27 @@ def build(folder: Path, workspace: Path, parsed: Any, precision: str, provider: 
         options: further ones, ``name=value``.
 
     Raises:
-        BaseModelError: the builder does not get along with the files.
-        NotSupportedError: GenAI is not installed, or knows no such model.
+        NotBuiltError: the builder knows no such model, or does not get along with the files.
+        NotSupportedError: GenAI is not installed.
     """
     try:
         from onnxruntime_genai.models import builder
     except ImportError:
         raise NotSupportedError("decoders need onnxruntime-genai: pip install 'eptx[export]'") from None
+    name = parsed.architectures[0]
+    if name in _WRONG:
+        raise NotBuiltError(f"GenAI's builder (0.18) makes another model of a {name}: {_WRONG[name]}")
     source = workspace / "source"
     with quiet(), _true_head(builder), contextlib.redirect_stderr(io.StringIO()):  # its progress bars are not ours
-        _write_source(folder, source, parsed)
         read, target, cache = str(source), str(workspace), str(workspace / "cache")
         try:
+            _write_source(folder, source, parsed)
             settings = builder.parse_extra_options("", read, target, precision, provider, cache, list(options))
             builder.create_model("", read, target, precision, provider, cache, **settings)
-        except NotImplementedError as e:
-            raise NotSupportedError(f"GenAI's builder cannot make this model: {one_line(e)}") from None
+        except NotImplementedError:
+            raise NotBuiltError(f"GenAI's builder (0.18) does not know a {name}") from None
         except Exception as e:  # whatever a configuration or weights that do not fit provoke
-            raise BaseModelError(f"{folder.name}: GenAI's builder cannot read this model: {one_line(e)}") from None
+            raise NotBuiltError(f"{folder.name}: GenAI's builder cannot read this model: {one_line(e)}") from None
 
 
 @contextlib.contextmanager

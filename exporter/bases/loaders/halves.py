@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.modeling_outputs import MoEModelOutput
 
 from eptx.errors import NotSupportedError
 
@@ -28,21 +29,30 @@ _MASK = "attention_mask"
 
 
 class _Half(nn.Module):
-    """Has the children and tensors of a model, under their names there."""
+    """Has the children and tensors of a model, under their names there.
+
+    Attributes:
+        half_of: the model.
+    """
+
+    half_of: Any
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.config = model.config
         own = ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set")
         vars(self).update({name: vars(model)[name] for name in own})
-        vars(self)["_model"] = model  # past nn.Module, to which it would be a child
+        vars(self)["half_of"] = model  # past nn.Module, to which it would be a child
 
     def _answer(self, cache: Any, hidden: Tensor, mask: Tensor | None, tokens: Tensor) -> Any:
-        """The model's own forward of some tokens of the answer, with what the encoder gave."""
-        model = vars(self)["_model"]
+        """The model's own forward of some tokens of the answer, with what the encoder gave.
+
+        That is given in the widest of transformers' classes: mixtures of experts look at its ``router_logits``.
+        """
+        model = self.half_of
         given = {} if mask is None else {_MASK: mask}
         tokens_of = {"decoder_input_ids": tokens, "past_key_values": cache, "use_cache": True}
-        return type(model).forward(model, encoder_outputs=(hidden,), **given, **tokens_of)
+        return type(model).forward(model, encoder_outputs=MoEModelOutput(hidden), **given, **tokens_of)
 
 
 class Encoder(_Half):
@@ -54,7 +64,7 @@ class Encoder(_Half):
         The decoder projects the encoder's states with the first token of an answer. That forward is made here, and
         all of it that the projections do not need is no part of the graph.
         """
-        hidden = vars(self)["_model"].get_encoder()(**inputs)[0]
+        hidden = self.half_of.get_encoder()(**inputs)[0]
         cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
         first = torch.zeros((hidden.shape[0], 1), dtype=torch.int64)
         self._answer(cache, hidden, inputs.get(_MASK), first)

@@ -2,46 +2,67 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
 from eptx._one_line import one_line
 from eptx.errors import NotSupportedError
-from eptx.exporter.bases.weights.model_class import SUPPORTED
+from eptx.exporter.bases.loaders.sample import samples
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
-_BATCH, _LENGTH = 2, 7  # neither is 0, 1, or another size of a model
+#: The beginnings of operators that give something else at each run.
+_RANDOM = ("Random", "Bernoulli", "Multinomial")
 
 
-def trace(model: PreTrainedModel) -> ir.Model:
+@dataclass(frozen=True)
+class Traced:
+    """A graph, with the names of its free axes: input -> axis -> name."""
+
+    graph: ir.Model
+    axes: Mapping[str, Mapping[int, str]]
+
+
+def trace(model: PreTrainedModel, folder: Path) -> Traced:
     """Exports a model with transformers' ONNX exporter, neither optimized nor fused.
 
     Args:
         model: in evaluation mode, with no cache.
+        folder: of the base.
 
     Returns:
         the graph; its inputs and outputs have the names of transformers.
 
     Raises:
-        NotSupportedError: the architecture takes other inputs than text or images, or the exporter cannot
-            trace it.
+        NotSupportedError: the class takes other inputs than texts, images and sound, or the exporter cannot trace it.
+        BaseModelError: nothing says how large an image is.
     """
-    return export_onnx(model, *_sample(model))
+    refusals = []
+    for deferred in (False, True):
+        for sample in samples(model, folder):
+            try:
+                return Traced(export_onnx(model, sample.inputs, sample.shapes, deferred=deferred), sample.axes)
+            except NotSupportedError as error:
+                refusals.append(error)
+    raise refusals[0]
 
 
-def export_onnx(model: Any, inputs: Mapping[str, Any], shapes: Mapping[str, Any]) -> ir.Model:
+def export_onnx(
+    model: Any, inputs: Mapping[str, Any], shapes: Mapping[str, Any], *, deferred: bool = False
+) -> ir.Model:
     """Exports a module, neither optimized nor fused.
 
     Args:
         model: has a transformers ``config``.
         inputs: examples of its arguments: tensors, or dictionaries of them, whose names are joined by dots.
         shapes: which of their axes are free, in the same structure.
+        deferred: whether the exporter may leave conditions on sizes unproven, such as that a convolution leaves
+            anything of a recording. ONNX Runtime refuses what does not fit.
 
     Raises:
         NotSupportedError: the exporter cannot trace it.
@@ -49,48 +70,42 @@ def export_onnx(model: Any, inputs: Mapping[str, Any], shapes: Mapping[str, Any]
     from transformers.exporters import exporter_onnx
 
     exporter: Any = exporter_onnx  # not annotated
+    _multiply_rows(model)
     # unoptimized: constant folding would merge weights into products of constants (DeBERTa's relative
     # positions)
-    config = exporter.OnnxConfig(dynamic_shapes=dict(shapes), optimize=False)
+    config = exporter.OnnxConfig(
+        dynamic_shapes=dict(shapes), optimize=False, prefer_deferred_runtime_asserts_over_guards=deferred
+    )
     try:
         exported = exporter.OnnxExporter().export(model, dict(inputs), config=config)
     except Exception as e:  # torch.export and the exporter fail with any class
-        message = f"{model.config.model_type} cannot be exported ({one_line(e)}); supported: {SUPPORTED}"
-        raise NotSupportedError(f"{message}; or give an .onnx base") from None
+        half_of = getattr(model, "half_of", None)
+        kind = type(model if half_of is None else half_of).__name__
+        message = f"transformers cannot export a {kind} to ONNX ({type(e).__name__}: {one_line(e)})"
+        advice = "; if you have it as ONNX, give that with --base-onnx" if half_of is None else ""
+        raise NotSupportedError(message + advice) from None
     program: ir.Model = exported.program
+    drawn = next((node.op_type for node in program.graph.all_nodes() if node.op_type.startswith(_RANDOM)), None)
+    if drawn is not None:
+        raise NotSupportedError(
+            f"a {type(model).__name__} draws random numbers whenever it runs ({drawn}): turn that off in the base's "
+            "config.json (ViTMAE: mask_ratio 0)"
+        )
     return program
 
 
-def _sample(model: PreTrainedModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Example inputs, and which of their axes are free."""
+def _multiply_rows(model: Any) -> None:
+    """Has transformers' ``Conv1D`` (GPT-2's linear layer) multiply rows as they lie, not flattened.
+
+    Fusions take away the flattening before a product, and leave the product with rows that it does not take.
+    """
     import torch
-    from torch.export import Dim
+    from transformers.pytorch_utils import Conv1D
 
-    config: Any = model.config
-    parameters = inspect.signature(model.forward).parameters
-    batch = Dim("batch")
-    if "input_ids" in parameters and "pixel_values" in parameters:
-        kind = type(model).__name__
-        raise NotSupportedError(f"a {kind} reads text and images together, which is not supported; {SUPPORTED} are")
-    if "input_ids" in parameters:
-        length = Dim("length", max=_longest(config))
-        ids = torch.ones((_BATCH, min(_LENGTH, _longest(config))), dtype=torch.int64)
-        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if "token_type_ids" in parameters and getattr(config, "type_vocab_size", 0) > 1:
-            inputs["token_type_ids"] = torch.zeros_like(ids)
-        return inputs, {name: {0: batch, 1: length} for name in inputs}
-    if "pixel_values" in parameters:
-        images: Any = getattr(config, "vision_config", config)  # CLIP's classes of images have text's settings as well
-        sides = getattr(images, "image_size", None)
-        if sides is None:
-            raise NotSupportedError(
-                f"{config.model_type}: its config.json has no image_size, so its input has no shape"
-            )
-        height, width = sides if isinstance(sides, (list, tuple)) else (sides, sides)
-        return {"pixel_values": torch.zeros((_BATCH, images.num_channels, height, width))}, {"pixel_values": {0: batch}}
-    raise NotSupportedError(f"{config.model_type} takes neither text nor images; supported: {SUPPORTED}")
+    class Product(Conv1D):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.matmul(x, self.weight) + self.bias
 
-
-def _longest(config: Any) -> int:
-    """The most positions that the model has embeddings for."""
-    return int(getattr(config, "max_position_embeddings", None) or 1 << 20)
+    for module in model.modules():
+        if type(module) is Conv1D:
+            module.__class__ = Product

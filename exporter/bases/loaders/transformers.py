@@ -6,9 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import onnx_ir as ir
-
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.folder import folder_graph
 from eptx.exporter.bases.loaders.trace import trace
@@ -16,7 +13,7 @@ from eptx.exporter.bases.passes.fuse import fuse
 from eptx.exporter.bases.passes.tidy import tidy
 from eptx.exporter.bases.weights.model import load_model, read_config
 from eptx.exporter.bases.weights.model_class import trained_class
-from eptx.exporter.bases.weights.whole import Saved, oriented
+from eptx.exporter.bases.weights.whole import Saved, banked, in_graph
 from eptx.exporter.quiet import quiet
 from eptx.progress import step
 
@@ -51,26 +48,20 @@ def load_transformers(
         AdapterError: what the tasks bring does not fit the class.
     """
     config = read_config(folder)
+    name = class_name or trained_class(config, (), headless=headless)
     with quiet():
         with step("load the base model"):
-            name = class_name or trained_class(config, (), headless=headless)
             model, whole = load_model(folder, config, name, saved)
         if config["model_type"] == "deberta-v2":
             from eptx.exporter.bases.passes.deberta import allow_positions_per_row  # imports transformers
 
             allow_positions_per_row(model)
         with step("export the base graph"):
-            graph = trace(model)
+            traced = trace(model, folder)
+            graph = traced.graph
         del model  # its weights are the graph's now, and those that fusing turns can go
         with step("fuse the base graph"):
-            own = graph.graph.initializers
-            kept = {own[parameter]: bank for parameter, bank in whole.banks.items() if parameter in own}
+            kept = banked(graph, whole.banks)
             fuse(graph, provider, kept)
-            tidy(graph)
-    banks = {str(value.name): oriented(bank, _stored(value)) for value, bank in kept.items() if value.uses()}
-    return replace(folder_graph(graph, folder, config), whole=replace(whole, banks=banks))
-
-
-def _stored(value: ir.Value) -> np.ndarray:
-    assert value.const_value is not None
-    return value.const_value.numpy()
+            tidy(graph, traced.axes)
+    return replace(folder_graph(graph, folder, config), whole=replace(whole, banks=in_graph(kept)))

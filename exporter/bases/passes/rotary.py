@@ -14,20 +14,24 @@ import onnx_ir as ir
 from eptx._one_line import one_line
 from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter.bases.initializers import add_initializer
+from eptx.exporter.bases.not_built import NotBuiltError
 
 #: operator -> where its tables of cosines and sines are among its inputs.
 _INPUTS = {"GroupQueryAttention": (7, 8), "RotaryEmbedding": (2, 3)}
 _NAMES = ("cos_cache", "sin_cache")
+#: What configurations call the number of positions.
+_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len")
+_CHANGES = "rotary positions of kind {!r} change with the length of the text in their own way"
 #: Models whose code can turn a part of every head.
-_PARTIAL = ("phi", "phi3")
+_PARTIAL = ("phi", "phi3", "nemotron")
 #: Frequencies that GroupQueryAttention takes at a time.
 _MULTIPLE = 8
 #: Cosines and sines, float32 [positions, frequencies] each.
 Tables = tuple[np.ndarray, np.ndarray]
 
 
-def context(parsed: Any) -> int:
-    """How many positions a graph of a base has.
+def context(parsed: Any) -> int | None:
+    """How many positions a graph of a base has; None where nothing limits it.
 
     ``longrope`` turns by other tables in texts that are longer than the model was first trained on. What is in a cache
     by then was turned by the first ones, and rows of one batch may be shorter; so a graph ends there.
@@ -35,11 +39,25 @@ def context(parsed: Any) -> int:
     Args:
         parsed: transformers' configuration of the base.
     """
-    positions = int(parsed.max_position_embeddings)
+    said = next((getattr(parsed, name) for name in _LENGTHS if getattr(parsed, name, None)), None)
     rope = getattr(parsed, "rope_parameters", None) or {}
-    if rope.get("rope_type") != "longrope":
-        return positions
-    return min(positions, int(rope["original_max_position_embeddings"]))
+    first = rope["original_max_position_embeddings"] if rope.get("rope_type") == "longrope" else None
+    return min((int(positions) for positions in (said, first) if positions), default=None)
+
+
+def refuse_dynamic(parsed: Any) -> None:
+    """Refuses rotary positions that a cache cannot hold: those of a token change when the text gets longer.
+
+    Args:
+        parsed: transformers' configuration of the base.
+
+    Raises:
+        NotSupportedError: it says so.
+    """
+    rope = getattr(parsed, "rope_parameters", None) or {}
+    kinds = {each.get("rope_type") for each in (rope, *rope.values()) if isinstance(each, dict)}
+    if "dynamic" in kinds:
+        raise NotSupportedError(_CHANGES.format("dynamic"))
 
 
 def rotary_tables(parsed: Any) -> Tables | None:
@@ -55,13 +73,10 @@ def rotary_tables(parsed: Any) -> Tables | None:
     module = _module(parsed)
     if module is None:
         return None
-    whole = _tables(module, context(parsed))
+    whole = _tables(module, context(parsed) or 0)
     # "dynamic" changes past the last position only
     if any(not np.array_equal(table[:1], short) for table, short in zip(whole, _tables(module, 1), strict=True)):
-        kind = parsed.rope_parameters["rope_type"]
-        raise NotSupportedError(
-            f"rotary positions of kind {kind!r} change with the length of the text in their own way"
-        )
+        raise NotSupportedError(_CHANGES.format(parsed.rope_parameters["rope_type"]))
     width = 2 * whole[0].shape[1]
     size = getattr(parsed, "head_dim", None) or parsed.hidden_size // parsed.num_attention_heads
     if width != size and parsed.model_type not in _PARTIAL:
@@ -82,11 +97,11 @@ def set_rotary(graph: ir.Graph, tables: Tables) -> None:
     nodes = [node for node in graph if node.op_type in _INPUTS]
     readers = [(node, i) for node in nodes for i in _INPUTS[node.op_type] if i < len(node.inputs) and node.inputs[i]]
     if not readers or any(node.attributes.get_int("rotary_interleaved", 0) for node in nodes):
-        raise NotSupportedError("the graph turns queries and keys in another way than the base")
+        raise NotBuiltError("the graph of GenAI's builder turns queries and keys in another way than the base")
     width = tables[0].shape[1]
     if width % _MULTIPLE and any(node.op_type == "GroupQueryAttention" for node, _ in readers):
         problem = f"the base turns {2 * width} values of every head"
-        raise NotSupportedError(f"{problem}; GroupQueryAttention turns multiples of {2 * _MULTIPLE} only")
+        raise NotBuiltError(f"{problem}; GroupQueryAttention turns multiples of {2 * _MULTIPLE} only")
     old = list(dict.fromkeys(node.inputs[i] for node, i in readers))
     dtype = next((value.dtype for value in old if value is not None and value.dtype), ir.DataType.FLOAT)
     for node, i in readers:
@@ -124,7 +139,7 @@ def _tables(module: Any, count: int) -> Tables:
     if not all(np.isfinite(table).all() for table in (cosines, sines)):
         raise BaseModelError("config.json: its rotary positions are no numbers")
     if not all(np.array_equal(table[:, :width], table[:, width:]) for table in (cosines, sines)):
-        raise NotSupportedError("the base's rotary positions are laid out in a way that eptx does not know")
+        raise NotBuiltError("the base's rotary positions are laid out in a way that eptx does not know")
     return cosines[:, :width].copy(), sines[:, :width].copy()
 
 

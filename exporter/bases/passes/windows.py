@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from eptx.errors import NotSupportedError
+from eptx.exporter.bases.not_built import NotBuiltError
 
 _LAYER = re.compile(r"\.(\d+)\.")
 _PAST = 3
@@ -26,7 +26,7 @@ def set_windows(graph: ir.Graph, parsed: Any) -> None:
         parsed: transformers' configuration of the base.
 
     Raises:
-        NotSupportedError: a layer has a window or a cap, and its attention operator has none.
+        NotBuiltError: a layer has a window or a cap, and its attention operator has none.
     """
     nodes = dict(_by_layer(graph))
     capped = parsed.attn_logit_softcapping if "attn_logit_softcapping" in type(parsed).__dataclass_fields__ else None
@@ -36,7 +36,7 @@ def set_windows(graph: ir.Graph, parsed: Any) -> None:
         elif capped or 0 < size < parsed.max_position_embeddings:
             does = "caps its scores" if capped else f"sees the last {size} tokens only"
             problem = f"layer {layer} {does}, which its attention in this graph cannot"
-            raise NotSupportedError(f"{problem}; for cuda use --precision fp16 or int4")
+            raise NotBuiltError(f"{problem}; for cuda use --precision fp16 or int4")
 
 
 def _windows(parsed: Any) -> list[int]:

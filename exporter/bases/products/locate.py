@@ -31,6 +31,8 @@ __all__ = ["locate", "named_sites"]
 
 _OTHER = {"query_proj": "key_proj", "key_proj": "query_proj"}
 _QUANTIZED = ("MatMulInteger", "MatMulNBits", "QLinearMatMul", "QGemm", "QAttention", "DynamicQuantizeMatMul")
+#: Of a graph that holds its weights as floats.
+_UNUSED = ", because no output needs them, or they are no products of matrices; leave them out of target_modules"
 _COLUMNS = re.compile(r"(.+)\[(\d{1,9}):(\d{1,9})\]")
 
 
@@ -214,14 +216,17 @@ class _Finder:
             alone = " by name; give its transformers folder as well, or a module map"
             hint = self._quantized or ("" if self._checkpoint is not None else alone)
             raise _Failure(f"are not found in the base graph{hint}")
-        places = [(product, columns) for product in self._products for columns in columns_of(product, weight)]
+        places = self._with_content(weight) or self._with_content(weight.T)
         if len(places) > 1:
             raise _Failure("match more than one product of the base graph (equal weights); give a module map")
         if not places and self._called(module):
             raise _Failure("have other weights in the base graph than in the base folder")
         if not places:
-            raise _Failure(f"are not found in the base graph{self._quantized}")
+            raise _Failure(f"are not found in the base graph{self._quantized or _UNUSED}")
         return places
+
+    def _with_content(self, weight: np.ndarray) -> list[_Place]:
+        return [(product, columns) for product in self._products for columns in columns_of(product, weight)]
 
 
 _Place = tuple[Product, tuple[int, int]]
@@ -238,10 +243,12 @@ def _projects_positions(module: str, config: Mapping[str, Any]) -> bool:
 
 
 def _holds(product: Product, weight: np.ndarray, columns: tuple[int, int]) -> bool:
-    """Whether these columns are the weight; True when the graph's weights cannot be read."""
-    if weight.shape != (columns[1] - columns[0], product.shape[0]):
-        return False
-    return product.matrix() is None or equal_at(product, weight, columns[0])
+    """Whether these columns are the weight [out, in], or, as GPT-2 stores its own, [in, out].
+
+    True when the graph's weights cannot be read.
+    """
+    fits = [each for each in (weight, weight.T) if each.shape == (columns[1] - columns[0], product.shape[0])]
+    return any(product.matrix() is None or equal_at(product, each, columns[0]) for each in fits)
 
 
 def _all_equal(products: Sequence[Product]) -> bool:

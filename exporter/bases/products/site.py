@@ -97,6 +97,11 @@ class Site:
         return self.node.op_type == "Gemm" and len(self.node.inputs) > 2 and self.node.inputs[2] is not None
 
     @property
+    def bias(self) -> ir.Value | None:
+        """What the node adds to its product; None if nothing."""
+        return self.node.inputs[-1] if self.includes_bias else None
+
+    @property
     def in_features(self) -> int:
         """Width of the module's input."""
         return self._stored_shape()[1 if self.transposed else 0]
@@ -139,15 +144,11 @@ class Site:
         else:
             self.node.replace_input_with(0, x)
 
-    def take_bias(self) -> ir.Value | None:
-        """Takes the bias away from the node that adds it to its product; None if it adds none."""
-        if not self.includes_bias:
-            return None
+    def take_bias(self) -> None:
+        """Takes the `bias` away from the node."""
         last = len(self.node.inputs) - 1  # of Gemm and of MatMulNBits
-        bias = self.node.inputs[last]
         self.node.replace_input_with(last, None)
         self.node.resize_inputs(next(i for i in range(last, 0, -1) if self.node.inputs[i - 1] is not None))
-        return bias
 
     def set_weight(self, weight: np.ndarray) -> None:
         """Puts another weight in place of this module's, in the graph, in the stored type and form.

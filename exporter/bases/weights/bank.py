@@ -23,6 +23,7 @@ class Bank:
         rows: the entry of each task by id, then that of the base where it is served.
         size: how long the first axis is for all: shorter ones are filled with zeros.
         turned: whether the graph stores the tensor with its last two axes swapped.
+        tokens: whether its rows are tokens, so that a row that an entry lacks must never win.
     """
 
     base: np.ndarray | None
@@ -30,6 +31,7 @@ class Bank:
     rows: tuple[int, ...]
     size: int
     turned: bool = False
+    tokens: bool = False
 
     @cached_property
     def arrays(self) -> list[np.ndarray]:
@@ -72,9 +74,9 @@ def bank_of(base: np.ndarray | None, changes: Sequence[TensorChange | None]) -> 
         same = next((i for i, other in enumerate(entries) if _same(change, other)), len(entries))
         entries += [change] if same == len(entries) else []
         rows.append(same)
-    longest = [len(change.array) for change in entries if isinstance(change, Whole) and change.array.ndim]
-    own = [len(base)] if base is not None and base.ndim and len(longest) < len(entries) else []
-    return Bank(base, tuple(entries), tuple(rows), max([*longest, *own], default=0))
+    own = 0 if base is None or not base.ndim else len(base)
+    size = max(own if change is None else change.length(own) for change in entries)
+    return Bank(base, tuple(entries), tuple(rows), size)
 
 
 def _same(one: TensorChange | None, other: TensorChange | None) -> bool:

@@ -10,7 +10,7 @@ from eptx._one_line import one_line, some
 from eptx.errors import BaseModelError, EptxError, NotSupportedError
 from eptx.exporter.bases.weights.checkpoint import BaseCheckpoint
 from eptx.exporter.bases.weights.config import base_config, checked_config
-from eptx.exporter.bases.weights.model_class import SUPPORTED, find_class
+from eptx.exporter.bases.weights.model_class import find_class, no_architecture
 from eptx.exporter.bases.weights.whole import Banked, Saved, named_in, put_whole
 
 #: ``base_model_prefix`` by model type: importing a model's code to ask it takes seconds.
@@ -128,7 +128,7 @@ def parse_config(folder: Path, config: dict[str, Any]) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     if config["model_type"] not in CONFIG_MAPPING:
-        raise NotSupportedError(f"transformers has no architecture {config['model_type']!r}; supported: {SUPPORTED}")
+        raise NotSupportedError(no_architecture(config["model_type"]))
     try:
         return base_config(folder)
     except EptxError:

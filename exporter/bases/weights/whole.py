@@ -7,17 +7,19 @@ A tensor that all rows share goes into the model before it is traced. One that t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from eptx._one_line import some
 from eptx.errors import AdapterError, BaseModelError
 from eptx.exporter.adapters.changes import TensorChange, Whole
 from eptx.exporter.bases.names import aliases
 from eptx.exporter.bases.weights.bank import Bank, bank_of
+from eptx.exporter.bases.weights.sharing import sharing_in, with_shared
+from eptx.exporter.bases.weights.sizes import sized_by_labels, sized_by_tokens, tokens_of
 
 Changes = Mapping[str, TensorChange]
 
@@ -46,12 +48,14 @@ class Banked:
         labels: how many labels each task has, then the base where it is served; None where no head was brought.
         names: the labels' names, for counts that are the base's own; None where its configuration has none.
         base: whether the base has all these modules, so that rows can switch the adapter off.
+        vocabulary: how many tokens each task has, then the base where it is served; None where all have the base's.
     """
 
     banks: Mapping[str, Bank] = field(default_factory=dict)
     labels: tuple[int, ...] | None = None
     names: tuple[str, ...] | None = None
     base: bool = True
+    vocabulary: tuple[int, ...] | None = None
 
 
 def named_in(model: Any, saved: Saved, prefix: str) -> dict[str, dict[str, TensorChange]]:
@@ -62,7 +66,8 @@ def named_in(model: Any, saved: Saved, prefix: str) -> dict[str, dict[str, Tenso
     """
     if not any(saved.tensors.values()):
         return {task: {} for task in saved.rows}
-    known = set(model.state_dict())
+    known = model.state_dict()
+    sharing, lengths = sharing_in(model), {name: len(tensor) for name, tensor in known.items() if tensor.ndim}
     today = _Today(model)
     found: dict[str, dict[str, TensorChange]] = {}
     for task in saved.rows:
@@ -73,6 +78,7 @@ def named_in(model: Any, saved: Saved, prefix: str) -> dict[str, dict[str, Tenso
                 kind = type(model).__name__
                 raise AdapterError(f"the adapter brings {name}, which a {kind} (the class that was trained) has not")
             found[task][spelled[0]] = change
+        found[task] = with_shared(found[task], sharing, lengths)
     return found
 
 
@@ -115,11 +121,11 @@ def put_whole(
         return model, Banked(base=saved.base)
     absent = set(lacking)
     _check_complete(absent, brought, type(model).__name__)
-    by_labels = _sized_by_labels(model) & set(names)
+    by_labels, by_tokens = sized_by_labels(model) & set(names), sized_by_tokens(model)
     label_names = _label_names(model.config)
     for own in brought.values():
         for name, change in own.items():
-            _check_shape(name, change, model.state_dict()[name].shape, name in absent, name in by_labels)
+            _check_shape(name, change, model.state_dict()[name].shape, name in absent, name in by_labels | by_tokens)
     has_base = saved.base and not absent & set(names)
     rows: list[Changes] = [*brought.values(), *([{}] if has_base else [])]
     own_count = int(model.config.num_labels)
@@ -130,14 +136,25 @@ def put_whole(
         model = reload(most)
     banks: dict[str, Bank] = {}
     for name in names:
-        bank = bank_of(base.get(name), [own.get(name) for own in rows])
+        bank = replace(bank_of(base.get(name), [own.get(name) for own in rows]), tokens=name in by_tokens)
         if len(bank.entries) == 1:
             _put(model, name, bank.arrays[0])
         else:
             banks[name] = bank
             _put(model, name, _placeholder(bank.shape))
     counts = tuple(labels) if by_labels else None
-    return model, Banked(banks, counts, label_names, has_base)
+    return model, Banked(banks, counts, label_names, has_base, _vocabulary(model, brought, by_tokens, has_base))
+
+
+def _vocabulary(
+    model: Any, brought: Mapping[str, Changes], by_tokens: set[str], has_base: bool
+) -> tuple[int, ...] | None:
+    """How many tokens each task has, then the base where it is served; None where all have the base's."""
+    own = getattr(model.config.get_text_config(), "vocab_size", None)
+    if not by_tokens or own is None:
+        return None
+    counts = [tokens_of(task, changes, by_tokens, own) for task, changes in brought.items()]
+    return None if set(counts) == {own} else (*counts, *([own] if has_base else []))
 
 
 def _check_complete(absent: set[str], brought: Mapping[str, Changes], kind: str) -> None:
@@ -147,21 +164,9 @@ def _check_complete(absent: set[str], brought: Mapping[str, Changes], kind: str)
             raise BaseModelError(f"task {task!r} brings no {some(missing)}, and the base has none (trained: {kind})")
 
 
-def _sized_by_labels(model: Any) -> set[str]:
-    """The tensors whose first axis are the labels: those that grow with their number."""
-    import torch
-
-    config = deepcopy(model.config)
-    config.num_labels = int(model.config.num_labels) + 1
-    with torch.device("meta"):  # its structure, none of its memory
-        more = type(model)(config).state_dict()
-    own = model.state_dict()
-    return {name for name, value in more.items() if name in own and value.shape != own[name].shape}
-
-
-def _check_shape(name: str, change: TensorChange, shape: Sequence[int], absent: bool, by_labels: bool) -> None:
+def _check_shape(name: str, change: TensorChange, shape: Sequence[int], absent: bool, sized: bool) -> None:
     wrong = change.misfit(None if absent and not isinstance(change, Whole) else shape)
-    if wrong is None and isinstance(change, Whole) and not by_labels and list(change.array.shape) != list(shape):
+    if wrong is None and isinstance(change, Whole) and not sized and list(change.array.shape) != list(shape):
         wrong = f"is {list(change.array.shape)} in the adapter; the base's class has {list(shape)}"
     if wrong is not None:
         raise AdapterError(f"{name} {wrong}")
@@ -180,18 +185,33 @@ def _placeholder(shape: tuple[int, ...]) -> np.ndarray:
     return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
 
 
-def oriented(bank: Bank, stored: np.ndarray) -> Bank:
-    """A bank as the graph stores the tensor.
+def banked(model: ir.Model, banks: Mapping[str, Bank]) -> dict[ir.Value, Bank]:
+    """The initializers of a model that was just traced -> their banks."""
+    own = model.graph.initializers
+    return {own[parameter]: bank for parameter, bank in banks.items() if parameter in own}
+
+
+def in_graph(kept: Mapping[ir.Value, Bank]) -> dict[str, Bank]:
+    """The banks by the names that the graph has for the tensors now."""
+    return {str(value.name): _in_place(value, bank) for value, bank in kept.items() if value.uses()}
+
+
+def _in_place(value: ir.Value, bank: Bank) -> Bank:
+    """A bank as the graph stores the tensor; the base's takes the place of its placeholder.
 
     Args:
+        value: the initializer, which holds the placeholder as it is, or turned.
         bank: as the model has it.
-        stored: what the graph holds of its placeholder: the same, or that turned.
     """
-    plain = _placeholder(bank.shape)
-    if np.array_equal(stored, plain):
-        return bank
-    assert np.array_equal(stored, plain.T)
-    return replace(bank, turned=True)
+    assert value.const_value is not None
+    stored, plain = value.const_value.numpy(), _placeholder(bank.shape)
+    turned = not np.array_equal(stored, plain)
+    assert not turned or np.array_equal(stored, plain.T)
+    bank = replace(bank, turned=turned)
+    if bank.base is not None:
+        tensor = ir.Tensor(np.ascontiguousarray(bank.base.T if turned else bank.base), name=value.name)
+        value.const_value, value.shape = tensor, ir.Shape(tensor.shape)
+    return bank
 
 
 def _put(model: Any, name: str, array: np.ndarray) -> None:

@@ -72,6 +72,7 @@ def joined(parts: Sequence[LoraAdapter], heads: TaskHeads | None = None) -> Lora
         changes={task: own for part in parts for task, own in part.changes.items()},
         trained_as=tuple(each for part in parts for each in part.trained_as),
         folders=tuple(folder for part in parts for folder in part.folders),
+        label_names={task: own for part in parts for task, own in part.label_names.items()},
         by_task={task: own for part in parts for task, own in part.by_task.items()},
     )
     for module in adapter.module_names:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from eptx.errors import AdapterError, NotSupportedError
+from eptx.errors import AdapterError
 from eptx.exporter.adapters.adapter import TaskHeads, name_tasks, natural_key
 from eptx.exporter.adapters.checkpoint import (
     HEADS,
@@ -22,10 +22,13 @@ from eptx.exporter.adapters.checkpoint import (
 from eptx.exporter.methods.lora.adapter import LoraAdapter, joined
 from eptx.exporter.methods.lora.module import LoraModule
 from eptx.exporter.methods.lora.settings import blocks, check, start
+from eptx.exporter.methods.lora.tensors import take_tensors
 from eptx.exporter.methods.patterns import scale_of
 
 #: What training alone needs of a module.
 _OF_TRAINING = ("lora_velora_embed", "lora_monteclora_sampler")
+#: The tensors of `LoraModule`'s vectors.
+_NAMES = {"magnitude": "lora_magnitude_vector", "bias": "lora_B.bias", "diagonal": "lora_diag"}
 
 
 def matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
@@ -48,26 +51,23 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> LoraAdapter
 
 
 def _of_folder(task: str, checkpoint: Checkpoint) -> LoraAdapter:
+    changes, linear = take_tensors(checkpoint)
     return LoraAdapter(
         tasks=(task,),
         heads=None,
         fingerprint=checkpoint.fingerprint,
         fingerprints=(checkpoint.fingerprint,),
-        changes={task: checkpoint.whole} if checkpoint.saved else {},
+        changes={task: changes} if changes else {},
         trained_as=(checkpoint.trained_as,),
-        by_task={task: _read_one(checkpoint)},
+        by_task={task: _read_one(checkpoint, linear)},
     )
 
 
-def _read_one(checkpoint: Checkpoint) -> dict[str, LoraModule]:
+def _read_one(checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray]) -> dict[str, LoraModule]:
     check(checkpoint.config, checkpoint.name)
-    tensors = checkpoint.tensors
-    for name in tensors:
-        if "lora_embedding" in name:
-            raise NotSupportedError(f"{WEIGHTS}: {name}: LoRA on an embedding is not supported")
     grouped = group_by_module(tensors, "lora_")
     modules = {name: _module(name, grouped[name], checkpoint.config) for name in sorted(grouped, key=natural_key)}
-    if not modules:
+    if not checkpoint.tensors:
         raise AdapterError(f"{WEIGHTS}: holds no LoRA factors")
     return modules
 
@@ -84,9 +84,9 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
     a, b = (_whole(name, key, take(parts, name, f"lora_{key}.weight", 2), config) for key in "AB")
     began = start(config)
     vectors = {
-        "magnitude": _vector(name, parts, "lora_magnitude_vector", flag(config, "use_dora")),
-        "bias": _vector(name, parts, "lora_B.bias", flag(config, "lora_bias")),
-        "diagonal": _vector(name, parts, "lora_diag", began == "kasa"),
+        "magnitude": _vector(name, parts, _NAMES["magnitude"], flag(config, "use_dora")),
+        "bias": _vector(name, parts, _NAMES["bias"], flag(config, "lora_bias")),
+        "diagonal": _vector(name, parts, _NAMES["diagonal"], began == "kasa"),
     }
     refuse_rest(parts, name)
     if b.shape[1] != a.shape[0]:
@@ -96,10 +96,6 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
         if vector is not None and len(vector) != wanted:
             raise AdapterError(f"{WEIGHTS}: {name}: {_NAMES[key]} has {len(vector)} entries, not {wanted}")
     return LoraModule(a, b, scale_of(name, a.shape[0], config), start=began, **vectors)
-
-
-#: The tensors of `LoraModule`'s vectors.
-_NAMES = {"magnitude": "lora_magnitude_vector", "bias": "lora_B.bias", "diagonal": "lora_diag"}
 
 
 def _vector(module: str, parts: dict[str, np.ndarray], key: str, expected: bool) -> np.ndarray | None:

@@ -12,11 +12,12 @@ from peft.utils.other import get_pattern_key
 from eptx._one_line import one_line
 from eptx.errors import AdapterError
 from eptx.exporter.trained.files import PREFIX, AdapterFiles
+from eptx.exporter.trained.folder_names import folder_names
 from eptx.exporter.trained.names import exactly
 from eptx.exporter.trained.reference import Reference, SavedAs
 
 #: Starts of the factors that leave the base as it is; with any other PEFT is to do what it did in training.
-_STARTS = (False, None, "gaussian", "eva", "orthogonal")
+_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
 class LoraReference(Reference):
@@ -32,8 +33,8 @@ class LoraReference(Reference):
         return config.get("peft_type") == "LORA"
 
     def count_tasks(self, files: Sequence[AdapterFiles], given: Sequence[str] | None) -> tuple[int, list[str]]:
-        """Several folders are a task each, called as the folders are."""
-        return len(files), [each.folder.name for each in files] if len(files) > 1 else []
+        """Several folders are a task each, called by what tells the folders apart."""
+        return len(files), folder_names([each.folder for each in files]) if len(files) > 1 else []
 
     def modules(self, files: AdapterFiles) -> list[str]:
         part = self.tensor_part
@@ -57,6 +58,10 @@ class LoraReference(Reference):
         if renamed or not any(check_target_module_exists(config, module) for module in names):
             _rename(config, names)  # PEFT would find none of the modules that the file has tensors for
         return config
+
+    def changes_base(self, config: Mapping[str, Any]) -> bool:
+        start = config.get("init_lora_weights")
+        return start not in (*_STARTS, "mica") or bool(config.get("kasa_config")) or super().changes_base(config)
 
     def together(self, task: int, count: int) -> Hashable:
         """PEFT switches between adapters for a whole forward."""

@@ -7,16 +7,22 @@ themselves is that of words, and the one that is indexed by consecutive numbers 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import inspect
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.modeling_outputs import MoEModelOutput
 
+from eptx.bundle import TensorSpec
+from eptx.exporter.validation.base.example import example
 from eptx.exporter.validation.base.source import listed
 from eptx.exporter.validation.base.windows import context
 
+_TEXT = tuple(TensorSpec(name, "int64", ("batch", "length")) for name in ("input_ids", "attention_mask"))
 #: So many tokens are enough to tell consecutive numbers from others.
 _TOKENS = 6
 
@@ -41,28 +47,44 @@ class Lookups:
         return self.positions if self.positions is not None else self.context
 
 
-def lookups(model: Any) -> Lookups:
+def lookups(model: Any, given: Collection[TensorSpec] = _TEXT) -> Lookups:
     """Runs a model on a few tokens, until both tables were used.
 
     Args:
         model: a ``PreTrainedModel``, adapted or not. Nothing of it is changed.
+        given: the inputs of the bundle's graph that reads the text.
     """
-    if getattr(model, "main_input_name", "input_ids") != "input_ids":
+    base = getattr(model, "get_base_model", lambda: model)()
+    if "input_ids" not in inspect.signature(base.forward).parameters or all(spec.name != "input_ids" for spec in given):
         return Lookups()
     config = model.config.get_text_config()
     tokens = _tokens(config)
-    ids = torch.tensor([tokens], device=next(model.parameters()).device)
-    extra = {"decoder_input_ids": ids} if getattr(model.config, "is_encoder_decoder", False) else {}
+    inputs = example(base, given, torch.tensor(tokens))
     watch = _Watch(tokens)
     watch.found.context = context(config)
     try:
         with torch.no_grad(), watch:
-            model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra)
+            model(**inputs)
     except Exception:
         # both tables were seen; or the model needs more than tokens, such as the rows' tasks, and what was seen so far
         # counts
         return watch.found
     return watch.found
+
+
+def answer_length(model: Any) -> int | None:
+    """How many tokens an encoder-decoder's answer may have, by the table of its decoder's positions; None: no limit.
+
+    Args:
+        model: a ``PreTrainedModel``, adapted or not. Nothing of it is changed.
+    """
+    tokens = _tokens(model.config.get_text_config(decoder=True))
+    weight = next(model.parameters())
+    states = torch.zeros((1, len(tokens), model.config.hidden_size), dtype=weight.dtype, device=weight.device)
+    watch = _Watch(tokens)
+    with contextlib.suppress(Exception), torch.no_grad(), watch:  # as above
+        model(encoder_outputs=MoEModelOutput(states), decoder_input_ids=torch.tensor([tokens], device=weight.device))
+    return watch.found.positions
 
 
 class _Enough(Exception):

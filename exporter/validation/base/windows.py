@@ -45,7 +45,7 @@ def context(settings: Any) -> int | None:
     Args:
         settings: transformers' configuration of the text model.
     """
-    positions: Any = getattr(settings, "max_position_embeddings", None)
+    positions: Any = getattr(settings, "max_position_embeddings", None) or getattr(settings, "max_seq_len", None)
     if not _positive(positions):
         return None
     rope = getattr(settings, "rope_parameters", None) or {}

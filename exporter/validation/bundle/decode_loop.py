@@ -15,7 +15,7 @@ import numpy as np
 
 from eptx.bundle import Manifest
 from eptx.exporter.validation.inputs.batch import ANSWER_IDS, CHOSEN, Batch, bundle_ids, spans
-from eptx.manifest.names import PAST, PRESENT, ROUTE_GROUP, TASK_ID, USED
+from eptx.manifest.names import ENCODER_MASK, PAST, PRESENT, ROUTE_GROUP, TASK_ID, USED
 
 Values = dict[str, np.ndarray]
 Run = Callable[[Mapping[str, np.ndarray]], Values]
@@ -99,11 +99,12 @@ class DecodeLoop:
         """Runs the encoder; its outputs are inputs of the decoder."""
         if encode is None or self._manifest.encoder is None:
             return {}
-        text = {name: self._batch.arrays[name] for name in ("input_ids", "attention_mask")}
+        text = self._batch.read
         known = {spec.name for spec in self._manifest.encoder.inputs}
         self.encoded = encode({name: value for name, value in {**text, **self._given}.items() if name in known})
         used = {name.removesuffix(USED): value for name, value in self.encoded.items() if name.endswith(USED)}
-        return {**self.encoded, **used, "encoder_attention_mask": text["attention_mask"]}
+        mask = {ENCODER_MASK: text["attention_mask"]} if "attention_mask" in text else {}
+        return {**self.encoded, **used, **mask}
 
     def _left_aligned(self, array: np.ndarray) -> np.ndarray:
         """The columns with each prompt's padding moved behind it."""
@@ -116,7 +117,8 @@ class DecodeLoop:
 
     def _shift(self) -> np.ndarray:
         """How much padding stands before each row."""
-        return np.asarray(self._batch.arrays["attention_mask"].argmax(axis=1))
+        mask = self._batch.arrays.get("attention_mask")
+        return np.zeros(self._batch.rows, np.int64) if mask is None else np.asarray(mask.argmax(axis=1))
 
     @staticmethod
     def _rolled(array: np.ndarray, shift: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from eptx.exporter.trained import Host, Trained
 from eptx.exporter.validation.base.lookups import lookups
 from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.files import ExpectedTask, compare_files
+from eptx.exporter.validation.contents.label_names import base_names, trained_names
+from eptx.exporter.validation.contents.model_class import compare_class
 from eptx.exporter.validation.contents.tensors import compare_tensors
 from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.manifest.names import BASE_TASK
@@ -43,11 +46,15 @@ def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path 
     task = next(iter(reference.ids.values()))
     touched = trained.hosts[0].names.values() if bundle.manifest.mode == "static" else ()
     with trained.as_task(task) as model:
-        found = lookups(model)
+        encoder = bundle.manifest.encoder
+        found = lookups(model, bundle.manifest.inputs if encoder is None else encoder.inputs)
         answers = any(spec.name == "logits" for spec in bundle.manifest.outputs)
-        tasks, off = expected_tasks(reference, trained, answers=answers), _off(trained, answers=answers)
+        told = set(bundle.manifest.sources.label_names or ())
+        tasks = expected_tasks(reference, trained, answers=answers, told=told)
+        off = _off(reference, trained, answers, told)
         files = compare_files(bundle, reference.base, model, tasks, found, base_onnx=base_onnx, off=off)
-        return Compared([_method(bundle, trained), *files, *compare_tensors(bundle, model, touched)], found.longest)
+        first = [_method(bundle, trained), *compare_class(bundle.manifest, reference)]
+        return Compared([*first, *files, *compare_tensors(bundle, model, touched)], found.longest)
 
 
 def _method(bundle: Bundle, trained: Trained) -> Check:
@@ -56,44 +63,67 @@ def _method(bundle: Bundle, trained: Trained) -> Check:
     return Check("eptx.json: method", "compared", wrong)
 
 
-def expected_tasks(reference: ReferenceFiles, trained: Trained, *, answers: bool = True) -> list[ExpectedTask]:
+def expected_tasks(
+    reference: ReferenceFiles, trained: Trained, *, answers: bool = True, told: Collection[str] = ()
+) -> list[ExpectedTask]:
     """The tasks that the bundle must have, except ``base``, with their labels.
 
     Args:
         reference: the files.
         trained: the model.
         answers: whether the class gives logits.
+        told: the tasks whose labels an option of the export named.
     """
-    names = reference.files[0].config.get("task_labels") or {}
     found = []
     for name in (name for name in reference.ids if name in reference.tasks):
+        host = trained.host_of(reference.ids[name])
         if trained.heads is not None:
-            labels, given = trained.heads.labels(name), names.get(name)
-            problem = _problem(trained.host_of(reference.ids[name]).model.config, labels)
-            found.append(ExpectedTask(name, labels, tuple(given) if given else None, problem))
+            labels = trained.heads.labels(name)
+            found.append(_named(reference, name, labels, None, _problem(host.model.config, labels)))
         else:
-            found.append(_own(name, trained.host_of(reference.ids[name]), trained, answers))
+            found.append(_own(reference, name, host, trained, answers, told))
     return found
 
 
-def _off(trained: Trained, *, answers: bool) -> list[ExpectedTask] | None:
+def _off(
+    reference: ReferenceFiles, trained: Trained, answers: bool, told: Collection[str]
+) -> list[ExpectedTask] | None:
     """The task ``base``: none if the base alone lacks a module that the adapter brings."""
-    if trained.heads is not None or not trained.brings_heads:
+    if trained.heads is not None:
         return None
-    if not all(host.base.complete for host in trained.hosts):
+    if trained.brings_heads and not all(host.base.complete for host in trained.hosts):
         return []
-    return [_own(BASE_TASK, trained.host_of(len(trained.tasks)), trained, answers)]
+    return [_own(reference, BASE_TASK, trained.host_of(len(trained.tasks)), trained, answers, told)]
 
 
-def _own(name: str, host: Host, trained: Trained, answers: bool) -> ExpectedTask:
-    """A task with the labels of the trained class, if the adapter brings the layer that gives them."""
+def _own(
+    reference: ReferenceFiles, name: str, host: Host, trained: Trained, answers: bool, told: Collection[str]
+) -> ExpectedTask:
+    """A task with the labels of the trained class, if the adapter brings their layer or they have names."""
     config = host.model.config
-    classes = int(config.num_labels) if answers and "Classification" in type(host.model).__name__ else None
+    count = int(config.num_labels)
+    classes = count if answers and "Classification" in type(host.model).__name__ else None
     problem = _problem(config, classes)
-    if not answers or not any(other.base.labelled for other in trained.hosts):
+    if answers and any(other.base.labelled for other in trained.hosts):
+        return _named(reference, name, count, config, problem)
+    if classes is None:
         return ExpectedTask(name, None, None, problem)
-    names = tuple(config.id2label[i] for i in range(config.num_labels))
-    return ExpectedTask(name, int(config.num_labels), names, problem)
+    task = _named(reference, name, classes, config, problem)
+    return task if task.label_names is not None or name in told else replace(task, labels=None)
+
+
+def _named(reference: ReferenceFiles, name: str, count: int, config: Any, problem: str | None) -> ExpectedTask:
+    """A task with the names of its labels: those that the user gives, or else those of the trained files."""
+    said = reference.said.label_names.get(name)
+    if said is not None:
+        return ExpectedTask(name, count, tuple(said), problem, given=True)
+    if name == BASE_TASK:
+        own = [each for each in (base_names(config, count),) if each]
+        return ExpectedTask(name, count, own[0] if own else None, problem)
+    several = len(reference.files) > 1
+    files = reference.files[reference.tasks.index(name) if several else 0]
+    names = trained_names(files, name, several or len(reference.tasks) == 1, count, config)
+    return ExpectedTask(name, count, names, problem)
 
 
 def _problem(config: Any, labels: int | None) -> str | None:

@@ -57,10 +57,15 @@ class Batch:
         return int(tokens.shape[1])
 
     @property
+    def read(self) -> dict[str, np.ndarray]:
+        """Of an encoder-decoder: what the encoder reads."""
+        return {name: array for name, array in self.arrays.items() if name != ANSWER_IDS}
+
+    @property
     def kept(self) -> np.ndarray | None:
-        """bool [rows, length], the text's positions that are not padding; None where there is no mask."""
+        """bool [rows, length], the positions that are not padding; None where there is no mask, or one per choice."""
         mask = self.arrays.get("attention_mask")
-        return None if mask is None else mask.astype(bool)
+        return None if mask is None or mask.ndim != 2 else mask.astype(bool)
 
 
 def rows_alone(batch: Batch) -> Iterator[Batch]:
@@ -71,8 +76,11 @@ def rows_alone(batch: Batch) -> Iterator[Batch]:
         return
     for row in range(batch.rows):
         columns, prompt = np.flatnonzero(kept[row]), batch.prompt
+        masked = kept.shape[1:]
         arrays = {
-            name: array[row : row + 1] if name == ANSWER_IDS else array[row : row + 1, columns]
+            name: array[row : row + 1]
+            if name == ANSWER_IDS or array.shape[1:2] != masked
+            else array[row : row + 1, columns]
             for name, array in batch.arrays.items()
         }
         if prompt is not None and ANSWER_IDS not in batch.arrays:
@@ -86,18 +94,20 @@ def task_ids(batch: Batch, ids: Mapping[str, int]) -> np.ndarray:
 
 
 def bundle_ids(manifest: Manifest, batch: Batch) -> np.ndarray | None:
-    """The rows' task ids in the bundle, int64 [rows]; None if it takes none.
+    """The rows' task ids in the bundle, int64 [rows], or [1] where it takes one for all; None if it takes none.
 
     Raises:
         BundleError: it lacks one of the tasks.
     """
-    if all(spec.name != TASK_ID for spec in manifest.inputs):
+    taken = next((spec for spec in manifest.inputs if spec.name == TASK_ID), None)
+    if taken is None:
         return None
     known = {task.name: task.id for task in manifest.tasks}
     unknown = next((name for name in batch.tasks if name != AUTO_TASK and name not in known), None)
     if unknown is not None:
         raise BundleError(f"eptx.json names no task {unknown!r}, which the adapter has")
-    return task_ids(batch, known)
+    ids = task_ids(batch, known)
+    return ids if isinstance(taken.shape[0], str) else ids[:1]
 
 
 def spans(batch: Batch) -> list[tuple[int, int]]:

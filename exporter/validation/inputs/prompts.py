@@ -16,11 +16,11 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from eptx.bundle import Generation, Manifest
+from eptx.bundle import Generation, Manifest, TensorSpec
 from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.inputs.batch import ANSWER_IDS, CHOSEN, Batch
 from eptx.exporter.validation.inputs.vocabulary import LONGEST_INSIDE, LONGEST_ROW, UNLIMITED, Vocabulary
-from eptx.manifest.names import AUTO_TASK
+from eptx.manifest.names import AUTO_TASK, TASK_ID
 
 #: (length, rows) of prompts for different lengths of the cache.
 _PASTS = ((1, 1), (7, 2), (63, 3), (200, 1))
@@ -92,7 +92,7 @@ def generated_prompts(
         whole = vocabulary.longest - _STEPS
         if max(far, _LONGEST) < whole <= LONGEST_INSIDE:
             plans.append((Batch(f"prompt of {whole}", {}, (names[0],)), _Shape(whole, False, _STEPS)))
-    else:
+    elif _features(manifest) is None:
         text = _far_text(vocabulary, reach)
         batch = Batch(f"text of {text}", {}, (names[0],), inside=text <= LONGEST_INSIDE)
         plans.append((batch, _Shape(_MIXED, False, _STEPS, text)))
@@ -101,8 +101,9 @@ def generated_prompts(
 
 def redraw_prompts(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> Batch:
     """Another batch of the same shape and tasks, from the next seed."""
-    assert batch.seed is not None and batch.prompt is not None and batch.kept is not None
-    shape = _Shape(batch.prompt, not batch.kept.all(), batch.length - batch.prompt, int(batch.kept.sum(axis=1).max()))
+    assert batch.seed is not None and batch.prompt is not None
+    kept = np.ones((batch.rows, _MIXED), bool) if batch.kept is None else batch.kept
+    shape = _Shape(batch.prompt, not kept.all(), batch.length - batch.prompt, int(kept.sum(axis=1).max()))
     return _draw(manifest, vocabulary, replace(batch, seed=batch.seed + 1000), shape)
 
 
@@ -155,8 +156,8 @@ def as_prompts(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> list
 
 def _draw(manifest: Manifest, vocabulary: Vocabulary, batch: Batch, shape: _Shape) -> Batch:
     rng = np.random.default_rng([20261, batch.seed or 0])
-    length = max(1, min(shape.length, vocabulary.longest - shape.steps))
-    longest = length if manifest.encoder is None else shape.text
+    length = max(1, min(shape.length, _most(manifest, vocabulary) - shape.steps))
+    longest = length if manifest.encoder is None else min(shape.text, vocabulary.longest)
     lengths = np.full(batch.rows, longest)
     if shape.padded:
         lengths[1:] = rng.integers(1, longest + 1, batch.rows - 1)
@@ -166,7 +167,12 @@ def _draw(manifest: Manifest, vocabulary: Vocabulary, batch: Batch, shape: _Shap
     if manifest.encoder is not None:
         begun = np.stack([vocabulary.draw(rng, length) for _ in texts])
         begun[:, 0] = _generation(manifest).start
-        return _answering(batch, texts, begun, following, manifest)
+        spec = _features(manifest)
+        if spec is None:
+            return _answering(batch, texts, begun, following, manifest)
+        sound = rng.standard_normal((batch.rows, *map(int, spec.shape[1:]))).astype(spec.dtype)
+        arrays = {spec.name: sound, ANSWER_IDS: np.concatenate([begun, following], axis=1)}
+        return replace(batch, arrays=arrays, prompt=length)
     for text in texts:
         text[0] = vocabulary.first if vocabulary.first is not None and len(text) > 1 else text[0]
     return _laid_out(batch, texts, vocabulary.pad, following)
@@ -202,6 +208,19 @@ def _answering(
         ids[row, : len(text)], mask[row, : len(text)] = text, 1
     arrays = {"input_ids": ids, "attention_mask": mask, ANSWER_IDS: answer}
     return replace(batch, arrays=arrays, prompt=begun.shape[1])
+
+
+def _features(manifest: Manifest) -> TensorSpec | None:
+    """What the encoder of a model reads that reads no tokens."""
+    specs = [] if manifest.encoder is None else [spec for spec in manifest.encoder.inputs if spec.name != TASK_ID]
+    return None if not specs or any(spec.name == "input_ids" for spec in specs) else specs[0]
+
+
+def _most(manifest: Manifest, vocabulary: Vocabulary) -> int:
+    """The most tokens of one row: of a prompt and its answer, or of an encoder-decoder's answer alone."""
+    if manifest.encoder is None:
+        return vocabulary.longest
+    return _generation(manifest).longest or UNLIMITED
 
 
 def _generation(manifest: Manifest) -> Generation:

@@ -8,10 +8,10 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from eptx.bundle import Manifest, TensorSpec
-from eptx.errors import NotSupportedError
+from eptx.bundle import Manifest
 from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.inputs.batch import Batch
+from eptx.exporter.validation.inputs.fill import fill, tokens
 from eptx.exporter.validation.inputs.vocabulary import LONGEST_INSIDE, LONGEST_ROW, UNLIMITED, Vocabulary
 from eptx.manifest.names import TASK_ID
 
@@ -27,7 +27,8 @@ def generated(manifest: Manifest, vocabulary: Vocabulary, names: Sequence[str]) 
 
     There is a row of each task alone; two rows of every task in one padded batch; one row of every task, all of one
     length; rows of one token and of two; one long row, and one as long as the base reads. For a bundle of a single
-    task, several of its rows replace the mixtures.
+    task, several of its rows replace the mixtures,
+    and so they do where texts and images are batches of their own, which have one task.
 
     Args:
         manifest: of the bundle, for its inputs.
@@ -37,24 +38,28 @@ def generated(manifest: Manifest, vocabulary: Vocabulary, names: Sequence[str]) 
     Raises:
         NotSupportedError: the graph has an input that eptx does not know how to fill.
     """
+    apart = batches_apart(manifest)
     plans: list[tuple[str, tuple[str, ...], int, bool]] = [(f"{name} alone", (name,), _LENGTH, False) for name in names]
-    if len(names) > 1:
+    if apart or len(names) == 1:
+        for name in names:
+            of = f" of {name}" if apart else ""
+            plans.append((f"{_MANY}{of}, padded", (name,) * 6, _MANY_LENGTH, True))
+            plans.append((f"{_MANY}{of}", (name,) * 4, _LENGTH, False))
+    else:
         plans.append((f"{_MIXED}, padded", tuple(names) * 2, _MANY_LENGTH, True))
         plans.append((_MIXED, tuple(reversed(names)) + tuple(names[:1]), _LENGTH, False))
-    else:
-        plans.append((f"{_MANY}, padded", tuple(names) * 6, _MANY_LENGTH, True))
-        plans.append((_MANY, tuple(names) * 4, _LENGTH, False))
     plans.append(("long", (names[0],), _LONG, False))
     if any(spec.name in _TEXT for spec in manifest.inputs):
-        plans.append(("one token", _some(names, 2), 1, False))
+        plans.append(("one token", _some(names[:1] if apart else names, 2), 1, False))
         plans.append(("two tokens", (names[0],) * _MOST_ROWS, 2, False))
         if _LONG < vocabulary.longest < UNLIMITED:
             plans.append(("longest", (names[0],), min(vocabulary.longest, LONGEST_ROW), False))
+    measured = {_MIXED, *(name for name, *_ in plans if name.startswith(_MANY) and not name.endswith("padded"))}
     return [
         _draw(
             manifest,
             vocabulary,
-            Batch(name, {}, tasks, seed, measures_effect=name in (_MIXED, _MANY), inside=length <= LONGEST_INSIDE),
+            Batch(name, {}, tasks, seed, measures_effect=name in measured, inside=length <= LONGEST_INSIDE),
             length,
             padded,
         )
@@ -65,7 +70,7 @@ def generated(manifest: Manifest, vocabulary: Vocabulary, names: Sequence[str]) 
 def redraw(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> Batch:
     """Another batch of the same shape and tasks, from the next seed."""
     assert batch.seed is not None
-    length = next((a.shape[1] for name, a in batch.arrays.items() if name in _TEXT), 0)
+    length = tokens(manifest, batch.arrays)
     kept = batch.kept
     padded = kept is not None and not kept.all()
     return _draw(manifest, vocabulary, replace(batch, seed=batch.seed + 1000), length, padded)
@@ -79,6 +84,11 @@ def untried(manifest: Manifest, vocabulary: Vocabulary) -> list[Check]:
     return [Check(name, "unchecked", why=f"the longest row that is tried has {LONGEST_ROW} tokens")]
 
 
+def batches_apart(manifest: Manifest) -> bool:
+    """Whether texts and images are batches of their own, all of one task (CLIP)."""
+    return len({spec.shape[0] for spec in manifest.inputs if spec.name != TASK_ID}) > 1
+
+
 def _some(names: Sequence[str], count: int) -> tuple[str, ...]:
     return tuple(islice(cycle(names), count))
 
@@ -90,37 +100,8 @@ def _draw(manifest: Manifest, vocabulary: Vocabulary, batch: Batch, length: int,
     if padded and length > 3:
         lengths[1:] = rng.integers(3, length + 1, batch.rows - 1)
     arrays = {
-        spec.name: _fill(spec, vocabulary, rng, batch.rows, lengths).astype(spec.dtype)
+        spec.name: fill(spec, vocabulary, rng, batch.rows, lengths).astype(spec.dtype)
         for spec in manifest.inputs
         if spec.name != TASK_ID
     }
     return replace(batch, arrays=arrays)
-
-
-def _fill(
-    spec: TensorSpec, vocabulary: Vocabulary, rng: np.random.Generator, rows: int, lengths: np.ndarray
-) -> np.ndarray:
-    length = int(lengths.max())
-    positions = np.arange(length)
-    kept = positions < lengths[:, None]
-    if spec.name == "input_ids":
-        ids = vocabulary.draw(rng, kept.shape)
-        if vocabulary.first is not None:
-            ids[:, 0] = vocabulary.first
-        if vocabulary.last not in (None, vocabulary.pad):
-            ids[np.arange(rows), lengths - 1] = vocabulary.last
-        return np.where(kept, ids, vocabulary.pad)
-    if spec.name == "attention_mask":
-        return kept
-    if spec.name == "token_type_ids":
-        second = rng.integers(1, length + 1, (rows, 1)) <= positions
-        return (second & kept & (vocabulary.types > 1)).astype(np.int64)
-    if spec.name == "position_ids":
-        return np.broadcast_to(positions, (rows, length))
-    if spec.name == "pixel_values":
-        if not all(isinstance(dim, int) for dim in spec.shape[1:]):
-            raise NotSupportedError(
-                f"graph input {spec.name} has free sizes {list(spec.shape)}: validation needs fixed ones"
-            )
-        return rng.standard_normal((rows, *(int(dim) for dim in spec.shape[1:])))
-    raise NotSupportedError(f"graph input {spec.name!r} is neither text nor an image: validation cannot fill it")

@@ -28,6 +28,7 @@ class Vocabulary:
         longest: largest number of tokens in a row.
         pad: the padding id.
         first, last: ids that open and close a row, None where unknown.
+        places: how many places across a page, and down, the base tells apart.
     """
 
     size: int
@@ -36,6 +37,7 @@ class Vocabulary:
     pad: int
     first: int | None
     last: int | None
+    places: int = 1000
 
     @classmethod
     def of(cls, config: Mapping[str, Any], longest: int | None) -> Vocabulary:
@@ -54,6 +56,7 @@ class Vocabulary:
             pad=special("pad_token_id") or 0,
             first=special("cls_token_id", "bos_token_id"),
             last=special("sep_token_id", "eos_token_id"),
+            places=_number(settings, "max_2d_position_embeddings") or 1000,
         )
 
     def draw(self, rng: np.random.Generator, shape: int | tuple[int, ...]) -> np.ndarray:

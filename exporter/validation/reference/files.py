@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,12 +14,26 @@ from eptx.bundle.origin import Origin, read_origin
 from eptx.errors import AdapterError, BaseModelError, BundleError, UsageError
 from eptx.exporter.adapters.checkpoint import combine
 from eptx.exporter.bases.weights.checkpoint import folder_fingerprint
+from eptx.exporter.folders import find_adapters, find_base
 from eptx.exporter.trained import AdapterFiles, Trained, load_trained, name_tasks, read_files
 from eptx.exporter.trained.files import CONFIG, HEADS, WEIGHTS
 from eptx.exporter.trained.reference import reference_of, top_k_titles
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.files.safe_files import fingerprint, is_contained_name
 from eptx.manifest.names import BASE_TASK
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the user says of the trained model in a validation, and the bundle has no part in.
+
+    Attributes:
+        model_class: the class of transformers.
+        label_names: task -> the names of its labels.
+    """
+
+    model_class: str | None = None
+    label_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,8 @@ class ReferenceFiles:
         folders: the adapter's.
         names: the tasks' names by id, if the user or the bundle gives them.
         top_k: experts per task, if the user or the bundle gives it.
+        model_class: the class of transformers, if the user or the bundle gives it.
+        said: what the user alone says.
     """
 
     base: Path
@@ -45,10 +61,14 @@ class ReferenceFiles:
     folders: Sequence[Path] = ()
     names: Sequence[str] | None = None
     top_k: int | None = None
+    model_class: str | None = None
+    said: Said = field(default_factory=Said)
 
     def load(self, dtype: torch.dtype) -> Trained:
         """The trained model, which computes in this type."""
-        return load_trained(self.base, self.files, self.tasks, top_k=self.top_k, dtype=dtype)
+        return load_trained(
+            self.base, self.files, self.tasks, top_k=self.top_k, model_class=self.model_class, dtype=dtype
+        )
 
 
 def find_reference(manifest: Manifest, options: ValidateOptions) -> ReferenceFiles:
@@ -74,12 +94,15 @@ def find_reference(manifest: Manifest, options: ValidateOptions) -> ReferenceFil
     base_warning = _base_warning(manifest, options, base)
     warnings += [base_warning] if base_warning else []
     top_k = options.top_k if options.top_k is not None else manifest.sources.top_k
-    return ReferenceFiles(base, files, tasks, _ids(manifest, tasks), tuple(warnings), folders, names, top_k)
+    model_class = options.model_class or manifest.sources.model_class
+    said = Said(options.model_class, {tasks[0] if name is None else name: own for name, own in options.labels.items()})
+    ids = _ids(manifest, tasks)
+    return ReferenceFiles(base, files, tasks, ids, tuple(warnings), folders, names, top_k, model_class, said)
 
 
 def _base(manifest: Manifest, options: ValidateOptions) -> Path:
     if options.base is not None:
-        return options.base
+        return Path(options.base)
     if manifest.sources.base:
         raise _unknown("base", "--base")
     if options.base_onnx is not None and (options.base_onnx.absolute().parent / "config.json").is_file():
@@ -90,7 +113,7 @@ def _base(manifest: Manifest, options: ValidateOptions) -> Path:
 def _adapters(options: ValidateOptions) -> list[Path]:
     if not options.adapters:
         raise _unknown("adapter", "--adapter")
-    return list(options.adapters)
+    return [Path(folder) for folder in options.adapters]
 
 
 def _unknown(what: str, option: str) -> UsageError:
@@ -107,10 +130,15 @@ def with_origin(bundle: Bundle, options: ValidateOptions) -> tuple[ValidateOptio
     onnx = Path(origin.base_onnx) if origin.base_onnx is not None else None
     return replace(
         options,
-        base=options.base or (None if origin.base is None else _found(origin.base, "base", "--base")),
-        adapters=options.adapters or [_found(path, "adapter", "--adapter") for path in origin.adapters],
+        base=_given_base(options) or (None if origin.base is None else _found(origin.base, "base", "--base")),
+        adapters=find_adapters(options.adapters or ())
+        or [_found(path, "adapter", "--adapter") for path in origin.adapters],
         base_onnx=options.base_onnx or (onnx if onnx is not None and onnx.is_file() else None),
     ), origin
+
+
+def _given_base(options: ValidateOptions) -> Path | None:
+    return None if options.base is None else find_base(options.base)
 
 
 def _found(path: str, what: str, option: str) -> Path:

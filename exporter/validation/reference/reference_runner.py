@@ -68,10 +68,7 @@ class ReferenceRunner:
             round_as_stored(self.model, manifest)
         self.decider = RouterRecorder(self.model)
         places = {**manifest.modules, **(manifest.encoder.modules if manifest.encoder is not None else {})}
-        self._biases = {
-            name: None if name not in places or places[name].bias else self.model.bias(name)
-            for name in self.model.module_names
-        }
+        self._without_bias = [name for name, place in places.items() if not place.bias]
 
     def run(self, batch: Batch, *, live: bool = False, off: bool = False) -> Expected:
         """Runs one batch: with the frozen route, with the live one, or with the adapter off."""
@@ -121,12 +118,13 @@ class ReferenceRunner:
         if batch.prompt is None:
             yield 0, batch.length, batch.arrays
             return
-        mask = batch.arrays["attention_mask"]
         if ANSWER_IDS in batch.arrays:
+            main = self.model.model.main_input_name
             for start, stop in self._spans(batch):
-                answer = {"attention_mask": mask, ANSWER_IDS: batch.arrays[ANSWER_IDS][:, start:stop]}
-                yield start, stop, answer if start else {**answer, "input_ids": batch.arrays["input_ids"]}
+                part = {**batch.read, ANSWER_IDS: batch.arrays[ANSWER_IDS][:, start:stop]}
+                yield start, stop, {name: array for name, array in part.items() if name != main or start == 0}
             return
+        mask = batch.arrays["attention_mask"]
         columns = {
             "input_ids": batch.arrays["input_ids"],
             "position_ids": np.maximum(mask.cumsum(axis=1) - 1, 0),
@@ -165,7 +163,7 @@ class ReferenceRunner:
             {name: _joined([output.outputs[name] for output in outputs]) for name in names},
             {name: _joined([output.inner[name] for output in outputs]) for name in inner},
             {
-                name: self._module(name, [output.modules[name] for output in outputs if name in output.modules], batch)
+                name: self._module(name, [o.modules[name] for o in outputs if name in o.modules], batch, first.task)
                 for name in (first.modules if batch.inside else ())
             },
             np.ones(batch.rows, dtype=bool),
@@ -187,12 +185,16 @@ class ReferenceRunner:
         route, *_ = self._frozen.get(name, [None])  # a bundle with several routes is not quantized after folding
         return self.model.weight(module, self.reference.ids[name], route)
 
-    def _module(self, name: str, arrays: list[np.ndarray], batch: Batch) -> np.ndarray:
+    def _module(self, name: str, arrays: list[np.ndarray], batch: Batch, tasks: np.ndarray) -> np.ndarray:
         # a layer's output may be one row for all (relative positions)
         rows = [np.broadcast_to(a, (batch.rows, *a.shape[1:])) if len(a) == 1 else a for a in arrays]
         values = _joined([array.reshape(batch.rows, -1, array.shape[-1]) for array in rows])
-        bias = self._biases[name]
-        return values if bias is None else values - bias.astype(np.float64)
+        if name not in self._without_bias:
+            return values
+        biases = [self.model.bias(name, task) for task in tasks.tolist()]
+        if any(bias is None for bias in biases):
+            return values
+        return values - np.array(biases, dtype=np.float64)[:, None]
 
 
 def _frozen_routes(manifest: Manifest) -> dict[str, list[Route | None]]:

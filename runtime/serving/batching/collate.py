@@ -19,8 +19,8 @@ Arrays = Mapping[str, Array]
 
 
 def row_length(arrays: Arrays) -> int:
-    """The tokens of each row, padding included; 1 if a model reads something else."""
-    return int(arrays[_IDS].shape[1]) if _IDS in arrays else 1
+    """The tokens of each row, padding and all choices included; 1 if a model reads something else."""
+    return int(np.prod(arrays[_IDS].shape[1:])) if _IDS in arrays else 1
 
 
 class Collator:
@@ -44,7 +44,8 @@ class Collator:
         self._collates = not manifest.rows_share_route and all(
             spec.shape[:1] == (_BATCH,) for spec in (*manifest.inputs, *manifest.outputs)
         )
-        self.pads = {_IDS, _MASK} <= names <= {*_PADDED, TASK_ID} and dimensions <= {_LENGTH}
+        flat = all(spec.shape[1:] == (_LENGTH,) for spec in manifest.inputs if spec.name != TASK_ID)
+        self.pads = {_IDS, _MASK} <= names <= {*_PADDED, TASK_ID} and flat and dimensions <= {_LENGTH}
         self._fill = {_IDS: pad}
         self._lengths = {
             spec.name: [axis for axis, d in enumerate(spec.shape) if d == _LENGTH] for spec in manifest.outputs
@@ -68,6 +69,8 @@ class Collator:
 
     def split(self, outputs: Outputs, requests: Sequence[Arrays]) -> list[Outputs]:
         """Each request's rows of the batch's outputs, without the padding."""
+        if len(requests) == 1:
+            return [outputs]
         width = max(map(row_length, requests))
         parts, start = [], 0
         for arrays in requests:

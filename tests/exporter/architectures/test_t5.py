@@ -258,15 +258,13 @@ def test_a_module_map_names_modules_of_both_parts(folders: Folders, tmp_path: Pa
 
 
 def test_encoder_decoders_that_are_not_supported(tmp_path: Path) -> None:
-    from transformers import BartConfig, BartForConditionalGeneration
+    from transformers import ProphetNetConfig, ProphetNetForConditionalGeneration
 
-    sizes = {f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("attention_heads", "ffn_dim")}
-    config = BartConfig(
-        vocab_size=20, d_model=8, encoder_layers=1, decoder_layers=1, max_position_embeddings=9, **sizes
-    )
-    BartForConditionalGeneration(config).save_pretrained(tmp_path / "bart")
-    with pytest.raises(NotSupportedError, match=r"BartForConditionalGeneration is not supported.*: T5 .*, mT5 "):
-        load_encoder_decoder(tmp_path / "bart")
+    sizes = {f"num_{part}_{what}": 1 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+    config = ProphetNetConfig(vocab_size=20, hidden_size=8, encoder_ffn_dim=8, decoder_ffn_dim=8, **sizes)
+    ProphetNetForConditionalGeneration(config).save_pretrained(tmp_path / "prophetnet")
+    with pytest.raises(NotSupportedError, match="a ProphetNetForConditionalGeneration"):
+        load_encoder_decoder(tmp_path / "prophetnet")
 
 
 def test_both_graphs_are_quantized(folders: Folders, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def found_in(folder: Path, known: set[str]) -> list[str]:
 
 def test_no_code_outside_names_a_method() -> None:
     known = {method.name for method in methods()} | {method.title.lower() for method in methods()}
+    known.remove("peft")  # also the library's name, which much code must say
     found = [line for room in ROOMS for line in found_in(ROOT / room, known) if "/cpp/" not in line]
     assert found == []
 

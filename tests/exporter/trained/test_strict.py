@@ -138,7 +138,7 @@ def test_a_head_that_nobody_trained_is_missing(made: Made, tmp_path: Path) -> No
     [
         ({"auto_mapping": {"base_model_class": "NoModel"}}, NotSupportedError, "'NoModel'"),
         ({"r": "x"}, AdapterError, "lora"),
-        ({"peft_type": "IA3"}, AdapterError, "IA3"),
+        ({"peft_type": "IA3"}, AdapterError, "no parameter of the model takes .*lora_A"),
     ],
 )
 def test_settings(made: Made, tmp_path: Path, settings: dict[str, object], error: type[EptxError], named: str) -> None:

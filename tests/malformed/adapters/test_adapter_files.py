@@ -153,7 +153,7 @@ FILES: Table = {
     "number of 400 digits": Case(
         raw_config("lora", "lora_alpha", "1" * 400), 3, "lora_alpha must be a positive number"
     ),
-    "method unknown": Case(config("lora", peft_type="IA3"), 3, "peft_type 'IA3' is not a method"),
+    "method unknown": Case(config("lora", peft_type="IA4"), 3, "peft_type 'IA4' is not a method"),
     "method missing": Case(config("lora", "peft_type"), 3, "peft_type None is not a method"),
     "method is a list": Case(config("lora", peft_type=["LORA"]), 3, "is not a method"),
     "method is an essay": Case(config("lora", peft_type="x" * 100_000), 3, "is not a method"),

@@ -158,10 +158,10 @@ INPUT: dict[str, tuple[int, str, str]] = {
     "inspect a long name": (3, "inspect {long}", "File name too long"),
     "plot LoRA": (5, "inspect {lora} --plot {out}/p.png", "lora has none per task"),
     "export a long name": (3, "export {base} {long} -o {out}/b --mode conditioned", "File name too long"),
-    "export with the base's place taken": (
-        3,
+    "export of adapters that name no base": (
+        2,
         "export {lora} {lora2} -o {out}/b --mode conditioned",
-        "lora: is an adapter's folder; name the base",
+        "adapter_config.json names none (base_model_name_or_path=None): give BASE and ADAPTER",
     ),
     "run nothing there": (3, "run {out}/x good", "x: no such bundle"),
     "run an adapter": (3, "run {lora} good", "not an eptx bundle"),

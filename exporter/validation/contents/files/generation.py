@@ -1,11 +1,12 @@
-"""The tokens that start, end and pad an answer, compared with transformers' ``GenerationConfig``."""
+"""The tokens that start, end and pad an answer and the rules that it obeys, compared with transformers' settings."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any
 
-from eptx.bundle import Generation, Manifest
+from eptx.bundle import AnswerRules, Generation, Manifest
+from eptx.exporter.validation.base.lookups import answer_length
 from eptx.exporter.validation.base.source import BaseSource, listed
 from eptx.exporter.validation.check import Check
 from eptx.manifest.names import PAST
@@ -36,7 +37,73 @@ def compare_generation(manifest: Manifest, source: BaseSource, model: Any) -> li
         Check(f"{field}.eos", "compared", wrong_ends(found.eos, source)),
         Check(f"{field}.pad", "compared", _wrong_pad(found, source, counts=manifest.routing == "batch")),
         Check(f"{field}.start", "compared", wrong_start),
+        *(_compare_answers(field, found, source, model) if kind == "encoder-decoder" else []),
     ]
+
+
+def _compare_answers(field: str, found: Generation, source: BaseSource, model: Any) -> list[Check]:
+    """What an encoder-decoder's answers obey, and how long they may get."""
+    rules, wanted = found.rules or AnswerRules(), _wanted_rules(source)
+    wrong = [f"{name} is {_said(getattr(rules, name))}; the base has {_said(own)}" for name, own in wanted.items()]
+    right = [_same_rule(getattr(rules, name), own) for name, own in wanted.items()]
+    longest = answer_length(getattr(model, "get_base_model", lambda: model)())
+    too_long = None if found.longest == longest else f"says {found.longest}; the base's positions end at {longest}"
+    first = next((text for text, same in zip(wrong, right, strict=True) if not same), None)
+    return [Check(f"{field}.rules", "compared", first), Check(f"{field}.longest", "compared", too_long)]
+
+
+def _said(value: Any) -> str:
+    """A setting, short enough for a line."""
+    return str(value)[:60]
+
+
+def _same_rule(found: Any, wanted: Any) -> bool:
+    """Whether a rule is the base's. The order of tokens means nothing, but at the places of forced ones."""
+    if not isinstance(wanted, list):
+        return bool(found == wanted)
+    if wanted and isinstance(wanted[0], set):
+        return [set(place) for place in found] == wanted
+    return set(found) == set(wanted)
+
+
+def _wanted_rules(source: BaseSource) -> dict[str, Any]:
+    """The settings of greedy search that ``generate`` would obey."""
+    own = source.generation
+
+    def number(name: str, nothing: float) -> float:
+        value = getattr(own, name, None)
+        return nothing if value is None else value
+
+    words = getattr(own, "bad_words_ids", None) or []
+    return {
+        "forced": _wanted_forced(own),
+        "suppress_tokens": [*(getattr(own, "suppress_tokens", None) or []), *(word[0] for word in words)],
+        "begin_suppress_tokens": list(getattr(own, "begin_suppress_tokens", None) or []),
+        "min_length": number("min_length", 0),
+        "no_repeat_ngram_size": number("no_repeat_ngram_size", 0),
+        "encoder_no_repeat_ngram_size": number("encoder_no_repeat_ngram_size", 0),
+        "repetition_penalty": number("repetition_penalty", 1.0),
+        "forced_eos": next(iter(listed(getattr(own, "forced_eos_token_id", None))), None),
+    }
+
+
+def _wanted_forced(own: Any) -> list[set[int]]:
+    """The tokens behind the first: of speech models the language (one of all, if it is to be heard) and the task."""
+    languages, tasks = getattr(own, "lang_to_id", None) or {}, getattr(own, "task_to_id", None) or {}
+    language, task = getattr(own, "language", None), getattr(own, "task", None)
+    if language is None and task is None:
+        found = [set(listed(token)) for _, token in getattr(own, "forced_decoder_ids", None) or []]
+    else:
+        found = [set()]
+    if languages and not any(found[:1]):
+        heard = {token for name, token in languages.items() if language in (None, name, name.strip("<|>"))}
+        found = [heard, *found[1:]]
+    if tasks and (task or language):
+        found.append({tasks[task or "transcribe"]})
+    for name in ("no_timestamps_token_id", "forced_bos_token_id"):
+        last = set(listed(getattr(own, name, None)))
+        found += [last] if last and last not in found[-1:] else []
+    return [place for place in found if place]
 
 
 def wrong_ends(found: Collection[int], source: BaseSource) -> str | None:

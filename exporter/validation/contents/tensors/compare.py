@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from eptx._one_line import one_line
 from eptx.bundle import Bundle
 from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.tensors.attention import compare_attention
@@ -37,12 +38,13 @@ def compare_tensors(bundle: Bundle, model: Any, touched: Collection[str]) -> lis
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     graphs = _graphs(bundle)
-    given = {value.name for graph in graphs.values() for value in graph.inputs if value.name}
+    manifest = bundle.manifest
+    given = manifest.inputs if manifest.encoder is None else manifest.encoder.inputs
     returned = {value.name for graph in graphs.values() for value in graph.outputs if value.name}
     try:
         trace = trace_forward(base, given, returned)
-    except ValueError as error:
-        why = f"eptx cannot run {base.config.model_type} to see which tensors it uses: {error}"
+    except Exception as error:  # whatever a model does with the least of inputs
+        why = f"eptx cannot run {base.config.model_type} to see which tensors it uses: {one_line(error)}"
         return [Check("the base's tensors", "unchecked", why=why)]
     held = [one for side, graph in graphs.items() for one in read_graph_tensors(graph, side or None)]
     checks = _compare(base, trace, held, QuantizedCapacity(graphs.values()), touched)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from eptx.bundle import TensorSpec
+from eptx.exporter.validation.base.example import example
 from eptx.exporter.validation.contents.tensors.derived import Derived, used_by
 
 _LENGTH = 5
@@ -35,16 +37,16 @@ class Trace:
     windowed: dict[int, bool] = field(default_factory=dict)
 
 
-def trace_forward(base: Any, given: Collection[str], returned: Collection[str]) -> Trace:
-    """Runs the model without its adapter on a few tokens, or one image.
+def trace_forward(base: Any, given: Collection[TensorSpec], returned: Collection[str]) -> Trace:
+    """Runs the model without its adapter on a few tokens, an image, or some sound.
 
     Args:
         base: the transformers model, with or without adapted layers; nothing of it changes.
-        given: the inputs of the bundle's graphs.
+        given: the inputs of the bundle's graph.
         returned: their outputs; if the model has none of them, all of its outputs count.
 
     Raises:
-        ValueError: the model takes neither text nor images.
+        ValueError: the model does not run on these.
     """
     trace = Trace()
     leaves = [*base.parameters(), *(buffer for buffer in base.buffers() if buffer.is_floating_point())]
@@ -58,28 +60,11 @@ def trace_forward(base: Any, given: Collection[str], returned: Collection[str]) 
             elif hasattr(module, "layer_idx") and hasattr(module, "scaling"):
                 stack.callback(module.register_forward_pre_hook(_mask_into(trace), with_kwargs=True).remove)
         derived = stack.enter_context(Derived(leaves))
-        output = dict(base(**_inputs(base, given)))
+        output = dict(base(**example(base, given, torch.arange(_LENGTH) + 5)))
         counted = {name: value for name, value in output.items() if name in returned} or output
         trace.used = used_by(leaf for leaf in tree_leaves(counted) if isinstance(leaf, Tensor))
         trace.made = derived.made
     return trace
-
-
-def _inputs(base: Any, given: Collection[str]) -> dict[str, Tensor]:
-    config, main = base.config, base.main_input_name
-    if main == "pixel_values":
-        image = getattr(config, "vision_config", config)
-        sides = image.image_size if isinstance(image.image_size, (list, tuple)) else (image.image_size,) * 2
-        return {"pixel_values": torch.zeros(1, image.num_channels, *sides)}
-    if main != "input_ids":
-        raise ValueError(f"it reads {main}")
-    ids = (torch.arange(_LENGTH) + 5).remainder(config.vocab_size)[None]
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if "token_type_ids" in given:
-        inputs["token_type_ids"] = torch.arange(_LENGTH).remainder(max(getattr(config, "type_vocab_size", 1), 1))[None]
-    if getattr(config, "is_encoder_decoder", False):
-        inputs["decoder_input_ids"] = ids
-    return inputs
 
 
 def _rows_into(trace: Trace) -> Any:

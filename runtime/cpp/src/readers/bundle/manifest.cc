@@ -101,6 +101,9 @@ GenerationSpec ReadGeneration(Fields f) {
   if (generation.is_decoder == generation.start.has_value()) {
     throw f.Bad("an encoder-decoder has a token start, a decoder has none");
   }
+  for (const char* field : {"longest", "rules"}) {  // libeptx does not run encoder-decoders
+    if (f.Present(field) && generation.is_decoder) throw f.Bad("rules and longest are of an encoder-decoder");
+  }
   f.Done();
   return generation;
 }
@@ -119,6 +122,13 @@ FileEntry ReadFileEntry(const std::string& name, Fields f) {
 }
 
 }  // namespace
+
+bool TaskPerRequest(const Manifest& manifest) {
+  const auto found = FindTensor(manifest.inputs, kTaskId);
+  if (!found) return false;
+  const std::vector<Dimension>& shape = manifest.inputs[*found].shape;
+  return shape.size() == 1 && !shape[0].is_name && shape[0].size == 1;
+}
 
 std::optional<size_t> FindTensor(const std::vector<TensorSpec>& specs, std::string_view name) {
   const auto found =

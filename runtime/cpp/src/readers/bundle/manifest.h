@@ -85,6 +85,9 @@ struct Manifest {
 // The index of a tensor; none where no tensor has the name.
 std::optional<size_t> FindTensor(const std::vector<TensorSpec>& specs, std::string_view name);
 
+// Whether a request has one task, and not one for each row: its texts and images are batches of their own.
+bool TaskPerRequest(const Manifest& manifest);
+
 // An error about the manifest.
 Error ManifestError(const std::string& problem);
 

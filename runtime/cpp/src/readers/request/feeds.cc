@@ -113,17 +113,32 @@ void FillAs(eptx_dtype dtype, std::byte* data, size_t count, int value) {
   }
 }
 
-// An input that the request leaves out. It has the shape of input_ids.
+// The shape that the sizes of the inputs given so far make of an input's; null if one of them is not known.
+const int64_t* KnownShape(const TensorSpec& spec, Feeds& feeds) {
+  auto* shape = reinterpret_cast<int64_t*>(feeds.Own(spec.shape.size() * sizeof(int64_t)));
+  for (size_t axis = 0; axis < spec.shape.size(); ++axis) {
+    const Dimension& dimension = spec.shape[axis];
+    const auto size = dimension.is_name ? feeds.SizeOf(dimension.name) : std::optional<int64_t>(dimension.size);
+    if (!size) return nullptr;
+    shape[axis] = *size;
+  }
+  return shape;
+}
+
+// An input that the request leaves out. It has the shape of input_ids, or of the sound that is given.
 TensorView Default(const TensorSpec& spec, const TensorView* ids, Feeds& feeds) {
   const bool is_mask = spec.name == kAttentionMask;
-  if ((!is_mask && spec.name != kTokenTypeIds) || ids == nullptr || spec.shape.size() != ids->rank) {
-    throw RequestError("input " + spec.name + " is missing");
+  const int64_t* shape = nullptr;
+  if (is_mask || spec.name == kTokenTypeIds) {
+    const bool alike = ids != nullptr && spec.shape.size() == ids->rank;
+    shape = alike ? ids->shape : KnownShape(spec, feeds);
   }
-  const auto bytes = TensorBytes(spec.dtype, ids->shape, ids->rank);
+  if (shape == nullptr) throw RequestError("input " + spec.name + " is missing");
+  const auto bytes = TensorBytes(spec.dtype, shape, spec.shape.size());
   if (!bytes) throw LimitError("input " + spec.name + " would be too large");
   std::byte* data = feeds.Own(*bytes);
-  FillAs(spec.dtype, data, ids->count(), is_mask ? 1 : 0);
-  return {spec.dtype, ids->rank, ids->shape, data, *bytes};
+  FillAs(spec.dtype, data, *bytes / DtypeSize(spec.dtype), is_mask ? 1 : 0);
+  return {spec.dtype, spec.shape.size(), shape, data, *bytes};
 }
 
 }  // namespace
@@ -202,6 +217,8 @@ Feeds ReadInputs(const eptx_request& request, const Manifest& manifest, const Li
       feeds.tensors[index] = is_state ? InitialState(spec, feeds.batch, feeds) : Default(spec, ids, feeds);
     }
   }
+  // texts and images may be batches of their own: then the request has one task
+  if (TaskPerRequest(manifest)) feeds.batch = 1;
   return feeds;
 }
 

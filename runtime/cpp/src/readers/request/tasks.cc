@@ -44,6 +44,10 @@ void TaskChooser::Choose(const eptx_request& request, Feeds& feeds) const {
     return;
   }
   const auto batch = static_cast<size_t>(feeds.batch);
+  if (TaskPerRequest(manifest_) && request.task_count > 1) {
+    throw RequestError(std::to_string(request.task_count) +
+                       " tasks; this bundle takes one, for all texts and images of a request");
+  }
   if (request.task_count > 1 && request.task_count != batch) {
     throw RequestError(std::to_string(request.task_count) + " tasks for a batch of " + std::to_string(batch) +
                        "; give one name, or one per row");

@@ -1,4 +1,4 @@
-"""Banks in a graph: a tensor of which each row reads its own task's, where nodes read one that all rows share."""
+"""Puts banks into a graph: whatever reads a tensor then reads each row's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.errors import NotSupportedError
+from eptx.exporter.adapters.changes import LowRank
 from eptx.exporter.bases.weights.bank import Bank
+from eptx.exporter.graph.banks.columns import LOWEST, put_columns
+from eptx.exporter.graph.banks.differing import differing
+from eptx.exporter.graph.banks.lookup import look_up
+from eptx.exporter.graph.banks.rows import by_task, multiply_rows, rows_of_bank, spread
 from eptx.exporter.graph.editor import GraphEditor
 
 _STANDARD = ("", "ai.onnx")
@@ -22,6 +27,8 @@ _NORMS = {
     "SkipSimplifiedLayerNormalization": (2, None),
     "RMSNormalization": (1, None),
 }
+#: Norms of a sum -> which input is the bias of the product before, that is added to the sum.
+_BIASES = {"SkipLayerNormalization": 4, "SkipSimplifiedLayerNormalization": 3}
 
 
 def attach_banks(editor: GraphEditor, banks: Mapping[str, Bank], task_id: ir.Value) -> None:
@@ -29,36 +36,34 @@ def attach_banks(editor: GraphEditor, banks: Mapping[str, Bank], task_id: ir.Val
 
     Args:
         editor: of the graph.
-        banks: name of an initializer -> its variants, laid out as that is.
+        banks: name of an initializer, or of a form of one -> its bank, laid out as that is.
         task_id: int64 [batch], the rows' tasks.
 
     Raises:
         NotSupportedError: a tensor is read in a way in which rows cannot have their own.
     """
     graph = editor.model.graph
-    tensors = {graph.initializers[name]: (name, bank) for name, bank in banks.items()}
+    named = {str(value.name): value for node in graph for value in node.outputs if value.name in banks}
+    named |= {name: value for name, value in graph.initializers.items() if name in banks}
+    tensors = {named[name]: (name, bank) for name, bank in banks.items()}
     for node in [node for node in graph if any(value in tensors for value in node.inputs)]:
         _Reader(editor, node, {v: tensors[v] for v in node.inputs if v in tensors}, task_id).replace()
     for value in tensors:
-        assert value.name is not None
-        del graph.initializers[value.name]
+        _remove_unused(graph, value)
 
 
-def rows_of_bank(editor: GraphEditor, name: str, bank: Bank, task_id: ir.Value) -> ir.Value:
-    """Each row's variant, [batch, *shape]."""
-    pick = editor.constant(f"{name}.variants", np.array(bank.rows))
-    plain = bank.rows == tuple(range(len(bank.entries)))
-    rows = task_id if plain else editor.gather(pick, task_id)
-    return editor.gather(editor.constant(f"{name}.bank", np.stack(bank.arrays)), rows)
-
-
-def multiply_rows(editor: GraphEditor, x: ir.Value, rank: int, weight: ir.Value) -> ir.Value:
-    """Each row of x [batch, .., in], which has `rank` axes, by its own matrix: weight is [batch, in, out]."""
-    if rank == 2:
-        axis = editor.constant("rows.axis", np.array([1]))
-        row = editor.node("Unsqueeze", [x, axis])[0]
-        return editor.node("Squeeze", [editor.node("MatMul", [row, weight])[0], axis])[0]
-    return editor.node("MatMul", [x, _spread(editor, weight, rank - 3)])[0]
+def _remove_unused(graph: ir.Graph, value: ir.Value) -> None:
+    """Removes what nothing reads any more, with what it was made of."""
+    if value.uses() or value.is_graph_output():
+        return
+    node = value.producer()
+    if node is None:
+        graph.initializers.pop(str(value.name), None)
+        return
+    inputs = [each for each in node.inputs if each is not None]
+    graph.remove(node, safe=True)
+    for each in inputs:
+        _remove_unused(graph, each)
 
 
 class _Reader:
@@ -77,8 +82,17 @@ class _Reader:
         if new is y:  # the node stays, and what is behind it is new
             return
         self._editor.replace(y, new, uses)
+        self._widen(new)
         if not any(output.uses() or output.is_graph_output() for output in self._node.outputs):
             self._editor.model.graph.remove(self._node, safe=True)
+
+    def _widen(self, value: ir.Value) -> None:
+        """A product has as many columns as the longest entry has rows."""
+        weight = self._node.inputs[1] if len(self._node.inputs) > 1 else None
+        if weight is None or weight not in self._tensors or value.shape is None:
+            return
+        if self._node.op_type in ("MatMul", "Gemm"):
+            value.shape = ir.Shape([*list(value.shape)[:-1], self._tensors[weight][1].size])
 
     def _computed(self) -> ir.Value:
         node, kind = self._node, self._node.op_type
@@ -89,8 +103,10 @@ class _Reader:
             return self._elementwise(own[0])
         if node.domain == "com.microsoft" and kind == "BiasGelu" and own == [1]:
             return self._editor.node("Gelu", [self._elementwise(1, "Add")], domain="com.microsoft")[0]
-        if kind in _NORMS and set(own) <= set(_NORMS[kind]):
-            return self._norm(*_NORMS[kind])
+        if kind in _NORMS and set(own) <= {*_NORMS[kind], _BIASES.get(kind)}:
+            if _BIASES.get(kind) in own:
+                self._add_before(own.pop())
+            return self._norm(*_NORMS[kind]) if own else node.outputs[0]
         if node.domain in _STANDARD and kind == "Gather" and own == [0] and node.attributes.get_int("axis", 0) == 0:
             return self._lookup()
         raise self._refusal()
@@ -106,7 +122,7 @@ class _Reader:
             raise self._refusal()
         turned = bool(node.attributes.get_int("transB", 0))
         if weight in self._tensors:
-            product = multiply_rows(editor, x, rank, self._own(weight, turned=turned))
+            product = self._own_product(x, weight, rank, turned=turned)
         else:
             matrix = editor.node("Transpose", [weight], perm=[1, 0])[0] if turned else weight
             product = editor.node("MatMul", [x, matrix])[0]
@@ -115,7 +131,20 @@ class _Reader:
             return product
         if bias not in self._tensors:
             return editor.node("Add", [product, bias])[0]
-        return editor.node("Add", [product, _spread(editor, self._own(bias), rank - 2)])[0]
+        return editor.node("Add", [product, spread(editor, self._own(bias), rank - 2)])[0]
+
+    def _own_product(self, x: ir.Value, weight: ir.Value, rank: int, *, turned: bool) -> ir.Value:
+        editor, (name, bank) = self._editor, self._tensors[weight]
+        found = differing(bank) if rank > 2 and self._node.op_type == "MatMul" else None
+        if found is not None and not any(isinstance(entry, LowRank) for entry in bank.entries):
+            return put_columns(editor, name, found, bank.rows, x, self._node.outputs[0], self._task_id)
+        product = multiply_rows(editor, x, rank, self._own(weight, turned=turned))
+        lengths = [len(bank.array(entry)) for entry in bank.entries]
+        if not bank.tokens or len(set(lengths)) == 1:
+            return product
+        lowest = np.array([[0.0] * n + [LOWEST] * (bank.size - n) for n in lengths])
+        mask = by_task(editor, f"{name}.lacking", lowest, bank.rows, self._task_id)
+        return editor.node("Add", [product, spread(editor, mask, rank - 2)])[0]
 
     def _elementwise(self, own: int, kind: str = "") -> ir.Value:
         values = list(self._node.inputs)
@@ -123,14 +152,23 @@ class _Reader:
         assert other is not None and other.shape is not None
         if rank <= len(other.shape):
             raise self._refusal()
-        values[own] = _spread(self._editor, self._own(other), rank - 1 - len(other.shape))
+        values[own] = spread(self._editor, self._own(other), rank - 1 - len(other.shape))
         return self._editor.node(kind or self._node.op_type, [v for v in values if v is not None])[0]
+
+    def _add_before(self, index: int) -> None:
+        """Adds a norm's last input, a bias, to its first one before."""
+        node, editor = self._node, self._editor
+        x, bias = node.inputs[0], node.inputs[index]
+        assert x is not None and bias is not None
+        own = spread(editor, self._own(bias), self._rank(x) - 2)
+        node.replace_input_with(0, editor.node("Add", [x, own])[0])
+        node.resize_inputs(index)
 
     def _norm(self, scale: int, bias: int | None) -> ir.Value:
         """The node goes on as a norm of ones and zeros: its other outputs, a sum for one, are as they were."""
         node, editor = self._node, self._editor
         y = node.outputs[0]
-        rank, uses = self._rank(node.inputs[0]), list(y.uses())
+        rank, uses = self._rank(node.inputs[1 if scale == 2 else 0]), list(y.uses())
         parts = [node.inputs[scale], node.inputs[bias] if bias is not None and len(node.inputs) > bias else None]
         result = y
         for index, value, neutral, kind in ((scale, parts[0], 1, "Mul"), (bias, parts[1], 0, "Add")):
@@ -140,21 +178,16 @@ class _Reader:
             plain = np.full(value.const_value.shape.numpy(), neutral, np.float32)
             node.replace_input_with(index, editor.constant(f"norm.{neutral}.{plain.size}", plain))
             if value in self._tensors:
-                value = _spread(editor, self._own(value), rank - 2)
+                value = spread(editor, self._own(value), rank - 2)
             result = editor.node(kind, [result, value])[0]
         editor.replace(y, result, uses)
         return y
 
     def _lookup(self) -> ir.Value:
-        """Rows of one long table: those of the row's own variant."""
-        editor, (table, ids, *_) = self._editor, self._node.inputs
-        assert table is not None and ids is not None
-        name, bank = self._tensors[table]
-        size, rank = bank.size, self._rank(ids)
-        starts = editor.constant(f"{name}.starts", np.array(bank.rows) * size)
-        start = _spread(editor, editor.gather(starts, self._task_id), rank - 1)
-        whole = editor.constant(f"{name}.bank", np.concatenate(bank.arrays))
-        return editor.gather(whole, editor.node("Add", [ids, start])[0])
+        table, ids, *_ = self._node.inputs
+        assert table is not None
+        self._rank(ids)
+        return look_up(self._editor, *self._tensors[table], self._node, self._task_id)
 
     def _own(self, value: ir.Value, *, turned: bool = False) -> ir.Value:
         name, bank = self._tensors[value]
@@ -176,10 +209,3 @@ class _Reader:
             f"the rows of a batch cannot each have their own {name}, which tasks bring whole: this graph reads it in "
             f"{self._node.op_type}; use --mode static"
         )
-
-
-def _spread(editor: GraphEditor, value: ir.Value, axes: int) -> ir.Value:
-    """A value [batch, ..] with so many axes of one after the first."""
-    if axes < 1:
-        return value
-    return editor.node("Unsqueeze", [value, editor.constant(f"rows.axes_{axes}", np.arange(1, 1 + axes))])[0]

@@ -1,0 +1,100 @@
+"""LoRA of what is no linear layer: embeddings and convolutions, as changes of the base's tensors.
+
+    embedding    E' = E + scale * (B A)^T            A [r, tokens], B [width, r]; DoRA's gain is per column
+    convolution  K' = K + scale * B A, flattened     A [r, in, *kernel], B [out, r, 1, ..]; DoRA's gain is per output
+
+(PEFT 0.21, tuners/lora/layer.py: Embedding, _ConvNd; dora.py)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from eptx.errors import AdapterError
+from eptx.exporter.adapters.changes import LowRank, TensorChange, Whole
+from eptx.exporter.adapters.checkpoint import WEIGHTS, Checkpoint, flag, take
+from eptx.exporter.methods.patterns import scale_of
+
+__all__ = ["take_tensors"]
+
+_A, _EMBEDDING = ".lora_A.weight", ".lora_embedding_A"
+
+
+def take_tensors(checkpoint: Checkpoint) -> tuple[dict[str, TensorChange], dict[str, np.ndarray]]:
+    """What an adapter changes of tensors, and the factors of its linear layers.
+
+    Raises:
+        AdapterError: factors are missing, or do not fit each other.
+    """
+    rest = dict(checkpoint.tensors)
+    changes = checkpoint.whole
+    for name in list(rest):
+        module, is_embedding = name.removesuffix(_EMBEDDING), name.endswith(_EMBEDDING)
+        is_convolution = name.endswith(_A) and rest[name].ndim > 2
+        if not is_embedding and not is_convolution:
+            continue
+        if is_convolution:
+            module = name.removesuffix(_A)
+        own = {key.removeprefix(f"{module}."): rest.pop(key) for key in list(rest) if _is_of(key, module)}
+        of = changes.get(f"{module}.weight")
+        under = of.array if isinstance(of, Whole) else None
+        make = _embedding if is_embedding else _convolution
+        changes[f"{module}.weight"] = make(module, own, checkpoint.config, under)
+        if "lora_B.bias" in own:
+            changes[f"{module}.bias"] = _bias(module, own.pop("lora_B.bias"), checkpoint.config, changes)
+        if own:
+            raise AdapterError(f"{WEIGHTS}: unexpected tensors of {module}: {', '.join(sorted(own))}")
+    return changes, rest
+
+
+def _is_of(key: str, module: str) -> bool:
+    return key.startswith(f"{module}.lora_")
+
+
+def _embedding(
+    module: str, own: dict[str, np.ndarray], config: Mapping[str, Any], of: np.ndarray | None
+) -> TensorChange:
+    a, b = take(own, module, "lora_embedding_A", 2), take(own, module, "lora_embedding_B", 2)
+    _check(module, "lora_embedding", a.shape[0], b.shape[1])
+    scale = scale_of(module, a.shape[0], config)
+    return LowRank(scale * b.T.astype(np.float64), a.T.astype(np.float64), _magnitude(module, own, config), 1, of)
+
+
+def _convolution(
+    module: str, own: dict[str, np.ndarray], config: Mapping[str, Any], of: np.ndarray | None
+) -> TensorChange:
+    rank = own["lora_A.weight"].ndim
+    a, b = take(own, module, "lora_A.weight", rank), take(own, module, "lora_B.weight", rank)
+    _check(module, "lora", a.shape[0], b.shape[1])
+    scale, b = scale_of(module, a.shape[0], config), b.reshape(len(b), -1)
+    flat = a.reshape(len(a), -1).astype(np.float64)
+    return LowRank(flat, scale * b.astype(np.float64), _magnitude(module, own, config), 0, of)
+
+
+def _bias(
+    module: str, bias: np.ndarray, config: Mapping[str, Any], changes: Mapping[str, TensorChange]
+) -> TensorChange:
+    """What lora_B's bias adds to the convolution's, as factors of one column."""
+    weight = changes[f"{module}.weight"]
+    assert isinstance(weight, LowRank)
+    if weight.magnitude is not None or f"{module}.bias" in changes:
+        raise AdapterError(f"{WEIGHTS}: {module}.lora_B.bias with DoRA or a bias of its own: PEFT trains no such thing")
+    scale = scale_of(module, len(weight.a), config)
+    return LowRank(np.ones((1, 1)), scale * bias.astype(np.float64)[:, None])
+
+
+def _magnitude(module: str, own: dict[str, np.ndarray], config: Mapping[str, Any]) -> np.ndarray | None:
+    key = next((key for key in ("lora_magnitude_vector", "lora_magnitude_vector.weight") if key in own), None)
+    if not flag(config, "use_dora"):
+        return None
+    if key is None:
+        raise AdapterError(f"{WEIGHTS}: {module}.lora_magnitude_vector is missing")
+    return own.pop(key).reshape(-1).astype(np.float64)
+
+
+def _check(module: str, kind: str, rank: int, other: int) -> None:
+    if rank != other:
+        raise AdapterError(f"{WEIGHTS}: {module}: {kind}_B has rank {other}, {kind}_A {rank}")

@@ -1,0 +1,135 @@
+"""Ids of the hub in the place of folders: huggingface_hub's own client, its own cache, and a server on this machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.exporter.folders.hub import SHA, eptx, find, serving
+from tests.exporter.trained.models import peft_model, save, write_base
+
+#: Nobody listens here.
+DOWN = "http://127.0.0.1:9"
+
+
+@dataclass(frozen=True)
+class World:
+    """A hub.
+
+    Attributes:
+        endpoint: its address.
+        root: where its repositories lie.
+    """
+
+    endpoint: str
+    root: Path
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    root = tmp_path_factory.mktemp("hub")
+    base = write_base("bert", "BertModel", root / "base")
+    (base / "onnx").mkdir()
+    (base / "onnx" / "model.onnx").write_bytes(b"x" * 99)
+    model = peft_model(base, "BertModel", target_modules=["query"], task_type="FEATURE_EXTRACTION")
+    model.peft_config["default"].base_model_name_or_path = "owner/base"
+    adapter = save(model, root / "adapter")
+    shutil.copytree(adapter, root / "runs" / "checkpoint-5")
+    shutil.copytree(base, root / "pickled", ignore=shutil.ignore_patterns("*.safetensors", "onnx"))
+    (root / "pickled" / "pytorch_model.bin").write_bytes(b"never read")
+    (root / "data").mkdir()
+    (root / "data" / "train.jsonl").write_text("{}")
+    names = {f"owner/{path.name}": path for path in root.iterdir()}
+    with serving(names) as endpoint:
+        yield World(endpoint, root)
+
+
+def test_ids_are_fetched_and_then_served_by_the_cache_alone(world: World, tmp_path: Path) -> None:
+    wanted = [["owner/base", "owner/adapter"], ["owner/adapter@v1"], ["owner/base", f"owner/adapter@{SHA}"]]
+    first = find(tmp_path, world.endpoint, *wanted)
+    snapshot = tmp_path / "hub" / "models--owner--{}" / "snapshots" / SHA
+    base, adapter = (str(snapshot).format(name) for name in ("base", "adapter"))
+    assert first == [[base, adapter]] * 3  # of the second the adapter's own configuration names the base
+    assert sorted(path.name for path in Path(base).iterdir()) == ["config.json", "model.safetensors"]  # no onnx/
+    for name in ("config.json", "model.safetensors"):
+        assert (Path(base) / name).read_bytes() == (world.root / "base" / name).read_bytes()
+    assert find(tmp_path, DOWN, *wanted) == first
+    assert find(tmp_path, world.endpoint, *wanted, offline=True) == first
+
+
+def test_a_path_that_exists_wins_over_an_id(world: World, tmp_path: Path) -> None:
+    shutil.copytree(world.root / "base", tmp_path / "cwd" / "owner" / "base")
+    assert find(tmp_path, DOWN, ["owner/base", str(world.root / "adapter")], cwd=tmp_path / "cwd") == [
+        ["owner/base", str(world.root / "adapter")]
+    ]
+
+
+def test_an_adapter_in_a_folder_of_a_repository(world: World, tmp_path: Path) -> None:
+    [[_, adapter]] = find(tmp_path, world.endpoint, ["owner/base", "owner/runs"])  # type: ignore[misc]
+    assert adapter.endswith(f"models--owner--runs/snapshots/{SHA}/checkpoint-5")
+
+
+def test_a_cache_made_by_hand(world: World, tmp_path: Path) -> None:
+    """As another program leaves it: blobs, links to them, and a ref."""
+    home = tmp_path / "hub" / "models--owner--base"
+    snapshot = home / "snapshots" / SHA
+    for folder in (home / "blobs", home / "refs", snapshot):
+        folder.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        shutil.copyfile(world.root / "base" / name, home / "blobs" / f"blob-of-{name}")
+        (snapshot / name).symlink_to(f"../../blobs/blob-of-{name}")
+    (home / "refs" / "main").write_text(SHA)
+    command = ["owner/base", str(world.root / "adapter")]
+    assert find(tmp_path, DOWN, command, offline=True) == [[str(snapshot), command[1]]]
+    (snapshot / "model.safetensors").unlink()
+    [refused] = find(tmp_path, DOWN, command, offline=True)
+    assert refused == {
+        "code": 3,
+        "said": "owner/base: the hub's cache holds no weights of it: run `hf download owner/base`",
+    }
+
+
+REFUSED = {
+    "no such repository": (["owner/nothing", "owner/adapter"], "owner/nothing: no such base model folder, and no such"),
+    "no such adapter": (["owner/base", "owner/nothing"], "owner/nothing: no such adapter folder, and no such public"),
+    "no such revision": (["owner/base@v9", "owner/adapter"], "owner/base@v9: the hub's owner/base has no revision v9"),
+    "a pickle alone": (
+        ["owner/pickled", "owner/adapter"],
+        "owner/pickled: has no model.safetensors, and eptx never reads pickles (pytorch_model.bin): load it with",
+    ),
+    "neither": (["owner/base", "owner/data"], "owner/data: the hub's repository is no adapter folder: it has neither"),
+    "no id": (["owner/base/more", "owner/adapter"], "owner/base/more: no such base model folder"),
+}
+ALONE = {
+    "never fetched": (
+        ["owner/base", "owner/x"],
+        "owner/x: no such adapter folder; it is not in the hub's cache either",
+    ),
+    "a revision": (["owner/base", "o/x@v1"], "run `hf download o/x --revision v1` where there is a network"),
+}
+
+
+def test_refusals(world: World, tmp_path: Path) -> None:
+    found = find(tmp_path, world.endpoint, *[command for command, _ in REFUSED.values()])
+    found += find(tmp_path, DOWN, *[command for command, _ in ALONE.values()], offline=True)
+    for (_, said), refused in zip([*REFUSED.values(), *ALONE.values()], found, strict=True):
+        told: Any = refused
+        assert told["code"] == 3
+        assert said in told["said"]
+        assert "\n" not in told["said"]
+
+
+def test_export_and_validate_by_id(world: World, tmp_path: Path) -> None:
+    """One process exports, one validates with neither the folders nor the hub at hand but by the cache."""
+    out = tmp_path / "bundle"
+    said = eptx(tmp_path, world.endpoint, "export", "owner/adapter", "-o", str(out), "--mode", "static", "--json", "-q")
+    assert json.loads("\n".join(said))["tasks"] == ["task0"]
+    given = ("--base", "owner/base", "--adapter", "owner/adapter")
+    told = json.loads("\n".join(eptx(tmp_path, DOWN, "validate", str(out), *given, "--json", "-q", offline=True)))
+    assert told["passed"] is True
