@@ -19,7 +19,7 @@ from eptx.exporter.adapters.label_names import Names, names_in, own_names
 from eptx.exporter.adapters.safetensors import read_tensors
 from eptx.exporter.adapters.saved import saved_changes
 from eptx.exporter.adapters.saved_names import in_class
-from eptx.exporter.adapters.trained_as import TrainedAs
+from eptx.exporter.adapters.trained_as import TrainedAs, base_name
 from eptx.files.links import check_links
 from eptx.files.safe_files import fingerprint
 from eptx.files.strict_json import read_json_object
@@ -148,9 +148,7 @@ def _trained_as(config: Mapping[str, Any]) -> TrainedAs:
     for key, value in (("auto_mapping", noted), ("task_type", config.get("task_type"))):
         if value is not None and not isinstance(value, str):
             raise AdapterError(f"{CONFIG}: {key} must name a class, found {shown(value)}")
-    base = config.get("base_model_name_or_path")
-    name = base.rpartition("/")[2] if isinstance(base, str) else ""
-    return TrainedAs(noted, config.get("task_type"), base=name or None)
+    return TrainedAs(noted, config.get("task_type"), base=base_name(config))
 
 
 def combine(fingerprints: Sequence[str]) -> str:

@@ -21,3 +21,9 @@ class TrainedAs:
     task_type: str | None = None
     saved: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     base: str | None = field(default=None, compare=False)
+
+
+def base_name(config: Mapping[str, object]) -> str | None:
+    """The last part of what ``adapter_config.json`` calls the base; None where it calls it nothing."""
+    name = config.get("base_model_name_or_path")
+    return (name.rpartition("/")[2] or None) if isinstance(name, str) else None

@@ -6,17 +6,19 @@ neither.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import onnx_ir as ir
 
-from eptx.bundle import Bundle
+from eptx.bundle import Bundle, BundleWriter
 from eptx.errors import BundleError
+from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.label_names import Names
 from eptx.exporter.adapters.trained_as import TrainedAs
+from eptx.exporter.adapters.updates import TaskTable
+from eptx.exporter.bundle.clean import clean
 from eptx.exporter.graph.edited import EditedGraph
-from eptx.exporter.graph.tables import TaskTable
 from eptx.files.fields import Fields
 from eptx.files.strict_json import dump_json, read_json
 from eptx.manifest.names import FLOAT_PRECISIONS
@@ -82,26 +84,44 @@ class Record:
     folders: tuple[Folder, ...]
     graphs: Mapping[str, GraphRecord]
 
-    def to_json(self) -> bytes:
-        """The file."""
-        return dump_json(asdict(self))
-
 
 def base_file(model: str) -> str:
     """The file of a model's base graph."""
     return f"{model.removesuffix('.onnx')}.base"
 
 
-def graph_record(edited: EditedGraph, base: ir.Model) -> GraphRecord:
-    """What is to be noted of a graph.
+def write_record(
+    writer: BundleWriter, graphs: Sequence[EditedGraph], adapter: Adapter, precision: str, *, named: bool
+) -> None:
+    """Writes the file, and the base graphs beside it, where the graphs keep them.
 
     Args:
-        edited: the graph, adapted.
-        base: the same as `outline` made it.
+        writer: of the bundle.
+        graphs: with the adapter in them.
+        adapter: the adapter.
+        precision: see `Record`.
+        named: see `Record`.
     """
-    tables = {name: tuple(own.values()) for name, own in edited.editor.tables.items()}
-    inputs = len(base.graph.inputs) - len(edited.weights)
-    return GraphRecord(inputs, edited.places, tables)
+    records = {}
+    for edited in graphs:
+        base = edited.base
+        if base is None:
+            continue
+        clean(base)
+        writer.write(base_file(edited.graph.file), ir.to_proto(base).SerializeToString(deterministic=True))
+        tables = {name: tuple(own.values()) for name, own in edited.editor.tables.items()}
+        inputs = len(base.graph.inputs) - len(edited.weights)
+        records[edited.graph.file] = GraphRecord(inputs, edited.places, tables)
+    if not records:
+        return
+    folders = tuple(
+        Folder(own, said.noted, said.task_type, said.base, tuple(adapter.label_names.get(task, ())))
+        for task, own, said in zip(adapter.tasks, adapter.fingerprints, adapter.trained_as, strict=True)
+    )
+    changed = ["task heads"] if adapter.heads is not None else [t for own in adapter.changes.values() for t in own]
+    whole = tuple(dict.fromkeys(changed))
+    record = Record(precision, graphs[-1].graph.prefix, named, whole, folders, records)
+    writer.write(RECORD, dump_json(asdict(record)))
 
 
 def read_record(bundle: Bundle) -> Record | None:

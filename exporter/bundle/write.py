@@ -35,9 +35,10 @@ from eptx.exporter.bases.max_length import positive, text_config
 from eptx.exporter.bases.products.nbits import is_nbits
 from eptx.exporter.bases.products.quantized import own_precision
 from eptx.exporter.bundle.card import model_card
+from eptx.exporter.bundle.clean import clean
 from eptx.exporter.bundle.labels import label_names, told_names
 from eptx.exporter.bundle.problem import own_labels, problem_type
-from eptx.exporter.bundle.record import RECORD, Folder, Record, base_file, graph_record
+from eptx.exporter.bundle.record import write_record
 from eptx.exporter.bundle.text import SENTENCE_SETTINGS, text_settings
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.heads import LOGITS
@@ -147,35 +148,16 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
             writer.copy(main.folder / name)
     if main.generation is not None and not others:
         writer.write(GENAI_CONFIG, genai_config(main))
-    _write_record(writer, adapted)
+    by_content = adapted.options.base_onnx is not None and main.folder is not None
+    named = not by_content if adapted.former is None else adapted.former.named
+    precision = adapted.options.precision if adapted.quantization is None else adapted.precision
+    write_record(writer, adapted.graphs, adapted.adapter, str(precision), named=named)
     manifest = _manifest(adapted)
     writer.write("README.md", model_card(manifest))
     bundle = writer.finish(manifest)
     own = Origin.of(adapted.base, adapted.options.base_onnx, adapted.adapter.folders, adapted.data)
     write_origin(bundle, own if adapted.former is None else adapted.former.origin)
     return bundle
-
-
-def _write_record(writer: BundleWriter, adapted: Adapted) -> None:
-    """Writes what is needed to change the tasks later, where the method can."""
-    adapter, records = adapted.adapter, {}
-    for edited in adapted.graphs:
-        if edited.base is not None:
-            clean(edited.base)
-            writer.write(base_file(edited.graph.file), ir.to_proto(edited.base).SerializeToString(deterministic=True))
-            records[edited.graph.file] = graph_record(edited, edited.base)
-    if records:
-        folders = tuple(
-            Folder(own, said.noted, said.task_type, said.base, tuple(adapter.label_names.get(task, ())))
-            for task, own, said in zip(adapter.tasks, adapter.fingerprints, adapter.trained_as, strict=True)
-        )
-        precision = str(adapted.options.precision if adapted.quantization is None else adapted.precision)
-        main = adapted.graphs[-1].graph
-        by_content = adapted.options.base_onnx is not None and main.folder is not None
-        named = not by_content if adapted.former is None else adapted.former.named
-        whole = tuple(dict.fromkeys(name for own in adapter.changes.values() for name in own))
-        whole = ("task heads",) if adapter.heads is not None else whole
-        writer.write(RECORD, Record(precision, main.prefix, named, whole, folders, records).to_json())
 
 
 def _save(model: ir.Model, path: Path) -> None:
@@ -190,16 +172,6 @@ def _root(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def clean(model: ir.Model) -> None:
-    """Removes what the exporter noted down for debugging: names of files, stack traces."""
-    model.metadata_props.clear()
-    model.graph.metadata_props.clear()
-    for node in model.graph.all_nodes():
-        node.metadata_props.clear()
-    for value in [*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]:
-        value.metadata_props.clear()
 
 
 def _manifest(adapted: Adapted) -> Manifest:

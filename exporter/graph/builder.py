@@ -11,9 +11,9 @@ import onnxscript
 
 from eptx.errors import LimitError
 from eptx.exporter import ops
+from eptx.exporter.adapters.updates import TaskTable
 from eptx.exporter.bases.initializers import add_initializer
 from eptx.exporter.graph.names import Names
-from eptx.exporter.graph.tables import TaskTable
 from eptx.manifest.names import OPERATOR_DOMAIN, PAST, TASK_ID
 
 

@@ -14,12 +14,12 @@ import onnx_ir as ir
 
 from eptx.errors import NotSupportedError
 from eptx.exporter import ops
+from eptx.exporter.adapters.updates import TaskTable
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.builder import GraphBuilder
 from eptx.exporter.graph.by_row import Vectors, across, apply
 from eptx.exporter.graph.delta import Delta, Place, in_groups
 from eptx.exporter.graph.shared_input import SharedSite, give_rows, values_behind
-from eptx.exporter.graph.tables import TaskTable
 
 
 @dataclass

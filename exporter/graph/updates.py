@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from eptx.exporter import ops
-from eptx.exporter.adapters.updates import FACTORS, VECTORS, LinearUpdate
+from eptx.exporter.adapters.updates import FACTORS, VECTORS, LinearUpdate, TaskTable, sizes
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.by_row import Vectors
 from eptx.exporter.graph.delta import Delta
 from eptx.exporter.graph.editor import GraphEditor
-from eptx.exporter.graph.tables import TaskTable, sizes
 
 Updates = Sequence[LinearUpdate | None]
 

@@ -147,9 +147,8 @@ def _check_fits(former: Former, new: Adapter) -> None:
         )
     bases = {folder.base for folder in record.folders} | {said.base for said in new.trained_as}
     if len(bases - {None}) > 1:
-        note(
-            f"the adapters call their base differently: {some(sorted(filter(None, bases)))}; eptx validate shows whether all fit"
-        )
+        names = some(sorted(filter(None, bases)))
+        note(f"the adapters call their base differently: {names}; eptx validate shows whether all fit")
     rounded = former.tasks_of.reads_base(new)
     if rounded is not None and former.rounded:
         raise NotSupportedError(
