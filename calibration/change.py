@@ -8,6 +8,8 @@ from pathlib import Path
 from eptx.bundle import Bundle, BundleWriter, read_bundle
 from eptx.calibration.quantize.again import quantize_again
 from eptx.exporter.bundle.write import Adapted
+from eptx.exporter.folders import Given
+from eptx.exporter.folders.find import find_adapters
 from eptx.exporter.steps.change import added, removed
 from eptx.exporter.steps.export import store, write
 from eptx.exporter.steps.former import Former, take_apart
@@ -16,7 +18,7 @@ from eptx.progress import step
 
 def add_tasks(
     bundle: Path,
-    adapters: Sequence[Path],
+    adapters: Sequence[Given],
     out: Path,
     *,
     tasks: Sequence[str] | None = None,
@@ -26,7 +28,7 @@ def add_tasks(
 
     Args:
         bundle: the bundle's folder.
-        adapters: folders of LoRA adapters on the same base, each a task.
+        adapters: LoRA adapters on the same base, each a task: folders, or ids of the hub, as an export takes them.
         out: the new bundle's folder; an existing bundle is replaced in one step, also the one that is read.
         tasks: the names of the new tasks. Default: the folders' names.
         problem_types: new task -> how its logits are read, where it is not as the base's configuration says.
@@ -41,8 +43,8 @@ def add_tasks(
         NotSupportedError: the bundle does not hold what this needs.
     """
     with BundleWriter(out) as writer:
-        former = _opened(bundle)
-        return _write(writer, former, added(former, adapters, tasks=tasks, problem_types=problem_types))
+        folders, former = find_adapters(adapters), _opened(bundle)
+        return _write(writer, former, added(former, folders, tasks=tasks, problem_types=problem_types))
 
 
 def remove_tasks(bundle: Path, tasks: Sequence[str], out: Path) -> Bundle:

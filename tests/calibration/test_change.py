@@ -200,9 +200,10 @@ def test_names(traced_once: None, made: Made, tmp_path: Path) -> None:
     is_the_same(tmp_path / "added", tmp_path / "named")
     with pytest.raises(UsageError, match=r"^two has a task 'a' already: name the new one with --task"):
         eptx.add(made.two, made.adapters[:1], tmp_path / "out")
-    eptx.add(made.two, made.adapters[:1], tmp_path / "out", tasks=["other"])
+    copy = shutil.copytree(made.adapters[0], tmp_path / "copy" / "a")
+    eptx.add(made.two, [copy], tmp_path / "out", tasks=["other"])
     options = ExportOptions(mode="conditioned", tasks=["a", "b", "other"])
-    eptx.export(made.base, [*made.adapters[:2], made.adapters[0]], tmp_path / "all", options)
+    eptx.export(made.base, [*made.adapters[:2], copy], tmp_path / "all", options)
     is_the_same(tmp_path / "out", tmp_path / "all")
 
 
