@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import onnx_ir as ir
 
@@ -40,6 +41,8 @@ from eptx.exporter.bundle.labels import label_names, told_names
 from eptx.exporter.bundle.problem import own_labels, problem_type
 from eptx.exporter.bundle.record import write_record
 from eptx.exporter.bundle.text import SENTENCE_SETTINGS, text_settings
+from eptx.exporter.bundle.tokenizer import FILES as TOKENIZER_FILES
+from eptx.exporter.bundle.tokenizer import tokenizer_files
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.heads import LOGITS
 from eptx.exporter.methods.method import method_of
@@ -49,23 +52,11 @@ from eptx.manifest.names import BASE_TASK, OPERATOR_DOMAIN, TASK_ID
 #: Smaller tensors are kept in the model: ONNX Runtime resolves the path of the file beside it, opens it and maps it
 #: anew for every tensor that lies there, which took 4 ms of a session of MiniLM with EPT (212 tensors).
 _SMALL = 16384
-#: What a tokenizer or an image processor is made of, as transformers names it.
+#: What is copied from the base besides its tokenizer.
 CONFIG = "config.json"
 COMPANIONS = (
     CONFIG,
     "generation_config.json",
-    "chat_template.jinja",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spm.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
     "preprocessor_config.json",
     *SENTENCE_SETTINGS,
 )
@@ -141,22 +132,25 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
         clean(edited.graph.model)
         _save(edited.graph.model, writer.folder / edited.graph.file)
     *others, main = (edited.graph for edited in adapted.graphs)
-    for name in COMPANIONS:
-        if name in main.files:
-            writer.copy(main.files[name])
-        elif main.folder is not None and (main.folder / name).is_file():
-            writer.copy(main.folder / name)
+    companions = {name: path for name in (*COMPANIONS, *TOKENIZER_FILES) if (path := _in_base(main, name)) is not None}
+    with TemporaryDirectory(prefix="eptx-") as workspace:
+        if adapted.former is None:
+            own = {name: companions.pop(name) for name in TOKENIZER_FILES if name in companions}
+            companions |= tokenizer_files(own, adapted.adapter.folders, Path(workspace))
+        for name, path in companions.items():
+            writer.copy(path, name)
     if main.generation is not None and not others:
         writer.write(GENAI_CONFIG, genai_config(main))
     by_content = adapted.options.base_onnx is not None and main.folder is not None
     named = not by_content if adapted.former is None else adapted.former.named
     precision = adapted.options.precision if adapted.quantization is None else adapted.precision
     write_record(writer, adapted.graphs, adapted.adapter, str(precision), named=named)
-    manifest = _manifest(adapted)
+    text = text_settings(writer.folder, main, main.longest) if adapted.former is None else adapted.former.text
+    manifest = _manifest(adapted, text)
     writer.write("README.md", model_card(manifest))
     bundle = writer.finish(manifest)
-    own = Origin.of(adapted.base, adapted.options.base_onnx, adapted.adapter.folders, adapted.data)
-    write_origin(bundle, own if adapted.former is None else adapted.former.origin)
+    origin = Origin.of(adapted.base, adapted.options.base_onnx, adapted.adapter.folders, adapted.data)
+    write_origin(bundle, origin if adapted.former is None else adapted.former.origin)
     return bundle
 
 
@@ -174,7 +168,14 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-def _manifest(adapted: Adapted) -> Manifest:
+def _in_base(graph: BaseGraph, name: str) -> Path | None:
+    if name in graph.files:
+        return graph.files[name]
+    path = None if graph.folder is None else graph.folder / name
+    return path if path is not None and path.is_file() else None
+
+
+def _manifest(adapted: Adapted, text: Text | None) -> Manifest:
     adapter, graphs, options, former = adapted.adapter, adapted.graphs, adapted.options, adapted.former
     *others, main = (edited.graph for edited in graphs)
     graph = main.model.graph
@@ -183,7 +184,7 @@ def _manifest(adapted: Adapted) -> Manifest:
     return Manifest(
         generator=f"eptx {__version__}",
         mode=options.mode,
-        method=adapter.method,
+        method=adapter.kind,
         model_type=main.model_type,
         precision=_precision(adapted),
         provider=options.provider,
@@ -203,7 +204,7 @@ def _manifest(adapted: Adapted) -> Manifest:
         generation=main.generation,
         encoder=_component(others[0], graphs[0].modules) if others else None,
         vocab_size=_vocabulary(main),
-        text=text_settings(main, main.longest) if former is None else former.text,
+        text=text,
         max_length=main.longest,
     )
 

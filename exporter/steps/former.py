@@ -18,6 +18,7 @@ from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.names import in_encoder
 from eptx.exporter.bases.outline import fill
 from eptx.exporter.bundle.record import RECORD, GraphRecord, Record, base_file, read_record
+from eptx.exporter.bundle.tokenizer import FILES as TOKENIZER_FILES
 from eptx.exporter.bundle.write import COMPANIONS, CONFIG
 from eptx.exporter.graph.fp16 import HALF
 from eptx.exporter.methods.method import Method, TaskByTask, methods
@@ -156,7 +157,9 @@ def _graph(bundle: Bundle, record: Record, file: str, weights: _Weights) -> Base
     missing = fill(model, record.graphs[file].inputs, weights)
     if missing:
         raise NotSupportedError(f"{file} does not hold {some(missing)} of its base as it was: {AGAIN}")
-    files = {name: path for name in (*COMPANIONS, GENAI_CONFIG) if (path := bundle.file(name)) is not None}
+    files = {
+        name: path for name in (*COMPANIONS, *TOKENIZER_FILES, GENAI_CONFIG) if (path := bundle.file(name)) is not None
+    }
     return BaseGraph(
         model=model,
         model_type=manifest.model_type,
