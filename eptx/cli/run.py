@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from eptx.cli import _answers
 from eptx.cli._common import PATH, output_options, print_json, provider_option
+from eptx.cli.parts import answers
 from eptx.errors import RequestError
 from eptx.files.jsonl import read_rows
 
@@ -64,17 +64,17 @@ def run(
         option = "--" + next(iter(given)).replace("_", "-")
         raise click.UsageError(f"{option} is for language models, and this bundle does not generate text")
     if generates and len(texts) == 1 and not as_json:
-        _answers.print_stream(session.stream(texts[0], task, **given))
+        answers.print_stream(session.stream(texts[0], task, **given))
         return
-    answer = _answers.generate if generates else _answers.classify
+    answer = answers.generate if generates else answers.classify
     results = []
     for rows in _batches(_rows(texts, file, task), batch_size):
         for result in answer(session, rows, **given):
             results.append(result)
             if not as_json:
-                click.echo(_answers.line(result))
+                click.echo(answers.line(result))
     if as_json:
-        print_json([_answers.without_nan(result) for result in results])
+        print_json([answers.without_nan(result) for result in results])
 
 
 def _rows(texts: Sequence[str], file: Path | None, task: str | None) -> Iterator[dict[str, Any]]:

@@ -21,7 +21,7 @@ from eptx.exporter.adapters.saved_names import in_class
 from eptx.exporter.adapters.tensor_files.safetensors import read_tensors
 from eptx.exporter.adapters.tensor_files.weights import WEIGHTS as WEIGHTS
 from eptx.exporter.adapters.tensor_files.weights import read_weights, weights_of
-from eptx.exporter.adapters.trained_as import TrainedAs
+from eptx.exporter.adapters.trained_as import TrainedAs, base_name
 from eptx.files.links import check_links
 from eptx.files.safe_files import fingerprint
 from eptx.files.strict_json import read_json_object
@@ -151,7 +151,7 @@ def _trained_as(config: Mapping[str, Any]) -> TrainedAs:
     for key, value in (("auto_mapping", noted), ("task_type", config.get("task_type"))):
         if value is not None and not isinstance(value, str):
             raise AdapterError(f"{CONFIG}: {key} must name a class, found {shown(value)}")
-    return TrainedAs(noted, config.get("task_type"))
+    return TrainedAs(noted, config.get("task_type"), base=base_name(config))
 
 
 def combine(fingerprints: Sequence[str]) -> str:
