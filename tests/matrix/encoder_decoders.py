@@ -178,7 +178,7 @@ ROWS: tuple[Row, ...] = (
         "Speech2TextForConditionalGeneration",
         (
             "Speech2TextConfig",
-            _WHISPER | {"input_feat_per_channel": 6, "conv_channels": 12, "max_source_positions": 20},
+            _WHISPER | {"input_feat_per_channel": 6, "conv_channels": 12},
         ),
         _recordings,
         kind="encoder-decoder",
