@@ -58,7 +58,7 @@ def compare_files(
         *compare_text_limits(bundle, source, found),
         *compare_generation(bundle.manifest, source, model),
         *compare_stored_types(bundle, models, None if base_onnx is None else ir.load(base_onnx.absolute())),
-        *compare_genai(bundle, source, graph, settings),
+        *compare_genai(bundle, source, graph, settings, found.words),
         *compare_copied_files(bundle, source),
         *([] if alone(bundle) else compare_chat(bundle, source)),
         *compare_tokenizer(bundle, source, found.longest),
