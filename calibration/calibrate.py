@@ -45,7 +45,7 @@ def calibrate(
     """
     _check_folder(out)
     found = find_folders(base, adapters, onnx=options.base_onnx is not None)
-    adapter = read_adapter(found.adapters, top_k=options.top_k, tasks=options.tasks)
+    adapter = read_adapter(found.adapters, top_k=options.top_k, tasks=options.tasks, allow_pickle=options.allow_pickle)
     with calibrating(found.base, adapter, options, out) as calibration:
         calibration.study()
         if bundle is not None:

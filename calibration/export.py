@@ -76,7 +76,9 @@ def run_export(base: Path | None, adapters: Sequence[Path], out: Path, options: 
         raise NotSupportedError(f"--precision {wanted or 'auto'} is for CPUs; for CUDA use fp16 or (decoders) int4")
     with BundleWriter(out) as writer:
         with step("reading the adapter"):
-            adapter = read_adapter(adapters, top_k=options.top_k, tasks=options.tasks)
+            adapter = read_adapter(
+                adapters, top_k=options.top_k, tasks=options.tasks, allow_pickle=options.allow_pickle
+            )
             if search is None:  # else routes may still come from data: `adapt` has the last word
                 check_options(adapter, options)
         if search is not None and search.only not in FLOAT_PRECISIONS:

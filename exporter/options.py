@@ -52,6 +52,7 @@ class ExportOptions:
         provider: the execution provider that the graph's fusions are for.
         base_onnx: an existing ONNX file of the base, instead of exporting one.
         module_map: module name -> node or initializer of the base graph, for modules that cannot be found.
+        allow_pickle: whether an adapter's ``adapter_model.bin`` is read, by torch's ``weights_only`` loader.
     """
 
     mode: Mode
@@ -68,6 +69,7 @@ class ExportOptions:
     provider: Provider = "cpu"
     base_onnx: Path | None = None
     module_map: Mapping[str, str] | None = None
+    allow_pickle: bool = False
 
     def check(self) -> None:
         """Compares the settings with each other.

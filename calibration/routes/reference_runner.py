@@ -95,7 +95,8 @@ class ReferenceRunner:
             )
         self._adapter, self._config = adapter, config
         self._decoder = adapter.heads is None and is_decoder(config)
-        self._model = load_trained(base, read_files(adapter.folders), adapter.tasks, model_class=model_class)
+        files = read_files(adapter.folders, allow_pickle=True)  # the adapter could not have been read without leave
+        self._model = load_trained(base, files, adapter.tasks, model_class=model_class)
         self._tokenizer = RowTokenizer(base, vocabulary, lookups(self._model.model).longest)
         self._generates = self._decoder or bool(self._model.model.config.is_encoder_decoder)
         self._vocabulary = vocabulary

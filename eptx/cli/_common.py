@@ -33,6 +33,15 @@ def output_options(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
 
 
+#: Pickles are read on request only.
+pickle_option = click.option(
+    "--allow-pickle",
+    is_flag=True,
+    help="Read an adapter's adapter_model.bin where it has no safetensors, with torch's weights_only loader. Only for "
+    "files that you trust.",
+)
+
+
 @contextmanager
 def exporting(quiet: bool) -> Iterator[None]:
     """A block that needs the exporter; shows progress, and none of what the libraries under it log.

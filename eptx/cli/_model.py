@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from eptx.cli._common import PATH, names
+from eptx.cli._common import PATH, names, pickle_option
 from eptx.errors import UsageError
 from eptx.files.strict_json import read_json_object
 from eptx.manifest.names import PROVIDERS, ROUTINGS
@@ -81,6 +81,7 @@ def model_options(command: F) -> F:
             "out a head.",
         ),
         click.option("--task", help="static: the task to fold into the weights."),
+        pickle_option,
     ):
         command = option(command)
     return command

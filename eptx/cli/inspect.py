@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eptx.bundle import read_bundle
-from eptx.cli._common import PATH, exporting, names, output_options, print_json, printable
+from eptx.cli._common import PATH, exporting, names, output_options, pickle_option, print_json, printable
 from eptx.errors import NotSupportedError, UsageError
 
 if TYPE_CHECKING:
@@ -21,9 +21,16 @@ if TYPE_CHECKING:
 @click.option("--top-k", type=int, help="Experts per task, where the adapter's files do not say it.")
 @click.option("--tasks", help="Names of the tasks by id, separated by commas.")
 @click.option("--plot", type=PATH, metavar="FILE.png", help="Draw which experts each task uses.")
+@pickle_option
 @output_options
 def inspect(
-    paths: tuple[Path, ...], top_k: int | None, tasks: str | None, plot: Path | None, as_json: bool, quiet: bool
+    paths: tuple[Path, ...],
+    top_k: int | None,
+    tasks: str | None,
+    plot: Path | None,
+    allow_pickle: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Show what an adapter (a folder or an id on the hub; or several LoRA adapters) or a bundle holds."""
     if (paths[0] / "eptx.json").exists():
@@ -35,7 +42,13 @@ def inspect(
             from eptx.exporter.folders import find_adapters
             from eptx.exporter.methods.read import read_adapter
 
-            adapter = read_adapter(find_adapters(paths), top_k=top_k, tasks=names(tasks), incomplete=plot is None)
+            adapter = read_adapter(
+                find_adapters(paths),
+                top_k=top_k,
+                tasks=names(tasks),
+                incomplete=plot is None,
+                allow_pickle=allow_pickle,
+            )
             facts = _adapter_facts(adapter)
             if plot is not None:
                 _plot_experts(adapter, plot)
@@ -61,7 +74,7 @@ def _adapter_facts(adapter: Adapter) -> dict[str, Any]:
     """Method, tasks, modules with ranks and experts, parameters and bytes, as JSON types."""
     heads, count = adapter.heads, adapter.parameters()
     return {
-        "method": adapter.method,
+        "method": adapter.kind,
         "fingerprint": adapter.fingerprint,
         "tasks": list(adapter.tasks),
         "parameters": count,

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from eptx.cli._calibration import points
-from eptx.cli._common import PATH, exporting, names, output_options, print_json
+from eptx.cli._common import PATH, exporting, names, output_options, pickle_option, print_json
 from eptx.errors import ValidationError
 
 
@@ -71,6 +71,7 @@ from eptx.errors import ValidationError
     metavar="BUNDLE",
     help="Quantized bundles: the fp32 bundle to measure against (default: one is exported for it).",
 )
+@pickle_option
 @output_options
 def validate(bundle: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Prove that a bundle computes what the trained model computes.

@@ -81,6 +81,11 @@ class Adapter(ABC):
     label_names: Mapping[str, tuple[Names, ...]] = field(default_factory=dict)
 
     @property
+    def kind(self) -> str:
+        """What manifests call the method: its name, or that of one of its kinds."""
+        return self.method
+
+    @property
     @abstractmethod
     def module_names(self) -> tuple[str, ...]:
         """The adapted modules, without ``base_model.model.``, in module order."""

@@ -16,18 +16,18 @@ from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter.adapters.adapter import Pooling, TaskHeads
 from eptx.exporter.adapters.changes import TensorChange
 from eptx.exporter.adapters.label_names import Names, names_in, own_names
-from eptx.exporter.adapters.safetensors import read_tensors
 from eptx.exporter.adapters.saved import saved_changes
 from eptx.exporter.adapters.saved_names import in_class
+from eptx.exporter.adapters.tensor_files.safetensors import read_tensors
+from eptx.exporter.adapters.tensor_files.weights import WEIGHTS as WEIGHTS
+from eptx.exporter.adapters.tensor_files.weights import read_weights, weights_of
 from eptx.exporter.adapters.trained_as import TrainedAs
 from eptx.files.links import check_links
 from eptx.files.safe_files import fingerprint
 from eptx.files.strict_json import read_json_object
 
 CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 HEADS = "task_heads.safetensors"
-_BASE_CONFIG = "config.json"
 _PREFIX = "base_model.model."
 
 
@@ -90,12 +90,15 @@ class OwnTensors:
     integers: bool = False
 
 
-def read_checkpoint(folder: Path, own_tensors: Callable[[Mapping[str, Any]], OwnTensors]) -> Checkpoint:
+def read_checkpoint(
+    folder: Path, own_tensors: Callable[[Mapping[str, Any]], OwnTensors], *, allow_pickle: bool = False
+) -> Checkpoint:
     """Reads an adapter folder.
 
     Args:
         folder: as PEFT saves it.
         own_tensors: from the adapter's configuration to which tensors are its own.
+        allow_pickle: whether a pickle is read where there are no safetensors.
 
     Raises:
         AdapterError: a file is missing, damaged, not an adapter's, or a link to one elsewhere.
@@ -103,19 +106,19 @@ def read_checkpoint(folder: Path, own_tensors: Callable[[Mapping[str, Any]], Own
     if not folder.is_dir():
         raise AdapterError(f"{folder}: no such adapter folder")
     check_links(folder, error=AdapterError)
-    if not (folder / WEIGHTS).exists():
-        raise AdapterError(f"{folder}: {_lacking(folder)}")
+    weights = weights_of(folder, allow_pickle=allow_pickle)
     config = read_json_object(folder / CONFIG, error=AdapterError)
     kind = own_tensors(config)
     tensors: dict[str, np.ndarray] = {}
-    for name, array in read_tensors(folder / WEIGHTS, integers=kind.integers).items():
-        if _strip(name) in tensors:
-            raise AdapterError(f"{WEIGHTS}: {_strip(name)} appears twice, with and without {_PREFIX[:-1]}")
-        tensors[_strip(name)] = array
+    for name, array in read_weights(weights, integers=kind.integers).items():
+        plain = name.removeprefix(_PREFIX)
+        if plain in tensors:
+            raise AdapterError(f"{weights.name}: {plain} appears twice, with and without {_PREFIX[:-1]}")
+        tensors[plain] = array
     if not tensors:
-        raise AdapterError(f"{folder / WEIGHTS}: holds no tensors")
+        raise AdapterError(f"{weights}: holds no tensors")
     heads = _read_heads(folder, config) if (folder / HEADS).exists() else None
-    files = {name: folder / name for name in (CONFIG, WEIGHTS, HEADS) if (folder / name).exists()}
+    files = {path.name: path for path in (folder / CONFIG, weights, folder / HEADS) if path.exists()}
     own = {name: array for name, array in tensors.items() if any(part in f".{name}" for part in kind.parts)}
     saved = in_class({name: array for name, array in tensors.items() if name not in own})
     _check_saved(saved, heads, config)
@@ -158,23 +161,6 @@ def combine(fingerprints: Sequence[str]) -> str:
     return f"sha256:{hashlib.sha256(' '.join(fingerprints).encode()).hexdigest()}"
 
 
-def _lacking(folder: Path) -> str:
-    """What a folder without an adapter's weights has."""
-    pickles = sorted(path.name for path in folder.glob("adapter_model.*"))
-    if pickles and pickles[0].isprintable():
-        return f"holds {pickles[0]}, which eptx never reads: save the adapter with safe_serialization=True"
-    inside = sorted(path.parent.name for path in folder.glob(f"*/{WEIGHTS}"))
-    if inside:
-        return f"{WEIGHTS} is missing; the folder {shown(inside[0])} inside it has one"
-    if (folder / "config.json").exists() and not (folder / CONFIG).exists():
-        return f"{WEIGHTS} is missing; this is a whole model's folder, not an adapter's"
-    return f"{WEIGHTS} is missing"
-
-
-def _strip(name: str) -> str:
-    return name.removeprefix(_PREFIX)
-
-
 def _read_heads(folder: Path, config: Mapping[str, Any]) -> TaskHeads:
     tensors = read_tensors(folder / HEADS)
     weights = {name.removesuffix(".weight"): array for name, array in tensors.items() if name.endswith(".weight")}
@@ -211,7 +197,7 @@ def _label_names(folder: Path, config: Mapping[str, Any]) -> dict[str | None, Na
         if names is None:
             raise AdapterError(f"{CONFIG}: task_labels of {task!r} must be a list of names")
         found[task] = names
-    beside = folder / _BASE_CONFIG
+    beside = folder / "config.json"
     names = own_names(read_json_object(beside, error=AdapterError)) if beside.is_file() else None
     return found if names is None else {**found, None: names}
 
@@ -220,10 +206,8 @@ def _check_labels(heads: TaskHeads, names: Mapping[str | None, Names]) -> None:
     for task, own in names.items():
         if task is not None and task not in heads.weights:
             raise AdapterError(f"{CONFIG}: task_labels names {task!r}, which has no head in {HEADS}")
-        if task is not None and len(own) != heads.labels(task):
-            raise AdapterError(
-                f"{CONFIG}: task_labels of {task!r} has {len(own)} names for {heads.labels(task)} labels"
-            )
+        if task is not None and len(own) != (count := heads.labels(task)):
+            raise AdapterError(f"{CONFIG}: task_labels of {task!r} has {len(own)} names for {count} labels")
 
 
 def group_by_module(tensors: Mapping[str, np.ndarray], marker: str) -> dict[str, dict[str, np.ndarray]]:

@@ -36,7 +36,7 @@ class Method(Protocol):
     `adapter` is always what `read` gave. `routes` is what `freeze` gave.
 
     Attributes:
-        name: as manifests and commands call it.
+        name: as commands call it, and manifests, unless its adapters have a `kind`.
         title: as its paper or library writes it, for messages.
         tensor_part: how the names of its tensors go on after the module's name. Other tensors are of modules that PEFT
             saved whole.
@@ -51,6 +51,10 @@ class Method(Protocol):
     last_choice: ClassVar[bool] = False
     modes: ClassVar[tuple[Mode, ...]] = ("static", "conditioned")
     flags: ClassVar[frozenset[str]] = frozenset()
+
+    def is_called(self, name: str) -> bool:
+        """Whether a manifest's ``method`` is this one."""
+        return name == self.name
 
     def matches(self, config: Mapping[str, Any], tensors: Sequence[str], /) -> bool:
         """Whether a folder's configuration and names of tensors are of this method."""
@@ -158,8 +162,8 @@ def methods() -> list[Method]:
 
 
 def method_of(name: str) -> Method:
-    """The method of that name."""
-    return next(method for method in methods() if method.name == name)
+    """The method of that name, or of that kind."""
+    return next(method for method in methods() if method.is_called(name))
 
 
 def titles(flag: str) -> str:

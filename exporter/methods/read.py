@@ -23,6 +23,7 @@ def read_adapter(
     top_k: int | None = None,
     tasks: Sequence[str] | None = None,
     incomplete: bool = False,
+    allow_pickle: bool = False,
 ) -> Adapter:
     """The adapter in one folder, or in several that share a base and are a task each.
 
@@ -31,6 +32,7 @@ def read_adapter(
         top_k: how many experts a task uses, where the configuration does not say it.
         tasks: names of the tasks, by id; the rest are named task<i>.
         incomplete: read also an adapter whose top-k is needed and not known (0), to show it.
+        allow_pickle: whether ``adapter_model.bin`` is read where there are no safetensors.
 
     Raises:
         AdapterError: a file is missing or damaged, or the folder holds no adapter that eptx reads.
@@ -39,13 +41,10 @@ def read_adapter(
     """
     if not folders:
         raise UsageError("no adapter given")
-    checkpoints = [read_checkpoint(folder, _own_tensors) for folder in folders]
+    checkpoints = [read_checkpoint(folder, _own_tensors, allow_pickle=allow_pickle) for folder in folders]
     if len(checkpoints) > 1:
         checkpoints = [replace(each, name=name) for each, name in zip(checkpoints, names_of(folders), strict=True)]
-    found = {_method_of(checkpoint) for checkpoint in checkpoints}
-    if len(found) != 1:
-        raise UsageError(f"the adapters are of different methods: {', '.join(sorted(m.name for m in found))}")
-    method = found.pop()
+    method = _method_of_all(checkpoints)
     if top_k is not None and "--top-k" not in method.flags:
         raise UsageError(f"--top-k is for {titles('--top-k')} adapters; this one is {method.name}")
     read: Adapter = method.read(checkpoints, ReadOptions(top_k, tasks, incomplete))
@@ -70,6 +69,15 @@ def _label_names(tasks: Sequence[str], checkpoints: Sequence[Checkpoint]) -> dic
         told = [names[task]] if task in names else by_task if alone else []
         found[task] = (*told, *([names[None]] if None in names else []))
     return found
+
+
+def _method_of_all(checkpoints: Sequence[Checkpoint]) -> Method:
+    """The method of one folder, or the first that is of all of them."""
+    for method in methods():
+        if all(method.matches(checkpoint.config, list(checkpoint.tensors)) for checkpoint in checkpoints):
+            return method
+    found = {_method_of(checkpoint) for checkpoint in checkpoints}
+    raise UsageError(f"the adapters are of different methods: {', '.join(sorted(m.name for m in found))}")
 
 
 def _method_of(checkpoint: Checkpoint) -> Method:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peft import load_peft_weights
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from eptx.errors import AdapterError
 from eptx.files.strict_json import read_json_object
 
 CONFIG, WEIGHTS, HEADS = "adapter_config.json", "adapter_model.safetensors", "task_heads.safetensors"
+#: What older versions of PEFT save in the place of the weights.
+PICKLE = "adapter_model.bin"
 #: What PEFT puts before the name of every module of the model that it wraps.
 PREFIX = "base_model.model."
 
@@ -44,20 +47,26 @@ class AdapterFiles:
         }
 
 
-def read_folder(folder: Path) -> AdapterFiles:
+def read_folder(folder: Path, *, allow_pickle: bool = False) -> AdapterFiles:
     """Reads an adapter folder.
+
+    Args:
+        folder: the folder.
+        allow_pickle: whether PEFT may read `PICKLE`, with torch's ``weights_only`` loader, if there is nothing else.
 
     Raises:
         AdapterError: a file is missing or damaged.
     """
     if not folder.is_dir():
         raise AdapterError(f"{folder}: no such adapter folder")
-    missing = [name for name in (WEIGHTS, CONFIG) if not (folder / name).exists()]
+    pickled = allow_pickle and not (folder / WEIGHTS).exists() and (folder / PICKLE).exists()
+    missing = [name for name in (PICKLE if pickled else WEIGHTS, CONFIG) if not (folder / name).exists()]
     if missing:
-        raise AdapterError(f"{folder}: {missing[0]} is missing")
+        instead = f", and {PICKLE} is read with --allow-pickle only" if (folder / PICKLE).exists() else ""
+        raise AdapterError(f"{folder}: {missing[0]} is missing{instead}")
     config = read_json_object(folder / CONFIG, error=AdapterError)
     heads = _tensors(folder / HEADS) if (folder / HEADS).exists() else None
-    return AdapterFiles(folder, config, _tensors(folder / WEIGHTS), heads)
+    return AdapterFiles(folder, config, _pickled(folder) if pickled else _tensors(folder / WEIGHTS), heads)
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -65,6 +74,14 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except Exception as error:  # the library has no common class
         raise AdapterError(f"{path}: cannot be read: {one_line(error)}") from None
+
+
+def _pickled(folder: Path) -> dict[str, Tensor]:
+    try:
+        found: dict[str, Tensor] = load_peft_weights(str(folder), device="cpu")
+    except Exception as error:  # damaged files raise any class
+        raise AdapterError(f"{folder / PICKLE}: PEFT cannot read it: {one_line(error)}") from None
+    return found
 
 
 def head_tasks(files: AdapterFiles) -> tuple[str, ...]:

@@ -83,9 +83,9 @@ def _hosts(
     load: Callable[..., Base], files: Sequence[AdapterFiles], tasks: Sequence[str], top_k: int | None
 ) -> list[Host]:
     """The adapters side by side on one model; an adapter with modules of other shapes gets its own model."""
-    method = reference_of(files[0])
     hosts: list[Host] = []
     for index, each in enumerate(files):
+        method = reference_of(each)
         changes = method.changes_base(each.config)
         alone = changes or method.one_model_each
         alike = (host for host in hosts if host.signature == _signature(each) and not host.changed and not alone)
@@ -112,7 +112,8 @@ def _signature(files: AdapterFiles) -> tuple[Any, ...]:
     mapping = (files.config.get("auto_mapping") or {}).get("base_model_class")
     beside = {name: tuple(t.shape) for name, t in files.tensors.items() if ".base_layer." in name}
     beside |= {name: () for name in files.tensors if name.endswith(".trainable_tokens_delta")}
-    return (files.config.get("task_type"), mapping, tuple(sorted((saved_modules(files) | beside).items())))
+    kinds = (files.config.get("peft_type"), files.config.get("task_type"), mapping)
+    return (*kinds, tuple(sorted((saved_modules(files) | beside).items())))
 
 
 def _put_on(host: Host, files: AdapterFiles, ids: range, tasks: Sequence[str], top_k: int | None) -> None:
@@ -181,7 +182,7 @@ def _fill(model: PeftModel, files: AdapterFiles, method: Reference, name: str, r
 
 
 def _again(key: str, files: AdapterFiles) -> bool:
-    """Whether PEFT saved a tensor once more, by the name that it has inside of the layer around a module saved whole."""
+    """Whether PEFT saved a tensor once more, by its name inside of the layer around a module saved whole."""
     return ".modules_to_save." in key and key.replace(".modules_to_save", "") in files.tensors
 
 

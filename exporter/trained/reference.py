@@ -81,6 +81,10 @@ class Reference(Protocol):
         """How many tasks there are, and the names that the files give them; `given` are the user's."""
         ...
 
+    def kind(self, config: Mapping[str, Any]) -> str:
+        """What manifests call the method of a folder with this configuration."""
+        return self.name
+
     def modules(self, files: AdapterFiles) -> list[str]:
         """The adapted modules, as the files name them."""
         ...
@@ -145,16 +149,22 @@ def reference_of(files: AdapterFiles) -> Reference:
     return next((reference for reference in others if reference.matches(files.config, tensors)), last)
 
 
-def read_files(folders: Sequence[Path]) -> list[AdapterFiles]:
+def kind_of(files: Sequence[AdapterFiles]) -> str:
+    """What manifests call the method of an adapter's folders; of several, the one that is of all."""
+    kinds = {reference_of(each).kind(each.config) for each in files}
+    return kinds.pop() if len(kinds) == 1 else references()[-1].name
+
+
+def read_files(folders: Sequence[Path], *, allow_pickle: bool = False) -> list[AdapterFiles]:
     """Reads adapter folders.
 
     Raises:
         AdapterError: a file is missing or damaged.
         UsageError: they are of different methods, or several where one holds all tasks.
     """
-    read = [read_folder(folder) for folder in folders]
+    read = [read_folder(folder, allow_pickle=allow_pickle) for folder in folders]
     found = {reference_of(files).name: reference_of(files) for files in read}
-    if len(found) > 1:
+    if len(found) > 1 and not all(reference.one_task_each for reference in found.values()):
         raise UsageError(f"the adapters are of different methods: {', '.join(sorted(found))}")
     if len(read) > 1 and not all(reference.one_task_each for reference in found.values()):
         raise UsageError(f"a folder of {next(iter(found))} holds all tasks: give one adapter folder")

@@ -36,6 +36,7 @@ class ValidateOptions:
             what quantizing loses.
         max_drop: quantized bundles: task -> points of its metric that it may lose; the key None is of every task that
             is not named. A task that neither names has the bundle's own budget.
+        allow_pickle: whether an adapter's ``adapter_model.bin`` is read, by torch's ``weights_only`` loader.
         against: quantized bundles: the fp32 bundle to measure the loss against; None exports one.
     """
 
@@ -51,6 +52,7 @@ class ValidateOptions:
     rows: int | None = None
     max_drop: Mapping[str | None, float] = field(default_factory=dict)
     against: Path | None = None
+    allow_pickle: bool = False
 
     @property
     def sources(self) -> Sequence[Source]:

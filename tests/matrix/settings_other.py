@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _VECTORS = {"vector_length": 8, "num_vectors": 16, "topk": 2}
+_EMBEDDINGS = r".*(word_embeddings|embed_tokens)"
 #: Tiny models: blocks and vectors must divide 24 and 32, and a rank is small against that.
 OTHERS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("AdaLoRA", "AdaLoraConfig", {"init_r": 4, "target_r": 2, "total_step": 10}),
@@ -27,6 +28,7 @@ OTHERS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("HRA, Gram-Schmidt", "HRAConfig", {"r": 4, "apply_GS": True}),
     ("IA3", "IA3Config", {"feedforward_modules": []}),
     ("IA3, feedforward modules", "IA3Config", {"feedforward_modules": r".*(dense|down_proj|up_proj)"}),
+    ("LayerNorm tuning", "LNTuningConfig", {"target_modules": r".*(LayerNorm|layernorm|norm)"}),
     ("LoHa", "LoHaConfig", {"r": 2, "alpha": 4}),
     ("LoHa, high rank", "LoHaConfig", {"r": 8, "alpha": 4}),
     ("LoKr", "LoKrConfig", {"r": 2, "alpha": 4}),
@@ -35,6 +37,7 @@ OTHERS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("MiSS, Bat", "MissConfig", {"r": 4, "init_weights": "bat"}),
     ("OFT", "OFTConfig", {"oft_block_size": 8}),
     ("OFT, shared blocks", "OFTConfig", {"oft_block_size": 8, "block_share": True}),
+    ("OFT, all biases", "OFTConfig", {"oft_block_size": 4, "bias": "all"}),
     ("OFT, constrained", "OFTConfig", {"oft_block_size": 8, "coft": True, "eps": 1e-3}),
     ("OSF", "OSFConfig", {"effective_rank": 20}),
     ("PEANuT", "PeanutConfig", {"r": 4}),
@@ -46,6 +49,7 @@ OTHERS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("SHiRA", "ShiraConfig", {"r": 2}),
     ("Super-Tuning", "SupertuningConfig", {}),
     ("TinyLoRA", "TinyLoraConfig", {"r": 2}),
+    ("Trainable tokens", "TrainableTokensConfig", {"target_modules": _EMBEDDINGS, "token_indices": [5, 6, 7, 9, 12]}),
     ("Uni-LoRA", "UniLoraConfig", {"r": 4}),
     ("VB-LoRA", "VBLoRAConfig", {"r": 2, "vector_length": 8, "num_vectors": 16, "topk": 2}),
     (

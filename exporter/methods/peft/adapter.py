@@ -50,6 +50,12 @@ class PeftAdapter(Adapter):
     shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
+    def kind(self) -> str:
+        """PEFT's own name of the method; "peft" for several."""
+        kinds = {str(each.config["peft_type"]).lower() for each in self.checkpoints.values()}
+        return kinds.pop() if len(kinds) == 1 else self.method
+
+    @property
     def module_names(self) -> tuple[str, ...]:
         """The linear layers that change; before the base was seen, every layer that the files name."""
         if self.by_task:

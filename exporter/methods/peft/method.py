@@ -12,6 +12,7 @@ from eptx.exporter.methods.peft.adapter import FullUpdate
 from eptx.exporter.methods.peft.attach import attach
 from eptx.exporter.methods.peft.fold import fold, shift
 from eptx.exporter.methods.peft.read import matches, own_tensors, read
+from eptx.exporter.methods.peft.types import TUNERS
 from eptx.exporter.options import ExportOptions
 
 
@@ -28,6 +29,9 @@ class Peft(Method):
     fold = staticmethod(fold)
     shift = staticmethod(shift)
     attach = staticmethod(attach)
+
+    def is_called(self, name: str) -> bool:
+        return name == self.name or name.upper() in TUNERS
 
     def check(self, adapter: Any, options: ExportOptions) -> None:
         """Refuses to attach updates that have no factors smaller than the weight.

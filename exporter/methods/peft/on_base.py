@@ -68,6 +68,8 @@ def _config(checkpoint: Checkpoint) -> Any:
         raise NotSupportedError(f"{checkpoint.name}/{CONFIG}: the installed PEFT does not know {said}: update peft")
     config.inference_mode = True
     config.task_type = config.modules_to_save = None  # what is brought whole goes another way
+    if hasattr(config, "trainable_token_indices"):
+        config.trainable_token_indices = None
     return config
 
 

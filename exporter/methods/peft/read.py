@@ -8,6 +8,7 @@ from typing import Any
 from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter.adapters.adapter import name_tasks
 from eptx.exporter.adapters.checkpoint import CONFIG, HEADS, Checkpoint, OwnTensors, ReadOptions, combine
+from eptx.exporter.methods.lora.settings import check
 from eptx.exporter.methods.peft.adapter import PeftAdapter
 from eptx.exporter.methods.peft.types import TUNERS
 
@@ -51,6 +52,8 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> PeftAdapter
 
 def _check(checkpoint: Checkpoint) -> None:
     tuner = TUNERS[str(checkpoint.config["peft_type"])]
+    if checkpoint.config["peft_type"] == "LORA":
+        check(checkpoint.config, checkpoint.name)
     if tuner.refusal is not None:
         kind = checkpoint.config["peft_type"]
         raise NotSupportedError(f"{checkpoint.name}/{CONFIG}: peft_type {kind} ({tuner.title}): {tuner.refusal}")

@@ -42,6 +42,10 @@ class PeftReference(Reference):
         """Several folders are a task each, called as the folders are."""
         return len(files), [each.folder.name for each in files] if len(files) > 1 else []
 
+    def kind(self, config: Mapping[str, Any]) -> str:
+        """PEFT's own name of it."""
+        return str(config.get("peft_type")).lower()
+
     def modules(self, files: AdapterFiles) -> list[str]:
         """Those that have tensors of their own."""
         part, own = self.part(files.config), [name for name in files.tensors if name.startswith(PREFIX)]

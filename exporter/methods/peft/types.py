@@ -48,6 +48,7 @@ TUNERS: Mapping[str, Tuner] = {
     "IA3": Tuner("IA3", ".ia3_"),
     "LILY": Tuner("Lily", ".lily_", _BY_DATA),
     "LN_TUNING": Tuner("LayerNorm tuning", ".ln_tuning_"),
+    "LORA": Tuner("LoRA", ".lora_"),
     "LOHA": Tuner("LoHa", ".hada_"),
     "LOKR": Tuner("LoKr", ".lokr_"),
     "MISS": Tuner("MiSS", ".miss_"),

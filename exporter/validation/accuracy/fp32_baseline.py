@@ -34,7 +34,8 @@ def export_fp32_baseline(
     made = options_of(manifest)
     settings = replace(made, tasks=reference.names, top_k=reference.top_k, base_onnx=options.base_onnx)
     alone = not manifest.sources.base and options.base is None
-    adapter = read_adapter(reference.folders, top_k=settings.top_k, tasks=settings.tasks)
+    allowed = options.allow_pickle
+    adapter = read_adapter(reference.folders, top_k=settings.top_k, tasks=settings.tasks, allow_pickle=allowed)
     with BundleWriter(workspace / "fp32") as writer, TemporaryDirectory(prefix="eptx-") as graphs:
         baseline = write(writer, adapt(None if alone else reference.base, adapter, settings, Path(graphs)))
     if baseline.manifest.precision != "fp32":

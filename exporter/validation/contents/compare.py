@@ -11,6 +11,7 @@ import torch
 
 from eptx.bundle import Bundle
 from eptx.exporter.trained import Host, Trained
+from eptx.exporter.trained.reference import kind_of
 from eptx.exporter.validation.base.lookups import lookups
 from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.files import ExpectedTask, compare_files
@@ -57,13 +58,15 @@ def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path 
         told = set(bundle.manifest.sources.label_names or ())
         tasks = expected_tasks(reference, trained, answers=answers, told=told)
         off = _off(reference, trained, answers, told)
-        files = compare_files(bundle, reference.base, model, tasks, found, base_onnx=base_onnx, off=off)
-        first = [_method(bundle, trained), *compare_class(bundle.manifest, reference)]
+        files = compare_files(
+            bundle, reference.base, model, tasks, found, base_onnx=base_onnx, off=off, homes=reference.homes
+        )
+        first = [_method(bundle, reference), *compare_class(bundle.manifest, reference)]
         return Compared([*first, *files, *compare_tensors(bundle, model, touched, tables)], found.longest)
 
 
-def _method(bundle: Bundle, trained: Trained) -> Check:
-    said, found = bundle.manifest.method, trained.method.name
+def _method(bundle: Bundle, reference: ReferenceFiles) -> Check:
+    said, found = bundle.manifest.method, kind_of(reference.files)
     wrong = None if said == found else f"says {said}; the adapter's files are those of {found}"
     return Check("eptx.json: method", "compared", wrong)
 

@@ -16,8 +16,9 @@ from eptx.exporter.adapters.checkpoint import combine
 from eptx.exporter.bases.weights.checkpoint import folder_fingerprint
 from eptx.exporter.folders import find_adapters, find_base
 from eptx.exporter.trained import AdapterFiles, Trained, load_trained, name_tasks, read_files
-from eptx.exporter.trained.files import CONFIG, HEADS, WEIGHTS
+from eptx.exporter.trained.files import CONFIG, HEADS, PICKLE, WEIGHTS
 from eptx.exporter.trained.reference import reference_of, top_k_titles
+from eptx.exporter.validation.base.source import has_tokenizer
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.files.safe_files import fingerprint, is_contained_name
 from eptx.manifest.names import BASE_TASK
@@ -64,6 +65,11 @@ class ReferenceFiles:
     model_class: str | None = None
     said: Said = field(default_factory=Said)
 
+    @property
+    def homes(self) -> list[Path]:
+        """The adapter's folders in which its trainer saved the tokenizer."""
+        return [Path(folder) for folder in self.folders if has_tokenizer(Path(folder))]
+
     def load(self, dtype: torch.dtype) -> Trained:
         """The trained model, which computes in this type."""
         return load_trained(
@@ -79,7 +85,7 @@ def find_reference(manifest: Manifest, options: ValidateOptions) -> ReferenceFil
         AdapterError, BaseModelError: their files are damaged.
     """
     base, folders = _base(manifest, options), _adapters(options)
-    files = read_files(folders)
+    files = read_files(folders, allow_pickle=options.allow_pickle)
     method = reference_of(files[0])
     if options.top_k is not None and not method.takes_top_k:
         raise UsageError(f"--top-k is for {top_k_titles()} adapters; this one is {method.name}")
@@ -163,7 +169,8 @@ def _ids(manifest: Manifest, tasks: Sequence[str]) -> dict[str, int]:
 
 def _adapter_fingerprint(files: Sequence[AdapterFiles]) -> str:
     def one(folder: Path) -> str:
-        names = [name for name in (CONFIG, WEIGHTS, HEADS) if (folder / name).exists()]
+        weights = WEIGHTS if (folder / WEIGHTS).exists() else PICKLE
+        names = [name for name in (CONFIG, weights, HEADS) if (folder / name).exists()]
         return fingerprint({name: folder / name for name in names}, error=AdapterError)
 
     return combine([one(each.folder) for each in files])

@@ -21,7 +21,7 @@ from eptx.files.safe_files import open_regular
 from eptx.files.strict_json import parse_json
 
 _HEADER_LIMIT = 100 << 20
-_FILE_LIMIT = 16 << 30
+FILE_LIMIT = 16 << 30
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _INTEGERS = {"I64", "I32"}
 
@@ -49,22 +49,33 @@ def read_tensors(path: Path, *, error: type[EptxError] = AdapterError, integers:
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as e:
         raise error(f"{path.name}: damaged safetensors file: {e}") from None
-    arrays = {}
-    for name in header:
-        tensor = tensors[name]
-        narrow = tensor.is_floating_point() and tensor.dtype.itemsize < 8
-        array = tensor.float().numpy() if narrow else tensor.numpy()
-        if not np.isfinite(array).all():
-            raise error(f"{path.name}: tensor {name} holds NaN or infinite values")
-        arrays[name] = array
-    return arrays
+    return {name: array_of(path, name, tensors[name], error) for name in header}
+
+
+def array_of(path: Path, name: str, tensor: Any, error: type[EptxError]) -> np.ndarray:
+    """A tensor of a file as an array, float32 unless it is float64 or of integers.
+
+    Raises:
+        EptxError: (of class `error`) it holds NaN or infinite values.
+    """
+    narrow = tensor.is_floating_point() and tensor.dtype.itemsize < 8
+    array: np.ndarray = tensor.float().numpy() if narrow else tensor.numpy()
+    if not np.isfinite(array).all():
+        raise error(f"{path.name}: tensor {name} holds NaN or infinite values")
+    return array
+
+
+def check_name(path: Path, name: str, error: type[EptxError]) -> None:
+    """Raises EptxError (of class `error`) for a name that no parameter has."""
+    if not name.isprintable() or not name.isascii() or "/" in name or "\\" in name:
+        raise error(f"{path.name}: {json.dumps(name)[:80]} is not a parameter's name")
 
 
 def _read_header(path: Path, error: type[EptxError]) -> dict[str, Any]:
     with open_regular(path, error=error) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > _FILE_LIMIT:
-            raise LimitError(f"{path.name}: larger than {_FILE_LIMIT >> 30} GiB, which no adapter is")
+        if size > FILE_LIMIT:
+            raise LimitError(f"{path.name}: larger than {FILE_LIMIT >> 30} GiB, which no adapter is")
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None
         if length is None or length > min(_HEADER_LIMIT, size - 8):
@@ -82,8 +93,7 @@ def _begin(entry: Any) -> int:
 
 
 def _check_entry(path: Path, name: str, entry: Any, error: type[EptxError], types: set[str]) -> None:
-    if not name.isprintable() or not name.isascii() or "/" in name or "\\" in name:
-        raise error(f"{path.name}: {json.dumps(name)[:80]} is not a parameter's name")
+    check_name(path, name, error)
     dtype = entry.get("dtype") if isinstance(entry, dict) else None
     if not isinstance(dtype, str) or dtype not in types:
         raise error(f"{path.name}: tensor {name} has type {str(dtype)[:20]}; an adapter's tensors are floating point")
