@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from eptx._one_line import one_line
 from eptx.cli._common import printable
 from eptx.errors import NotSupportedError, RequestError
 from eptx.files.safe_files import open_regular
@@ -55,8 +54,8 @@ def generate_of_arrays(session: Any, file: Path, task: str | None, **settings: A
         try:
             with np.load(opened, allow_pickle=False) as arrays:
                 inputs = {name: arrays[name] for name in arrays.files}
-        except (AttributeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise RequestError(f"{file.name}: holds no arrays: {one_line(error)}") from None
+        except (AttributeError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile):
+            raise RequestError(f"{file.name}: holds no arrays by name; numpy.savez writes such a file") from None
     made = session.generate(inputs, task, **settings)
     answers = zip(made.tasks, made.texts, made.token_ids, made.finish_reasons, strict=True)
     return [
