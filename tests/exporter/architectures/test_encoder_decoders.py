@@ -17,7 +17,7 @@ from eptx.bundle import Bundle
 from eptx.calibration import export_bundle
 from eptx.errors import NotSupportedError, RequestError
 from eptx.exporter import ExportOptions
-from eptx.exporter.bases.loaders.answers import answer_settings
+from eptx.exporter.bases.loaders.two_graphs.answers import answer_settings
 from eptx.exporter.quiet import quiet
 from eptx.exporter.validation import validate_bundle
 from eptx.runtime import Session
