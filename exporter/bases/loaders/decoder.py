@@ -54,6 +54,7 @@ def load_decoder(
         AdapterError: what the tasks bring does not fit the class.
     """
     config = read_config(folder)
+    generation = _generation(folder, config)
     with quiet():
         with step("load the base model"):
             model, whole = load_model(folder, config, class_name, saved)
@@ -73,7 +74,7 @@ def load_decoder(
     return replace(
         folder_graph(graph, folder, config),
         whole=whole,
-        generation=_generation(folder, config),
+        generation=generation,
         longest=context(parsed),
     )
 

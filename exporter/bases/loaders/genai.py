@@ -12,12 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from eptx.bundle.genai_config import GENAI_CONFIG
 from eptx.errors import BaseModelError
 from eptx.exporter.bases.graph import BaseGraph
+from eptx.exporter.bases.initializers import add_initializer
 from eptx.exporter.bases.loaders.folder import folder_graph
 from eptx.exporter.bases.loaders.genai_builder import build, has_tokenizer
 from eptx.exporter.bases.loaders.genai_config import ends_and_padding, setting
@@ -128,6 +130,7 @@ def as_genai(graph: BaseGraph, home: Path) -> BaseGraph:
     settings = read_json_object(home / GENAI_CONFIG, error=BaseModelError)
     _name_modules(graph.model.graph)
     _fix_epsilon(graph.model.graph, graph.config)
+    _fix_scale(graph.model.graph, graph.config)
     _fix_cache(graph.model.graph, settings)
     ends, positions = setting(settings, "model", "eos_token_id"), None
     if graph.folder is not None:
@@ -180,6 +183,18 @@ def _fix_epsilon(graph: ir.Graph, config: Mapping[str, Any]) -> None:
     for node in graph:
         if node.op_type in ("LayerNormalization", "SkipLayerNormalization") and isinstance(epsilon, float):
             node.attributes["epsilon"] = ir.AttrFloat32("epsilon", epsilon)
+
+
+def _fix_scale(graph: ir.Graph, config: Mapping[str, Any]) -> None:
+    """Gemma's embeddings times the root of their width: the builder (0.18) rounds that to two decimals."""
+    width = config.get("hidden_size")
+    if not str(config.get("model_type")).startswith("gemma") or not isinstance(width, int):
+        return
+    for node in graph:
+        scale = node.inputs[1] if node.op_type == "Mul" and (node.name or "").endswith("/embed_tokens/Mul") else None
+        if scale is not None:
+            dtype = scale.dtype or ir.DataType.FLOAT
+            node.replace_input_with(1, add_initializer(graph, "embedding_scale", np.array(width**0.5, dtype.numpy())))
 
 
 def _fix_cache(graph: ir.Graph, settings: Mapping[str, Any]) -> None:
