@@ -9,7 +9,7 @@ from typing import Literal
 from eptx.errors import NotSupportedError
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.folder import folder_graph
-from eptx.exporter.bases.loaders.trace import trace
+from eptx.exporter.bases.loaders.tracing.trace import trace
 from eptx.exporter.bases.names import aliases
 from eptx.exporter.bases.passes.fuse import fuse
 from eptx.exporter.bases.passes.tidy import tidy

@@ -15,7 +15,7 @@ from eptx._one_line import one_line
 from eptx.errors import NotSupportedError
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.folder import folder_graph
-from eptx.exporter.bases.loaders.trace import export_onnx
+from eptx.exporter.bases.loaders.tracing.trace import export_onnx
 from eptx.exporter.bases.loaders.two_graphs.answers import answer_settings
 from eptx.exporter.bases.names import aliases
 from eptx.exporter.bases.passes.fuse import fuse
