@@ -20,7 +20,12 @@ from eptx.files.jsonl import read_rows
 @click.argument("texts", nargs=-1)
 @click.option("--task", help="Task of the texts: a name, or 'auto' where the bundle can infer it.")
 @click.option(
-    "--input", "file", type=PATH, metavar="FILE.jsonl", help="Rows with text, text_pair and task instead of TEXTS."
+    "--input",
+    "file",
+    type=PATH,
+    metavar="FILE",
+    help="FILE.jsonl: rows with text, text_pair and task instead of TEXTS. FILE.npz: arrays by name, a row each, for "
+    "a language model that reads sound.",
 )
 @provider_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
@@ -65,6 +70,15 @@ def run(
         raise click.UsageError(f"{option} is for language models, and this bundle does not generate text")
     if generates and len(texts) == 1 and not as_json:
         answers.print_stream(session.stream(texts[0], task, **given))
+        return
+    if file is not None and file.suffix == ".npz":
+        if not generates:
+            raise click.UsageError("a file of arrays is for language models; use Session.run in Python")
+        made = answers.generate_of_arrays(session, file, task, **given)
+        if as_json:
+            print_json(made)
+        for result in () if as_json else made:
+            click.echo(answers.line(result))
         return
     answer = answers.generate if generates else answers.classify
     results = []
