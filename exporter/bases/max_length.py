@@ -47,7 +47,7 @@ def longest(graph: BaseGraph) -> int | None:
         return None
     tables = [] if is_genai(graph) else [node for node in inner if _is_table(node)]
     for node, rows in zip(tables, _asked(graph.model, tables, graph.config), strict=True):
-        start = _start(rows)
+        start = _start(rows[..., 0] if node.op_type == "GatherND" else rows)
         if start is not None:
             return _height(node) - start
     return positive(text_config(graph.config).get("max_position_embeddings"))
@@ -67,9 +67,10 @@ def positive(value: Any) -> int | None:
 def _is_table(node: ir.Node) -> bool:
     """Whether a node picks rows of a table [rows, width], by numbers that the graph computes."""
     return (
-        node.op_type == "Gather"
+        node.op_type in ("Gather", "GatherND")
         and node.domain in ("", "ai.onnx")
         and node.attributes.get_int("axis", 0) == 0
+        and node.attributes.get_int("batch_dims", 0) == 0
         and _height(node) > 0
         and node.inputs[1] is not None
         and node.inputs[1].producer() is not None

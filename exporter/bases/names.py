@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 #: The cross-attention's projections of the encoder's output: the decoder's by name, and run once, with the encoder.
-_CROSS = (".EncDecAttention.k", ".EncDecAttention.v")
+_CROSS = tuple(
+    f".{name}" for name in ("EncDecAttention.k", "EncDecAttention.v", "encoder_attn.k_proj", "encoder_attn.v_proj")
+)
 
 
 def aliases(module: str, prefix: str) -> tuple[str, ...]:
@@ -33,4 +35,5 @@ def same_module(name: str, module: str, prefix: str) -> bool:
 
 def in_encoder(module: str) -> bool:
     """Whether an encoder-decoder's module reads the encoder's text: it then runs with the encoder, once."""
-    return module.removeprefix("transformer.").startswith("encoder.") or module.endswith(_CROSS)
+    sides = [part for part in module.split(".") if part in ("encoder", "decoder")]
+    return sides[:1] == ["encoder"] or module.endswith(_CROSS)

@@ -16,10 +16,10 @@ from eptx.bundle import Text
 from eptx.errors import BaseModelError
 from eptx.exporter.bases import BaseGraph
 from eptx.exporter.bases.max_length import positive
+from eptx.exporter.bundle.tokenizer import TOKENIZER
 from eptx.exporter.quiet import quiet
 from eptx.files.strict_json import read_json_object
 
-TOKENIZER = "tokenizer.json"
 #: Where sentence-transformers keeps its settings; all but the first are names of old releases.
 SENTENCE_SETTINGS = tuple(
     f"sentence_{name}_config.json"
@@ -28,20 +28,20 @@ SENTENCE_SETTINGS = tuple(
 _NO_LIMIT = 1_000_000  # tokenizers without one say 1e30
 
 
-def text_settings(graph: BaseGraph, longest: int | None) -> Text | None:
-    """How texts are read; None where the base has no ``tokenizer.json``.
+def text_settings(folder: Path, graph: BaseGraph, longest: int | None) -> Text | None:
+    """How texts are read; None where the bundle has no ``tokenizer.json``.
 
     Args:
+        folder: of the bundle, with its tokenizer in place.
         graph: of the base.
         longest: the most tokens that it reads.
 
     Raises:
         BaseModelError: the tokenizer, or a file of its settings, cannot be read.
     """
-    path = graph.files.get(TOKENIZER, (graph.folder or Path()) / TOKENIZER)
-    if (graph.folder is None and TOKENIZER not in graph.files) or not path.is_file():
+    if not (folder / TOKENIZER).is_file():
         return None
-    tokenizer, lowers = _load(path.parent)
+    tokenizer, lowers = _load(folder)
     limits = [limit for limit in (tokenizer.model_max_length, longest) if limit is not None and limit < _NO_LIMIT]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else graph.config.get("pad_token_id")
     return Text(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import onnx_ir as ir
 
@@ -22,6 +23,7 @@ from eptx.bundle import (
     Sources,
     Task,
     TensorSpec,
+    Text,
 )
 from eptx.bundle.genai_config import GENAI_CONFIG
 from eptx.bundle.origin import Origin, write_origin
@@ -37,6 +39,8 @@ from eptx.exporter.bundle.card import model_card
 from eptx.exporter.bundle.labels import label_names, told_names
 from eptx.exporter.bundle.problem import own_labels, problem_type
 from eptx.exporter.bundle.text import SENTENCE_SETTINGS, text_settings
+from eptx.exporter.bundle.tokenizer import FILES as TOKENIZER_FILES
+from eptx.exporter.bundle.tokenizer import tokenizer_files
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.heads import LOGITS
 from eptx.exporter.methods.method import method_of
@@ -46,22 +50,10 @@ from eptx.manifest.names import BASE_TASK, OPERATOR_DOMAIN, TASK_ID
 #: Smaller tensors are kept in the model: ONNX Runtime resolves the path of the file beside it, opens it and maps it
 #: anew for every tensor that lies there, which took 4 ms of a session of MiniLM with EPT (212 tensors).
 _SMALL = 16384
-#: What a tokenizer or an image processor is made of, as transformers names it.
+#: What is copied from the base besides its tokenizer.
 _COMPANIONS = (
     "config.json",
     "generation_config.json",
-    "chat_template.jinja",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spm.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
     "preprocessor_config.json",
     *SENTENCE_SETTINGS,
 )
@@ -118,14 +110,15 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
         clean(edited.graph.model)
         _save(edited.graph.model, writer.folder / edited.graph.file)
     *others, main = (edited.graph for edited in adapted.graphs)
-    for name in _COMPANIONS:
-        if name in main.files:
-            writer.copy(main.files[name])
-        elif main.folder is not None and (main.folder / name).is_file():
-            writer.copy(main.folder / name)
+    companions = {name: path for name in (*_COMPANIONS, *TOKENIZER_FILES) if (path := _in_base(main, name)) is not None}
+    with TemporaryDirectory(prefix="eptx-") as workspace:
+        own = {name: companions.pop(name) for name in TOKENIZER_FILES if name in companions}
+        folders = adapted.adapter.folders
+        for name, path in {**companions, **tokenizer_files(own, folders, Path(workspace))}.items():
+            writer.copy(path, name)
     if main.generation is not None and not others:
         writer.write(GENAI_CONFIG, genai_config(main))
-    manifest = _manifest(adapted)
+    manifest = _manifest(adapted, text_settings(writer.folder, main, main.longest))
     writer.write("README.md", model_card(manifest))
     bundle = writer.finish(manifest)
     origin = Origin.of(adapted.base, adapted.options.base_onnx, adapted.adapter.folders, adapted.data)
@@ -157,7 +150,14 @@ def clean(model: ir.Model) -> None:
         value.metadata_props.clear()
 
 
-def _manifest(adapted: Adapted) -> Manifest:
+def _in_base(graph: BaseGraph, name: str) -> Path | None:
+    if name in graph.files:
+        return graph.files[name]
+    path = None if graph.folder is None else graph.folder / name
+    return path if path is not None and path.is_file() else None
+
+
+def _manifest(adapted: Adapted, text: Text | None) -> Manifest:
     adapter, graphs, options = adapted.adapter, adapted.graphs, adapted.options
     *others, main = (edited.graph for edited in graphs)
     graph = main.model.graph
@@ -186,7 +186,7 @@ def _manifest(adapted: Adapted) -> Manifest:
         generation=main.generation,
         encoder=_component(others[0], graphs[0].modules) if others else None,
         vocab_size=_vocabulary(main),
-        text=text_settings(main, main.longest),
+        text=text,
         max_length=main.longest,
     )
 

@@ -32,7 +32,7 @@ def file_instead(path: Path) -> str:
     if not path.is_file():
         return ""
     advice = _INSTEAD.get(path.suffix, "")
-    return f"; this is a file{f', and {advice}' if advice else ''}"
+    return f"; this is a file{f': {advice}' if advice else ''}"
 
 
 def adapters_inside(folder: Path) -> list[Path]:

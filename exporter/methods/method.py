@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -83,8 +82,8 @@ class Method(Protocol):
         """A module's weight [out, in] float64 with one task in it, float64; see `choice`. For the mode "static"."""
         raise NotImplementedError
 
-    def shift(self, adapter: Any, module: str, weight: Callable[[], np.ndarray], choice: Any, /) -> np.ndarray | None:
-        """What one task adds to the bias of a module, [out]; None for nothing. Like `fold`."""
+    def shift(self, adapter: Any, module: str, task: int, /) -> np.ndarray | None:
+        """What one task, by its id, adds to the bias of a module, [out]; None for nothing. For the mode "static"."""
         return None
 
     def attach(self, adapter: Any, editor: GraphEditor, sites: Mapping[str, Site], settings: GraphSettings, /) -> None:
@@ -118,11 +117,7 @@ class Method(Protocol):
     def fold_graph(self, adapter: Any, edited: EditedGraph, task: int, routes: FrozenRoutes | None) -> None:
         """Folds a task, by its id, into the weights of a graph."""
         for name, site in edited.sites.items():
-            weight = site.weight_array().astype(np.float64)
-            site.set_weight(self.fold(adapter, name, weight, task))
-            shift = self.shift(adapter, name, partial(np.asarray, weight), task)
-            if shift is not None:
-                edited.editor.shift(site, shift)
+            site.set_weight(self.fold(adapter, name, site.weight_array().astype(np.float64), task))
 
     def settings(
         self,

@@ -96,9 +96,13 @@ def put_in(adapted: Adapted, edited: EditedGraph) -> None:
         _attach(adapted, edited)
     else:
         assert not edited.graph.whole.banks
-        task = options.folded_task(adapter.tasks)
+        method, task = method_of(adapter.method), options.folded_task(adapter.tasks)
+        index = adapter.tasks.index(task)
         if not edited.graph.adapted:
-            method_of(adapter.method).fold_graph(adapter, edited, adapter.tasks.index(task), adapted.routes)
+            method.fold_graph(adapter, edited, index, adapted.routes)
+        for name, site in edited.sites.items():
+            if (shift := method.shift(adapter, name, index)) is not None:
+                edited.editor.shift(site, shift)
         edited.name_modules()
         if adapter.heads is not None:
             attach_head(edited.editor, adapter.heads, task)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from eptx._one_line import some
-from eptx.errors import AdapterError, BaseModelError, NotSupportedError
+from eptx.errors import AdapterError, BaseModelError
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.changes import TensorChange, Whole
 from eptx.exporter.adapters.widths import check_widths
@@ -60,7 +59,6 @@ def fold_folder(adapter: Adapter, base: Path, target: Path, options: ExportOptio
     modules = _tensors(adapter, checkpoint, config)
     whole = _whole(adapter, checkpoint, config, options)
     untied = checkpoint.tied and (bool({TABLE, HEAD} & modules.keys()) or whole.get(TABLE) is not whole.get(HEAD))
-    shifts = _shifts(adapter, checkpoint, modules, options)
     target.mkdir()
     for name in _small_files(base):
         shutil.copyfile(base / name, target / name)
@@ -78,8 +76,6 @@ def fold_folder(adapter: Adapter, base: Path, target: Path, options: ExportOptio
                 tensors[name] = whole[name].apply(tensors[name])
             for name in tensors.keys() & modules.keys():
                 tensors[name] = fold(adapter, modules[name], tensors[name].astype(np.float64), options)
-            for name in tensors.keys() & shifts.keys():
-                tensors[name] = tensors[name] + shifts[name]
             tensors = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in tensors.items()}
             save_file(tensors, target / path.name, metadata={"format": "pt"})
     return target
@@ -100,24 +96,6 @@ def _tensors(adapter: Adapter, checkpoint: TiedCheckpoint, config: dict[str, Any
         count = f"{len(missing)} of {len(adapter.module_names)} adapted modules"
         raise BaseModelError(f"{count} are not found in the base folder: {some(missing)}")
     check_widths(adapter, {module: _shape(checkpoint, name) for name, module in found.items()})
-    return found
-
-
-def _shifts(
-    adapter: Adapter, checkpoint: TiedCheckpoint, modules: Mapping[str, str], options: ExportOptions
-) -> dict[str, np.ndarray]:
-    """Bias of the folder -> what the task adds to it."""
-    method, task = method_of(adapter.method), adapter.tasks.index(options.folded_task(adapter.tasks))
-    choice, found = method.choice(adapter, task, options), {}
-    for name, module in modules.items():
-        shift = method.shift(adapter, module, partial(checkpoint.array, name), choice)
-        bias = f"{name.removesuffix('.weight')}.bias"
-        if shift is not None and bias not in checkpoint:
-            raise NotSupportedError(
-                f"the adapter adds a bias to {module}, and the base has none: use --mode conditioned"
-            )
-        if shift is not None:
-            found[bias] = shift
     return found
 
 

@@ -22,6 +22,7 @@ from eptx.exporter.bases.weights.config import base_config
 from eptx.exporter.trained.encode import Projections, cross_projections
 from eptx.exporter.trained.files import PREFIX, AdapterFiles
 from eptx.exporter.trained.reference import references
+from eptx.exporter.trained.vocabulary import is_beside, resize
 
 #: What PEFT's task types are trained on.
 _OF_TASK_TYPE = {
@@ -55,7 +56,7 @@ class Base:
         model: float32, in evaluation mode, with as many labels as the adapter's own head has.
         complete: whether the base alone has everything that the class needs.
         labelled: whether the adapter brings the head that gives the labels.
-        resized: whether that head has other labels than the base's head, which the model then lacks.
+        resized: whether it has other labels than the base's head, which the model then lacks, or another vocabulary.
         projections: of an encoder-decoder that generates: what its decoder makes of the encoder's states.
     """
 
@@ -97,9 +98,9 @@ def load_base(base: Path, files: AdapterFiles, *, plain: bool = False, model_cla
         more = f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
         some = ", ".join(lacking[:_NAMED]) + more
         raise BaseModelError(f"{base.name}: as a {type(model).__name__} its weights lack {some}")
-    model.eval()
+    vocabulary = not plain and resize(model.eval(), files)
     projections = cross_projections(model) if config.is_encoder_decoder and model.can_generate() else ()
-    return Base(model, not missing, labels is not None, labels not in (None, own), projections)
+    return Base(model, not missing, labels is not None, vocabulary or labels not in (None, own), projections)
 
 
 def saved_modules(files: AdapterFiles) -> dict[str, tuple[int, ...]]:
@@ -108,7 +109,7 @@ def saved_modules(files: AdapterFiles) -> dict[str, tuple[int, ...]]:
     found = {
         name.removeprefix(PREFIX): tuple(tensor.shape)
         for name, tensor in files.tensors.items()
-        if not any(part in name for part in parts)
+        if not is_beside(name) and not any(part in name for part in parts)
     }
     if files.config.get("bias", "none") == "none":
         return found
@@ -226,5 +227,7 @@ def _load(auto: Any, base: Path, config: Any, **options: Any) -> tuple[Any, list
         )
     except Exception as error:  # shapes that do not fit, damaged files, sizes that make no layer
         raise BaseModelError(f"{base.name}: the weights cannot be loaded: {one_line(error)}") from None
+    if getattr(model, "_can_set_experts_implementation", lambda: False)():
+        model.set_experts_implementation("eager")  # the faster ones do not compute in float64
     mismatched = {entry[0] if isinstance(entry, tuple) else str(entry) for entry in info["mismatched_keys"]}
     return model, sorted({*info["missing_keys"]} - mismatched), sorted(mismatched)

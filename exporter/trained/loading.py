@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor
+from torch import Tensor, nn
 
 from eptx._one_line import one_line
 from eptx.errors import AdapterError, EptxError
@@ -25,6 +26,8 @@ from eptx.exporter.trained.output import Heads
 from eptx.exporter.trained.reference import Reference, SavedAs, reference_of
 from eptx.exporter.training.heads import TaskHeadBank
 
+#: How the names end of what `trainable_token_indices` trains.
+_ROWS = ".trainable_tokens_delta"
 #: Task types whose classifier PEFT always saves.
 _WITH_CLASSIFIER = ("SEQ_CLS", "TOKEN_CLS")
 
@@ -96,15 +99,21 @@ def _hosts(
     return hosts
 
 
+def _is_no_linear(layer: nn.Module) -> bool:
+    """Whether an adapted module is a table, a convolution or a parameter: outputs show it, and compared tensors."""
+    inner: Any = layer
+    while isinstance(getattr(inner, "base_layer", None), nn.Module):
+        inner = inner.base_layer
+    return isinstance(layer, ParamWrapper) or isinstance(inner, nn.Embedding | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+
+
 def _signature(files: AdapterFiles) -> tuple[Any, ...]:
     """What adapters of one model have in common."""
     mapping = (files.config.get("auto_mapping") or {}).get("base_model_class")
-    return (
-        files.config.get("peft_type"),
-        files.config.get("task_type"),
-        mapping,
-        tuple(sorted(saved_modules(files).items())),
-    )
+    beside = {name: tuple(t.shape) for name, t in files.tensors.items() if ".base_layer." in name}
+    beside |= {name: () for name in files.tensors if name.endswith(".trainable_tokens_delta")}
+    kind = files.config.get("peft_type"), files.config.get("task_type"), mapping
+    return (*kind, tuple(sorted((saved_modules(files) | beside).items())))
 
 
 def _put_on(host: Host, files: AdapterFiles, ids: range, tasks: Sequence[str], top_k: int | None) -> None:
@@ -126,6 +135,7 @@ def _put_on(host: Host, files: AdapterFiles, ids: range, tasks: Sequence[str], t
     _fill(host.peft, files, method, name, {old: new for old, new in names.items() if old != new})
     if not names:  # one tensor serves all layers
         names = {name: name for name, layer in host.model.named_modules() if isinstance(layer, BaseTunerLayer)}
+    names = {old: new for old, new in names.items() if not _is_no_linear(host.model.get_submodule(new))}
     host.state = vars(host.peft.base_model).get("state")
     host.adapters |= dict.fromkeys(ids, name)
     host.names |= names
@@ -161,8 +171,9 @@ def _fill(model: PeftModel, files: AdapterFiles, method: Reference, name: str, r
         raise AdapterError(f"{file} has no tensor for {error.args[0]}") from None
     except (RuntimeError, ValueError) as error:
         raise AdapterError(f"{file} does not fit the model: {_misfit(str(error), name)}") from None
-    if result.unexpected_keys:
-        raise AdapterError(f"{file}: no parameter of the model takes {_in_file(result.unexpected_keys[0], name)}")
+    unexpected = [key for key in result.unexpected_keys if not _said_twice(_in_file(key, name), tensors)]
+    if unexpected:
+        raise AdapterError(f"{file}: no parameter of the model takes {_in_file(unexpected[0], name)}")
     # what PEFT itself would save; the rest it makes of a seed or of the base
     whole = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     empty = sorted(key for key in whole.keys() - tensors.keys() if not _again(key, files))
@@ -171,8 +182,14 @@ def _fill(model: PeftModel, files: AdapterFiles, method: Reference, name: str, r
 
 
 def _again(key: str, files: AdapterFiles) -> bool:
-    """Whether PEFT saved a bias once more, by the name that it has inside of the layer around a module saved whole."""
-    return key.endswith(".modules_to_save.bias") and key.replace(".modules_to_save", "") in files.tensors
+    """Whether PEFT saved a tensor once more, by its name inside of the layer around a module that is saved whole."""
+    return ".modules_to_save." in key and key.replace(".modules_to_save", "") in files.tensors
+
+
+def _said_twice(key: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor is the rows of tokens of a head that shares its embeddings, whose rows PEFT has filled."""
+    rows = [tensor for other, tensor in tensors.items() if other.endswith(_ROWS) and other != key]
+    return key.endswith(_ROWS) and key in tensors and any(torch.equal(tensors[key], tensor) for tensor in rows)
 
 
 def _misfit(text: str, name: str) -> str:

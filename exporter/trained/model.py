@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eptx.errors import RequestError
 from eptx.exporter.adapters.route import Route
 from eptx.exporter.methods.tuner import INFER
 from eptx.exporter.trained.encode import decoder_call, encode
 from eptx.exporter.trained.host import Host, tensors_of
-from eptx.exporter.trained.output import Heads, Output
+from eptx.exporter.trained.output import LACKING, Heads, Output
 from eptx.exporter.trained.reference import CallRoutes, GivenRoutes, Reference
+from eptx.exporter.trained.tables import changed_tables, changed_tensors, table_of, tokens_of
 
 
 @dataclass
@@ -68,6 +69,22 @@ class Trained:
         own = (host for host in self.hosts if task in host.adapters)
         return next(own, next((host for host in self.hosts if not (host.base.resized or host.changed)), self.hosts[0]))
 
+    def tables(self, task: int) -> dict[str, np.ndarray]:
+        """The embeddings that some task changes, with one task in them: name in the model -> float32 [rows, width]."""
+        host = self.host_of(task)
+        names = dict.fromkeys(name for each in self.hosts for name in changed_tables(each))
+        return {name: table_of(host, name, task if task < len(self.tasks) else None) for name in names}
+
+    def tokens(self, tasks: Iterable[int]) -> list[int]:
+        """How many tokens the models of some tasks know, if they give tokens."""
+        counts = [tokens_of(self.host_of(task)) for task in tasks]
+        return [count for count in counts if count is not None]
+
+    @property
+    def changed_tensors(self) -> set[str]:
+        """The names of the tensors that adapters' factors are added to."""
+        return {name for host in self.hosts for name in changed_tensors(host)}
+
     @contextmanager
     def as_task(self, task: int) -> Iterator[Any]:
         """The transformers model of a task, ready to be called."""
@@ -117,6 +134,8 @@ class Trained:
             ids, margin, call = self._call(host, tensors, ids, cache)
             result = host.model(**call)
             outputs = tensors_of(result)
+            if "logits" in outputs:
+                outputs["logits"] = self._of_all_tokens(host, outputs["logits"])
             used, task_margin = _used_tasks(host, ids)
             if self.heads is not None:
                 names = [(*self.tasks, "")[task] for task in used.tolist()]
@@ -153,8 +172,13 @@ class Trained:
         base = getattr(layer, "base_layer", layer)
         with torch.no_grad(), host.on(task):
             self._set(host, torch.tensor([task]), GivenRoutes(self.dtype, route))
-            result = layer(torch.eye(base.in_features, dtype=self.dtype)[None])[0]
-        weight: np.ndarray = _array(result if base.bias is None else result - base.bias).T
+            width = base.weight.shape[int(isinstance(base, nn.Linear))]  # a Conv1D stores [in, out]
+            result = layer(torch.eye(width, dtype=self.dtype)[None])[0]
+            if self.method.one_task_each:  # no router reads these zeros, and the adapter may have a bias of its own
+                result = result - layer(torch.zeros((1, 1, width), dtype=self.dtype))[0]
+            elif base.bias is not None:
+                result = result - base.bias
+        weight: np.ndarray = _array(result).T
         return weight
 
     def _ids(self, task_ids: np.ndarray | Sequence[int]) -> Tensor:
@@ -191,6 +215,12 @@ class Trained:
             if host.state is not None:
                 self.method.hold(host.state, ids)
         return ids, margin, decoder_call(host.model, tensors, cache)
+
+    def _of_all_tokens(self, host: Host, logits: Tensor) -> Tensor:
+        """Logits [..., tokens] with those of tokens that only other tasks have: this one can never give them."""
+        own, others = tokens_of(host), [tokens_of(other) or 0 for other in self.hosts]
+        lacking = 0 if own is None else max(others) - own
+        return torch.nn.functional.pad(logits, (0, lacking), value=LACKING) if lacking > 0 else logits
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from eptx.exporter.training.heads import TaskHeadBank, pool
 
+#: The logit of a token that a task lacks, and another one of the same base has: no sampling takes it.
+LACKING = -65504.0
+
 
 @dataclass(frozen=True)
 class Output:

@@ -68,7 +68,8 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     with step("comparing with the base and the adapter"), seconds.of("comparing"):
         compared = compare_contents(bundle, reference, options.base_onnx)
         checks = compared.checks
-    inputs = _inputs(bundle, config, reference.base, compared.longest, usable[0])
+    home = next(iter(reference.homes), None)
+    inputs = _inputs(bundle, config, reference.base, compared.longest, home, usable[0])
     with seconds.of("drawing inputs"):
         batches = inputs.batches(rows, names)
         instrumented = instrument(bundle)
@@ -84,7 +85,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
             drops = accuracy_drops(bundle, reference, options, planned, providers[0])
             diverged = divergences(bundle, reference, ran, unbudgeted_tasks(bundle, drops), usable[-1])
             rows = named_texts(planned) if bundle.manifest.generation is None else {}
-            texts = partial(from_data, bundle, rows, reference.base, compared.longest)
+            texts = partial(from_data, bundle, rows, reference.base, compared.longest, home)
             checks += [*quantized.checks, *check_ranges(bundle, ran, usable[0], texts)]
     report = Report(
         manifest=bundle.manifest,
@@ -120,11 +121,13 @@ def _run_backends(
     return results, refused
 
 
-def _inputs(bundle: Bundle, config: dict[str, Any], base: Path, longest: int | None, backend: Backend) -> Inputs:
+def _inputs(
+    bundle: Bundle, config: dict[str, Any], base: Path, longest: int | None, home: Path | None, backend: Backend
+) -> Inputs:
     if bundle.manifest.generation is None:
-        return Inputs(bundle, config, base, longest)
+        return Inputs(bundle, config, base, longest, home)
     model = cache(lambda: open_shipped(bundle, backend))
-    return PromptInputs(bundle, config, base, longest, lambda batch: model().answer(batch))
+    return PromptInputs(bundle, config, base, longest, home, lambda batch: model().answer(batch))
 
 
 def _providers(wanted: Sequence[str]) -> list[str]:

@@ -65,6 +65,11 @@ def _sounds(rows: int) -> Arrays:
     return {"input_features": sound, **_answers(rows)}
 
 
+def _recordings(rows: int) -> Arrays:
+    sound = np.random.default_rng(3).normal(size=(rows, 40, 6)).astype(np.float32)
+    return {"input_features": sound, "attention_mask": np.ones((rows, 40), np.int64), **_answers(rows)}
+
+
 def _closed(end: int) -> Callable[[int], Arrays]:
     """Texts that end in the token that ends texts: classifiers of whole encoder-decoders read what stands there."""
 
@@ -135,7 +140,6 @@ ROWS: tuple[Row, ...] = (
         "T5EncoderModel",
         ("T5Config", _T5),
         texts(_VOCABULARY),
-        peft={"task_type": "FEATURE_EXTRACTION"},
     ),
     Row(
         "T5, sequence classification",
@@ -150,6 +154,34 @@ ROWS: tuple[Row, ...] = (
         "BartForSequenceClassification",
         ("BartConfig", _BART | {"num_labels": 3}),
         _closed(2),
+    ),
+    _generator(
+        "ProphetNet",
+        "ProphetNetForConditionalGeneration",
+        "ProphetNetConfig",
+        {
+            "vocab_size": _VOCABULARY,
+            "hidden_size": 24,
+            "encoder_ffn_dim": 32,
+            "decoder_ffn_dim": 32,
+            "num_encoder_layers": 1,
+            "num_decoder_layers": 1,
+            "num_encoder_attention_heads": 2,
+            "num_decoder_attention_heads": 2,
+            "max_position_embeddings": 40,
+        },
+    ),
+    _generator("LongT5", "LongT5ForConditionalGeneration", "LongT5Config", _T5 | {"local_radius": 3}),
+    Row(
+        "Speech2Text",
+        "encoder-decoders",
+        "Speech2TextForConditionalGeneration",
+        (
+            "Speech2TextConfig",
+            _WHISPER | {"input_feat_per_channel": 6, "conv_channels": 12, "max_source_positions": 20},
+        ),
+        _recordings,
+        kind="encoder-decoder",
     ),
     Row("BART without a head", "encoder-decoders", "BartModel", ("BartConfig", _BART), texts(_VOCABULARY)),
 )

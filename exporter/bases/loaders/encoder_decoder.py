@@ -25,7 +25,7 @@ from eptx.exporter.bases.weights.model import load_model, read_config
 from eptx.exporter.bases.weights.model_class import trained_class
 from eptx.exporter.bases.weights.whole import Saved, banked, in_graph
 from eptx.exporter.quiet import quiet
-from eptx.manifest.names import CROSS, PAST
+from eptx.manifest.names import CROSS, ENCODER_MASK, PAST
 from eptx.progress import step
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def load_encoder_decoder(
             name = class_name or trained_class(config, (), headless=False)
             model, whole = load_model(folder, config, name, saved)
             model.set_attn_implementation("eager")  # the plainest graph; the fused one is of the same products
-        encoder, decoder, modules, banks = _halves(model, provider, whole.banks)
+        encoder, decoder, modules, banks = _halves(model, folder, provider, whole.banks)
     graph = replace(folder_graph(decoder, folder, config), generation=generation, whole=replace(whole, banks=banks[1]))
 
     def in_encoder(module: str) -> bool:
@@ -86,7 +86,7 @@ def load_encoder_decoder(
 
 
 def _halves(
-    model: Any, provider: str, banks: Mapping[str, Bank]
+    model: Any, folder: Path, provider: str, banks: Mapping[str, Bank]
 ) -> tuple[ir.Model, ir.Model, frozenset[str], list[dict[str, Bank]]]:
     """The encoder, the decoder, the modules that the encoder's graph holds, and the banks of each."""
     import torch
@@ -99,7 +99,7 @@ def _halves(
     )
 
     with step("export the encoder"):
-        half, sample = Encoder(model), encoder_sample(model)
+        half, sample = Encoder(model), encoder_sample(model, folder)
         try:
             with torch.no_grad():
                 cross = half(**sample.inputs)["cross"]
@@ -108,15 +108,15 @@ def _halves(
             raise NotSupportedError(
                 f"a {kind} does not run in two halves, so eptx cannot export it: {one_line(e)}"
             ) from None
-        answers = decoder_sample(model, sample, cross)
+        inputs, shapes = decoder_sample(model, sample, cross)
         encoder = export_onnx(half, sample.inputs, sample.shapes)
         kept = [banked(encoder, banks)]
         fuse(encoder, provider, kept[0])
         modules = tidy(encoder)
     with step("export the decoder"):
-        decoder = export_onnx(Decoder(model), answers.inputs, answers.shapes)
+        decoder = export_onnx(Decoder(model), inputs, shapes)
         kept.append(banked(decoder, banks))
         fuse(decoder, provider, kept[1])
-        length = {CROSS: {2: "encoder_length"}} if "encoder_attention_mask" in answers.inputs else {}
-        tidy(decoder, {"encoder_attention_mask": {1: "encoder_length"}, **length, PAST: {2: "past"}})
+        length = {CROSS: {2: "encoder_length"}} if ENCODER_MASK in inputs else {}
+        tidy(decoder, {ENCODER_MASK: {1: "encoder_length"}, **length, PAST: {2: "past"}})
     return encoder, decoder, modules, [in_graph(each) for each in kept]

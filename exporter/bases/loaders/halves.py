@@ -6,9 +6,8 @@ architecture is named here. Their children are the model's, so the modules in th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,13 +16,14 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import MoEModelOutput
 
 from eptx.errors import NotSupportedError
+from eptx.exporter.bases.loaders.sample import Sample, samples
 
-__all__ = ["Decoder", "Encoder", "Layers", "Sample", "decoder_sample", "encoder_sample"]
+__all__ = ["Decoder", "Encoder", "Layers", "decoder_sample", "encoder_sample"]
 
 #: layer -> "key" and "value", each [batch, heads, positions, head size].
 Layers = dict[str, dict[str, Tensor]]
 
-_BATCH, _LENGTH, _NEW, _PAST = 2, 7, 3, 5  # none is 0, 1, the same as another, or as their sum
+_NEW, _PAST = 3, 5  # neither is 0, 1, another size of a sample, or the sum of two
 _FREE = 1 << 20
 _MASK = "attention_mask"
 
@@ -86,42 +86,29 @@ class Decoder(_Half):
         return {"logits": output.logits, "present": _layers(cache.self_attention_cache)}
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Examples of a half's inputs, and which of their axes are free."""
-
-    inputs: dict[str, Any]
-    shapes: dict[str, Any]
-
-
-def encoder_sample(model: Any) -> Sample:
+def encoder_sample(model: Any, folder: Path) -> Sample:
     """Inputs of `Encoder`.
+
+    Args:
+        model: the whole model.
+        folder: of the base.
 
     Raises:
         NotSupportedError: the model reads something else than text or the features of sound.
     """
-    config, name = model.config, model.main_input_name
-    batch = _dim("batch")
-    if name == "input_ids":
-        inputs = {each: torch.ones((_BATCH, _LENGTH), dtype=torch.int64) for each in (name, _MASK)}
-        length = _dim("length", _longest(config, "max_position_embeddings"))
-        return Sample(inputs, {each: {0: batch, 1: length} for each in inputs})
-    mels, states = getattr(config, "num_mel_bins", None), getattr(config, "max_source_positions", None)
-    if name == "input_features" and mels and states:
-        # all frames of a window: the model has a position for each state, and reads no shorter sound
-        encoder = model.get_encoder()
-        strides = [layer.stride[0] for layer in encoder.children() if isinstance(layer, nn.Conv1d)]
-        frames = states * math.prod(strides)
-        return Sample({name: torch.zeros((_BATCH, mels, frames))}, {name: {0: batch}})
-    kind = type(model).__name__
+    sample, name = next(samples(model, folder)), model.main_input_name
+    fixed = set(sample.inputs) == {name} and set(sample.axes[name]) == {0}
+    if name == "input_ids" or fixed:
+        return sample
+    kind, read = type(model).__name__, " and ".join(sample.inputs)
     raise NotSupportedError(
-        f"a {kind} reads {name}; of encoder-decoders, eptx exports those that read input_ids, "
-        "or the input_features [mels, frames] of a window of fixed length"
+        f"a {kind} reads {read} of any length; of encoder-decoders, eptx exports those that read input_ids, or the "
+        "features of sound of a fixed length, as Whisper does"
     )
 
 
-def decoder_sample(model: Any, sample: Sample, cross: Layers) -> Sample:
-    """Inputs of `Decoder`.
+def decoder_sample(model: Any, sample: Sample, cross: Layers) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Inputs of `Decoder`, and which of their axes are free.
 
     Args:
         model: the whole model.
@@ -131,8 +118,9 @@ def decoder_sample(model: Any, sample: Sample, cross: Layers) -> Sample:
     Raises:
         NotSupportedError: the decoder keeps nothing of the encoder in its cache.
     """
+    batch_size = len(next(iter(sample.inputs.values())))
     key = next(iter(cross.values()))["key"] if cross else None
-    if key is None or key.ndim != 4 or key.shape[0] != _BATCH:
+    if key is None or key.ndim != 4 or key.shape[0] != batch_size:
         kind = type(model).__name__
         raise NotSupportedError(
             f"a {kind} does not keep the encoder's keys and values in transformers' EncoderDecoderCache, "
@@ -143,11 +131,13 @@ def decoder_sample(model: Any, sample: Sample, cross: Layers) -> Sample:
     mask = sample.inputs.get(_MASK)
     length = None if mask is None else _dim("length", _longest(model.config, "max_position_embeddings"))
     cache = {
-        layer: {kind: torch.zeros((_BATCH, tensor.shape[1], _PAST, tensor.shape[3])) for kind, tensor in pair.items()}
+        layer: {
+            kind: torch.zeros((batch_size, tensor.shape[1], _PAST, tensor.shape[3])) for kind, tensor in pair.items()
+        }
         for layer, pair in cross.items()
     }
     inputs: dict[str, Any] = {
-        "input_ids": torch.ones((_BATCH, _NEW), dtype=torch.int64),
+        "input_ids": torch.ones((batch_size, _NEW), dtype=torch.int64),
         "cross": {
             layer: {kind: torch.zeros_like(tensor) for kind, tensor in pair.items()} for layer, pair in cross.items()
         },
@@ -161,7 +151,7 @@ def decoder_sample(model: Any, sample: Sample, cross: Layers) -> Sample:
     if mask is not None:
         inputs["encoder_attention_mask"] = mask
         shapes["encoder_attention_mask"] = {0: batch, 1: length}
-    return Sample(inputs, shapes)
+    return inputs, shapes
 
 
 def _layers(cache: Any) -> Layers:

@@ -105,7 +105,10 @@ def _text(model: Any, taken: set[str], folder: Path) -> Reads:
         return {}
     config = getattr(model.config, "text_config", model.config)
     most = getattr(config, "max_position_embeddings", None) or _UNLIMITED
-    axes: tuple[_Axis, ...] = (_Axis("length", min(_LENGTH, most), most),)
+    # a class whose decoder reads the text, moved by one, is traced for texts of which more than one token is left; the
+    # graph takes any
+    least = 3 if getattr(model.config, "is_encoder_decoder", False) and "decoder_input_ids" in taken else 0
+    axes: tuple[_Axis, ...] = (_Axis("length", min(_LENGTH, most), most, least),)
     if type(model).__name__.endswith("ForMultipleChoice"):
         axes = (_Axis("choices", _CHOICES), *axes)
     reads = {"input_ids": _Input(axes, 1)}

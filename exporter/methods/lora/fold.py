@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from eptx.exporter.methods.lora.adapter import LoraAdapter
@@ -15,7 +13,7 @@ def fold(adapter: LoraAdapter, module: str, weight: np.ndarray, task: int) -> np
     return weight if update is None else update.fold(weight)
 
 
-def shift(adapter: LoraAdapter, module: str, weight: Callable[[], np.ndarray], task: int) -> np.ndarray | None:
-    """What a task adds to the bias of a module with that weight [out, in]; None for nothing."""
+def shift(adapter: LoraAdapter, module: str, task: int) -> np.ndarray | None:
+    """What a task adds to the bias of a module; None for nothing."""
     own = adapter.by_task[adapter.tasks[task]].get(module)
-    return None if own is None or own.bias is None else own.update(weight).shift
+    return None if own is None else own.shift

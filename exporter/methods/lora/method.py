@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from eptx.errors import NotSupportedError
 from eptx.exporter.methods.lora.attach import attach
 from eptx.exporter.methods.lora.fold import fold, shift
 from eptx.exporter.methods.lora.read import matches, read
+from eptx.exporter.methods.lora.settings import TITLES
 from eptx.exporter.methods.method import Method
+from eptx.exporter.options import ExportOptions
+from eptx.manifest.names import FLOAT_PRECISIONS
 
 
 class Lora(Method):
@@ -22,6 +26,22 @@ class Lora(Method):
     fold = staticmethod(fold)
     shift = staticmethod(shift)
     attach = staticmethod(attach)
+
+    def check(self, adapter: Any, options: ExportOptions) -> None:
+        """Refuses to quantize a base that a start has changed, next to its update: the two are of one weight.
+
+        Raises:
+            NotSupportedError: the mode is not static, the precision is of integers, and there is one.
+        """
+        if options.mode == "static" or options.precision in FLOAT_PRECISIONS:
+            return
+        for task, modules in adapter.by_task.items():
+            began = next((module.start for module in modules.values() if module.start), None)
+            if began is not None:
+                raise NotSupportedError(
+                    f"task {task!r}: {TITLES[began]} changed the base, which --precision {options.precision} cannot "
+                    f"follow in mode {options.mode}: use --precision fp32 or --mode static"
+                )
 
 
 METHOD = Lora()

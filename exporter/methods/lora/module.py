@@ -44,14 +44,18 @@ class LoraModule:
         a, b = self.a, self.scale * self.b.astype(np.float64)
         if self.diagonal is not None:
             b = b * self.diagonal
-        shift = None if self.bias is None else self.scale * self.bias.astype(np.float64)
         if self.start:
             left, right = _taken(self.start, weight().astype(np.float64), self.a.shape[0], self.scale)
             a, b = np.concatenate([a, right]), np.concatenate([b, -left], axis=1)
         if self.magnitude is None:
-            return LinearUpdate(a, b, shift=shift)
+            return LinearUpdate(a, b, shift=self.shift)
         adapted = weight().astype(np.float64) + b @ a.astype(np.float64)
         return LinearUpdate(a, b, gain=self.magnitude / np.linalg.norm(adapted, axis=1))
+
+    @property
+    def shift(self) -> np.ndarray | None:
+        """What is added to the layer's bias, [out]; None for nothing."""
+        return None if self.bias is None else self.scale * self.bias.astype(np.float64)
 
     def parameters(self) -> int:
         """How many numbers the module stores."""
@@ -60,10 +64,20 @@ class LoraModule:
 
 
 def _taken(start: str, weight: np.ndarray, rank: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """What a start took from a weight [out, in], as factors [out, rank] and [rank, in]."""
+    """What a start took from a weight [out, in], as factors [out, rank] and [rank, in].
+
+    PEFT computes it in float32 with PyTorch, and leaves the rounding in the base that it trains on; so it is done here.
+    """
+    import torch
+
+    matrix = torch.from_numpy(weight).float()
     if start == "olora":
-        q, r = np.linalg.qr(weight)
-        return scale * q[:, :rank], r[:rank]
-    left, values, right = np.linalg.svd(weight, full_matrices=False)
-    taken = slice(rank) if start == "pissa" else slice(len(values) - rank, None)
-    return left[:, taken] * values[taken], right[taken]
+        q, r = torch.linalg.qr(matrix)
+        left, right = q[:, :rank], r[:rank]
+        return scale * left.double().numpy(), right.double().numpy()
+    u, values, vh = torch.linalg.svd(matrix, full_matrices=False)
+    if start == "kasa":
+        own = slice(len(values) - rank, None)
+        return (u[:, own] * values[own]).double().numpy(), vh[own].double().numpy()
+    roots = torch.diag(torch.sqrt(values[:rank] / scale))
+    return scale * (u[:, :rank] @ roots).double().numpy(), (roots @ vh[:rank]).double().numpy()

@@ -45,6 +45,8 @@ _REFUSED_STARTS = {
 _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 #: Starts that take from the base what can be computed from it.
 STARTS = ("pissa", "olora")
+#: What these and KaSA, which does so too, are called.
+TITLES = {"pissa": "PiSSA", "olora": "OLoRA", "kasa": "KaSA"}
 
 
 def check(config: Mapping[str, Any], folder: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from eptx.exporter.methods.peft.adapter import PeftAdapter
@@ -15,7 +13,7 @@ def fold(adapter: PeftAdapter, module: str, weight: np.ndarray, task: int) -> np
     return weight if update is None else update.fold(weight)
 
 
-def shift(adapter: PeftAdapter, module: str, weight: Callable[[], np.ndarray], task: int) -> np.ndarray | None:
+def shift(adapter: PeftAdapter, module: str, task: int) -> np.ndarray | None:
     """What a task adds to a layer's bias, [out]; None for nothing."""
     update = adapter.by_task[adapter.tasks[task]].get(module)
     return None if update is None else update.shift

@@ -104,6 +104,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         if func is torch.ops.aten.embedding.default:
             self._see(len(args[0]), args[1].flatten()[: len(self._tokens)].tolist())
+        elif func is torch.ops.aten.index.Tensor and args[0].ndim == 2 and len(args[1]) == 1:
+            self._see(len(args[0]), args[1][0].flatten()[: len(self._tokens)].tolist())
         return func(*args, **(kwargs or {}))
 
     def _see(self, rows: int, index: list[int]) -> None:

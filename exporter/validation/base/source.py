@@ -46,9 +46,16 @@ class BaseSource:
 
     Attributes:
         folder: where it is.
+        home: where the tokenizer is that training used: the adapter's folder, if it has one; None: the base's.
     """
 
     folder: Path
+    home: Path | None = None
+
+    def places(self, name: str) -> list[Path]:
+        """The files of that name that a bundle may have: of the tokenizer's folder, and of the base's."""
+        folders = [self.folder] if self.home is None else [self.home, self.folder]
+        return [folder / name for folder in folders if (folder / name).is_file()]
 
     @cached_property
     def written(self) -> dict[str, Any]:
@@ -82,8 +89,8 @@ class BaseSource:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """transformers' tokenizer of the folder; None without a file of one."""
-        return load_tokenizer(self.folder)
+        """transformers' tokenizer that training used; None without a file of one."""
+        return load_tokenizer(self.home or self.folder, self.folder)
 
     def token(self, name: str) -> Any:
         """A special token's id (or ids), as ``generate`` finds it: in the generation settings, or the model's."""
@@ -94,13 +101,22 @@ class BaseSource:
         return None
 
 
-def load_tokenizer(folder: Path) -> Any:
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+def load_tokenizer(folder: Path, sentences: Path | None = None) -> Any:
     """transformers' tokenizer of a folder; None without a file of one.
+
+    Args:
+        folder: of the tokenizer.
+        sentences: where the settings of sentence-transformers are; None: there too.
 
     Raises:
         BaseModelError: transformers cannot read it.
     """
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+    if not has_tokenizer(folder):
         return None
     from transformers import AutoTokenizer
 
@@ -110,8 +126,9 @@ def load_tokenizer(folder: Path) -> Any:
         except Exception as e:  # damaged files raise any class
             raise BaseModelError(f"{folder.name}: its tokenizer cannot be read: {one_line(e)}") from None
     for name in SENTENCE_FILES:
-        if (folder / name).is_file():
-            _as_sentences(tokenizer, read_json_object(folder / name, error=BaseModelError))
+        settings = (sentences or folder) / name
+        if settings.is_file():
+            _as_sentences(tokenizer, read_json_object(settings, error=BaseModelError))
             break
     return tokenizer
 

@@ -92,8 +92,9 @@ class _GreedyCount:
     def add(self, found: np.ndarray, exact: np.ndarray, batch: Batch, row: int) -> None:
         """One row's logits [positions, tokens] of both."""
         prompt, kept = batch.prompt, batch.kept
-        assert prompt is not None and kept is not None
-        last = prompt - 1 if ANSWER_IDS in batch.arrays else int(np.flatnonzero(kept[row, :prompt])[-1])
+        assert prompt is not None
+        read = kept if ANSWER_IDS not in batch.arrays else None  # an answer begins with as many tokens in every row
+        last = prompt - 1 if read is None else int(np.flatnonzero(read[row, :prompt])[-1])
         for at, position in enumerate([last, *range(prompt, batch.length - 1)]):
             own, other = int(exact[position].argmax()), int(found[position].argmax())
             self.tokens, self.equal = self.tokens + 1, self.equal + (own == other)

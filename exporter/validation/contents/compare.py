@@ -45,17 +45,24 @@ def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path 
     """
     trained = reference.load(torch.float32)
     task = next(iter(reference.ids.values()))
-    touched = trained.hosts[0].names.values() if bundle.manifest.mode == "static" else ()
+    touched = trained.changed_tensors if bundle.manifest.mode == "static" else ()
+    tables = {index: trained.tables(index) for index in reference.ids.values()}
+    if bundle.manifest.mode == "static":
+        tables = {0: tables[task]}
     with trained.as_task(task) as model:
         encoder = bundle.manifest.encoder
         found = lookups(model, bundle.manifest.inputs if encoder is None else encoder.inputs)
+        if found.words is not None:
+            found.words = max([found.words, *trained.tokens(reference.ids.values())])
         answers = any(spec.name == "logits" for spec in bundle.manifest.outputs)
         told = set(bundle.manifest.sources.label_names or ())
         tasks = expected_tasks(reference, trained, answers=answers, told=told)
         off = _off(reference, trained, answers, told)
-        files = compare_files(bundle, reference.base, model, tasks, found, base_onnx=base_onnx, off=off)
+        files = compare_files(
+            bundle, reference.base, model, tasks, found, base_onnx=base_onnx, off=off, homes=reference.homes
+        )
         first = [_method(bundle, reference), *compare_class(bundle.manifest, reference)]
-        return Compared([*first, *files, *compare_tensors(bundle, model, touched)], found.longest)
+        return Compared([*first, *files, *compare_tensors(bundle, model, touched, tables)], found.longest)
 
 
 def _method(bundle: Bundle, reference: ReferenceFiles) -> Check:

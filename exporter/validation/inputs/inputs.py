@@ -33,12 +33,14 @@ class Inputs:
         config: the base's ``config.json``.
         base: the base's transformers folder.
         longest: the most tokens of a row that the base reads; None where nothing limits it.
+        home: the adapter's folder, where that has the tokenizer that was trained with; None: the base's.
     """
 
     bundle: Bundle
     config: dict[str, Any]
     base: Path
     longest: int | None
+    home: Path | None
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -53,7 +55,7 @@ class Inputs:
             names: the tasks that rows are given.
         """
         drawn = generated(self.bundle.manifest, self.vocabulary, names)
-        return [*drawn, *from_data(self.bundle, rows, self.base, self.longest)]
+        return [*drawn, *from_data(self.bundle, rows, self.base, self.longest, self.home)]
 
     def redraw(self, batch: Batch) -> Batch:
         """Another batch of the same shape and tasks."""
@@ -83,7 +85,7 @@ class PromptInputs(Inputs):
         """Random prompts, then those of the user's data; the bundle has answered the greedy ones."""
         manifest, vocabulary = self.bundle.manifest, self.vocabulary
         drawn = generated_prompts(manifest, vocabulary, names, self.reach)
-        data = from_data(self.bundle, rows, self.base, self.longest)
+        data = from_data(self.bundle, rows, self.base, self.longest, self.home)
         texts = [prompts for batch in data for prompts in as_prompts(batch, manifest, vocabulary)]
         return [self._answered(batch) for batch in (*drawn, *texts)]
 

@@ -55,13 +55,14 @@ def read_texts(options: ValidateOptions, names: Sequence[str]) -> Rows:
     return picked
 
 
-def from_data(bundle: Bundle, rows: Rows, base: Path, longest: int | None) -> list[Batch]:
+def from_data(bundle: Bundle, rows: Rows, base: Path, longest: int | None, home: Path | None = None) -> list[Batch]:
     """Batches of rows.
 
     Args:
         bundle: whose inputs to make.
         rows: the rows of every task.
         base: the base's transformers folder; its tokenizer is used, since the bundle's is what is validated.
+        home: the adapter's folder, where that has the tokenizer that was trained with.
         longest: the most tokens that the base reads, where texts are cut; None: no limit.
 
     Raises:
@@ -69,7 +70,7 @@ def from_data(bundle: Bundle, rows: Rows, base: Path, longest: int | None) -> li
     """
     if not rows:
         return []
-    tokenizer = _tokenizer(bundle, base, longest)
+    tokenizer = _tokenizer(bundle, BaseSource(base, home), longest)
     encoder = bundle.manifest.encoder
     inputs = [spec.name for spec in (bundle.manifest.inputs if encoder is None else encoder.inputs)]
     flat = [(task, row) for task, own in rows.items() for row in own]
@@ -93,8 +94,7 @@ def _rows(source: Source, names: Sequence[str], most: int) -> Iterator[dict[str,
             yield {key: value for key, value in fields.items() if value is not None}
 
 
-def _tokenizer(bundle: Bundle, base: Path, longest: int | None) -> BaseTokenizer:
-    source = BaseSource(base)
+def _tokenizer(bundle: Bundle, source: BaseSource, longest: int | None) -> BaseTokenizer:
     if source.tokenizer is None:
         raise DataError("--data needs a tokenizer, and the base has none")
     if bundle.manifest.generation is not None:

@@ -82,7 +82,9 @@ class _Product:
         self._inputs = squares.sum(0)
         self._columns = (squares.sum(1) / squares.sum().clamp_min(1e-30)).sqrt()
 
-    def __call__(self, layer: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def __call__(self, layer: Any, args: tuple[Tensor, ...], output: Any) -> Any:
+        if not isinstance(output, Tensor):
+            return output  # a router that calls itself a linear layer and chooses as well (PhiMoE's)
         rows = (args[0].square() @ self._inputs).sqrt()[..., None]
         sums = output if layer.bias is None else output - layer.bias
         return output + self._noise.like(sums, rows * self._columns, self._terms)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from eptx.exporter.trained.output import LACKING
 from eptx.exporter.validation.inputs.batch import Batch
 from eptx.exporter.validation.reference.router_ties import Decisions
 
@@ -44,10 +45,17 @@ class Expected:
         """These results less others of the same batch."""
         return replace(
             self,
-            outputs={name: self.outputs[name] - array for name, array in other.outputs.items()},
+            outputs={name: _less(self.outputs[name], array) for name, array in other.outputs.items()},
             inner={name: self.inner[name] - array for name, array in other.inner.items()},
             modules={name: self.modules[name] - array for name, array in other.modules.items()},
         )
+
+
+def _less(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The difference; zero where one of the two lacks the token of a logit."""
+    difference: np.ndarray = one - other
+    difference[(one <= LACKING) | (other <= LACKING)] = 0.0
+    return difference
 
 
 def arrays_of(values: Expected) -> Iterator[tuple[Literal["module", "output"], str, np.ndarray]]:
@@ -55,7 +63,7 @@ def arrays_of(values: Expected) -> Iterator[tuple[Literal["module", "output"], s
     for name, array in values.modules.items():
         yield "module", name, array
     for name, array in (*values.outputs.items(), *values.inner.items()):
-        yield "output", name, array
+        yield "output", name, np.where(array <= LACKING, 0.0, array)
 
 
 def kept_values(array: np.ndarray, rows: np.ndarray, batch: Batch) -> np.ndarray:

@@ -18,6 +18,7 @@ from eptx.exporter.folders import find_adapters, find_base
 from eptx.exporter.trained import AdapterFiles, Trained, load_trained, name_tasks, read_files
 from eptx.exporter.trained.files import CONFIG, HEADS, PICKLE, WEIGHTS
 from eptx.exporter.trained.reference import reference_of, top_k_titles
+from eptx.exporter.validation.base.source import has_tokenizer
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.files.safe_files import fingerprint, is_contained_name
 from eptx.manifest.names import BASE_TASK
@@ -63,6 +64,11 @@ class ReferenceFiles:
     top_k: int | None = None
     model_class: str | None = None
     said: Said = field(default_factory=Said)
+
+    @property
+    def homes(self) -> list[Path]:
+        """The adapter's folders in which its trainer saved the tokenizer."""
+        return [Path(folder) for folder in self.folders if has_tokenizer(Path(folder))]
 
     def load(self, dtype: torch.dtype) -> Trained:
         """The trained model, which computes in this type."""

@@ -31,6 +31,7 @@ def compare_files(
     *,
     base_onnx: Path | None = None,
     off: Sequence[ExpectedTask] | None = None,
+    homes: Sequence[Path] = (),
 ) -> list[Check]:
     """Compares the manifest and the files beside the model with what they were made from.
 
@@ -43,11 +44,12 @@ def compare_files(
         base_onnx: the ONNX file that the user gave as the base, if any: it and the ``genai_config.json`` beside it
             count as parts of the base.
         off: see `compare_tasks`.
+        homes: the adapter's folders that have a tokenizer: each must be read as the bundle reads texts.
 
     Raises:
         BundleError, BaseModelError: a file cannot be read.
     """
-    source = BaseSource(base)
+    source, *others = [BaseSource(base, home) for home in homes or (None,)]
     found = found or lookups(model)
     models = _models(bundle)
     settings = None if base_onnx is None else base_onnx.with_name("genai_config.json")
@@ -58,10 +60,11 @@ def compare_files(
         *compare_text_limits(bundle, source, found),
         *compare_generation(bundle.manifest, source, model),
         *compare_stored_types(bundle, models, None if base_onnx is None else ir.load(base_onnx.absolute())),
-        *compare_genai(bundle, source, graph, settings),
+        *compare_genai(bundle, source, graph, settings, found.words),
         *compare_copied_files(bundle, source),
         *([] if alone(bundle) else compare_chat(bundle, source)),
         *compare_tokenizer(bundle, source, found.longest),
+        *(check for other in others for check in compare_tokenizer(bundle, other, found.longest)),
     ]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eptx.bundle import Bundle
 from eptx.errors import BaseModelError, BundleError
-from eptx.exporter.validation.base.source import SENTENCE_FILES, BaseSource, same
+from eptx.exporter.validation.base.source import SENTENCE_FILES, TOKENIZER_FILES, BaseSource, same
 from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.files.text_limits import reads_text
 from eptx.files.safe_files import hash_file
@@ -48,7 +48,9 @@ def compare_copied_files(bundle: Bundle, source: BaseSource) -> list[Check]:
     if alone(bundle):
         return [Check("config.json", "unchecked", why="the bundle was made from an ONNX file alone")]
     checks = [
-        check for name in _FILES if (check := _compare(name, bundle.file(name), source.folder / name)) is not None
+        check
+        for name in _FILES
+        if (check := _compare(name, bundle.file(name), source.places(name), source)) is not None
     ]
     pictures = not reads_text(bundle.manifest) and not (source.folder / "preprocessor_config.json").is_file()
     if pictures and (source.folder / _IMAGES).is_file() and bundle.file(_IMAGES) is None:
@@ -61,12 +63,18 @@ def alone(bundle: Bundle) -> bool:
     return not bundle.manifest.sources.base and "config.json" not in bundle.manifest.files
 
 
-def _compare(name: str, found: Path | None, wanted: Path) -> Check | None:
+def _compare(name: str, found: Path | None, wanted: Sequence[Path], source: BaseSource) -> Check | None:
+    """Compares with the base's file, or of a tokenizer that the adapter brings, with the adapter's."""
+    words = name in (*TOKENIZER_FILES, "special_tokens_map.json", "added_tokens.json", "merges.txt")
+    if not words:
+        wanted = [path for path in wanted if path.parent == source.folder]
     if found is None:
-        return Check(name, "compared", "is missing; the base has it") if wanted.is_file() else None
-    if not wanted.is_file():
+        free = words and source.home is not None  # `compare_tokenizer` shows whether it would make a difference
+        return Check(name, "compared", "is missing; the base has it") if wanted and not free else None
+    if not wanted:
         return Check(name, "compared", "is not of the base, which has no such file")
-    return Check(name, "compared", _difference(found, wanted))
+    wrong = [_difference(found, path) for path in wanted]
+    return Check(name, "compared", None if None in wrong else wrong[0])
 
 
 def equal(found: Path, wanted: Path) -> bool:

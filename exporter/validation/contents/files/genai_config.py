@@ -47,7 +47,9 @@ _HARMLESS = (f"{_SESSION}log_id",)
 _ON_CUDA = ("ep.cuda.fpa_intb_gemm", "optimization.disable_specified_optimizers")
 
 
-def compare_genai(bundle: Bundle, source: BaseSource, graph: ir.Graph, given: Path | None) -> list[Check]:
+def compare_genai(
+    bundle: Bundle, source: BaseSource, graph: ir.Graph, given: Path | None, words: int | None
+) -> list[Check]:
     """Compares ``genai_config.json`` with the base.
 
     Args:
@@ -55,6 +57,7 @@ def compare_genai(bundle: Bundle, source: BaseSource, graph: ir.Graph, given: Pa
         source: its base.
         graph: of ``model.onnx``.
         given: the ``genai_config.json`` beside the graph that the user gave as the base, whose settings count too.
+        words: how many tokens the trained model knows; None: those that the base's configuration says.
 
     Raises:
         BundleError, BaseModelError: a file is damaged.
@@ -67,7 +70,7 @@ def compare_genai(bundle: Bundle, source: BaseSource, graph: ir.Graph, given: Pa
         return [Check(_FILE, "compared", "is missing: GenAI cannot open the bundle")]
     found = dict(_flat(read_json_object(path, error=BundleError)))
     own = {} if given is None else dict(_flat(read_json_object(given, error=BaseModelError)))
-    wanted = _wanted(source, graph)
+    wanted = _wanted(source, graph) | ({} if words is None else {"model.vocab_size": words})
     if found.get("model.type") == _ANY:
         wanted["model.type"] = _ANY
     checks = [_tokens(found, bundle, source)]

@@ -50,11 +50,11 @@ def compare_tokenizer(bundle: Bundle, source: BaseSource, length: int | None) ->
         return []  # `compare_copied_files` reports it
     base, path = source.tokenizer, bundle.file(_FILE)
     if base is None:
-        files = [name for name in (_FILE, _SETTINGS) if bundle.file(name) and not (source.folder / name).is_file()]
+        files = [name for name in (_FILE, _SETTINGS) if bundle.file(name) and not source.places(name)]
         return [Check(name, "compared", "is not of the base, which has no tokenizer") for name in files]
     if path is None:
-        if (source.folder / _FILE).is_file():
-            return [Check(_FILE, "compared", "is missing; the base has it")]
+        if source.places(_FILE) or hasattr(base, "backend_tokenizer"):
+            return [Check(_FILE, "compared", "is missing; the base has it, or transformers makes it of its files")]
         return [Check(_FILE, "unchecked", why="the base has none, so the bundle is given token ids, not texts")]
     return [
         Check(_FILE, "compared", _wrong_file(path, source)),
@@ -66,7 +66,7 @@ def compare_tokenizer(bundle: Bundle, source: BaseSource, length: int | None) ->
 
 def _wrong_file(path: Path, source: BaseSource) -> str | None:
     """How a tokenizer file differs; other bytes may hold the same rules, in which the library writes both."""
-    wanted = source.folder / _FILE
+    wanted = (source.home or source.folder) / _FILE
     if wanted.is_file() and equal(path, wanted):
         return None
     found = _rules(_read(path))
@@ -114,7 +114,7 @@ def _rules(tokenizer: Any) -> dict[str, Any]:
 
 def _wrong_settings(bundle: Bundle, source: BaseSource, length: int | None) -> str | None:
     """How the settings differ, as transformers reads them; their text may be another."""
-    path, wanted = bundle.file(_SETTINGS), source.folder / _SETTINGS
+    path, wanted = bundle.file(_SETTINGS), (source.home or source.folder) / _SETTINGS
     if path is None:
         return "is missing; the base has it" if wanted.is_file() else None
     if wanted.is_file() and equal(path, wanted):

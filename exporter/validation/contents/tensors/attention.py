@@ -48,7 +48,7 @@ def _shown_by_runs(base: Any, trace: Trace) -> list[Check]:
 
 
 def _is_attention(module: Any) -> bool:
-    return hasattr(module, "layer_idx") and hasattr(module, "scaling")
+    return getattr(module, "layer_idx", None) is not None and hasattr(module, "scaling")
 
 
 def _by_layer(graph: ir.Graph) -> Iterator[tuple[int, ir.Node]]:

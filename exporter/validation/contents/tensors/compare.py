@@ -20,10 +20,11 @@ from eptx.exporter.validation.contents.tensors.match import Match, find, find_fo
 from eptx.exporter.validation.contents.tensors.model_tensors import ModelTensor, read_model_tensors
 from eptx.exporter.validation.contents.tensors.quantized import QuantizedCapacity
 from eptx.exporter.validation.contents.tensors.rotary import compare_rotary
+from eptx.exporter.validation.contents.tensors.task_tables import Tables, compare_task_tables
 from eptx.exporter.validation.contents.tensors.traced_forward import Trace, trace_forward
 
 
-def compare_tensors(bundle: Bundle, model: Any, touched: Collection[str]) -> list[Check]:
+def compare_tensors(bundle: Bundle, model: Any, touched: Collection[str], tables: Tables) -> list[Check]:
     """Searches every parameter and float buffer that the model's outputs depend on in the bundle's graphs.
 
     The adapter's own tensors are left out: the outputs of the adapted modules show them.
@@ -31,7 +32,8 @@ def compare_tensors(bundle: Bundle, model: Any, touched: Collection[str]) -> lis
     Args:
         bundle: on disk.
         model: the trained model as transformers or PEFT loaded it, float32; nothing of it changes.
-        touched: names of the linear layers whose weights the graph may hold with the task folded in.
+        touched: names of the tensors that the graph may hold with the task folded in.
+        tables: the embeddings that tasks change, by the tasks that the graph serves.
 
     Returns:
         a check for every tensor, every rotary table and each layer's attention.
@@ -47,9 +49,11 @@ def compare_tensors(bundle: Bundle, model: Any, touched: Collection[str]) -> lis
         why = f"eptx cannot run {base.config.model_type} to see which tensors it uses: {one_line(error)}"
         return [Check("the base's tensors", "unchecked", why=why)]
     held = [one for side, graph in graphs.items() for one in read_graph_tensors(graph, side or None)]
-    checks = _compare(base, trace, held, QuantizedCapacity(graphs.values()), touched)
+    changed = {f"{name}.weight" for own in tables.values() for name in own}
+    checks = _compare(base, trace, held, QuantizedCapacity(graphs.values()), touched, changed)
     main = list(graphs.values())[-1]
-    return [*checks, *compare_rotary(base, main), *compare_attention(base, main, trace)]
+    shown = compare_task_tables(graphs, tables)
+    return [*checks, *shown, *compare_rotary(base, main), *compare_attention(base, main, trace)]
 
 
 def _graphs(bundle: Bundle) -> dict[str, ir.Graph]:
@@ -60,9 +64,15 @@ def _graphs(bundle: Bundle) -> dict[str, ir.Graph]:
 
 
 def _compare(
-    base: Any, trace: Trace, held: Sequence[GraphTensor], quantized: QuantizedCapacity, touched: Collection[str]
+    base: Any,
+    trace: Trace,
+    held: Sequence[GraphTensor],
+    quantized: QuantizedCapacity,
+    touched: Collection[str],
+    changed: Collection[str],
 ) -> Iterator[Check]:
-    tensors = {tensor.name: tensor for tensor in read_model_tensors(base, trace, touched)}
+    read = read_model_tensors(base, trace, touched)
+    tensors = {tensor.name: tensor for tensor in read if tensor.name not in changed}
     found = {name: find(tensor, held) for name, tensor in tensors.items() if not tensor.touched}
     for match in found.values():
         if match is not None:

@@ -14,7 +14,7 @@ from eptx.exporter.validation.contents.tensors.traced_forward import Trace
 
 #: "table": rows are looked up, so a run shows only those it reads. "product" and "dense": every run shows all numbers.
 Kind = Literal["table", "product", "dense"]
-_WRAPPERS = re.compile(r"\.base_layer(?=\.)|\.modules_to_save\.[^.]+(?=\.)")
+_WRAPPERS = re.compile(r"\.(base_layer|token_adapter|original_module)(?=\.)|\.modules_to_save\.[^.]+(?=\.)")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def read_model_tensors(base: Any, trace: Trace, touched: Collection[str]) -> Ite
     Args:
         base: the transformers model.
         trace: of its forward.
-        touched: names of linear layers whose weights the graph may hold with a task folded in.
+        touched: names of the tensors that the graph may hold with a task folded in.
     """
     for tensor, path in _tensors(base):
         module, leaf = path.rpartition(".")[::2]
@@ -75,7 +75,7 @@ def read_model_tensors(base: Any, trace: Trace, touched: Collection[str]) -> Ite
             for made, made_of in trace.made
             if id(tensor) in made_of and made.numel() >= least
         ]
-        changed = leaf == "weight" and name.removesuffix(".weight") in touched
+        changed = name in touched
         yield ModelTensor(name, as_rows(array), kind, _side(base, name, kind), changed, forms)
 
 

@@ -57,7 +57,7 @@ def trace_forward(base: Any, given: Collection[TensorSpec], returned: Collection
         for module in base.modules():
             if isinstance(module, nn.Embedding):
                 stack.callback(module.register_forward_pre_hook(_rows_into(trace)).remove)
-            elif hasattr(module, "layer_idx") and hasattr(module, "scaling"):
+            elif getattr(module, "layer_idx", None) is not None and hasattr(module, "scaling"):
                 stack.callback(module.register_forward_pre_hook(_mask_into(trace), with_kwargs=True).remove)
         derived = stack.enter_context(Derived(leaves))
         output = dict(base(**example(base, given, torch.arange(_LENGTH) + 5)))
