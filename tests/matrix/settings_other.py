@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 _VECTORS = {"vector_length": 4, "num_vectors": 16, "topk": 2}
-_EMBEDDINGS = r".*(word_embeddings|embed_tokens)"
 #: Tiny models: blocks and vectors must divide 24 and 32, and a rank is small against that.
 OTHERS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("AdaLoRA", "AdaLoraConfig", {"init_r": 4, "target_r": 2, "total_step": 10}),
@@ -49,7 +48,6 @@ OTHERS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("SHiRA", "ShiraConfig", {"r": 2}),
     ("Super-Tuning", "SupertuningConfig", {}),
     ("TinyLoRA", "TinyLoraConfig", {"r": 2}),
-    ("Trainable tokens", "TrainableTokensConfig", {"target_modules": _EMBEDDINGS, "token_indices": list(range(5, 25))}),
     ("Uni-LoRA", "UniLoraConfig", {"r": 4}),
     ("VB-LoRA", "VBLoRAConfig", {"r": 2, "vector_length": 4, "num_vectors": 16, "topk": 2}),
     (
