@@ -1,7 +1,7 @@
 """Whether what a product reads holds the rows of a batch one after the other, as operators that differ by row need it.
 
 Most products read [batch, ...]. Some read windows of an image [windows * batch, ...] or the choices of a question, each
-row's together; and some read [length, batch, ...] (XLNet), where one position of every row comes before the next. A
+row's together; and some read [length, batch, ...], where one position of every row comes before the next. A
 shape does not tell these apart, so the base runs on two rows, and on the first of them alone.
 """
 

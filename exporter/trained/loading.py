@@ -118,8 +118,8 @@ def _signature(files: AdapterFiles) -> tuple[Any, ...]:
     mapping = (files.config.get("auto_mapping") or {}).get("base_model_class")
     beside = {name: tuple(t.shape) for name, t in files.tensors.items() if ".base_layer." in name}
     beside |= {name: () for name in files.tensors if name.endswith(".trainable_tokens_delta")}
-    kind = files.config.get("peft_type"), files.config.get("task_type"), mapping
-    return (*kind, tuple(sorted((saved_modules(files) | beside).items())))
+    kinds = (files.config.get("peft_type"), files.config.get("task_type"), mapping)
+    return (*kinds, tuple(sorted((saved_modules(files) | beside).items())))
 
 
 def _put_on(host: Host, files: AdapterFiles, ids: range, tasks: Sequence[str], top_k: int | None) -> None:
@@ -188,7 +188,7 @@ def _fill(model: PeftModel, files: AdapterFiles, method: Reference, name: str, r
 
 
 def _again(key: str, files: AdapterFiles) -> bool:
-    """Whether PEFT saved a tensor once more, by its name inside of the layer around a module that is saved whole."""
+    """Whether PEFT saved a tensor once more, by its name inside of the layer around a module saved whole."""
     return ".modules_to_save." in key and key.replace(".modules_to_save", "") in files.tensors
 
 

@@ -21,6 +21,7 @@ _WAVE: dict[str, Any] = {
     "classifier_proj_size": 16,
     "num_labels": 3,
     "apply_spec_augment": False,
+    "initializer_range": 0.2,
 }
 _ROBUST = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 _WHISPER: dict[str, Any] = {
@@ -41,6 +42,7 @@ _WHISPER: dict[str, Any] = {
     "decoder_start_token_id": 1,
     "classifier_proj_size": 16,
     "num_labels": 3,
+    "init_std": 0.2,
 }
 _AST: dict[str, Any] = {
     "hidden_size": 24,

@@ -15,6 +15,7 @@ SMALL: dict[str, Any] = {
     "max_position_embeddings": 40,
     "pad_token_id": 0,
 }
+_WIDE = SMALL | {"initializer_range": 0.2}  # of a few numbers, which would hardly differ
 SEQ_CLS: dict[str, Any] = {"task_type": "SEQ_CLS"}
 _DISTILBERT = {
     "vocab_size": 60,
@@ -51,7 +52,7 @@ _BARE: dict[str, dict[str, Any]] = {
     "DistilBert": _DISTILBERT,
     "Electra": SMALL | {"embedding_size": 16},
     "Albert": SMALL | {"embedding_size": 16, "num_hidden_layers": 2},
-    "MPNet": SMALL | {"relative_attention_num_buckets": 8},
+    "MPNet": SMALL,
     "Deberta": SMALL | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "type_vocab_size": 0},
     "DebertaV2": _DEBERTA | {"share_att_key": True},
     "ModernBert": _MODERNBERT,
@@ -81,6 +82,8 @@ _BARE: dict[str, dict[str, Any]] = {
     | {"intra_bottleneck_size": 16, "true_hidden_size": 16},
     "FNet": SMALL,
 }
+#: What a class puts between the base and its head; PEFT saves it only when it is told to.
+_BETWEEN = {"DebertaV2": ["pooler"], "ModernBert": ["head"]}
 _NAMED = {"DebertaV2": "DeBERTa-v3", "XLMRoberta": "XLM-R", "Deberta": "DeBERTa"}
 
 
@@ -92,8 +95,19 @@ def _with_head(kind: str, head: str, task_type: str, settings: dict[str, Any]) -
     """An adapter's own head on a bare base, as on the hub."""
     name = f"{_NAMED.get(kind, kind)}, {task_type}, bare base"
     config = (f"{kind}Config", settings | {"num_labels": 3})
-    peft = {"task_type": task_type}
-    return Row(name, "text", f"{kind}For{head}", config, texts(60), base=f"{kind}Model", peft=peft, adapters=2)
+    between = _BETWEEN.get(kind, []) if task_type == "SEQ_CLS" or kind == "ModernBert" else []
+    peft: dict[str, Any] = {"task_type": task_type} | ({"modules_to_save": between} if between else {})
+    return Row(
+        name,
+        "text",
+        f"{kind}For{head}",
+        config,
+        texts(60),
+        base=f"{kind}Model",
+        peft=peft,
+        targets=("q_lin", "v_lin", "lin1") if kind == "DistilBert" else None,  # its pre_classifier comes whole
+        adapters=2,
+    )
 
 
 ROWS: tuple[Row, ...] = (
@@ -110,8 +124,8 @@ ROWS: tuple[Row, ...] = (
     *(_bare(kind, settings) for kind, settings in _BARE.items()),
     Row("LayoutLM", "text", "LayoutLMModel", ("LayoutLMConfig", SMALL), pages(60)),
     Row("BERT, masked LM", "text", "BertForMaskedLM", ("BertConfig", SMALL), texts(60)),
-    Row("BERT, multiple choice", "text", "BertForMultipleChoice", ("BertConfig", SMALL), choices(60)),
-    Row("RoBERTa, multiple choice", "text", "RobertaForMultipleChoice", ("RobertaConfig", SMALL), choices(60)),
+    Row("BERT, multiple choice", "text", "BertForMultipleChoice", ("BertConfig", _WIDE), choices(60)),
+    Row("RoBERTa, multiple choice", "text", "RobertaForMultipleChoice", ("RobertaConfig", _WIDE), choices(60)),
     *(
         _with_head(kind, "SequenceClassification", "SEQ_CLS", _BARE[kind])
         for kind in ("Roberta", "XLMRoberta", "DistilBert", "Electra", "Albert", "MPNet", "DebertaV2", "ModernBert")

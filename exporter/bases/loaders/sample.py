@@ -104,7 +104,9 @@ def _text(model: Any, taken: set[str], folder: Path) -> Reads:
     if "input_ids" not in taken:
         return {}
     config = getattr(model.config, "text_config", model.config)
-    most = getattr(config, "max_position_embeddings", None) or _UNLIMITED
+    most = getattr(config, "max_position_embeddings", None)
+    if not isinstance(most, int) or most < 1:  # XLNet says -1
+        most = _UNLIMITED
     # a class whose decoder reads the text, moved by one, is traced for texts of which more than one token is left; the
     # graph takes any
     least = 3 if getattr(model.config, "is_encoder_decoder", False) and "decoder_input_ids" in taken else 0

@@ -22,10 +22,18 @@ _RANDOM = ("Random", "Bernoulli", "Multinomial")
 
 @dataclass(frozen=True)
 class Traced:
-    """A graph, with the names of its free axes: input -> axis -> name."""
+    """A graph that was traced.
+
+    Attributes:
+        graph: the graph.
+        axes: input -> axis -> the name of a free axis.
+        uncalled: the linear layers that the model's forward does not call: it never needs them, or it reads their
+            weights without them (WavLM's attention). An adapter on such a layer changes nothing.
+    """
 
     graph: ir.Model
     axes: Mapping[str, Mapping[int, str]]
+    uncalled: frozenset[str]
 
 
 def trace(model: PreTrainedModel, folder: Path) -> Traced:
@@ -46,10 +54,29 @@ def trace(model: PreTrainedModel, folder: Path) -> Traced:
     for deferred in (False, True):
         for sample in samples(model, folder):
             try:
-                return Traced(export_onnx(model, sample.inputs, sample.shapes, deferred=deferred), sample.axes)
+                graph = export_onnx(model, sample.inputs, sample.shapes, deferred=deferred)
+                return Traced(graph, sample.axes, _uncalled(model, sample.inputs))
             except NotSupportedError as error:
                 refusals.append(error)
     raise refusals[0]
+
+
+def _uncalled(model: Any, inputs: Mapping[str, Any]) -> frozenset[str]:
+    """The linear layers that a forward does not call; none where it does not run outside of a trace."""
+    import torch
+
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
+    called: set[str] = set()
+    hooks = [layer.register_forward_hook(lambda *_, n=name: called.add(n)) for name, layer in layers.items()]
+    try:
+        with torch.no_grad():
+            model(**inputs)
+    except Exception:  # whatever the code of an architecture raises on so little
+        return frozenset()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return frozenset(layers) - called
 
 
 def export_onnx(

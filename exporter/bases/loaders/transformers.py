@@ -9,6 +9,7 @@ from typing import Literal
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.folder import folder_graph
 from eptx.exporter.bases.loaders.trace import trace
+from eptx.exporter.bases.names import aliases
 from eptx.exporter.bases.passes.fuse import fuse
 from eptx.exporter.bases.passes.tidy import tidy
 from eptx.exporter.bases.weights.model import load_model, read_config
@@ -64,4 +65,9 @@ def load_transformers(
             kept = banked(graph, whole.banks)
             fuse(graph, provider, kept)
             tidy(graph, traced.axes)
-    return replace(folder_graph(graph, folder, config), whole=replace(whole, banks=in_graph(kept)))
+    made = folder_graph(graph, folder, config)
+
+    def holds(module: str) -> bool:
+        return not any(alias in traced.uncalled for alias in aliases(module, made.prefix))
+
+    return replace(made, whole=replace(whole, banks=in_graph(kept)), holds=holds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -97,14 +98,18 @@ def load_model(folder: Path, config: dict[str, Any], class_name: str, saved: Sav
     model, lacking = _load(model_class, folder, parsed)
     brought = named_in(model, saved, base_prefix(config))
     absent = _not_in(lacking, brought)
-    if absent and all(name.startswith("pooler.") for name in absent):
+    if absent and all(name.startswith("pooler.") for name in absent) and _may_lack_pooler(model_class):
         # masked language models are saved without the pooler that the bare class would add
         options = {"add_pooling_layer": False}
         model, lacking = _load(model_class, folder, parsed, **options)
         absent = _not_in(lacking, brought)
     if absent:
         wanted = type(model).__name__
-        raise BaseModelError(f"{folder.name}: the weights lack {some(absent)}; they are not those of a {wanted}")
+        modules = ", ".join(dict.fromkeys(name.split(".")[0] for name in absent))
+        problem = f"{folder.name}: the weights lack {some(absent)}; they are not those of a {wanted}"
+        if saved.rows:
+            problem += f", and no adapter brings them: PEFT saves them with modules_to_save ({modules})"
+        raise BaseModelError(problem)
 
     def reload(labels: int) -> Any:
         parsed.num_labels = labels
@@ -112,6 +117,10 @@ def load_model(folder: Path, config: dict[str, Any], class_name: str, saved: Sav
 
     model, whole = put_whole(model, lacking, brought, saved, reload)
     return model.eval(), whole
+
+
+def _may_lack_pooler(model_class: Any) -> bool:
+    return "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
 
 
 def _not_in(lacking: list[str], brought: Mapping[str, Mapping[str, Any]]) -> list[str]:
