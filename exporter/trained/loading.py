@@ -100,11 +100,17 @@ def _hosts(
 
 
 def _is_no_linear(layer: nn.Module) -> bool:
-    """Whether an adapted module is a table, a convolution or a parameter: outputs show it, and compared tensors."""
+    """Whether an adapted module is a table, a norm, a convolution or a parameter: outputs and tensors show it."""
     inner: Any = layer
     while isinstance(getattr(inner, "base_layer", None), nn.Module):
         inner = inner.base_layer
-    return isinstance(layer, ParamWrapper) or isinstance(inner, nn.Embedding | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    weight = getattr(inner, "weight", None)
+    is_norm = isinstance(weight, Tensor) and weight.ndim == 1
+    return (
+        is_norm
+        or isinstance(layer, ParamWrapper)
+        or isinstance(inner, nn.Embedding | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    )
 
 
 def _signature(files: AdapterFiles) -> tuple[Any, ...]:

@@ -22,6 +22,26 @@ _STARTS = {
 #: Mode -> the adapter that is read first.
 _FIRST = {"static": "task1", "conditioned": "task0"}
 
+#: Settings of PEFT's other methods with which an update has full rank -> PEFT's name of the method.
+_FULL_RANK = {
+    **dict.fromkeys(("BOFT", "BOFT, two factors"), "BOFT"),
+    "C3A": "C3A",
+    "FourierFT": "FOURIERFT",
+    "FRoD": "FROD",
+    **dict.fromkeys(("GLoRA", "GLoRA, vectors"), "GLORA"),
+    "HiRA": "HIRA",
+    "LoHa, high rank": "LOHA",
+    "MiSS, Bat": "MISS",
+    **dict.fromkeys(("OFT", "OFT, shared blocks", "OFT, all biases", "OFT, constrained"), "OFT"),
+    "RandLoRA": "RANDLORA",
+    **dict.fromkeys(("RoAd", "RoAd, four numbers"), "ROAD"),
+    "SHiRA": "SHIRA",
+    "WaveFT": "WAVEFT",
+}
+_TOO_MUCH = (
+    "changes weights by matrices of full rank here, which hold as much as the weights themselves: use --mode static"
+)
+
 #: (row or setting, mode) -> the message. A setting's cell is the same on every row that it is tried on.
 REFUSALS: dict[tuple[str, str], str] = {
     **{(name, mode): message for name, message in _OF_ROWS.items() for mode in ("static", "conditioned")},
@@ -29,5 +49,9 @@ REFUSALS: dict[tuple[str, str], str] = {
         (name, mode): f"{first}/adapter_config.json: init_lora_weights={start!r} is not supported: {reason}: {_CONVERT}"
         for name, (start, reason) in _STARTS.items()
         for mode, first in _FIRST.items()
+    },
+    **{
+        (name, "conditioned"): f"task0/adapter_config.json: peft_type {kind} {_TOO_MUCH}"
+        for name, kind in _FULL_RANK.items()
     },
 }

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_VECTORS = {"vector_length": 8, "num_vectors": 16, "topk": 2}
-_EMBEDDINGS = r".*(word_embeddings|embed_tokens)"
+_VECTORS = {"vector_length": 4, "num_vectors": 16, "topk": 2}
 #: Tiny models: blocks and vectors must divide 24 and 32, and a rank is small against that.
 OTHERS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("AdaLoRA", "AdaLoraConfig", {"init_r": 4, "target_r": 2, "total_step": 10}),
@@ -38,24 +37,23 @@ OTHERS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("OFT", "OFTConfig", {"oft_block_size": 8}),
     ("OFT, shared blocks", "OFTConfig", {"oft_block_size": 8, "block_share": True}),
     ("OFT, all biases", "OFTConfig", {"oft_block_size": 4, "bias": "all"}),
-    ("OFT, constrained", "OFTConfig", {"oft_block_size": 8, "coft": True, "eps": 1e-3}),
-    ("OSF", "OSFConfig", {"effective_rank": 20}),
+    ("OFT, constrained", "OFTConfig", {"oft_block_size": 8, "coft": True, "eps": 0.5}),
+    ("OSF", "OSFConfig", {"effective_rank": 0.9}),
     ("PEANuT", "PeanutConfig", {"r": 4}),
     ("PSOFT", "PsoftConfig", {"r": 4}),
     ("PVeRA", "PveraConfig", {"r": 8}),
     ("RandLoRA", "RandLoraConfig", {"r": 4}),
-    ("RoAd", "RoadConfig", {"group_size": 8}),
-    ("RoAd, four numbers", "RoadConfig", {"group_size": 8, "variant": "road_4"}),
+    ("RoAd", "RoadConfig", {"group_size": 4}),
+    ("RoAd, four numbers", "RoadConfig", {"group_size": 4, "variant": "road_4"}),
     ("SHiRA", "ShiraConfig", {"r": 2}),
     ("Super-Tuning", "SupertuningConfig", {}),
     ("TinyLoRA", "TinyLoraConfig", {"r": 2}),
-    ("Trainable tokens", "TrainableTokensConfig", {"target_modules": _EMBEDDINGS, "token_indices": [5, 6, 7, 9, 12]}),
     ("Uni-LoRA", "UniLoraConfig", {"r": 4}),
-    ("VB-LoRA", "VBLoRAConfig", {"r": 2, "vector_length": 8, "num_vectors": 16, "topk": 2}),
+    ("VB-LoRA", "VBLoRAConfig", {"r": 2, "vector_length": 4, "num_vectors": 16, "topk": 2}),
     (
         "VB-LoRA, top weights only",
         "VBLoRAConfig",
-        {"r": 2, "vector_length": 8, "num_vectors": 16, "save_only_topk_weights": True},
+        {"r": 2, "vector_length": 4, "num_vectors": 16, "save_only_topk_weights": True},
     ),
     ("VeRA", "VeraConfig", {"r": 8}),
     ("VeRA, projection of a seed", "VeraConfig", {"r": 8, "save_projection": False}),

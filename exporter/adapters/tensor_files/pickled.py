@@ -18,7 +18,7 @@ from eptx.exporter.quiet import quiet
 from eptx.files.safe_files import open_regular
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-_INTEGERS = (torch.int64, torch.int32)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 
 
 def read_pickle(path: Path, *, integers: bool = False) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ _HEADER_LIMIT = 100 << 20
 FILE_LIMIT = 16 << 30
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _NARROW = {"F16", "BF16"}
-_INTEGERS = {"I64", "I32"}
+_INTEGERS = {"I64", "I32", "I16", "U8"}
 
 
 def read_tensors(path: Path, *, error: type[EptxError] = AdapterError, integers: bool = False) -> dict[str, np.ndarray]:

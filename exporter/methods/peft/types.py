@@ -70,7 +70,7 @@ TUNERS: Mapping[str, Tuner] = {
     "TINYLORA": Tuner("TinyLoRA", ".tinylora_"),
     "TRAINABLE_TOKENS": Tuner("trainable tokens", ""),
     "UNILORA": Tuner("Uni-LoRA", ".unilora_"),
-    "VBLORA": Tuner("VB-LoRA", ".vblora_"),
+    "VBLORA": Tuner("VB-LoRA", ".vblora_", integers=True),
     "VERA": Tuner("VeRA", ".vera_"),
     "WAVEFT": Tuner("WaveFT", ".waveft_"),
     "XLORA": Tuner("X-LoRA", ".xlora_", _BY_DATA),

@@ -161,6 +161,15 @@ def test_validation_passes_and_fails_when_a_vector_is_changed(base: Path, tmp_pa
     assert not report.passed
 
 
+def test_norms_and_rows_of_tokens(base: Path, tmp_path: Path) -> None:
+    norms = peft.LNTuningConfig(target_modules=["LayerNorm"])
+    tokens = peft.TrainableTokensConfig(target_modules=["word_embeddings"], token_indices=list(range(4, 40, 2)))
+    adapters = [saved(base, tmp_path / "norms", norms), saved(base, tmp_path / "tokens", tokens)]
+    bundle = export_bundle(base, adapters, tmp_path / "bundle", ExportOptions(mode="conditioned"))
+    report = validate_bundle(bundle.path, ValidateOptions(providers=["cpu"]))
+    assert report.passed, report.reason
+
+
 def test_a_lora_that_is_refused_alone_is_refused_in_company(base: Path, tmp_path: Path) -> None:
     with quiet():
         lora = peft.LoraConfig(target_modules=["query"], r=2, alora_invocation_tokens=[1])
