@@ -13,6 +13,7 @@ from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.task_names import names_of
 from eptx.exporter.bases.weights.model_class import trained_class
+from eptx.exporter.bundle.tokenizer import FILES as TOKENIZER_FILES
 from eptx.exporter.bundle.write import Adapted, Inherited
 from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.options import Precision, options_of
@@ -137,6 +138,10 @@ def _check_fits(former: Former, new: Adapter) -> None:
     known = [folder.trained_as for folder in record.folders]
     if not sources.base_onnx and any(said not in known for said in new.trained_as):
         trained_class(former.graphs[-1].config, [*known, *new.trained_as], headless=False, asked=sources.model_class)
+    for file in (folder / tokens for folder in new.folders for tokens in TOKENIZER_FILES):
+        own = former.bundle.file(file.name)
+        if file.is_file() and (own is None or own.read_bytes() != file.read_bytes()):
+            raise NotSupportedError(f"{file.parent.name} has another {file.name} than {name}: {AGAIN}")
     whole = "task heads" if new.heads is not None else next((t for own in new.changes.values() for t in own), None)
     if whole is not None:
         raise NotSupportedError(f"the adapter changes {whole} too, which {name} has no place for: {AGAIN}")

@@ -8,7 +8,6 @@ import numpy as np
 
 from eptx._one_line import shown
 from eptx.errors import AdapterError
-from eptx.exporter.adapters.tensor_files.pickled import read_pickle
 from eptx.exporter.adapters.tensor_files.safetensors import read_tensors
 
 WEIGHTS, PICKLE = "adapter_model.safetensors", "adapter_model.bin"
@@ -29,6 +28,8 @@ def weights_of(folder: Path, *, allow_pickle: bool) -> Path:
 
 def read_weights(path: Path, *, integers: bool) -> dict[str, np.ndarray]:
     """The tensors of such a file as arrays, float32 or float64; with `integers` some may be indices."""
+    from eptx.exporter.adapters.tensor_files.pickled import read_pickle  # loads PyTorch
+
     return read_pickle(path, integers=integers) if path.name == PICKLE else read_tensors(path, integers=integers)
 
 
