@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from eptx.bundle import Bundle, read_bundle
     from eptx.calibration import Search, calibrate
     from eptx.calibration import export_bundle as export
+    from eptx.calibration.change import add_tasks as add
+    from eptx.calibration.change import remove_tasks as remove
     from eptx.exporter import ExportOptions
     from eptx.exporter.validation import ValidateOptions
     from eptx.exporter.validation import validate_bundle as validate
@@ -29,9 +31,11 @@ __all__ = [
     "Session",
     "ValidateOptions",
     "__version__",
+    "add",
     "calibrate",
     "export",
     "read_bundle",
+    "remove",
     "validate",
 ]
 
@@ -43,9 +47,11 @@ _LAZY = {
     "Search": ("eptx.calibration", "Search"),
     "Session": ("eptx.runtime", "Session"),
     "ValidateOptions": ("eptx.exporter.validation", "ValidateOptions"),
+    "add": ("eptx.calibration.change", "add_tasks"),
     "calibrate": ("eptx.calibration", "calibrate"),
     "export": ("eptx.calibration", "export_bundle"),
     "read_bundle": ("eptx.bundle", "read_bundle"),
+    "remove": ("eptx.calibration.change", "remove_tasks"),
     "validate": ("eptx.exporter.validation", "validate_bundle"),
 }
 

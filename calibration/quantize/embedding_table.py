@@ -16,13 +16,17 @@ from eptx.exporter.bases.products.embeddings import table_of
 _LARGEST = 127.0
 
 
+def stored_names(node: str) -> tuple[str, str]:
+    """The constants that `store_rows` makes of an embedding's table: its rows, and their scales."""
+    return f"{node}.int8", f"{node}.scale"
+
+
 def store_rows(graph: ir.Graph, node: ir.Node) -> None:
     """Replaces a Gather of a float32 table [rows, width] by one of int8 rows times their scales."""
     ids = node.inputs[1]
     rows, scales = quantize_rows(table_of(node))
-    stored = [
-        add_initializer(graph, f"{node.name}.{kind}", array) for kind, array in (("int8", rows), ("scale", scales))
-    ]
+    names = stored_names(str(node.name))
+    stored = [add_initializer(graph, name, array) for name, array in zip(names, (rows, scales), strict=True)]
     gathers = [ir.node("Gather", [value, ids], {"axis": 0}, name=f"{node.name}/{value.name}") for value in stored]
     cast = ir.node("Cast", [gathers[0].outputs[0]], {"to": int(ir.DataType.FLOAT)}, name=f"{node.name}/Cast")
     product = ir.node("Mul", [cast.outputs[0], gathers[1].outputs[0]], name=node.name)

@@ -51,6 +51,10 @@ class Quantizer:
     def __init__(self) -> None:
         self._known: dict[tuple[str, Scheme, Range | None], ir.Model] = {}
 
+    def take(self, name: str, scheme: Scheme, product: ir.Model) -> None:
+        """Has a product be stored as one that is quantized already, as `quantized` makes it."""
+        self._known[name, scheme, None] = product
+
     def __call__(self, graph: ir.Graph, recipe: Recipe) -> None:
         """Stores products and tables as the recipe says.
 

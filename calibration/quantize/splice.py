@@ -8,6 +8,9 @@ import onnx_ir as ir
 from eptx.exporter.bases.initializers import add_initializer
 from eptx.exporter.bases.products.products import Product
 
+#: How the name of a Gemm's bias goes on, once that is a node of its own.
+_BIAS = "/bias"
+
 
 def replace_node(graph: ir.Graph, node: ir.Node, new: list[ir.Node]) -> None:
     """Replaces a node by others; the last one gives its output."""
@@ -31,7 +34,7 @@ def as_matmul(graph: ir.Graph, product: Product) -> ir.Node:
     matmul = ir.node("MatMul", [x, node.inputs[1]], name=node.name)
     new = [matmul]
     if bias is not None:
-        new.append(ir.node("Add", [matmul.outputs[0], bias], name=f"{node.name}/bias"))
+        new.append(ir.node("Add", [matmul.outputs[0], bias], name=f"{node.name}{_BIAS}"))
         matmul.outputs[0].name = f"{y.name}.product"
         matmul.outputs[0].type, matmul.outputs[0].shape = y.type, y.shape
     replace_node(graph, node, new)
@@ -62,6 +65,35 @@ def splice(graph: ir.Graph, node: ir.Node, quantized: ir.Model) -> None:
         for value in new.outputs:
             value.name = f"{node.name}.{value.name}"
     replace_node(graph, node, nodes)
+
+
+def cut(graph: ir.Graph, name: str) -> ir.Model | None:
+    """A copy of what `splice` put in the place of the MatMul of that name; None where there is nothing of it."""
+    inside = [node for node in graph if node.name == name or (node.name or "").startswith(f"{name}/")]
+    inside = [node for node in inside if node.name != f"{name}{_BIAS}"]
+    made = {value for node in inside for value in node.outputs}
+    read = dict.fromkeys(v for node in inside for v in node.inputs if v is not None and v not in made)
+    stored = [value for value in graph.initializers.values() if value in read]  # in the order that they were added in
+    if not inside or inside[-1].name != name or len(read) != len(stored) + 1:
+        return None
+    copies: dict[ir.Value | None, ir.Value | None] = {None: None}
+    for value in read:
+        own = str(value.name).removeprefix(f"{name}.") if value in stored else "x"
+        copies[value] = ir.Value(name=own, type=value.type, shape=value.shape, const_value=value.const_value)
+    nodes = []
+    for node in inside:
+        inputs = [copies[value] for value in node.inputs]
+        own = str(node.name).removeprefix(f"{name}/{node.op_type}_")
+        kept = list(node.attributes.values())
+        nodes.append(ir.Node(node.domain, node.op_type, inputs, kept, num_outputs=len(node.outputs), name=own))
+        for value, new in zip(node.outputs, nodes[-1].outputs, strict=True):
+            new.name, new.type, new.shape = str(value.name).removeprefix(f"{name}."), value.type, value.shape
+            copies[value] = new
+    x = next(copies[value] for value in read if value not in stored)
+    assert x is not None
+    constants = [constant for value in stored if (constant := copies[value]) is not None]
+    part = ir.Graph([x], [nodes[-1].outputs[0]], nodes=nodes, initializers=constants, name="product")
+    return ir.Model(part, ir_version=10)
 
 
 def halve(graph: ir.Graph, node: ir.Node, weight: np.ndarray) -> None:

@@ -10,11 +10,13 @@ import click
 
 from eptx._version import __version__
 from eptx.cli._common import printable
+from eptx.cli.add import add
 from eptx.cli.bench import bench
 from eptx.cli.calibrate import calibrate
 from eptx.cli.export import export
 from eptx.cli.inspect import inspect
 from eptx.cli.package import package
+from eptx.cli.remove import remove
 from eptx.cli.run import run
 from eptx.cli.serve import serve
 from eptx.cli.validate import validate
@@ -36,7 +38,7 @@ def cli() -> None:
     """
 
 
-for _command in (export, validate, calibrate, inspect, run, serve, bench, package):
+for _command in (export, add, remove, validate, calibrate, inspect, run, serve, bench, package):
     cli.add_command(_command)
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eptx.bundle import Bundle
-from eptx.cli._calibration import calibration_options, read_precision, resuming
 from eptx.cli._common import PATH, exporting, output_options, print_json, printable
-from eptx.cli._model import export_options, model_options
+from eptx.cli.parts.calibration import calibration_options, read_precision, resuming
+from eptx.cli.parts.model import export_options, model_options
 
 if TYPE_CHECKING:
     from eptx.calibration.export import Exported

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from eptx.cli import _answers
 from eptx.cli._common import PATH, output_options, print_json, provider_option
+from eptx.cli.parts import answers
 from eptx.errors import RequestError
 from eptx.files.jsonl import read_rows
 
@@ -20,7 +20,12 @@ from eptx.files.jsonl import read_rows
 @click.argument("texts", nargs=-1)
 @click.option("--task", help="Task of the texts: a name, or 'auto' where the bundle can infer it.")
 @click.option(
-    "--input", "file", type=PATH, metavar="FILE.jsonl", help="Rows with text, text_pair and task instead of TEXTS."
+    "--input",
+    "file",
+    type=PATH,
+    metavar="FILE",
+    help="FILE.jsonl: rows with text, text_pair and task instead of TEXTS. FILE.npz: arrays by name, a row each, for "
+    "a language model that reads sound.",
 )
 @provider_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
@@ -64,17 +69,26 @@ def run(
         option = "--" + next(iter(given)).replace("_", "-")
         raise click.UsageError(f"{option} is for language models, and this bundle does not generate text")
     if generates and len(texts) == 1 and not as_json:
-        _answers.print_stream(session.stream(texts[0], task, **given))
+        answers.print_stream(session.stream(texts[0], task, **given))
         return
-    answer = _answers.generate if generates else _answers.classify
+    if file is not None and file.suffix == ".npz":
+        if not generates:
+            raise click.UsageError("a file of arrays is for language models; use Session.run in Python")
+        made = answers.generate_of_arrays(session, file, task, **given)
+        if as_json:
+            print_json(made)
+        for result in () if as_json else made:
+            click.echo(answers.line(result))
+        return
+    answer = answers.generate if generates else answers.classify
     results = []
     for rows in _batches(_rows(texts, file, task), batch_size):
         for result in answer(session, rows, **given):
             results.append(result)
             if not as_json:
-                click.echo(_answers.line(result))
+                click.echo(answers.line(result))
     if as_json:
-        print_json([_answers.without_nan(result) for result in results])
+        print_json([answers.without_nan(result) for result in results])
 
 
 def _rows(texts: Sequence[str], file: Path | None, task: str | None) -> Iterator[dict[str, Any]]:

@@ -64,6 +64,7 @@ class Adapter(ABC):
         tasks: task names; a task's id is its index.
         heads: classifiers the adapter brings, or None when the base model's own head serves.
         fingerprint: ``sha256:<hex>`` over the adapter's files.
+        fingerprints: the same of each folder, where the folders are a task each.
         changes: task -> what it changes of tensors that are no linear layer's weight, by their names in the class.
         trained_as: what the files say of the class, one for each folder.
         folders: where the files are.
@@ -75,6 +76,7 @@ class Adapter(ABC):
     tasks: tuple[str, ...]
     heads: TaskHeads | None
     fingerprint: str
+    fingerprints: tuple[str, ...] = ()
     changes: Mapping[str, Mapping[str, TensorChange]] = field(default_factory=dict)
     trained_as: tuple[TrainedAs, ...] = ()
     folders: tuple[Path, ...] = ()

@@ -15,13 +15,13 @@ from eptx._one_line import shown, some
 from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter.adapters.adapter import Pooling, TaskHeads
 from eptx.exporter.adapters.changes import TensorChange
-from eptx.exporter.adapters.label_names import Names, names_in, own_names
+from eptx.exporter.adapters.label_names import Names, check_names, names_beside
 from eptx.exporter.adapters.saved import saved_changes
 from eptx.exporter.adapters.saved_names import in_class
 from eptx.exporter.adapters.tensor_files.safetensors import read_tensors
 from eptx.exporter.adapters.tensor_files.weights import WEIGHTS as WEIGHTS
 from eptx.exporter.adapters.tensor_files.weights import read_weights, weights_of
-from eptx.exporter.adapters.trained_as import TrainedAs
+from eptx.exporter.adapters.trained_as import TrainedAs, base_name
 from eptx.files.links import check_links
 from eptx.files.safe_files import fingerprint
 from eptx.files.strict_json import read_json_object
@@ -123,9 +123,9 @@ def read_checkpoint(
     saved = in_class({name: array for name, array in tensors.items() if name not in own})
     _check_saved(saved, heads, config)
     print_of = fingerprint(files, error=AdapterError)
-    names = _label_names(folder, config)
+    names = names_beside(folder, config)
     if heads is not None:
-        _check_labels(heads, names)
+        check_names(names, {task: heads.labels(task) for task in heads.weights})
     said = replace(_trained_as(config), saved={name: array.shape for name, array in saved.items()})
     return Checkpoint(folder.name, config, own, saved, said, heads, print_of, names)
 
@@ -151,7 +151,7 @@ def _trained_as(config: Mapping[str, Any]) -> TrainedAs:
     for key, value in (("auto_mapping", noted), ("task_type", config.get("task_type"))):
         if value is not None and not isinstance(value, str):
             raise AdapterError(f"{CONFIG}: {key} must name a class, found {shown(value)}")
-    return TrainedAs(noted, config.get("task_type"))
+    return TrainedAs(noted, config.get("task_type"), base=base_name(config))
 
 
 def combine(fingerprints: Sequence[str]) -> str:
@@ -185,29 +185,6 @@ def _pooling(config: Mapping[str, Any]) -> Pooling:
     if pooling not in ("pooler", "first", "mean"):
         raise AdapterError(f"{CONFIG}: task_head_pooling is {shown(pooling)}; it is one of pooler, first, mean")
     return pooling  # type: ignore[no-any-return]
-
-
-def _label_names(folder: Path, config: Mapping[str, Any]) -> dict[str | None, Names]:
-    given = config.get("task_labels") or {}
-    if not isinstance(given, dict):
-        raise AdapterError(f"{CONFIG}: task_labels must map a task to the names of its labels")
-    found: dict[str | None, Names] = {}
-    for task, labels in given.items():
-        names = names_in(labels)
-        if names is None:
-            raise AdapterError(f"{CONFIG}: task_labels of {task!r} must be a list of names")
-        found[task] = names
-    beside = folder / "config.json"
-    names = own_names(read_json_object(beside, error=AdapterError)) if beside.is_file() else None
-    return found if names is None else {**found, None: names}
-
-
-def _check_labels(heads: TaskHeads, names: Mapping[str | None, Names]) -> None:
-    for task, own in names.items():
-        if task is not None and task not in heads.weights:
-            raise AdapterError(f"{CONFIG}: task_labels names {task!r}, which has no head in {HEADS}")
-        if task is not None and len(own) != (count := heads.labels(task)):
-            raise AdapterError(f"{CONFIG}: task_labels of {task!r} has {len(own)} names for {count} labels")
 
 
 def group_by_module(tensors: Mapping[str, np.ndarray], marker: str) -> dict[str, dict[str, np.ndarray]]:

@@ -36,8 +36,10 @@ from eptx.exporter.bases.max_length import positive, text_config
 from eptx.exporter.bases.products.nbits import is_nbits
 from eptx.exporter.bases.products.quantized import own_precision
 from eptx.exporter.bundle.card import model_card
+from eptx.exporter.bundle.clean import clean
 from eptx.exporter.bundle.labels import label_names, told_names
 from eptx.exporter.bundle.problem import own_labels, problem_type
+from eptx.exporter.bundle.record import write_record
 from eptx.exporter.bundle.text import SENTENCE_SETTINGS, text_settings
 from eptx.exporter.bundle.tokenizer import FILES as TOKENIZER_FILES
 from eptx.exporter.bundle.tokenizer import tokenizer_files
@@ -51,8 +53,9 @@ from eptx.manifest.names import BASE_TASK, OPERATOR_DOMAIN, TASK_ID
 #: anew for every tensor that lies there, which took 4 ms of a session of MiniLM with EPT (212 tensors).
 _SMALL = 16384
 #: What is copied from the base besides its tokenizer.
-_COMPANIONS = (
-    "config.json",
+CONFIG = "config.json"
+COMPANIONS = (
+    CONFIG,
     "generation_config.json",
     "preprocessor_config.json",
     *SENTENCE_SETTINGS,
@@ -68,6 +71,23 @@ _DTYPES = {
 
 
 @dataclass(frozen=True)
+class Inherited:
+    """What a bundle knows of its export that no graph shows, where it is written again with other tasks.
+
+    Attributes:
+        sources: what the exporter would have been given.
+        text: how texts are read.
+        named: whether names in the graphs find every module of the base.
+        origin: where base and adapters are on this machine; empty where the bundle's is not known.
+    """
+
+    sources: Sources
+    text: Text | None
+    named: bool
+    origin: Origin
+
+
+@dataclass(frozen=True)
 class Adapted:
     """The graphs of a base with an adapter in them, ready to be written.
 
@@ -79,6 +99,7 @@ class Adapted:
         routes: frozen routes, where the export freezes them; see `Method.freeze`.
         quantization: what was done to the products, where it was done after the adapter was put in.
         precision: how the weights are stored.
+        former: what a bundle whose tasks are changed says of itself; None for an export of a base.
         data: of a quantized bundle, the files of the rows that it was measured on, each with the task of all its rows.
     """
 
@@ -90,6 +111,7 @@ class Adapted:
     quantization: Quantization | None = None
     precision: StoredPrecision = "fp32"
     data: Sequence[tuple[str | None, Path]] = ()
+    former: Inherited | None = None
 
     @property
     def quantized(self) -> bool:
@@ -110,19 +132,25 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
         clean(edited.graph.model)
         _save(edited.graph.model, writer.folder / edited.graph.file)
     *others, main = (edited.graph for edited in adapted.graphs)
-    companions = {name: path for name in (*_COMPANIONS, *TOKENIZER_FILES) if (path := _in_base(main, name)) is not None}
+    companions = {name: path for name in (*COMPANIONS, *TOKENIZER_FILES) if (path := _in_base(main, name)) is not None}
     with TemporaryDirectory(prefix="eptx-") as workspace:
-        own = {name: companions.pop(name) for name in TOKENIZER_FILES if name in companions}
-        folders = adapted.adapter.folders
-        for name, path in {**companions, **tokenizer_files(own, folders, Path(workspace))}.items():
+        if adapted.former is None:
+            own = {name: companions.pop(name) for name in TOKENIZER_FILES if name in companions}
+            companions |= tokenizer_files(own, adapted.adapter.folders, Path(workspace))
+        for name, path in companions.items():
             writer.copy(path, name)
     if main.generation is not None and not others:
         writer.write(GENAI_CONFIG, genai_config(main))
-    manifest = _manifest(adapted, text_settings(writer.folder, main, main.longest))
+    by_content = adapted.options.base_onnx is not None and main.folder is not None
+    named = not by_content if adapted.former is None else adapted.former.named
+    precision = adapted.options.precision if adapted.quantization is None else adapted.precision
+    write_record(writer, adapted.graphs, adapted.adapter, str(precision), named=named)
+    text = text_settings(writer.folder, main, main.longest) if adapted.former is None else adapted.former.text
+    manifest = _manifest(adapted, text)
     writer.write("README.md", model_card(manifest))
     bundle = writer.finish(manifest)
     origin = Origin.of(adapted.base, adapted.options.base_onnx, adapted.adapter.folders, adapted.data)
-    write_origin(bundle, origin)
+    write_origin(bundle, origin if adapted.former is None else adapted.former.origin)
     return bundle
 
 
@@ -140,16 +168,6 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-def clean(model: ir.Model) -> None:
-    """Removes what the exporter noted down for debugging: names of files, stack traces."""
-    model.metadata_props.clear()
-    model.graph.metadata_props.clear()
-    for node in model.graph.all_nodes():
-        node.metadata_props.clear()
-    for value in [*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]:
-        value.metadata_props.clear()
-
-
 def _in_base(graph: BaseGraph, name: str) -> Path | None:
     if name in graph.files:
         return graph.files[name]
@@ -158,7 +176,7 @@ def _in_base(graph: BaseGraph, name: str) -> Path | None:
 
 
 def _manifest(adapted: Adapted, text: Text | None) -> Manifest:
-    adapter, graphs, options = adapted.adapter, adapted.graphs, adapted.options
+    adapter, graphs, options, former = adapted.adapter, adapted.graphs, adapted.options, adapted.former
     *others, main = (edited.graph for edited in graphs)
     graph = main.model.graph
     routes = method_of(adapter.method).route_fields(adapter, options, adapted.routes)
@@ -173,7 +191,7 @@ def _manifest(adapted: Adapted, text: Text | None) -> Manifest:
         tasks=_tasks(adapter, graphs[-1], options, told),
         inputs=tuple(_tensor(value) for value in graph.inputs),
         outputs=tuple(_tensor(value) for value in graph.outputs),
-        sources=_sources(adapted.base, options, told),
+        sources=_sources(adapted.base, options, told) if former is None else former.sources,
         fingerprints={"base": main.fingerprint, "adapter": adapter.fingerprint},
         modules=graphs[-1].modules,
         task_inference=any(edited.editor.similarities for edited in graphs),

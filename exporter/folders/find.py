@@ -92,7 +92,7 @@ def find_adapters(adapters: Sequence[Given]) -> tuple[Path, ...]:
     places = [folder.resolve() for folder in found]
     for at, place in enumerate(places):
         if place in places[:at]:
-            raise UsageError(f"the adapter {adapters[at]} is given twice")
+            raise UsageError(f"the adapter {adapters[at]} is given twice: give one adapter folder for each task")
     return found
 
 

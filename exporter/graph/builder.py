@@ -11,6 +11,7 @@ import onnxscript
 
 from eptx.errors import LimitError
 from eptx.exporter import ops
+from eptx.exporter.adapters.updates import TaskTable
 from eptx.exporter.bases.initializers import add_initializer
 from eptx.exporter.graph.names import Names
 from eptx.manifest.names import OPERATOR_DOMAIN, PAST, TASK_ID
@@ -24,10 +25,13 @@ class GraphBuilder:
         model: the graph that is changed.
         exact: names of constants that are never rounded: a rounded router chooses otherwise where two experts are
             close, and routers are small.
+        tables: names of the constants that have an entry for each task -> what they hold: of one module, or of those
+            that are packed in one product.
     """
 
     model: ir.Model
     exact: set[str] = field(default_factory=set)
+    tables: dict[str, dict[str, TaskTable]] = field(default_factory=dict)
     _task_id: ir.Value | None = None
     _rows: ir.Value | None = None
     _constants: dict[str, ir.Value] = field(default_factory=dict)
@@ -94,6 +98,10 @@ class GraphBuilder:
                 self.exact.add(str(value.name))
         return value
 
+    def declare(self, constant: ir.Value, table: TaskTable) -> None:
+        """Says that a constant has an entry for each task. Whoever makes such a constant declares it."""
+        self.tables.setdefault(str(constant.name), {})[table.module] = table
+
     def node(
         self,
         op_type: str,
@@ -104,7 +112,9 @@ class GraphBuilder:
         **attributes: int | str | list[int],
     ) -> list[ir.Value]:
         """A node somewhere in the graph (`finish` sorts it); its outputs."""
-        node = ir.node(op_type, list(inputs), attributes=attributes, domain=domain, num_outputs=outputs)
+        # a node without a name gets one of the graph, which counts the nodes that it ever had
+        name = f"eptx_{op_type}_{len(self._new)}"
+        node = ir.node(op_type, list(inputs), attributes=attributes, domain=domain, num_outputs=outputs, name=name)
         for value in node.outputs:
             value.name = self.names.free(f"eptx_{len(self._new)}")
         self._new.append(node)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
@@ -20,11 +20,13 @@ class Vectors:
         gain: [T + 1, out], by which the product is multiplied before its bias; None: by ones.
         input_gain: [T + 1, in], by which what the product reads is multiplied; None: by ones.
         shift: [T + 1, out], added to the product; None: nothing is.
+        sizes: of each of them, by task id, the width of the task's own vector; 0 for a task without.
     """
 
     gain: np.ndarray | None = None
     input_gain: np.ndarray | None = None
     shift: np.ndarray | None = None
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return any(value is not None for value in (self.gain, self.input_gain, self.shift))

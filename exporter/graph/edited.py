@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import onnx_ir as ir
+
 from eptx.bundle import ModuleOutput
 from eptx.exporter.bases import BaseGraph, Site
+from eptx.exporter.bases.outline import outline
 from eptx.exporter.bases.products.embeddings import find_embeddings
 from eptx.exporter.bases.products.integer import integer_product
+from eptx.exporter.bases.products.locate import named_sites
 from eptx.exporter.bases.products.products import find_products
 from eptx.exporter.graph.editor import GraphEditor
 
@@ -24,11 +28,15 @@ class EditedGraph:
         products: names of the base's own nodes that multiply by a weight, in the graph's order; without those that
             the base has in integers already.
         embeddings: names of the base's own nodes that look rows up in a table.
+        places: module -> node or weight and columns in the base graph, for modules that names in it do not find.
+        base: the graph as it was before the adapter was put in, without its weights; None where nobody keeps it.
         modules: where the outputs of the adapted modules are, once `name_modules` has said so.
     """
 
     graph: BaseGraph
     sites: dict[str, Site] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+    base: ir.Model | None = None
     modules: dict[str, ModuleOutput] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -40,6 +48,16 @@ class EditedGraph:
         products = [node for node in products if integer_product(node) is None]
         self.products = tuple(node.name for node in products if node.name)
         self.embeddings = tuple(node.name for node in find_embeddings(graph) if node.name)
+
+    def keep_base(self) -> None:
+        """Keeps the graph as it is now, and where the modules are in it: before anything is put in."""
+        self.base = outline(self.graph.model)
+        self.places = dict(self.graph.places)
+        named = named_sites(self.graph, list(self.sites))
+        for name, site in self.sites.items():
+            if named.get(name) != site and not site.also:
+                start, stop = site.columns
+                self.places[name] = f"{site.node.name or site.weight.name}[{start}:{stop}]"
 
     def name_modules(self) -> None:
         """Names the outputs of the adapted modules after them; later changes of the graph keep these names."""

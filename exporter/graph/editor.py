@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from eptx.errors import NotSupportedError
 from eptx.exporter import ops
+from eptx.exporter.adapters.updates import TaskTable
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.builder import GraphBuilder
 from eptx.exporter.graph.by_row import Vectors, across, apply
@@ -223,7 +224,9 @@ class GraphEditor(GraphBuilder):
         for op_type, kind, neutral in (("Mul", "gain", 1.0), ("Add", "shift", 0.0)):
             whole = across([(site, getattr(own, kind)) for site, own in found], neutral)
             if whole is not None:
-                rows = self.gather(self.constant(f"{found[0][0].module}.{kind}", whole), self.task_id())
+                table = self.constant(f"{found[0][0].module}.{kind}", whole)
+                self._declare(table, kind, found)
+                rows = self.gather(table, self.task_id())
                 value = apply(self, op_type, value, first.y, rows)
         if value is not adapted:
             value = self._like(value, first.y)
@@ -236,9 +239,17 @@ class GraphEditor(GraphBuilder):
                 give_rows(behind, self.batch_dim)
         return dict.fromkeys(sites, value)
 
+    def _declare(self, table: ir.Value, part: str, modules: Iterable[tuple[Site, Vectors]]) -> None:
+        for site, own in modules:
+            if any(own.sizes[part]):
+                start = 0 if part == "input_gain" else site.columns[0]
+                self.declare(table, TaskTable(site.module, part, 0, own.sizes[part], start))
+
     def _multiply_input(self, site: Site, vectors: np.ndarray) -> None:
         """Has a product read its input multiplied by each row's vector; what was put behind it still reads x."""
-        own = self.gather(self.constant(f"{site.module}.input_gain", vectors), self.task_id())
+        table = self.constant(f"{site.module}.input_gain", vectors)
+        self._declare(table, "input_gain", [(site, self._vectors[site])])
+        own = self.gather(table, self.task_id())
         scaled = self._like(apply(self, "Mul", self.float32(site.x), site.x, own), site.x)
         scaled.type, scaled.shape = site.x.type, site.x.shape
         site.feed(scaled)

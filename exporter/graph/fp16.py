@@ -16,6 +16,8 @@ from eptx.manifest.names import OPERATOR_DOMAIN
 
 #: Smaller tensors (scalars, mask fills, epsilons) gain nothing and may not fit float16.
 _MIN_SIZE = 256
+#: How the name of what is stored in a weight's place goes on.
+HALF = ".fp16"
 _MAX = float(np.finfo(np.float16).max)
 
 
@@ -55,7 +57,7 @@ def _halve(graph: ir.Graph, value: ir.Value, array: np.ndarray) -> None:
     name = value.name
     assert name is not None
     del graph.initializers[name]
-    stored = add_initializer(graph, f"{name}.fp16", array.astype(np.float16))
+    stored = add_initializer(graph, f"{name}{HALF}", array.astype(np.float16))
     for user, index in list(value.uses()):
         if user.domain == OPERATOR_DOMAIN:
             user.replace_input_with(index, stored)
@@ -65,7 +67,7 @@ def _halve(graph: ir.Graph, value: ir.Value, array: np.ndarray) -> None:
 
 def _cast(graph: ir.Graph, value: ir.Value, stored: ir.Value) -> None:
     """Puts a cast of what is stored in the place of a value."""
-    cast = ir.node("Cast", [stored], attributes={"to": int(ir.DataType.FLOAT)})
+    cast = ir.node("Cast", [stored], attributes={"to": int(ir.DataType.FLOAT)}, name=f"{stored.name}/Cast")
     cast.outputs[0].name, cast.outputs[0].shape, cast.outputs[0].type = value.name, value.shape, value.type
     value.replace_all_uses_with(cast.outputs[0])
     graph.insert_before(graph[0], cast)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from eptx.exporter import ops
-from eptx.exporter.adapters.updates import LinearUpdate
+from eptx.exporter.adapters.updates import FACTORS, VECTORS, LinearUpdate, TaskTable, sizes
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.by_row import Vectors
 from eptx.exporter.graph.delta import Delta
@@ -31,15 +31,23 @@ def attach_updates(editor: GraphEditor, site: Site, updates: Updates, names: tup
     own = None
     if (factors := _factors(updates)) is not None:
         own = tuple(editor.constant(f"{site.module}.{n}", bank) for n, bank in zip(names, factors, strict=True))
+        ranks = sizes(_all(updates, "a"), 0)
+        for value, part, axis in zip(own, FACTORS, (1, 0), strict=True):
+            editor.declare(value, TaskTable(site.module, part, axis, ranks))
     vectors = Vectors(
         gain=_rows(updates, lambda update: update.gain, 1.0),
         input_gain=_rows(updates, lambda update: update.input_gain, 1.0),
         shift=_rows(updates, lambda update: update.shift, 0.0),
+        sizes={part: sizes(_all(updates, part), 0) for part in VECTORS},
     )
     for place in editor.places(site):
         if own is not None:
             editor.adapt(place, Delta(ops.LowRankDelta, (editor.task_id(),), own))
         editor.multiply(place, vectors)
+
+
+def _all(updates: Updates, part: str) -> list[np.ndarray | None]:
+    return [None if update is None else getattr(update, part) for update in updates]
 
 
 def _factors(updates: Updates) -> tuple[np.ndarray, np.ndarray] | None:

@@ -14,6 +14,8 @@ from eptx.bundle import Manifest
 from eptx.exporter.adapters.checkpoint import Checkpoint, OwnTensors, ReadOptions
 from eptx.exporter.adapters.route import FrozenRoutes
 from eptx.exporter.adapters.routers import ModuleExperts, Router
+from eptx.exporter.adapters.trained_as import TrainedAs
+from eptx.exporter.adapters.updates import LinearUpdate
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.editor import GraphEditor
@@ -30,6 +32,28 @@ class RouteFields:
     route: Mapping[str, Any] | None = None
 
 
+class TaskByTask(Protocol):
+    """A method whose adapters of several tasks are nothing but those of each task, side by side."""
+
+    def joined(self, adapters: Sequence[Any], /) -> Any:
+        """One `Adapter` of those of several tasks of one base.
+
+        Raises:
+            AdapterError: they are of different bases.
+        """
+        ...
+
+    def reads_base(self, adapter: Any, /) -> str | None:
+        """A module whose update is computed from the base's weight; None for none."""
+        ...
+
+    def restored(
+        self, task: str, updates: Mapping[str, LinearUpdate], fingerprint: str, trained_as: TrainedAs, /
+    ) -> Any:
+        """The `Adapter` of one task of a bundle, of its modules' updates."""
+        ...
+
+
 class Method(Protocol):
     """One adapter method. The defaults are those of a method without a router, whose rows are independent.
 
@@ -42,6 +66,7 @@ class Method(Protocol):
             saved whole.
         last_choice: whether its files are taken for it only if they match no other method.
         modes: those that exist; "dynamic" needs a router.
+        task_by_task: how tasks are added to a conditioned bundle and removed, where the method can do that.
         flags: the flags of ``eptx export`` that are for such methods only, of "--top-k", "--route", "--routing".
     """
 
@@ -51,6 +76,7 @@ class Method(Protocol):
     last_choice: ClassVar[bool] = False
     modes: ClassVar[tuple[Mode, ...]] = ("static", "conditioned")
     flags: ClassVar[frozenset[str]] = frozenset()
+    task_by_task: ClassVar[TaskByTask | None] = None
 
     def is_called(self, name: str) -> bool:
         """Whether a manifest's ``method`` is this one."""

@@ -44,10 +44,17 @@ def adapt(base: Path | None, adapter: Adapter, options: ExportOptions, workspace
     options.check()
     check_options(adapter, options)
     adapter = complete(base, adapter, options)
-    graphs = [EditedGraph(graph) for graph in load(base, adapter, options, workspace)]
+    return adapt_graphs(base, adapter, load(base, adapter, options, workspace), options)
+
+
+def adapt_graphs(base: Path | None, adapter: Adapter, bases: Sequence[BaseGraph], options: ExportOptions) -> Adapted:
+    """`adapt` with the base's graphs at hand."""
+    graphs = [EditedGraph(graph) for graph in bases]
     with step("finding the adapted modules"):
         for edited in graphs:
             edited.sites = find(adapter, edited.graph, options)
+            if method_of(adapter.method).task_by_task is not None and options.mode == "conditioned":
+                edited.keep_base()
     routes = method_of(adapter.method).freeze(adapter, graphs, options)
     adapted = Adapted(base, adapter, graphs, options, routes)
     with step(f"putting the adapter into the graph ({options.mode})"):

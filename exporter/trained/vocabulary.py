@@ -16,7 +16,7 @@ def resize(model: Any, files: AdapterFiles) -> bool:
     table: Any = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
     names = [name for name, module in model.named_modules(remove_duplicate=False) if _shares(module, table)]
     counts = {len(t) for name, t in files.tensors.items() if _plain(name) in {f"{each}.weight" for each in names}}
-    if len(counts) != 1 or counts == {len(table.weight)}:
+    if len(counts) != 1 or table is None or counts == {len(table.weight)}:
         return False
     model.resize_token_embeddings(counts.pop(), mean_resizing=False)
     return True
@@ -32,4 +32,5 @@ def _plain(name: str) -> str:
 
 
 def _shares(module: Any, table: Any) -> bool:
-    return table is not None and getattr(module, "weight", None) is table.weight
+    own = getattr(module, "weight", None)
+    return own is not None and own is getattr(table, "weight", None)

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from eptx.exporter.bases import load_transformers
-from eptx.exporter.bundle.write import clean
+from eptx.exporter.bundle.clean import clean
 from tests.support.minilm import EPT, TINY, TUCKA, minilm
 
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from eptx.exporter.bases import load_genai, locate
-from eptx.exporter.bundle.write import clean
+from eptx.exporter.bundle.clean import clean
 from eptx.exporter.graph.editor import GraphEditor
 
 Factors = Mapping[str, tuple[np.ndarray, np.ndarray]]

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.exporter.bases import load_transformers, locate
-from eptx.exporter.bundle.write import clean
+from eptx.exporter.bundle.clean import clean
 from eptx.exporter.graph.editor import GraphEditor
 from eptx.exporter.methods.read import read_adapter
 from tests.support.minilm import EPT

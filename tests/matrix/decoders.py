@@ -167,5 +167,16 @@ _WITH_HEADS: tuple[Row, ...] = (
         plain=True,
         targets=_GPT2,
     ),
+    Row(
+        "Llama, new tokens and a tied head",
+        "decoders",
+        "LlamaForCausalLM",
+        ("LlamaConfig", SMALL | {"tie_word_embeddings": True}),
+        texts(60),
+        kind="decoder",
+        peft=CAUSAL_LM,
+        prepare=tokenizer,
+        tokens=(3, 5),
+    ),
 )
 ROWS: tuple[Row, ...] = (*_BUILT, *_TRACED, *_WITH_HEADS)

@@ -178,7 +178,8 @@ ROWS: tuple[Row, ...] = (
         "Speech2TextForConditionalGeneration",
         (
             "Speech2TextConfig",
-            _WHISPER | {"input_feat_per_channel": 6, "conv_channels": 12, "max_source_positions": 20},
+            {name: value for name, value in _WHISPER.items() if name != "num_mel_bins"}
+            | {"input_feat_per_channel": 6, "conv_channels": 12, "max_source_positions": 20},
         ),
         _recordings,
         kind="encoder-decoder",

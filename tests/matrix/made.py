@@ -54,9 +54,9 @@ def make(row: Row, configs: Configs, folder: Path, *, count: int | None = None) 
         for index in range(row.adapters if count is None else count):
             adapters.append(folder / f"task{index}")
             _write_adapter(row, base, configs, index, adapters[-1])
-            model = PeftModel.from_pretrained(_load(row.trained, base), adapters[-1])
+            model = PeftModel.from_pretrained(_load(row, base, index), adapters[-1])
             outputs.append(forward(model, inputs))
-        outputs.append(forward(_load(row.trained, base), inputs))
+        outputs.append(forward(_load(row, base), inputs))
     if not all(_differ(own, outputs[-1]) for own in outputs[:-1]):
         raise AssertionError(f"{row.name}: an adapter changes nothing")
     return Made(base, adapters, inputs, outputs)
@@ -102,13 +102,17 @@ def forward(model: Any, inputs: Mapping[str, np.ndarray]) -> Arrays:
     return {name: value.numpy() for name, value in result.items() if isinstance(value, torch.Tensor)}
 
 
-def _load(name: str, base: Path) -> Any:
+def _load(row: Row, base: Path, adapter: int | None = None) -> Any:
     torch.manual_seed(0)  # a head that the base does not have is random, and the adapter's takes its place
-    return getattr(transformers, name).from_pretrained(base, dtype=torch.float32)
+    model = getattr(transformers, row.trained).from_pretrained(base, dtype=torch.float32)
+    more = dict(enumerate(row.tokens)).get(-1 if adapter is None else adapter, 0)
+    if more:
+        model.resize_token_embeddings(model.config.vocab_size + more)
+    return model
 
 
 def _write_adapter(row: Row, base: Path, configs: Configs, index: int, folder: Path) -> None:
-    model = _load(row.trained, base)
+    model = _load(row, base, index)
     torch.manual_seed(100 + index)
     peft = get_peft_model(model, configs(row, model, index))
     with torch.no_grad():

@@ -95,6 +95,7 @@ class Row:
             linear layers but the head.
         adapters: how many adapters there are.
         prepare: what a base folder needs besides the model.
+        tokens: how many tokens adapter number i adds to the base's, as ``resize_token_embeddings`` does; then none.
     """
 
     name: str
@@ -108,3 +109,4 @@ class Row:
     targets: tuple[str, ...] | None = None
     adapters: int = 3
     prepare: Callable[[Path], None] | None = None
+    tokens: tuple[int, ...] = ()

@@ -46,7 +46,6 @@ SAME: tuple[tuple[str, dict[str, Any]], ...] = (
             )
         },
     ),
-    ("LoRA, aLoRA", {"alora_invocation_tokens": [5, 6]}),
 )
 #: Name -> settings of the first adapter, the second, the rest.
 OWN: tuple[tuple[str, tuple[dict[str, Any], ...]], ...] = (

@@ -15,7 +15,10 @@ from tests.matrix.table import OF_SETTINGS, ROWS, row
 #: Rows of plain LoRA.
 PART = ("BERT", "BERT, sequence classification", "ViT", "Llama")
 #: Settings, on the first row of `OF_SETTINGS`.
-PART_OF_SETTINGS = ("LoRA, rank-stabilized",)
+PART_OF_SETTINGS = (
+    "LoRA, DoRA in some tasks",
+    "LoRA, from PiSSA, OLoRA and nothing",
+)
 
 
 @pytest.mark.parametrize("mode", MODES)

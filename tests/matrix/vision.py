@@ -82,6 +82,14 @@ def _towers(kind: str, settings: dict[str, Any]) -> Row:
 
 ROWS: tuple[Row, ...] = (
     Row("ViT", "vision", "ViTModel", ("ViTConfig", SMALL), images(16)),
+    Row(
+        "ViT, its patches too",
+        "vision",
+        "ViTModel",
+        ("ViTConfig", SMALL),
+        images(16),
+        targets=("q_proj", "v_proj", "projection"),
+    ),
     *(_bare(kind, settings, side) for kind, (settings, side) in _BARE.items()),
     _classifier("ViT", SMALL, 16),
     *(_classifier(kind, *_BARE[kind]) for kind in ("DeiT", "Dinov2", "Swin")),

@@ -12,9 +12,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401 - makes bfloat16 a type of NumPy's
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 
 from eptx.errors import AdapterError, EptxError, LimitError
 from eptx.files.safe_files import open_regular
@@ -23,6 +23,7 @@ from eptx.files.strict_json import parse_json
 _HEADER_LIMIT = 100 << 20
 FILE_LIMIT = 16 << 30
 _FLOATS = {"F64", "F32", "F16", "BF16"}
+_NARROW = {"F16", "BF16"}
 _INTEGERS = {"I64", "I32"}
 
 
@@ -46,20 +47,27 @@ def read_tensors(path: Path, *, error: type[EptxError] = AdapterError, integers:
     for name, entry in header.items():
         _check_entry(path, name, entry, error, _FLOATS | _INTEGERS if integers else _FLOATS)
     try:
-        tensors = load_file(path)
+        with safe_open(path, framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in header}
     except (SafetensorError, OSError, ValueError) as e:
         raise error(f"{path.name}: damaged safetensors file: {e}") from None
-    return {name: array_of(path, name, tensors[name], error) for name in header}
+    narrow = {name for name in header if header[name]["dtype"] in _NARROW}
+    arrays = {name: array.astype(np.float32) if name in narrow else array for name, array in tensors.items()}
+    return {name: finite(path, name, array, error) for name, array in arrays.items()}
 
 
 def array_of(path: Path, name: str, tensor: Any, error: type[EptxError]) -> np.ndarray:
-    """A tensor of a file as an array, float32 unless it is float64 or of integers.
+    """A tensor of PyTorch as an array, float32 unless it is float64 or of integers.
 
     Raises:
         EptxError: (of class `error`) it holds NaN or infinite values.
     """
     narrow = tensor.is_floating_point() and tensor.dtype.itemsize < 8
-    array: np.ndarray = tensor.float().numpy() if narrow else tensor.numpy()
+    return finite(path, name, tensor.float().numpy() if narrow else tensor.numpy(), error)
+
+
+def finite(path: Path, name: str, array: np.ndarray, error: type[EptxError]) -> np.ndarray:
+    """The array; raises EptxError (of class `error`) if it holds NaN or infinite values."""
     if not np.isfinite(array).all():
         raise error(f"{path.name}: tensor {name} holds NaN or infinite values")
     return array

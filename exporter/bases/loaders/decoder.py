@@ -16,7 +16,7 @@ from eptx.errors import BaseModelError
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.folder import folder_graph
 from eptx.exporter.bases.loaders.genai_config import ends_and_padding
-from eptx.exporter.bases.loaders.trace import export_onnx
+from eptx.exporter.bases.loaders.tracing.trace import export_onnx
 from eptx.exporter.bases.passes.fuse import fuse
 from eptx.exporter.bases.passes.rotary import context, refuse_dynamic
 from eptx.exporter.bases.passes.tidy import tidy

@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from eptx.errors import NotSupportedError
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.loaders.folder import folder_graph
-from eptx.exporter.bases.loaders.trace import trace
+from eptx.exporter.bases.loaders.tracing.trace import trace
 from eptx.exporter.bases.names import aliases
 from eptx.exporter.bases.passes.fuse import fuse
 from eptx.exporter.bases.passes.tidy import tidy
-from eptx.exporter.bases.weights.model import load_model, read_config
+from eptx.exporter.bases.weights.model import is_encoder_decoder, load_model, read_config
 from eptx.exporter.bases.weights.model_class import trained_class
 from eptx.exporter.bases.weights.whole import Saved, banked, in_graph
 from eptx.exporter.quiet import quiet
@@ -52,6 +53,8 @@ def load_transformers(
     name = class_name or trained_class(config, (), headless=headless)
     with quiet():
         with step("load the base model"):
+            if is_encoder_decoder(folder, config, name):
+                raise NotSupportedError(f"a {name} is an encoder-decoder, which is not one graph")
             model, whole = load_model(folder, config, name, saved)
         if config["model_type"] == "deberta-v2":
             from eptx.exporter.bases.passes.deberta import allow_positions_per_row  # imports transformers

@@ -96,6 +96,7 @@ class _Tensors:
         if product is None or name not in (TABLE, HEAD) or not tables:
             return value, stored, turned
         if name == TABLE:
+            tables[0].name = TABLE
             return tables[0], stored.T, False
         return self._apart(product), stored, turned
 

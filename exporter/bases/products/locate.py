@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from eptx.exporter.bases.products.site import Site, UnusedCall
 from eptx.exporter.bases.weights.checkpoint import BaseCheckpoint, has_weights
 from eptx.exporter.bases.weights.renames import renamed_tensors
 
-__all__ = ["locate"]
+__all__ = ["locate", "named_sites"]
 
 _OTHER = {"query_proj": "key_proj", "key_proj": "query_proj"}
 _QUANTIZED = ("MatMulInteger", "MatMulNBits", "QLinearMatMul", "QGemm", "QAttention", "DynamicQuantizeMatMul")
@@ -67,6 +69,16 @@ def locate(graph: BaseGraph, modules: Sequence[str], *, module_map: Mapping[str,
         raise BaseModelError(f"{len(names)} of {len(modules)} adapted modules {reason}: {some(names)}")
     _refuse_overlaps(sites)
     return sites
+
+
+def named_sites(graph: BaseGraph, modules: Sequence[str]) -> dict[str, Site]:
+    """The products of those modules that the graph's own names, and its places, find without its folder."""
+    finder = _Finder(replace(graph, folder=None), {})
+    found = {}
+    for module in modules:
+        with suppress(_Failure):
+            found[module] = finder.find(module)
+    return found
 
 
 class _Failure(Exception):

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from eptx._one_line import some
-from eptx.errors import AdapterError, BaseModelError
-from eptx.exporter.adapters.changes import TensorChange, Whole
+from eptx._one_line import shown, some
+from eptx.errors import AdapterError, BaseModelError, NotSupportedError
+from eptx.exporter.adapters.changes import LowRank, TensorChange, Whole
 from eptx.exporter.bases.names import aliases
 from eptx.exporter.bases.weights.bank import Bank, bank_of
 from eptx.exporter.bases.weights.sharing import sharing_in, with_shared
@@ -77,9 +77,21 @@ def named_in(model: Any, saved: Saved, prefix: str) -> dict[str, dict[str, Tenso
             if not spelled:
                 kind = type(model).__name__
                 raise AdapterError(f"the adapter brings {name}, which a {kind} (the class that was trained) has not")
+            _refuse_dilation(model, spelled[0], change)
             found[task][spelled[0]] = change
         found[task] = with_shared(found[task], sharing, lengths)
     return found
+
+
+def _refuse_dilation(model: Any, name: str, change: TensorChange) -> None:
+    """PEFT's factors of a convolution leave its dilation out, so that no kernel is their sum with the base's."""
+    layer = model.get_submodule(name.rpartition(".")[0])
+    steps = getattr(layer, "dilation", 1)
+    if isinstance(change, LowRank) and any(step != 1 for step in (steps if isinstance(steps, tuple) else (steps,))):
+        raise NotSupportedError(
+            f"{name}: PEFT's LoRA of a convolution leaves out its dilation of {shown(steps)}, which is not supported: "
+            "leave the layer out of target_modules and train again"
+        )
 
 
 class _Today:

@@ -12,6 +12,7 @@ from eptx.errors import NotSupportedError
 from eptx.exporter.adapters.changes import LowRank
 from eptx.exporter.bases.weights.bank import Bank
 from eptx.exporter.graph.banks.columns import LOWEST, put_columns
+from eptx.exporter.graph.banks.convolution import add_factors, takes_factors
 from eptx.exporter.graph.banks.differing import differing
 from eptx.exporter.graph.banks.lookup import look_up
 from eptx.exporter.graph.banks.rows import by_task, multiply_rows, rows_of_bank, spread
@@ -109,7 +110,16 @@ class _Reader:
             return self._norm(*_NORMS[kind]) if own else node.outputs[0]
         if node.domain in _STANDARD and kind == "Gather" and own == [0] and node.attributes.get_int("axis", 0) == 0:
             return self._lookup()
+        if node.domain in _STANDARD and kind == "Conv" and own == [1] and takes_factors(node, self._bank(1)):
+            self._rank(node.inputs[0])
+            name = str(node.inputs[1].name) if node.inputs[1] is not None else ""
+            return add_factors(self._editor, name, self._bank(1), node, self._task_id)
         raise self._refusal()
+
+    def _bank(self, index: int) -> Bank:
+        value = self._node.inputs[index]
+        assert value is not None
+        return self._tensors[value][1]
 
     def _product(self) -> ir.Value:
         node, editor = self._node, self._editor

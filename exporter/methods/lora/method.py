@@ -5,13 +5,22 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from eptx.errors import NotSupportedError
+from eptx.exporter.methods.lora.adapter import joined, reads_base, restored
 from eptx.exporter.methods.lora.attach import attach
 from eptx.exporter.methods.lora.fold import fold, shift
 from eptx.exporter.methods.lora.read import matches, read
 from eptx.exporter.methods.lora.settings import TITLES
-from eptx.exporter.methods.method import Method
+from eptx.exporter.methods.method import Method, TaskByTask
 from eptx.exporter.options import ExportOptions
 from eptx.manifest.names import FLOAT_PRECISIONS
+
+
+class LoraTasks(TaskByTask):
+    """Each task of LoRA is an adapter of its own."""
+
+    joined = staticmethod(joined)
+    reads_base = staticmethod(reads_base)
+    restored = staticmethod(restored)
 
 
 class Lora(Method):
@@ -26,6 +35,7 @@ class Lora(Method):
     fold = staticmethod(fold)
     shift = staticmethod(shift)
     attach = staticmethod(attach)
+    task_by_task: ClassVar[TaskByTask] = LoraTasks()
 
     def check(self, adapter: Any, options: ExportOptions) -> None:
         """Refuses to quantize a base that a start has changed, next to its update: the two are of one weight.

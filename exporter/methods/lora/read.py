@@ -14,13 +14,12 @@ from eptx.exporter.adapters.checkpoint import (
     WEIGHTS,
     Checkpoint,
     ReadOptions,
-    combine,
     flag,
     group_by_module,
     refuse_rest,
     take,
 )
-from eptx.exporter.methods.lora.adapter import LoraAdapter
+from eptx.exporter.methods.lora.adapter import LoraAdapter, joined
 from eptx.exporter.methods.lora.module import LoraModule
 from eptx.exporter.methods.lora.settings import blocks, check, start
 from eptx.exporter.methods.lora.tensors import take_tensors
@@ -46,19 +45,22 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> LoraAdapter
     """
     own = [checkpoint.name for checkpoint in checkpoints]
     names = name_tasks(len(checkpoints), options.tasks, own if len(checkpoints) > 1 else None)
-    parts = {name: take_tensors(checkpoint) for name, checkpoint in zip(names, checkpoints, strict=True)}
-    adapter = LoraAdapter(
-        tasks=names,
-        heads=_heads(checkpoints),
-        fingerprint=combine([checkpoint.fingerprint for checkpoint in checkpoints]),
-        changes={name: changes for name, (changes, _) in parts.items() if changes},
-        trained_as=tuple(checkpoint.trained_as for checkpoint in checkpoints),
-        by_task={
-            name: _read_one(checkpoint, parts[name][1]) for name, checkpoint in zip(names, checkpoints, strict=True)
-        },
+    heads = _heads(checkpoints)
+    parts = [_of_folder(name, checkpoint) for name, checkpoint in zip(names, checkpoints, strict=True)]
+    return joined(parts, heads)
+
+
+def _of_folder(task: str, checkpoint: Checkpoint) -> LoraAdapter:
+    changes, linear = take_tensors(checkpoint)
+    return LoraAdapter(
+        tasks=(task,),
+        heads=None,
+        fingerprint=checkpoint.fingerprint,
+        fingerprints=(checkpoint.fingerprint,),
+        changes={task: changes} if changes else {},
+        trained_as=(checkpoint.trained_as,),
+        by_task={task: _read_one(checkpoint, linear)},
     )
-    _check_common_widths(adapter)
-    return adapter
 
 
 def _read_one(checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray]) -> dict[str, LoraModule]:
@@ -135,10 +137,3 @@ def _heads(checkpoints: Sequence[Checkpoint]) -> TaskHeads | None:
         other = "other LoRA adapters beside it"
         raise AdapterError(f"{beside.name}: has {HEADS} and {other}; eptx cannot tell which heads to use")
     return None if beside is None else beside.heads
-
-
-def _check_common_widths(adapter: LoraAdapter) -> None:
-    for module in adapter.module_names:
-        shapes = {(f.a.shape[1], f.b.shape[0]) for f in adapter.of_module(module).values()}
-        if len(shapes) != 1:
-            raise AdapterError(f"the LoRA adapters are not of one base: {module} has widths {sorted(shapes)}")

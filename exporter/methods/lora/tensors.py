@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from eptx.errors import AdapterError
+from eptx._one_line import shown
+from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter.adapters.changes import LowRank, TensorChange, Whole
-from eptx.exporter.adapters.checkpoint import WEIGHTS, Checkpoint, flag, take
+from eptx.exporter.adapters.checkpoint import CONFIG, WEIGHTS, Checkpoint, flag, take
 from eptx.exporter.methods.patterns import scale_of
 
 __all__ = ["take_tensors"]
@@ -29,6 +30,7 @@ def take_tensors(checkpoint: Checkpoint) -> tuple[dict[str, TensorChange], dict[
     Raises:
         AdapterError: factors are missing, or do not fit each other.
     """
+    _refuse_parameters(checkpoint)
     rest = dict(checkpoint.tensors)
     changes = checkpoint.whole
     for name in list(rest):
@@ -48,6 +50,15 @@ def take_tensors(checkpoint: Checkpoint) -> tuple[dict[str, TensorChange], dict[
         if own:
             raise AdapterError(f"{WEIGHTS}: unexpected tensors of {module}: {', '.join(sorted(own))}")
     return changes, rest
+
+
+def _refuse_parameters(checkpoint: Checkpoint) -> None:
+    given = checkpoint.config.get("target_parameters")
+    if given:
+        raise NotSupportedError(
+            f"{checkpoint.name}/{CONFIG}: target_parameters={shown(given)} is not supported: merge the adapter into "
+            "its base with PEFT's merge_and_unload, save that as a folder, and export from it"
+        )
 
 
 def _is_of(key: str, module: str) -> bool:

@@ -10,8 +10,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from eptx.errors import RequestError
+from eptx.manifest.names import TASK_ID
 from eptx.runtime.generation.outputs import Piece
+from eptx.runtime.generation.prompts import Prompts
 from eptx.runtime.serving.batching.prompt_batcher import PromptBatcher
 from eptx.runtime.serving.batching.prompt_job import BatchGenerator, PromptJob
 from eptx.runtime.serving.deadline import earlier, within
@@ -92,9 +96,11 @@ class GenerateService:
 
     async def _job(self, prompt: Prompt, came: asyncio.Queue[Piece | Exception]) -> PromptJob:
         """Checks the prompt before it shares a batch, so that only its own client sees an error."""
-        self._limits.check_text(len(prompt.text))
-        check = partial(self._session.check_prompts, prompt.text, prompt.task, **prompt.options)
-        request = check() if len(prompt.text) <= _LARGE else await asyncio.to_thread(check)
+        length = len(prompt.prompt) if isinstance(prompt.prompt, str) else 0  # arrays are bounded by the body's size
+        self._limits.check_text(length)
+        check = partial(self._session.check_prompts, prompt.prompt, prompt.task, **prompt.options)
+        large = length > _LARGE or not isinstance(prompt.prompt, str)
+        request = await asyncio.to_thread(check) if large else check()
         loop = asyncio.get_running_loop()
 
         def send(item: Piece | Exception) -> None:
@@ -123,5 +129,9 @@ def _warm_up(session: Session) -> None:
     """Opens the model now: its files may be replaced later."""
     generation = session.manifest.generation
     assert generation is not None
-    token = next(i for i in range(3) if i not in (generation.pad, *generation.eos[:1]))
-    session.generate([[token]], session.tasks[0], max_new_tokens=1)
+    encoder = session.manifest.encoder
+    read = [spec for spec in encoder.inputs if spec.name != TASK_ID] if encoder is not None else []
+    prompt: Prompts = [[next(i for i in range(3) if i not in (generation.pad, *generation.eos[:1]))]]
+    if read and all(spec.name != "input_ids" for spec in read):
+        prompt = {spec.name: np.zeros((1, *map(int, spec.shape[1:])), spec.dtype) for spec in read}
+    session.generate(prompt, session.tasks[0], max_new_tokens=1)

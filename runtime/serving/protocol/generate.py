@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from eptx.errors import RequestError
 from eptx.files.strict_json import parse_json
@@ -28,14 +29,14 @@ class Prompt:
     """One request for an answer.
 
     Attributes:
-        text: the prompt.
+        prompt: a text; or, for an encoder that reads no tokens, one row of what it reads instead, by name.
         task: its task, or None for the bundle's default.
         options: of the search.
         id: what the client calls it, or None.
         timeout: microseconds that the client allows, or None.
     """
 
-    text: str
+    prompt: str | Mapping[str, Any]
     task: str | None
     options: SearchOptions
     id: str | None
@@ -43,14 +44,17 @@ class Prompt:
 
 
 def parse_prompt(body: bytes) -> Prompt:
-    """Reads ``{"text_input": ..., "parameters": {...}}``.
+    """Reads ``{"text_input": ..., "parameters": {...}}``, or ``{"inputs": {"input_features": [...]}, ...}``.
 
     Raises:
         RequestError: the body is something else, or has a parameter that does not exist.
     """
     request = parse_json(body, what="the request", error=RequestError)
-    if not isinstance(request, dict) or not isinstance(request.get("text_input"), str):
-        raise RequestError("the request must be a JSON object with a text_input")
+    text, arrays = (request.get("text_input"), request.get("inputs")) if isinstance(request, dict) else (None, None)
+    if not isinstance(text, str) and not isinstance(arrays, dict):
+        raise RequestError("the request must be a JSON object with a text_input, or with inputs by name")
+    if text is not None and arrays is not None:
+        raise RequestError("the request has a text_input and inputs; give one of them")
     parameters = {} if request.get("parameters") is None else request["parameters"]
     if not isinstance(parameters, dict):
         raise RequestError("parameters must be a JSON object")
@@ -63,7 +67,7 @@ def parse_prompt(body: bytes) -> Prompt:
     read_flag(parameters, "stream", "the request")  # it is the path that says so
     options = {_OPTIONS[n]: v for n, v in parameters.items() if n in _OPTIONS and v is not None}
     return Prompt(
-        request["text_input"],
+        {name: [row] for name, row in arrays.items()} if isinstance(arrays, dict) else str(text),
         parameters.get("task"),
         cast(SearchOptions, options),  # the session checks the values
         request.get("id"),

@@ -38,7 +38,7 @@ def _write(folder: Path, config_name: str, model_name: str, **settings: Any) -> 
 
 
 def test_answers_of_ragged_prompts(tmp_path: Path) -> None:
-    """GenAI's runtime goes on behind the padding, and ALiBi's distances count the places of a cache."""
+    """GenAI goes on behind the padding. ALiBi counts distances in places of the cache and must not see it."""
     from transformers import AutoModelForCausalLM
 
     base = _write(tmp_path / "base", "MptConfig", "MptForCausalLM", d_model=32, n_heads=2, n_layers=1, max_seq_len=40)

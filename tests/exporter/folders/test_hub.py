@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from eptx.bundle import read_bundle
+from eptx.calibration import export_bundle
+from eptx.exporter import ExportOptions
+from eptx.exporter.validation import validate_bundle
 from tests.exporter.folders.hub import SHA, eptx, find, serving
 from tests.exporter.trained.models import peft_model, save, write_base
 
@@ -52,27 +56,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def test_ids_are_fetched_and_then_served_by_the_cache_alone(world: World, tmp_path: Path) -> None:
     wanted = [["owner/base", "owner/adapter"], ["owner/adapter@v1"], ["owner/base", f"owner/adapter@{SHA}"]]
-    first = find(tmp_path, world.endpoint, *wanted)
+    inside = ["owner/base", "owner/runs"]
+    *first, [_, below] = find(tmp_path, world.endpoint, *wanted, inside)  # type: ignore[misc]
+    assert below.endswith(f"models--owner--runs/snapshots/{SHA}/checkpoint-5")
     snapshot = tmp_path / "hub" / "models--owner--{}" / "snapshots" / SHA
     base, adapter = (str(snapshot).format(name) for name in ("base", "adapter"))
     assert first == [[base, adapter]] * 3  # of the second the adapter's own configuration names the base
     assert sorted(path.name for path in Path(base).iterdir()) == ["config.json", "model.safetensors"]  # no onnx/
     for name in ("config.json", "model.safetensors"):
         assert (Path(base) / name).read_bytes() == (world.root / "base" / name).read_bytes()
-    assert find(tmp_path, DOWN, *wanted) == first
-    assert find(tmp_path, world.endpoint, *wanted, offline=True) == first
-
-
-def test_a_path_that_exists_wins_over_an_id(world: World, tmp_path: Path) -> None:
-    shutil.copytree(world.root / "base", tmp_path / "cwd" / "owner" / "base")
-    assert find(tmp_path, DOWN, ["owner/base", str(world.root / "adapter")], cwd=tmp_path / "cwd") == [
-        ["owner/base", str(world.root / "adapter")]
-    ]
-
-
-def test_an_adapter_in_a_folder_of_a_repository(world: World, tmp_path: Path) -> None:
-    [[_, adapter]] = find(tmp_path, world.endpoint, ["owner/base", "owner/runs"])  # type: ignore[misc]
-    assert adapter.endswith(f"models--owner--runs/snapshots/{SHA}/checkpoint-5")
+    shutil.copytree(world.root / "adapter", tmp_path / "cwd" / "owner" / "runs")  # a path counts first
+    assert find(tmp_path, DOWN, *wanted, inside, cwd=tmp_path / "cwd") == [*first, [base, "owner/runs"]]
 
 
 def test_a_cache_made_by_hand(world: World, tmp_path: Path) -> None:
@@ -125,11 +119,12 @@ def test_refusals(world: World, tmp_path: Path) -> None:
         assert "\n" not in told["said"]
 
 
-def test_export_and_validate_by_id(world: World, tmp_path: Path) -> None:
-    """One process exports, one validates with neither the folders nor the hub at hand but by the cache."""
+def test_export_by_id(world: World, tmp_path: Path) -> None:
+    """The bundle is that of the folders, and says beside it where they are."""
     out = tmp_path / "bundle"
     said = eptx(tmp_path, world.endpoint, "export", "owner/adapter", "-o", str(out), "--mode", "static", "--json", "-q")
     assert json.loads("\n".join(said))["tasks"] == ["task0"]
-    given = ("--base", "owner/base", "--adapter", "owner/adapter")
-    told = json.loads("\n".join(eptx(tmp_path, DOWN, "validate", str(out), *given, "--json", "-q", offline=True)))
-    assert told["passed"] is True
+    other = export_bundle(world.root / "base", [world.root / "adapter"], tmp_path / "b", ExportOptions(mode="static"))
+    assert read_bundle(out).manifest.files["model.onnx"] == other.manifest.files["model.onnx"]
+    report = validate_bundle(out)
+    assert report.passed

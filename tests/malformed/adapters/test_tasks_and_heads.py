@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 
 from tests.malformed.breaks import (
@@ -42,12 +40,6 @@ TASKS: Table = {
     "saved names a string": Case(config("ept", tasks="abc"), 3, "tasks must be a list of names, found 'abc'"),
     "saved names a number": Case(config("ept", tasks=3), 3, "tasks must be a list of names, found 3"),
     "TuckA's saved names": Case(config("tucka", tasks={"a": 1}), 3, "tasks must be a list of names", adapters="tucka"),
-    "LoRA folders of one name": Case(
-        lambda s: shutil.copytree(s.lora2, s.out.parent / "again" / "lora"),
-        3,
-        "two tasks have the same name",
-        adapters="lora again/lora",
-    ),
     "LoRA folder of a reserved name": Case(
         lambda s: s.lora2.rename(s.root / "base_"), 3, "no such adapter", adapters="lora lora2"
     ),

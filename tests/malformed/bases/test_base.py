@@ -108,8 +108,8 @@ FOLDER: Table = {
     "unknown architecture": Case(settings(model_type="mamba9"), 5, "transformers has no architecture 'mamba9'"),
     "encoder-decoder": Case(
         settings(model_type="t5", architectures=["T5Model"]),
-        5,
-        "T5Model is not supported; encoder-decoders that are: T5",
+        3,
+        "they are not those of a T5Model",
     ),
     "unknown class": Case(settings(architectures=["MyBert"]), 5, "transformers has no model 'MyBert'"),
     "class that is none": Case(settings(architectures=["logging"]), 5, "logging"),

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from eptx._one_line import one_line
 from eptx.errors import NotSupportedError
-from eptx.exporter.bases.loaders.sample import samples
+from eptx.exporter.bases.loaders.tracing.sample import samples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

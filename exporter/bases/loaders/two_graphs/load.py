@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from eptx._one_line import one_line
 from eptx.errors import NotSupportedError
 from eptx.exporter.bases.graph import BaseGraph
-from eptx.exporter.bases.loaders.answers import answer_settings
 from eptx.exporter.bases.loaders.folder import folder_graph
-from eptx.exporter.bases.loaders.trace import export_onnx
+from eptx.exporter.bases.loaders.tracing.trace import export_onnx
+from eptx.exporter.bases.loaders.two_graphs.answers import answer_settings
 from eptx.exporter.bases.names import aliases
 from eptx.exporter.bases.passes.fuse import fuse
 from eptx.exporter.bases.passes.tidy import tidy
@@ -91,7 +91,7 @@ def _halves(
     """The encoder, the decoder, the modules that the encoder's graph holds, and the banks of each."""
     import torch
 
-    from eptx.exporter.bases.loaders.halves import (  # imports transformers
+    from eptx.exporter.bases.loaders.two_graphs.halves import (  # imports transformers
         Decoder,
         Encoder,
         decoder_sample,

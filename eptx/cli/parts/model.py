@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from eptx.exporter.options import Precision
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+problem_option = click.option(
+    "--problem-type",
+    "problem_types",
+    multiple=True,
+    metavar="TASK=TYPE",
+    help="How a task's logits are read, where the base's config.json does not say it: regression, "
+    "single_label_classification or multi_label_classification. Repeatable.",
+)
 
 
 def model_options(command: F) -> F:
@@ -59,14 +69,7 @@ def model_options(command: F) -> F:
         ),
         click.option("--top-k", type=int, help="Experts per task, where the adapter's files do not say it."),
         click.option("--tasks", help="Names of the tasks by id, separated by commas (default: task0, task1, ...)."),
-        click.option(
-            "--problem-type",
-            "problem_types",
-            multiple=True,
-            metavar="TASK=TYPE",
-            help="How a task's logits are read, where the base's config.json does not say it: regression, "
-            "single_label_classification or multi_label_classification. Repeatable.",
-        ),
+        problem_option,
         click.option(
             "--labels",
             type=PATH,
@@ -105,14 +108,8 @@ def export_options(settings: dict[str, Any], precision: Precision | Search) -> E
         if task in routes:
             raise UsageError(f"--route is given twice for {'every task' if task is None else task!r}")
         routes[task] = parse_frozen(route)
-    problems: dict[str, str] = {}
-    for text in settings.pop("problem_types"):
-        task, found, kind = text.rpartition("=")
-        if not found:
-            raise UsageError(f"--problem-type {text!r}: must be TASK=TYPE")
-        problems[task] = kind
     return ExportOptions(
-        problem_types=problems,
+        problem_types=read_problems(settings.pop("problem_types")),
         labels=read_labels(labels) if labels else {},
         tasks=names(settings.pop("tasks")),
         routes=routes,
@@ -120,3 +117,18 @@ def export_options(settings: dict[str, Any], precision: Precision | Search) -> E
         precision=precision,
         **settings,
     )
+
+
+def read_problems(texts: Sequence[str]) -> dict[str, str]:
+    """Task -> its problem type, as options say it.
+
+    Raises:
+        UsageError: one is not of its form.
+    """
+    problems: dict[str, str] = {}
+    for text in texts:
+        task, found, kind = text.rpartition("=")
+        if not found:
+            raise UsageError(f"--problem-type {text!r}: must be TASK=TYPE")
+        problems[task] = kind
+    return problems

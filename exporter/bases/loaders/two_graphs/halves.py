@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import MoEModelOutput
 
 from eptx.errors import NotSupportedError
-from eptx.exporter.bases.loaders.sample import Sample, samples
+from eptx.exporter.bases.loaders.tracing.sample import Sample, samples
 
 __all__ = ["Decoder", "Encoder", "Layers", "decoder_sample", "encoder_sample"]
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
 
 from eptx.cli._common import printable
 from eptx.errors import NotSupportedError, RequestError
+from eptx.files.safe_files import open_regular
 
 
 def classify(session: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -36,6 +39,28 @@ def generate(session: Any, rows: list[dict[str, Any]], **settings: Any) -> list[
         for row, task, answer, ids, reason in zip(
             rows, made.tasks, made.texts, made.token_ids, made.finish_reasons, strict=True
         )
+    ]
+
+
+def generate_of_arrays(session: Any, file: Path, task: str | None, **settings: Any) -> list[dict[str, Any]]:
+    """The answer to each row of a file of arrays.
+
+    Raises:
+        RequestError: the file holds no arrays, or not those that the bundle reads.
+    """
+    import numpy as np
+
+    with open_regular(file, error=RequestError) as opened:
+        try:
+            with np.load(opened, allow_pickle=False) as arrays:
+                inputs = {name: arrays[name] for name in arrays.files}
+        except (AttributeError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile):
+            raise RequestError(f"{file.name}: holds no arrays by name; numpy.savez writes such a file") from None
+    made = session.generate(inputs, task, **settings)
+    answers = zip(made.tasks, made.texts, made.token_ids, made.finish_reasons, strict=True)
+    return [
+        {"text": f"row {row}", "task": task, "answer": answer, "tokens": len(ids), "finish_reason": reason}
+        for row, (task, answer, ids, reason) in enumerate(answers)
     ]
 
 
