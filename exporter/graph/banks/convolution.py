@@ -49,12 +49,12 @@ def add_factors(editor: GraphEditor, name: str, bank: Bank, node: ir.Node, task_
         """Each row's entry [batch, channels, 1, ..]."""
         return editor.node("Unsqueeze", [by_task(editor, f"{name}.{kind}", entries, bank.rows, task_id), axes])[0]
 
-    narrow = editor.node("Conv", [x, editor.constant(f"{name}.lora_A", down)])[0]
+    narrow = editor.node("Conv", [x, editor.constant(f"{name}.left", down)])[0]
     producer = narrow.producer()
     assert producer is not None
     producer.attributes.update({key: value for key, value in node.attributes.items() if key != "kernel_shape"})
     masked = editor.node("Mul", [narrow, rows("own", own)])[0]
-    result = editor.node("Add", [y, editor.node("Conv", [masked, editor.constant(f"{name}.lora_B", up)])[0]])[0]
+    result = editor.node("Add", [y, editor.node("Conv", [masked, editor.constant(f"{name}.right", up)])[0]])[0]
     if not np.any(gains != 1.0):
         return result
     result = editor.node("Mul", [result, rows("gain", gains)])[0]

@@ -92,8 +92,8 @@ def _with_factors(
     pairs = tuple(of[row] for row in bank.rows)
     starts = np.array([min(pair, len(low) - 1) * bank.size for pair in pairs])
     moved = _moved(editor, f"{name}.factor_starts", starts, ids, rank, task_id)
-    left = editor.gather(editor.constant(f"{name}.lora_A", tokens.reshape(-1, widest)), moved)
-    right = by_task(editor, f"{name}.lora_B", factors, pairs, task_id)
+    left = editor.gather(editor.constant(f"{name}.left", tokens.reshape(-1, widest)), moved)
+    right = by_task(editor, f"{name}.right", factors, pairs, task_id)
     if rank == 1:
         axis = editor.constant("rows.axis", np.array([1]))
         product = editor.node("Squeeze", [editor.node("MatMul", [_row(editor, left, axis), right])[0], axis])[0]

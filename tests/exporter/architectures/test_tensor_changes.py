@@ -107,7 +107,7 @@ def resized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Made, Path]:
 
 @pytest.mark.parametrize(
     ("name", "index"),
-    [("model.embed_tokens.weight.rows", 7), ("model.embed_tokens.weight.lora_A", 31), ("lm_head.weight.own.bank", 1)],
+    [("model.embed_tokens.weight.rows", 7), ("model.embed_tokens.weight.left", 31), ("lm_head.weight.own.bank", 1)],
 )
 def test_a_wrong_entry_fails(name: str, index: int, resized: tuple[Made, Path], tmp_path: Path) -> None:
     made, bundle = resized

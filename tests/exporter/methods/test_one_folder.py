@@ -39,7 +39,7 @@ def names(tree: ast.Module) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield line, node.name
         elif isinstance(node, ast.ImportFrom):
-            yield line, node.module or ""
+            yield line, "" if (node.module or "").startswith("peft.") else node.module or ""  # the library's own path
         elif isinstance(node, ast.alias):
             yield line, node.name
 

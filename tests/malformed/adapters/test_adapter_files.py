@@ -68,7 +68,7 @@ FILES: Table = {
     "only a pickle": Case(
         lambda s: (s.lora / WEIGHTS).rename(s.lora / "adapter_model.bin"),
         3,
-        "adapter_model.bin, which eptx never reads",
+        "holds adapter_model.bin, a pickle, and no adapter_model.safetensors",
     ),
     "a whole model's folder": Case(
         lambda s: (

@@ -159,7 +159,7 @@ FOLDER: Table = {
         write("base/adapter_config.json", "{}"), 3, "base: has adapter_config.json beside the base's config.json"
     ),
     "an adapter's folder": Case(
-        lambda s: (shutil.rmtree(s.base), shutil.copytree(s.lora, s.base)), 3, "base: is an adapter's folder; name the"
+        lambda s: (shutil.rmtree(s.base), shutil.copytree(s.lora, s.base)), 2, "no base is given, and"
     ),
     "quantized": Case(settings(quantization_config={"quant_method": "fp8"}), 5, "the base is quantized by fp8"),
     "quantized by nobody": Case(settings(quantization_config={"bits": 4}), 5, "the base is quantized (quantiz"),
