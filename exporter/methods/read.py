@@ -72,12 +72,14 @@ def _label_names(tasks: Sequence[str], checkpoints: Sequence[Checkpoint]) -> dic
 
 
 def _method_of_all(checkpoints: Sequence[Checkpoint]) -> Method:
-    """The method of one folder, or the first that is of all of them."""
-    for method in methods():
+    """The method that reads all folders: that of each, or one of PEFT's that takes all of them."""
+    own = list(dict.fromkeys(_method_of(checkpoint) for checkpoint in checkpoints))
+    if len(own) == 1:
+        return own[0]
+    for method in methods() if all(method.last_choice for method in own) else ():
         if all(method.matches(checkpoint.config, list(checkpoint.tensors)) for checkpoint in checkpoints):
             return method
-    found = {_method_of(checkpoint) for checkpoint in checkpoints}
-    raise UsageError(f"the adapters are of different methods: {', '.join(sorted(m.name for m in found))}")
+    raise UsageError(f"the adapters are of different methods: {', '.join(sorted(method.name for method in own))}")
 
 
 def _method_of(checkpoint: Checkpoint) -> Method:

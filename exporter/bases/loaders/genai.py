@@ -96,6 +96,8 @@ def load_genai(
     config = read_config(folder)
     checkpoint = BaseCheckpoint(folder)  # refuses pickles and damaged files before the library meets them
     parsed = parse_config(folder, config)
+    with quiet():
+        rotary_tables(parsed)  # refuses what no table can be made of before anything is built
     packed_mlp = any(name.endswith(".gate_up_proj.weight") for name in checkpoint)
     built = "fp32" if precision == "fp16" and provider == "cpu" else precision
     with step("build the base graph"):

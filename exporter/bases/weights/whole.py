@@ -89,8 +89,8 @@ def _refuse_dilation(model: Any, name: str, change: TensorChange) -> None:
     steps = getattr(layer, "dilation", 1)
     if isinstance(change, LowRank) and any(step != 1 for step in (steps if isinstance(steps, tuple) else (steps,))):
         raise NotSupportedError(
-            f"{name}: PEFT's update of a convolution leaves out its dilation of {shown(steps)}, which is not supported: "
-            "leave the layer out of target_modules and train again"
+            f"{name}: PEFT's update of a convolution leaves out its dilation of {shown(steps)}, which is not "
+            "supported: leave the layer out of target_modules and train again"
         )
 
 

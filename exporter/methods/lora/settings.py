@@ -41,6 +41,8 @@ _REFUSED_STARTS = {
     "loftq": "LoftQ changed the base: save the base that was trained on as a folder, export from that, and set "
     "init_lora_weights to true in this file",
 }
+#: Which of the base's biases were trained.
+_BIASES = (None, "none", "all", "lora_only")
 #: Starts that leave the base as it is, so that the factors say everything.
 _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 #: Starts that take from the base what can be computed from it.
@@ -64,6 +66,9 @@ def check(config: Mapping[str, Any], folder: str) -> None:
             raise NotSupportedError(f"{where}: {_REFUSED[key]}")
         if key not in _KNOWN:
             raise NotSupportedError(f"{where}: this version of eptx does not know the setting: update eptx")
+    if config.get("bias") not in _BIASES:
+        where = f"{folder}/{CONFIG}: bias={shown(config['bias'])} is not supported"
+        raise NotSupportedError(f"{where}: this version of eptx does not know the setting: update eptx")
     if config.get("use_dora") and config.get("lora_bias"):
         raise AdapterError(f"{folder}/{CONFIG}: lora_bias and use_dora are both true, which PEFT does not train")
     start = _lower(config.get("init_lora_weights"))
