@@ -60,15 +60,15 @@ class Base:
 
     def checks(self, bundle: Bundle) -> list[Check]:
         """What the comparison says."""
-        return compare_tensors(bundle, self.model, self.touched(bundle))
+        return compare_tensors(bundle, self.model, self.touched(bundle), {})
 
     def touched(self, bundle: Bundle) -> Collection[str]:
-        """The folded layers, by today's names."""
+        """The folded layers' weights, by today's names."""
         if bundle.manifest.mode != "static":
             return ()
         linears = {name for name, _ in self.model.named_modules()}
         assert self.modules & linears or self.model.config.model_type == "vit"
-        return self.modules
+        return {f"{module}.weight" for module in self.modules}
 
     def damaged(self, change: Change, file: str = "model.onnx", **how: str) -> dict[str, str]:
         """What the comparison finds wrong in a bundle with another graph."""
