@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.matrix.cell import MODES, TOLERANCE, Mode, Outcome
@@ -39,8 +38,8 @@ def main() -> int:
     todo = jobs(arguments.words)
     faults, found = 0, {}
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.jobs, mp_context=context, max_tasks_per_child=20) as pool:
-        for job, cells in zip(todo, pool.map(outcomes, todo), strict=True):
+    with context.Pool(arguments.jobs, maxtasksperchild=20) as pool:
+        for job, cells in zip(todo, pool.imap(outcomes, todo), strict=True):
             found[job.row, job.setting] = cells
             for mode, outcome in cells.items():
                 wrong = fault(job, mode, outcome)
