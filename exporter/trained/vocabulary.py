@@ -13,7 +13,10 @@ _BETWEEN = re.compile(r"\.(base_layer|token_adapter|original_module|modules_to_s
 
 def resize(model: Any, files: AdapterFiles) -> bool:
     """Gives a model as many tokens as the adapter's files have rows, as its training did; whether that changed it."""
-    table: Any = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    try:
+        table: Any = model.get_input_embeddings()
+    except NotImplementedError:  # a model of images has none
+        return False
     names = [name for name, module in model.named_modules(remove_duplicate=False) if _shares(module, table)]
     counts = {len(t) for name, t in files.tensors.items() if _plain(name) in {f"{each}.weight" for each in names}}
     if len(counts) != 1 or table is None or counts == {len(table.weight)}:
