@@ -109,7 +109,10 @@ def test_what_is_wrong_is_said_before_the_first_event(
 
 def test_a_prompt_must_be_a_text(writer: Server) -> None:
     status, body = ask(writer, GREEDY, text=["w1"])
-    assert (status, json.loads(body)["error"]) == (400, "the request must be a JSON object with a text_input")
+    assert (status, json.loads(body)["error"]) == (
+        400,
+        "the request must be a JSON object with a text_input, or with inputs by name",
+    )
 
 
 def test_a_client_that_leaves_ends_its_answer(writer: Server) -> None:
