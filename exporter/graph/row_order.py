@@ -21,8 +21,9 @@ from eptx.exporter.graph.builder import GraphBuilder
 #: Sizes of free axes for the run.
 _SIZES = {"batch": 2, "choices": 3, "samples": 4000, "frames": 48}
 _LENGTH, _TOKENS = 6, 20
-#: Rounding differs between runs of one and of two rows; another row's values differ by far more.
-_ROUNDING = 1e-3
+#: Rounding differs between runs of one and of two rows, most where activations are quantized in the range of a whole
+#: batch. Another row's values differ by far more.
+_ROUNDING, _NEARER = 1e-3, 0.25
 
 
 def check_row_order(builder: GraphBuilder, sites: Mapping[str, Site]) -> None:
@@ -49,7 +50,10 @@ def _begins(two: np.ndarray, one: np.ndarray) -> bool:
     """Whether the values of two rows begin with those of the first."""
     if two.ndim != one.ndim or len(two) != 2 * len(one) or two.shape[1:] != one.shape[1:]:
         return False
-    return bool(np.abs(two[: len(one)] - one).max() <= _ROUNDING * max(1.0, float(np.abs(one).max())))
+    own, other = np.abs(two[: len(one)] - one), np.abs(two[len(one) :] - one)
+    if own.max() <= _ROUNDING * max(1.0, float(np.abs(one).max())):
+        return True
+    return bool(own.mean() <= _NEARER * other.mean())
 
 
 def _values(model: ir.Model, values: list[ir.Value]) -> list[dict[str, np.ndarray]]:

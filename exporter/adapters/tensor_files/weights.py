@@ -28,9 +28,11 @@ def weights_of(folder: Path, *, allow_pickle: bool) -> Path:
 
 def read_weights(path: Path, *, integers: bool) -> dict[str, np.ndarray]:
     """The tensors of such a file as arrays, float32 or float64; with `integers` some may be indices."""
+    if path.name != PICKLE:
+        return read_tensors(path, integers=integers)
     from eptx.exporter.adapters.tensor_files.pickled import read_pickle  # loads PyTorch
 
-    return read_pickle(path, integers=integers) if path.name == PICKLE else read_tensors(path, integers=integers)
+    return read_pickle(path, integers=integers)
 
 
 def _lacking(folder: Path) -> str:

@@ -381,5 +381,5 @@ def test_tasks_of_different_classes(tmp_path: Path) -> None:
     first, second = KINDS["BERT"], KINDS["tokens"]
     base = write_base(first, tmp_path / "base", first.bare)
     folders = [train(kind, base, tmp_path / kind.trained, 3, 0)[0] for kind in (first, second)]
-    with pytest.raises(NotSupportedError, match="BertForSequenceClassification and BertForTokenClassification"):
+    with pytest.raises(NotSupportedError, match="BertForSequenceClassification, BertForTokenClassification"):
         export_bundle(base, folders, tmp_path / "b", ExportOptions(mode="conditioned"))
