@@ -1,6 +1,6 @@
 """Exports in any precision, and what quantizing costs: measured on data, within a budget.
 
-quantize (how weights are stored), routes (what data takes) -> search -> result -> report -> run -> export, calibrate
+quantize (how weights are stored), routes (what data takes) -> search -> result -> report -> run -> export, costs
 
 Names are loaded when they are first used: `change`, which measures nothing, is to start fast.
 """
@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eptx.calibration.calibrate import calibrate, calibrate_bundle
+    from eptx.calibration.costs import calibrate, calibrate_bundle
     from eptx.calibration.experts import ExpertStudy, study_experts
     from eptx.calibration.export import export_bundle, run_export
     from eptx.calibration.options import Search
@@ -33,7 +33,7 @@ __all__ = [
 
 #: module -> the names that it has
 _LAZY = {
-    "calibrate": ("calibrate", "calibrate_bundle"),
+    "costs": ("calibrate", "calibrate_bundle"),
     "experts": ("ExpertStudy", "study_experts"),
     "export": ("export_bundle", "run_export"),
     "options": ("Search",),
