@@ -16,7 +16,7 @@ from eptx.bundle import Bundle, BundleWriter
 from eptx.calibration import export_bundle
 from eptx.exporter import ExportOptions
 from eptx.exporter.bases import is_decoder
-from eptx.exporter.bases.loaders import genai
+from eptx.exporter.bases.loaders import genai, genai_config
 from eptx.exporter.validation.contents.files import ExpectedTask
 from tests.exporter.validation.adapters import linear_shapes, write_lora
 from tests.exporter.validation.contents.files.made import Made
@@ -35,7 +35,7 @@ def _manifest_with(patch: Patch, change: Callable[[Any], dict[str, Any]]) -> Non
     from eptx.exporter.bundle import write
 
     made = write._manifest
-    patch.setattr(write, "_manifest", lambda adapted: replace(m := made(adapted), **change(m)))
+    patch.setattr(write, "_manifest", lambda *given: replace(m := made(*given), **change(m)))
 
 
 def _turn_labels(manifest: Any) -> dict[str, Any]:
@@ -47,7 +47,8 @@ def _drop(name: str) -> Callable[[Patch], None]:
     def change(patch: Patch) -> None:
         from eptx.exporter.bundle import write
 
-        patch.setattr(write, "_COMPANIONS", tuple(other for other in write._COMPANIONS if other != name))
+        for names in ("COMPANIONS", "TOKENIZER_FILES"):
+            patch.setattr(write, names, tuple(other for other in getattr(write, names) if other != name))
 
     return change
 
@@ -83,7 +84,6 @@ LENGTHS = ("eptx.json: max_length", "eptx.json: text", "tokenizer: ids")
         (lambda p: _manifest_with(p, _turn_labels), {}, ["eptx.json: task sst2: label_names"]),
         (_drop("vocab.txt"), {}, ["vocab.txt"]),
         (_drop("config.json"), {}, ["config.json"]),
-        (_drop("tokenizer.json"), {}, ["tokenizer.json"]),
         (_drop("tokenizer_config.json"), {}, ["tokenizer_config.json"]),
         (_copy_changed("tokenizer.json", lambda t: t.replace('"lowercase": true', '"lowercase": false')), {}, None),
         (_copy_changed("config.json", lambda t: t.replace("gelu", "relu")), {}, ["config.json"]),
@@ -103,7 +103,7 @@ def test_an_encoders_export(
 
 def _search(patch: Patch, **settings: Any) -> None:
     """What GenAI's configuration says of the search, changed on the way."""
-    made = genai.genai_config
+    made = genai_config.genai_config
 
     def changed(*arguments: Any) -> bytes:
         content = json.loads(made(*arguments))
@@ -114,8 +114,8 @@ def _search(patch: Patch, **settings: Any) -> None:
 
 
 def _generation(patch: Patch, **fields: Any) -> None:
-    made = genai._generation
-    patch.setattr(genai, "_generation", lambda *arguments: replace(made(*arguments), **fields))
+    made = genai.ends_and_padding
+    patch.setattr(genai, "ends_and_padding", lambda *arguments: replace(made(*arguments), **fields))
 
 
 @pytest.mark.parametrize(

@@ -87,11 +87,11 @@ def test_settings_written_otherwise_are_the_same(encoder: Made, tmp_path: Path) 
 @pytest.mark.parametrize("name", [FILE, SETTINGS])
 def test_a_file_that_is_missing(encoder: Made, tmp_path: Path, name: str) -> None:
     wrong = encoder.wrong(damaged(encoder.bundle, tmp_path / "b", lambda folder: (folder / name).unlink()))
-    assert wrong[name] == "is missing; the base has it"
+    assert wrong[name].startswith("is missing; the base has it")
 
 
 def test_a_base_whose_tokenizer_transformers_builds(encoder: Made, tmp_path: Path) -> None:
-    """From a vocabulary alone: the bundle has that file too, and takes ids."""
+    """From a vocabulary alone: the bundle must have what transformers makes of it."""
     base = Path(shutil.copytree(encoder.base, tmp_path / "base"))
     (base / FILE).unlink()
     (base / SETTINGS).write_text(json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True}))
@@ -101,8 +101,7 @@ def test_a_base_whose_tokenizer_transformers_builds(encoder: Made, tmp_path: Pat
         shutil.copy(base / SETTINGS, folder / SETTINGS)
 
     made = Made(damaged(encoder.bundle, tmp_path / "b", change), base, encoder.tasks, encoder.auto)
-    assert made.wrong() == {}
-    assert [check.name for check in made.checks() if check.how == "unchecked"] == [FILE]
+    assert list(made.wrong()) == [FILE]
 
 
 def test_texts_that_are_cut_on_the_other_side(encoder: Made, tmp_path: Path) -> None:
