@@ -32,9 +32,10 @@ def example(model: Any, given: Collection[TensorSpec], ids: Tensor) -> dict[str,
             continue
         sizes = [_SIZES.get(dim, len(ids)) if isinstance(dim, str) else dim for dim in (1, *spec.shape[1:])]
         if spec.name == "input_ids":
-            inputs[spec.name] = ids.remainder(config.vocab_size).expand(sizes)
+            cycled = ids[torch.arange(sizes[-1]).remainder(len(ids))]  # a graph may take one length only
+            inputs[spec.name] = cycled.remainder(config.vocab_size).expand(sizes)
         elif spec.name == "token_type_ids":
-            types = torch.arange(len(ids)).remainder(max(getattr(config, "type_vocab_size", 1), 1))
+            types = torch.arange(sizes[-1]).remainder(max(getattr(config, "type_vocab_size", 1), 1))
             inputs[spec.name] = types.expand(sizes)
         elif spec.name == "attention_mask":
             inputs[spec.name] = torch.ones(sizes, dtype=torch.int64)

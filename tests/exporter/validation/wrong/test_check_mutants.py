@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,8 @@ from eptx.bundle import Bundle
 from eptx.calibration.quantize import one_product
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.heads import attach_head_bank
+from eptx.exporter.graph.updates import attach_updates
 from eptx.exporter.methods.ept.task_used import add_task_used
-from eptx.exporter.methods.lora.attach import banks as _banks
 from eptx.exporter.steps import export as exporting
 from eptx.exporter.steps import load as loading
 from tests.exporter.validation.adapters import write_lora
@@ -33,8 +32,6 @@ COMPARISON, QUANTIZED, EXPORT = (
     "eptx.exporter.validation.quantized.weights",
     "eptx.exporter.steps.export",
 )
-#: The module; its package has a function of that name.
-_LORA = import_module("eptx.exporter.methods.lora.attach")
 _DOWN = "bert.encoder.layer.1.output.dense"
 
 
@@ -112,10 +109,9 @@ def _wide(weight: np.ndarray, low: float, high: float) -> Any:
     return _static_int8(weight, low * 4.5, high * 4.5)
 
 
-def _no_update(adapter: Any, module: str) -> tuple[np.ndarray, np.ndarray]:
-    """LoRA's second factor is zero."""
-    a, b = _banks(adapter, module)
-    return a, b * 0
+def _no_update(editor: Any, site: Any, updates: Any, names: tuple[str, str]) -> None:
+    """LoRA's second factors are zero."""
+    attach_updates(editor, site, [update and replace(update, b=update.b * 0) for update in updates], names)
 
 
 def _padding_moved(adapted: Any) -> None:
@@ -222,7 +218,7 @@ MUTANTS = (
     Mutant(
         "whether the adapter has an effect",
         _without_effect,
-        (_LORA, "banks", _no_update),
+        ("eptx.exporter.methods.lora.attach.attach_updates", _no_update),
         ("eptx.exporter.validation.comparison.results.TaskReport.undecided", None),
         "the adapter's own effect",
     ),
