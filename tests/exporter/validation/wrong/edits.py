@@ -115,6 +115,20 @@ def initializer(found: ir.Graph, *parts: str) -> ir.Value:
     return named[0]
 
 
+def mask_of(found: ir.Graph) -> ir.Value:
+    """The one initializer that hides padding: float32's least number.
+
+    Raises:
+        AssertionError: there is none, or several.
+    """
+    least = np.finfo(np.float32).min
+    held = [
+        v for v in found.initializers.values() if v.const_value is not None and np.all(v.const_value.numpy() == least)
+    ]
+    assert len(held) == 1, f"{[value.name for value in held]}"
+    return held[0]
+
+
 def set_numbers(value: ir.Value, change: Numbers) -> None:
     """Gives an initializer other numbers, of its own type; they must differ from what they were."""
     assert value.const_value is not None

@@ -183,7 +183,7 @@ KINDS = (
     Kind("a log softmax too many", "roberta", _through(_one("LogSoftmax", axis=-1)), "logits"),
     Kind("logits in float16", "bert", _through(_one("Cast", to=10), dtype="float16"), "logits"),
     Kind("logits in float64", "bert", _through(_one("Cast", to=11), dtype="float64"), "logits"),
-    Kind("a label less", "bert", both(_through(_columns(0, 1), width=2), manifest(_unlabelled)), "logits"),
+    Kind("a label less", "bert", both(_through(_columns(0, 1), width=2), manifest(_unlabelled)), "logits|labels"),
     Kind("a label more", "bert", _through(_columns(0, 1, 2, 2), width=4), "logits"),
     Kind("caches of two layers swapped", "qwen2", graph(swap_layers_of_the_cache), "present|task"),
     Kind("caches of two layers swapped", "t5", graph(swap_layers_of_the_cache), "present|task"),
