@@ -254,8 +254,6 @@ def _tasks(
         called = label_names(name, count, adapter, told, {} if heads is not None else graph.config)
         return Task(name, index, count if own or called else None, called, kind)
 
-    if heads is not None:
-        return tuple(task(i, n, heads.labels(n), own=True) for i, n in enumerate(names))
     if whole.labels is None or all(value.name != LOGITS for value in graph.model.graph.outputs):
         classes = own_labels(graph.model.graph, graph.config) if graph.generation is None else None
         return tuple(task(i, n, classes, own=False) for i, n in enumerate(names))

@@ -38,6 +38,7 @@ class GraphBuilder:
     _contents: dict[tuple[tuple[int, ...], str, bytes], ir.Value] = field(default_factory=dict)
     _functions: dict[str, ir.Function] = field(default_factory=dict)
     _new: list[ir.Node] = field(default_factory=list)
+    _made: int = 0
 
     def __post_init__(self) -> None:
         self.names = Names(self.model.graph)
@@ -113,12 +114,18 @@ class GraphBuilder:
     ) -> list[ir.Value]:
         """A node somewhere in the graph (`finish` sorts it); its outputs."""
         # a node without a name gets one of the graph, which counts the nodes that it ever had
-        name = f"eptx_{op_type}_{len(self._new)}"
+        name = f"eptx_{op_type}_{self._made}"
         node = ir.node(op_type, list(inputs), attributes=attributes, domain=domain, num_outputs=outputs, name=name)
         for value in node.outputs:
-            value.name = self.names.free(f"eptx_{len(self._new)}")
+            value.name = self.names.free(f"eptx_{self._made}")
         self._new.append(node)
+        self._made += 1
         return list(node.outputs)
+
+    def settle(self) -> None:
+        """Puts the new nodes into the graph, behind its own: whoever looks for nodes there finds them."""
+        self.model.graph.extend(self._new)
+        self._new.clear()
 
     def gather(self, table: ir.Value, rows: ir.Value) -> ir.Value:
         """Rows of a table."""

@@ -148,10 +148,9 @@ class GraphEditor(GraphBuilder):
     def finish(self) -> None:
         """Adds the new nodes and functions to the model, in order."""
         self.wire()
-        graph = self.model.graph
-        graph.extend(self._new)
+        self.settle()
         try:
-            graph.sort()
+            self.model.graph.sort()
         except ValueError:  # the router reads what its own route has changed
             raise NotSupportedError(
                 "the adapter's router reads the output of modules that it routes: no graph computes that"

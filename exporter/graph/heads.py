@@ -1,26 +1,54 @@
-"""Task heads in the graph: one linear classifier, or a bank of them picked per row."""
+"""Task heads in the graph: a linear layer behind the bare model, which the tasks bring and the base does not have."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter.adapters.adapter import TaskHeads
+from eptx.exporter.adapters.changes import Whole
+from eptx.exporter.bases.weights.bank import Bank, bank_of
+from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.editor import GraphEditor
 
 LOGITS = "logits"
+#: The tensors of the layer, as the tasks have them: [labels, hidden] and [labels].
+WEIGHT, BIAS = "task_head.weight", "task_head.bias"
 
 
-def check_fits(heads: TaskHeads, model: ir.Model, hidden_size: int | None) -> None:
-    """Whether the heads find what they read.
+def put_heads(edited: EditedGraph, heads: TaskHeads, tasks: Sequence[str]) -> None:
+    """Adds the output ``logits`` [batch, most labels] by a layer that reads what the heads read.
+
+    Tasks share its tensors like those of any module that they bring and the base lacks: rows of the task ``base`` have
+    none, and a task without a head has one of no labels.
+
+    Args:
+        edited: the graph.
+        heads: the heads.
+        tasks: that the bundle serves, by id.
 
     Raises:
         NotSupportedError: the graph has its own logits, or no output that the heads can read.
         BaseModelError: the heads are of another width than the base.
     """
+    editor, graph = edited.editor, edited.graph
+    _check_fits(heads, graph.model, graph.config.get("hidden_size"))
+    none = np.zeros((0, heads.hidden_size))
+    weight = bank_of(None, [Whole(heads.weights.get(task, none)) for task in tasks])
+    bias = bank_of(None, [Whole(heads.biases.get(task, none[:, 0])) for task in tasks])
+    banks = {WEIGHT: replace(weight, turned=True), BIAS: bias}
+    names = _add_layer(editor, heads, banks)
+    whole, labels = graph.whole, tuple(heads.labels(task) for task in tasks)
+    own = {names[key]: bank for key, bank in banks.items() if len(bank.entries) > 1}
+    edited.graph = replace(graph, whole=replace(whole, banks={**whole.banks, **own}, labels=labels, base=False))
+
+
+def _check_fits(heads: TaskHeads, model: ir.Model, hidden_size: int | None) -> None:
+    """Whether the heads find what they read."""
     names = [output.name for output in model.graph.outputs]
     if LOGITS in names:
         raise NotSupportedError(
@@ -43,33 +71,23 @@ def check_fits(heads: TaskHeads, model: ir.Model, hidden_size: int | None) -> No
         )
 
 
-def attach_head(editor: GraphEditor, heads: TaskHeads, task: str) -> None:
-    """Adds the output ``logits`` [batch, labels] of one task."""
-    weight = editor.constant("task_head.weight", heads.weights[task].T)
-    product = editor.node("MatMul", [_pooled(editor, heads), weight])[0]
-    logits = editor.node("Add", [product, editor.constant("task_head.bias", heads.biases[task])])[0]
-    _add_output(editor, logits, heads.labels(task))
+def _add_layer(editor: GraphEditor, heads: TaskHeads, banks: Mapping[str, Bank]) -> dict[str, str]:
+    """The layer with the tensors of the first task, in whose place the banks are put; their names in the graph."""
+    pooled, size = _pooled(editor, heads), banks[WEIGHT].size
+    _has_shape(editor, pooled, heads.hidden_size)
+    weight, bias = (editor.constant(name, bank.arrays[0]) for name, bank in banks.items())
+    product = editor.node("MatMul", [pooled, weight])[0]
+    _has_shape(editor, product, size)
+    logits = editor.node("Add", [product, bias])[0]
+    editor.settle()
+    editor.add_output(LOGITS, logits, ir.DataType.FLOAT, size)
+    return {WEIGHT: str(weight.name), BIAS: str(bias.name)}
 
 
-def attach_head_bank(editor: GraphEditor, heads: TaskHeads, tasks: Sequence[str], task_id: ir.Value) -> None:
-    """Adds the output ``logits`` [batch, most labels]: each row by its task's head, zeros past its labels.
-
-    The bank's last row is all zeros: it serves the task ``base`` and tasks without a head.
-    """
-    most = max(heads.labels(task) for task in tasks)
-    weights = np.zeros((len(tasks) + 1, heads.hidden_size, most))
-    biases = np.zeros((len(tasks) + 1, most))
-    for index, task in enumerate(tasks):
-        count = heads.labels(task)
-        if count:
-            weights[index, :, :count] = heads.weights[task].T
-            biases[index, :count] = heads.biases[task]
-    axis = editor.constant("task_heads.axis", np.array([1]))
-    row = editor.node("Unsqueeze", [_pooled(editor, heads), axis])[0]
-    weight = editor.gather(editor.constant("task_heads.weight", weights), task_id)
-    product = editor.node("Squeeze", [editor.node("MatMul", [row, weight])[0], axis])[0]
-    bias = editor.gather(editor.constant("task_heads.bias", biases), task_id)
-    _add_output(editor, editor.node("Add", [product, bias])[0], most)
+def _has_shape(editor: GraphEditor, value: ir.Value, width: int) -> None:
+    """Says that a value is [batch, width]."""
+    if not value.is_graph_output():
+        value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([editor.batch_dim, width])
 
 
 def _pooled(editor: GraphEditor, heads: TaskHeads) -> ir.Value:
@@ -79,20 +97,13 @@ def _pooled(editor: GraphEditor, heads: TaskHeads) -> ir.Value:
         return outputs["pooler_output"]
     hidden = outputs["last_hidden_state"]
     if heads.pooling == "first":
-        return editor.node("Gather", [hidden, editor.constant("task_heads.first", np.array(0))], axis=1)[0]
+        return editor.node("Gather", [hidden, editor.constant("task_head.first", np.array(0))], axis=1)[0]
     mask = editor.attention_mask()
-    one = editor.constant("task_heads.axis", np.array([1]))
+    one = editor.constant("task_head.axis", np.array([1]))
     if mask is None:
         return editor.node("ReduceMean", [hidden, one], keepdims=0)[0]
     counts = editor.node("Cast", [mask], to=int(ir.DataType.FLOAT))[0]
     total = editor.node("MatMul", [editor.node("Unsqueeze", [counts, one])[0], hidden])[0]
     sums = editor.node("Squeeze", [total, one])[0]
     count = editor.node("ReduceSum", [counts, one], keepdims=1)[0]
-    return editor.node("Div", [sums, editor.node("Max", [count, editor.constant("task_heads.one", np.ones(()))])[0]])[0]
-
-
-def _add_output(editor: GraphEditor, logits: ir.Value, labels: int) -> None:
-    logits.name = editor.names.reserve(LOGITS)
-    logits.type = ir.TensorType(ir.DataType.FLOAT)
-    logits.shape = ir.Shape([editor.batch_dim, labels])
-    editor.model.graph.outputs.append(logits)
+    return editor.node("Div", [sums, editor.node("Max", [count, editor.constant("task_head.one", np.ones(()))])[0]])[0]

@@ -13,11 +13,11 @@ from eptx.errors import NotSupportedError
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.widths import check_widths
 from eptx.exporter.bases import BaseGraph, Site, is_genai, locate
-from eptx.exporter.bundle.write import Adapted, write_bundle
+from eptx.exporter.bundle.write import Adapted, served_tasks, write_bundle
 from eptx.exporter.graph.banks.attach import attach_banks
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.fp16 import store_fp16
-from eptx.exporter.graph.heads import attach_head, attach_head_bank, check_fits
+from eptx.exporter.graph.heads import put_heads
 from eptx.exporter.graph.row_order import check_row_order
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
@@ -55,6 +55,8 @@ def adapt_graphs(base: Path | None, adapter: Adapter, bases: Sequence[BaseGraph]
             edited.sites = find(adapter, edited.graph, options)
             if method_of(adapter.method).task_by_task is not None and options.mode == "conditioned":
                 edited.keep_base()
+            if adapter.heads is not None:
+                put_heads(edited, adapter.heads, served_tasks(adapter, options))
     routes = method_of(adapter.method).freeze(adapter, graphs, options)
     adapted = Adapted(base, adapter, graphs, options, routes)
     with step(f"putting the adapter into the graph ({options.mode})"):
@@ -95,10 +97,8 @@ def find(adapter: Adapter, graph: BaseGraph, options: ExportOptions) -> dict[str
 
 
 def put_in(adapted: Adapted, edited: EditedGraph) -> None:
-    """Puts an adapter and its task heads into one of the graphs, in the mode of the options."""
+    """Puts an adapter into one of the graphs, in the mode of the options."""
     adapter, options = adapted.adapter, adapted.options
-    if adapter.heads is not None:
-        check_fits(adapter.heads, edited.graph.model, edited.graph.config.get("hidden_size"))
     if options.mode != "static":
         _attach(adapted, edited)
     else:
@@ -111,8 +111,6 @@ def put_in(adapted: Adapted, edited: EditedGraph) -> None:
             if (shift := method.shift(adapter, name, index)) is not None:
                 edited.editor.shift(site, shift)
         edited.name_modules()
-        if adapter.heads is not None:
-            attach_head(edited.editor, adapter.heads, task)
     edited.editor.finish()
 
 
@@ -135,13 +133,8 @@ def _attach(adapted: Adapted, edited: EditedGraph) -> None:
     edited.name_modules()  # a bank may take the place of a module's product
     banks = edited.graph.whole.banks
     used = method.task_used(editor)
-    if adapter.heads is None and not banks:
-        return
-    task_id = editor.task_id() if used is None else used
-    if adapter.heads is not None:
-        attach_head_bank(editor, adapter.heads, adapter.tasks, task_id)
     if banks:
-        attach_banks(editor, banks, task_id)
+        attach_banks(editor, banks, editor.task_id() if used is None else used)
 
 
 def _check_float32(sites: dict[str, Site], *, half: bool) -> None:

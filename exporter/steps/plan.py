@@ -34,4 +34,4 @@ def check_options(adapter: Adapter, options: ExportOptions) -> None:
 def saved_modules(adapter: Adapter, options: ExportOptions) -> Saved:
     """What the tasks of an export change of tensors."""
     tasks = (options.folded_task(adapter.tasks),) if options.mode == "static" else adapter.tasks
-    return Saved(tasks, adapter.changes, method_of(adapter.method).serves_base(options))
+    return Saved(tasks, adapter.changes, method_of(adapter.method).serves_base(options) and adapter.heads is None)

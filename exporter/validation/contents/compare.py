@@ -95,11 +95,9 @@ def expected_tasks(
 
 def _off(
     reference: ReferenceFiles, trained: Trained, answers: bool, told: Collection[str]
-) -> list[ExpectedTask] | None:
-    """The task ``base``: none if the base alone lacks a module that the adapter brings."""
-    if trained.heads is not None:
-        return None
-    if trained.brings_heads and not all(host.base.complete for host in trained.hosts):
+) -> list[ExpectedTask]:
+    """The task ``base``: none if the base alone lacks a module that the adapter brings, as it lacks task heads."""
+    if trained.heads is not None or (trained.brings_heads and not all(host.base.complete for host in trained.hosts)):
         return []
     return [_own(reference, BASE_TASK, trained.host_of(len(trained.tasks)), trained, answers, told)]
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from eptx.calibration import export_bundle
+from eptx.errors import RequestError
 from eptx.exporter import ExportOptions, Route
 from eptx.exporter.bases import load_transformers
 from eptx.runtime import Session
@@ -136,11 +137,12 @@ def test_task_heads_on_the_bare_model(exported: Exported, tmp_path: Path, poolin
     adapter = add_heads(folder, {"x": 2, "y": 5, "z": 1}, 24, pooling=pooling)
     reference = trained_model(base, [adapter], top_k=1)
     bundle = export_bundle(base, [adapter], tmp_path / "bundle", ExportOptions(mode="conditioned", top_k=1))
-    assert [task.labels for task in bundle.manifest.tasks] == [2, 5, 1, 0]
-    _compare(bundle, reference, _inputs("bert", 4), ["y", "x", "z", "base"])
-    outputs = Session(bundle).run(_inputs("bert", 4), task=["y", "x", "z", "base"])
-    assert [len(row) for row in outputs.logits] == [5, 2, 1, 0]
-    assert not outputs["logits"][3].any()
+    assert [(task.name, task.labels) for task in bundle.manifest.tasks] == [("x", 2), ("y", 5), ("z", 1)]
+    _compare(bundle, reference, _inputs("bert", 4), ["y", "x", "z", "y"])
+    session = Session(bundle)
+    assert [len(row) for row in session.run(_inputs("bert", 3), task=["y", "x", "z"]).logits] == [5, 2, 1]
+    with pytest.raises(RequestError, match=r"^no task 'base'; this bundle has x, y, z$"):  # the base alone has no head
+        session.run(_inputs("bert", 1), task="base")
 
 
 @pytest.mark.parametrize("mode", ["static", "conditioned", "dynamic"])

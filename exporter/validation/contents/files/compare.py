@@ -30,7 +30,7 @@ def compare_files(
     found: Lookups | None = None,
     *,
     base_onnx: Path | None = None,
-    off: Sequence[ExpectedTask] | None = None,
+    off: Sequence[ExpectedTask] = (),
     homes: Sequence[Path] = (),
 ) -> list[Check]:
     """Compares the manifest and the files beside the model with what they were made from.

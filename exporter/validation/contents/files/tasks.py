@@ -29,18 +29,15 @@ class ExpectedTask:
     given: bool = False
 
 
-def compare_tasks(
-    manifest: Manifest, tasks: Sequence[ExpectedTask], off: Sequence[ExpectedTask] | None = None
-) -> list[Check]:
+def compare_tasks(manifest: Manifest, tasks: Sequence[ExpectedTask], off: Sequence[ExpectedTask]) -> list[Check]:
     """Compares the tasks of ``eptx.json`` with the trained ones.
 
     Args:
         manifest: of the bundle.
         tasks: the trained tasks by id, without the task ``base``; of a static bundle, its one task.
-        off: the task ``base``, where rows can switch the adapter off; empty if the base alone is not the whole class.
-            None: the base has the class's head, or the adapter's heads are switched off with it.
+        off: the task ``base``, where rows can switch the adapter off; empty if the base alone lacks a module.
     """
-    wanted = [*tasks, *_base(manifest, tasks, off)]
+    wanted = [*tasks, *_base(manifest, off)]
     found = {task.name: task for task in manifest.tasks}
     checks = [Check("eptx.json: tasks", "compared", _wrong_list(manifest.tasks, [task.name for task in wanted]))]
     for task in wanted:
@@ -49,17 +46,12 @@ def compare_tasks(
     return checks
 
 
-def _base(
-    manifest: Manifest, tasks: Sequence[ExpectedTask], off: Sequence[ExpectedTask] | None
-) -> Iterator[ExpectedTask]:
+def _base(manifest: Manifest, off: Sequence[ExpectedTask]) -> Sequence[ExpectedTask]:
     """The task ``base``, which comes last: only where an input chooses the task, and data do not choose the route."""
     chosen = any(spec.name == TASK_ID for spec in manifest.inputs)
     routed = manifest.routing is not None
     named = any(task.name == BASE_TASK for task in manifest.tasks)
-    if chosen and (named or not routed) and off is not None:
-        yield from off
-    elif chosen and (named or not routed):
-        yield ExpectedTask(BASE_TASK, 0 if any(task.labels is not None for task in tasks) else None, None)
+    return off if chosen and (named or not routed) else ()
 
 
 def _wrong_list(found: Sequence[Task], wanted: Sequence[str]) -> str | None:

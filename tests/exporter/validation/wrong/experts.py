@@ -78,7 +78,7 @@ def _first_token(found: ir.Graph) -> None:
 
 def _mean_of_padding(found: ir.Graph) -> None:
     """The heads read the mean of all positions, padding included."""
-    counts = [node.outputs[0] for node in nodes(found, "Cast") if node.outputs[0].name == "eptx_10"]
+    counts = [node.outputs[0] for node in nodes(found, "Cast") if str(node.name).startswith("eptx_")]
     assert len(counts) == 1
     one = constant(found, "every", np.ones((), np.float32))
     after(found, counts[0], ir.node("Max", [counts[0], one]))
@@ -123,7 +123,7 @@ KINDS = (
     Kind("another expert", "heads", numbers(lambda old: (old + np.array([[1, 0]] + [[0, 0]] * 3)) % 3, "layer.0.attention.output.dense.task_experts"), "layer.0.attention.output.dense"),
     Kind("experts' weights swapped", "llama", numbers(lambda old: old[:, ::-1], f"{_DOWN}.task_weights"), _DOWN),
     Kind("an expert's kernel", "heads", numbers(scaled(1.01), f"{_VALUE}.lora_expert_kernels"), _VALUE),
-    Kind("the base not off", "heads", numbers(lambda old: np.concatenate([old[:3], old[:1]]), f"{_VALUE}.task_weights"), "task base"),
+    Kind("the base not off", "llama", numbers(lambda old: np.concatenate([old[:3], old[:1]]), f"{_DOWN}.task_weights"), "task base"),
     Kind("a router's gate", "heads mean", numbers(lambda old: np.roll(old, 1, axis=0), f"{_VALUE}.lora_gate.weight"), _VALUE),
     Kind("two tasks of a router swapped", "heads mean", numbers(swapped(0, 2), f"{_VALUE}.lora_task_embedding"), _VALUE),
     Kind("one expert of two", "heads mean", graph(set_attribute("RoutedPyramidDelta", "top_k", 1)), "layer.0|layer.1"),
@@ -143,11 +143,10 @@ KINDS = (
     Kind("body of a decoder's operator", "llama", _body("PyramidDelta", "Add", "Sub"), "PyramidDelta|bod|layer"),
     Kind("body of an encoder-decoder's operator", "t5", _body("LowRankDelta", "Add", "Sub"), "LowRankDelta|bod|block"),
     Kind("a bias added twice in a body", "bert", _body("BiasedLowRankDelta3", "Add", "Sub", 0), "BiasedLowRankDelta3|bod|layer"),
-    Kind("two labels of a head swapped", "heads", numbers(swapped(0, 1, axis=2), "task_heads.weight"), "cola|mnli"),
-    Kind("two heads swapped", "heads", graph(lambda g: _tasks_of(g, ("task_heads.weight", "task_heads.bias"))), "cola|mnli"),
-    Kind("a head without its bias", "heads", numbers(zeroed(1), "task_heads.bias"), "mnli"),
-    Kind("padded labels not zero", "heads", numbers(filled(5.0, 0, 2), "task_heads.bias"), "cola"),
-    Kind("the base's row of heads not zero", "heads", numbers(filled(1.0, 3), "task_heads.bias"), "base"),
+    Kind("two labels of a head swapped", "heads", numbers(swapped(0, 1, axis=2), "task_head.weight.bank"), "cola|mnli"),
+    Kind("two heads swapped", "heads", graph(lambda g: _tasks_of(g, ("task_head.weight.bank", "task_head.bias.bank"))), "cola|mnli"),
+    Kind("a head without its bias", "heads", numbers(zeroed(1), "task_head.bias.bank"), "mnli"),
+    Kind("padded labels not zero", "heads", numbers(filled(5.0, 0, 2), "task_head.bias.bank"), "cola"),
     Kind("heads on the first token", "heads", graph(_first_token), "task_heads|logits|cola"),
     Kind("heads on the mean of padding", "heads mean", graph(_mean_of_padding), "task_heads|logits|cola"),
     Kind("a static bundle without one update", "bert static", numbers(scaled(1.02, _ALL, 4), f"{_VALUE}.weight"), _VALUE),

@@ -203,5 +203,5 @@ KINDS = (
     Kind("not a number in a row that is rare", "bert", numbers(filled(np.nan, 95), "position_embeddings"), "position_embeddings"),
     Kind("float16 overflown", "bert fp16", numbers(filled(np.inf, 3, 3), "layer.0.intermediate.dense.weight"), "intermediate|output.dense"),
     Kind("not a number in a tuck", "bert tucka", numbers(filled(np.nan, 0, 0), "layer.1.attention.self.value.tucka_u"), "layer.1"),
-    Kind("not a number in a head", "heads", numbers(filled(np.nan, 1), "task_heads.bias"), "mnli"),
+    Kind("not a number in a head", "heads", numbers(filled(np.nan, 1), "task_head.bias.bank"), "mnli"),
 )  # fmt: skip

@@ -18,7 +18,7 @@ import pytest
 from eptx.bundle import Bundle
 from eptx.calibration.quantize import one_product
 from eptx.exporter.graph.edited import EditedGraph
-from eptx.exporter.graph.heads import attach_head_bank
+from eptx.exporter.graph.heads import put_heads
 from eptx.exporter.graph.updates import attach_updates
 from eptx.exporter.methods.ept.task_used import add_task_used
 from eptx.exporter.steps import export as exporting
@@ -82,11 +82,9 @@ def _a_module_less(part: EditedGraph) -> None:
     part.modules.pop(_DOWN, None)
 
 
-def _no_biases(editor: Any, heads: Any, tasks: Any, task_id: Any) -> None:
+def _no_biases(part: EditedGraph, heads: Any, tasks: Any) -> None:
     """Task heads without their biases."""
-    attach_head_bank(
-        editor, replace(heads, biases={task: bias * 0 for task, bias in heads.biases.items()}), tasks, task_id
-    )
+    put_heads(part, replace(heads, biases={task: bias * 0 for task, bias in heads.biases.items()}), tasks)
 
 
 def _least_similar(editor: Any) -> Any:
@@ -126,10 +124,10 @@ def _padding_moved(adapted: Any) -> None:
 _store, _longest = exporting.store, loading.longest
 
 
-def _no_hidden_states(editor: Any, heads: Any, tasks: Any, task_id: Any) -> None:
+def _no_hidden_states(part: EditedGraph, heads: Any, tasks: Any) -> None:
     """The bare model's own outputs are left out beside the heads' logits."""
-    attach_head_bank(editor, heads, tasks, task_id)
-    outputs = editor.model.graph.outputs
+    put_heads(part, heads, tasks)
+    outputs = part.editor.model.graph.outputs
     outputs[:] = [value for value in outputs if value.name == "logits"]
 
 
@@ -169,14 +167,14 @@ MUTANTS = (
     Mutant(
         "what the outputs are",
         _bundle("heads"),
-        (f"{EXPORT}.attach_head_bank", _no_biases),
+        (f"{EXPORT}.put_heads", _no_biases),
         (f"{COMPARISON}._compare_outputs", _nothing),
         "task_heads",
     ),
     Mutant(
         "which outputs there are",
         _bundle("heads"),
-        (f"{EXPORT}.attach_head_bank", _no_hidden_states),
+        (f"{EXPORT}.put_heads", _no_hidden_states),
         ("eptx.exporter.validation.run.check_signature", lambda *arguments: []),
         "output last_hidden_state: the bundle has no such output",
     ),

@@ -16,6 +16,7 @@ from eptx.errors import BundleError
 from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.files import ExpectedTask, compare_files
 from eptx.files.safe_files import hash_file
+from eptx.manifest.names import BASE_TASK
 from tests.support.bundles import copy_bundle
 
 Change = Callable[[Path], None]
@@ -40,6 +41,11 @@ class Made:
     _model: Any = field(default=None, repr=False)
 
     @property
+    def off(self) -> Sequence[ExpectedTask]:
+        """The task `base`, which heads of the tasks leave out."""
+        return [] if any(task.labels is not None for task in self.tasks) else [ExpectedTask(BASE_TASK, None, None)]
+
+    @property
     def model(self) -> Any:
         """The base as transformers loads it."""
         if self._model is None:
@@ -48,7 +54,7 @@ class Made:
 
     def checks(self, bundle: Bundle | None = None) -> list[Check]:
         """What the comparison says of a bundle."""
-        return compare_files(bundle or self.bundle, self.base, self.model, self.tasks)
+        return compare_files(bundle or self.bundle, self.base, self.model, self.tasks, off=self.off)
 
     def wrong(self, bundle: Bundle | None = None) -> dict[str, str]:
         """Part -> what is wrong with it."""

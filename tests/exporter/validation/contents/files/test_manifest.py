@@ -80,6 +80,7 @@ def test_the_order_of_eos_does_not_matter(decoder: Made, tmp_path: Path) -> None
 
 
 _TRAINED = (ExpectedTask("a", 2, ("no", "yes")), ExpectedTask("b", 3, None), ExpectedTask("c", None, None))
+_OFF = [ExpectedTask("base", 0, None)]
 _SAID = (Task("a", 0, 2, ("no", "yes")), Task("b", 1, 3), Task("c", 2), Task("base", 3, 0))
 
 
@@ -107,7 +108,7 @@ _SAID = (Task("a", 0, 2, ("no", "yes")), Task("b", 1, 3), Task("c", 2), Task("ba
     ],
 )
 def test_tasks(encoder: Made, tasks: tuple[Task, ...], name: str, said: str) -> None:
-    found = compare_tasks(replace(encoder.bundle.manifest, tasks=tasks), _TRAINED)
+    found = compare_tasks(replace(encoder.bundle.manifest, tasks=tasks), _TRAINED, _OFF)
     wrong = {check.name.removeprefix("eptx.json: "): check.wrong for check in found if check.wrong}
     assert (name in wrong and said in str(wrong[name])) if name else not wrong
 
@@ -115,8 +116,8 @@ def test_tasks(encoder: Made, tasks: tuple[Task, ...], name: str, said: str) -> 
 def test_a_static_bundle_has_its_one_task(encoder: Made) -> None:
     inputs = tuple(spec for spec in encoder.bundle.manifest.inputs if spec.name != "task_id")
     manifest = replace(encoder.bundle.manifest, mode="static", inputs=inputs, tasks=(Task("b", 0, 3),))
-    assert [check.wrong for check in compare_tasks(manifest, _TRAINED[1:2])] == [None] * 3
-    assert compare_tasks(manifest, _TRAINED[:1])[0].wrong == "lacks the task 'a'"
+    assert [check.wrong for check in compare_tasks(manifest, _TRAINED[1:2], _OFF)] == [None] * 3
+    assert compare_tasks(manifest, _TRAINED[:1], _OFF)[0].wrong == "lacks the task 'a'"
 
 
 @pytest.mark.parametrize(
