@@ -154,6 +154,7 @@ class Session:
         ids = self._tasks.choose(task, inputs.get(TASK_ID), _batch(arrays))
         if ids is not None:
             arrays[TASK_ID] = ids
+        self._tasks.check_inputs(arrays)
         return arrays
 
     def run_checked(self, arrays: Mapping[str, Array]) -> Outputs:

@@ -56,7 +56,7 @@ class TimedModel:
         own_ids = [task.id for task in manifest.tasks if task.name != BASE_TASK] if manifest else []
         self._task_ids = list(task_ids if task_ids is not None else own_ids) or [0]
         self._longest = manifest.max_length if manifest else None
-        self._words = min(_WORDS, manifest.vocab_size or _WORDS) if manifest else _WORDS
+        self._words = min(_WORDS, manifest.shared_vocab_size or _WORDS) if manifest else _WORDS
         # the idle threads of one session would otherwise spin for a while beside the next one's
         options = session_options(threads, entries={"session.force_spinning_stop": "1"})
         provider = choose_provider(provider, manifest.provider if manifest else "cpu")

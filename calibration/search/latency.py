@@ -46,7 +46,7 @@ def _images(session: Session) -> bool:
 
 def _call(session: Session) -> Callable[[], object]:
     manifest, tasks = session.manifest, [name for name in session.tasks if name != BASE_TASK]
-    vocabulary, rng = manifest.vocab_size or 1000, np.random.default_rng(0)
+    vocabulary, rng = manifest.shared_vocab_size or 1000, np.random.default_rng(0)
     several = len(session.tasks) > 1
 
     def tokens(rows: int, length: int) -> np.ndarray:

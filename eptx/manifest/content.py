@@ -19,6 +19,7 @@ class Task:
         labels: how many of a row's logits belong to it, the first ones; None where that is not told: all of them.
         label_names: the names of these, where the exporter knows them.
         problem_type: what its logits mean, one of `PROBLEM_TYPES`; None without logits.
+        vocab_size: how many tokens it has, where they are fewer than the model's: the first ones; None: all of them.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Task:
     labels: int | None = None
     label_names: tuple[str, ...] | None = None
     problem_type: str | None = None
+    vocab_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,12 @@ class Manifest:
     max_length: int | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def shared_vocab_size(self) -> int | None:
+        """How many tokens all tasks have, the first ones; None where that is not known."""
+        known = [size for size in (self.vocab_size, *(task.vocab_size for task in self.tasks)) if size is not None]
+        return min(known, default=None)
 
     @property
     def rows_share_route(self) -> bool:

@@ -93,6 +93,7 @@ def _task(f: Fields) -> Task:
         labels=f.count("labels") if f.present("labels") else None,
         label_names=f.string_list("label_names") if f.present("label_names") else None,
         problem_type=f.choice("problem_type", PROBLEM_TYPES) if f.present("problem_type") else None,
+        vocab_size=f.count("vocab_size", least=1) if f.present("vocab_size") else None,
     )
     if not all(name.isprintable() for name in (task.name, *(task.label_names or ()))):
         raise f.bad("has a name that cannot be printed")

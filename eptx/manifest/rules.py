@@ -52,6 +52,7 @@ def check_rules(m: Manifest) -> None:
     if not has_task_id and (m.mode == "conditioned" or m.task_inference):
         raise BundleError(f"{MANIFEST_FILE}: the input {TASK_ID} is missing")
     _check_labels(m)
+    _check_vocabularies(m)
     _check_cache(m)
     _check_generation(m)
     if m.encoder is None:
@@ -74,6 +75,15 @@ def _check_labels(m: Manifest) -> None:
             raise BundleError(f"{MANIFEST_FILE}: task {task.name} has labels; the model has no output {LOGITS}")
         if task.labels and width is not None and task.labels > width:
             raise BundleError(f"{MANIFEST_FILE}: task {task.name} has {task.labels} labels; a row has {width} logits")
+
+
+def _check_vocabularies(m: Manifest) -> None:
+    """No task has more tokens than the model."""
+    for task in m.tasks:
+        if task.vocab_size is not None and m.vocab_size is not None and task.vocab_size > m.vocab_size:
+            raise BundleError(
+                f"{MANIFEST_FILE}: task {task.name} has {task.vocab_size} tokens; the model has {m.vocab_size}"
+            )
 
 
 def _check_routing(m: Manifest) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -188,7 +189,7 @@ def _manifest(adapted: Adapted, text: Text | None) -> Manifest:
         model_type=main.model_type,
         precision=_precision(adapted),
         provider=options.provider,
-        tasks=_tasks(adapter, graphs[-1], options, told),
+        tasks=_with_tokens(_tasks(adapter, graphs[-1], options, told), main),
         inputs=tuple(_tensor(value) for value in graph.inputs),
         outputs=tuple(_tensor(value) for value in graph.outputs),
         sources=_sources(adapted.base, options, told) if former is None else former.sources,
@@ -207,6 +208,13 @@ def _manifest(adapted: Adapted, text: Text | None) -> Manifest:
         text=text,
         max_length=main.longest,
     )
+
+
+def _with_tokens(tasks: tuple[Task, ...], graph: BaseGraph) -> tuple[Task, ...]:
+    """The tasks, and how many tokens those have that have fewer than the model."""
+    counts, most = graph.whole.vocabulary or (), _vocabulary(graph)
+    fewer = [count if most is not None and count < most else None for count in counts]
+    return tuple(replace(task, vocab_size=count) for task, count in zip_longest(tasks, fewer[: len(tasks)]))
 
 
 def _vocabulary(graph: BaseGraph) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from eptx.exporter.trained.encode import decoder_call, encode
 from eptx.exporter.trained.host import Host, tensors_of
 from eptx.exporter.trained.output import LACKING, Heads, Output
 from eptx.exporter.trained.reference import CallRoutes, GivenRoutes, Reference
-from eptx.exporter.trained.tables import changed_tables, changed_tensors, table_of, tokens_of
+from eptx.exporter.trained.tables import changed_tables, changed_tensors, table_of, tokens_of, words_of
 
 
 @dataclass
@@ -75,10 +75,10 @@ class Trained:
         names = dict.fromkeys(name for each in self.hosts for name in changed_tables(each))
         return {name: table_of(host, name, task if task < len(self.tasks) else None) for name in names}
 
-    def tokens(self, tasks: Iterable[int]) -> list[int]:
-        """How many tokens the models of some tasks know, if they give tokens."""
-        counts = [tokens_of(self.host_of(task)) for task in tasks]
-        return [count for count in counts if count is not None]
+    def words(self, tasks: Mapping[str, int]) -> dict[str, int]:
+        """How many tokens some tasks, by their ids, read: task -> that, where the model reads tokens."""
+        counts = {name: words_of(self.host_of(task)) for name, task in tasks.items()}
+        return {name: count for name, count in counts.items() if count is not None}
 
     @property
     def changed_tensors(self) -> set[str]:

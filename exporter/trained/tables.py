@@ -12,7 +12,7 @@ from torch import nn
 
 from eptx.exporter.trained.host import Host
 
-__all__ = ["changed_tables", "changed_tensors", "table_of", "tokens_of"]
+__all__ = ["changed_tables", "changed_tensors", "table_of", "tokens_of", "words_of"]
 
 
 def changed_tables(host: Host) -> dict[str, nn.Module]:
@@ -47,11 +47,21 @@ def table_of(host: Host, name: str, task: int | None) -> np.ndarray:
     return array
 
 
+def words_of(host: Host) -> int | None:
+    """How many tokens a model reads; None if it has no table of them."""
+    try:
+        table: Any = host.model.get_input_embeddings()
+    except NotImplementedError:  # a model of images or sound
+        return None
+    inner = None if table is None else _innermost(table)
+    return len(inner.weight) if isinstance(inner, nn.Embedding) else None
+
+
 def tokens_of(host: Host) -> int | None:
     """How many tokens a model knows; None if it gives none."""
     if not hasattr(host.model, "get_output_embeddings") or host.model.get_output_embeddings() is None:
         return None
-    return len(_innermost(host.model.get_input_embeddings()).weight)
+    return words_of(host)
 
 
 def _innermost(module: Any) -> Any:

@@ -14,6 +14,7 @@ from eptx.exporter.validation.accuracy.accuracy_drop import accuracy_drops, name
 from eptx.exporter.validation.accuracy.activation_ranges import check_ranges
 from eptx.exporter.validation.accuracy.budget import BudgetedDrop
 from eptx.exporter.validation.accuracy.divergence import Divergence, divergences
+from eptx.exporter.validation.base.lookups import Lookups
 from eptx.exporter.validation.bundle.backends import Backend, KernelsRefusedError, backends
 from eptx.exporter.validation.bundle.instrumented import InstrumentedModel, instrument
 from eptx.exporter.validation.bundle.models import open_shipped
@@ -69,7 +70,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
         compared = compare_contents(bundle, reference, options.base_onnx)
         checks = compared.checks
     home = next(iter(reference.homes), None)
-    inputs = _inputs(bundle, config, reference.base, compared.longest, home, usable[0])
+    inputs = _inputs(bundle, config, reference.base, compared.found, home, usable[0])
     with seconds.of("drawing inputs"):
         batches = inputs.batches(rows, names)
         instrumented = instrument(bundle)
@@ -85,7 +86,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
             drops = accuracy_drops(bundle, reference, options, planned, providers[0])
             diverged = divergences(bundle, reference, ran, unbudgeted_tasks(bundle, drops), usable[-1])
             rows = named_texts(planned) if bundle.manifest.generation is None else {}
-            texts = partial(from_data, bundle, rows, reference.base, compared.longest, home)
+            texts = partial(from_data, bundle, rows, reference.base, compared.found.longest, home)
             checks += [*quantized.checks, *check_ranges(bundle, ran, usable[0], texts)]
     report = Report(
         manifest=bundle.manifest,
@@ -122,12 +123,12 @@ def _run_backends(
 
 
 def _inputs(
-    bundle: Bundle, config: dict[str, Any], base: Path, longest: int | None, home: Path | None, backend: Backend
+    bundle: Bundle, config: dict[str, Any], base: Path, found: Lookups, home: Path | None, backend: Backend
 ) -> Inputs:
     if bundle.manifest.generation is None:
-        return Inputs(bundle, config, base, longest, home)
+        return Inputs(bundle, config, base, found, home)
     model = cache(lambda: open_shipped(bundle, backend))
-    return PromptInputs(bundle, config, base, longest, home, lambda batch: model().answer(batch))
+    return PromptInputs(bundle, config, base, found, home, lambda batch: model().answer(batch))
 
 
 def _providers(wanted: Sequence[str]) -> list[str]:

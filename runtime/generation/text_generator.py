@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from eptx.bundle import Bundle
 from eptx.errors import RequestError
 from eptx.runtime.generation.backend import TokenGenerator
@@ -60,6 +62,9 @@ class TextGenerator:
         rows = self._rows(prompts, special)
         settings = replace(settings, max_new_tokens=max_answer(rows, manifest, options.get("max_new_tokens")))
         ids = self._tasks.choose(task, None, len(rows))
+        if self._reads_tokens:
+            texts = (np.asarray(row, np.int64) for row in rows)
+            self._tasks.check_tokens(texts, ids, lambda row, at, token: f"prompt {row} has token {token} at {at[0]}")
         if settings.stop and not self._has_tokenizer:
             raise RequestError("stop needs a tokenizer, and this bundle has no tokenizer.json")
         return GenerationRequest(rows, [settings.max_new_tokens] * len(rows), ids, settings)
@@ -67,7 +72,7 @@ class TextGenerator:
     def _rows(self, prompts: Any, special: bool | None) -> Sequence[Prompt]:
         manifest = self._bundle.manifest
         assert manifest.generation is not None
-        if manifest.encoder is not None and all(spec.name != "input_ids" for spec in manifest.encoder.inputs):
+        if manifest.encoder is not None and not self._reads_tokens:
             return feature_rows(prompts, manifest.encoder)
         rows = token_rows(prompts, lambda texts: self._tokenizer().encode_prompts(texts, special), manifest)
         if manifest.encoder is None:
@@ -83,6 +88,11 @@ class TextGenerator:
         last = generation.rules.forced_eos if generation.rules is not None else None
         answers = pieces(steps, request.lengths, generation.eos, request.settings.stop, tokenizer, last)
         return Stream(answers, lambda: [known.name for known in self._tasks.rows(ids, {}, rows)])
+
+    @property
+    def _reads_tokens(self) -> bool:
+        encoder = self._bundle.manifest.encoder
+        return encoder is None or any(spec.name == "input_ids" for spec in encoder.inputs)
 
     @property
     def _has_tokenizer(self) -> bool:

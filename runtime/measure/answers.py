@@ -175,7 +175,7 @@ class Probe:
                 arrays = {name: np.asarray(array)[0] for name, array in self.session.tokenizer(text).items()}
         labels = self._labels[task] if self.kinds[task] == "tokens" else None
         wanted = () if labels is None else labels[index]
-        _check_ids([*arrays["input_ids"], *wanted], row, manifest)
+        _check_ids([*arrays["input_ids"], *wanted], row, manifest, self._specs[task])
         return _Encoded(row, index, arrays, wanted or None)
 
 
@@ -188,11 +188,12 @@ def _named(row: Row) -> Iterator[None]:
         raise DataError(f"{row.where}: {error}") from None
 
 
-def _check_ids(ids: Sequence[int], row: Row, manifest: Manifest) -> None:
-    """Checks that the model reads these tokens; a decoder reads prompt and answer in one context."""
-    largest, known = max(ids), manifest.vocab_size or 2**63
+def _check_ids(ids: Sequence[int], row: Row, manifest: Manifest, task: Task) -> None:
+    """Checks that the row's task has these tokens; a decoder reads prompt and answer in one context."""
+    largest, known = max(ids), task.vocab_size or manifest.vocab_size or 2**63
     if largest >= known:
-        raise DataError(f"{row.where}: holds token id {largest}; the model has token ids 0 to {known - 1}")
+        what = "the model" if task.vocab_size is None else f"task {task.name}"
+        raise DataError(f"{row.where}: holds token id {largest}; {what} has token ids 0 to {known - 1}")
     if manifest.encoder is None and manifest.max_length is not None and len(ids) > manifest.max_length:
         raise DataError(f"{row.where}: is {len(ids)} tokens; the model reads at most {manifest.max_length}")
 

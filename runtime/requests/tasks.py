@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,15 @@ from eptx.runtime.requests.checks import to_array
 
 
 class TaskChooser:
-    """Turns task names into the graph input ``task_id`` and back."""
+    """Turns task names into the graph input ``task_id`` and back; checks that each row's task has its tokens."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._tasks = manifest.tasks
         self._by_name = {task.name: task for task in manifest.tasks}
         self._by_id = {task.id: task for task in manifest.tasks}
         self._infers = manifest.task_inference
+        #: the tasks that have fewer tokens than the model; those that can be inferred have all of one adapter's
+        self._fewer = {task.id: task for task in manifest.tasks if task.vocab_size is not None}
         self._spec = next((spec for spec in manifest.inputs if spec.name == TASK_ID), None)
         #: of a model whose texts and images are batches of their own, which share a task
         self._one = self._spec is not None and self._spec.shape == (1,)
@@ -61,6 +63,49 @@ class TaskChooser:
         used = outputs.get(TASK_ID_USED, ids)
         unknown = Task(AUTO_TASK, INFER)
         return [self._by_id.get(int(i), unknown) for i in used]
+
+    def check_inputs(self, arrays: Mapping[str, Array]) -> None:
+        """`check_tokens` of a request's arrays by name, with its `TASK_ID`. Tokens that the mask hides do not count.
+
+        Padding is one of them, and rows of other tasks in the batch may be padded with a token of their own.
+
+        Raises:
+            RequestError: see `check_tokens`.
+        """
+        tokens, mask = arrays.get("input_ids"), arrays.get("attention_mask")
+        if tokens is None or not self._fewer:
+            return
+        shown = None if mask is None else mask[..., -tokens.shape[-1] :] != 0  # behind the positions of a cache
+        if shown is not None and shown.shape == tokens.shape:
+            tokens = np.where(shown, tokens, 0)
+        ids = arrays.get(TASK_ID)
+        self.check_tokens(tokens, ids, lambda row, at, token: f"input input_ids{[row, *at]} is {token}")
+
+    def check_tokens(
+        self, rows: Iterable[Array], ids: Array | None, named: Callable[[int, list[int], int], str]
+    ) -> None:
+        """Refuses tokens that the model has and a row's task has not: they are what another task's training added.
+
+        Args:
+            rows: the tokens of each, of any shape.
+            ids: as `choose` gives them.
+            named: (row, place in it, token) -> what to call the token.
+
+        Raises:
+            RequestError: the first of them.
+        """
+        if not self._fewer:
+            return
+        chosen = [self._tasks[0].id] if ids is None else ids.tolist()
+        for row, tokens in enumerate(rows):
+            task = self._fewer.get(chosen[row if row < len(chosen) else 0])
+            if task is None or task.vocab_size is None:
+                continue
+            wrong = np.argwhere(tokens >= task.vocab_size)
+            if len(wrong):
+                at = [int(i) for i in wrong[0]]
+                name = named(row, at, int(tokens[tuple(at)]))
+                raise RequestError(f"{name}; task {task.name} has token ids 0 to {task.vocab_size - 1}")
 
     def _names(self, task: str | Sequence[str] | None, batch: int) -> Sequence[str]:
         if task is None:

@@ -51,6 +51,7 @@ READER_ONLY = (
     "does not say how many weights a row has",
     "do not fit each other",
     "a decoder has inputs input_ids and attention_mask",
+    "tokens; the model has [0-9]",
     "generation names token",
     "the encoder's file",
     "the encoder names no (input|output), or one twice",

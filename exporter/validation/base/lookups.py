@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,12 +32,14 @@ class Lookups:
     """The sizes of a model's tables.
 
     Attributes:
-        words: rows of the table of words; None without one.
+        words: rows of the table of words, the most of all tasks'; None without one.
+        of_tasks: the same of each task that has fewer.
         positions: how many tokens the table of positions serves; None without one.
         context: how many tokens the configuration names; None if it names none.
     """
 
     words: int | None = None
+    of_tasks: Mapping[str, int] = field(default_factory=dict)
     positions: int | None = None
     context: int | None = None
 

@@ -12,7 +12,7 @@ import torch
 from eptx.bundle import Bundle
 from eptx.exporter.trained import Host, Trained
 from eptx.exporter.trained.reference import kind_of
-from eptx.exporter.validation.base.lookups import lookups
+from eptx.exporter.validation.base.lookups import Lookups, lookups
 from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.files import ExpectedTask, compare_files
 from eptx.exporter.validation.contents.label_names import base_names, trained_names
@@ -28,11 +28,11 @@ class Compared:
 
     Attributes:
         checks: of every part.
-        longest: the most tokens of a row that the trained model reads; None without a limit.
+        found: the sizes of the trained model's tables.
     """
 
     checks: list[Check]
-    longest: int | None
+    found: Lookups
 
 
 def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path | None = None) -> Compared:
@@ -53,7 +53,9 @@ def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path 
         encoder = bundle.manifest.encoder
         found = lookups(model, bundle.manifest.inputs if encoder is None else encoder.inputs)
         if found.words is not None:
-            found.words = max([found.words, *trained.tokens(reference.ids.values())])
+            counts = trained.words(reference.ids)
+            most = found.words = max([found.words, *counts.values()])
+            found.of_tasks = {name: count for name, count in counts.items() if count < most}
         answers = any(spec.name == "logits" for spec in bundle.manifest.outputs)
         told = set(bundle.manifest.sources.label_names or ())
         tasks = expected_tasks(reference, trained, answers=answers, told=told)
@@ -62,7 +64,7 @@ def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path 
             bundle, reference.base, model, tasks, found, base_onnx=base_onnx, off=off, homes=reference.homes
         )
         first = [_method(bundle, reference), *compare_class(bundle.manifest, reference)]
-        return Compared([*first, *files, *compare_tensors(bundle, model, touched, tables)], found.longest)
+        return Compared([*first, *files, *compare_tensors(bundle, model, touched, tables)], found)
 
 
 def _method(bundle: Bundle, reference: ReferenceFiles) -> Check:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eptx.bundle import Bundle
+from eptx.exporter.validation.base.lookups import Lookups
 from eptx.exporter.validation.base.windows import farthest_relative, windows
 from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.inputs.batch import Batch
@@ -20,7 +21,7 @@ from eptx.exporter.validation.inputs.prompts import (
     untried_prompts,
 )
 from eptx.exporter.validation.inputs.random_batches import generated, redraw, untried
-from eptx.exporter.validation.inputs.user_data import Rows, from_data
+from eptx.exporter.validation.inputs.user_data import Rows, check_tokens, from_data
 from eptx.exporter.validation.inputs.vocabulary import Vocabulary
 
 
@@ -32,20 +33,20 @@ class Inputs:
         bundle: the bundle.
         config: the base's ``config.json``.
         base: the base's transformers folder.
-        longest: the most tokens of a row that the base reads; None where nothing limits it.
+        found: the sizes of the trained model's tables.
         home: the adapter's folder, where that has the tokenizer that was trained with; None: the base's.
     """
 
     bundle: Bundle
     config: dict[str, Any]
     base: Path
-    longest: int | None
+    found: Lookups
     home: Path | None
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The base's tokens."""
-        return Vocabulary.of(self.config, self.longest)
+        """The tokens of the base and of the tasks."""
+        return Vocabulary.of(self.config, self.found)
 
     def batches(self, rows: Rows, names: Sequence[str]) -> list[Batch]:
         """Random ones, then those of the user's data.
@@ -55,7 +56,12 @@ class Inputs:
             names: the tasks that rows are given.
         """
         drawn = generated(self.bundle.manifest, self.vocabulary, names)
-        return [*drawn, *from_data(self.bundle, rows, self.base, self.longest, self.home)]
+        return [*drawn, *self._given(rows)]
+
+    def _given(self, rows: Rows) -> list[Batch]:
+        data = from_data(self.bundle, rows, self.base, self.found.longest, self.home)
+        check_tokens(data, self.vocabulary)
+        return data
 
     def redraw(self, batch: Batch) -> Batch:
         """Another batch of the same shape and tasks."""
@@ -85,8 +91,7 @@ class PromptInputs(Inputs):
         """Random prompts, then those of the user's data; the bundle has answered the greedy ones."""
         manifest, vocabulary = self.bundle.manifest, self.vocabulary
         drawn = generated_prompts(manifest, vocabulary, names, self.reach)
-        data = from_data(self.bundle, rows, self.base, self.longest, self.home)
-        texts = [prompts for batch in data for prompts in as_prompts(batch, manifest, vocabulary)]
+        texts = [prompts for batch in self._given(rows) for prompts in as_prompts(batch, manifest, vocabulary)]
         return [self._answered(batch) for batch in (*drawn, *texts)]
 
     def redraw(self, batch: Batch) -> Batch:

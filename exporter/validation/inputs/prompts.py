@@ -155,6 +155,7 @@ def as_prompts(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> list
 
 
 def _draw(manifest: Manifest, vocabulary: Vocabulary, batch: Batch, shape: _Shape) -> Batch:
+    vocabulary = vocabulary.shared(batch.tasks)
     rng = np.random.default_rng([20261, batch.seed or 0])
     length = max(1, min(shape.length, _most(manifest, vocabulary) - shape.steps))
     longest = length if manifest.encoder is None else min(shape.text, vocabulary.longest)

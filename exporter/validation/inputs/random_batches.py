@@ -94,6 +94,7 @@ def _some(names: Sequence[str], count: int) -> tuple[str, ...]:
 
 
 def _draw(manifest: Manifest, vocabulary: Vocabulary, batch: Batch, length: int, padded: bool) -> Batch:
+    vocabulary = vocabulary.shared(batch.tasks)
     rng = np.random.default_rng([20260, batch.seed or 0])
     length = min(length, vocabulary.longest)
     lengths = np.full(batch.rows, length)

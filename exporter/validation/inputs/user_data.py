@@ -13,6 +13,7 @@ from eptx.errors import DataError
 from eptx.exporter.validation.base.source import BaseSource
 from eptx.exporter.validation.base.tokenizer import BaseTokenizer
 from eptx.exporter.validation.inputs.batch import Batch
+from eptx.exporter.validation.inputs.vocabulary import Vocabulary
 from eptx.exporter.validation.options import ValidateOptions, is_dataset
 from eptx.files.jsonl import read_rows
 from eptx.manifest.names import AUTO_TASK, BASE_TASK
@@ -78,6 +79,21 @@ def from_data(bundle: Bundle, rows: Rows, base: Path, longest: int | None, home:
     flat.sort(key=lambda item: ("text_pair" in item[1], len(item[1]["text"]) + len(item[1].get("text_pair", ""))))
     groups = [flat[i : i + _ROWS] for i in range(0, len(flat), _ROWS)]
     return [_batch(tokenizer, inputs, group, f"data {i}") for i, group in enumerate(groups)]
+
+
+def check_tokens(batches: Sequence[Batch], vocabulary: Vocabulary) -> None:
+    """Refuses texts with tokens that the task of their row lacks.
+
+    Raises:
+        DataError: it names the first of them.
+    """
+    for batch in batches:
+        for row, task in enumerate(batch.tasks):
+            known = vocabulary.shared([task]).size
+            ids = batch.arrays["input_ids"][row] if "input_ids" in batch.arrays else np.zeros(1)
+            largest = (ids if batch.kept is None else ids[batch.kept[row]]).max()
+            if largest >= known:
+                raise DataError(f"a text of {task} holds token id {largest}; the task has token ids 0 to {known - 1}")
 
 
 def _rows(source: Source, names: Sequence[str], most: int) -> Iterator[dict[str, Any]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from eptx.exporter.validation.base.lookups import Lookups
 from eptx.exporter.validation.base.windows import full_config
 
 #: The longest row of a base whose positions have no end.
@@ -24,6 +25,7 @@ class Vocabulary:
 
     Attributes:
         size: number of token ids.
+        of_tasks: the same of each task that has fewer.
         types: number of token types.
         longest: largest number of tokens in a row.
         pad: the padding id.
@@ -38,12 +40,13 @@ class Vocabulary:
     first: int | None
     last: int | None
     places: int = 1000
+    of_tasks: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], longest: int | None) -> Vocabulary:
-        """From the base's ``config.json`` and its longest row, None without a limit."""
+    def of(cls, config: Mapping[str, Any], found: Lookups) -> Vocabulary:
+        """From the base's ``config.json`` and the sizes of the trained model's tables."""
         settings = full_config(config)
-        size = _number(settings, "vocab_size") or 2
+        size = found.words or _number(settings, "vocab_size") or 2
 
         def special(*keys: str) -> int | None:
             found = next((value for key in keys if type(value := getattr(settings, key, None)) is int), None)
@@ -52,12 +55,17 @@ class Vocabulary:
         return cls(
             size=size,
             types=_number(settings, "type_vocab_size") or 1,
-            longest=longest or UNLIMITED,
+            longest=found.longest or UNLIMITED,
             pad=special("pad_token_id") or 0,
             first=special("cls_token_id", "bos_token_id"),
             last=special("sep_token_id", "eos_token_id"),
             places=_number(settings, "max_2d_position_embeddings") or 1000,
+            of_tasks=found.of_tasks,
         )
+
+    def shared(self, tasks: Sequence[str]) -> Vocabulary:
+        """The tokens that all of some tasks have."""
+        return replace(self, size=min(self.of_tasks.get(task, self.size) for task in tasks))
 
     def draw(self, rng: np.random.Generator, shape: int | tuple[int, ...]) -> np.ndarray:
         """Random tokens int64 [*shape] other than the padding, by which RoBERTa numbers positions."""

@@ -12,6 +12,7 @@ from transformers import BertConfig, BertModel
 from eptx.bundle import Bundle, Manifest, Sources, Task, TensorSpec
 from eptx.errors import DataError, NotSupportedError
 from eptx.exporter.validation import ValidateOptions
+from eptx.exporter.validation.base.lookups import Lookups
 from eptx.exporter.validation.inputs.batch import Batch, task_ids
 from eptx.exporter.validation.inputs.random_batches import generated, redraw
 from eptx.exporter.validation.inputs.user_data import from_data, read_texts
@@ -21,7 +22,7 @@ from tests.support.tiny_bundle import write_tiny
 
 TEXT = ("input_ids", "attention_mask", "token_type_ids")
 CONFIG = {"vocab_size": 50, "type_vocab_size": 2, "pad_token_id": 1, "cls_token_id": 7, "sep_token_id": 8}
-VOCABULARY = Vocabulary.of(CONFIG, 16)
+VOCABULARY = Vocabulary.of(CONFIG, Lookups(positions=16))
 
 
 def manifest(*inputs: TensorSpec, tasks: int = 2, longest: int | None = 16) -> Manifest:

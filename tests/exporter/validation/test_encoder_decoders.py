@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from eptx.exporter import Route
+from eptx.exporter.validation.base.lookups import Lookups
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.inputs.batch import ANSWER_IDS
 from eptx.exporter.validation.inputs.prompts import generated_prompts
@@ -85,7 +86,7 @@ def test_what_is_asked(t5: Workshop) -> None:
     """No text is as wide as its answer; an answer begins with the token that it has to."""
     bundle = t5.export(adapters(t5, "ept"), mode="conditioned", top_k=2)
     assert bundle.manifest.generation is not None
-    for batch in generated_prompts(bundle.manifest, Vocabulary.of({}, None), names(bundle)):
+    for batch in generated_prompts(bundle.manifest, Vocabulary.of({}, Lookups()), names(bundle)):
         text, answer = batch.arrays["input_ids"], batch.arrays[ANSWER_IDS]
         assert text.shape[1] != answer.shape[1] == batch.length
         assert (answer[:, 0] == bundle.manifest.generation.start).all()

@@ -15,6 +15,7 @@ import transformers
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.exporter.validation import report_text, run
+from eptx.exporter.validation.base.lookups import Lookups
 from eptx.exporter.validation.contents.compare import Compared
 from eptx.exporter.validation.inputs import inputs
 from eptx.exporter.validation.inputs.prompts import Reach, generated_prompts, untried_prompts
@@ -80,7 +81,7 @@ def test_the_last_position_is_seen_in_the_longest_row_alone(roberta: Workshop, t
     report = roberta.validate(wrong)
     assert failed_tasks(report) == {"task0"}
     assert task(report, "task0").failed_at == "roberta.encoder.layer.0.attention.self.query"
-    with mock.patch.object(run, "compare_contents", return_value=Compared([], 64)):
+    with mock.patch.object(run, "compare_contents", return_value=Compared([], Lookups(positions=64))):
         assert roberta.validate(wrong).passed
 
 
@@ -127,7 +128,9 @@ def test_a_wrong_window_is_seen_past_it_alone(mistral: Workshop) -> None:
     for size in (-1, _WINDOW - 1, _WINDOW + 1):
         wrong = mistral.edited(bundle, set_window(size))
         assert failed_tasks(mistral.validate(wrong)) == {"task0"}
-    unseen = mock.patch.object(run, "compare_contents", return_value=Compared([], 600))  # no prompt to the end
+    unseen = mock.patch.object(
+        run, "compare_contents", return_value=Compared([], Lookups(positions=600))
+    )  # no prompt to the end
     with unseen, mock.patch.object(inputs, "windows", return_value=()):
         assert mistral.validate(wrong).passed
 
@@ -176,5 +179,5 @@ def test_a_prompt_never_leaves_the_context() -> None:
 
 def test_paths(tmp_path: Path) -> None:
     """What the base's file says wins over anything else, also where it leaves its figures to the class."""
-    assert Vocabulary.of({"model_type": "bert"}, None).size == 30522
-    assert Vocabulary.of({"model_type": "bert", "vocab_size": 40}, 9).longest == 9
+    assert Vocabulary.of({"model_type": "bert"}, Lookups()).size == 30522
+    assert Vocabulary.of({"model_type": "bert", "vocab_size": 40}, Lookups(positions=9)).longest == 9

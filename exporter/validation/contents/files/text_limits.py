@@ -27,7 +27,8 @@ def compare_text_limits(bundle: Bundle, source: BaseSource, found: Lookups) -> l
     if not reads_text(manifest):
         return [*checks, *_nothing(manifest)]
     alone = "config.json" not in manifest.files and not manifest.sources.base
-    return [*checks, _words(manifest, source, found, alone), _positions(manifest, source, found, alone)]
+    checks += [_words(manifest, source, found, alone), *_words_of_tasks(manifest, found)]
+    return [*checks, _positions(manifest, source, found, alone)]
 
 
 def reads_text(manifest: Manifest) -> bool:
@@ -44,6 +45,16 @@ def _words(manifest: Manifest, source: BaseSource, found: Lookups, alone: bool) 
     if manifest.vocab_size is None and alone:
         return _unsaid(name)
     return Check(name, "compared", f"says {manifest.vocab_size}; the base knows {wanted} tokens")
+
+
+def _words_of_tasks(manifest: Manifest, found: Lookups) -> Iterator[Check]:
+    """A check for each task that has fewer tokens than others, or is said to."""
+    for task in manifest.tasks:
+        wanted = found.of_tasks.get(task.name)
+        if (wanted, task.vocab_size) != (None, None):
+            knows = "all of the model's" if wanted is None else str(wanted)
+            wrong = None if task.vocab_size == wanted else f"says {task.vocab_size}; it was trained with {knows}"
+            yield Check(f"eptx.json: task {task.name}: vocab_size", "compared", wrong)
 
 
 def _positions(manifest: Manifest, source: BaseSource, found: Lookups, alone: bool) -> Check:

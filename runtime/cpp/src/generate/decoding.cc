@@ -45,6 +45,7 @@ Decoding::Decoding(const Session& session, const Decoder& decoder, const Prompts
   for (const auto& pair : decoder.cache) names_.push_back(session.output_names()[pair.output]);
   for (const auto& pair : decoder.chosen) names_.push_back(session.output_names()[pair.output]);
   FeedTasks(given);
+  session.tasks().CheckTokens(prompts, feeds_);
   FeedPrompts(prompts);
   FeedCache(capacity);
   Run(longest_);

@@ -85,6 +85,7 @@ Answer::Answer(std::shared_ptr<const Session> session, const eptx_request& reque
   CheckValues(feeds, manifest, session_->limits());
   session_->tasks().Choose(request, feeds);
   session_->tasks().CheckIds(feeds);
+  session_->tasks().CheckTokens(feeds);
   values_.resize(manifest.outputs.size());
   session_->Run(WrapAll(*session_, feeds.tensors), session_->output_names(), values_);
   outputs_.reserve(values_.size());
@@ -140,6 +141,7 @@ Call::Call(std::shared_ptr<const Session> session, const eptx_request& request, 
 void Call::Run() {
   CheckValues(feeds_, session_->manifest(), session_->limits());
   session_->tasks().CheckIds(feeds_);
+  session_->tasks().CheckTokens(feeds_);
   session_->Run(inputs_, names_, outputs_);
 }
 

@@ -47,6 +47,16 @@ void CheckLabels(const Manifest& m) {
   }
 }
 
+// No task has more tokens than the model.
+void CheckVocabularies(const Manifest& m) {
+  for (const Task& task : m.tasks) {
+    if (task.vocab_size && m.vocab_size && *task.vocab_size > *m.vocab_size) {
+      throw ManifestError("task " + task.name + " has " + std::to_string(*task.vocab_size) + " tokens; the model has " +
+                          std::to_string(*m.vocab_size));
+    }
+  }
+}
+
 }  // namespace
 
 std::optional<int64_t> LogitsWidth(const Manifest& m) {
@@ -75,6 +85,7 @@ void CheckAgreement(const Manifest& m) {
   if (!has_task_id && (m.mode == "conditioned" || m.task_inference))
     throw ManifestError("the input task_id is missing");
   CheckLabels(m);
+  CheckVocabularies(m);
   CheckGeneration(m);
 }
 

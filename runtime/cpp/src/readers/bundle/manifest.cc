@@ -20,7 +20,7 @@ void CheckVersion(int64_t version) {
 }
 
 Task ReadTask(Fields f) {
-  Task task{f.String("name"), f.Count("id"), {}, {}, EPTX_NO_PROBLEM};
+  Task task{f.String("name"), f.Count("id"), {}, {}, EPTX_NO_PROBLEM, {}};
   if (f.Present("labels")) task.labels = f.Count("labels");
   if (f.Present("label_names")) task.label_names = f.StringList("label_names");
   if (f.Present("problem_type")) {
@@ -28,6 +28,7 @@ Task ReadTask(Fields f) {
     const auto found = std::find(types.begin(), types.end(), f.Choice("problem_type", types));
     task.problem_type = static_cast<eptx_problem_type>(1 + (found - types.begin()));
   }
+  if (f.Present("vocab_size")) task.vocab_size = f.Count("vocab_size", 1);
   bool printable = IsPrintable(task.name);
   if (task.label_names) {
     printable = printable && std::all_of(task.label_names->begin(), task.label_names->end(),

@@ -39,6 +39,7 @@ struct Task {
   std::optional<int64_t> labels;
   std::optional<std::vector<std::string>> label_names;
   eptx_problem_type problem_type;
+  std::optional<int64_t> vocab_size;  // number of its tokens, where the model has more
 };
 
 // A dimension: a size, or a name where the size varies.

@@ -70,6 +70,9 @@ TensorView InitialState(const TensorSpec& spec, int64_t batch, Feeds& feeds);
 // Checks that a decoder's mask is as long as its rows and hides only their ends (part of CheckValues).
 void CheckPadding(const Feeds& feeds, const Manifest& manifest);
 
+// `NAME[1, 2]`: where a tensor has its value number `flat`.
+std::string PlaceText(const std::string& name, const TensorView& tensor, size_t flat);
+
 // The bytes of a tensor; none where a dimension is negative or the tensor is larger than the address space.
 std::optional<size_t> TensorBytes(eptx_dtype dtype, const int64_t* shape, size_t rank);
 

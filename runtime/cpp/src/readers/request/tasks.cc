@@ -1,5 +1,7 @@
 #include "readers/request/tasks.h"
 
+#include <algorithm>
+
 #include "readers/dtype.h"
 #include "readers/text.h"
 
@@ -10,9 +12,21 @@ constexpr char kAuto[] = "auto";
 constexpr char kBase[] = "base";
 constexpr int64_t kInfer = -1;
 
-int64_t IdAt(const TensorView& ids, size_t row) {
-  return ids.dtype == EPTX_INT32 ? static_cast<const int32_t*>(ids.data)[row]
-                                 : static_cast<const int64_t*>(ids.data)[row];
+int64_t IntegerAt(const TensorView& tensor, size_t flat) {
+  return tensor.dtype == EPTX_INT32 ? static_cast<const int32_t*>(tensor.data)[flat]
+                                    : static_cast<const int64_t*>(tensor.data)[flat];
+}
+
+// Whether a mask of any type hides a place: all its bytes are 0.
+bool IsHidden(const TensorView& mask, size_t flat) {
+  const size_t size = DtypeSize(mask.dtype);
+  const auto* const bytes = static_cast<const unsigned char*>(mask.data) + flat * size;
+  return std::all_of(bytes, bytes + size, [](unsigned char byte) { return byte == 0; });
+}
+
+Error LacksToken(const std::string& what, int64_t token, const Task& task) {
+  return RequestError(what + " is " + std::to_string(token) + "; task " + task.name + " has token ids 0 to " +
+                      std::to_string(*task.vocab_size - 1));
 }
 
 void SetId(std::byte* ids, eptx_dtype dtype, size_t row, int64_t id) {
@@ -29,6 +43,7 @@ TaskChooser::TaskChooser(const Manifest& manifest) : manifest_(manifest) {
   for (const Task& task : manifest.tasks) {
     by_name_[task.name] = &task;
     by_id_[task.id] = static_cast<int>(&task - manifest.tasks.data());
+    fewer_ = fewer_ || task.vocab_size.has_value();
   }
   if (const auto input = FindTensor(manifest.inputs, kTaskId)) input_ = static_cast<int>(*input);
 }
@@ -74,9 +89,48 @@ void TaskChooser::CheckIds(const Feeds& feeds) const {
   if (!feeds.has_task_id) return;
   const TensorView& ids = feeds.tensors[static_cast<size_t>(input_)];
   for (size_t row = 0; row < ids.count(); ++row) {
-    const int64_t id = IdAt(ids, row);
+    const int64_t id = IntegerAt(ids, row);
     if (by_id_.count(id) != 0 || (id == kInfer && manifest_.task_inference)) continue;
     throw RequestError("input task_id[" + std::to_string(row) + "] is " + std::to_string(id) + "; this bundle has " + Ids());
+  }
+}
+
+const Task* TaskChooser::TaskAt(const Feeds& feeds, size_t row) const {
+  if (input_ < 0) return &manifest_.tasks[0];
+  const TensorView& ids = feeds.tensors[static_cast<size_t>(input_)];
+  const auto found = by_id_.find(IntegerAt(ids, row < ids.count() ? row : 0));
+  return found == by_id_.end() ? nullptr : &manifest_.tasks[static_cast<size_t>(found->second)];
+}
+
+void TaskChooser::CheckTokens(const Feeds& feeds) const {
+  const auto input = FindTensor(manifest_.inputs, kInputIds), masks = FindTensor(manifest_.inputs, kAttentionMask);
+  if (!fewer_ || !input || !IsInteger(manifest_.inputs[*input].dtype)) return;
+  const TensorView& tokens = feeds.tensors[*input];
+  const TensorView* mask = masks ? &feeds.tensors[*masks] : nullptr;
+  if (mask != nullptr && mask->count() != tokens.count()) mask = nullptr;
+  const auto rows = static_cast<size_t>(tokens.shape[0]);
+  const size_t width = tokens.count() / rows;
+  for (size_t row = 0; row < rows; ++row) {
+    const Task* const task = TaskAt(feeds, row);
+    if (task == nullptr || !task->vocab_size) continue;
+    for (size_t flat = row * width; flat < (row + 1) * width; ++flat) {
+      const int64_t token = IntegerAt(tokens, flat);
+      if (token < *task->vocab_size || (mask != nullptr && IsHidden(*mask, flat))) continue;
+      throw LacksToken("input " + PlaceText(std::string(kInputIds), tokens, flat), token, *task);
+    }
+  }
+}
+
+void TaskChooser::CheckTokens(const Prompts& prompts, const Feeds& feeds) const {
+  if (!fewer_) return;
+  for (size_t row = 0; row < prompts.rows.size(); ++row) {
+    const Task* const task = TaskAt(feeds, row);
+    if (task == nullptr || !task->vocab_size) continue;
+    const auto& [ids, length] = prompts.rows[row];
+    for (size_t i = 0; i < length; ++i) {
+      if (ids[i] < *task->vocab_size) continue;
+      throw LacksToken("token " + std::to_string(i) + " of prompt " + std::to_string(row), ids[i], *task);
+    }
   }
 }
 
@@ -96,7 +150,7 @@ std::vector<int> TaskChooser::Rows(const Feeds& feeds, const TensorView* used) c
   const TensorView& ids = used != nullptr ? *used : feeds.tensors[static_cast<size_t>(input_)];
   std::vector<int> rows(batch, -1);
   for (size_t row = 0; row < batch; ++row) {
-    const auto found = by_id_.find(IdAt(ids, row));
+    const auto found = by_id_.find(IntegerAt(ids, row));
     if (found != by_id_.end()) rows[row] = found->second;
   }
   return rows;

@@ -9,16 +9,6 @@
 namespace eptx::core {
 namespace {
 
-std::string Place(const std::string& name, const TensorView& tensor, size_t flat) {
-  std::string place;
-  for (size_t axis = tensor.rank; axis-- > 0;) {
-    const auto size = static_cast<size_t>(tensor.shape[axis]);
-    place = std::to_string(flat % size) + (place.empty() ? "" : ", ") + place;
-    flat /= size;
-  }
-  return name + "[" + place + "]";
-}
-
 // Refuses values outside 0 .. end - 1. The error names the place of the first.
 template <typename T>
 void CheckRange(const std::string& name, const TensorView& tensor, std::optional<int64_t> end, const char* what) {
@@ -29,7 +19,7 @@ void CheckRange(const std::string& name, const TensorView& tensor, std::optional
   for (size_t i = 0; i < count; ++i) any |= wrong(values[i]);  // no early exit: the compiler vectorizes it
   if (!any) return;
   const size_t first = static_cast<size_t>(std::find_if(values, values + count, wrong) - values);
-  throw RequestError("input " + Place(name, tensor, first) + " is " + std::to_string(values[first]) + "; " + what +
+  throw RequestError("input " + PlaceText(name, tensor, first) + " is " + std::to_string(values[first]) + "; " + what +
                      " are " + (end ? "0 to " + std::to_string(*end - 1) : "not negative"));
 }
 
@@ -79,6 +69,16 @@ void CheckBooleans(const std::string& name, const TensorView& tensor, const Limi
 }
 
 }  // namespace
+
+std::string PlaceText(const std::string& name, const TensorView& tensor, size_t flat) {
+  std::string place;
+  for (size_t axis = tensor.rank; axis-- > 0;) {
+    const auto size = static_cast<size_t>(tensor.shape[axis]);
+    place = std::to_string(flat % size) + (place.empty() ? "" : ", ") + place;
+    flat /= size;
+  }
+  return name + "[" + place + "]";
+}
 
 void CheckValues(const Feeds& feeds, const Manifest& manifest, const Limits& limits) {
   for (size_t i = 0; i < feeds.tensors.size(); ++i) {
