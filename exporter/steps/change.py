@@ -49,6 +49,7 @@ def added(
         new = read_adapter(folders, tasks=tasks or names_of(folders))
     if new.method != former.method.name:
         raise UsageError(f"{name} holds {former.method.title} adapters; {Path(folders[0]).name} is {new.method}")
+    new = former.method.complete(new, None, None)  # refuses what only the base's folder says
     taken = next((task for task in new.tasks if task in former.tasks), None)
     if taken is not None:
         raise UsageError(f"{name} has a task {taken!r} already: name the new one with --task, or remove that one first")

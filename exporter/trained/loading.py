@@ -119,6 +119,7 @@ def _signature(files: AdapterFiles) -> tuple[Any, ...]:
     beside = {name: tuple(t.shape) for name, t in files.tensors.items() if ".base_layer." in name}
     beside |= {name: () for name in files.tensors if name.endswith(".trainable_tokens_delta")}
     kinds = (files.config.get("peft_type"), files.config.get("task_type"), mapping)
+    kinds += tuple(sorted(files.config.get("target_parameters") or ()))
     return (*kinds, tuple(sorted((saved_modules(files) | beside).items())))
 
 

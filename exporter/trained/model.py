@@ -18,7 +18,7 @@ from eptx.exporter.trained.encode import decoder_call, encode
 from eptx.exporter.trained.host import Host, tensors_of
 from eptx.exporter.trained.output import LACKING, Heads, Output
 from eptx.exporter.trained.reference import CallRoutes, GivenRoutes, Reference
-from eptx.exporter.trained.tables import changed_tables, changed_tensors, table_of, tokens_of, words_of
+from eptx.exporter.trained.tables import adapted_stacks, changed_tables, changed_tensors, table_of, tokens_of, words_of
 
 
 @dataclass
@@ -79,6 +79,12 @@ class Trained:
         """How many tokens some tasks, by their ids, read: task -> that, where the model reads tokens."""
         counts = {name: words_of(self.host_of(task)) for name, task in tasks.items()}
         return {name: count for name, count in counts.items() if count is not None}
+
+    def stacks(self, task: int) -> dict[str, np.ndarray]:
+        """The experts' weights that a task changes, with it in them: name in the model -> float32 [experts, ...]."""
+        host = self.host_of(task)
+        with host.on(task):
+            return adapted_stacks(host)
 
     @property
     def changed_tensors(self) -> set[str]:

@@ -1,4 +1,4 @@
-"""The embeddings that adapters change, row by row as PEFT's own layers look them up."""
+"""The embeddings that adapters change, row by row as PEFT's own layers look them up, and stacks of experts' weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from eptx.exporter.trained.host import Host
 
-__all__ = ["changed_tables", "changed_tensors", "table_of", "tokens_of", "words_of"]
+__all__ = ["adapted_stacks", "changed_tables", "changed_tensors", "table_of", "tokens_of", "words_of"]
 
 
 def changed_tables(host: Host) -> dict[str, nn.Module]:
@@ -35,6 +35,18 @@ def changed_tensors(host: Host) -> set[str]:
         if isinstance(getattr(module, "base_layer", None), nn.Module):
             leaf = module.parameter_name if isinstance(module, ParamWrapper) else "weight"
             found |= {f"{_plain(name)}.{leaf}", f"{_plain(name)}.bias"}
+    return found
+
+
+def adapted_stacks(host: Host) -> dict[str, np.ndarray]:
+    """The experts' weights that the active adapter's factors are added to, as PEFT merges them, float32."""
+    found = {}
+    for name, module in host.model.named_modules():
+        if isinstance(module, ParamWrapper) and module.get_param().ndim > 2:
+            with torch.no_grad():
+                deltas = [module.get_delta_weight(each) for each in module.active_adapters if each in module.lora_A]
+                array = sum(deltas, module.get_param()).float().numpy()
+            found[f"{_plain(name)}.{module.parameter_name}"] = array
     return found
 
 

@@ -119,6 +119,23 @@ def load_model(folder: Path, config: dict[str, Any], class_name: str, saved: Sav
     return model.eval(), whole
 
 
+def empty_model(folder: Path, config: dict[str, Any], class_name: str) -> Any:
+    """The ``PreTrainedModel`` without its weights: the modules, and the shapes of their parameters.
+
+    Raises:
+        BaseModelError, NotSupportedError: see `load_model`.
+    """
+    import torch
+
+    parsed = parse_config(folder, config)
+    model_class = find_class(class_name, parsed)
+    try:
+        with torch.device("meta"):
+            return model_class(parsed)
+    except Exception as e:  # sizes that make no layer
+        raise BaseModelError(f"config.json makes no {class_name}: {one_line(e)}") from None
+
+
 def _may_lack_pooler(model_class: Any) -> bool:
     return "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
 

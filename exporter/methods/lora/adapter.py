@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from eptx.errors import AdapterError
 from eptx.exporter.adapters.adapter import Adapter, TaskHeads, Widths, natural_key
-from eptx.exporter.adapters.checkpoint import combine
+from eptx.exporter.adapters.checkpoint import Checkpoint, combine
 from eptx.exporter.adapters.trained_as import TrainedAs
 from eptx.exporter.adapters.updates import LinearUpdate
 from eptx.exporter.methods.lora.module import LoraModule
@@ -23,14 +23,19 @@ class LoraAdapter(Adapter):
     Attributes:
         by_task: task name -> module name -> its factors, or the update that a bundle holds of them. Tasks may adapt
             different modules.
+        unplaced: task -> its files, of which only the base says what their factors are of; `complete` places them.
     """
 
     method: ClassVar[str] = "lora"
     by_task: Mapping[str, Mapping[str, LoraModule | LinearUpdate]]
+    unplaced: Mapping[str, Checkpoint] = field(default_factory=dict)
 
     @property
     def module_names(self) -> tuple[str, ...]:
-        return tuple(sorted({name for modules in self.by_task.values() for name in modules}, key=natural_key))
+        """The linear layers; of a task that is not placed yet, all that its file names."""
+        names = {name for modules in self.by_task.values() for name in modules}
+        names |= {name.partition(".lora_")[0] for files in self.unplaced.values() for name in files.tensors}
+        return tuple(sorted(names, key=natural_key))
 
     def of_module(self, module: str) -> dict[str, LoraModule | LinearUpdate]:
         """The tasks that adapt a module, with their factors."""
@@ -46,7 +51,8 @@ class LoraAdapter(Adapter):
         return Widths(inner, range(outer, outer + 1))
 
     def parameters(self) -> int:
-        return sum(module.parameters() for modules in self.by_task.values() for module in modules.values())
+        placed = sum(module.parameters() for modules in self.by_task.values() for module in modules.values())
+        return placed + sum(array.size for files in self.unplaced.values() for array in files.tensors.values())
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -74,8 +80,18 @@ def joined(parts: Sequence[LoraAdapter], heads: TaskHeads | None = None) -> Lora
         folders=tuple(folder for part in parts for folder in part.folders),
         label_names={task: own for part in parts for task, own in part.label_names.items()},
         by_task={task: own for part in parts for task, own in part.by_task.items()},
+        unplaced={task: files for part in parts for task, files in part.unplaced.items()},
     )
-    for module in adapter.module_names:
+    return of_one_base(adapter)
+
+
+def of_one_base(adapter: LoraAdapter) -> LoraAdapter:
+    """The adapter, whose tasks agree on every module's widths.
+
+    Raises:
+        AdapterError: they do not.
+    """
+    for module in sorted({name for modules in adapter.by_task.values() for name in modules}):
         shapes = {_shape(factors) for factors in adapter.of_module(module).values()}
         if len(shapes) != 1:
             raise AdapterError(f"the LoRA adapters are not of one base: {module} has widths {sorted(shapes)}")

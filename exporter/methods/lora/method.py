@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
-from eptx.errors import NotSupportedError
+from eptx.errors import NotSupportedError, UsageError
+from eptx.exporter.adapters.changes import LowRank
+from eptx.exporter.adapters.checkpoint import CONFIG
 from eptx.exporter.methods.lora.adapter import joined, reads_base, restored
 from eptx.exporter.methods.lora.attach import attach
 from eptx.exporter.methods.lora.fold import fold, shift
@@ -38,12 +41,17 @@ class Lora(Method):
     task_by_task: ClassVar[TaskByTask] = LoraTasks()
 
     def check(self, adapter: Any, options: ExportOptions) -> None:
-        """Refuses to quantize a base that a start has changed, next to its update: the two are of one weight.
+        """Refuses what the rows of a batch cannot each have of their own.
+
+        That is an expert's weight, and a base in integers that a start has changed: it and the update are one weight.
 
         Raises:
-            NotSupportedError: the mode is not static, the precision is of integers, and there is one.
+            NotSupportedError: the mode is not static, and there is one.
         """
-        if options.mode == "static" or options.precision in FLOAT_PRECISIONS:
+        if options.mode == "static":
+            return
+        _refuse_stacks(adapter)
+        if options.precision in FLOAT_PRECISIONS:
             return
         for task, modules in adapter.by_task.items():
             began = next((module.start for module in modules.values() if module.start), None)
@@ -51,6 +59,31 @@ class Lora(Method):
                 raise NotSupportedError(
                     f"task {task!r}: {TITLES[began]} changed the base, which --precision {options.precision} cannot "
                     f"follow in mode {options.mode}: use --precision fp32 or --mode static"
+                )
+
+
+    def complete(self, adapter: Any, base: Path | None, class_name: str | None) -> Any:
+        if not adapter.unplaced:
+            return adapter
+        if base is None or class_name is None:
+            files = next(iter(adapter.unplaced.values()))
+            raise UsageError(
+                f"{files.name}/{CONFIG}: which parameters target_parameters names, the base's class says: give its "
+                "transformers folder too"
+            )
+        from eptx.exporter.methods.lora.complete import complete
+
+        return complete(adapter, base, class_name)
+
+
+def _refuse_stacks(adapter: Any) -> None:
+    """Refuses factors of a stack of experts: a graph sorts the tokens of all rows by expert, whatever their tasks are."""
+    for task, changes in adapter.changes.items():
+        for name, change in changes.items():
+            if isinstance(change, LowRank) and change.a.ndim > 2:
+                raise NotSupportedError(
+                    f"task {task!r}: target_parameters in its {CONFIG} names {name}, and the rows of a batch cannot "
+                    "each have their own experts: export one adapter with --mode static"
                 )
 
 

@@ -21,6 +21,7 @@ from eptx.exporter.adapters.checkpoint import (
 )
 from eptx.exporter.methods.lora.adapter import LoraAdapter, joined
 from eptx.exporter.methods.lora.module import LoraModule
+from eptx.exporter.methods.lora.parameters import Targets
 from eptx.exporter.methods.lora.settings import blocks, check, start
 from eptx.exporter.methods.lora.tensors import take_tensors
 from eptx.exporter.methods.patterns import scale_of
@@ -46,12 +47,27 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> LoraAdapter
     own = [checkpoint.name for checkpoint in checkpoints]
     names = name_tasks(len(checkpoints), options.tasks, own if len(checkpoints) > 1 else None)
     heads = _heads(checkpoints)
-    parts = [_of_folder(name, checkpoint) for name, checkpoint in zip(names, checkpoints, strict=True)]
+    parts = [of_folder(name, checkpoint) for name, checkpoint in zip(names, checkpoints, strict=True)]
     return joined(parts, heads)
 
 
-def _of_folder(task: str, checkpoint: Checkpoint) -> LoraAdapter:
-    changes, linear = take_tensors(checkpoint)
+def of_folder(task: str, checkpoint: Checkpoint, targets: Targets | None = None) -> LoraAdapter:
+    """The adapter of one folder, which is one task.
+
+    Args:
+        task: its name.
+        checkpoint: the folder.
+        targets: the parameters that ``target_parameters`` names; until the base has said which these are, such a folder
+            stands in `LoraAdapter.unplaced`, and nothing more is known of it.
+
+    Raises:
+        AdapterError, NotSupportedError: see `read`.
+    """
+    check(checkpoint.config, checkpoint.name)
+    if not checkpoint.tensors:
+        raise AdapterError(f"{WEIGHTS}: holds no LoRA factors")
+    waits = bool(checkpoint.config.get("target_parameters")) and targets is None
+    changes, linear = (checkpoint.whole, {}) if waits else take_tensors(checkpoint, targets or {})
     return LoraAdapter(
         tasks=(task,),
         heads=None,
@@ -59,29 +75,32 @@ def _of_folder(task: str, checkpoint: Checkpoint) -> LoraAdapter:
         fingerprints=(checkpoint.fingerprint,),
         changes={task: changes} if changes else {},
         trained_as=(checkpoint.trained_as,),
-        by_task={task: _read_one(checkpoint, linear)},
+        by_task={task: _linear(checkpoint.config, linear, targets or {})},
+        unplaced={task: checkpoint} if waits else {},
     )
 
 
-def _read_one(checkpoint: Checkpoint, tensors: Mapping[str, np.ndarray]) -> dict[str, LoraModule]:
-    check(checkpoint.config, checkpoint.name)
+def _linear(
+    config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], targets: Targets
+) -> dict[str, LoraModule]:
+    """The linear layers of a folder."""
     grouped = group_by_module(tensors, "lora_")
-    modules = {name: _module(name, grouped[name], checkpoint.config) for name in sorted(grouped, key=natural_key)}
-    if not checkpoint.tensors:
-        raise AdapterError(f"{WEIGHTS}: holds no LoRA factors")
-    return modules
+    keys = {name: parameter.key for name, parameters in targets.items() for parameter in parameters}
+    return {
+        name: _module(name, grouped[name], config, keys.get(name, name)) for name in sorted(grouped, key=natural_key)
+    }
 
 
-def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) -> LoraModule:
-    """One module's factors.
+def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any], key: str) -> LoraModule:
+    """One module's factors; `key` is what the patterns of settings are compared with.
 
     Raises:
         AdapterError: a tensor is missing, extra, or does not fit the others.
     """
-    for key in [key for key in parts if key.startswith(_OF_TRAINING)]:
-        del parts[key]
+    for each in [each for each in parts if each.startswith(_OF_TRAINING)]:
+        del parts[each]
     _refuse_adapter_name(name, parts)
-    a, b = (_whole(name, key, take(parts, name, f"lora_{key}.weight", 2), config) for key in "AB")
+    a, b = (_whole(name, each, take(parts, name, f"lora_{each}.weight", 2), config) for each in "AB")
     began = start(config)
     vectors = {
         "magnitude": _vector(name, parts, _NAMES["magnitude"], flag(config, "use_dora")),
@@ -91,11 +110,11 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
     refuse_rest(parts, name)
     if b.shape[1] != a.shape[0]:
         raise AdapterError(f"{WEIGHTS}: {name}: lora_B.weight has rank {b.shape[1]}, lora_A.weight {a.shape[0]}")
-    for key, vector in vectors.items():
-        wanted = a.shape[0] if key == "diagonal" else b.shape[0]
+    for each, vector in vectors.items():
+        wanted = a.shape[0] if each == "diagonal" else b.shape[0]
         if vector is not None and len(vector) != wanted:
-            raise AdapterError(f"{WEIGHTS}: {name}: {_NAMES[key]} has {len(vector)} entries, not {wanted}")
-    return LoraModule(a, b, scale_of(name, a.shape[0], config), start=began, **vectors)
+            raise AdapterError(f"{WEIGHTS}: {name}: {_NAMES[each]} has {len(vector)} entries, not {wanted}")
+    return LoraModule(a, b, scale_of(key, a.shape[0], config), start=began, **vectors)
 
 
 def _vector(module: str, parts: dict[str, np.ndarray], key: str, expected: bool) -> np.ndarray | None:

@@ -37,8 +37,10 @@ class LoraReference(Reference):
         return len(files), folder_names([each.folder for each in files]) if len(files) > 1 else []
 
     def modules(self, files: AdapterFiles) -> list[str]:
+        """PEFT wraps a module of which it adapts several parameters several times."""
         part = self.tensor_part
-        return sorted({name.removeprefix(PREFIX).partition(part)[0] for name in files.tensors if part in name})
+        found = {name.removeprefix(PREFIX).partition(part)[0] for name in files.tensors if part in name}
+        return sorted({name.replace(".base_layer", "") for name in found})
 
     def config(
         self, files: AdapterFiles, names: Mapping[str, str], tasks: Sequence[str], top_k: int | None, saved: SavedAs
@@ -55,7 +57,8 @@ class LoraReference(Reference):
         if config.init_lora_weights in _STARTS:  # what is filled needs no start; other starts change the base's weights
             config.init_lora_weights = True
         renamed = any(old != new for old, new in names.items())
-        if renamed or not any(check_target_module_exists(config, module) for module in names):
+        found = any(check_target_module_exists(config, module) for module in names)
+        if renamed or not (found or config.target_parameters):
             _rename(config, names)  # PEFT would find none of the modules that the file has tensors for
         return config
 

@@ -79,6 +79,8 @@ def check(config: Mapping[str, Any], folder: str) -> None:
                 raise NotSupportedError(f"{where}: {reason}")
     if start not in (*_PLAIN_STARTS, *STARTS):
         raise NotSupportedError(f"{where}: this version of eptx does not know the setting: update eptx")
+    if start in STARTS and config.get("target_parameters"):
+        raise NotSupportedError(f"{where} with target_parameters: {_CONVERT}")
     if start == "olora" and config.get("fan_in_fan_out"):
         raise NotSupportedError(f"{where} on layers that store [in, out] (Conv1D): {_CONVERT}")
 

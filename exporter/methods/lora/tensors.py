@@ -1,7 +1,8 @@
-"""LoRA of what is no linear layer: embeddings and convolutions, as changes of the base's tensors.
+"""LoRA of what is no linear layer: embeddings, convolutions and parameters, as changes of the base's tensors.
 
     embedding    E' = E + scale * (B A)^T            A [r, tokens], B [width, r]; DoRA's gain is per column
     convolution  K' = K + scale * B A, flattened     A [r, in, *kernel], B [out, r, 1, ..]; DoRA's gain is per output
+    parameter    see `parameters`
 
 (PEFT 0.21, tuners/lora/layer.py: Embedding, _ConvNd; dora.py)
 """
@@ -13,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from eptx._one_line import shown
-from eptx.errors import AdapterError, NotSupportedError
+from eptx.errors import AdapterError
 from eptx.exporter.adapters.changes import LowRank, TensorChange, Whole
-from eptx.exporter.adapters.checkpoint import CONFIG, WEIGHTS, Checkpoint, flag, take
+from eptx.exporter.adapters.checkpoint import WEIGHTS, Checkpoint, flag, take
+from eptx.exporter.methods.lora.parameters import Targets, factors_of
 from eptx.exporter.methods.patterns import scale_of
 
 __all__ = ["take_tensors"]
@@ -24,15 +25,27 @@ __all__ = ["take_tensors"]
 _A, _EMBEDDING = ".lora_A.weight", ".lora_embedding_A"
 
 
-def take_tensors(checkpoint: Checkpoint) -> tuple[dict[str, TensorChange], dict[str, np.ndarray]]:
+def take_tensors(
+    checkpoint: Checkpoint, targets: Targets
+) -> tuple[dict[str, TensorChange], dict[str, np.ndarray]]:
     """What an adapter changes of tensors, and the factors of its linear layers.
+
+    Args:
+        checkpoint: its files.
+        targets: the parameters that ``target_parameters`` names; the factors of linear layers' weights stay.
 
     Raises:
         AdapterError: factors are missing, or do not fit each other.
     """
-    _refuse_parameters(checkpoint)
     rest = dict(checkpoint.tensors)
     changes = checkpoint.whole
+    for module, parameters in targets.items():
+        for index, parameter in enumerate(parameters):
+            if parameter.linear:
+                continue
+            own = _taken(rest, factors_of(module, index, len(parameters)))
+            changes[parameter.key] = parameter.update(own, checkpoint.config)
+            _refuse_rest(module, own)
     for name in list(rest):
         module, is_embedding = name.removesuffix(_EMBEDDING), name.endswith(_EMBEDDING)
         is_convolution = name.endswith(_A) and rest[name].ndim > 2
@@ -40,29 +53,21 @@ def take_tensors(checkpoint: Checkpoint) -> tuple[dict[str, TensorChange], dict[
             continue
         if is_convolution:
             module = name.removesuffix(_A)
-        own = {key.removeprefix(f"{module}."): rest.pop(key) for key in list(rest) if _is_of(key, module)}
+        own = _taken(rest, module)
         of = changes.get(f"{module}.weight")
         under = of.array if isinstance(of, Whole) else None
         make = _embedding if is_embedding else _convolution
         changes[f"{module}.weight"] = make(module, own, checkpoint.config, under)
         if "lora_B.bias" in own:
             changes[f"{module}.bias"] = _bias(module, own.pop("lora_B.bias"), checkpoint.config, changes)
-        if own:
-            raise AdapterError(f"{WEIGHTS}: unexpected tensors of {module}: {', '.join(sorted(own))}")
+        _refuse_rest(module, own)
     return changes, rest
 
 
-def _refuse_parameters(checkpoint: Checkpoint) -> None:
-    given = checkpoint.config.get("target_parameters")
-    if given:
-        raise NotSupportedError(
-            f"{checkpoint.name}/{CONFIG}: target_parameters={shown(given)} is not supported: merge the adapter into "
-            "its base with PEFT's merge_and_unload, save that as a folder, and export from it"
-        )
-
-
-def _is_of(key: str, module: str) -> bool:
-    return key.startswith(f"{module}.lora_")
+def _taken(rest: dict[str, np.ndarray], module: str) -> dict[str, np.ndarray]:
+    """A module's tensors, taken out."""
+    part = f"{module}."
+    return {key.removeprefix(part): rest.pop(key) for key in list(rest) if key.startswith(f"{part}lora_")}
 
 
 def _embedding(
@@ -109,3 +114,8 @@ def _magnitude(module: str, own: dict[str, np.ndarray], config: Mapping[str, Any
 def _check(module: str, kind: str, rank: int, other: int) -> None:
     if rank != other:
         raise AdapterError(f"{WEIGHTS}: {module}: {kind}_B has rank {other}, {kind}_A {rank}")
+
+
+def _refuse_rest(module: str, own: Mapping[str, np.ndarray]) -> None:
+    if own:
+        raise AdapterError(f"{WEIGHTS}: unexpected tensors of {module}: {', '.join(sorted(own))}")

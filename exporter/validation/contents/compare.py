@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from eptx.bundle import Bundle
@@ -47,8 +48,10 @@ def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path 
     task = next(iter(reference.ids.values()))
     touched = trained.changed_tensors if bundle.manifest.mode == "static" else ()
     tables = {index: trained.tables(index) for index in reference.ids.values()}
+    stacks: dict[str, np.ndarray] = {}
     if bundle.manifest.mode == "static":
         tables = {0: tables[task]}
+        stacks = trained.stacks(task)
     with trained.as_task(task) as model:
         encoder = bundle.manifest.encoder
         found = lookups(model, bundle.manifest.inputs if encoder is None else encoder.inputs)
@@ -64,7 +67,7 @@ def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path 
             bundle, reference.base, model, tasks, found, base_onnx=base_onnx, off=off, homes=reference.homes
         )
         first = [_method(bundle, reference), *compare_class(bundle.manifest, reference)]
-        return Compared([*first, *files, *compare_tensors(bundle, model, touched, tables)], found)
+        return Compared([*first, *files, *compare_tensors(bundle, model, touched, tables, stacks)], found)
 
 
 def _method(bundle: Bundle, reference: ReferenceFiles) -> Check:

@@ -171,7 +171,7 @@ class QuantizedWeights:
 
 def _take_off(layer: Any) -> None:
     """Makes an adapted layer multiply by its base's weight alone, which holds the adapter already."""
-    layer.forward = lambda x, *args, **kwargs: layer.base_layer(x)
+    layer.forward = lambda *args, **kwargs: layer.base_layer(*args, **kwargs)
 
 
 def _fault(stored: StoredProduct | StoredTable, wanted: np.ndarray, row: str = "output feature") -> Fault | None:

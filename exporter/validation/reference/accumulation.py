@@ -37,7 +37,7 @@ def add_accumulation_noise(model: nn.Module) -> None:
         elif isinstance(module, nn.Conv1d | nn.Conv2d):
             module.register_forward_hook(_Convolution(module, _Noise(number)), prepend=True)
         base = getattr(module, "base_layer", None)
-        if isinstance(base, nn.Module):
+        if isinstance(base, nn.Module) and isinstance(getattr(base, "weight", None), Tensor):  # experts add nothing
             _Update(_terms(base), _Noise(number)).watch(module, base)
 
 

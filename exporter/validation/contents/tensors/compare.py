@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,9 @@ from eptx.exporter.validation.contents.tensors.task_tables import Tables, compar
 from eptx.exporter.validation.contents.tensors.traced_forward import Trace, trace_forward
 
 
-def compare_tensors(bundle: Bundle, model: Any, touched: Collection[str], tables: Tables) -> list[Check]:
+def compare_tensors(
+    bundle: Bundle, model: Any, touched: Collection[str], tables: Tables, stacks: Mapping[str, np.ndarray]
+) -> list[Check]:
     """Searches every parameter and float buffer that the model's outputs depend on in the bundle's graphs.
 
     The adapter's own tensors are left out: the outputs of the adapted modules show them.
@@ -34,6 +36,7 @@ def compare_tensors(bundle: Bundle, model: Any, touched: Collection[str], tables
         model: the trained model as transformers or PEFT loaded it, float32; nothing of it changes.
         touched: names of the tensors that the graph may hold with the task folded in.
         tables: the embeddings that tasks change, by the tasks that the graph serves.
+        stacks: the experts' weights that the graph must hold with a task folded in; a run may reach none of an expert's.
 
     Returns:
         a check for every tensor, every rotary table and each layer's attention.
@@ -50,7 +53,7 @@ def compare_tensors(bundle: Bundle, model: Any, touched: Collection[str], tables
         return [Check("the base's tensors", "unchecked", why=why)]
     held = [one for side, graph in graphs.items() for one in read_graph_tensors(graph, side or None)]
     changed = {f"{name}.weight" for own in tables.values() for name in own}
-    checks = _compare(base, trace, held, QuantizedCapacity(graphs.values()), touched, changed)
+    checks = _compare(base, trace, held, QuantizedCapacity(graphs.values()), touched, changed, stacks)
     main = list(graphs.values())[-1]
     shown = compare_task_tables(graphs, tables)
     return [*checks, *shown, *compare_rotary(base, main), *compare_attention(base, main, trace)]
@@ -70,8 +73,9 @@ def _compare(
     quantized: QuantizedCapacity,
     touched: Collection[str],
     changed: Collection[str],
+    stacks: Mapping[str, np.ndarray],
 ) -> Iterator[Check]:
-    read = read_model_tensors(base, trace, touched)
+    read = read_model_tensors(base, trace, touched, stacks)
     tensors = {tensor.name: tensor for tensor in read if tensor.name not in changed}
     found = {name: find(tensor, held) for name, tensor in tensors.items() if not tensor.touched}
     for match in found.values():

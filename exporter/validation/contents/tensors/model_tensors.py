@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -50,13 +50,16 @@ def as_rows(array: np.ndarray) -> np.ndarray:
     return array.reshape(1, 1) if array.ndim == 0 else array.reshape(len(array), -1)
 
 
-def read_model_tensors(base: Any, trace: Trace, touched: Collection[str]) -> Iterator[ModelTensor]:
+def read_model_tensors(
+    base: Any, trace: Trace, touched: Collection[str], stacks: Mapping[str, np.ndarray]
+) -> Iterator[ModelTensor]:
     """Every tensor that an output depends on.
 
     Args:
         base: the transformers model.
         trace: of its forward.
         touched: names of the tensors that the graph may hold with a task folded in.
+        stacks: what some of these are with it.
     """
     for tensor, path in _tensors(base):
         module, leaf = path.rpartition(".")[::2]
@@ -75,7 +78,12 @@ def read_model_tensors(base: Any, trace: Trace, touched: Collection[str]) -> Ite
             for made, made_of in trace.made
             if id(tensor) in made_of and made.numel() >= least
         ]
-        changed = name in touched
+        if name in stacks:
+            array = stacks[name]
+            forms = [as_rows(array)]  # which the graph holds within rounding
+        if array.ndim == 3:  # a graph may hold experts' weights turned
+            forms.append(as_rows(np.swapaxes(array, 1, 2)))
+        changed = name in touched and name not in stacks
         yield ModelTensor(name, as_rows(array), kind, _side(base, name, kind), changed, forms)
 
 

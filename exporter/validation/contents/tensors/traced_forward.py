@@ -110,7 +110,7 @@ def _without_adapter(base: Any) -> Iterator[None]:
 
 
 def _of_base(layer: Any) -> Any:
-    return lambda x, *args, **kwargs: layer.base_layer(x)
+    return lambda *args, **kwargs: layer.base_layer(*args, **kwargs)
 
 
 @contextmanager
