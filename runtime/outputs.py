@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from eptx.bundle import Task
 from eptx.errors import RequestError
-from eptx.manifest.names import MULTI_LABEL, REGRESSION
-
-Array = npt.NDArray[np.generic]
+from eptx.manifest.names import LOGITS, MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from eptx.runtime import spans
+from eptx.runtime.spans import Answer, Array, Entity, RowText
 
 
 class Outputs(Mapping[str, Array]):
@@ -21,13 +21,27 @@ class Outputs(Mapping[str, Array]):
     ``outputs["logits"]`` is the array as the graph gives it, padded to the largest label count; `logits` has
     each row's own. Arrays are the caller's to change.
 
+    Args:
+        arrays: the graph outputs.
+        rows: each row's task.
+        request: the graph inputs that they answer.
+        texts: what the rows' tokens were made of, where they were.
+
     Attributes:
         tasks: name of each row's task; with ``task="auto"``, the one that was inferred.
     """
 
-    def __init__(self, arrays: Mapping[str, Array], rows: Sequence[Task]) -> None:
+    def __init__(
+        self,
+        arrays: Mapping[str, Array],
+        rows: Sequence[Task],
+        request: Mapping[str, Array] | None = None,
+        texts: Sequence[RowText] | None = None,
+    ) -> None:
         self._arrays = dict(arrays)
         self._rows = tuple(rows)
+        self._request = request or {}
+        self._texts: Sequence[RowText | None] = texts or [None] * len(rows)
         self.tasks = tuple(task.name for task in rows)
 
     def __getitem__(self, name: str) -> Array:
@@ -51,9 +65,9 @@ class Outputs(Mapping[str, Array]):
         Raises:
             RequestError: the bundle has no output ``logits``.
         """
-        if "logits" not in self._arrays:
+        if LOGITS not in self._arrays:
             raise RequestError(f"this bundle has no output 'logits'; it has {', '.join(self._arrays)}")
-        return [row[..., : task.labels] for row, task in zip(self._arrays["logits"], self._rows, strict=True)]
+        return [row[..., : task.labels] for row, task in zip(self._arrays[LOGITS], self._rows, strict=True)]
 
     @property
     def labels(self) -> list[Any]:
@@ -74,6 +88,51 @@ class Outputs(Mapping[str, Array]):
         """Each label's probability, float64 in the shape of the row's `logits`; None for a regression or without a
         head."""
         return [_probabilities(row, task) for row, task in zip(self.logits, self._rows, strict=True)]
+
+    @property
+    def entities(self) -> list[list[Entity] | None]:
+        """What a token classifier finds in each row, as transformers' ``token-classification`` pipeline groups tokens
+        with ``aggregation_strategy="simple"``; None for a task without a head. Of arrays, an entity has tokens and no
+        characters, and every token that the mask shows counts.
+
+        Raises:
+            RequestError: the bundle is no token classifier.
+        """
+        if self._kind() != "entities":
+            raise RequestError("this bundle labels no tokens of a text, so it finds no entities")
+        return [self._entities(row, logits) for row, logits in enumerate(self.logits)]
+
+    @property
+    def answers(self) -> list[Answer | None]:
+        """The answer to each row's question, as transformers' ``question-answering`` pipeline gives it: the likeliest
+        of at most 15 tokens in the second text of the pair. None where nothing of that text was read. Of arrays, an
+        answer has tokens and no characters, and may be in every token of the highest type that the mask shows.
+
+        Raises:
+            RequestError: the bundle answers no questions, or a row is one text.
+        """
+        if self._kind() != "answers":
+            raise RequestError("this bundle answers no questions: it has no outputs start_logits and end_logits")
+        alone = next((row for row, text in enumerate(self._texts) if text is not None and not text.is_pair), None)
+        if alone is not None:
+            raise RequestError(f"text {alone} is no pair; an answer needs a question and the text that it is in")
+        rows = zip(self[spans.START], self[spans.END], self._texts, strict=True)
+        return [spans.answer(start, end, self._parts(row), text) for row, (start, end, text) in enumerate(rows)]
+
+    def of_texts(self, texts: Sequence[RowText] | None) -> Outputs:
+        """The same outputs, with what the rows' tokens were made of."""
+        return Outputs(self._arrays, self._rows, self._request, texts)
+
+    def _kind(self) -> str | None:
+        return spans.kind_of(*({n: a.shape for n, a in arrays.items()} for arrays in (self._request, self._arrays)))
+
+    def _entities(self, row: int, logits: Array) -> list[Entity] | None:
+        task = self._rows[row]
+        likely = _probabilities(logits, task) if task.problem_type == SINGLE_LABEL else None
+        return None if likely is None else spans.entities(likely, task.label_names, self._parts(row), self._texts[row])
+
+    def _parts(self, row: int) -> Any:
+        return spans.parts_of(row, len(self._request["input_ids"][row]), self._request, self._texts[row])
 
     def _each(self, answer: Callable[[Array, Task], Any]) -> list[Any]:
         """An answer for each row, or a list for the tokens of each."""

@@ -12,6 +12,7 @@ from eptx.bundle import Bundle, Manifest, TensorSpec, read_bundle
 from eptx.errors import BundleError, RequestError, UsageError
 from eptx.files.strict_json import read_json_object
 from eptx.manifest.names import TASK_ID
+from eptx.runtime import spans
 from eptx.runtime.generation.outputs import Generated, Stream
 from eptx.runtime.generation.prompts import Prompts
 from eptx.runtime.generation.request import GenerationRequest
@@ -123,7 +124,10 @@ class Session:
 
         Args, Raises: see `check` and `run_checked`.
         """
-        return self.run_checked(self.check(inputs, task))
+        if not is_text(inputs) or spans.kind_of_bundle(self.manifest) is None:
+            return self.run_checked(self.check(inputs, task))
+        arrays, texts = self.tokenizer.read(inputs)
+        return self.run_checked(self.check(arrays, task)).of_texts(texts)
 
     def check(self, inputs: Mapping[str, Any] | Text, task: str | Sequence[str] | None = None) -> dict[str, Array]:
         """Checks one batch and turns it into the arrays that `run_checked` takes. The model is not opened for it.
@@ -170,7 +174,7 @@ class Session:
         outputs = self._model.run(arrays)
         if rows is not None:
             rows.restore(outputs, self.manifest)
-        return Outputs(outputs, self._tasks.rows(arrays.get(TASK_ID), outputs, _batch(arrays)))
+        return Outputs(outputs, self._tasks.rows(arrays.get(TASK_ID), outputs, _batch(arrays)), arrays)
 
     def generate(
         self, prompts: Prompts, task: str | Sequence[str] | None = None, **options: Unpack[SearchOptions]

@@ -12,6 +12,7 @@ from eptx.bundle import Text as TextSettings
 from eptx.errors import BundleError, NotSupportedError, RequestError
 from eptx.files.safe_files import read_bytes
 from eptx.runtime.outputs import Array
+from eptx.runtime.requests.row_text import EncodedText
 from eptx.runtime.requests.rows import pad_rows
 
 _LIMIT = 256 << 20
@@ -71,7 +72,23 @@ class Tokenizer:
         Raises:
             RequestError: a row is neither a text nor a pair of texts, or has no tokens.
         """
-        rows = [text] if isinstance(text, str) else list(text)
+        return self._arrays([text] if isinstance(text, str) else text)[0]
+
+    def read(self, text: Text) -> tuple[dict[str, Array], list[EncodedText]]:
+        """The same, and for each row where its tokens stand in its text. Not for prompts.
+
+        Raises:
+            RequestError: as `__call__`.
+        """
+        rows = [text] if isinstance(text, str) else text
+        arrays, encodings = self._arrays(rows)
+        longest = max(len(encoding.ids) for encoding in encodings)
+        starts = [longest - len(encoding.ids) if self._left else 0 for encoding in encodings]
+        texts = [(row,) if isinstance(row, str) else tuple(row) for row in rows]
+        found = zip(texts, encodings, starts, strict=True)
+        return arrays, [EncodedText(row, encoding, start, self._tokenizer) for row, encoding, start in found]
+
+    def _arrays(self, rows: Sequence[str | tuple[str, str]]) -> tuple[dict[str, Array], Sequence[Any]]:
         encodings = self._encode(rows)
         prompts = [self._prompts and isinstance(row, str) for row in rows]
         kept = [(e, _kept(e) if prompt else slice(None)) for e, prompt in zip(encodings, prompts, strict=True)]
@@ -80,7 +97,8 @@ class Tokenizer:
             "attention_mask": ([e.attention_mask[part] for e, part in kept], 0),
             "token_type_ids": ([e.type_ids[part] for e, part in kept], 0),
         }
-        return {name: pad_rows(*columns[name], left=self._left) for name in columns if name in self._names}
+        names = [name for name in columns if name in self._names]
+        return {name: pad_rows(*columns[name], left=self._left) for name in names}, encodings
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
         """Each text's token ids, with the special tokens that the model wants around a text or without.

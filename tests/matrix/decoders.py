@@ -136,6 +136,7 @@ _TRACED: tuple[Row, ...] = (
     _row("BLOOM", "Bloom", {"n_layer": 2, "n_head": 2}, plain=True),
     _row("Falcon", "Falcon", plain=True),
     _row("Falcon, grouped", "Falcon", {"new_decoder_architecture": True, "num_kv_heads": 1}, plain=True),
+    _row("Falcon, ALiBi", "Falcon", {"alibi": True, "num_attention_heads": 4}, plain=True),
     _row("MPT", "Mpt", {"d_model": 32, "n_heads": 2, "n_layers": 2, "max_seq_len": 64}, plain=True),
     _row("StableLM", "StableLm", {"use_qkv_bias": True}),
     _row("StarCoder 2, a window", "Starcoder2", {"sliding_window": 3}),

@@ -16,17 +16,35 @@ from eptx.files.safe_files import open_regular
 
 
 def classify(session: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each row's label or labels, how sure they are, and logits."""
+    """What a classifier says of each row: labels, how sure they are, and logits; or entities; or the answer."""
+    from eptx.runtime.spans import kind_of_bundle
+
     texts = [(row["text"], row["text_pair"]) if "text_pair" in row else row["text"] for row in rows]
     outputs = session.run(texts, task=_tasks(rows))
-    answers: list[dict[str, Any]] = []
-    found = zip(rows, outputs.tasks, outputs.logits, outputs.labels, outputs.scores, strict=True)
-    for row, task, logits, label, score in found:
+    said = {"entities": _entities, "answers": _answers, None: _labels}[kind_of_bundle(session.manifest)](outputs)
+    shown = [{key: row[key] for key in ("text", "text_pair") if key in row} for row in rows]
+    return [{**row, "task": task, **own} for row, task, own in zip(shown, outputs.tasks, said, strict=True)]
+
+
+def _labels(outputs: Any) -> Iterator[dict[str, Any]]:
+    for logits, label, score in zip(outputs.logits, outputs.labels, outputs.scores, strict=True):
         if logits.ndim != 1 and not isinstance(label, list):
             raise NotSupportedError("eptx run prints the answers of classifiers; use eptx.Session for other outputs")
-        shown: dict[str, Any] = {key: row[key] for key in ("text", "text_pair") if key in row}
-        answers.append({**shown, "task": task, "label": label, "score": score, "logits": logits.tolist()})
-    return answers
+        yield {"label": label, "score": score, "logits": logits.tolist()}
+
+
+def _entities(outputs: Any) -> Iterator[dict[str, Any]]:
+    from eptx.runtime.spans import as_json
+
+    for entities, labels in zip(outputs.entities, _labels(outputs), strict=True):
+        # a token that may have several labels is of no entity
+        yield labels if entities is None else {"entities": [as_json(entity) for entity in entities]}
+
+
+def _answers(outputs: Any) -> Iterator[dict[str, Any]]:
+    for found in outputs.answers:
+        said = (found.text, found.score, found.start, found.end) if found is not None else ("", None, None, None)
+        yield dict(zip(("answer", "score", "start", "end"), said, strict=True))
 
 
 def generate(session: Any, rows: list[dict[str, Any]], **settings: Any) -> list[dict[str, Any]]:
@@ -74,17 +92,23 @@ def print_stream(pieces: Iterable[Any]) -> None:
 def line(result: dict[str, Any]) -> str:
     """An answer on one line."""
     text = " | ".join(result[key] for key in ("text", "text_pair") if key in result)
-    if "answer" in result:
-        parts = [result["task"], result["answer"], text]
+    if "entities" in result:
+        found = result["entities"]
+        said = [", ".join(f"{e['label']}: {e['word']}" for e in found), _numbers(e["score"] for e in found)]
+    elif "answer" in result:
+        said = [result["answer"], *([_numbers([result["score"]])] if result.get("score") is not None else [])]
     else:
-        numbers = " ".join(f"{value:.4f}" for value in _flat(result["logits"]))
-        parts = [result["task"], _shown(result["label"]), numbers, text]
-    return "\t".join(printable(part) for part in parts)
+        said = [_shown(result["label"]), _numbers(_flat(result["logits"]))]
+    return "\t".join(printable(part) for part in (result["task"], *said, text))
 
 
 def without_nan(result: dict[str, Any]) -> dict[str, Any]:
     """JSON has no NaN."""
     return {key: _finite(value) for key, value in result.items()}
+
+
+def _numbers(values: Iterable[float | None]) -> str:
+    return " ".join("nan" if value is None else f"{value:.4f}" for value in values)
 
 
 def _finite(value: Any) -> Any:

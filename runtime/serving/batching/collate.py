@@ -77,7 +77,7 @@ class Collator:
             stop = start + len(next(iter(arrays.values())))
             cut = row_length(arrays) if row_length(arrays) < width else None
             rows = [self._tasks.get(name) or Task(name, -1) for name in outputs.tasks[start:stop]]
-            parts.append(Outputs({n: self._part(n, a[start:stop], cut) for n, a in outputs.items()}, rows))
+            parts.append(Outputs({n: self._part(n, a[start:stop], cut) for n, a in outputs.items()}, rows, arrays))
             start = stop
         return parts
 

@@ -58,7 +58,7 @@ class InferService:
             self._batcher.drop(job)
         seconds, waited = time.monotonic() - came, job.started - job.queued
         self._metrics.answered(self._name, job.task, self._session.provider, job.rows, waited, seconds)
-        encode = partial(encode_answer, self._name, request, outputs, names)
+        encode = partial(encode_answer, self._name, request, outputs.of_texts(inputs.texts), names)
         size = sum(outputs[name].nbytes for name in names if name in outputs)
         return encode() if size <= _LARGE else await asyncio.to_thread(encode)
 

@@ -14,6 +14,7 @@ from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import RequestError
 from eptx.manifest.names import MULTI_LABEL
 from eptx.runtime.outputs import Outputs
+from eptx.runtime.spans import END, START, as_json, kind_of_bundle
 from eptx.runtime.serving.errors import VERSION
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.models.preprocess import Preprocessed
@@ -25,9 +26,13 @@ from eptx.runtime.serving.protocol.tensors import Value
 #: one for each token), its probability (FP32 [batch]; NaN where it means nothing), every label's probability (FP32 in
 #: the shape of the logits; NaN likewise), and the row's task (BYTES [batch]).
 LABEL, SCORE, SCORES, TASK = "label", "score", "scores", "task"
+#: Of models that read every token by itself (BYTES [batch]): a JSON list of a row's entities; its answer, a JSON object.
+ENTITIES, ANSWER = "entities", "answer"
 #: The parameter of a request that adds `LABEL` to its outputs.
 LABELS = "labels"
 _LOGITS = "logits"
+#: The outputs of a graph that labels and answers are read from.
+_READ = (_LOGITS, START, END)
 #: Bytes of the outputs of one run, and numbers of one JSON answer, which takes ten times as many bytes.
 _RUN_BYTES, _MOST_NUMBERS = 512 << 20, 2_000_000
 
@@ -39,7 +44,8 @@ def fit_limits(limits: Limits, manifest: Manifest) -> Limits:
 
 
 def choose_outputs(request: InferRequest, manifest: Manifest, inputs: Preprocessed) -> tuple[str, ...]:
-    """The outputs to send: those that the request names; else, for texts, labels and logits; else all of the graph.
+    """The outputs to send: those that the request names; else, for texts, labels (or entities, or an answer) and the
+    logits that they were read from; else all of the graph.
 
     Raises:
         RequestError: the bundle has no such output, or they are too large for JSON.
@@ -47,9 +53,10 @@ def choose_outputs(request: InferRequest, manifest: Manifest, inputs: Preprocess
     graph = tuple(spec.name for spec in manifest.outputs)
     own = own_outputs(manifest)
     if request.outputs is None:
-        names = (*own, _LOGITS) if inputs.text and _LOGITS in graph else graph
-        if all(task.problem_type != MULTI_LABEL for task in manifest.tasks):
-            names = tuple(name for name in names if name != SCORES)
+        names = (*own, *(name for name in graph if name in _READ)) if inputs.text and len(own) > 1 else graph
+        several = any(task.problem_type == MULTI_LABEL for task in manifest.tasks)
+        left_out = {*(() if several else (SCORES,)), *((LABEL, SCORE) if ENTITIES in own else ())}
+        names = tuple(name for name in names if name not in left_out)
     else:
         names = tuple(request.outputs)
     if read_flag(request.parameters, LABELS, "the request") and LABEL not in names:
@@ -63,10 +70,13 @@ def choose_outputs(request: InferRequest, manifest: Manifest, inputs: Preprocess
 
 def own_outputs(manifest: Manifest) -> tuple[str, ...]:
     """The outputs that a bundle has beside those of its graph."""
+    kind = kind_of_bundle(manifest)
+    if kind == "answers":
+        return (ANSWER, TASK)
     if all(spec.name != _LOGITS for spec in manifest.outputs):
         return (TASK,)
     labelled = any(task.problem_type for task in manifest.tasks)
-    return (LABEL, SCORE, *([SCORES] if labelled else []), TASK)
+    return (*([ENTITIES] if kind else []), LABEL, SCORE, *([SCORES] if labelled else []), TASK)
 
 
 def _check_json(request: InferRequest, outputs: Sequence[TensorSpec], inputs: Preprocessed) -> None:
@@ -105,10 +115,14 @@ def _value(outputs: Outputs, name: str) -> Value:
             if likely is not None:
                 row[..., : likely.shape[-1]] = likely
         return found
+    if name == ENTITIES:
+        return [_text(found if found is None else [as_json(entity) for entity in found]) for found in outputs.entities]
+    if name == ANSWER:
+        return ["" if found is None else _text(as_json(found)) for found in outputs.answers]
     return [_text(label) for label in outputs.labels]
 
 
 def _text(label: Any) -> str:
     if label is None:
         return ""
-    return json.dumps(label, ensure_ascii=False) if isinstance(label, tuple | list) else str(label)
+    return json.dumps(label, ensure_ascii=False) if isinstance(label, tuple | list | dict) else str(label)

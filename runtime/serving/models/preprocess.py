@@ -10,11 +10,13 @@ from typing import Any
 from eptx.errors import NotSupportedError, RequestError
 from eptx.manifest.names import AUTO_TASK, TASK_ID
 from eptx.runtime.outputs import Array
+from eptx.runtime.requests.row_text import EncodedText
 from eptx.runtime.serving.batching.collate import row_length
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import MIXED
 from eptx.runtime.serving.protocol.infer import InferRequest
 from eptx.runtime.session import Session
+from eptx.runtime.spans import kind_of_bundle
 
 #: Inputs of type BYTES beside those of the graph: texts, the second texts of pairs (an empty one: the text is alone),
 #: and names of tasks.
@@ -32,6 +34,7 @@ class Preprocessed:
         length: tokens of each row, padding included.
         task: the task of its rows, or `MIXED`.
         text: whether it has text inputs.
+        texts: what its tokens were made of, where the answer tells of parts of a text.
     """
 
     arrays: dict[str, Array]
@@ -39,6 +42,7 @@ class Preprocessed:
     length: int
     task: str
     text: bool
+    texts: Sequence[EncodedText] | None = None
 
 
 class Preprocessor:
@@ -51,6 +55,7 @@ class Preprocessor:
 
     def __init__(self, session: Session, limits: Limits) -> None:
         self._session, self._limits = session, limits
+        self._spans = kind_of_bundle(session.manifest) is not None
         self._names = {task.id: task.name for task in session.manifest.tasks}
         if session.bundle.file("tokenizer.json") is not None:
             with suppress(NotSupportedError):  # the requests that need it are told
@@ -69,8 +74,10 @@ class Preprocessor:
         names = self._task_names(request.parameters, _texts(inputs, TASK))
         self._check_rows(inputs, texts)
         self._limits.check_text(sum(map(len, (*(texts or ()), *(pairs or ())))))
+        encoded = None
         if texts is not None:
-            inputs |= self._tokenize(inputs, texts, pairs)
+            arrays, encoded = self._tokenize(inputs, texts, pairs)
+            inputs |= arrays
         elif pairs is not None:
             raise RequestError("input text_pair needs the input text")
         _check_numbers(inputs)
@@ -81,7 +88,7 @@ class Preprocessor:
                 f"the request has {rows} rows of {length} tokens; this server takes {self._limits.max_tokens} tokens "
                 "in one request of several rows"
             )
-        return Preprocessed(arrays, rows, length, self._task(arrays.get(TASK_ID)), texts is not None)
+        return Preprocessed(arrays, rows, length, self._task(arrays.get(TASK_ID)), texts is not None, encoded)
 
     def _task_names(self, parameters: Mapping[str, Any], given: Sequence[str] | None) -> str | Sequence[str] | None:
         one, many = parameters.get(TASK), parameters.get(_TASKS)
@@ -105,15 +112,15 @@ class Preprocessor:
 
     def _tokenize(
         self, inputs: Mapping[str, Array], texts: Sequence[str], pairs: Sequence[str] | None
-    ) -> dict[str, Array]:
+    ) -> tuple[dict[str, Array], Sequence[EncodedText] | None]:
         if "input_ids" in inputs:
             raise RequestError("give either the input text or the input input_ids, not both")
         if pairs is not None and len(pairs) != len(texts):
             raise RequestError(f"input text_pair has {len(pairs)} texts; text has {len(texts)}")
         seconds = pairs or [""] * len(texts)
-        return self._session.tokenizer(
-            [(text, pair) if pair else text for text, pair in zip(texts, seconds, strict=True)]
-        )
+        rows = [(text, pair) if pair else text for text, pair in zip(texts, seconds, strict=True)]
+        tokenizer = self._session.tokenizer
+        return tokenizer.read(rows) if self._spans else (tokenizer(rows), None)
 
     def _task(self, ids: Array | None) -> str:
         if ids is None:
