@@ -53,7 +53,12 @@ def write_page(results: Mapping[Job, Found]) -> bool:
     every = jobs(())
     lacks = [job for job in every if job not in results]
     wrong = [job for job in every if job in results and faults(job, results[job])]
-    print(f"{len(every) * len(MODES)} cells; of {len(every)} jobs {len(lacks)} have no result, {len(wrong)} a fault")
+    cells = [cell for job in every for cell in results.get(job, {}).values() if isinstance(cell, Outcome)]
+    distances = [cell.distance for cell in cells if cell.distance is not None]
+    print(
+        f"{len(every)} jobs: {len(lacks)} have no result, {len(wrong)} a fault; {len(distances)} cells export, "
+        f"{len(cells) - len(distances)} are refused; the largest distance is {max(distances, default=0):.1e}"
+    )
     if lacks or wrong:
         return False
     PAGE.write_text(page({(job.row, job.setting): results[job] for job in every}))  # type: ignore[misc]
