@@ -41,8 +41,9 @@ def check_row_order(builder: GraphBuilder, sites: Mapping[str, Site]) -> None:
     mixed = [module for module, x in unclear.items() if not _begins(two[str(x.name)], one[str(x.name)])]
     if mixed:
         raise NotSupportedError(
-            f"{len(mixed)} adapted modules read the rows of a batch in another order than the batch's, so that rows "
-            f"cannot differ in their task: {some(mixed)}; use --mode static"
+            f"{len(mixed)} adapted modules read something that does not hold one row of the batch after the other (as "
+            f"positions do, which all rows share), so that rows cannot differ in their task: {some(mixed)}; use --mode "
+            "static"
         )
 
 

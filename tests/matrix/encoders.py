@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.matrix.row import Row, choices, pages, texts
+from tests.matrix.row import Row, choices, pages, texts, unmasked
 
 SMALL: dict[str, Any] = {
     "vocab_size": 60,
@@ -67,12 +67,11 @@ _BARE: dict[str, dict[str, Any]] = {
     "Nystromformer": SMALL | {"segment_means_seq_len": 8, "num_landmarks": 8, "conv_kernel_size": 3},
     "RoFormer": SMALL | {"embedding_size": 24},
     "Esm": SMALL | {"pad_token_id": 1, "mask_token_id": 3, "token_dropout": False},
-    "IBert": SMALL,
     "RemBert": SMALL | {"input_embedding_size": 16, "output_embedding_size": 20},
     "RobertaPreLayerNorm": SMALL,
     "Xmod": SMALL | {"languages": ["en_XX"], "default_language": "en_XX"},
     "ConvBert": SMALL | {"num_attention_heads": 4, "embedding_size": 24, "head_ratio": 2, "conv_kernel_size": 3},
-    "Tapas": SMALL,
+    "Tapas": _WIDE,
     "BigBird": SMALL | {"attention_type": "original_full"},
     "XLM": _XLM,
     "Flaubert": _XLM,
@@ -80,7 +79,6 @@ _BARE: dict[str, dict[str, Any]] = {
     "MobileBert": SMALL
     | {"hidden_size": 32, "num_attention_heads": 4, "embedding_size": 16}
     | {"intra_bottleneck_size": 16, "true_hidden_size": 16},
-    "FNet": SMALL,
 }
 #: What a class puts between the base and its head; PEFT saves it only when it is told to.
 _BETWEEN = {"DebertaV2": ["pooler"], "ModernBert": ["head"]}
@@ -122,8 +120,9 @@ ROWS: tuple[Row, ...] = (
         peft=SEQ_CLS,
     ),
     *(_bare(kind, settings) for kind, settings in _BARE.items()),
-    Row("LayoutLM", "text", "LayoutLMModel", ("LayoutLMConfig", SMALL), pages(60)),
-    Row("BERT, masked LM", "text", "BertForMaskedLM", ("BertConfig", SMALL), texts(60)),
+    Row("LayoutLM", "text", "LayoutLMModel", ("LayoutLMConfig", _WIDE), pages(60)),
+    Row("FNet", "text", "FNetModel", ("FNetConfig", SMALL), unmasked(60)),
+    Row("BERT, masked LM", "text", "BertForMaskedLM", ("BertConfig", _WIDE), texts(60)),
     Row("BERT, multiple choice", "text", "BertForMultipleChoice", ("BertConfig", _WIDE), choices(60)),
     Row("RoBERTa, multiple choice", "text", "RobertaForMultipleChoice", ("RobertaConfig", _WIDE), choices(60)),
     *(

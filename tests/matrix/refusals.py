@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+#: What messages about encoder-decoders end in.
+_OTHERS = "; docs/supported.md lists the encoder-decoders that eptx exports"
 #: Rows that no mode exports.
 _OF_ROWS = {
+    "Funnel": "transformers cannot export a FunnelModel to ONNX (UserError: Constraints violated (length)! For more "
+    'information, run with TORCH_LOGS="+dynamic". - You marked length as dynamic but your code specialized it to be a '
+    "constant (7). If you're using mark_dynamic, either remove it or use maybe_mark_dynamic. If you're using "
+    "Dim.DYNAMIC, replace it with either Dim....); if you have it as ONNX, give that with --base-onnx",
     "ProphetNet": "transformers cannot export a ProphetNetForConditionalGeneration to ONNX "
-    "(AssertionError: At the moment `use_cache` is only supported for `decoder_input_ids` of length 1)",
+    "(AssertionError: At the moment `use_cache` is only supported for `decoder_input_ids` of length 1)" + _OTHERS,
     "LongT5": "transformers cannot export a LongT5ForConditionalGeneration to ONNX "
-    "(AssertionError: Cannot create Dim with inconsistent min=0, max=-262144)",
+    "(AssertionError: Cannot create Dim with inconsistent min=0, max=-262144)" + _OTHERS,
     "Speech2Text": "a Speech2TextForConditionalGeneration reads input_features and attention_mask of any length; "
     "of encoder-decoders, eptx exports those that read input_ids, or the features of sound of a fixed length, "
-    "as Whisper does",
+    "as Whisper does: docs/supported.md lists them",
+}
+#: Rows that are refused in mode conditioned.
+_OF_CONDITIONED = {
+    "DeBERTa": "2 adapted modules read something that does not hold one row of the batch after the other (as positions "
+    "do, which all rows share), so that rows cannot differ in their task: encoder.layer.0.attention.self.pos_proj, "
+    "encoder.layer.0.attention.self.pos_q_proj; use --mode static",
 }
 _CONVERT = (
     "save the adapter converted to a plain LoRA (PEFT's save_pretrained with path_initial_model_for_weight_conversion)"
@@ -45,6 +57,7 @@ _TOO_MUCH = (
 #: (row or setting, mode) -> the message. A setting's cell is the same on every row that it is tried on.
 REFUSALS: dict[tuple[str, str], str] = {
     **{(name, mode): message for name, message in _OF_ROWS.items() for mode in ("static", "conditioned")},
+    **{(name, "conditioned"): message for name, message in _OF_CONDITIONED.items()},
     **{
         (name, mode): f"{first}/adapter_config.json: init_lora_weights={start!r} is not supported: {reason}: {_CONVERT}"
         for name, (start, reason) in _STARTS.items()

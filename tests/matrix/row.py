@@ -29,6 +29,11 @@ def texts(vocabulary: int, length: int = 7, *, segments: bool = False) -> Callab
     return make
 
 
+def unmasked(vocabulary: int) -> Callable[[int], Arrays]:
+    """Rows of one length, for a model that reads no mask."""
+    return lambda rows: {"input_ids": np.random.default_rng(3).integers(5, vocabulary, (rows, 7))}
+
+
 def images(side: int, channels: int = 3) -> Callable[[int], Arrays]:
     """Random pixels."""
     return lambda rows: {

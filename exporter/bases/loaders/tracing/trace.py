@@ -109,8 +109,9 @@ def export_onnx(
         half_of = getattr(model, "half_of", None)
         kind = type(model if half_of is None else half_of).__name__
         message = f"transformers cannot export a {kind} to ONNX ({type(e).__name__}: {one_line(e)})"
-        advice = "; if you have it as ONNX, give that with --base-onnx" if half_of is None else ""
-        raise NotSupportedError(message + advice) from None
+        one = "if you have it as ONNX, give that with --base-onnx"
+        advice = one if half_of is None else "docs/supported.md lists the encoder-decoders that eptx exports"
+        raise NotSupportedError(f"{message}; {advice}") from None
     program: ir.Model = exported.program
     drawn = next((node.op_type for node in program.graph.all_nodes() if node.op_type.startswith(_RANDOM)), None)
     if drawn is not None:

@@ -103,7 +103,7 @@ def encoder_sample(model: Any, folder: Path) -> Sample:
     kind, read = type(model).__name__, " and ".join(sample.inputs)
     raise NotSupportedError(
         f"a {kind} reads {read} of any length; of encoder-decoders, eptx exports those that read input_ids, or the "
-        "features of sound of a fixed length, as Whisper does"
+        "features of sound of a fixed length, as Whisper does: docs/supported.md lists them"
     )
 
 
