@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from eptx.errors import RequestError
@@ -166,16 +167,13 @@ class Trained:
 
     def bias(self, module: str, task: int) -> np.ndarray | None:
         """The bias [out] of an adapted layer for a task, which its output includes."""
-        host = self.host_of(task)
-        layer = host.layer(module)
-        bias = getattr(layer, "base_layer", layer).bias
+        bias = self._linear(module, task).bias
         return None if bias is None else _array(bias)
 
     def weight(self, module: str, task: int, route: Route | None = None) -> np.ndarray:
         """The weight [out, in] of an adapted layer with one task folded in: its output for a unit matrix."""
         host = self.host_of(task)
-        layer = host.layer(module)
-        base = getattr(layer, "base_layer", layer)
+        layer, base = host.layer(module), self._linear(module, task)
         with torch.no_grad(), host.on(task):
             self._set(host, torch.tensor([task]), GivenRoutes(self.dtype, route))
             width = base.weight.shape[int(isinstance(base, nn.Linear))]  # a Conv1D stores [in, out]
@@ -186,6 +184,14 @@ class Trained:
                 result = result - base.bias
         weight: np.ndarray = _array(result).T
         return weight
+
+    def _linear(self, module: str, task: int) -> Any:
+        """The linear layer inside of PEFT's: the copy that the task's adapter saved, or the base's."""
+        host = self.host_of(task)
+        layer = host.layer(module)
+        if isinstance(layer, ModulesToSaveWrapper):
+            return layer.modules_to_save[host.adapters[task]] if task in host.adapters else layer.original_module
+        return getattr(layer, "base_layer", layer)
 
     def _ids(self, task_ids: np.ndarray | Sequence[int]) -> Tensor:
         """The ids of the rows, checked before a tuner sees them: LoRA has no tuner of eptx, and ids choose the host."""

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from eptx.bundle import Task, TensorSpec
+from eptx.bundle import Task, TensorSpec, Text
 from eptx.errors import RequestError
 from eptx.runtime import Session
 from eptx.runtime.requests.checks import check_inputs
-from tests.support.tiny_bundle import tiny_manifest, write_tiny
+from tests.support.tiny_bundle import NARROW, tiny_manifest, write_tiny
 
 IDS = np.array([[2, 4, 3], [2, 6, 3]])
 NAN = np.array([[1.0, np.nan, 0.0]] * 2)
@@ -143,6 +143,36 @@ def test_task_ids_with_gaps(tmp_path: Path) -> None:
     session = Session(write_tiny(tmp_path / "b", tasks=(Task("sst2", 0), Task("stsb", 2))).path)
     with pytest.raises(RequestError, match=r"task_id\[1\] is 1; this bundle has 0, 2$"):
         session.run({"input_ids": IDS, "task_id": [0, 1]})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "task", "said"),
+    [
+        (
+            {"input_ids": [[2, 11], [2, 10]]},
+            ["sst2", "mnli"],
+            r"input_ids\[1, 1\] is 10; task mnli has token ids 0 to 9$",
+        ),
+        ({"input_ids": [[2, 8], [8, 3]]}, ["mnli", "base"], r"input_ids\[1, 0\] is 8; task base has token ids 0 to 7$"),
+        ({"input_ids": [[2, 3], [11, 3]], "task_id": [3, 1]}, None, r"input_ids\[1, 0\] is 11; task mnli has"),
+        ({"input_ids": [[2, 12], [2, 3]]}, "sst2", r"input_ids\[0, 1\] is 12; token ids are 0 to 11$"),
+        (["a film", "a film is not good"], ["base", "mnli"], r"input_ids\[1, 4\] is 10; task mnli has"),
+    ],
+)
+def test_a_token_that_the_task_lacks(tmp_path: Path, inputs: Any, task: Any, said: str) -> None:
+    session = Session(write_tiny(tmp_path / "b", tasks=NARROW, tokenizer=True).path)
+    with pytest.raises(RequestError, match=said) as e:
+        session.run(inputs, task)
+    assert "\n" not in str(e.value)
+
+
+def test_padding_may_be_a_token_that_the_task_lacks(tmp_path: Path) -> None:
+    """The pad of a batch is that of its tokenizer, which another task may have added."""
+    text = Text(16, pad=11)
+    session = Session(write_tiny(tmp_path / "b", tasks=NARROW, tokenizer=True, text=text).path)
+    mixed = session.run(["a good book", "bad"], ["sst2", "base"])
+    assert session.tokenizer(["a good book", "bad"])["input_ids"][1, -1] == 11
+    np.testing.assert_allclose(mixed["logits"][1], session.run("bad", "base")["logits"][0], atol=1e-6)
 
 
 PIXELS = tiny_manifest(inputs=(TensorSpec("pixel_values", "float16", ("batch", 3, "h + 2")),))

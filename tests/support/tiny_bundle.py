@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ TASKS = (
     Task("stsb", 2, 1, None, "regression"),
     Task("base", 3, 0),
 )
+#: The same, of which two have fewer tokens than the model.
+NARROW = tuple(replace(task, vocab_size={"mnli": 10, "base": 8}.get(task.name)) for task in TASKS)
 HIDDEN, LABELS = 4, 3
 
 _GRAPH = """

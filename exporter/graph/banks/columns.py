@@ -51,7 +51,12 @@ def put_columns(
     where = editor.node("Expand", [spread(editor, picked, rank - 2), editor.node("Shape", [own_columns])[0]])[0]
     put = editor.node("ScatterElements", [padded, where, own_columns], axis=-1)[0]
     ends = [editor.constant("rows.zero_axis", np.array([0])), editor.constant(f"{name}.size", np.array([found.size]))]
-    return editor.node("Slice", [put, *ends, last])[0]
+    product = editor.node("Slice", [put, *ends, last])[0]
+    if min(found.lengths) >= min(found.size, len(found.base)):
+        return product
+    lacking = np.arange(found.size) >= np.array(found.lengths)[:, None]  # columns of the base that an entry has not
+    mask = spread(editor, by_task(editor, f"{name}.lacking", lacking, entries, task_id), rank - 2)
+    return editor.node("Where", [mask, _lowest(editor), product])[0]
 
 
 def _lowest(editor: GraphEditor) -> ir.Value:

@@ -207,8 +207,8 @@ typedef struct eptx_input {
  * One batch. Every input has the batch as its first dimension.
  *
  * Without `attention_mask` all tokens count; without `token_type_ids` they are 0. Checked before ONNX Runtime sees
- * them: types, shapes that agree, lengths, token ids and types in range, masks of 0 and 1 that show something of every
- * row, finite numbers.
+ * them: types, shapes that agree, lengths, token ids and types in range (tokens that the mask shows are ones that the
+ * row's task has), masks of 0 and 1 that show something of every row, finite numbers.
  *
  * Of a decoder, a request has all tokens of its rows, padded on the right; its cache is empty and cannot be given, and
  * the model chooses its route.

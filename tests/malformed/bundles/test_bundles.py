@@ -147,6 +147,17 @@ LIES: dict[str, tuple[Change, int, str]] = {
         3,
         "the model's output 'logits' is not what",
     ),
+    "a task of more tokens than the model": (
+        _task(0, vocab_size=13),
+        3,
+        "eptx.json: task sst2 has 13 tokens; the model has 12",
+    ),
+    "a task without tokens": (_task(0, vocab_size=0), 3, "vocab_size must be an integer of at least 1"),
+    "a task of fewer tokens than it is sent": (
+        _task(0, vocab_size=5),
+        3,
+        "input input_ids[0, 1] is 5; task sst2 has token ids 0 to 4",
+    ),
     "an output too many": (
         manifest(lambda m: m["outputs"].append({"name": "x", "dtype": "int64", "shape": ["batch"]})),
         3,

@@ -62,6 +62,18 @@ def test_refused(conditioned: Session, name: str) -> None:
     assert len(conditioned.generate([[5] * 60], "task0", max_new_tokens=4)) == 1
 
 
+def test_a_token_that_the_task_lacks(bundle_of: BundleOf, tmp_path: Path) -> None:  # noqa: F811
+    changed = Path(shutil.copytree(bundle_of("conditioned").path, tmp_path / "bundle"))
+    manifest = json.loads((changed / "eptx.json").read_text())
+    next(task for task in manifest["tasks"] if task["name"] == "base")["vocab_size"] = 100
+    (changed / "eptx.json").write_text(json.dumps(manifest))
+    session = Session(changed)
+    with pytest.raises(NativeError) as e:
+        session.generate([[5, 100], [5, 6, 100]], ["task0", "base"], max_new_tokens=2)
+    assert (e.value.status, str(e.value)) == (3, "token 2 of prompt 1 is 100; task base has token ids 0 to 99")
+    assert len(session.generate([[5, 100], [5, 6, 99]], ["task0", "base"], max_new_tokens=2)) == 2
+
+
 def test_null_pointers(conditioned: Session) -> None:
     library, made = load(), c.c_void_p()
     prompts, options = Prompts(), GenerateOptions(max_new_tokens=1)

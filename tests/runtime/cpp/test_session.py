@@ -13,12 +13,13 @@ import pytest
 
 import eptx
 from eptx.bundle import BundleWriter
+from eptx.errors import RequestError
 from eptx.exporter import ExportOptions
 from tests.runtime.conftest import bundles  # noqa: F401
 from tests.runtime.cpp.library import Environment, NativeError, Session, load
 from tests.runtime.test_session import ARRAYS, IDS, MASK, TYPES
 from tests.support.quantized import quantized
-from tests.support.tiny_bundle import TASKS, expected_logits, tiny_manifest, tiny_model, write_tiny
+from tests.support.tiny_bundle import NARROW, TASKS, expected_logits, tiny_manifest, tiny_model, write_tiny
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,34 @@ def test_buffers_too_small(conditioned: Session, given: np.ndarray) -> None:
         conditioned.run_into(ARRAYS, "mnli", {"logits": given})
     assert e.value.status == 3
     assert e.value.sizes == [(36, (3, 3))]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("ids", "tasks", "said"),
+    [
+        ([[2, 11], [2, 10]], ["sst2", "mnli"], "input input_ids[1, 1] is 10; task mnli has token ids 0 to 9"),
+        ([[2, 8], [8, 3]], ["mnli", "base"], "input input_ids[1, 0] is 8; task base has token ids 0 to 7"),
+        ([[2, 12], [2, 3]], ["sst2", "mnli"], "input input_ids[0, 1] is 12; token ids are 0 to 11"),
+    ],
+)
+def test_a_token_that_the_task_lacks(tmp_path: Path, ids: list[list[int]], tasks: list[str], said: str) -> None:
+    """In the words of Python; tokens that the mask hides do not count."""
+    load()
+    bundle = write_tiny(tmp_path / "b", tasks=NARROW)
+    session, python = Session(bundle.path), eptx.Session(bundle)
+    given = {"input_ids": np.array(ids)}
+    numbers = {**given, "task_id": np.array([[task.name for task in NARROW].index(name) for name in tasks])}
+    for inputs, names in ((given, tasks), (numbers, None)):
+        for call in (session.run, python.run):
+            with pytest.raises((NativeError, RequestError)) as e:
+                call(inputs, names)
+            assert str(e.value) == said
+            assert getattr(e.value, "status", 3) == 3
+        with pytest.raises(NativeError) as e:
+            session.run_into(inputs, names, {"logits": np.zeros((2, 3), np.float32)})
+        assert (e.value.status, str(e.value)) == (3, said)
+    hidden = {"input_ids": np.minimum(np.array(ids), 11), "attention_mask": (np.array(ids) < 8).astype(int)}
+    np.testing.assert_array_equal(session.run(hidden, tasks)[0]["logits"], python.run(hidden, tasks)["logits"])
 
 
 def test_wrong_outputs(conditioned: Session) -> None:

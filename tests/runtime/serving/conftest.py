@@ -9,16 +9,17 @@ import pytest
 
 from eptx.runtime import Session
 from tests.runtime.serving.servers import Server, serving
-from tests.support.tiny_bundle import write_tiny
+from tests.support.tiny_bundle import NARROW, write_tiny
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Bundles: ``tiny``; ``open``, which does not know its vocabulary, so that ONNX Runtime fails on token 99;
-    ``static`` and ``dynamic``."""
+    ``narrow``, of which two tasks have fewer tokens; ``static`` and ``dynamic``."""
     folder = tmp_path_factory.mktemp("served")
     write_tiny(folder / "tiny", tokenizer=True)
     write_tiny(folder / "open", vocab_size=None)
+    write_tiny(folder / "narrow", tasks=NARROW, tokenizer=True)
     write_tiny(folder / "static", "static", tokenizer=True)
     write_tiny(folder / "dynamic", "dynamic", tokenizer=True)
     return folder
@@ -26,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(folder: Path) -> Iterator[Server]:
-    bundles = [folder / name for name in ("tiny", "open", "static", "dynamic")]
+    bundles = [folder / name for name in ("tiny", "open", "narrow", "static", "dynamic")]
     limits = ["--max-body", "200000", "--read-timeout", "1", "--max-delay-ms", "30", "--log-level", "debug"]
     with serving(folder, *bundles, *limits) as server:
         yield server

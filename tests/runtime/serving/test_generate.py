@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from eptx.files.strict_json import dump_json
 from eptx.runtime import Session
 from tests.runtime.serving.servers import Server, read_all, serving, wait_for
 from tests.support.decoders import write_decoder_bundle
@@ -26,8 +28,18 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def writer(bundle: Path) -> Iterator[Server]:
-    with serving(bundle.parent, bundle, "--log-level", "debug") as server:
+def narrow(bundle: Path) -> Path:
+    """The same bundle, of which the task ``base`` has fewer tokens."""
+    folder = Path(shutil.copytree(bundle, bundle.parent / "narrow"))
+    said = json.loads((folder / "eptx.json").read_text())
+    next(task for task in said["tasks"] if task["name"] == "base")["vocab_size"] = 100
+    (folder / "eptx.json").write_bytes(dump_json(said))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def writer(bundle: Path, narrow: Path) -> Iterator[Server]:
+    with serving(bundle.parent, bundle, narrow, "--log-level", "debug") as server:
         yield server
 
 
@@ -105,6 +117,21 @@ def test_what_is_wrong_is_said_before_the_first_event(
     assert status == 400
     assert line in json.loads(body)["error"]
     assert ask(writer, GREEDY)[0] == 200
+
+
+@pytest.mark.parametrize("verb", ["generate", "generate_stream"])
+def test_a_token_that_the_task_lacks(writer: Server, verb: str) -> None:
+    def answer(task: str, text: str) -> tuple[int, bytes]:
+        request = {"text_input": text, "parameters": {"task": task, "max_tokens": 2}}
+        status, _, body = writer.call("POST", f"/v2/models/narrow/{verb}", request)
+        return status, body
+
+    status, body = answer("base", "w5 w100")
+    assert (status, json.loads(body)["error"]) == (
+        400,
+        "prompt 0 has token 100 at 1; task base has token ids 0 to 99",
+    )
+    assert answer("base", "w5 w99")[0] == answer("task1", "w5 w100")[0] == 200
 
 
 def test_a_prompt_must_be_a_text(writer: Server) -> None:

@@ -113,6 +113,31 @@ def test_a_body_that_is_no_request(server: Server, case: str) -> None:
     works(server)
 
 
+@pytest.mark.parametrize(
+    ("task", "token", "said"),
+    [
+        ("mnli", 10, "input input_ids[0, 1] is 10; task mnli has token ids 0 to 9"),
+        ("base", 8, "input input_ids[0, 1] is 8; task base has token ids 0 to 7"),
+        ("sst2", 12, "input input_ids[0, 1] is 12; token ids are 0 to 11"),
+    ],
+)
+def test_a_token_that_the_task_lacks(server: Server, task: str, token: int, said: str) -> None:
+    def ask(token: int) -> tuple[int, Any]:
+        return server.infer(changed(data=[2, token]) | {"parameters": {"task": task}}, model="narrow")
+
+    status, answer = ask(token)
+    assert (status, answer["error"]) == (400, said)
+    assert ask(token - 1)[0] == 200
+
+
+def test_a_text_with_a_token_that_the_task_lacks(server: Server) -> None:
+    two = text("a good book", shape=[2], data=["a good book", "the film"])
+    status, answer = server.infer(two | {"parameters": {"tasks": ["sst2", "base"]}}, model="narrow")
+    assert (status, answer["error"]) == (400, "input input_ids[1, 1] is 11; task base has token ids 0 to 7")
+    assert server.infer(two | {"parameters": {"tasks": ["base", "sst2"]}}, model="narrow")[0] == 400
+    assert server.infer(two | {"parameters": {"tasks": ["sst2", "sst2"]}}, model="narrow")[0] == 200
+
+
 BINARY = {"name": "input_ids", "datatype": "INT64", "shape": [1, 2], "parameters": {"binary_data_size": 16}}
 SIXTEEN = struct.pack("<qq", 2, 5)
 TEXTS = {"name": "text", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 8}}
