@@ -80,9 +80,7 @@ def of_folder(task: str, checkpoint: Checkpoint, targets: Targets | None = None)
     )
 
 
-def _linear(
-    config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], targets: Targets
-) -> dict[str, LoraModule]:
+def _linear(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], targets: Targets) -> dict[str, LoraModule]:
     """The linear layers of a folder."""
     grouped = group_by_module(tensors, "lora_")
     keys = {name: parameter.key for name, parameters in targets.items() for parameter in parameters}
