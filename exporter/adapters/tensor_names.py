@@ -95,9 +95,9 @@ def _without_adapter(name: str, parts: Sequence[str]) -> tuple[str, str | None]:
     beside = _BESIDE.search(name)
     if beside is not None:
         head, tail = name[: beside.start()], name[beside.end() :]
-        adapter, _, rest = tail.partition(".")
+        adapter, _, leaf = tail.partition(".")
         if _SAVED in beside[0]:
-            return (name, None) if not rest else (f"{head}.{rest}", adapter)
+            return (name, None) if not leaf else (f"{head}.{leaf}", adapter)
         return f"{head}.trainable_tokens_delta", adapter
     part = next((part for part in parts if part in f".{name}"), None)
     if part is None:

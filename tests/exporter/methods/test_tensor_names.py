@@ -48,7 +48,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Ten
 def written(saved: tuple[Path, dict[str, Tensor]], to: Path, tensors: dict[str, Tensor]) -> Path:
     """The folder with other tensors."""
     folder = shutil.copytree(saved[0], to / "mine")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / FILE)
+    save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, folder / FILE)
     return folder
 
 
