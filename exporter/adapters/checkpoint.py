@@ -17,10 +17,10 @@ from eptx.exporter.adapters.adapter import Pooling, TaskHeads
 from eptx.exporter.adapters.changes import TensorChange
 from eptx.exporter.adapters.label_names import Names, check_names, names_beside
 from eptx.exporter.adapters.saved import saved_changes
-from eptx.exporter.adapters.saved_names import in_class
 from eptx.exporter.adapters.tensor_files.safetensors import read_tensors
 from eptx.exporter.adapters.tensor_files.weights import WEIGHTS as WEIGHTS
 from eptx.exporter.adapters.tensor_files.weights import read_weights, weights_of
+from eptx.exporter.adapters.tensor_names import in_class, plain_names
 from eptx.exporter.adapters.trained_as import TrainedAs, base_name
 from eptx.files.links import check_links
 from eptx.files.safe_files import fingerprint
@@ -28,7 +28,6 @@ from eptx.files.strict_json import read_json_object
 
 CONFIG = "adapter_config.json"
 HEADS = "task_heads.safetensors"
-_PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
@@ -109,12 +108,9 @@ def read_checkpoint(
     weights = weights_of(folder, allow_pickle=allow_pickle)
     config = read_json_object(folder / CONFIG, error=AdapterError)
     kind = own_tensors(config)
-    tensors: dict[str, np.ndarray] = {}
-    for name, array in read_weights(weights, integers=kind.integers).items():
-        plain = name.removeprefix(_PREFIX)
-        if plain in tensors:
-            raise AdapterError(f"{weights.name}: {plain} appears twice, with and without {_PREFIX[:-1]}")
-        tensors[plain] = array
+    stored = read_weights(weights, integers=kind.integers)
+    plain = plain_names(stored, kind.parts, weights.name)
+    tensors = {plain[name]: array for name, array in stored.items()}
     if not tensors:
         raise AdapterError(f"{weights}: holds no tensors")
     heads = _read_heads(folder, config) if (folder / HEADS).exists() else None

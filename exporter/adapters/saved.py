@@ -25,7 +25,7 @@ __all__ = ["saved_changes"]
 
 _DELTA, _BASE = "trainable_tokens_delta", "base_layer"
 _WRAPPERS = re.compile(r"\.(token_adapter|base_layer)(?=\.)")
-_UNREAD = (".original_module.", ".modules_to_save.")
+_UNREAD = ".original_module."
 
 
 def saved_changes(config: Mapping[str, Any], saved: Mapping[str, np.ndarray], file: str) -> dict[str, TensorChange]:
@@ -43,7 +43,7 @@ def saved_changes(config: Mapping[str, Any], saved: Mapping[str, np.ndarray], fi
     own = [part for part in config.get("modules_to_save") or () if isinstance(part, str)]
     for name, array in saved.items():
         module, _, leaf = name.rpartition(".")
-        if leaf == _DELTA or any(part in name for part in _UNREAD):
+        if leaf == _DELTA or _UNREAD in name:
             continue
         plain = _WRAPPERS.sub("", name)
         alone = any(re.fullmatch(rf"(.*\.)?{re.escape(part)}(\..*)?", module) for part in own)

@@ -13,9 +13,10 @@ from safetensors.numpy import save_file
 from eptx._one_line import some
 from eptx.errors import AdapterError, BaseModelError
 from eptx.exporter.adapters.adapter import Adapter
-from eptx.exporter.adapters.changes import TensorChange, Whole
+from eptx.exporter.adapters.changes import LowRank, TensorChange, Whole
 from eptx.exporter.adapters.widths import check_widths
 from eptx.exporter.bases.names import aliases
+from eptx.exporter.bases.not_built import NotBuiltError
 from eptx.exporter.bases.weights.checkpoint import weight_files
 from eptx.exporter.bases.weights.model import base_prefix, read_config
 from eptx.exporter.bases.weights.sharing import HEAD, SHARED, TABLE, TiedCheckpoint, with_shared
@@ -52,6 +53,7 @@ def fold_folder(adapter: Adapter, base: Path, target: Path, options: ExportOptio
 
     Raises:
         BaseModelError: a module is not in the folder, or is of another shape.
+        NotBuiltError: the folder holds a tensor that the task changes in parts.
         NotSupportedError: a module's weight is another one's too.
     """
     config = read_config(base)
@@ -111,6 +113,8 @@ def _whole(
     found: dict[str, TensorChange] = {}
     for name, change in adapter.changes.get(options.folded_task(adapter.tasks), {}).items():
         stored = [alias for alias in aliases(name, base_prefix(config)) if alias in checkpoint]
+        if not stored and isinstance(change, LowRank):  # experts, which transformers stacks as it loads the folder
+            raise NotBuiltError(f"the base folder holds {name} in parts, into which GenAI's builder takes no adapter")
         if not stored:
             raise BaseModelError(f"the adapter brings {name}, which the base folder does not have")
         found[stored[0]] = change

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ CONFIG, WEIGHTS, HEADS = "adapter_config.json", "adapter_model.safetensors", "ta
 PICKLE = "adapter_model.bin"
 #: What PEFT puts before the name of every module of the model that it wraps.
 PREFIX = "base_model.model."
+#: The parameter whose name PEFT saves without its last word.
+_VECTOR = ".lora_magnitude_vector.weight"
+#: What compiling, sharding and checkpointing put into names.
+_AROUND = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,50 @@ def read_folder(folder: Path, *, allow_pickle: bool = False) -> AdapterFiles:
     config = read_json_object(folder / CONFIG, error=AdapterError)
     heads = _tensors(folder / HEADS) if (folder / HEADS).exists() else None
     return AdapterFiles(folder, config, _pickled(folder) if pickled else _tensors(folder / WEIGHTS), heads)
+
+
+def plainly_named(files: AdapterFiles, part: str) -> AdapterFiles:
+    """The same folder with its tensors by the names that PEFT loads: with its prefix, without the adapter's name.
+
+    On purpose the exporter's rule is not used, since it is checked.
+
+    Args:
+        files: as they are.
+        part: how the names of its own tensors go on after the module's name.
+
+    Raises:
+        AdapterError: two tensors have one name then.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in files.tensors.items():
+        words = [word for word in name.split(".") if word not in _AROUND]
+        start = next((at + 2 for at in range(len(words)) if words[at : at + 2] == ["base_model", "model"]), 0)
+        while words[start : start + 1] == ["module"]:
+            start += 1
+        if words[:1] == ["base_model"] and start == 0:
+            new = name  # what all layers share
+        else:
+            new = PREFIX + ".".join(_unnamed(words[start:], part, files.tensors))
+        if new.endswith(_VECTOR):
+            new = new.removesuffix(".weight")
+        if new in found:
+            raise AdapterError(f"{files.folder / WEIGHTS}: has {new} twice")
+        found[new] = tensor
+    return replace(files, tensors=found)
+
+
+def _unnamed(words: list[str], part: str, names: Collection[str]) -> list[str]:
+    """A name's words without the adapter's."""
+    if "modules_to_save" in words:
+        at = words.index("modules_to_save")
+        again = any(name.endswith(".".join(words[:at] + words[at + 1 :])) for name in names)
+        return words if again or len(words) < at + 3 else words[:at] + words[at + 2 :]
+    if "trainable_tokens_delta" in words:
+        return words[: words.index("trainable_tokens_delta") + 1]
+    own = [at for at, word in enumerate(words) if part and f".{word}".startswith(part)]
+    after = words[own[0] + 1 :] if own else []
+    named = after and after[0] not in ("weight", "bias") and not after[0].isdigit()
+    return words[: own[0] + 1] + after[1:] if named else words
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from eptx.errors import UsageError
 from eptx.exporter.adapters.route import Route
 from eptx.exporter.methods import modules
-from eptx.exporter.trained.files import AdapterFiles, read_folder
+from eptx.exporter.trained.files import AdapterFiles, plainly_named, read_folder
 
 #: The task type, and the modules that PEFT is to take whole from an adapter's file.
 SavedAs: TypeAlias = tuple[str | None, list[str] | None]
@@ -162,13 +162,18 @@ def read_files(folders: Sequence[Path], *, allow_pickle: bool = False) -> list[A
         AdapterError: a file is missing or damaged.
         UsageError: they are of different methods, or several where one holds all tasks.
     """
-    read = [read_folder(folder, allow_pickle=allow_pickle) for folder in folders]
+    read = [_read(folder, allow_pickle) for folder in folders]
     found = {reference_of(files).name: reference_of(files) for files in read}
     if len(found) > 1 and not all(reference.one_task_each for reference in found.values()):
         raise UsageError(f"the adapters are of different methods: {', '.join(sorted(found))}")
     if len(read) > 1 and not all(reference.one_task_each for reference in found.values()):
         raise UsageError(f"a folder of {next(iter(found))} holds all tasks: give one adapter folder")
     return read
+
+
+def _read(folder: Path, allow_pickle: bool) -> AdapterFiles:
+    files = read_folder(folder, allow_pickle=allow_pickle)
+    return plainly_named(files, reference_of(files).part(files.config))
 
 
 def name_tasks(files: Sequence[AdapterFiles], given: Sequence[str] | None) -> tuple[str, ...]:

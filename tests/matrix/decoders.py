@@ -143,6 +143,17 @@ _TRACED: tuple[Row, ...] = (
     _row("Cohere", "Cohere", {"logit_scale": 0.25}),
     _row("Cohere 2, a window", "Cohere2", {**_HEADS, "sliding_window": 3, "layer_types": _TWO}),
 )
+_PARAMETERS = {"target_parameters": ["experts.gate_up_proj", "experts.down_proj"]}
+_TRAINED_EXPERTS: tuple[Row, ...] = tuple(
+    replace(row, name=f"{row.name}, its experts", peft={**row.peft, **_PARAMETERS})
+    for row in (
+        _row("Mixtral", "Mixtral", _LOCAL, targets=_ATTENTION),
+        _row("Qwen3-MoE", "Qwen3Moe", {**_HEADS, **_EXPERTS}, targets=_ATTENTION),
+        _row("gpt-oss", "GptOss", {**_HEADS, **_LOCAL}, targets=_ATTENTION),
+        _row("OLMoE", "Olmoe", {"num_experts": 4, "num_experts_per_tok": 2}, targets=_ATTENTION),
+        _row("Granite-MoE", "GraniteMoe", _LOCAL, targets=_ATTENTION),
+    )
+)
 _WITH_HEADS: tuple[Row, ...] = (
     _headed("Llama, sequence classification", "Llama", _CLASSES, "SEQ_CLS"),
     _headed("Mistral, sequence classification", "Mistral", _CLASSES, "SEQ_CLS", {"sliding_window": 3}),
@@ -180,4 +191,4 @@ _WITH_HEADS: tuple[Row, ...] = (
         tokens=(3, 5),
     ),
 )
-ROWS: tuple[Row, ...] = (*_BUILT, *_TRACED, *_WITH_HEADS)
+ROWS: tuple[Row, ...] = (*_BUILT, *_TRACED, *_TRAINED_EXPERTS, *_WITH_HEADS)

@@ -34,6 +34,8 @@ _STARTS = {
 #: Mode -> the adapter that is read first.
 _FIRST = {"static": "task1", "conditioned": "task0"}
 
+#: Row of experts -> what its class calls them.
+_EXPERTS = dict.fromkeys(("Mixtral", "Qwen3-MoE", "gpt-oss", "OLMoE"), "mlp") | {"Granite-MoE": "block_sparse_moe"}
 #: Settings of PEFT's other methods with which an update has full rank -> PEFT's name of the method.
 _FULL_RANK = {
     **dict.fromkeys(("BOFT", "BOFT, two factors"), "BOFT"),
@@ -62,6 +64,12 @@ REFUSALS: dict[tuple[str, str], str] = {
         (name, mode): f"{first}/adapter_config.json: init_lora_weights={start!r} is not supported: {reason}: {_CONVERT}"
         for name, (start, reason) in _STARTS.items()
         for mode, first in _FIRST.items()
+    },
+    **{
+        (f"{name}, its experts", "conditioned"): "task 'task0': target_parameters in its adapter_config.json names "
+        f"model.layers.0.{module}.experts.gate_up_proj, and the rows of a batch cannot each have their own experts: "
+        "export one adapter with --mode static"
+        for name, module in _EXPERTS.items()
     },
     **{
         (name, "conditioned"): f"task0/adapter_config.json: peft_type {kind} {_TOO_MUCH}"

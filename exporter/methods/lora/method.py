@@ -61,7 +61,6 @@ class Lora(Method):
                     f"follow in mode {options.mode}: use --precision fp32 or --mode static"
                 )
 
-
     def complete(self, adapter: Any, base: Path | None, class_name: str | None) -> Any:
         if not adapter.unplaced:
             return adapter
@@ -77,7 +76,7 @@ class Lora(Method):
 
 
 def _refuse_stacks(adapter: Any) -> None:
-    """Refuses factors of a stack of experts: a graph sorts the tokens of all rows by expert, whatever their tasks are."""
+    """Refuses factors of experts' weights: a graph sorts the tokens of all rows by expert, whatever their task."""
     for task, changes in adapter.changes.items():
         for name, change in changes.items():
             if isinstance(change, LowRank) and change.a.ndim > 2:

@@ -80,9 +80,7 @@ def of_folder(task: str, checkpoint: Checkpoint, targets: Targets | None = None)
     )
 
 
-def _linear(
-    config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], targets: Targets
-) -> dict[str, LoraModule]:
+def _linear(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], targets: Targets) -> dict[str, LoraModule]:
     """The linear layers of a folder."""
     grouped = group_by_module(tensors, "lora_")
     keys = {name: parameter.key for name, parameters in targets.items() for parameter in parameters}
@@ -99,7 +97,6 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any], 
     """
     for each in [each for each in parts if each.startswith(_OF_TRAINING)]:
         del parts[each]
-    _refuse_adapter_name(name, parts)
     a, b = (_whole(name, each, take(parts, name, f"lora_{each}.weight", 2), config) for each in "AB")
     began = start(config)
     vectors = {
@@ -136,17 +133,6 @@ def _whole(module: str, key: str, factor: np.ndarray, config: Mapping[str, Any])
         own = slice(block * rows, (block + 1) * rows)
         whole[own, block * columns : (block + 1) * columns] = factor[own]
     return whole
-
-
-def _refuse_adapter_name(module: str, parts: Mapping[str, np.ndarray]) -> None:
-    """PEFT leaves the adapter's name out of the names that it saves, and does not load tensors that have it."""
-    for key in parts:
-        first, *rest = key.split(".")
-        if first in ("lora_A", "lora_B") and len(rest) == 2:
-            raise AdapterError(
-                f"{WEIGHTS}: {module}.{key} has the adapter's name {rest[0]!r} in it, so that PEFT would not load it: "
-                "save the adapter with PEFT's save_pretrained"
-            )
 
 
 def _heads(checkpoints: Sequence[Checkpoint]) -> TaskHeads | None:

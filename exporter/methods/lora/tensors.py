@@ -25,9 +25,7 @@ __all__ = ["take_tensors"]
 _A, _EMBEDDING = ".lora_A.weight", ".lora_embedding_A"
 
 
-def take_tensors(
-    checkpoint: Checkpoint, targets: Targets
-) -> tuple[dict[str, TensorChange], dict[str, np.ndarray]]:
+def take_tensors(checkpoint: Checkpoint, targets: Targets) -> tuple[dict[str, TensorChange], dict[str, np.ndarray]]:
     """What an adapter changes of tensors, and the factors of its linear layers.
 
     Args:

@@ -36,7 +36,7 @@ def compare_tensors(
         model: the trained model as transformers or PEFT loaded it, float32; nothing of it changes.
         touched: names of the tensors that the graph may hold with the task folded in.
         tables: the embeddings that tasks change, by the tasks that the graph serves.
-        stacks: the experts' weights that the graph must hold with a task folded in; a run may reach none of an expert's.
+        stacks: the experts' weights that the graph must hold with a task folded in; a run may not reach an expert.
 
     Returns:
         a check for every tensor, every rotary table and each layer's attention.

@@ -60,7 +60,7 @@ class Base:
 
     def checks(self, bundle: Bundle) -> list[Check]:
         """What the comparison says."""
-        return compare_tensors(bundle, self.model, self.touched(bundle), {})
+        return compare_tensors(bundle, self.model, self.touched(bundle), {}, {})
 
     def touched(self, bundle: Bundle) -> Collection[str]:
         """The folded layers' weights, by today's names."""

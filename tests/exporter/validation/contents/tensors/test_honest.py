@@ -129,7 +129,7 @@ def test_a_model_that_peft_made(made: Made) -> None:
     settings = LoraConfig(target_modules=["query", "value"], modules_to_save=["classifier"])
     model = get_peft_model(trained(base.workshop.base), settings)
     before = {name: (p.requires_grad, p.clone()) for name, p in model.named_parameters()}
-    checks = compare_tensors(base.bundle(), model, (), {})
+    checks = compare_tensors(base.bundle(), model, (), {}, {})
     assert checks == alone
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad == before[name][0]

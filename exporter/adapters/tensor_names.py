@@ -1,0 +1,109 @@
+"""What an adapter's file calls its tensors, and what PEFT's own `save_pretrained` would have called them.
+
+base_model.model.<module>.lora_A.weight                        as PEFT saves them
+base_model.model.<module>.lora_A.default.weight                the model's `state_dict`: with the adapter's name
+base_model.model.<module>.modules_to_save.default.weight       the same, of a module that is saved whole
+model.base_model.model.<module>..., module.base_model...       inside of another module: Lightning's, DDP's
+..._orig_mod..., ..._fsdp_wrapped_module...                    compiled, sharded
+<module>.lora_A.weight                                         without PEFT's model around it
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from eptx._one_line import some
+from eptx.errors import AdapterError
+
+__all__ = ["in_class", "plain_names"]
+
+#: PEFT's model and its tuner, and what may stand before them.
+_PEFT = re.compile(r"^(?:(?:model|module)\.)*base_model\.model\.")
+#: The names that compiling, sharding and checkpointing give to what they wrap; no module of a model is called so.
+_WRAPPED = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+#: What a module in parallel (DDP) is called.
+_PARALLEL = re.compile(r"^(?:module\.)+")
+#: Where PEFT has the adapter's name behind something else than an adapter's own tensors.
+_BESIDE = re.compile(r"\.(?:modules_to_save|trainable_tokens_delta)\.")
+_LEAVES = ("weight", "bias")
+_SAVED, _OF_BASE = ".modules_to_save", ".original_module.bias"
+_SAVE = "save the adapter with PEFT's save_pretrained"
+
+
+def plain_names(names: Iterable[str], parts: Sequence[str], file: str) -> dict[str, str]:
+    """Each tensor's name as PEFT saves it, without ``base_model.model.``.
+
+    Args:
+        names: in the file.
+        parts: of the names of the adapter's own tensors (".lora_").
+        file: that holds them, for messages.
+
+    Raises:
+        AdapterError: two tensors are called alike then, or not all of them have one adapter's name in them.
+    """
+    found = {name: _of_module(name) for name in names}
+    known = set(found.values())
+    split = {
+        name: (plain, None) if _again(plain, known) else _without_adapter(plain, parts) for name, plain in found.items()
+    }
+    said = dict.fromkeys(adapter for _, adapter in split.values() if adapter is not None)
+    if len(said) > 1:
+        raise AdapterError(f"{file}: holds several adapters, {some(sorted(said))}: {_SAVE}, one at a time")
+    own = [name for name, plain in found.items() if any(part in f".{plain}" for part in parts)]
+    named = [name for name in own if split[name][1] is not None]
+    if named and len(named) < len(own):
+        other = next(name for name in own if split[name][1] is None)
+        raise AdapterError(
+            f"{file}: {found[named[0]]} has the adapter's name {next(iter(said))!r} in it, and {found[other]} has "
+            f"none: {_SAVE}"
+        )
+    plain = {name: split[name][0] for name in found}
+    first: dict[str, str] = {}
+    for name, each in plain.items():
+        if first.setdefault(each, name) != name:
+            raise AdapterError(f"{file}: {each} appears twice, as {first[each]} and as {name}: {_SAVE}")
+    return plain
+
+
+def in_class(saved: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Saved tensors without those that are there once more, or are the base's.
+
+    With ``bias="all"`` PEFT saves every bias by its name inside of its own layers: of a module that is saved whole that
+    is the same once more, and the base's.
+    """
+    return {name: array for name, array in saved.items() if not _again(name, saved) and not name.endswith(_OF_BASE)}
+
+
+def _again(name: str, names: Container[str]) -> bool:
+    """Whether a tensor of a module that is saved whole is there by its plain name too."""
+    return f"{_SAVED}." in name and name.replace(_SAVED, "") in names
+
+
+def _of_module(name: str) -> str:
+    """A name without what stands around the model."""
+    return _PARALLEL.sub("", _PEFT.sub("", _WRAPPED.sub("", name), count=1))
+
+
+def _without_adapter(name: str, parts: Sequence[str]) -> tuple[str, str | None]:
+    """A name without the adapter's in it, and that; None for none.
+
+    It stands behind the first word of an adapter's own tensor, where else a number or the tensor's last word does.
+    """
+    beside = _BESIDE.search(name)
+    if beside is not None:
+        head, tail = name[: beside.start()], name[beside.end() :]
+        adapter, _, leaf = tail.partition(".")
+        if _SAVED in beside[0]:
+            return (name, None) if not leaf else (f"{head}.{leaf}", adapter)
+        return f"{head}.trainable_tokens_delta", adapter
+    part = next((part for part in parts if part in f".{name}"), None)
+    if part is None:
+        return name, None
+    at = f".{name}".index(part) + len(part) - 1
+    word, *rest = name[at:].split(".")
+    if not rest or rest[0] in _LEAVES or rest[0].isdigit():
+        return name, None
+    return ".".join([name[:at] + word, *rest[1:]]), rest[0]
