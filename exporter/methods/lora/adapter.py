@@ -78,7 +78,9 @@ def joined(parts: Sequence[LoraAdapter], heads: TaskHeads | None = None) -> Lora
     for module in adapter.module_names:
         shapes = {_shape(factors) for factors in adapter.of_module(module).values()}
         if len(shapes) != 1:
-            raise AdapterError(f"the LoRA adapters are not of one base: {module} has widths {sorted(shapes)}")
+            raise AdapterError(
+                f"the LoRA adapters are not of one base: {module} has widths {sorted(shapes)}: export each by itself"
+            )
     return adapter
 
 
