@@ -23,6 +23,7 @@ def add_tasks(
     *,
     tasks: Sequence[str] | None = None,
     problem_types: Mapping[str, str] | None = None,
+    allow_pickle: bool = False,
 ) -> Bundle:
     """Puts further adapters on a conditioned LoRA bundle, without its base.
 
@@ -32,6 +33,7 @@ def add_tasks(
         out: the new bundle's folder; an existing bundle is replaced in one step, also the one that is read.
         tasks: the names of the new tasks. Default: the folders' names.
         problem_types: new task -> how its logits are read, where it is not as the base's configuration says.
+        allow_pickle: whether an adapter's ``adapter_model.bin`` is read, by torch's ``weights_only`` loader.
 
     Returns:
         The bundle of an export of all adapters, byte for byte.
@@ -43,8 +45,9 @@ def add_tasks(
         NotSupportedError: the bundle does not hold what this needs.
     """
     with BundleWriter(out) as writer:
-        folders, former = find_adapters(adapters), _opened(bundle)
-        return _write(writer, former, added(former, folders, tasks=tasks, problem_types=problem_types))
+        folders, former = find_adapters(adapters, allow_pickle=allow_pickle), _opened(bundle)
+        new = added(former, folders, tasks=tasks, problem_types=problem_types, allow_pickle=allow_pickle)
+        return _write(writer, former, new)
 
 
 def remove_tasks(bundle: Path, tasks: Sequence[str], out: Path) -> Bundle:

@@ -44,7 +44,7 @@ def calibrate(
         As `export_bundle`; UsageError where the folder holds something else.
     """
     _check_folder(out)
-    found = find_folders(base, adapters, onnx=options.base_onnx is not None)
+    found = find_folders(base, adapters, onnx=options.base_onnx is not None, allow_pickle=options.allow_pickle)
     adapter = read_adapter(found.adapters, top_k=options.top_k, tasks=options.tasks, allow_pickle=options.allow_pickle)
     with calibrating(found.base, adapter, options, out) as calibration:
         calibration.study()

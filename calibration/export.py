@@ -59,7 +59,7 @@ def export_bundle(base: Given | None, adapters: Sequence[Given], out: Path, opti
         ValidationError: a task drops by more points than the stated budget.
     """
     options.check()
-    found = find_folders(base, adapters, onnx=options.base_onnx is not None)
+    found = find_folders(base, adapters, onnx=options.base_onnx is not None, allow_pickle=options.allow_pickle)
     return run_export(found.base, found.adapters, out, options).bundle
 
 

@@ -100,7 +100,8 @@ def kind_of(inputs: _Shapes, outputs: _Shapes) -> Literal["entities", "answers"]
     """What a model of these tensors says of parts of a text, if it says something of every token.
 
     Args:
-        inputs, outputs: name -> shape, with sizes or with the names of dimensions.
+        inputs: name -> shape, with sizes or with the names of dimensions.
+        outputs: the same.
     """
     tokens = tuple(inputs.get(_IDS, ()))
     ranks = {name: len(shape) for name, shape in outputs.items() if tokens and tuple(shape[:2]) == tokens}
@@ -125,9 +126,7 @@ def parts_of(row: int, length: int, request: Mapping[str, Array], text: RowText 
     return np.where(shown != 0, types != 0, PADDING)
 
 
-def entities(
-    likely: _Floats, names: Sequence[str] | None, parts: _Parts, text: RowText | None
-) -> list[Entity]:
+def entities(likely: _Floats, names: Sequence[str] | None, parts: _Parts, text: RowText | None) -> list[Entity]:
     """A row's entities, from the left to the right.
 
     Args:
@@ -175,7 +174,8 @@ def answer(start: Array, end: Array, parts: _Parts, text: RowText | None) -> Ans
     """The likeliest answer; None where nothing of the second text was read.
 
     Args:
-        start, end: the logits of each token [length].
+        start: the logits of each token as the first one [length].
+        end: as the last one.
         parts: of which text each token is; of arrays, those of the last part may be in the answer.
         text: what the tokens were made of.
     """

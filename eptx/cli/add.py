@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from eptx.cli._common import PATH, exporting, output_options
+from eptx.cli._common import PATH, exporting, output_options, pickle_option
 from eptx.cli.parts.model import problem_option, read_problems
 from eptx.cli.parts.tasks import show_changed
 
@@ -18,6 +18,7 @@ from eptx.cli.parts.tasks import show_changed
 @click.option("-o", "--output", required=True, type=PATH, help="Folder of the new bundle; may be BUNDLE itself.")
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Name of the new task; once for each ADAPTER.")
 @problem_option
+@pickle_option
 @output_options
 def add(
     bundle: Path,
@@ -25,6 +26,7 @@ def add(
     output: Path,
     tasks: tuple[str, ...],
     problem_types: tuple[str, ...],
+    allow_pickle: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -37,5 +39,7 @@ def add(
         from eptx.calibration.change import add_tasks
 
         problems = read_problems(problem_types)
-        changed = add_tasks(bundle, adapters, output, tasks=tasks or None, problem_types=problems)
+        changed = add_tasks(
+            bundle, adapters, output, tasks=tasks or None, problem_types=problems, allow_pickle=allow_pickle
+        )
     show_changed(changed, output, time.monotonic() - start, as_json)

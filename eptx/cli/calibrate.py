@@ -47,7 +47,7 @@ def calibrate(
             result = calibrate_bundle(paths[0], output, search)
         else:
             options = export_options(settings, search)
-            found = find_arguments(paths, onnx=options.base_onnx is not None)
+            found = find_arguments(paths, onnx=options.base_onnx is not None, allow_pickle=options.allow_pickle)
             result = run(found.base, found.adapters, output, options)
     if as_json:
         print_json(result.to_json())

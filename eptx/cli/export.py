@@ -72,7 +72,7 @@ def _export(paths: tuple[Path, ...], output: Path, settings: dict[str, Any]) -> 
     from eptx.exporter.folders import find_arguments
 
     options = export_options(settings, read_precision(settings))
-    found = find_arguments(paths, onnx=options.base_onnx is not None)
+    found = find_arguments(paths, onnx=options.base_onnx is not None, allow_pickle=options.allow_pickle)
     return run_export(found.base, found.adapters, output, options)
 
 

@@ -43,7 +43,7 @@ def inspect(
             from eptx.exporter.methods.read import read_adapter
 
             adapter = read_adapter(
-                find_adapters(paths),
+                find_adapters(paths, allow_pickle=allow_pickle),
                 top_k=top_k,
                 tasks=names(tasks),
                 incomplete=plot is None,

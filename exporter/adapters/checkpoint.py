@@ -17,6 +17,7 @@ from eptx.exporter.adapters.adapter import Pooling, TaskHeads
 from eptx.exporter.adapters.changes import TensorChange
 from eptx.exporter.adapters.label_names import Names, check_names, names_beside
 from eptx.exporter.adapters.saved import saved_changes
+from eptx.exporter.adapters.tensor_files.in_folder import in_folder
 from eptx.exporter.adapters.tensor_files.safetensors import read_tensors
 from eptx.exporter.adapters.tensor_files.weights import WEIGHTS as WEIGHTS
 from eptx.exporter.adapters.tensor_files.weights import read_weights, weights_of
@@ -28,6 +29,9 @@ from eptx.files.strict_json import read_json_object
 
 CONFIG = "adapter_config.json"
 HEADS = "task_heads.safetensors"
+#: What to do about a file whose tensors do not fit each other, and about tensors that nothing here knows.
+AGAIN = "save the adapter again with PEFT's save_pretrained"
+UNKNOWN = f"if a newer PEFT made them, update eptx, else {AGAIN}"
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,11 @@ def read_checkpoint(
     """
     if not folder.is_dir():
         raise AdapterError(f"{folder}: no such adapter folder")
+    with in_folder(folder.name):
+        return _read(folder, own_tensors, allow_pickle)
+
+
+def _read(folder: Path, own_tensors: Callable[[Mapping[str, Any]], OwnTensors], allow_pickle: bool) -> Checkpoint:
     check_links(folder, error=AdapterError)
     weights = weights_of(folder, allow_pickle=allow_pickle)
     config = read_json_object(folder / CONFIG, error=AdapterError)
@@ -112,7 +121,7 @@ def read_checkpoint(
     plain = plain_names(stored, kind.parts, weights.name)
     tensors = {plain[name]: array for name, array in stored.items()}
     if not tensors:
-        raise AdapterError(f"{weights}: holds no tensors")
+        raise AdapterError(f"{weights.name}: holds no tensors: {AGAIN}")
     heads = _read_heads(folder, config) if (folder / HEADS).exists() else None
     files = {path.name: path for path in (folder / CONFIG, weights, folder / HEADS) if path.exists()}
     own = {name: array for name, array in tensors.items() if any(part in f".{name}" for part in kind.parts)}
@@ -133,12 +142,13 @@ def _check_saved(saved: Mapping[str, np.ndarray], heads: TaskHeads | None, confi
         raise AdapterError(f"{said}, but {WEIGHTS} holds none of them: what was trained is lost; save it again")
     for name, array in saved.items():
         if "." not in name.strip("."):
-            raise AdapterError(f"{WEIGHTS}: unexpected tensors: {shown(name)[1:-1]}")
+            raise AdapterError(f"{WEIGHTS}: unexpected tensors: {shown(name)[1:-1]}; {UNKNOWN}")
         if 0 in array.shape:
-            raise AdapterError(f"{WEIGHTS}: {name} is empty: it has shape {list(array.shape)}")
+            raise AdapterError(f"{WEIGHTS}: {name} is empty: it has shape {list(array.shape)}; {AGAIN}")
     if saved and heads is not None:
         module = next(iter(saved)).rpartition(".")[0]
-        raise AdapterError(f"{HEADS} is beside a {WEIGHTS} that holds {module} whole: it is not clear which one counts")
+        problem = f"{HEADS} is beside a {WEIGHTS} that holds {module} whole: it is not clear which one counts"
+        raise AdapterError(f"{problem}; move {HEADS} away, or train without modules_to_save")
 
 
 def _trained_as(config: Mapping[str, Any]) -> TrainedAs:
@@ -198,7 +208,7 @@ def group_by_module(tensors: Mapping[str, np.ndarray], marker: str) -> dict[str,
             continue
         modules.setdefault(module, {})[marker + rest] = array
     if extra:
-        raise AdapterError(f"{WEIGHTS}: unexpected tensors: {some(sorted(extra))}")
+        raise AdapterError(f"{WEIGHTS}: unexpected tensors: {some(sorted(extra))}; {UNKNOWN}")
     return modules
 
 
@@ -209,17 +219,18 @@ def take(parts: dict[str, np.ndarray], module: str, key: str, ndim: int) -> np.n
         AdapterError: it is missing, has another rank than `ndim`, or an empty axis.
     """
     if key not in parts:
-        raise AdapterError(f"{WEIGHTS}: {module}.{key} is missing")
+        raise AdapterError(f"{WEIGHTS}: {module}.{key} is missing: {AGAIN}")
     array = parts.pop(key)
     if array.ndim != ndim or 0 in array.shape:
-        raise AdapterError(f"{WEIGHTS}: {module}.{key} has shape {list(array.shape)}; it must have {ndim} axes")
+        problem = f"{module}.{key} has shape {list(array.shape)}; it must have {ndim} axes"
+        raise AdapterError(f"{WEIGHTS}: {problem}: {AGAIN}")
     return array
 
 
 def refuse_rest(parts: Mapping[str, np.ndarray], module: str) -> None:
     """Raises AdapterError if a module has tensors that its method does not know."""
     if parts:
-        raise AdapterError(f"{WEIGHTS}: unexpected tensors of {module}: {some(sorted(parts))}")
+        raise AdapterError(f"{WEIGHTS}: unexpected tensors of {module}: {some(sorted(parts))}; {UNKNOWN}")
 
 
 def number(config: Mapping[str, Any], key: str, *, default: float | None = None) -> float:
@@ -270,4 +281,5 @@ def refuse_options(config: Mapping[str, Any], refused: Mapping[str, tuple[Any, .
     """
     for key, harmless in refused.items():
         if key in config and config[key] not in harmless:
-            raise NotSupportedError(f"{CONFIG}: {key}={shown(config[key])} is not supported")
+            advice = f"train the adapter with {key}={shown(harmless[0])}"
+            raise NotSupportedError(f"{CONFIG}: {key}={shown(config[key])} is not supported: {advice}")

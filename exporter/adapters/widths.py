@@ -26,5 +26,5 @@ def check_widths(adapter: Adapter, modules: Mapping[str, tuple[int, int]]) -> No
             out = "any" if known is None else "-".join(map(str, sorted({known[0], known[-1]})))
             raise BaseModelError(
                 f"the adapter does not fit this base: {name} is [{out_features}, {in_features}] in the base, "
-                f"[{out}, {inner}] in the adapter"
+                f"[{out}, {inner}] in the adapter: give the base that it was trained on"
             )

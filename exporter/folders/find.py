@@ -32,29 +32,32 @@ class Found:
     adapters: tuple[Path, ...]
 
 
-def find_folders(base: Given | None, adapters: Sequence[Given], *, onnx: bool = False) -> Found:
+def find_folders(
+    base: Given | None, adapters: Sequence[Given], *, onnx: bool = False, allow_pickle: bool = False
+) -> Found:
     """The folders of a base and its adapters.
 
     Args:
         base: where the base is; None: where the adapters' own configuration says, unless there is an ONNX base.
         adapters: where the adapters are.
         onnx: whether an ONNX file of the base is given.
+        allow_pickle: whether a pickle may be an adapter's weights.
 
     Raises:
         UsageError: something is given twice, or the adapters do not say their base.
         BaseModelError, AdapterError: one is neither there, nor in the hub's cache, nor on the hub.
     """
     if base is None:
-        found = find_adapters(adapters)
+        found = find_adapters(adapters, allow_pickle=allow_pickle)
         return Found(None if onnx else _base_of(found), found)
     folder = find_base(base)
     for adapter in adapters:
         if Path(adapter).is_dir() and Path(adapter).resolve() == folder.resolve():
             raise UsageError(f"{base} is given as the base and as an adapter")
-    return Found(folder, find_adapters(adapters))
+    return Found(folder, find_adapters(adapters, allow_pickle=allow_pickle))
 
 
-def find_arguments(paths: Sequence[Given], *, onnx: bool = False) -> Found:
+def find_arguments(paths: Sequence[Given], *, onnx: bool = False, allow_pickle: bool = False) -> Found:
     """The folders of ``[BASE] ADAPTER...``: the base may be left out, and is told apart by its files.
 
     Raises:
@@ -62,14 +65,14 @@ def find_arguments(paths: Sequence[Given], *, onnx: bool = False) -> Found:
         Besides those of `find_folders`.
     """
     if len(paths) == 1:
-        return find_folders(None, paths, onnx=onnx)
-    first = find_base(paths[0])
+        return find_folders(None, paths, onnx=onnx, allow_pickle=allow_pickle)
+    first = _folder(paths[0], _BASE, BaseModelError, allow_pickle)
     if not is_adapter(first):
-        return find_folders(first, paths[1:], onnx=onnx)
+        return find_folders(first, paths[1:], onnx=onnx, allow_pickle=allow_pickle)
     base = next((path for path in paths[1:] if is_base(Path(path))), None)
     if base is not None:
         raise UsageError(f"{paths[0]} is an adapter's folder and {base} a base model's: give the base first")
-    return find_folders(None, paths, onnx=onnx)
+    return find_folders(None, paths, onnx=onnx, allow_pickle=allow_pickle)
 
 
 def find_base(base: Given) -> Path:
@@ -81,14 +84,14 @@ def find_base(base: Given) -> Path:
     return _folder(base, _BASE, BaseModelError)
 
 
-def find_adapters(adapters: Sequence[Given]) -> tuple[Path, ...]:
+def find_adapters(adapters: Sequence[Given], *, allow_pickle: bool = False) -> tuple[Path, ...]:
     """The folder of each adapter; of one that lies inside the folder that is named, that.
 
     Raises:
         UsageError: there are several inside; or one is given twice.
         AdapterError: one is neither there, nor in the hub's cache, nor on the hub.
     """
-    found = tuple(_inside(_folder(adapter, _ADAPTER, AdapterError)) for adapter in adapters)
+    found = tuple(_inside(_folder(adapter, _ADAPTER, AdapterError, allow_pickle)) for adapter in adapters)
     places = [folder.resolve() for folder in found]
     for at, place in enumerate(places):
         if place in places[:at]:
@@ -96,7 +99,7 @@ def find_adapters(adapters: Sequence[Given]) -> tuple[Path, ...]:
     return found
 
 
-def _folder(source: Given, what: str, error: type[EptxError]) -> Path:
+def _folder(source: Given, what: str, error: type[EptxError], allow_pickle: bool = False) -> Path:
     path = Path(source)
     if path.exists():
         if not path.is_dir():
@@ -104,7 +107,7 @@ def _folder(source: Given, what: str, error: type[EptxError]) -> Path:
         return path
     if not is_id(str(source)):
         raise error(f"{path}: no such {what}")
-    return fetch(str(source), what=what, error=error)
+    return fetch(str(source), what=what, error=error, allow_pickle=allow_pickle)
 
 
 def _inside(folder: Path) -> Path:

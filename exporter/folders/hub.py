@@ -8,6 +8,7 @@ serves.
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 from eptx._one_line import one_line
@@ -33,6 +34,7 @@ _BESIDE = (
     "merges.txt",
     "*.model",
 )
+_PICKLE = "adapter_model.bin"
 _CONVERT = "load it with transformers, and give the folder that save_pretrained writes"
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?(@[\w./-]+)?", re.ASCII)
 
@@ -42,25 +44,30 @@ def is_id(name: str) -> bool:
     return _ID.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
-def fetch(name: str, *, what: str, error: type[EptxError]) -> Path:
+def fetch(name: str, *, what: str, error: type[EptxError], allow_pickle: bool = False) -> Path:
     """The folder of a repository in the hub's cache.
 
     Args:
         name: ``owner/name`` or ``owner/name@revision``.
         what: is looked for, in the words of an error.
         error: the class to raise.
+        allow_pickle: whether a pickle may be an adapter's weights. Else it is not fetched.
 
     Raises:
         error: it is neither in the cache nor on the hub, or the hub keeps it for others.
     """
+    own = (*_ADAPTER, *([_PICKLE] if allow_pickle else []))
     with step(f"finding {name} on the hub or in its cache"):
-        folder = _snapshot(name, (*_ADAPTER, *_WEIGHTS, *_BESIDE), what, error)
+        folder = _snapshot(name, (*own, *_WEIGHTS, *_BESIDE), what, error)
         if not any((folder / file).exists() for file in (ADAPTER_CONFIG, "config.json")):
-            folder = _snapshot(name, tuple(f"*/{file}" for file in _ADAPTER), what, error)
+            folder = _snapshot(name, tuple(f"*/{file}" for file in own), what, error)
     if not any((folder / file).exists() for file in (ADAPTER_CONFIG, "config.json")) and not adapters_inside(folder):
         raise error(f"{name}: the hub's repository is no {what}: it has neither config.json nor {ADAPTER_CONFIG}")
-    if not any(next(folder.glob(pattern), None) for pattern in (*_WEIGHTS, f"**/{_ADAPTER[1]}")):
+    # a cache that another program made may hold a pickle that is not allowed: the reader says so
+    if not any(next(folder.glob(pattern), None) for pattern in (*_WEIGHTS, f"**/{_ADAPTER[1]}", f"**/{_PICKLE}")):
         pickle = _pickle(name)
+        if pickle is not None and pickle.endswith(_PICKLE):
+            raise error(f"{name}: has no {_ADAPTER[1]} but a pickle ({pickle}): if you trust it, add --allow-pickle")
         if pickle is not None:
             raise error(f"{name}: has no model.safetensors, and eptx never reads pickles ({pickle}): {_CONVERT}")
         raise error(f"{name}: the hub's cache holds no weights of it: run `hf download {name.partition('@')[0]}`")
@@ -105,4 +112,4 @@ def _pickle(name: str) -> str | None:
         files = HfApi().list_repo_files(repository, revision=revision or None)
     except Exception:  # the cache serves, and says nothing of files that it does not hold
         return None
-    return next((file for file in sorted(files) if file.startswith("pytorch_model") and file.endswith(".bin")), None)
+    return next((file for file in sorted(files) if fnmatch(file, "pytorch_model*.bin") or file.endswith(_PICKLE)), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.checkpoint import CONFIG, Checkpoint, OwnTensors, ReadOptions, read_checkpoint
 from eptx.exporter.adapters.label_names import Names
 from eptx.exporter.adapters.task_names import names_of
+from eptx.exporter.adapters.tensor_files.in_folder import in_folder
 from eptx.exporter.methods.method import Method, methods, titles
 from eptx.manifest.names import AUTO_TASK, BASE_TASK
 
@@ -47,7 +49,8 @@ def read_adapter(
     method = _method_of_all(checkpoints)
     if top_k is not None and "--top-k" not in method.flags:
         raise UsageError(f"--top-k is for {titles('--top-k')} adapters; this one is {method.name}")
-    read: Adapter = method.read(checkpoints, ReadOptions(top_k, tasks, incomplete))
+    with in_folder(checkpoints[0].name) if len(checkpoints) == 1 else nullcontext():  # else the method does it
+        read: Adapter = method.read(checkpoints, ReadOptions(top_k, tasks, incomplete))
     adapter = replace(read, folders=tuple(folders), label_names=_label_names(read.tasks, checkpoints))
     _check_tasks(adapter, UsageError if tasks else AdapterError)
     return adapter

@@ -29,6 +29,7 @@ def added(
     *,
     tasks: Sequence[str] | None = None,
     problem_types: Mapping[str, str] | None = None,
+    allow_pickle: bool = False,
 ) -> Adapted:
     """A bundle's graphs with further adapters in them, each a task; to be stored and written.
 
@@ -37,6 +38,7 @@ def added(
         folders: of adapters on the same base.
         tasks: the names of the new tasks; None: the folders' names.
         problem_types: new task -> how its logits are read, where it is not as the base's configuration says.
+        allow_pickle: whether a pickle is read where there are no safetensors.
 
     Raises:
         UsageError: a name is taken, or names do not fit the adapters.
@@ -46,7 +48,7 @@ def added(
     """
     name, sources = former.bundle.path.name, former.bundle.manifest.sources
     with step("reading the adapter"):
-        new = read_adapter(folders, tasks=tasks or names_of(folders))
+        new = read_adapter(folders, tasks=tasks or names_of(folders), allow_pickle=allow_pickle)
     if new.method != former.method.name:
         raise UsageError(f"{name} holds {former.method.title} adapters; {Path(folders[0]).name} is {new.method}")
     new = former.method.complete(new, None, None)  # refuses what only the base's folder says

@@ -88,7 +88,9 @@ def write_unigram(folder: Path) -> None:
     pieces = [*WORDS, "▁", *LETTERS, "▁London", "▁met", "▁the", "▁in", "A", "da"]
     rules = Tokenizer(models.Unigram([(piece, -float(len(LETTERS) / len(piece))) for piece in pieces], unk_id=1))
     rules.pre_tokenizer, rules.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    rules.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]", [("[CLS]", 2), ("[SEP]", 3)])
+    rules.post_processor = processors.TemplateProcessing(
+        "[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]", [("[CLS]", 2), ("[SEP]", 3)]
+    )
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=rules, padding_side="left", model_max_length=LENGTH, **names
@@ -107,7 +109,9 @@ def make(
     settings = {"vocab_size": len(tokenizer), "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     with quiet():
         transformers.BertModel(
-            transformers.BertConfig(**settings, intermediate_size=24, max_position_embeddings=LENGTH, initializer_range=0.5)
+            transformers.BertConfig(
+                **settings, intermediate_size=24, max_position_embeddings=LENGTH, initializer_range=0.5
+            )
         ).save_pretrained(base)
         trained = {}
         for seed, (task, labels) in enumerate(tasks.items()):
@@ -131,7 +135,9 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
     return Cli(capfd)
 
 
-@pytest.fixture(scope="module", params=[("conditioned", write_vocabulary), ("static", write_unigram)], ids=lambda p: p[0])
+@pytest.fixture(
+    scope="module", params=[("conditioned", write_vocabulary), ("static", write_unigram)], ids=lambda p: p[0]
+)
 def ner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     mode, write = request.param
     tasks = NER if mode == "conditioned" else {"ner": NER["ner"]}
@@ -146,9 +152,7 @@ def ner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return Made(session, said, tokenizer)
 
 
-@pytest.fixture(
-    scope="module", params=[("conditioned", write_bytes), ("static", write_vocabulary)], ids=lambda p: p[0]
-)
+@pytest.fixture(scope="module", params=[("conditioned", write_bytes), ("static", write_vocabulary)], ids=lambda p: p[0])
 def qa(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     mode, write = request.param
     tasks: dict[str, list[str]] = {"one": [], "two": []} if mode == "conditioned" else {"one": []}
@@ -273,14 +277,13 @@ def test_a_classifier_of_texts_has_neither(conditioned: Session) -> None:
 
 
 def test_the_command(ner: Made, qa: Made, cli: Cli, tmp_path: Path) -> None:
-    wanted = [e for e in ner.says["ner"](TEXTS[0])]
+    wanted = list(ner.says["ner"](TEXTS[0]))
     result = cli("run", ner.session.bundle.path, "--task", "ner", TEXTS[0])
     said = ", ".join(f"{e['entity_group']}: {e['word']}" for e in wanted)
-    assert (result.code, result.out) == (
-        0, f"ner\t{said}\t{' '.join(f'{e["score"]:.4f}' for e in wanted)}\t{TEXTS[0]}\n"
-    )
+    scores = " ".join(f"{e['score']:.4f}" for e in wanted)
+    assert (result.code, result.out) == (0, f"ner\t{said}\t{scores}\t{TEXTS[0]}\n")
     (row,) = json.loads(cli("run", ner.session.bundle.path, "--task", "ner", "--json", TEXTS[0]).out)
-    assert list(row) == ["text", "task", "entities"]
+    assert set(row) == {"text", "task", "entities"}
     assert [(e["label"], e["word"], e["start"], e["end"]) for e in row["entities"]] == [
         (e["entity_group"], e["word"], e["start"], e["end"]) for e in wanted
     ]
@@ -313,9 +316,7 @@ def ask(session: Session, *requests: dict[str, Any]) -> list[Any]:
             service.close()
 
     found = asyncio.run(all_of_them())
-    return [
-        {o["name"]: o["data"] for o in json.loads(a[0])["outputs"]} if isinstance(a, tuple) else a for a in found
-    ]
+    return [{o["name"]: o["data"] for o in json.loads(a[0])["outputs"]} if isinstance(a, tuple) else a for a in found]
 
 
 def texts(name: str, *data: str) -> dict[str, Any]:
@@ -333,9 +334,7 @@ def test_the_server(ner: Made, qa: Made) -> None:
         ]
     ids = ner.session.tokenizer(TEXTS[0])["input_ids"]
     given = {"name": "input_ids", "datatype": "INT64", "shape": list(ids.shape), "data": ids.ravel().tolist()}
-    (answer,) = ask(
-        ner.session, {"inputs": [given], "parameters": {"task": "ner"}, "outputs": [{"name": "entities"}]}
-    )
+    (answer,) = ask(ner.session, {"inputs": [given], "parameters": {"task": "ner"}, "outputs": [{"name": "entities"}]})
     assert {e["word"] for e in json.loads(answer["entities"][0])} == {None}
     requests = [
         {"inputs": [texts("text", one), texts("text_pair", two)], "parameters": {"task": "one"}} for one, two in PAIRS

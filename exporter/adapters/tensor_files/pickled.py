@@ -17,6 +17,7 @@ from eptx.exporter.adapters.tensor_files.safetensors import FILE_LIMIT, array_of
 from eptx.exporter.quiet import quiet
 from eptx.files.safe_files import open_regular
 
+_AGAIN = "load the adapter with PEFT where it was trained, and save it again"
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 
@@ -40,14 +41,15 @@ def read_pickle(path: Path, *, integers: bool = False) -> dict[str, np.ndarray]:
                 content = torch.load(file, map_location="cpu", weights_only=True)  # noqa: TID251
         except Exception:  # damaged files raise any class; the loader's own words recommend to switch it off
             raise AdapterError(
-                f"{path.name}: torch's weights_only loader refuses it: it is damaged, or holds more than tensors"
+                f"{path.name}: torch's weights_only loader refuses it: it is damaged, or holds more than tensors; "
+                f"{_AGAIN}"
             ) from None
     if not isinstance(content, dict):
-        raise AdapterError(f"{path.name}: holds no dictionary of tensors")
+        raise AdapterError(f"{path.name}: holds no dictionary of tensors; {_AGAIN}")
     arrays = {}
     for name, tensor in content.items():
         if not isinstance(name, str) or type(tensor) is not torch.Tensor or tensor.layout is not torch.strided:
-            raise AdapterError(f"{path.name}: holds something else than named tensors")
+            raise AdapterError(f"{path.name}: holds something else than named tensors; {_AGAIN}")
         check_name(path, name, AdapterError)
         if tensor.dtype not in (*_FLOATS, *(_INTEGERS if integers else ())):
             kind = str(tensor.dtype).removeprefix("torch.")

@@ -20,6 +20,8 @@ from eptx.errors import AdapterError, EptxError, LimitError
 from eptx.files.safe_files import open_regular
 from eptx.files.strict_json import parse_json
 
+#: What to do about a damaged file.
+COPY = "copy or download it again (a file of some 130 bytes is Git LFS's pointer: run `git lfs pull`)"
 _HEADER_LIMIT = 100 << 20
 FILE_LIMIT = 16 << 30
 _FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -50,7 +52,7 @@ def read_tensors(path: Path, *, error: type[EptxError] = AdapterError, integers:
         with safe_open(path, framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in header}
     except (SafetensorError, OSError, ValueError) as e:
-        raise error(f"{path.name}: damaged safetensors file: {e}") from None
+        raise error(f"{path.name}: damaged safetensors file: {e}: {COPY}") from None
     narrow = {name for name in header if header[name]["dtype"] in _NARROW}
     arrays = {name: array.astype(np.float32) if name in narrow else array for name, array in tensors.items()}
     return {name: finite(path, name, array, error) for name, array in arrays.items()}
@@ -69,7 +71,7 @@ def array_of(path: Path, name: str, tensor: Any, error: type[EptxError]) -> np.n
 def finite(path: Path, name: str, array: np.ndarray, error: type[EptxError]) -> np.ndarray:
     """The array; raises EptxError (of class `error`) if it holds NaN or infinite values."""
     if not np.isfinite(array).all():
-        raise error(f"{path.name}: tensor {name} holds NaN or infinite values")
+        raise error(f"{path.name}: tensor {name} holds NaN or infinite values: take a checkpoint from before")
     return array
 
 
@@ -87,7 +89,7 @@ def _read_header(path: Path, error: type[EptxError]) -> dict[str, Any]:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None
         if length is None or length > min(_HEADER_LIMIT, size - 8):
-            raise error(f"{path.name}: truncated or not a safetensors file ({size} bytes)")
+            raise error(f"{path.name}: truncated or not a safetensors file ({size} bytes): {COPY}")
         header = parse_json(file.read(length), what=f"{path.name}: header", error=error)
     if not isinstance(header, dict):
         raise error(f"{path.name}: header is not a JSON object")

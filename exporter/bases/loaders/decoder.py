@@ -58,8 +58,9 @@ def load_decoder(
     with quiet():
         with step("load the base model"):
             model, whole = load_model(folder, config, class_name, saved)
-            model.set_attn_implementation("eager")  # the plainest graph
-        parsed = model.config
+            parsed = model.config
+            if not _adds_alibi_twice(parsed):
+                model.set_attn_implementation("eager")  # the plainest graph
         refuse_dynamic(parsed)
         from eptx.exporter.bases.loaders.cached import allow_cache, cached_sample  # imports transformers
 
@@ -77,6 +78,11 @@ def load_decoder(
         generation=generation,
         longest=context(parsed),
     )
+
+
+def _adds_alibi_twice(parsed: Any) -> bool:
+    """Whether eager attention computes something else than the fused one, which transformers takes by itself."""
+    return bool(parsed.model_type == "falcon" and parsed.alibi)
 
 
 def _says(parsed: Any, name: str) -> bool:

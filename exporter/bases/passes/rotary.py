@@ -21,7 +21,10 @@ _INPUTS = {"GroupQueryAttention": (7, 8), "RotaryEmbedding": (2, 3)}
 _NAMES = ("cos_cache", "sin_cache")
 #: What configurations call the number of positions.
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len")
-_CHANGES = "rotary positions of kind {!r} change with the length of the text in their own way"
+_CHANGES = (
+    "config.json: rotary positions of kind {!r} (rope_type) change with the length of the text in their own way, which "
+    "no graph with a cache follows: give a base with other positions"
+)
 #: Models whose code can turn a part of every head.
 _PARTIAL = ("phi", "phi3", "nemotron")
 #: Frequencies that GroupQueryAttention takes at a time.
@@ -80,7 +83,8 @@ def rotary_tables(parsed: Any) -> Tables | None:
     width = 2 * whole[0].shape[1]
     size = getattr(parsed, "head_dim", None) or parsed.hidden_size // parsed.num_attention_heads
     if width != size and parsed.model_type not in _PARTIAL:
-        raise BaseModelError(f"config.json: it turns {width} of {size} values, which {parsed.model_type} cannot")
+        problem = f"it turns {width} of {size} values, which {parsed.model_type} cannot"
+        raise BaseModelError(f"config.json: {problem}: correct partial_rotary_factor or head_dim")
     return whole
 
 
@@ -137,7 +141,7 @@ def _tables(module: Any, count: int) -> Tables:
     width = found[0].shape[-1] // 2
     cosines, sines = (table[0].float().numpy() for table in found)
     if not all(np.isfinite(table).all() for table in (cosines, sines)):
-        raise BaseModelError("config.json: its rotary positions are no numbers")
+        raise BaseModelError("config.json: its rotary positions are no numbers: correct rope_parameters")
     if not all(np.array_equal(table[:, :width], table[:, width:]) for table in (cosines, sines)):
         raise NotBuiltError("the base's rotary positions are laid out in a way that eptx does not know")
     return cosines[:, :width].copy(), sines[:, :width].copy()

@@ -87,9 +87,11 @@ class _Tensors:
             )
         value = alike[0]
         if value.const_value is None or value.const_value.dtype not in FLOATS:
-            raise NotSupportedError(f"{name}, which the adapter brings whole, is quantized in the base's graph")
+            problem = f"{name}, which the adapter brings whole, is quantized in the base's graph"
+            raise NotSupportedError(f"{problem}; give the graph as it was before")
         if wanted is not None and not _holds(value, wanted):
-            raise NotSupportedError(f"{name}, which the adapter brings whole, is not the base folder's in this graph")
+            problem = f"{name}, which the adapter brings whole, is not the base folder's in this graph"
+            raise NotSupportedError(f"{problem}: give the folder that the graph was made of, or no --base-onnx")
         stored, product = value.const_value.numpy(), self._products.get(value)
         turned = product is not None and stored.ndim == 2 and not stored_as(product.node, product.operand)
         tables = [node.outputs[0] for node in value.consumers() if node.op_type == "Transpose"]

@@ -57,7 +57,7 @@ def locate(graph: BaseGraph, modules: Sequence[str], *, module_map: Mapping[str,
     finder = _Finder(graph, module_map or {})
     unknown = sorted(set(module_map or {}) - set(modules))
     if unknown:
-        raise UsageError(f"the module map names modules that the adapter does not adapt: {some(unknown)}")
+        raise UsageError(f"--module-map names modules that the adapter does not adapt: {some(unknown)}")
     sites: dict[str, Site] = {}
     failures: dict[str, list[str]] = {}
     for module in modules:
@@ -195,7 +195,9 @@ class _Finder:
         if weight is not None:
             return places if all(_holds(product, weight, columns) for product, columns in places) else []
         if len({product.weight for product in named}) > 1 and not _all_equal(named):
-            raise _Failure("are found more than once in the base graph, with different weights")
+            raise _Failure(
+                "are found more than once in the base graph, with different weights; name each with --module-map"
+            )
         return places
 
     def _called(self, module: str) -> list[Product]:
@@ -213,14 +215,14 @@ class _Finder:
     def _alike(self, module: str, weight: np.ndarray | None) -> list[_Place]:
         """By the weight's content."""
         if weight is None:
-            alone = " by name; give its transformers folder as well, or a module map"
+            alone = " by name; give its transformers folder as well, or --module-map"
             hint = self._quantized or ("" if self._checkpoint is not None else alone)
             raise _Failure(f"are not found in the base graph{hint}")
         places = self._with_content(weight) or self._with_content(weight.T)
         if len(places) > 1:
-            raise _Failure("match more than one product of the base graph (equal weights); give a module map")
+            raise _Failure("match more than one product of the base graph (equal weights); name each with --module-map")
         if not places and self._called(module):
-            raise _Failure("have other weights in the base graph than in the base folder")
+            raise _Failure("have other weights in the base graph than in the base folder; give the graph's own folder")
         if not places:
             raise _Failure(f"are not found in the base graph{self._quantized or _UNUSED}")
         return places
@@ -265,5 +267,6 @@ def _refuse_overlaps(sites: Mapping[str, Site]) -> None:
             start, stop = place.columns
             for other_start, other_stop, other in taken.setdefault(place.node, []):
                 if start < other_stop and other_start < stop:
-                    raise BaseModelError(f"{other} and {module} are one product of the base graph; give a module map")
+                    problem = f"{other} and {module} are one product of the base graph"
+                    raise BaseModelError(f"{problem}; say with --module-map which columns are whose")
             taken[place.node].append((start, stop, module))

@@ -10,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from eptx.errors import BaseModelError
+from eptx.exporter.adapters.tensor_files.safetensors import COPY
 from eptx.exporter.bases.weights.missing import lacking_weights
 from eptx.exporter.bases.weights.unfit_folder import check_dtype
 from eptx.files.safe_files import fingerprint, is_contained_name, open_regular
@@ -32,13 +33,15 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / _INDEX).exists():
         entries = read_json_object(folder / _INDEX, error=BaseModelError).get("weight_map")
         if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries.values()):
-            raise BaseModelError(f"{_INDEX}: weight_map must map a tensor to the name of its file")
+            raise BaseModelError(f"{_INDEX}: weight_map must map a tensor to the name of its file: download it again")
         names = sorted(set(entries.values()))
         for name in names:
             if not is_contained_name(name) or "/" in name or not name.endswith(".safetensors"):
-                raise BaseModelError(f"{_INDEX}: {json.dumps(name)[:80]} is not the name of a safetensors file")
+                raise BaseModelError(
+                    f"{_INDEX}: {json.dumps(name)[:80]} is not the name of a safetensors file: download it again"
+                )
             if not (folder / name).exists():
-                raise BaseModelError(f"{folder.name}: {name}, which {_INDEX} names, is missing")
+                raise BaseModelError(f"{folder.name}: {name}, which {_INDEX} names, is missing: download it too")
         return [folder / name for name in names]
     raise BaseModelError(f"{folder.name}: {lacking_weights(folder, _SINGLE)}")
 
@@ -80,7 +83,7 @@ class BaseCheckpoint:
                         check_dtype(path.name, name, stored.get_dtype())
                         self._shapes[name] = tuple(stored.get_shape())
             except (SafetensorError, OSError, ValueError) as e:
-                raise BaseModelError(f"{path.name}: damaged safetensors file: {e}") from None
+                raise BaseModelError(f"{path.name}: damaged safetensors file: {e}: {COPY}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
@@ -103,6 +106,6 @@ class BaseCheckpoint:
             with safe_open(path, framework="pt") as file:
                 tensor = file.get_tensor(name)
         except (SafetensorError, OSError, ValueError) as e:
-            raise BaseModelError(f"{path.name}: damaged safetensors file: {e}") from None
+            raise BaseModelError(f"{path.name}: damaged safetensors file: {e}: {COPY}") from None
         array: np.ndarray = tensor.numpy() if tensor.dtype.itemsize == 8 else tensor.float().numpy()
         return array

@@ -38,7 +38,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise BaseModelError(f"{folder}: no such base model folder")
     config = checked_config(folder)
     if not isinstance(config.get("model_type"), str):
-        raise BaseModelError("config.json: has no model_type; it is not a transformers configuration")
+        raise BaseModelError("config.json: has no model_type; it is no folder that save_pretrained wrote")
     return config
 
 

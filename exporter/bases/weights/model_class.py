@@ -155,7 +155,8 @@ def no_architecture(kind: str) -> str:
     """What is said of a ``model_type`` that transformers does not know."""
     from transformers import __version__
 
-    return f"transformers has no architecture {kind!r} (model_type in config.json), as of the installed {__version__}"
+    said = f"transformers has no architecture {kind!r} (model_type in config.json), as of the installed {__version__}"
+    return f"{said}: update transformers"
 
 
 def find_class(name: str, config: Any) -> Any:
@@ -177,5 +178,7 @@ def find_class(name: str, config: Any) -> Any:
         )
     takes = getattr(found, "config_class", None)
     if takes is not None and not isinstance(config, takes):
-        raise NotSupportedError(f"the adapter was trained on a {name}; the base is a {config.model_type!r}")
+        raise NotSupportedError(
+            f"the adapter was trained on a {name}; the base is a {config.model_type!r}: give the one it was trained on"
+        )
     return found

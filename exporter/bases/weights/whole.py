@@ -76,7 +76,8 @@ def named_in(model: Any, saved: Saved, prefix: str) -> dict[str, dict[str, Tenso
             spelled = [s for alias in aliases(name, prefix) for s in (alias, today(alias)) if s in known]
             if not spelled:
                 kind = type(model).__name__
-                raise AdapterError(f"the adapter brings {name}, which a {kind} (the class that was trained) has not")
+                problem = f"the adapter brings {name}, which a {kind} (the class that was trained) has not"
+                raise AdapterError(f"{problem}: name another class with --model-class, or give the base that it fits")
             _refuse_dilation(model, spelled[0], change)
             found[task][spelled[0]] = change
         found[task] = with_shared(found[task], sharing, lengths)
@@ -173,7 +174,8 @@ def _check_complete(absent: set[str], brought: Mapping[str, Changes], kind: str)
     for task, own in brought.items():
         missing = sorted(absent - set(own))
         if missing and len(brought) > 1 and any(name in other for other in brought.values() for name in missing):
-            raise BaseModelError(f"task {task!r} brings no {some(missing)}, and the base has none (trained: {kind})")
+            problem = f"task {task!r} brings no {some(missing)}, and the base has none (trained: {kind})"
+            raise BaseModelError(f"{problem}: train it with these in modules_to_save, or export it by itself")
 
 
 def _check_shape(name: str, change: TensorChange, shape: Sequence[int], absent: bool, sized: bool) -> None:
@@ -181,14 +183,16 @@ def _check_shape(name: str, change: TensorChange, shape: Sequence[int], absent: 
     if wrong is None and isinstance(change, Whole) and not sized and list(change.array.shape) != list(shape):
         wrong = f"is {list(change.array.shape)} in the adapter; the base's class has {list(shape)}"
     if wrong is not None:
-        raise AdapterError(f"{name} {wrong}")
+        raise AdapterError(f"{name} {wrong}: give the base that the adapter was trained on")
 
 
 def _count(own: Changes, by_labels: set[str], base: int) -> int:
     changes = [own[name] for name in by_labels if name in own]
     counts = {len(change.array) for change in changes if isinstance(change, Whole)}
     if len(counts) > 1:
-        raise AdapterError(f"the adapter's {' and '.join(sorted(by_labels))} are of {sorted(counts)} labels")
+        raise AdapterError(
+            f"the adapter's {' and '.join(sorted(by_labels))} are of {sorted(counts)} labels: save it again"
+        )
     return counts.pop() if counts else base
 
 

@@ -94,7 +94,9 @@ def of_one_base(adapter: LoraAdapter) -> LoraAdapter:
     for module in sorted({name for modules in adapter.by_task.values() for name in modules}):
         shapes = {_shape(factors) for factors in adapter.of_module(module).values()}
         if len(shapes) != 1:
-            raise AdapterError(f"the LoRA adapters are not of one base: {module} has widths {sorted(shapes)}")
+            raise AdapterError(
+                f"the LoRA adapters are not of one base: {module} has widths {sorted(shapes)}: export each by itself"
+            )
     return adapter
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from eptx.errors import AdapterError
 from eptx.exporter.adapters.adapter import TaskHeads, name_tasks, natural_key
 from eptx.exporter.adapters.checkpoint import (
+    AGAIN,
     HEADS,
     WEIGHTS,
     Checkpoint,
@@ -19,6 +20,7 @@ from eptx.exporter.adapters.checkpoint import (
     refuse_rest,
     take,
 )
+from eptx.exporter.adapters.tensor_files.in_folder import in_folder
 from eptx.exporter.methods.lora.adapter import LoraAdapter, joined
 from eptx.exporter.methods.lora.module import LoraModule
 from eptx.exporter.methods.lora.parameters import Targets
@@ -64,10 +66,12 @@ def of_folder(task: str, checkpoint: Checkpoint, targets: Targets | None = None)
         AdapterError, NotSupportedError: see `read`.
     """
     check(checkpoint.config, checkpoint.name)
-    if not checkpoint.tensors:
-        raise AdapterError(f"{WEIGHTS}: holds no LoRA factors")
     waits = bool(checkpoint.config.get("target_parameters")) and targets is None
-    changes, linear = (checkpoint.whole, {}) if waits else take_tensors(checkpoint, targets or {})
+    with in_folder(checkpoint.name):
+        if not checkpoint.tensors:
+            raise AdapterError(f"{WEIGHTS}: holds no LoRA factors: {AGAIN}")
+        changes, linear = (checkpoint.whole, {}) if waits else take_tensors(checkpoint, targets or {})
+        modules = _linear(checkpoint.config, linear, targets or {})
     return LoraAdapter(
         tasks=(task,),
         heads=None,
@@ -75,7 +79,7 @@ def of_folder(task: str, checkpoint: Checkpoint, targets: Targets | None = None)
         fingerprints=(checkpoint.fingerprint,),
         changes={task: changes} if changes else {},
         trained_as=(checkpoint.trained_as,),
-        by_task={task: _linear(checkpoint.config, linear, targets or {})},
+        by_task={task: modules},
         unplaced={task: checkpoint} if waits else {},
     )
 
@@ -106,11 +110,12 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any], 
     }
     refuse_rest(parts, name)
     if b.shape[1] != a.shape[0]:
-        raise AdapterError(f"{WEIGHTS}: {name}: lora_B.weight has rank {b.shape[1]}, lora_A.weight {a.shape[0]}")
+        ranks = f"lora_B.weight has rank {b.shape[1]}, lora_A.weight {a.shape[0]}"
+        raise AdapterError(f"{WEIGHTS}: {name}: {ranks}: {AGAIN}")
     for each, vector in vectors.items():
         wanted = a.shape[0] if each == "diagonal" else b.shape[0]
         if vector is not None and len(vector) != wanted:
-            raise AdapterError(f"{WEIGHTS}: {name}: {_NAMES[each]} has {len(vector)} entries, not {wanted}")
+            raise AdapterError(f"{WEIGHTS}: {name}: {_NAMES[each]} has {len(vector)} entries, not {wanted}: {AGAIN}")
     return LoraModule(a, b, scale_of(key, a.shape[0], config), start=began, **vectors)
 
 
@@ -126,7 +131,8 @@ def _whole(module: str, key: str, factor: np.ndarray, config: Mapping[str, Any])
     if count == 1:
         return factor
     if len(factor) % count:
-        raise AdapterError(f"{WEIGHTS}: {module}.lora_{key}.weight has {len(factor)} rows, not {count} blocks of them")
+        problem = f"{module}.lora_{key}.weight has {len(factor)} rows, not {count} blocks of them"
+        raise AdapterError(f"{WEIGHTS}: {problem}: {AGAIN}")
     rows, columns = len(factor) // count, factor.shape[1]
     whole = np.zeros((len(factor), columns * count), factor.dtype)
     for block in range(count):
@@ -140,5 +146,7 @@ def _heads(checkpoints: Sequence[Checkpoint]) -> TaskHeads | None:
     beside = next((checkpoint for checkpoint in checkpoints if checkpoint.heads is not None), None)
     if beside is not None and len(checkpoints) > 1:
         other = "other LoRA adapters beside it"
-        raise AdapterError(f"{beside.name}: has {HEADS} and {other}; eptx cannot tell which heads to use")
+        raise AdapterError(
+            f"{beside.name}: has {HEADS} and {other}; eptx cannot tell which heads to use: export it by itself"
+        )
     return None if beside is None else beside.heads

@@ -7,7 +7,7 @@ from typing import Any
 
 from eptx._one_line import shown
 from eptx.errors import AdapterError, NotSupportedError
-from eptx.exporter.adapters.checkpoint import CONFIG
+from eptx.exporter.adapters.checkpoint import AGAIN, CONFIG
 
 #: What the adapter's tensors say anyway, what only training asks for, and what other files of eptx read.
 _KNOWN = frozenset(
@@ -70,7 +70,8 @@ def check(config: Mapping[str, Any], folder: str) -> None:
         where = f"{folder}/{CONFIG}: bias={shown(config['bias'])} is not supported"
         raise NotSupportedError(f"{where}: this version of eptx does not know the setting: update eptx")
     if config.get("use_dora") and config.get("lora_bias"):
-        raise AdapterError(f"{folder}/{CONFIG}: lora_bias and use_dora are both true, which PEFT does not train")
+        problem = "lora_bias and use_dora are both true, which PEFT does not train"
+        raise AdapterError(f"{folder}/{CONFIG}: {problem}: set the one to false that was not trained")
     start = _lower(config.get("init_lora_weights"))
     where = f"{folder}/{CONFIG}: init_lora_weights={shown(start)} is not supported"
     if isinstance(start, str):
@@ -97,7 +98,7 @@ def blocks(config: Mapping[str, Any], module: str, factor: str) -> int:
     patterns = (given.get(f"target_modules_bd_{factor}") or []) if isinstance(given, dict) else None
     count = given.get("nblocks", 1) if isinstance(given, dict) else 0
     if not isinstance(patterns, list) or not isinstance(count, int) or count < 1:
-        raise AdapterError(f"{CONFIG}: use_bdlora must have nblocks and lists of names, found {shown(given)}")
+        raise AdapterError(f"{CONFIG}: use_bdlora must have nblocks and lists of names, found {shown(given)}: {AGAIN}")
     return count if any(str(pattern) in module for pattern in patterns) else 1
 
 

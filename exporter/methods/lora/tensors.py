@@ -16,7 +16,7 @@ import numpy as np
 
 from eptx.errors import AdapterError
 from eptx.exporter.adapters.changes import LowRank, TensorChange, Whole
-from eptx.exporter.adapters.checkpoint import WEIGHTS, Checkpoint, flag, take
+from eptx.exporter.adapters.checkpoint import AGAIN, UNKNOWN, WEIGHTS, Checkpoint, flag, take
 from eptx.exporter.methods.lora.parameters import Targets, factors_of
 from eptx.exporter.methods.patterns import scale_of
 
@@ -95,7 +95,8 @@ def _bias(
     weight = changes[f"{module}.weight"]
     assert isinstance(weight, LowRank)
     if weight.magnitude is not None or f"{module}.bias" in changes:
-        raise AdapterError(f"{WEIGHTS}: {module}.lora_B.bias with DoRA or a bias of its own: PEFT trains no such thing")
+        problem = f"{module}.lora_B.bias with DoRA or a bias of its own: PEFT trains no such thing"
+        raise AdapterError(f"{WEIGHTS}: {problem}; {AGAIN}")
     scale = scale_of(module, len(weight.a), config)
     return LowRank(np.ones((1, 1)), scale * bias.astype(np.float64)[:, None])
 
@@ -105,15 +106,15 @@ def _magnitude(module: str, own: dict[str, np.ndarray], config: Mapping[str, Any
     if not flag(config, "use_dora"):
         return None
     if key is None:
-        raise AdapterError(f"{WEIGHTS}: {module}.lora_magnitude_vector is missing")
+        raise AdapterError(f"{WEIGHTS}: {module}.lora_magnitude_vector is missing: {AGAIN}")
     return own.pop(key).reshape(-1).astype(np.float64)
 
 
 def _check(module: str, kind: str, rank: int, other: int) -> None:
     if rank != other:
-        raise AdapterError(f"{WEIGHTS}: {module}: {kind}_B has rank {other}, {kind}_A {rank}")
+        raise AdapterError(f"{WEIGHTS}: {module}: {kind}_B has rank {other}, {kind}_A {rank}: {AGAIN}")
 
 
 def _refuse_rest(module: str, own: Mapping[str, np.ndarray]) -> None:
     if own:
-        raise AdapterError(f"{WEIGHTS}: unexpected tensors of {module}: {', '.join(sorted(own))}")
+        raise AdapterError(f"{WEIGHTS}: unexpected tensors of {module}: {', '.join(sorted(own))}; {UNKNOWN}")

@@ -20,6 +20,7 @@ from eptx.errors import NotSupportedError
 #: How far a layer may be from its weights on random inputs, relative to the largest output: some of PEFT's layers
 #: compute in float32, whose rounding is 1e-7.
 _LINEAR = 1e-5
+_LEAVE_OUT = "leave it out of target_modules and train again"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def tensors(name: str, layer: BaseTunerLayer) -> dict[str, tuple[np.ndarray, np.
     try:
         layer.merge(safe_merge=False)
     except Exception as error:  # methods raise any class where they do not take a kind of layer
-        raise NotSupportedError(f"{name}: PEFT cannot merge its {type(layer).__name__}: {one_line(error)}") from None
+        problem = f"PEFT cannot merge its {type(layer).__name__}: {one_line(error)}"
+        raise NotSupportedError(f"{name}: {problem}; {_LEAVE_OUT}") from None
     merged: Any = layer.get_base_layer()
     _compare(name, _call(name, merged, x), wanted)
     return {key: (before[key].numpy(), value.detach().numpy()) for key, value in merged.named_parameters()}
@@ -96,7 +98,7 @@ def _input(name: str, layer: nn.Module) -> Tensor:
     weight = getattr(layer, "weight", None)
     if isinstance(weight, Tensor) and weight.ndim == 1:  # norms
         return torch.randn(4, len(weight), dtype=torch.float64, generator=generator)
-    raise NotSupportedError(f"{name}: it adapts a {type(layer).__name__}, which is not supported: leave it out")
+    raise NotSupportedError(f"{name}: it adapts a {type(layer).__name__}, which is not supported: {_LEAVE_OUT}")
 
 
 def _call(name: str, layer: Any, x: Tensor) -> Tensor:
@@ -104,7 +106,8 @@ def _call(name: str, layer: Any, x: Tensor) -> Tensor:
         with torch.no_grad():
             result: Tensor = layer(x)
     except Exception as error:  # layers raise any class
-        raise NotSupportedError(f"{name}: PEFT's {type(layer).__name__} cannot be run: {one_line(error)}") from None
+        problem = f"PEFT's {type(layer).__name__} cannot be run: {one_line(error)}"
+        raise NotSupportedError(f"{name}: {problem}; {_LEAVE_OUT}") from None
     return result.to(torch.float64)
 
 
@@ -113,5 +116,6 @@ def _compare(name: str, found: Tensor, wanted: Tensor) -> None:
     largest = float(wanted.abs().max())
     if not float((found - wanted).abs().max()) <= _LINEAR * max(largest, 1e-30):
         raise NotSupportedError(
-            f"{name}: what PEFT computes there is no linear function of the layer's input, so no weights hold it"
+            f"{name}: what PEFT computes there is no linear function of the layer's input, so no weights hold it: "
+            f"{_LEAVE_OUT}"
         )

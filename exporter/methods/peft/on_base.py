@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eptx._one_line import one_line, shown, some
 from eptx.errors import AdapterError, NotSupportedError
-from eptx.exporter.adapters.checkpoint import CONFIG, WEIGHTS, Checkpoint
+from eptx.exporter.adapters.checkpoint import AGAIN, CONFIG, WEIGHTS, Checkpoint
 from eptx.exporter.quiet import quiet
 
 _PREFIX = "base_model."
@@ -41,12 +41,15 @@ def put_on(model: Any, checkpoint: Checkpoint) -> dict[str, BaseTunerLayer]:
     except Exception as error:  # PEFT's methods raise any class
         raise AdapterError(f"{where}: {one_line(error)}") from None
     if result.unexpected_keys:
-        raise AdapterError(f"{checkpoint.name}/{WEIGHTS}: {_plain(result.unexpected_keys[0])} is of no module of it")
+        extra = _plain(result.unexpected_keys[0])
+        raise AdapterError(
+            f"{checkpoint.name}/{WEIGHTS}: {extra} is of no module of the base: give the one it was trained on"
+        )
     # what PEFT would save: it makes the rest itself, of a seed or the base
     whole = get_peft_model_state_dict(peft, adapter_name=_NAME, save_embedding_layers=False)
     lacking = sorted({_plain(name) for name in whole} - {*map(_plain, tensors), *map(_plain, checkpoint.saved)})
     if lacking:
-        raise AdapterError(f"{checkpoint.name}/{WEIGHTS} lacks {some(lacking)}")
+        raise AdapterError(f"{checkpoint.name}/{WEIGHTS} lacks {some(lacking)}: {AGAIN}")
     peft.eval().to(torch.float64)
     for layer in peft.modules():
         if isinstance(vars(layer).get("dtype"), torch.dtype):  # some layers keep the type that they were made in

@@ -36,7 +36,8 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> PeftAdapter
         _check(checkpoint)
         if checkpoint.heads is not None and len(checkpoints) > 1:
             others = "other adapters beside it"
-            raise AdapterError(f"{checkpoint.name}: has {HEADS} and {others}; eptx cannot tell which heads to use")
+            problem = f"has {HEADS} and {others}; eptx cannot tell which heads to use"
+            raise AdapterError(f"{checkpoint.name}: {problem}: export it by itself")
     own = [checkpoint.name for checkpoint in checkpoints]
     names = name_tasks(len(checkpoints), options.tasks, own if len(checkpoints) > 1 else None)
     pairs = list(zip(names, checkpoints, strict=True))

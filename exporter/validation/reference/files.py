@@ -137,7 +137,7 @@ def with_origin(bundle: Bundle, options: ValidateOptions) -> tuple[ValidateOptio
     return replace(
         options,
         base=_given_base(options) or (None if origin.base is None else _found(origin.base, "base", "--base")),
-        adapters=find_adapters(options.adapters or ())
+        adapters=find_adapters(options.adapters or (), allow_pickle=options.allow_pickle)
         or [_found(path, "adapter", "--adapter") for path in origin.adapters],
         base_onnx=options.base_onnx or (onnx if onnx is not None and onnx.is_file() else None),
     ), origin

@@ -14,19 +14,19 @@ from eptx.bundle import Manifest, TensorSpec
 from eptx.errors import RequestError
 from eptx.manifest.names import MULTI_LABEL
 from eptx.runtime.outputs import Outputs
-from eptx.runtime.spans import END, START, as_json, kind_of_bundle
 from eptx.runtime.serving.errors import VERSION
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.models.preprocess import Preprocessed
 from eptx.runtime.serving.protocol.infer import InferRequest, encode_response
 from eptx.runtime.serving.protocol.parameters import read_flag
 from eptx.runtime.serving.protocol.tensors import Value
+from eptx.runtime.spans import END, START, as_json, kind_of_bundle
 
 #: Outputs beside those of the graph: each row's best label (BYTES [batch]; a JSON list if there are several labels, or
 #: one for each token), its probability (FP32 [batch]; NaN where it means nothing), every label's probability (FP32 in
 #: the shape of the logits; NaN likewise), and the row's task (BYTES [batch]).
 LABEL, SCORE, SCORES, TASK = "label", "score", "scores", "task"
-#: Of models that read every token by itself (BYTES [batch]): a JSON list of a row's entities; its answer, a JSON object.
+#: Of models that say something of every token (BYTES [batch]): a row's entities, a JSON list; its answer, an object.
 ENTITIES, ANSWER = "entities", "answer"
 #: The parameter of a request that adds `LABEL` to its outputs.
 LABELS = "labels"

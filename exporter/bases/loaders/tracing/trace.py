@@ -12,6 +12,7 @@ import onnx_ir as ir
 from eptx._one_line import one_line
 from eptx.errors import NotSupportedError
 from eptx.exporter.bases.loaders.tracing.sample import samples
+from eptx.exporter.bases.passes.bfloat16 import widen_bfloat16
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -119,6 +120,7 @@ def export_onnx(
             f"a {type(model).__name__} draws random numbers whenever it runs ({drawn}): turn that off in the base's "
             "config.json (ViTMAE: mask_ratio 0)"
         )
+    widen_bfloat16(program)
     return program
 
 
