@@ -47,7 +47,10 @@ _BARE: dict[str, tuple[dict[str, Any], int]] = {
     "Swin": (_SWIN, 16),
     "Swinv2": (_SWIN, 16),
     "Beit": (SMALL | {"use_relative_position_bias": True, "layer_scale_init_value": 0.5}, 16),
-    "Data2VecVision": (SMALL | {"use_relative_position_bias": True, "layer_scale_init_value": 0.5}, 16),
+    "Data2VecVision": (
+        SMALL | {"use_relative_position_bias": True, "layer_scale_init_value": 0.5, "initializer_range": 0.2},
+        16,
+    ),
     "ConvNext": (_CONVNEXT | {"layer_scale_init_value": 0.5}, 16),
     "ConvNextV2": (_CONVNEXT, 16),
     "Pvt": (_STAGES | {"patch_sizes": [4, 2], "sequence_reduction_ratios": [2, 1]}, 32),
