@@ -81,7 +81,9 @@ def _idle(model: Any, inputs: Mapping[str, Any], graph: ir.Model) -> frozenset[s
     try:
         with torch.no_grad():
             wanted = model(**inputs)
-            hooks = [layer.register_forward_hook(lambda *a, n=name: changed(n, a[-1])) for name, layer in layers.items()]
+            hooks = [
+                layer.register_forward_hook(lambda *a, n=name: changed(n, a[-1])) for name, layer in layers.items()
+            ]
             try:
                 found = model(**inputs)
             finally:
