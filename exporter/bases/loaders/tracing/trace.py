@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,28 +72,30 @@ def _idle(model: Any, inputs: Mapping[str, Any], graph: ir.Model) -> frozenset[s
 
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
     held = _held(model, graph)
+    dropped = {name for name, layer in layers.items() if id(layer.weight) not in held}
     called: set[str] = set()
 
-    def changed(name: str, output: torch.Tensor) -> torch.Tensor:
-        called.add(name)
-        return output if id(layers[name].weight) in held else output + output.cos()
+    def hook(name: str) -> Callable[..., Any]:
+        def changed(_layer: Any, _inputs: Any, output: Any) -> Any:
+            called.add(name)
+            return output + output.cos() if name in dropped else output
+
+        return changed
 
     try:
         with torch.no_grad():
             wanted = model(**inputs)
-            hooks = [
-                layer.register_forward_hook(lambda *a, n=name: changed(n, a[-1])) for name, layer in layers.items()
-            ]
+            hooks = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
             try:
                 found = model(**inputs)
             finally:
-                for hook in hooks:
-                    hook.remove()
+                for each in hooks:
+                    each.remove()
     except Exception:  # whatever the code of an architecture raises on so little
         return frozenset()
-    same = all(torch.equal(wanted[name], found[name]) for name in wanted if isinstance(wanted[name], torch.Tensor))
-    dropped = {name for name in called if id(layers[name].weight) not in held} if same else set()
-    return (frozenset(layers) - called) | dropped
+    tensors = [name for name, value in wanted.items() if isinstance(value, torch.Tensor)]
+    same = all(torch.equal(wanted[name], found[name]) for name in tensors)
+    return (frozenset(layers) - called) | (dropped if same else set())
 
 
 def _held(model: Any, graph: ir.Model) -> set[int]:
