@@ -11,7 +11,7 @@ import multiprocessing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.matrix.cell import MODES, TOLERANCE, Mode, Outcome
+from tests.matrix.cell import TOLERANCE, Mode, Outcome
 from tests.matrix.jobs import Job, jobs, outcomes
 from tests.matrix.kept import FILE, Found, keep, kept
 from tests.matrix.page import page

@@ -85,10 +85,14 @@ def linear_names(row: Row, model: Any) -> list[str]:
         return list(row.targets)
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     saved = ("classifier", "score", "lm_head", *(row.peft.get("modules_to_save") or ()))
+    adaptable = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding)
+    modules = [(name, name.rpartition(".")[2], module) for name, module in model.named_modules()]
+    others = {last for _, last, module in modules if not isinstance(module, adaptable)}  # PEFT refuses these
     found = {
-        name.rpartition(".")[2]: None
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head and not any(part in saved for part in name.split("."))
+        last: None
+        for name, last, module in modules
+        if isinstance(module, nn.Linear) and module is not head and last not in others
+        if not any(part in saved for part in name.split("."))
     }
     return list(found)
 

@@ -10,6 +10,10 @@ _OF_ROWS = {
     'information, run with TORCH_LOGS="+dynamic". - You marked length as dynamic but your code specialized it to be a '
     "constant (7). If you're using mark_dynamic, either remove it or use maybe_mark_dynamic. If you're using "
     "Dim.DYNAMIC, replace it with either Dim....); if you have it as ONNX, give that with --base-onnx",
+    "ViTMAE": "a ViTMAEModel draws random numbers whenever it runs (RandomUniformLike), so that no two answers are the "
+    "same: train and export a class that draws none (ViTModel has ViTMAE's weights)",
+    "SigLIP 2": "a Siglip2VisionModel reads images as patches, as many as an image has (spatial_shapes), which eptx "
+    "does not export: take a base of a fixed image size (of SigLIP 2, one whose config.json has model_type siglip)",
     "ProphetNet": "transformers cannot export a ProphetNetForConditionalGeneration to ONNX "
     "(AssertionError: At the moment `use_cache` is only supported for `decoder_input_ids` of length 1)" + _OTHERS,
     "LongT5": "transformers cannot export a LongT5ForConditionalGeneration to ONNX "
@@ -23,6 +27,13 @@ _OF_CONDITIONED = {
     "DeBERTa": "2 adapted modules read something that does not hold one row of the batch after the other (as positions "
     "do, which all rows share), so that rows cannot differ in their task: encoder.layer.0.attention.self.pos_proj, "
     "encoder.layer.0.attention.self.pos_q_proj; use --mode static",
+}
+_GROUPS = "as of a convolution in 2 groups, on which LoRA is not supported: leave it out of target_modules"
+_POSITIONS = "adapter_model.safetensors: wav2vec2.encoder.pos_conv_embed.conv: lora_B has rank"
+#: Rows whose modes read different adapters first.
+_OF_CELLS = {
+    ("wav2vec 2, all convolutions", "static"): f"{_POSITIONS} 1, lora_A 2, {_GROUPS}",
+    ("wav2vec 2, all convolutions", "conditioned"): f"{_POSITIONS} 2, lora_A 4, {_GROUPS}",
 }
 _CONVERT = (
     "save the adapter converted to a plain LoRA (PEFT's save_pretrained with path_initial_model_for_weight_conversion)"
@@ -59,6 +70,7 @@ _TOO_MUCH = (
 #: (row or setting, mode) -> the message. A setting's cell is the same on every row that it is tried on.
 REFUSALS: dict[tuple[str, str], str] = {
     **{(name, mode): message for name, message in _OF_ROWS.items() for mode in ("static", "conditioned")},
+    **_OF_CELLS,
     **{(name, "conditioned"): message for name, message in _OF_CONDITIONED.items()},
     **{
         (name, mode): f"{first}/adapter_config.json: init_lora_weights={start!r} is not supported: {reason}: {_CONVERT}"

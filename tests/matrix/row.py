@@ -66,6 +66,21 @@ def pairs(vocabulary: int, side: int) -> Callable[[int], Arrays]:
     return lambda rows: {**texts(vocabulary)(rows), **images(side)(rows)}
 
 
+def patches(count: int, width: int) -> Callable[[int], Arrays]:
+    """Images as squares of patches."""
+
+    def make(rows: int) -> Arrays:
+        values = np.random.default_rng(3).normal(size=(rows, count, width)).astype(np.float32)
+        sides = np.full((rows, 2), round(count**0.5))
+        return {
+            "pixel_values": values,
+            "pixel_attention_mask": np.ones((rows, count), np.int64),
+            "spatial_shapes": sides,
+        }
+
+    return make
+
+
 def sound(samples: int) -> Callable[[int], Arrays]:
     """Recordings of different lengths, padded with zeros."""
 

@@ -1,10 +1,11 @@
-"""Models of images, and of images beside texts."""
+"""Models of images, and of images or sound beside texts."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.matrix.row import Row, images, pairs
+from tests.matrix import encoders
+from tests.matrix.row import Arrays, Row, images, pairs, patches, spectrograms, texts
 
 SMALL: dict[str, Any] = {
     "hidden_size": 24,
@@ -47,7 +48,10 @@ _BARE: dict[str, tuple[dict[str, Any], int]] = {
     "Swin": (_SWIN, 16),
     "Swinv2": (_SWIN, 16),
     "Beit": (SMALL | {"use_relative_position_bias": True, "layer_scale_init_value": 0.5}, 16),
-    "Data2VecVision": (SMALL | {"use_relative_position_bias": True, "layer_scale_init_value": 0.5}, 16),
+    "Data2VecVision": (
+        SMALL | {"use_relative_position_bias": True, "layer_scale_init_value": 0.5, "initializer_range": 0.2},
+        16,
+    ),
     "ConvNext": (_CONVNEXT | {"layer_scale_init_value": 0.5}, 16),
     "ConvNextV2": (_CONVNEXT, 16),
     "Pvt": (_STAGES | {"patch_sizes": [4, 2], "sequence_reduction_ratios": [2, 1]}, 32),
@@ -61,6 +65,25 @@ _TEXT = _TOWER | {"vocab_size": 60, "max_position_embeddings": 20, "projection_d
 _IMAGE = _TOWER | {"image_size": 16, "patch_size": 8, "projection_dim": 12}
 _TOWERS = {"text_config": _TEXT | {"eos_token_id": 2}, "vision_config": _IMAGE, "projection_dim": 12}
 _SIGLIP = {"text_config": _TEXT | {"projection_size": 24}, "vision_config": _IMAGE}
+_SIGLIP_2 = _TOWER | {"num_patches": 4, "patch_size": 8}
+_ALT = {"text_config": encoders.SMALL | {"project_dim": 12}, "vision_config": _IMAGE, "projection_dim": 12}
+_CLAP_SOUND = {
+    "spec_size": 16,
+    "num_mel_bins": 8,
+    "hidden_size": 16,
+    "patch_embeds_hidden_size": 8,
+    "window_size": 2,
+    "depths": [1, 1],
+    "num_attention_heads": [2, 2],
+    "patch_size": 4,
+    "patch_stride": [4, 4],
+    "projection_dim": 12,
+}
+_CLAP = {
+    "text_config": encoders.SMALL | {"projection_dim": 12},
+    "audio_config": _CLAP_SOUND,
+    "projection_dim": 12,
+}
 _CHINESE = {"text_config": _TEXT, "vision_config": _IMAGE, "projection_dim": 12}
 
 
@@ -80,6 +103,10 @@ def _towers(kind: str, settings: dict[str, Any]) -> Row:
     return Row(kind, "two towers", f"{kind}Model", (f"{kind}Config", settings), pairs(60, 16), kind="two towers")
 
 
+def _texts_and_sound(rows: int) -> Arrays:
+    return {**texts(60)(rows), **spectrograms("input_features", 1, 32, 8)(rows)}
+
+
 ROWS: tuple[Row, ...] = (
     Row("ViT", "vision", "ViTModel", ("ViTConfig", SMALL), images(16)),
     Row(
@@ -97,8 +124,20 @@ ROWS: tuple[Row, ...] = (
     _towers("Siglip", _SIGLIP),
     _towers("ChineseCLIP", _CHINESE),
     _towers("MetaClip2", _TOWERS),
+    _towers("AltCLIP", _ALT),
+    Row("CLAP", "two towers", "ClapModel", ("ClapConfig", _CLAP), _texts_and_sound, kind="two towers"),
+    Row(
+        "CLIP, projected texts",
+        "text",
+        "CLIPTextModelWithProjection",
+        ("CLIPTextConfig", _TEXT | {"eos_token_id": 2}),
+        texts(60),
+    ),
+    Row("SigLIP, texts", "text", "SiglipTextModel", ("SiglipTextConfig", _TEXT | {"projection_size": 24}), texts(60)),
     Row("CLIP, images", "vision", "CLIPVisionModel", ("CLIPVisionConfig", _IMAGE), images(16)),
     Row("CLIP, projected images", "vision", "CLIPVisionModelWithProjection", ("CLIPVisionConfig", _IMAGE), images(16)),
     Row("CLIP, image classes", "vision", "CLIPForImageClassification", ("CLIPConfig", _TOWERS), images(16)),
     Row("SigLIP, images", "vision", "SiglipVisionModel", ("SiglipVisionConfig", _IMAGE), images(16)),
+    Row("SigLIP, image classes", "vision", "SiglipForImageClassification", ("SiglipConfig", _SIGLIP), images(16)),
+    Row("SigLIP 2", "vision", "Siglip2VisionModel", ("Siglip2VisionConfig", _SIGLIP_2), patches(4, 192)),
 )

@@ -71,6 +71,6 @@ def load_transformers(
     made = folder_graph(graph, folder, config)
 
     def holds(module: str) -> bool:
-        return not any(alias in traced.uncalled for alias in aliases(module, made.prefix))
+        return not any(alias in traced.idle for alias in aliases(module, made.prefix))
 
     return replace(made, whole=replace(whole, banks=in_graph(kept)), holds=holds)

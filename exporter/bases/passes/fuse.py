@@ -34,6 +34,7 @@ def fuse(model: ir.Model, provider: str, keep: Iterable[ir.Value] = ()) -> None:
         optimizer.optimize(model)
         fuse_for_onnxruntime(model, provider)
         _unpack_attention(model.graph)
+    _turn_batches(model.graph)
     _keep_turned(model)
 
 
@@ -82,6 +83,27 @@ def _unpack_attention(graph: ir.Graph) -> None:
         y, new = node.outputs[0], attention.outputs[0]
         new.type, new.shape = y.type, y.shape
         ir.convenience.replace_nodes_and_values(graph, node, [node, join], [*products, attention], [y], [new])
+
+
+def _turn_batches(graph: ir.Graph) -> None:
+    """Turns the batch before a ``FusedMatMul`` that would turn it and cannot, as its other input has fewer axes.
+
+    torch's attention multiplies [length, batch, width] by a part of its weight (SigLIP's pooler); the fusions take
+    the transposition into the product, which ONNX Runtime computes for inputs of as many axes only.
+    """
+    for node in [each for each in graph if each.op_type == "FusedMatMul"]:
+        for place, name in enumerate(("transBatchA", "transBatchB")):
+            turned, x, other = node.attributes.get(name), node.inputs[place], node.inputs[1 - place]
+            if turned is None or not turned.as_int() or x is None or x.shape is None:
+                continue
+            if other is not None and other.shape is not None and len(other.shape) == len(x.shape):
+                continue
+            first, *outer, last = x.shape
+            turn = ir.node("Transpose", [x], {"perm": [*range(1, len(outer) + 1), 0, len(outer) + 1]})
+            turn.outputs[0].type, turn.outputs[0].shape = x.type, ir.Shape([*outer, first, last])
+            graph.insert_before(node, turn)
+            node.replace_input_with(place, turn.outputs[0])
+            del node.attributes[name]
 
 
 def _path_of(weight: ir.Value | None) -> str:

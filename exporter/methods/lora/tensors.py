@@ -82,6 +82,11 @@ def _convolution(
 ) -> TensorChange:
     rank = own["lora_A.weight"].ndim
     a, b = take(own, module, "lora_A.weight", rank), take(own, module, "lora_B.weight", rank)
+    if b.shape[1] < len(a) and len(a) % b.shape[1] == 0:
+        raise NotSupportedError(
+            f"{WEIGHTS}: {module}: lora_B has rank {b.shape[1]}, lora_A {len(a)}, as of a convolution in "
+            f"{len(a) // b.shape[1]} groups, on which LoRA is not supported: leave it out of target_modules"
+        )
     _check(module, "lora", a.shape[0], b.shape[1])
     scale, b = scale_of(module, a.shape[0], config), b.reshape(len(b), -1)
     flat = a.reshape(len(a), -1).astype(np.float64)

@@ -126,6 +126,12 @@ def _text(model: Any, taken: set[str], folder: Path) -> Reads:
 def _image(model: Any, taken: set[str], folder: Path) -> Reads:
     if "pixel_values" not in taken:
         return {}
+    if "spatial_shapes" in taken:
+        raise NotSupportedError(
+            f"a {type(model).__name__} reads images as patches, as many as an image has (spatial_shapes), which eptx "
+            "does not export: take a base of a fixed image size (of SigLIP 2, one whose config.json has model_type "
+            "siglip)"
+        )
     config = getattr(model.config, "vision_config", model.config)  # CLIP's classes have text's settings as well
     height, width = _image_size(config, folder)
     return {"pixel_values": _Input((getattr(config, "num_channels", 3), height, width), 0.0)}

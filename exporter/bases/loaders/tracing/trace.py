@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,13 +28,14 @@ class Traced:
     Attributes:
         graph: the graph.
         axes: input -> axis -> the name of a free axis.
-        uncalled: the linear layers that the model's forward does not call: it never needs them, or it reads their
-            weights without them (WavLM's attention). An adapter on such a layer changes nothing.
+        idle: the linear layers whose outputs no output of the model needs: its forward does not call them, reads their
+            weights without them (WavLM's attention), or drops what they give (SigLIP's pooler, before a classifier).
+            An adapter on such a layer changes nothing.
     """
 
     graph: ir.Model
     axes: Mapping[str, Mapping[int, str]]
-    uncalled: frozenset[str]
+    idle: frozenset[str]
 
 
 def trace(model: PreTrainedModel, folder: Path) -> Traced:
@@ -56,28 +57,61 @@ def trace(model: PreTrainedModel, folder: Path) -> Traced:
         for sample in samples(model, folder):
             try:
                 graph = export_onnx(model, sample.inputs, sample.shapes, deferred=deferred)
-                return Traced(graph, sample.axes, _uncalled(model, sample.inputs))
+                return Traced(graph, sample.axes, _idle(model, sample.inputs, graph))
             except NotSupportedError as error:
                 refusals.append(error)
     raise refusals[0]
 
 
-def _uncalled(model: Any, inputs: Mapping[str, Any]) -> frozenset[str]:
-    """The linear layers that a forward does not call; none where it does not run outside of a trace."""
+def _idle(model: Any, inputs: Mapping[str, Any], graph: ir.Model) -> frozenset[str]:
+    """The linear layers whose outputs no output needs; none where the model does not run outside of a trace.
+
+    The graph tells which may be: their weights are not in it. That the outputs stay while those of the layers change
+    proves it.
+    """
     import torch
 
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
+    held = _held(model, graph)
+    dropped = {name for name, layer in layers.items() if id(layer.weight) not in held}
     called: set[str] = set()
-    hooks = [layer.register_forward_hook(lambda *_, n=name: called.add(n)) for name, layer in layers.items()]
+
+    def hook(name: str) -> Callable[..., Any]:
+        def changed(_layer: Any, _inputs: Any, output: Any) -> Any:
+            called.add(name)
+            return output + output.cos() if name in dropped else output
+
+        return changed
+
     try:
         with torch.no_grad():
-            model(**inputs)
+            wanted = model(**inputs)
+            hooks = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
+            try:
+                found = model(**inputs)
+            finally:
+                for each in hooks:
+                    each.remove()
     except Exception:  # whatever the code of an architecture raises on so little
         return frozenset()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return frozenset(layers) - called
+    tensors = [name for name, value in wanted.items() if isinstance(value, torch.Tensor)]
+    same = all(torch.equal(wanted[name], found[name]) for name in tensors)
+    return (frozenset(layers) - called) | (dropped if same else set())
+
+
+def _held(model: Any, graph: ir.Model) -> set[int]:
+    """The ids of the parameters that the outputs of a graph are computed from."""
+    seen: set[ir.Node] = set()
+    names: set[str] = set()
+    values = list(graph.graph.outputs)
+    while values:
+        value = values.pop()
+        names.add(str(value.name))
+        node = value.producer()
+        if node is not None and node not in seen:
+            seen.add(node)
+            values.extend(each for each in node.inputs if each is not None)
+    return {id(each) for name, each in model.named_parameters(remove_duplicate=False) if name in names}
 
 
 def export_onnx(
@@ -117,8 +151,8 @@ def export_onnx(
     drawn = next((node.op_type for node in program.graph.all_nodes() if node.op_type.startswith(_RANDOM)), None)
     if drawn is not None:
         raise NotSupportedError(
-            f"a {type(model).__name__} draws random numbers whenever it runs ({drawn}): turn that off in the base's "
-            "config.json (ViTMAE: mask_ratio 0)"
+            f"a {type(model).__name__} draws random numbers whenever it runs ({drawn}), so that no two answers are the "
+            "same: train and export a class that draws none (ViTModel has ViTMAE's weights)"
         )
     widen_bfloat16(program)
     return program
