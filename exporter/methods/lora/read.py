@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from eptx.errors import AdapterError
-from eptx.exporter.adapters.adapter import TaskHeads, name_tasks, natural_key
+from eptx.exporter.adapters.adapter import name_tasks, natural_key
 from eptx.exporter.adapters.checkpoint import (
-    HEADS,
     WEIGHTS,
     Checkpoint,
     ReadOptions,
@@ -19,6 +19,7 @@ from eptx.exporter.adapters.checkpoint import (
     refuse_rest,
     take,
 )
+from eptx.exporter.adapters.heads import heads_of
 from eptx.exporter.methods.lora.adapter import LoraAdapter, joined
 from eptx.exporter.methods.lora.module import LoraModule
 from eptx.exporter.methods.lora.settings import blocks, check, start
@@ -45,9 +46,9 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> LoraAdapter
     """
     own = [checkpoint.name for checkpoint in checkpoints]
     names = name_tasks(len(checkpoints), options.tasks, own if len(checkpoints) > 1 else None)
-    heads = _heads(checkpoints)
+    heads = heads_of(names, own, [checkpoint.heads for checkpoint in checkpoints])
     parts = [_of_folder(name, checkpoint) for name, checkpoint in zip(names, checkpoints, strict=True)]
-    return joined(parts, heads)
+    return replace(joined(parts), heads=heads)
 
 
 def _of_folder(task: str, checkpoint: Checkpoint) -> LoraAdapter:
@@ -128,12 +129,3 @@ def _refuse_adapter_name(module: str, parts: Mapping[str, np.ndarray]) -> None:
                 f"{WEIGHTS}: {module}.{key} has the adapter's name {rest[0]!r} in it, so that PEFT would not load it: "
                 "save the adapter with PEFT's save_pretrained"
             )
-
-
-def _heads(checkpoints: Sequence[Checkpoint]) -> TaskHeads | None:
-    """Heads in a file of their own, of a single folder."""
-    beside = next((checkpoint for checkpoint in checkpoints if checkpoint.heads is not None), None)
-    if beside is not None and len(checkpoints) > 1:
-        other = "other LoRA adapters beside it"
-        raise AdapterError(f"{beside.name}: has {HEADS} and {other}; eptx cannot tell which heads to use")
-    return None if beside is None else beside.heads

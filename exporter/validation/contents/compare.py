@@ -93,9 +93,7 @@ def expected_tasks(
     return found
 
 
-def _off(
-    reference: ReferenceFiles, trained: Trained, answers: bool, told: Collection[str]
-) -> list[ExpectedTask]:
+def _off(reference: ReferenceFiles, trained: Trained, answers: bool, told: Collection[str]) -> list[ExpectedTask]:
     """The task ``base``: none if the base alone lacks a module that the adapter brings, as it lacks task heads."""
     if trained.heads is not None or (trained.brings_heads and not all(host.base.complete for host in trained.hosts)):
         return []
