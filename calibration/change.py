@@ -24,7 +24,7 @@ def add_tasks(
     tasks: Sequence[str] | None = None,
     problem_types: Mapping[str, str] | None = None,
 ) -> Bundle:
-    """Puts further adapters on a conditioned LoRA bundle, without its base.
+    """Puts further adapters on a conditioned LoRA bundle, without its base. They may bring heads, norms and biases.
 
     Args:
         bundle: the bundle's folder.

@@ -29,7 +29,7 @@ from eptx.files.strict_json import read_json_object
 from eptx.manifest.names import BASE_TASK, MODEL_FILE
 
 #: What else there is to do.
-AGAIN = "export base and adapters again"
+AGAIN = "export base and adapters again with eptx export"
 
 
 @dataclass(frozen=True)
