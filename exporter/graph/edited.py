@@ -63,8 +63,7 @@ class EditedGraph:
                 self.places[name] = f"{site.node.name or site.weight.name}[{start}:{stop}]"
         own = self.graph.model.graph.initializers
         for tensor in self.graph.whole.alike:
-            name = next((alias for alias in aliases(tensor, self.graph.prefix) if alias in own), None)
-            if name is not None:
+            for name in [alias for alias in aliases(tensor, self.graph.prefix) if alias in own][:1]:
                 _, turned = layout_of(self.graph, own[name])
                 self.editor.tensors[name] = TensorTable(tensor, name, turned, turned, (), (), None)
 

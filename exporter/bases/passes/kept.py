@@ -60,7 +60,8 @@ def named_in_graphs(changes: Changes, graphs: Sequence[BaseGraph], known: Collec
         if not change.tied and not here.issuperset(group):
             raise NotSupportedError(f"the base's graph has no {name} of its own: {', '.join(group)} are one tensor")
         found[spelled] = change
-    lengths = {name: int(value.shape[0]) for name, value in own.items() if value.shape and value.shape.is_static()}
+    firsts = {name: value.shape[0] for name, value in own.items() if value.shape is not None and len(value.shape)}
+    lengths = {name: first for name, first in firsts.items() if isinstance(first, int)}
     shared = with_shared(found, {name: names for names in form.tied for name in names}, lengths)
     return {name: change for name, change in shared.items() if name in here}
 
