@@ -25,7 +25,7 @@ def add_tasks(
     problem_types: Mapping[str, str] | None = None,
     allow_pickle: bool = False,
 ) -> Bundle:
-    """Puts further adapters on a conditioned LoRA bundle, without its base.
+    """Puts further adapters on a conditioned LoRA bundle, without its base. They may bring heads, norms and biases.
 
     Args:
         bundle: the bundle's folder.

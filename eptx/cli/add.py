@@ -32,7 +32,8 @@ def add(
 ) -> None:
     """Put further LoRA adapters on a conditioned bundle, without its base.
 
-    Each ADAPTER is a folder, and a task. The result is the bundle of an export of all adapters, byte for byte.
+    Each ADAPTER is a folder, and a task; it may bring a head, norms and biases of its own. The result is the bundle
+    of an export of all adapters, byte for byte.
     """
     start = time.monotonic()
     with exporting(quiet):

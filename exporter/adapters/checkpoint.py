@@ -13,22 +13,22 @@ import numpy as np
 
 from eptx._one_line import shown, some
 from eptx.errors import AdapterError, NotSupportedError
-from eptx.exporter.adapters.adapter import Pooling, TaskHeads
+from eptx.exporter.adapters.adapter import TaskHeads
 from eptx.exporter.adapters.changes import TensorChange
+from eptx.exporter.adapters.heads import CONFIG as CONFIG
+from eptx.exporter.adapters.heads import HEADS as HEADS
+from eptx.exporter.adapters.heads import read_heads
 from eptx.exporter.adapters.label_names import Names, check_names, names_beside
 from eptx.exporter.adapters.saved import saved_changes
 from eptx.exporter.adapters.tensor_files.in_folder import in_folder
-from eptx.exporter.adapters.tensor_files.safetensors import read_tensors
+from eptx.exporter.adapters.tensor_files.names import in_class, plain_names
 from eptx.exporter.adapters.tensor_files.weights import WEIGHTS as WEIGHTS
 from eptx.exporter.adapters.tensor_files.weights import read_weights, weights_of
-from eptx.exporter.adapters.tensor_names import in_class, plain_names
 from eptx.exporter.adapters.trained_as import TrainedAs, base_name
 from eptx.files.links import check_links
 from eptx.files.safe_files import fingerprint
 from eptx.files.strict_json import read_json_object
 
-CONFIG = "adapter_config.json"
-HEADS = "task_heads.safetensors"
 #: What to do about a file whose tensors do not fit each other, and about tensors that nothing here knows.
 AGAIN = "save the adapter again with PEFT's save_pretrained"
 UNKNOWN = f"if a newer PEFT made them, update eptx, else {AGAIN}"
@@ -122,7 +122,7 @@ def _read(folder: Path, own_tensors: Callable[[Mapping[str, Any]], OwnTensors], 
     tensors = {plain[name]: array for name, array in stored.items()}
     if not tensors:
         raise AdapterError(f"{weights.name}: holds no tensors: {AGAIN}")
-    heads = _read_heads(folder, config) if (folder / HEADS).exists() else None
+    heads = read_heads(folder, config) if (folder / HEADS).exists() else None
     files = {path.name: path for path in (folder / CONFIG, weights, folder / HEADS) if path.exists()}
     own = {name: array for name, array in tensors.items() if any(part in f".{name}" for part in kind.parts)}
     saved = in_class({name: array for name, array in tensors.items() if name not in own})
@@ -165,32 +165,6 @@ def combine(fingerprints: Sequence[str]) -> str:
     if len(fingerprints) == 1:
         return fingerprints[0]
     return f"sha256:{hashlib.sha256(' '.join(fingerprints).encode()).hexdigest()}"
-
-
-def _read_heads(folder: Path, config: Mapping[str, Any]) -> TaskHeads:
-    tensors = read_tensors(folder / HEADS)
-    weights = {name.removesuffix(".weight"): array for name, array in tensors.items() if name.endswith(".weight")}
-    biases = {name.removesuffix(".bias"): array for name, array in tensors.items() if name.endswith(".bias")}
-    if not weights or len(weights) + len(biases) != len(tensors):
-        raise AdapterError(f"{HEADS}: expected <task>.weight and <task>.bias, found {some(sorted(tensors))}")
-    for task, bias in biases.items():
-        if task not in weights:
-            raise AdapterError(f"{HEADS}: {task}.bias has no {task}.weight")
-        if bias.shape != weights[task].shape[:1]:
-            raise AdapterError(f"{HEADS}: {task}.bias has shape {list(bias.shape)}, weight {list(weights[task].shape)}")
-    if any(array.ndim != 2 or 0 in array.shape for array in weights.values()):
-        raise AdapterError(f"{HEADS}: every <task>.weight must be [labels, hidden]")
-    if len({array.shape[1] for array in weights.values()}) != 1:
-        raise AdapterError(f"{HEADS}: the heads read vectors of different widths")
-    zeros = {task: np.zeros(array.shape[0], array.dtype) for task, array in weights.items()}
-    return TaskHeads(weights, zeros | biases, _pooling(config))
-
-
-def _pooling(config: Mapping[str, Any]) -> Pooling:
-    pooling = config.get("task_head_pooling", "pooler")
-    if pooling not in ("pooler", "first", "mean"):
-        raise AdapterError(f"{CONFIG}: task_head_pooling is {shown(pooling)}; it is one of pooler, first, mean")
-    return pooling  # type: ignore[no-any-return]
 
 
 def group_by_module(tensors: Mapping[str, np.ndarray], marker: str) -> dict[str, dict[str, np.ndarray]]:

@@ -86,6 +86,55 @@ class TaskTable:
         return array[place] if size else None
 
 
+@dataclass(frozen=True)
+class TensorTable:
+    """What a constant holds of one tensor, so that the tasks' own can be taken out again.
+
+    Attributes:
+        tensor: the tensor's name in the class.
+        value: its name in the base graph, where the base has it.
+        turned: whether the base graph has its last two axes swapped.
+        swapped: whether the constant has.
+        entries: the entry of each task by id in a constant [entries, ...], then the base's where rows may read that;
+            none where the constant is the one tensor that all have.
+        sizes: of each entry, how long the tensor's first axis is: what stands behind is filled up.
+        base: the entry that is the base's own; None where none is.
+    """
+
+    tensor: str
+    value: str
+    turned: bool
+    swapped: bool
+    entries: tuple[int, ...]
+    sizes: tuple[int, ...]
+    base: int | None
+
+    def fits(self, array: np.ndarray, tasks: int) -> bool:
+        """Whether an array has all entries, of so many tasks."""
+        if not self.entries:
+            return array.ndim > int(self.swapped)
+        named = [*self.entries, *([] if self.base is None else [self.base])]
+        own = array.shape[1:]
+        longest = own[-1 if self.swapped else 0] if own else 0
+        return (
+            len(own) >= 2 * int(self.swapped)
+            and len(self.entries) in (tasks, tasks + 1)
+            and max(named) < min(len(array), len(self.sizes))
+            and max(self.sizes) <= longest
+        )
+
+    def entry(self, array: np.ndarray, index: int) -> np.ndarray:
+        """An entry as the class has it, of what the constant holds."""
+        own = np.asarray(array[index] if self.entries else array)
+        own = np.swapaxes(own, -1, -2) if self.swapped else own
+        return own[: self.sizes[index]] if self.entries and own.ndim else own
+
+    def of_task(self, array: np.ndarray, task: int) -> np.ndarray | None:
+        """A task's own tensor as the class has it; None for the base's."""
+        index = self.entries[task] if self.entries else 0
+        return None if index == self.base else self.entry(array, index)
+
+
 def sizes(entries: Sequence[np.ndarray | None], axis: int) -> tuple[int, ...]:
     """The size of each task's entry along an axis; 0 for None."""
     return tuple(0 if entry is None else entry.shape[axis] for entry in entries)

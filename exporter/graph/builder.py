@@ -11,7 +11,7 @@ import onnxscript
 
 from eptx.errors import LimitError
 from eptx.exporter import ops
-from eptx.exporter.adapters.updates import TaskTable
+from eptx.exporter.adapters.updates import TaskTable, TensorTable
 from eptx.exporter.bases.initializers import add_initializer
 from eptx.exporter.graph.names import Names
 from eptx.manifest.names import OPERATOR_DOMAIN, PAST, TASK_ID
@@ -27,11 +27,13 @@ class GraphBuilder:
             close, and routers are small.
         tables: names of the constants that have an entry for each task -> what they hold: of one module, or of those
             that are packed in one product.
+        tensors: names of the constants that have tasks' own tensors -> what they hold.
     """
 
     model: ir.Model
     exact: set[str] = field(default_factory=set)
     tables: dict[str, dict[str, TaskTable]] = field(default_factory=dict)
+    tensors: dict[str, TensorTable] = field(default_factory=dict)
     _task_id: ir.Value | None = None
     _rows: ir.Value | None = None
     _constants: dict[str, ir.Value] = field(default_factory=dict)

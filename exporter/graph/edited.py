@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from eptx.bundle import ModuleOutput
+from eptx.exporter.adapters.updates import TensorTable
 from eptx.exporter.bases import BaseGraph, Site
+from eptx.exporter.bases.names import aliases
 from eptx.exporter.bases.outline import outline
+from eptx.exporter.bases.passes.whole import layout_of
 from eptx.exporter.bases.products.embeddings import find_embeddings
 from eptx.exporter.bases.products.integer import integer_product
 from eptx.exporter.bases.products.locate import named_sites
@@ -58,6 +61,17 @@ class EditedGraph:
             if named.get(name) != site and not site.also:
                 start, stop = site.columns
                 self.places[name] = f"{site.node.name or site.weight.name}[{start}:{stop}]"
+        own = self.graph.model.graph.initializers
+        for tensor in self.graph.whole.alike:
+            for name in [alias for alias in aliases(tensor, self.graph.prefix) if alias in own][:1]:
+                _, turned = layout_of(self.graph, own[name])
+                self.editor.tensors[name] = TensorTable(tensor, name, turned, turned, (), (), None)
+
+    def unnoted(self) -> list[str]:
+        """The tensors of which tasks have their own in a form that nobody takes apart."""
+        noted = {table.tensor for table in self.editor.tensors.values()}
+        banks = self.graph.whole.banks.values()
+        return [bank.tensor for bank in banks if bank.tensor not in noted or bank.tokens]
 
     def name_modules(self) -> None:
         """Names the outputs of the adapted modules after them; later changes of the graph keep these names."""

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from eptx.errors import BaseModelError, NotSupportedError
 from eptx.exporter.adapters.adapter import TaskHeads
 from eptx.exporter.adapters.changes import Whole
+from eptx.exporter.adapters.updates import TensorTable
 from eptx.exporter.bases.weights.bank import Bank, bank_of
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.editor import GraphEditor
@@ -38,12 +39,15 @@ def put_heads(edited: EditedGraph, heads: TaskHeads, tasks: Sequence[str]) -> No
     editor, graph = edited.editor, edited.graph
     _check_fits(heads, graph.model, graph.config.get("hidden_size"))
     none = np.zeros((0, heads.hidden_size))
-    weight = bank_of(None, [Whole(heads.weights.get(task, none)) for task in tasks])
-    bias = bank_of(None, [Whole(heads.biases.get(task, none[:, 0])) for task in tasks])
+    weight = bank_of(None, [Whole(heads.weights.get(task, none)) for task in tasks], WEIGHT)
+    bias = bank_of(None, [Whole(heads.biases.get(task, none[:, 0])) for task in tasks], BIAS)
     banks = {WEIGHT: replace(weight, turned=True), BIAS: bias}
     names = _add_layer(editor, heads, banks)
     whole, labels = graph.whole, tuple(heads.labels(task) for task in tasks)
-    own = {names[key]: bank for key, bank in banks.items() if len(bank.entries) > 1}
+    own = {names[tensor]: bank for tensor, bank in banks.items() if len(bank.entries) > 1}
+    for tensor, name in names.items():
+        if name not in own:  # all tasks have the same
+            editor.tensors[name] = TensorTable(tensor, name, False, tensor == WEIGHT, (), (), None)
     edited.graph = replace(graph, whole=replace(whole, banks={**whole.banks, **own}, labels=labels, base=False))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -11,8 +12,13 @@ from eptx._one_line import some
 from eptx.bundle.origin import Origin, read_origin
 from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.adapters.changes import TensorChange
 from eptx.exporter.adapters.task_names import names_of
+from eptx.exporter.bases import BaseGraph
+from eptx.exporter.bases.passes.kept import named_in_graphs, with_kept
 from eptx.exporter.bases.weights.model_class import trained_class
+from eptx.exporter.bases.weights.whole import Saved
+from eptx.exporter.bundle.record import unnoted
 from eptx.exporter.bundle.tokenizer import FILES as TOKENIZER_FILES
 from eptx.exporter.bundle.write import Adapted, Inherited
 from eptx.exporter.methods.read import read_adapter
@@ -56,6 +62,7 @@ def added(
     if taken is not None:
         raise UsageError(f"{name} has a task {taken!r} already: name the new one with --task, or remove that one first")
     _check_fits(former, new)
+    new = replace(new, changes=_named(former, new))
     own = Origin.of(None, None, folders, ()).adapters
     named = tasks is not None or sources.tasks is not None or len(former.tasks) == 1
     return _adapted(
@@ -124,11 +131,46 @@ def _adapted(
         problem_types=problem_types,
         labels=dict(named_labels.items()),
     )
+    name = former.bundle.path.name
     options.check()
     if origin.adapters:  # else nobody knows where the others are
         origin = replace(origin, adapters=folders(origin.adapters))
-    result = adapt_graphs(None, adapter, former.graphs, options)
+    result = adapt_graphs(None, adapter, _graphs(former, adapter), options)
+    left = next(iter(unnoted(result.graphs)), None)
+    if left is not None:
+        raise NotSupportedError(f"an adapter changes {left} in a way that {name} has no place for: {AGAIN}")
     return replace(result, former=Inherited(sources, manifest.text, former.record.named, origin))
+
+
+def _named(former: Former, new: Adapter) -> dict[str, Mapping[str, TensorChange]]:
+    """What new tasks change of tensors, by the names that the bundle has for them."""
+    known, form = {tensor for own in former.kept for tensor in own}, former.record.form
+    with _told(former):
+        return {task: named_in_graphs(own, former.graphs, known, form) for task, own in new.changes.items()}
+
+
+def _graphs(former: Former, adapter: Adapter) -> list[BaseGraph]:
+    """The base's graphs with what the tasks change of tensors."""
+    serves_base = any(task.name == BASE_TASK for task in former.bundle.manifest.tasks)
+    saved = Saved(adapter.tasks, adapter.changes, serves_base)
+    changed = {name for own in adapter.changes.values() for name in own}
+    lost = sorted({*former.lost} & changed)
+    if lost or (former.bundle.manifest.quantization and {name for own in former.kept for name in own} - changed):
+        tensor = lost[0] if lost else "tensors that no other task changes"
+        raise NotSupportedError(
+            f"{former.bundle.path.name} is quantized, and does not hold the base's {tensor}: {AGAIN}"
+        )
+    with _told(former):
+        return [with_kept(g, saved, own, former.record.form) for g, own in zip(former.graphs, former.kept, strict=True)]
+
+
+@contextmanager
+def _told(former: Former) -> Iterator[None]:
+    """Says of what a bundle lacks what else there is to do."""
+    try:
+        yield
+    except NotSupportedError as error:
+        raise NotSupportedError(f"{former.bundle.path.name}: {error}: {AGAIN}") from None
 
 
 def _check_fits(former: Former, new: Adapter) -> None:
@@ -139,15 +181,13 @@ def _check_fits(former: Former, new: Adapter) -> None:
     """
     record, sources, name = former.record, former.bundle.manifest.sources, former.bundle.path.name
     known = [folder.trained_as for folder in record.folders]
-    if not sources.base_onnx and any(said not in known for said in new.trained_as):
-        trained_class(former.graphs[-1].config, [*known, *new.trained_as], headless=False, asked=sources.model_class)
+    said = [replace(each, saved={}) for each in new.trained_as]
+    if not sources.base_onnx and record.pooling is None and any(each not in known for each in said):
+        trained_class(former.graphs[-1].config, [*known, *said], headless=False, asked=sources.model_class)
     for file in (folder / tokens for folder in new.folders for tokens in TOKENIZER_FILES):
         own = former.bundle.file(file.name)
         if file.is_file() and (own is None or own.read_bytes() != file.read_bytes()):
             raise NotSupportedError(f"{file.parent.name} has another {file.name} than {name}: {AGAIN}")
-    whole = "task heads" if new.heads is not None else next((t for own in new.changes.values() for t in own), None)
-    if whole is not None:
-        raise NotSupportedError(f"the adapter changes {whole} too, which {name} has no place for: {AGAIN}")
     unseen = next((module for module in new.module_names if module not in former.modules), None)
     if unseen is not None and not record.named:
         raise NotSupportedError(

@@ -12,21 +12,24 @@ from eptx.bundle import Bundle
 from eptx.bundle.genai_config import GENAI_CONFIG
 from eptx.bundle.onnx_scan import scan_onnx
 from eptx.errors import BundleError, NotSupportedError
-from eptx.exporter.adapters.adapter import Adapter
+from eptx.exporter.adapters.adapter import Adapter, TaskHeads
+from eptx.exporter.adapters.changes import TensorChange, Whole
 from eptx.exporter.adapters.updates import FACTORS, VECTORS, LinearUpdate
 from eptx.exporter.bases.graph import BaseGraph
 from eptx.exporter.bases.names import in_encoder
 from eptx.exporter.bases.outline import fill
+from eptx.exporter.bases.passes.kept import KeptTensor
 from eptx.exporter.bundle.record import RECORD, GraphRecord, Record, base_file, read_record
 from eptx.exporter.bundle.tokenizer import FILES as TOKENIZER_FILES
 from eptx.exporter.bundle.write import COMPANIONS, CONFIG
 from eptx.exporter.graph.fp16 import HALF
+from eptx.exporter.graph.heads import BIAS, WEIGHT
 from eptx.exporter.methods.method import Method, TaskByTask, methods
 from eptx.files.strict_json import read_json_object
 from eptx.manifest.names import BASE_TASK, MODEL_FILE
 
 #: What else there is to do.
-AGAIN = "export base and adapters again"
+AGAIN = "export base and adapters again with eptx export"
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,11 @@ class Former:
         method: of its adapters.
         tasks_of: what joins its tasks.
         graphs: of the base, without an adapter in them.
+        kept: of each graph, what the bundle holds of the tensors that tasks change, by their names in the class.
         adapters: one for each task, by id.
         models: the models themselves, as the graphs are ordered.
         rounded: whether the base's weights are stored in fewer bits than the base has.
+        lost: the weights whose numbers the bundle does not hold as such: they are quantized.
     """
 
     bundle: Bundle
@@ -49,9 +54,11 @@ class Former:
     method: Method
     tasks_of: TaskByTask
     graphs: list[BaseGraph]
+    kept: list[dict[str, KeptTensor]]
     adapters: list[Adapter]
     models: list[ir.Model]
     rounded: bool
+    lost: frozenset[str]
 
     @property
     def tasks(self) -> list[str]:
@@ -91,6 +98,9 @@ def take_apart(bundle: Bundle) -> Former:
     if sorted(files) != sorted(record.graphs):
         raise BundleError(f"{RECORD}: is about {some(sorted(record.graphs))}; the models are {some(files)}")
     weights = [_Weights(_load(bundle, file), manifest.quantization is not None) for file in files]
+    changes: list[dict[str, TensorChange]] = [{} for _ in tasks]
+    for file, own in zip(files, weights, strict=True):
+        _read_tensors(record.graphs[file], own, changes)
     graphs = [_graph(bundle, record, file, own) for file, own in zip(files, weights, strict=True)]
     if encoder:
         graphs[0].holds, graphs[1].holds = in_encoder, lambda module: not in_encoder(module)
@@ -100,12 +110,36 @@ def take_apart(bundle: Bundle) -> Former:
     tasks_of = method.task_by_task
     adapters = [
         replace(
-            tasks_of.restored(task, own, folder.fingerprint, folder.trained_as), label_names={task: folder.label_names}
+            tasks_of.restored(task, own, folder.fingerprint, folder.trained_as),
+            heads=_head(task, tensors, record),
+            changes={task: tensors} if tensors else {},
+            label_names={task: folder.label_names},
         )
-        for task, own, folder in zip(tasks, updates, record.folders, strict=True)
+        for task, own, tensors, folder in zip(tasks, updates, changes, record.folders, strict=True)
     ]
-    rounded = any(own.rounded for own in weights)
-    return Former(bundle, record, method, tasks_of, graphs, adapters, [own.model for own in weights], rounded)
+    return Former(
+        bundle,
+        record,
+        method,
+        tasks_of,
+        graphs,
+        [own.kept for own in weights],
+        adapters,
+        [own.model for own in weights],
+        any(own.rounded for own in weights),
+        frozenset(name for own in weights for name in own.lost),
+    )
+
+
+def _head(task: str, tensors: dict[str, TensorChange], record: Record) -> TaskHeads | None:
+    """The head of a task, taken out of its tensors; None where the bundle has no heads."""
+    own = [tensors.pop(name, None) for name in (WEIGHT, BIAS)]
+    weight, bias = (each.array if isinstance(each, Whole) else None for each in own)
+    if record.pooling is None:
+        return None
+    if weight is None or bias is None:
+        raise BundleError(f"{RECORD}: has no head of task {task!r}")
+    return TaskHeads({task: weight}, {task: bias}, record.pooling)
 
 
 def _load(bundle: Bundle, file: str) -> ir.Model:
@@ -124,12 +158,16 @@ class _Weights:
 
     Attributes:
         model: the model.
+        kept: of the tensors that tasks change, what it holds of the base's.
         rounded: whether one that was asked for is stored in fewer bits than it has.
+        lost: those of them that are quantized.
     """
 
     def __init__(self, model: ir.Model, quantized: bool) -> None:
         self.model = model
+        self.kept: dict[str, KeptTensor] = {}
         self.rounded = False
+        self.lost: set[str] = set()
         self._quantized = quantized
 
     def __call__(self, value: ir.Value) -> ir.TensorProtocol | None:
@@ -138,12 +176,15 @@ class _Weights:
         name = str(value.name)
         if name in own:
             return own[name].const_value
+        if any(tensor.value == name for tensor in self.kept.values()) and value.shape is not None:
+            return ir.Tensor(np.zeros(value.shape.numpy(), np.float32), name=name)  # `with_kept` puts it in
         self.rounded = True
         half = own.get(f"{name}{HALF}")
         if half is not None and half.const_value is not None:
             return ir.Tensor(half.const_value.numpy().astype(np.float32), name=name)
         if not self._quantized or value.dtype != ir.DataType.FLOAT or value.shape is None:
             return None
+        self.lost.add(name)
         shape = value.shape.numpy()
         return ir.Tensor(np.zeros(shape, np.float32), name=name) if len(shape) == 2 else None
 
@@ -174,14 +215,35 @@ def _graph(bundle: Bundle, record: Record, file: str, weights: _Weights) -> Base
     )
 
 
+def _read_tensors(record: GraphRecord, weights: _Weights, changes: list[dict[str, TensorChange]]) -> None:
+    """Reads each task's own tensors, and the base's of the same, from the constants that hold them."""
+    for name, table in record.tensors.items():
+        array = _constant(name, weights)
+        if not table.fits(array, len(changes)):
+            raise BundleError(f"{RECORD}: {name} is {list(array.shape)}, and not as it says of {table.tensor}")
+        base = None if table.base is None else table.entry(array, table.base)
+        weights.kept[table.tensor] = KeptTensor(table.value, table.turned, base)
+        for task, found in enumerate(changes):
+            own = table.of_task(array, task)
+            if own is not None:
+                found[table.tensor] = Whole(own)
+    for head in (WEIGHT, BIAS):
+        weights.kept.pop(head, None)  # the base's graph has none
+
+
+def _constant(name: str, weights: _Weights) -> np.ndarray:
+    tensor = weights(ir.Value(name=name))
+    if tensor is None:
+        raise BundleError(f"{RECORD}: the model has no constant {name}")
+    array: np.ndarray = tensor.numpy()
+    return array
+
+
 def _read_tables(record: GraphRecord, weights: _Weights, updates: list[dict[str, LinearUpdate]]) -> None:
     """Reads each task's updates from the constants that have an entry for it."""
     parts: list[dict[str, dict[str, np.ndarray]]] = [{} for _ in updates]
     for name, tables in record.tables.items():
-        tensor = weights(ir.Value(name=name))
-        if tensor is None:
-            raise BundleError(f"{RECORD}: the model has no constant {name}")
-        array = tensor.numpy()
+        array = _constant(name, weights)
         for table in tables:
             if not table.fits(array, len(updates)):
                 raise BundleError(f"{RECORD}: {name} is {list(array.shape)}, and not as it says of {table.module}")

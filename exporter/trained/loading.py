@@ -60,7 +60,7 @@ def load_trained(
         load = partial(load_base, base, model_class=model_class)
         hosts = _hosts(load, files, tasks, top_k)
         hosts += _without(load, files[0], hosts, len(tasks))
-    heads = _heads(files[0], tasks)
+    heads = _heads(files, tasks)
     for host in hosts:
         host.model.to(dtype).eval()
         for layer in host.model.modules():
@@ -218,18 +218,23 @@ def _in_model(key: str, part: str, renamed: Mapping[str, str]) -> str:
     return f"{PREFIX}{renamed[module]}{part}{rest}" if found and module in renamed else key
 
 
-def _heads(files: AdapterFiles, tasks: Sequence[str]) -> Heads | None:
-    """The task heads that eptx's training saved."""
-    if files.heads is None:
+def _heads(files: Sequence[AdapterFiles], tasks: Sequence[str]) -> Heads | None:
+    """The task heads that eptx's training saved: of one folder, or of several that are a task each."""
+    found: dict[str, Tensor] = {}
+    for index, each in enumerate(files):
+        served = tasks if len(files) == 1 else tasks[index : index + 1]
+        unknown = [task for task in head_tasks(each) if task not in served]
+        if unknown:
+            names = ", ".join(served)
+            raise AdapterError(f"task_heads.safetensors has a head for {unknown[0]!r}; the tasks are {names}")
+        own = each.heads or {}
+        found |= {f"{task}.bias": torch.zeros(len(own[f"{task}.weight"])) for task in head_tasks(each)} | {**own}
+    poolings = {str(each.config.get("task_head_pooling") or "pooler") for each in files if each.heads is not None}
+    if not poolings:
         return None
-    found = head_tasks(files)
-    unknown = [task for task in found if task not in tasks]
-    if unknown:
-        raise AdapterError(f"task_heads.safetensors has a head for {unknown[0]!r}; the tasks are {', '.join(tasks)}")
-    own = [task for task in tasks if task in found]
-    zeros = {f"{task}.bias": torch.zeros(len(files.heads[f"{task}.weight"])) for task in own}
-    tensors: dict[str, Tensor] = {**zeros, **files.heads}
-    return Heads(TaskHeadBank.from_tensors(tensors, own), str(files.config.get("task_head_pooling") or "pooler"))
+    if len(poolings) > 1:
+        raise AdapterError(f"the adapters' heads read different vectors: {', '.join(sorted(poolings))}")
+    return Heads(TaskHeadBank.from_tensors(found, [t for t in tasks if f"{t}.weight" in found]), poolings.pop())
 
 
 __all__ = ["load_trained"]

@@ -18,7 +18,7 @@ from eptx.exporter.bases.weights.bank import bank_of
 from eptx.exporter.bases.weights.checkpoint import has_weights
 from eptx.exporter.bases.weights.sharing import HEAD, SHARED, TABLE, TiedCheckpoint, with_shared
 from eptx.exporter.bases.weights.sizes import tokens_of
-from eptx.exporter.bases.weights.whole import Banked, Saved
+from eptx.exporter.bases.weights.whole import Banked, Form, Saved
 
 
 def with_whole(graph: BaseGraph, saved: Saved) -> BaseGraph:
@@ -38,7 +38,7 @@ def with_whole(graph: BaseGraph, saved: Saved) -> BaseGraph:
     if any(name in names for name in sized):
         vocabulary = [tokens_of(task, own, sized, lengths[TABLE]) for task, own in changes.items()]
         vocabulary += [lengths[TABLE]] if saved.base else []
-    banks = {}
+    banks, alike = {}, []
     labels: tuple[int, ...] | None = None
     for name in names:
         value, stored, turned = values.find(name)
@@ -46,16 +46,19 @@ def with_whole(graph: BaseGraph, saved: Saved) -> BaseGraph:
         rows = [own.get(name) for own in changes.values()] + ([None] if saved.base else [])
         for change in rows:
             _check(name, change, base.shape, name in sized)
-        bank = replace(bank_of(base, rows), turned=turned, tokens=name in sized)
+        bank = replace(bank_of(base, rows, name), turned=turned, tokens=name in sized)
         if len(bank.entries) == 1:
             own = values.set(value, bank.arrays[0].astype(stored.dtype))
             if bank.size != len(base):
-                _widen(own, bank.size)
+                widen(own, bank.size)
+            alike += [] if bank.entries[0] is None else [name]
         else:
             banks[str(value.name)] = replace(bank, base=np.array(base))  # the builder's file is read and let go
-        if graph.generation is None and _gives_logits(graph, value):
+        if graph.generation is None and gives_logits(value):
             labels = (len(base),) * len(rows)
-    return replace(graph, whole=Banked(banks, labels, None, saved.base, tuple(vocabulary) or None))
+    form = Form(tied=((TABLE, HEAD),) if sharing else ())
+    whole = Banked(banks, labels, saved.base, tuple(vocabulary) or None, tuple(alike), form)
+    return replace(graph, whole=whole)
 
 
 class _Tensors:
@@ -93,7 +96,7 @@ class _Tensors:
             problem = f"{name}, which the adapter brings whole, is not the base folder's in this graph"
             raise NotSupportedError(f"{problem}: give the folder that the graph was made of, or no --base-onnx")
         stored, product = value.const_value.numpy(), self._products.get(value)
-        turned = product is not None and stored.ndim == 2 and not stored_as(product.node, product.operand)
+        turned = _turned(stored, product)
         tables = [node.outputs[0] for node in value.consumers() if node.op_type == "Transpose"]
         if product is None or name not in (TABLE, HEAD) or not tables:
             return value, stored, turned
@@ -124,12 +127,25 @@ class _Tensors:
         return own
 
 
-def _widen(weight: ir.Value, size: int) -> None:
+def layout_of(graph: BaseGraph, value: ir.Value) -> tuple[np.ndarray, bool]:
+    """The numbers of an initializer, and whether it is a product's that is stored [in, out]."""
+    products = find_products(graph.model.graph)
+    assert value.const_value is not None
+    stored = value.const_value.numpy()
+    return stored, _turned(stored, next((p for p in products if p.weight is value and not p.refusal), None))
+
+
+def _turned(stored: np.ndarray, product: Product | None) -> bool:
+    return product is not None and stored.ndim == 2 and not stored_as(product.node, product.operand)
+
+
+def widen(weight: ir.Value, size: int) -> None:
     """Says how wide a product with another number of outputs is, and what is made of it up to the graph's outputs."""
     waiting = [output for node in weight.consumers() if node.op_type in ("MatMul", "Gemm") for output in node.outputs]
+    old = next((output.shape[-1] for output in waiting if output.shape), None)
     while waiting:
         value = waiting.pop()
-        if value.shape is not None:
+        if value.shape is not None and len(value.shape) and value.shape[-1] == old:
             value.shape = ir.Shape([*list(value.shape)[:-1], size])
         waiting += [output for node in value.consumers() for output in node.outputs]
 
@@ -174,7 +190,7 @@ def _check(name: str, change: TensorChange | None, shape: tuple[int, ...], sized
         raise AdapterError(f"{name} {wrong}")
 
 
-def _gives_logits(graph: BaseGraph, value: ir.Value) -> bool:
+def gives_logits(value: ir.Value) -> bool:
     """Whether a product's or a sum's result is the output ``logits``."""
     outputs = [output for node in value.consumers() for output in node.outputs]
     behind = [output for first in outputs for node in first.consumers() for output in node.outputs]

@@ -24,6 +24,7 @@ class Bank:
         size: how long the first axis is for all: shorter ones are filled with zeros.
         turned: whether the graph stores the tensor with its last two axes swapped.
         tokens: whether its rows are tokens, so that a row that an entry lacks must never win.
+        tensor: its name in the class.
     """
 
     base: np.ndarray | None
@@ -32,6 +33,7 @@ class Bank:
     size: int
     turned: bool = False
     tokens: bool = False
+    tensor: str = ""
 
     @cached_property
     def arrays(self) -> list[np.ndarray]:
@@ -60,12 +62,13 @@ class Bank:
         return np.ascontiguousarray(np.swapaxes(array, -1, -2)) if self.turned else array
 
 
-def bank_of(base: np.ndarray | None, changes: Sequence[TensorChange | None]) -> Bank:
+def bank_of(base: np.ndarray | None, changes: Sequence[TensorChange | None], tensor: str) -> Bank:
     """A bank of what every row reads, without repetitions.
 
     Args:
         base: the base's tensor, None where it has none.
         changes: of each task by id, then of the base where it is served; None reads the base's.
+        tensor: its name in the class.
     """
     entries: list[TensorChange | None] = []
     rows = []
@@ -76,7 +79,7 @@ def bank_of(base: np.ndarray | None, changes: Sequence[TensorChange | None]) -> 
         rows.append(same)
     own = 0 if base is None or not base.ndim else len(base)
     size = max(own if change is None else change.length(own) for change in entries)
-    return Bank(base, tuple(entries), tuple(rows), size)
+    return Bank(base, tuple(entries), tuple(rows), size, tensor=tensor)
 
 
 def _same(one: TensorChange | None, other: TensorChange | None) -> bool:

@@ -6,7 +6,7 @@ A tensor that all rows share goes into the model before it is traced. One that t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,22 +40,37 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Form:
+    """What a class says of its tensors that its graph does not.
+
+    Attributes:
+        by_labels: the tensors that the number of labels sizes.
+        tied: the names of every tensor that several modules share in the base.
+    """
+
+    by_labels: tuple[str, ...] = ()
+    tied: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
 class Banked:
     """What became of the tensors that tasks change.
 
     Attributes:
         banks: name of the parameter, or of the graph's initializer -> its bank.
         labels: how many labels each task has, then the base where it is served; None where no head was brought.
-        names: the labels' names, for counts that are the base's own; None where its configuration has none.
         base: whether the base has all these modules, so that rows can switch the adapter off.
         vocabulary: how many tokens each task has, then the base where it is served; None where all have the base's.
+        alike: the tensors that all rows have from the tasks: the model holds those.
+        form: what else the class says of its tensors.
     """
 
     banks: Mapping[str, Bank] = field(default_factory=dict)
     labels: tuple[int, ...] | None = None
-    names: tuple[str, ...] | None = None
     base: bool = True
     vocabulary: tuple[int, ...] | None = None
+    alike: tuple[str, ...] = ()
+    form: Form = field(default_factory=Form)
 
 
 def named_in(model: Any, saved: Saved, prefix: str) -> dict[str, dict[str, TensorChange]]:
@@ -130,33 +145,43 @@ def put_whole(
         BaseModelError: neither a task nor the base has a module that the class needs.
     """
     names = list(dict.fromkeys(name for own in brought.values() for name in own))
+    sized = sized_by_labels(model) if names or "Classification" in type(model).__name__ else set()
+    form = _form(model, sized)
     if not names:
-        return model, Banked(base=saved.base)
+        return model, Banked(base=saved.base, form=form)
     absent = set(lacking)
     _check_complete(absent, brought, type(model).__name__)
-    by_labels, by_tokens = sized_by_labels(model) & set(names), sized_by_tokens(model)
-    label_names = _label_names(model.config)
+    by_labels, by_tokens = sized & set(names), sized_by_tokens(model)
     for own in brought.values():
         for name, change in own.items():
             _check_shape(name, change, model.state_dict()[name].shape, name in absent, name in by_labels | by_tokens)
     has_base = saved.base and not absent & set(names)
     rows: list[Changes] = [*brought.values(), *([{}] if has_base else [])]
     own_count = int(model.config.num_labels)
-    labels = [_count(own, by_labels, own_count) for own in rows]
+    labels = [labels_of(own, by_labels, own_count) for own in rows]
     base = {name: _array(model.state_dict()[name]) for name in names if name not in absent}
     most = max(labels)
     if by_labels and most != own_count:
         model = reload(most)
     banks: dict[str, Bank] = {}
+    alike = []
     for name in names:
-        bank = replace(bank_of(base.get(name), [own.get(name) for own in rows]), tokens=name in by_tokens)
+        bank = replace(bank_of(base.get(name), [own.get(name) for own in rows], name), tokens=name in by_tokens)
         if len(bank.entries) == 1:
             _put(model, name, bank.arrays[0])
+            alike += [] if bank.entries[0] is None else [name]
         else:
             banks[name] = bank
             _put(model, name, _placeholder(bank.shape))
     counts = tuple(labels) if by_labels else None
-    return model, Banked(banks, counts, label_names, has_base, _vocabulary(model, brought, by_tokens, has_base))
+    vocabulary = _vocabulary(model, brought, by_tokens, has_base)
+    return model, Banked(banks, counts, has_base, vocabulary, tuple(alike), form)
+
+
+def _form(model: Any, sized: set[str]) -> Form:
+    """What the class says, whatever tasks change."""
+    tied = {tuple(names) for names in sharing_in(model).values() if len(names) > 1}
+    return Form(tuple(sorted(sized)) if "Classification" in type(model).__name__ else (), tuple(sorted(tied)))
 
 
 def _vocabulary(
@@ -186,7 +211,17 @@ def _check_shape(name: str, change: TensorChange, shape: Sequence[int], absent: 
         raise AdapterError(f"{name} {wrong}: give the base that the adapter was trained on")
 
 
-def _count(own: Changes, by_labels: set[str], base: int) -> int:
+def labels_of(own: Changes, by_labels: Collection[str], base: int) -> int:
+    """How many labels a task has.
+
+    Args:
+        own: what it changes.
+        by_labels: the tensors that the number of labels sizes.
+        base: how many the base has.
+
+    Raises:
+        AdapterError: not as many in all of its tensors.
+    """
     changes = [own[name] for name in by_labels if name in own]
     counts = {len(change.array) for change in changes if isinstance(change, Whole)}
     if len(counts) > 1:
@@ -246,12 +281,3 @@ def _put(model: Any, name: str, array: np.ndarray) -> None:
 def _array(tensor: Any) -> np.ndarray:
     array: np.ndarray = tensor.detach().numpy().copy()
     return array
-
-
-def _label_names(config: Any) -> tuple[str, ...] | None:
-    """The base's names of its labels; None for the names that transformers makes up."""
-    given, count = config.id2label or {}, int(config.num_labels)
-    names = tuple(str(given.get(index)) for index in range(count))
-    made_up = names == tuple(f"LABEL_{index}" for index in range(count))
-    usable = len(given) == count and all(index in given and name.isprintable() for index, name in enumerate(names))
-    return names if usable and not made_up else None

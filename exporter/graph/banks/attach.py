@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -200,10 +199,7 @@ class _Reader:
         return look_up(self._editor, *self._tensors[table], self._node, self._task_id)
 
     def _own(self, value: ir.Value, *, turned: bool = False) -> ir.Value:
-        name, bank = self._tensors[value]
-        if turned:
-            bank = replace(bank, turned=not bank.turned)
-        return rows_of_bank(self._editor, name, bank, self._task_id)
+        return rows_of_bank(self._editor, *self._tensors[value], self._task_id, turned=turned)
 
     def _rank(self, value: ir.Value | None) -> int:
         """How many axes a value has, the first of which is the rows'."""

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from eptx.errors import AdapterError
-from eptx.exporter.adapters.adapter import Adapter, TaskHeads, Widths, natural_key
+from eptx.exporter.adapters.adapter import Adapter, Widths, natural_key
 from eptx.exporter.adapters.checkpoint import Checkpoint, combine
+from eptx.exporter.adapters.heads import joined_heads
 from eptx.exporter.adapters.trained_as import TrainedAs
 from eptx.exporter.adapters.updates import LinearUpdate
 from eptx.exporter.methods.lora.module import LoraModule
@@ -63,7 +64,7 @@ class LoraAdapter(Adapter):
         }
 
 
-def joined(parts: Sequence[LoraAdapter], heads: TaskHeads | None = None) -> LoraAdapter:
+def joined(parts: Sequence[LoraAdapter]) -> LoraAdapter:
     """Adapters of other tasks of one base as one adapter.
 
     Raises:
@@ -72,7 +73,7 @@ def joined(parts: Sequence[LoraAdapter], heads: TaskHeads | None = None) -> Lora
     prints = tuple(each for part in parts for each in part.fingerprints)
     adapter = LoraAdapter(
         tasks=tuple(task for part in parts for task in part.tasks),
-        heads=heads,
+        heads=joined_heads([part.heads for part in parts]),
         fingerprint=combine(prints),
         fingerprints=prints,
         changes={task: own for part in parts for task, own in part.changes.items()},

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from eptx.errors import AdapterError
-from eptx.exporter.adapters.adapter import TaskHeads, name_tasks, natural_key
+from eptx.exporter.adapters.adapter import name_tasks, natural_key
 from eptx.exporter.adapters.checkpoint import (
     AGAIN,
-    HEADS,
     WEIGHTS,
     Checkpoint,
     ReadOptions,
@@ -20,6 +20,7 @@ from eptx.exporter.adapters.checkpoint import (
     refuse_rest,
     take,
 )
+from eptx.exporter.adapters.heads import heads_of
 from eptx.exporter.adapters.tensor_files.in_folder import in_folder
 from eptx.exporter.methods.lora.adapter import LoraAdapter, joined
 from eptx.exporter.methods.lora.module import LoraModule
@@ -48,9 +49,9 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> LoraAdapter
     """
     own = [checkpoint.name for checkpoint in checkpoints]
     names = name_tasks(len(checkpoints), options.tasks, own if len(checkpoints) > 1 else None)
-    heads = _heads(checkpoints)
+    heads = heads_of(names, own, [checkpoint.heads for checkpoint in checkpoints])
     parts = [of_folder(name, checkpoint) for name, checkpoint in zip(names, checkpoints, strict=True)]
-    return joined(parts, heads)
+    return replace(joined(parts), heads=heads)
 
 
 def of_folder(task: str, checkpoint: Checkpoint, targets: Targets | None = None) -> LoraAdapter:
@@ -139,14 +140,3 @@ def _whole(module: str, key: str, factor: np.ndarray, config: Mapping[str, Any])
         own = slice(block * rows, (block + 1) * rows)
         whole[own, block * columns : (block + 1) * columns] = factor[own]
     return whole
-
-
-def _heads(checkpoints: Sequence[Checkpoint]) -> TaskHeads | None:
-    """Heads in a file of their own, of a single folder."""
-    beside = next((checkpoint for checkpoint in checkpoints if checkpoint.heads is not None), None)
-    if beside is not None and len(checkpoints) > 1:
-        other = "other LoRA adapters beside it"
-        raise AdapterError(
-            f"{beside.name}: has {HEADS} and {other}; eptx cannot tell which heads to use: export it by itself"
-        )
-    return None if beside is None else beside.heads

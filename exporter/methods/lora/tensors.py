@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from eptx.errors import AdapterError
+from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter.adapters.changes import LowRank, TensorChange, Whole
 from eptx.exporter.adapters.checkpoint import AGAIN, UNKNOWN, WEIGHTS, Checkpoint, flag, take
 from eptx.exporter.methods.lora.parameters import Targets, factors_of

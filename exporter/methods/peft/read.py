@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eptx.errors import AdapterError, NotSupportedError
+from eptx.errors import NotSupportedError
 from eptx.exporter.adapters.adapter import name_tasks
-from eptx.exporter.adapters.checkpoint import CONFIG, HEADS, Checkpoint, OwnTensors, ReadOptions, combine
+from eptx.exporter.adapters.checkpoint import CONFIG, Checkpoint, OwnTensors, ReadOptions, combine
+from eptx.exporter.adapters.heads import heads_of
 from eptx.exporter.methods.lora.settings import check
 from eptx.exporter.methods.peft.adapter import PeftAdapter
 from eptx.exporter.methods.peft.types import TUNERS
@@ -29,21 +30,18 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> PeftAdapter
     """Adapters that share a base, each a task.
 
     Raises:
-        AdapterError: heads that belong to no task.
+        AdapterError: heads that belong to no task, or do not fit each other.
         NotSupportedError: a method that is not exported, by name.
     """
     for checkpoint in checkpoints:
         _check(checkpoint)
-        if checkpoint.heads is not None and len(checkpoints) > 1:
-            others = "other adapters beside it"
-            problem = f"has {HEADS} and {others}; eptx cannot tell which heads to use"
-            raise AdapterError(f"{checkpoint.name}: {problem}: export it by itself")
+
     own = [checkpoint.name for checkpoint in checkpoints]
     names = name_tasks(len(checkpoints), options.tasks, own if len(checkpoints) > 1 else None)
     pairs = list(zip(names, checkpoints, strict=True))
     return PeftAdapter(
         tasks=names,
-        heads=checkpoints[0].heads,
+        heads=heads_of(names, own, [checkpoint.heads for checkpoint in checkpoints]),
         fingerprint=combine([checkpoint.fingerprint for checkpoint in checkpoints]),
         changes={name: each.whole for name, each in pairs if each.saved},
         trained_as=tuple(checkpoint.trained_as for checkpoint in checkpoints),
