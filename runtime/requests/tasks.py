@@ -101,7 +101,7 @@ class TaskChooser:
             task = self._fewer.get(chosen[row if row < len(chosen) else 0])
             if task is None or task.vocab_size is None:
                 continue
-            wrong = np.argwhere(tokens >= task.vocab_size)
+            wrong = np.argwhere(np.greater_equal(tokens, task.vocab_size))
             if len(wrong):
                 at = [int(i) for i in wrong[0]]
                 name = named(row, at, int(tokens[tuple(at)]))
