@@ -73,6 +73,14 @@ _WAVES: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 ROWS: tuple[Row, ...] = (
     *(Row(name, "audio", kind, (config, own), sound(400)) for name, (kind, config, own) in _WAVES.items()),
+    Row(
+        "wav2vec 2, its convolutions",
+        "audio",
+        "Wav2Vec2ForSequenceClassification",
+        ("Wav2Vec2Config", _WAVE | _ROBUST),
+        sound(400),
+        targets=("conv_layers.0.conv", "conv_layers.1.conv", "q_proj", "v_proj"),
+    ),
     Row("AST", "audio", "ASTForAudioClassification", ("ASTConfig", _AST), spectrograms("input_values", 24, 16)),
     Row(
         "Whisper, classes of sound",

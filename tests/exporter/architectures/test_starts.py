@@ -50,7 +50,8 @@ def trained(start: str, base: Path, inputs: Mapping[str, Tensor], folder: Path) 
         r=4, lora_alpha=6, target_modules=["query", "value"], task_type="SEQ_CLS", init_lora_weights=start, **settings
     )
     if start == "corda":
-        preprocess_corda(model, config, run_model=lambda: model(**inputs))
+        one = {name: tensor[:1] for name, tensor in inputs.items()}  # it takes no batches
+        preprocess_corda(model, config, run_model=lambda: model(**one))
     if start == "lora_ga":
         preprocess_loraga(model, config, lambda: model(**inputs).logits.square().sum().backward())
     tuned: Any = peft.get_peft_model(model, config)
