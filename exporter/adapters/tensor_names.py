@@ -1,11 +1,13 @@
 """What an adapter's file calls its tensors, and what PEFT's own `save_pretrained` would have called them.
 
-base_model.model.<module>.lora_A.weight                        as PEFT saves them
-base_model.model.<module>.lora_A.default.weight                the model's `state_dict`: with the adapter's name
-base_model.model.<module>.modules_to_save.default.weight       the same, of a module that is saved whole
-model.base_model.model.<module>..., module.base_model...       inside of another module: Lightning's, DDP's
-..._orig_mod..., ..._fsdp_wrapped_module...                    compiled, sharded
-<module>.lora_A.weight                                         without PEFT's model around it
+    base_model.model.<module>.lora_A.weight                        as PEFT saves them
+    base_model.model.<module>.lora_A.default.weight                the model's `state_dict`: with the adapter's name
+    base_model.model.<module>.modules_to_save.default.weight       the same, of a module that is saved whole
+    model.base_model.model.<module>..., module.base_model...       inside of another module: Lightning's, DDP's
+    ..._orig_mod..., ..._fsdp_wrapped_module...                    compiled, sharded
+    <module>.lora_A.weight                                         without PEFT's model around it
+
+PEFT itself loads the first alone.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def plainly_named(files: AdapterFiles, part: str) -> AdapterFiles:
         while words[start : start + 1] == ["module"]:
             start += 1
         if words[:1] == ["base_model"] and start == 0:
-            new = name  # what all layers share
+            new = ".".join(_unnamed(words, part, files.tensors))  # what all layers share
         else:
             new = PREFIX + ".".join(_unnamed(words[start:], part, files.tensors))
         if new.endswith(_VECTOR):
