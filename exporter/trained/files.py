@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ PICKLE = "adapter_model.bin"
 PREFIX = "base_model.model."
 #: The parameter whose name PEFT saves without its last word.
 _VECTOR = ".lora_magnitude_vector.weight"
+#: LoRA's factors with an adapter's name: behind other tensors may be words that are none.
+_NAMED = re.compile(r"\.lora_(?:A|B|embedding_A|embedding_B)\.(?!weight|bias|\d)([^.]+)")
 #: What compiling, sharding and checkpointing put into names.
 _AROUND = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
@@ -85,6 +88,7 @@ def plainly_named(files: AdapterFiles, part: str) -> AdapterFiles:
     Raises:
         AdapterError: two tensors have one name then.
     """
+    said = {match[1] for name in files.tensors if (match := _NAMED.search(name))}
     found: dict[str, Tensor] = {}
     for name, tensor in files.tensors.items():
         words = [word for word in name.split(".") if word not in _AROUND]
@@ -92,9 +96,9 @@ def plainly_named(files: AdapterFiles, part: str) -> AdapterFiles:
         while words[start : start + 1] == ["module"]:
             start += 1
         if words[:1] == ["base_model"] and start == 0:
-            new = name  # what all layers share
+            new = ".".join(_unnamed(words, part, said, files.tensors))  # what all layers share
         else:
-            new = PREFIX + ".".join(_unnamed(words[start:], part, files.tensors))
+            new = PREFIX + ".".join(_unnamed(words[start:], part, said, files.tensors))
         if new.endswith(_VECTOR):
             new = new.removesuffix(".weight")
         if new in found:
@@ -103,7 +107,7 @@ def plainly_named(files: AdapterFiles, part: str) -> AdapterFiles:
     return replace(files, tensors=found)
 
 
-def _unnamed(words: list[str], part: str, names: Collection[str]) -> list[str]:
+def _unnamed(words: list[str], part: str, said: Collection[str], names: Collection[str]) -> list[str]:
     """A name's words without the adapter's."""
     if "modules_to_save" in words:
         at = words.index("modules_to_save")
@@ -113,8 +117,7 @@ def _unnamed(words: list[str], part: str, names: Collection[str]) -> list[str]:
         return words[: words.index("trainable_tokens_delta") + 1]
     own = [at for at, word in enumerate(words) if part and f".{word}".startswith(part)]
     after = words[own[0] + 1 :] if own else []
-    named = after and after[0] not in ("weight", "bias") and not after[0].isdigit()
-    return words[: own[0] + 1] + after[1:] if named else words
+    return words[: own[0] + 1] + after[1:] if after and after[0] in said else words
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

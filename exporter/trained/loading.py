@@ -66,6 +66,9 @@ def load_trained(
         for layer in host.model.modules():
             if isinstance(vars(layer).get("dtype"), torch.dtype):  # some of PEFT's layers keep that of their making
                 layer.dtype = dtype
+            inner = getattr(layer, "base_layer", None)
+            if isinstance(inner, nn.Conv1d):
+                layer.stride = inner.stride  # Whisper's encoder asks its convolutions, and PEFT's layer cannot say it
         host.watch()
     return Trained(hosts, tuple(tasks), heads.to(dtype) if heads is not None else None, dtype)
 

@@ -1,11 +1,13 @@
 """What an adapter's file calls its tensors, and what PEFT's own `save_pretrained` would have called them.
 
-base_model.model.<module>.lora_A.weight                        as PEFT saves them
-base_model.model.<module>.lora_A.default.weight                the model's `state_dict`: with the adapter's name
-base_model.model.<module>.modules_to_save.default.weight       the same, of a module that is saved whole
-model.base_model.model.<module>..., module.base_model...       inside of another module: Lightning's, DDP's
-..._orig_mod..., ..._fsdp_wrapped_module...                    compiled, sharded
-<module>.lora_A.weight                                         without PEFT's model around it
+    base_model.model.<module>.lora_A.weight                        as PEFT saves them
+    base_model.model.<module>.lora_A.default.weight                the model's `state_dict`: with the adapter's name
+    base_model.model.<module>.modules_to_save.default.weight       the same, of a module that is saved whole
+    model.base_model.model.<module>..., module.base_model...       inside of another module: Lightning's, DDP's
+    ..._orig_mod..., ..._fsdp_wrapped_module...                    compiled, sharded
+    <module>.lora_A.weight                                         without PEFT's model around it
+
+PEFT itself loads the first alone.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ _PEFT = re.compile(r"^(?:(?:model|module)\.)*base_model\.model\.")
 _WRAPPED = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 #: What a module in parallel (DDP) is called.
 _PARALLEL = re.compile(r"^(?:module\.)+")
-#: Where PEFT has the adapter's name behind something else than an adapter's own tensors.
-_BESIDE = re.compile(r"\.(?:modules_to_save|trainable_tokens_delta)\.")
-_LEAVES = ("weight", "bias")
+#: LoRA's factors, with the adapter's name behind them or without. Other tensors have words of their own there.
+_FACTOR = re.compile(r"(?:^|\.)lora_(?:embedding_)?[AB](?:\.(?!(?:weight|bias|\d+)(?:\.|$))([^.]+))?(?:\.|$)")
+#: What else PEFT has the adapter's name behind.
+_BESIDE = re.compile(r"(\.modules_to_save(?=\.[^.]+\.)|\.trainable_tokens_delta)\.([^.]+)")
 _SAVED, _OF_BASE = ".modules_to_save", ".original_module.bias"
 _SAVE = "save the adapter with PEFT's save_pretrained"
 
@@ -46,21 +49,19 @@ def plain_names(names: Iterable[str], parts: Sequence[str], file: str) -> dict[s
     """
     found = {name: _of_module(name) for name in names}
     known = set(found.values())
-    split = {
-        name: (plain, None) if _again(plain, known) else _without_adapter(plain, parts) for name, plain in found.items()
-    }
-    said = dict.fromkeys(adapter for _, adapter in split.values() if adapter is not None)
+    beside = {name: _saved_for(plain) for name, plain in found.items() if not _again(plain, known)}
+    factors = {name: match[1] for name, plain in found.items() if (match := _FACTOR.search(plain))}
+    said = {adapter for adapter in (*factors.values(), *beside.values()) if adapter is not None}
     if len(said) > 1:
         raise AdapterError(f"{file}: holds several adapters, {some(sorted(said))}: {_SAVE}, one at a time")
-    own = [name for name, plain in found.items() if any(part in f".{plain}" for part in parts)]
-    named = [name for name in own if split[name][1] is not None]
-    if named and len(named) < len(own):
-        other = next(name for name in own if split[name][1] is None)
+    named = [name for name, adapter in factors.items() if adapter is not None]
+    if named and len(named) < len(factors):
+        other = next(name for name, adapter in factors.items() if adapter is None)
         raise AdapterError(
-            f"{file}: {found[named[0]]} has the adapter's name {next(iter(said))!r} in it, and {found[other]} has "
+            f"{file}: {found[named[0]]} has the adapter's name {factors[named[0]]!r} in it, and {found[other]} has "
             f"none: {_SAVE}"
         )
-    plain = {name: split[name][0] for name in found}
+    plain = {name: _without(each, said, parts) if name in beside else each for name, each in found.items()}
     first: dict[str, str] = {}
     for name, each in plain.items():
         if first.setdefault(each, name) != name:
@@ -87,23 +88,20 @@ def _of_module(name: str) -> str:
     return _PARALLEL.sub("", _PEFT.sub("", _WRAPPED.sub("", name), count=1))
 
 
-def _without_adapter(name: str, parts: Sequence[str]) -> tuple[str, str | None]:
-    """A name without the adapter's in it, and that; None for none.
+def _saved_for(name: str) -> str | None:
+    """Whose a tensor beside an adapter's own is, where its name says that."""
+    match = _BESIDE.search(name)
+    return None if match is None else match[2]
 
-    It stands behind the first word of an adapter's own tensor, where else a number or the tensor's last word does.
-    """
-    beside = _BESIDE.search(name)
-    if beside is not None:
-        head, tail = name[: beside.start()], name[beside.end() :]
-        adapter, _, leaf = tail.partition(".")
-        if _SAVED in beside[0]:
-            return (name, None) if not leaf else (f"{head}.{leaf}", adapter)
-        return f"{head}.trainable_tokens_delta", adapter
-    part = next((part for part in parts if part in f".{name}"), None)
-    if part is None:
-        return name, None
-    at = f".{name}".index(part) + len(part) - 1
-    word, *rest = name[at:].split(".")
-    if not rest or rest[0] in _LEAVES or rest[0].isdigit():
-        return name, None
-    return ".".join([name[:at] + word, *rest[1:]]), rest[0]
+
+def _without(name: str, said: Container[str], parts: Sequence[str]) -> str:
+    """A name without the adapter's in it."""
+    match = _BESIDE.search(name)
+    if match is not None:
+        rest = name[match.end() :]
+        return name[: match.start()] + rest if match[1] == _SAVED else name[: match.start()] + match[1]
+    at = next((at + len(part) for part in parts if (at := f".{name}".find(part)) >= 0), None)
+    if at is None:
+        return name
+    word, *rest = name[at - 1 :].split(".")
+    return name if not rest or rest[0] not in said else ".".join([name[: at - 1] + word, *rest[1:]])

@@ -67,8 +67,8 @@ class Lora(Method):
         if base is None or class_name is None:
             files = next(iter(adapter.unplaced.values()))
             raise UsageError(
-                f"{files.name}/{CONFIG}: which parameters target_parameters names, the base's class says: give its "
-                "transformers folder too"
+                f"{files.name}/{CONFIG}: target_parameters needs the base's transformers folder, whose class says "
+                "which parameters these are"
             )
         from eptx.exporter.methods.lora.complete import complete
 

@@ -72,9 +72,17 @@ class Parameter:
         rank = a.shape[0] // count
         b *= scale_of(self.key, rank, config)
         if count == 1:
-            return LowRank(a, b)
+            return self._fitting(a, b)
         a, b = a.reshape(count, rank, -1), b.reshape(len(b), rank, count).transpose(2, 0, 1)
-        return LowRank(b.swapaxes(1, 2), a.swapaxes(1, 2)) if self.turned else LowRank(a, b)
+        return self._fitting(b.swapaxes(1, 2), a.swapaxes(1, 2)) if self.turned else self._fitting(a, b)
+
+    def _fitting(self, a: np.ndarray, b: np.ndarray) -> LowRank:
+        made = (b.shape[-2], a.shape[-1])
+        if made != self.shape[-2:]:
+            raise AdapterError(
+                f"{self.key} is {list(self.shape)} in the base's class; the adapter's factors make {made}"
+            )
+        return LowRank(a, b)
 
 
 #: Module, as a file calls it -> its parameters that a setting names, in the module's order.

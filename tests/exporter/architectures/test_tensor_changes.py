@@ -21,7 +21,7 @@ from eptx.exporter.validation import validate_bundle
 from tests.exporter.validation.workshop import Workshop
 from tests.matrix.cell import MODES, Mode, run
 from tests.matrix.made import Made, make
-from tests.matrix.row import Row, texts
+from tests.matrix.row import Row, sound, texts
 
 _LLAMA: dict[str, Any] = {
     "vocab_size": 60,
@@ -144,3 +144,37 @@ def test_a_bank_of_rows_is_no_larger_than_what_files_hold(tmp_path: Path) -> Non
     base = (made.base / "model.safetensors").stat().st_size
     stored = sum(path.stat().st_size for path in (tmp_path / "bundle").glob("model.onnx*"))
     assert stored <= 1.1 * (base + sum(own)) + 200_000  # the graph and its rotary tables
+
+
+_WAVE: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 20,
+    "conv_dim": [8, 8],
+    "conv_kernel": [5, 3],
+    "conv_stride": [3, 2],
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+    "classifier_proj_size": 12,
+    "conv_bias": True,
+    "feat_extract_norm": "layer",
+    "initializer_range": 0.2,
+}
+
+
+def test_convolutions_of_sound(tmp_path: Path) -> None:
+    """The layers that wav2vec 2 reads a recording with; tasks differ in DoRA, biases and layers."""
+    config = ("Wav2Vec2Config", _WAVE)
+    row = Row("wav2vec 2", "audio", "Wav2Vec2ForSequenceClassification", config, sound(300))
+    layers = ["conv_layers.0.conv", "conv_layers.1.conv", "q_proj"]
+    own = ({"use_dora": True}, {"lora_bias": True}, {"target_modules": layers[1:2]})
+
+    def lora(row: Row, model: Any, index: int) -> Any:
+        return peft.LoraConfig(**{"r": (4, 2, 8)[index], "target_modules": layers, **own[index]})
+
+    made = make(row, lora, tmp_path / "made")
+    for mode in MODES:
+        outcome = run(row, made, mode, tmp_path / mode)
+        assert outcome.right, (mode, outcome)

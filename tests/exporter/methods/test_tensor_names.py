@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification
 
 from eptx.errors import AdapterError
+from eptx.exporter.adapters.tensor_names import plain_names
 from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.quiet import quiet
 from eptx.exporter.trained.reference import read_files
@@ -90,6 +91,12 @@ def test_read_as_peft_saves_it(
     assert all(np.array_equal(array, found[name]) for name, array in wanted.items())
     own, same = read_files([saved[0]])[0].tensors, read_files([folder])[0].tensors
     assert own.keys() == same.keys() and all(torch.equal(tensor, same[name]) for name, tensor in own.items())
+
+
+def test_words_of_other_tensors_are_no_adapters() -> None:
+    """GLoRA, PSOFT and MonteCLoRA have words where LoRA's factors may have an adapter's name."""
+    names = ["q.lora_A.weight", "q.lora_monteclora_sampler.std_prior", "q.glora_A.X", "q.psoft_R.vector_a"]
+    assert plain_names(names, (".lora_", ".glora_", ".psoft_"), FILE) == {name: name for name in names}
 
 
 def test_names_that_no_adapter_explains(saved: tuple[Path, dict[str, Tensor]], tmp_path: Path) -> None:
