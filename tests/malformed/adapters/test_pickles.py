@@ -18,8 +18,12 @@ from tests.malformed.breaks import WEIGHTS
 from tests.malformed.scene import Cli, Scene, leaves_nothing
 
 PICKLE = "adapter_model.bin"
-_ASK = "holds adapter_model.bin, a pickle, and no adapter_model.safetensors: load the adapter with PEFT and save it again"
-_REFUSED = "adapter_model.bin: torch's weights_only loader refuses it: it is damaged, or holds more than tensors; load the"
+_ASK = (
+    "holds adapter_model.bin, a pickle, and no adapter_model.safetensors: load the adapter with PEFT and save it again"
+)
+_REFUSED = (
+    "adapter_model.bin: torch's weights_only loader refuses it: it is damaged, or holds more than tensors; load the"
+)
 
 
 class Hostile:

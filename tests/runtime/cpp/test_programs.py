@@ -212,7 +212,8 @@ def test_what_logits_mean_is_pythons(tmp_path: Path) -> None:
     logits = answers.logits
     softmax, sigmoid = np.exp(logits[0]) / np.exp(logits[0]).sum(), 1 / (1 + np.exp(-logits[1]))
     found = [
-        [part.split() for part in line.split("|")] for line in _run(tmp_path / "meanings", bundle.path, *names).splitlines()
+        [part.split() for part in line.split("|")]
+        for line in _run(tmp_path / "meanings", bundle.path, *names).splitlines()
     ]
     assert [row[0] for row in found] == [["2"], ["3"], ["1"], ["0"]]
     assert [row[1] for row in found[:2]] == [[str(softmax.argmax())], [str(i) for i in range(3) if sigmoid[i] > 0.5]]
