@@ -139,7 +139,7 @@ def test_what_is_no_tensor(scene: Scene, cli: Cli) -> None:
 def test_a_task_that_is_added(scene: Scene, cli: Cli) -> None:
     assert cli(*scene.export_args("lora", "--mode conditioned --tasks a")).code == 0
     tensors = load_file(scene.lora2 / WEIGHTS)
-    command = ("add", scene.out / "b", scene.lora2, "-o", scene.out / "c")
+    command = ("add", scene.out / "b", scene.lora2, "-o", scene.out / "c", "--quiet")
     assert cli(*command).code == 0
     (scene.lora2 / WEIGHTS).unlink()
     torch.save(tensors, scene.lora2 / PICKLE)
