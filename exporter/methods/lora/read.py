@@ -11,6 +11,7 @@ from eptx.errors import AdapterError
 from eptx.exporter.adapters.adapter import TaskHeads, name_tasks, natural_key
 from eptx.exporter.adapters.checkpoint import (
     AGAIN,
+    FILES,
     HEADS,
     WEIGHTS,
     Checkpoint,
@@ -20,12 +21,12 @@ from eptx.exporter.adapters.checkpoint import (
     refuse_rest,
     take,
 )
-from eptx.exporter.adapters.in_folder import in_folder
 from eptx.exporter.methods.lora.adapter import LoraAdapter, joined
 from eptx.exporter.methods.lora.module import LoraModule
 from eptx.exporter.methods.lora.settings import blocks, check, start
 from eptx.exporter.methods.lora.tensors import take_tensors
 from eptx.exporter.methods.patterns import scale_of
+from eptx.files.in_folder import in_folder
 
 #: What training alone needs of a module.
 _OF_TRAINING = ("lora_velora_embed", "lora_monteclora_sampler")
@@ -53,7 +54,7 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> LoraAdapter
 
 
 def _of_folder(task: str, checkpoint: Checkpoint) -> LoraAdapter:
-    with in_folder(checkpoint.name):
+    with in_folder(checkpoint.name, FILES):
         changes, linear = take_tensors(checkpoint)
         modules = _read_one(checkpoint, linear)
     return LoraAdapter(
