@@ -12,7 +12,8 @@ from eptx.bundle import Task
 from eptx.errors import RequestError
 from eptx.manifest.names import LOGITS, MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from eptx.runtime import spans
-from eptx.runtime.spans import Answer, Array, Entity, RowText
+from eptx.runtime.spans import Answer, Entity, RowText
+from eptx.runtime.spans import Array as Array
 
 
 class Outputs(Mapping[str, Array]):

@@ -20,15 +20,17 @@ from eptx.exporter.adapters.heads import HEADS as HEADS
 from eptx.exporter.adapters.heads import read_heads
 from eptx.exporter.adapters.label_names import Names, check_names, names_beside
 from eptx.exporter.adapters.saved import saved_changes
-from eptx.exporter.adapters.tensor_files.in_folder import in_folder
 from eptx.exporter.adapters.tensor_files.names import in_class, plain_names
 from eptx.exporter.adapters.tensor_files.weights import WEIGHTS as WEIGHTS
 from eptx.exporter.adapters.tensor_files.weights import read_weights, weights_of
 from eptx.exporter.adapters.trained_as import TrainedAs, base_name
+from eptx.files.in_folder import in_folder
 from eptx.files.links import check_links
 from eptx.files.safe_files import fingerprint
 from eptx.files.strict_json import read_json_object
 
+#: How the names of an adapter's files begin.
+FILES = ("adapter_", "task_heads.")
 #: What to do about a file whose tensors do not fit each other, and about tensors that nothing here knows.
 AGAIN = "save the adapter again with PEFT's save_pretrained"
 UNKNOWN = f"if a newer PEFT made them, update eptx, else {AGAIN}"
@@ -108,7 +110,7 @@ def read_checkpoint(
     """
     if not folder.is_dir():
         raise AdapterError(f"{folder}: no such adapter folder")
-    with in_folder(folder.name):
+    with in_folder(folder.name, FILES):
         return _read(folder, own_tensors, allow_pickle)
 
 

@@ -11,11 +11,11 @@ from typing import Any
 from eptx._one_line import shown
 from eptx.errors import AdapterError, EptxError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
-from eptx.exporter.adapters.checkpoint import CONFIG, Checkpoint, OwnTensors, ReadOptions, read_checkpoint
+from eptx.exporter.adapters.checkpoint import CONFIG, FILES, Checkpoint, OwnTensors, ReadOptions, read_checkpoint
 from eptx.exporter.adapters.label_names import Names
 from eptx.exporter.adapters.task_names import names_of
-from eptx.exporter.adapters.tensor_files.in_folder import in_folder
 from eptx.exporter.methods.method import Method, methods, titles
+from eptx.files.in_folder import in_folder
 from eptx.manifest.names import AUTO_TASK, BASE_TASK
 
 
@@ -49,7 +49,7 @@ def read_adapter(
     method = _method_of_all(checkpoints)
     if top_k is not None and "--top-k" not in method.flags:
         raise UsageError(f"--top-k is for {titles('--top-k')} adapters; this one is {method.name}")
-    with in_folder(checkpoints[0].name) if len(checkpoints) == 1 else nullcontext():  # else the method does it
+    with in_folder(checkpoints[0].name, FILES) if len(checkpoints) == 1 else nullcontext():  # else the method does it
         read: Adapter = method.read(checkpoints, ReadOptions(top_k, tasks, incomplete))
     adapter = replace(read, folders=tuple(folders), label_names=_label_names(read.tasks, checkpoints))
     _check_tasks(adapter, UsageError if tasks else AdapterError)

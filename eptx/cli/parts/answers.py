@@ -22,7 +22,7 @@ def classify(session: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     texts = [(row["text"], row["text_pair"]) if "text_pair" in row else row["text"] for row in rows]
     outputs = session.run(texts, task=_tasks(rows))
     said = {"entities": _entities, "answers": _answers, None: _labels}[kind_of_bundle(session.manifest)](outputs)
-    shown = [{key: row[key] for key in ("text", "text_pair") if key in row} for row in rows]
+    shown: list[dict[str, Any]] = [{key: row[key] for key in ("text", "text_pair") if key in row} for row in rows]
     return [{**row, "task": task, **own} for row, task, own in zip(shown, outputs.tasks, said, strict=True)]
 
 

@@ -12,6 +12,7 @@ from eptx.errors import AdapterError
 from eptx.exporter.adapters.adapter import name_tasks, natural_key
 from eptx.exporter.adapters.checkpoint import (
     AGAIN,
+    FILES,
     WEIGHTS,
     Checkpoint,
     ReadOptions,
@@ -21,13 +22,13 @@ from eptx.exporter.adapters.checkpoint import (
     take,
 )
 from eptx.exporter.adapters.heads import heads_of
-from eptx.exporter.adapters.tensor_files.in_folder import in_folder
 from eptx.exporter.methods.lora.adapter import LoraAdapter, joined
 from eptx.exporter.methods.lora.module import LoraModule
 from eptx.exporter.methods.lora.parameters import Targets
 from eptx.exporter.methods.lora.settings import blocks, check, start
 from eptx.exporter.methods.lora.tensors import take_tensors
 from eptx.exporter.methods.patterns import scale_of
+from eptx.files.in_folder import in_folder
 
 #: What training alone needs of a module.
 _OF_TRAINING = ("lora_velora_embed", "lora_monteclora_sampler")
@@ -68,7 +69,7 @@ def of_folder(task: str, checkpoint: Checkpoint, targets: Targets | None = None)
     """
     check(checkpoint.config, checkpoint.name)
     waits = bool(checkpoint.config.get("target_parameters")) and targets is None
-    with in_folder(checkpoint.name):
+    with in_folder(checkpoint.name, FILES):
         if not checkpoint.tensors:
             raise AdapterError(f"{WEIGHTS}: holds no LoRA factors: {AGAIN}")
         changes, linear = (checkpoint.whole, {}) if waits else take_tensors(checkpoint, targets or {})

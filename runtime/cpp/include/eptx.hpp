@@ -232,17 +232,20 @@ class Result {
   // The task of a row: what was asked for, or inferred; null where it is none of the bundle's.
   const eptx_task* Task(size_t row) const noexcept { return eptx_result_task(handle_.get(), row); }
 
-  // The logits of a row that are its task's; empty for a task without a head.
+  // The logits of a row that are its task's; empty for a task without a head. Where every token has logits, those of the
+  // first are followed by those of the next.
   std::vector<float> Logits(size_t row) const {
     const float* data = Data<float>("logits");
     const eptx_tensor& tensor = (*this)["logits"];
     const size_t rows = static_cast<size_t>(tensor.shape[0]);
     if (row >= rows) throw Error(EPTX_USAGE, "no row " + std::to_string(row));
     const size_t width = tensor.bytes / sizeof(float) / rows;
-    const eptx_task* task = Task(row);
-    const bool own = task != nullptr && task->labels >= 0 && static_cast<size_t>(task->labels) < width;
-    data += row * width;
-    return std::vector<float>(data, data + (own ? static_cast<size_t>(task->labels) : width));
+    const size_t each = static_cast<size_t>(tensor.shape[tensor.rank - 1]), own = LabelCount(row);
+    std::vector<float> found;
+    for (const float* first = data + row * width; first < data + (row + 1) * width; first += each) {
+      found.insert(found.end(), first, first + own);
+    }
+    return found;
   }
 
   // The probability of each of a row's labels, by what its task's logits mean; empty for a regression, or without a
@@ -257,8 +260,7 @@ class Result {
       for (double& value : found) value = (1 + std::tanh(value / 2)) / 2;
       return found;
     }
-    const eptx_tensor& tensor = (*this)["logits"];
-    const size_t labels = tensor.rank == 3 ? static_cast<size_t>(tensor.shape[2]) : found.size();
+    const size_t labels = LabelCount(row);
     for (size_t first = 0; first < found.size(); first += labels) {
       const double largest = *std::max_element(found.begin() + first, found.begin() + first + labels);
       double sum = 0;
@@ -268,15 +270,20 @@ class Result {
     return found;
   }
 
-  // The labels of a row, by number: the best one, or of several those that are more likely than not; none for a
-  // regression or without a head. (Not for models whose every token has labels: see Probabilities.)
+  // The labels of a row, by number, which is their place in the task's `label_names`: the best one, and where every
+  // token has labels, that of each token; of several those that are more likely than not (not for models whose every
+  // token has several: see Probabilities); none for a regression or without a head.
   std::vector<size_t> Labels(size_t row) const {
     const std::vector<double> found = Probabilities(row);
-    if (found.empty()) return {};
-    if (Task(row)->problem_type == EPTX_SINGLE_LABEL) {
-      return {static_cast<size_t>(std::max_element(found.begin(), found.end()) - found.begin())};
-    }
     std::vector<size_t> labels;
+    if (found.empty()) return labels;
+    if (Task(row)->problem_type == EPTX_SINGLE_LABEL) {
+      const size_t count = LabelCount(row);
+      for (auto first = found.begin(); first != found.end(); first += count) {
+        labels.push_back(static_cast<size_t>(std::max_element(first, first + count) - first));
+      }
+      return labels;
+    }
     for (size_t i = 0; i < found.size(); ++i) {
       if (found[i] > 0.5) labels.push_back(i);
     }
@@ -284,6 +291,14 @@ class Result {
   }
 
  private:
+  // How many logits of a row, or of each of its tokens, are its task's.
+  size_t LabelCount(size_t row) const {
+    const eptx_tensor& tensor = (*this)["logits"];
+    const int64_t all = tensor.shape[tensor.rank - 1];
+    const eptx_task* task = Task(row);
+    return static_cast<size_t>(task == nullptr || task->labels < 0 ? all : std::min(task->labels, all));
+  }
+
   detail::Handle<eptx_result> handle_;
 };
 

@@ -87,7 +87,8 @@ from eptx.errors import EptxError
 from eptx.exporter.folders import find_arguments
 for arguments in json.loads(sys.argv[1]):
     try:
-        found = find_arguments(arguments)
+        paths = [each for each in arguments if each != "--allow-pickle"]
+        found = find_arguments(paths, allow_pickle=paths != arguments)
         print(json.dumps([str(found.base), *map(str, found.adapters)]))
     except EptxError as error:
         print(json.dumps({"code": error.exit_code, "said": str(error)}))

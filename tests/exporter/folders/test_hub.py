@@ -9,11 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from eptx.bundle import read_bundle
 from eptx.calibration import export_bundle
+from eptx.errors import AdapterError
 from eptx.exporter import ExportOptions
+from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.validation import validate_bundle
 from tests.exporter.folders.hub import SHA, eptx, find, serving
 from tests.exporter.trained.models import peft_model, save, write_base
@@ -47,6 +52,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     shutil.copytree(adapter, root / "runs" / "checkpoint-5")
     shutil.copytree(base, root / "pickled", ignore=shutil.ignore_patterns("*.safetensors", "onnx"))
     (root / "pickled" / "pytorch_model.bin").write_bytes(b"never read")
+    shutil.copytree(adapter, root / "binary", ignore=shutil.ignore_patterns("*.safetensors"))
+    torch.save(load_file(adapter / "adapter_model.safetensors"), root / "binary" / "adapter_model.bin")
     (root / "data").mkdir()
     (root / "data" / "train.jsonl").write_text("{}")
     names = {f"owner/{path.name}": path for path in root.iterdir()}
@@ -97,6 +104,10 @@ REFUSED = {
         ["owner/pickled", "owner/adapter"],
         "owner/pickled: has no model.safetensors, and eptx never reads pickles (pytorch_model.bin): load it with",
     ),
+    "an adapter's pickle alone": (
+        ["owner/base", "owner/binary"],
+        "owner/binary: has no adapter_model.safetensors but a pickle (adapter_model.bin): if you trust it, add",
+    ),
     "neither": (["owner/base", "owner/data"], "owner/data: the hub's repository is no adapter folder: it has neither"),
     "no id": (["owner/base/more", "owner/adapter"], "owner/base/more: no such base model folder"),
 }
@@ -117,6 +128,22 @@ def test_refusals(world: World, tmp_path: Path) -> None:
         assert told["code"] == 3
         assert said in told["said"]
         assert "\n" not in told["said"]
+
+
+def test_an_adapters_pickle(world: World, tmp_path: Path) -> None:
+    """It is fetched with --allow-pickle alone, and is what a local one is."""
+    command = ["owner/base", "owner/binary", "--allow-pickle"]
+    [[_, folder]] = find(tmp_path, world.endpoint, command)  # type: ignore[misc]
+    assert sorted(path.name for path in Path(folder).iterdir()) == ["adapter_config.json", "adapter_model.bin"]
+    found = find(tmp_path, DOWN, command, command[:2], offline=True)
+    assert found[0] == found[1] and found[0][1] == folder  # type: ignore[index]
+    with pytest.raises(AdapterError, match=r"holds adapter_model\.bin, a pickle, .* read it with --allow-pickle"):
+        read_adapter([Path(folder)])  # a cache that holds one does not make it allowed
+    own: Any = read_adapter([Path(folder)], allow_pickle=True)
+    saved: Any = read_adapter([world.root / "adapter"])
+    for module, factors in saved.by_task["task0"].items():
+        np.testing.assert_array_equal(own.by_task["task0"][module].a, factors.a, strict=True)
+        np.testing.assert_array_equal(own.by_task["task0"][module].b, factors.b, strict=True)
 
 
 def test_export_by_id(world: World, tmp_path: Path) -> None:

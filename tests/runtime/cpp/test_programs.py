@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from eptx import Session
+from eptx.bundle import Bundle, BundleWriter, Task, TensorSpec
 from tests.runtime.cpp.library import BUILD, load, path, program
 from tests.runtime.cpp.test_generate import BundleOf, bundle_of  # noqa: F401
-from tests.support.tiny_bundle import TASKS, write_tiny
+from tests.support.tiny_bundle import TASKS, tiny_manifest, write_tiny
 
 #: An embedding: what a user writes.
 CONSUMER = """
@@ -37,11 +39,11 @@ MEANINGS = """
 #include <vector>
 #include <eptx.hpp>
 
-int main(int, char** argv) {
+int main(int count, char** argv) {
   eptx::Environment environment;
   eptx::Session session(environment, argv[1]);
   const std::vector<int64_t> ids = {2, 5, 7, 3, 2, 6, 8, 3, 2, 9, 4, 3, 2, 5, 4, 3};
-  const std::vector<std::string> tasks = {"sst2", "mnli", "stsb", "base"};
+  const std::vector<std::string> tasks(argv + 2, argv + count);
   const eptx::Result result = session.Run({{"input_ids", ids, {4, 4}}}, tasks);
   for (size_t row = 0; row < tasks.size(); ++row) {
     std::printf("%d |", result.Task(row)->problem_type);
@@ -127,6 +129,34 @@ def test_nothing_is_mapped() -> None:
     assert [name for name in names if name.startswith("mmap")] == []
 
 
+def write_tokens(folder: Path) -> Bundle:
+    """A bundle whose every token has logits, as many as the larger of its tasks has labels."""
+    kind = "single_label_classification"
+    tasks = (Task("ner", 0, 3, ("O", "B-X", "I-X"), kind), Task("pos", 1, 2, ("O", "B-X"), kind))
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        tokens (int64[batch, length] input_ids, int64[batch] task_id) => (float[batch, length, 3] logits)
+        <float[2, 12, 3] heads>
+        {
+          last = Constant <value = int64[1] {2}> ()
+          row = Gather (heads, task_id)
+          index = Unsqueeze (input_ids, last)
+          shape = Constant <value = int64[3] {1, 1, 3}> ()
+          wide = Expand (index, shape)
+          logits = GatherElements <axis = 1> (row, wide)
+        }
+    """)
+    del model.graph.initializer[:]
+    heads = np.random.default_rng(3).normal(size=(2, 12, 3)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(heads, "heads"))
+    with BundleWriter(folder) as writer:
+        onnx.save(model, writer.folder / "model.onnx")
+        inputs = (TensorSpec("input_ids", "int64", ("batch", "length")), TensorSpec("task_id", "int64", ("batch",)))
+        outputs = (TensorSpec("logits", "float32", ("batch", "length", 3)),)
+        fields = {"inputs": inputs, "outputs": outputs, "operators": None, "modules": {}}
+        return writer.finish(tiny_manifest(tasks=tasks, **fields))
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     load()
@@ -177,14 +207,24 @@ def test_what_logits_mean_is_pythons(tmp_path: Path) -> None:
     here = ["-I", include, "-o", tmp_path / "meanings", library, f"-Wl,-rpath,{library.parent}"]
     _run(compiler, "-std=c++17", tmp_path / "meanings.cc", *here)
     rows = [[2, 5, 7, 3], [2, 6, 8, 3], [2, 9, 4, 3], [2, 5, 4, 3]]
-    answers = Session(bundle).run({"input_ids": rows}, ["sst2", "mnli", "stsb", "base"])
+    names = ["sst2", "mnli", "stsb", "base"]
+    answers = Session(bundle).run({"input_ids": rows}, names)
     logits = answers.logits
     softmax, sigmoid = np.exp(logits[0]) / np.exp(logits[0]).sum(), 1 / (1 + np.exp(-logits[1]))
     found = [
-        [part.split() for part in line.split("|")] for line in _run(tmp_path / "meanings", bundle.path).splitlines()
+        [part.split() for part in line.split("|")]
+        for line in _run(tmp_path / "meanings", bundle.path, *names).splitlines()
     ]
     assert [row[0] for row in found] == [["2"], ["3"], ["1"], ["0"]]
     assert [row[1] for row in found[:2]] == [[str(softmax.argmax())], [str(i) for i in range(3) if sigmoid[i] > 0.5]]
     assert [row[1:] for row in found[2:]] == [[[], []]] * 2
     np.testing.assert_allclose([float(value) for value in found[0][2]], softmax, atol=1e-5)
     np.testing.assert_allclose([float(value) for value in found[1][2]], sigmoid, atol=1e-5)
+
+    tokens = write_tokens(tmp_path / "tokens")
+    labelled = Session(tokens).run({"input_ids": rows}, ["ner", "pos", "ner", "pos"])
+    said = _run(tmp_path / "meanings", tokens.path, "ner", "pos", "ner", "pos").splitlines()
+    for line, labels, likely in zip(said, labelled.labels, labelled.probabilities, strict=True):
+        _, found_labels, found_likely = (part.split() for part in line.split("|"))
+        assert [["O", "B-X", "I-X"][int(label)] for label in found_labels] == labels
+        np.testing.assert_allclose([float(value) for value in found_likely], likely.ravel(), atol=1e-5)
