@@ -22,7 +22,7 @@ _NAMES = ("cos_cache", "sin_cache")
 #: What configurations call the number of positions.
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len")
 _CHANGES = "rotary positions of kind {!r} change with the length of the text in their own way"
-#: Models whose code can turn a part of every head.
+#: Models that the builder knows whose code can turn a part of every head.
 _PARTIAL = ("phi", "phi3", "nemotron")
 #: Frequencies that GroupQueryAttention takes at a time.
 _MULTIPLE = 8
@@ -77,23 +77,25 @@ def rotary_tables(parsed: Any) -> Tables | None:
     # "dynamic" changes past the last position only
     if any(not np.array_equal(table[:1], short) for table, short in zip(whole, _tables(module, 1), strict=True)):
         raise NotSupportedError(_CHANGES.format(parsed.rope_parameters["rope_type"]))
-    width = 2 * whole[0].shape[1]
-    size = getattr(parsed, "head_dim", None) or parsed.hidden_size // parsed.num_attention_heads
-    if width != size and parsed.model_type not in _PARTIAL:
-        raise BaseModelError(f"config.json: it turns {width} of {size} values, which {parsed.model_type} cannot")
     return whole
 
 
-def set_rotary(graph: ir.Graph, tables: Tables) -> None:
+def set_rotary(graph: ir.Graph, tables: Tables, parsed: Any) -> None:
     """Has a graph turn queries and keys as the model does.
 
     Args:
         graph: changed in place.
         tables: of the model, see `rotary_tables`.
+        parsed: transformers' configuration of the base.
 
     Raises:
+        BaseModelError: the model's own code cannot use them.
         NotSupportedError: the graph's operators cannot.
     """
+    turned, size = 2 * tables[0].shape[1], getattr(parsed, "head_dim", None)
+    size = size or parsed.hidden_size // parsed.num_attention_heads
+    if turned != size and parsed.model_type not in _PARTIAL:
+        raise BaseModelError(f"config.json: it turns {turned} of {size} values, which {parsed.model_type} cannot")
     nodes = [node for node in graph if node.op_type in _INPUTS]
     readers = [(node, i) for node in nodes for i in _INPUTS[node.op_type] if i < len(node.inputs) and node.inputs[i]]
     if not readers or any(node.attributes.get_int("rotary_interleaved", 0) for node in nodes):
