@@ -4,7 +4,8 @@
 # make demo    one adapter, three modes  make bench  speed, size and memory
 # make demo-llm, bench-llm               the same for a language model that generates
 # make bench-serve                       a server under load, and 100,000 requests good and bad
-# make matrix  every architecture and every PEFT setting, against PEFT; writes docs/supported.md
+# make matrix  every architecture and every PEFT setting, against PEFT; writes docs/supported.md. It
+#              goes on where the last run stopped; ARGS=--anew begins again, and is for after a change of the product
 # make recipes adapters that PEFT's documented recipes train on real models, against PEFT
 # make native  the C++ part: kernels and libeptx (demo, test and bench build it where they can, and do without else)
 # make sanitize  the C++ programs under ASan, UBSan and TSan, and a million damaged inputs and as many odd graphs

@@ -56,9 +56,9 @@ def values_behind(place: Site, batch: int | ir.SymbolicDim) -> tuple[ir.Value, .
         if found:
             return tuple(found[1:])
     raise NotSupportedError(
-        f"{place.module} also projects something that the whole batch shares (DeBERTa-v2's relative positions), which "
-        "this graph repeats for the rows: export the transformers folder itself, use --mode static, or "
-        "--routing batch where the adapter has it"
+        f"{place.module} also projects something that the whole batch shares (such as relative positions), which this "
+        "graph does not let differ by row: use --mode static, leave the module out of target_modules, give DeBERTa-v2 "
+        "as its transformers folder, or use --routing batch where the adapter has it"
     )
 
 

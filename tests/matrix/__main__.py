@@ -78,6 +78,8 @@ def main() -> int:
     results, todo = kept(), [] if arguments.page else jobs(arguments.words)
     if not arguments.words:
         todo = [job for job in todo if job not in results or faults(job, results[job])]
+    if results:
+        print(f"{len(results)} jobs have results of earlier runs; --anew forgets them")
     run(todo, arguments.jobs)
     results = kept()
     written = write_page(results)

@@ -27,6 +27,10 @@ _OF_CONDITIONED = {
     "DeBERTa": "2 adapted modules read something that does not hold one row of the batch after the other (as positions "
     "do, which all rows share), so that rows cannot differ in their task: encoder.layer.0.attention.self.pos_proj, "
     "encoder.layer.0.attention.self.pos_q_proj; use --mode static",
+    "Swinv2": "encoder.layers.0.blocks.0.attention.self.continuous_position_bias_mlp.2 also projects something that "
+    "the whole batch shares (such as relative positions), which this graph does not let differ by row: use --mode "
+    "static, leave the module out of target_modules, give DeBERTa-v2 as its transformers folder, or use --routing "
+    "batch where the adapter has it",
 }
 _GROUPS = "as of a convolution in 2 groups, on which LoRA is not supported: leave it out of target_modules"
 _POSITIONS = "adapter_model.safetensors: wav2vec2.encoder.pos_conv_embed.conv: lora_B has rank"

@@ -141,7 +141,7 @@ def as_genai(graph: BaseGraph, home: Path) -> BaseGraph:
         with quiet():
             tables = rotary_tables(parsed)
         if tables is not None:
-            set_rotary(graph.model.graph, tables)
+            set_rotary(graph.model.graph, tables, parsed)
         set_windows(graph.model.graph, parsed)
     tidy(graph.model)
     return replace(

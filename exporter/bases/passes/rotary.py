@@ -25,7 +25,7 @@ _CHANGES = (
     "config.json: rotary positions of kind {!r} (rope_type) change with the length of the text in their own way, which "
     "no graph with a cache follows: give a base with other positions"
 )
-#: Models whose code can turn a part of every head.
+#: Models that the builder knows whose code can turn a part of every head.
 _PARTIAL = ("phi", "phi3", "nemotron")
 #: Frequencies that GroupQueryAttention takes at a time.
 _MULTIPLE = 8
@@ -80,24 +80,26 @@ def rotary_tables(parsed: Any) -> Tables | None:
     # "dynamic" changes past the last position only
     if any(not np.array_equal(table[:1], short) for table, short in zip(whole, _tables(module, 1), strict=True)):
         raise NotSupportedError(_CHANGES.format(parsed.rope_parameters["rope_type"]))
-    width = 2 * whole[0].shape[1]
-    size = getattr(parsed, "head_dim", None) or parsed.hidden_size // parsed.num_attention_heads
-    if width != size and parsed.model_type not in _PARTIAL:
-        problem = f"it turns {width} of {size} values, which {parsed.model_type} cannot"
-        raise BaseModelError(f"config.json: {problem}: correct partial_rotary_factor or head_dim")
     return whole
 
 
-def set_rotary(graph: ir.Graph, tables: Tables) -> None:
+def set_rotary(graph: ir.Graph, tables: Tables, parsed: Any) -> None:
     """Has a graph turn queries and keys as the model does.
 
     Args:
         graph: changed in place.
         tables: of the model, see `rotary_tables`.
+        parsed: transformers' configuration of the base.
 
     Raises:
+        BaseModelError: the model's own code cannot use them.
         NotSupportedError: the graph's operators cannot.
     """
+    turned, size = 2 * tables[0].shape[1], getattr(parsed, "head_dim", None)
+    size = size or parsed.hidden_size // parsed.num_attention_heads
+    if turned != size and parsed.model_type not in _PARTIAL:
+        problem = f"it turns {turned} of {size} values, which {parsed.model_type} cannot"
+        raise BaseModelError(f"config.json: {problem}: correct partial_rotary_factor or head_dim")
     nodes = [node for node in graph if node.op_type in _INPUTS]
     readers = [(node, i) for node in nodes for i in _INPUTS[node.op_type] if i < len(node.inputs) and node.inputs[i]]
     if not readers or any(node.attributes.get_int("rotary_interleaved", 0) for node in nodes):

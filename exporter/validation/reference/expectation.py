@@ -55,7 +55,8 @@ class Expectation:
         live: TuckA with a frozen route: how far it is from the live one; None without data.
         wrong: linear layer -> what is wrong with its quantized weight.
         folded: module of a static quantized bundle -> the effect of its task's update, in noise floors.
-        modules: the adapted modules, as the adapter's files name them.
+        modules: the adapted modules, as the adapter's files name them; without those that the bundle says nothing of
+            and that change no output.
         class_name: the transformers class that was trained.
     """
 
@@ -105,7 +106,6 @@ def _run_exact(
     dtype = adapter_dtype(runner.manifest)
     result.experts = expert_tables(runner.model)
     runner.decider.note_flips(result.experts)
-    result.modules = tuple(runner.model.module_names)
     result.class_name = type(runner.model.model).__name__
     for batch in batches:
         expected = runner.run(batch)
@@ -121,6 +121,9 @@ def _run_exact(
             if runner.model.brings_heads:
                 off.outputs.pop("logits", None)  # without a task there is no head; that is no effect of the modules
             _add(result.effect, expected, expected.less(off))
+    modules = runner.model.module_names
+    idle = runner.idle([name for name in modules if name not in runner.places], result.batches[0].batch)
+    result.modules = tuple(name for name in modules if name not in idle)
     if runner.manifest.route is not None:
         result.live = _frozen_from_live(runner, [e for e in result.batches if e.batch.seed is None])
 

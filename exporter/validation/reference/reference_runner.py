@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -67,14 +67,30 @@ class ReferenceRunner:
         if dtype != torch.float64:
             round_as_stored(self.model, manifest)
         self.decider = RouterRecorder(self.model)
-        places = {**manifest.modules, **(manifest.encoder.modules if manifest.encoder is not None else {})}
-        self._without_bias = [name for name, place in places.items() if not place.bias]
+        self.places = {**manifest.modules, **(manifest.encoder.modules if manifest.encoder is not None else {})}
+        self._without_bias = [name for name, place in self.places.items() if not place.bias]
 
     def run(self, batch: Batch, *, live: bool = False, off: bool = False) -> Expected:
         """Runs one batch: with the frozen route, with the live one, or with the adapter off."""
         groups = self._groups(batch, live)
         parts = [self._run_unpadded(rows_of(batch, rows), live, off) for rows in groups]
         return parts[0] if len(parts) == 1 else merge_results(batch, groups, parts)
+
+    def idle(self, modules: Iterable[str], batch: Batch) -> set[str]:
+        """Those of some adapted modules that give what they like: no output of the model changes with it."""
+        found = set()
+        for module in modules:
+            wanted = self.run(batch).outputs
+            layers = [host.layer(module) for host in self.model.hosts]
+            hooks = [layer.register_forward_hook(lambda _, __, y: y + y.cos()) for layer in layers]
+            try:
+                disturbed = self.run(batch).outputs
+            finally:
+                for hook in hooks:
+                    hook.remove()
+            if all(np.array_equal(wanted[name], disturbed[name]) for name in wanted):
+                found.add(module)
+        return found
 
     def _groups(self, batch: Batch, live: bool) -> list[np.ndarray]:
         """The rows that run together."""

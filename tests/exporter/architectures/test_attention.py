@@ -15,11 +15,14 @@ from eptx.calibration import export_bundle
 from eptx.errors import BaseModelError, NotSupportedError, RequestError
 from eptx.exporter import ExportOptions
 from eptx.exporter.bases import load_genai
+from eptx.exporter.bases.not_built import NotBuiltError
 from eptx.exporter.quiet import quiet
 from eptx.exporter.trained import Trained
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 from eptx.runtime.session import Session
 from tests.exporter.validation.adapters import linear_shapes, write_ept
+from tests.matrix import table
+from tests.matrix.made import write_base
 from tests.support.decoders import Steps, write_decoder
 from tests.support.int4 import as_float, as_half, dequantized
 from tests.support.trained import by_task, trained_model
@@ -212,6 +215,13 @@ def test_positions_that_no_operator_turns(
     base = write_decoder(name, tmp_path / "base", **settings)
     with pytest.raises(error, match=says):
         load_genai(base, tmp_path / "work")
+
+
+def test_a_part_that_is_turned_is_no_matter_of_a_model_that_is_not_built(tmp_path: Path) -> None:
+    with quiet():
+        write_base(table.row("StableLM"), tmp_path / "base")
+    with pytest.raises(NotBuiltError, match="does not know a StableLmForCausalLM"):
+        load_genai(tmp_path / "base", tmp_path / "work")
 
 
 @pytest.mark.parametrize(

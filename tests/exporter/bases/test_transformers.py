@@ -22,6 +22,8 @@ from eptx.exporter.bases import load_transformers, locate
 from eptx.exporter.bases.weights.checkpoint import BaseCheckpoint
 from eptx.exporter.bases.weights.model import PREFIXES, base_prefix, load_model, read_config
 from eptx.exporter.quiet import quiet
+from tests.matrix.made import write_base
+from tests.matrix.table import row
 
 SHAPES = [(1, 1), (1, 9), (3, 1), (4, 13), (2, 38)]
 LEVELS = [ort.GraphOptimizationLevel.ORT_DISABLE_ALL, ort.GraphOptimizationLevel.ORT_ENABLE_ALL]
@@ -219,6 +221,14 @@ def test_damaged_folders_are_refused_in_one_line(how: str, says: str, tiny: Any,
 def test_other_architectures_are_refused_by_name(how: str, says: str, tiny: Any, tmp_path: Path) -> None:
     with pytest.raises(NotSupportedError, match=says):
         load_transformers(damaged(tiny, tmp_path, how))
+
+
+def test_modules_whose_output_is_dropped_need_no_place(tmp_path: Path) -> None:
+    with quiet():
+        write_base(row("SigLIP, image classes"), tmp_path)
+    graph = load_transformers(tmp_path)
+    assert not graph.holds("vision_model.head.mlp.fc1")  # SigLIP pools, and its classifier reads the states
+    assert graph.holds("vision_model.encoder.layers.0.mlp.fc1")
 
 
 def test_sharded_weights_are_read(tiny: Any, tmp_path: Path) -> None:
