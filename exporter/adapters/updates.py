@@ -117,7 +117,7 @@ class TensorTable:
         own = array.shape[1:]
         longest = own[-1 if self.swapped else 0] if own else 0
         return (
-            len(own) >= 2 * int(self.swapped)
+            array.ndim > 2 * int(self.swapped)
             and len(self.entries) in (tasks, tasks + 1)
             and max(named) < min(len(array), len(self.sizes))
             and max(self.sizes) <= longest

@@ -63,8 +63,10 @@ class EditedGraph:
                 self.places[name] = f"{site.node.name or site.weight.name}[{start}:{stop}]"
         own = self.graph.model.graph.initializers
         for tensor in self.graph.whole.alike:
-            for name in [alias for alias in aliases(tensor, self.graph.prefix) if alias in own][:1]:
-                _, turned = layout_of(self.graph, own[name])
+            value = next((own[alias] for alias in aliases(tensor, self.graph.prefix) if alias in own), None)
+            if value is not None and len(value.uses()) == 1:  # exporters make equal tensors of other modules one
+                _, turned = layout_of(self.graph, value)
+                name = str(value.name)
                 self.editor.tensors[name] = TensorTable(tensor, name, turned, turned, (), (), None)
 
     def unnoted(self) -> list[str]:

@@ -170,6 +170,11 @@ class _Weights:
         self.lost: set[str] = set()
         self._quantized = quantized
 
+    def quantizes(self, name: str) -> bool:
+        """Whether the model has no such constant, and may have it in fewer bits."""
+        own = self.model.graph.initializers
+        return self._quantized and name not in own and f"{name}{HALF}" not in own
+
     def __call__(self, value: ir.Value) -> ir.TensorProtocol | None:
         """The constant of that name: float32 where it is stored as float16, zeros where it is quantized."""
         own = self.model.graph.initializers
@@ -196,6 +201,9 @@ def _graph(bundle: Bundle, record: Record, file: str, weights: _Weights) -> Base
     if scan_onnx(bundle.path / name).external:
         raise NotSupportedError(f"{name}: keeps weights inside its control flow: {AGAIN}")
     missing = fill(model, record.graphs[file].inputs, weights)
+    unknown = sorted({tensor.value for tensor in weights.kept.values()} - {*model.graph.initializers})
+    if unknown:
+        raise BundleError(f"{RECORD}: the base graph of {file} has no {some(unknown)}")
     if missing:
         raise NotSupportedError(f"{file} does not hold {some(missing)} of its base as it was: {AGAIN}")
     files = {
@@ -218,6 +226,8 @@ def _graph(bundle: Bundle, record: Record, file: str, weights: _Weights) -> Base
 def _read_tensors(record: GraphRecord, weights: _Weights, changes: list[dict[str, TensorChange]]) -> None:
     """Reads each task's own tensors, and the base's of the same, from the constants that hold them."""
     for name, table in record.tensors.items():
+        if not table.entries and weights.quantizes(name):
+            raise NotSupportedError(f"every task brings {table.tensor}, and {name} is quantized in the bundle: {AGAIN}")
         array = _constant(name, weights)
         if not table.fits(array, len(changes)):
             raise BundleError(f"{RECORD}: {name} is {list(array.shape)}, and not as it says of {table.tensor}")

@@ -144,7 +144,8 @@ def _keep_turned(model: ir.Model) -> None:
 
 @contextmanager
 def _weights_outside(graph: ir.Graph, keep: Iterable[ir.Value]) -> Iterator[None]:
-    """Turns the products' weights, and others, into graph inputs without a value, and back."""
+    """Turns the products' weights, and others, into graph inputs without a value, and back into their order."""
+    order = list(graph.initializers)
     values = dict.fromkeys([*(product.weight for product in find_products(graph)), *keep])
     weights = {value: value.const_value for value in values}
     for weight in weights:
@@ -159,3 +160,7 @@ def _weights_outside(graph: ir.Graph, keep: Iterable[ir.Value]) -> Iterator[None
             graph.inputs.remove(weight)
             weight.const_value = tensor
             graph.register_initializer(weight)
+        for name in order:
+            value = graph.initializers.pop(name, None)
+            if value is not None:
+                graph.register_initializer(value)

@@ -104,8 +104,14 @@ def with_kept(graph: BaseGraph, saved: Saved, kept: Mapping[str, KeptTensor], fo
 
 
 def _kept(graph: BaseGraph, name: str) -> KeptTensor:
-    """A tensor that no task has changed."""
+    """A tensor that no task has changed.
+
+    Raises:
+        NotSupportedError: several modules read it: exporters make equal tensors one.
+    """
     value = graph.model.graph.initializers[name]
+    if len(value.uses()) > 1:
+        raise NotSupportedError(f"the base's graph has no {name} of its own: other modules read the same tensor")
     stored, turned = layout_of(graph, value)
     return KeptTensor(name, turned, np.array(stored.T if turned else stored))
 
