@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +328,23 @@ def test_other_modules_than_heads(tmp_path: Path, mode: str) -> None:
     for output, array in got.items():
         for row in range(4):
             close(array[row], made.outputs[1 if mode == "static" else (row + 1) % 2][output][row])
+    validated(bundle)
+
+
+def test_one_task_saves_what_another_adapts(tmp_path: Path) -> None:
+    """The task `base` reads the base's weight and bias."""
+    kind = replace(KINDS["BERT"], targets=("query",), settings={"modules_to_save": ["classifier"]})
+    adapted = replace(kind, targets=("query", "classifier"))
+    base = write_base(kind, tmp_path / "base", kind.trained, num_labels=3)
+    inputs = inputs_of(kind)
+    trained = [train(each, base, tmp_path / f"task{i}", 3, i) for i, each in enumerate((kind, adapted))]
+    with quiet():
+        plain = transformers.BertForSequenceClassification.from_pretrained(base).eval()
+    bundle = Made(base, [folder for folder, _ in trained], inputs, []).export(tmp_path / "b", "conditioned")
+    got = run(bundle, inputs, [0, 1, 2, 0])["logits"]
+    wanted = [computed(model, inputs)["logits"] for model in (*(model for _, model in trained), plain)]
+    for row, task in enumerate([0, 1, 2, 0]):
+        close(got[row], wanted[task][row])
     validated(bundle)
 
 
