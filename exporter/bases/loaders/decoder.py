@@ -58,9 +58,8 @@ def load_decoder(
     with quiet():
         with step("load the base model"):
             model, whole = load_model(folder, config, class_name, saved)
-            parsed = model.config
-            if not _adds_alibi_twice(parsed):
-                model.set_attn_implementation("eager")  # the plainest graph
+            model.set_attn_implementation("eager")  # the plainest graph
+        parsed = model.config
         refuse_dynamic(parsed)
         from eptx.exporter.bases.loaders.cached import allow_cache, cached_sample  # imports transformers
 
@@ -78,11 +77,6 @@ def load_decoder(
         generation=generation,
         longest=context(parsed),
     )
-
-
-def _adds_alibi_twice(parsed: Any) -> bool:
-    """Whether eager attention computes something else than the fused one, which transformers takes by itself."""
-    return bool(parsed.model_type == "falcon" and parsed.alibi)
 
 
 def _says(parsed: Any, name: str) -> bool:
