@@ -19,8 +19,7 @@ from eptx.exporter.adapters.heads import CONFIG as CONFIG
 from eptx.exporter.adapters.heads import HEADS as HEADS
 from eptx.exporter.adapters.heads import read_heads
 from eptx.exporter.adapters.label_names import Names, check_names, names_beside
-from eptx.exporter.adapters.saved import saved_changes
-from eptx.exporter.adapters.saved_names import in_class
+from eptx.exporter.adapters.saved import in_class, saved_changes
 from eptx.exporter.adapters.tensor_files.weights import WEIGHTS as WEIGHTS
 from eptx.exporter.adapters.tensor_files.weights import read_weights, weights_of
 from eptx.exporter.adapters.trained_as import TrainedAs, base_name

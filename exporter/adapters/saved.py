@@ -21,11 +21,20 @@ from eptx._one_line import shown
 from eptx.errors import AdapterError
 from eptx.exporter.adapters.changes import Rows, TensorChange, Whole
 
-__all__ = ["saved_changes"]
+__all__ = ["in_class", "saved_changes"]
 
 _DELTA, _BASE = "trainable_tokens_delta", "base_layer"
 _WRAPPERS = re.compile(r"\.(token_adapter|base_layer)(?=\.)")
 _UNREAD = (".original_module.", ".modules_to_save.")
+#: With ``bias="all"`` PEFT saves every bias by its name inside of its own layers: of a module that is saved whole that
+#: is the same once more, and the base's.
+_AGAIN, _OF_BASE = ".modules_to_save.bias", ".original_module.bias"
+
+
+def in_class(saved: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Saved tensors without those that are there once more, or are the base's."""
+    again = {name for name in saved if name.endswith(_AGAIN) and f"{name.removesuffix(_AGAIN)}.bias" in saved}
+    return {name: array for name, array in saved.items() if name not in again and not name.endswith(_OF_BASE)}
 
 
 def saved_changes(config: Mapping[str, Any], saved: Mapping[str, np.ndarray], file: str) -> dict[str, TensorChange]:
