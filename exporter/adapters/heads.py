@@ -56,7 +56,7 @@ def heads_of(tasks: Sequence[str], folders: Sequence[str], heads: Sequence[TaskH
         other = next((name for name in own.weights if name != task), None) if own is not None else None
         if other is not None:
             raise AdapterError(
-                f"{folder}/{HEADS}: has a head for {other!r}; the folder's task is {task!r}: see --tasks"
+                f"{folder}/{HEADS}: has a head for {other!r}; the folder's task is {task!r}: name that {other!r}"
             )
     return joined_heads(heads)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,12 @@ from safetensors.numpy import load_file, save_file
 
 import eptx
 from eptx.bundle import read_bundle
-from eptx.errors import AdapterError, EptxError, NotSupportedError
+from eptx.errors import AdapterError, BundleError, EptxError, NotSupportedError
 from eptx.exporter import ExportOptions
 from eptx.exporter.bases import BaseGraph, load_transformers
 from eptx.exporter.steps import load
+from eptx.files.safe_files import hash_file
+from eptx.files.strict_json import dump_json
 from tests.calibration.test_change import is_the_same
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_lora
 from tests.support.decoders import write_decoder
@@ -65,7 +68,7 @@ def classifier(base: Path, folder: Path, labels: int, seed: int, *more: str) -> 
     shapes = {f"bert.{n.removeprefix('bert.')}": s for n, s in linear_shapes(base, ("query", "value")).items()}
     saved = {"classifier.weight": (labels, WIDTH), "classifier.bias": (labels,)} if labels else {}
     saved |= {f"{module}.{name}": (WIDTH,) for module in more for name in ("weight", "bias")}
-    modules = ["classifier", *(module.rpartition(".")[2] for module in more)] if saved else None
+    modules = ["classifier", *(module.removeprefix("bert.encoder.") for module in more)] if saved else None
     made = write_lora(folder, shapes, seed=seed, rank=2 + seed)
     targets = ["query", "value"]
     return brings(made, saved, seed, task_type="SEQ_CLS", modules_to_save=modules, target_modules=targets)
@@ -97,6 +100,35 @@ def test_a_bundle_of_one_task(tmp_path: Path) -> None:
     """Its head is the graph's own until a second task has another."""
     base = write_base(tmp_path / "base")
     both_ways(base, [classifier(base, tmp_path / "a", 3, 1), classifier(base, tmp_path / "b", 2, 2)], tmp_path)
+    for index, (change, message) in enumerate(_LIES):
+        lying = shutil.copytree(tmp_path / "all", tmp_path / f"lying{index}")
+        _lie(lying, change)
+        with pytest.raises(BundleError, match=message):
+            eptx.remove(lying, ["b"], tmp_path / "out")
+
+
+#: What a record may say of a tensor that is not so, and what is said to that.
+_LIES: list[tuple[dict[str, object], str]] = [
+    (
+        {"entries": [0, 9]},
+        r"^adapters\.json: classifier\.weight\.bank is .*, and not as it says of classifier\.weight$",
+    ),
+    ({"sizes": [3, 99]}, r"and not as it says of classifier\.weight$"),
+    ({"base": 7}, r"and not as it says of classifier\.weight$"),
+    ({"value": "nothing"}, r"^adapters\.json: the base graph of model\.onnx has no nothing$"),
+    ({"sizes": [-1]}, r"sizes must be a list of counts$"),
+]
+
+
+def _lie(bundle: Path, change: dict[str, object]) -> None:
+    """Changes what the record says of the classifier, listed with its new size and SHA-256 as a forger would."""
+    record, manifest = (json.loads((bundle / name).read_text()) for name in ("adapters.json", "eptx.json"))
+    tables = record["graphs"]["model.onnx"]["tensors"].values()
+    next(table for table in tables if table["tensor"] == "classifier.weight").update(change)
+    (bundle / "adapters.json").write_bytes(dump_json(record))
+    size, digest = hash_file(bundle / "adapters.json", error=BundleError)
+    manifest["files"]["adapters.json"] = {"size": size, "sha256": digest}
+    (bundle / "eptx.json").write_bytes(dump_json(manifest))
 
 
 def test_a_base_with_a_head(tmp_path: Path) -> None:
@@ -133,9 +165,7 @@ def test_task_heads(traced_once: None, tmp_path: Path) -> None:
     report = eptx.validate(tmp_path / "fp32" / "added", eptx.ValidateOptions())
     assert report.passed, report.reason
     assert [task.labels for task in report.manifest.tasks] == [2, 3, 1]
-    with pytest.raises(
-        AdapterError, match=r"^other/task_heads.safetensors: has a head for 'x', and is the task 'other'"
-    ):
+    with pytest.raises(AdapterError, match=r"^other/task_heads.safetensors: has a head for 'x'; the folder's task is"):
         other = add_heads(write_lora(tmp_path / "other", shapes, seed=1), {"x": 2}, WIDTH)
         eptx.export(base, [*adapters, other], tmp_path / "out", CONDITIONED)
     headless = write_lora(tmp_path / "headless", shapes, seed=1)
@@ -152,7 +182,7 @@ def test_a_decoder(tmp_path: Path) -> None:
     last, inner = "model.norm.weight", "model.layers.0.post_attention_layernorm.weight"
     adapters = []
     for seed, (name, saved) in enumerate((("a", (last, inner)), ("b", (last,)))):
-        modules = [tensor.split(".")[-2] for tensor in saved]
+        modules = [tensor.removesuffix(".weight") for tensor in saved]
         said = {"task_type": "CAUSAL_LM", "target_modules": ["q_proj", "v_proj"], "modules_to_save": modules}
         plain = write_lora(tmp_path / name, shapes, seed=seed)
         adapters.append(brings(plain, dict.fromkeys(saved, (64,)), seed, **said))
