@@ -92,7 +92,7 @@ def _bare(kind: str, settings: dict[str, Any]) -> Row:
 def _with_head(kind: str, head: str, task_type: str, settings: dict[str, Any]) -> Row:
     """An adapter's own head on a bare base, as on the hub."""
     name = f"{_NAMED.get(kind, kind)}, {task_type}, bare base"
-    config = (f"{kind}Config", settings | {"num_labels": 3})
+    config = (f"{kind}Config", settings | {"num_labels": 2 if task_type == "QUESTION_ANS" else 3})
     between = _BETWEEN.get(kind, []) if task_type == "SEQ_CLS" or kind == "ModernBert" else []
     peft: dict[str, Any] = {"task_type": task_type} | ({"modules_to_save": between} if between else {})
     return Row(

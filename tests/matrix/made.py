@@ -84,7 +84,7 @@ def linear_names(row: Row, model: Any) -> list[str]:
     if row.targets is not None:
         return list(row.targets)
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    saved = ("classifier", "score", "lm_head", *(row.peft.get("modules_to_save") or ()))
+    saved = ("classifier", "score", "qa_outputs", "lm_head", *(row.peft.get("modules_to_save") or ()))
     adaptable = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding)
     modules = [(name, name.rpartition(".")[2], module) for name, module in model.named_modules()]
     others = {last for _, last, module in modules if not isinstance(module, adaptable)}  # PEFT refuses these

@@ -13,7 +13,7 @@ from tests.matrix.settings import PLAIN, SETTINGS
 from tests.matrix.table import OF_SETTINGS, ROWS, row
 
 #: Rows of plain LoRA.
-PART = ("BERT", "BERT, sequence classification", "ViT", "Llama")
+PART = ("BERT, sequence classification", "ViT", "Llama")
 #: Settings, on the first row of `OF_SETTINGS`.
 PART_OF_SETTINGS = (
     "LoRA, DoRA in some tasks",
