@@ -121,8 +121,8 @@ def _signature(files: AdapterFiles) -> tuple[Any, ...]:
     mapping = (files.config.get("auto_mapping") or {}).get("base_model_class")
     beside = {name: tuple(t.shape) for name, t in files.tensors.items() if ".base_layer." in name}
     beside |= {name: () for name in files.tensors if name.endswith(".trainable_tokens_delta")}
-    kinds = (files.config.get("peft_type"), files.config.get("task_type"), mapping)
-    kinds += tuple(sorted(files.config.get("target_parameters") or ()))
+    parameters = tuple(sorted(files.config.get("target_parameters") or ()))
+    kinds = (files.config.get("peft_type"), files.config.get("task_type"), mapping, parameters)
     return (*kinds, tuple(sorted((saved_modules(files) | beside).items())))
 
 

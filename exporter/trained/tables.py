@@ -42,11 +42,15 @@ def adapted_stacks(host: Host) -> dict[str, np.ndarray]:
     """The experts' weights that the active adapter's factors are added to, as PEFT merges them, float32."""
     found = {}
     for name, module in host.model.named_modules():
-        if isinstance(module, ParamWrapper) and module.get_param().ndim > 2:
-            with torch.no_grad():
-                deltas = [module.get_delta_weight(each) for each in module.active_adapters if each in module.lora_A]
-                array = sum(deltas, module.get_param()).float().numpy()
-            found[f"{_plain(name)}.{module.parameter_name}"] = array
+        if not isinstance(module, ParamWrapper):
+            continue
+        layer: Any = module  # PEFT's methods have no types
+        with torch.no_grad():
+            array = layer.get_param().clone()
+            for each in layer.active_adapters:
+                array += layer.get_delta_weight(each) if each in layer.lora_A else 0
+        if array.ndim > 2:
+            found[f"{_plain(name)}.{layer.parameter_name}"] = array.float().numpy()
     return found
 
 

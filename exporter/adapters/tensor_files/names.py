@@ -98,8 +98,7 @@ def _without(name: str, said: Container[str], parts: Sequence[str]) -> str:
     """A name without the adapter's in it."""
     match = _BESIDE.search(name)
     if match is not None:
-        rest = name[match.end() :]
-        return name[: match.start()] + rest if match[1] == _SAVED else name[: match.start()] + match[1]
+        return name[: match.start()] + (name[match.end() :] if match[1] == _SAVED else match[1])
     at = next((at + len(part) for part in parts if (at := f".{name}".find(part)) >= 0), None)
     if at is None:
         return name

@@ -150,7 +150,9 @@ def test_a_task_to_infer(pristine: Scene, tmp_path: Path) -> None:  # noqa: F811
             session.run({"input_ids": IDS, "task_id": np.array(ids)})
     for inferred in (session.run({"input_ids": IDS}), session.run({"input_ids": IDS, "task_id": np.array([-1, -1])})):
         assert set(inferred[1]) <= {"cola", "mnli", "stsb"}
-    assert session.run({"input_ids": IDS}, ["auto", "base"])[1][1] == "base"
+    assert session.run({"input_ids": IDS}, ["auto", "mnli"])[1][1] == "mnli"
+    with pytest.raises(NativeError, match="no task 'base'; this bundle has cola, mnli, stsb"):  # the base has no heads
+        session.run({"input_ids": IDS}, ["auto", "base"])
 
 
 def test_a_bundle_without_tasks_to_choose(pristine: Scene, tmp_path: Path) -> None:  # noqa: F811
