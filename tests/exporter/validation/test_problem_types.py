@@ -131,12 +131,12 @@ def test_tasks_may_differ(tmp_path: Path, cli: Cli) -> None:
     assert (code, err) == (0, "")
     session = Session(tmp_path / "bundle")
     found = {task.name: task.problem_type for task in session.manifest.tasks}
-    assert found == {"topics": MULTI, "score": REGRESSION, "mood": SINGLE, "base": None}
-    answers = session.run(TEXTS[:4], ["topics", "score", "mood", "base"])
-    topics, score, mood, none = answers.labels
+    assert found == {"topics": MULTI, "score": REGRESSION, "mood": SINGLE}
+    answers = session.run(TEXTS[:3], ["topics", "score", "mood"])
+    topics, score, mood = answers.labels
     logits = answers.logits
     assert topics == tuple(i for i, value in enumerate(1 / (1 + np.exp(-logits[0]))) if value > 0.5)
-    assert (score, mood, none) == (float(logits[1][0]), int(logits[2].argmax()), None)
+    assert (score, mood) == (float(logits[1][0]), int(logits[2].argmax()))
     report = validate_bundle(tmp_path / "bundle", ValidateOptions(providers=["cpu"]))
     assert report.passed
     assert [check.name for check in report.checks if check.how == "unchecked"] == [

@@ -115,7 +115,9 @@ def test_a_task_to_infer(dynamic: Session) -> None:
         with pytest.raises(RequestError, match=r"input task_id\[1\] is"):
             dynamic.run({"input_ids": IDS, "task_id": ids})
     assert set(dynamic.run({"input_ids": IDS, "task_id": [-1, -1]}).tasks) <= {"cola", "mnli", "stsb"}
-    assert dynamic.run({"input_ids": IDS}, ["auto", "base"]).tasks[1] == "base"
+    assert dynamic.run({"input_ids": IDS}, ["auto", "mnli"]).tasks[1] == "mnli"
+    with pytest.raises(RequestError, match="no task 'base'; this bundle has cola, mnli, stsb"):  # it has no head
+        dynamic.run({"input_ids": IDS}, ["auto", "base"])
 
 
 def test_a_bundle_without_tasks_to_choose(routed: Session) -> None:
