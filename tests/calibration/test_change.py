@@ -241,7 +241,7 @@ def test_nothing_heavy_is_loaded(made: Made, tmp_path: Path) -> None:
     [
         (lambda a, out: changed(a, out, _widen), AdapterError, r"are not of one base: .*query has widths"),
         (lambda a, out: changed(a, out, _rename), BaseModelError, r"adapted modules are not found in the base graph"),
-        (lambda a, out: changed(a, out, _classifier), NotSupportedError, r"has no classifier\.weight, which the"),
+        (lambda a, out: changed(a, out, _unknown), NotSupportedError, r"has no bert\.nothing\.weight, which the"),
         (lambda a, out: GOLDEN.parents[1] / "tucka_bert48" / "adapter", UsageError, "holds LoRA adapters"),
     ],
 )
@@ -270,10 +270,10 @@ def _rename(tensors: dict[str, object]) -> None:
         tensors[name.replace("query", "nothing")] = tensors.pop(name)
 
 
-def _classifier(tensors: dict[str, object]) -> None:
+def _unknown(tensors: dict[str, object]) -> None:
     import numpy as np
 
-    tensors["base_model.model.classifier.weight"] = np.ones((3, 48), np.float32)
+    tensors["base_model.model.bert.nothing.weight"] = np.ones((3, 48), np.float32)
 
 
 @pytest.mark.parametrize(("mode", "task"), [("static", "a"), ("dynamic", None)])

@@ -109,16 +109,31 @@ class _Reader:
             return self._norm(*_NORMS[kind]) if own else node.outputs[0]
         if node.domain in _STANDARD and kind == "Gather" and own == [0] and node.attributes.get_int("axis", 0) == 0:
             return self._lookup()
-        if node.domain in _STANDARD and kind == "Conv" and own == [1] and takes_factors(node, self._bank(1)):
-            self._rank(node.inputs[0])
-            name = str(node.inputs[1].name) if node.inputs[1] is not None else ""
-            return add_factors(self._editor, name, self._bank(1), node, self._task_id)
+        convolves = node.domain in _STANDARD and kind == "Conv" and 0 not in own
+        if convolves and (own == [2] or takes_factors(node, self._bank(1))):
+            return self._convolution(own)
         raise self._refusal()
 
     def _bank(self, index: int) -> Bank:
         value = self._node.inputs[index]
         assert value is not None
         return self._tensors[value][1]
+
+    def _convolution(self, own: list[int]) -> ir.Value:
+        """The convolution with each row's factors; a bias of the rows' own is taken out of it and added at the end."""
+        node, editor = self._node, self._editor
+        rank, (kernel, *biases) = self._rank(node.inputs[0]), node.inputs[1:]
+        bias = biases[0] if 2 in own else None
+        if bias is not None:
+            node.resize_inputs(2)
+        y = node.outputs[0]
+        if 1 in own:
+            assert kernel is not None
+            y = add_factors(editor, str(kernel.name), self._bank(1), node, self._task_id)
+        if bias is None:
+            return y
+        axes = editor.constant(f"rows.last_axes_{rank - 2}", np.arange(2, rank))
+        return editor.node("Add", [y, editor.node("Unsqueeze", [self._own(bias), axes])[0]])[0]
 
     def _product(self) -> ir.Value:
         node, editor = self._node, self._editor
