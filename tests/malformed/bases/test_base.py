@@ -268,7 +268,9 @@ FILE: Table = {
         "1 of 2 adapted modules are not found in the base graph by name",
     ),
     "module twice": Case(
-        graph(_another_query), 3, f"found more than once in the base graph, with different weights: {Q}"
+        graph(_another_query),
+        3,
+        f"found more than once in the base graph, with different weights; name each with --module-map: {Q}",
     ),
     "module scaled": Case(
         graph(
@@ -295,7 +297,7 @@ BOTH: Table = {
     "other weights": Case(
         tensors(WEIGHTS, put(f"{Q}.weight", setting((0, 0), 9.0))),
         3,
-        f"have other weights in the base graph than in the base folder: {Q}",
+        f"than in the base folder; give the graph's own folder: {Q}",
     ),
     "other widths": Case(
         tensors(WEIGHTS, put(f"{Q}.weight", lambda w: w[:8])), 3, f"{Q} is [8, 10] in the base, [12, 10] in the adapter"

@@ -40,8 +40,8 @@ def routed(pristine: Scene, tmp_path_factory: pytest.TempPathFactory) -> Session
 
 #: name -> inputs, task, what is said.
 REQUESTS: dict[str, tuple[Any, Any, str]] = {
-    "unknown task": ({"input_ids": IDS}, "rte", "no task 'rte'; this bundle has cola, mnli, stsb, base"),
-    "no task": ({"input_ids": IDS}, None, "name a task: cola, mnli, stsb, base"),
+    "unknown task": ({"input_ids": IDS}, "rte", "no task 'rte'; this bundle has cola, mnli, stsb"),
+    "no task": ({"input_ids": IDS}, None, "name a task: cola, mnli, stsb"),
     "inferred task": ({"input_ids": IDS}, "auto", "no task 'auto'"),
     "too few tasks": ({"input_ids": IDS}, ["cola"], "1 tasks for a batch of 2"),
     "too many tasks": ({"input_ids": IDS}, ["cola"] * 3, "3 tasks for a batch of 2"),
@@ -49,7 +49,7 @@ REQUESTS: dict[str, tuple[Any, Any, str]] = {
     "task id past the last": (
         {"input_ids": IDS, "task_id": [0, 4]},
         None,
-        "input task_id[1] is 4; this bundle has 0 to 3",
+        "input task_id[1] is 4; this bundle has 0 to 2",
     ),
     "task id negative": ({"input_ids": IDS, "task_id": [0, -1]}, None, "input task_id[1] is -1"),
     "task ids of half the batch": (

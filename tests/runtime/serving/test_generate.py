@@ -32,7 +32,7 @@ def narrow(bundle: Path) -> Path:
     """The same bundle, of which the task ``base`` has fewer tokens."""
     folder = Path(shutil.copytree(bundle, bundle.parent / "narrow"))
     said = json.loads((folder / "eptx.json").read_text())
-    next(task for task in said["tasks"] if task["name"] == "base")["vocab_size"] = 100
+    next(task for task in said["tasks"] if task["name"] == "base")["vocab_size"] = 60
     (folder / "eptx.json").write_bytes(dump_json(said))
     return folder
 
@@ -126,12 +126,12 @@ def test_a_token_that_the_task_lacks(writer: Server, verb: str) -> None:
         status, _, body = writer.call("POST", f"/v2/models/narrow/{verb}", request)
         return status, body
 
-    status, body = answer("base", "w5 w100")
+    status, body = answer("base", "w5 w65")
     assert (status, json.loads(body)["error"]) == (
         400,
-        "prompt 0 has token 100 at 1; task base has token ids 0 to 99",
+        "prompt 0 has token 65 at 1; task base has token ids 0 to 59",
     )
-    assert answer("base", "w5 w99")[0] == answer("task1", "w5 w100")[0] == 200
+    assert answer("base", "w5 w50")[0] == answer("task1", "w5 w65")[0] == 200
 
 
 def test_a_prompt_must_be_a_text(writer: Server) -> None:

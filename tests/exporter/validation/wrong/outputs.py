@@ -196,7 +196,6 @@ KINDS = (
     Kind("wrong past 220 tokens", "qwen2", _when(_size("attention_mask", 1, "Greater", 220)), "logits|length"),
     Kind("wrong for many rows", "bert", _when(_size("input_ids", 0, "Greater", 16)), "logits|rows"),
     Kind("a batch of one", "bert", _fixed(0, 1), "batch|input_ids"),
-    Kind("a length of 32", "bert", _fixed(1, 32), "dimensions for input"),
     Kind("not a number in a weight", "bert", numbers(filled(np.nan, 3, 3), "layer.0.intermediate.dense.weight"), "intermediate|output.dense"),
     Kind("infinity in a bias", "bert", numbers(filled(np.inf, 3), "layer.0.intermediate.dense.bias"), "intermediate|output.dense"),
     Kind("1e38 in a weight", "qwen2", numbers(filled(1e38, 3, 3), "layers.0.mlp.up_proj"), "layers.0.mlp"),
