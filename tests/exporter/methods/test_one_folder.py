@@ -14,8 +14,8 @@ from eptx.exporter.methods.method import methods
 
 ROOT = Path(__file__).parents[3]
 ROOMS = ("eptx", "exporter", "runtime", "calibration")
-#: Names of tensors in PEFT's files, whatever the adapter is.
-_OF_PEFT = "exporter/adapters/tensor_files/names.py:"
+#: Names of tensors in PEFT's files and layers, on either side.
+_OF_PEFT = ("exporter/adapters/tensor_files/names.py:", "exporter/trained/tables.py:", "exporter/trained/files.py:")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
