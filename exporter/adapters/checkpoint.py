@@ -89,10 +89,12 @@ class OwnTensors:
     Attributes:
         parts: of their names.
         integers: whether some of them are indices.
+        telling: those behind whose names only the adapter's own can stand, in the `state_dict` of a model.
     """
 
     parts: tuple[str, ...] = ()
     integers: bool = False
+    telling: tuple[str, ...] = ()
 
 
 def read_checkpoint(
@@ -120,7 +122,7 @@ def _read(folder: Path, own_tensors: Callable[[Mapping[str, Any]], OwnTensors], 
     config = read_json_object(folder / CONFIG, error=AdapterError)
     kind = own_tensors(config)
     stored = read_weights(weights, integers=kind.integers)
-    plain = plain_names(stored, kind.parts, weights.name)
+    plain = plain_names(stored, kind.parts, kind.telling, weights.name)
     tensors = {plain[name]: array for name, array in stored.items()}
     if not tensors:
         raise AdapterError(f"{weights.name}: holds no tensors: {AGAIN}")

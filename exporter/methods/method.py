@@ -64,6 +64,7 @@ class Method(Protocol):
         title: as its paper or library writes it, for messages.
         tensor_part: how the names of its tensors go on after the module's name. Other tensors are of modules that PEFT
             saved whole.
+        telling: see `OwnTensors`.
         last_choice: whether its files are taken for it only if they match no other method.
         modes: those that exist; "dynamic" needs a router.
         task_by_task: how tasks are added to a conditioned bundle and removed, where the method can do that.
@@ -73,6 +74,7 @@ class Method(Protocol):
     name: ClassVar[str]
     title: ClassVar[str]
     tensor_part: ClassVar[str]
+    telling: ClassVar[tuple[str, ...]] = ()
     last_choice: ClassVar[bool] = False
     modes: ClassVar[tuple[Mode, ...]] = ("static", "conditioned")
     flags: ClassVar[frozenset[str]] = frozenset()
@@ -88,7 +90,7 @@ class Method(Protocol):
 
     def own_tensors(self, config: Mapping[str, Any]) -> OwnTensors:
         """Which tensors of a folder with this configuration are the method's."""
-        return OwnTensors((self.tensor_part,))
+        return OwnTensors((self.tensor_part,), telling=self.telling)
 
     def read(self, checkpoints: Sequence[Checkpoint], options: ReadOptions, /) -> Any:
         """The `Adapter` in one checkpoint folder, or in several that share a base."""

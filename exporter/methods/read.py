@@ -59,7 +59,11 @@ def read_adapter(
 def _own_tensors(config: Mapping[str, Any]) -> OwnTensors:
     """What some method knows as its own."""
     found = [method.own_tensors(config) for method in methods()]
-    return OwnTensors(tuple({part: None for own in found for part in own.parts}), any(own.integers for own in found))
+    return OwnTensors(
+        tuple({part: None for own in found for part in own.parts}),
+        any(own.integers for own in found),
+        tuple(name for own in found for name in own.telling),
+    )
 
 
 def _label_names(tasks: Sequence[str], checkpoints: Sequence[Checkpoint]) -> dict[str, tuple[Names, ...]]:

@@ -21,10 +21,6 @@ CONFIG, WEIGHTS, HEADS = "adapter_config.json", "adapter_model.safetensors", "ta
 PICKLE = "adapter_model.bin"
 #: What PEFT puts before the name of every module of the model that it wraps.
 PREFIX = "base_model.model."
-#: The parameter whose name PEFT saves without its last word.
-_VECTOR = ".lora_magnitude_vector.weight"
-#: LoRA's factors with an adapter's name: behind other tensors may be words that are none.
-_NAMED = re.compile(r"\.lora_(?:A|B|embedding_A|embedding_B)\.(?!weight|bias|\d)([^.]+)")
 #: What compiling, sharding and checkpointing put into names.
 _AROUND = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
@@ -76,7 +72,7 @@ def read_folder(folder: Path, *, allow_pickle: bool = False) -> AdapterFiles:
     return AdapterFiles(folder, config, _pickled(folder) if pickled else _tensors(folder / WEIGHTS), heads)
 
 
-def plainly_named(files: AdapterFiles, part: str) -> AdapterFiles:
+def plainly_named(files: AdapterFiles, part: str, factors: Collection[str], vectors: Collection[str]) -> AdapterFiles:
     """The same folder with its tensors by the names that PEFT loads: with its prefix, without the adapter's name.
 
     On purpose the exporter's rule is not used, since it is checked.
@@ -84,11 +80,14 @@ def plainly_named(files: AdapterFiles, part: str) -> AdapterFiles:
     Args:
         files: as they are.
         part: how the names of its own tensors go on after the module's name.
+        factors: see `Reference`.
+        vectors: see `Reference`.
 
     Raises:
         AdapterError: two tensors have one name then.
     """
-    said = {match[1] for name in files.tensors if (match := _NAMED.search(name))}
+    named = re.compile(rf"\.(?:{'|'.join(factors)})\.(?!weight|bias|\d)([^.]+)")
+    said = {match[1] for name in files.tensors if factors and (match := named.search(name))}
     found: dict[str, Tensor] = {}
     for name, tensor in files.tensors.items():
         words = [word for word in name.split(".") if word not in _AROUND]
@@ -99,7 +98,7 @@ def plainly_named(files: AdapterFiles, part: str) -> AdapterFiles:
             new = ".".join(_unnamed(words, part, said, files.tensors))  # what all layers share
         else:
             new = PREFIX + ".".join(_unnamed(words[start:], part, said, files.tensors))
-        if new.endswith(_VECTOR):
+        if new.endswith(tuple(f".{vector}.weight" for vector in vectors)):
             new = new.removesuffix(".weight")
         if new in found:
             raise AdapterError(f"{files.folder / WEIGHTS}: has {new} twice")

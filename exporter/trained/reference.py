@@ -49,6 +49,8 @@ class Reference(Protocol):
         name: as manifests and commands call the method.
         title: as its paper or library writes it.
         tensor_part: how the names of its tensors go on after the module's name; "" where `part` says it.
+        factors: the parameters behind whose names only an adapter's can stand, in a ``state_dict`` of PEFT's.
+        vectors: those whose names PEFT saves without their last word.
         router_parts: parts of the names of a router's parameters: bundles store those in float32, or as tables.
         last_choice: whether its files are taken for it only if they match no other method.
         one_task_each: whether every folder is an adapter of its own, a task each, on one base.
@@ -61,6 +63,8 @@ class Reference(Protocol):
     name: ClassVar[str]
     title: ClassVar[str]
     tensor_part: ClassVar[str] = ""
+    factors: ClassVar[tuple[str, ...]] = ()
+    vectors: ClassVar[tuple[str, ...]] = ()
     router_parts: ClassVar[tuple[str, ...]] = ()
     last_choice: ClassVar[bool] = False
     one_task_each: ClassVar[bool] = False
@@ -173,7 +177,9 @@ def read_files(folders: Sequence[Path], *, allow_pickle: bool = False) -> list[A
 
 def _read(folder: Path, allow_pickle: bool) -> AdapterFiles:
     files = read_folder(folder, allow_pickle=allow_pickle)
-    return plainly_named(files, reference_of(files).part(files.config))
+    factors = [name for reference in references() for name in reference.factors]
+    vectors = [name for reference in references() for name in reference.vectors]
+    return plainly_named(files, reference_of(files).part(files.config), factors, vectors)
 
 
 def name_tasks(files: Sequence[AdapterFiles], given: Sequence[str] | None) -> tuple[str, ...]:

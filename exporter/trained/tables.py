@@ -48,7 +48,7 @@ def adapted_stacks(host: Host) -> dict[str, np.ndarray]:
         with torch.no_grad():
             array = layer.get_param().clone()
             for each in layer.active_adapters:
-                array += layer.get_delta_weight(each) if each in layer.lora_A else 0
+                array += layer.get_delta_weight(each) if each in layer.scaling else 0
         if array.ndim > 2:
             found[f"{_plain(name)}.{layer.parameter_name}"] = array.float().numpy()
     return found

@@ -28,20 +28,21 @@ _PEFT = re.compile(r"^(?:(?:model|module)\.)*base_model\.model\.")
 _WRAPPED = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 #: What a module in parallel (DDP) is called.
 _PARALLEL = re.compile(r"^(?:module\.)+")
-#: LoRA's factors, with the adapter's name behind them or without. Other tensors have words of their own there.
-_FACTOR = re.compile(r"(?:^|\.)lora_(?:embedding_)?[AB](?:\.(?!(?:weight|bias|\d+)(?:\.|$))([^.]+))?(?:\.|$)")
+#: What may stand behind a tensor's name: the adapter's, which none of the words of PEFT's own names there is.
+_ADAPTER = r"(?:\.(?!(?:weight|bias|\d+)(?:\.|$))([^.]+))?(?:\.|$)"
 #: What else PEFT has the adapter's name behind.
 _BESIDE = re.compile(r"(\.modules_to_save(?=\.[^.]+\.)|\.trainable_tokens_delta)\.([^.]+)")
 _SAVED, _OF_BASE = ".modules_to_save", ".original_module.bias"
 _SAVE = "save the adapter with PEFT's save_pretrained"
 
 
-def plain_names(names: Iterable[str], parts: Sequence[str], file: str) -> dict[str, str]:
+def plain_names(names: Iterable[str], parts: Sequence[str], telling: Sequence[str], file: str) -> dict[str, str]:
     """Each tensor's name as PEFT saves it, without ``base_model.model.``.
 
     Args:
         names: in the file.
-        parts: of the names of the adapter's own tensors (".lora_").
+        parts: of the names of the adapter's own tensors.
+        telling: the tensors behind whose names only the adapter's can stand; others have words of their own there.
         file: that holds them, for messages.
 
     Raises:
@@ -50,7 +51,8 @@ def plain_names(names: Iterable[str], parts: Sequence[str], file: str) -> dict[s
     found = {name: _of_module(name) for name in names}
     known = set(found.values())
     beside = {name: _saved_for(plain) for name, plain in found.items() if not _again(plain, known)}
-    factors = {name: match[1] for name, plain in found.items() if (match := _FACTOR.search(plain))}
+    factor = re.compile(rf"(?:^|\.)(?:{'|'.join(map(re.escape, telling))}){_ADAPTER}")
+    factors = {name: match[1] for name, plain in found.items() if telling and (match := factor.search(plain))}
     said = {adapter for adapter in (*factors.values(), *beside.values()) if adapter is not None}
     if len(said) > 1:
         raise AdapterError(f"{file}: holds several adapters, {some(sorted(said))}: {_SAVE}, one at a time")

@@ -32,6 +32,7 @@ class Lora(Method):
     name: ClassVar[str] = "lora"
     title: ClassVar[str] = "LoRA"
     tensor_part: ClassVar[str] = ".lora_"
+    telling: ClassVar[tuple[str, ...]] = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")
     last_choice: ClassVar[bool] = True  # other methods' released codes call themselves LORA
     matches = staticmethod(matches)
     read = staticmethod(read)

@@ -26,6 +26,8 @@ class LoraReference(Reference):
     name: ClassVar[str] = "lora"
     title: ClassVar[str] = "LoRA"
     tensor_part: ClassVar[str] = ".lora_"
+    factors: ClassVar[tuple[str, ...]] = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")
+    vectors: ClassVar[tuple[str, ...]] = ("lora_magnitude_vector",)
     last_choice: ClassVar[bool] = True
     one_task_each: ClassVar[bool] = True
 

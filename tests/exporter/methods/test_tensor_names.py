@@ -21,7 +21,8 @@ from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification
 
 from eptx.errors import AdapterError
-from eptx.exporter.adapters.tensor_names import plain_names
+from eptx.exporter.adapters.tensor_files.names import plain_names
+from eptx.exporter.methods.lora.method import METHOD as LORA
 from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.quiet import quiet
 from eptx.exporter.trained.reference import read_files
@@ -96,7 +97,7 @@ def test_read_as_peft_saves_it(
 def test_words_of_other_tensors_are_no_adapters() -> None:
     """GLoRA, PSOFT and MonteCLoRA have words where LoRA's factors may have an adapter's name."""
     names = ["q.lora_A.weight", "q.lora_monteclora_sampler.std_prior", "q.glora_A.X", "q.psoft_R.vector_a"]
-    assert plain_names(names, (".lora_", ".glora_", ".psoft_"), FILE) == {name: name for name in names}
+    assert plain_names(names, (".lora_", ".glora_", ".psoft_"), LORA.telling, FILE) == {name: name for name in names}
 
 
 def test_names_that_no_adapter_explains(saved: tuple[Path, dict[str, Tensor]], tmp_path: Path) -> None:
