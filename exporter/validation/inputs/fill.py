@@ -13,6 +13,8 @@ from eptx.exporter.validation.inputs.vocabulary import Vocabulary
 #: Free axes -> how many of their steps stand for one token of a text: 25 ms of sound at 16 kHz, or 80 ms of frames.
 _STEPS = {"length": 1, "samples": 400, "frames": 8}
 _CHOICES = 3
+#: What is of a text, whose length comes last. It varies, whatever a graph says: a graph of one length fails.
+TEXT = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 _FLOATS = ("float32", "float16", "float64")
 
 
@@ -43,7 +45,7 @@ def fill(
         NotSupportedError: it is neither text, image nor sound, or has a free axis that eptx does not know.
     """
     longest = int(lengths.max())
-    shape = (rows, *(_size(spec, dim, longest) for dim in spec.shape[1:]))
+    shape = (rows, *(_size(spec, axis, longest) for axis in range(1, len(spec.shape))))
     kept = _kept(spec, shape, lengths)
     if spec.name == "input_ids":
         return _tokens(vocabulary, rng, kept)
@@ -64,9 +66,10 @@ def fill(
     raise NotSupportedError(f"graph input {spec.name!r} is no text, image or sound: validation cannot fill it")
 
 
-def _size(spec: TensorSpec, dim: int | str, longest: int) -> int:
+def _size(spec: TensorSpec, axis: int, longest: int) -> int:
+    dim = spec.shape[axis]
     if isinstance(dim, int):
-        return dim
+        return longest if spec.name in TEXT and axis == len(spec.shape) - 1 else dim
     if dim in _STEPS:
         return _STEPS[dim] * longest
     if dim == "choices":

@@ -11,11 +11,10 @@ import numpy as np
 from eptx.bundle import Manifest
 from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.inputs.batch import Batch
-from eptx.exporter.validation.inputs.fill import fill, tokens
+from eptx.exporter.validation.inputs.fill import TEXT, fill, tokens
 from eptx.exporter.validation.inputs.vocabulary import LONGEST_INSIDE, LONGEST_ROW, UNLIMITED, Vocabulary
 from eptx.manifest.names import TASK_ID
 
-_TEXT = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 _MIXED, _MANY = "mixed", "many rows"
 _LENGTH, _MANY_LENGTH, _LONG = 12, 20, 64
 #: Rows of the largest batch; they are short.
@@ -49,7 +48,7 @@ def generated(manifest: Manifest, vocabulary: Vocabulary, names: Sequence[str]) 
         plans.append((f"{_MIXED}, padded", tuple(names) * 2, _MANY_LENGTH, True))
         plans.append((_MIXED, tuple(reversed(names)) + tuple(names[:1]), _LENGTH, False))
     plans.append(("long", (names[0],), _LONG, False))
-    if any(spec.name in _TEXT for spec in manifest.inputs):
+    if any(spec.name in TEXT for spec in manifest.inputs):
         plans.append(("one token", _some(names[:1] if apart else names, 2), 1, False))
         plans.append(("two tokens", (names[0],) * _MOST_ROWS, 2, False))
         if _LONG < vocabulary.longest < UNLIMITED:
@@ -78,7 +77,7 @@ def redraw(batch: Batch, manifest: Manifest, vocabulary: Vocabulary) -> Batch:
 
 def untried(manifest: Manifest, vocabulary: Vocabulary) -> list[Check]:
     """A check for what no random batch reaches, with the reason."""
-    if not LONGEST_ROW < vocabulary.longest < UNLIMITED or all(spec.name not in _TEXT for spec in manifest.inputs):
+    if not LONGEST_ROW < vocabulary.longest < UNLIMITED or all(spec.name not in TEXT for spec in manifest.inputs):
         return []
     name = f"rows of {LONGEST_ROW + 1} to {vocabulary.longest} tokens"
     return [Check(name, "unchecked", why=f"the longest row that is tried has {LONGEST_ROW} tokens")]

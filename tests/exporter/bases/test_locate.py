@@ -14,6 +14,8 @@ from eptx.errors import BaseModelError, UsageError
 from eptx.exporter.bases import BaseGraph, locate
 from tests.exporter.bases.graphs import activation, initializer, model
 
+OTHER_WEIGHTS = "other weights in the base graph than in the base folder; give the graph's own folder: m"
+TWICE = "more than once in the base graph, with different weights; name each with --module-map: m"
 RNG = np.random.default_rng(5)
 IN = 6
 
@@ -158,7 +160,7 @@ def test_two_modules_that_are_one_product_are_refused(x: ir.Value, tmp_path: Pat
 
 def test_a_name_with_other_weights_is_refused(x: ir.Value, tmp_path: Path) -> None:
     node = product(x, matrix(), "/m/MatMul")
-    with pytest.raises(BaseModelError, match="in the base folder; give the graph's own folder: m"):
+    with pytest.raises(BaseModelError, match=OTHER_WEIGHTS):
         locate(graph(node, where=folder(tmp_path, {"m": matrix()})), ["m"])
 
 
@@ -180,7 +182,7 @@ def test_a_module_that_runs_twice(x: ir.Value) -> None:
 
 def test_one_name_for_different_weights_is_refused(x: ir.Value) -> None:
     nodes = [product(x, matrix(), "/m/MatMul", "1"), product(x, matrix(), "/m/MatMul_1", "2")]
-    with pytest.raises(BaseModelError, match="with different weights; name each with --module-map: m"):
+    with pytest.raises(BaseModelError, match=TWICE):
         locate(graph(*nodes), ["m"])
 
 

@@ -297,7 +297,7 @@ BOTH: Table = {
     "other weights": Case(
         tensors(WEIGHTS, put(f"{Q}.weight", setting((0, 0), 9.0))),
         3,
-        f"than in the base folder; give the graph's own folder: {Q}",
+        f"have other weights in the base graph than in the base folder; give the graph's own folder: {Q}",
     ),
     "other widths": Case(
         tensors(WEIGHTS, put(f"{Q}.weight", lambda w: w[:8])), 3, f"{Q} is [8, 10] in the base, [12, 10] in the adapter"
