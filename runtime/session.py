@@ -76,6 +76,7 @@ class Session:
         self._generator = TextGenerator(self.bundle, self.provider, threads, lambda: self.tokenizer)
         self._token_types = _token_types(self.bundle)
         self._tasks = TaskChooser(self.manifest)
+        self._tells_of_texts = spans.kind_of_bundle(self.manifest) is not None
         self._tokenizer: Tokenizer | None = None
         self._tokenizer_lock = threading.Lock()
         if self.manifest.generation is None:
@@ -124,7 +125,7 @@ class Session:
 
         Args, Raises: see `check` and `run_checked`.
         """
-        if not is_text(inputs) or spans.kind_of_bundle(self.manifest) is None:
+        if not (self._tells_of_texts and is_text(inputs)):
             return self.run_checked(self.check(inputs, task))
         arrays, texts = self.tokenizer.read(inputs)
         return self.run_checked(self.check(arrays, task)).of_texts(texts)
