@@ -8,7 +8,7 @@ from pathlib import Path
 from eptx.bundle import Bundle, BundleWriter, read_bundle
 from eptx.calibration.quantize.again import quantize_again
 from eptx.exporter.bundle.write import Adapted
-from eptx.exporter.folders import Given
+from eptx.exporter.folders import Adapters
 from eptx.exporter.folders.find import find_adapters
 from eptx.exporter.steps.change import added, removed
 from eptx.exporter.steps.export import store, write
@@ -18,7 +18,7 @@ from eptx.progress import step
 
 def add_tasks(
     bundle: Path,
-    adapters: Sequence[Given],
+    adapters: Adapters,
     out: Path,
     *,
     tasks: Sequence[str] | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +13,14 @@ from eptx.calibration.run import REPORTS, calibrating, report_files
 from eptx.calibration.search.trial_cache import FILE
 from eptx.errors import UsageError
 from eptx.exporter import ExportOptions, read_adapter
-from eptx.exporter.folders import Given, find_folders
+from eptx.exporter.folders import Adapters, Given, find_folders
 from eptx.exporter.options import options_of
 from eptx.files.publish import os_error, replace_file
 
 
 def calibrate(
     base: Given | None,
-    adapters: Sequence[Given],
+    adapters: Adapters,
     out: Path,
     options: ExportOptions,
     *,

@@ -18,7 +18,7 @@ from eptx.calibration.search.trial import is_within
 from eptx.errors import NotSupportedError, UsageError, ValidationError
 from eptx.exporter import ExportOptions, read_adapter
 from eptx.exporter.adapters.adapter import Adapter
-from eptx.exporter.folders import Given, find_folders
+from eptx.exporter.folders import Adapters, Given, find_folders
 from eptx.exporter.steps.export import adapt, store, write
 from eptx.exporter.steps.plan import check_options
 from eptx.manifest.names import FLOAT_PRECISIONS
@@ -35,7 +35,7 @@ class Exported:
     calibration: CalibrationResult | None = None
 
 
-def export_bundle(base: Given | None, adapters: Sequence[Given], out: Path, options: ExportOptions) -> Bundle:
+def export_bundle(base: Given | None, adapters: Adapters, out: Path, options: ExportOptions) -> Bundle:
     """Exports a base model with an adapter to a bundle, in any precision.
 
     Args:

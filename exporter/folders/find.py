@@ -16,6 +16,8 @@ from eptx.progress import note
 
 #: A path, or an id on the hub: ``owner/name`` or ``owner/name@revision``. A path that exists counts first.
 Given: TypeAlias = str | Path
+#: One, or several, each a task.
+Adapters: TypeAlias = Given | Sequence[Given]
 _BASE, _ADAPTER = "base model folder", "adapter folder"
 
 
@@ -32,9 +34,7 @@ class Found:
     adapters: tuple[Path, ...]
 
 
-def find_folders(
-    base: Given | None, adapters: Sequence[Given], *, onnx: bool = False, allow_pickle: bool = False
-) -> Found:
+def find_folders(base: Given | None, adapters: Adapters, *, onnx: bool = False, allow_pickle: bool = False) -> Found:
     """The folders of a base and its adapters.
 
     Args:
@@ -51,7 +51,7 @@ def find_folders(
         found = find_adapters(adapters, allow_pickle=allow_pickle)
         return Found(None if onnx else _base_of(found), found)
     folder = find_base(base)
-    for adapter in adapters:
+    for adapter in _list(adapters):
         if Path(adapter).is_dir() and Path(adapter).resolve() == folder.resolve():
             raise UsageError(f"{base} is given as the base and as an adapter")
     return Found(folder, find_adapters(adapters, allow_pickle=allow_pickle))
@@ -84,19 +84,24 @@ def find_base(base: Given) -> Path:
     return _folder(base, _BASE, BaseModelError)
 
 
-def find_adapters(adapters: Sequence[Given], *, allow_pickle: bool = False) -> tuple[Path, ...]:
+def find_adapters(adapters: Adapters, *, allow_pickle: bool = False) -> tuple[Path, ...]:
     """The folder of each adapter; of one that lies inside the folder that is named, that.
 
     Raises:
         UsageError: there are several inside; or one is given twice.
         AdapterError: one is neither there, nor in the hub's cache, nor on the hub.
     """
+    adapters = _list(adapters)
     found = tuple(_inside(_folder(adapter, _ADAPTER, AdapterError, allow_pickle)) for adapter in adapters)
     places = [folder.resolve() for folder in found]
     for at, place in enumerate(places):
         if place in places[:at]:
             raise UsageError(f"the adapter {adapters[at]} is given twice: give one adapter folder for each task")
     return found
+
+
+def _list(adapters: Adapters) -> Sequence[Given]:
+    return [adapters] if isinstance(adapters, str | Path) else adapters
 
 
 def _folder(source: Given, what: str, error: type[EptxError], allow_pickle: bool = False) -> Path:

@@ -16,7 +16,7 @@ from eptx.exporter.adapters.changes import TensorChange
 from eptx.exporter.adapters.task_names import names_of
 from eptx.exporter.bases import BaseGraph
 from eptx.exporter.bases.passes.kept import named_in_graphs, with_kept
-from eptx.exporter.bases.weights.model_class import trained_class
+from eptx.exporter.bases.weights.model_class import reads_segments, trained_class
 from eptx.exporter.bases.weights.whole import Saved
 from eptx.exporter.bundle.record import unnoted
 from eptx.exporter.bundle.tokenizer import FILES as TOKENIZER_FILES
@@ -184,6 +184,7 @@ def _check_fits(former: Former, new: Adapter) -> None:
     said = [replace(each, saved={}) for each in new.trained_as]
     if not sources.base_onnx and record.pooling is None and any(each not in known for each in said):
         trained_class(former.graphs[-1].config, [*known, *said], headless=False, asked=sources.model_class)
+        reads_segments(former.graphs[-1].config, [*known, *said])
     for file in (folder / tokens for folder in new.folders for tokens in TOKENIZER_FILES):
         own = former.bundle.file(file.name)
         if file.is_file() and (own is None or own.read_bytes() != file.read_bytes()):

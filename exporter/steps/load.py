@@ -24,7 +24,7 @@ from eptx.exporter.bases.not_built import NotBuiltError
 from eptx.exporter.bases.padding import counted_padding
 from eptx.exporter.bases.passes.whole import with_whole
 from eptx.exporter.bases.weights.model import is_encoder_decoder, read_config
-from eptx.exporter.bases.weights.model_class import trained_class
+from eptx.exporter.bases.weights.model_class import reads_segments, trained_class
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
 from eptx.exporter.steps.fold import fold_folder
@@ -85,7 +85,8 @@ def _graphs(base: Path | None, adapter: Adapter, options: ExportOptions, workspa
         saved = saved_modules(adapter, options)
         if is_encoder_decoder(base, config, name):
             return load_encoder_decoder(base, provider=options.provider, class_name=name, saved=saved)
-        return [load_transformers(base, provider=options.provider, class_name=name, saved=saved)]
+        unread = frozenset() if reads_segments(config, adapter.trained_as) else frozenset({"token_type_ids"})
+        return [load_transformers(base, provider=options.provider, class_name=name, saved=saved, unread=unread)]
 
 
 def class_of(base: Path, config: Mapping[str, Any], adapter: Adapter, options: ExportOptions) -> str:

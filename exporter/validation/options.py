@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eptx.errors import UsageError
-from eptx.exporter.folders import Given
+from eptx.exporter.folders import Adapters, Given
 from eptx.runtime.measure import Source
 from eptx.runtime.measure.budget import check_points
 from eptx.runtime.ort.providers import PROVIDER_CHOICES
@@ -41,7 +41,7 @@ class ValidateOptions:
     """
 
     base: Given | None = None
-    adapters: Sequence[Given] | None = None
+    adapters: Adapters | None = None
     tasks: Sequence[str] | None = None
     top_k: int | None = None
     model_class: str | None = None

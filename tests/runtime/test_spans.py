@@ -160,8 +160,7 @@ def qa(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory)
     session, trained, tokenizer = make(
         folder, "QuestionAnswering", tasks, mode, write, task_type="QUESTION_ANS", modules_to_save=["qa_outputs"]
     )
-    # PEFT's wrapper of this class drops the token types, which transformers' model under it reads
-    said = {task: partial(answer_of, model.get_base_model(), tokenizer) for task, model in trained.items()}
+    said = {task: partial(answer_of, model, tokenizer) for task, model in trained.items()}
     return Made(session, said, tokenizer)
 
 

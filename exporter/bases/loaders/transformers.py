@@ -29,6 +29,7 @@ def load_transformers(
     headless: bool = False,
     class_name: str | None = None,
     saved: Saved | None = None,
+    unread: frozenset[str] = frozenset(),
 ) -> BaseGraph:
     """Exports the model of a transformers folder, with a free batch and length, fused for ONNX Runtime.
 
@@ -40,6 +41,7 @@ def load_transformers(
         headless: the bare model, whatever head the folder's architecture has.
         class_name: the class to export it as; None: the folder's own.
         saved: modules that an adapter's tasks bring whole.
+        unread: inputs of the class that the graph is to do without, such as ``token_type_ids``.
 
     Returns:
         the graph; every linear layer is a product of its own that `locate` finds by name.
@@ -61,7 +63,7 @@ def load_transformers(
 
             allow_positions_per_row(model)
         with step("export the base graph"):
-            traced = trace(model, folder)
+            traced = trace(model, folder, unread)
             graph = traced.graph
         del model  # its weights are the graph's now, and those that fusing turns can go
         with step("fuse the base graph"):

@@ -159,6 +159,30 @@ def no_architecture(kind: str) -> str:
     return f"{said}: update transformers"
 
 
+def reads_segments(config: Mapping[str, Any], said: Sequence[TrainedAs]) -> bool:
+    """Whether the trained model read ``token_type_ids``: PEFT 0.21's wrapper for ``QUESTION_ANS`` drops them.
+
+    Args:
+        config: the base's ``config.json``.
+        said: what the adapter's files say, one for each folder.
+
+    Raises:
+        NotSupportedError: some were trained with them, and some without.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    dropped = [each.task_type == "QUESTION_ANS" for each in said]
+    if not any(dropped):
+        return True
+    kinds = getattr(CONFIG_MAPPING[config["model_type"]].from_dict(dict(config)), "type_vocab_size", 0)
+    if kinds > 1 and not all(dropped):
+        raise NotSupportedError(
+            "some of the adapters have task_type QUESTION_ANS in adapter_config.json, with which PEFT trains without "
+            "token_type_ids, and others were trained with them: export those by themselves"
+        )
+    return False
+
+
 def find_class(name: str, config: Any) -> Any:
     """A class of transformers by its name.
 

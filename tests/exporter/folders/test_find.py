@@ -11,7 +11,7 @@ import pytest
 
 from eptx.errors import EptxError
 from eptx.exporter.adapters.task_names import names_of
-from eptx.exporter.folders import find_adapters, find_arguments
+from eptx.exporter.folders import find_adapters, find_arguments, find_folders
 from eptx.exporter.trained.folder_names import folder_names
 from eptx.progress import shown
 
@@ -75,6 +75,13 @@ def test_found(here: Path, capsys: pytest.CaptureFixture[str], arguments: str, f
     said = capsys.readouterr().err
     assert told in said
     assert bool(told) == bool(said)
+
+
+def test_one_adapter_needs_no_list(here: Path) -> None:
+    for adapter in ("ner", Path("ner")):
+        assert find_folders("base", adapter).adapters == find_adapters(adapter) == (Path("ner"),)
+    with pytest.raises(EptxError, match="base is given as the base and as an adapter"):
+        find_folders("base", "base")
 
 
 def test_an_onnx_base_needs_no_folder(here: Path) -> None:

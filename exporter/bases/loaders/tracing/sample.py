@@ -53,19 +53,20 @@ class Sample(NamedTuple):
     axes: dict[str, dict[int, str]]
 
 
-def samples(model: PreTrainedModel, folder: Path) -> Iterator[Sample]:
+def samples(model: PreTrainedModel, folder: Path, unread: frozenset[str] = frozenset()) -> Iterator[Sample]:
     """Example inputs, best first: the next ones are for a class that refuses these.
 
     Args:
         model: a class of transformers.
         folder: of the base; its ``preprocessor_config.json`` may say how large images are.
+        unread: inputs to leave out.
 
     Raises:
         NotSupportedError: the class takes none of these inputs.
         BaseModelError: nothing says how large an image is.
     """
-    taken = inspect.signature(model.forward).parameters
-    found = [reads for kind in _KINDS if (reads := kind(model, set(taken), folder))]
+    taken = set(inspect.signature(model.forward).parameters) - unread
+    found = [reads for kind in _KINDS if (reads := kind(model, taken, folder))]
     if not found:
         kind = type(model).__name__
         raise NotSupportedError(f"a {kind} takes neither texts, images nor sound, which eptx can export it for")

@@ -38,12 +38,13 @@ class Traced:
     idle: frozenset[str]
 
 
-def trace(model: PreTrainedModel, folder: Path) -> Traced:
+def trace(model: PreTrainedModel, folder: Path, unread: frozenset[str] = frozenset()) -> Traced:
     """Exports a model with transformers' ONNX exporter, neither optimized nor fused.
 
     Args:
         model: in evaluation mode, with no cache.
         folder: of the base.
+        unread: inputs to leave out.
 
     Returns:
         the graph; its inputs and outputs have the names of transformers.
@@ -54,7 +55,7 @@ def trace(model: PreTrainedModel, folder: Path) -> Traced:
     """
     refusals = []
     for deferred in (False, True):
-        for sample in samples(model, folder):
+        for sample in samples(model, folder, unread):
             try:
                 graph = export_onnx(model, sample.inputs, sample.shapes, deferred=deferred)
                 return Traced(graph, sample.axes, _idle(model, sample.inputs, graph))
