@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,13 @@ FILES = ("adapter_", "task_heads.")
 #: What to do about a file whose tensors do not fit each other, and about tensors that nothing here knows.
 AGAIN = "save the adapter again with PEFT's save_pretrained"
 UNKNOWN = f"if a newer PEFT made them, update eptx, else {AGAIN}"
+#: Settings that have nothing to do with what an adapter computes, or that other files of eptx read.
+_OF_EVERY_ADAPTER = frozenset(
+    {
+        *("peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"),
+        *("inference_mode", "modules_to_save", "tasks", "task_labels", "task_head_pooling"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -245,6 +252,18 @@ def task_names(config: Mapping[str, Any]) -> list[str] | None:
     if names is not None and (not isinstance(names, list) or not all(isinstance(name, str) for name in names)):
         raise AdapterError(f"{CONFIG}: tasks must be a list of names, found {shown(names)}")
     return names
+
+
+def refuse_unknown(config: Mapping[str, Any], known: Collection[str]) -> None:
+    """Refuses, by name, settings that are neither `known` nor in every file of PEFT's.
+
+    Raises:
+        NotSupportedError: there is one, and it is not off.
+    """
+    for key, value in config.items():
+        if value and key not in _OF_EVERY_ADAPTER and key not in known:
+            said = f"{CONFIG}: {key}={shown(value)} is not supported"
+            raise NotSupportedError(f"{said}: this version of eptx does not know the setting: update eptx")
 
 
 def refuse_options(config: Mapping[str, Any], refused: Mapping[str, tuple[Any, ...]]) -> None:

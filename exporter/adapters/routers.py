@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Router:
@@ -26,12 +28,19 @@ class ModuleExperts:
     """What the router of one module chooses for every task, whatever the data is.
 
     Attributes:
-        sizes: every expert's kernel size, by its number.
+        sizes: every expert's kernel size, by its number; None where experts have none.
         choices: by task id, its experts, most probable first, with weights that sum to 1.
     """
 
-    sizes: tuple[int, ...]
+    sizes: tuple[int | None, ...]
     choices: tuple[tuple[tuple[int, float], ...], ...]
+
+
+def mixed(weights: np.ndarray) -> ModuleExperts:
+    """Experts of which every task mixes all; `weights` is [tasks, experts], and each row sums to 1."""
+    order = np.argsort(-weights, axis=1, kind="stable")
+    choices = (zip(map(int, own), map(float, row[own]), strict=True) for own, row in zip(order, weights, strict=True))
+    return ModuleExperts((None,) * weights.shape[1], tuple(map(tuple, choices)))
 
 
 def expert_sizes(modules: Collection[ModuleExperts]) -> tuple[int | None, ...]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import Tensor
 
 from eptx.errors import UsageError
@@ -42,8 +43,7 @@ class GivenRoutes:
 class Reference(Protocol):
     """One method's trained model. The defaults are those of a method whose folder holds all tasks, without a router.
 
-    `state` is what the adapted layers share: the attribute ``state`` of the method's PEFT tuner. `layer` is an adapted
-    layer of it.
+    `layer` is an adapted layer.
 
     Attributes:
         name: as manifests and commands call the method.
@@ -114,6 +114,10 @@ class Reference(Protocol):
     def changes_base(self, config: Mapping[str, Any]) -> bool:
         """Whether PEFT changes the base itself for an adapter, so that others cannot share its model."""
         return bool(config.get("bias", "none") != "none")
+
+    def state(self, peft: PeftModel) -> Any:
+        """What the adapted layers share, None where PEFT needs nothing; asked for when an adapter is on the model."""
+        return vars(peft.base_model).get("state")
 
     def together(self, task: int, count: int) -> Hashable:
         """Rows of tasks for which this is equal may share a forward; the id `count` switches the adapter off."""

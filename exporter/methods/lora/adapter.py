@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from eptx.errors import AdapterError
-from eptx.exporter.adapters.adapter import Adapter, Widths, natural_key
+from eptx.exporter.adapters.adapter import Widths, natural_key
 from eptx.exporter.adapters.checkpoint import Checkpoint, combine
+from eptx.exporter.adapters.constant import ConstantAdapter
 from eptx.exporter.adapters.heads import joined_heads
 from eptx.exporter.adapters.trained_as import TrainedAs
 from eptx.exporter.adapters.updates import LinearUpdate
@@ -18,7 +19,7 @@ from eptx.exporter.methods.lora.module import LoraModule
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraAdapter(Adapter):
+class LoraAdapter(ConstantAdapter):
     """One or several LoRA adapters.
 
     Attributes:
@@ -28,7 +29,7 @@ class LoraAdapter(Adapter):
     """
 
     method: ClassVar[str] = "lora"
-    by_task: Mapping[str, Mapping[str, LoraModule | LinearUpdate]]
+    by_task: Mapping[str, Mapping[str, LoraModule | LinearUpdate]] = field(default_factory=dict)
     unplaced: Mapping[str, Checkpoint] = field(default_factory=dict)
 
     @property
@@ -43,7 +44,6 @@ class LoraAdapter(Adapter):
         return {task: modules[module] for task, modules in self.by_task.items() if module in modules}
 
     def update(self, task: str, module: str, weight: Callable[[], np.ndarray]) -> LinearUpdate | None:
-        """What a task changes of a module, whose weight is [out, in]; None if nothing."""
         own = self.by_task[task].get(module)
         return own.update(weight) if isinstance(own, LoraModule) else own
 

@@ -8,12 +8,11 @@ from typing import Any, ClassVar
 from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.adapters.changes import LowRank
 from eptx.exporter.adapters.checkpoint import CONFIG
+from eptx.exporter.methods.constant import Constant
 from eptx.exporter.methods.lora.adapter import joined, reads_base, restored
-from eptx.exporter.methods.lora.attach import attach
-from eptx.exporter.methods.lora.fold import fold, shift
 from eptx.exporter.methods.lora.read import matches, read
 from eptx.exporter.methods.lora.settings import TITLES
-from eptx.exporter.methods.method import Method, TaskByTask
+from eptx.exporter.methods.method import TaskByTask
 from eptx.exporter.options import ExportOptions
 from eptx.manifest.names import FLOAT_PRECISIONS
 
@@ -26,19 +25,17 @@ class LoraTasks(TaskByTask):
     restored = staticmethod(restored)
 
 
-class Lora(Method):
+class Lora(Constant):
     """PEFT's LoRA."""
 
     name: ClassVar[str] = "lora"
     title: ClassVar[str] = "LoRA"
     tensor_part: ClassVar[str] = ".lora_"
     telling: ClassVar[tuple[str, ...]] = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")
+    banks: ClassVar[tuple[str, str]] = ("lora_A", "lora_B")
     last_choice: ClassVar[bool] = True  # other methods' released codes call themselves LORA
     matches = staticmethod(matches)
     read = staticmethod(read)
-    fold = staticmethod(fold)
-    shift = staticmethod(shift)
-    attach = staticmethod(attach)
     task_by_task: ClassVar[TaskByTask] = LoraTasks()
 
     def check(self, adapter: Any, options: ExportOptions) -> None:

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from eptx.exporter.adapters.adapter import Adapter, Widths, natural_key
+from eptx.exporter.adapters.adapter import Widths, natural_key
 from eptx.exporter.adapters.checkpoint import Checkpoint
+from eptx.exporter.adapters.constant import ConstantAdapter
 from eptx.exporter.adapters.updates import LinearUpdate
 from eptx.exporter.methods.peft.types import TUNERS
 
@@ -33,7 +34,7 @@ class FullUpdate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeftAdapter(Adapter):
+class PeftAdapter(ConstantAdapter):
     """One or several adapters, of any of PEFT's methods.
 
     What the files hold says nothing of a layer without the base: `by_task` is empty until `complete` has seen that.

@@ -7,16 +7,14 @@ from typing import Any, ClassVar
 
 from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.adapters.checkpoint import CONFIG
-from eptx.exporter.methods.method import Method
+from eptx.exporter.methods.constant import Constant
 from eptx.exporter.methods.peft.adapter import FullUpdate
-from eptx.exporter.methods.peft.attach import attach
-from eptx.exporter.methods.peft.fold import fold, shift
 from eptx.exporter.methods.peft.read import matches, own_tensors, read
 from eptx.exporter.methods.peft.types import TUNERS
 from eptx.exporter.options import ExportOptions
 
 
-class Peft(Method):
+class Peft(Constant):
     """PEFT's other methods."""
 
     name: ClassVar[str] = "peft"
@@ -26,9 +24,6 @@ class Peft(Method):
     matches = staticmethod(matches)
     own_tensors = staticmethod(own_tensors)
     read = staticmethod(read)
-    fold = staticmethod(fold)
-    shift = staticmethod(shift)
-    attach = staticmethod(attach)
 
     def is_called(self, name: str) -> bool:
         return name == self.name or name.upper() in TUNERS

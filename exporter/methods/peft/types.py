@@ -56,7 +56,6 @@ TUNERS: Mapping[str, Tuner] = {
     "OFT": Tuner("OFT", ".oft_"),
     "OSF": Tuner("OSF", ".osf_"),
     "PEANUT": Tuner("PEANuT", ".peanut_"),
-    "POLY": Tuner("Poly", ".poly_", "its tasks mix experts, which is not supported yet; train a LoRA for each task"),
     "PREFIX_TUNING": Tuner("prefix tuning", ".prompt_", _PROMPT),
     "PROMPT_TUNING": Tuner("prompt tuning", ".prompt_", _PROMPT),
     "PSOFT": Tuner("PSOFT", ".psoft_"),

@@ -12,7 +12,7 @@ from eptx.exporter.adapters.route import Route
 from eptx.exporter.graph.settings import GraphSettings
 from eptx.exporter.methods.ept.adapter import EptAdapter
 from eptx.exporter.methods.ept.fold import fold as fold_ept
-from eptx.exporter.methods.lora.fold import fold as fold_lora
+from eptx.exporter.methods.lora.method import METHOD as LORA
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.methods.tucka.fold import fold as fold_tucka
 from tests.support.layers import ept_layer, tucka_layer
@@ -115,7 +115,7 @@ def test_lora(data: st.DataObject, packing: tuple[int, int], optimize: bool) -> 
     adapter = data.draw(lora_adapters(linear))
     tasks = len(adapter.tasks)
     ids = _rows(linear, tasks + 1)
-    weights = [linear.weight if i == tasks else fold_lora(adapter, "linear", linear.weight, int(i)) for i in ids]
+    weights = [linear.weight if i == tasks else LORA.fold(adapter, "linear", linear.weight, int(i)) for i in ids]
     feeds = {"x": linear.x, "task_id": ids}
     plan = GraphSettings("conditioned")
     got = adapted(adapter, linear.weight, feeds, plan, before=packing[0], after=packing[1], optimize=optimize)

@@ -216,7 +216,7 @@ MUTANTS = (
     Mutant(
         "whether the adapter has an effect",
         _without_effect,
-        ("eptx.exporter.methods.lora.attach.attach_updates", _no_update),
+        ("eptx.exporter.methods.constant.attach_updates", _no_update),
         ("eptx.exporter.validation.comparison.results.TaskReport.undecided", None),
         "the adapter's own effect",
     ),
