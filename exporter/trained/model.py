@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from eptx.errors import RequestError
 from eptx.exporter.adapters.route import Route
-from eptx.exporter.methods.tuner import INFER
+from eptx.exporter.methods.tuner import INFER, EptxTuner
 from eptx.exporter.trained.encode import decoder_call, encode
 from eptx.exporter.trained.host import Host, tensors_of
 from eptx.exporter.trained.output import LACKING, Heads, Output
@@ -219,8 +219,8 @@ class Trained:
             return ids, None, tensors if cache is None else {**tensors, "past_key_values": cache, "use_cache": True}
         margin: np.ndarray | None = None
         if host.model.main_input_name in tensors:
-            if host.state is not None and host.peft is not None:
-                tuner: Any = host.peft.base_model
+            tuner = None if host.peft is None else host.peft.base_model
+            if isinstance(tuner, EptxTuner):  # the encoder alone is no forward of the model
                 tuner._begin(host.model, (), dict(tensors))
             cache = encode(host.model, host.base.projections, tensors, cache)
             ids, margin = _used_tasks(host, ids)

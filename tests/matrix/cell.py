@@ -67,7 +67,7 @@ def run(row: Row, made: Made, mode: Mode, folder: Path) -> Outcome:
         rows = [tasks.index(name) for name in (tasks[i % len(tasks)] for i in order) if name in served]
         rows = [rows[i % len(rows)] for i in range(count)]
     asked = None if mode == "static" else [tasks[i] for i in rows]
-    got = _CALLS[row.kind](bundle, made.inputs, asked, served)
+    got = CALLS[row.kind](bundle, made.inputs, asked, served)
     return Outcome(max(_distances(row, made, rows, got)))
 
 
@@ -146,4 +146,5 @@ def _answer(bundle: Bundle, inputs: Arrays, tasks: list[str] | None, served: Seq
     return {"logits": np.concatenate(logits, axis=1)}
 
 
-_CALLS = {"forward": _forward, "two towers": _towers, "decoder": _decode, "encoder-decoder": _answer}
+#: How a bundle is called: bundle, inputs, tasks, the names of its tasks -> outputs.
+CALLS = {"forward": _forward, "two towers": _towers, "decoder": _decode, "encoder-decoder": _answer}
