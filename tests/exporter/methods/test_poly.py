@@ -35,9 +35,9 @@ def write_bert(folder: Path) -> Path:
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
     with quiet():
-        BertModel(BertConfig(vocab_size=60, max_position_embeddings=16, initializer_range=0.3, **sizes)).save_pretrained(
-            folder
-        )
+        BertModel(
+            BertConfig(vocab_size=60, max_position_embeddings=16, initializer_range=0.3, **sizes)
+        ).save_pretrained(folder)
     return folder
 
 
@@ -138,9 +138,6 @@ def _tensor(ending: str, make: Callable[[torch.Tensor], torch.Tensor | None]) ->
     return change
 
 
-
-
-
 @pytest.mark.parametrize(
     ("change", "code", "said"),
     [
@@ -154,9 +151,7 @@ def _tensor(ending: str, make: Callable[[torch.Tensor], torch.Tensor | None]) ->
     ],
     ids=str,
 )
-def test_files_that_contradict_themselves(
-    change: Callable[[Path], None], code: int, said: str, tmp_path: Path
-) -> None:
+def test_files_that_contradict_themselves(change: Callable[[Path], None], code: int, said: str, tmp_path: Path) -> None:
     base = write_bert(tmp_path / "base")
     trained(base, "BertModel", tmp_path / "a", BERT)
     change(tmp_path / "a")
