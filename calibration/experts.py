@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from eptx.exporter.adapters.adapter import Adapter
-from eptx.exporter.adapters.routers import expert_sizes
+from eptx.exporter.adapters.routing.routers import expert_sizes
 from eptx.exporter.methods.method import method_of
 
 #: An expert's number, and how much it counts for a task.

@@ -5,7 +5,7 @@ adapter checkpoint -- read --> Adapter --+
 base: transformers folder | .onnx -------+
 """
 
-from eptx.exporter.adapters.route import Route
+from eptx.exporter.adapters.routing.route import Route
 from eptx.exporter.methods.read import read_adapter
 from eptx.exporter.options import ExportOptions
 

@@ -9,7 +9,7 @@ from typing import Literal, cast
 
 from eptx.bundle import Manifest
 from eptx.errors import UsageError
-from eptx.exporter.adapters.route import Frozen, Route
+from eptx.exporter.adapters.routing.route import Frozen, Route
 from eptx.manifest.names import BASE_TASK, PROBLEM_TYPES
 
 Mode = Literal["static", "conditioned", "dynamic"]

@@ -11,7 +11,7 @@ from eptx.bundle import Task
 from eptx.calibration.routes.row_tokenizer import RowTokenizer
 from eptx.errors import NotSupportedError
 from eptx.exporter.adapters.adapter import Adapter
-from eptx.exporter.adapters.route import Frozen, Route
+from eptx.exporter.adapters.routing.route import Frozen, Route
 from eptx.exporter.bases import is_decoder
 from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.bundle.problem import problem_type

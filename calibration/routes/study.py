@@ -11,8 +11,8 @@ from eptx.calibration.routes.reference_runner import ReferenceRunner
 from eptx.calibration.routes.task_routes import TaskRoutes, study_task
 from eptx.errors import UsageError
 from eptx.exporter.adapters.adapter import Adapter
-from eptx.exporter.adapters.route import Frozen, Route
-from eptx.exporter.adapters.routers import Router
+from eptx.exporter.adapters.routing.route import Frozen, Route
+from eptx.exporter.adapters.routing.routers import Router
 from eptx.exporter.methods.method import method_of, titles
 from eptx.exporter.options import ExportOptions
 from eptx.progress import step

@@ -15,7 +15,7 @@ import numpy as np
 
 from eptx.calibration.routes.reference_runner import EncodedRow, Prediction, ReferenceRunner
 from eptx.errors import UsageError
-from eptx.exporter.adapters.route import Frozen, Route
+from eptx.exporter.adapters.routing.route import Frozen, Route
 from eptx.runtime.measure import Answers, Drop, choose_metrics, divergence, drops
 from eptx.runtime.measure.labels import label_number, label_set
 from eptx.runtime.measure.metrics import as_objects

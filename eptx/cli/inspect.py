@@ -88,7 +88,7 @@ def _plot_experts(adapter: Adapter, file: Path) -> None:
     """Draws tasks x experts: how much of each expert a task uses, averaged over the modules."""
     from matplotlib.figure import Figure
 
-    from eptx.exporter.adapters.routers import expert_sizes
+    from eptx.exporter.adapters.routing.routers import expert_sizes
     from eptx.exporter.methods.method import method_of
 
     modules = method_of(adapter.method).task_experts(adapter).values()
@@ -107,8 +107,8 @@ def _plot_experts(adapter: Adapter, file: Path) -> None:
     axes.set_xticks(range(len(sizes)), [f"{e}\n{size or '*'}" if kernels else str(e) for e, size in enumerate(sizes)])
     axes.set_yticks(range(len(adapter.tasks)), adapter.tasks)
     axes.set_xlabel("expert, and its kernel size" if kernels else "expert")
-    chosen = len(next(iter(modules)).choices[0])
-    axes.set_title(f"mean weight over {len(modules)} modules" + (f", top {chosen}" if chosen < len(sizes) else ""))
+    top = len(next(iter(modules)).choices[0])
+    axes.set_title(f"mean weight over {len(modules)} modules" + (f", top {top}" if top < len(sizes) else ""))
     figure.colorbar(image, ax=axes)
     try:
         figure.savefig(file)

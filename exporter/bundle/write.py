@@ -31,7 +31,7 @@ from eptx.bundle.origin import Origin, write_origin
 from eptx.errors import BaseModelError, NotSupportedError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.label_names import Names
-from eptx.exporter.adapters.route import FrozenRoutes
+from eptx.exporter.adapters.routing.route import FrozenRoutes
 from eptx.exporter.bases import BaseGraph, genai_config
 from eptx.exporter.bases.max_length import positive, text_config
 from eptx.exporter.bases.products.nbits import is_nbits

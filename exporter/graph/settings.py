@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from eptx.exporter.adapters.route import Frozen
+from eptx.exporter.adapters.routing.route import Frozen
 from eptx.exporter.options import Mode, Routing
 
 RoutePlace = Literal["own", "shared", "given"]

@@ -12,8 +12,8 @@ import onnx_ir as ir
 
 from eptx.bundle import Manifest
 from eptx.exporter.adapters.checkpoint import Checkpoint, OwnTensors, ReadOptions
-from eptx.exporter.adapters.route import FrozenRoutes
-from eptx.exporter.adapters.routers import ModuleExperts, Router
+from eptx.exporter.adapters.routing.route import FrozenRoutes
+from eptx.exporter.adapters.routing.routers import ModuleExperts, Router
 from eptx.exporter.adapters.trained_as import TrainedAs
 from eptx.exporter.adapters.updates import LinearUpdate
 from eptx.exporter.bases.products.site import Site

@@ -13,7 +13,7 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from eptx.errors import RequestError
-from eptx.exporter.adapters.route import Route
+from eptx.exporter.adapters.routing.route import Route
 from eptx.exporter.methods.tuner import INFER, EptxTuner
 from eptx.exporter.trained.encode import decoder_call, encode
 from eptx.exporter.trained.host import Host, tensors_of

@@ -13,7 +13,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from eptx.errors import UsageError
-from eptx.exporter.adapters.route import Route
+from eptx.exporter.adapters.routing.route import Route
 from eptx.exporter.methods import modules
 from eptx.exporter.trained.files import AdapterFiles, plainly_named, read_folder
 

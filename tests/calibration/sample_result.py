@@ -13,7 +13,7 @@ from eptx.calibration.result import CalibrationResult, Sensitivity, Settings
 from eptx.calibration.routes.study import RouteStudy
 from eptx.calibration.routes.task_routes import CallRoutes, TaskRoutes
 from eptx.calibration.search.trial import Trial
-from eptx.exporter.adapters.route import Route
+from eptx.exporter.adapters.routing.route import Route
 from eptx.runtime.measure import Drop
 
 TASKS = ("cola", "mnli", "mrpc", "qnli", "rte", "sst2", "stsb")

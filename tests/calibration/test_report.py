@@ -19,7 +19,7 @@ from eptx.calibration.report import report_html, report_text
 from eptx.calibration.report.phrases import readable, verdict
 from eptx.calibration.result import CalibrationResult, Sensitivity
 from eptx.calibration.search.trial import past
-from eptx.exporter.adapters.route import Route
+from eptx.exporter.adapters.routing.route import Route
 from tests.calibration.sample_result import sample_result
 from tests.support.browser import CHROMIUM, Browser
 

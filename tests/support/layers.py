@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from eptx.exporter.adapters.route import Route
+from eptx.exporter.adapters.routing.route import Route
 from eptx.exporter.methods.ept.adapter import EptAdapter
 from eptx.exporter.methods.ept.config import EptConfig
 from eptx.exporter.methods.ept.layer import EptLinear, EptState

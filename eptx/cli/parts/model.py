@@ -98,7 +98,7 @@ def export_options(settings: dict[str, Any], precision: Precision | Search) -> E
     """
     from eptx.exporter import ExportOptions
     from eptx.exporter.adapters.label_names import read_labels
-    from eptx.exporter.adapters.route import Frozen, parse_frozen
+    from eptx.exporter.adapters.routing.route import Frozen, parse_frozen
 
     module_map, labels = settings.pop("module_map"), settings.pop("labels")
     routes: dict[str | None, Frozen] = {}

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from eptx.exporter.adapters.routers import ModuleExperts
+from eptx.exporter.adapters.routing.routers import ModuleExperts
 from eptx.exporter.graph.editor import GraphEditor
 from eptx.exporter.methods.ept.adapter import EptAdapter, EptModule
 from eptx.exporter.methods.ept.attach import attach

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from eptx.exporter.adapters.routers import ModuleExperts, mixed
+from eptx.exporter.adapters.routing.routers import ModuleExperts, mixed
 from eptx.exporter.methods.constant import Constant
 from eptx.exporter.methods.poly.adapter import PolyAdapter
 from eptx.exporter.methods.poly.read import matches, read

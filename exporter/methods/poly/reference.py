@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from eptx._one_line import one_line
 from eptx.errors import AdapterError
-from eptx.exporter.trained.files import PREFIX, AdapterFiles
+from eptx.exporter.trained.files import AdapterFiles
 from eptx.exporter.trained.names import exactly
 from eptx.exporter.trained.reference import GivenRoutes, Reference, SavedAs
 
@@ -26,7 +26,7 @@ class _Tasks:
         self.ids = torch.zeros(1, dtype=torch.int64)
         for layer in peft.modules():
             if isinstance(layer, PolyLayer):
-                layer.register_forward_pre_hook(self._give, with_kwargs=True)  # type: ignore[attr-defined]
+                layer.register_forward_pre_hook(self._give, with_kwargs=True)
 
     def _give(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         rows = len(args[0])

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from eptx.errors import NotSupportedError
 from eptx.exporter import ops
-from eptx.exporter.adapters.route import Frozen
+from eptx.exporter.adapters.routing.route import Frozen
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.delta import Delta
 from eptx.exporter.graph.editor import GraphEditor

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eptx.exporter.adapters.route import Route
+from eptx.exporter.adapters.routing.route import Route
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter, TuckaModule
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.errors import NotSupportedError, UsageError
-from eptx.exporter.adapters.route import Frozen, FrozenRoutes, Route
+from eptx.exporter.adapters.routing.route import Frozen, FrozenRoutes, Route
 from eptx.exporter.bases.products.site import behind_all
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter

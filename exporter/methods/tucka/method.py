@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from eptx.bundle import Manifest
 from eptx.errors import NotSupportedError, UsageError
-from eptx.exporter.adapters.route import FrozenRoutes, Route
-from eptx.exporter.adapters.routers import Router
+from eptx.exporter.adapters.routing.route import FrozenRoutes, Route
+from eptx.exporter.adapters.routing.routers import Router
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.settings import GraphSettings, RoutePlace

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eptx.errors import AdapterError
-from eptx.exporter.adapters.route import Route
+from eptx.exporter.adapters.routing.route import Route
 from eptx.exporter.methods.tucka.config import TuckaConfig
 from eptx.exporter.methods.tucka.layer import TuckaRoute
 from eptx.exporter.methods.tucka.model import TuckaModel  # noqa: F401 - tells PEFT of it

@@ -119,7 +119,7 @@ def _base(manifest: Manifest, options: ValidateOptions) -> Path:
 def _adapters(options: ValidateOptions) -> list[Path]:
     if not options.adapters:
         raise _unknown("adapter", "--adapter")
-    return [Path(folder) for folder in options.adapters]
+    return list(find_adapters(options.adapters, allow_pickle=options.allow_pickle))
 
 
 def _unknown(what: str, option: str) -> UsageError:

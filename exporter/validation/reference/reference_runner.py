@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from eptx.bundle import Manifest
-from eptx.exporter.adapters.route import Route
+from eptx.exporter.adapters.routing.route import Route
 from eptx.exporter.trained import Output, Trained
 from eptx.exporter.validation.inputs.batch import ANSWER_IDS, Batch, spans, task_ids
 from eptx.exporter.validation.quantized.weights import QuantizedWeights

@@ -17,7 +17,7 @@ from eptx.bundle import Bundle
 from eptx.calibration import export_bundle
 from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter import ExportOptions, Route
-from eptx.exporter.adapters.route import parse_frozen
+from eptx.exporter.adapters.routing.route import parse_frozen
 from eptx.exporter.trained import Trained
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 from eptx.runtime.ort.kernels import kernel_library

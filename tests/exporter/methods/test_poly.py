@@ -149,7 +149,7 @@ def _tensor(ending: str, make: Callable[[torch.Tensor], torch.Tensor | None]) ->
         (_tensor("poly_lora_A", lambda old: None), 3, "poly_lora_A is missing"),
         (_tensor("poly_lora_B", lambda old: old[:, :, :2]), 3, "poly_lora_B has shape [1, 4, 2, 16]; by"),
     ],
-    ids=str,
+    ids=["tasks", "skills", "rank", "type", "setting", "no A", "rank of B"],
 )
 def test_files_that_contradict_themselves(change: Callable[[Path], None], code: int, said: str, tmp_path: Path) -> None:
     base = write_bert(tmp_path / "base")

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eptx.exporter import ops
-from eptx.exporter.adapters.route import Route
+from eptx.exporter.adapters.routing.route import Route
 from eptx.exporter.graph.settings import GraphSettings
 from eptx.manifest.names import OPERATOR_DOMAIN
 from tests.support.linear_graph import run_all

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from eptx.exporter.adapters.adapter import Adapter
-from eptx.exporter.adapters.route import Route
+from eptx.exporter.adapters.routing.route import Route
 from eptx.exporter.graph.settings import GraphSettings
 from tests.support.examples import ept_example, lora_example, tucka_example
 from tests.support.linear_graph import attached, run

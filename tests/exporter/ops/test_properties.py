@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eptx.exporter.adapters.route import Route
+from eptx.exporter.adapters.routing.route import Route
 from eptx.exporter.graph.settings import GraphSettings
 from eptx.exporter.methods.ept.adapter import EptAdapter
 from eptx.exporter.methods.ept.fold import fold as fold_ept

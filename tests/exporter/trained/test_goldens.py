@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from eptx.errors import RequestError, UsageError
-from eptx.exporter.adapters.route import Route
+from eptx.exporter.adapters.routing.route import Route
 from eptx.exporter.trained import Output, Trained
 from tests.support.trained import by_task, more_kernels, trained_model
 

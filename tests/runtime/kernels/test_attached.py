@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eptx.exporter.adapters.adapter import Adapter
-from eptx.exporter.adapters.route import Route
+from eptx.exporter.adapters.routing.route import Route
 from eptx.exporter.graph.settings import GraphSettings
 from eptx.manifest.names import OPERATOR_DOMAIN
 from tests.runtime.kernels.operators import library, run

@@ -1,0 +1,1 @@
+"""Routers, and the routes that they choose."""
