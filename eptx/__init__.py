@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from eptx.calibration.change import add_tasks as add
     from eptx.calibration.change import remove_tasks as remove
     from eptx.exporter import ExportOptions
+    from eptx.exporter.steps.convert import convert_adapter as convert
     from eptx.exporter.validation import ValidateOptions
     from eptx.exporter.validation import validate_bundle as validate
     from eptx.runtime import Outputs, Session
@@ -33,6 +34,7 @@ __all__ = [
     "__version__",
     "add",
     "calibrate",
+    "convert",
     "export",
     "read_bundle",
     "remove",
@@ -49,6 +51,7 @@ _LAZY = {
     "ValidateOptions": ("eptx.exporter.validation", "ValidateOptions"),
     "add": ("eptx.calibration.change", "add_tasks"),
     "calibrate": ("eptx.calibration", "calibrate"),
+    "convert": ("eptx.exporter.steps.convert", "convert_adapter"),
     "export": ("eptx.calibration", "export_bundle"),
     "read_bundle": ("eptx.bundle", "read_bundle"),
     "remove": ("eptx.calibration.change", "remove_tasks"),

@@ -13,6 +13,7 @@ from eptx.cli._common import printable
 from eptx.cli.add import add
 from eptx.cli.bench import bench
 from eptx.cli.calibrate import calibrate
+from eptx.cli.convert import convert
 from eptx.cli.export import export
 from eptx.cli.inspect import inspect
 from eptx.cli.package import package
@@ -38,7 +39,7 @@ def cli() -> None:
     """
 
 
-for _command in (export, add, remove, validate, calibrate, inspect, run, serve, bench, package):
+for _command in (export, convert, add, remove, validate, calibrate, inspect, run, serve, bench, package):
     cli.add_command(_command)
 
 

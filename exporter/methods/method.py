@@ -21,6 +21,7 @@ from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.editor import GraphEditor
 from eptx.exporter.graph.settings import GraphSettings
 from eptx.exporter.methods import modules
+from eptx.exporter.methods.released import Conversion
 from eptx.exporter.options import ExportOptions, Mode
 
 
@@ -68,6 +69,7 @@ class Method(Protocol):
         last_choice: whether its files are taken for it only if they match no other method.
         modes: those that exist; "dynamic" needs a router.
         task_by_task: how tasks are added to a conditioned bundle and removed, where the method can do that.
+        conversion: how ``eptx convert`` rewrites what its released code saves; None where that is read as it is.
         flags: the flags of ``eptx export`` that are for such methods only, of "--top-k", "--route", "--routing".
     """
 
@@ -79,6 +81,7 @@ class Method(Protocol):
     modes: ClassVar[tuple[Mode, ...]] = ("static", "conditioned")
     flags: ClassVar[frozenset[str]] = frozenset()
     task_by_task: ClassVar[TaskByTask | None] = None
+    conversion: ClassVar[Conversion | None] = None
 
     def is_called(self, name: str) -> bool:
         """Whether a manifest's ``method`` is this one."""

@@ -11,14 +11,13 @@ No data decides it, so a task's update is one low-rank update. (PEFT 0.21, tuner
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from eptx.exporter.adapters.adapter import Widths, natural_key
-from eptx.exporter.adapters.constant import ConstantAdapter
 from eptx.exporter.adapters.updates import LinearUpdate
+from eptx.exporter.methods.mixture import MixtureAdapter
 
 #: PEFT divides by the sum of a task's weights and this.
 _EPSILON = 1e-12
@@ -50,50 +49,31 @@ class PolyModule:
     def out_features(self) -> int:
         return int(self.b.shape[0] * self.b.shape[3])
 
-    def weights(self) -> np.ndarray:
+    def by_split(self) -> np.ndarray:
         """How much each skill counts for each task, float64 [tasks, splits, skills]; their sum over skills is 1."""
         raw = 1 / (1 + np.exp(-self.logits.astype(np.float64)))
         weights: np.ndarray = raw / (raw.sum(-1, keepdims=True) + _EPSILON)
         return weights
 
+    def weights(self) -> np.ndarray:
+        """The mean over the splits."""
+        weights: np.ndarray = self.by_split().mean(1)
+        return weights
+
     def update(self, task: int) -> LinearUpdate:
-        """The update of a task, by its id."""
-        own = self.weights()[task]
+        own = self.by_split()[task]
         a = np.einsum("qs,qsdr->qdr", own, self.a).reshape(self.in_features, self.rank)
         b = np.einsum("qs,qsrd->qdr", own, self.b).reshape(self.out_features, self.rank)
         return LinearUpdate(a.T, b / self.rank)
 
-    def parameters(self) -> int:
-        """How many numbers the module stores."""
-        return self.a.size + self.b.size + self.logits.size
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        return self.a, self.b, self.logits
+
+    def facts(self) -> Mapping[str, int]:
+        return {"rank": self.rank, "skills": self.a.shape[1], "splits": self.a.shape[0]}
 
 
-@dataclass(frozen=True, kw_only=True)
-class PolyAdapter(ConstantAdapter):
-    """A Poly adapter of all its tasks.
-
-    Attributes:
-        modules: linear layer -> what the file holds of it.
-    """
+class PolyAdapter(MixtureAdapter):
+    """A Poly adapter of all its tasks."""
 
     method: ClassVar[str] = "poly"
-    modules: Mapping[str, PolyModule] = field(default_factory=dict)
-
-    @property
-    def module_names(self) -> tuple[str, ...]:
-        return tuple(sorted(self.modules, key=natural_key))
-
-    def widths(self, module: str) -> Widths:
-        own = self.modules[module]
-        return Widths(own.in_features, range(own.out_features, own.out_features + 1))
-
-    def parameters(self) -> int:
-        return sum(module.parameters() for module in self.modules.values())
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "modules": [
-                {"name": name, "rank": module.rank, "skills": module.a.shape[1], "splits": module.a.shape[0]}
-                for name, module in ((name, self.modules[name]) for name in self.module_names)
-            ]
-        }

@@ -7,22 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from eptx.errors import AdapterError, UsageError
-from eptx.exporter.adapters.adapter import name_tasks, natural_key
+from eptx.errors import AdapterError
 from eptx.exporter.adapters.checkpoint import (
     AGAIN,
     CONFIG,
     WEIGHTS,
     Checkpoint,
     ReadOptions,
-    group_by_module,
     number,
     refuse_options,
     refuse_rest,
     refuse_unknown,
     take,
-    task_names,
 )
+from eptx.exporter.methods.mixture import read_mixture
 from eptx.exporter.methods.poly.adapter import PolyAdapter, PolyModule
 
 #: What the tensors say anyway, or only training asks for.
@@ -42,27 +40,10 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> PolyAdapter
         NotSupportedError: a setting that eptx does not know, by name.
         UsageError: several folders were given.
     """
-    if len(checkpoints) != 1:
-        raise UsageError("a Poly adapter holds all its tasks: give one adapter folder")
-    checkpoint = checkpoints[0]
-    refuse_options(checkpoint.config, {"poly_type": ("poly",)})
-    refuse_unknown(checkpoint.config, (*_KNOWN, "poly_type"))
-    grouped = group_by_module(checkpoint.tensors, "poly_")
-    modules = {name: _module(name, grouped[name], checkpoint.config) for name in sorted(grouped, key=natural_key)}
-    if not modules:
-        raise AdapterError(f"{WEIGHTS}: holds no Poly factors: {AGAIN}")
-    tasks = name_tasks(int(number(checkpoint.config, "n_tasks")), options.tasks, task_names(checkpoint.config))
-    return PolyAdapter(
-        tasks=tasks,
-        heads=checkpoint.heads,
-        fingerprint=checkpoint.fingerprint,
-        changes=dict.fromkeys(tasks, checkpoint.whole) if checkpoint.saved else {},
-        trained_as=(checkpoint.trained_as,),
-        by_task={
-            task: {name: module.update(index) for name, module in modules.items()} for index, task in enumerate(tasks)
-        },
-        modules=modules,
-    )
+    for checkpoint in checkpoints:
+        refuse_options(checkpoint.config, {"poly_type": ("poly",)})
+        refuse_unknown(checkpoint.config, (*_KNOWN, "poly_type"))
+    return read_mixture(PolyAdapter, "Poly", checkpoints, options, "poly_", _module)
 
 
 def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) -> PolyModule:

@@ -13,51 +13,14 @@ import torch
 import transformers
 from peft import PolyConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertForSequenceClassification, BertModel
+from transformers import BertForSequenceClassification
 
 import eptx
 from eptx.errors import EptxError
 from eptx.exporter import ExportOptions
 from eptx.exporter.quiet import quiet
-from tests.matrix.cell import CALLS
-from tests.matrix.row import Arrays, Kind, texts
-from tests.support.decoders import write_decoder
-from tests.support.encoder_decoders import write_encoder_decoder
-
-TASKS = ("a", "b", "c")
-#: The task of each row; 3 is the base.
-ROWS = (2, 0, 3, 1)
-TEXTS = texts(60)
-BERT = ("query", "value", "output.dense")
-
-
-def write_bert(folder: Path) -> Path:
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-    with quiet():
-        BertModel(
-            BertConfig(vocab_size=60, max_position_embeddings=16, initializer_range=0.3, **sizes)
-        ).save_pretrained(folder)
-    return folder
-
-
-def answers(rows: int) -> Arrays:
-    given = TEXTS(rows)
-    return {**given, "decoder_input_ids": np.random.default_rng(8).integers(2, 60, (rows, 5))}
-
-
-#: name -> its base, the class that is trained, what it reads, how a bundle of it is called, the adapted modules
-MODELS: dict[str, tuple[Callable[[Path], Path], str, Callable[[int], Arrays], Kind, tuple[str, ...]]] = {
-    "bert": (write_bert, "BertModel", TEXTS, "forward", BERT),
-    "llama": (lambda f: write_decoder("llama", f), "LlamaForCausalLM", TEXTS, "decoder", ("q_proj", "down_proj")),
-    "t5": (
-        lambda f: write_encoder_decoder("t5", f),
-        "T5ForConditionalGeneration",
-        answers,
-        "encoder-decoder",
-        ("q", "v", "wo"),
-    ),
-}
+from tests.exporter.methods.family import BERT, ROWS, SMALL, TASKS, TEXTS, compare, tensors_of, write_bert
+from tests.matrix.row import Arrays
 
 
 def trained(base: Path, kind: str, folder: Path, targets: tuple[str, ...], **config: Any) -> Any:
@@ -83,30 +46,16 @@ def outputs(model: Any, inputs: Arrays) -> list[dict[str, np.ndarray]]:
             found.append(model.base_model(**tensors, task_ids=torch.full((rows,), task)))
         with model.disable_adapter():
             found.append(model.base_model(**tensors, task_ids=torch.zeros(rows, dtype=torch.int64)))
-    return [{k: v.numpy() for k, v in each.items() if isinstance(v, torch.Tensor)} for each in found]
+    return [tensors_of(each) for each in found]
 
 
 @pytest.mark.parametrize("splits", [1, 2])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SMALL)
 def test_every_row_has_the_skills_of_its_task(name: str, splits: int, tmp_path: Path) -> None:
-    write, trained_class, reads, call, targets = MODELS[name]
-    base, adapter = write(tmp_path / "base"), tmp_path / "adapter"
-    inputs = reads(len(ROWS))
-    wanted = outputs(trained(base, trained_class, adapter, targets, n_splits=splits), inputs)
-    key = next(iter(wanted[0]))
-    assert np.abs(wanted[0][key] - wanted[1][key]).max() > 0.05 < np.abs(wanted[0][key] - wanted[3][key]).max()
-    names = [*TASKS, "base"]
-    for mode, rows in (("conditioned", ROWS), ("static", (1,) * len(ROWS))):
-        one: dict[str, Any] = {"task": "b"} if mode == "static" else {}
-        bundle = eptx.export(base, adapter, tmp_path / mode, ExportOptions(mode=mode, tasks=TASKS, **one))  # type: ignore[arg-type]
-        asked = None if mode == "static" else [names[row] for row in rows]
-        found = CALLS[call](bundle, inputs, asked, [task.name for task in bundle.manifest.tasks])[key]
-        for index, row in enumerate(rows):
-            kept = inputs["attention_mask"][index] == 1 if call != "encoder-decoder" else slice(None)
-            want = wanted[row][key][index][kept]
-            assert np.abs(found[index][kept] - want).max() <= 2e-5 * max(1, np.abs(want).max()), (mode, index)
-    assert bundle.manifest.method == "poly"
-    assert eptx.validate(tmp_path / "conditioned").passed
+    small = SMALL[name]
+    base, inputs = small.write(tmp_path / "base"), small.reads(len(ROWS))
+    model = trained(base, small.trained, tmp_path / "adapter", small.targets, n_splits=splits)
+    assert compare(small, base, tmp_path / "adapter", inputs, outputs(model, inputs)) == "poly"
 
 
 def test_a_head_of_all_tasks(tmp_path: Path) -> None:
@@ -166,5 +115,5 @@ def test_two_folders(tmp_path: Path) -> None:
     base = write_bert(tmp_path / "base")
     for name in "ab":
         trained(base, "BertModel", tmp_path / name, BERT)
-    with pytest.raises(EptxError, match="a Poly adapter holds all its tasks: give one adapter folder"):
+    with pytest.raises(EptxError, match="a folder of Poly holds all its tasks: give one adapter folder"):
         eptx.export(base, [tmp_path / "a", tmp_path / "b"], tmp_path / "c", ExportOptions(mode="conditioned"))

@@ -1,0 +1,130 @@
+"""From what a method's released code saves to an adapter's folder that an export reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from eptx._one_line import shown, some
+from eptx.errors import AdapterError, UsageError
+from eptx.exporter.adapters.checkpoint import CONFIG, WEIGHTS
+from eptx.exporter.adapters.tensor_files.names import plain_names
+from eptx.exporter.adapters.tensor_files.safetensors import read_tensors
+from eptx.exporter.adapters.tensor_files.unpickle import unpickle
+from eptx.exporter.methods.method import Method, methods
+from eptx.files.publish import Staging
+from eptx.files.strict_json import read_json_object
+
+_PICKLES = (".bin", ".pt", ".pth")
+#: What anybody may say of an adapter, whatever its method.
+_OF_ANY = ("task_type", "base_model_name_or_path")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was converted.
+
+    Attributes:
+        method: its title. source: the file that was read. tensors: how many were written.
+    """
+
+    method: str
+    source: Path
+    tensors: int
+
+
+def convert_adapter(source: Path, out: Path, settings: Mapping[str, Any] | None = None) -> Converted:
+    """Rewrites the files of a method's released code as safetensors with a configuration.
+
+    A pickle is read with torch's ``weights_only`` loader, in a process with limits of memory and time.
+
+    Args:
+        source: the folder, or the file with the tensors; ``adapter_config.json`` may be beside it.
+        out: the new folder.
+        settings: what the files do not say, by the names that the messages have.
+
+    Raises:
+        UsageError: a setting is missing, unknown, or contradicts the files; or `out` is there already.
+        AdapterError: there is no such file, it is damaged, or of no method that is converted.
+        NotSupportedError: a variant that eptx does not reproduce.
+        LimitError: reading takes more memory or time than an adapter does.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is there already: give another folder")
+    file = _file(source)
+    stored = unpickle(file) if file.suffix in _PICKLES else read_tensors(file)
+    beside = file.parent / CONFIG
+    config = read_json_object(beside, error=AdapterError) if beside.is_file() else {}
+    plain = plain_names(stored, [method.tensor_part for method in methods() if method.conversion], (), file.name)
+    tensors = {plain[name]: array for name, array in stored.items()}
+    method = _method(config, tensors, file)
+    conversion = method.conversion
+    assert conversion is not None
+    said = _settings(conversion.settings, config, dict(settings or {}), file)
+    written, configuration = conversion.convert(tensors, {**_kept(config), **said})
+    staging = Staging(out)
+    try:
+        saved = {f"base_model.model.{name}": np.array(array, order="C") for name, array in written.items()}
+        save_file(saved, staging.folder / WEIGHTS)
+        (staging.folder / CONFIG).write_text(json.dumps(configuration, indent=2) + "\n")
+        staging.publish()
+    finally:
+        staging.close()
+    return Converted(method.title, file, len(written))
+
+
+def _file(source: Path) -> Path:
+    """The file with the tensors."""
+    if source.is_file():
+        return source
+    if not source.is_dir():
+        raise AdapterError(f"{source}: no such folder or file")
+    if (source / WEIGHTS).is_file():
+        return source / WEIGHTS
+    found = sorted(path for path in source.iterdir() if path.suffix in _PICKLES)
+    if len(found) != 1:
+        several = f"holds {len(found)} files of tensors: give the one you mean: {some([str(path) for path in found])}"
+        raise AdapterError(f"{source}: {several if found else 'holds no .bin, .pt or .pth file, and no ' + WEIGHTS}")
+    return found[0]
+
+
+def _method(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], file: Path) -> Method:
+    known = [method for method in methods() if method.conversion is not None]
+    for method in known:
+        if method.conversion is not None and method.conversion.matches(config, list(tensors)):
+            return method
+    titles = ", ".join(method.title for method in known)
+    raise AdapterError(
+        f"{file}: its tensors ({some(list(tensors), most=2)}) are of none of the methods that are converted "
+        f"({titles}); what PEFT itself saved is exported as it is, a .bin with --allow-pickle"
+    )
+
+
+def _settings(
+    wanted: Mapping[str, str], config: Mapping[str, Any], given: dict[str, Any], file: Path
+) -> dict[str, Any]:
+    """The settings that the result must have, and what else was given."""
+    unknown = sorted(given.keys() - wanted.keys() - set(_OF_ANY))
+    if unknown:
+        raise UsageError(f"--set {unknown[0]}: is not asked for; known are {some([*wanted, *_OF_ANY], most=8)}")
+    for key, value in given.items():
+        if config.get(key) not in (None, value):
+            raise UsageError(f"--set {key}={value} contradicts {CONFIG}, which says {shown(config[key])}")
+    found = {key: value for key, value in config.items() if key in wanted} | given
+    missing = {key: what for key, what in wanted.items() if key not in found}
+    if missing:
+        asked = "; ".join(f"{key} ({what})" for key, what in missing.items())
+        options = " ".join(f"--set {key}=VALUE" for key in missing)
+        raise UsageError(f"{file.name} does not say {asked}: give {options}")
+    return found
+
+
+def _kept(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What PEFT writes into every configuration of a trained class."""
+    return {key: config[key] for key in (*_OF_ANY, "auto_mapping") if config.get(key) is not None}
