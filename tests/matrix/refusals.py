@@ -36,8 +36,8 @@ _GROUPS = "as of a convolution in 2 groups, on which LoRA is not supported: leav
 _POSITIONS = "adapter_model.safetensors: wav2vec2.encoder.pos_conv_embed.conv: lora_B has rank"
 #: Rows whose modes read different adapters first.
 _OF_CELLS = {
-    ("wav2vec 2, all convolutions", "static"): f"{_POSITIONS} 1, lora_A 2, {_GROUPS}",
-    ("wav2vec 2, all convolutions", "conditioned"): f"{_POSITIONS} 2, lora_A 4, {_GROUPS}",
+    ("wav2vec 2, all convolutions", "static"): f"task1/{_POSITIONS} 1, lora_A 2, {_GROUPS}",
+    ("wav2vec 2, all convolutions", "conditioned"): f"task0/{_POSITIONS} 2, lora_A 4, {_GROUPS}",
 }
 _CONVERT = (
     "save the adapter converted to a plain LoRA (PEFT's save_pretrained with path_initial_model_for_weight_conversion)"
