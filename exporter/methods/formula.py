@@ -80,8 +80,8 @@ class FormulaLinear(nn.Module, BaseTunerLayer):
 
     def _tensor(self, path: str) -> Tensor:
         first, _, rest = path.partition(".")
-        found: Any = getattr(self, first)[self.active_adapters[0]]
-        return found.get_parameter(rest) if rest else found
+        found: nn.Module | Tensor = getattr(self, first)[self.active_adapters[0]]
+        return found.get_parameter(rest) if isinstance(found, nn.Module) else found
 
 
 def _plant(layer: nn.Module, path: str, name: str, tensor: Tensor) -> None:
@@ -129,21 +129,23 @@ class FormulaReference(Reference):
     """One adapter of all tasks.
 
     Attributes:
-        formula: what is added to a layer's output.
         by_task: the tensor, by its name behind the module's, whose first axis is the tasks.
     """
 
-    formula: ClassVar[Formula]
     by_task: ClassVar[str]
 
     def __init_subclass__(cls) -> None:
-        formula = staticmethod(cls.formula)
-        prefix = cls.tensor_part.removeprefix(".")
+        formula, prefix = staticmethod(cls.formula), cls.tensor_part.removeprefix(".")
         register(
             cls.name,
             FormulaConfig,
             type(f"{cls.__name__}Model", (FormulaModel,), {"formula": formula, "prefix": prefix}),
         )
+
+    @staticmethod
+    def formula(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], x: Tensor, ids: Tensor) -> Tensor:
+        """What is added to a layer's output; see `Formula`."""
+        raise NotImplementedError
 
     def matches(self, config: Mapping[str, Any], tensors: Sequence[str]) -> bool:
         return str(config.get("peft_type")) == self.name.upper()

@@ -45,6 +45,12 @@ def _lacking(folder: Path) -> str:
         )
     if pickles and pickles[0].isprintable():
         return f"holds {pickles[0]}, which eptx never reads: save the adapter with safe_serialization=True"
+    torch_files = sorted(path.name for path in folder.glob("*.pt*") if path.name.isprintable())
+    if torch_files:
+        return (
+            f"holds {torch_files[0]}, a pickle, and no {WEIGHTS}: if a method's released code saved it, rewrite it "
+            "with eptx convert"
+        )
     inside = sorted(path.parent.name for path in folder.glob(f"*/{WEIGHTS}"))
     if inside:
         return f"{WEIGHTS} is missing; the folder {shown(inside[0])} inside it has one"

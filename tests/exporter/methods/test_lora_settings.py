@@ -48,6 +48,7 @@ def test_the_defaults_of_peft_pass(tmp_path: Path) -> None:
         ({"layer_replication": [[0, 2], [1, 2]]}, "save a base folder with these layers written out"),
         ({"use_qalora": True}, "train a plain LoRA on the base as it was"),
         ({"arrow_config": {"top_k": 2}}, "export each of them as a task"),
+        ({"lora_nums": 3}, "HydraLoRA and LoRAMoE, which call themselves LORA"),
         ({"init_lora_weights": "pissa_niter_16"}, "path_initial_model_for_weight_conversion"),
         ({"init_lora_weights": "corda"}, "path_initial_model_for_weight_conversion"),
         ({"init_lora_weights": "lora_ga"}, "path_initial_model_for_weight_conversion"),
@@ -64,6 +65,26 @@ def test_refused_by_name(config: dict[str, Any], words: str, tmp_path: Path) -> 
     message = str(caught.value)
     assert message.startswith(f"mine/adapter_config.json: {key}=") and words in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        ("lora_route.weight", "HydraLoRA or LoRAMoE, whose routers choose for every token"),
+        ("lora_AB.weight", "MoSLoRA, which has a matrix between A and B"),
+        ("lora_expert_score_weight", "AdaMix, which averages experts"),
+        ("lora_scaling", "MultiLoRA, which adds several updates"),
+        ("lora_gate.0.weight", "a LoRA with a gate (such as MOELoRA or MoRE)"),
+    ],
+)
+def test_other_methods_that_call_themselves_lora(tensor: str, words: str, tmp_path: Path) -> None:
+    """They are no damaged LoRA."""
+    folder = adapter(tmp_path / "mine", {}, {f"{MODULE}.{tensor}": np.ones((2, 2), np.float32)})
+    with pytest.raises(NotSupportedError) as caught:
+        read_adapter([folder])
+    assert str(caught.value) == (
+        f"mine/adapter_model.safetensors: layer.query.{tensor} is of {words}: eptx does not export that yet"
+    )
 
 
 def test_a_setting_of_tomorrow_that_is_off_passes(tmp_path: Path) -> None:
