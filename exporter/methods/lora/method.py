@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from eptx.errors import NotSupportedError, UsageError
+from eptx.exporter.adapters.adapter import natural_key
 from eptx.exporter.adapters.changes import LowRank
 from eptx.exporter.adapters.checkpoint import CONFIG
 from eptx.exporter.methods.constant import Constant
@@ -76,12 +77,13 @@ class Lora(Constant):
 def _refuse_stacks(adapter: Any) -> None:
     """Refuses factors of experts' weights: a graph sorts the tokens of all rows by expert, whatever their task."""
     for task, changes in adapter.changes.items():
-        for name, change in changes.items():
-            if isinstance(change, LowRank) and change.a.ndim > 2:
-                raise NotSupportedError(
-                    f"task {task!r}: target_parameters in its {CONFIG} names {name}, and the rows of a batch cannot "
-                    "each have their own experts: export one adapter with --mode static"
-                )
+        stacks = [name for name, change in changes.items() if isinstance(change, LowRank) and change.a.ndim > 2]
+        if stacks:
+            first = min(stacks, key=natural_key)  # PEFT saves them in any order
+            raise NotSupportedError(
+                f"task {task!r}: target_parameters in its {CONFIG} names {first}, and the rows of a batch cannot "
+                "each have their own experts: export one adapter with --mode static"
+            )
 
 
 METHOD = Lora()
