@@ -83,7 +83,7 @@ REFUSALS: dict[tuple[str, str], str] = {
     },
     **{
         (f"{name}, its experts", "conditioned"): "task 'task0': target_parameters in its adapter_config.json names "
-        f"model.layers.0.{module}.experts.gate_up_proj, and the rows of a batch cannot each have their own experts: "
+        f"model.layers.0.{module}.experts.down_proj, and the rows of a batch cannot each have their own experts: "
         "export one adapter with --mode static"
         for name, module in _EXPERTS.items()
     },

@@ -107,7 +107,7 @@ def test_a_bundle(tmp_path: Path) -> None:
     refusal = run(row, made, "conditioned", tmp_path / "conditioned")
     assert (refusal.code, refusal.refusal) == (
         5,
-        "task 'task0': target_parameters in its adapter_config.json names layers.0.mlp.experts.gate_up_proj, and the "
+        "task 'task0': target_parameters in its adapter_config.json names layers.0.mlp.experts.down_proj, and the "
         "rows of a batch cannot each have their own experts: export one adapter with --mode static",
     )
 
