@@ -36,11 +36,3 @@ def _every_bundle_fits_the_schema() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BundleWriter, "finish", checked)
         yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _traces_are_kept() -> Iterator[None]:
-    from tests.support.kept_traces import kept_traces
-
-    with kept_traces():
-        yield

@@ -1,7 +1,7 @@
 """Keeps what transformers' exporter made of small models: tracing is two thirds of what most exports of the tests take.
 
 The same model, with the same inputs and settings, gives a fresh copy of the same graph. Everything before and after
-the exporter runs each time.
+the exporter runs each time. The copy is not the exporter's own to the byte, so this is for tests that run bundles.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 import pytest
 
+#: Of one process.
+_KEPT: dict[str, bytes] = {}
 #: Larger models are traced each time: few tests have one, and a graph of one is no small thing to keep.
 _MOST = 4 << 20
 
@@ -25,15 +28,16 @@ def kept_traces() -> Iterator[None]:
     from transformers.exporters import exporter_onnx
 
     exporter: Any = exporter_onnx.OnnxExporter
-    export, kept = exporter.export, {}
+    export = exporter.export
 
     def export_once(self: Any, model: Any, inputs: Any, config: Any) -> Any:
         if sum(tensor.nbytes for tensor in model.state_dict().values()) > _MOST:
             return export(self, model, inputs, config=config)
         key = _key(model, inputs, config)
-        if key not in kept:
-            kept[key] = ir.serde.serialize_model(export(self, model, inputs, config=config).program)
-        return SimpleNamespace(program=ir.serde.deserialize_model(kept[key]))
+        if key not in _KEPT:
+            made = ir.serde.serialize_model(export(self, model, inputs, config=config).program)
+            _KEPT[key] = made.SerializeToString()
+        return SimpleNamespace(program=ir.serde.deserialize_model(onnx.ModelProto.FromString(_KEPT[key])))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporter, "export", export_once)
