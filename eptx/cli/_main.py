@@ -9,7 +9,6 @@ import traceback
 import click
 
 from eptx._version import __version__
-from eptx.cli._common import printable
 from eptx.cli.add import add
 from eptx.cli.bench import bench
 from eptx.cli.calibrate import calibrate
@@ -17,6 +16,7 @@ from eptx.cli.convert import convert
 from eptx.cli.export import export
 from eptx.cli.inspect import inspect
 from eptx.cli.package import package
+from eptx.cli.parts.common import printable
 from eptx.cli.remove import remove
 from eptx.cli.run import run
 from eptx.cli.serve import serve

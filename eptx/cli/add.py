@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from eptx.cli._common import PATH, exporting, output_options, pickle_option
+from eptx.cli.parts.common import PATH, exporting, output_options, pickle_option
 from eptx.cli.parts.model import problem_option, read_problems
 from eptx.cli.parts.tasks import show_changed
 

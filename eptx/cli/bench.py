@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from eptx.cli._common import PATH, output_options, print_json, provider_option
+from eptx.cli.parts.common import PATH, output_options, print_json, provider_option
 from eptx.errors import UsageError
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from eptx.cli._common import PATH, exporting, output_options, print_json, printable
 from eptx.cli.parts.calibration import calibration_options, read_search, resuming
+from eptx.cli.parts.common import PATH, exporting, output_options, print_json, printable
 from eptx.cli.parts.model import export_options, model_options
 from eptx.errors import UsageError
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from eptx.cli._common import PATH, exporting
+from eptx.cli.parts.common import PATH, exporting
 
 
 @click.command()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eptx.bundle import Bundle
-from eptx.cli._common import PATH, exporting, output_options, print_json, printable
 from eptx.cli.parts.calibration import calibration_options, read_precision, resuming
+from eptx.cli.parts.common import PATH, exporting, output_options, print_json, printable
 from eptx.cli.parts.model import export_options, model_options
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eptx.bundle import read_bundle
-from eptx.cli._common import PATH, exporting, names, output_options, pickle_option, print_json, printable
+from eptx.cli.parts.common import PATH, exporting, names, output_options, pickle_option, print_json, printable
 from eptx.errors import NotSupportedError, UsageError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from eptx.cli._common import PATH, output_options, print_json, printable
+from eptx.cli.parts.common import PATH, output_options, print_json, printable
 
 
 @click.group()

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from eptx.cli._common import PATH, output_options, print_json, provider_option
 from eptx.cli.parts import answers
+from eptx.cli.parts.common import PATH, output_options, print_json, provider_option
 from eptx.errors import RequestError
 from eptx.files.jsonl import read_rows
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from eptx.cli._common import PATH, provider_option
+from eptx.cli.parts.common import PATH, provider_option
 from eptx.errors import UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from eptx.cli._common import PATH, exporting, names, output_options, pickle_option, print_json
 from eptx.cli.parts.calibration import points
+from eptx.cli.parts.common import PATH, exporting, names, output_options, pickle_option, print_json
 from eptx.errors import ValidationError
 
 

@@ -27,6 +27,7 @@ CONFIG, WEIGHTS, HEADS = "adapter_config.json", "adapter_model.safetensors", "ta
 
 def add_adapter(base: nn.Module, config: PeftConfig) -> PeftModel:
     """``peft.get_peft_model`` without a warning of transformers that only PEFT can heed."""
+    registered()  # PEFT knows the tuners once they are imported
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
         return get_peft_model(base, config)

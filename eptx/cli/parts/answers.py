@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from eptx.cli._common import printable
+from eptx.cli.parts.common import printable
 from eptx.errors import NotSupportedError, RequestError
 from eptx.files.safe_files import open_regular
 

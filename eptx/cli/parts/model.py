@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from eptx.cli._common import PATH, names, pickle_option
+from eptx.cli.parts.common import PATH, names, pickle_option
 from eptx.errors import UsageError
 from eptx.files.strict_json import read_json_object
 from eptx.manifest.names import PROVIDERS, ROUTINGS

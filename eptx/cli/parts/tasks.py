@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from eptx.bundle import Bundle
-from eptx.cli._common import print_json, printable
+from eptx.cli.parts.common import print_json, printable
 
 
 def show_changed(bundle: Bundle, output: Path, seconds: float, as_json: bool) -> None:
