@@ -40,6 +40,8 @@ def test_no_token_types(base: Path, tmp_path: Path) -> None:
     for options in (CONDITIONED, ExportOptions(mode="static")):
         eptx.export(base, [adapter], tmp_path / options.mode, options)
         _same(tmp_path / options.mode, "task0", TEXTS, wanted)
+        with pytest.raises(EptxError, match="token_type_ids"):
+            eptx.Session(tmp_path / options.mode).run({**TEXTS, "token_type_ids": TYPES}, "task0")
     assert eptx.validate(tmp_path / "conditioned").passed
 
 
