@@ -88,9 +88,11 @@ def _file(source: Path) -> Path:
     if (source / WEIGHTS).is_file():
         return source / WEIGHTS
     found = sorted(path for path in source.iterdir() if path.suffix in _PICKLES)
-    if len(found) != 1:
-        several = f"holds {len(found)} files of tensors: give the one you mean: {some([str(path) for path in found])}"
-        raise AdapterError(f"{source}: {several if found else 'holds no .bin, .pt or .pth file, and no ' + WEIGHTS}")
+    if not found:
+        raise AdapterError(f"{source}: holds no .bin, .pt or .pth file, and no {WEIGHTS}")
+    if len(found) > 1:
+        listed = some([str(path) for path in found])
+        raise UsageError(f"{source}: holds {len(found)} files of tensors: give the one you mean: {listed}")
     return found[0]
 
 

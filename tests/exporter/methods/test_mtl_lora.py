@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,46 @@ def test_what_is_asked_for(saved: Path, tmp_path: Path, settings: dict[str, Any]
         eptx.convert(saved, tmp_path / "out", settings)
     assert refused.value.exit_code == code
     assert said in str(refused.value) and not (tmp_path / "out").exists()
+
+
+def test_which_file(saved: Path, tmp_path: Path) -> None:
+    (saved.parent / "b.pt").write_bytes(saved.read_bytes())
+    with pytest.raises(
+        EptxError, match=r"holds 2 files of tensors: give the one you mean: .*a\.pt, .*b\.pt"
+    ) as refused:
+        eptx.convert(saved.parent, tmp_path / "out", SETTINGS)
+    assert refused.value.exit_code == 2
+    with pytest.raises(EptxError, match=r"base: holds no \.bin, \.pt or \.pth file") as refused:
+        eptx.convert(_without_weights(tmp_path / "base"), tmp_path / "out", SETTINGS)
+    assert refused.value.exit_code == 3
+
+
+def _without_weights(folder: Path) -> Path:
+    (folder / "model.safetensors").unlink()
+    return folder
+
+
+class _Program:
+    """A pickle that runs a program when it is read."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("content", ["a program", "a number", "no pickle"])
+def test_pickles_that_are_refused(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "a.bin"
+    if content == "a number":
+        torch.save({"x.lora_lambdas": 3}, file)
+    else:
+        file.write_bytes(pickle.dumps(_Program(tmp_path / "ran")) if content == "a program" else b"\0" * 99)
+    with pytest.raises(EptxError, match=r"^a\.bin: ") as refused:
+        eptx.convert(file, tmp_path / "out", SETTINGS)
+    assert refused.value.exit_code == 3 and "\n" not in str(refused.value)
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "out").exists()
 
 
 def test_there_already(saved: Path, tmp_path: Path) -> None:
