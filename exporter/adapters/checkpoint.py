@@ -35,7 +35,7 @@ FILES = ("adapter_", "task_heads.")
 AGAIN = "save the adapter again with PEFT's save_pretrained"
 UNKNOWN = f"if a newer PEFT made them, update eptx, else {AGAIN}"
 #: Settings that have nothing to do with what an adapter computes, or that other files of eptx read.
-_OF_EVERY_ADAPTER = frozenset(
+OF_EVERY_ADAPTER = frozenset(
     {
         *("peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"),
         *("inference_mode", "modules_to_save", "tasks", "task_labels", "task_head_pooling"),
@@ -261,7 +261,7 @@ def refuse_unknown(config: Mapping[str, Any], known: Collection[str]) -> None:
         NotSupportedError: there is one, and it is not off.
     """
     for key, value in config.items():
-        if value and key not in _OF_EVERY_ADAPTER and key not in known:
+        if value and key not in OF_EVERY_ADAPTER and key not in known:
             said = f"{CONFIG}: {key}={shown(value)} is not supported"
             raise NotSupportedError(f"{said}: this version of eptx does not know the setting: update eptx")
 

@@ -134,18 +134,14 @@ class FormulaReference(Reference):
 
     by_task: ClassVar[str]
 
-    def __init_subclass__(cls) -> None:
-        formula, prefix = staticmethod(cls.formula), cls.tensor_part.removeprefix(".")
+    def __init_subclass__(cls, *, formula: Formula) -> None:
+        """`formula` is what is added to a layer's output."""
+        prefix = cls.tensor_part.removeprefix(".")
         register(
             cls.name,
             FormulaConfig,
-            type(f"{cls.__name__}Model", (FormulaModel,), {"formula": formula, "prefix": prefix}),
+            type(f"{cls.__name__}Model", (FormulaModel,), {"formula": staticmethod(formula), "prefix": prefix}),
         )
-
-    @staticmethod
-    def formula(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], x: Tensor, ids: Tensor) -> Tensor:
-        """What is added to a layer's output; see `Formula`."""
-        raise NotImplementedError
 
     def matches(self, config: Mapping[str, Any], tensors: Sequence[str]) -> bool:
         return str(config.get("peft_type")) == self.name.upper()

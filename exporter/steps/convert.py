@@ -18,6 +18,7 @@ from eptx.exporter.adapters.tensor_files.names import plain_names
 from eptx.exporter.adapters.tensor_files.safetensors import read_tensors
 from eptx.exporter.adapters.tensor_files.unpickle import unpickle
 from eptx.exporter.methods.method import Method, methods
+from eptx.exporter.methods.released import Conversion
 from eptx.files.publish import Staging
 from eptx.files.strict_json import read_json_object
 
@@ -63,9 +64,7 @@ def convert_adapter(source: Path, out: Path, settings: Mapping[str, Any] | None 
     config = read_json_object(beside, error=AdapterError) if beside.is_file() else {}
     plain = plain_names(stored, [method.tensor_part for method in methods() if method.conversion], (), file.name)
     tensors = {plain[name]: array for name, array in stored.items()}
-    method = _method(config, tensors, file)
-    conversion = method.conversion
-    assert conversion is not None
+    method, conversion = _method(config, tensors, file)
     said = _settings(conversion.settings, config, dict(settings or {}), file)
     written, configuration = conversion.convert(tensors, {**_kept(config), **said})
     staging = Staging(out)
@@ -96,12 +95,12 @@ def _file(source: Path) -> Path:
     return found[0]
 
 
-def _method(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], file: Path) -> Method:
-    known = [method for method in methods() if method.conversion is not None]
-    for method in known:
-        if method.conversion is not None and method.conversion.matches(config, list(tensors)):
-            return method
-    titles = ", ".join(method.title for method in known)
+def _method(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], file: Path) -> tuple[Method, Conversion]:
+    known = [(method, method.conversion) for method in methods() if method.conversion is not None]
+    for method, conversion in known:
+        if conversion.matches(config, list(tensors)):
+            return method, conversion
+    titles = ", ".join(method.title for method, _ in known)
     raise AdapterError(
         f"{file}: its tensors ({some(list(tensors), most=2)}) are of none of the methods that are converted "
         f"({titles}); what PEFT itself saved is exported as it is, a .bin with --allow-pickle"

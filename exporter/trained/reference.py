@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from torch import Tensor
 
-from eptx.errors import UsageError
+from eptx._one_line import one_line
+from eptx.errors import AdapterError, UsageError
 from eptx.exporter.adapters.routing.route import Route
 from eptx.exporter.methods import modules
 from eptx.exporter.trained.files import AdapterFiles, plainly_named, read_folder
@@ -142,6 +143,25 @@ class Reference(Protocol):
     def update_by(self, layer: Any, weight: Tensor) -> bool:
         """Has a layer multiply its update by another weight [out, in] than its input; False if no weight does that."""
         return False
+
+
+def peft_config(files: AdapterFiles, saved: SavedAs) -> Any:
+    """PEFT's own configuration of a folder, to be run.
+
+    Args:
+        files: the adapter's folder.
+        saved: the task type, and the modules that PEFT is to take whole from the file.
+
+    Raises:
+        AdapterError: PEFT cannot read it.
+    """
+    try:
+        config: Any = PeftConfig.from_pretrained(str(files.folder))
+    except (TypeError, ValueError, KeyError) as error:
+        raise AdapterError(f"{files.folder.name}: PEFT cannot read its configuration: {one_line(error)}") from None
+    config.inference_mode = True
+    config.task_type, config.modules_to_save = saved
+    return config
 
 
 def references() -> list[Reference]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from peft import LoraConfig, PeftConfig
+from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 
-from eptx._one_line import one_line
 from eptx.errors import AdapterError
 from eptx.exporter.trained.files import PREFIX, AdapterFiles
 from eptx.exporter.trained.folder_names import folder_names
 from eptx.exporter.trained.names import exactly
-from eptx.exporter.trained.reference import Reference, SavedAs
+from eptx.exporter.trained.reference import Reference, SavedAs, peft_config
 
 #: Starts of the factors that leave the base as it is; with any other PEFT is to do what it did in training.
 _STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
@@ -47,15 +46,10 @@ class LoraReference(Reference):
     def config(
         self, files: AdapterFiles, names: Mapping[str, str], tasks: Sequence[str], top_k: int | None, saved: SavedAs
     ) -> LoraConfig:
-        try:
-            config = PeftConfig.from_pretrained(str(files.folder))
-        except (TypeError, ValueError, KeyError) as error:
-            raise AdapterError(f"{files.folder.name}: PEFT cannot read its configuration: {one_line(error)}") from None
+        config = peft_config(files, saved)
         if not isinstance(config, LoraConfig):
             raise AdapterError(f"{files.folder.name}: is a {config.peft_type} adapter, not LoRA")
-        config.inference_mode = True
         config.megatron_config = None  # with it PEFT imports a package that megatron_core names; no base here needs it
-        config.task_type, config.modules_to_save = saved
         if config.init_lora_weights in _STARTS:  # what is filled needs no start; other starts change the base's weights
             config.init_lora_weights = True
         renamed = any(old != new for old, new in names.items())

@@ -7,19 +7,17 @@ from typing import Any
 
 from eptx._one_line import shown
 from eptx.errors import AdapterError, NotSupportedError
-from eptx.exporter.adapters.checkpoint import AGAIN, CONFIG
+from eptx.exporter.adapters.checkpoint import AGAIN, CONFIG, OF_EVERY_ADAPTER
 
 #: What the adapter's tensors say anyway, what only training asks for, and what other files of eptx read.
-_KNOWN = frozenset(
+_KNOWN = OF_EVERY_ADAPTER | frozenset(
     {
-        *("peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"),
-        *("inference_mode", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias"),
-        *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save", "bias"),
+        *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_bias"),
+        *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "bias"),
         *("lora_dropout", "fan_in_fan_out", "megatron_config", "megatron_core", "runtime_config", "qalora_group_size"),
         *("init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "velora_config"),
         *("monteclora_config", "kasa_config", "use_bdlora", "ensure_weight_tying", "merge_weights", "enable_lora"),
         *("trainable_token_indices", "target_parameters", "target_modules_to_tie"),
-        *("tasks", "task_labels", "task_head_pooling"),
     }
 )
 #: Settings whose update is not a constant of the task, or is of another base.

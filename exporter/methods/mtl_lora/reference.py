@@ -11,7 +11,21 @@ from torch import Tensor
 from eptx.exporter.methods.formula import FormulaReference
 
 
-class MtlLoraReference(FormulaReference):
+def _update(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], x: Tensor, ids: Tensor) -> Tensor:
+    """pUmpKin-Co/MTL-LoRA, src/adapter/mlora.py, in the order in which it computes."""
+    down, experts = tensors["lora_A"][0], tensors["lora_B"]
+    between = tensors["lora_lambdas"][ids]
+    if between.ndim == 2:
+        between = torch.diag_embed(between)
+    shares = torch.softmax(tensors["lora_B_w"][ids] / settings["temperature"], -1)
+    up = torch.einsum("bn,nor->bor", shares, experts)
+    hidden = torch.einsum("bsr,bqr->bsq", x @ down.T, between)
+    update: Tensor = torch.einsum("bsr,bor->bso", hidden, up) * (settings["lora_alpha"] / down.shape[0])
+    scaler = tensors.get("lora_scaler")
+    return update if scaler is None else update * scaler.sigmoid()
+
+
+class MtlLoraReference(FormulaReference, formula=_update):
     """One adapter of all tasks."""
 
     name: ClassVar[str] = "mtl_lora"
@@ -19,20 +33,6 @@ class MtlLoraReference(FormulaReference):
     tensor_part: ClassVar[str] = ".lora_"
     router_parts: ClassVar[tuple[str, ...]] = ("lora_B_w", "lora_lambdas")
     by_task: ClassVar[str] = "lora_B_w"
-
-    @staticmethod
-    def formula(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], x: Tensor, ids: Tensor) -> Tensor:
-        """pUmpKin-Co/MTL-LoRA, src/adapter/mlora.py, in the order in which it computes."""
-        down, experts = tensors["lora_A"][0], tensors["lora_B"]
-        between = tensors["lora_lambdas"][ids]
-        if between.ndim == 2:
-            between = torch.diag_embed(between)
-        shares = torch.softmax(tensors["lora_B_w"][ids] / settings["temperature"], -1)
-        up = torch.einsum("bn,nor->bor", shares, experts)
-        hidden = torch.einsum("bsr,bqr->bsq", x @ down.T, between)
-        update: Tensor = torch.einsum("bsr,bor->bso", hidden, up) * (settings["lora_alpha"] / down.shape[0])
-        scaler = tensors.get("lora_scaler")
-        return update if scaler is None else update * scaler.sigmoid()
 
 
 REFERENCE = MtlLoraReference()

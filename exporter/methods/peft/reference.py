@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from peft import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 
-from eptx._one_line import one_line
-from eptx.errors import AdapterError, NotSupportedError
+from eptx.errors import NotSupportedError
 from eptx.exporter.trained.files import PREFIX, AdapterFiles
 from eptx.exporter.trained.names import exactly
-from eptx.exporter.trained.reference import Reference, SavedAs
+from eptx.exporter.trained.reference import Reference, SavedAs, peft_config
 
 #: Settings that name modules besides ``target_modules``; with them a module cannot be renamed.
 _NAMING = ("rank_pattern", "alpha_pattern", "feedforward_modules", "layers_pattern")
@@ -54,12 +52,7 @@ class PeftReference(Reference):
     def config(
         self, files: AdapterFiles, names: Mapping[str, str], tasks: Sequence[str], top_k: int | None, saved: SavedAs
     ) -> Any:
-        try:
-            config: Any = PeftConfig.from_pretrained(str(files.folder))
-        except (TypeError, ValueError, KeyError) as error:
-            raise AdapterError(f"{files.folder.name}: PEFT cannot read its configuration: {one_line(error)}") from None
-        config.inference_mode = True
-        config.task_type, config.modules_to_save = saved
+        config = peft_config(files, saved)
         if any(old != new for old, new in names.items()):
             said = next((key for key in _NAMING if getattr(config, key, None)), None)
             if said is not None:

@@ -6,15 +6,13 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from peft.tuners.poly.layer import PolyLayer
 from torch import Tensor, nn
 
-from eptx._one_line import one_line
-from eptx.errors import AdapterError
 from eptx.exporter.trained.files import AdapterFiles
 from eptx.exporter.trained.names import exactly
-from eptx.exporter.trained.reference import GivenRoutes, Reference, SavedAs
+from eptx.exporter.trained.reference import GivenRoutes, Reference, SavedAs, peft_config
 
 _LOGITS = ".poly_router.module_logits"
 
@@ -56,12 +54,7 @@ class PolyReference(Reference):
     def config(
         self, files: AdapterFiles, names: Mapping[str, str], tasks: Sequence[str], top_k: int | None, saved: SavedAs
     ) -> Any:
-        try:
-            config: Any = PeftConfig.from_pretrained(str(files.folder))
-        except (TypeError, ValueError, KeyError) as error:
-            raise AdapterError(f"{files.folder.name}: PEFT cannot read its configuration: {one_line(error)}") from None
-        config.inference_mode = True
-        config.task_type, config.modules_to_save = saved
+        config = peft_config(files, saved)
         config.target_modules, config.exclude_modules = exactly(list(names.values())), None
         return config
 
