@@ -1,4 +1,4 @@
-// What the three updates of a linear's output have in common: y' = y + the adapter's update of x, for several modules
+// What the updates of a linear's output have in common: y' = y + the adapter's update of x, for several modules
 // that read one x, each row by its own route.
 //
 // A method says how it reads one module's constants, what a call's routes are, and what it does to a tile:
@@ -136,7 +136,7 @@ class Delta final : public Kernel {
     work.in = x.last();
     work.x = x.floats("x");
     if (work.in == 0) Refuse("x has no features");
-    Tensor shared[Method::kShared];
+    Tensor shared[std::max<size_t>(Method::kShared, 1)];
     for (size_t i = 0; i < Method::kShared; ++i) shared[i] = Input(call, x_input() + 1 + i);
     work.routes = method_.ReadRoutes(shared);
     work.tokens = x.size / work.in;

@@ -14,5 +14,7 @@ void AddPyramidRouter(std::vector<Signature>& signatures);
 void AddTuckerDelta(std::vector<Signature>& signatures);
 void AddTuckerRouter(std::vector<Signature>& signatures);
 void AddLowRankDelta(std::vector<Signature>& signatures);
+void AddTokenMixtureDelta(std::vector<Signature>& signatures);
+void AddPooledMixtureDelta(std::vector<Signature>& signatures);
 
 }  // namespace eptx::ops

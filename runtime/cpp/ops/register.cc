@@ -23,6 +23,8 @@ const Operators& All(const OrtApi& api) {
     AddTuckerRouter(signatures);
     AddTuckerDelta(signatures);
     AddLowRankDelta(signatures);
+    AddTokenMixtureDelta(signatures);
+    AddPooledMixtureDelta(signatures);
     Operators made;
     for (Signature& signature : signatures) made.push_back(std::make_unique<Operator>(api, std::move(signature)));
     return made;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ops/ort.h"
+#include "ops/softmax.h"
 
 namespace eptx::ops {
 
@@ -32,7 +33,7 @@ struct Router {
     for (size_t task = 0; task < tasks; ++task) {
       for (size_t i = 0; i < in; ++i) tau[i] = Number(embedding, task * in + i);
       for (size_t e = 0; e < count; ++e) p[e] = BestSimd().dot(in, tau.data(), gate.row(e)) + Number(bias, e);
-      Softmax(p);
+      Softmax(p.data(), count);
       Choose(p);
       lengths.push_back(std::sqrt(BestSimd().dot(in, tau.data(), {tau.data(), false, in})));
     }
@@ -55,13 +56,6 @@ struct Router {
   }
 
  private:
-  static void Softmax(std::vector<float>& p) {
-    const float top = *std::max_element(p.begin(), p.end());
-    float sum = 0;
-    for (float& value : p) sum += value = std::exp(value - top);
-    for (float& value : p) value /= sum;
-  }
-
   void Choose(const std::vector<float>& p) {
     std::vector<int64_t> order(p.size());
     std::iota(order.begin(), order.end(), int64_t{0});
@@ -70,7 +64,7 @@ struct Router {
     });
     std::vector<float> mixing;
     for (size_t k = 0; k < top_k; ++k) mixing.push_back(p[static_cast<size_t>(order[k])]);
-    Softmax(mixing);
+    Softmax(mixing.data(), top_k);
     experts.insert(experts.end(), order.begin(), order.begin() + static_cast<std::ptrdiff_t>(top_k));
     weights.insert(weights.end(), mixing.begin(), mixing.end());
   }

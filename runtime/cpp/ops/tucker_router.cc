@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/mask.h"
 #include "ops/operators.h"
 
 namespace eptx::ops {
@@ -35,16 +36,6 @@ class TuckerRouter final : public Kernel {
   }
 
  private:
-  static float Count(const Tensor& mask, size_t at) {
-    switch (mask.type) {
-      case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT: return static_cast<const float*>(mask.data)[at];
-      case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64: return static_cast<float>(static_cast<const int64_t*>(mask.data)[at]);
-      case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32: return static_cast<float>(static_cast<const int32_t*>(mask.data)[at]);
-      case ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL: return static_cast<const bool*>(mask.data)[at] ? 1.0f : 0.0f;
-      default: Refuse("mask has element type %d", static_cast<int>(mask.type));
-    }
-  }
-
   static void Mean(const float* x, const Tensor& mask, size_t first, size_t length, std::vector<float>& mean) {
     const size_t in = mean.size();
     std::fill(mean.begin(), mean.end(), 0.0f);

@@ -149,6 +149,47 @@ def tuckers(draw: st.DrawFn, layout: tuple[int, tuple[int, ...]] | None = None) 
     return example
 
 
+def _experts(draw: st.DrawFn) -> Own:
+    """The factors of any number of experts, which share the first factor or have one each."""
+    count, each = draw(st.integers(1, 5)), draw(st.booleans())
+
+    def own(draw: st.DrawFn, rng: np.random.Generator, inner: int, width: int) -> Arrays:
+        rank = draw(RANKS)
+        gate = _normal(rng, count, inner) / np.float32(inner**0.5)  # softmax of large numbers is 1, 0, 0, ...
+        a, b = _normal(rng, inner, rank * (count if each else 1)), _normal(rng, count, rank, width)
+        return {"gate": gate, "a": a, "b": b}
+
+    return own
+
+
+@st.composite
+def token_mixtures(draw: st.DrawFn, layout: tuple[int, tuple[int, ...]] | None = None) -> Example:
+    """One expert and several, each with a factor of its own or all with one."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    _, leading = layout or draw(_layouts())
+    return _node(draw, "TokenMixtureDelta", _experts(draw), rng, leading, draw(WIDTHS))
+
+
+@st.composite
+def pooled_mixtures(draw: st.DrawFn, layout: tuple[int, tuple[int, ...]] | None = None) -> Example:
+    """A mean over the batch, or over each row, with masks of every type; also rows of which nothing counts."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rows, leading = layout or draw(_layouts())
+    count = draw(st.integers(1, 5))
+
+    def own(draw: st.DrawFn, rng: np.random.Generator, inner: int, width: int) -> Arrays:
+        rank = draw(RANKS)
+        gate, a = _normal(rng, count, rank) / np.float32(rank**0.5), _normal(rng, inner, rank)
+        return {"gate": gate, "a": a / np.float32(inner**0.5), "b": _normal(rng, count, rank, width)}
+
+    example = _node(draw, "PooledMixtureDelta", own, rng, leading, draw(WIDTHS))
+    tokens = int(np.prod(leading))
+    by_row = rng.integers(0, 2, (rows, tokens // rows))
+    mask = by_row if layout or draw(st.booleans()) else np.ones((1, tokens))
+    example.shared["mask"] = mask.astype(draw(st.sampled_from([np.float32, np.int64, np.int32, np.bool_])))
+    return example
+
+
 @st.composite
 def pyramid_routers(draw: st.DrawFn) -> Example:
     """Tasks that are told, inferred (-1), and past the last one."""
@@ -180,4 +221,6 @@ DELTAS = {
     "RoutedPyramidDelta": routed_pyramids,
     "LowRankDelta": low_ranks,
     "TuckerDelta": tuckers,
+    "TokenMixtureDelta": token_mixtures,
+    "PooledMixtureDelta": pooled_mixtures,
 }

@@ -15,6 +15,7 @@ from eptx.exporter import ops
 
 OPSET = 20
 DELTAS = (ops.LowRankDelta, ops.PyramidDelta, ops.RoutedPyramidDelta, ops.TuckerDelta)
+DELTAS += (ops.TokenMixtureDelta, ops.PooledMixtureDelta)
 ROUTERS = (ops.PyramidRouter, ops.TuckerRouter)
 
 

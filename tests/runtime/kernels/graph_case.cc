@@ -19,6 +19,12 @@ std::vector<int64_t*> ShapeOf(const Node& node, const std::string& name, size_t 
   if (name == "route" || name == "group" || name == "task_id") return {&s.rows};
   if (name == "weights") return tucker ? std::vector{&s.rows, &s.experts} : std::vector{&m.tasks, &s.top_k};
   if (name == "experts") return {&m.tasks, &s.top_k};
+  if (IsMixture(node.single)) {
+    const bool token = node.single == "TokenMixtureDelta";
+    if (name == "gate") return {&m.experts, token ? &s.in : &m.rank};
+    if (name == "a") return {&s.in, token ? &m.factors : &m.rank};
+    if (name == "b") return {&m.experts, &m.rank, &m.out};
+  }
   const bool low = node.single == "LowRankDelta";
   if (name == "a") return low ? std::vector{&m.tasks, &s.in, &m.rank} : std::vector{&m.features, &m.rank};
   if (name == "b") return low ? std::vector{&m.tasks, &m.rank, &m.out} : std::vector{&m.rank, &m.columns};
@@ -163,12 +169,14 @@ void Enlarge(const Node& node, Sizes& s, Random& random) {
   }
 }
 
-// Bytes of TuckerDelta's M for all routes.
+// Bytes of what TuckerDelta and PooledMixtureDelta mix for all routes.
 double Mixed(const Node& node, const Sizes& sizes) {
   double bytes = 0;
   for (const Sizes::Module& m : sizes.modules) {
     const double rank = static_cast<double>(m.rank);
     if (node.single == "TuckerDelta") bytes += 4 * static_cast<double>(sizes.rows) * rank * rank;
+    const double square = rank * static_cast<double>(m.out);
+    if (node.single == "PooledMixtureDelta") bytes += 4 * static_cast<double>(sizes.rows) * square;
   }
   return bytes;
 }
@@ -183,6 +191,7 @@ double Work(const Node& node, const Sizes& sizes) {
     const double tasks = static_cast<double>(m.tasks), experts = static_cast<double>(m.experts);
     work += tokens * (rank * (in + out) + tasks * in + experts * in);
     work += tasks * experts * in + experts * (in + out) * rank;
+    if (IsMixture(node.single)) work += (tokens + static_cast<double>(sizes.rows)) * experts * rank * out;
   }
   return work;
 }

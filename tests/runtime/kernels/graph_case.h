@@ -49,7 +49,7 @@ struct Array {
 // The sizes that tensors share.
 struct Sizes {
   struct Module {
-    int64_t out, rank, features, columns, experts, tasks;
+    int64_t out, rank, features, columns, experts, tasks, factors;
   };
   int64_t rows, length, in, top_k, planes, groups, experts, one = 1;
   int layout;
@@ -64,6 +64,7 @@ struct Case {
 };
 
 bool IsDelta(const std::string& single);
+bool IsMixture(const std::string& single);
 
 Node DrawNode(Random& random);
 Sizes DrawSizes(const Node& node, Random& random);

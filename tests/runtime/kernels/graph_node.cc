@@ -15,6 +15,7 @@ std::vector<Own> OwnOf(const std::string& single) {
   if (single == "LowRankDelta") return {{"a", number}, {"b", number}};
   if (single == "TuckerDelta") return {{"u", number}, {"g", number}, {"c", number}, {"p", number}};
   if (single == "TuckerRouter") return {{"centroids", Content::kDirections}};
+  if (IsMixture(single)) return {{"gate", number}, {"a", number}, {"b", number}};
   std::vector<Own> own;
   if (single == "PyramidDelta") own = {{"experts", Content::kExperts}, {"weights", number}};
   if (single != "PyramidDelta") {
@@ -29,12 +30,16 @@ std::vector<Own> OwnOf(const std::string& single) {
 std::vector<Own> SharedOf(const std::string& single) {
   if (single == "LowRankDelta" || single == "PyramidDelta") return {{"route", Content::kRoute}};
   if (single == "RoutedPyramidDelta") return {{"task_id", Content::kRoute}};
+  if (single == "TokenMixtureDelta") return {};
+  if (single == "PooledMixtureDelta") return {{"mask", Content::kMask}};
   return {{"group", Content::kRoute}, {"weights", Content::kNumbers}};
 }
 
 }  // namespace
 
 bool IsDelta(const std::string& single) { return single.find("Delta") != single.npos; }
+
+bool IsMixture(const std::string& single) { return single.find("Mixture") != single.npos; }
 
 size_t TypeSize(Type type) {
   switch (type) {
@@ -48,7 +53,8 @@ size_t TypeSize(Type type) {
 Node DrawNode(Random& random) {
   Node node;
   node.single = Pick<const char*>(random, {"LowRankDelta", "PyramidDelta", "RoutedPyramidDelta", "TuckerDelta",
-                                           "TuckerDelta", "PyramidDelta", "PyramidRouter", "TuckerRouter"});
+                                           "TuckerDelta", "PyramidDelta", "PyramidRouter", "TuckerRouter",
+                                           "TokenMixtureDelta", "PooledMixtureDelta"});
   const bool constant = Once(random, 2);
   const auto add = [&](std::string name, Content content, bool fixed, size_t part = SIZE_MAX) {
     const bool integer = content >= Content::kRoute && content <= Content::kColumns;
@@ -86,7 +92,7 @@ Node DrawNode(Random& random) {
     if (node.single == "PyramidRouter") node.outputs.push_back(kFloat);
   }
   node.inputs = node.operands.size() - (Once(random, 200) ? 1 : 0);
-  node.special = Once(random, 16);
+  node.special = IsMixture(node.single) || Once(random, 16);  // a softmax is no sum of whole numbers
   const auto attribute = [&](const char* name, int64_t value) {
     if (!Once(random, 300)) node.attributes[name] = Once(random, 50) ? Odd(random) : value;
   };
@@ -120,6 +126,7 @@ Sizes DrawSizes(const Node& node, Random& random) {
     m.features = s.in, m.columns = m.out;
     m.experts = node.single == "TuckerRouter" ? s.groups * s.experts : s.top_k + Below(random, 4);
     m.tasks = tasks;
+    m.factors = m.rank * (Once(random, 2) ? m.experts : 1);
     s.modules.push_back(m);
   }
   return s;

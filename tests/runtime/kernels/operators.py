@@ -18,7 +18,7 @@ from eptx.runtime.ort.kernels import kernel_library
 
 Arrays = dict[str, np.ndarray]
 FUNCTIONS = {f.name: f for f in (ops.LowRankDelta, ops.PyramidDelta, ops.RoutedPyramidDelta, ops.TuckerDelta)}
-FUNCTIONS |= {f.name: f for f in (ops.PyramidRouter, ops.TuckerRouter)}
+FUNCTIONS |= {f.name: f for f in (ops.PyramidRouter, ops.TuckerRouter, ops.TokenMixtureDelta, ops.PooledMixtureDelta)}
 GATE = ("task_embedding", "gate_weight", "gate_bias")
 
 #: Two orders of summing n numbers differ by at most 2 n 2^-24 of the sum of their magnitudes. The longest chains here
@@ -84,7 +84,10 @@ class Example:
             return self.apart(kernels=False).magnitudes()  # positive numbers would route otherwise
 
         def positive(arrays: Arrays) -> Arrays:
-            return {name: np.abs(a) if a.dtype.kind == "f" else a for name, a in arrays.items()}
+            found = {name: np.abs(a) if a.dtype.kind == "f" else a for name, a in arrays.items()}
+            if "gate" in found:  # every expert counts in full: the gate makes them alike, and b as large as all of them
+                found |= {"gate": 0 * found["gate"], "b": found["b"].astype(np.float32) * len(found["gate"])}
+            return found
 
         y, biases = [np.abs(y) for y in self.y], [np.abs(bias) for bias in self.biases]
         return replace(self, y=y, biases=biases, shared=positive(self.shared), own=[positive(own) for own in self.own])

@@ -100,7 +100,7 @@ def test_y_that_is_x(operator: str, data: st.DataObject, optimize: bool) -> None
     own = dict(example.own[0])
     factor = own["u" if operator == "TuckerDelta" else "a"]
     own["u" if operator == "TuckerDelta" else "a"] = np.resize(factor, (*factor.shape[:-2], width, factor.shape[-1]))
-    for name in ("task_embedding", "gate_weight"):
+    for name in ("task_embedding", "gate_weight", *(["gate"] if operator == "TokenMixtureDelta" else [])):
         if name in own:
             own[name] = np.resize(own[name], (len(own[name]), width))
     count = len(example.y)

@@ -65,7 +65,10 @@ BIASED = replace(LOW_RANK, biases=[_normal(6)])
 BIASED_GROUPED = replace(GROUPED, biases=[_normal(6), _normal(4).astype(np.float16)])
 BIASED_PACKED = replace(PACKED, biases=[_normal(12)])
 SOUND = [PYRAMID, ROUTED_PYRAMID, LOW_RANK, GROUPED, PACKED, BIASED, BIASED_GROUPED, BIASED_PACKED, TUCKER, ROUTER]
-SOUND.append(TUCKER_ROUTER)
+MIXED = {"gate": _normal(3, 8), "a": _normal(8, 2), "b": _normal(3, 2, 6)}
+TOKENS = Example("TokenMixtureDelta", [Y], {"x": X}, [MIXED])
+POOLED = Example("PooledMixtureDelta", [Y], GROUPS, [{**MIXED, "gate": _normal(3, 2)}])
+SOUND += [TUCKER_ROUTER, TOKENS, POOLED]
 
 INT = np.int32
 LARGE = 2**62
@@ -90,6 +93,17 @@ CASES: dict[str, tuple[Example, dict[str, Any], str]] = {
     "b of other tasks": (LOW_RANK, {"b_0": _normal(4, 2, 6)}, "a and b do not fit each other"),
     "b of another rank": (LOW_RANK, {"b_0": _normal(3, 3, 6)}, "a and b do not fit each other"),
     "a of other features": (LOW_RANK, {"a_0": _normal(3, 9, 2)}, "x has 8 features; a has 9"),
+    "a gate of other experts": (TOKENS, {"gate_0": _normal(4, 8)}, "gate does not fit a and b"),
+    "a gate of other features": (TOKENS, {"gate_0": _normal(3, 9)}, "gate does not fit a and b"),
+    "a gate of features, not ranks": (POOLED, {"gate_0": _normal(3, 8)}, "gate does not fit a and b"),
+    "factors of some experts": (TOKENS, {"a_0": _normal(8, 4)}, "a and b do not fit each other"),
+    "a factor of no expert": (TOKENS, {"a_0": _normal(8, 1)}, "a and b do not fit each other"),
+    "a factor of another rank": (POOLED, {"a_0": _normal(8, 6)}, "a and b do not fit each other"),
+    "experts of other features": (TOKENS, {"a_0": _normal(9, 2), "gate_0": _normal(3, 9)}, "x has 8 features; a has 9"),
+    "a mean of other features": (POOLED, {"a_0": _normal(9, 2)}, "x has 8 features; a has 9"),
+    "a mean of other positions": (POOLED, {"mask": np.ones((2, 4))}, "x has 80 numbers for a mask of 2 x 4"),
+    "a mean of other rows": (POOLED, {"mask": np.ones((3, 5))}, "x has 10 tokens for 3 rows"),
+    "a mean by doubles": (POOLED, {"mask": np.ones((2, 5))}, "mask has element type 11"),
     "too few columns": (PACKED, {"columns": np.array([1, 7])}, "columns has 2 entries for 2 modules"),
     "columns that overlap": (PACKED, {"columns": np.array([1, 7, 6, 10])}, "columns are not ascending ranges"),
     "columns that fall": (PACKED, {"columns": np.array([7, 1, 7, 11])}, "columns are not ascending ranges"),
@@ -219,7 +233,7 @@ def test_sound(example: Example) -> None:
     assert all(np.isfinite(array).all() for array in run(graph(example), example.arrays, kernels=True))
 
 
-@pytest.mark.parametrize("operator", ["LowRankDelta", "PyramidDelta", "TuckerDelta"])
+@pytest.mark.parametrize("operator", ["LowRankDelta", "PyramidDelta", "TuckerDelta", "TokenMixtureDelta"])
 def test_rows_without_tokens(operator: str) -> None:
     example = next(sound for sound in SOUND if sound.name == operator)
     empty = changed(example, {"x": X[:, :0], "y_0": Y[:, :0]})
@@ -228,10 +242,10 @@ def test_rows_without_tokens(operator: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a_0", "b_0", "bias_0", "weights_0", "kernels_0", "u_0", "g_0", "c_0", "p_0", "weights", "gate_weight_0"]
+    "name", ["a_0", "b_0", "bias_0", "weights_0", "kernels_0", "u_0", "g_0", "c_0", "p_0", "weights", "gate_weight_0", "gate_0"]
 )
 def test_nan_is_passed_on(name: str) -> None:
-    for example in (PYRAMID, ROUTED_PYRAMID, BIASED, TUCKER):
+    for example in (PYRAMID, ROUTED_PYRAMID, BIASED, TUCKER, TOKENS, POOLED):
         if name in example.arrays:
             array = example.arrays[name]  # zeros stay: a kernel ends with its last group
             broken = changed(example, {name: np.where(array == 0, array, np.array(np.nan, array.dtype))})
