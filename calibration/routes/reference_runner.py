@@ -1,4 +1,4 @@
-"""Runs the trained model of a TuckA adapter in PyTorch, one row at a time, by the live route or by a frozen one."""
+"""Runs the trained model of a routed adapter in PyTorch, one row at a time, by the live route or by a frozen one."""
 
 from __future__ import annotations
 
@@ -47,8 +47,9 @@ class Prediction:
     Attributes:
         kind: of the answer, as `eptx.runtime.measure.Answers` has it. answer: the same. confidence: the same.
         output: logits, or the model's first output, float64 [1, ...]. largest: the largest number in it.
-        affinity: by the live route: for each call of the router that routes by the data, the weights of every group's
-            experts if that group were chosen [calls, k, t]. None by a frozen route.
+        affinity: by the live route: for each call of the router that routes by the data, or for each module that has a
+            router of its own, the weights of every group's experts if that group were chosen [calls, k, t]. None by a
+            frozen route.
     """
 
     kind: str
@@ -148,9 +149,13 @@ class ReferenceRunner:
     def _constant_calls(self, row: EncodedRow, result: Output) -> list[bool]:
         """Which calls of the router give the same for other tokens, as those on DeBERTa-v2's positions do.
 
+        A module that has a router of its own has one route for all its calls, which is frozen whatever they read.
+
         Raises:
             NotSupportedError: all of them.
         """
+        if self._model.method.routes_by_module:
+            return [False] * len(result.calls)
         other = {
             name: (ids + 1) % self._vocabulary if name.endswith("input_ids") else ids
             for name, ids in row.inputs.items()

@@ -1,4 +1,4 @@
-"""Freezing TuckA's route: what the router does on data, and which frozen route changes the answers least."""
+"""Freezing routes: what the routers do on data, and which frozen route changes the answers least."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class RouteStudy:
     """What data says about an adapter's routes.
 
     Attributes:
-        router: the module that routes.
+        router: the module that routes; None where every module does.
         groups: k. experts: t, of a group.
         tasks: task -> what its rows say.
     """
 
-    router: str
+    router: str | None
     groups: int
     experts: int
     tasks: Mapping[str, TaskRoutes]
@@ -104,4 +104,5 @@ def _routed(base: Path | None, adapter: Adapter) -> tuple[Path, Router]:
 
 
 def _no_route() -> UsageError:
-    return UsageError(f"--calibration-data measures {titles('--route')}'s route, for --mode static or conditioned")
+    methods = titles("--route")
+    return UsageError(f"--calibration-data measures the routes of {methods} adapters, for --mode static or conditioned")

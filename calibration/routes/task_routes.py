@@ -1,8 +1,9 @@
-"""What a task's rows say of TuckA's routes: which they take, and how far a frozen one moves the answers.
+"""What a task's rows say of its routes: which they take, and how far a frozen one moves the answers.
 
 The even rows give the mean weights of every group's experts, which makes one candidate for each group. The odd rows
 are held out: they measure the divergence of each candidate's answers from those by the live route. A base that calls
-the router several times has a route to freeze for each call that reads the data.
+the router several times has a route to freeze for each call that reads the data, and so has every module where each has
+a router of its own.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class TaskRoutes:
 
     Attributes:
         rows: how many rows. held_out: how many of them measured the candidates.
-        calls: what they say of each call of the router that routes by the data.
+        calls: what they say of each call of the router that routes by the data, or of each module's router.
         given: whether the user gave the frozen routes; otherwise they are those with the smallest divergence.
         error: how far the frozen routes are from the live ones, for the manifest.
         metric: the task's metric by the live routes (reference) and the frozen ones, where there are labels.
@@ -176,7 +177,8 @@ def study_task(
         for call in range(len(weights))
     )
     divergences = []
-    for call in range(len(weights)):
+    # with one group there is one candidate, whichever call is looked at
+    for call in range(len(weights) if groups > 1 else 1):
         tried = [
             _Candidate((*chosen[:call], _route(weights[call], group), *chosen[call + 1 :])) for group in range(groups)
         ]
@@ -184,6 +186,7 @@ def study_task(
         best, smallest = tried[int(np.argmin(found))], min(found)
         chosen = best.route
         divergences.append(tuple(found))
+    divergences += divergences[:1] * (len(weights) - len(divergences))
     if given is not None:
         if len(given) != len(chosen):
             raise UsageError(

@@ -73,10 +73,16 @@ class FormulaLinear(nn.Module, BaseTunerLayer):
         ids = self.state.ids
         if self.disable_adapters or ids is None:
             return y
-        rows, named = self.state.as_rows(x), {path: self._tensor(path) for path in self.tensors}
-        served = ids < self.state.num_tasks
-        update = self.formula(named, self.settings, rows, torch.where(served, ids, 0))
+        rows, served = self.state.as_rows(x), ids < self.state.num_tasks
+        update = self._update(rows, torch.where(served, ids, 0))
         return y + self.state.as_output(update * served[:, None, None], y).to(y.dtype)
+
+    def _update(self, rows: Tensor, ids: Tensor) -> Tensor:
+        """What is added to the outputs of rows [batch, positions, in] of these tasks [batch]."""
+        return self.formula(self._named(), self.settings, rows, ids)
+
+    def _named(self) -> dict[str, Tensor]:
+        return {path: self._tensor(path) for path in self.tensors}
 
     def _tensor(self, path: str) -> Tensor:
         first, _, rest = path.partition(".")
@@ -103,11 +109,12 @@ def _plant(layer: nn.Module, path: str, name: str, tensor: Tensor) -> None:
 class FormulaModel(EptxTuner):
     """Puts `FormulaLinear` in place of the targeted layers."""
 
-    formula: ClassVar[Formula]
+    formula: ClassVar[Callable[..., Tensor]]
     tuner_layer_cls = FormulaLinear
+    state_cls: ClassVar[type[TaskRows]] = TaskRows
 
     def _pre_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
-        self.state = TaskRows(len(config.tasks))
+        self.state = self.state_cls(len(config.tasks))
 
     def _create_and_replace(
         self,
@@ -121,7 +128,8 @@ class FormulaModel(EptxTuner):
     ) -> None:
         if not isinstance(target, nn.Linear):
             raise TypeError(f"it adapts torch.nn.Linear only, and {current_key} is a {type(target).__name__}")
-        new = FormulaLinear(target, adapter_name, self.state, peft_config, current_key, type(self).formula)
+        layer: type[FormulaLinear] = self.tuner_layer_cls
+        new = layer(target, adapter_name, self.state, peft_config, current_key, type(self).formula)
         self._replace_module(parent, target_name, new, target)
 
 
@@ -130,17 +138,21 @@ class FormulaReference(Reference):
 
     Attributes:
         by_task: the tensor, by its name behind the module's, whose first axis is the tasks.
+        model: the tuner that is registered, with the formula.
     """
 
     by_task: ClassVar[str]
+    model: ClassVar[type[FormulaModel]] = FormulaModel
 
-    def __init_subclass__(cls, *, formula: Formula) -> None:
-        """`formula` is what is added to a layer's output."""
+    def __init_subclass__(cls, *, formula: Callable[..., Tensor] | None = None) -> None:
+        """`formula` is what is added to a layer's output; None for a class that others are made of."""
+        if formula is None:
+            return
         prefix = cls.tensor_part.removeprefix(".")
         register(
             cls.name,
             FormulaConfig,
-            type(f"{cls.__name__}Model", (FormulaModel,), {"formula": staticmethod(formula), "prefix": prefix}),
+            type(f"{cls.__name__}Model", (cls.model,), {"formula": staticmethod(formula), "prefix": prefix}),
         )
 
     def matches(self, config: Mapping[str, Any], tensors: Sequence[str]) -> bool:

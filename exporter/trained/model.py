@@ -170,12 +170,13 @@ class Trained:
         bias = self._linear(module, task).bias
         return None if bias is None else _array(bias)
 
-    def weight(self, module: str, task: int, route: Route | None = None) -> np.ndarray:
+    def weight(self, module: str, task: int, frozen: CallRoutes = ()) -> np.ndarray:
         """The weight [out, in] of an adapted layer with one task folded in: its output for a unit matrix."""
         host = self.host_of(task)
         layer, base = host.layer(module), self._linear(module, task)
         with torch.no_grad(), host.on(task):
-            self._set(host, torch.tensor([task]), GivenRoutes(self.dtype, route))
+            route = frozen[0] if len(frozen) == 1 else None  # the layer alone calls no router
+            self._set(host, torch.tensor([task]), GivenRoutes(self.dtype, route, calls=frozen))
             width = base.weight.shape[int(isinstance(base, nn.Linear))]  # a Conv1D stores [in, out]
             result = layer(torch.eye(width, dtype=self.dtype)[None])[0]
             if self.method.one_task_each:  # no router reads these zeros, and the adapter may have a bias of its own

@@ -32,7 +32,7 @@ class GivenRoutes:
         dtype: what it computes in.
         route: a route for everything, or one per row, instead of the router's; None: the router routes.
         routing: the router's reach, "batch" or "row".
-        calls: the route of each call of the router in turn.
+        calls: the route of each call of the router in turn, or of each module.
     """
 
     dtype: torch.dtype
@@ -58,7 +58,8 @@ class Reference(Protocol):
         one_model_each: whether PEFT cannot put two of its adapters on one model.
         takes_top_k: whether somebody must say how many experts a task uses.
         infers_tasks: whether a row's task may be -1, for the layers to infer it.
-        routes_by_data: whether a router decides by the data, one route for all modules.
+        routes_by_data: whether a router decides by the data of all rows that run together.
+        routes_by_module: whether every module has a router of its own; frozen routes are one for each module then.
     """
 
     name: ClassVar[str]
@@ -73,6 +74,7 @@ class Reference(Protocol):
     takes_top_k: ClassVar[bool] = False
     infers_tasks: ClassVar[bool] = False
     routes_by_data: ClassVar[bool] = False
+    routes_by_module: ClassVar[bool] = False
 
     def matches(self, config: Mapping[str, Any], tensors: Sequence[str]) -> bool:
         """Whether a folder's configuration and names of tensors are of this method."""

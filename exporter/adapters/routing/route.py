@@ -4,13 +4,16 @@ The router routes at every call of its module. Nearly every base calls it once. 
 layers are one; DeBERTa-v2 with ``share_att_key`` calls it again on its relative positions), a frozen route is one route
 for each call that routes by the data, in the order of the calls. A call that reads none of the model's inputs keeps the
 route that the router gives: a constant of base and adapter, which nobody chooses.
+
+Where every module has a router of its own, a frozen route is one for each module, in the order of the modules, whatever
+calls there are of it. Its group is 0: such routers mix all their experts.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from eptx.errors import UsageError
@@ -58,7 +61,7 @@ class Route:
             )
 
 
-#: The routes of the router's calls, in order.
+#: The routes of the router's calls, or of the modules, in order.
 Frozen: TypeAlias = tuple[Route, ...]
 
 
@@ -76,17 +79,19 @@ class FrozenRoutes:
     """The routes of an export that freezes them.
 
     Attributes:
-        given: by task id, the route of every call that routes by the data.
+        given: by task id, the route of every call that routes by the data; or of every module.
         constant: call of the router -> the route that it has whatever the data is.
+        by_module: whether every module has a route of its own.
     """
 
     given: Sequence[Frozen]
-    constant: dict[int, Route]
+    constant: dict[int, Route] = field(default_factory=dict)
+    by_module: bool = False
 
     @property
     def calls(self) -> int:
-        """How often the router is called."""
-        return len(self.tasks[0])
+        """How often the router is called; every call routes all modules that run after it."""
+        return 1 if self.by_module else len(self.tasks[0])
 
     @property
     def tasks(self) -> list[Frozen]:

@@ -10,15 +10,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Router:
-    """One router whose input decides the route of all modules.
+    """What chooses a route by the data: one router for all modules, or one in each.
 
     Attributes:
-        module: the module that it reads the input of.
+        module: the module whose input decides the route of all; None: every module has a router of its own.
         groups: how many groups of experts it chooses among.
         experts: how many experts a group has.
     """
 
-    module: str
+    module: str | None
     groups: int
     experts: int
 

@@ -38,7 +38,7 @@ _NAMES = {"magnitude": "lora_magnitude_vector", "bias": "lora_B.bias", "diagonal
 
 #: How tensors begin of methods whose files call themselves LORA too -> what these are.
 _OTHERS = {
-    "lora_route.": "HydraLoRA or LoRAMoE, whose routers choose for every token",
+    "lora_route.": "HydraLoRA or LoRAMoE",
     "lora_AB.": "MoSLoRA, which has a matrix between A and B",
     "lora_expert_score_weight": "AdaMix, which averages experts",
     "lora_scaling": "MultiLoRA, which adds several updates",
@@ -116,7 +116,10 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any], 
     for beginning, what in _OTHERS.items():
         own = next((each for each in parts if each.startswith(beginning)), None)
         if own is not None:
-            raise NotSupportedError(f"{WEIGHTS}: {name}.{own} is of {what}: eptx does not export that yet")
+            todo = "make a folder with eptx convert, and export that"
+            if beginning != "lora_route.":
+                todo = "eptx does not export that yet"
+            raise NotSupportedError(f"{WEIGHTS}: {name}.{own} is of {what}: {todo}")
     a, b = (_whole(name, each, take(parts, name, f"lora_{each}.weight", 2), config) for each in "AB")
     began = start(config)
     vectors = {

@@ -8,39 +8,26 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.errors import NotSupportedError, UsageError
-from eptx.exporter.adapters.routing.route import Frozen, FrozenRoutes, Route
+from eptx.exporter.adapters.routing.route import Frozen, FrozenRoutes
+from eptx.exporter.adapters.routing.routers import Router
 from eptx.exporter.bases.products.site import behind_all
 from eptx.exporter.graph.edited import EditedGraph
+from eptx.exporter.methods import frozen
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.methods.tucka.calls import Calls
 from eptx.exporter.methods.tucka.fold import route_of
 from eptx.exporter.options import ExportOptions
 from eptx.runtime.ort.sessions import open_session, session_options
 
+_NEEDS = (
+    "TuckA's route depends on the data; freezing it for task {task} needs --route GROUP:W1,W2,... "
+    "or --calibration-data FILE.jsonl"
+)
+
 
 def routes_by_task(adapter: TuckaAdapter, options: ExportOptions) -> list[Frozen]:
-    """The frozen routes of every task, by id (of the folded task alone, in a static export, the others share them).
-
-    Raises:
-        UsageError: a task has no route, or a route does not fit the adapter.
-    """
-    unknown = [task for task in options.routes if task is not None and task not in adapter.tasks]
-    if unknown:
-        raise UsageError(f"--route names an unknown task {unknown[0]!r}; the adapter has {', '.join(adapter.tasks)}")
-    needed = adapter.tasks if options.mode == "conditioned" else (options.folded_task(adapter.tasks),)
-    common = options.routes.get(None)
-    for task in needed:
-        if options.routes.get(task, common) is None:
-            raise UsageError(
-                f"TuckA's route depends on the data; freezing it for task {task!r} needs --route GROUP:W1,W2,... "
-                "or --calibration-data FILE.jsonl"
-            )
-    fallback = common or next(iter(options.routes.values()), ())
-    found = [options.routes.get(task, fallback) for task in adapter.tasks]
-    routes = [(given,) if isinstance(given, Route) else tuple(given) for given in found]
-    for route in (route for frozen in routes for route in frozen):
-        route.check(adapter.groups, adapter.experts)
-    return routes
+    """The frozen routes of every task; see `eptx.exporter.methods.frozen.routes_by_task`."""
+    return frozen.routes_by_task(adapter, options, Router(adapter.router, adapter.groups, adapter.experts), _NEEDS)
 
 
 def freeze(adapter: TuckaAdapter, graphs: Sequence[EditedGraph], options: ExportOptions) -> FrozenRoutes | None:
@@ -61,11 +48,11 @@ def freeze(adapter: TuckaAdapter, graphs: Sequence[EditedGraph], options: Export
     edited = next(edited for edited in graphs if adapter.router in edited.sites)
     calls = Calls.of(edited.sites[adapter.router], edited.graph.model.graph)
     calls.check(adapter.router)
-    for task, frozen in zip(adapter.tasks, given, strict=True):
-        if len(frozen) != calls.free:
+    for task, own in zip(adapter.tasks, given, strict=True):
+        if len(own) != calls.free:
             raise UsageError(
                 f"this base calls the router {adapter.router} {_times(calls.free)} on the data: "
-                f"--route of task {task!r} needs {_routes(calls.free)}, and has {len(frozen)}"
+                f"--route of task {task!r} needs {_routes(calls.free)}, and has {len(own)}"
             )
     constant = {
         call: route_of(adapter, _value(edited, x))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from eptx.bundle import Manifest
 from eptx.errors import NotSupportedError, UsageError
@@ -13,6 +13,7 @@ from eptx.exporter.adapters.routing.routers import Router
 from eptx.exporter.bases.products.site import Site
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.settings import GraphSettings, RoutePlace
+from eptx.exporter.methods.frozen import frozen_fields
 from eptx.exporter.methods.method import Method, RouteFields
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter
 from eptx.exporter.methods.tucka.attach import attach
@@ -83,17 +84,7 @@ class Tucka(Method):
     def route_fields(self, adapter: TuckaAdapter, options: ExportOptions, routes: FrozenRoutes | None) -> RouteFields:
         if routes is None:
             return RouteFields(routing=options.routing)
-        by_task = dict(zip(adapter.tasks, routes.given, strict=True))
-        if options.mode == "static":
-            task = options.folded_task(adapter.tasks)
-            by_task = {task: by_task[task]}
-        return RouteFields(
-            route={
-                "tasks": {task: [_plain(route) for route in given] for task, given in by_task.items()},
-                "constant": [{"call": call, **_plain(route)} for call, route in routes.constant.items()],
-                **(options.route_report or {}),
-            }
-        )
+        return frozen_fields(adapter.tasks, routes, options)
 
     def notes(self, manifest: Manifest) -> list[str]:
         if manifest.routing is not None:
@@ -131,7 +122,3 @@ def _route_place(adapter: TuckaAdapter, edited: EditedGraph, graphs: Sequence[Ed
     if edited is graphs[routing]:
         return "shared" if edited is not graphs[-1] else "own"
     return "given"
-
-
-def _plain(route: Route) -> dict[str, Any]:
-    return {"group": route.group, "weights": list(route.weights)}

@@ -198,8 +198,7 @@ class ReferenceRunner:
     def _fold(self, module: str) -> np.ndarray:
         """A module's weight [out, in] with the static bundle's task folded in."""
         name = self.manifest.tasks[0].name
-        route, *_ = self._frozen.get(name, [None])  # a bundle with several routes is not quantized after folding
-        return self.model.weight(module, self.reference.ids[name], route)
+        return self.model.weight(module, self.reference.ids[name], self._frozen.get(name, ()))
 
     def _module(self, name: str, arrays: list[np.ndarray], batch: Batch, tasks: np.ndarray) -> np.ndarray:
         # a layer's output may be one row for all (relative positions)

@@ -1,0 +1,131 @@
+"""The trained model of a method whose modules have a router each, from its formula; see `formula.py`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from eptx.exporter.adapters.routing.route import Route
+from eptx.exporter.methods.formula import FormulaLinear, FormulaModel, FormulaReference
+from eptx.exporter.methods.tuner import TaskRows
+from eptx.exporter.trained.files import AdapterFiles, head_tasks
+from eptx.exporter.trained.reference import GivenRoutes
+
+
+#: A layer's tensors by their names behind the module's, the configuration, rows [batch, positions, in], and what makes
+#: of the router's weights [batch, positions, experts] those that count -> what is added to the layer's output.
+RoutedFormula = Callable[[Mapping[str, Tensor], Mapping[str, Any], Tensor, Callable[[Tensor], Tensor]], Tensor]
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """How a module's router has weighed its experts in a forward, on average over the positions of each row.
+
+    Attributes:
+        weights: [batch, experts].
+        group: zeros, int64 [batch]. margin: infinite, [batch]: nothing was chosen.
+        affinity: [batch, 1, experts].
+    """
+
+    weights: Tensor
+
+    @property
+    def group(self) -> Tensor:
+        return torch.zeros(len(self.weights), dtype=torch.int64)
+
+    @property
+    def margin(self) -> Tensor:
+        return torch.full((len(self.weights),), torch.inf, dtype=self.weights.dtype)
+
+    @property
+    def affinity(self) -> Tensor:
+        return self.weights[:, None]
+
+
+class RoutedRows(TaskRows):
+    """What the layers of one tuner share.
+
+    Attributes:
+        fixed: by the module's number, weights [experts] to use instead of the router's; empty: routers weigh.
+    """
+
+    def __init__(self, num_tasks: int) -> None:
+        super().__init__(num_tasks)
+        self.fixed: list[Tensor] = []
+        self._seen: dict[int, list[Tensor]] = {}
+
+    def see(self, module: int, weights: Tensor) -> None:
+        """Keeps what a router has said, [batch, positions, experts]; a module may run several times."""
+        self._seen.setdefault(module, []).append(weights.mean(1))
+
+    def forget(self) -> None:
+        """Drops what routers have said."""
+        self._seen.clear()
+
+    @property
+    def taken(self) -> list[Weighed]:
+        """What they have said, in the modules' order."""
+        return [Weighed(torch.stack(self._seen[module]).mean(0)) for module in sorted(self._seen)]
+
+
+class RoutedLinear(FormulaLinear):
+    """A layer whose formula is given, instead of tasks, what makes of a router's weights those that count."""
+
+    def __init__(self, base_layer: Any, name: str, state: Any, config: Any, layer: str, formula: Any) -> None:
+        super().__init__(base_layer, name, state, config, layer, formula)
+        self.number = list(config.shapes).index(layer)
+
+    def _update(self, rows: Tensor, ids: Tensor) -> Tensor:
+        formula: RoutedFormula = self.formula
+        return formula(self._named(), self.settings, rows, self._weigh)
+
+    def _weigh(self, live: Tensor) -> Tensor:
+        """The module's fixed weights where there are some; else the router's, which are noted."""
+        state = cast(RoutedRows, self.state)
+        if state.fixed:
+            return state.fixed[self.number].to(live.dtype).expand_as(live)
+        state.see(self.number, live.detach())
+        return live
+
+
+class RoutedModel(FormulaModel):
+    """Puts `RoutedLinear` in place of the targeted layers."""
+
+    tuner_layer_cls = RoutedLinear
+    state_cls = RoutedRows
+
+
+class RoutedReference(FormulaReference):
+    """One adapter of all tasks, whose routers know none."""
+
+    model: ClassVar[type[FormulaModel]] = RoutedModel
+    routes_by_module: ClassVar[bool] = True
+
+    def count_tasks(self, files: Sequence[AdapterFiles], given: Sequence[str] | None) -> tuple[int, list[str]]:
+        """There are as many as are named, else as there are heads, else one."""
+        saved = list(files[0].config.get("tasks") or []) or list(head_tasks(files[0])) or ["task0"]
+        return len(given or saved), saved
+
+    def config(
+        self, files: AdapterFiles, names: Mapping[str, str], tasks: Sequence[str], top_k: int | None, saved: Any
+    ) -> Any:
+        config = super().config(files, names, tasks, top_k, saved)
+        config.shapes = {names[module]: config.shapes[names[module]] for module in sorted(names, key=_by_number)}
+        return config
+
+    def tell(self, state: Any, ids: Tensor, routes: GivenRoutes) -> None:
+        super().tell(state, ids, routes)
+        state.forget()
+        state.fixed = [
+            torch.tensor(cast(Route, route).weights, dtype=routes.dtype) for route in routes.calls if route is not None
+        ]
+
+
+def _by_number(module: str) -> list[tuple[bool, int, str]]:
+    """Bundles have the modules' routes in this order: layer 2 before layer 10."""
+    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", module)]
