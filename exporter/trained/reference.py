@@ -118,8 +118,11 @@ class Reference(Protocol):
         """Whether PEFT changes the base itself for an adapter, so that others cannot share its model."""
         return bool(config.get("bias", "none") != "none")
 
-    def state(self, peft: PeftModel) -> Any:
-        """What the adapted layers share, None where PEFT needs nothing; asked for when an adapter is on the model."""
+    def state(self, peft: PeftModel, names: Mapping[str, str]) -> Any:
+        """What the adapted layers share, None where PEFT needs nothing; asked for when an adapter is on the model.
+
+        `names` are those of the adapted modules: in the files -> in the model.
+        """
         return vars(peft.base_model).get("state")
 
     def together(self, task: int, count: int) -> Hashable:

@@ -110,9 +110,10 @@ def saved(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("mode", ["static", "conditioned"])
 def test_fixed_weights_need_data(saved: Path, tmp_path: Path, mode: Any) -> None:
     eptx.convert(saved, tmp_path / "a")
-    with pytest.raises(EptxError, match="HydraLoRA weighs its experts by the data; fixed weights for task 'task0' ") as e:
+    said = "HydraLoRA weighs its experts by the data; fixed weights for task 'task0' need --calibration-data"
+    with pytest.raises(EptxError, match=said) as refused:
         eptx.export(tmp_path / "base", tmp_path / "a", tmp_path / "out", ExportOptions(mode=mode))
-    assert e.value.exit_code == 2 and not (tmp_path / "out").exists()
+    assert refused.value.exit_code == 2 and not (tmp_path / "out").exists()
 
 
 def test_as_it_was_saved(saved: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_refused_by_name(config: dict[str, Any], words: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("tensor", "words"),
     [
-        ("lora_route.weight", "HydraLoRA or LoRAMoE, whose routers choose for every token"),
+        ("lora_route.weight", "HydraLoRA or LoRAMoE: make a folder with eptx convert"),
         ("lora_AB.weight", "MoSLoRA, which has a matrix between A and B"),
         ("lora_expert_score_weight", "AdaMix, which averages experts"),
         ("lora_scaling", "MultiLoRA, which adds several updates"),

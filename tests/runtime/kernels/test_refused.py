@@ -93,8 +93,8 @@ CASES: dict[str, tuple[Example, dict[str, Any], str]] = {
     "b of other tasks": (LOW_RANK, {"b_0": _normal(4, 2, 6)}, "a and b do not fit each other"),
     "b of another rank": (LOW_RANK, {"b_0": _normal(3, 3, 6)}, "a and b do not fit each other"),
     "a of other features": (LOW_RANK, {"a_0": _normal(3, 9, 2)}, "x has 8 features; a has 9"),
-    "a gate of other experts": (TOKENS, {"gate_0": _normal(4, 8)}, "gate does not fit a and b"),
-    "a gate of other features": (TOKENS, {"gate_0": _normal(3, 9)}, "gate does not fit a and b"),
+    "a mixture's gate of other experts": (TOKENS, {"gate_0": _normal(4, 8)}, "gate does not fit a and b"),
+    "a mixture's gate of other features": (TOKENS, {"gate_0": _normal(3, 9)}, "gate does not fit a and b"),
     "a gate of features, not ranks": (POOLED, {"gate_0": _normal(3, 8)}, "gate does not fit a and b"),
     "factors of some experts": (TOKENS, {"a_0": _normal(8, 4)}, "a and b do not fit each other"),
     "a factor of no expert": (TOKENS, {"a_0": _normal(8, 1)}, "a and b do not fit each other"),
@@ -242,7 +242,11 @@ def test_rows_without_tokens(operator: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a_0", "b_0", "bias_0", "weights_0", "kernels_0", "u_0", "g_0", "c_0", "p_0", "weights", "gate_weight_0", "gate_0"]
+    "name",
+    [
+        *("a_0", "b_0", "bias_0", "weights_0", "kernels_0", "u_0", "g_0", "c_0", "p_0", "weights", "gate_weight_0"),
+        "gate_0",
+    ],
 )
 def test_nan_is_passed_on(name: str) -> None:
     for example in (PYRAMID, ROUTED_PYRAMID, BIASED, TUCKER, TOKENS, POOLED):
