@@ -27,11 +27,13 @@ class Weighed:
 
     Attributes:
         weights: [batch, experts].
-        group: zeros, int64 [batch]. margin: infinite, [batch]: nothing was chosen.
+        narrow: by how much experts were chosen before others, [batch]; None where all count.
+        group: zeros, int64 [batch]. margin: the same as `narrow`, or infinite.
         affinity: [batch, 1, experts].
     """
 
     weights: Tensor
+    narrow: Tensor | None = None
 
     @property
     def group(self) -> Tensor:
@@ -39,6 +41,8 @@ class Weighed:
 
     @property
     def margin(self) -> Tensor:
+        if self.narrow is not None:
+            return self.narrow
         return torch.full((len(self.weights),), torch.inf, dtype=self.weights.dtype)
 
     @property
