@@ -11,10 +11,18 @@ from typing import Any
 from eptx._one_line import shown
 from eptx.errors import AdapterError, EptxError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
-from eptx.exporter.adapters.checkpoint import CONFIG, FILES, Checkpoint, OwnTensors, ReadOptions, read_checkpoint
+from eptx.exporter.adapters.checkpoint import (
+    CONFIG,
+    FILES,
+    WEIGHTS,
+    Checkpoint,
+    OwnTensors,
+    ReadOptions,
+    read_checkpoint,
+)
 from eptx.exporter.adapters.label_names import Names
 from eptx.exporter.adapters.task_names import names_of
-from eptx.exporter.methods.method import Method, methods, titles
+from eptx.exporter.methods.method import Method, conversions, methods, titles
 from eptx.files.in_folder import in_folder
 from eptx.manifest.names import AUTO_TASK, BASE_TASK
 
@@ -90,10 +98,17 @@ def _method_of_all(checkpoints: Sequence[Checkpoint]) -> Method:
 
 
 def _method_of(checkpoint: Checkpoint) -> Method:
-    for method in methods():
-        if method.matches(checkpoint.config, list(checkpoint.tensors)):
-            return method
-    kind = checkpoint.config.get("peft_type")
+    config, names = checkpoint.config, list(checkpoint.tensors)
+    found = next((method for method in methods() if method.matches(config, names)), None)
+    if found is not None and not found.last_choice:
+        return found
+    for conversion in conversions():  # several released codes call theirs by PEFT's name of another method
+        if conversion.matches(config, names):
+            said = f"{checkpoint.name}/{WEIGHTS}: its tensors are as the released code of {conversion.title} saves them"
+            raise AdapterError(f"{said}: rewrite the folder with eptx convert")
+    if found is not None:
+        return found
+    kind = config.get("peft_type")
     known = ", ".join(sorted(method.title for method in methods()))
     raise AdapterError(f"{checkpoint.name}/{CONFIG}: peft_type {shown(kind)} is not a method that eptx reads: {known}")
 

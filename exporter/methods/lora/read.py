@@ -39,10 +39,6 @@ _NAMES = {"magnitude": "lora_magnitude_vector", "bias": "lora_B.bias", "diagonal
 #: How tensors begin of methods whose files call themselves LORA too -> what these are.
 _OTHERS = {
     "lora_route.": "HydraLoRA or LoRAMoE, whose routers choose for every token",
-    "lora_AB.": "MoSLoRA, which has a matrix between A and B",
-    "lora_expert_score_weight": "AdaMix, which averages experts",
-    "lora_scaling": "MultiLoRA, which adds several updates",
-    "lora_gate": "a LoRA with a gate (such as MOELoRA or MoRE)",
 }
 
 

@@ -68,14 +68,28 @@ def test_refused_by_name(config: dict[str, Any], words: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("tensor", "words"),
+    ("tensor", "title"),
     [
-        ("lora_route.weight", "HydraLoRA or LoRAMoE, whose routers choose for every token"),
-        ("lora_AB.weight", "MoSLoRA, which has a matrix between A and B"),
-        ("lora_expert_score_weight", "AdaMix, which averages experts"),
-        ("lora_scaling", "MultiLoRA, which adds several updates"),
-        ("lora_gate.0.weight", "a LoRA with a gate (such as MOELoRA or MoRE)"),
+        ("lora_AB.weight", "MoSLoRA"),
+        ("lora_expert_score_weight", "AdaMix"),
+        ("lora_scaling", "MultiLoRA"),
+        ("lora_gate.0.weight", "MoRE"),
+        ("lora_gate.GateL.weight", "MOELoRA"),
+        ("lora_lambdas", "MTL-LoRA"),
     ],
+)
+def test_what_released_codes_save_by_the_name_of_lora(tensor: str, title: str, tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "mine", {}, {f"{MODULE}.{tensor}": np.ones((2, 2), np.float32)})
+    with pytest.raises(AdapterError) as caught:
+        read_adapter([folder])
+    assert str(caught.value) == (
+        f"mine/adapter_model.safetensors: its tensors are as the released code of {title} saves them: rewrite the "
+        "folder with eptx convert"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tensor", "words"), [("lora_route.weight", "HydraLoRA or LoRAMoE, whose routers choose for every token")]
 )
 def test_other_methods_that_call_themselves_lora(tensor: str, words: str, tmp_path: Path) -> None:
     """They are no damaged LoRA."""
