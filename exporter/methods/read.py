@@ -65,7 +65,12 @@ def read_adapter(
 
 
 def _own_tensors(config: Mapping[str, Any]) -> OwnTensors:
-    """What some method knows as its own."""
+    """What some method knows as its own.
+
+    Raises:
+        AdapterError: the configuration is one that is converted.
+    """
+    _refuse_released(config, (), CONFIG)
     found = [method.own_tensors(config) for method in methods()]
     return OwnTensors(
         tuple({part: None for own in found for part in own.parts}),
@@ -102,15 +107,20 @@ def _method_of(checkpoint: Checkpoint) -> Method:
     found = next((method for method in methods() if method.matches(config, names)), None)
     if found is not None and not found.last_choice:
         return found
-    for conversion in conversions():  # several released codes call theirs by PEFT's name of another method
-        if conversion.matches(config, names):
-            said = f"{checkpoint.name}/{WEIGHTS}: its tensors are as the released code of {conversion.title} saves them"
-            raise AdapterError(f"{said}: rewrite the folder with eptx convert")
+    _refuse_released(config, names, f"{checkpoint.name}/{WEIGHTS}")
     if found is not None:
         return found
     kind = config.get("peft_type")
     known = ", ".join(sorted(method.title for method in methods()))
     raise AdapterError(f"{checkpoint.name}/{CONFIG}: peft_type {shown(kind)} is not a method that eptx reads: {known}")
+
+
+def _refuse_released(config: Mapping[str, Any], names: Sequence[str], file: str) -> None:
+    """Refuses what ``eptx convert`` is for: several released codes call theirs LORA."""
+    for conversion in conversions():
+        if conversion.matches(config, names):
+            said = f"{file}: is as the released code of {conversion.title} saves it"
+            raise AdapterError(f"{said}: rewrite the folder with eptx convert")
 
 
 def _check_tasks(adapter: Adapter, error: type[EptxError]) -> None:

