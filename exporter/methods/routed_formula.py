@@ -84,7 +84,7 @@ class RoutedLinear(FormulaLinear):
         self.number = list(config.shapes).index(layer)
 
     def _update(self, rows: Tensor, ids: Tensor) -> Tensor:
-        formula: RoutedFormula = self.formula
+        formula = cast(RoutedFormula, self.formula)
         return formula(self._named(), self.settings, rows, self._weigh)
 
     def _weigh(self, live: Tensor) -> Tensor:

@@ -10,10 +10,9 @@ from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.adapters.routing.route import FrozenRoutes
 from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.settings import GraphSettings
-from eptx.exporter.methods.lily.adapter import LilyAdapter
 from eptx.exporter.methods.lily.attach import attach_router
 from eptx.exporter.methods.lily.read import matches, read
-from eptx.exporter.methods.routed import Routed
+from eptx.exporter.methods.routed import Routed, RoutedAdapter
 from eptx.exporter.options import ExportOptions
 
 
@@ -34,7 +33,7 @@ class Lily(Routed):
 
     def settings(
         self,
-        adapter: LilyAdapter,
+        adapter: RoutedAdapter,
         edited: EditedGraph,
         graphs: Sequence[EditedGraph],
         options: ExportOptions,

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, cast
 
 import torch
 from peft import PeftModel
-from peft.tuners.lily.layer import LilyLayer
 from peft.tuners.tuners_utils import check_target_module_exists
 from torch import Tensor, nn
 
@@ -29,14 +28,14 @@ class _Routers:
     """
 
     def __init__(self, peft: PeftModel, names: Mapping[str, str]) -> None:
-        self.routing, self.mask = "batch", torch.ones(1, 1)
+        self.routing = "batch"
+        self.mask: Tensor | None = None
         self.fixed: list[Tensor] = []
         self.seen: dict[int, list[Tensor]] = {}
         model: Any = peft.get_base_model()
         model.register_forward_pre_hook(self._begin, with_kwargs=True)
         for number, module in enumerate(sorted(names, key=by_number)):
-            layer = model.get_submodule(names[module])
-            assert isinstance(layer, LilyLayer)
+            layer: Any = model.get_submodule(names[module])
             for router in layer.lily_router.values():
                 router.register_forward_hook(self._said(number))
             layer.forward = self._by_row(layer.forward)

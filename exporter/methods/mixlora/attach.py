@@ -47,8 +47,8 @@ def attach(adapter: MixLoraAdapter, editor: GraphEditor, sites: Mapping[str, Sit
         last = lasts.pop(end.node, None)
         if last is None:
             raise NotSupportedError(
-                f"{end.node.name or end.node.op_type} reads what experts of a feed-forward give, and the adapter has no "
-                "experts for it: train with all projections of the feed-forward in target_modules"
+                f"{end.node.name or end.node.op_type} reads what experts of a feed-forward give, and the adapter "
+                "has no experts for it: train with all projections of the feed-forward in target_modules"
             )
         _last(editor, adapter, last, end.node, end.slots, end.choice)
     if lasts:

@@ -1,15 +1,16 @@
-"""From what MoE-PEFT saves of a MixLoRA adapter to a folder that eptx reads: the experts of a layer become one tensor."""
+"""From what MoE-PEFT saves of a MixLoRA adapter to a folder that eptx reads: a layer's experts become one tensor."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from eptx.errors import AdapterError, NotSupportedError
-from eptx.exporter.methods.released import Conversion
+from eptx.exporter.methods.released import Conversion, positive
 
 #: MoE-PEFT's names of the last projection of a feed-forward, and of those before it.
 _LAST = ("down_proj", "fc2", "dense_4h_to_h")
@@ -19,7 +20,7 @@ _GATE = ".moe_gate.weight"
 
 
 def _matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
-    return any(name.startswith(_BEGINS) for name in names)
+    return "routing_strategy" in config or any(name.startswith(_BEGINS) for name in names)
 
 
 def _convert(
@@ -29,16 +30,9 @@ def _convert(
     gates = {name.removesuffix(_GATE): array for name, array in tensors.items() if name.endswith(_GATE)}
     experts: dict[str, dict[str, dict[int, np.ndarray]]] = {}
     for name, array in tensors.items():
-        if name.endswith(_GATE):
-            continue
-        module, found, rest = name.partition(".experts.")
-        number, _, rest = rest.partition(".") if found else ("0", "", name.removeprefix(module).lstrip("."))
-        if not found:
-            module, _, rest = name.partition(".lora_")
-            rest = f"lora_{rest}"
-        if rest not in ("lora_A.weight", "lora_B.weight") or not number.isdigit():
-            raise AdapterError(f"{name}: is no tensor of a MixLoRA adapter that MoE-PEFT saves")
-        experts.setdefault(module, {}).setdefault(rest[5], {})[int(number)] = array
+        if not name.endswith(_GATE):
+            module, number, letter = _place(name)
+            experts.setdefault(module, {}).setdefault(letter, {})[number] = array
     written: dict[str, np.ndarray] = {}
     for module, factors in experts.items():
         own = module.replace(_BEGINS, "model.layers.", 1)
@@ -54,13 +48,21 @@ def _convert(
                 f"{parent}: has experts at {', '.join(names) or 'no projection'} only, and eptx supports feed-forwards "
                 "whose first and last projections have some: train with all of them in target_modules"
             )
-    own = {**config, **(config.get("expert_lora") or {})}
+    of_experts = {**config, **(config.get("expert_lora") or {})}
     return written, {
         "peft_type": "MIXLORA",
-        "top_k": config["top_k"],
+        "top_k": int(positive(config, "top_k")),
         "scaling": _scale(config),
-        "expert_scaling": _scale(own),
+        "expert_scaling": _scale(of_experts),
     }
+
+
+def _place(name: str) -> tuple[str, int, str]:
+    """The layer of a factor, its expert (0 where there is one), and which factor it is."""
+    found = re.fullmatch(r"(.+?)(?:\.experts\.(\d+))?\.lora_([AB])\.weight", name)
+    if found is None:
+        raise AdapterError(f"{name}: is no tensor of a MixLoRA adapter that MoE-PEFT saves")
+    return found[1], int(found[2] or 0), found[3]
 
 
 def _check(config: Mapping[str, Any]) -> None:
@@ -81,7 +83,7 @@ def _check(config: Mapping[str, Any]) -> None:
 
 
 def _scale(config: Mapping[str, Any]) -> float:
-    rank, alpha = (float(config[key]) for key in ("r", "lora_alpha"))
+    rank, alpha = (positive(config, key) for key in ("r", "lora_alpha"))
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
@@ -101,6 +103,7 @@ def _stacked(name: str, numbered: Mapping[int, np.ndarray]) -> np.ndarray:
 
 
 CONVERSION = Conversion(
+    "MixLoRA",
     _matches,
     _convert,
     {

@@ -22,7 +22,7 @@ class MixLora(Method):
     matches = staticmethod(matches)
     read = staticmethod(read)
     attach = staticmethod(attach)
-    conversion: ClassVar[Conversion | None] = CONVERSION
+    conversions: ClassVar[tuple[Conversion, ...]] = (CONVERSION,)
 
     def serves_base(self, options: ExportOptions) -> bool:
         """Routers know no task, and so none without an adapter."""

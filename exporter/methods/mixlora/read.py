@@ -70,7 +70,7 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
     gate = take(parts, name, "moe_gate", 2) if "moe_gate" in parts else None
     refuse_rest(parts, name)
     count, rank, width = a.shape
-    wanted = [("moe_lora_B", b, (count, b.shape[1], rank))]
+    wanted: list[tuple[str, np.ndarray, tuple[int, ...]]] = [("moe_lora_B", b, (count, b.shape[1], rank))]
     wanted += [] if gate is None else [("moe_gate", gate, (count, width))]
     for key, array, shape in wanted:
         if array.shape != shape:

@@ -22,7 +22,8 @@ def _expert(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], x: Tenso
     down, up = tensors["moe_lora_A"][experts], tensors["moe_lora_B"][experts]
     hidden = torch.einsum("...ri,...i->...r", down, x)
     scale = settings["scaling" if len(tensors["moe_lora_A"]) == 1 else "expert_scaling"]
-    return torch.einsum("...or,...r->...o", up, hidden) * scale
+    added: Tensor = torch.einsum("...or,...r->...o", up, hidden) * scale
+    return added
 
 
 class _Rows(RoutedRows):
@@ -53,22 +54,24 @@ class _Layer(RoutedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """With slots where a choice has been made: [..., in] to [..., K, out], and [..., K, in] to [..., out]."""
+        result: Tensor
         if self.disable_adapters or self.state.ids is None:
-            result: Tensor = self.base_layer(x)
+            result = self.base_layer(x)
             return result
         tensors = self._named()
         if "moe_gate" in tensors:
             self._choose(torch.softmax(x @ tensors["moe_gate"].T, -1))
             experts, _ = self._chosen()
             slots = x.unsqueeze(-2).expand(*experts.shape, x.shape[-1])
-            return self.base_layer(x).unsqueeze(-2) + self.formula(tensors, self.settings, slots, experts)
-        if len(tensors["moe_lora_A"]) > 1:
+            result = self.base_layer(x).unsqueeze(-2) + self.formula(tensors, self.settings, slots, experts)
+        elif len(tensors["moe_lora_A"]) > 1:
             experts, weights = self._chosen()
             each = self.base_layer(x) + self.formula(tensors, self.settings, x, experts)
-            return (weights.unsqueeze(-1) * each).sum(-2)
-        everyone = torch.zeros(x.shape[:-1], dtype=torch.int64)
-        added: Tensor = self.base_layer(x) + self.formula(tensors, self.settings, x, everyone)
-        return added
+            result = (weights.unsqueeze(-1) * each).sum(-2)
+        else:
+            everyone = torch.zeros(x.shape[:-1], dtype=torch.int64)
+            result = self.base_layer(x) + self.formula(tensors, self.settings, x, everyone)
+        return result
 
     def _choose(self, p: Tensor) -> None:
         k = int(self.settings["top_k"])

@@ -78,8 +78,8 @@ def spread(editor: GraphEditor, begins: Mapping[ir.Value, tuple[ir.Value, ir.Val
             continue
         if len(choices) > 1 or not _by_number(node):
             raise NotSupportedError(
-                f"{node.name or node.op_type} ({node.op_type}) is between the products of a feed-forward, and eptx does "
-                "not know how to do that for each expert: give the base as its transformers folder"
+                f"{node.name or node.op_type} ({node.op_type}) is between the products of a feed-forward, and eptx "
+                "does not know how to do that for each expert: give the base as its transformers folder"
             )
         (choice,) = choices
         for index, value in enumerate(node.inputs):
