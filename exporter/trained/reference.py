@@ -141,6 +141,10 @@ class Reference(Protocol):
         """Whether a layer's input decides the route of all modules."""
         return False
 
+    def slots(self, layer: Any) -> int:
+        """How many outputs a layer gives for every token, as an axis before the features; 1 without such an axis."""
+        return 1
+
     def experts(self, layer: Any, dtype: torch.dtype) -> tuple[np.ndarray, int] | None:
         """How probable each expert is for each task [tasks, experts], and how many win; None without such a choice."""
         return None

@@ -105,6 +105,10 @@ class MixLoraReference(RoutedReference, formula=_expert, tuner=_Model):
     def matches(self, config: Mapping[str, Any], tensors: Sequence[str]) -> bool:
         return config.get("peft_type") == "MIXLORA"
 
+    def slots(self, layer: Any) -> int:
+        """The first layers of a feed-forward give one for each expert that a token has chosen."""
+        return int(layer.settings["top_k"]) if "moe_gate" in layer.tensors else 1
+
     def modules(self, files: AdapterFiles) -> list[str]:
         return list(files.shapes(".moe_lora_A"))
 
