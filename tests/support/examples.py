@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from eptx.exporter.methods.ept.adapter import EptAdapter, EptModule
+from eptx.exporter.methods.hydra_lora.adapter import HydraLoraAdapter, HydraLoraModule
+from eptx.exporter.methods.lily.adapter import LilyAdapter, LilyModule
 from eptx.exporter.methods.lora.adapter import LoraAdapter, LoraModule
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter, TuckaModule
 from tests.support.strategies import Linear
@@ -47,3 +49,19 @@ def lora_example(linear: Linear) -> LoraAdapter:
         for task, rank in (("a", 1), ("b", 3))
     }
     return LoraAdapter(tasks=("a", "b"), heads=None, fingerprint="sha256:0", by_task=by_task)
+
+
+def hydra_example(linear: Linear) -> HydraLoraAdapter:
+    """Three experts behind one A."""
+    rng, inner, outer = linear.rng, linear.in_features, linear.out_features
+    module = HydraLoraModule(
+        rng.normal(size=(3, inner)), rng.normal(size=(1, 2, inner)), rng.normal(size=(3, outer, 2)), 1.5
+    )
+    return HydraLoraAdapter(tasks=("a",), heads=None, fingerprint="sha256:0", modules={"linear": module})
+
+
+def lily_example(linear: Linear) -> LilyAdapter:
+    """Three B."""
+    rng, inner, outer = linear.rng, linear.in_features, linear.out_features
+    module = LilyModule(rng.normal(size=(2, inner)), rng.normal(size=(3, 2, outer)), rng.normal(size=(3, 2)), 1.5)
+    return LilyAdapter(tasks=("a",), heads=None, fingerprint="sha256:0", modules={"linear": module})

@@ -42,6 +42,7 @@ struct Choice {
     experts = stored.integers("experts");
     tokens = stored.dim(0);
     slots = stored.dim(1);
+    if (slots == 0) Refuse("a token has no expert");
     for (size_t i = 0; i < stored.size; ++i) {
       if (experts[i] < 0 || experts[i] >= static_cast<int64_t>(count)) {
         Refuse("expert %lld of %zu", static_cast<long long>(experts[i]), count);
@@ -67,7 +68,9 @@ void ForTiles(const Call& call, const Choice& choice, size_t cost, size_t scratc
     for (size_t begin = 0; begin < count;) {
       const int64_t expert = choice.experts[order[begin]];
       size_t end = begin + 1;
-      while (end < count && end - begin < kTile && choice.experts[order[end]] == expert) ++end;
+      // a token that has one expert twice is in two tiles: a tile adds to each output once
+      const auto other = [&](size_t at) { return order[at] / choice.slots != order[at - 1] / choice.slots; };
+      while (end < count && end - begin < kTile && choice.experts[order[end]] == expert && other(end)) ++end;
       compute(order + begin, end - begin, static_cast<size_t>(expert), &buffers[chunk * scratch]);
       begin = end;
     }
@@ -166,6 +169,8 @@ class ChosenExpertsMean final : public Kernel {
     const Weights weights = given.numbers("weights", 2);
     const float* const from = m.floats("m");
     const size_t width = m.last(), tokens = given.dim(0), slots = given.dim(1);
+    if (slots == 0) Refuse("a token has no expert");
+    if (width == 0) Refuse("m has no features");
     if (m.rank < 2 || m.dim(m.rank - 2) != slots) Refuse("m does not have the %zu slots of the weights", slots);
     if (m.size != Product(tokens, slots, width)) Refuse("m does not have the %zu tokens of the weights", tokens);
     int64_t dims[Tensor::kMaxRank];

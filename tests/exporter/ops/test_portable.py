@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx.reference
@@ -11,7 +13,7 @@ import pytest
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.routing.route import Route
 from eptx.exporter.graph.settings import GraphSettings
-from tests.support.examples import ept_example, lora_example, tucka_example
+from tests.support.examples import ept_example, hydra_example, lily_example, lora_example, tucka_example
 from tests.support.linear_graph import attached, run
 from tests.support.strategies import Linear
 
@@ -27,6 +29,8 @@ CASES: dict[str, tuple[Adapter, GraphSettings, list[int]]] = {
         [0, 1, 0, 0],
     ),
     "TuckerRouter": (tucka_example(LINEAR), GraphSettings("dynamic", routing="row"), []),
+    "TokenMixtureDelta": (hydra_example(LINEAR), GraphSettings("dynamic"), []),
+    "PooledMixtureDelta": (lily_example(LINEAR), GraphSettings("dynamic", routing="row"), []),
     "LowRankDelta": (lora_example(LINEAR), GraphSettings("conditioned"), [1, 0, 2, 1]),
 }
 
@@ -44,3 +48,25 @@ def test_reference_evaluator(operator: str, opset: int) -> None:
         got = onnx.reference.ReferenceEvaluator(proto).run(None, feeds)[0]
     np.testing.assert_allclose(got, run(model, feeds), rtol=0, atol=1e-10)
     assert np.abs(got - LINEAR.x @ LINEAR.weight.T).max() > 0.1
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    shares = np.exp(scores - scores.max(-1, keepdims=True))
+    return np.asarray(shares / shares.sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("operator", ["TokenMixtureDelta", "PooledMixtureDelta"])
+def test_mixtures_by_numpy(operator: str) -> None:
+    """The formulas of the papers: experts weighed by each token, or by the mean of a row."""
+    adapter, plan, _ = CASES[operator]
+    module: Any = adapter.modules["linear"]  # type: ignore[attr-defined]
+    found = run(attached(adapter, LINEAR.weight, LINEAR.x.shape, plan), {"x": LINEAR.x})
+    x, wanted = LINEAR.x, LINEAR.x @ LINEAR.weight.T
+    if operator == "TokenMixtureDelta":
+        p = _softmax(x @ module.route.T)
+        wanted = wanted + 1.5 * sum(p[..., i, None] * (x @ module.a[0].T @ module.b[i].T) for i in range(3))
+    else:
+        hidden = x @ module.a.T
+        w = _softmax(hidden @ module.router.T).mean(1)
+        wanted = wanted + 1.5 * np.einsum("nlr,ne,ero->nlo", hidden, w, module.b)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10)

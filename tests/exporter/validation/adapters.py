@@ -105,6 +105,42 @@ def write_lora(folder: Path, shapes: Shapes, *, seed: int, rank: int = 4, streng
     return _write(folder, tensors, {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": ["x"]})
 
 
+def write_hydra(folder: Path, shapes: Shapes, *, seed: int, rank: int = 4, experts: int = 3) -> Path:
+    """A HydraLoRA adapter, as `eptx convert` writes it."""
+    rng = np.random.default_rng(seed)
+    tensors: Tensors = {}
+    for module, (out, inner) in shapes.items():
+        tensors[f"{_PREFIX}{module}.lora_route.weight"] = rng.normal(0, 1, (experts, inner))
+        tensors[f"{_PREFIX}{module}.lora_A.weight"] = rng.normal(0, inner**-0.5, (rank, inner))
+        for i in range(experts):
+            tensors[f"{_PREFIX}{module}.lora_B{i}.weight"] = rng.normal(0, 0.3 * rank**-0.5, (out, rank))
+    return _write(folder, tensors, {"peft_type": "HYDRA_LORA", "lora_alpha": rank})
+
+
+def write_lily(folder: Path, shapes: Shapes, *, seed: int, rank: int = 4, experts: int = 3) -> Path:
+    """A Lily adapter whose layers share nothing."""
+    rng = np.random.default_rng(seed)
+    tensors: Tensors = {}
+    for module, (out, inner) in shapes.items():
+        tensors[f"{_PREFIX}{module}.lily_A.weight"] = rng.normal(0, inner**-0.5, (rank, inner))
+        tensors[f"{_PREFIX}{module}.lily_B.weight"] = rng.normal(0, 0.3 * rank**-0.5, (experts * rank, out))
+        tensors[f"{_PREFIX}{module}.lily_router.weight"] = rng.normal(0, 1, (experts, rank))
+    config = {"peft_type": "LILY", "r": rank, "num_B": experts, "scaling": 1.0, "stride_A": 1}
+    return _write(folder, tensors, config | {"target_modules": list(shapes)})
+
+
+def write_mixlora(folder: Path, shapes: Shapes, *, seed: int, rank: int = 4, experts: int = 4) -> Path:
+    """A MixLoRA adapter of BERT's feed-forwards, as `eptx convert` writes it."""
+    rng = np.random.default_rng(seed)
+    tensors: Tensors = {}
+    for module, (out, inner) in shapes.items():
+        tensors[f"{_PREFIX}{module}.moe_lora_A"] = rng.normal(0, inner**-0.5, (experts, rank, inner))
+        tensors[f"{_PREFIX}{module}.moe_lora_B"] = rng.normal(0, 0.5 * rank**-0.5, (experts, out, rank))
+        if module.endswith("intermediate.dense"):
+            tensors[f"{_PREFIX}{module}.moe_gate"] = rng.normal(0, 1, (experts, inner))
+    return _write(folder, tensors, {"peft_type": "MIXLORA", "top_k": 2, "scaling": 1.0, "expert_scaling": 1.0})
+
+
 def router_of(shapes: Shapes) -> str:
     """The first query projection that runs: of an encoder-decoder, the encoder's."""
     names = sorted(shapes, key=lambda name: (not name.startswith("encoder."), name))

@@ -17,6 +17,7 @@ OPSET = 20
 DELTAS = (ops.LowRankDelta, ops.PyramidDelta, ops.RoutedPyramidDelta, ops.TuckerDelta)
 DELTAS += (ops.TokenMixtureDelta, ops.PooledMixtureDelta)
 ROUTERS = (ops.PyramidRouter, ops.TuckerRouter)
+CHOSEN = (ops.TopExperts, ops.ChosenExpertsDelta, ops.ChosenExpertsMean, ops.ChosenExpertsSum)
 
 
 def write_bodies(folder: Path) -> None:
@@ -32,8 +33,8 @@ def write_bodies(folder: Path) -> None:
 
 def _all() -> Iterator[list[ir.Function]]:
     """Each operator's function, last, and those that it calls."""
-    for router in ROUTERS:
-        yield ops.single(router)
+    for alone in (*ROUTERS, *CHOSEN):
+        yield ops.single(alone)
     for delta in DELTAS:
         for count in range(1, ops.MAX_GROUP + 1):
             # fresh each time: a function belongs to one model

@@ -19,6 +19,14 @@ std::vector<int64_t*> ShapeOf(const Node& node, const std::string& name, size_t 
   if (name == "route" || name == "group" || name == "task_id") return {&s.rows};
   if (name == "weights") return tucker ? std::vector{&s.rows, &s.experts} : std::vector{&m.tasks, &s.top_k};
   if (name == "experts") return {&m.tasks, &s.top_k};
+  if (IsChosen(node.single)) {
+    if (name == "experts" || name == "weights") return {&s.tokens, &s.top_k};
+    if (name == "gate") return {&m.experts, &s.in};
+    if (name == "a") return {&s.in, &m.factors};
+    if (name == "b") return {&m.experts, &m.rank, &m.out};
+    if (name == "m") return {&s.rows, &s.length, &s.top_k, &s.in};
+    return {&s.rows, &s.length, name == "x" ? &s.in : &width};
+  }
   if (IsMixture(node.single)) {
     const bool token = node.single == "TokenMixtureDelta";
     if (name == "gate") return {&m.experts, token ? &s.in : &m.rank};
@@ -243,6 +251,7 @@ Case DrawCase(const Node& node, Sizes sizes, const Case* constants, Random& rand
   if (constants == nullptr && Once(random, 8)) Enlarge(node, sizes, random);
   if (Once(random, 40)) (Once(random, 2) ? sizes.rows : sizes.length) = 0;
   if (Once(random, 6)) sizes.length = 1;
+  if (!Once(random, 30)) sizes.tokens = sizes.rows * sizes.length;
   const size_t bent = Once(random, 3) ? Place(random, node.operands.size()) : SIZE_MAX;
   drawn.impossible = Mixed(node, sizes) > kAnyMachine;
   for (size_t i = 0; i < node.operands.size(); ++i) {

@@ -51,7 +51,7 @@ struct Sizes {
   struct Module {
     int64_t out, rank, features, columns, experts, tasks, factors;
   };
-  int64_t rows, length, in, top_k, planes, groups, experts, one = 1;
+  int64_t rows, length, tokens, in, top_k, planes, groups, experts, one = 1;
   int layout;
   std::vector<Module> modules;
 };
@@ -64,6 +64,7 @@ struct Case {
 };
 
 bool IsDelta(const std::string& single);
+bool IsChosen(const std::string& single);
 bool IsMixture(const std::string& single);
 
 Node DrawNode(Random& random);

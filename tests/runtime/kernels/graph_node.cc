@@ -15,6 +15,9 @@ std::vector<Own> OwnOf(const std::string& single) {
   if (single == "LowRankDelta") return {{"a", number}, {"b", number}};
   if (single == "TuckerDelta") return {{"u", number}, {"g", number}, {"c", number}, {"p", number}};
   if (single == "TuckerRouter") return {{"centroids", Content::kDirections}};
+  if (single == "TopExperts") return {{"gate", number}};
+  if (single == "ChosenExpertsMean") return {};
+  if (IsChosen(single)) return {{"a", number}, {"b", number}};
   if (IsMixture(single)) return {{"gate", number}, {"a", number}, {"b", number}};
   std::vector<Own> own;
   if (single == "PyramidDelta") own = {{"experts", Content::kExperts}, {"weights", number}};
@@ -37,7 +40,9 @@ std::vector<Own> SharedOf(const std::string& single) {
 
 }  // namespace
 
-bool IsDelta(const std::string& single) { return single.find("Delta") != single.npos; }
+bool IsChosen(const std::string& single) { return single.find("Experts") != single.npos; }
+
+bool IsDelta(const std::string& single) { return single.find("Delta") != single.npos && !IsChosen(single); }
 
 bool IsMixture(const std::string& single) { return single.find("Mixture") != single.npos; }
 
@@ -54,7 +59,8 @@ Node DrawNode(Random& random) {
   Node node;
   node.single = Pick<const char*>(random, {"LowRankDelta", "PyramidDelta", "RoutedPyramidDelta", "TuckerDelta",
                                            "TuckerDelta", "PyramidDelta", "PyramidRouter", "TuckerRouter",
-                                           "TokenMixtureDelta", "PooledMixtureDelta"});
+                                           "TokenMixtureDelta", "PooledMixtureDelta", "TopExperts",
+                                           "ChosenExpertsDelta", "ChosenExpertsMean", "ChosenExpertsSum"});
   const bool constant = Once(random, 2);
   const auto add = [&](std::string name, Content content, bool fixed, size_t part = SIZE_MAX) {
     const bool integer = content >= Content::kRoute && content <= Content::kColumns;
@@ -82,6 +88,17 @@ Node DrawNode(Random& random) {
       for (const Own& o : own) add(o.name, o.content, true, i);
     }
     node.outputs.assign(node.bases + (node.single == "RoutedPyramidDelta" ? node.modules : 0), kFloat);
+  } else if (IsChosen(node.single)) {
+    node.op = node.single;
+    const bool delta = node.single == "ChosenExpertsDelta", top = node.single == "TopExperts";
+    const bool mean = node.single == "ChosenExpertsMean";
+    if (!top && !mean) add("y", Content::kNumbers, false);
+    add(delta || top ? "x" : "m", Content::kNumbers, false);
+    if (!top && !mean) add("experts", Content::kExperts, false);
+    if (!top && !delta) add("weights", Content::kNumbers, false);
+    for (const Own& o : own) add(o.name, o.content, true);
+    node.outputs = {kFloat};
+    if (top) node.outputs = {kInt64, kFloat};
   } else {
     node.op = node.single;
     if (node.single == "PyramidRouter") add("task_id", Content::kRoute, false);
@@ -92,14 +109,16 @@ Node DrawNode(Random& random) {
     if (node.single == "PyramidRouter") node.outputs.push_back(kFloat);
   }
   node.inputs = node.operands.size() - (Once(random, 200) ? 1 : 0);
-  node.special = IsMixture(node.single) || Once(random, 16);  // a softmax is no sum of whole numbers
+  // a softmax is no sum of whole numbers
+  node.special = IsMixture(node.single) || node.single == "TopExperts" || Once(random, 16);
   const auto attribute = [&](const char* name, int64_t value) {
     if (!Once(random, 300)) node.attributes[name] = Once(random, 50) ? Odd(random) : value;
   };
   if (node.single.find("Pyramid") != node.single.npos && IsDelta(node.single)) {
     attribute("in_features", Once(random, 8) ? Within(random, 1, 80) : Within(random, 2, 20));
   }
-  if (node.single == "RoutedPyramidDelta" || node.single == "PyramidRouter") attribute("top_k", Within(random, 1, 3));
+  const bool chooses = node.single == "PyramidRouter" || node.single == "TopExperts";
+  if (chooses || node.single == "RoutedPyramidDelta") attribute("top_k", Within(random, 1, 3));
   if (node.single == "TuckerRouter") attribute("groups", Within(random, 1, 4));
   return node;
 }
@@ -113,6 +132,7 @@ Sizes DrawSizes(const Node& node, Random& random) {
   s.rows = Within(random, 1, 5);
   s.length = Once(random, 4) ? Within(random, 1, 17) : Within(random, 1, 4);
   s.layout = static_cast<int>(Below(random, 5));
+  s.tokens = s.rows * s.length;
   s.in = attribute("in_features", Once(random, 8) ? Within(random, 1, 80) : Within(random, 1, 20));
   s.top_k = attribute("top_k", Within(random, 1, 4));
   s.groups = attribute("groups", Within(random, 1, 3));
@@ -126,7 +146,7 @@ Sizes DrawSizes(const Node& node, Random& random) {
     m.features = s.in, m.columns = m.out;
     m.experts = node.single == "TuckerRouter" ? s.groups * s.experts : s.top_k + Below(random, 4);
     m.tasks = tasks;
-    m.factors = m.rank * (Once(random, 2) ? m.experts : 1);
+    m.factors = m.rank * (IsChosen(node.single) || Once(random, 2) ? m.experts : 1);
     s.modules.push_back(m);
   }
   return s;

@@ -17,7 +17,10 @@ from tests.exporter.validation.adapters import (
     add_heads,
     linear_shapes,
     write_ept,
+    write_hydra,
+    write_lily,
     write_lora,
+    write_mixlora,
     write_tucka,
 )
 from tests.exporter.validation.workshop import Workshop
@@ -26,7 +29,7 @@ from tests.support.bundles import copy_bundle
 from tests.support.encoder_decoders import TARGETS, KeptGraphs
 from tests.support.quantized import Choice, quantized
 
-Method = Literal["lora", "ept", "tucka", "heads"]
+Method = Literal["lora", "ept", "tucka", "heads", "hydra", "lily", "mixlora"]
 LABELS = {"cola": 2, "mnli": 3, "stsb": 1}
 NAMES = {"cola": ["bad", "good"], "mnli": ["entailment", "neutral", "contradiction"]}
 ROUTES = {"x": Route(0, (0.6, 0.4)), "y": Route(2, (0.3, 0.7))}
@@ -44,6 +47,9 @@ BUNDLES: Mapping[str, tuple[str, Method, dict[str, Any]]] = {
     "bert static": ("bert", "ept", {"mode": "static", "task": "task1", "top_k": 2}),
     "bert fp16": ("bert", "lora", _LORA | {"precision": "fp16"}),
     "bert tucka": ("bert", "tucka", {"mode": "dynamic", "routing": "row"}),
+    "bert hydra": ("bert", "hydra", {"mode": "dynamic"}),
+    "bert lily": ("bert", "lily", {"mode": "dynamic", "routing": "row"}),
+    "bert mixlora": ("bert", "mixlora", {"mode": "dynamic"}),
     "bert tucka frozen": ("bert", "tucka", {"mode": "conditioned", "routes": ROUTES}),
     "heads": ("bert bare", "heads", _EPT),
     "heads mean": ("bert bare", "heads", {"mode": "dynamic", "top_k": 2}),
@@ -133,6 +139,13 @@ class Bases:
 
     def _train(self, base: str, method: Method, pooling: str) -> list[Path]:
         shop, shapes = self.shop(base), self.shapes(base)
+        if method == "hydra":
+            return [write_hydra(shop.path(), shapes, seed=3)]
+        if method == "lily":
+            return [write_lily(shop.path(), shapes, seed=3)]
+        if method == "mixlora":
+            found = linear_shapes(shop.base, ("intermediate.dense", "output.dense"))
+            return [write_mixlora(shop.path(), {n: s for n, s in found.items() if "attention" not in n}, seed=3)]
         if method == "tucka":
             return [write_tucka(shop.path(), shapes, seed=3, tasks=("x", "y"), rank=4)]
         if method == "lora":
