@@ -43,8 +43,8 @@ class More(Layer):
         self.lora_A, self.lora_B = nn.Linear(width, RANK, bias=False), nn.Linear(RANK, inner.out_features, bias=False)
         self.lora_gate = nn.Sequential(nn.Linear(width, 8), nn.Softmax(dim=1))
         self.lora_task_embedding = nn.Embedding(8, width)
-        self.lora_A.weight.data.normal_(0, 0.6)
-        self.lora_B.weight.data.normal_(0, 0.6)
+        self.lora_A.weight.data.normal_(0, 0.5)
+        self.lora_B.weight.data.normal_(0, 0.5)
         first: Any = self.lora_gate[0]
         for task, rank in enumerate(More.chosen):  # the bias decides one of them
             toward = self.lora_task_embedding.weight.data[task]
