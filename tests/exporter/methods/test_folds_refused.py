@@ -104,7 +104,13 @@ def test_layers_of_two_ranks(tmp_path: Path) -> None:
         tensors[f"{name}A"], tensors[f"{name}B"] = tensors[f"{name}A"][:, :2], tensors[f"{name}B"][:, :, :2]
 
     changed(file, edit)
-    refused(file, tmp_path / "out", Saved.asked, 3, "dense has rank 12, encoder.layer.0.attention.self.query 8: one lora_alpha")
+    refused(
+        file,
+        tmp_path / "out",
+        Saved.asked,
+        3,
+        "dense has rank 12, encoder.layer.0.attention.self.query 8: one lora_alpha",
+    )
 
 
 def test_settings_of_lora_are_kept(tmp_path: Path) -> None:
