@@ -8,7 +8,7 @@ A folder holds:
 
 Both are made of the other files of the folder: ``adapter.py`` (what the files hold, as arrays), ``read.py`` (files to
 that), ``fold.py`` (the algebra that puts one task into a weight), ``attach.py`` (operators into a graph),
-``convert.py`` (from what a released code saves to what is read) and, where PEFT has no tuner of the method,
+``convert.py`` (from what released codes save to what is read) and, where PEFT has no tuner of the method,
 ``config.py``, ``layer.py`` and ``model.py``.
 
 Beside the folders is what several share: ``constant.py`` and ``mixture.py`` for methods whose update is a constant of

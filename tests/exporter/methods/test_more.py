@@ -32,10 +32,10 @@ CONFIG: dict[str, Any] = {
 
 
 class More(Layer):
-    """The last rank of each of the first tasks: few, many, and more than there are."""
+    """`chosen` is the last rank of each of the first tasks; the last has more than there are."""
 
     scaled: bool = False
-    chosen = (1, 4, 7)
+    chosen = (4, 2, 7)
 
     def __init__(self, inner: nn.Linear) -> None:
         super().__init__(inner)
@@ -43,8 +43,8 @@ class More(Layer):
         self.lora_A, self.lora_B = nn.Linear(width, RANK, bias=False), nn.Linear(RANK, inner.out_features, bias=False)
         self.lora_gate = nn.Sequential(nn.Linear(width, 8), nn.Softmax(dim=1))
         self.lora_task_embedding = nn.Embedding(8, width)
-        self.lora_A.weight.data.normal_(0, 0.6)
-        self.lora_B.weight.data.normal_(0, 0.6)
+        for factor in (self.lora_A, self.lora_B):
+            factor.weight.data.normal_(0, 0.5 if More.scaled else 0.2)
         first: Any = self.lora_gate[0]
         for task, rank in enumerate(More.chosen):  # the bias decides one of them
             toward = self.lora_task_embedding.weight.data[task]

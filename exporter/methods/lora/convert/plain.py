@@ -33,7 +33,7 @@ def plain(factors: Mapping[str, Factors], alpha: float) -> tuple[dict[str, np.nd
     other = next((name for name in names if ranks[name] != ranks[names[0]]), None)
     if other is not None:
         said = f"{names[0]} has rank {ranks[names[0]]}, {other} {ranks[other]}"
-        raise AdapterError(f"{said}: one lora_alpha is not of both; give a file of one training")
+        raise AdapterError(f"{said}: one lora_alpha is not of both; give the file of one model")
     tensors: dict[str, np.ndarray] = {}
     for name in names:
         a, b = factors[name]
