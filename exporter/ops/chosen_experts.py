@@ -41,7 +41,7 @@ def ChosenExpertsDelta(y, x, experts, a, b):  # type: ignore[no-untyped-def]
     own = op.Reshape(op.Mul(op.Unsqueeze(is_chosen, [3]), u), op.Concat(t, k, flat, axis=0))
     delta = op.MatMul(own, op.Reshape(op.CastLike(b, x), op.Concat(flat, out, axis=0)))
     slots = op.Concat(op.Shape(y, end=-1), k, out, axis=0)
-    return op.Add(op.Unsqueeze(y, [-2]), op.Reshape(delta, slots))
+    return op.Add(op.Unsqueeze(y, [-2]), op.Reshape(delta, slots, allowzero=1))
 
 
 @script(eptx_domain)
@@ -56,9 +56,9 @@ def ChosenExpertsMean(m, weights):  # type: ignore[no-untyped-def]
         [..., in].
     """
     width = op.Shape(m, start=-1)
-    slots = op.Reshape(m, op.Concat(op.Shape(weights), width, axis=0))
+    slots = op.Reshape(m, op.Concat(op.Shape(weights), width, axis=0), allowzero=1)
     mean = op.MatMul(op.Unsqueeze(op.CastLike(weights, m), [1]), slots)
-    return op.Reshape(mean, op.Concat(op.Shape(m, end=-2), width, axis=0))
+    return op.Reshape(mean, op.Concat(op.Shape(m, end=-2), width, axis=0), allowzero=1)
 
 
 @script(eptx_domain)
