@@ -217,6 +217,19 @@ def test_routes_say_how_far_freezing_moves_the_answers() -> None:
     assert "3, given" in given and "12.3" in given and " ± 0.02" not in given
 
 
+def test_fixed_weights_of_routers_in_every_module() -> None:
+    """The table has the means over the modules, and no groups."""
+    result = sample_result()
+    assert result.routes is not None
+    task, found = next(iter(result.routes.tasks.items()))
+    calls = tuple(dataclasses.replace(found.calls[0], route=Route(0, own)) for own in ((0.25, 0.75), (0.75, 0.25)))
+    tasks = {task: dataclasses.replace(found, calls=calls)}
+    routes = dataclasses.replace(result.routes, router=None, groups=1, experts=2, tasks=tasks)
+    text = " ".join(_Page(report_html(dataclasses.replace(result, routes=routes))).text)
+    assert "Every module has a router" in text and "The share says" not in text
+    assert re.search(r"0\.50* ± 0\.250*, 0\.50* ± 0\.250*", text), text[-2000:]
+
+
 def test_routes_of_several_calls() -> None:
     whole = sample_result(("cola",))
     assert whole.routes is not None

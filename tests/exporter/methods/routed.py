@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 
 import eptx
 from eptx.calibration import Search
+from eptx.cli import cli
 from eptx.exporter import ExportOptions
 from eptx.runtime.measure import Source
 from tests.exporter.methods.family import Small, tensors_of
@@ -82,12 +84,24 @@ def compare_fixed(base: Path, adapter: Path, run: Run, seen: Callable[[], Weight
     off = eptx.Session(bundle.path).run(inputs, "base")["last_hidden_state"]
     plain = run(inputs, {module: np.zeros_like(own) for module, own in means["a"].items()})["last_hidden_state"]
     assert np.abs(off - plain).max() <= 2e-5 * max(1, np.abs(plain).max())
+    _draws_what_was_seen(bundle.path, means)
     options = ExportOptions(mode="static", task="b", **names)
     static = eptx.export(base, adapter, adapter.parent / "static", options)
     found = eptx.Session(static.path).run(inputs)["last_hidden_state"]
     wanted = run(inputs, means["b"])["last_hidden_state"]
     assert np.abs(found - wanted).max() <= 2e-5 * max(1, np.abs(wanted).max())
     assert eptx.validate(static.path).passed
+
+
+def _draws_what_was_seen(bundle: Path, means: Mapping[str, Weights]) -> None:
+    """`eptx inspect --plot`: tasks x experts, averaged over the modules."""
+    with mock.patch("eptx.cli.inspect._draw") as draw:
+        cli(["inspect", str(bundle), "--plot", str(bundle.parent / "load.png")], standalone_mode=False)
+    usage, tasks = draw.call_args.args[:2]
+    assert tasks == list(means)
+    np.testing.assert_allclose(usage, [np.mean(list(own.values()), axis=0) for own in means.values()], atol=1e-6)
+    cli(["inspect", str(bundle), "--plot", str(file := bundle.parent / "load.png")], standalone_mode=False)
+    assert file.read_bytes().startswith(b"\x89PNG")
 
 
 def inputs_of(row: Mapping[str, Any]) -> Arrays:

@@ -14,6 +14,7 @@ import transformers
 from torch import Tensor, nn
 
 import eptx
+from eptx.cli import cli
 from eptx.errors import EptxError
 from eptx.exporter import ExportOptions
 from eptx.exporter.quiet import quiet
@@ -177,3 +178,10 @@ def test_tensors_that_do_not_fit(
     with pytest.raises(EptxError) as refused:
         eptx.export(tmp_path / "base", tmp_path / "a", tmp_path / "out", ExportOptions(mode="dynamic"))
     assert refused.value.exit_code == 3 and said in str(refused.value)
+
+
+def test_no_plot_without_data(saved: Path, tmp_path: Path) -> None:
+    eptx.convert(saved, tmp_path / "a")
+    with pytest.raises(EptxError, match="data decides which experts hydra_lora uses: export with --calibration-data"):
+        cli(["inspect", str(tmp_path / "a"), "--plot", str(tmp_path / "p.png")], standalone_mode=False)
+    assert not (tmp_path / "p.png").exists()
