@@ -54,6 +54,7 @@ def _convert(
         "top_k": int(positive(config, "top_k")),
         "scaling": _scale(config),
         "expert_scaling": _scale(of_experts),
+        **({"act_fn": config["act_fn"]} if config.get("act_fn") else {}),
     }
 
 
@@ -75,11 +76,6 @@ def _check(config: Mapping[str, Any]) -> None:
     for part in (config, config.get("expert_lora") or {}):
         if part.get("use_dora"):
             raise NotSupportedError("use_dora=true is not supported in MixLoRA: train with use_dora false")
-    if config.get("act_fn"):
-        raise NotSupportedError(
-            f"act_fn={config['act_fn']!r} is not supported: the experts then have another activation than the base; "
-            "if it is the base's own, take act_fn out of adapter_config.json"
-        )
 
 
 def _scale(config: Mapping[str, Any]) -> float:

@@ -194,7 +194,6 @@ def _renamed(old: str, new: str) -> Change:
         (_set(routing_strategy="mixlora-switch"), 5, "routing_strategy='mixlora-switch' is not supported"),
         (_set(use_dora=True), 5, "use_dora=true is not supported in MixLoRA"),
         (_set(expert_lora={"r": 2, "lora_alpha": 7, "use_dora": True}), 5, "use_dora=true is not supported in MixLoRA"),
-        (_set(act_fn="silu"), 5, "act_fn='silu' is not supported: the experts then have another activation"),
         (_set(top_k=None), 2, "top_k"),
         (_renamed("mlp.down_proj", "mlp.other"), 5, "mixlora.layers.0.mlp: has experts at "),
         (_without("down_proj.experts.2.lora_A.weight"), 3, "down_proj.*.lora_A.weight: expert 2 is missing"),
@@ -219,6 +218,21 @@ def test_no_weights_hold_it(mode: Any, tmp_path: Path) -> None:
     with pytest.raises(EptxError, match=f"MixLoRA has no mode {mode}: use --mode dynamic") as refused:
         eptx.export(base, tmp_path / "adapter", tmp_path / "out", ExportOptions(mode=mode))
     assert refused.value.exit_code == 5 and not (tmp_path / "out").exists()
+
+
+def test_the_activation_is_the_bases(tmp_path: Path) -> None:
+    """MoE-PEFT writes it into every configuration."""
+    trained(base := SMALL["llama"].write(tmp_path / "base"), saved := tmp_path / "saved")
+    (saved / "adapter_config.json").write_text(json.dumps({**CONFIG, "act_fn": "gelu"}))
+    eptx.convert(saved, tmp_path / "adapter")
+    alone = ExportOptions(mode="dynamic", base_onnx=tmp_path / "base.onnx")
+    for folder, options, code, said in (
+        (base, ExportOptions(mode="dynamic"), 5, "act_fn='gelu' is not supported: model.layers.0.mlp of the base has"),
+        (None, alone, 2, "act_fn='gelu' needs the base's transformers folder"),
+    ):
+        with pytest.raises(EptxError, match=said) as refused:
+            eptx.export(folder, tmp_path / "adapter", tmp_path / "out", options)
+        assert refused.value.exit_code == code and not (tmp_path / "out").exists()
 
 
 def test_experts_that_the_last_projection_lacks(tmp_path: Path) -> None:
