@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -134,12 +135,13 @@ def test_every_token_chooses(name: str, change: Any, firsts: tuple[str, ...], tm
     assert compare_live(small, base, tmp_path / "adapter", inputs, outputs(model, inputs)) == "mixlora"
 
 
-def trained(base: Path, folder: Path) -> Any:
+def trained(base: Path, folder: Path, *, classes: bool = False) -> Any:
     """A Llama with chosen feed-forwards and plain LoRA in attention, and what MoE-PEFT saves of it."""
     torch.manual_seed(3)
+    kind: Any = transformers.AutoModelForSequenceClassification if classes else transformers.AutoModelForCausalLM
     with quiet():
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(base).eval()
-    tensors = {}
+        model: Any = kind.from_pretrained(base, **({"num_labels": 3} if classes else {})).eval()
+    tensors = {"classifier": model.score.weight} if classes else {}
     for number, layer in enumerate(model.model.layers):
         layer.self_attn.q_proj = low = Low(layer.self_attn.q_proj, RANK, ALPHA)
         layer.mlp = own = Chosen(layer.mlp, model.config.hidden_size)
@@ -153,8 +155,21 @@ def trained(base: Path, folder: Path) -> Any:
             tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = lora.lora_A, lora.lora_B
     folder.mkdir()
     torch.save({name: tensor.detach().clone() for name, tensor in tensors.items()}, folder / "adapter_model.bin")
-    (folder / "adapter_config.json").write_text(json.dumps(CONFIG))
+    task_type = {"task_type": "SEQ_CLS"} if classes else {}
+    (folder / "adapter_config.json").write_text(json.dumps(CONFIG | task_type))
     return model
+
+
+def test_the_head_of_a_classification(tmp_path: Path) -> None:
+    """MoE-PEFT calls it `classifier`, and takes the last token's as transformers does."""
+    small = SMALL["llama"]._replace(call="forward")
+    base, inputs = small.write(tmp_path / "base"), small.reads(4)
+    model = trained(base, tmp_path / "saved", classes=True)
+    eptx.convert(tmp_path / "saved", tmp_path / "adapter")
+    bundle = eptx.export(base, tmp_path / "adapter", tmp_path / "out", ExportOptions(mode="dynamic"))
+    wanted = outputs(model, inputs)["logits"]
+    assert np.abs(eptx.Session(bundle.path).run(inputs)["logits"] - wanted).max() <= 2e-5 * max(1, np.abs(wanted).max())
+    assert eptx.validate(bundle.path).passed
 
 
 def test_what_moe_peft_saves(tmp_path: Path) -> None:
