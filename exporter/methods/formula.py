@@ -14,6 +14,7 @@ import torch
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from eptx.exporter.methods.peft_types import peft_type, register
 from eptx.exporter.methods.tuner import EptxTuner, TaskRows
@@ -57,7 +58,7 @@ class FormulaLinear(nn.Module, BaseTunerLayer):
     """A linear layer to whose output the formula adds each row's update."""
 
     def __init__(
-        self, base_layer: nn.Linear, name: str, state: TaskRows, config: FormulaConfig, layer: str, formula: Formula
+        self, base_layer: nn.Module, name: str, state: TaskRows, config: FormulaConfig, layer: str, formula: Formula
     ) -> None:
         super().__init__()
         self.base_layer, self.state, self.formula, self.settings = base_layer, state, formula, config.settings
@@ -126,8 +127,8 @@ class FormulaModel(EptxTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        if not isinstance(target, nn.Linear):
-            raise TypeError(f"it adapts torch.nn.Linear only, and {current_key} is a {type(target).__name__}")
+        if not isinstance(target, nn.Linear | Conv1D):
+            raise TypeError(f"it adapts linear layers only, and {current_key} is a {type(target).__name__}")
         layer: type[FormulaLinear] = self.tuner_layer_cls
         new = layer(target, adapter_name, self.state, peft_config, current_key, type(self).formula)
         self._replace_module(parent, target_name, new, target)

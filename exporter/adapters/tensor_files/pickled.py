@@ -19,6 +19,8 @@ from eptx.files.safe_files import open_regular
 
 _AGAIN = "load the adapter with PEFT where it was trained, and save it again"
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+#: A code that saves its layers' weights one by one saves parameters.
+_TENSORS = (torch.Tensor, torch.nn.Parameter)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 
 
@@ -50,11 +52,11 @@ def read_pickle(path: Path, *, integers: bool = False) -> dict[str, np.ndarray]:
         raise AdapterError(f"{path.name}: holds no dictionary of tensors; {_AGAIN}")
     arrays = {}
     for name, tensor in content.items():
-        if not isinstance(name, str) or type(tensor) is not torch.Tensor or tensor.layout is not torch.strided:
+        if not isinstance(name, str) or type(tensor) not in _TENSORS or tensor.layout is not torch.strided:
             raise AdapterError(f"{path.name}: holds something else than named tensors; {_AGAIN}")
         check_name(path, name, AdapterError)
         if tensor.dtype not in (*_FLOATS, *(_INTEGERS if integers else ())):
             kind = str(tensor.dtype).removeprefix("torch.")
             raise AdapterError(f"{path.name}: tensor {name} has type {kind}; an adapter's tensors are floating point")
-        arrays[name] = array_of(path, name, tensor, AdapterError)
+        arrays[name] = array_of(path, name, tensor.detach(), AdapterError)
     return arrays

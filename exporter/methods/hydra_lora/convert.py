@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,15 +10,16 @@ import numpy as np
 from eptx.exporter.adapters.checkpoint import refuse_options, refuse_unknown
 from eptx.exporter.methods.released import Conversion, positive
 
-#: What the tensors say anyway, or only training asks for. Trained biases are in the file, whatever `bias` says.
+#: What the tensors say anyway, or only training asks for.
 _KNOWN = (
     *("r", "lora_alpha", "lora_nums", "blc_alpha", "blc_weight", "lora_dropout", "merge_weights", "target_modules"),
     *("bias", "fan_in_fan_out", "enable_lora"),
 )
+_ROUTE = ".lora_route.weight"
 
 
 def _matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
-    return bool(config.get("lora_nums")) or any(name.endswith(".lora_route.weight") for name in names)
+    return bool(config.get("lora_nums")) or any(name.endswith(_ROUTE) for name in names)
 
 
 def _convert(
@@ -28,7 +29,17 @@ def _convert(
     refuse_unknown(config, _KNOWN)
     shared = any(name.endswith(".lora_A.weight") for name in tensors)
     kind = "HYDRA_LORA" if shared else "LORAMOE"
-    return dict(tensors), {"peft_type": kind, "lora_alpha": positive(config, "lora_alpha")}
+    adapted = {name.removesuffix(_ROUTE) for name in tensors if name.endswith(_ROUTE)}
+    written = {_as_peft_calls(name, adapted): array for name, array in tensors.items()}
+    trained = any(name.endswith(".bias") and f"{name.removesuffix('bias')}weight" not in written for name in written)
+    settings = {"peft_type": kind, "lora_alpha": positive(config, "lora_alpha"), "bias": "all" if trained else "none"}
+    return written, settings
+
+
+def _as_peft_calls(name: str, adapted: Collection[str]) -> str:
+    """A tensor's name; that of an adapted layer's own bias, which was trained in its place, as later PEFTs save it."""
+    module, _, leaf = name.rpartition(".")
+    return f"{module}.base_layer.bias" if leaf == "bias" and module in adapted else name
 
 
 CONVERSION = Conversion(

@@ -39,7 +39,7 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> HydraLoraAd
         UsageError: several folders were given.
     """
     for checkpoint in checkpoints:
-        refuse_unknown(checkpoint.config, ("lora_alpha",))
+        refuse_unknown(checkpoint.config, ("lora_alpha", "bias"))
     kind = KINDS[str(checkpoints[0].config["peft_type"])]
     return read_routed(HydraLoraAdapter, "HydraLoRA", checkpoints, options, "lora_", _module, kind_name=kind)
 

@@ -50,11 +50,13 @@ class MixLoraAdapter(Adapter):
     Attributes:
         modules: linear layer -> what the file holds of it, in module order.
         top_k: how many experts a token chooses.
+        act_fn: the experts' activation by its name in transformers; None: the base's own.
     """
 
     method: ClassVar[str] = "mixlora"
     modules: Mapping[str, MixLoraModule]
     top_k: int
+    act_fn: str | None = None
 
     @property
     def module_names(self) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ _LAST = ("down_proj", "fc2", "dense_4h_to_h")
 _FIRST = ("gate_proj", "up_proj", "gate_up_proj", "fc1", "dense_h_to_4h")
 _BEGINS = "mixlora.layers."
 _GATE = ".moe_gate.weight"
+#: What MoE-PEFT calls the head of a classification, which transformers' classes for it call otherwise.
+_HEAD, _HEAD_OF_CLASS = "classifier", "score.weight"
 
 
 def _matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
@@ -30,10 +32,10 @@ def _convert(
     gates = {name.removesuffix(_GATE): array for name, array in tensors.items() if name.endswith(_GATE)}
     experts: dict[str, dict[str, dict[int, np.ndarray]]] = {}
     for name, array in tensors.items():
-        if not name.endswith(_GATE):
+        if not name.endswith(_GATE) and name != _HEAD:
             module, number, letter = _place(name)
             experts.setdefault(module, {}).setdefault(letter, {})[number] = array
-    written: dict[str, np.ndarray] = {}
+    written = {_HEAD_OF_CLASS: tensors[_HEAD]} if _HEAD in tensors else {}
     for module, factors in experts.items():
         own = module.replace(_BEGINS, "model.layers.", 1)
         for letter, numbered in factors.items():
@@ -54,6 +56,7 @@ def _convert(
         "top_k": int(positive(config, "top_k")),
         "scaling": _scale(config),
         "expert_scaling": _scale(of_experts),
+        **({"act_fn": config["act_fn"]} if config.get("act_fn") else {}),
     }
 
 
@@ -75,11 +78,6 @@ def _check(config: Mapping[str, Any]) -> None:
     for part in (config, config.get("expert_lora") or {}):
         if part.get("use_dora"):
             raise NotSupportedError("use_dora=true is not supported in MixLoRA: train with use_dora false")
-    if config.get("act_fn"):
-        raise NotSupportedError(
-            f"act_fn={config['act_fn']!r} is not supported: the experts then have another activation than the base; "
-            "if it is the base's own, take act_fn out of adapter_config.json"
-        )
 
 
 def _scale(config: Mapping[str, Any]) -> float:

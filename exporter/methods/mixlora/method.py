@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
+from eptx.errors import UsageError
+from eptx.exporter.adapters.checkpoint import CONFIG
 from eptx.exporter.methods.method import Method
 from eptx.exporter.methods.mixlora.attach import attach
 from eptx.exporter.methods.mixlora.convert import CONVERSION
@@ -23,6 +26,19 @@ class MixLora(Method):
     read = staticmethod(read)
     attach = staticmethod(attach)
     conversions: ClassVar[tuple[Conversion, ...]] = (CONVERSION,)
+
+    def complete(self, adapter: Any, base: Path | None, class_name: str | None) -> Any:
+        if not adapter.act_fn:
+            return adapter
+        if base is None or class_name is None:
+            raise UsageError(
+                f"{CONFIG}: act_fn={adapter.act_fn!r} needs the base's transformers folder, which says whether that is "
+                "its activation"
+            )
+        from eptx.exporter.methods.mixlora.complete import check_activation
+
+        check_activation(adapter, base, class_name)
+        return adapter
 
     def serves_base(self, options: ExportOptions) -> bool:
         """Routers know no task, and so none without an adapter."""

@@ -43,7 +43,7 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> MixLoraAdap
         raise UsageError("a folder of MixLoRA holds all its tasks: give one adapter folder")
     (checkpoint,) = checkpoints
     config = checkpoint.config
-    refuse_unknown(config, ("top_k", "scaling", "expert_scaling"))
+    refuse_unknown(config, ("top_k", "scaling", "expert_scaling", "act_fn"))
     grouped = group_by_module(checkpoint.tensors, "moe_")
     modules = {name: _module(name, grouped[name], config) for name in sorted(grouped, key=natural_key)}
     top_k, counts = int(number(config, "top_k")), sorted({own.experts for own in modules.values()} - {1})
@@ -62,6 +62,7 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> MixLoraAdap
         trained_as=(checkpoint.trained_as,),
         modules=modules,
         top_k=top_k,
+        act_fn=str(config["act_fn"]) if config.get("act_fn") else None,
     )
 
 

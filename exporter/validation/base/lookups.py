@@ -106,9 +106,15 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         if func is torch.ops.aten.embedding.default:
             self._see(len(args[0]), args[1].flatten()[: len(self._tokens)].tolist())
-        elif func is torch.ops.aten.index.Tensor and args[0].ndim == 2 and len(args[1]) == 1:
+        elif (
+            func is torch.ops.aten.index.Tensor and args[0].ndim == 2 and len(args[1]) == 1 and self._is_table(args[0])
+        ):
             self._see(len(args[0]), args[1][0].flatten()[: len(self._tokens)].tolist())
         return func(*args, **(kwargs or {}))
+
+    def _is_table(self, rows: torch.Tensor) -> bool:
+        """Whether rows may be a table: what the model knows of each token is none, of which an expert picks some."""
+        return len(rows) > len(self._tokens)
 
     def _see(self, rows: int, index: list[int]) -> None:
         if index == self._tokens:

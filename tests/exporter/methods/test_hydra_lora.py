@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 import eptx
 from eptx.cli import cli
@@ -28,16 +29,17 @@ RANK, EXPERTS, ALPHA = 3, 4, 5
 class Layer(nn.Module):
     """One linear layer with experts behind one A, or behind one each."""
 
-    def __init__(self, inner: nn.Linear, each: bool) -> None:
+    def __init__(self, inner: nn.Linear | Conv1D, each: bool) -> None:
         super().__init__()
         self.inner, self.each = inner, each
+        into, out = inner.weight.shape if isinstance(inner, Conv1D) else inner.weight.T.shape
         self.fixed: np.ndarray | None = None
         self.said = np.zeros(0)
-        self.lora_route = nn.Linear(inner.in_features, EXPERTS, bias=False)
+        self.lora_route = nn.Linear(into, EXPERTS, bias=False)
         for name in [f"lora_A{i}" for i in range(EXPERTS)] if each else ["lora_A"]:
-            self.add_module(name, nn.Linear(inner.in_features, RANK, bias=False))
+            self.add_module(name, nn.Linear(into, RANK, bias=False))
         for i in range(EXPERTS):
-            self.add_module(f"lora_B{i}", nn.Linear(RANK, inner.out_features, bias=False))
+            self.add_module(f"lora_B{i}", nn.Linear(RANK, out, bias=False))
         for name, parameter in self.named_parameters():
             if name.startswith("lora_"):
                 nn.init.normal_(parameter, std=0.6 if "route" in name else 0.25)
@@ -66,7 +68,7 @@ def trained(base: Path, kind: str, targets: tuple[str, ...], folder: Path, *, ea
     with quiet():
         model: Any = getattr(transformers, kind).from_pretrained(base).eval()
     for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and name.endswith(targets):
+        if isinstance(module, nn.Linear | Conv1D) and name.endswith(targets):
             model.set_submodule(name, Layer(module, each))
     folder.mkdir()
     tensors = {f"base_model.model.{name}": tensor for name, tensor in model.state_dict().items() if ".lora_" in name}
@@ -85,6 +87,17 @@ def test_every_token_weighs_for_itself(name: str, each: bool, tmp_path: Path) ->
     assert eptx.convert(tmp_path / "saved", tmp_path / "adapter").method == "HydraLoRA or LoRAMoE"
     called = compare_live(small, base, tmp_path / "adapter", inputs, outputs(model, inputs))
     assert called == ("loramoe" if each else "hydra_lora")
+
+
+def test_layers_that_store_their_weights_the_other_way(tmp_path: Path) -> None:
+    """GPT-2's, which several methods' formulas are put on for validation."""
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16, "vocab_size": 60, "initializer_range": 0.3}
+    with quiet():
+        transformers.GPT2Model(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path / "base")
+    small = SMALL["bert"]._replace(targets=("c_attn", "c_fc"))
+    model, inputs = trained(tmp_path / "base", "GPT2Model", small.targets, tmp_path / "saved"), small.reads(4)
+    eptx.convert(tmp_path / "saved", tmp_path / "adapter")
+    compare_live(small, tmp_path / "base", tmp_path / "adapter", inputs, outputs(model, inputs))
 
 
 @pytest.mark.parametrize("each", [False, True])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -134,12 +135,13 @@ def test_every_token_chooses(name: str, change: Any, firsts: tuple[str, ...], tm
     assert compare_live(small, base, tmp_path / "adapter", inputs, outputs(model, inputs)) == "mixlora"
 
 
-def trained(base: Path, folder: Path) -> Any:
+def trained(base: Path, folder: Path, *, classes: bool = False) -> Any:
     """A Llama with chosen feed-forwards and plain LoRA in attention, and what MoE-PEFT saves of it."""
     torch.manual_seed(3)
+    kind: Any = transformers.AutoModelForSequenceClassification if classes else transformers.AutoModelForCausalLM
     with quiet():
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(base).eval()
-    tensors = {}
+        model: Any = kind.from_pretrained(base, **({"num_labels": 3} if classes else {})).eval()
+    tensors = {"classifier": model.score.weight} if classes else {}
     for number, layer in enumerate(model.model.layers):
         layer.self_attn.q_proj = low = Low(layer.self_attn.q_proj, RANK, ALPHA)
         layer.mlp = own = Chosen(layer.mlp, model.config.hidden_size)
@@ -153,8 +155,21 @@ def trained(base: Path, folder: Path) -> Any:
             tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = lora.lora_A, lora.lora_B
     folder.mkdir()
     torch.save({name: tensor.detach().clone() for name, tensor in tensors.items()}, folder / "adapter_model.bin")
-    (folder / "adapter_config.json").write_text(json.dumps(CONFIG))
+    task_type = {"task_type": "SEQ_CLS"} if classes else {}
+    (folder / "adapter_config.json").write_text(json.dumps(CONFIG | task_type))
     return model
+
+
+def test_the_head_of_a_classification(tmp_path: Path) -> None:
+    """MoE-PEFT calls it `classifier`, and takes the last token's as transformers does."""
+    small = SMALL["llama"]._replace(call="forward")
+    base, inputs = small.write(tmp_path / "base"), small.reads(4)
+    model = trained(base, tmp_path / "saved", classes=True)
+    eptx.convert(tmp_path / "saved", tmp_path / "adapter")
+    bundle = eptx.export(base, tmp_path / "adapter", tmp_path / "out", ExportOptions(mode="dynamic"))
+    wanted = outputs(model, inputs)["logits"]
+    assert np.abs(eptx.Session(bundle.path).run(inputs)["logits"] - wanted).max() <= 2e-5 * max(1, np.abs(wanted).max())
+    assert eptx.validate(bundle.path).passed
 
 
 def test_what_moe_peft_saves(tmp_path: Path) -> None:
@@ -194,7 +209,6 @@ def _renamed(old: str, new: str) -> Change:
         (_set(routing_strategy="mixlora-switch"), 5, "routing_strategy='mixlora-switch' is not supported"),
         (_set(use_dora=True), 5, "use_dora=true is not supported in MixLoRA"),
         (_set(expert_lora={"r": 2, "lora_alpha": 7, "use_dora": True}), 5, "use_dora=true is not supported in MixLoRA"),
-        (_set(act_fn="silu"), 5, "act_fn='silu' is not supported: the experts then have another activation"),
         (_set(top_k=None), 2, "top_k"),
         (_renamed("mlp.down_proj", "mlp.other"), 5, "mixlora.layers.0.mlp: has experts at "),
         (_without("down_proj.experts.2.lora_A.weight"), 3, "down_proj.*.lora_A.weight: expert 2 is missing"),
@@ -219,6 +233,21 @@ def test_no_weights_hold_it(mode: Any, tmp_path: Path) -> None:
     with pytest.raises(EptxError, match=f"MixLoRA has no mode {mode}: use --mode dynamic") as refused:
         eptx.export(base, tmp_path / "adapter", tmp_path / "out", ExportOptions(mode=mode))
     assert refused.value.exit_code == 5 and not (tmp_path / "out").exists()
+
+
+def test_the_activation_is_the_bases(tmp_path: Path) -> None:
+    """MoE-PEFT writes it into every configuration."""
+    trained(base := SMALL["llama"].write(tmp_path / "base"), saved := tmp_path / "saved")
+    (saved / "adapter_config.json").write_text(json.dumps({**CONFIG, "act_fn": "gelu"}))
+    eptx.convert(saved, tmp_path / "adapter")
+    alone = ExportOptions(mode="dynamic", base_onnx=tmp_path / "base.onnx")
+    for folder, options, code, said in (
+        (base, ExportOptions(mode="dynamic"), 5, "act_fn='gelu' is not supported: model.layers.0.mlp of the base has"),
+        (None, alone, 2, "act_fn='gelu' needs the base's transformers folder"),
+    ):
+        with pytest.raises(EptxError, match=said) as refused:
+            eptx.export(folder, tmp_path / "adapter", tmp_path / "out", options)
+        assert refused.value.exit_code == code and not (tmp_path / "out").exists()
 
 
 def test_experts_that_the_last_projection_lacks(tmp_path: Path) -> None:

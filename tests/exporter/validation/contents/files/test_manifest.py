@@ -136,6 +136,7 @@ def test_a_static_bundle_has_its_one_task(encoder: Made) -> None:
         ("DebertaV2", _RELATIVE, None),
         ("MobileBert", _TINY, 34),
         ("Llama", {}, None),
+        ("Mixtral", {"num_key_value_heads": 2, "num_local_experts": 1, "num_experts_per_tok": 1}, None),
     ],
 )
 def test_positions_of_many_models(kind: str, own: dict[str, Any], positions: int | None) -> None:
