@@ -125,6 +125,8 @@ def read_checkpoint(
 
 def _read(folder: Path, own_tensors: Callable[[Mapping[str, Any]], OwnTensors], allow_pickle: bool) -> Checkpoint:
     check_links(folder, error=AdapterError)
+    if (folder / CONFIG).exists():  # what eptx convert is for is said before anything of its pickle
+        own_tensors(read_json_object(folder / CONFIG, error=AdapterError))
     weights = weights_of(folder, allow_pickle=allow_pickle)
     config = read_json_object(folder / CONFIG, error=AdapterError)
     kind = own_tensors(config)

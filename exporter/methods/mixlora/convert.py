@@ -15,6 +15,8 @@ from eptx.exporter.methods.released import Conversion, positive
 #: MoE-PEFT's names of the last projection of a feed-forward, and of those before it.
 _LAST = ("down_proj", "fc2", "dense_4h_to_h")
 _FIRST = ("gate_proj", "up_proj", "gate_up_proj", "fc1", "dense_h_to_4h")
+#: Two of the same sizes, which are multiplied: experts of one alone are as if the other's changed nothing.
+_PAIRS = {"gate_proj": "up_proj", "up_proj": "gate_proj"}
 _BEGINS = "mixlora.layers."
 _GATE = ".moe_gate.weight"
 #: What MoE-PEFT calls the head of a classification, which transformers' classes for it call otherwise.
@@ -44,6 +46,8 @@ def _convert(
         if parent in gates and last in _FIRST:
             written[f"{own}.moe_gate"] = gates[parent]
     for parent in gates:
+        _complete_pairs(written, parent.replace(_BEGINS, "model.layers.", 1))
+    for parent in gates:
         names = [module.rpartition(".")[2] for module in experts if module.startswith(f"{parent}.")]
         if not set(names) & set(_FIRST) or not set(names) & set(_LAST):
             raise NotSupportedError(
@@ -58,6 +62,18 @@ def _convert(
         "expert_scaling": _scale(of_experts),
         **({"act_fn": config["act_fn"]} if config.get("act_fn") else {}),
     }
+
+
+def _complete_pairs(written: dict[str, np.ndarray], feed_forward: str) -> None:
+    """Gives a projection without experts, whose outputs are multiplied by those of one that has some, experts of zeros.
+
+    So both have outputs for every expert that a token chooses.
+    """
+    for name, other in _PAIRS.items():
+        has, lacks = f"{feed_forward}.{name}", f"{feed_forward}.{other}"
+        if f"{has}.moe_lora_B" in written and f"{lacks}.moe_lora_B" not in written:
+            written |= {f"{lacks}.{part}": written[f"{has}.{part}"] for part in ("moe_lora_A", "moe_gate")}
+            written[f"{lacks}.moe_lora_B"] = np.zeros_like(written[f"{has}.moe_lora_B"])
 
 
 def _place(name: str) -> tuple[str, int, str]:

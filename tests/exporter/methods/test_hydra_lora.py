@@ -130,9 +130,10 @@ def test_fixed_weights_need_data(saved: Path, tmp_path: Path, mode: Any) -> None
     assert refused.value.exit_code == 2 and not (tmp_path / "out").exists()
 
 
-def test_as_it_was_saved(saved: Path, tmp_path: Path) -> None:
-    """It calls itself LORA, and is no damaged one."""
-    options = ExportOptions(mode="dynamic", allow_pickle=True)
+@pytest.mark.parametrize("allowed", [True, False])
+def test_as_it_was_saved(saved: Path, tmp_path: Path, allowed: bool) -> None:
+    """It calls itself LORA, and is no damaged one; and nobody is told to read its pickle first."""
+    options = ExportOptions(mode="dynamic", allow_pickle=allowed)
     with pytest.raises(EptxError, match=r"the released code of HydraLoRA.*rewrite the folder with eptx con") as refused:
         eptx.export(tmp_path / "base", saved, tmp_path / "out", options)
     assert refused.value.exit_code == 3 and not (tmp_path / "out").exists()

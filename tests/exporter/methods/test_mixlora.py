@@ -135,7 +135,9 @@ def test_every_token_chooses(name: str, change: Any, firsts: tuple[str, ...], tm
     assert compare_live(small, base, tmp_path / "adapter", inputs, outputs(model, inputs)) == "mixlora"
 
 
-def trained(base: Path, folder: Path, *, classes: bool = False) -> Any:
+def trained(
+    base: Path, folder: Path, *, classes: bool = False, projections: tuple[str, ...] = ("gate_proj", "up_proj")
+) -> Any:
     """A Llama with chosen feed-forwards and plain LoRA in attention, and what MoE-PEFT saves of it."""
     torch.manual_seed(3)
     kind: Any = transformers.AutoModelForSequenceClassification if classes else transformers.AutoModelForCausalLM
@@ -149,7 +151,9 @@ def trained(base: Path, folder: Path, *, classes: bool = False) -> Any:
         tensors[f"{at}.mlp.moe_gate.weight"] = own.gate.weight
         loras = {f"{at}.self_attn.q_proj": low}
         for index, expert in enumerate(own.experts):
-            for projection in ("gate_proj", "up_proj", "down_proj"):
+            for name in {"gate_proj", "up_proj"}.difference(projections):
+                nn.init.zeros_(expert.get_submodule(name).lora_B)
+            for projection in (*projections, "down_proj"):
                 loras[f"{at}.mlp.{projection}.experts.{index}"] = expert.get_submodule(projection)  # type: ignore[assignment]
         for name, lora in loras.items():
             tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = lora.lora_A, lora.lora_B
@@ -161,10 +165,13 @@ def trained(base: Path, folder: Path, *, classes: bool = False) -> Any:
 
 
 def test_the_head_of_a_classification(tmp_path: Path) -> None:
-    """MoE-PEFT calls it `classifier`, and takes the last token's as transformers does."""
+    """MoE-PEFT calls it `classifier`, and takes the last token's as transformers does.
+
+    One of the two projections that are multiplied has no experts: `target_modules` left it out.
+    """
     small = SMALL["llama"]._replace(call="forward")
     base, inputs = small.write(tmp_path / "base"), small.reads(4)
-    model = trained(base, tmp_path / "saved", classes=True)
+    model = trained(base, tmp_path / "saved", classes=True, projections=("up_proj",))
     eptx.convert(tmp_path / "saved", tmp_path / "adapter")
     bundle = eptx.export(base, tmp_path / "adapter", tmp_path / "out", ExportOptions(mode="dynamic"))
     wanted = outputs(model, inputs)["logits"]
