@@ -224,7 +224,7 @@ class Routed(Method):
             if len(own) != len(adapter.modules):
                 raise UsageError(
                     f"--route of task {task!r} has {len(own)} routes; the adapter has {len(adapter.modules)} modules, "
-                    "each with its own: give --calibration-data FILE.jsonl instead"
+                    "each with its own: join as many by /, in the modules' order, or give --calibration-data FILE.jsonl"
                 )
         return routes
 
