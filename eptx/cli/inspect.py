@@ -120,7 +120,7 @@ def _plot_experts(adapter: Adapter, file: Path) -> None:
 def _plot_load(route: Mapping[str, Any] | None, file: Path) -> None:
     """Draws tasks x experts of a bundle: how much routers have used each expert on data, averaged over the modules."""
     if not (route or {}).get("modules"):
-        raise NotSupportedError("--plot draws adapters, and bundles with weights that data has fixed; this has none")
+        raise UsageError("--plot draws adapters, and bundles with weights that data has fixed; this has none")
     assert route is not None
     tasks = {task: [each["weights"] for each in routes] for task, routes in route["tasks"].items()}
     usage = [[sum(own) / len(weights) for own in zip(*weights, strict=True)] for weights in tasks.values()]

@@ -204,4 +204,5 @@ def method_of(name: str) -> Method:
 
 def titles(flag: str) -> str:
     """The methods that a flag is for, as messages name them."""
-    return " and ".join(method.title for method in methods() if flag in method.flags)
+    *others, last = [method.title for method in methods() if flag in method.flags]
+    return f"{', '.join(others)} and {last}" if others else last

@@ -27,7 +27,7 @@ _AGAIN = "convert the adapter again with eptx convert"
 
 def matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
     """As ``eptx convert`` calls it; the released codes call it LORA."""
-    return config.get("peft_type") in KINDS
+    return config.get("peft_type") in tuple(KINDS)  # whatever a file says, hashable or not
 
 
 def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> HydraLoraAdapter:

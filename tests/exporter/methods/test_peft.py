@@ -77,7 +77,8 @@ def test_a_refusal_is_one_line_with_the_setting_and_the_file(kind: str, base: Pa
     folder.mkdir()
     (folder / CONFIG).write_text(json.dumps({"peft_type": kind}))
     save_file({"base_model.model.x.weight": torch.ones(1)}, folder / WEIGHTS)
-    with pytest.raises(NotSupportedError, match=rf"^given/{CONFIG}: peft_type {kind} \(.*\): .*; (train|export)") as caught:
+    said = rf"^given/{CONFIG}: peft_type {kind} \(.*\): .*; (train|export)"
+    with pytest.raises(NotSupportedError, match=said) as caught:
         export_bundle(base, [folder], tmp_path / "out", ExportOptions(mode="static"))
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 

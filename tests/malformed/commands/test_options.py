@@ -27,10 +27,16 @@ OPTIONS: Table = {
     "a task, conditioned": Case(nothing, 2, "--task is for --mode static", "--mode conditioned --top-k 2 --task cola"),
     "a task, dynamic": Case(nothing, 2, "--task is for --mode static", "--mode dynamic --top-k 2 --task cola"),
     "EPT with a route": Case(
-        nothing, 2, "--route is for TuckA adapters; this one is ept", "--mode conditioned --top-k 2 --route 0:1"
+        nothing,
+        2,
+        "--route is for HydraLoRA, Lily and TuckA adapters; this one",
+        "--mode conditioned --top-k 2 --route 0:1",
     ),
     "EPT with routing": Case(
-        nothing, 2, "--routing is for TuckA adapters; this one is ept", "--mode dynamic --top-k 2 --routing row"
+        nothing,
+        2,
+        "--routing is for Lily and TuckA adapters; this one is ept",
+        "--mode dynamic --top-k 2 --routing row",
     ),
     "TuckA with a top-k": Case(
         nothing, 2, "--top-k is for EPT adapters; this one is tucka", "--mode dynamic --top-k 2", "tucka"
@@ -38,7 +44,7 @@ OPTIONS: Table = {
     "EPT with calibration data": Case(
         write("d.jsonl", '{"text": "x"}'),
         2,
-        "measures TuckA's route",
+        "measures the routes of HydraLoRA, Lily and TuckA adapters",
         "--mode conditioned --top-k 2 --calibration-data {root}/d.jsonl",
     ),
     "dynamic with calibration data": Case(
