@@ -19,6 +19,7 @@ from eptx.exporter import ExportOptions
 from eptx.exporter.bases import Site, load_transformers, locate
 from eptx.exporter.bundle.clean import clean
 from eptx.exporter.graph.editor import GraphEditor
+from eptx.runtime.timing import TimedModel
 from tests.bench import latency
 from tests.bench.latency import Contender
 from tests.exporter.validation.adapters import linear_shapes
@@ -53,7 +54,9 @@ def moe_lora(folder: Path, base: Path, onnx: Path, *, pairs: int, threads: int) 
         export_bundle(base, [adapter], bundle, ExportOptions(mode=mode))  # type: ignore[arg-type]
         contenders[name] = Contender(bundle)
         contenders[f"{name}, bodies"] = Contender(bundle, native=False)
-        contenders[f"{name}, as usual"] = Contender(usual(base, folder / f"{name}.onnx", tensors))
+        as_usual = usual(base, folder / f"{name}.onnx", tensors)
+        _check_same(name, bundle, as_usual)
+        contenders[f"{name}, as usual"] = Contender(as_usual)
     print(f"\nMoE-LoRA of rank {RANK} at {len(shapes)} modules: latency / base graph")
     table = latency.measure(onnx, contenders, pairs=pairs, threads=threads, shapes=latency.SHAPES)
     latency.show(table)
@@ -64,6 +67,17 @@ def moe_lora(folder: Path, base: Path, onnx: Path, *, pairs: int, threads: int) 
         }
         print(f"  {name}: overhead of kernels / of bodies: " + ", ".join(f"{s} {p:.2f}" for s, p in parts.items()))
     return table
+
+
+def _check_same(name: str, bundle: Path, usual: Path) -> None:
+    """What is measured side by side must be the same mathematics."""
+    ids = np.random.default_rng(3).integers(1000, 20000, (3, 12))
+    given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    given["task_id"] = np.array([2, 0, 5])
+    models = [TimedModel(path, threads=1) for path in (bundle, usual)]
+    found, wanted = (one.session.run(None, {key: given[key] for key in one.feeds(1, 4)})[0] for one in models)
+    if np.abs(found - wanted).max() > 1e-4 * np.abs(wanted).max():
+        raise SystemExit(f"{name}: the bundle and the usual graph differ by {np.abs(found - wanted).max():.2g}")
 
 
 _MIXLORA = {"peft_type": "MIXLORA", "top_k": TOP, "scaling": 1.0, "expert_scaling": 1.0}
