@@ -22,6 +22,7 @@ from eptx.exporter import ExportOptions, Route
 from eptx.exporter.steps import load
 from tests.exporter.goldens.test_golden_heads import _images
 from tests.exporter.goldens.test_goldens import GOLDEN, _close, _logits, _sessions
+from tests.exporter.goldens.test_moe_lora import CASES as MOE_LORA
 from tests.exporter.validation.workshop import Workshop
 from tests.support.decoders import write_tokenizer
 from tests.support.encoder_decoders import Calls, KeptGraphs
@@ -174,5 +175,6 @@ def test_no_task_is_inferred_from_what_it_decides(case_of: Callable[[str], Case]
 
 def test_every_golden_is_in_a_test_that_exports_it() -> None:
     here = {name for name, _ in (*EPT, *TUCKA)} | {"ept_t5_ks16"}
-    elsewhere = {"ept_bert_seqcls", "ept_llama_modules", "tucka_deberta64", "tucka_glue_folded"}
-    assert here | elsewhere == {path.name for path in GOLDEN.iterdir()}
+    elsewhere = {"ept_bert_seqcls", "ept_llama_modules", "tucka_deberta64", "tucka_glue_folded", *MOE_LORA}
+    layers = {"layers"}  # of released codes by themselves: test_released_layers
+    assert here | elsewhere | layers == {path.name for path in GOLDEN.iterdir()}
