@@ -143,7 +143,7 @@ def test_settings_that_do_not_fit(
             ".lora_gate.bias has shape [5]; with the other tensors",
         ),
         (put(".lora_B.weight", lambda t: t[:, :5]), ".lora_B.weight has shape [16, 5]; with the other tensors it is"),
-        (put(".lora_B.weight", lambda t: t, "x.lora_route.weight"), "x.lora_A.weight is missing"),
+        (put(".lora_B.weight", lambda t: t, "x.lora_B.weight"), "x.lora_A.weight is missing"),
     ],
 )
 def test_tensors_that_do_not_fit(saved: Path, tmp_path: Path, edit: Change, said: str) -> None:
