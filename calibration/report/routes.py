@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
 
 from eptx.calibration.report.phrases import counted, divergence, number
 from eptx.calibration.routes.study import RouteStudy
@@ -14,10 +16,17 @@ STYLE = """
   vertical-align: -.05rem; }
 """
 _BAR = 72
+_EVERY_MODULE = (
+    "Every module has a router, which weighs the experts for every token. Fixed weights are the means over half of the "
+    "rows; their divergence says how far the answers to the other half then move. The last column has the means over "
+    "the modules, ± their standard deviation from module to module."
+)
 
 
 def routes_section(study: RouteStudy) -> list[Content]:
     """A table of tasks and groups, and one of the route that each task is frozen to."""
+    if study.router is None:
+        return [h("p", _EVERY_MODULE), _frozen(study.tasks, _mean_weights)]
     groups = [
         _group(task, found, call, group)
         for task, found in study.tasks.items()
@@ -46,7 +55,7 @@ def routes_section(study: RouteStudy) -> list[Content]:
             "The group with the smallest divergence, unless one was given, and its experts' mean weights over rows, "
             "± their standard deviation.",
         ),
-        _frozen(study.tasks),
+        _frozen(study.tasks, lambda found: " / ".join(_weights(call, found.given) for call in found.calls)),
     ]
 
 
@@ -69,10 +78,10 @@ def _bar(share: float) -> Cell:
     return cell(join([bar, f"{number(100 * share, 0)} %"]))
 
 
-def _frozen(tasks: Mapping[str, TaskRoutes]) -> Html:
+def _frozen(tasks: Mapping[str, TaskRoutes], weights: Callable[[TaskRoutes], str]) -> Html:
     rows: list[Sequence[Content]] = []
     for task, found in tasks.items():
-        groups = " / ".join(str(call.route.group) for call in found.calls)
+        groups = " / ".join(dict.fromkeys(str(call.route.group) for call in found.calls))
         metric = found.metric
         rows.append(
             [
@@ -83,11 +92,17 @@ def _frozen(tasks: Mapping[str, TaskRoutes]) -> Html:
                 number(metric.reference, 4) if metric else "–",
                 number(metric.found, 4) if metric else "–",
                 f"{found.rows}, {found.held_out} held out",
-                " / ".join(_weights(call, found.given) for call in found.calls),
+                weights(found),
             ]
         )
     header = ("task", "group", "divergence", "metric", "live", "frozen", "rows", "experts' weights")
     return table(header, rows, kinds="ttntnntt", label="Frozen routes")
+
+
+def _mean_weights(found: TaskRoutes) -> str:
+    weights = np.array([call.route.weights for call in found.calls])
+    both = zip(weights.mean(0).tolist(), weights.std(0).tolist(), strict=True)
+    return ", ".join(f"{number(weight)} ± {number(deviation)}" for weight, deviation in both)
 
 
 def _weights(call: CallRoutes, given: bool) -> str:

@@ -90,6 +90,12 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
 
 def _route_lines(bundle: Bundle) -> list[str]:
     route = bundle.manifest.route or {}
+    if "modules" in route:
+        return [
+            f"fixed against live weights, {task}: largest output difference {error['max_abs']:.3g}, mean "
+            f"{error['mean_abs']:.3g} on {error['rows']} rows, divergence {error['divergence']:.3g} of 100"
+            for task, error in route.get("frozen_error", {}).items()
+        ]
     lines = [
         f"route of {task}{_call(at, routes)}: {_group(frozen)}"
         for task, routes in route.get("tasks", {}).items()

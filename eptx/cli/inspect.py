@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 @click.argument("paths", nargs=-1, required=True, type=PATH, metavar="PATH...")
 @click.option("--top-k", type=int, help="Experts per task, where the adapter's files do not say it.")
 @click.option("--tasks", help="Names of the tasks by id, separated by commas.")
-@click.option("--plot", type=PATH, metavar="FILE.png", help="Draw which experts each task uses.")
+@click.option(
+    "--plot",
+    type=PATH,
+    metavar="FILE.png",
+    help="Draw how much each task uses each expert: of an adapter, or of a bundle whose weights data has fixed.",
+)
 @pickle_option
 @output_options
 def inspect(
@@ -34,9 +40,11 @@ def inspect(
 ) -> None:
     """Show what an adapter (a folder or an id on the hub; or several LoRA adapters) or a bundle holds."""
     if (paths[0] / "eptx.json").exists():
-        if len(paths) > 1 or plot:
-            raise UsageError("inspect takes one bundle, and --plot is for adapters")
+        if len(paths) > 1:
+            raise UsageError("inspect takes one bundle")
         facts = _bundle_facts(paths[0])
+        if plot is not None:
+            _plot_load(facts["route"], plot)
     else:
         with exporting(quiet):
             from eptx.exporter.folders import find_adapters
@@ -86,12 +94,16 @@ def _adapter_facts(adapter: Adapter) -> dict[str, Any]:
 
 def _plot_experts(adapter: Adapter, file: Path) -> None:
     """Draws tasks x experts: how much of each expert a task uses, averaged over the modules."""
-    from matplotlib.figure import Figure
-
     from eptx.exporter.adapters.routing.routers import expert_sizes
     from eptx.exporter.methods.method import method_of
 
-    modules = method_of(adapter.method).task_experts(adapter).values()
+    method = method_of(adapter.method)
+    modules = method.task_experts(adapter).values()
+    if not modules and method.router(adapter) is not None:
+        raise NotSupportedError(
+            f"--plot: data decides which experts {adapter.method} uses: export with --calibration-data, "
+            "and plot the bundle"
+        )
     if not modules:
         raise NotSupportedError(f"--plot draws which experts a task uses; {adapter.method} has none per task")
     sizes = expert_sizes(modules)
@@ -100,15 +112,35 @@ def _plot_experts(adapter: Adapter, file: Path) -> None:
         for row, chosen in zip(usage, module.choices, strict=True):
             for expert, weight in chosen:
                 row[expert] += weight / len(modules)
-    figure = Figure(figsize=(8, 1.5 + 0.4 * len(adapter.tasks)), layout="constrained")
+    top = len(next(iter(modules)).choices[0])
+    title = f"mean weight over {len(modules)} modules" + (f", top {top}" if top < len(sizes) else "")
+    _draw(usage, adapter.tasks, sizes, title, file)
+
+
+def _plot_load(route: Mapping[str, Any] | None, file: Path) -> None:
+    """Draws tasks x experts of a bundle: how much routers have used each expert on data, averaged over the modules."""
+    if not (route or {}).get("modules"):
+        raise NotSupportedError("--plot draws adapters, and bundles with weights that data has fixed; this has none")
+    assert route is not None
+    tasks = {task: [each["weights"] for each in routes] for task, routes in route["tasks"].items()}
+    usage = [[sum(own) / len(weights) for own in zip(*weights, strict=True)] for weights in tasks.values()]
+    title = f"mean weight on data over {len(route['modules'])} modules"
+    _draw(usage, list(tasks), [None] * len(usage[0]), title, file)
+
+
+def _draw(
+    usage: Sequence[Sequence[float]], tasks: Sequence[str], sizes: Sequence[int | None], title: str, file: Path
+) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 1.5 + 0.4 * len(tasks)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(usage, cmap="viridis", aspect="auto", vmin=0)
     kernels = any(sizes)
     axes.set_xticks(range(len(sizes)), [f"{e}\n{size or '*'}" if kernels else str(e) for e, size in enumerate(sizes)])
-    axes.set_yticks(range(len(adapter.tasks)), adapter.tasks)
+    axes.set_yticks(range(len(tasks)), tasks)
     axes.set_xlabel("expert, and its kernel size" if kernels else "expert")
-    top = len(next(iter(modules)).choices[0])
-    axes.set_title(f"mean weight over {len(modules)} modules" + (f", top {top}" if top < len(sizes) else ""))
+    axes.set_title(title)
     figure.colorbar(image, ax=axes)
     try:
         figure.savefig(file)

@@ -105,11 +105,14 @@ def _task(f: Fields) -> Task:
 def _route(f: Fields) -> dict[str, Any]:
     """The frozen routes of each task, one for each call of the router, and how far they are from the live ones.
 
-    Where base and adapter alone decide a call's route, `constant` has it, by the number of the call.
+    Where base and adapter alone decide a call's route, `constant` has it, by the number of the call. Where every module
+    has a router, the routes are one for each of `modules`.
     """
     tasks = f.child("tasks")
     for frozen in (frozen for task in tasks.raw() for frozen in tasks.children(task)):
         frozen.read(_frozen)
+    if f.present("modules") and {len(tasks.children(task)) for task in tasks.raw()} != {len(f.string_list("modules"))}:
+        raise f.bad("must have a route for each of its modules")
     for frozen in f.children("constant"):
         frozen.count("call")
         frozen.read(_frozen)

@@ -186,6 +186,24 @@ class GraphBuilder:
         past = [self.node("Neg", [length])[0], self.constant("mask.end", np.array([1 << 62]))]
         return self.node("Slice", [mask, *past, self.constant("mask.axis", np.array([1]))])[0]
 
+    def counted_positions(self, x: ir.Value, *, per_row: bool) -> ir.Value:
+        """A mask for the positions that a mean is over, of x [N, L, in] or [N, in], also with rows and positions flat.
+
+        Args:
+            x: what the mean is over.
+            per_row: whether each row has a mean of its own, over its unpadded positions [N, L]; else there is one over
+                everything, [1, N * L].
+        """
+        pooled = x.shape is not None and len(x.shape) == 2 and self.has_rows(x)
+        mask = self.attention_mask() if per_row and not pooled else None
+        if mask is not None:
+            return mask
+        positions = self.node("Shape", [x], start=0, end=-1)[0]
+        ones = self.node("Expand", [self.constant("positions.one", np.ones(1)), positions])[0]
+        if not per_row:
+            return self.node("Reshape", [ones, self.constant("positions.one_row", np.array([1, -1]))])[0]
+        return self.node("Unsqueeze", [ones, self.constant("positions.axis", np.array([1]))])[0] if pooled else ones
+
     def has_rows(self, value: ir.Value) -> bool:
         """Whether a value's first axis is known to be a batch's."""
         batches = {dim for dim in self.row_dims if isinstance(dim, ir.SymbolicDim)}

@@ -100,7 +100,7 @@ class GraphEditor(GraphBuilder):
             whole = across([(place, vector[None])], 0.0)
             assert whole is not None
             uses = list(place.y.uses())
-            own = self._like(self.constant(f"{site.module}.shift", whole[0]), place.y)
+            own = self.like(self.constant(f"{site.module}.shift", whole[0]), place.y)
             shifted = self.node("Add", [place.y, own])[0]
             self.replace(place.y, shifted, uses)
             self.adapted.setdefault(site.module, shifted)
@@ -113,7 +113,7 @@ class GraphEditor(GraphBuilder):
             self._casts[value] = self.node("Cast", [value], to=int(ir.DataType.FLOAT))[0]
         return self._casts[value]
 
-    def _like(self, value: ir.Value, other: ir.Value) -> ir.Value:
+    def like(self, value: ir.Value, other: ir.Value) -> ir.Value:
         """What an operator gave, in the type of the graph."""
         return self.node("Cast", [value], to=int(other.dtype))[0] if other.dtype == ir.DataType.FLOAT16 else value
 
@@ -183,7 +183,7 @@ class GraphEditor(GraphBuilder):
             biased=bool(biases),
             **first.delta.attributes,
         )
-        adapted = {y: self._like(value, y) for y, value in zip(products, new, strict=False)}
+        adapted = {y: self.like(value, y) for y, value in zip(products, new, strict=False)}
         self.similarities += new[len(products) :]
         for y, value in adapted.items():
             self.replace(replaced[y], value, uses[y])
@@ -202,7 +202,7 @@ class GraphEditor(GraphBuilder):
         inputs = [x] * len(group) + [x, *delta.shared, *(value for place in group for value in place.delta.own)]
         new = self.call(delta.operator, inputs, len(group), packed=False, biased=False, **delta.attributes)
         for place, updated in zip(group, new, strict=True):
-            value = self._like(updated, place.site.x)
+            value = self.like(updated, place.site.x)
             value.type, value.shape = place.site.x.type, place.site.x.shape
             place.site.feed(value)
         return {place.site: place.site.y for place in group}
@@ -228,7 +228,7 @@ class GraphEditor(GraphBuilder):
                 rows = self.gather(table, self.task_id())
                 value = apply(self, op_type, value, first.y, rows)
         if value is not adapted:
-            value = self._like(value, first.y)
+            value = self.like(value, first.y)
             self.replace(adapted, value, uses)
         for site, own in found:
             if own.input_gain is not None:
@@ -249,7 +249,7 @@ class GraphEditor(GraphBuilder):
         table = self.constant(f"{site.module}.input_gain", vectors)
         self._declare(table, "input_gain", [(site, self._vectors[site])])
         own = self.gather(table, self.task_id())
-        scaled = self._like(apply(self, "Mul", self.float32(site.x), site.x, own), site.x)
+        scaled = self.like(apply(self, "Mul", self.float32(site.x), site.x, own), site.x)
         scaled.type, scaled.shape = site.x.type, site.x.shape
         site.feed(scaled)
 

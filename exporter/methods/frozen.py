@@ -51,6 +51,7 @@ def frozen_fields(tasks: Sequence[str], routes: FrozenRoutes, options: ExportOpt
         route={
             "tasks": {task: [_plain(route) for route in given] for task, given in by_task.items()},
             "constant": [{"call": call, **_plain(route)} for call, route in routes.constant.items()],
+            **({"modules": list(routes.modules)} if routes.modules else {}),
             **(options.route_report or {}),
         }
     )

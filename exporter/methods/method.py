@@ -69,7 +69,7 @@ class Method(Protocol):
         last_choice: whether its files are taken for it only if they match no other method.
         modes: those that exist; "dynamic" needs a router.
         task_by_task: how tasks are added to a conditioned bundle and removed, where the method can do that.
-        conversion: how ``eptx convert`` rewrites what its released code saves; None where that is read as it is.
+        conversions: how ``eptx convert`` rewrites what released codes save to what `read` reads.
         flags: the flags of ``eptx export`` that are for such methods only, of "--top-k", "--route", "--routing".
     """
 
@@ -81,7 +81,7 @@ class Method(Protocol):
     modes: ClassVar[tuple[Mode, ...]] = ("static", "conditioned")
     flags: ClassVar[frozenset[str]] = frozenset()
     task_by_task: ClassVar[TaskByTask | None] = None
-    conversion: ClassVar[Conversion | None] = None
+    conversions: ClassVar[tuple[Conversion, ...]] = ()
 
     def is_called(self, name: str) -> bool:
         """Whether a manifest's ``method`` is this one."""
@@ -111,7 +111,7 @@ class Method(Protocol):
 
     def fold(self, adapter: Any, module: str, weight: np.ndarray, choice: Any, /) -> np.ndarray:
         """A module's weight [out, in] float64 with one task in it, float64; see `choice`. For the mode "static"."""
-        raise NotImplementedError
+        raise TypeError(f"{self.title} has no mode static")  # whose `modes` say so, and are looked at first
 
     def shift(self, adapter: Any, module: str, task: int, /) -> np.ndarray | None:
         """What one task, by its id, adds to the bias of a module, [out]; None for nothing. For the mode "static"."""
@@ -190,6 +190,11 @@ def methods() -> list[Method]:
     """All methods, in the order in which they are asked whose files an adapter folder holds."""
     found: list[Method] = [module.METHOD for module in modules("method")]
     return sorted(found, key=lambda method: method.last_choice)
+
+
+def conversions() -> list[Conversion]:
+    """What ``eptx convert`` rewrites."""
+    return [conversion for method in methods() for conversion in method.conversions]
 
 
 def method_of(name: str) -> Method:

@@ -11,10 +11,18 @@ from typing import Any
 from eptx._one_line import shown
 from eptx.errors import AdapterError, EptxError, UsageError
 from eptx.exporter.adapters.adapter import Adapter
-from eptx.exporter.adapters.checkpoint import CONFIG, FILES, Checkpoint, OwnTensors, ReadOptions, read_checkpoint
+from eptx.exporter.adapters.checkpoint import (
+    CONFIG,
+    FILES,
+    WEIGHTS,
+    Checkpoint,
+    OwnTensors,
+    ReadOptions,
+    read_checkpoint,
+)
 from eptx.exporter.adapters.label_names import Names
 from eptx.exporter.adapters.task_names import names_of
-from eptx.exporter.methods.method import Method, methods, titles
+from eptx.exporter.methods.method import Method, conversions, methods, titles
 from eptx.files.in_folder import in_folder
 from eptx.manifest.names import AUTO_TASK, BASE_TASK
 
@@ -57,7 +65,12 @@ def read_adapter(
 
 
 def _own_tensors(config: Mapping[str, Any]) -> OwnTensors:
-    """What some method knows as its own."""
+    """What some method knows as its own.
+
+    Raises:
+        AdapterError: the configuration is one that is converted.
+    """
+    _refuse_released(config, (), CONFIG)
     found = [method.own_tensors(config) for method in methods()]
     return OwnTensors(
         tuple({part: None for own in found for part in own.parts}),
@@ -90,12 +103,24 @@ def _method_of_all(checkpoints: Sequence[Checkpoint]) -> Method:
 
 
 def _method_of(checkpoint: Checkpoint) -> Method:
-    for method in methods():
-        if method.matches(checkpoint.config, list(checkpoint.tensors)):
-            return method
-    kind = checkpoint.config.get("peft_type")
+    config, names = checkpoint.config, list(checkpoint.tensors)
+    found = next((method for method in methods() if method.matches(config, names)), None)
+    if found is not None and not found.last_choice:
+        return found
+    _refuse_released(config, names, f"{checkpoint.name}/{WEIGHTS}")
+    if found is not None:
+        return found
+    kind = config.get("peft_type")
     known = ", ".join(sorted(method.title for method in methods()))
     raise AdapterError(f"{checkpoint.name}/{CONFIG}: peft_type {shown(kind)} is not a method that eptx reads: {known}")
+
+
+def _refuse_released(config: Mapping[str, Any], names: Sequence[str], file: str) -> None:
+    """Refuses what ``eptx convert`` is for: several released codes call theirs LORA."""
+    for conversion in conversions():
+        if conversion.matches(config, names):
+            said = f"{file}: is as the released code of {conversion.title} saves it"
+            raise AdapterError(f"{said}: rewrite the folder with eptx convert")
 
 
 def _check_tasks(adapter: Adapter, error: type[EptxError]) -> None:

@@ -168,7 +168,7 @@ class Routed(Method):
     ) -> FrozenRoutes | None:
         if options.mode == "dynamic":
             return None
-        return FrozenRoutes(self._routes(adapter, options), by_module=True)
+        return FrozenRoutes(self._routes(adapter, options), modules=adapter.module_names)
 
     def choice(self, adapter: RoutedAdapter, task: int, options: ExportOptions) -> Frozen:
         return self._routes(adapter, options)[task]
@@ -211,7 +211,7 @@ class Routed(Method):
             return []
         return [
             f"{self.title} weighs its experts by the data; here every task has fixed weights: `route` in `eptx.json` "
-            "has those of each adapted module in turn."
+            "has those of each adapted module."
         ]
 
     def _routes(self, adapter: RoutedAdapter, options: ExportOptions) -> list[Frozen]:

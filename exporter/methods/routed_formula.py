@@ -16,7 +16,6 @@ from eptx.exporter.methods.tuner import TaskRows
 from eptx.exporter.trained.files import AdapterFiles, head_tasks
 from eptx.exporter.trained.reference import GivenRoutes
 
-
 #: A layer's tensors by their names behind the module's, the configuration, rows [batch, positions, in], and what makes
 #: of the router's weights [batch, positions, experts] those that count -> what is added to the layer's output.
 RoutedFormula = Callable[[Mapping[str, Tensor], Mapping[str, Any], Tensor, Callable[[Tensor], Tensor]], Tensor]
@@ -28,11 +27,13 @@ class Weighed:
 
     Attributes:
         weights: [batch, experts].
-        group: zeros, int64 [batch]. margin: infinite, [batch]: nothing was chosen.
+        narrow: by how much experts were chosen before others, [batch]; None where all count.
+        group: zeros, int64 [batch]. margin: the same as `narrow`, or infinite.
         affinity: [batch, 1, experts].
     """
 
     weights: Tensor
+    narrow: Tensor | None = None
 
     @property
     def group(self) -> Tensor:
@@ -40,6 +41,8 @@ class Weighed:
 
     @property
     def margin(self) -> Tensor:
+        if self.narrow is not None:
+            return self.narrow
         return torch.full((len(self.weights),), torch.inf, dtype=self.weights.dtype)
 
     @property
@@ -81,7 +84,7 @@ class RoutedLinear(FormulaLinear):
         self.number = list(config.shapes).index(layer)
 
     def _update(self, rows: Tensor, ids: Tensor) -> Tensor:
-        formula: RoutedFormula = self.formula
+        formula = cast(RoutedFormula, self.formula)
         return formula(self._named(), self.settings, rows, self._weigh)
 
     def _weigh(self, live: Tensor) -> Tensor:
@@ -115,7 +118,7 @@ class RoutedReference(FormulaReference):
         self, files: AdapterFiles, names: Mapping[str, str], tasks: Sequence[str], top_k: int | None, saved: Any
     ) -> Any:
         config = super().config(files, names, tasks, top_k, saved)
-        config.shapes = {names[module]: config.shapes[names[module]] for module in sorted(names, key=_by_number)}
+        config.shapes = {names[module]: config.shapes[names[module]] for module in sorted(names, key=by_number)}
         return config
 
     def tell(self, state: Any, ids: Tensor, routes: GivenRoutes) -> None:
@@ -126,6 +129,6 @@ class RoutedReference(FormulaReference):
         ]
 
 
-def _by_number(module: str) -> list[tuple[bool, int, str]]:
+def by_number(module: str) -> list[tuple[bool, int, str]]:
     """Bundles have the modules' routes in this order: layer 2 before layer 10."""
     return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", module)]

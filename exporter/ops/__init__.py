@@ -12,6 +12,7 @@ and so are those that also add the base's biases (`biased`).
 """
 
 from eptx.exporter.ops._grouped import MAX_GROUP, biased, grouped, module_inputs, packed, packed_columns, single
+from eptx.exporter.ops.chosen_experts import ChosenExpertsDelta, ChosenExpertsMean, ChosenExpertsSum
 from eptx.exporter.ops.domain import add_functions
 from eptx.exporter.ops.low_rank_delta import LowRankDelta
 from eptx.exporter.ops.pooled_mixture_delta import PooledMixtureDelta
@@ -19,17 +20,22 @@ from eptx.exporter.ops.pyramid_delta import PyramidDelta
 from eptx.exporter.ops.pyramid_router import PyramidRouter
 from eptx.exporter.ops.routed_pyramid_delta import RoutedPyramidDelta
 from eptx.exporter.ops.token_mixture_delta import TokenMixtureDelta
+from eptx.exporter.ops.top_experts import TopExperts
 from eptx.exporter.ops.tucker_delta import TuckerDelta
 from eptx.exporter.ops.tucker_router import TuckerRouter
 
 __all__ = [
     "MAX_GROUP",
+    "ChosenExpertsDelta",
+    "ChosenExpertsMean",
+    "ChosenExpertsSum",
     "LowRankDelta",
     "PooledMixtureDelta",
     "PyramidDelta",
     "PyramidRouter",
     "RoutedPyramidDelta",
     "TokenMixtureDelta",
+    "TopExperts",
     "TuckerDelta",
     "TuckerRouter",
     "add_functions",

@@ -12,12 +12,12 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from eptx._one_line import shown, some
-from eptx.errors import AdapterError, UsageError
+from eptx.errors import AdapterError, EptxError, UsageError
 from eptx.exporter.adapters.checkpoint import CONFIG, WEIGHTS
 from eptx.exporter.adapters.tensor_files.names import plain_names
 from eptx.exporter.adapters.tensor_files.safetensors import read_tensors
 from eptx.exporter.adapters.tensor_files.unpickle import unpickle
-from eptx.exporter.methods.method import Method, methods
+from eptx.exporter.methods.method import conversions, methods
 from eptx.exporter.methods.released import Conversion
 from eptx.files.publish import Staging
 from eptx.files.strict_json import read_json_object
@@ -62,11 +62,15 @@ def convert_adapter(source: Path, out: Path, settings: Mapping[str, Any] | None 
     stored = unpickle(file) if file.suffix in _PICKLES else read_tensors(file)
     beside = file.parent / CONFIG
     config = read_json_object(beside, error=AdapterError) if beside.is_file() else {}
-    plain = plain_names(stored, [method.tensor_part for method in methods() if method.conversion], (), file.name)
+    plain = plain_names(stored, [method.tensor_part for method in methods() if method.conversions], (), file.name)
     tensors = {plain[name]: array for name, array in stored.items()}
-    method, conversion = _method(config, tensors, file)
-    said = _settings(conversion.settings, config, dict(settings or {}), file)
-    written, configuration = conversion.convert(tensors, {**_kept(config), **said})
+    conversion = _conversion(config, tensors, file)
+    said = {**config, **_settings(conversion.settings, config, dict(settings or {}), file)}
+    try:
+        written, own = conversion.convert(tensors, said)
+    except EptxError as error:
+        raise type(error)(f"{file.name}: {error}") from None
+    configuration = {**_kept(said), **own}
     staging = Staging(out)
     try:
         saved = {f"base_model.model.{name}": np.array(array, order="C") for name, array in written.items()}
@@ -75,7 +79,7 @@ def convert_adapter(source: Path, out: Path, settings: Mapping[str, Any] | None 
         staging.publish()
     finally:
         staging.close()
-    return Converted(method.title, file, len(written))
+    return Converted(conversion.title, file, len(written))
 
 
 def _file(source: Path) -> Path:
@@ -95,12 +99,11 @@ def _file(source: Path) -> Path:
     return found[0]
 
 
-def _method(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], file: Path) -> tuple[Method, Conversion]:
-    known = [(method, method.conversion) for method in methods() if method.conversion is not None]
-    for method, conversion in known:
+def _conversion(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], file: Path) -> Conversion:
+    for conversion in conversions():
         if conversion.matches(config, list(tensors)):
-            return method, conversion
-    titles = ", ".join(method.title for method, _ in known)
+            return conversion
+    titles = ", ".join(conversion.title for conversion in conversions())
     raise AdapterError(
         f"{file}: its tensors ({some(list(tensors), most=2)}) are of none of the methods that are converted "
         f"({titles}); what PEFT itself saved is exported as it is, a .bin with --allow-pickle"
@@ -117,7 +120,7 @@ def _settings(
     for key, value in given.items():
         if config.get(key) not in (None, value):
             raise UsageError(f"--set {key}={value} contradicts {CONFIG}, which says {shown(config[key])}")
-    found = {key: value for key, value in config.items() if key in wanted} | given
+    found = {key: config[key] for key in wanted if config.get(key) is not None} | given
     missing = {key: what for key, what in wanted.items() if key not in found}
     if missing:
         asked = "; ".join(f"{key} ({what})" for key, what in missing.items())

@@ -146,7 +146,7 @@ def _put_on(host: Host, files: AdapterFiles, ids: range, tasks: Sequence[str], t
     if not names:  # one tensor serves all layers
         names = {name: name for name, layer in host.model.named_modules() if isinstance(layer, BaseTunerLayer)}
     names = {old: new for old, new in names.items() if not _is_no_linear(host.model.get_submodule(new))}
-    host.state = method.state(host.peft)
+    host.state = method.state(host.peft, names)
     host.adapters |= dict.fromkeys(ids, name)
     host.names |= names
 

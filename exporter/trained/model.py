@@ -165,6 +165,10 @@ class Trained:
             margins=[_array(each.margin) for each in taken],
         )
 
+    def slots(self, module: str) -> int:
+        """How many outputs an adapted layer gives for every token, as an axis before the features."""
+        return self.method.slots(self.hosts[0].layer(module))
+
     def bias(self, module: str, task: int) -> np.ndarray | None:
         """The bias [out] of an adapted layer for a task, which its output includes."""
         bias = self._linear(module, task).bias

@@ -118,8 +118,11 @@ class Reference(Protocol):
         """Whether PEFT changes the base itself for an adapter, so that others cannot share its model."""
         return bool(config.get("bias", "none") != "none")
 
-    def state(self, peft: PeftModel) -> Any:
-        """What the adapted layers share, None where PEFT needs nothing; asked for when an adapter is on the model."""
+    def state(self, peft: PeftModel, names: Mapping[str, str]) -> Any:
+        """What the adapted layers share, None where PEFT needs nothing; asked for when an adapter is on the model.
+
+        `names` are those of the adapted modules: in the files -> in the model.
+        """
         return vars(peft.base_model).get("state")
 
     def together(self, task: int, count: int) -> Hashable:
@@ -137,6 +140,10 @@ class Reference(Protocol):
     def is_router(self, layer: Any) -> bool:
         """Whether a layer's input decides the route of all modules."""
         return False
+
+    def slots(self, layer: Any) -> int:
+        """How many outputs a layer gives for every token, as an axis before the features; 1 without such an axis."""
+        return 1
 
     def experts(self, layer: Any, dtype: torch.dtype) -> tuple[np.ndarray, int] | None:
         """How probable each expert is for each task [tasks, experts], and how many win; None without such a choice."""

@@ -25,11 +25,12 @@ from tests.bench.export import Exported, export_all
 from tests.bench.latency import Contender
 from tests.bench.lora import lora
 from tests.bench.many_tasks import many_tasks
+from tests.bench.moe_lora import moe_lora
 from tests.bench.multi_lora import write_multi_lora
 from tests.bench.quantized import quantized
 from tests.support.minilm import minilm
 
-PARTS = ("size", "latency", "lora", "tasks", "cpp", "quantized")
+PARTS = ("size", "latency", "lora", "moe", "tasks", "cpp", "quantized")
 
 
 def main() -> None:
@@ -65,6 +66,8 @@ def _parts(arguments: argparse.Namespace, exported: Exported, scratch: Path, bas
         numbers["latency"] = latencies(exported, scratch, base, pairs=pairs, threads=threads)
     if "lora" in arguments.only:
         numbers["lora"] = lora(scratch, base, exported.base_bytes, pairs=pairs, threads=threads)
+    if "moe" in arguments.only:
+        numbers["moe"] = moe_lora(scratch, base, exported.base, pairs=pairs, threads=threads)
     if "tasks" in arguments.only:
         numbers["tasks"] = many_tasks(scratch, base, exported.base, pairs=pairs, threads=threads)
     if "cpp" in arguments.only:

@@ -48,6 +48,7 @@ READER_ONLY = (
     "labels; a row has",
     r"columns that are not \[first, last\]",
     "do not fit the routing",
+    "must have a route for each of its modules",
     "does not say how many weights a row has",
     "do not fit each other",
     "a decoder has inputs input_ids and attention_mask",
@@ -84,6 +85,9 @@ def manifests() -> dict[str, Manifest]:
                 "constant": [{**frozen, "call": 1}],
                 "frozen_error": {"mnli": {"mean": 0.1}},
             },
+        ),
+        "routes of modules": tiny_manifest(
+            "static", method="lily", route={"tasks": {"mnli": [frozen]}, "constant": [], "modules": ["encoder.query"]}
         ),
         "dynamic": tiny_manifest("dynamic"),
         "routing": tiny_manifest(

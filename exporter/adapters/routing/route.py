@@ -81,17 +81,17 @@ class FrozenRoutes:
     Attributes:
         given: by task id, the route of every call that routes by the data; or of every module.
         constant: call of the router -> the route that it has whatever the data is.
-        by_module: whether every module has a route of its own.
+        modules: the modules, where each has a route of its own.
     """
 
     given: Sequence[Frozen]
     constant: dict[int, Route] = field(default_factory=dict)
-    by_module: bool = False
+    modules: tuple[str, ...] = ()
 
     @property
     def calls(self) -> int:
         """How often the router is called; every call routes all modules that run after it."""
-        return 1 if self.by_module else len(self.tasks[0])
+        return 1 if self.modules else len(self.tasks[0])
 
     @property
     def tasks(self) -> list[Frozen]:

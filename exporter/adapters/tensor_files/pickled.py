@@ -44,6 +44,8 @@ def read_pickle(path: Path, *, integers: bool = False) -> dict[str, np.ndarray]:
                 f"{path.name}: torch's weights_only loader refuses it: it is damaged, or holds more than tensors; "
                 f"{_AGAIN}"
             ) from None
+    if isinstance(content, dict) and len(content) == 1 and isinstance(next(iter(content.values())), dict):
+        (content,) = content.values()  # a training script's {"model_state_dict": ...}
     if not isinstance(content, dict):
         raise AdapterError(f"{path.name}: holds no dictionary of tensors; {_AGAIN}")
     arrays = {}

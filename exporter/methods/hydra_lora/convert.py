@@ -7,18 +7,30 @@ from typing import Any
 
 import numpy as np
 
-from eptx.exporter.methods.released import Conversion
+from eptx.exporter.adapters.checkpoint import refuse_options, refuse_unknown
+from eptx.exporter.methods.released import Conversion, positive
+
+#: What the tensors say anyway, or only training asks for. Trained biases are in the file, whatever `bias` says.
+_KNOWN = (
+    *("r", "lora_alpha", "lora_nums", "blc_alpha", "blc_weight", "lora_dropout", "merge_weights", "target_modules"),
+    *("bias", "fan_in_fan_out", "enable_lora"),
+)
 
 
 def _matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
-    return any(name.endswith(".lora_route.weight") for name in names)
+    return bool(config.get("lora_nums")) or any(name.endswith(".lora_route.weight") for name in names)
 
 
 def _convert(
-    tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any]
+    tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    refuse_options(config, {"fan_in_fan_out": (False, None), "enable_lora": (None, [])})
+    refuse_unknown(config, _KNOWN)
     shared = any(name.endswith(".lora_A.weight") for name in tensors)
-    return dict(tensors), {"peft_type": "HYDRA_LORA" if shared else "LORAMOE", **settings}
+    kind = "HYDRA_LORA" if shared else "LORAMOE"
+    return dict(tensors), {"peft_type": kind, "lora_alpha": positive(config, "lora_alpha")}
 
 
-CONVERSION = Conversion(_matches, _convert, {"lora_alpha": "the scale of the update is lora_alpha / r"})
+CONVERSION = Conversion(
+    "HydraLoRA or LoRAMoE", _matches, _convert, {"lora_alpha": "the scale of the update is lora_alpha / r"}
+)

@@ -27,7 +27,7 @@ class HydraLora(Routed):
     tensor_part: ClassVar[str] = ".lora_"
     matches = staticmethod(matches)
     read = staticmethod(read)
-    conversion: ClassVar[Conversion | None] = CONVERSION
+    conversions: ClassVar[tuple[Conversion, ...]] = (CONVERSION,)
 
     def is_called(self, name: str) -> bool:
         return name in KINDS.values()

@@ -25,7 +25,8 @@ def _update(
         down = tensors.get("lora_A.weight", tensors.get(f"lora_A{expert}.weight"))
         assert down is not None
         total = total + shares[..., expert : expert + 1] * (x @ down.T @ tensors[f"lora_B{expert}.weight"].T)
-    return total * (settings["lora_alpha"] / len(first))
+    scale: float = settings["lora_alpha"] / len(first)
+    return total * scale
 
 
 class HydraLoraReference(RoutedReference, formula=_update):

@@ -11,9 +11,11 @@ from eptx.exporter.adapters.changes import LowRank
 from eptx.exporter.adapters.checkpoint import CONFIG
 from eptx.exporter.methods.constant import Constant
 from eptx.exporter.methods.lora.adapter import joined, reads_base, restored
+from eptx.exporter.methods.lora.convert import CONVERSIONS
 from eptx.exporter.methods.lora.read import matches, read
 from eptx.exporter.methods.lora.settings import TITLES
 from eptx.exporter.methods.method import TaskByTask
+from eptx.exporter.methods.released import Conversion
 from eptx.exporter.options import ExportOptions
 from eptx.manifest.names import FLOAT_PRECISIONS
 
@@ -38,6 +40,7 @@ class Lora(Constant):
     matches = staticmethod(matches)
     read = staticmethod(read)
     task_by_task: ClassVar[TaskByTask] = LoraTasks()
+    conversions: ClassVar[tuple[Conversion, ...]] = CONVERSIONS
 
     def check(self, adapter: Any, options: ExportOptions) -> None:
         """Refuses what the rows of a batch cannot each have of their own.

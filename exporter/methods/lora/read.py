@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from eptx.errors import AdapterError, NotSupportedError
+from eptx.errors import AdapterError
 from eptx.exporter.adapters.adapter import name_tasks, natural_key
 from eptx.exporter.adapters.checkpoint import (
     AGAIN,
@@ -34,16 +34,6 @@ from eptx.files.in_folder import in_folder
 _OF_TRAINING = ("lora_velora_embed", "lora_monteclora_sampler")
 #: The tensors of `LoraModule`'s vectors.
 _NAMES = {"magnitude": "lora_magnitude_vector", "bias": "lora_B.bias", "diagonal": "lora_diag"}
-
-
-#: How tensors begin of methods whose files call themselves LORA too -> what these are.
-_OTHERS = {
-    "lora_route.": "HydraLoRA or LoRAMoE",
-    "lora_AB.": "MoSLoRA, which has a matrix between A and B",
-    "lora_expert_score_weight": "AdaMix, which averages experts",
-    "lora_scaling": "MultiLoRA, which adds several updates",
-    "lora_gate": "a LoRA with a gate (such as MOELoRA or MoRE)",
-}
 
 
 def matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
@@ -113,13 +103,6 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any], 
     """
     for each in [each for each in parts if each.startswith(_OF_TRAINING)]:
         del parts[each]
-    for beginning, what in _OTHERS.items():
-        own = next((each for each in parts if each.startswith(beginning)), None)
-        if own is not None:
-            todo = "make a folder with eptx convert, and export that"
-            if beginning != "lora_route.":
-                todo = "eptx does not export that yet"
-            raise NotSupportedError(f"{WEIGHTS}: {name}.{own} is of {what}: {todo}")
     a, b = (_whole(name, each, take(parts, name, f"lora_{each}.weight", 2), config) for each in "AB")
     began = start(config)
     vectors = {

@@ -26,7 +26,6 @@ _REFUSED = {
     "train it as a plain LoRA",
     "layer_replication": "its base repeats layers: save a base folder with these layers written out, and train on that",
     "use_qalora": "its update is of a GPTQ base, which is quantized already: train a plain LoRA on the base as it was",
-    "lora_nums": "HydraLoRA and LoRAMoE call themselves LORA: make a folder with eptx convert, and export that",
     "arrow_config": "arrow chooses among adapters by the data of each token: export each of them as a task",
 }
 _CONVERT = (

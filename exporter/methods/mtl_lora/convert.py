@@ -18,7 +18,7 @@ def _matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
 
 
 def _convert(
-    tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any]
+    tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     merged = next((name for name in tensors if name.endswith(tuple(f".{part}" for part in _MERGED))), None)
     if merged is not None:
@@ -26,14 +26,11 @@ def _convert(
             f"{merged}: a layer that computes queries, keys and values in one (mLoRAMergedLinear) is not supported: "
             "train MTL-LoRA on a base that has them apart"
         )
-    return dict(tensors), {"peft_type": "MTL_LORA", **settings}
+    return dict(tensors), {"peft_type": "MTL_LORA", **{key: config[key] for key in _SETTINGS}}
 
 
-CONVERSION = Conversion(
-    _matches,
-    _convert,
-    {
-        "lora_alpha": "the scale of the update is lora_alpha / r",
-        "temperature": "of the softmax over the B matrices; the released code calls it B_scale",
-    },
-)
+_SETTINGS = {
+    "lora_alpha": "the scale of the update is lora_alpha / r",
+    "temperature": "of the softmax over the B matrices; the released code calls it B_scale",
+}
+CONVERSION = Conversion("MTL-LoRA", _matches, _convert, _SETTINGS)

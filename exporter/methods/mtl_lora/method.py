@@ -18,7 +18,7 @@ class MtlLora(MixtureMethod):
     tensor_part: ClassVar[str] = ".lora_"
     matches = staticmethod(matches)
     read = staticmethod(read)
-    conversion: ClassVar[Conversion | None] = CONVERSION
+    conversions: ClassVar[tuple[Conversion, ...]] = (CONVERSION,)
 
 
 METHOD = MtlLora()

@@ -26,6 +26,10 @@ class Tuner:
 
 _PROMPT = "it changes the model's input, not its weights; train a LoRA instead"
 _BY_DATA = "its update depends on the data, so no weights hold it; train a LoRA instead"
+_TWICE = (
+    "it runs the whole base first to weigh its LoRA adapters and then once more, and a bundle runs it once; export the "
+    "LoRA adapters by themselves, each a task"
+)
 
 #: PEFT's own names, in ``peft_type`` of adapter_config.json. A test compares them with the installed PEFT.
 TUNERS: Mapping[str, Tuner] = {
@@ -46,7 +50,6 @@ TUNERS: Mapping[str, Tuner] = {
     "HIRA": Tuner("HiRA", ".hira_"),
     "HRA": Tuner("HRA", ".hra_"),
     "IA3": Tuner("IA3", ".ia3_"),
-    "LILY": Tuner("Lily", ".lily_", _BY_DATA),
     "LN_TUNING": Tuner("LayerNorm tuning", ".ln_tuning_"),
     "LORA": Tuner("LoRA", ".lora_"),
     "LOHA": Tuner("LoHa", ".hada_"),
@@ -72,5 +75,5 @@ TUNERS: Mapping[str, Tuner] = {
     "VBLORA": Tuner("VB-LoRA", ".vblora_", integers=True),
     "VERA": Tuner("VeRA", ".vera_"),
     "WAVEFT": Tuner("WaveFT", ".waveft_"),
-    "XLORA": Tuner("X-LoRA", ".xlora_", _BY_DATA),
+    "XLORA": Tuner("X-LoRA", ".xlora_", _TWICE),
 }

@@ -58,7 +58,7 @@ class PolyReference(Reference):
         config.target_modules, config.exclude_modules = exactly(list(names.values())), None
         return config
 
-    def state(self, peft: PeftModel) -> _Tasks:
+    def state(self, peft: PeftModel, names: Mapping[str, str]) -> _Tasks:
         return _Tasks(peft)
 
     def together(self, task: int, count: int) -> Hashable:

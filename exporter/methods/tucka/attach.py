@@ -112,20 +112,12 @@ def _routers(editor: GraphEditor, adapter: TuckaAdapter, calls: Calls, settings:
 
 def _router(editor: GraphEditor, adapter: TuckaAdapter, x: ir.Value, per_row: bool) -> tuple[ir.Value, ir.Value]:
     """One call: of every row over its unpadded positions, or of everything."""
-    pooled = x.shape is not None and len(x.shape) == 2 and editor.has_rows(x)
-    mask = editor.attention_mask() if per_row and not pooled else None
+    mask = editor.counted_positions(x, per_row=per_row)
     x = editor.float32(x)
-    if pooled and per_row:
-        x = editor.node("Unsqueeze", [x, editor.constant("tucka.positions", np.array([1]))])[0]
-    group, weights = editor.call(
-        ops.TuckerRouter,
-        [
-            x,
-            mask if mask is not None else _everything(editor, x, rows=per_row),
-            editor.constant(f"{adapter.router}.tucka_ec", adapter.centroids, exact=True),
-        ],
-        groups=adapter.groups,
-    )
+    if x.shape is not None and len(x.shape) == 2 and editor.has_rows(x) and per_row:
+        x = editor.node("Unsqueeze", [x, editor.constant("positions.axis", np.array([1]))])[0]
+    centroids = editor.constant(f"{adapter.router}.tucka_ec", adapter.centroids, exact=True)
+    group, weights = editor.call(ops.TuckerRouter, [x, mask, centroids], groups=adapter.groups)
     return group, weights
 
 
@@ -150,12 +142,3 @@ def _kept(editor: GraphEditor, group: ir.Value, weights: ir.Value, experts: int)
     editor.add_output(f"{ROUTE_GROUP}{USED}", used[0], ir.DataType.INT64)
     editor.add_output(f"{ROUTE_WEIGHTS}{USED}", used[1], ir.DataType.FLOAT, experts)
     return used
-
-
-def _everything(editor: GraphEditor, x: ir.Value, *, rows: bool) -> ir.Value:
-    """A mask of ones over all positions of x [N, L, in]: [N, L] for a route per row, [1, N * L] for the batch's."""
-    positions = editor.node("Shape", [x], start=0, end=-1)[0]
-    ones = editor.node("Expand", [editor.constant("tucka.one", np.ones(1)), positions])[0]
-    if rows:
-        return ones
-    return editor.node("Reshape", [ones, editor.constant("tucka.one_row", np.array([1, -1]))])[0]

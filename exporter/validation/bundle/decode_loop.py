@@ -85,15 +85,18 @@ class DecodeLoop:
         ids = np.concatenate([self._batch.arrays[name][:, :prompt], self.tokens[:, prompt:]], axis=1)
         return replace(self._batch, arrays={**self._batch.arrays, name: ids})
 
-    def joined(self, calls: list[Values], name: str) -> np.ndarray:
-        """A value of all calls, its positions where the batch has them; of the first call, if it has no positions."""
+    def joined(self, calls: list[Values], name: str, columns: slice = slice(None)) -> np.ndarray:
+        """A value of all calls, its positions where the batch has them; of the first call, if it has no positions.
+
+        Some of its features, if it has more: [rows, positions, ...] with all that is behind the positions in one axis.
+        """
         prompt = self._batch.prompt
-        first = calls[0][name]
-        if prompt is None or first.ndim < 2 or name.endswith(USED):
-            return first
+        values = [call[name][..., columns] for call in calls] if calls[0][name].ndim else [calls[0][name]]
+        if prompt is None or values[0].ndim < 2 or name.endswith(USED):
+            return values[0]
         rows = self._batch.rows
-        first = self._restored(first.reshape(rows, prompt, -1))
-        return np.concatenate([first, *(call[name].reshape(rows, 1, -1) for call in calls[1:])], axis=1)
+        first = self._restored(values[0].reshape(rows, prompt, -1))
+        return np.concatenate([first, *(value.reshape(rows, 1, -1) for value in values[1:])], axis=1)
 
     def _encode(self, encode: Run | None) -> Values:
         """Runs the encoder; its outputs are inputs of the decoder."""

@@ -71,7 +71,7 @@ class BundleModel:
         if self._graph is None:
             return Observation(outputs | used, {}, [])
         places = self._manifest.modules
-        modules = _modules({p.output: loop.joined(found, p.output) for p in places.values()}, places)
+        modules = {name: loop.joined(found, p.output, slice(*p.columns)) for name, p in places.items()}
         routes = [_routes(call, self._graph, places) for call in found]
         if self._graph.encoder is not None and self._manifest.encoder is not None:
             first = self._manifest.encoder.modules

@@ -140,10 +140,10 @@ def _padded(found: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _like(found: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Both in one shape, or None: the graph may hold rows and positions in one axis, or one row for all."""
+    """Both in one shape, or None: a graph may have rows and positions in one axis, slots apart, or one row for all."""
     if found.ndim == exact.ndim and found.shape[0] == 1:
         found = np.broadcast_to(found, (len(exact), *found.shape[1:]))
-    if found.size != exact.size or found.shape[-1] != exact.shape[-1]:
+    if found.size != exact.size or exact.shape[-1] % max(1, found.shape[-1]):
         return None
     return found.reshape(exact.shape), exact
 

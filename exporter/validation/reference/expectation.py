@@ -28,16 +28,17 @@ _RUNS = 3
 
 @dataclass(frozen=True)
 class LiveRoute:
-    """How far TuckA's frozen route is from the live one, on the user's data.
+    """How far frozen routes are from the live ones, on the user's data.
 
     Attributes:
         rows: how many.
-        group_agreement: the share of them for which the live route chooses the frozen group.
+        group_agreement: the share of them for which the live route chooses the frozen group; None where nothing is
+            chosen, because routers weigh all experts.
         relative_rms: ``task/output`` -> root mean square of the difference over that of the live values.
     """
 
     rows: int
-    group_agreement: float
+    group_agreement: float | None
     relative_rms: Mapping[str, float]
 
 
@@ -52,7 +53,7 @@ class Expectation:
         experts: EPT: what every module's router chooses.
         unclear: EPT: task -> a module where rounding decides which experts the task uses.
         redrawn: how many batches were drawn again because of a router tie.
-        live: TuckA with a frozen route: how far it is from the live one; None without data.
+        live: how far frozen routes are from the live ones; None without data, or without such routes.
         wrong: linear layer -> what is wrong with its quantized weight.
         folded: module of a static quantized bundle -> the effect of its task's update, in noise floors.
         modules: the adapted modules, as the adapter's files name them; without those that the bundle says nothing of
@@ -171,7 +172,7 @@ def _add(spreads: Spreads, expected: Expected, values: Expected) -> None:
 def _frozen_from_live(runner: ReferenceRunner, batches: Sequence[Expected]) -> LiveRoute | None:
     """Compares the frozen route with the released, live one, on the user's data."""
     router = runner.model.router
-    if not batches or router is None:
+    if not batches or (router is None and not runner.model.method.routes_by_module):
         return None
     frozen = (runner.manifest.route or {})["tasks"]
     first = {task: int(routes[0]["group"]) for task, routes in frozen.items()}
@@ -179,9 +180,10 @@ def _frozen_from_live(runner: ReferenceRunner, batches: Sequence[Expected]) -> L
     error, scale = Spreads(), Spreads()
     for expected in batches:
         live = runner.run(expected.batch, live=True)
-        chosen = np.broadcast_to(live.groups[0][router], expected.batch.rows)
-        for task, group in zip(expected.batch.tasks, chosen.tolist(), strict=True):
-            rows, agree = rows + 1, agree + (first.get(task) == group)
+        rows += expected.batch.rows
+        if router is not None:
+            chosen = np.broadcast_to(live.groups[0][router], expected.batch.rows).tolist()
+            agree += sum(first.get(task) == group for task, group in zip(expected.batch.tasks, chosen, strict=True))
         _add(error, expected, live.less(expected))
         _add(scale, expected, live)
     outputs = {
@@ -189,7 +191,7 @@ def _frozen_from_live(runner: ReferenceRunner, batches: Sequence[Expected]) -> L
         for subject in sorted(scale)
         if subject.kind == "output"
     }
-    return LiveRoute(rows, agree / rows, outputs)
+    return LiveRoute(rows, None if router is None else agree / rows, outputs)
 
 
 def row_tasks(manifest: Manifest, reference: ReferenceFiles) -> list[str]:

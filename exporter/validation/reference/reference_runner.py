@@ -201,15 +201,18 @@ class ReferenceRunner:
         return self.model.weight(module, self.reference.ids[name], self._frozen.get(name, ()))
 
     def _module(self, name: str, arrays: list[np.ndarray], batch: Batch, tasks: np.ndarray) -> np.ndarray:
+        slots = self.model.slots(name)
+        if slots > 1 and arrays[0].ndim == 3:  # where the adapter is off, all of a token's slots hold the same
+            arrays = [np.repeat(array[:, :, None], slots, axis=2) for array in arrays]
         # a layer's output may be one row for all (relative positions)
         rows = [np.broadcast_to(a, (batch.rows, *a.shape[1:])) if len(a) == 1 else a for a in arrays]
-        values = _joined([array.reshape(batch.rows, -1, array.shape[-1]) for array in rows])
+        values = _joined([array.reshape(batch.rows, -1, slots * array.shape[-1]) for array in rows])
         if name not in self._without_bias:
             return values
         biases = [self.model.bias(name, task) for task in tasks.tolist()]
         if any(bias is None for bias in biases):
             return values
-        return values - np.array(biases, dtype=np.float64)[:, None]
+        return values - np.tile(np.array(biases, dtype=np.float64), slots)[:, None]
 
 
 def _frozen_routes(manifest: Manifest) -> dict[str, list[Route | None]]:

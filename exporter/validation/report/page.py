@@ -121,10 +121,9 @@ def _live(report: Report) -> list[Content]:
     live = report.live
     if live is None:
         return []
-    said = (
-        f"The live route's group agrees on {live.group_agreement:.1%} of {live.rows} rows of the data. Difference of "
-        "the outputs, root mean square over their size:"
-    )
+    agreement = live.group_agreement
+    agrees = "" if agreement is None else f"The live route's group agrees on {agreement:.1%} of them. "
+    said = f"On {live.rows} rows of the data. {agrees}Difference of the outputs, root mean square over their size:"
     rows = [(name, f"{value:.3g}") for name, value in live.relative_rms.items()]
     return [h("p", said), _pairs("output", "difference", rows, "n")]
 

@@ -28,7 +28,7 @@ class Report:
         manifest: of the bundle.
         batches: what the bundle and the reference were fed.
         redrawn: how many random batches were drawn again for a router tie.
-        live: how far TuckA's frozen route is from the live one; None without user's data or a frozen route.
+        live: how far frozen routes are from the live ones; None without user's data or a frozen route.
         providers: one report for every backend.
         drops: of a quantized bundle: what each task loses against fp32.
         divergences: the same on random inputs, of tasks without a budget and without labelled rows.

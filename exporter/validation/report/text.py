@@ -23,8 +23,10 @@ def report_text(report: Report) -> str:
     lines += [f"{'pass' if one.within else 'fail'}: {one.sentence}" for one in report.divergences]
     live = report.live
     if live is not None:
+        agreement = live.group_agreement
+        agrees = "" if agreement is None else f"the live route's group agrees on {agreement:.1%}; "
         lines.append(
-            f"frozen route: the live route's group agrees on {live.group_agreement:.1%} of {live.rows} rows; "
+            f"frozen route, on {live.rows} rows: {agrees}"
             f"outputs differ by {max(live.relative_rms.values()):.2g} of their size"
         )
     lines += _check_lines(report.checks)

@@ -16,5 +16,7 @@ void AddTuckerRouter(std::vector<Signature>& signatures);
 void AddLowRankDelta(std::vector<Signature>& signatures);
 void AddTokenMixtureDelta(std::vector<Signature>& signatures);
 void AddPooledMixtureDelta(std::vector<Signature>& signatures);
+void AddTopExperts(std::vector<Signature>& signatures);
+void AddChosenExperts(std::vector<Signature>& signatures);
 
 }  // namespace eptx::ops

@@ -25,6 +25,8 @@ const Operators& All(const OrtApi& api) {
     AddLowRankDelta(signatures);
     AddTokenMixtureDelta(signatures);
     AddPooledMixtureDelta(signatures);
+    AddTopExperts(signatures);
+    AddChosenExperts(signatures);
     Operators made;
     for (Signature& signature : signatures) made.push_back(std::make_unique<Operator>(api, std::move(signature)));
     return made;

@@ -66,15 +66,15 @@ def compare_fixed(base: Path, adapter: Path, run: Run, seen: Callable[[], Weight
     for task, rows in data.items():
         said = []
         for row in rows[::2]:  # those that fix the weights; the others measure what that costs
-            live = run(inputs_of(row), None)
+            run(inputs_of(row), None)
             said.append({module: array.mean(0) for module, array in seen().items()})
         means[task] = {module: np.mean([each[module] for each in said], axis=0) for module in said[0]}
         wanted = run(inputs, means[task])["last_hidden_state"]
         found = eptx.Session(bundle.path).run(inputs, task)["last_hidden_state"]
         assert np.abs(found - wanted).max() <= 2e-5 * max(1, np.abs(wanted).max()), task
         error = bundle.manifest.route["frozen_error"][task]  # type: ignore[index]
-        lost = [np.abs(run(inputs_of(row), means[task])["last_hidden_state"] - live["last_hidden_state"]).max()
-                for row in rows[1::2] for live in [run(inputs_of(row), None)]]
+        both = [[run(inputs_of(row), weights) for weights in (None, means[task])] for row in rows[1::2]]
+        lost = [np.abs(live["last_hidden_state"] - fixed["last_hidden_state"]).max() for live, fixed in both]
         np.testing.assert_allclose(error["max_abs"], max(lost), rtol=1e-4)
         assert error["max_abs"] > 1e-3
     assert not np.allclose(*(next(iter(own.values())) for own in means.values()), atol=1e-4)

@@ -121,7 +121,7 @@ USAGE: dict[str, tuple[str, str]] = {
     "unknown verb": ("exprot {base}", "No such command 'exprot'"),
     "inspect nothing": ("inspect", "Missing argument"),
     "inspect two bundles": ("inspect {bundle} {tiny}", "inspect takes one bundle"),
-    "plot a bundle": ("inspect {bundle} --plot {out}/p.png", "--plot is for adapters"),
+    "plot a bundle": ("inspect {bundle} --plot {out}/p.png", "--plot draws adapters, and bundles with weights"),
     "plot to an unknown format": ("inspect {ept} --top-k 2 --plot {out}/p.xyz", "p.xyz: cannot be written"),
     "plot into a missing folder": ("inspect {ept} --top-k 2 --plot {out}/x/p.png", "p.png: cannot be written"),
     "plot without top-k": ("inspect {ept} --plot {out}/p.png", "give --top-k"),

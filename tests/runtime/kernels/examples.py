@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -188,6 +188,43 @@ def pooled_mixtures(draw: st.DrawFn, layout: tuple[int, tuple[int, ...]] | None 
     mask = by_row if layout or draw(st.booleans()) else np.ones((1, tokens))
     example.shared["mask"] = mask.astype(draw(st.sampled_from([np.float32, np.int64, np.int32, np.bool_])))
     return example
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """MixLoRA's operators for the same tokens."""
+
+    router: Example
+    delta: Example
+    mean: Example
+    sum: Example
+
+
+@st.composite
+def chosen_experts(draw: st.DrawFn, tokens: int | None = None) -> Chosen:
+    """Any number of tokens, experts and slots."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    leading = (tokens,) if tokens else draw(st.sampled_from([(1,), (3, 2), (2, 1, 5), (70,), (9, 17)]))
+    count, inner, outer = draw(st.integers(1, 9)), draw(WIDTHS), draw(WIDTHS)
+    slots, total = draw(st.integers(1, count)), int(np.prod(leading))
+    experts = np.sort(np.stack([rng.permutation(count)[:slots] for _ in range(total)]), axis=1)
+    weights = rng.random((total, slots), np.float32)
+
+    def factors(into: int, out: int) -> list[Arrays]:
+        rank = draw(RANKS)
+        return [_stored(draw, {"a": _normal(rng, into, count * rank), "b": _normal(rng, count, rank, out)})]
+
+    x, m = _normal(rng, *leading, inner), _normal(rng, *leading, slots, outer)
+    gate = _stored(draw, {"gate": _normal(rng, count, inner) / np.float32(inner**0.5)})
+    shared = {"m": m, "experts": experts, "weights": weights}
+    return Chosen(
+        Example("TopExperts", [], {"x": x}, [gate], attributes={"top_k": slots}),
+        Example(
+            "ChosenExpertsDelta", [_normal(rng, *leading, outer)], {"x": x, "experts": experts}, factors(inner, outer)
+        ),
+        Example("ChosenExpertsMean", [], {"m": m, "weights": weights}, [{}]),
+        Example("ChosenExpertsSum", [_normal(rng, *leading, inner)], shared, factors(outer, inner)),
+    )
 
 
 @st.composite

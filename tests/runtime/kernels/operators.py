@@ -19,6 +19,7 @@ from eptx.runtime.ort.kernels import kernel_library
 Arrays = dict[str, np.ndarray]
 FUNCTIONS = {f.name: f for f in (ops.LowRankDelta, ops.PyramidDelta, ops.RoutedPyramidDelta, ops.TuckerDelta)}
 FUNCTIONS |= {f.name: f for f in (ops.PyramidRouter, ops.TuckerRouter, ops.TokenMixtureDelta, ops.PooledMixtureDelta)}
+FUNCTIONS |= {f.name: f for f in (ops.TopExperts, ops.ChosenExpertsDelta, ops.ChosenExpertsMean, ops.ChosenExpertsSum)}
 GATE = ("task_embedding", "gate_weight", "gate_bias")
 
 #: Two orders of summing n numbers differ by at most 2 n 2^-24 of the sum of their magnitudes. The longest chains here
@@ -171,7 +172,8 @@ def _functions(example: Example) -> list[ir.Function]:
 
 
 def _output_type(operator: str, index: int) -> ir.DataType:
-    return ir.DataType.INT64 if operator.endswith("Router") and index == 0 else ir.DataType.FLOAT
+    chooses = operator.endswith("Router") or operator == "TopExperts"
+    return ir.DataType.INT64 if chooses and index == 0 else ir.DataType.FLOAT
 
 
 @functools.cache

@@ -68,7 +68,14 @@ SOUND = [PYRAMID, ROUTED_PYRAMID, LOW_RANK, GROUPED, PACKED, BIASED, BIASED_GROU
 MIXED = {"gate": _normal(3, 8), "a": _normal(8, 2), "b": _normal(3, 2, 6)}
 TOKENS = Example("TokenMixtureDelta", [Y], {"x": X}, [MIXED])
 POOLED = Example("PooledMixtureDelta", [Y], GROUPS, [{**MIXED, "gate": _normal(3, 2)}])
-SOUND += [TUCKER_ROUTER, TOKENS, POOLED]
+TOP = Example("TopExperts", [], {"x": X}, [{"gate": _normal(4, 8)}], attributes={"top_k": 2})
+EXPERTS = np.tile([1, 3], (10, 1))
+SHARES, SLOTS = RNG.random((10, 2), np.float32), _normal(2, 5, 2, 8)
+FACTORS = {"a": _normal(8, 12), "b": _normal(4, 3, 6)}
+CHOSEN = Example("ChosenExpertsDelta", [Y], {"x": X, "experts": EXPERTS}, [FACTORS])
+MEAN = Example("ChosenExpertsMean", [], {"m": SLOTS, "weights": SHARES}, [{}])
+SUM = Example("ChosenExpertsSum", [Y], {"m": SLOTS, "experts": EXPERTS, "weights": SHARES}, [FACTORS])
+SOUND += [TUCKER_ROUTER, TOKENS, POOLED, TOP, CHOSEN, MEAN, SUM]
 
 INT = np.int32
 LARGE = 2**62
@@ -93,8 +100,8 @@ CASES: dict[str, tuple[Example, dict[str, Any], str]] = {
     "b of other tasks": (LOW_RANK, {"b_0": _normal(4, 2, 6)}, "a and b do not fit each other"),
     "b of another rank": (LOW_RANK, {"b_0": _normal(3, 3, 6)}, "a and b do not fit each other"),
     "a of other features": (LOW_RANK, {"a_0": _normal(3, 9, 2)}, "x has 8 features; a has 9"),
-    "a gate of other experts": (TOKENS, {"gate_0": _normal(4, 8)}, "gate does not fit a and b"),
-    "a gate of other features": (TOKENS, {"gate_0": _normal(3, 9)}, "gate does not fit a and b"),
+    "a mixture's gate of other experts": (TOKENS, {"gate_0": _normal(4, 8)}, "gate does not fit a and b"),
+    "a mixture's gate of other features": (TOKENS, {"gate_0": _normal(3, 9)}, "gate does not fit a and b"),
     "a gate of features, not ranks": (POOLED, {"gate_0": _normal(3, 8)}, "gate does not fit a and b"),
     "factors of some experts": (TOKENS, {"a_0": _normal(8, 4)}, "a and b do not fit each other"),
     "a factor of no expert": (TOKENS, {"a_0": _normal(8, 1)}, "a and b do not fit each other"),
@@ -104,6 +111,21 @@ CASES: dict[str, tuple[Example, dict[str, Any], str]] = {
     "a mean of other positions": (POOLED, {"mask": np.ones((2, 4))}, "x has 80 numbers for a mask of 2 x 4"),
     "a mean of other rows": (POOLED, {"mask": np.ones((3, 5))}, "x has 10 tokens for 3 rows"),
     "a mean by doubles": (POOLED, {"mask": np.ones((2, 5))}, "mask has element type 11"),
+    "more than all experts of a token": (TOP, {"top_k": 5}, "the 5 best of 4 experts"),
+    "no expert of a token": (TOP, {"top_k": 0}, "the 0 best of 4 experts"),
+    "a token's gate of other features": (TOP, {"gate_0": _normal(4, 9)}, "x has 8 features; the gate has 9"),
+    "a chosen expert past the last": (CHOSEN, {"experts": np.full((10, 2), 4)}, "expert 4 of 4"),
+    "a negative chosen expert": (SUM, {"experts": np.full((10, 2), -1)}, "expert -1 of 4"),
+    "experts of other tokens": (CHOSEN, {"experts": EXPERTS[:9]}, "x and y do not have the 9 tokens of the experts"),
+    "chosen factors of other experts": (CHOSEN, {"a_0": _normal(8, 9)}, "a and b do not fit each other"),
+    "chosen factors of other features": (CHOSEN, {"a_0": _normal(9, 12)}, "x has 8 features; a has 9"),
+    "chosen factors of another width": (CHOSEN, {"b_0": _normal(4, 3, 7)}, "y has 6 features; the adapter has 7"),
+    "slots of other tokens": (SUM, {"m": SLOTS[:1]}, "m and y do not have the 10 tokens of the experts"),
+    "slots of other features": (SUM, {"a_0": _normal(9, 12)}, "m has 8 features; a has 9"),
+    "shares of other slots": (SUM, {"weights": SHARES[:, :1]}, "weights and experts differ in shape"),
+    "a mean of other slots": (MEAN, {"weights": SHARES[:, :1]}, "m does not have the 1 slots of the weights"),
+    "a mean of fewer tokens": (MEAN, {"weights": SHARES[:9]}, "m does not have the 9 tokens of the weights"),
+    "a mean without slots": (MEAN, {"m": _normal(8)}, "m does not have the 2 slots of the weights"),
     "too few columns": (PACKED, {"columns": np.array([1, 7])}, "columns has 2 entries for 2 modules"),
     "columns that overlap": (PACKED, {"columns": np.array([1, 7, 6, 10])}, "columns are not ascending ranges"),
     "columns that fall": (PACKED, {"columns": np.array([7, 1, 7, 11])}, "columns are not ascending ranges"),
@@ -242,7 +264,11 @@ def test_rows_without_tokens(operator: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a_0", "b_0", "bias_0", "weights_0", "kernels_0", "u_0", "g_0", "c_0", "p_0", "weights", "gate_weight_0", "gate_0"]
+    "name",
+    [
+        *("a_0", "b_0", "bias_0", "weights_0", "kernels_0", "u_0", "g_0", "c_0", "p_0", "weights", "gate_weight_0"),
+        "gate_0",
+    ],
 )
 def test_nan_is_passed_on(name: str) -> None:
     for example in (PYRAMID, ROUTED_PYRAMID, BIASED, TUCKER, TOKENS, POOLED):

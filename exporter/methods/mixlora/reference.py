@@ -1,0 +1,116 @@
+"""The trained MixLoRA model: MoE-PEFT's formula, in a PEFT tuner.
+
+A feed-forward's first layers give, for every token, what each chosen expert gives, as an axis before the features;
+activations do not mind, and the last layer runs every expert and weighs what they give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from eptx.exporter.methods.formula import FormulaModel
+from eptx.exporter.methods.routed_formula import RoutedLinear, RoutedReference, RoutedRows, Weighed
+from eptx.exporter.trained.files import AdapterFiles
+
+
+def _expert(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], x: Tensor, experts: Tensor) -> Tensor:
+    """What experts, by number [...], add to a layer's outputs for its inputs [..., in]."""
+    down, up = tensors["moe_lora_A"][experts], tensors["moe_lora_B"][experts]
+    hidden = torch.einsum("...ri,...i->...r", down, x)
+    scale = settings["scaling" if len(tensors["moe_lora_A"]) == 1 else "expert_scaling"]
+    added: Tensor = torch.einsum("...or,...r->...o", up, hidden) * scale
+    return added
+
+
+class _Rows(RoutedRows):
+    """What the layers share.
+
+    Attributes:
+        chosen: of the feed-forward that runs now: experts and weights, [..., K] for every token.
+        narrow: of every choice, by how much the last chosen expert was before the next one, [batch].
+    """
+
+    def __init__(self, num_tasks: int) -> None:
+        super().__init__(num_tasks)
+        self.chosen: tuple[Tensor, Tensor] | None = None
+        self.narrow: list[Tensor] = []
+
+    def forget(self) -> None:
+        self.narrow = []
+
+    @property
+    def taken(self) -> list[Weighed]:
+        return [Weighed(torch.ones(len(margin), 1, dtype=margin.dtype), margin) for margin in self.narrow]
+
+
+class _Layer(RoutedLinear):
+    """A layer of a feed-forward with experts, or with a plain LoRA."""
+
+    state: _Rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        """With slots where a choice has been made: [..., in] to [..., K, out], and [..., K, in] to [..., out]."""
+        result: Tensor
+        if self.disable_adapters or self.state.ids is None:
+            result = self.base_layer(x)
+            return result
+        tensors = self._named()
+        if "moe_gate" in tensors:
+            self._choose(torch.softmax(x @ tensors["moe_gate"].T, -1))
+            experts, _ = self._chosen()
+            slots = x.unsqueeze(-2).expand(*experts.shape, x.shape[-1])
+            result = self.base_layer(x).unsqueeze(-2) + self.formula(tensors, self.settings, slots, experts)
+        elif len(tensors["moe_lora_A"]) > 1:
+            experts, weights = self._chosen()
+            each = self.base_layer(x) + self.formula(tensors, self.settings, x, experts)
+            result = (weights.unsqueeze(-1) * each).sum(-2)
+        else:
+            everyone = torch.zeros(x.shape[:-1], dtype=torch.int64)
+            result = self.base_layer(x) + self.formula(tensors, self.settings, x, everyone)
+        return result
+
+    def _choose(self, p: Tensor) -> None:
+        k = int(self.settings["top_k"])
+        ranked = p.sort(-1, descending=True)
+        experts = ranked.indices[..., :k].sort(-1).values
+        weights = p.gather(-1, experts)
+        self.state.chosen = experts, weights / weights.sum(-1, keepdim=True)
+        if k < p.shape[-1]:
+            gap = ranked.values[..., k - 1] - ranked.values[..., k]
+            self.state.narrow.append(gap.reshape(len(p), -1).min(1).values)
+
+    def _chosen(self) -> tuple[Tensor, Tensor]:
+        assert self.state.chosen is not None
+        return self.state.chosen
+
+
+class _Model(FormulaModel):
+    tuner_layer_cls = _Layer
+    state_cls = _Rows
+
+
+class MixLoraReference(RoutedReference, formula=_expert, tuner=_Model):
+    """One adapter of all tasks; every token chooses experts in every feed-forward."""
+
+    name: ClassVar[str] = "mixlora"
+    title: ClassVar[str] = "MixLoRA"
+    tensor_part: ClassVar[str] = ".moe_"
+    router_parts: ClassVar[tuple[str, ...]] = ("moe_gate",)
+    routes_by_module: ClassVar[bool] = False
+
+    def matches(self, config: Mapping[str, Any], tensors: Sequence[str]) -> bool:
+        return config.get("peft_type") == "MIXLORA"
+
+    def slots(self, layer: Any) -> int:
+        """The first layers of a feed-forward give one for each expert that a token has chosen."""
+        return int(layer.settings["top_k"]) if "moe_gate" in layer.tensors else 1
+
+    def modules(self, files: AdapterFiles) -> list[str]:
+        return list(files.shapes(".moe_lora_A"))
+
+
+REFERENCE = MixLoraReference()
