@@ -11,9 +11,10 @@ examples/glue_minilm.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from tests.bench.glue.export import Exports, export_and_score
 from tests.bench.glue.latency import latencies
 from tests.bench.glue.methods import METHODS, Method
 from tests.bench.glue.report import table
-from tests.bench.glue.train import Plan, train
+from tests.bench.glue.train import Plan, best_run, run_folder, train
 from tests.support.minilm import minilm
 
 STAGES = ("train", "export", "latency", "report")
@@ -37,36 +38,38 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
-    settings = {name: getattr(arguments, name) for name in ("rows", "steps", "pilot", "seed", "bf16")}
+    settings = {name: getattr(arguments, name) for name in ("rows", "steps", "seed", "bf16")}
     if _kept(out / "settings.json", lambda: settings) != settings:
         raise SystemExit(f"{out} holds a run with other settings: give another --out")
     base = arguments.base or minilm()
     data = read_data(arguments.data, base, rows=arguments.rows, seed=arguments.seed)
-    plan = Plan(base, data, out, arguments.steps, arguments.pilot, arguments.seed, arguments.bf16, log)
+    plan = Plan(base, data, out, arguments.steps, arguments.seed, arguments.bf16, log)
     log(f"{sum(map(len, data.train.values()))} training rows, {sum(map(len, data.valid.values()))} validation rows")
     chosen = [method for method in METHODS if method.name in arguments.only]
     if "train" in arguments.stages:
-        for method in chosen:
-            found = _kept(out / method.name / "train.json", partial(train, plan, method))
-            log(f"{method.name}: {found['parameters']} parameters, {found['steps']} steps, {found['seconds']:.0f} s")
+        for rate, method in itertools.product(arguments.rates, chosen):
+            found = _kept(run_folder(out, method, rate) / "train.json", partial(train, plan, method, rate))
+            log(f"{method.name} {rate:g}: loss {found['held_out']:.4f} of held-out rows, {found['steps']} steps")
+    best = {method: best_run(out, method, arguments.rates) for method in METHODS}
+    runs = {method: run for method, run in best.items() if run is not None}
     if "export" in arguments.stages:
-        _export(Exports(base, arguments.data, data, out, log), chosen)
+        _export(Exports(base, arguments.data, data, log), {m: run for m, run in runs.items() if m in chosen})
     if "latency" in arguments.stages:
-        found = latencies(base, out, METHODS, pairs=arguments.pairs, threads=arguments.threads)
+        found = latencies(base, out, runs, pairs=arguments.pairs, threads=arguments.threads)
         (out / "latency.json").write_text(json.dumps(found, indent=1) + "\n")
     if "report" in arguments.stages:
-        text = table(out, METHODS)
+        text = table(out, runs)
         (out / "table.md").write_text(text)
         print(text)
 
 
-def _export(given: Exports, methods: Sequence[Method]) -> None:
-    """Every bundle of what is trained; one that cannot be made is named, and tried again by the next run."""
-    for method in methods:
-        for variant in method.variants if (given.out / method.name / "train.json").exists() else ():
-            file = given.out / method.name / f"{variant.name}.json"
+def _export(given: Exports, runs: Mapping[Method, Path]) -> None:
+    """Every bundle of these trainings; one that cannot be made is named, and tried again by the next run."""
+    for method, run in runs.items():
+        for variant in method.variants:
             try:
-                found = _kept(file, partial(export_and_score, given, method, variant))
+                file = run / f"{variant.name}.json"
+                found = _kept(file, partial(export_and_score, given, method, run, variant))
             except EptxError as error:
                 log(f"{method.name}, {variant.title}: {error}")
                 continue
@@ -99,9 +102,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--base", type=Path, help="transformers folder of all-MiniLM-L6-v2")
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
-    parser.add_argument("--rows", type=int, default=2048, help="training rows of each task")
+    parser.add_argument("--rows", type=int, default=1600, help="training rows of each task")
     parser.add_argument("--steps", type=int, help="at most so many (default: one pass over the rows)")
-    parser.add_argument("--pilot", type=int, default=50, help="steps to try each learning rate for; 0: take the middle")
+    parser.add_argument(
+        "--rates", nargs="+", type=float, default=[1e-3, 3e-3], help="learning rates, among which held-out rows choose"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast in training")
     parser.add_argument("--threads", type=int, default=2, help="of training and of the timed sessions")

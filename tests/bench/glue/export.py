@@ -33,30 +33,28 @@ class Exports:
     """What all exports share.
 
     Attributes:
-        base: transformers folder. folder: GLUE's rows. data: the same, tokenized. out: where adapters and results are.
+        base: transformers folder. folder: GLUE's rows. data: the same, tokenized.
         log: told what happens.
     """
 
     base: Path
     folder: Path
     data: Data
-    out: Path
     log: Callable[[str], None]
 
 
-def export_and_score(given: Exports, method: Method, variant: Variant) -> dict[str, Any]:
+def export_and_score(given: Exports, method: Method, run: Path, variant: Variant) -> dict[str, Any]:
     """Exports a method's adapters as one bundle; its bytes, its validation, and its metrics beside the model's."""
-    data, own = given.data, given.out / method.name
-    adapters = _adapters(given.out, method)
+    data, adapters = given.data, _adapters(run, method)
     start = time.monotonic()
     precision: Any = Search(data=[Source(_calibration(given.folder))], only="fp32") if variant.frozen else "fp32"
     options = ExportOptions(mode=variant.mode, routing=variant.routing, precision=precision)
-    bundle: Bundle = eptx.export(given.base, adapters, own / variant.name, options)
+    bundle: Bundle = eptx.export(given.base, adapters, run / variant.name, options)
     seconds = time.monotonic() - start
     given.log(f"{method.name}, {variant.title}: exported in {seconds:.0f} s")
     settings = ValidateOptions(base=given.base, adapters=adapters, data=EXAMPLE / "samples.jsonl", rows=_VALIDATED)
     report = eptx.validate(bundle.path, settings)
-    of_model = load_arrays(own / "logits.safetensors")
+    of_model = load_arrays(run / "logits.safetensors")
     of_bundle = bundle_logits(Session(bundle, threads=1), data.valid, data.pad)
     apart = {task: float(np.abs(of_bundle[task] - of_model[task]).max()) for task in TASKS}
     same = sum(int((_labels(of_bundle[task]) == _labels(of_model[task])).sum()) for task in TASKS)
@@ -82,15 +80,15 @@ def _calibration(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _adapters(out: Path, method: Method) -> list[Path]:
+def _adapters(run: Path, method: Method) -> list[Path]:
     """The folders to export; what a released code saved is converted, and its heads are put beside the result."""
-    folders = [method.folder(out, tasks) for tasks in method.parts]
+    folders = [method.folder(run, tasks) for tasks in method.parts]
     if method.converted is None:
         return folders
-    made = out / method.name / "converted"
+    made = run / "converted"
     shutil.rmtree(made, ignore_errors=True)
     eptx.convert(folders[0], made, method.converted)
-    add_heads(made, TaskHeadBank.from_tensors(load_file(out / method.name / HEADS), list(TASKS)))
+    add_heads(made, TaskHeadBank.from_tensors(load_file(run / HEADS), list(TASKS)))
     return [made]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,16 @@ from tests.bench.latency import Contender
 SHAPE = (8, 32)
 
 
-def latencies(base: Path, out: Path, methods: Sequence[Method], *, pairs: int, threads: int) -> dict[str, Any]:
-    """Of those that are exported, rows of all tasks mixed; and of the base against itself."""
+def latencies(base: Path, out: Path, runs: Mapping[Method, Path], *, pairs: int, threads: int) -> dict[str, Any]:
+    """Of what is exported of these trainings, rows of all tasks mixed; and of the base against itself."""
     graph = out / "base.onnx"
     if not graph.exists():
         save_base(base, graph)
     contenders = {"base": Contender(graph)}
-    for method in methods:
+    for method, run in runs.items():
         for variant in method.variants:
-            if (out / method.name / f"{variant.name}.json").exists():
-                contenders[f"{method.name} {variant.name}"] = Contender(out / method.name / variant.name)
+            if (run / f"{variant.name}.json").exists():
+                contenders[f"{method.name} {variant.name}"] = Contender(run / variant.name)
     found = latency.measure(graph, contenders, pairs=pairs, threads=threads, shapes=[SHAPE])
     latency.show(found)
     shape = "{}x{}".format(*SHAPE)

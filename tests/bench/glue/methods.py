@@ -56,7 +56,7 @@ CONDITIONED = (Variant("conditioned", "conditioned", "conditioned"),)
 FROZEN = Variant("frozen", "conditioned, frozen", "conditioned", frozen=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Method:
     """One of those that are compared.
 
@@ -84,9 +84,9 @@ class Method:
         parts = [[task] for task in TASKS] if self.alone else [list(TASKS)]
         object.__setattr__(self, "parts", parts)
 
-    def folder(self, out: Path, tasks: Sequence[str]) -> Path:
-        """Where an adapter of these tasks is saved."""
-        return out / self.name / "adapter" / tasks[0] if self.alone else out / self.name / "adapter"
+    def folder(self, run: Path, tasks: Sequence[str]) -> Path:
+        """Where an adapter of these tasks is saved, in the folder of its training."""
+        return run / "adapter" / tasks[0] if self.alone else run / "adapter"
 
 
 def add_heads(folder: Path, heads: TaskHeadBank) -> None:

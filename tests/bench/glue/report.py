@@ -24,14 +24,13 @@ _COSTS = (
 _COUNTED = {"cola": "Matthews", "mrpc": "F1", "stsb": "Spearman"}
 
 
-def table(out: Path, methods: Sequence[Method]) -> str:
-    """What is there of each method: its cost and its metrics, of the model and of its bundles."""
-    trained = {method.name: _read(out / method.name / "train.json") for method in methods}
-    present = [method for method in methods if trained[method.name]]
+def table(out: Path, runs: Mapping[Method, Path]) -> str:
+    """What is there of these trainings: their cost and their metrics, of the model and of its bundles."""
+    trained = {method: _read(run / "train.json") for method, run in runs.items()}
     timed = _read(out / "latency.json").get("methods", {})
-    costs = [row for method in present for row in _costs(out, method, trained[method.name], timed)]
+    costs = [row for method, run in runs.items() for row in _costs(run, method, trained[method], timed)]
     tasks = ["method", "rate", *(f"{task} ({_COUNTED[task]})" if task in _COUNTED else task for task in TASKS), "mean"]
-    scores = [_scores(method, trained[method.name]) for method in present]
+    scores = [_scores(method, own) for method, own in trained.items()]
     noise = f"\nThe base against itself: {_ratio(timed['base'])}.\n" if timed else ""
     return "\n".join(_lines(_COSTS, costs)) + "\n" + noise + "\n" + "\n".join(_lines(tasks, scores)) + "\n"
 
@@ -41,12 +40,12 @@ def _read(file: Path) -> dict[str, Any]:
     return found
 
 
-def _costs(out: Path, method: Method, trained: Mapping[str, Any], timed: Mapping[str, Any]) -> Iterator[list[str]]:
+def _costs(run: Path, method: Method, trained: Mapping[str, Any], timed: Mapping[str, Any]) -> Iterator[list[str]]:
     """A line of each bundle, or of the model alone."""
     setting = f" ({method.setting})" if method.setting else ""
     first = [method.title + setting, f"{trained['parameters']:,}", f"{_mean(trained):.2f}"]
     for variant in method.variants:
-        found = _read(out / method.name / f"{variant.name}.json")
+        found = _read(run / f"{variant.name}.json")
         if found:
             ratio = timed.get(f"{method.name} {variant.name}")
             yield [
@@ -58,7 +57,7 @@ def _costs(out: Path, method: Method, trained: Mapping[str, Any], timed: Mapping
                 f"{found['bytes_over_base']:.3f}",
                 _ratio(ratio) if ratio else "",
             ]
-    if not any((out / method.name / f"{variant.name}.json").exists() for variant in method.variants):
+    if not any((run / f"{variant.name}.json").exists() for variant in method.variants):
         yield [*first, *[""] * (len(_COSTS) - len(first))]
 
 

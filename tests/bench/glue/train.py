@@ -1,7 +1,8 @@
-"""Training: every method sees the same rows in the same batches; each takes the best of the same learning rates."""
+"""Training: every method sees the same rows in the same batches; each has the same choice of learning rates."""
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -20,8 +21,7 @@ from tests.bench.glue.classifier import Classifier, answers, first_heads, metric
 from tests.bench.glue.data import Data
 from tests.bench.glue.methods import Method
 
-#: What each method's learning rate is chosen from.
-RATES = (1e-3, 3e-3, 1e-2)
+#: Padded tokens of a batch.
 TOKENS = 1024
 
 
@@ -32,7 +32,6 @@ class Plan:
     Attributes:
         base: transformers folder. data: the rows. out: where adapters and results go.
         steps: at most so many; None: one pass over the rows.
-        pilot: steps for each of `RATES`, before the training.
         seed: of the batches, the heads and the adapters.
         bf16: whether the forward runs under bfloat16 autocast; weights and optimizer stay float32.
         log: told what happens.
@@ -42,7 +41,6 @@ class Plan:
     data: Data
     out: Path
     steps: int | None
-    pilot: int
     seed: int
     bf16: bool
     log: Callable[[str], None]
@@ -52,25 +50,29 @@ class Plan:
         return AutoModel.from_pretrained(self.base, attention_probs_dropout_prob=0.0)
 
 
-def train(plan: Plan, method: Method) -> dict[str, Any]:
-    """Chooses the learning rate, trains, saves the adapters and scores the model, whose logits are kept."""
+def train(plan: Plan, method: Method, rate: float) -> dict[str, Any]:
+    """Trains at one learning rate, saves the adapters and scores the model, whose logits are kept.
+
+    ``held_out`` is the loss on training rows that were held out: by it a method's rate is chosen, and never by the
+    validation rows.
+    """
     start = time.monotonic()
-    losses = {rate: _pilot(plan, method, rate) for rate in RATES} if plan.pilot else {}
-    rate = min(losses, key=lambda each: losses[each], default=RATES[1])
-    plan.log(f"{method.name}: learning rate {rate:g}; loss by rate {losses}")
+    own = run_folder(plan.out, method, rate)
     logits: dict[str, np.ndarray] = {}
+    held_out: dict[str, np.ndarray] = {}
     parameters, steps = 0, 0
     for tasks in method.parts:
-        classifier, done = _trained(plan, method, tasks, rate, plan.steps, checkpoint="_".join(tasks))
+        classifier, done = _trained(plan, method, tasks, rate)
         steps += done
         parameters += _count(classifier.model)
-        method.save(classifier.model, classifier.heads, method.folder(plan.out, tasks))
+        method.save(classifier.model, classifier.heads, method.folder(own, tasks))
+        held_out |= answers(classifier, plan.data.held_out, plan.data.pad)
         logits |= answers(classifier, plan.data.valid, plan.data.pad)
-    (plan.out / method.name).mkdir(parents=True, exist_ok=True)
-    save_file(logits, plan.out / method.name / "logits.safetensors")
+    own.mkdir(parents=True, exist_ok=True)
+    save_file(logits, own / "logits.safetensors")
     return {
         "rate": rate,
-        "pilot": {f"{each:g}": loss for each, loss in losses.items()},
+        "held_out": relative_loss(held_out, plan.data.held_out),
         "steps": steps,
         "parameters": parameters,
         "seconds": time.monotonic() - start,
@@ -78,19 +80,22 @@ def train(plan: Plan, method: Method) -> dict[str, Any]:
     }
 
 
-def _pilot(plan: Plan, method: Method, rate: float) -> float:
-    """The loss on held-out training rows after a short training at this rate."""
-    logits: dict[str, np.ndarray] = {}
-    for tasks in method.parts:
-        classifier, _ = _trained(plan, method, tasks, rate, plan.pilot, checkpoint=None)
-        logits |= answers(classifier, plan.data.held_out, plan.data.pad)
-    return relative_loss(logits, plan.data.held_out)
+def run_folder(out: Path, method: Method, rate: float) -> Path:
+    """Where the adapters, bundles and results of one training are."""
+    return out / method.name / f"{rate:g}"
 
 
-def _trained(
-    plan: Plan, method: Method, tasks: list[str], rate: float, steps: int | None, *, checkpoint: str | None
-) -> tuple[Classifier, int]:
+def best_run(out: Path, method: Method, rates: Sequence[float]) -> Path | None:
+    """The training of the least loss on held-out training rows; None while one is missing."""
+    folders = [run_folder(out, method, rate) for rate in rates]
+    if not all((folder / "train.json").exists() for folder in folders):
+        return None
+    return min(folders, key=lambda folder: float(json.loads((folder / "train.json").read_text())["held_out"]))
+
+
+def _trained(plan: Plan, method: Method, tasks: list[str], rate: float) -> tuple[Classifier, int]:
     """One adapter; one of a single task gets the share of the steps that its rows have of all batches."""
+    steps = plan.steps
     rows = plan.data.mixed(tasks)
     own = length_batches([len(row.input_ids) for row in rows], TOKENS, plan.seed * 1000)
     if steps is not None and method.alone:
@@ -103,8 +108,9 @@ def _trained(
     settings = TrainSettings(
         epochs=1, tokens=TOKENS, learning_rate=rate, seed=plan.seed, bf16=plan.bf16, max_steps=steps
     )
-    kept = plan.out / "checkpoints" / method.name / f"{checkpoint}.safetensors" if checkpoint else None
-    title = f"{method.name} {tasks[0] if method.alone else ''} {rate:g}"
+    name = tasks[0] if method.alone else "all"
+    kept = plan.out / "checkpoints" / method.name / f"{rate:g}" / f"{name}.safetensors"
+    title = f"{method.name} {rate:g} {name}"
     trainer = Trainer(
         classifier,
         rows,
