@@ -8,7 +8,7 @@ from __future__ import annotations
 from eptx.exporter.training.batches import Batch, Example, collate, length_batches
 from eptx.exporter.training.heads import TaskClassifier, TaskHeadBank, pool
 from eptx.exporter.training.losses import task_head_loss
-from eptx.exporter.training.save import add_adapter, load_adapter, save_adapter
+from eptx.exporter.training.save import add_adapter, load_adapter, save_adapter, save_heads
 from eptx.exporter.training.trainer import Trainer, TrainSettings
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "load_adapter",
     "pool",
     "save_adapter",
+    "save_heads",
     "task_head_loss",
 ]

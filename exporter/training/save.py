@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,28 @@ def save_adapter(model: PeftModel, folder: Path, *, heads: TaskHeadBank | None =
     _write(folder / WEIGHTS, tensors)
     if heads is not None:
         _write(folder / HEADS, heads.tensors())
+
+
+def save_heads(
+    folder: Path, heads: TaskHeadBank, pooling: str, *, labels: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """Put task heads beside an adapter that something else saved: PEFT, or ``eptx.convert``.
+
+    Args:
+        folder: the adapter's; its ``adapter_config.json`` then says what the heads read, and the tasks by id.
+        heads: of all tasks of the adapter, by id.
+        pooling: what the heads read: ``pooler``, ``first`` or ``mean``.
+        labels: names of the labels, ``{task: names}``.
+
+    Raises:
+        AdapterError: the folder has no configuration.
+    """
+    config = read_json_object(folder / CONFIG, error=AdapterError)
+    config |= {"tasks": heads.tasks, "task_head_pooling": pooling}
+    if labels is not None:
+        config["task_labels"] = {task: list(names) for task, names in labels.items()}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    _write(folder / HEADS, heads.tensors())
 
 
 def load_adapter(base: nn.Module, folder: Path) -> tuple[PeftModel, TaskHeadBank | None]:

@@ -58,9 +58,7 @@ def export_all(folder: Path, base: Path | None) -> Exported:
     """Exports every bundle of the bench: each mode from the transformers folder, one from an .onnx file."""
     base = base or minilm()
     onnx = folder / "base.onnx"
-    graph = load_transformers(base, headless=True).model
-    clean(graph)
-    ir.save(graph, onnx, external_data="base.onnx.data")
+    save_base(base, onnx)
     weights = (base / "model.safetensors").stat().st_size
     bundles, costs = {}, {}
     print(f"\nexport: seconds, and growth of peak memory / {weights / 1e6:.0f} MB of weights")
@@ -76,9 +74,21 @@ def export_all(folder: Path, base: Path | None) -> Exported:
         costs[name]["memory_ratio"] = costs[name]["bytes"] / weights
         print(f"  {name:<22} {costs[name]['seconds']:6.1f} s   {costs[name]['memory_ratio']:.2f}", flush=True)
         bundles[name] = out
+    return Exported(onnx, base_bytes(base), bundles, costs)
+
+
+def save_base(base: Path, file: Path) -> None:
+    """Writes the base's own graph, with its weights beside it."""
+    graph = load_transformers(base, headless=True).model
+    clean(graph)
+    ir.save(graph, file, external_data=f"{file.name}.data")
+
+
+def base_bytes(base: Path) -> int:
+    """Bytes of the base folder's weights and tokenizer."""
     companions = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "config.json")
-    base_bytes = weights + sum((base / name).stat().st_size for name in companions if (base / name).exists())
-    return Exported(onnx, base_bytes, bundles, costs)
+    held = [base / name for name in ("model.safetensors", *companions)]
+    return sum(path.stat().st_size for path in held if path.exists())
 
 
 def _export(base: Path, adapter: Path, out: Path, options: dict[str, str], onnx: str) -> dict[str, float]:

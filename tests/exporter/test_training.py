@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftModel, PolyConfig
 from transformers import BertConfig, BertModel
 
+from eptx import ExportOptions, Session, export, validate
 from eptx.errors import AdapterError
 from eptx.exporter.methods.ept.config import EptConfig
 from eptx.exporter.methods.ept.task_embeddings import fit_task_embeddings
@@ -29,6 +30,7 @@ from eptx.exporter.training import (
     load_adapter,
     pool,
     save_adapter,
+    save_heads,
     task_head_loss,
 )
 from tests.support.trained import by_task, trained_model
@@ -113,6 +115,30 @@ def test_the_exporter_reads_what_training_saves(method: str, tmp_path: Path) -> 
     with torch.no_grad():
         want = trained(batch.inputs, batch.tasks).numpy()
     assert np.abs(got - want).max() < 1e-5
+
+
+def test_heads_beside_what_peft_saved(tmp_path: Path) -> None:
+    """A method that PEFT trains, with the heads of all its tasks, as a bundle."""
+    base().save_pretrained(tmp_path / "base")
+    torch.manual_seed(1)
+    model: Any = add_adapter(base(), PolyConfig(r=2, n_tasks=3, n_skills=2, target_modules=TARGETS, init_weights=False))
+    heads, batch = TaskHeadBank(16, LABELS), collate(examples(6), 0)
+    model.eval().save_pretrained(tmp_path / "adapter")
+    names = {"same": ("no", "yes"), "score": ("score",), "three": ("a", "b", "c")}
+    save_heads(tmp_path / "adapter", heads, "mean", labels=names)
+    bundle = export(tmp_path / "base", tmp_path / "adapter", tmp_path / "bundle", ExportOptions(mode="conditioned"))
+    assert validate(bundle.path).passed
+    assert {task.name: task.label_names for task in bundle.manifest.tasks if task.name in LABELS} == names
+    arrays = {name: tensor.numpy() for name, tensor in batch.inputs.items()}
+    got = Session(bundle).run(arrays, [list(LABELS)[task] for task in batch.tasks.tolist()])["logits"]
+    with torch.no_grad():
+        hidden = model.base_model(**batch.inputs, task_ids=batch.tasks)
+        want = heads(pool(hidden, batch.inputs["attention_mask"], "mean"), batch.tasks).numpy()
+    for row, task in enumerate(batch.tasks.tolist()):
+        count = list(LABELS.values())[task]
+        assert np.abs(got[row, :count] - want[row, :count]).max() < 1e-5
+    with pytest.raises(AdapterError, match=r"adapter_config\.json"):
+        save_heads(tmp_path, heads, "mean")
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

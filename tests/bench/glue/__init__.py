@@ -1,0 +1,1 @@
+"""One comparison of six methods on GLUE: trained alike, exported, validated, scored and timed."""
