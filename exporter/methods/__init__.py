@@ -11,8 +11,9 @@ that), ``fold.py`` (the algebra that puts one task into a weight), ``attach.py``
 ``convert.py`` (from what released codes save to what is read) and, where PEFT has no tuner of the method,
 ``config.py``, ``layer.py`` and ``model.py``.
 
-Beside the folders is what several share: ``constant.py`` and ``mixture.py`` for methods whose update is a constant of
-the task, ``formula.py`` for their references.
+Beside the folders is what several share: ``one_folder.py`` for reading a folder of all tasks, ``constant.py`` and
+``mixture.py`` for methods whose update is a constant of the task, ``routed.py`` for those whose modules have routers,
+``formula.py`` and ``routed_formula.py`` for their references.
 """
 
 from __future__ import annotations

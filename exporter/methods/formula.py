@@ -145,12 +145,8 @@ class FormulaReference(Reference):
     by_task: ClassVar[str]
     model: ClassVar[type[FormulaModel]] = FormulaModel
 
-    def __init_subclass__(
-        cls, *, formula: Callable[..., Tensor] | None = None, tuner: type[FormulaModel] | None = None
-    ) -> None:
+    def __init_subclass__(cls, *, formula: Callable[..., Tensor] | None = None) -> None:
         """`formula` is what is added to a layer's output; None for a class that others are made of."""
-        if tuner is not None:
-            cls.model = tuner
         if formula is None:
             return
         prefix = cls.tensor_part.removeprefix(".")

@@ -8,13 +8,14 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from eptx.errors import AdapterError, UsageError
+from eptx.errors import AdapterError
 from eptx.exporter.adapters.adapter import Widths, name_tasks, natural_key
 from eptx.exporter.adapters.checkpoint import AGAIN, WEIGHTS, Checkpoint, ReadOptions, group_by_module, task_names
 from eptx.exporter.adapters.constant import ConstantAdapter
 from eptx.exporter.adapters.routing.routers import ModuleExperts, mixed
 from eptx.exporter.adapters.updates import LinearUpdate
 from eptx.exporter.methods.constant import Constant
+from eptx.exporter.methods.one_folder import common_fields, only
 
 
 class Mixture(Protocol):
@@ -68,6 +69,14 @@ class MixtureAdapter(ConstantAdapter):
         return {"modules": [{"name": name, **self.modules[name].facts()} for name in self.module_names]}
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Weights, float64, of the same shape; those along the last axis sum to 1."""
+    logits = logits.astype(np.float64)
+    raw = np.exp(logits - logits.max(-1, keepdims=True))
+    weights: np.ndarray = raw / raw.sum(-1, keepdims=True)
+    return weights
+
+
 _Own = TypeVar("_Own", bound=MixtureAdapter)
 #: From a module's name, its tensors and the configuration to what they hold.
 Read = Callable[[str, dict[str, np.ndarray], Mapping[str, Any]], Mixture]
@@ -90,9 +99,7 @@ def read_mixture(
         AdapterError: tensors are missing, or do not fit each other.
         UsageError: several folders were given.
     """
-    if len(checkpoints) != 1:
-        raise UsageError(f"a folder of {title} holds all its tasks: give one adapter folder")
-    (checkpoint,) = checkpoints
+    checkpoint = only(title, checkpoints)
     grouped = group_by_module(checkpoint.tensors, marker)
     modules = {name: module(name, grouped[name], checkpoint.config) for name in sorted(grouped, key=natural_key)}
     counts = sorted({len(each.weights()) for each in modules.values()})
@@ -101,11 +108,7 @@ def read_mixture(
         raise AdapterError(f"{WEIGHTS}: {problem}: {AGAIN}")
     tasks = name_tasks(counts[0], options.tasks, task_names(checkpoint.config))
     return own(
-        tasks=tasks,
-        heads=checkpoint.heads,
-        fingerprint=checkpoint.fingerprint,
-        changes=dict.fromkeys(tasks, checkpoint.whole) if checkpoint.saved else {},
-        trained_as=(checkpoint.trained_as,),
+        **common_fields(checkpoint, tasks),
         by_task={task: {name: each.update(id_) for name, each in modules.items()} for id_, task in enumerate(tasks)},
         modules=modules,
     )

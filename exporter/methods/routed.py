@@ -15,8 +15,8 @@ import numpy as np
 
 from eptx.bundle import Manifest
 from eptx.errors import AdapterError, UsageError
-from eptx.exporter.adapters.adapter import Adapter, Widths, name_tasks, natural_key
-from eptx.exporter.adapters.checkpoint import AGAIN, WEIGHTS, Checkpoint, ReadOptions, group_by_module, task_names
+from eptx.exporter.adapters.adapter import Adapter, Widths, natural_key
+from eptx.exporter.adapters.checkpoint import AGAIN, WEIGHTS, Checkpoint, ReadOptions, group_by_module
 from eptx.exporter.adapters.routing.route import Frozen, FrozenRoutes
 from eptx.exporter.adapters.routing.routers import Router
 from eptx.exporter.adapters.updates import LinearUpdate
@@ -27,6 +27,7 @@ from eptx.exporter.graph.settings import GraphSettings
 from eptx.exporter.graph.updates import attach_updates
 from eptx.exporter.methods.frozen import frozen_fields, routes_by_task
 from eptx.exporter.methods.method import Method, RouteFields
+from eptx.exporter.methods.one_folder import common_fields, only, tasks_by_heads
 from eptx.exporter.options import ExportOptions, Mode
 
 
@@ -101,9 +102,7 @@ def read_routed(
     module: Read,
     **more: Any,
 ) -> _Own:
-    """The adapter of one folder.
-
-    Routers know no task: there are as many as are named, else as there are heads, else one.
+    """The adapter of one folder; its tasks are those of `tasks_by_heads`.
 
     Args:
         own: its class.
@@ -118,26 +117,14 @@ def read_routed(
         AdapterError: tensors are missing, or do not fit each other.
         UsageError: several folders were given.
     """
-    if len(checkpoints) != 1:
-        raise UsageError(f"a folder of {title} holds all its tasks: give one adapter folder")
-    (checkpoint,) = checkpoints
+    checkpoint = only(title, checkpoints)
     grouped = group_by_module(checkpoint.tensors, marker)
     modules = {name: module(name, grouped[name], checkpoint.config) for name in sorted(grouped, key=natural_key)}
     counts = sorted({each.experts for each in modules.values()})
     if len(counts) != 1:
         problem = f"modules disagree on the number of experts: {counts}" if counts else f"holds no factors of {title}"
         raise AdapterError(f"{WEIGHTS}: {problem}: {AGAIN}")
-    heads = list(checkpoint.heads.weights) if checkpoint.heads else ["task0"]
-    tasks = name_tasks(None, options.tasks, task_names(checkpoint.config) or heads)
-    return own(
-        tasks=tasks,
-        heads=checkpoint.heads,
-        fingerprint=checkpoint.fingerprint,
-        changes=dict.fromkeys(tasks, checkpoint.whole) if checkpoint.saved else {},
-        trained_as=(checkpoint.trained_as,),
-        modules=modules,
-        **more,
-    )
+    return own(**common_fields(checkpoint, tasks_by_heads(checkpoint, options)), modules=modules, **more)
 
 
 class Routed(Method):

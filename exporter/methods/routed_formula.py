@@ -13,7 +13,7 @@ from torch import Tensor
 from eptx.exporter.adapters.routing.route import Route
 from eptx.exporter.methods.formula import FormulaLinear, FormulaModel, FormulaReference
 from eptx.exporter.methods.tuner import TaskRows
-from eptx.exporter.trained.files import AdapterFiles, head_tasks
+from eptx.exporter.trained.files import AdapterFiles, tasks_by_heads
 from eptx.exporter.trained.reference import GivenRoutes
 
 #: A layer's tensors by their names behind the module's, the configuration, rows [batch, positions, in], and what makes
@@ -50,30 +50,39 @@ class Weighed:
         return self.weights[:, None]
 
 
-class RoutedRows(TaskRows):
-    """What the layers of one tuner share.
+class Routers:
+    """What the routers of an adapter's modules say, and what they are made to say; modules by their numbers.
 
     Attributes:
-        fixed: by the module's number, weights [experts] to use instead of the router's; empty: routers weigh.
+        fixed: weights [experts] to use instead of each router's; empty: routers weigh.
     """
 
-    def __init__(self, num_tasks: int) -> None:
-        super().__init__(num_tasks)
+    def __init__(self) -> None:
         self.fixed: list[Tensor] = []
         self._seen: dict[int, list[Tensor]] = {}
+
+    def tell(self, routes: GivenRoutes) -> None:
+        """Begins a forward: with the fixed weights that are given, and without what routers have said."""
+        own = [cast(Route, route).weights for route in routes.calls if route is not None]
+        self.fixed = [torch.tensor(weights, dtype=routes.dtype) for weights in own]
+        self._seen = {}
 
     def see(self, module: int, weights: Tensor) -> None:
         """Keeps what a router has said, [batch, positions, experts]; a module may run several times."""
         self._seen.setdefault(module, []).append(weights.mean(1))
 
-    def forget(self) -> None:
-        """Drops what routers have said."""
-        self._seen.clear()
-
     @property
     def taken(self) -> list[Weighed]:
         """What they have said, in the modules' order."""
         return [Weighed(torch.stack(self._seen[module]).mean(0)) for module in sorted(self._seen)]
+
+
+class RoutedRows(TaskRows, Routers):
+    """What the layers of one tuner share."""
+
+    def __init__(self, num_tasks: int) -> None:
+        TaskRows.__init__(self, num_tasks)
+        Routers.__init__(self)
 
 
 class RoutedLinear(FormulaLinear):
@@ -110,9 +119,7 @@ class RoutedReference(FormulaReference):
     routes_by_module: ClassVar[bool] = True
 
     def count_tasks(self, files: Sequence[AdapterFiles], given: Sequence[str] | None) -> tuple[int, list[str]]:
-        """There are as many as are named, else as there are heads, else one."""
-        saved = list(files[0].config.get("tasks") or []) or list(head_tasks(files[0])) or ["task0"]
-        return len(given or saved), saved
+        return tasks_by_heads(files[0], given)
 
     def config(
         self, files: AdapterFiles, names: Mapping[str, str], tasks: Sequence[str], top_k: int | None, saved: Any
@@ -123,10 +130,7 @@ class RoutedReference(FormulaReference):
 
     def tell(self, state: Any, ids: Tensor, routes: GivenRoutes) -> None:
         super().tell(state, ids, routes)
-        state.forget()
-        state.fixed = [
-            torch.tensor(cast(Route, route).weights, dtype=routes.dtype) for route in routes.calls if route is not None
-        ]
+        state.tell(routes)
 
 
 def by_number(module: str) -> list[tuple[bool, int, str]]:

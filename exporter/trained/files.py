@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -137,3 +137,9 @@ def _pickled(folder: Path) -> dict[str, Tensor]:
 def head_tasks(files: AdapterFiles) -> tuple[str, ...]:
     """The tasks that have a head of their own in ``task_heads.safetensors``."""
     return tuple(name.removesuffix(".weight") for name in files.heads or () if name.endswith(".weight"))
+
+
+def tasks_by_heads(files: AdapterFiles, given: Sequence[str] | None) -> tuple[int, list[str]]:
+    """Of routers that know no task: as many as are named, else as there are heads, else one; and the saved names."""
+    saved = list(files.config.get("tasks") or []) or list(head_tasks(files)) or ["task0"]
+    return len(given or saved), saved

@@ -22,6 +22,7 @@ from eptx.exporter.adapters.checkpoint import (
     task_names,
 )
 from eptx.exporter.methods.ept.adapter import EptAdapter, EptModule
+from eptx.exporter.methods.one_folder import common_fields
 from eptx.exporter.methods.patterns import scale_of
 
 _KERNELS = "lora_expert_kernels."
@@ -49,11 +50,7 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> EptAdapter:
     modules = {name: _module(name, dict(grouped[name]), checkpoint.config) for name in sorted(grouped, key=natural_key)}
     tasks = _tasks(modules, checkpoint, options)
     return EptAdapter(
-        tasks=tasks,
-        heads=checkpoint.heads,
-        fingerprint=checkpoint.fingerprint,
-        changes=dict.fromkeys(tasks, checkpoint.whole) if checkpoint.saved else {},
-        trained_as=(checkpoint.trained_as,),
+        **common_fields(checkpoint, tasks),
         modules=modules,
         top_k=_top_k(modules, checkpoint.config, options),
     )

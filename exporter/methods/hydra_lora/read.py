@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from eptx.errors import AdapterError
 from eptx.exporter.adapters.checkpoint import (
-    WEIGHTS,
     Checkpoint,
     ReadOptions,
     number,
@@ -18,11 +16,11 @@ from eptx.exporter.adapters.checkpoint import (
     take,
 )
 from eptx.exporter.methods.hydra_lora.adapter import HydraLoraAdapter, HydraLoraModule
+from eptx.exporter.methods.one_folder import check_shapes
 from eptx.exporter.methods.routed import read_routed
 
 #: ``peft_type`` as ``eptx convert`` writes it -> what manifests call the method.
 KINDS = {"HYDRA_LORA": "hydra_lora", "LORAMOE": "loramoe"}
-_AGAIN = "convert the adapter again with eptx convert"
 
 
 def matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
@@ -56,8 +54,5 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
     wanted = [("lora_route.weight", route, (count, width))]
     wanted += [(key, each, (rank, width)) for key, each in zip(keys, a, strict=True)]
     wanted += [(f"lora_B{i}.weight", each, (out, rank)) for i, each in enumerate(b)]
-    for key, array, shape in wanted:
-        if array.shape != shape:
-            said = f"{name}.{key} has shape {list(array.shape)}; with the other tensors it is {list(shape)}"
-            raise AdapterError(f"{WEIGHTS}: {said}: {_AGAIN}")
+    check_shapes(name, wanted)
     return HydraLoraModule(route, np.stack(a), np.stack(b), number(config, "lora_alpha") / rank)

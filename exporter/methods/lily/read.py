@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from eptx.errors import AdapterError
 from eptx.exporter.adapters.checkpoint import (
     AGAIN,
     CONFIG,
-    WEIGHTS,
     Checkpoint,
     ReadOptions,
     number,
@@ -20,6 +18,7 @@ from eptx.exporter.adapters.checkpoint import (
     take,
 )
 from eptx.exporter.methods.lily.adapter import LilyAdapter, LilyModule
+from eptx.exporter.methods.one_folder import check_shapes
 from eptx.exporter.methods.routed import read_routed
 
 #: What the tensors say anyway, or only training asks for.
@@ -49,12 +48,10 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
     a, b, router = (take(parts, name, f"lily_{key}.weight", 2) for key in ("A", "B", "router"))
     refuse_rest(parts, name)
     rank, count, scale = int(number(config, "r")), int(number(config, "num_B")), number(config, "scaling", default=1.0)
-    for key, array, shape in (
+    wanted = (
         ("lily_A.weight", a, (rank, a.shape[1])),
         ("lily_B.weight", b, (count * rank, b.shape[1])),
         ("lily_router.weight", router, (count, rank)),
-    ):
-        if array.shape != shape:
-            said = f"{name}.{key} has shape {list(array.shape)}; by {CONFIG} it is {list(shape)}"
-            raise AdapterError(f"{WEIGHTS}: {said}: {AGAIN}")
+    )
+    check_shapes(name, wanted, by=f"by {CONFIG}", todo=AGAIN)
     return LilyModule(a, b.reshape(count, rank, -1), router, float(scale))

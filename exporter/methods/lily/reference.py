@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import check_target_module_exists
 from torch import Tensor, nn
 
-from eptx.exporter.adapters.routing.route import Route
-from eptx.exporter.methods.routed_formula import Weighed, by_number
-from eptx.exporter.trained.files import AdapterFiles, head_tasks
+from eptx.exporter.methods.routed_formula import Routers, by_number
+from eptx.exporter.trained.files import AdapterFiles, tasks_by_heads
 from eptx.exporter.trained.reference import GivenRoutes, Reference, SavedAs, peft_config
 
 _ROUTER = ".lily_router.weight"
 
 
-class _Routers:
+class _Routers(Routers):
     """PEFT's routers: what they say, and what they are made to say.
 
     Attributes:
         routing: "batch", as PEFT has it; "row": PEFT's layers run row by row, over the positions that count.
-        fixed: by the module's number, weights [experts] instead of the router's; empty: routers weigh.
-        seen: by the module's number, what the routers have said, [1, experts] for each call.
     """
 
     def __init__(self, peft: PeftModel, names: Mapping[str, str]) -> None:
+        super().__init__()
         self.routing = "batch"
         self.mask: Tensor | None = None
-        self.fixed: list[Tensor] = []
-        self.seen: dict[int, list[Tensor]] = {}
         model: Any = peft.get_base_model()
         model.register_forward_pre_hook(self._begin, with_kwargs=True)
         for number, module in enumerate(sorted(names, key=by_number)):
@@ -40,11 +36,6 @@ class _Routers:
                 router.register_forward_hook(self._said(number))
             layer.forward = self._by_row(layer.forward)
 
-    @property
-    def taken(self) -> list[Weighed]:
-        """What the routers have said, in the modules' order."""
-        return [Weighed(torch.stack(self.seen[number]).mean(0)) for number in sorted(self.seen)]
-
     def _begin(self, model: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         self.mask = kwargs.get("attention_mask")
 
@@ -52,8 +43,7 @@ class _Routers:
         def hook(router: nn.Module, args: Any, scores: Tensor) -> Tensor | None:
             if self.fixed:
                 return self.fixed[number].to(scores.dtype).log().expand_as(scores)  # whose softmax they are
-            mean = torch.softmax(scores, -1).reshape(-1, scores.shape[-1]).mean(0)
-            self.seen.setdefault(number, []).append(mean[None])
+            self.see(number, torch.softmax(scores, -1).reshape(1, -1, scores.shape[-1]))
             return None
 
         return hook
@@ -89,9 +79,7 @@ class LilyReference(Reference):
         return config.get("peft_type") == "LILY"
 
     def count_tasks(self, files: Sequence[AdapterFiles], given: Sequence[str] | None) -> tuple[int, list[str]]:
-        """There are as many as are named, else as there are heads, else one."""
-        saved = list(files[0].config.get("tasks") or []) or list(head_tasks(files[0])) or ["task0"]
-        return len(given or saved), saved
+        return tasks_by_heads(files[0], given)
 
     def modules(self, files: AdapterFiles) -> list[str]:
         return list(files.shapes(_ROUTER))
@@ -113,10 +101,8 @@ class LilyReference(Reference):
         return task == count
 
     def tell(self, state: _Routers, ids: Tensor, routes: GivenRoutes) -> None:
-        state.routing, state.seen = routes.routing, {}
-        state.fixed = [
-            torch.tensor(cast(Route, route).weights, dtype=routes.dtype) for route in routes.calls if route is not None
-        ]
+        state.routing = routes.routing
+        state.tell(routes)
 
 
 REFERENCE = LilyReference()

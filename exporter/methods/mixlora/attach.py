@@ -14,7 +14,7 @@ from eptx.exporter.graph.delta import Delta
 from eptx.exporter.graph.editor import GraphEditor
 from eptx.exporter.graph.settings import GraphSettings
 from eptx.exporter.methods.mixlora.adapter import MixLoraAdapter, MixLoraModule
-from eptx.exporter.methods.mixlora.slots import spread
+from eptx.exporter.methods.mixlora.slots import spread, with_slots
 
 _Choice = tuple[ir.Value, ir.Value]
 
@@ -83,8 +83,7 @@ def _first(editor: GraphEditor, adapter: MixLoraAdapter, name: str, place: Site,
     if y.is_graph_output():
         raise NotSupportedError(f"{name} is an output of the graph: its experts have no place there")
     editor.replace(y, new, uses)
-    if y.shape is not None:
-        new.shape = ir.Shape([*list(y.shape)[:-1], adapter.top_k, list(y.shape)[-1]])
+    new.shape = with_slots(y.shape, adapter.top_k)
     editor.adapted.setdefault(name, new)
     return new
 

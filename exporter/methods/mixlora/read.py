@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from eptx.errors import AdapterError, UsageError
-from eptx.exporter.adapters.adapter import name_tasks, natural_key
+from eptx.errors import AdapterError
+from eptx.exporter.adapters.adapter import natural_key
 from eptx.exporter.adapters.checkpoint import (
     CONFIG,
     WEIGHTS,
@@ -19,11 +19,9 @@ from eptx.exporter.adapters.checkpoint import (
     refuse_rest,
     refuse_unknown,
     take,
-    task_names,
 )
 from eptx.exporter.methods.mixlora.adapter import MixLoraAdapter, MixLoraModule
-
-_AGAIN = "convert the adapter again with eptx convert"
+from eptx.exporter.methods.one_folder import CONVERT_AGAIN, check_shapes, common_fields, only, tasks_by_heads
 
 
 def matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
@@ -39,9 +37,7 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> MixLoraAdap
         NotSupportedError: a setting that eptx does not know, by name.
         UsageError: several folders were given.
     """
-    if len(checkpoints) != 1:
-        raise UsageError("a folder of MixLoRA holds all its tasks: give one adapter folder")
-    (checkpoint,) = checkpoints
+    checkpoint = only("MixLoRA", checkpoints)
     config = checkpoint.config
     refuse_unknown(config, ("top_k", "scaling", "expert_scaling", "act_fn"))
     grouped = group_by_module(checkpoint.tensors, "moe_")
@@ -49,17 +45,11 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> MixLoraAdap
     top_k, counts = int(number(config, "top_k")), sorted({own.experts for own in modules.values()} - {1})
     if len(counts) != 1 or not any(own.gate is not None for own in modules.values()):
         found = f"modules disagree on the number of experts: {counts}" if counts else "no module has experts"
-        raise AdapterError(f"{WEIGHTS}: {found}: {_AGAIN}")
+        raise AdapterError(f"{WEIGHTS}: {found}: {CONVERT_AGAIN}")
     if top_k > counts[0]:
-        raise AdapterError(f"{CONFIG}: top_k is {top_k}, and there are {counts[0]} experts: {_AGAIN}")
-    heads = list(checkpoint.heads.weights) if checkpoint.heads else ["task0"]
-    tasks = name_tasks(None, options.tasks, task_names(config) or heads)
+        raise AdapterError(f"{CONFIG}: top_k is {top_k}, and there are {counts[0]} experts: {CONVERT_AGAIN}")
     return MixLoraAdapter(
-        tasks=tasks,
-        heads=checkpoint.heads,
-        fingerprint=checkpoint.fingerprint,
-        changes=dict.fromkeys(tasks, checkpoint.whole) if checkpoint.saved else {},
-        trained_as=(checkpoint.trained_as,),
+        **common_fields(checkpoint, tasks_by_heads(checkpoint, options)),
         modules=modules,
         top_k=top_k,
         act_fn=str(config["act_fn"]) if config.get("act_fn") else None,
@@ -73,8 +63,5 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
     count, rank, width = a.shape
     wanted: list[tuple[str, np.ndarray, tuple[int, ...]]] = [("moe_lora_B", b, (count, b.shape[1], rank))]
     wanted += [] if gate is None else [("moe_gate", gate, (count, width))]
-    for key, array, shape in wanted:
-        if array.shape != shape:
-            said = f"{name}.{key} has shape {list(array.shape)}; with the other tensors it is {list(shape)}"
-            raise AdapterError(f"{WEIGHTS}: {said}: {_AGAIN}")
+    check_shapes(name, wanted)
     return MixLoraModule(a, b, gate, number(config, "scaling" if count == 1 else "expert_scaling"))

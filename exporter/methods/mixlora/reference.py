@@ -15,6 +15,7 @@ from torch import Tensor
 from eptx.exporter.methods.formula import FormulaModel
 from eptx.exporter.methods.routed_formula import RoutedLinear, RoutedReference, RoutedRows, Weighed
 from eptx.exporter.trained.files import AdapterFiles
+from eptx.exporter.trained.reference import GivenRoutes
 
 
 def _expert(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], x: Tensor, experts: Tensor) -> Tensor:
@@ -39,7 +40,8 @@ class _Rows(RoutedRows):
         self.chosen: tuple[Tensor, Tensor] | None = None
         self.narrow: list[Tensor] = []
 
-    def forget(self) -> None:
+    def tell(self, routes: GivenRoutes) -> None:
+        super().tell(routes)
         self.narrow = []
 
     @property
@@ -93,7 +95,7 @@ class _Model(FormulaModel):
     state_cls = _Rows
 
 
-class MixLoraReference(RoutedReference, formula=_expert, tuner=_Model):
+class MixLoraReference(RoutedReference, formula=_expert):
     """One adapter of all tasks; every token chooses experts in every feed-forward."""
 
     name: ClassVar[str] = "mixlora"
@@ -101,6 +103,7 @@ class MixLoraReference(RoutedReference, formula=_expert, tuner=_Model):
     tensor_part: ClassVar[str] = ".moe_"
     router_parts: ClassVar[tuple[str, ...]] = ("moe_gate",)
     routes_by_module: ClassVar[bool] = False
+    model: ClassVar[type[FormulaModel]] = _Model
 
     def matches(self, config: Mapping[str, Any], tensors: Sequence[str]) -> bool:
         return config.get("peft_type") == "MIXLORA"

@@ -89,7 +89,7 @@ def spread(editor: GraphEditor, begins: Mapping[ir.Value, tuple[ir.Value, ir.Val
         for output in node.outputs:
             if output.is_graph_output():
                 raise NotSupportedError(f"the graph's output {output.name} is inside of a feed-forward with experts")
-            output.shape = _with_slots(output.shape, count)
+            output.shape = with_slots(output.shape, count)
             slots[output] = choice
     return ends
 
@@ -106,5 +106,6 @@ def _broadcasts(value: ir.Value) -> bool:
     return value.shape is not None and len(value.shape) < 2
 
 
-def _with_slots(shape: ir.Shape | None, count: int) -> ir.Shape | None:
+def with_slots(shape: ir.Shape | None, count: int) -> ir.Shape | None:
+    """A shape with an axis of so many slots before the features; None where nothing is known of it."""
     return None if shape is None or not len(shape) else ir.Shape([*list(shape)[:-1], count, list(shape)[-1]])

@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from eptx.exporter.adapters.updates import LinearUpdate
-from eptx.exporter.methods.mixture import MixtureAdapter
+from eptx.exporter.methods.mixture import MixtureAdapter, softmax
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,7 @@ class MoeLoraModule:
         return int(self.b.shape[1])
 
     def weights(self) -> np.ndarray:
-        logits = self.embeddings.astype(np.float64) @ self.gate.astype(np.float64).T
-        raw = np.exp(logits - logits.max(1, keepdims=True))
-        weights: np.ndarray = raw / raw.sum(1, keepdims=True)
-        return weights
+        return softmax(self.embeddings.astype(np.float64) @ self.gate.astype(np.float64).T)
 
     def update(self, task: int) -> LinearUpdate:
         a = self.a.reshape(-1, self.in_features).astype(np.float64)

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from eptx.errors import AdapterError
 from eptx.exporter.adapters.checkpoint import (
-    WEIGHTS,
     Checkpoint,
     ReadOptions,
     number,
@@ -19,6 +17,7 @@ from eptx.exporter.adapters.checkpoint import (
 )
 from eptx.exporter.methods.mixture import read_mixture
 from eptx.exporter.methods.moelora.adapter import MoeLoraAdapter, MoeLoraModule
+from eptx.exporter.methods.one_folder import check_shapes
 
 
 def matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
@@ -44,11 +43,9 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
     embeddings, gate = take(parts, name, "lora_task_embedding", 2), take(parts, name, "lora_gate", 2)
     refuse_rest(parts, name)
     experts, rank, _ = a.shape
-    for key, shape, wanted in (
-        ("lora_B", b.shape, (experts, b.shape[1], rank)),
-        ("lora_gate", gate.shape, (experts, embeddings.shape[1])),
-    ):
-        if shape != wanted:
-            said = f"{name}.{key} has shape {list(shape)}; with the other tensors it is {list(wanted)}"
-            raise AdapterError(f"{WEIGHTS}: {said}: convert the adapter again with eptx convert")
+    wanted = (
+        ("lora_B", b, (experts, b.shape[1], rank)),
+        ("lora_gate", gate, (experts, embeddings.shape[1])),
+    )
+    check_shapes(name, wanted)
     return MoeLoraModule(a, b, embeddings, gate, number(config, "lora_alpha") / (experts * rank))

@@ -11,7 +11,6 @@ from eptx._one_line import shown
 from eptx.errors import AdapterError
 from eptx.exporter.adapters.checkpoint import (
     CONFIG,
-    WEIGHTS,
     Checkpoint,
     ReadOptions,
     number,
@@ -21,8 +20,7 @@ from eptx.exporter.adapters.checkpoint import (
 )
 from eptx.exporter.methods.mixture import read_mixture
 from eptx.exporter.methods.more.adapter import EXPERTS, MoreAdapter, MoreModule
-
-_AGAIN = "convert the adapter again with eptx convert"
+from eptx.exporter.methods.one_folder import CONVERT_AGAIN, check_shapes
 
 
 def matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
@@ -49,17 +47,15 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
     bias = take(parts, name, "lora_gate.bias", 1)
     refuse_rest(parts, name)
     rank, width = a.shape
-    for key, shape, wanted in (
-        ("lora_B.weight", b.shape, (len(b), rank)),
-        ("lora_task_embedding.weight", embeddings.shape, (len(embeddings), width)),
-        ("lora_gate.weight", gate.shape, (EXPERTS, width)),
-        ("lora_gate.bias", bias.shape, (EXPERTS,)),
-    ):
-        if shape != wanted:
-            said = f"{name}.{key} has shape {list(shape)}; with the other tensors it is {list(wanted)}"
-            raise AdapterError(f"{WEIGHTS}: {said}: {_AGAIN}")
+    wanted = (
+        ("lora_B.weight", b, (len(b), rank)),
+        ("lora_task_embedding.weight", embeddings, (len(embeddings), width)),
+        ("lora_gate.weight", gate, (EXPERTS, width)),
+        ("lora_gate.bias", bias, (EXPERTS,)),
+    )
+    check_shapes(name, wanted)
     scaling = config.get("rank_scaling")
     if scaling not in ("eighths", "none"):
-        raise AdapterError(f"{CONFIG}: rank_scaling must be eighths or none, found {shown(scaling)}: {_AGAIN}")
+        raise AdapterError(f"{CONFIG}: rank_scaling must be eighths or none, found {shown(scaling)}: {CONVERT_AGAIN}")
     scale = number(config, "lora_alpha") / rank
     return MoreModule(a, b, embeddings, gate, bias, scale, scaling == "eighths")

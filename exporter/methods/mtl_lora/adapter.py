@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from eptx.exporter.adapters.updates import LinearUpdate
-from eptx.exporter.methods.mixture import MixtureAdapter
+from eptx.exporter.methods.mixture import MixtureAdapter, softmax
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,7 @@ class MtlLoraModule:
         return int(self.b.shape[1])
 
     def weights(self) -> np.ndarray:
-        logits = self.logits.astype(np.float64) / self.temperature
-        raw = np.exp(logits - logits.max(1, keepdims=True))
-        weights: np.ndarray = raw / raw.sum(1, keepdims=True)
-        return weights
+        return softmax(self.logits.astype(np.float64) / self.temperature)
 
     def update(self, task: int) -> LinearUpdate:
         between = self.between[task].astype(np.float64)

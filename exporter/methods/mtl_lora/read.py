@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from eptx.errors import AdapterError
 from eptx.exporter.adapters.checkpoint import (
-    WEIGHTS,
     Checkpoint,
     ReadOptions,
     number,
@@ -19,8 +17,7 @@ from eptx.exporter.adapters.checkpoint import (
 )
 from eptx.exporter.methods.mixture import read_mixture
 from eptx.exporter.methods.mtl_lora.adapter import MtlLoraAdapter, MtlLoraModule
-
-_AGAIN = "convert the adapter again with eptx convert"
+from eptx.exporter.methods.one_folder import check_shapes
 
 
 def matches(config: Mapping[str, Any], names: Sequence[str]) -> bool:
@@ -49,13 +46,11 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
     refuse_rest(parts, name)
     tasks, experts = logits.shape
     rank, width = a.shape[1:]
-    for key, shape, wanted in (
-        ("lora_A", a.shape, (1, rank, width)),
-        ("lora_B", b.shape, (experts, b.shape[1], rank)),
-        ("lora_lambdas", between.shape, (tasks, rank) if diagonal else (tasks, rank, rank)),
-    ):
-        if shape != wanted:
-            said = f"{name}.{key} has shape {list(shape)}; with the other tensors it is {list(wanted)}"
-            raise AdapterError(f"{WEIGHTS}: {said}: {_AGAIN}")
+    wanted = (
+        ("lora_A", a, (1, rank, width)),
+        ("lora_B", b, (experts, b.shape[1], rank)),
+        ("lora_lambdas", between, (tasks, rank) if diagonal else (tasks, rank, rank)),
+    )
+    check_shapes(name, wanted)
     alpha, temperature = (number(config, key) for key in ("lora_alpha", "temperature"))
     return MtlLoraModule(a, b, between, logits, scaler, alpha / rank, temperature)

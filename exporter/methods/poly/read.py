@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from eptx.errors import AdapterError
 from eptx.exporter.adapters.checkpoint import (
     AGAIN,
     CONFIG,
-    WEIGHTS,
     Checkpoint,
     ReadOptions,
     number,
@@ -21,6 +19,7 @@ from eptx.exporter.adapters.checkpoint import (
     take,
 )
 from eptx.exporter.methods.mixture import read_mixture
+from eptx.exporter.methods.one_folder import check_shapes
 from eptx.exporter.methods.poly.adapter import PolyAdapter, PolyModule
 
 #: What the tensors say anyway, or only training asks for.
@@ -51,12 +50,10 @@ def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) 
     logits = take(parts, name, "poly_router.module_logits", 2)
     refuse_rest(parts, name)
     tasks, skills, splits, rank = (int(number(config, key)) for key in ("n_tasks", "n_skills", "n_splits", "r"))
-    for key, shape, wanted in (
-        ("poly_lora_A", a.shape, (splits, skills, a.shape[2], rank)),
-        ("poly_lora_B", b.shape, (splits, skills, rank, b.shape[3])),
-        ("poly_router.module_logits", logits.shape, (tasks, splits * skills)),
-    ):
-        if shape != wanted:
-            said = f"{name}.{key} has shape {list(shape)}; by {CONFIG} it is {list(wanted)}"
-            raise AdapterError(f"{WEIGHTS}: {said}: {AGAIN}")
+    wanted = (
+        ("poly_lora_A", a, (splits, skills, a.shape[2], rank)),
+        ("poly_lora_B", b, (splits, skills, rank, b.shape[3])),
+        ("poly_router.module_logits", logits, (tasks, splits * skills)),
+    )
+    check_shapes(name, wanted, by=f"by {CONFIG}", todo=AGAIN)
     return PolyModule(a, b, logits.reshape(tasks, splits, skills))

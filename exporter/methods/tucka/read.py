@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from eptx.errors import AdapterError, UsageError
-from eptx.exporter.adapters.adapter import name_tasks, natural_key
+from eptx.exporter.adapters.adapter import natural_key
 from eptx.exporter.adapters.checkpoint import (
     CONFIG,
     WEIGHTS,
@@ -19,8 +19,8 @@ from eptx.exporter.adapters.checkpoint import (
     refuse_options,
     refuse_rest,
     take,
-    task_names,
 )
+from eptx.exporter.methods.one_folder import common_fields, tasks_by_heads
 from eptx.exporter.methods.tucka.adapter import TuckaAdapter, TuckaModule
 
 
@@ -46,14 +46,8 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> TuckaAdapte
     centroids = {name: take(grouped[name], name, "tucka_ec", 2) for name in names if "tucka_ec" in grouped[name]}
     modules = {name: _module(name, dict(grouped[name]), config) for name in names}
     router = _router(centroids, config)
-    heads = list(checkpoint.heads.weights) if checkpoint.heads else ["task0"]
-    tasks = _tasks(options.tasks, task_names(config), heads)
     adapter = TuckaAdapter(
-        tasks=tasks,
-        heads=checkpoint.heads,
-        fingerprint=checkpoint.fingerprint,
-        changes=dict.fromkeys(tasks, checkpoint.whole) if checkpoint.saved else {},
-        trained_as=(checkpoint.trained_as,),
+        **common_fields(checkpoint, tasks_by_heads(checkpoint, options)),
         modules=modules,
         alpha=float(number(config, "alpha")),
         router=router,
@@ -61,11 +55,6 @@ def read(checkpoints: Sequence[Checkpoint], options: ReadOptions) -> TuckaAdapte
     )
     _check_router(adapter)
     return adapter
-
-
-def _tasks(given: Sequence[str] | None, saved: Sequence[str] | None, heads: Sequence[str]) -> tuple[str, ...]:
-    """A route knows no task; there are as many as are named, else as there are heads, else one."""
-    return name_tasks(None, given, saved or heads)
 
 
 def _module(name: str, parts: dict[str, np.ndarray], config: Mapping[str, Any]) -> TuckaModule:

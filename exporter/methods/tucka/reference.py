@@ -14,7 +14,7 @@ from eptx.exporter.adapters.routing.route import Route
 from eptx.exporter.methods.tucka.config import TuckaConfig
 from eptx.exporter.methods.tucka.layer import TuckaRoute
 from eptx.exporter.methods.tucka.model import TuckaModel  # noqa: F401 - tells PEFT of it
-from eptx.exporter.trained.files import WEIGHTS, AdapterFiles, head_tasks
+from eptx.exporter.trained.files import WEIGHTS, AdapterFiles, tasks_by_heads
 from eptx.exporter.trained.names import exactly
 from eptx.exporter.trained.reference import GivenRoutes, Reference, SavedAs
 
@@ -32,9 +32,7 @@ class TuckaReference(Reference):
         return config.get("peft_type") == "TUCKA"
 
     def count_tasks(self, files: Sequence[AdapterFiles], given: Sequence[str] | None) -> tuple[int, list[str]]:
-        """The route knows no task: there are as many as are named, else as there are heads, else one."""
-        saved = list(files[0].config.get("tasks") or []) or list(head_tasks(files[0])) or ["task0"]
-        return len(given or saved), saved
+        return tasks_by_heads(files[0], given)
 
     def modules(self, files: AdapterFiles) -> list[str]:
         return list(files.shapes(".tucka_u"))

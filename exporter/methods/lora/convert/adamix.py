@@ -18,6 +18,7 @@ import numpy as np
 
 from eptx.errors import AdapterError, NotSupportedError
 from eptx.exporter.methods.lora.convert.plain import ALPHA, Factors, plain
+from eptx.exporter.methods.mixture import softmax
 from eptx.exporter.methods.released import Conversion, check_shape, found, positive, refuse_others
 
 _SCORES = ".lora_expert_score_weight"
@@ -53,9 +54,8 @@ def _convert(
 
 def _layer(layer: str, tensors: Mapping[str, np.ndarray]) -> tuple[int, Factors]:
     """How many layers in one are adapted, and the factors: the ranks of each stand one after the other."""
-    scores = found(tensors, layer + _SCORES, 1).astype(np.float64)
-    raw = np.exp(scores - scores.max())
-    down, up = (_mean(layer, which, tensors, raw / raw.sum()) for which in "AB")
+    weights = softmax(found(tensors, layer + _SCORES, 1))
+    down, up = (_mean(layer, which, tensors, weights) for which in "AB")
     rank = up.shape[1]
     count = len(down) // rank
     enabled = _ENABLED.get(count)
