@@ -14,6 +14,7 @@
 #include <hwy/foreach_target.h>
 // The line above must come first.
 #include <hwy/cache_control.h>
+#include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
 HWY_BEFORE_NAMESPACE();
@@ -389,10 +390,75 @@ float DotOf(size_t n, const float* x, Weights w) {
 
 float Dot(size_t n, const float* x, Weights w) { return (w.half ? DotOf<true> : DotOf<false>)(n, x, w); }
 
+// The scores of the experts first .. first + E. T tokens and E experts stay in registers, and no sum waits for another.
+template <size_t T, size_t E, bool half>
+HWY_INLINE void ScoreBlock(const float* const* x, size_t in, Weights gate, size_t first, float* HWY_RESTRICT scores) {
+  using R = Reader<half>;
+  const hn::CappedTag<float, kMaxLanes> d;
+  const typename R::Number* row[E];
+  for (size_t e = 0; e < E; ++e) row[e] = Data<half>(gate.row(first + e));
+  V<decltype(d)> sum[T][E];
+  for (size_t t = 0; t < T; ++t) {
+    for (size_t e = 0; e < E; ++e) sum[t][e] = hn::Zero(d);
+  }
+  const auto add = [&](auto lanes, size_t i) HWY_ATTR {
+    V<decltype(d)> weight[E];
+    for (size_t e = 0; e < E; ++e) weight[e] = lanes.template Read<R>(d, row[e] + i);
+    for (size_t t = 0; t < T; ++t) {
+      const auto value = lanes.Get(d, x[t] + i);
+      for (size_t e = 0; e < E; ++e) sum[t][e] = hn::MulAdd(value, weight[e], sum[t][e]);
+    }
+  };
+  size_t i = 0;
+  for (; i + hn::Lanes(d) <= in; i += hn::Lanes(d)) add(Full(), i);
+  if (i < in) add(Part{in - i}, i);
+  for (size_t t = 0; t < T; ++t) {
+    for (size_t e = 0; e < E; ++e) scores[(first + e) * kTile + t] = hn::ReduceSum(d, sum[t][e]);
+  }
+}
+
+template <size_t T, bool half>
+HWY_INLINE void ScoreTokens(const float* const* x, size_t in, Weights gate, size_t experts, float* scores) {
+  size_t e = 0;
+  for (; e + 2 <= experts; e += 2) ScoreBlock<T, 2, half>(x, in, gate, e, scores);
+  if (e < experts) ScoreBlock<T, 1, half>(x, in, gate, e, scores);
+}
+
+template <bool half>
+void ScoreTile(const Tile& tile, size_t in, Weights gate, size_t experts, float* scores) {
+  size_t t = 0;
+  for (; t + 4 <= tile.count; t += 4) ScoreTokens<4, half>(tile.x + t, in, gate, experts, scores + t);
+  for (; t < tile.count; ++t) ScoreTokens<1, half>(tile.x + t, in, gate, experts, scores + t);
+}
+
+// Makes shares of a tile's scores: of each token they sum to 1.
+void Softmax(size_t experts, float* p) {
+  const hn::CappedTag<float, kTile> d;
+  for (size_t t = 0; t < kTile; t += hn::Lanes(d)) {
+    auto top = hn::LoadU(d, p + t);
+    for (size_t e = 1; e < experts; ++e) top = hn::Max(top, hn::LoadU(d, p + e * kTile + t));
+    auto sum = hn::Zero(d);
+    for (size_t e = 0; e < experts; ++e) {
+      const auto own = hn::Exp(d, hn::Sub(hn::LoadU(d, p + e * kTile + t), top));
+      hn::StoreU(own, d, p + e * kTile + t);
+      sum = hn::Add(sum, own);
+    }
+    for (size_t e = 0; e < experts; ++e) {
+      hn::StoreU(hn::Div(hn::LoadU(d, p + e * kTile + t), sum), d, p + e * kTile + t);
+    }
+  }
+}
+
+void Share(const Tile& tile, size_t in, Weights gate, size_t experts, float* shares) {
+  std::fill_n(shares, experts * kTile, 0.0f);  // of the places that have no token, too
+  (gate.half ? ScoreTile<true> : ScoreTile<false>)(tile, in, gate, experts, shares);
+  Softmax(experts, shares);
+}
+
 }  // namespace
 
 const Simd& Table() {
-  static const Simd table = {hwy::TargetName(HWY_TARGET), Project, Bias, Add, Expand, Axpy, Dot};
+  static const Simd table = {hwy::TargetName(HWY_TARGET), Project, Bias, Add, Expand, Axpy, Dot, Share};
   return table;
 }
 

@@ -78,6 +78,9 @@ struct Simd {
 
   // Sum of x[i] w[i].
   float (*dot)(size_t n, const float* x, Weights w);
+
+  // shares[e * kTile + t] = softmax over e of sum over i < in of x[t][i] gate[e, i], experts * kTile numbers.
+  void (*share)(const Tile& tile, size_t in, Weights gate, size_t experts, float* shares);
 };
 
 // One number of a matrix.

@@ -3,7 +3,6 @@
 
 #include "ops/delta.h"
 #include "ops/operators.h"
-#include "ops/softmax.h"
 
 namespace eptx::ops {
 namespace {
@@ -64,7 +63,7 @@ class TokenMixtureDelta {
   size_t Scratch(const Module& module) const {
     return Sum(Sum(ProjectionSize(Product(module.factors, module.rank)),
                    ProjectionSize(Product(module.experts, module.rank))),
-               module.experts);
+               Product(kTile, module.experts));
   }
 
   void Apply(const Module& module, size_t, const Routes&, size_t, size_t in, const Tile& tile,
@@ -73,15 +72,15 @@ class TokenMixtureDelta {
     const size_t rank = module.rank, narrow = module.factors * rank, wide = module.experts * rank;
     float* const u = scratch;
     float* const mixed = u + ProjectionSize(narrow);
-    float* const p = mixed + ProjectionSize(wide);
+    float* const shares = mixed + ProjectionSize(wide);
     ClearProjections(u, tile.count, narrow);
     simd.project(tile, 0, in, module.a, narrow, u);
+    simd.share(tile, in, module.gate, module.experts, shares);
     for (size_t t = 0; t < tile.count; ++t) {
-      for (size_t e = 0; e < module.experts; ++e) p[e] = simd.dot(in, tile.x[t], module.gate.row(e));
-      Softmax(p, module.experts);
       for (size_t e = 0, to = 0; e < module.experts; ++e) {
+        const float share = shares[e * kTile + t];
         const size_t from = module.factors == 1 ? 0 : to;
-        for (size_t r = 0; r < rank; ++r, ++to) mixed[ProjectionIndex(t, to)] = p[e] * u[ProjectionIndex(t, from + r)];
+        for (size_t r = 0; r < rank; ++r, ++to) mixed[ProjectionIndex(t, to)] = share * u[ProjectionIndex(t, from + r)];
       }
     }
     simd.add(tile, module.out, module.b, wide, mixed);

@@ -4,12 +4,11 @@
 
 #include "ops/delta.h"
 #include "ops/operators.h"
-#include "ops/softmax.h"
 
 namespace eptx::ops {
 namespace {
 
-// Tokens that a thread takes at a time.
+// Tokens that a thread takes at a time: whole tiles.
 constexpr size_t kChunk = 64;
 
 class TopExperts final : public Kernel {
@@ -29,15 +28,21 @@ class TopExperts final : public Kernel {
     const int64_t shape[] = {static_cast<int64_t>(tokens), static_cast<int64_t>(top_k_)};
     int64_t* experts = call.Output<int64_t>(0, shape, 2);
     float* weights = call.Output<float>(1, shape, 2);
-    std::vector<float> scores(Product(chunks, count));
-    std::vector<int64_t> orders(scores.size());
+    std::vector<float> shares(Product(chunks, count, kTile));
+    std::vector<int64_t> orders(Product(chunks, count));
     const auto compute = [&](size_t chunk) noexcept {
-      float* const p = &scores[chunk * count];
+      float* const p = &shares[chunk * count * kTile];
       int64_t* const order = &orders[chunk * count];
-      for (size_t t = chunk * kChunk; t < std::min(tokens, (chunk + 1) * kChunk); ++t) {
-        for (size_t e = 0; e < count; ++e) p[e] = BestSimd().dot(in, from + t * in, gate.row(e));
-        Softmax(p, count);
-        Choose(p, order, count, experts + t * top_k_, weights + t * top_k_);
+      const size_t end = std::min(tokens, (chunk + 1) * kChunk);
+      for (size_t begin = chunk * kChunk; begin < end; begin += kTile) {
+        Tile tile{};
+        tile.count = std::min(kTile, end - begin);
+        for (size_t t = 0; t < tile.count; ++t) tile.x[t] = from + (begin + t) * in;
+        BestSimd().share(tile, in, gate, count, p);
+        for (size_t t = 0; t < tile.count; ++t) {
+          const size_t to = (begin + t) * top_k_;
+          Choose(p + t, order, count, experts + to, weights + to);
+        }
       }
     };
     if (tokens * count * in >= kWorthAThread) return call.ForEach(chunks, compute);
@@ -45,16 +50,18 @@ class TopExperts final : public Kernel {
   }
 
  private:
+  // p[e * kTile] is the share of expert e.
   void Choose(const float* p, int64_t* order, size_t count, int64_t* experts, float* weights) const noexcept {
+    const auto share = [p](int64_t e) { return p[static_cast<size_t>(e) * kTile]; };
     std::iota(order, order + count, int64_t{0});
     // the first of equals, as ONNX's TopK has it; a NaN is no larger than anything
     std::partial_sort(order, order + top_k_, order + count, [&](int64_t a, int64_t b) {
-      return p[a] > p[b] || (!(p[b] > p[a]) && a < b);
+      return share(a) > share(b) || (!(share(b) > share(a)) && a < b);
     });
     std::sort(order, order + top_k_);
     float sum = 0;
-    for (size_t k = 0; k < top_k_; ++k) sum += p[order[k]];
-    for (size_t k = 0; k < top_k_; ++k) experts[k] = order[k], weights[k] = p[order[k]] / sum;
+    for (size_t k = 0; k < top_k_; ++k) sum += share(order[k]);
+    for (size_t k = 0; k < top_k_; ++k) experts[k] = order[k], weights[k] = share(order[k]) / sum;
   }
 
   size_t top_k_;

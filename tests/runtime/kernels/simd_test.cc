@@ -258,6 +258,30 @@ void Dot(const Simd& simd, Result& result) {
   result.Check(simd.dot(n, x.row(0), w.weights()), sum);
 }
 
+// An error of a score is one of the share, relative to the share.
+void Share(const Simd& simd, Result& result) {
+  const size_t tokens = Within(1, kTile), in = Within(1, 90), experts = Within(1, 9);
+  Rows x(tokens, in), y(tokens, 0);
+  Matrix gate(experts, in, Coin());
+  Block shares(experts * kTile, sizeof(float));
+  simd.share(TileOf(x, y, tokens), in, gate.weights(), experts, shares.as<float>());
+  for (size_t t = 0; t < tokens; ++t) {
+    std::vector<double> p;
+    double total = 0, size = 1;
+    for (size_t e = 0; e < experts; ++e) {
+      Sum score;
+      for (size_t i = 0; i < in; ++i) score.Add(x.before(t, i) * gate.at(e, i));
+      total += p.emplace_back(std::exp(score.value));
+      size += score.size;
+    }
+    for (size_t e = 0; e < experts; ++e) {
+      Sum share(p[e] / total);
+      share.size *= size;
+      result.Check(shares.as<float>()[e * kTile + t], share);
+    }
+  }
+}
+
 // Reads every float16 value.
 void Number(Result& result) {
   for (uint32_t bits = 0; bits < 0x10000; ++bits) {
@@ -284,7 +308,8 @@ int main(int argc, char** argv) {
     const char* name;
     void (*test)(const Simd&, Result&);
   } constexpr tests[] = {{"project", Project}, {"bias", Bias}, {"add", Add},
-                         {"expand", Expand},   {"axpy", Axpy}, {"dot", Dot}};
+                         {"expand", Expand},   {"axpy", Axpy}, {"dot", Dot},
+                         {"share", Share}};
   Result numbers{"any", "number"};
   Number(numbers);
   bool good = Report(numbers);
