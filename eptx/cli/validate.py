@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from eptx.cli.parts.calibration import points
 from eptx.cli.parts.common import PATH, exporting, names, output_options, pickle_option, print_json
-from eptx.errors import ValidationError
+from eptx.errors import UsageError, ValidationError
+from eptx.progress import shown
+
+if TYPE_CHECKING:
+    from eptx.runtime.judge.report.report import Report
 
 
 @click.command()
@@ -71,9 +75,21 @@ from eptx.errors import ValidationError
     metavar="BUNDLE",
     help="Quantized bundles: the fp32 bundle to measure against (default: one is exported for it).",
 )
+@click.option(
+    "--record",
+    type=PATH,
+    metavar="FILE",
+    help="Write a proof of the bundle, if it passes: what another machine needs to validate it without PyTorch.",
+)
+@click.option(
+    "--against-proof",
+    type=PATH,
+    metavar="FILE",
+    help="Validate by a proof in place of the base and the adapter; only --provider goes with it.",
+)
 @pickle_option
 @output_options
-def validate(bundle: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
+def validate(bundle: Path, as_json: bool, quiet: bool, against_proof: Path | None, **settings: Any) -> None:
     """Prove that a bundle computes what the trained model computes.
 
     The reference is the trained model, loaded as PEFT and transformers load it. It runs in float64 and in the export's
@@ -83,25 +99,48 @@ def validate(bundle: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
     generates runs on prompts and then token by token; the report says how often its greedy tokens are the reference's.
     A quantized bundle is compared with a reference of its own weights, and what they lose is measured against the fp32
     bundle and the budget.
+    With --against-proof a bundle is judged by what --record has written, with numpy and ONNX Runtime alone.
     Writes validation.json and report.html into the bundle. Exits with 4 when the bundle fails.
     """
-    with exporting(quiet):
-        from eptx.exporter.adapters.label_names import read_labels
-        from eptx.exporter.validation import ValidateOptions, report_text, validate_bundle
-        from eptx.runtime.measure import Source
-
-        settings["adapters"] = settings["adapters"] or None
-        settings["labels"] = read_labels(settings["labels"]) if settings["labels"] else {}
-        settings["tasks"] = names(settings["tasks"])
-        settings["providers"] = [name for given in settings["providers"] for name in names(given) or []]
-        settings["data"] = [Source.parse(text) for text in settings["data"]]
-        settings["max_drop"] = points(settings["max_drop"])
-        report = validate_bundle(bundle, ValidateOptions(**settings))
+    settings["providers"] = [name for given in settings["providers"] for name in names(given) or []]
+    report = (
+        _by_proof(bundle, against_proof, quiet, settings)
+        if against_proof is not None
+        else _anew(bundle, quiet, settings)
+    )
     for warning in report.warnings:
         click.echo(f"warning: {warning}", err=True)
     if as_json:
         print_json(report.to_json())
     else:
+        from eptx.runtime.judge.report.text import report_text
+
         click.echo(report_text(report))
     if not report.passed:
         raise ValidationError(report.reason)
+
+
+def _anew(bundle: Path, quiet: bool, settings: dict[str, Any]) -> Report:
+    with exporting(quiet):
+        from eptx.exporter.adapters.label_names import read_labels
+        from eptx.exporter.validation import ValidateOptions, validate_bundle
+        from eptx.runtime.measure import Source
+
+        settings["adapters"] = settings["adapters"] or None
+        settings["labels"] = read_labels(settings["labels"]) if settings["labels"] else {}
+        settings["tasks"] = names(settings["tasks"])
+        settings["data"] = [Source.parse(text) for text in settings["data"]]
+        settings["max_drop"] = points(settings["max_drop"])
+        return validate_bundle(bundle, ValidateOptions(**settings))
+
+
+def _by_proof(bundle: Path, proof: Path, quiet: bool, settings: dict[str, Any]) -> Report:
+    providers = settings.pop("providers")
+    given = next((name for name, value in settings.items() if value), None)
+    if given is not None:
+        flag = {"adapters": "adapter", "allow_pickle": "allow-pickle"}.get(given, given.replace("_", "-"))
+        raise UsageError(f"--{flag} does not go with --against-proof: the proof stands for the base and the adapter")
+    with shown(not quiet):
+        from eptx.runtime.judge.proof.judge import validate_against_proof
+
+        return validate_against_proof(bundle, proof, providers)

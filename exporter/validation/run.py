@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from eptx.bundle import Bundle, read_bundle, write_report
-from eptx.errors import NotSupportedError
+from eptx.bundle import Bundle, read_bundle
 from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.validation.accuracy.accuracy_drop import accuracy_drops, named_texts, plan_drops, unbudgeted_tasks
 from eptx.exporter.validation.accuracy.activation_ranges import check_ranges
-from eptx.exporter.validation.accuracy.budget import BudgetedDrop
-from eptx.exporter.validation.accuracy.divergence import Divergence, divergences
+from eptx.exporter.validation.accuracy.divergence import divergences
 from eptx.exporter.validation.base.lookups import Lookups
-from eptx.exporter.validation.bundle.backends import Backend, KernelsRefusedError, backends
-from eptx.exporter.validation.bundle.instrumented import InstrumentedModel, instrument
-from eptx.exporter.validation.bundle.models import open_shipped
-from eptx.exporter.validation.comparison.compare import compare_with_reference
-from eptx.exporter.validation.comparison.results import BackendReport
-from eptx.exporter.validation.comparison.signature import check_signature
 from eptx.exporter.validation.contents.compare import compare_contents
 from eptx.exporter.validation.inputs.inputs import Inputs, PromptInputs
 from eptx.exporter.validation.inputs.user_data import from_data, read_texts
+from eptx.exporter.validation.instrument import instrument
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.quantized.weights import QuantizedWeights
-from eptx.exporter.validation.reference.expectation import Expectation, row_tasks, run_reference
+from eptx.exporter.validation.reference.expectation import row_tasks, run_reference
 from eptx.exporter.validation.reference.files import find_reference, with_origin
-from eptx.exporter.validation.report.page import report_html
-from eptx.exporter.validation.report.report import Report
-from eptx.exporter.validation.report.timings import StageTimes
-from eptx.files.strict_json import dump_json
 from eptx.progress import step
-from eptx.runtime.ort.providers import choose_provider
+from eptx.runtime.judge.comparison.every_backend import compare_on_every_backend
+from eptx.runtime.judge.comparison.signature import check_signature
+from eptx.runtime.judge.losses import BudgetedDrop, Divergence
+from eptx.runtime.judge.proof.record import columns_for, record_proof
+from eptx.runtime.judge.report.report import Report
+from eptx.runtime.judge.report.write import write_validation
+from eptx.runtime.judge.running.backends import Backend, backends, providers_to_validate
+from eptx.runtime.judge.running.models import open_shipped
+from eptx.runtime.judge.timings import StageTimes
 
 
 def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Report:
@@ -59,7 +55,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     with step("checking the bundle"), seconds.of("checking the bundle"):
         bundle = read_bundle(path)
     options, origin = with_origin(bundle, options)
-    providers, planned = _providers(options.providers), plan_drops(bundle, options, origin.data)
+    providers, planned = providers_to_validate(options.providers), plan_drops(bundle, options, origin.data)
     with step("reading the adapter"), seconds.of("reading the adapter"):
         reference = find_reference(bundle.manifest, options)
     config = read_config(reference.base)
@@ -75,9 +71,10 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
         batches = inputs.batches(rows, names)
         instrumented = instrument(bundle)
         quantized = QuantizedWeights.of(bundle)
+        columns = columns_for(bundle.manifest, batches) if options.record is not None else None
     with seconds.of("running the reference"):
-        expectation = run_reference(bundle.manifest, reference, batches, inputs.redraw, quantized)
-    results, refused = _run_backends(bundle, instrumented, expectation, usable, seconds)
+        expectation = run_reference(bundle.manifest, reference, batches, inputs.redraw, quantized, columns)
+    results, refused = compare_on_every_backend(bundle, instrumented, expectation, usable, seconds)
     ran = [expected.batch for expected in expectation.batches]
     drops: list[BudgetedDrop] = []
     diverged: list[Divergence] = []
@@ -100,26 +97,11 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
         checks=[*checks, *check_signature(bundle.manifest, expectation), *inputs.untried()],
         seconds=seconds,
     )
-    _write(bundle, report)
+    write_validation(bundle, report)
+    if options.record is not None and report.passed:
+        with step("recording the proof"):
+            record_proof(options.record, bundle, report, expectation, instrumented)
     return report
-
-
-def _run_backends(
-    bundle: Bundle,
-    instrumented: InstrumentedModel,
-    expectation: Expectation,
-    usable: Sequence[Backend],
-    seconds: StageTimes,
-) -> tuple[list[BackendReport], list[str]]:
-    """A report for every backend, and why installed kernels were left out: they do not run this bundle."""
-    results, refused = [], []
-    for backend in usable:
-        try:
-            with seconds.of(f"running the bundle ({backend.name})"):
-                results.append(compare_with_reference(bundle, instrumented, expectation, backend))
-        except KernelsRefusedError as error:
-            refused.append(f"{backend.name}: not validated; the bundle runs by its functions: {error}")
-    return results, refused
 
 
 def _inputs(
@@ -129,27 +111,3 @@ def _inputs(
         return Inputs(bundle, config, base, found, home)
     model = cache(lambda: open_shipped(bundle, backend))
     return PromptInputs(bundle, config, base, found, home, lambda batch: model().answer(batch))
-
-
-def _providers(wanted: Sequence[str]) -> list[str]:
-    """The providers to run on; ``auto`` stands for all that this machine has.
-
-    Raises:
-        NotSupportedError: this machine lacks one that is named.
-    """
-    usable: dict[str, None] = {}
-    for name in wanted:
-        if name != "auto":
-            usable[choose_provider(name, name)] = None
-            continue
-        usable["cpu"] = None
-        try:
-            usable[choose_provider("cuda", "cuda")] = None
-        except NotSupportedError:
-            continue
-    return list(usable)
-
-
-def _write(bundle: Bundle, report: Report) -> None:
-    write_report(bundle, "validation.json", dump_json(report.to_json()))
-    write_report(bundle, "report.html", report_html(report).encode())

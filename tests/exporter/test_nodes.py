@@ -15,11 +15,11 @@ from eptx.bundle import Bundle
 from eptx.calibration import export_bundle
 from eptx.exporter import ExportOptions
 from eptx.exporter.bases import load_transformers
-from eptx.exporter.validation.bundle.backends import backends
-from eptx.exporter.validation.bundle.instrumented import instrument
-from eptx.exporter.validation.bundle.models import open_instrumented
-from eptx.exporter.validation.inputs.batch import Batch
+from eptx.exporter.validation.instrument import instrument
 from eptx.manifest.names import OPERATOR_DOMAIN
+from eptx.runtime.judge.batch import Batch
+from eptx.runtime.judge.running.backends import backends
+from eptx.runtime.judge.running.models import open_instrumented
 from tests.exporter.bases.conftest import build
 from tests.exporter.validation.adapters import linear_shapes, write_ept
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from eptx.bundle import Bundle, Manifest, Quantization
 from eptx.errors import DataError, UsageError
-from eptx.exporter.validation.accuracy.budget import BudgetedDrop
 from eptx.exporter.validation.accuracy.fp32_baseline import export_fp32_baseline, read_fp32_baseline
 from eptx.exporter.validation.options import ValidateOptions, is_dataset
 from eptx.exporter.validation.reference.files import ReferenceFiles
@@ -18,6 +17,7 @@ from eptx.files.jsonl import read_rows
 from eptx.manifest.names import BASE_TASK, FLOAT_PRECISIONS
 from eptx.progress import step
 from eptx.runtime import Session
+from eptx.runtime.judge.losses import BudgetedDrop
 from eptx.runtime.measure import Probe, Row, Source, choose_metrics, drops, read_data
 from eptx.runtime.measure.budget import budgets
 from eptx.runtime.measure.rows import ROWS_PER_TASK

@@ -16,13 +16,13 @@ import onnx_ir as ir
 from eptx.bundle import Bundle
 from eptx.exporter.bases.initializers import add_initializer
 from eptx.exporter.bases.products.products import find_products
-from eptx.exporter.validation.bundle.backends import Backend
-from eptx.exporter.validation.bundle.decode_loop import DecodeLoop, Values
-from eptx.exporter.validation.bundle.models import run_graph
-from eptx.exporter.validation.check import Check
-from eptx.exporter.validation.inputs.batch import Batch, rows_alone
 from eptx.exporter.validation.quantized.codes import array_of
 from eptx.exporter.validation.quantized.float_activations import rounded, use_float_activations
+from eptx.runtime.judge.batch import Batch, rows_alone
+from eptx.runtime.judge.check import Check
+from eptx.runtime.judge.running.backends import Backend
+from eptx.runtime.judge.running.decode_loop import DecodeLoop, Values
+from eptx.runtime.judge.running.models import run_graph
 
 #: The share of values that may lie outside a range, which was found on other rows. The largest one measured is 0.0008.
 OUTSIDE = 0.01

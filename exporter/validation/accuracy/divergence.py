@@ -8,73 +8,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from eptx.bundle import Bundle
-from eptx.exporter.validation.bundle.backends import Backend
-from eptx.exporter.validation.bundle.models import open_shipped
-from eptx.exporter.validation.inputs.batch import Batch
-from eptx.exporter.validation.reference.expected import Expected, kept_values
 from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.exporter.validation.reference.reference_runner import ReferenceRunner
 from eptx.manifest.names import AUTO_TASK
-
-Measure = Literal["positions", "rows", "tokens"]
+from eptx.runtime.judge.batch import Batch
+from eptx.runtime.judge.expected import Expected
+from eptx.runtime.judge.losses import Divergence, Measure
+from eptx.runtime.judge.running.backends import Backend
+from eptx.runtime.judge.running.models import open_shipped
+from eptx.runtime.judge.values import kept_values
 
 #: The largest accepted values; docs/validation.md has the measurements behind them.
 LIMITS: dict[Measure, float] = {"positions": 0.7, "rows": 0.8, "tokens": 3.0}
 _WORST = 1e30
 #: Longer batches would take half of a validation's time and add nothing.
 _LONGEST = 100
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """The divergence of one task.
-
-    Attributes:
-        task: its name.
-        output: the output whose value is the largest share of its limit.
-        measure: "positions", of an output for every token: the root mean square of the difference over that of the
-            values without their mean; "rows", of one for every row: over that of the values; "tokens", of a language
-            model: the mean Kullback-Leibler divergence in nats.
-        value: the divergence, at most 1e30. limit: the largest accepted value.
-        disagreement: of tokens, the share of positions where another one is the likeliest; None for others.
-        vectors: how many positions or rows were compared.
-    """
-
-    task: str
-    output: str
-    measure: Measure
-    value: float
-    limit: float
-    disagreement: float | None
-    vectors: int
-
-    @property
-    def within(self) -> bool:
-        """Whether it is accepted."""
-        return self.value <= self.limit
-
-    @property
-    def sentence(self) -> str:
-        """The divergence in words."""
-        if self.measure == "tokens":
-            size = f"{self.value:.3g} nats a token, and {self.disagreement:.1%} of the likeliest tokens"
-        else:
-            size = f"{self.value:.3g} times its size"
-        return (
-            f"{self.task}: quantizing changes {self.output} by {size}; without rows or a budget the limit is "
-            f"{self.limit:g} (--data and --max-drop give another)"
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
-        return asdict(self) | {"within": self.within}
 
 
 def divergences(

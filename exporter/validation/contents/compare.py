@@ -14,13 +14,13 @@ from eptx.bundle import Bundle
 from eptx.exporter.trained import Host, Trained
 from eptx.exporter.trained.reference import kind_of
 from eptx.exporter.validation.base.lookups import Lookups, lookups
-from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.files import ExpectedTask, compare_files
 from eptx.exporter.validation.contents.label_names import base_names, trained_names
 from eptx.exporter.validation.contents.model_class import compare_class
 from eptx.exporter.validation.contents.tensors import compare_tensors
 from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.manifest.names import BASE_TASK
+from eptx.runtime.judge.check import Check
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ from typing import Any
 from eptx.bundle import Bundle
 from eptx.exporter.validation.base.lookups import Lookups
 from eptx.exporter.validation.base.windows import farthest_relative, windows
-from eptx.exporter.validation.check import Check
-from eptx.exporter.validation.inputs.batch import Batch
 from eptx.exporter.validation.inputs.prompts import (
     Reach,
     as_prompts,
@@ -23,6 +21,8 @@ from eptx.exporter.validation.inputs.prompts import (
 from eptx.exporter.validation.inputs.random_batches import generated, redraw, untried
 from eptx.exporter.validation.inputs.user_data import Rows, check_tokens, from_data
 from eptx.exporter.validation.inputs.vocabulary import Vocabulary
+from eptx.runtime.judge.batch import Batch
+from eptx.runtime.judge.check import Check
 
 
 @dataclass

@@ -12,11 +12,11 @@ from eptx.bundle import Bundle
 from eptx.errors import DataError
 from eptx.exporter.validation.base.source import BaseSource
 from eptx.exporter.validation.base.tokenizer import BaseTokenizer
-from eptx.exporter.validation.inputs.batch import Batch
 from eptx.exporter.validation.inputs.vocabulary import Vocabulary
 from eptx.exporter.validation.options import ValidateOptions, is_dataset
 from eptx.files.jsonl import read_rows
 from eptx.manifest.names import AUTO_TASK, BASE_TASK
+from eptx.runtime.judge.batch import Batch
 from eptx.runtime.measure import Source, read_data
 
 #: Rows of one batch, and of a task by default.

@@ -2,77 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
 from eptx.bundle import Manifest
-from eptx.exporter.validation.distance import Spreads, Subject, largest
-from eptx.exporter.validation.inputs.batch import Batch, task_ids
 from eptx.exporter.validation.quantized.weights import QuantizedWeights
-from eptx.exporter.validation.reference.expected import Expected, arrays_of, kept_values
+from eptx.exporter.validation.reference.differences import arrays_of, less
 from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.exporter.validation.reference.reference_runner import ReferenceRunner
 from eptx.exporter.validation.reference.rounding import adapter_dtype
-from eptx.exporter.validation.reference.router_ties import ExpertTable, expert_tables, tied_rows, unclear_experts
+from eptx.exporter.validation.reference.router_ties import expert_tables, tied_rows, unclear_experts
 from eptx.manifest.names import AUTO_TASK, TASK_ID
 from eptx.progress import step
+from eptx.runtime.judge.batch import Batch, task_ids
+from eptx.runtime.judge.distance import Spreads, Subject, largest
+from eptx.runtime.judge.expectation import Expectation, Floors, LiveRoute
+from eptx.runtime.judge.expected import Expected
+from eptx.runtime.judge.values import kept_values
 
 _REDRAWS = 4
 #: How often the own type runs. In SmolLM2 one number of a row outweighs all others, and in a single run that number may
 #: hardly differ by chance: the floor of one run was a tenth of another's.
 _RUNS = 3
-
-
-@dataclass(frozen=True)
-class LiveRoute:
-    """How far frozen routes are from the live ones, on the user's data.
-
-    Attributes:
-        rows: how many.
-        group_agreement: the share of them for which the live route chooses the frozen group; None where nothing is
-            chosen, because routers weigh all experts.
-        relative_rms: ``task/output`` -> root mean square of the difference over that of the live values.
-    """
-
-    rows: int
-    group_agreement: float | None
-    relative_rms: Mapping[str, float]
-
-
-@dataclass
-class Expectation:
-    """What the bundle should compute on all batches, and how much of a difference is rounding.
-
-    Attributes:
-        batches: the expected results.
-        noise: own type less float64, the largest of a few runs. scale: the float64 values.
-        effect: adapter on less adapter off.
-        experts: EPT: what every module's router chooses.
-        unclear: EPT: task -> a module where rounding decides which experts the task uses.
-        redrawn: how many batches were drawn again because of a router tie.
-        live: how far frozen routes are from the live ones; None without data, or without such routes.
-        wrong: linear layer -> what is wrong with its quantized weight.
-        folded: module of a static quantized bundle -> the effect of its task's update, in noise floors.
-        modules: the adapted modules, as the adapter's files name them; without those that the bundle says nothing of
-            and that change no output.
-        class_name: the transformers class that was trained.
-    """
-
-    batches: list[Expected] = field(default_factory=list)
-    noise: Spreads = field(default_factory=Spreads)
-    scale: Spreads = field(default_factory=Spreads)
-    effect: Spreads = field(default_factory=Spreads)
-    experts: dict[str, ExpertTable] = field(default_factory=dict)
-    unclear: dict[str, str] = field(default_factory=dict)
-    redrawn: int = 0
-    live: LiveRoute | None = None
-    wrong: dict[str, str] = field(default_factory=dict)
-    folded: dict[str, float] = field(default_factory=dict)
-    modules: tuple[str, ...] = ()
-    class_name: str = ""
 
 
 def run_reference(
@@ -81,7 +34,8 @@ def run_reference(
     batches: Sequence[Batch],
     redraw: Callable[[Batch], Batch],
     quantized: QuantizedWeights | None = None,
-) -> Expectation:
+    columns: int | None = None,
+) -> Expectation[Expected]:
     """Runs the reference in both types, one model in memory at a time.
 
     Args:
@@ -90,8 +44,9 @@ def run_reference(
         batches: what to run.
         redraw: makes another batch of the same shape, in place of one with a router tie.
         quantized: the bundle's weights, if they are quantized.
+        columns: how many numbers of each place a proof samples; None: none is recorded.
     """
-    result = Expectation()
+    result: Expectation[Expected] = Expectation(sampled=None if columns is None else Floors(columns))
     with step("running the reference in float64"):
         _run_exact(ReferenceRunner(manifest, reference, torch.float64, quantized), result, batches, redraw)
     with step(f"running the reference in the export's own type ({manifest.precision})"):
@@ -102,7 +57,7 @@ def run_reference(
 
 
 def _run_exact(
-    runner: ReferenceRunner, result: Expectation, batches: Sequence[Batch], redraw: Callable[[Batch], Batch]
+    runner: ReferenceRunner, result: Expectation[Expected], batches: Sequence[Batch], redraw: Callable[[Batch], Batch]
 ) -> None:
     dtype = adapter_dtype(runner.manifest)
     result.experts = expert_tables(runner.model)
@@ -121,7 +76,9 @@ def _run_exact(
             off = runner.run(expected.batch, off=True)
             if runner.model.brings_heads:
                 off.outputs.pop("logits", None)  # without a task there is no head; that is no effect of the modules
-            _add(result.effect, expected, expected.less(off))
+            difference = less(expected, off)
+            for floors in _floors(result, batch):
+                _add(floors.effect, floors, expected, difference)
     modules = runner.model.module_names
     idle = runner.idle([name for name in modules if name not in runner.places], result.batches[0].batch)
     result.modules = tuple(name for name in modules if name not in idle)
@@ -129,9 +86,9 @@ def _run_exact(
         result.live = _frozen_from_live(runner, [e for e in result.batches if e.batch.seed is None])
 
 
-def _run_own(runner: ReferenceRunner, result: Expectation) -> None:
+def _run_own(runner: ReferenceRunner, result: Expectation[Expected]) -> None:
     """Runs every batch, and those that measure effects several times, each time with other rounding."""
-    noises = [Spreads() for _ in range(_RUNS)]
+    noises = [[Spreads() for _ in range(_RUNS)] for _ in range(2)]  # of what is compared, and of a proof's samples
     dtype = adapter_dtype(runner.manifest)
     runner.decider.note_flips(result.experts)
     for task, index in runner.reference.ids.items():
@@ -146,12 +103,25 @@ def _run_own(runner: ReferenceRunner, result: Expectation) -> None:
             if expected.batch.prompt is not None:
                 tied |= unclear_experts(result.experts, expected.task, {})
         expected.compared = ~tied
-        for noise in noises if expected.batch.measures_effect else noises[:1]:
-            _add(noise, expected, own.less(expected))
-            if noise is not noises[-1] and expected.batch.measures_effect:
+        runs = _RUNS if expected.batch.measures_effect else 1
+        for run in range(runs):
+            difference = less(own, expected)
+            for floors, noise in zip(_floors(result, expected.batch), noises, strict=False):
+                _add(noise[run], floors, expected, difference)
+            if run + 1 < runs:
                 own = runner.run(expected.batch)
-        _add(result.scale, expected, expected)
-    result.noise = largest(noises)
+        for floors in _floors(result, expected.batch):
+            _add(floors.scale, floors, expected, expected)
+    result.floors.noise = largest(noises[0])
+    if result.sampled is not None:
+        result.sampled.noise = largest(noises[1])
+
+
+def _floors(result: Expectation[Expected], batch: Batch) -> list[Floors]:
+    """Those that a batch is measured for: a user's data is in no proof."""
+    if result.sampled is None or batch.seed is None:
+        return [result.floors]
+    return [result.floors, result.sampled]
 
 
 def _tied(expected: Expected, own: Expected | None, dtype: str) -> np.ndarray:
@@ -162,11 +132,11 @@ def _tied(expected: Expected, own: Expected | None, dtype: str) -> np.ndarray:
     return tied
 
 
-def _add(spreads: Spreads, expected: Expected, values: Expected) -> None:
+def _add(spreads: Spreads, floors: Floors, expected: Expected, values: Expected) -> None:
     for task in dict.fromkeys(expected.batch.tasks):
         rows = expected.rows_of(task)
         for kind, name, array in arrays_of(values):
-            spreads[Subject(task, kind, name)].add(kept_values(array, rows, expected.batch))
+            spreads[Subject(task, kind, name)].add(kept_values(array, rows, expected.batch, floors.columns))
 
 
 def _frozen_from_live(runner: ReferenceRunner, batches: Sequence[Expected]) -> LiveRoute | None:
@@ -184,8 +154,8 @@ def _frozen_from_live(runner: ReferenceRunner, batches: Sequence[Expected]) -> L
         if router is not None:
             chosen = np.broadcast_to(live.groups[0][router], expected.batch.rows).tolist()
             agree += sum(first.get(task) == group for task, group in zip(expected.batch.tasks, chosen, strict=True))
-        _add(error, expected, live.less(expected))
-        _add(scale, expected, live)
+        _add(error, Floors(), expected, less(live, expected))
+        _add(scale, Floors(), expected, live)
     outputs = {
         f"{subject.task}/{subject.name}": error[subject].rms / (scale[subject].rms or 1.0)
         for subject in sorted(scale)

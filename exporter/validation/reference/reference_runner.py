@@ -11,12 +11,10 @@ import torch
 from eptx.bundle import Manifest
 from eptx.exporter.adapters.routing.route import Route
 from eptx.exporter.trained import Output, Trained
-from eptx.exporter.validation.inputs.batch import ANSWER_IDS, Batch, spans, task_ids
 from eptx.exporter.validation.quantized.weights import QuantizedWeights
-from eptx.exporter.validation.reference.expected import Expected
 from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.exporter.validation.reference.rounding import round_as_stored
-from eptx.exporter.validation.reference.router_ties import Decisions, RouterRecorder
+from eptx.exporter.validation.reference.router_ties import RouterRecorder
 from eptx.exporter.validation.reference.row_groups import (
     kept_columns,
     merge_results,
@@ -26,6 +24,9 @@ from eptx.exporter.validation.reference.row_groups import (
     select_columns,
 )
 from eptx.manifest.names import AUTO_TASK, USED
+from eptx.runtime.judge.batch import ANSWER_IDS, Batch, spans, task_ids
+from eptx.runtime.judge.expected import Expected
+from eptx.runtime.judge.routers import Decisions
 
 Routes = Route | list[Route] | None
 Inputs = Mapping[str, np.ndarray]

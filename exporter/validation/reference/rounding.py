@@ -27,11 +27,6 @@ def adapter_dtype(manifest: Manifest) -> str:
     return "fp32" if manifest.precision == "fp32" else "fp16"
 
 
-def own_type(manifest: Manifest) -> str:
-    """The rounding of the bundle's results: "fp32" or "fp16"; quantized products are summed in float32."""
-    return "fp16" if manifest.precision == "fp16" else "fp32"
-
-
 def round_as_stored(trained: Trained, manifest: Manifest) -> None:
     """Rounds a float32 model like the bundle: parameters, also the adapter's and its heads', and products.
 

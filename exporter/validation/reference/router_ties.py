@@ -6,8 +6,7 @@ a router tie are drawn again, and rows that still have one are set aside; the re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,39 +14,12 @@ import torch
 
 from eptx.exporter.trained import Output, Trained
 from eptx.exporter.trained.reference import Reference
+from eptx.runtime.judge.routers import Decisions, ExpertTable
 
 #: Margins of probabilities, cosines or sigmoids up to this are router ties: a model of that type rounds them so much.
 TIE = {"fp32": 1e-6, "fp16": 2e-4}
 #: So are margins up to this many times the change that the own type's rounding made to them.
 _ROUNDINGS = 8
-
-
-@dataclass(frozen=True)
-class ExpertTable:
-    """The experts that one module's router chooses for every task.
-
-    Attributes:
-        experts: sorted expert ids [T, K].
-        tied: bool [T], whether the last of them won by a tie.
-        flipped: bool [T], whether a reference chooses others: rounding makes them win, or it is a tie.
-    """
-
-    experts: np.ndarray
-    tied: np.ndarray
-    flipped: np.ndarray
-
-
-@dataclass(frozen=True)
-class Decisions:
-    """The decisions of one forward, as scores: the largest win.
-
-    Attributes:
-        scores: name of the decision -> [rows or 1, candidates].
-        used: rows to infer: module -> the tasks it used [rows].
-    """
-
-    scores: dict[str, np.ndarray] = field(default_factory=dict)
-    used: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def expert_tables(trained: Trained) -> dict[str, ExpertTable]:
@@ -170,13 +142,3 @@ def unclear_experts(tables: dict[str, ExpertTable], ids: np.ndarray, used: dict[
         flipped, tied = np.append(table.flipped, False), np.append(table.flipped | table.tied, False)
         unclear |= np.where(ids < 0, tied[used.get(module, ids)], flipped[ids])
     return unclear
-
-
-def wrong_rows(table: ExpertTable, ids: np.ndarray, chosen: np.ndarray) -> Sequence[int]:
-    """Rows whose experts [rows, K] are not the reference's; rows without the adapter are left out."""
-    named = (ids >= 0) & (ids < len(table.experts))
-    if chosen.shape[1] != table.experts.shape[1]:  # more or fewer experts than the adapter's tasks use
-        return [int(row) for row in np.flatnonzero(named)]
-    expected = table.experts[np.where(named, ids, 0)]
-    differs = (np.sort(chosen, axis=1) != expected).any(axis=1)
-    return [int(row) for row in np.flatnonzero(named & differs)]

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from eptx.exporter.validation.inputs.batch import ANSWER_IDS, Batch
-from eptx.exporter.validation.reference.expected import Expected
-from eptx.exporter.validation.reference.router_ties import Decisions, undisputed
+from eptx.exporter.validation.reference.router_ties import undisputed
+from eptx.runtime.judge.batch import ANSWER_IDS, Batch
+from eptx.runtime.judge.expected import Expected
+from eptx.runtime.judge.routers import Decisions
 
 Values = dict[str, np.ndarray]
 

@@ -13,11 +13,11 @@ from eptx.bundle import Bundle, Manifest, Sources, Task, TensorSpec
 from eptx.errors import DataError, NotSupportedError
 from eptx.exporter.validation import ValidateOptions
 from eptx.exporter.validation.base.lookups import Lookups
-from eptx.exporter.validation.inputs.batch import Batch, task_ids
 from eptx.exporter.validation.inputs.random_batches import generated, redraw
 from eptx.exporter.validation.inputs.user_data import from_data, read_texts
 from eptx.exporter.validation.inputs.vocabulary import Vocabulary
 from eptx.manifest.names import AUTO_TASK
+from eptx.runtime.judge.batch import Batch, task_ids
 from tests.support.tiny_bundle import write_tiny
 
 TEXT = ("input_ids", "attention_mask", "token_type_ids")

@@ -13,12 +13,12 @@ import pytest
 from eptx.bundle import Bundle
 from eptx.exporter import Route
 from eptx.exporter.validation import Report, report_text
-from eptx.exporter.validation.bundle.decode_loop import DecodeLoop
-from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.inputs.batch import CHOSEN, Batch
 from eptx.exporter.validation.inputs.prompts import as_prompts, generated_prompts, redraw_prompts
 from eptx.exporter.validation.inputs.vocabulary import Vocabulary
 from eptx.manifest.names import AUTO_TASK
+from eptx.runtime.judge.batch import CHOSEN, Batch
+from eptx.runtime.judge.distance import LIMIT
+from eptx.runtime.judge.running.decode_loop import DecodeLoop
 from tests.exporter.validation.adapters import (
     Shapes,
     Tensors,

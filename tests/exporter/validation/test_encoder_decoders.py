@@ -11,10 +11,10 @@ import pytest
 
 from eptx.exporter import Route
 from eptx.exporter.validation.base.lookups import Lookups
-from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.inputs.batch import ANSWER_IDS
 from eptx.exporter.validation.inputs.prompts import generated_prompts
 from eptx.exporter.validation.inputs.vocabulary import Vocabulary
+from eptx.runtime.judge.batch import ANSWER_IDS
+from eptx.runtime.judge.distance import LIMIT
 from tests.exporter.validation.adapters import (
     Shapes,
     changed,

@@ -15,11 +15,11 @@ from eptx.bundle import Bundle, read_bundle
 from eptx.errors import BundleError
 from eptx.exporter import read_adapter
 from eptx.exporter.methods.ept.fold import route
-from eptx.exporter.validation.bundle.backends import backends
-from eptx.exporter.validation.bundle.instrumented import instrument
-from eptx.exporter.validation.bundle.models import Observation, open_instrumented
-from eptx.exporter.validation.inputs.batch import Batch
+from eptx.exporter.validation.instrument import instrument
 from eptx.manifest.names import OPERATOR_DOMAIN
+from eptx.runtime.judge.batch import Batch
+from eptx.runtime.judge.running.backends import backends
+from eptx.runtime.judge.running.models import Observation, open_instrumented
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
 from tests.exporter.validation.workshop import Workshop
 from tests.malformed.bundles.test_bundles import relist

@@ -19,10 +19,10 @@ from eptx.calibration.quantize import Quantizer, Recipe, Scheme
 from eptx.errors import BundleError, NotSupportedError
 from eptx.exporter import ExportOptions, Route
 from eptx.exporter.bases.products.products import find_products
-from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.quantized import weights as quantized_weights
 from eptx.exporter.validation.quantized.stored import read_product
 from eptx.exporter.validation.quantized.weight_matching import linears_of, places_of
+from eptx.runtime.judge.distance import LIMIT
 from tests.exporter.bases.graphs import activation, initializer, model
 from tests.exporter.validation.adapters import (
     Shapes,

@@ -19,10 +19,10 @@ from eptx.exporter.bases import is_decoder, load_transformers
 from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.validation import Report, ValidateOptions, validate_bundle
 from eptx.exporter.validation import run as validation
-from eptx.exporter.validation.comparison.results import TaskReport
 from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.files.safe_files import hash_file
 from eptx.files.strict_json import dump_json, read_json_object
+from eptx.runtime.judge.comparison.results import TaskReport
 from tests.support.bundles import copy_bundle
 
 

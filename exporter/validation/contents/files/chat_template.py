@@ -7,9 +7,9 @@ from typing import Any
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.exporter.validation.base.source import BaseSource
-from eptx.exporter.validation.check import Check
 from eptx.files.safe_files import read_bytes
 from eptx.files.strict_json import read_json_object
+from eptx.runtime.judge.check import Check
 
 _LIMIT = 16 << 20
 _FILE, _SETTINGS = "chat_template.jinja", "tokenizer_config.json"

@@ -11,7 +11,6 @@ import onnx_ir as ir
 from eptx.bundle import Bundle
 from eptx.exporter.validation.base.lookups import Lookups, lookups
 from eptx.exporter.validation.base.source import BaseSource
-from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.files.chat_template import compare_chat
 from eptx.exporter.validation.contents.files.copied import alone, compare_copied_files
 from eptx.exporter.validation.contents.files.genai_config import compare_genai
@@ -20,6 +19,7 @@ from eptx.exporter.validation.contents.files.stored_types import compare_stored_
 from eptx.exporter.validation.contents.files.tasks import ExpectedTask, compare_tasks
 from eptx.exporter.validation.contents.files.text_limits import compare_text_limits
 from eptx.exporter.validation.contents.files.tokenizer import compare_tokenizer
+from eptx.runtime.judge.check import Check
 
 
 def compare_files(

@@ -8,8 +8,8 @@ from typing import Any
 from eptx.bundle import AnswerRules, Generation, Manifest
 from eptx.exporter.validation.base.lookups import answer_length
 from eptx.exporter.validation.base.source import BaseSource, listed
-from eptx.exporter.validation.check import Check
 from eptx.manifest.names import PAST
+from eptx.runtime.judge.check import Check
 
 
 def compare_generation(manifest: Manifest, source: BaseSource, model: Any) -> list[Check]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from eptx.bundle import Bundle, Manifest
-from eptx.exporter.validation.check import Check
 from eptx.manifest.names import FLOAT_PRECISIONS, OPERATOR_DOMAIN
+from eptx.runtime.judge.check import Check
 
 #: Smaller weights, and vectors, may have any type.
 _SMALL = 256

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from eptx.bundle import Manifest, Sources, Task
-from eptx.exporter.validation.check import Check
 from eptx.manifest.names import BASE_TASK, TASK_ID
+from eptx.runtime.judge.check import Check
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from eptx.bundle import Bundle
 from eptx.errors import BundleError, EptxError, NotSupportedError, RequestError
 from eptx.exporter.validation.base.source import BaseSource, load_tokenizer, same
 from eptx.exporter.validation.base.tokenizer import BaseTokenizer, Row
-from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.files.copied import alone, equal
 from eptx.exporter.validation.contents.files.hard_texts import PAIRS, TEXTS
 from eptx.files.safe_files import read_bytes
 from eptx.files.strict_json import parse_json, read_json_object
+from eptx.runtime.judge.check import Check
 from eptx.runtime.requests.tokenizer import Tokenizer
 
 _FILE, _SETTINGS, _TEXT, _IDS = "tokenizer.json", "tokenizer_config.json", "eptx.json: text", "tokenizer: ids"

@@ -11,7 +11,6 @@ import onnx_ir as ir
 
 from eptx._one_line import one_line
 from eptx.bundle import Bundle
-from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.tensors.attention import compare_attention
 from eptx.exporter.validation.contents.tensors.difference import difference
 from eptx.exporter.validation.contents.tensors.duplicates import damaged_duplicates
@@ -22,6 +21,7 @@ from eptx.exporter.validation.contents.tensors.quantized import QuantizedCapacit
 from eptx.exporter.validation.contents.tensors.rotary import compare_rotary
 from eptx.exporter.validation.contents.tensors.task_tables import Tables, compare_task_tables
 from eptx.exporter.validation.contents.tensors.traced_forward import Trace, trace_forward
+from eptx.runtime.judge.check import Check
 
 
 def compare_tensors(

@@ -15,8 +15,8 @@ import onnx_ir as ir
 import torch
 
 from eptx.exporter.validation.base.windows import context
-from eptx.exporter.validation.check import Check
 from eptx.exporter.validation.contents.tensors.graph_tensors import live_nodes
+from eptx.runtime.judge.check import Check
 
 Which = Literal["cosine", "sine"]
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from eptx.exporter.validation.check import Check
 from eptx.manifest.names import TASK_ID
+from eptx.runtime.judge.check import Check
 
 #: A task's id -> table -> its rows, float32 [rows, width].
 Tables = Mapping[int, Mapping[str, np.ndarray]]

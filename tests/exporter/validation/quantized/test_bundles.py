@@ -23,12 +23,12 @@ from eptx.exporter import ExportOptions
 from eptx.exporter.validation import run as validation
 from eptx.exporter.validation.accuracy import activation_ranges as ranges
 from eptx.exporter.validation.accuracy.activation_ranges import check_ranges
-from eptx.exporter.validation.accuracy.budget import BudgetedDrop
-from eptx.exporter.validation.bundle.backends import backends
 from eptx.exporter.validation.contents import compare as comparison
-from eptx.exporter.validation.inputs.batch import Batch, rows_alone
 from eptx.exporter.validation.quantized import weights
-from eptx.exporter.validation.report.report import Report
+from eptx.runtime.judge.batch import Batch, rows_alone
+from eptx.runtime.judge.losses import BudgetedDrop
+from eptx.runtime.judge.report.report import Report
+from eptx.runtime.judge.running.backends import backends
 from eptx.runtime.measure import Drop
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept
 from tests.exporter.validation.workshop import Workshop

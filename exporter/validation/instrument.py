@@ -1,14 +1,15 @@
-"""A copy of the bundle's model with more outputs: what every module gives, and what every router chooses.
+"""What makes the inside of a bundle's model visible: what every module gives, and what every router chooses.
 
-The copy is made in memory; its weights stay in the bundle's own data file. ONNX Runtime does not fuse across a graph
-output, so the copy is optimized less than the model. That is why the model is also run exactly as it is shipped.
+The weights stay in the bundle's own data file. ONNX Runtime does not fuse across a graph output, so a model with more
+of them is optimized less. That is why the model is also run exactly as it is shipped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
@@ -18,6 +19,7 @@ from eptx.errors import BundleError
 from eptx.exporter import ops
 from eptx.exporter.validation.quantized.float_activations import use_float_activations
 from eptx.manifest.names import OPERATOR_DOMAIN
+from eptx.runtime.judge.running.instrumented import InstrumentedModel
 
 #: Operator -> its inputs: choice, weights, and, where those are tables, each row's index into them.
 _ROUTES = {"PyramidDelta": ("experts", "weights", "route"), "TuckerDelta": ("group", "weights", "")}
@@ -26,33 +28,8 @@ _ROUTES = {"PyramidDelta": ("experts", "weights", "route"), "TuckerDelta": ("gro
 _BEHIND = 2
 
 
-@dataclass(frozen=True)
-class InstrumentedModel:
-    """A copy of the model with more outputs.
-
-    Attributes:
-        model: the serialized graph; its weights are in the bundle's folder.
-        order: the modules in the order in which the graph computes them.
-        routes: module -> names of the values that hold its choice and weights.
-        float_activations: a copy in which no activation is rounded to 8 bits, where the shipped model rounds some;
-            `model` does not round them either. None where the shipped model rounds none.
-        encoder: the same of the encoder, whose modules are in `order` too.
-    """
-
-    model: bytes
-    order: tuple[str, ...]
-    routes: Mapping[str, tuple[str, str]]
-    float_activations: bytes | None = None
-    encoder: InstrumentedModel | None = None
-
-    @property
-    def quantizes_activations(self) -> bool:
-        """Whether the bundle, as it is shipped, rounds activations to 8 bits somewhere."""
-        return self.float_activations is not None or (self.encoder is not None and self.encoder.quantizes_activations)
-
-
 def instrument(bundle: Bundle) -> InstrumentedModel:
-    """Makes every module's output a graph output.
+    """Finds what makes every module's output a graph output.
 
     Raises:
         BundleError: the graph has no value that the manifest names.
@@ -71,27 +48,35 @@ def _instrument(path: Path, modules: Mapping[str, ModuleOutput]) -> Instrumented
     except Exception as error:  # protobuf and onnx_ir raise unrelated classes
         raise BundleError(f"{path.name}: not a valid ONNX model: {one_line(error)}") from None
     graph = model.graph
-    copy = _written(path, model) if use_float_activations(graph) else None
+    nodes, outputs = len(graph), len(graph.outputs)
+    copy = None
+    if use_float_activations(graph):
+        copy = _proto(path, model).SerializeToString()
+        nodes = len(graph)
     values = {value.name: value for node in graph for value in node.outputs}
     missing = sorted(m for m, place in modules.items() if place.output not in values)
     if missing:
         raise BundleError(f"eptx.json: {missing[0]} is said to be at a value that the graph does not have")
     position = {value: index for index, value in enumerate(values.values())}
-    outputs = {module: values[place.output] for module, place in modules.items()}
-    order = sorted(outputs, key=lambda m: (position[outputs[m]], modules[m].columns))
-    routes = {module: route for module in order if (route := _route(graph, outputs[module], modules[module].columns))}
-    wanted = [*outputs.values(), *(value for route in routes.values() for value in route)]
+    given = {module: values[place.output] for module, place in modules.items()}
+    order = sorted(given, key=lambda m: (position[given[m]], modules[m].columns))
+    routes = {module: route for module in order if (route := _route(graph, given[module], modules[module].columns))}
+    wanted = [*given.values(), *(value for route in routes.values() for value in route)]
     for value in dict.fromkeys(wanted):
         if not (value.is_graph_output() or value.is_graph_input()):
             graph.outputs.append(_typed(value, ir.DataType.FLOAT))
     names = {module: (str(choice.name), str(weights.name)) for module, (choice, weights) in routes.items()}
-    return InstrumentedModel(_written(path, model), tuple(order), names, copy)
+    whole = _proto(path, model)
+    added = type(whole)()
+    added.graph.node.extend(whole.graph.node[nodes:])
+    added.graph.output.extend(whole.graph.output[outputs:])
+    return InstrumentedModel(added.SerializeToString(), tuple(order), names, copy)
 
 
-def _written(path: Path, model: ir.Model) -> bytes:
-    """A model as bytes. Not all that can be read can be written: a name may not be UTF-8."""
+def _proto(path: Path, model: ir.Model) -> Any:
+    """A model as an ``onnx.ModelProto``. Not all that can be read can be written: a name may not be UTF-8."""
     try:
-        return bytes(ir.to_proto(model).SerializeToString())
+        return ir.to_proto(model)
     except ir.serde.SerdeError as error:
         reason: BaseException = error
         while reason.__cause__ is not None:  # the outer errors quote the model

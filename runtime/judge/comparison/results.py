@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from eptx.exporter.validation.bundle.backends import Operators, backend_name
-from eptx.exporter.validation.comparison.answers import GreedyAgreement, Metric
-from eptx.exporter.validation.distance import LIMIT
 from eptx.manifest.names import AUTO_TASK
+from eptx.runtime.judge.comparison.answers import GreedyAgreement, Metric
+from eptx.runtime.judge.distance import LIMIT
+from eptx.runtime.judge.running.backends import Operators, backend_name
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from eptx.bundle import Manifest
-from eptx.exporter.validation.accuracy.budget import BudgetedDrop
-from eptx.exporter.validation.accuracy.divergence import Divergence
-from eptx.exporter.validation.check import Check
-from eptx.exporter.validation.comparison.results import BackendReport
-from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.inputs.batch import Batch
-from eptx.exporter.validation.reference.expectation import LiveRoute
-from eptx.exporter.validation.report.json_types import json_types
-from eptx.exporter.validation.report.timings import StageTimes
+from eptx.runtime.judge.batch import Batch
+from eptx.runtime.judge.check import Check
+from eptx.runtime.judge.comparison.results import BackendReport
+from eptx.runtime.judge.distance import LIMIT
+from eptx.runtime.judge.expectation import LiveRoute
+from eptx.runtime.judge.losses import BudgetedDrop, Divergence
+from eptx.runtime.judge.report.json_types import json_types
+from eptx.runtime.judge.timings import StageTimes
 
 SCHEMA_VERSION = 1
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from eptx.bundle import Bundle, Manifest, ModuleOutput
 from eptx.errors import BundleError
-from eptx.exporter.validation.bundle.backends import Backend, KernelsRefusedError
-from eptx.exporter.validation.bundle.decode_loop import DecodeLoop, Run
-from eptx.exporter.validation.bundle.instrumented import InstrumentedModel
-from eptx.exporter.validation.inputs.batch import Batch
 from eptx.manifest.names import USED
+from eptx.runtime.judge.batch import Batch
+from eptx.runtime.judge.running.backends import Backend, KernelsRefusedError
+from eptx.runtime.judge.running.decode_loop import DecodeLoop, Run
+from eptx.runtime.judge.running.instrumented import InstrumentedModel
 from eptx.runtime.ort.model import OrtModel
 from eptx.runtime.ort.sessions import open_session, wrapped
 
@@ -129,9 +129,11 @@ def open_shipped(bundle: Bundle, backend: Backend) -> BundleModel:
 
 def open_instrumented(bundle: Bundle, instrumented: InstrumentedModel, backend: Backend) -> BundleModel:
     """The copy that shows its inside."""
-    encoder = instrumented.encoder
-    encode = run_graph(bundle, encoder.model, backend) if encoder is not None else None
-    return BundleModel(bundle.manifest, run_graph(bundle, instrumented.model, backend), encode, instrumented)
+    encoder, encode = bundle.manifest.encoder, None
+    if encoder is not None and instrumented.encoder is not None:
+        encode = run_graph(bundle, instrumented.encoder.observed(bundle.path / encoder.file), backend)
+    run = run_graph(bundle, instrumented.observed(bundle.model), backend)
+    return BundleModel(bundle.manifest, run, encode, instrumented)
 
 
 def open_with_float_activations(bundle: Bundle, instrumented: InstrumentedModel, backend: Backend) -> BundleModel:

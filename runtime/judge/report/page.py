@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eptx.exporter.validation.comparison.results import BackendReport, Measured, TaskReport
-from eptx.exporter.validation.distance import LIMIT, WORST
-from eptx.exporter.validation.report.report import Report, described
-from eptx.exporter.validation.report.text import DROPS, checks_summary, drop_cells, notes
 from eptx.reports.html import Content, Html, breakable, h, table
 from eptx.reports.page import page, section, verdict
+from eptx.runtime.judge.comparison.results import BackendReport, Measured, TaskReport
+from eptx.runtime.judge.distance import LIMIT, WORST
+from eptx.runtime.judge.report.report import Report, described
+from eptx.runtime.judge.report.text import DROPS, checks_summary, drop_cells, notes
 
 _STYLE = """
 .undecided { color: var(--warm); }

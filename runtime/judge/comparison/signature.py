@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from eptx.bundle import Manifest
-from eptx.exporter.validation.check import Check
-from eptx.exporter.validation.reference.expectation import Expectation
 from eptx.manifest.names import PRESENT, USED
+from eptx.runtime.judge.check import Check
+from eptx.runtime.judge.expectation import Expectation
 
 #: A model computes in float32; a decoder for CUDA computes in float16.
 _DTYPES = ("float32", "float16")
 
 
-def check_signature(manifest: Manifest, expectation: Expectation) -> Iterator[Check]:
+def check_signature(manifest: Manifest, expectation: Expectation[Any]) -> Iterator[Check]:
     """A check for every output and every adapted module, of the trained model and of the bundle."""
     yield from _outputs(manifest, expectation)
     yield from _modules(manifest, expectation)
 
 
-def _outputs(manifest: Manifest, expectation: Expectation) -> Iterator[Check]:
+def _outputs(manifest: Manifest, expectation: Expectation[Any]) -> Iterator[Check]:
     found = [o for o in manifest.outputs if not o.name.startswith(PRESENT) and not o.name.endswith(USED)]
     has, dtypes = [o.name for o in found], {o.name: o.dtype for o in found}
     first = expectation.batches[0]
@@ -39,7 +40,7 @@ def _outputs(manifest: Manifest, expectation: Expectation) -> Iterator[Check]:
             yield Check(f"output {name}", "unchecked", None, f"a {expectation.class_name} has no such output")
 
 
-def _modules(manifest: Manifest, expectation: Expectation) -> Iterator[Check]:
+def _modules(manifest: Manifest, expectation: Expectation[Any]) -> Iterator[Check]:
     said = {*manifest.modules, *(manifest.encoder.modules if manifest.encoder is not None else {})}
     for name in expectation.modules:
         wrong = None if name in said else "the adapter adapts it, and eptx.json does not say where it is in the graph"

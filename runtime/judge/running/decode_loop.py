@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from eptx.bundle import Manifest
-from eptx.exporter.validation.inputs.batch import ANSWER_IDS, CHOSEN, Batch, bundle_ids, spans
 from eptx.manifest.names import ENCODER_MASK, PAST, PRESENT, ROUTE_GROUP, TASK_ID, USED
+from eptx.runtime.judge.batch import ANSWER_IDS, CHOSEN, Batch, bundle_ids, spans
 
 Values = dict[str, np.ndarray]
 Run = Callable[[Mapping[str, np.ndarray]], Values]

@@ -9,9 +9,10 @@ import numpy as np
 
 from eptx.bundle import Manifest
 from eptx.errors import DataError
-from eptx.exporter.validation.inputs.batch import ANSWER_IDS, Batch
-from eptx.exporter.validation.reference.expected import Expected
 from eptx.manifest.names import MULTI_LABEL
+from eptx.runtime.judge.batch import ANSWER_IDS, Batch
+from eptx.runtime.judge.expected import Known
+from eptx.runtime.judge.values import Values, vector
 from eptx.runtime.measure.labels import label_set
 from eptx.runtime.measure.metrics import METRICS
 from eptx.runtime.measure.rows import Row
@@ -57,7 +58,8 @@ class Disagreement:
     Attributes:
         batch: its name. row, token: which of them, from 0.
         reference, bundle: the token that either chooses.
-        margin: by how much the reference's logit of its own token is larger.
+        margin: by how much the reference's logit of its own token is larger; infinite where a proof does not say, as
+            the other token is not among the largest.
     """
 
     batch: str
@@ -89,17 +91,18 @@ class _GreedyCount:
     equal: int = 0
     first: Disagreement | None = None
 
-    def add(self, found: np.ndarray, exact: np.ndarray, batch: Batch, row: int) -> None:
-        """One row's logits [positions, tokens] of both."""
+    def add(self, found: np.ndarray, exact: Values, batch: Batch, row: int) -> None:
+        """One row's logits: what was found [positions, tokens], and what is exact [rows, positions, tokens]."""
         prompt, kept = batch.prompt, batch.kept
         assert prompt is not None
         read = kept if ANSWER_IDS not in batch.arrays else None  # an answer begins with as many tokens in every row
         last = prompt - 1 if read is None else int(np.flatnonzero(read[row, :prompt])[-1])
         for at, position in enumerate([last, *range(prompt, batch.length - 1)]):
-            own, other = int(exact[position].argmax()), int(found[position].argmax())
+            wanted = vector(exact, batch, row, position)
+            own, other = int(wanted.argmax()), int(found[position].argmax())
             self.tokens, self.equal = self.tokens + 1, self.equal + (own == other)
             if own != other and self.first is None:
-                margin = float(exact[position, own] - exact[position, other])
+                margin = float(wanted[own] - wanted[other])
                 self.first = Disagreement(batch.name, row, at, own, other, margin)
 
 
@@ -110,7 +113,7 @@ class Answers:
     _by_task: dict[str, list[_Answer]] = field(default_factory=dict)
     _greedy: dict[str, _GreedyCount] = field(default_factory=dict)
 
-    def add(self, expected: Expected, outputs: dict[str, np.ndarray], manifest: Manifest) -> None:
+    def add(self, expected: Known, outputs: dict[str, np.ndarray], manifest: Manifest) -> None:
         """Adds the compared rows of one batch."""
         if LOGITS not in expected.outputs or LOGITS not in outputs:
             return
@@ -122,11 +125,14 @@ class Answers:
         for row in np.flatnonzero(expected.compared):
             task = expected.batch.tasks[row]
             width = _width(manifest, task, found.shape[-1])
-            one = [(found[row], exact[row])]
+            one = [(found[row], vector(exact, expected.batch, int(row)))] if exact.ndim == 2 else []
             if exact.ndim == 3:
                 masked = kept is not None and kept.shape[1] == exact.shape[1]
                 positions = np.flatnonzero(kept[row]) if kept is not None and masked else range(exact.shape[1])
-                one = [(found[row, position], exact[row, position]) for position in positions]
+                one = [
+                    (found[row, position], vector(exact, expected.batch, int(row), int(position)))
+                    for position in positions
+                ]
             label = labels[row] if exact.ndim == 2 else None
             for f, e in one if width else ():
                 problem = next((t.problem_type for t in manifest.tasks if t.name == task), None)
@@ -134,7 +140,7 @@ class Answers:
                 one_answer = _Answer(f[:width], e[:width], known(label, manifest, task), problem)
                 self._by_task.setdefault(task, []).append(one_answer)
             if expected.batch.greedy:
-                self._greedy.setdefault(task, _GreedyCount()).add(found[row], exact[row], expected.batch, int(row))
+                self._greedy.setdefault(task, _GreedyCount()).add(found[row], exact, expected.batch, int(row))
 
     def argmax_agreement(self, task: str) -> float | None:
         """The share of a task's answers that are the reference's; None without logits."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from eptx.bundle import Manifest
-from eptx.exporter.validation.comparison.answers import Answers
-from eptx.exporter.validation.comparison.results import Measured, RoundedActivations, TaskReport
-from eptx.exporter.validation.distance import LIMIT, WORST, Spreads, Subject, ratio
-from eptx.exporter.validation.reference.expectation import Expectation
-from eptx.exporter.validation.reference.rounding import own_type
 from eptx.manifest.names import BASE_TASK, TASK_ID_USED
+from eptx.runtime.judge.comparison.answers import Answers
+from eptx.runtime.judge.comparison.results import Measured, RoundedActivations, TaskReport
+from eptx.runtime.judge.distance import LIMIT, WORST, Spreads, Subject, own_type, ratio
+from eptx.runtime.judge.expectation import Expectation, Floors
 
 HEADS, MODEL = "task_heads", "model.onnx"
 
@@ -47,7 +47,7 @@ class RunResults:
 
 
 def task_report(
-    task: str, manifest: Manifest, order: Sequence[str], expectation: Expectation, results: RunResults
+    task: str, manifest: Manifest, order: Sequence[str], expectation: Expectation[Any], results: RunResults
 ) -> TaskReport:
     """One task's report.
 
@@ -58,11 +58,12 @@ def task_report(
         expectation: what the reference gave.
         results: what was seen.
     """
-    typical, own = _typical(task, order, expectation), own_type(manifest)
+    floors = expectation.floors
+    typical, own = _typical(task, order, floors), own_type(manifest)
 
     def measured(kind: str, name: str, error: Spreads) -> Measured:
         subject = Subject(task, kind, name)  # type: ignore[arg-type]
-        noise, scale, effect = (s[subject] for s in (expectation.noise, expectation.scale, expectation.effect))
+        noise, scale, effect = (s[subject] for s in (floors.noise, floors.scale, floors.effect))
         effect_ratio = ratio(effect, noise, scale, own, typical) if effect.count else None
         return Measured(
             ratio(error[subject], noise, scale, own, typical),
@@ -73,7 +74,7 @@ def task_report(
             expectation.folded.get(name, effect_ratio),
         )
 
-    names = dict.fromkeys(s.name for s in expectation.scale if s.kind == "output" and s.task == task)
+    names = dict.fromkeys(s.name for s in floors.scale if s.kind == "output" and s.task == task)
     modules = {module: measured("module", module, results.error) for module in order}
     outputs = {name: measured("output", name, results.error) for name in names}
     instrumented = {name: measured("output", name, results.instrumented_error) for name in names}
@@ -99,9 +100,9 @@ def task_report(
     )
 
 
-def _rounded(task: str, expectation: Expectation, results: RunResults) -> RoundedActivations | None:
+def _rounded(task: str, expectation: Expectation[Any], results: RunResults) -> RoundedActivations | None:
     """What rounding activations to 8 bits does to a task's outputs."""
-    error, scale = results.rounded_error, expectation.scale
+    error, scale = results.rounded_error, expectation.floors.scale
     found = {s.name: error[s].rms / (scale[s].rms or 1.0) for s in error if s.task == task}
     if not found:
         return None
@@ -109,9 +110,9 @@ def _rounded(task: str, expectation: Expectation, results: RunResults) -> Rounde
     return RoundedActivations(found, answers.argmax_agreement(task), answers.greedy(task))
 
 
-def _typical(task: str, order: Sequence[str], expectation: Expectation) -> float:
+def _typical(task: str, order: Sequence[str], floors: Floors) -> float:
     """The noise relative to the values: the median over modules."""
-    sizes = [(expectation.noise[s].rms, expectation.scale[s].rms) for s in (Subject(task, "module", m) for m in order)]
+    sizes = [(floors.noise[s].rms, floors.scale[s].rms) for s in (Subject(task, "module", m) for m in order)]
     relative = [noise / scale for noise, scale in sizes if scale and np.isfinite((noise, scale)).all()]
     return float(np.median(relative)) if relative else 0.0
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eptx.exporter.validation.accuracy.budget import BudgetedDrop
-from eptx.exporter.validation.check import Check, How
-from eptx.exporter.validation.comparison.results import BackendReport, TaskReport
-from eptx.exporter.validation.distance import LIMIT
-from eptx.exporter.validation.report.report import Report
 from eptx.reports.text_table import aligned
+from eptx.runtime.judge.check import Check, How
+from eptx.runtime.judge.comparison.results import BackendReport, TaskReport
+from eptx.runtime.judge.distance import LIMIT
+from eptx.runtime.judge.losses import BudgetedDrop
+from eptx.runtime.judge.report.report import Report
 
 _HOWS: tuple[How, ...] = ("compared", "run", "unchecked")
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from eptx.bundle import Bundle
-from eptx.errors import BundleError
+from eptx.errors import BundleError, NotSupportedError
 from eptx.runtime.ort.kernels import Kernels, choose_kernels, register
+from eptx.runtime.ort.providers import choose_provider
 from eptx.runtime.ort.sessions import bundle_options
 
 Operators = Literal["standard", "functions", "kernels"]
@@ -75,3 +76,22 @@ def _of_provider(bundle: Bundle, provider: str) -> Iterator[Backend]:
     kernels = choose_kernels(bundle, provider)
     if own and kernels.library is not None:
         yield Backend(provider, "kernels", kernels)
+
+
+def providers_to_validate(wanted: Sequence[str]) -> list[str]:
+    """The providers to run on; ``auto`` stands for all that this machine has.
+
+    Raises:
+        NotSupportedError: this machine lacks one that is named.
+    """
+    usable: dict[str, None] = {}
+    for name in wanted:
+        if name != "auto":
+            usable[choose_provider(name, name)] = None
+            continue
+        usable["cpu"] = None
+        try:
+            usable[choose_provider("cuda", "cuda")] = None
+        except NotSupportedError:
+            continue
+    return list(usable)

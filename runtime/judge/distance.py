@@ -21,6 +21,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from eptx.bundle import Manifest
+
 #: A bundle fails if a ratio is larger. docs/validation.md has the measurements behind it.
 LIMIT = 10.0
 #: Relative rounding of one number: half a unit in the last place.
@@ -84,6 +86,11 @@ def largest(noises: Sequence[Spreads]) -> Spreads:
         count, rms = found[0].count, max(spread.rms for spread in found)
         result[subject] = Spread(count, count * rms * rms, max(spread.largest for spread in found))
     return result
+
+
+def own_type(manifest: Manifest) -> str:
+    """The rounding of the bundle's results: "fp32" or "fp16"; quantized products are summed in float32."""
+    return "fp16" if manifest.precision == "fp16" else "fp32"
 
 
 def ratio(error: Spread, noise: Spread, scale: Spread, dtype: str, typical: float = 0.0) -> float:

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
-from eptx.exporter.validation.bundle.backends import Backend
-from eptx.exporter.validation.bundle.instrumented import InstrumentedModel
-from eptx.exporter.validation.bundle.models import (
+from eptx.manifest.names import AUTO_TASK, BASE_TASK, TASK_ID_USED
+from eptx.progress import step
+from eptx.runtime.judge.comparison.results import BackendReport
+from eptx.runtime.judge.comparison.verdict import RunResults, task_report
+from eptx.runtime.judge.distance import Spreads, Subject
+from eptx.runtime.judge.expectation import Expectation
+from eptx.runtime.judge.expected import Known
+from eptx.runtime.judge.routers import wrong_rows
+from eptx.runtime.judge.running.backends import Backend
+from eptx.runtime.judge.running.instrumented import InstrumentedModel
+from eptx.runtime.judge.running.models import (
     BundleModel,
     Observation,
     open_instrumented,
     open_shipped,
     open_with_float_activations,
 )
-from eptx.exporter.validation.comparison.results import BackendReport
-from eptx.exporter.validation.comparison.verdict import RunResults, task_report
-from eptx.exporter.validation.distance import Spreads, Subject
-from eptx.exporter.validation.reference.expectation import Expectation
-from eptx.exporter.validation.reference.expected import Expected, kept_values
-from eptx.exporter.validation.reference.router_ties import wrong_rows
-from eptx.manifest.names import AUTO_TASK, BASE_TASK, TASK_ID_USED
-from eptx.progress import step
+from eptx.runtime.judge.values import Values, errors, kept_values
 
 
 def compare_with_reference(
-    bundle: Bundle, instrumented: InstrumentedModel, expectation: Expectation, backend: Backend
+    bundle: Bundle, instrumented: InstrumentedModel, expectation: Expectation[Any], backend: Backend
 ) -> BackendReport:
     """Runs the bundle as it is shipped and its instrumented copy, and compares both with the reference.
 
@@ -56,7 +58,7 @@ def compare_with_reference(
     return BackendReport(backend.provider, tasks, backend.operators)
 
 
-def _run_outputs(bundle: Bundle, model: BundleModel, expectation: Expectation, results: RunResults) -> None:
+def _run_outputs(bundle: Bundle, model: BundleModel, expectation: Expectation[Any], results: RunResults) -> None:
     for expected in expectation.batches:
         for task, compared in zip(expected.batch.tasks, expected.compared.tolist(), strict=True):
             rows, aside = results.rows.get(task, (0, 0))
@@ -69,7 +71,11 @@ def _run_outputs(bundle: Bundle, model: BundleModel, expectation: Expectation, r
 
 
 def _run_observed(
-    bundle: Bundle, instrumented: InstrumentedModel, expectation: Expectation, backend: Backend, results: RunResults
+    bundle: Bundle,
+    instrumented: InstrumentedModel,
+    expectation: Expectation[Any],
+    backend: Backend,
+    results: RunResults,
 ) -> None:
     model = open_instrumented(bundle, instrumented, backend)
     for expected in expectation.batches:
@@ -83,7 +89,7 @@ def _run_observed(
             _check_group(expected, observation, results)
 
 
-def _run_rounded(bundle: Bundle, model: BundleModel, expectation: Expectation, results: RunResults) -> None:
+def _run_rounded(bundle: Bundle, model: BundleModel, expectation: Expectation[Any], results: RunResults) -> None:
     """As it is shipped, with activations rounded to 8 bits: reported, but without an influence on the verdict."""
     for expected in expectation.batches:
         with _failures_noted(expected, results):
@@ -93,7 +99,7 @@ def _run_rounded(bundle: Bundle, model: BundleModel, expectation: Expectation, r
 
 
 @contextmanager
-def _failures_noted(expected: Expected, results: RunResults) -> Iterator[None]:
+def _failures_noted(expected: Known, results: RunResults) -> Iterator[None]:
     """A batch that cannot be compared has an infinite error; the other batches are still compared."""
     try:
         yield
@@ -104,51 +110,56 @@ def _failures_noted(expected: Expected, results: RunResults) -> Iterator[None]:
                 results.error[Subject(task, "output", name)].add(np.array([np.inf]))
 
 
-def _compare_outputs(
-    spreads: Spreads, expected: Expected, outputs: Mapping[str, np.ndarray], results: RunResults
-) -> None:
-    _compare(spreads, "output", expected, outputs, expected.outputs | expected.inner, results)
+def _compare_outputs(spreads: Spreads, expected: Known, outputs: Mapping[str, np.ndarray], results: RunResults) -> None:
+    _compare(spreads, "output", expected, outputs, {**expected.outputs, **expected.inner}, results)
 
 
 def _compare(
     spreads: Spreads,
     kind: Literal["module", "output"],
-    expected: Expected,
+    expected: Known,
     found: Mapping[str, np.ndarray],
-    exact: Mapping[str, np.ndarray],
+    exact: Mapping[str, Values],
     results: RunResults,
 ) -> None:
     """Adds the bundle's distance from the float64 model to each task's spread, by module or output."""
     fit = _padded if kind == "output" else _like
     for name, task in product((name for name in exact if name in found), dict.fromkeys(expected.batch.tasks)):
-        fitted = fit(found[name], exact[name])
+        fitted = fit(found[name], exact[name].shape)
         if fitted is None:
             message = f"has shape {list(found[name].shape)}; the trained model gives {list(exact[name].shape)}"
             results.complaints.setdefault((task, name), message)
             continue
-        error = fitted[0] - fitted[1]
-        spreads[Subject(task, kind, name)].add(kept_values(error, expected.rows_of(task), expected.batch))
+        same, more = fitted
+        rows, spread = expected.rows_of(task), spreads[Subject(task, kind, name)]
+        spread.add(errors(same, exact[name], rows, expected.batch))
+        spread.add(kept_values(more, rows, expected.batch))
 
 
-def _padded(found: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Both padded to one width: logits end in zeros where another task has more labels. None if they do not fit."""
-    if found.ndim != exact.ndim or found.shape[:-1] != exact.shape[:-1]:
+def _padded(found: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray] | None:
+    """What was found in the shape of what is exact, and what it has more, which should be zero.
+
+    Logits end in zeros where another task has more labels. None if the shapes do not fit.
+    """
+    if found.shape[:-1] != tuple(shape[:-1]):
         return None
-    width = max(found.shape[-1], exact.shape[-1])
-    wide = [np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, width - a.shape[-1])]) for a in (found, exact)]
-    return wide[0], wide[1]
+    width = shape[-1]
+    lacks = max(0, width - found.shape[-1])
+    wide = np.pad(found, [(0, 0)] * (found.ndim - 1) + [(0, lacks)])
+    return wide[..., :width], wide[..., width:]
 
 
-def _like(found: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Both in one shape, or None: a graph may have rows and positions in one axis, slots apart, or one row for all."""
-    if found.ndim == exact.ndim and found.shape[0] == 1:
-        found = np.broadcast_to(found, (len(exact), *found.shape[1:]))
-    if found.size != exact.size or exact.shape[-1] % max(1, found.shape[-1]):
+def _like(found: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray] | None:
+    """As `_padded`, or None: a graph may have rows and positions in one axis, slots apart, or one row for all."""
+    if found.ndim == len(shape) and found.shape[0] == 1:
+        found = np.broadcast_to(found, (shape[0], *found.shape[1:]))
+    if found.size != math.prod(shape) or shape[-1] % max(1, found.shape[-1]):
         return None
-    return found.reshape(exact.shape), exact
+    same = found.reshape(tuple(shape))
+    return same, same[..., :0]
 
 
-def _check_tasks(expected: Expected, outputs: Mapping[str, np.ndarray], results: RunResults) -> None:
+def _check_tasks(expected: Known, outputs: Mapping[str, np.ndarray], results: RunResults) -> None:
     """Of rows whose task is inferred, that it is the reference's."""
     if TASK_ID_USED not in outputs:
         return
@@ -158,7 +169,9 @@ def _check_tasks(expected: Expected, outputs: Mapping[str, np.ndarray], results:
         results.complaints.setdefault((AUTO_TASK, TASK_ID_USED), f"infers task {found}; the reference infers {wanted}")
 
 
-def _check_experts(expectation: Expectation, expected: Expected, observation: Observation, results: RunResults) -> None:
+def _check_experts(
+    expectation: Expectation[Any], expected: Known, observation: Observation, results: RunResults
+) -> None:
     """EPT: of rows whose task was named, that the experts are the reference's."""
     for routes, (module, table) in product(observation.routes, expectation.experts.items()):
         route = routes.get(module)
@@ -178,7 +191,7 @@ def _check_experts(expectation: Expectation, expected: Expected, observation: Ob
             results.complaints.setdefault((task, module), message)
 
 
-def _check_group(expected: Expected, observation: Observation, results: RunResults) -> None:
+def _check_group(expected: Known, observation: Observation, results: RunResults) -> None:
     """TuckA: that every module's group is the reference's."""
     for routes, groups in zip(observation.routes, expected.groups, strict=False):
         for module in (name for name in groups if name in routes and routes[name].choice.ndim == 1):

@@ -1,0 +1,61 @@
+"""Judges a bundle by a proof of it: the verdicts of a validation, without the trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from eptx.bundle import read_bundle
+from eptx.progress import step
+from eptx.runtime.judge.comparison.every_backend import compare_on_every_backend
+from eptx.runtime.judge.proof.binding import check_same
+from eptx.runtime.judge.proof.content import read_proof
+from eptx.runtime.judge.report.report import Report
+from eptx.runtime.judge.report.write import write_validation
+from eptx.runtime.judge.running.backends import backends, providers_to_validate
+from eptx.runtime.judge.timings import StageTimes
+
+
+def validate_against_proof(path: Path, proof: Path, providers: Sequence[str] = ("auto",)) -> Report:
+    """Compares a bundle with what was proved of it, and writes ``validation.json`` and ``report.html`` into it.
+
+    It runs what `eptx.exporter.validation.validate_bundle` runs, on this machine, and needs numpy and ONNX Runtime
+    alone. What that compared with the files of base and adapter, the proof repeats: it holds as long as the bundle's
+    files are the same.
+
+    Args:
+        path: the bundle.
+        proof: the file that ``eptx validate --record`` has written.
+        providers: where to run, as in `ValidateOptions`.
+
+    Returns:
+        the report; ``passed`` says whether the bundle computes here what the trained model computes.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        DataError: the proof is damaged, or one of another bundle.
+        NotSupportedError: this machine lacks a provider that is named.
+    """
+    seconds = StageTimes()
+    with step("checking the bundle"), seconds.of("checking the bundle"):
+        bundle = read_bundle(path)
+    with step("reading the proof"), seconds.of("reading the proof"):
+        known = read_proof(proof)
+        checks = [*known.checks, *check_same(proof, known.bundle, bundle)]
+    usable = backends(bundle, providers_to_validate(providers))
+    expectation = known.expectation
+    results, refused = compare_on_every_backend(bundle, known.instrumented, expectation, usable, seconds)
+    report = Report(
+        manifest=bundle.manifest,
+        batches=[proved.batch for proved in expectation.batches],
+        redrawn=expectation.redrawn,
+        live=None,
+        providers=results,
+        drops=known.drops,
+        divergences=known.divergences,
+        warnings=refused,
+        checks=checks,
+        seconds=seconds,
+    )
+    write_validation(bundle, report)
+    return report

@@ -1,0 +1,138 @@
+"""What the reference gave for one value of one batch: all of its numbers, or the sample of them that a proof holds.
+
+A value [rows, ..., width] has a **place** for every row, or for every position of a row that is no padding, in the
+order of rows and positions. A sample has `columns` numbers of each place: of place n those of the features
+(n columns + j) modulo width, j = 0 .. columns - 1. So neighbouring places have different features, and all features
+are seen within width / columns places. A value that is no wider than `columns` is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from eptx.runtime.judge.batch import Batch
+
+#: How many of a place's largest numbers a sample of wide logits has besides.
+LARGEST = 8
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A sample of a value.
+
+    Attributes:
+        shape: of the whole value.
+        values: float64 [places, columns].
+        largest: of logits that are not whole: the indices of the largest numbers of every place int64 [places, n], the
+            largest first, and these numbers float64 [places, n].
+    """
+
+    shape: tuple[int, ...]
+    values: np.ndarray
+    largest: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def ndim(self) -> int:
+        """Of the whole value."""
+        return len(self.shape)
+
+    @property
+    def columns(self) -> int:
+        """How many numbers of each place there are."""
+        return int(self.values.shape[1])
+
+
+Values: TypeAlias = np.ndarray | Sampled
+
+
+def sample(array: np.ndarray, batch: Batch, columns: int, *, largest: bool = False) -> Sampled:
+    """A sample of a value.
+
+    Args:
+        array: float64 [rows, ..].
+        batch: that it is of.
+        columns: how many numbers of each place to keep.
+        largest: whether to keep each place's largest as well, if not all are kept.
+    """
+    flat = places(array, batch)
+    kept = _taken(flat, columns)
+    if not largest or kept.shape[1] == flat.shape[1]:
+        return Sampled(array.shape, kept)
+    order = np.argsort(-flat, axis=1, kind="stable")[:, :LARGEST]
+    return Sampled(array.shape, kept, (order, np.take_along_axis(flat, order, axis=1)))
+
+
+def places(array: np.ndarray, batch: Batch) -> np.ndarray:
+    """A value's numbers by place [places, width]."""
+    kept = _positions(array.shape, batch)
+    found = array if kept is None else array[kept]
+    return found.reshape(len(found), -1)
+
+
+def place_rows(shape: Sequence[int], batch: Batch) -> np.ndarray:
+    """The row of every place of a value of this shape, int64 [places]."""
+    kept = _positions(shape, batch)
+    return np.arange(shape[0]) if kept is None else np.nonzero(kept)[0]
+
+
+def errors(found: np.ndarray, exact: Values, rows: np.ndarray, batch: Batch) -> np.ndarray:
+    """What was found less what is exact, without padding; of a sample, where it has numbers.
+
+    Args:
+        found: of the shape of `exact`.
+        exact: what the reference gave.
+        rows: bool [rows], those that count.
+        batch: that both are of.
+    """
+    if isinstance(exact, Sampled):
+        difference = _taken(places(found, batch), exact.columns) - exact.values
+    else:
+        difference = places(found, batch) - places(exact, batch)
+    return np.asarray(difference[rows[place_rows(exact.shape, batch)]])
+
+
+def kept_values(array: np.ndarray, rows: np.ndarray, batch: Batch, columns: int | None = None) -> np.ndarray:
+    """The numbers of some rows [rows] bool, without those at padding; of each place so many, None: all."""
+    flat = places(array, batch)
+    found = flat if columns is None else _taken(flat, columns)
+    return np.asarray(found[rows[place_rows(array.shape, batch)]])
+
+
+def vector(exact: Values, batch: Batch, row: int, position: int | None = None) -> np.ndarray:
+    """One row's numbers [width], or those of one of its positions.
+
+    Of a sample that has only the largest of them, the others are minus infinity.
+    """
+    if not isinstance(exact, Sampled):
+        return np.asarray(exact[row] if position is None else exact[row, position])
+    kept = _positions(exact.shape, batch)
+    place = row if kept is None else int(kept[:row].sum() + kept[row, :position].sum())
+    if exact.largest is None:
+        return np.asarray(exact.values[place])
+    wide = np.full(exact.shape[-1], -np.inf)
+    indices, numbers = exact.largest
+    wide[indices[place]] = numbers[place]
+    return wide
+
+
+def _positions(shape: Sequence[int], batch: Batch) -> np.ndarray | None:
+    """bool [rows, positions], those that are places; None where each row is one."""
+    if len(shape) < 3:
+        return None
+    kept = batch.kept
+    if kept is not None and shape[1] == kept.shape[1]:
+        return kept
+    return np.ones(tuple(shape[:2]), dtype=bool)
+
+
+def _taken(flat: np.ndarray, columns: int) -> np.ndarray:
+    """The sample of [places, width]."""
+    count, width = flat.shape
+    if columns >= width:
+        return flat
+    index = (np.arange(count)[:, None] * columns + np.arange(columns)) % width
+    return np.asarray(np.take_along_axis(flat, index, axis=1))
