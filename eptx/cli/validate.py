@@ -13,7 +13,7 @@ from eptx.errors import UsageError, ValidationError
 from eptx.progress import shown
 
 if TYPE_CHECKING:
-    from eptx.runtime.judge.report.report import Report
+    from eptx.runtime.validation.report.report import Report
 
 
 @click.command()
@@ -99,7 +99,7 @@ def validate(bundle: Path, as_json: bool, quiet: bool, against_proof: Path | Non
     generates runs on prompts and then token by token; the report says how often its greedy tokens are the reference's.
     A quantized bundle is compared with a reference of its own weights, and what they lose is measured against the fp32
     bundle and the budget.
-    With --against-proof a bundle is judged by what --record has written, with numpy and ONNX Runtime alone.
+    With --against-proof a bundle is validated by what --record has written, with numpy and ONNX Runtime alone.
     Writes validation.json and report.html into the bundle. Exits with 4 when the bundle fails.
     """
     settings["providers"] = [name for given in settings["providers"] for name in names(given) or []]
@@ -113,7 +113,7 @@ def validate(bundle: Path, as_json: bool, quiet: bool, against_proof: Path | Non
     if as_json:
         print_json(report.to_json())
     else:
-        from eptx.runtime.judge.report.text import report_text
+        from eptx.runtime.validation.report.text import report_text
 
         click.echo(report_text(report))
     if not report.passed:
@@ -141,6 +141,6 @@ def _by_proof(bundle: Path, proof: Path, quiet: bool, settings: dict[str, Any]) 
         flag = {"adapters": "adapter", "allow_pickle": "allow-pickle"}.get(given, given.replace("_", "-"))
         raise UsageError(f"--{flag} does not go with --against-proof: the proof stands for the base and the adapter")
     with shown(not quiet):
-        from eptx.runtime.judge.proof.judge import validate_against_proof
+        from eptx.runtime.validation.proof.validate import validate_against_proof
 
         return validate_against_proof(bundle, proof, providers)

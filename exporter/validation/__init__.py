@@ -7,7 +7,7 @@ way to run it, task, adapted module and output.
 
 from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.run import validate_bundle
-from eptx.runtime.judge.report.report import Report
-from eptx.runtime.judge.report.text import report_text
+from eptx.runtime.validation.report.report import Report
+from eptx.runtime.validation.report.text import report_text
 
 __all__ = ["Report", "ValidateOptions", "report_text", "validate_bundle"]

@@ -19,7 +19,7 @@ from eptx.errors import BundleError
 from eptx.exporter import ops
 from eptx.exporter.validation.quantized.float_activations import use_float_activations
 from eptx.manifest.names import OPERATOR_DOMAIN
-from eptx.runtime.judge.running.instrumented import InstrumentedModel
+from eptx.runtime.validation.running.instrumented import InstrumentedModel
 
 #: Operator -> its inputs: choice, weights, and, where those are tables, each row's index into them.
 _ROUTES = {"PyramidDelta": ("experts", "weights", "route"), "TuckerDelta": ("group", "weights", "")}

@@ -37,7 +37,7 @@ class ValidateOptions:
         max_drop: quantized bundles: task -> points of its metric that it may lose; the key None is of every task that
             is not named. A task that neither names has the bundle's own budget.
         allow_pickle: whether an adapter's ``adapter_model.bin`` is read, by torch's ``weights_only`` loader.
-        record: the file to write the bundle's proof to, if it passes; see `eptx.runtime.judge.proof`.
+        record: the file to write the bundle's proof to, if it passes; see `eptx.runtime.validation.proof`.
         against: quantized bundles: the fp32 bundle to measure the loss against; None exports one.
     """
 

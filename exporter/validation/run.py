@@ -21,15 +21,15 @@ from eptx.exporter.validation.quantized.weights import QuantizedWeights
 from eptx.exporter.validation.reference.expectation import row_tasks, run_reference
 from eptx.exporter.validation.reference.files import find_reference, with_origin
 from eptx.progress import step
-from eptx.runtime.judge.comparison.every_backend import compare_on_every_backend
-from eptx.runtime.judge.comparison.signature import check_signature
-from eptx.runtime.judge.losses import BudgetedDrop, Divergence
-from eptx.runtime.judge.proof.record import columns_for, record_proof
-from eptx.runtime.judge.report.report import Report
-from eptx.runtime.judge.report.write import write_validation
-from eptx.runtime.judge.running.backends import Backend, backends, providers_to_validate
-from eptx.runtime.judge.running.models import open_shipped
-from eptx.runtime.judge.timings import StageTimes
+from eptx.runtime.validation.comparison.every_backend import compare_on_every_backend
+from eptx.runtime.validation.comparison.signature import check_signature
+from eptx.runtime.validation.proof.record import columns_for, record_proof
+from eptx.runtime.validation.quantizing import BudgetedDrop, Divergence
+from eptx.runtime.validation.report.report import Report
+from eptx.runtime.validation.report.write import write_validation
+from eptx.runtime.validation.running.backends import Backend, backends, providers_to_validate
+from eptx.runtime.validation.running.models import open_shipped
+from eptx.runtime.validation.timings import StageTimes
 
 
 def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Report:

@@ -21,8 +21,8 @@ import numpy as np
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 from eptx.exporter.validation import run as validation
 from eptx.exporter.validation.bundle import backends
-from eptx.runtime.judge.comparison.results import BackendReport
-from eptx.runtime.judge.distance import LIMIT
+from eptx.runtime.validation.comparison.results import BackendReport
+from eptx.runtime.validation.distance import LIMIT
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from eptx.exporter import ExportOptions
 from eptx.exporter.bases import load_transformers
 from eptx.exporter.validation.instrument import instrument
 from eptx.manifest.names import OPERATOR_DOMAIN
-from eptx.runtime.judge.batch import Batch
-from eptx.runtime.judge.running.backends import backends
-from eptx.runtime.judge.running.models import open_instrumented
+from eptx.runtime.validation.batch import Batch
+from eptx.runtime.validation.running.backends import backends
+from eptx.runtime.validation.running.models import open_instrumented
 from tests.exporter.bases.conftest import build
 from tests.exporter.validation.adapters import linear_shapes, write_ept
 

@@ -17,10 +17,10 @@ from eptx.files.jsonl import read_rows
 from eptx.manifest.names import BASE_TASK, FLOAT_PRECISIONS
 from eptx.progress import step
 from eptx.runtime import Session
-from eptx.runtime.judge.losses import BudgetedDrop
 from eptx.runtime.measure import Probe, Row, Source, choose_metrics, drops, read_data
 from eptx.runtime.measure.budget import budgets
 from eptx.runtime.measure.rows import ROWS_PER_TASK
+from eptx.runtime.validation.quantizing import BudgetedDrop
 
 _NOTHING = Quantization({}, {})
 #: Texts of a task on which activation ranges are checked.

@@ -18,11 +18,11 @@ from eptx.exporter.bases.initializers import add_initializer
 from eptx.exporter.bases.products.products import find_products
 from eptx.exporter.validation.quantized.codes import array_of
 from eptx.exporter.validation.quantized.float_activations import rounded, use_float_activations
-from eptx.runtime.judge.batch import Batch, rows_alone
-from eptx.runtime.judge.check import Check
-from eptx.runtime.judge.running.backends import Backend
-from eptx.runtime.judge.running.decode_loop import DecodeLoop, Values
-from eptx.runtime.judge.running.models import run_graph
+from eptx.runtime.validation.batch import Batch, rows_alone
+from eptx.runtime.validation.check import Check
+from eptx.runtime.validation.running.backends import Backend
+from eptx.runtime.validation.running.decode_loop import DecodeLoop, Values
+from eptx.runtime.validation.running.models import run_graph
 
 #: The share of values that may lie outside a range, which was found on other rows. The largest one measured is 0.0008.
 OUTSIDE = 0.01

@@ -16,12 +16,12 @@ from eptx.bundle import Bundle
 from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.exporter.validation.reference.reference_runner import ReferenceRunner
 from eptx.manifest.names import AUTO_TASK
-from eptx.runtime.judge.batch import Batch
-from eptx.runtime.judge.expected import Expected
-from eptx.runtime.judge.losses import Divergence, Measure
-from eptx.runtime.judge.running.backends import Backend
-from eptx.runtime.judge.running.models import open_shipped
-from eptx.runtime.judge.values import kept_values
+from eptx.runtime.validation.batch import Batch
+from eptx.runtime.validation.expected import Expected
+from eptx.runtime.validation.quantizing import Divergence, Measure
+from eptx.runtime.validation.running.backends import Backend
+from eptx.runtime.validation.running.models import open_shipped
+from eptx.runtime.validation.values import kept_values
 
 #: The largest accepted values; docs/validation.md has the measurements behind them.
 LIMITS: dict[Measure, float] = {"positions": 0.7, "rows": 0.8, "tokens": 3.0}

@@ -20,7 +20,7 @@ from eptx.exporter.validation.contents.model_class import compare_class
 from eptx.exporter.validation.contents.tensors import compare_tensors
 from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.manifest.names import BASE_TASK
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.check import Check
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from eptx.bundle import Manifest
 from eptx.exporter.trained import said_class, same_class
 from eptx.exporter.validation.reference.files import ReferenceFiles
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.check import Check
 
 _NAME = "eptx.json: sources.model_class"
 

@@ -21,8 +21,8 @@ from eptx.exporter.validation.inputs.prompts import (
 from eptx.exporter.validation.inputs.random_batches import generated, redraw, untried
 from eptx.exporter.validation.inputs.user_data import Rows, check_tokens, from_data
 from eptx.exporter.validation.inputs.vocabulary import Vocabulary
-from eptx.runtime.judge.batch import Batch
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.batch import Batch
+from eptx.runtime.validation.check import Check
 
 
 @dataclass

@@ -19,8 +19,8 @@ import numpy as np
 from eptx.bundle import Generation, Manifest, TensorSpec
 from eptx.exporter.validation.inputs.vocabulary import LONGEST_INSIDE, LONGEST_ROW, UNLIMITED, Vocabulary
 from eptx.manifest.names import AUTO_TASK, TASK_ID
-from eptx.runtime.judge.batch import ANSWER_IDS, CHOSEN, Batch
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.batch import ANSWER_IDS, CHOSEN, Batch
+from eptx.runtime.validation.check import Check
 
 #: (length, rows) of prompts for different lengths of the cache.
 _PASTS = ((1, 1), (7, 2), (63, 3), (200, 1))

@@ -12,8 +12,8 @@ from eptx.bundle import Manifest
 from eptx.exporter.validation.inputs.fill import TEXT, fill, tokens
 from eptx.exporter.validation.inputs.vocabulary import LONGEST_INSIDE, LONGEST_ROW, UNLIMITED, Vocabulary
 from eptx.manifest.names import TASK_ID
-from eptx.runtime.judge.batch import Batch
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.batch import Batch
+from eptx.runtime.validation.check import Check
 
 _MIXED, _MANY = "mixed", "many rows"
 _LENGTH, _MANY_LENGTH, _LONG = 12, 20, 64

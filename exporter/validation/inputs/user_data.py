@@ -16,8 +16,8 @@ from eptx.exporter.validation.inputs.vocabulary import Vocabulary
 from eptx.exporter.validation.options import ValidateOptions, is_dataset
 from eptx.files.jsonl import read_rows
 from eptx.manifest.names import AUTO_TASK, BASE_TASK
-from eptx.runtime.judge.batch import Batch
 from eptx.runtime.measure import Source, read_data
+from eptx.runtime.validation.batch import Batch
 
 #: Rows of one batch, and of a task by default.
 _ROWS, _PER_TASK = 16, 64

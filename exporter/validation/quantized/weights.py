@@ -30,8 +30,8 @@ from eptx.exporter.validation.quantized.stored import (
 )
 from eptx.exporter.validation.quantized.weight_matching import Place, embedding_of, linears_of, places_of
 from eptx.manifest.names import FLOAT_PRECISIONS
-from eptx.runtime.judge.check import Check
-from eptx.runtime.judge.distance import LIMIT
+from eptx.runtime.validation.check import Check
+from eptx.runtime.validation.distance import LIMIT
 
 #: Rounding to float16: half a unit in the last place, relative and at least; and the tolerance on top of it.
 _HALF, _LEAST, _MOST = 2.0**-11, 2.0**-25, 1.01

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from eptx.exporter.trained.output import LACKING
-from eptx.runtime.judge.expected import Expected
+from eptx.runtime.validation.expected import Expected
 
 
 def less(one: Expected, other: Expected) -> Expected:

@@ -16,11 +16,11 @@ from eptx.exporter.validation.reference.rounding import adapter_dtype
 from eptx.exporter.validation.reference.router_ties import expert_tables, tied_rows, unclear_experts
 from eptx.manifest.names import AUTO_TASK, TASK_ID
 from eptx.progress import step
-from eptx.runtime.judge.batch import Batch, task_ids
-from eptx.runtime.judge.distance import Spreads, Subject, largest
-from eptx.runtime.judge.expectation import Expectation, Floors, LiveRoute
-from eptx.runtime.judge.expected import Expected
-from eptx.runtime.judge.values import kept_values
+from eptx.runtime.validation.batch import Batch, task_ids
+from eptx.runtime.validation.distance import Spreads, Subject, largest
+from eptx.runtime.validation.expectation import Expectation, Floors, LiveRoute
+from eptx.runtime.validation.expected import Expected
+from eptx.runtime.validation.values import kept_values
 
 _REDRAWS = 4
 #: How often the own type runs. In SmolLM2 one number of a row outweighs all others, and in a single run that number may

@@ -24,9 +24,9 @@ from eptx.exporter.validation.reference.row_groups import (
     select_columns,
 )
 from eptx.manifest.names import AUTO_TASK, USED
-from eptx.runtime.judge.batch import ANSWER_IDS, Batch, spans, task_ids
-from eptx.runtime.judge.expected import Expected
-from eptx.runtime.judge.routers import Decisions
+from eptx.runtime.validation.batch import ANSWER_IDS, Batch, spans, task_ids
+from eptx.runtime.validation.expected import Expected
+from eptx.runtime.validation.routers import Decisions
 
 Routes = Route | list[Route] | None
 Inputs = Mapping[str, np.ndarray]

@@ -14,7 +14,7 @@ import torch
 
 from eptx.exporter.trained import Output, Trained
 from eptx.exporter.trained.reference import Reference
-from eptx.runtime.judge.routers import Decisions, ExpertTable
+from eptx.runtime.validation.routers import Decisions, ExpertTable
 
 #: Margins of probabilities, cosines or sigmoids up to this are router ties: a model of that type rounds them so much.
 TIE = {"fp32": 1e-6, "fp16": 2e-4}

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from eptx.exporter.validation.reference.router_ties import undisputed
-from eptx.runtime.judge.batch import ANSWER_IDS, Batch
-from eptx.runtime.judge.expected import Expected
-from eptx.runtime.judge.routers import Decisions
+from eptx.runtime.validation.batch import ANSWER_IDS, Batch
+from eptx.runtime.validation.expected import Expected
+from eptx.runtime.validation.routers import Decisions
 
 Values = dict[str, np.ndarray]
 

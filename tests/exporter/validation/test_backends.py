@@ -12,8 +12,8 @@ import pytest
 
 from eptx.bundle import Bundle
 from eptx.exporter.validation import Report, ValidateOptions, report_text, validate_bundle
-from eptx.runtime.judge.running.backends import backends
 from eptx.runtime.ort import kernels
+from eptx.runtime.validation.running.backends import backends
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
 from tests.exporter.validation.workshop import Workshop
 

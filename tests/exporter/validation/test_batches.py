@@ -17,7 +17,7 @@ from eptx.exporter.validation.inputs.random_batches import generated, redraw
 from eptx.exporter.validation.inputs.user_data import from_data, read_texts
 from eptx.exporter.validation.inputs.vocabulary import Vocabulary
 from eptx.manifest.names import AUTO_TASK
-from eptx.runtime.judge.batch import Batch, task_ids
+from eptx.runtime.validation.batch import Batch, task_ids
 from tests.support.tiny_bundle import write_tiny
 
 TEXT = ("input_ids", "attention_mask", "token_type_ids")

@@ -16,9 +16,9 @@ from eptx.exporter.validation import Report, report_text
 from eptx.exporter.validation.inputs.prompts import as_prompts, generated_prompts, redraw_prompts
 from eptx.exporter.validation.inputs.vocabulary import Vocabulary
 from eptx.manifest.names import AUTO_TASK
-from eptx.runtime.judge.batch import CHOSEN, Batch
-from eptx.runtime.judge.distance import LIMIT
-from eptx.runtime.judge.running.decode_loop import DecodeLoop
+from eptx.runtime.validation.batch import CHOSEN, Batch
+from eptx.runtime.validation.distance import LIMIT
+from eptx.runtime.validation.running.decode_loop import DecodeLoop
 from tests.exporter.validation.adapters import (
     Shapes,
     Tensors,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eptx.runtime.judge.distance import EPS, Spread, Spreads, Subject, largest, ratio
+from eptx.runtime.validation.distance import EPS, Spread, Spreads, Subject, largest, ratio
 
 
 def spread(*values: float) -> Spread:

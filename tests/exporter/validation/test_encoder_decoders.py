@@ -13,8 +13,8 @@ from eptx.exporter import Route
 from eptx.exporter.validation.base.lookups import Lookups
 from eptx.exporter.validation.inputs.prompts import generated_prompts
 from eptx.exporter.validation.inputs.vocabulary import Vocabulary
-from eptx.runtime.judge.batch import ANSWER_IDS
-from eptx.runtime.judge.distance import LIMIT
+from eptx.runtime.validation.batch import ANSWER_IDS
+from eptx.runtime.validation.distance import LIMIT
 from tests.exporter.validation.adapters import (
     Shapes,
     changed,

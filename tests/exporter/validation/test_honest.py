@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from eptx.exporter import Route
-from eptx.runtime.judge.distance import LIMIT
+from eptx.runtime.validation.distance import LIMIT
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_lora, write_tucka
 from tests.exporter.validation.workshop import Workshop, worst
 

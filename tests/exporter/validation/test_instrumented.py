@@ -17,9 +17,9 @@ from eptx.exporter import read_adapter
 from eptx.exporter.methods.ept.fold import route
 from eptx.exporter.validation.instrument import instrument
 from eptx.manifest.names import OPERATOR_DOMAIN
-from eptx.runtime.judge.batch import Batch
-from eptx.runtime.judge.running.backends import backends
-from eptx.runtime.judge.running.models import Observation, open_instrumented
+from eptx.runtime.validation.batch import Batch
+from eptx.runtime.validation.running.backends import backends
+from eptx.runtime.validation.running.models import Observation, open_instrumented
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
 from tests.exporter.validation.workshop import Workshop
 from tests.malformed.bundles.test_bundles import relist

@@ -10,7 +10,7 @@ import pytest
 
 from eptx.exporter import Route, read_adapter
 from eptx.exporter.methods.ept.fold import route
-from eptx.runtime.judge.distance import LIMIT
+from eptx.runtime.validation.distance import LIMIT
 from tests.exporter.validation.adapters import (
     HEADS,
     Tensors,

@@ -18,16 +18,16 @@ from safetensors.numpy import load_file, save_file
 from eptx.bundle import Bundle
 from eptx.exporter.validation import Report, report_text
 from eptx.files.strict_json import dump_json
-from eptx.runtime.judge.batch import Batch
-from eptx.runtime.judge.check import Check
-from eptx.runtime.judge.comparison.answers import Disagreement, GreedyAgreement, Metric
-from eptx.runtime.judge.comparison.results import BackendReport, Measured, RoundedActivations, TaskReport
-from eptx.runtime.judge.expectation import LiveRoute
-from eptx.runtime.judge.losses import BudgetedDrop
-from eptx.runtime.judge.report.json_types import json_types
-from eptx.runtime.judge.report.page import report_html
-from eptx.runtime.judge.timings import StageTimes
 from eptx.runtime.measure import Drop
+from eptx.runtime.validation.batch import Batch
+from eptx.runtime.validation.check import Check
+from eptx.runtime.validation.comparison.answers import Disagreement, GreedyAgreement, Metric
+from eptx.runtime.validation.comparison.results import BackendReport, Measured, RoundedActivations, TaskReport
+from eptx.runtime.validation.expectation import LiveRoute
+from eptx.runtime.validation.quantizing import BudgetedDrop
+from eptx.runtime.validation.report.json_types import json_types
+from eptx.runtime.validation.report.page import report_html
+from eptx.runtime.validation.timings import StageTimes
 from tests.exporter.validation.adapters import linear_shapes, write_ept
 from tests.exporter.validation.conftest import Cli
 from tests.exporter.validation.workshop import Workshop

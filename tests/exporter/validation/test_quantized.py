@@ -22,7 +22,7 @@ from eptx.exporter.bases.products.products import find_products
 from eptx.exporter.validation.quantized import weights as quantized_weights
 from eptx.exporter.validation.quantized.stored import read_product
 from eptx.exporter.validation.quantized.weight_matching import linears_of, places_of
-from eptx.runtime.judge.distance import LIMIT
+from eptx.runtime.validation.distance import LIMIT
 from tests.exporter.bases.graphs import activation, initializer, model
 from tests.exporter.validation.adapters import (
     Shapes,

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from eptx.exporter.validation import ValidateOptions, validate_bundle
-from eptx.runtime.judge.distance import LIMIT
+from eptx.runtime.validation.distance import LIMIT
 from tests.exporter.validation.adapters import changed, linear_shapes, scale_kernel, write_ept
 from tests.exporter.validation.conftest import Cli
 from tests.exporter.validation.workshop import Workshop

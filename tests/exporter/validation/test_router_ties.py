@@ -7,7 +7,7 @@ import pytest
 
 from eptx.exporter.validation import validate_bundle
 from eptx.exporter.validation.reference.router_ties import TIE, near_ties, unclear_experts
-from eptx.runtime.judge.routers import ExpertTable, wrong_rows
+from eptx.runtime.validation.routers import ExpertTable, wrong_rows
 from tests.exporter.validation.adapters import Tensors, changed, linear_shapes, write_ept, write_tucka
 from tests.exporter.validation.workshop import Workshop, task
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eptx.runtime.judge.batch import ANSWER_IDS, Batch, rows_alone
+from eptx.runtime.validation.batch import ANSWER_IDS, Batch, rows_alone
 
 MASK = np.array([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
 

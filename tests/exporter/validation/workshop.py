@@ -22,7 +22,7 @@ from eptx.exporter.validation import run as validation
 from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.files.safe_files import hash_file
 from eptx.files.strict_json import dump_json, read_json_object
-from eptx.runtime.judge.comparison.results import TaskReport
+from eptx.runtime.validation.comparison.results import TaskReport
 from tests.support.bundles import copy_bundle
 
 
@@ -92,10 +92,15 @@ class Workshop:
 
     def _remember(self, run_reference: Callable[..., Any]) -> Callable[..., Any]:
         def remembered(
-            manifest: Manifest, reference: ReferenceFiles, batches: Sequence[Any], redraw: Any, weights: Any
+            manifest: Manifest,
+            reference: ReferenceFiles,
+            batches: Sequence[Any],
+            redraw: Any,
+            weights: Any,
+            columns: int | None,
         ) -> Any:
-            if weights is not None or manifest.generation is not None:
-                return run_reference(manifest, reference, batches, redraw, weights)  # which depends on the bundle
+            if weights is not None or manifest.generation is not None or columns is not None:
+                return run_reference(manifest, reference, batches, redraw, weights, columns)  # depends on the bundle
             facts = (manifest.mode, manifest.precision, manifest.routing, manifest.route, reference.ids, len(batches))
             facts = (*facts, sorted(manifest.modules))
             key = (*(str(each.folder) for each in reference.files), *map(repr, (*facts, reference.tasks)))

@@ -9,7 +9,7 @@ from eptx.errors import BundleError
 from eptx.exporter.validation.base.source import BaseSource
 from eptx.files.safe_files import read_bytes
 from eptx.files.strict_json import read_json_object
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.check import Check
 
 _LIMIT = 16 << 20
 _FILE, _SETTINGS = "chat_template.jinja", "tokenizer_config.json"

@@ -19,7 +19,7 @@ from eptx.exporter.validation.contents.files.stored_types import compare_stored_
 from eptx.exporter.validation.contents.files.tasks import ExpectedTask, compare_tasks
 from eptx.exporter.validation.contents.files.text_limits import compare_text_limits
 from eptx.exporter.validation.contents.files.tokenizer import compare_tokenizer
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.check import Check
 
 
 def compare_files(

@@ -12,7 +12,7 @@ from eptx.exporter.validation.base.source import SENTENCE_FILES, TOKENIZER_FILES
 from eptx.exporter.validation.contents.files.text_limits import reads_text
 from eptx.files.safe_files import hash_file
 from eptx.files.strict_json import read_json
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.check import Check
 
 #: What transformers reads of a model's folder, besides weights, tokenizer.json and its settings. The exporter has its
 #: own list of what it copies. This one stands apart on purpose, since it checks that list.

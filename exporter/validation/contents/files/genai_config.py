@@ -18,7 +18,7 @@ from eptx.exporter.validation.base.windows import context
 from eptx.exporter.validation.contents.files.generation import wrong_ends
 from eptx.files.strict_json import dump_json, read_json_object
 from eptx.manifest.names import MODEL_FILE, PAST, PRESENT
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.check import Check
 
 _FILE = "genai_config.json"
 #: Settings of the search, with the defaults of GenAI's builder (0.18).

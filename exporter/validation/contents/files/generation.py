@@ -9,7 +9,7 @@ from eptx.bundle import AnswerRules, Generation, Manifest
 from eptx.exporter.validation.base.lookups import answer_length
 from eptx.exporter.validation.base.source import BaseSource, listed
 from eptx.manifest.names import PAST
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.check import Check
 
 
 def compare_generation(manifest: Manifest, source: BaseSource, model: Any) -> list[Check]:

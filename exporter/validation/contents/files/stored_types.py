@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from eptx.bundle import Bundle, Manifest
 from eptx.manifest.names import FLOAT_PRECISIONS, OPERATOR_DOMAIN
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.check import Check
 
 #: Smaller weights, and vectors, may have any type.
 _SMALL = 256

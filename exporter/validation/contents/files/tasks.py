@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from eptx.bundle import Manifest, Sources, Task
 from eptx.manifest.names import BASE_TASK, TASK_ID
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.check import Check
 
 
 @dataclass(frozen=True)

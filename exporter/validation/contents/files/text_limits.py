@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from eptx.bundle import Bundle, Manifest
 from eptx.exporter.validation.base.lookups import Lookups
 from eptx.exporter.validation.base.source import BaseSource
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.check import Check
 
 
 def compare_text_limits(bundle: Bundle, source: BaseSource, found: Lookups) -> list[Check]:

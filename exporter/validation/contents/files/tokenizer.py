@@ -19,8 +19,8 @@ from eptx.exporter.validation.contents.files.copied import alone, equal
 from eptx.exporter.validation.contents.files.hard_texts import PAIRS, TEXTS
 from eptx.files.safe_files import read_bytes
 from eptx.files.strict_json import parse_json, read_json_object
-from eptx.runtime.judge.check import Check
 from eptx.runtime.requests.tokenizer import Tokenizer
+from eptx.runtime.validation.check import Check
 
 _FILE, _SETTINGS, _TEXT, _IDS = "tokenizer.json", "tokenizer_config.json", "eptx.json: text", "tokenizer: ids"
 _LIMIT = 256 << 20

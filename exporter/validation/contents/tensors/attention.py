@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from eptx.exporter.validation.contents.tensors.graph_tensors import live_nodes
 from eptx.exporter.validation.contents.tensors.traced_forward import Trace
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.check import Check
 
 _OPERATORS = ("GroupQueryAttention", "PagedAttention")
 _LAYER = re.compile(r"\.(\d+)\.")

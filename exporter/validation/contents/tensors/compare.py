@@ -21,7 +21,7 @@ from eptx.exporter.validation.contents.tensors.quantized import QuantizedCapacit
 from eptx.exporter.validation.contents.tensors.rotary import compare_rotary
 from eptx.exporter.validation.contents.tensors.task_tables import Tables, compare_task_tables
 from eptx.exporter.validation.contents.tensors.traced_forward import Trace, trace_forward
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.check import Check
 
 
 def compare_tensors(

@@ -16,7 +16,7 @@ import torch
 
 from eptx.exporter.validation.base.windows import context
 from eptx.exporter.validation.contents.tensors.graph_tensors import live_nodes
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.check import Check
 
 Which = Literal["cosine", "sine"]
 

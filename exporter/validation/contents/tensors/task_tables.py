@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from eptx.manifest.names import TASK_ID
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.check import Check
 
 #: A task's id -> table -> its rows, float32 [rows, width].
 Tables = Mapping[int, Mapping[str, np.ndarray]]

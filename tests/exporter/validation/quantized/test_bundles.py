@@ -25,11 +25,11 @@ from eptx.exporter.validation.accuracy import activation_ranges as ranges
 from eptx.exporter.validation.accuracy.activation_ranges import check_ranges
 from eptx.exporter.validation.contents import compare as comparison
 from eptx.exporter.validation.quantized import weights
-from eptx.runtime.judge.batch import Batch, rows_alone
-from eptx.runtime.judge.losses import BudgetedDrop
-from eptx.runtime.judge.report.report import Report
-from eptx.runtime.judge.running.backends import backends
 from eptx.runtime.measure import Drop
+from eptx.runtime.validation.batch import Batch, rows_alone
+from eptx.runtime.validation.quantizing import BudgetedDrop
+from eptx.runtime.validation.report.report import Report
+from eptx.runtime.validation.running.backends import backends
 from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept
 from tests.exporter.validation.workshop import Workshop
 from tests.support.quantized import Choice, quantized

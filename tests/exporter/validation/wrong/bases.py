@@ -11,6 +11,7 @@ from unittest import mock
 from eptx.bundle import Bundle
 from eptx.calibration.quantize import Range
 from eptx.exporter import ExportOptions, Route
+from eptx.exporter.validation import ValidateOptions, validate_bundle
 from tests.exporter.validation.adapters import (
     CONFIG,
     Shapes,
@@ -95,6 +96,14 @@ class Bases:
             with mock.patch("eptx.exporter.steps.load.load_encoder_decoder", self.kept):
                 self._bundles[name] = self.export(name)
         return self._bundles[name]
+
+    def proof(self, name: str) -> Path:
+        """What `validate_bundle` has recorded of an honest bundle."""
+        path = self._root / f"{name}.proof"
+        if not path.exists():
+            report = validate_bundle(self.bundle(name).path, ValidateOptions(providers=["cpu"], record=path))
+            assert report.passed, report.reason
+        return path
 
     def copy(self, name: str, damage: Callable[[Path], None]) -> Path:
         """A copy of a bundle, damaged."""

@@ -28,7 +28,7 @@ from tests.exporter.validation.wrong.bases import LABELS, Bases
 
 Patch = tuple[Any, ...]
 COMPARISON, QUANTIZED, EXPORT = (
-    "eptx.runtime.judge.comparison.compare",
+    "eptx.runtime.validation.comparison.compare",
     "eptx.exporter.validation.quantized.weights",
     "eptx.exporter.steps.export",
 )
@@ -217,7 +217,7 @@ MUTANTS = (
         "whether the adapter has an effect",
         _without_effect,
         ("eptx.exporter.methods.constant.attach_updates", _no_update),
-        ("eptx.runtime.judge.comparison.results.TaskReport.undecided", None),
+        ("eptx.runtime.validation.comparison.results.TaskReport.undecided", None),
         "the adapter's own effect",
     ),
     Mutant(

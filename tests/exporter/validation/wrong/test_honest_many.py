@@ -14,7 +14,7 @@ import pytest
 from eptx.bundle import Bundle
 from eptx.calibration.quantize import Range
 from eptx.exporter import ExportOptions, Route
-from eptx.runtime.judge.distance import LIMIT
+from eptx.runtime.validation.distance import LIMIT
 from tests.exporter.validation.adapters import CONFIG, add_heads, write_ept, write_lora, write_tucka
 from tests.exporter.validation.workshop import worst
 from tests.exporter.validation.wrong.bases import WIDTH, Bases

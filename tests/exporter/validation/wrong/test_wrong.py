@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,13 @@ from tests.exporter.validation.wrong.kind import Kind
 from tests.exporter.validation.wrong.kinds import KINDS
 
 
+def failed(folder: Path) -> set[tuple[str, str]]:
+    """The backends and tasks that a report of a run finds wrong."""
+    report = json.loads((folder / "validation.json").read_text())
+    backends = [(f"{each['provider']} {each['operators']}", each["tasks"]) for each in report["providers"]]
+    return {(name, task["task"]) for name, tasks in backends for task in tasks if task["verdict"] == "fail"}
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.bundle}: {kind.name}")
 def test_a_wrong_bundle(bases: Bases, cli: Cli, kind: Kind) -> None:
     folder = bases.copy(kind.bundle, kind.damage)
@@ -19,6 +28,10 @@ def test_a_wrong_bundle(bases: Bases, cli: Cli, kind: Kind) -> None:
     reason = "".join(line for line in err.splitlines() if line.startswith("error: "))
     assert code == 4, f"exit code {code}; {reason or err}"
     assert re.search(kind.names, reason), f"{kind.names!r} is not named: {reason}"
+    wrong = failed(folder)
+    code, _, err = cli("validate", "-q", folder, "--against-proof", bases.proof(kind.bundle), "--provider", "cpu")
+    assert code == 4, f"by the proof: exit code {code}; {err}"
+    assert failed(folder) == wrong
 
 
 def test_there_are_many_kinds() -> None:

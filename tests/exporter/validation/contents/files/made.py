@@ -16,7 +16,7 @@ from eptx.errors import BundleError
 from eptx.exporter.validation.contents.files import ExpectedTask, compare_files
 from eptx.files.safe_files import hash_file
 from eptx.manifest.names import BASE_TASK
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.check import Check
 from tests.support.bundles import copy_bundle
 
 Change = Callable[[Path], None]

@@ -13,7 +13,7 @@ import transformers
 from eptx.bundle import Bundle
 from eptx.exporter.quiet import quiet
 from eptx.exporter.validation.contents.tensors import compare_tensors
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.check import Check
 from tests.exporter.bases.conftest import build
 from tests.exporter.validation.adapters import linear_shapes, write_lora
 from tests.exporter.validation.workshop import Workshop

@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from eptx.bundle import Bundle
 from eptx.exporter import ExportOptions
 from eptx.exporter.validation.contents.tensors import compare_tensors
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.check import Check
 from tests.exporter.validation.contents.tensors.bases import Base, Made, trained, wrongs
 from tests.support.decoders import DECODERS
 from tests.support.quantized import quantized

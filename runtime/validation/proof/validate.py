@@ -1,4 +1,4 @@
-"""Judges a bundle by a proof of it: the verdicts of a validation, without the trained model."""
+"""Validates a bundle by a proof of it: the verdicts of a validation, without the trained model."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from eptx.bundle import read_bundle
 from eptx.progress import step
-from eptx.runtime.judge.comparison.every_backend import compare_on_every_backend
-from eptx.runtime.judge.proof.binding import check_same
-from eptx.runtime.judge.proof.content import read_proof
-from eptx.runtime.judge.report.report import Report
-from eptx.runtime.judge.report.write import write_validation
-from eptx.runtime.judge.running.backends import backends, providers_to_validate
-from eptx.runtime.judge.timings import StageTimes
+from eptx.runtime.validation.comparison.every_backend import compare_on_every_backend
+from eptx.runtime.validation.proof.binding import check_same
+from eptx.runtime.validation.proof.content import read_proof
+from eptx.runtime.validation.report.report import Report
+from eptx.runtime.validation.report.write import write_validation
+from eptx.runtime.validation.running.backends import backends, providers_to_validate
+from eptx.runtime.validation.timings import StageTimes
 
 
 def validate_against_proof(path: Path, proof: Path, providers: Sequence[str] = ("auto",)) -> Report:
@@ -56,6 +56,7 @@ def validate_against_proof(path: Path, proof: Path, providers: Sequence[str] = (
         warnings=refused,
         checks=checks,
         seconds=seconds,
+        proof=known.generator,
     )
     write_validation(bundle, report)
     return report

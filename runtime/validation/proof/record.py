@@ -10,14 +10,14 @@ from typing import Any
 from eptx._version import __version__
 from eptx.bundle import Bundle, Manifest
 from eptx.manifest.names import PRESENT
-from eptx.runtime.judge.batch import Batch
-from eptx.runtime.judge.expectation import Expectation
-from eptx.runtime.judge.expected import Known
-from eptx.runtime.judge.proof.binding import bound
-from eptx.runtime.judge.proof.content import Proof, write_proof
-from eptx.runtime.judge.proof.proved import Proved, proved
-from eptx.runtime.judge.report.report import Report
-from eptx.runtime.judge.running.instrumented import InstrumentedModel
+from eptx.runtime.validation.batch import Batch
+from eptx.runtime.validation.expectation import Expectation
+from eptx.runtime.validation.expected import Known
+from eptx.runtime.validation.proof.binding import bound
+from eptx.runtime.validation.proof.content import Proof, write_proof
+from eptx.runtime.validation.proof.proved import Proved, proved
+from eptx.runtime.validation.report.report import Report
+from eptx.runtime.validation.running.instrumented import InstrumentedModel
 
 #: Bytes that the samples may take, of an encoder and of a model that generates. What a proof holds besides (inputs,
 #: names, noise floors) is a tenth of it for a small model.

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from eptx.bundle import Manifest
-from eptx.runtime.judge.batch import Batch
-from eptx.runtime.judge.check import Check
-from eptx.runtime.judge.comparison.results import BackendReport
-from eptx.runtime.judge.distance import LIMIT
-from eptx.runtime.judge.expectation import LiveRoute
-from eptx.runtime.judge.losses import BudgetedDrop, Divergence
-from eptx.runtime.judge.report.json_types import json_types
-from eptx.runtime.judge.timings import StageTimes
+from eptx.runtime.validation.batch import Batch
+from eptx.runtime.validation.check import Check
+from eptx.runtime.validation.comparison.results import BackendReport
+from eptx.runtime.validation.distance import LIMIT
+from eptx.runtime.validation.expectation import LiveRoute
+from eptx.runtime.validation.quantizing import BudgetedDrop, Divergence
+from eptx.runtime.validation.report.json_types import json_types
+from eptx.runtime.validation.timings import StageTimes
 
 SCHEMA_VERSION = 1
 
@@ -34,6 +34,7 @@ class Report:
         warnings: what did not stop the validation.
         checks: of everything that is compared with its source one by one, and of what cannot be checked.
         seconds: how long each stage took.
+        proof: what recorded the proof that stood for the trained model; None where that itself was run.
     """
 
     manifest: Manifest
@@ -46,6 +47,7 @@ class Report:
     warnings: Sequence[str] = field(default=())
     checks: Sequence[Check] = field(default=())
     seconds: StageTimes = field(default_factory=StageTimes)
+    proof: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -65,17 +67,26 @@ class Report:
     @property
     def reason(self) -> str:
         """The first failure, as one line; "" if it passed."""
-        wrong = self.failed_checks
+        wrong, ran = self.failed_checks, self._failed_run
         if wrong:  # first, since a wrong table or field makes runs wrong
             more = f" (and {len(wrong) - 1} more checks)" if len(wrong) > 1 else ""
-            return f"{wrong[0].name}: {wrong[0].wrong}{more}"
+            # a proof only sees that a file has changed; the run says what that has changed
+            where = f"; {ran}" if ran and self.proof is not None else ""
+            return f"{wrong[0].name}: {wrong[0].wrong}{more}{where}"
+        if ran:
+            return ran
+        more = f" (and {len(self._over) - 1} more tasks)" if len(self._over) > 1 else ""
+        return f"{self._over[0].sentence}{more}" if self._over else ""
+
+    @property
+    def _failed_run(self) -> str:
+        """The first task that a run does not accept, as one line; "" if all are."""
         for provider in self.providers:
             bad = sorted(provider.blocking, key=lambda task: task.verdict != "fail")
             if bad:
                 more = f" (and {len(bad) - 1} more tasks)" if len(bad) > 1 else ""
                 return f"provider {provider.name}: {bad[0].sentence}{more}"
-        more = f" (and {len(self._over) - 1} more tasks)" if len(self._over) > 1 else ""
-        return f"{self._over[0].sentence}{more}" if self._over else ""
+        return ""
 
     def to_json(self) -> dict[str, Any]:
         """What goes into validation.json and ``--json``; null stands for an infinite number and for NaN."""
@@ -85,6 +96,7 @@ class Report:
             "passed": self.passed,
             "reason": self.reason or None,
             "limit": LIMIT,
+            "proof": self.proof,
             "bundle": {
                 "mode": manifest.mode,
                 "method": manifest.method,

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from eptx.manifest.names import AUTO_TASK
-from eptx.runtime.judge.comparison.answers import GreedyAgreement, Metric
-from eptx.runtime.judge.distance import LIMIT
-from eptx.runtime.judge.running.backends import Operators, backend_name
+from eptx.runtime.validation.comparison.answers import GreedyAgreement, Metric
+from eptx.runtime.validation.distance import LIMIT
+from eptx.runtime.validation.running.backends import Operators, backend_name
 
 
 @dataclass(frozen=True)

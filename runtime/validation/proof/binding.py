@@ -10,7 +10,7 @@ from eptx.bundle import Bundle
 from eptx.errors import BundleError, DataError
 from eptx.files.strict_json import read_json_object
 from eptx.manifest.names import MANIFEST_FILE
-from eptx.runtime.judge.check import Check
+from eptx.runtime.validation.check import Check
 
 #: What no validation reads.
 _UNREAD = ("sources", "generator")

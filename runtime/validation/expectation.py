@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from eptx.runtime.judge.distance import Spreads
-from eptx.runtime.judge.expected import Known
-from eptx.runtime.judge.routers import ExpertTable
+from eptx.runtime.validation.distance import Spreads
+from eptx.runtime.validation.expected import Known
+from eptx.runtime.validation.routers import ExpertTable
 
 K = TypeVar("K", bound=Known)
 
@@ -34,8 +34,8 @@ class Floors:
     """How large the values are, and how much of a difference is rounding.
 
     Attributes:
-        columns: how many numbers of each place it is measured on, as `eptx.runtime.judge.values` samples them; None:
-            all. What is sampled needs floors of its sample: in some layers one feature outweighs all others.
+        columns: how many numbers of each place it is measured on, as `eptx.runtime.validation.values` samples them;
+            None: all. What is sampled needs floors of its sample: in some layers one feature outweighs all others.
         noise: own type less float64, the largest of a few runs. scale: the float64 values.
         effect: adapter on less adapter off.
     """

@@ -15,7 +15,7 @@ import numpy as np
 
 from eptx.bundle import Manifest
 from eptx.manifest.names import ENCODER_MASK, PAST, PRESENT, ROUTE_GROUP, TASK_ID, USED
-from eptx.runtime.judge.batch import ANSWER_IDS, CHOSEN, Batch, bundle_ids, spans
+from eptx.runtime.validation.batch import ANSWER_IDS, CHOSEN, Batch, bundle_ids, spans
 
 Values = dict[str, np.ndarray]
 Run = Callable[[Mapping[str, np.ndarray]], Values]

@@ -10,10 +10,10 @@ import numpy as np
 
 from eptx.bundle import Manifest
 from eptx.manifest.names import BASE_TASK, TASK_ID_USED
-from eptx.runtime.judge.comparison.answers import Answers
-from eptx.runtime.judge.comparison.results import Measured, RoundedActivations, TaskReport
-from eptx.runtime.judge.distance import LIMIT, WORST, Spreads, Subject, own_type, ratio
-from eptx.runtime.judge.expectation import Expectation, Floors
+from eptx.runtime.validation.comparison.answers import Answers
+from eptx.runtime.validation.comparison.results import Measured, RoundedActivations, TaskReport
+from eptx.runtime.validation.distance import LIMIT, WORST, Spreads, Subject, own_type, ratio
+from eptx.runtime.validation.expectation import Expectation, Floors
 
 HEADS, MODEL = "task_heads", "model.onnx"
 

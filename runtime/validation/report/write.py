@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from eptx.bundle import Bundle, write_report
 from eptx.files.strict_json import dump_json
-from eptx.runtime.judge.report.page import report_html
-from eptx.runtime.judge.report.report import Report
+from eptx.runtime.validation.report.page import report_html
+from eptx.runtime.validation.report.report import Report
 
 
 def write_validation(bundle: Bundle, report: Report) -> None:

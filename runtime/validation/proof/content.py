@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 
 from eptx.errors import DataError
-from eptx.runtime.judge.batch import Batch
-from eptx.runtime.judge.check import Check
-from eptx.runtime.judge.distance import Spread, Spreads, Subject
-from eptx.runtime.judge.expectation import Expectation, Floors
-from eptx.runtime.judge.losses import BudgetedDrop, Divergence
-from eptx.runtime.judge.proof.proved import Proved
-from eptx.runtime.judge.proof.tensors import read_tensors, write_tensors
-from eptx.runtime.judge.routers import ExpertTable
-from eptx.runtime.judge.running.instrumented import InstrumentedModel
-from eptx.runtime.judge.values import Sampled
 from eptx.runtime.measure import Drop
+from eptx.runtime.validation.batch import Batch
+from eptx.runtime.validation.check import Check
+from eptx.runtime.validation.distance import Spread, Spreads, Subject
+from eptx.runtime.validation.expectation import Expectation, Floors
+from eptx.runtime.validation.proof.proved import Proved
+from eptx.runtime.validation.proof.tensors import read_tensors, write_tensors
+from eptx.runtime.validation.quantizing import BudgetedDrop, Divergence
+from eptx.runtime.validation.routers import ExpertTable
+from eptx.runtime.validation.running.instrumented import InstrumentedModel
+from eptx.runtime.validation.values import Sampled
 
 VERSION = 1
 _KINDS = ("outputs", "inner", "modules")

@@ -7,8 +7,8 @@ from typing import Any
 
 from eptx.bundle import Manifest
 from eptx.manifest.names import PRESENT, USED
-from eptx.runtime.judge.check import Check
-from eptx.runtime.judge.expectation import Expectation
+from eptx.runtime.validation.check import Check
+from eptx.runtime.validation.expectation import Expectation
 
 #: A model computes in float32; a decoder for CUDA computes in float16.
 _DTYPES = ("float32", "float16")

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from eptx.bundle import Bundle
-from eptx.runtime.judge.comparison.compare import compare_with_reference
-from eptx.runtime.judge.comparison.results import BackendReport
-from eptx.runtime.judge.expectation import Expectation
-from eptx.runtime.judge.running.backends import Backend, KernelsRefusedError
-from eptx.runtime.judge.running.instrumented import InstrumentedModel
-from eptx.runtime.judge.timings import StageTimes
+from eptx.runtime.validation.comparison.compare import compare_with_reference
+from eptx.runtime.validation.comparison.results import BackendReport
+from eptx.runtime.validation.expectation import Expectation
+from eptx.runtime.validation.running.backends import Backend, KernelsRefusedError
+from eptx.runtime.validation.running.instrumented import InstrumentedModel
+from eptx.runtime.validation.timings import StageTimes
 
 
 def compare_on_every_backend(

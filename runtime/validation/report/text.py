@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eptx.reports.text_table import aligned
-from eptx.runtime.judge.check import Check, How
-from eptx.runtime.judge.comparison.results import BackendReport, TaskReport
-from eptx.runtime.judge.distance import LIMIT
-from eptx.runtime.judge.losses import BudgetedDrop
-from eptx.runtime.judge.report.report import Report
+from eptx.runtime.validation.check import Check, How
+from eptx.runtime.validation.comparison.results import BackendReport, TaskReport
+from eptx.runtime.validation.distance import LIMIT
+from eptx.runtime.validation.quantizing import BudgetedDrop
+from eptx.runtime.validation.report.report import Report
 
 _HOWS: tuple[How, ...] = ("compared", "run", "unchecked")
 

@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
-from eptx.runtime.judge.batch import Batch
-from eptx.runtime.judge.routers import Decisions
-from eptx.runtime.judge.values import Values
+from eptx.runtime.validation.batch import Batch
+from eptx.runtime.validation.routers import Decisions
+from eptx.runtime.validation.values import Values
 
 
 class Known(Protocol):

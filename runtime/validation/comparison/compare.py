@@ -14,22 +14,22 @@ from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.manifest.names import AUTO_TASK, BASE_TASK, TASK_ID_USED
 from eptx.progress import step
-from eptx.runtime.judge.comparison.results import BackendReport
-from eptx.runtime.judge.comparison.verdict import RunResults, task_report
-from eptx.runtime.judge.distance import Spreads, Subject
-from eptx.runtime.judge.expectation import Expectation
-from eptx.runtime.judge.expected import Known
-from eptx.runtime.judge.routers import wrong_rows
-from eptx.runtime.judge.running.backends import Backend
-from eptx.runtime.judge.running.instrumented import InstrumentedModel
-from eptx.runtime.judge.running.models import (
+from eptx.runtime.validation.comparison.results import BackendReport
+from eptx.runtime.validation.comparison.verdict import RunResults, task_report
+from eptx.runtime.validation.distance import Spreads, Subject
+from eptx.runtime.validation.expectation import Expectation
+from eptx.runtime.validation.expected import Known
+from eptx.runtime.validation.routers import wrong_rows
+from eptx.runtime.validation.running.backends import Backend
+from eptx.runtime.validation.running.instrumented import InstrumentedModel
+from eptx.runtime.validation.running.models import (
     BundleModel,
     Observation,
     open_instrumented,
     open_shipped,
     open_with_float_activations,
 )
-from eptx.runtime.judge.values import Values, errors, kept_values
+from eptx.runtime.validation.values import Values, errors, kept_values
 
 
 def compare_with_reference(

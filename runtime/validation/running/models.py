@@ -12,12 +12,12 @@ import numpy as np
 from eptx.bundle import Bundle, Manifest, ModuleOutput
 from eptx.errors import BundleError
 from eptx.manifest.names import USED
-from eptx.runtime.judge.batch import Batch
-from eptx.runtime.judge.running.backends import Backend, KernelsRefusedError
-from eptx.runtime.judge.running.decode_loop import DecodeLoop, Run
-from eptx.runtime.judge.running.instrumented import InstrumentedModel
 from eptx.runtime.ort.model import OrtModel
 from eptx.runtime.ort.sessions import open_session, wrapped
+from eptx.runtime.validation.batch import Batch
+from eptx.runtime.validation.running.backends import Backend, KernelsRefusedError
+from eptx.runtime.validation.running.decode_loop import DecodeLoop, Run
+from eptx.runtime.validation.running.instrumented import InstrumentedModel
 
 
 @dataclass(frozen=True)

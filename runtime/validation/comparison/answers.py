@@ -10,12 +10,12 @@ import numpy as np
 from eptx.bundle import Manifest
 from eptx.errors import DataError
 from eptx.manifest.names import MULTI_LABEL
-from eptx.runtime.judge.batch import ANSWER_IDS, Batch
-from eptx.runtime.judge.expected import Known
-from eptx.runtime.judge.values import Values, vector
 from eptx.runtime.measure.labels import label_set
 from eptx.runtime.measure.metrics import METRICS
 from eptx.runtime.measure.rows import Row
+from eptx.runtime.validation.batch import ANSWER_IDS, Batch
+from eptx.runtime.validation.expected import Known
+from eptx.runtime.validation.values import Values, vector
 
 LOGITS = "logits"
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from eptx.reports.html import Content, Html, breakable, h, table
 from eptx.reports.page import page, section, verdict
-from eptx.runtime.judge.comparison.results import BackendReport, Measured, TaskReport
-from eptx.runtime.judge.distance import LIMIT, WORST
-from eptx.runtime.judge.report.report import Report, described
-from eptx.runtime.judge.report.text import DROPS, checks_summary, drop_cells, notes
+from eptx.runtime.validation.comparison.results import BackendReport, Measured, TaskReport
+from eptx.runtime.validation.distance import LIMIT, WORST
+from eptx.runtime.validation.report.report import Report, described
+from eptx.runtime.validation.report.text import DROPS, checks_summary, drop_cells, notes
 
 _STYLE = """
 .undecided { color: var(--warm); }
@@ -45,6 +45,7 @@ def report_html(report: Report) -> str:
         verdict(f"{result}: {report.reason}" if report.reason else result, report.passed),
         *(h("p", f"Warning: {warning}", class_="undecided") for warning in report.warnings),
         h("p", _METHOD),
+        h("p", f"The trained model was run by {report.proof}, where the proof was recorded.") if report.proof else None,
         *(_backend(provider) for provider in report.providers),
         section("What quantizing loses", *_drops(report), *_divergences(report)),
         section("Frozen route against the live one", *_live(report)),

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eptx.runtime.judge.batch import Batch
-from eptx.runtime.judge.expected import Known, rows_of
-from eptx.runtime.judge.values import Sampled, Values, sample
+from eptx.runtime.validation.batch import Batch
+from eptx.runtime.validation.expected import Known, rows_of
+from eptx.runtime.validation.values import Sampled, Values, sample
 
 #: An output whose largest numbers are kept besides: greedy tokens are chosen by them.
 _LOGITS = "logits"

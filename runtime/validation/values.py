@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from eptx.runtime.judge.batch import Batch
+from eptx.runtime.validation.batch import Batch
 
 #: How many of a place's largest numbers a sample of wide logits has besides.
 LARGEST = 8
