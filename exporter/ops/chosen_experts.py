@@ -7,7 +7,8 @@ the slots (`ChosenExpertsMean`), and the experts' updates are added to it (`Chos
 
     sum_k w_k (W m_k + b_e(k) (a_e(k) m_k)) = W (sum_k w_k m_k) + sum_k w_k b_e(k) (a_e(k) m_k),   sum_k w_k = 1
 
-b comes with the adapter's scale multiplied in.
+b comes with the adapter's scale multiplied in. An expert's number of E or more is none: its slot is the base's, without
+an update. The slots of rows without an adapter are such.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from eptx.exporter.ops.domain import eptx_domain
 
 @script(eptx_domain)
 def ChosenExpertsDelta(y, x, experts, a, b):  # type: ignore[no-untyped-def]
-    """For every token's expert e: y + (x a_e) b_e.
+    """For every token's expert e: y + (x a_e) b_e; of none, y.
 
     Args:
         y: the base linear's output, [..., out].
         x: the linear's input, [..., in]: T tokens.
-        experts: int64 [T, K].
+        experts: int64 [T, K], none below 0.
         a: [in, E * R], the experts side by side.
         b: [E, R, out].
 
@@ -50,7 +51,7 @@ def ChosenExpertsMean(m, weights):  # type: ignore[no-untyped-def]
 
     Args:
         m: [..., K, in]: T tokens.
-        weights: [T, K].
+        weights: [T, K], which sum to 1.
 
     Returns:
         [..., in].
@@ -63,12 +64,12 @@ def ChosenExpertsMean(m, weights):  # type: ignore[no-untyped-def]
 
 @script(eptx_domain)
 def ChosenExpertsSum(y, m, experts, weights, a, b):  # type: ignore[no-untyped-def]
-    """y + the sum over every token's experts e of w_e (m_e a_e) b_e.
+    """y + the sum over every token's experts e of w_e (m_e a_e) b_e; none adds nothing.
 
     Args:
         y: the base linear's output for the mean of the slots, [..., out].
         m: the slots, [..., K, in]: T tokens.
-        experts: int64 [T, K].
+        experts: int64 [T, K], none below 0.
         weights: [T, K].
         a: [in, E * R].
         b: [E, R, out].
