@@ -1,7 +1,7 @@
 """The trained MixLoRA model: MoE-PEFT's formula, in a PEFT tuner.
 
 A feed-forward's first layers give, for every token, what each chosen expert gives, as an axis before the features;
-activations do not mind, and the last layer runs every expert and weighs what they give. A frozen route has the weights of
+activations do not mind, and the last layer runs every expert and weighs what they give. A frozen route has weights of
 all experts; those with the largest run for every token, as many as a router would choose.
 """
 
