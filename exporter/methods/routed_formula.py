@@ -114,8 +114,13 @@ class RoutedModel(FormulaModel):
 
 
 class RoutedReference(FormulaReference):
-    """One adapter of all tasks, whose routers know none."""
+    """One adapter of all tasks, whose routers know none.
 
+    Attributes:
+        router_tensor: a router's, [experts, in], by its name behind the module's.
+    """
+
+    router_tensor: ClassVar[str]
     model: ClassVar[type[FormulaModel]] = RoutedModel
     routes_by_module: ClassVar[bool] = True
 
@@ -126,12 +131,19 @@ class RoutedReference(FormulaReference):
         self, files: AdapterFiles, names: Mapping[str, str], tasks: Sequence[str], top_k: int | None, saved: Any
     ) -> Any:
         config = super().config(files, names, tasks, top_k, saved)
-        config.routers = {names[module]: number for module, number in self.routers(files, names).items()}
+        config.routers = {names[module]: number for module, number in self.numbers(files, names).items()}
         return config
 
-    def routers(self, files: AdapterFiles, modules: Collection[str]) -> dict[str, int]:
-        """Module -> the number of its router, of those of these modules that have one; routes are in that order."""
+    def numbers(self, files: AdapterFiles, modules: Collection[str]) -> dict[str, int]:
+        """Module -> the number of its router, of those of these modules that have one, in their order."""
         return {module: number for number, module in enumerate(sorted(modules, key=by_number))}
+
+    def routers(self, files: AdapterFiles) -> Mapping[str, int]:
+        firsts: dict[int, str] = {}
+        for module, number in self.numbers(files, self.modules(files)).items():
+            firsts.setdefault(number, module)
+        shapes = files.shapes(f".{self.router_tensor}")
+        return {module: shapes[module][0] for module in firsts.values()}
 
     def tell(self, state: Any, ids: Tensor, routes: GivenRoutes) -> None:
         super().tell(state, ids, routes)

@@ -120,6 +120,7 @@ class MixLoraReference(RoutedReference, formula=_expert):
     title: ClassVar[str] = "MixLoRA"
     tensor_part: ClassVar[str] = ".moe_"
     router_parts: ClassVar[tuple[str, ...]] = ("moe_gate",)
+    router_tensor: ClassVar[str] = "moe_gate"
     model: ClassVar[type[FormulaModel]] = _Model
 
     def matches(self, config: Mapping[str, Any], tensors: Sequence[str]) -> bool:
@@ -136,8 +137,8 @@ class MixLoraReference(RoutedReference, formula=_expert):
     def modules(self, files: AdapterFiles) -> list[str]:
         return list(files.shapes(".moe_lora_A"))
 
-    def routers(self, files: AdapterFiles, modules: Collection[str]) -> dict[str, int]:
-        """One for each feed-forward: its first layers stand together and have the same gate."""
+    def numbers(self, files: AdapterFiles, modules: Collection[str]) -> dict[str, int]:
+        """A router for each feed-forward: its first layers stand together and have the same gate."""
         numbers: dict[str, int] = {}
         gates: list[tuple[str, Tensor]] = []
         for module in sorted(modules, key=by_number):
