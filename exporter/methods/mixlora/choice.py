@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -69,7 +69,7 @@ class ByTask:
 
     def __init__(self, editor: GraphEditor, adapter: MixLoraAdapter, routes: Sequence[Frozen]) -> None:
         self._editor, self._adapter, self._routes = editor, adapter, routes
-        self._tasks: dict[ir.Value, ir.Value] = {}
+        self._tasks: dict[Hashable, ir.Value] = {}
         self._served: ir.Value | None = None
 
     def choose(self, number: int, name: str, x: ir.Value) -> Choice:
@@ -83,9 +83,10 @@ class ByTask:
             self._editor.constant(f"{name}.task_experts", np.concatenate([experts, nobody])),
             self._editor.constant(f"{name}.task_weights", shares, exact=True),
         )
-        if x not in self._tasks:
-            self._tasks[x] = by_token(self._editor, self._editor.task_id(), x)
-        own, shared = (self._editor.gather(table, self._tasks[x]) for table in tables)
+        tokens = _tokens(x)
+        if tokens not in self._tasks:
+            self._tasks[tokens] = by_token(self._editor, self._editor.task_id(), x)
+        own, shared = (self._editor.gather(table, self._tasks[tokens]) for table in tables)
         return own, shared
 
     def served(self) -> ir.Value:
@@ -93,3 +94,10 @@ class ByTask:
             off = np.arange(len(self._routes) + 1) // len(self._routes)
             self._served = self._editor.gather(self._editor.constant("mixlora.off", off), self._editor.task_id())
         return self._served
+
+
+def _tokens(x: ir.Value) -> Hashable:
+    """Equal for values of the same tokens: the dimensions before the features, where the graph names them all."""
+    dims = () if x.shape is None else tuple(x.shape[:-1])
+    named = all(isinstance(dim, int) or dim.value is not None for dim in dims)
+    return dims if dims and named else x

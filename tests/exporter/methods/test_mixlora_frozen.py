@@ -18,6 +18,7 @@ from eptx.calibration import Search
 from eptx.errors import EptxError
 from eptx.exporter import ExportOptions, Route
 from eptx.exporter.quiet import quiet
+from eptx.exporter.trained import load_trained, read_files
 from eptx.runtime.measure import Source
 from tests.exporter.methods.family import SMALL, Small
 from tests.exporter.methods.mixlora_layers import EXPERTS, TOP, Chosen, change_bert, change_t5, trained, write
@@ -196,6 +197,15 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model: Any = transformers.BertModel.from_pretrained(folder / "base").eval()
     write(model, change_bert, folder / "adapter", ("first",))
     return folder
+
+
+def test_rows_of_the_base_take_a_forward_of_their_own(bert: Path) -> None:
+    """The trained model's routers know no rows."""
+    model = load_trained(bert / "base", read_files([bert / "adapter"]), ("a", "b"))
+    inputs = SMALL["bert"].reads(2)
+    model.run(inputs, [0, 1])
+    with pytest.raises(EptxError, match="rows of different tasks take a forward each"):
+        model.run(inputs, [0, 2])
 
 
 def _route(*weights: float) -> Route:
