@@ -78,7 +78,7 @@ def study_routes(
         metrics: task -> metric, where it is not the usual one of its answers.
 
     Raises:
-        UsageError: the adapter has no routes, or there is no base folder to run.
+        UsageError: the adapter has no routes, or other ones than those given, or there is no base folder to run.
         DataError: the base does not read a row, or a label is not one of the task's.
         NotSupportedError: the base does not read text, or has no tokenizer for it.
     """
@@ -89,8 +89,10 @@ def study_routes(
         for task, own in rows.items():
             told = options.routes.get(task, options.routes.get(None))
             given = (told,) if isinstance(told, Route) else told
+            for route in given or ():
+                router.check(route)
             metric = {task: metrics[task]} if metrics and task in metrics else {}
-            studies[task] = study_task(runner, [runner.encode(row) for row in own], router.groups, given, metric)
+            studies[task] = study_task(runner, [runner.encode(row) for row in own], router, given, metric)
     return RouteStudy(router.module, router.groups, router.experts, studies)
 
 

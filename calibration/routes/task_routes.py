@@ -17,6 +17,7 @@ import numpy as np
 from eptx.calibration.routes.reference_runner import EncodedRow, Prediction, ReferenceRunner
 from eptx.errors import UsageError
 from eptx.exporter.adapters.routing.route import Frozen, Route
+from eptx.exporter.adapters.routing.routers import Router
 from eptx.runtime.measure import Answers, Drop, choose_metrics, divergence, drops
 from eptx.runtime.measure.labels import label_number, label_set
 from eptx.runtime.measure.metrics import as_objects
@@ -148,7 +149,7 @@ class _HeldOut:
 
 
 def study_task(
-    runner: ReferenceRunner, rows: Sequence[EncodedRow], groups: int, given: Frozen | None, metric: Mapping[str, str]
+    runner: ReferenceRunner, rows: Sequence[EncodedRow], router: Router, given: Frozen | None, metric: Mapping[str, str]
 ) -> TaskRoutes:
     """Runs a task's rows by the live routes and by frozen ones.
 
@@ -158,7 +159,7 @@ def study_task(
     Args:
         runner: the reference.
         rows: of the task.
-        groups: k.
+        router: what routes. Of the mean weights, a candidate has what it keeps.
         given: the user's routes, which are then the frozen ones; the candidates are measured all the same.
         metric: of the task, where it is not the usual one.
 
@@ -166,21 +167,22 @@ def study_task(
         DataError: a label is not one that the task has.
         UsageError: the given routes are not as many as the calls.
     """
-    fit, odd = split(len(rows))
+    groups, (fit, odd) = router.groups, split(len(rows))
     fitted = [_without_output(runner.run(rows[index])) for index in fit]
     labels = _labels(runner, rows, fitted[0])
     held_out = _HeldOut(runner, [rows[index] for index in odd], labels[list(odd)] if labels is not None else None)
     weights = np.mean([_affinity(each) for each in fitted], axis=0).round(_DIGITS)
     taken = np.stack([each.groups for each in fitted])
     chosen = tuple(
-        _route(weights[call], int(np.bincount(taken[:, call], minlength=groups).argmax()))
+        _route(router, weights[call], int(np.bincount(taken[:, call], minlength=groups).argmax()))
         for call in range(len(weights))
     )
     divergences = []
     # with one group there is one candidate, whichever call is looked at
     for call in range(len(weights) if groups > 1 else 1):
         tried = [
-            _Candidate((*chosen[:call], _route(weights[call], group), *chosen[call + 1 :])) for group in range(groups)
+            _Candidate((*chosen[:call], _route(router, weights[call], group), *chosen[call + 1 :]))
+            for group in range(groups)
         ]
         live, found = held_out.divergences(tried)
         best, smallest = tried[int(np.argmin(found))], min(found)
@@ -207,8 +209,8 @@ def study_task(
     )
 
 
-def _route(weights: np.ndarray, group: int) -> Route:
-    return Route(group, tuple(weights[group].tolist()))
+def _route(router: Router, weights: np.ndarray, group: int) -> Route:
+    return Route(group, tuple(router.kept(weights[group]).round(_DIGITS).tolist()))
 
 
 def _call(predictions: Sequence[Prediction], call: int, route: Route, divergences: tuple[float, ...]) -> CallRoutes:

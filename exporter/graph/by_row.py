@@ -1,4 +1,4 @@
-"""Vectors that each row of a batch reads by its task, and that its product is multiplied by, or added to."""
+"""What each row of a batch reads by its task: vectors that its product is multiplied by, or added to."""
 
 from __future__ import annotations
 
@@ -61,9 +61,28 @@ def apply(builder: GraphBuilder, op_type: str, value: ir.Value, like: ir.Value, 
             own = builder.node("Unsqueeze", [own, axes])[0]
         return builder.node(op_type, [value, own])[0]
     shape = builder.node("Shape", [value])[0]
-    ends = [builder.constant("rows.flat", np.array([-1])), builder.node("Shape", [own], start=1, end=2)[0]]
-    by_row = builder.node("Concat", [builder.node("Shape", [own], start=0, end=1)[0], *ends], axis=0)[0]
-    rows = builder.node("Reshape", [value, by_row])[0]
+    rows = _rows(builder, value, own)
     axis = builder.constant("rows.axes_1", np.array([1]))
     changed = builder.node(op_type, [rows, builder.node("Unsqueeze", [own, axis])[0]])[0]
     return builder.node("Reshape", [changed, shape])[0]
+
+
+def by_token(builder: GraphBuilder, own: ir.Value, like: ir.Value) -> ir.Value:
+    """Each row's entry for every position of the row, [batch * positions].
+
+    Args:
+        builder: of the graph.
+        own: [batch].
+        like: [batch, ..., width], or with further axes flattened into the first.
+    """
+    positions = builder.node("Shape", [_rows(builder, like, own)], start=0, end=2)[0]
+    axis = builder.constant("rows.axes_1", np.array([1]))
+    each = builder.node("Expand", [builder.node("Unsqueeze", [own, axis])[0], positions])[0]
+    return builder.node("Reshape", [each, builder.constant("rows.flat", np.array([-1]))])[0]
+
+
+def _rows(builder: GraphBuilder, value: ir.Value, own: ir.Value) -> ir.Value:
+    """A value [..., width] as [batch, positions, width], with as many rows as `own` [batch, ...]."""
+    ends = [builder.constant("rows.flat", np.array([-1])), builder.node("Shape", [value], start=-1)[0]]
+    shape = builder.node("Concat", [builder.node("Shape", [own], start=0, end=1)[0], *ends], axis=0)[0]
+    return builder.node("Reshape", [value, shape])[0]

@@ -37,6 +37,7 @@ class FormulaConfig(PeftConfig):
         tasks: names of the tasks.
         shapes: linear layer -> its tensors by name -> their shapes.
         settings: ``adapter_config.json``.
+        routers: linear layer -> the number of the router that weighs its experts, where routers are several.
     """
 
     kind: str = ""
@@ -48,6 +49,7 @@ class FormulaConfig(PeftConfig):
     tasks: list[str] = field(default_factory=list)
     shapes: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    routers: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]

@@ -37,7 +37,7 @@ def routes_by_task(adapter: Adapter, options: ExportOptions, router: Router, nee
     found = [options.routes.get(task, fallback) for task in adapter.tasks]
     routes = [(given,) if isinstance(given, Route) else tuple(given) for given in found]
     for route in (route for frozen in routes for route in frozen):
-        route.check(router.groups, router.experts)
+        router.check(route)
     return routes
 
 

@@ -1,7 +1,7 @@
-"""Methods whose modules have a router each, which weighs the experts by the data.
+"""Methods whose modules, or feed-forwards, have a router each, which weighs the experts by the data.
 
-Dynamic, the routers are in the graph. Static and conditioned, data has shown how much each expert counts for each task
-on average; then a task's update is a constant.
+Dynamic, the routers are in the graph. Else data has shown how much each expert counts for each task on average. Where
+experts are low-rank updates, a task's update is a constant then, which a weight can hold: static, and conditioned.
 """
 
 from __future__ import annotations
@@ -128,10 +128,83 @@ def read_routed(
 
 
 class Routed(Method):
+    """A method whose routers are several.
+
+    Attributes:
+        has_router: what has a router each, as messages call it.
+    """
+
+    flags: ClassVar[frozenset[str]] = frozenset({"--route"})
+    has_router: ClassVar[str] = "module"
+
+    def router(self, adapter: Any) -> Router:
+        return Router(None, 1, adapter.experts)
+
+    def routed(self, adapter: Any) -> tuple[str, ...]:
+        """A module of each router, in the order of their routes."""
+        return tuple(adapter.module_names)
+
+    def check(self, adapter: Any, options: ExportOptions) -> None:
+        if options.mode != "dynamic":
+            self.routes(adapter, options)
+
+    def serves_base(self, options: ExportOptions) -> bool:
+        """Not where the routers are in the graph: they know no task, and so none without an adapter."""
+        return options.mode == "conditioned"
+
+    def freeze(self, adapter: Any, graphs: Sequence[EditedGraph], options: ExportOptions, /) -> FrozenRoutes | None:
+        if options.mode == "dynamic":
+            return None
+        return FrozenRoutes(self.routes(adapter, options), modules=self.routed(adapter))
+
+    def settings(
+        self,
+        adapter: Any,
+        edited: EditedGraph,
+        graphs: Sequence[EditedGraph],
+        options: ExportOptions,
+        routes: FrozenRoutes | None,
+    ) -> GraphSettings:
+        return GraphSettings(options.mode, options.routing, routes.tasks if routes is not None else ())
+
+    def route_fields(self, adapter: Any, options: ExportOptions, routes: FrozenRoutes | None) -> RouteFields:
+        if routes is None:
+            return RouteFields(routing=options.routing if "--routing" in self.flags else None)
+        return frozen_fields(adapter.tasks, routes, options)
+
+    def notes(self, manifest: Manifest) -> list[str]:
+        if manifest.route is None:
+            return []
+        return [
+            f"{self.title} weighs its experts by the data; here every task has fixed weights: `route` in `eptx.json` "
+            f"has those of each {self.has_router}."
+        ]
+
+    def routes(self, adapter: Any, options: ExportOptions) -> list[Frozen]:
+        """The frozen routes of every task, by id.
+
+        Raises:
+            UsageError: a task has none, or they do not fit the adapter.
+        """
+        count = len(self.routed(adapter))
+        needs = (
+            f"{self.title} weighs its experts by the data; fixed weights for task {{task}} need --calibration-data "
+            "FILE.jsonl (or use --mode dynamic)"
+        )
+        routes = routes_by_task(adapter, options, self.router(adapter), needs)
+        for task, own in zip(adapter.tasks, routes, strict=True):
+            if len(own) != count:
+                raise UsageError(
+                    f"--route of task {task!r} has {len(own)} routes; the adapter has {count} {self.has_router}s, "
+                    "each with its own: join as many by /, in their order, or give --calibration-data FILE.jsonl"
+                )
+        return routes
+
+
+class RoutedUpdates(Routed):
     """A method whose `read` gives a `RoutedAdapter`."""
 
     modes: ClassVar[tuple[Mode, ...]] = ("static", "conditioned", "dynamic")
-    flags: ClassVar[frozenset[str]] = frozenset({"--route"})
 
     @abstractmethod
     def attach_router(
@@ -139,26 +212,8 @@ class Routed(Method):
     ) -> None:
         """Puts the modules with their routers into a graph, for the mode "dynamic"."""
 
-    def router(self, adapter: RoutedAdapter) -> Router:
-        return Router(None, 1, adapter.experts)
-
-    def check(self, adapter: RoutedAdapter, options: ExportOptions) -> None:
-        if options.mode != "dynamic":
-            self._routes(adapter, options)
-
-    def serves_base(self, options: ExportOptions) -> bool:
-        """Not where the routers are in the graph: they know no task, and so none without an adapter."""
-        return options.mode == "conditioned"
-
-    def freeze(
-        self, adapter: RoutedAdapter, graphs: Sequence[EditedGraph], options: ExportOptions, /
-    ) -> FrozenRoutes | None:
-        if options.mode == "dynamic":
-            return None
-        return FrozenRoutes(self._routes(adapter, options), modules=adapter.module_names)
-
     def choice(self, adapter: RoutedAdapter, task: int, options: ExportOptions) -> Frozen:
-        return self._routes(adapter, options)[task]
+        return self.routes(adapter, options)[task]
 
     def fold(self, adapter: RoutedAdapter, module: str, weight: np.ndarray, choice: Frozen, /) -> np.ndarray:
         return _frozen(adapter, module, choice).fold(weight)
@@ -167,16 +222,6 @@ class Routed(Method):
         assert routes is not None
         for name, site in edited.sites.items():
             site.set_weight(self.fold(adapter, name, site.weight_array().astype(np.float64), routes.tasks[task]))
-
-    def settings(
-        self,
-        adapter: RoutedAdapter,
-        edited: EditedGraph,
-        graphs: Sequence[EditedGraph],
-        options: ExportOptions,
-        routes: FrozenRoutes | None,
-    ) -> GraphSettings:
-        return GraphSettings(options.mode, options.routing, routes.tasks if routes is not None else ())
 
     def attach(
         self, adapter: RoutedAdapter, editor: GraphEditor, sites: Mapping[str, Site], settings: GraphSettings, /
@@ -187,33 +232,6 @@ class Routed(Method):
         for name, site in sites.items():
             updates = [_frozen(adapter, name, routes) for routes in settings.routes]
             attach_updates(editor, site, updates, ("update_A", "update_B"))
-
-    def route_fields(self, adapter: RoutedAdapter, options: ExportOptions, routes: FrozenRoutes | None) -> RouteFields:
-        if routes is None:
-            return RouteFields(routing=options.routing if "--routing" in self.flags else None)
-        return frozen_fields(adapter.tasks, routes, options)
-
-    def notes(self, manifest: Manifest) -> list[str]:
-        if manifest.route is None:
-            return []
-        return [
-            f"{self.title} weighs its experts by the data; here every task has fixed weights: `route` in `eptx.json` "
-            "has those of each adapted module."
-        ]
-
-    def _routes(self, adapter: RoutedAdapter, options: ExportOptions) -> list[Frozen]:
-        needs = (
-            f"{self.title} weighs its experts by the data; fixed weights for task {{task}} need --calibration-data "
-            "FILE.jsonl (or use --mode dynamic)"
-        )
-        routes = routes_by_task(adapter, options, self.router(adapter), needs)
-        for task, own in zip(adapter.tasks, routes, strict=True):
-            if len(own) != len(adapter.modules):
-                raise UsageError(
-                    f"--route of task {task!r} has {len(own)} routes; the adapter has {len(adapter.modules)} modules, "
-                    "each with its own: join as many by /, in the modules' order, or give --calibration-data FILE.jsonl"
-                )
-        return routes
 
 
 def _frozen(adapter: RoutedAdapter, module: str, routes: Frozen) -> LinearUpdate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -51,7 +51,7 @@ class Weighed:
 
 
 class Routers:
-    """What the routers of an adapter's modules say, and what they are made to say; modules by their numbers.
+    """What an adapter's routers say, and what they are made to say; routers by their numbers.
 
     Attributes:
         fixed: weights [experts] to use instead of each router's; empty: routers weigh.
@@ -67,14 +67,14 @@ class Routers:
         self.fixed = [torch.tensor(weights, dtype=routes.dtype) for weights in own]
         self._seen = {}
 
-    def see(self, module: int, weights: Tensor) -> None:
-        """Keeps what a router has said, [batch, positions, experts]; a module may run several times."""
-        self._seen.setdefault(module, []).append(weights.mean(1))
+    def see(self, number: int, weights: Tensor) -> None:
+        """Keeps what a router has said, [batch, positions, experts]; it may run several times."""
+        self._seen.setdefault(number, []).append(weights.mean(1))
 
     @property
     def taken(self) -> list[Weighed]:
-        """What they have said, in the modules' order."""
-        return [Weighed(torch.stack(self._seen[module]).mean(0)) for module in sorted(self._seen)]
+        """What they have said, in their order."""
+        return [Weighed(torch.stack(self._seen[number]).mean(0)) for number in sorted(self._seen)]
 
 
 class RoutedRows(TaskRows, Routers):
@@ -90,7 +90,7 @@ class RoutedLinear(FormulaLinear):
 
     def __init__(self, base_layer: Any, name: str, state: Any, config: Any, layer: str, formula: Any) -> None:
         super().__init__(base_layer, name, state, config, layer, formula)
-        self.number = list(config.shapes).index(layer)
+        self.number: int | None = config.routers.get(layer)
 
     def _update(self, rows: Tensor, ids: Tensor) -> Tensor:
         formula = cast(RoutedFormula, self.formula)
@@ -99,6 +99,7 @@ class RoutedLinear(FormulaLinear):
     def _weigh(self, live: Tensor) -> Tensor:
         """The module's fixed weights where there are some; else the router's, which are noted."""
         state = cast(RoutedRows, self.state)
+        assert self.number is not None
         if state.fixed:
             return state.fixed[self.number].to(live.dtype).expand_as(live)
         state.see(self.number, live.detach())
@@ -113,8 +114,13 @@ class RoutedModel(FormulaModel):
 
 
 class RoutedReference(FormulaReference):
-    """One adapter of all tasks, whose routers know none."""
+    """One adapter of all tasks, whose routers know none.
 
+    Attributes:
+        router_tensor: a router's, [experts, in], by its name behind the module's.
+    """
+
+    router_tensor: ClassVar[str]
     model: ClassVar[type[FormulaModel]] = RoutedModel
     routes_by_module: ClassVar[bool] = True
 
@@ -125,8 +131,19 @@ class RoutedReference(FormulaReference):
         self, files: AdapterFiles, names: Mapping[str, str], tasks: Sequence[str], top_k: int | None, saved: Any
     ) -> Any:
         config = super().config(files, names, tasks, top_k, saved)
-        config.shapes = {names[module]: config.shapes[names[module]] for module in sorted(names, key=by_number)}
+        config.routers = {names[module]: number for module, number in self.numbers(files, names).items()}
         return config
+
+    def numbers(self, files: AdapterFiles, modules: Collection[str]) -> dict[str, int]:
+        """Module -> the number of its router, of those of these modules that have one, in their order."""
+        return {module: number for number, module in enumerate(sorted(modules, key=by_number))}
+
+    def routers(self, files: AdapterFiles) -> Mapping[str, int]:
+        firsts: dict[int, str] = {}
+        for module, number in self.numbers(files, self.modules(files)).items():
+            firsts.setdefault(number, module)
+        shapes = files.shapes(f".{self.router_tensor}")
+        return {module: shapes[module][0] for module in firsts.values()}
 
     def tell(self, state: Any, ids: Tensor, routes: GivenRoutes) -> None:
         super().tell(state, ids, routes)

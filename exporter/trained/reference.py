@@ -59,7 +59,7 @@ class Reference(Protocol):
         takes_top_k: whether somebody must say how many experts a task uses.
         infers_tasks: whether a row's task may be -1, for the layers to infer it.
         routes_by_data: whether a router decides by the data of all rows that run together.
-        routes_by_module: whether every module has a router of its own; frozen routes are one for each module then.
+        routes_by_module: whether every module, or feed-forward, has a router of its own, and a frozen route then.
     """
 
     name: ClassVar[str]
@@ -95,6 +95,10 @@ class Reference(Protocol):
     def modules(self, files: AdapterFiles) -> list[str]:
         """The adapted modules, as the files name them."""
         ...
+
+    def routers(self, files: AdapterFiles) -> Mapping[str, int]:
+        """Of `routes_by_module`: a module of each router -> how many experts it weighs, in the order of the routes."""
+        return {}
 
     def config(
         self, files: AdapterFiles, names: Mapping[str, str], tasks: Sequence[str], top_k: int | None, saved: SavedAs

@@ -121,7 +121,7 @@ def test_what_a_precision_needs_is_said(made: Made, tmp_path: Path) -> None:
             export(made.options(precision))
     with pytest.raises(NotSupportedError, match="--precision int8 is for CPUs"):
         export(made.options("int8", provider="cuda"))
-    with pytest.raises(UsageError, match="measures the routes of HydraLoRA, Lily and TuckA adapters"):
+    with pytest.raises(UsageError, match="measures the routes of HydraLoRA, Lily, MixLoRA and TuckA adapters"):
         export(made.options(Search(data=[Source(ROWS)], only="fp32")))
     assert list(tmp_path.iterdir()) == []
 

@@ -266,5 +266,5 @@ def test_what_is_missing(heads: Case, golden: Case) -> None:
         study_routes(golden.base, golden.read, STATIC, {"task0": [Row("task0", input_ids=(7,), label=3)]})
     with pytest.raises(UsageError, match="give its transformers folder"):
         check_freezes(None, golden.read, STATIC)
-    with pytest.raises(UsageError, match="measures the routes of HydraLoRA, Lily and TuckA adapters"):
+    with pytest.raises(UsageError, match="measures the routes of HydraLoRA, Lily, MixLoRA and TuckA adapters"):
         check_freezes(golden.base, golden.read, ExportOptions(mode="dynamic"))

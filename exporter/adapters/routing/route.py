@@ -6,7 +6,8 @@ for each call that routes by the data, in the order of the calls. A call that re
 route that the router gives: a constant of base and adapter, which nobody chooses.
 
 Where every module has a router of its own, a frozen route is one for each module, in the order of the modules, whatever
-calls there are of it. Its group is 0: such routers mix all their experts.
+calls there are of it. Its group is 0: such routers mix all their experts. MixLoRA's feed-forwards have one each, and a
+frozen route for each, by its first module; the weights of experts that do not run are 0.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from eptx.errors import UsageError
 
 @dataclass(frozen=True)
 class Route:
-    """A group and the weights of its experts, as the router gives them (sigmoids, not normalized).
+    """A group and the weights of its experts, as the router gives them (TuckA's are sigmoids, not normalized).
 
     Attributes:
         group: index of the group, 0..k-1.
@@ -47,19 +48,6 @@ class Route:
             raise UsageError(f"--route {text!r}: weights must be finite numbers")
         return route
 
-    def check(self, groups: int, experts: int) -> None:
-        """Compares the route with an adapter of `groups` groups of `experts` experts.
-
-        Raises:
-            UsageError: it has another number of weights, or names a group that is not there.
-        """
-        if not 0 <= self.group < groups:
-            raise UsageError(f"--route: group {self.group} does not exist; the adapter has groups 0 to {groups - 1}")
-        if len(self.weights) != experts:
-            raise UsageError(
-                f"--route: {len(self.weights)} weights given; the adapter has {experts} experts in a group"
-            )
-
 
 #: The routes of the router's calls, or of the modules, in order.
 Frozen: TypeAlias = tuple[Route, ...]
@@ -79,9 +67,9 @@ class FrozenRoutes:
     """The routes of an export that freezes them.
 
     Attributes:
-        given: by task id, the route of every call that routes by the data; or of every module.
+        given: by task id, the route of every call that routes by the data; or of every module or feed-forward.
         constant: call of the router -> the route that it has whatever the data is.
-        modules: the modules, where each has a route of its own.
+        modules: the modules, where each has a route of its own; where each feed-forward has one, the first of each.
     """
 
     given: Sequence[Frozen]

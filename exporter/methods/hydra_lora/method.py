@@ -16,10 +16,10 @@ from eptx.exporter.methods.hydra_lora.adapter import HydraLoraAdapter
 from eptx.exporter.methods.hydra_lora.convert import CONVERSION
 from eptx.exporter.methods.hydra_lora.read import KINDS, matches, read
 from eptx.exporter.methods.released import Conversion
-from eptx.exporter.methods.routed import Routed
+from eptx.exporter.methods.routed import RoutedUpdates
 
 
-class HydraLora(Routed):
+class HydraLora(RoutedUpdates):
     """HydraLoRA, and LoRAMoE, whose experts have an A each."""
 
     name: ClassVar[str] = "hydra_lora"

@@ -36,6 +36,7 @@ class HydraLoraReference(RoutedReference, formula=_update):
     title: ClassVar[str] = "HydraLoRA"
     tensor_part: ClassVar[str] = ".lora_"
     router_parts: ClassVar[tuple[str, ...]] = ("lora_route",)
+    router_tensor: ClassVar[str] = "lora_route.weight"
 
     def matches(self, config: Mapping[str, Any], tensors: Sequence[str]) -> bool:
         return config.get("peft_type") in ("HYDRA_LORA", "LORAMOE")
@@ -44,7 +45,7 @@ class HydraLoraReference(RoutedReference, formula=_update):
         return "loramoe" if config.get("peft_type") == "LORAMOE" else self.name
 
     def modules(self, files: AdapterFiles) -> list[str]:
-        return list(files.shapes(".lora_route.weight"))
+        return list(files.shapes(f".{self.router_tensor}"))
 
 
 REFERENCE = HydraLoraReference()

@@ -12,11 +12,11 @@ from eptx.exporter.graph.edited import EditedGraph
 from eptx.exporter.graph.settings import GraphSettings
 from eptx.exporter.methods.lily.attach import attach_router
 from eptx.exporter.methods.lily.read import matches, read
-from eptx.exporter.methods.routed import Routed, RoutedAdapter
+from eptx.exporter.methods.routed import RoutedAdapter, RoutedUpdates
 from eptx.exporter.options import ExportOptions
 
 
-class Lily(Routed):
+class Lily(RoutedUpdates):
     """Low-Rank Interconnected Adaptation across Layers."""
 
     name: ClassVar[str] = "lily"

@@ -84,6 +84,10 @@ class LilyReference(Reference):
     def modules(self, files: AdapterFiles) -> list[str]:
         return list(files.shapes(_ROUTER))
 
+    def routers(self, files: AdapterFiles) -> Mapping[str, int]:
+        shapes = files.shapes(_ROUTER)
+        return {module: shapes[module][0] for module in sorted(shapes, key=by_number)}
+
     def config(
         self, files: AdapterFiles, names: Mapping[str, str], tasks: Sequence[str], top_k: int | None, saved: SavedAs
     ) -> Any:

@@ -62,6 +62,20 @@ class MixLoraAdapter(Adapter):
     def module_names(self) -> tuple[str, ...]:
         return tuple(self.modules)
 
+    @property
+    def experts(self) -> int:
+        """How many experts a feed-forward has."""
+        return max(own.experts for own in self.modules.values())
+
+    @property
+    def feed_forwards(self) -> list[list[str]]:
+        """The first layers of each feed-forward, which have one gate, in module order."""
+        found: dict[tuple[str, bytes], list[str]] = {}
+        for name, own in self.modules.items():
+            if own.gate is not None:
+                found.setdefault((name.rpartition(".")[0], own.gate.tobytes()), []).append(name)
+        return list(found.values())
+
     def widths(self, module: str) -> Widths:
         own = self.modules[module]
         return Widths(own.a.shape[2], range(own.b.shape[1], own.b.shape[1] + 1))

@@ -1,4 +1,4 @@
-"""MixLoRA in a graph: a router before each feed-forward, and a slot in it for each expert that a token chooses."""
+"""MixLoRA in a graph: a slot in each feed-forward for each expert that a token runs through."""
 
 from __future__ import annotations
 
@@ -14,35 +14,37 @@ from eptx.exporter.graph.delta import Delta
 from eptx.exporter.graph.editor import GraphEditor
 from eptx.exporter.graph.settings import GraphSettings
 from eptx.exporter.methods.mixlora.adapter import MixLoraAdapter, MixLoraModule
+from eptx.exporter.methods.mixlora.choice import ByTask, ByToken, Choice, Chooser
 from eptx.exporter.methods.mixlora.slots import spread, with_slots
-
-_Choice = tuple[ir.Value, ir.Value]
 
 
 def attach(adapter: MixLoraAdapter, editor: GraphEditor, sites: Mapping[str, Site], settings: GraphSettings) -> None:
-    """Puts a MixLoRA adapter into a graph.
+    """Puts a MixLoRA adapter into a graph: with its routers, or with frozen routes.
 
     Raises:
         NotSupportedError: the graph does not show where a feed-forward begins and ends.
     """
-    routers: dict[tuple[ir.Value, bytes], _Choice] = {}
-    begins: dict[ir.Value, _Choice] = {}
+    frozen = settings.mode == "conditioned"
+    chooser: Chooser = ByTask(editor, adapter, settings.routes) if frozen else ByToken(editor, adapter)
+    numbers = {name: number for number, names in enumerate(adapter.feed_forwards) for name in names}
+    choices: dict[tuple[ir.Value, int], Choice] = {}
+    begins: dict[ir.Value, Choice] = {}
     lasts: dict[ir.Node, str] = {}
     for name, site in sites.items():
         module = adapter.modules[name]
-        for place in (site, *site.also):
+        for place in (editor.place(site, each, per_row=chooser.per_row) for each in (site, *site.also)):
             if module.experts == 1:
-                _plain(editor, name, module, place)
+                _plain(editor, name, module, place, chooser.served())
                 continue
             if place.packed:
                 raise NotSupportedError(f"{name} is computed together with other modules: give the base's folder")
             if module.gate is None:
                 lasts[place.node] = name
                 continue
-            key = place.x, module.gate.tobytes()
-            if key not in routers:
-                routers[key] = _router(editor, adapter, name, module.gate, place.x)
-            begins[_first(editor, adapter, name, place, routers[key])] = routers[key]
+            key = place.x, numbers[name]
+            if key not in choices:
+                choices[key] = chooser.choose(numbers[name], name, place.x)
+            begins[_first(editor, adapter, name, place, choices[key])] = choices[key]
     for end in spread(editor, begins, adapter.top_k):
         last = lasts.pop(end.node, None)
         if last is None:
@@ -61,21 +63,14 @@ def _factors(editor: GraphEditor, name: str, module: MixLoraModule) -> tuple[ir.
     return editor.constant(f"{name}.lora_A", a), editor.constant(f"{name}.lora_B", b)
 
 
-def _plain(editor: GraphEditor, name: str, module: MixLoraModule, place: Site) -> None:
-    """One pair of factors for all rows."""
-    everyone = editor.constant("mixlora.route", np.zeros(1, dtype=np.int64))
+def _plain(editor: GraphEditor, name: str, module: MixLoraModule, place: Site, served: ir.Value) -> None:
+    """One pair of factors for all rows that have an adapter."""
     a = editor.constant(f"{name}.lora_A", module.a[0].T[None])
     b = editor.constant(f"{name}.lora_B", (module.scale * module.b[0].astype(np.float64)).T[None])
-    editor.adapt(editor.place(place, place, per_row=False), Delta(ops.LowRankDelta, (everyone,), (a, b)))
+    editor.adapt(place, Delta(ops.LowRankDelta, (served,), (a, b)))
 
 
-def _router(editor: GraphEditor, adapter: MixLoraAdapter, name: str, gate: np.ndarray, x: ir.Value) -> _Choice:
-    weight = editor.constant(f"{name}.moe_gate", gate, exact=True)
-    experts, weights = editor.call(ops.TopExperts, [editor.float32(x), weight], top_k=adapter.top_k)
-    return experts, weights
-
-
-def _first(editor: GraphEditor, adapter: MixLoraAdapter, name: str, place: Site, choice: _Choice) -> ir.Value:
+def _first(editor: GraphEditor, adapter: MixLoraAdapter, name: str, place: Site, choice: Choice) -> ir.Value:
     """Makes slots of a product's output."""
     y, uses = place.y, list(place.y.uses())
     inputs = [editor.float32(y), editor.float32(place.x), choice[0], *_factors(editor, name, adapter.modules[name])]
@@ -89,7 +84,7 @@ def _first(editor: GraphEditor, adapter: MixLoraAdapter, name: str, place: Site,
 
 
 def _last(
-    editor: GraphEditor, adapter: MixLoraAdapter, name: str, node: ir.Node, slots: ir.Value, choice: _Choice
+    editor: GraphEditor, adapter: MixLoraAdapter, name: str, node: ir.Node, slots: ir.Value, choice: Choice
 ) -> None:
     """Has a product read the mean of the slots, and adds the experts' updates to it."""
     wide, y = editor.float32(slots), node.outputs[0]

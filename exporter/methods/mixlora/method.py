@@ -7,21 +7,24 @@ from typing import Any, ClassVar
 
 from eptx.errors import UsageError
 from eptx.exporter.adapters.checkpoint import CONFIG
-from eptx.exporter.methods.method import Method
+from eptx.exporter.adapters.routing.routers import Router
+from eptx.exporter.methods.mixlora.adapter import MixLoraAdapter
 from eptx.exporter.methods.mixlora.attach import attach
 from eptx.exporter.methods.mixlora.convert import CONVERSION
 from eptx.exporter.methods.mixlora.read import matches, read
 from eptx.exporter.methods.released import Conversion
-from eptx.exporter.options import ExportOptions, Mode
+from eptx.exporter.methods.routed import Routed
+from eptx.exporter.options import Mode
 
 
-class MixLora(Method):
-    """MixLoRA, whose tokens choose feed-forwards: no weights hold a mix of these, so it is dynamic only."""
+class MixLora(Routed):
+    """MixLoRA, whose tokens choose feed-forwards: no weights hold a mix of these, so it is never static."""
 
     name: ClassVar[str] = "mixlora"
     title: ClassVar[str] = "MixLoRA"
     tensor_part: ClassVar[str] = ".moe_"
-    modes: ClassVar[tuple[Mode, ...]] = ("dynamic",)
+    modes: ClassVar[tuple[Mode, ...]] = ("conditioned", "dynamic")
+    has_router: ClassVar[str] = "feed-forward"
     matches = staticmethod(matches)
     read = staticmethod(read)
     attach = staticmethod(attach)
@@ -40,9 +43,11 @@ class MixLora(Method):
         check_activation(adapter, base, class_name)
         return adapter
 
-    def serves_base(self, options: ExportOptions) -> bool:
-        """Routers know no task, and so none without an adapter."""
-        return False
+    def router(self, adapter: MixLoraAdapter) -> Router:
+        return Router(None, 1, adapter.experts, adapter.top_k)
+
+    def routed(self, adapter: MixLoraAdapter) -> tuple[str, ...]:
+        return tuple(first for first, *_ in adapter.feed_forwards)
 
 
 METHOD = MixLora()

@@ -1,20 +1,22 @@
 """The trained MixLoRA model: MoE-PEFT's formula, in a PEFT tuner.
 
 A feed-forward's first layers give, for every token, what each chosen expert gives, as an axis before the features;
-activations do not mind, and the last layer runs every expert and weighs what they give.
+activations do not mind, and the last layer runs every expert and weighs what they give. A frozen route has weights of
+all experts; those with the largest run for every token, as many as a router would choose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from eptx.exporter.methods.formula import FormulaModel
-from eptx.exporter.methods.routed_formula import RoutedLinear, RoutedReference, RoutedRows, Weighed
-from eptx.exporter.trained.files import AdapterFiles
+from eptx.exporter.methods.routed_formula import RoutedLinear, RoutedReference, RoutedRows, Weighed, by_number
+from eptx.exporter.trained.files import PREFIX, AdapterFiles
 from eptx.exporter.trained.reference import GivenRoutes
 
 
@@ -32,21 +34,24 @@ class _Rows(RoutedRows):
 
     Attributes:
         chosen: of the feed-forward that runs now: experts and weights, [..., K] for every token.
-        narrow: of every choice, by how much the last chosen expert was before the next one, [batch].
+        narrow: of every router, by how much the last chosen expert was before the next one, [batch] at each choice.
     """
 
     def __init__(self, num_tasks: int) -> None:
         super().__init__(num_tasks)
         self.chosen: tuple[Tensor, Tensor] | None = None
-        self.narrow: list[Tensor] = []
+        self.narrow: dict[int, list[Tensor]] = {}
 
     def tell(self, routes: GivenRoutes) -> None:
         super().tell(routes)
-        self.narrow = []
+        self.narrow = {}
 
     @property
     def taken(self) -> list[Weighed]:
-        return [Weighed(torch.ones(len(margin), 1, dtype=margin.dtype), margin) for margin in self.narrow]
+        if not self.narrow:  # all experts run
+            return super().taken
+        margins = [torch.stack(self.narrow[number]).amin(0) for number in sorted(self.narrow)]
+        return [replace(said, narrow=margin) for said, margin in zip(super().taken, margins, strict=True)]
 
 
 class _Layer(RoutedLinear):
@@ -62,7 +67,7 @@ class _Layer(RoutedLinear):
             return result
         tensors = self._named()
         if "moe_gate" in tensors:
-            self._choose(torch.softmax(x @ tensors["moe_gate"].T, -1))
+            self.state.chosen = self._freeze(x) if self.state.fixed else self._choose(x, tensors["moe_gate"])
             experts, _ = self._chosen()
             slots = x.unsqueeze(-2).expand(*experts.shape, x.shape[-1])
             result = self.base_layer(x).unsqueeze(-2) + self.formula(tensors, self.settings, slots, experts)
@@ -75,15 +80,28 @@ class _Layer(RoutedLinear):
             result = self.base_layer(x) + self.formula(tensors, self.settings, x, everyone)
         return result
 
-    def _choose(self, p: Tensor) -> None:
-        k = int(self.settings["top_k"])
+    def _choose(self, x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+        """By the router, which is noted: how it weighs, and how narrow its choices are."""
+        assert self.number is not None
+        k, p = int(self.settings["top_k"]), torch.softmax(x @ gate.T, -1)
         ranked = p.sort(-1, descending=True)
         experts = ranked.indices[..., :k].sort(-1).values
         weights = p.gather(-1, experts)
-        self.state.chosen = experts, weights / weights.sum(-1, keepdim=True)
+        weights = weights / weights.sum(-1, keepdim=True)
+        everyone = torch.zeros_like(p).scatter(-1, experts, weights)
+        self.state.see(self.number, self.state.as_rows(everyone))
         if k < p.shape[-1]:
             gap = ranked.values[..., k - 1] - ranked.values[..., k]
-            self.state.narrow.append(gap.reshape(len(p), -1).min(1).values)
+            self.state.narrow.setdefault(self.number, []).append(gap.reshape(len(p), -1).min(1).values)
+        return experts, weights
+
+    def _freeze(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """By the feed-forward's frozen route, of whose equal weights the first experts' run."""
+        assert self.number is not None
+        fixed = self.state.fixed[self.number]
+        experts = fixed.sort(descending=True, stable=True).indices[: int(self.settings["top_k"])].sort().values
+        shape = (*x.shape[:-1], len(experts))
+        return experts.expand(shape), fixed[experts].to(x.dtype).expand(shape)
 
     def _chosen(self) -> tuple[Tensor, Tensor]:
         assert self.state.chosen is not None
@@ -102,11 +120,15 @@ class MixLoraReference(RoutedReference, formula=_expert):
     title: ClassVar[str] = "MixLoRA"
     tensor_part: ClassVar[str] = ".moe_"
     router_parts: ClassVar[tuple[str, ...]] = ("moe_gate",)
-    routes_by_module: ClassVar[bool] = False
+    router_tensor: ClassVar[str] = "moe_gate"
     model: ClassVar[type[FormulaModel]] = _Model
 
     def matches(self, config: Mapping[str, Any], tensors: Sequence[str]) -> bool:
         return config.get("peft_type") == "MIXLORA"
+
+    def together(self, task: int, count: int) -> Hashable:
+        """Tasks share all but their frozen routes, of which a forward has one task's."""
+        return task == count
 
     def slots(self, layer: Any) -> int:
         """The first layers of a feed-forward give one for each expert that a token has chosen."""
@@ -114,6 +136,20 @@ class MixLoraReference(RoutedReference, formula=_expert):
 
     def modules(self, files: AdapterFiles) -> list[str]:
         return list(files.shapes(".moe_lora_A"))
+
+    def numbers(self, files: AdapterFiles, modules: Collection[str]) -> dict[str, int]:
+        """A router for each feed-forward: its first layers stand together and have the same gate."""
+        numbers: dict[str, int] = {}
+        gates: list[tuple[str, Tensor]] = []
+        for module in sorted(modules, key=by_number):
+            parent, gate = module.rpartition(".")[0], files.tensors.get(f"{PREFIX}{module}.moe_gate")
+            if gate is None:
+                continue
+            same = [at for at, (place, other) in enumerate(gates) if place == parent and torch.equal(gate, other)]
+            numbers[module] = same[0] if same else len(gates)
+            if not same:
+                gates.append((parent, gate))
+        return numbers
 
 
 REFERENCE = MixLoraReference()

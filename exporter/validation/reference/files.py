@@ -20,6 +20,7 @@ from eptx.exporter.trained.files import CONFIG, HEADS, PICKLE, WEIGHTS
 from eptx.exporter.trained.reference import reference_of, top_k_titles
 from eptx.exporter.validation.base.source import has_tokenizer
 from eptx.exporter.validation.options import ValidateOptions
+from eptx.exporter.validation.reference.routes import check_routes
 from eptx.files.safe_files import fingerprint, is_contained_name
 from eptx.manifest.names import BASE_TASK
 
@@ -83,12 +84,14 @@ def find_reference(manifest: Manifest, options: ValidateOptions) -> ReferenceFil
     Raises:
         UsageError: one of them is not known; or a static bundle's task is not one of the adapter's.
         AdapterError, BaseModelError: their files are damaged.
+        BundleError: the bundle's routes are not the adapter's.
     """
     base, folders = _base(manifest, options), _adapters(options)
     files = read_files(folders, allow_pickle=options.allow_pickle)
     method = reference_of(files[0])
     if options.top_k is not None and not method.takes_top_k:
         raise UsageError(f"--top-k is for {top_k_titles()} adapters; this one is {method.name}")
+    check_routes(manifest, files[0])
     names = options.tasks or manifest.sources.tasks
     tasks = name_tasks(files, names)
     if names is None and len(tasks) == 1 and files[0].heads is None:

@@ -15,6 +15,7 @@ from eptx.exporter.validation.quantized.weights import QuantizedWeights
 from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.exporter.validation.reference.rounding import round_as_stored
 from eptx.exporter.validation.reference.router_ties import RouterRecorder
+from eptx.exporter.validation.reference.routes import frozen_routes
 from eptx.exporter.validation.reference.row_groups import (
     kept_columns,
     merge_results,
@@ -55,7 +56,7 @@ class ReferenceRunner:
         dtype: torch.dtype,
         quantized: QuantizedWeights | None = None,
     ) -> None:
-        self.manifest, self.reference, self._frozen = manifest, reference, _frozen_routes(manifest)
+        self.manifest, self.reference, self._frozen = manifest, reference, frozen_routes(manifest)
         self.model: Trained = reference.load(dtype)
         self.folded = quantized is not None and manifest.mode == "static"
         if quantized is not None:
@@ -214,17 +215,6 @@ class ReferenceRunner:
         if any(bias is None for bias in biases):
             return values
         return values - np.tile(np.array(biases, dtype=np.float64), slots)[:, None]
-
-
-def _frozen_routes(manifest: Manifest) -> dict[str, list[Route | None]]:
-    """Task -> the frozen route of each call of the router; None for a call whose route is constant anyway."""
-    route = manifest.route or {"tasks": {}, "constant": []}
-    constant = {call["call"] for call in route["constant"]}
-    found: dict[str, list[Route | None]] = {}
-    for task, frozen in route["tasks"].items():
-        own = (Route(int(each["group"]), tuple(map(float, each["weights"]))) for each in frozen)
-        found[task] = [None if call in constant else next(own) for call in range(len(frozen) + len(constant))]
-    return found
 
 
 def _joined(arrays: list[np.ndarray]) -> np.ndarray:

@@ -149,8 +149,8 @@ def test_a_proof_that_says_something_else_is_refused(
 
 def test_no_proof_of_a_wrong_bundle(headless_bert: Workshop, bundle: Bundle, tmp_path: Path, cli: Cli) -> None:
     def change(graph: ir.Graph) -> None:
-        bias = next(v for k, v in graph.initializers.items() if k.endswith("layer.0.output.dense.bias"))
-        bias.const_value = ir.tensor(bias.const_value.numpy() + 1, name=bias.name)  # type: ignore[union-attr]
+        weight = next(v for k, v in graph.initializers.items() if k.endswith("layer.0.attention.self.query.weight"))
+        weight.const_value = ir.tensor(weight.const_value.numpy() + 1, name=weight.name)  # type: ignore[union-attr]
 
     wrong = headless_bert.edited(bundle, change)
     code, _, _err = cli("validate", "-q", wrong.path, "--record", tmp_path / "p")

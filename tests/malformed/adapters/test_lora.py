@@ -105,7 +105,7 @@ LORA: Table = {
         adapters="lora lora2",
     ),
     "top-k": Case(nothing, 2, "--top-k is for EPT", "--mode conditioned --top-k 2"),
-    "route": Case(nothing, 2, "--route is for HydraLoRA, Lily and TuckA", "--mode conditioned --route 0:1,1"),
+    "route": Case(nothing, 2, "--route is for HydraLoRA, Lily, MixLoRA and TuckA", "--mode conditioned --route 0:1,1"),
     "routing": Case(nothing, 2, "--routing is for Lily and TuckA", "--mode dynamic --routing row"),
     "values past float32": Case(
         weights("lora", put(f"{Q}.lora_A.weight", lambda a: a.astype("f8") * 1e300)), 6, "does not fit float32"

@@ -29,7 +29,7 @@ OPTIONS: Table = {
     "EPT with a route": Case(
         nothing,
         2,
-        "--route is for HydraLoRA, Lily and TuckA adapters; this one",
+        "--route is for HydraLoRA, Lily, MixLoRA and TuckA adapters; this one",
         "--mode conditioned --top-k 2 --route 0:1",
     ),
     "EPT with routing": Case(
@@ -44,7 +44,7 @@ OPTIONS: Table = {
     "EPT with calibration data": Case(
         write("d.jsonl", '{"text": "x"}'),
         2,
-        "measures the routes of HydraLoRA, Lily and TuckA adapters",
+        "measures the routes of HydraLoRA, Lily, MixLoRA and TuckA adapters",
         "--mode conditioned --top-k 2 --calibration-data {root}/d.jsonl",
     ),
     "dynamic with calibration data": Case(

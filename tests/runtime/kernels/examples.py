@@ -202,12 +202,14 @@ class Chosen:
 
 @st.composite
 def chosen_experts(draw: st.DrawFn, tokens: int | None = None) -> Chosen:
-    """Any number of tokens, experts and slots."""
+    """Any number of tokens, experts and slots; what is past the last expert is none."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     leading = (tokens,) if tokens else draw(st.sampled_from([(1,), (3, 2), (2, 1, 5), (70,), (9, 17)]))
     count, inner, outer = draw(st.integers(1, 9)), draw(WIDTHS), draw(WIDTHS)
     slots, total = draw(st.integers(1, count)), int(np.prod(leading))
-    experts = np.sort(np.stack([rng.permutation(count)[:slots] for _ in range(total)]), axis=1)
+    experts = np.stack([rng.permutation(count)[:slots] for _ in range(total)])
+    none = rng.random(experts.shape) < draw(st.sampled_from([0, 0.1, 0.9]))
+    experts = np.sort(np.where(none, rng.choice([count, count + 1, 2**40], experts.shape), experts), axis=1)
     weights = rng.random((total, slots), np.float32)
 
     def factors(into: int, out: int) -> list[Arrays]:

@@ -111,7 +111,8 @@ double Draw(const Node& node, Content content, const Sizes& s, size_t part, size
       if (node.single == "TuckerDelta") return static_cast<double>(Below(random, std::max<int64_t>(s.groups, 1)));
       // an id past the last task switches an adapter off; a pyramid's route is never past the last
       return static_cast<double>(Within(random, inferring ? -1 : 0, std::max<int64_t>(m.tasks, 1) - (told ? 1 : 0)));
-    case Content::kExperts: return static_cast<double>(Below(random, std::max<int64_t>(m.experts, 1)));
+    // past the last is none of a token's; a task's are never past the last
+    case Content::kExperts: return static_cast<double>(Below(random, std::max<int64_t>(m.experts, 1) + (told ? 0 : 2)));
     case Content::kSizes: return static_cast<double>(Within(random, 1, 6));
     case Content::kMask: return static_cast<double>(Below(random, 2));
     // further apart than rounding, so that both choose the same experts

@@ -35,13 +35,17 @@ def _expected(drawn: Chosen, which: str) -> np.ndarray:
     experts, (count, rank, out) = example.arrays["experts"], b.shape
     each = a.reshape(len(a), count, rank)
     flat = y.reshape(-1, out)
+
+    def update(v: np.ndarray, e: int) -> np.ndarray:
+        return v @ each[:, e] @ b[e] if e < count else np.zeros(out)
+
     if which == "delta":
         x = _wide(example, "x").reshape(len(flat), -1)
-        rows = [[flat[t] + x[t] @ each[:, e] @ b[e] for e in experts[t]] for t in range(len(flat))]
+        rows = [[flat[t] + update(x[t], e) for e in experts[t]] for t in range(len(flat))]
         return np.array(rows).reshape(*y.shape[:-1], experts.shape[1], out)
     m, weights = _wide(example, "m").reshape(*experts.shape, -1), _wide(example, "weights")
     for t, own in enumerate(experts):
-        flat[t] += sum(weights[t, k] * (m[t, k] @ each[:, e] @ b[e]) for k, e in enumerate(own))
+        flat[t] += sum(weights[t, k] * update(m[t, k], e) for k, e in enumerate(own))
     return flat.reshape(y.shape)
 
 

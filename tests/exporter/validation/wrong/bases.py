@@ -34,6 +34,11 @@ Method = Literal["lora", "ept", "tucka", "heads", "hydra", "lily", "mixlora"]
 LABELS = {"cola": 2, "mnli": 3, "stsb": 1}
 NAMES = {"cola": ["bad", "good"], "mnli": ["entailment", "neutral", "contradiction"]}
 ROUTES = {"x": Route(0, (0.6, 0.4)), "y": Route(2, (0.3, 0.7))}
+#: Of two feed-forwards of four experts, of which two run.
+CHOICES = {
+    "x": (Route(0, (0.7, 0.0, 0.3, 0.0)), Route(0, (0.4, 0.6, 0.0, 0.0))),
+    "y": (Route(0, (0.0, 0.2, 0.0, 0.8)), Route(0, (0.0, 0.0, 0.45, 0.55))),
+}
 WIDTH, WINDOW = 32, 16
 #: Of every architecture.
 _ENDS = ("query", "key", "value", "output.dense", "q_proj", "v_proj", "down_proj", "query_proj", "value_proj", "fc1")
@@ -51,6 +56,7 @@ BUNDLES: Mapping[str, tuple[str, Method, dict[str, Any]]] = {
     "bert hydra": ("bert", "hydra", {"mode": "dynamic"}),
     "bert lily": ("bert", "lily", {"mode": "dynamic", "routing": "row"}),
     "bert mixlora": ("bert", "mixlora", {"mode": "dynamic"}),
+    "bert mixlora frozen": ("bert", "mixlora", {"mode": "conditioned", "tasks": ["x", "y"], "routes": CHOICES}),
     "bert tucka frozen": ("bert", "tucka", {"mode": "conditioned", "routes": ROUTES}),
     "heads": ("bert bare", "heads", _EPT),
     "heads mean": ("bert bare", "heads", {"mode": "dynamic", "top_k": 2}),

@@ -26,6 +26,7 @@ from tests.exporter.validation.wrong.kind import Kind
 
 _VALUE = "bert.encoder.layer.1.attention.self.value"
 _DOWN = "model.layers.1.mlp.down_proj"
+_FORWARD = "bert.encoder.layer.1.intermediate.dense"
 _ROUTER = "bert.encoder.layer.0.attention.self.query.tucka_ec"
 _ALL = slice(None)
 
@@ -138,6 +139,10 @@ KINDS = (
     Kind("one expert of two of a token", "bert mixlora", graph(set_attribute("TopExperts", "top_k", 1)), "does not run|layer.0|slots"),
     Kind("a feed-forward's gate", "bert mixlora", numbers(lambda old: np.roll(old, 1, axis=0), "bert.encoder.layer.1.intermediate.dense.moe_gate"), "layer.1.intermediate"),
     Kind("an expert's last projection", "bert mixlora", numbers(swapped(0, 1), "bert.encoder.layer.1.output.dense.lora_B"), "layer.1.output.dense"),
+    Kind("a frozen weight of a feed-forward", "bert mixlora frozen", numbers(lambda old: old + np.array([[0.0, 0.0], [0.01, -0.01], [0.0, 0.0]]), f"{_FORWARD}.task_weights"), "task y.*layer.1.output.dense"),
+    Kind("frozen weights that sum to less", "bert mixlora frozen", numbers(scaled(0.99, 0), f"{_FORWARD}.task_weights"), "task x.*layer.1.output.dense"),
+    Kind("a frozen expert of a feed-forward", "bert mixlora frozen", numbers(lambda old: np.array([[0, 1], [1, 3], [4, 4]]), f"{_FORWARD}.task_experts"), "task y.*layer.1.intermediate"),
+    Kind("experts where the adapter is off", "bert mixlora frozen", numbers(lambda old: np.array([*old[:2], [0, 1]]), f"{_FORWARD}.task_experts"), "task base.*layer.1"),
     Kind("body of TokenMixtureDelta", "bert hydra", _body("TokenMixtureDelta", "Add", "Sub"), "TokenMixtureDelta|bod|layer"),
     Kind("body of PooledMixtureDelta", "bert lily", _body("PooledMixtureDelta", "Softmax", "LogSoftmax"), "PooledMixtureDelta|bod|layer"),
     Kind("body of TopExperts", "bert mixlora", _body("TopExperts", "Softmax", "LogSoftmax"), "TopExperts|bod|layer"),

@@ -72,6 +72,10 @@ def _routes_told(value: dict[str, Any]) -> None:
     routes["x"], routes["y"] = routes["y"], routes["x"]
 
 
+def _one_expert(value: dict[str, Any]) -> None:
+    value["route"]["tasks"]["x"][0]["weights"] = [1.0, 0.0, 0.0, 0.0]
+
+
 def _labels_turned(value: dict[str, Any]) -> None:
     names = value["id2label"]
     names["0"], names["2"] = names["2"], names["0"]
@@ -131,6 +135,8 @@ KINDS = (
     Kind("no modules", "bert", manifest(put(modules={})), "where it is in the graph"),
     Kind("routing", "bert tucka", manifest(put(routing="batch")), "routing|task"),
     Kind("frozen routes told the other way", "bert tucka frozen", manifest(_routes_told), "route|group"),
+    Kind("routes of feed-forwards told the other way", "bert mixlora frozen", manifest(_routes_told), "layer.0.intermediate"),
+    Kind("a route of too few experts", "bert mixlora frozen", manifest(_one_expert), "layer.0.intermediate|route"),
     Kind("fp32 claimed of fp16", "bert fp16", manifest(put(precision="fp32")), "precision|fp16|float16|task"),
     Kind("fp16 claimed of fp32", "bert", manifest(put(precision="fp16")), "precision"),
     Kind("int4 claimed of fp32", "llama", manifest(put(precision="int4")), "precision"),
