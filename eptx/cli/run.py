@@ -11,6 +11,7 @@ import click
 
 from eptx.cli.parts import answers
 from eptx.cli.parts.common import PATH, output_options, print_json, provider_option
+from eptx.cli.parts.runs_on import print_runs_on
 from eptx.errors import RequestError
 from eptx.files.jsonl import read_rows
 
@@ -64,6 +65,8 @@ def run(
         raise click.UsageError("give TEXTS or --input, not both")
     given = {name: value for name, value in settings.items() if value not in (None, ())}
     session = Session(bundle, provider=provider)
+    if not quiet:
+        print_runs_on(session.info())
     generates = session.manifest.generation is not None
     if given and not generates:
         option = "--" + next(iter(given)).replace("_", "-")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from eptx.bundle import Bundle, read_bundle, write_report
-from eptx.errors import NotSupportedError
 from eptx.exporter.bases.weights.model import read_config
 from eptx.exporter.validation.accuracy.accuracy_drop import accuracy_drops, named_texts, plan_drops, unbudgeted_tasks
 from eptx.exporter.validation.accuracy.activation_ranges import check_ranges
@@ -32,8 +31,10 @@ from eptx.exporter.validation.report.page import report_html
 from eptx.exporter.validation.report.report import Report
 from eptx.exporter.validation.report.timings import StageTimes
 from eptx.files.strict_json import dump_json
+from eptx.manifest.names import EXPORT_PROVIDERS
 from eptx.progress import step
-from eptx.runtime.ort.providers import choose_provider
+from eptx.runtime.ort.choice import check_provider, why_not
+from eptx.runtime.ort.providers import is_built_in
 
 
 def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Report:
@@ -51,7 +52,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
         BundleError: the bundle is damaged.
         UsageError: the base or adapter is not where the export found it and was not given, or the options do not fit.
         AdapterError, BaseModelError, DataError: their files are damaged or do not fit.
-        NotSupportedError: this machine lacks a provider that is named.
+        NotSupportedError: this machine lacks a provider that is named, or the provider does not load the bundle.
     """
     options = options or ValidateOptions()
     options.check()
@@ -59,7 +60,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     with step("checking the bundle"), seconds.of("checking the bundle"):
         bundle = read_bundle(path)
     options, origin = with_origin(bundle, options)
-    providers, planned = _providers(options.providers), plan_drops(bundle, options, origin.data)
+    (providers, left_out), planned = _providers(options.providers), plan_drops(bundle, options, origin.data)
     with step("reading the adapter"), seconds.of("reading the adapter"):
         reference = find_reference(bundle.manifest, options)
     config = read_config(reference.base)
@@ -96,7 +97,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
         providers=results,
         drops=drops,
         divergences=diverged,
-        warnings=[*reference.warnings, *refused, *planned.unmeasured],
+        warnings=[*reference.warnings, *left_out, *refused, *planned.unmeasured],
         checks=[*checks, *check_signature(bundle.manifest, expectation), *inputs.untried()],
         seconds=seconds,
     )
@@ -131,23 +132,26 @@ def _inputs(
     return PromptInputs(bundle, config, base, found, home, lambda batch: model().answer(batch))
 
 
-def _providers(wanted: Sequence[str]) -> list[str]:
-    """The providers to run on; ``auto`` stands for all that this machine has.
+def _providers(wanted: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The providers to run on, and why ``auto`` left one out; it stands for all that it can mean to a session.
 
     Raises:
         NotSupportedError: this machine lacks one that is named.
     """
     usable: dict[str, None] = {}
+    left_out = []
     for name in wanted:
         if name != "auto":
-            usable[choose_provider(name, name)] = None
+            check_provider(name)
+            usable[name] = None
             continue
-        usable["cpu"] = None
-        try:
-            usable[choose_provider("cuda", "cuda")] = None
-        except NotSupportedError:
-            continue
-    return list(usable)
+        for provider in filter(is_built_in, EXPORT_PROVIDERS):
+            why = why_not(provider)
+            if why is None:
+                usable[provider] = None
+            else:
+                left_out.append(f"provider {provider}: not validated: {why}")
+    return list(usable), left_out
 
 
 def _write(bundle: Bundle, report: Report) -> None:

@@ -1,7 +1,8 @@
 """The backends on which a bundle can run here; each of them is validated.
 
-A model with operators of its own holds a function body for each. The bodies run in browsers, in Node, on CUDA and in
-C++ without kernels. Where the native kernels are installed, they run instead of the bodies; so both are validated.
+A model with operators of its own holds a function body for each. The bodies run in browsers, in Node, in C++ without
+kernels, and on every provider but the CPU's. Where the native kernels are installed, they run instead of the bodies; so
+both are validated.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Backend:
     """A provider, and what runs the model's own operators on it.
 
     Attributes:
-        provider: ``cpu`` or ``cuda``.
+        provider: its name.
         operators: "functions" (the bodies that the model holds), "kernels" (native ones), or "standard" if the model
             has no operators of its own.
         kernels: the library to register; empty unless `operators` is "kernels".

@@ -10,6 +10,7 @@ from eptx.exporter.validation.report.report import Report, described
 from eptx.exporter.validation.report.text import DROPS, checks_summary, drop_cells, notes
 from eptx.reports.html import Content, Html, breakable, h, table
 from eptx.reports.page import page, section, verdict
+from eptx.runtime.ort.providers import describe_nodes
 
 _STYLE = """
 .undecided { color: var(--warm); }
@@ -59,7 +60,8 @@ def report_html(report: Report) -> str:
 def _backend(backend: BackendReport) -> Html | None:
     rows = [_task_cells(task) for task in backend.tasks]
     tasks = table(_TASK.split(", "), rows, kinds="ttntnntnnn", label=backend.name)
-    return section(f"Backend {backend.name}", tasks, *map(_details, backend.tasks))
+    nodes = h("p", f"Ran {describe_nodes(backend.nodes)}.") if backend.nodes else None
+    return section(f"Backend {backend.name}", tasks, nodes, *map(_details, backend.tasks))
 
 
 def _task_cells(task: TaskReport) -> list[Content]:

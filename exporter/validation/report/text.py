@@ -10,6 +10,7 @@ from eptx.exporter.validation.comparison.results import BackendReport, TaskRepor
 from eptx.exporter.validation.distance import LIMIT
 from eptx.exporter.validation.report.report import Report
 from eptx.reports.text_table import aligned
+from eptx.runtime.ort.providers import describe_nodes
 
 _HOWS: tuple[How, ...] = ("compared", "run", "unchecked")
 
@@ -84,6 +85,7 @@ def _provider_lines(provider: BackendReport) -> list[str]:
     header = ("task", "error / noise", "noise floor", "adapter / noise", "argmax", last, "rows", "verdict")
     lines = [f"{provider.name}:", *aligned([header, *map(_cells, provider.tasks)], "t" * len(header))]
     lines += [line for task in provider.tasks for line in notes(task)]
+    lines += [f"{provider.name}: {describe_nodes(provider.nodes)}"] if provider.nodes else []
     bad = [task for task in provider.tasks if task.verdict != "pass"]
     return [*lines, *(f"{task.verdict}: {task.sentence}" for task in bad)]
 
