@@ -83,7 +83,7 @@ PROVIDERS: Mapping[str, Provider] = {
         options={"device_type": "CPU", "precision": "FP32"},
         threads="num_of_threads",
         library="openvino",
-        wrong=frozenset({"If"}),  # 1.24.1 runs the else branch, whatever the condition is
+        wrong=frozenset({"If"}),  # 1.24.1 keeps the branch of the first run of a shape
     ),
     "directml": Provider(
         "DmlExecutionProvider",

@@ -78,7 +78,7 @@ def _print_warnings() -> None:
     """Prints what eptx's modules warn of as ``warning: ...``; `serve` has a log of its own."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("warning: %(message)s"))
-    logging.getLogger("eptx.runtime").addHandler(handler)
+    logging.getLogger("eptx.runtime").handlers = [handler]
 
 
 def _report(message: str, code: int) -> int:

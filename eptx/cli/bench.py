@@ -47,10 +47,10 @@ def bench(
     elif against_provider is not None:
         raise UsageError("--against-provider is for --against BUNDLE")
     models = [model] if other is None else [model, other]
+    rows = timed(model, other, sizes, pairs)
     if not quiet:
         for each in models:
             print_runs_on(each.info(), each.path.name)
-    rows = timed(model, other, sizes, pairs)
     if as_json:
         print_json({"pairs": pairs, "threads": threads, "models": [each.info() for each in models], "rows": rows})
         return

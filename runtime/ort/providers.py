@@ -57,7 +57,7 @@ def has_started(session: Any, provider: str) -> bool:
 def nodes_by_provider(session: Any) -> dict[str, int] | None:
     """How many of a model's nodes run on which provider; None if ONNX Runtime does not say."""
     found = operators_by_provider(session)
-    return found and {name: operators.total() for name, operators in found.items()}
+    return None if found is None else {name: operators.total() for name, operators in found.items()}
 
 
 def operators_by_provider(session: Any) -> dict[str, Counter[str]] | None:

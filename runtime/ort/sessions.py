@@ -18,8 +18,8 @@ from eptx.runtime.ort.providers import (
     REMEMBER_NODES,
     execution_providers,
     has_started,
-    operators_by_provider,
     onnxruntime,
+    operators_by_provider,
 )
 
 #: Makes products of 8-bit integers exact on processors without VNNI; see `eptx.runtime.ort.integers`.
