@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from eptx._one_line import one_line, shown
+from eptx._one_line import both_ends, one_line, shown
 from eptx.errors import NotSupportedError, UsageError
 from eptx.providers import CPU, PROVIDER_CHOICES, PROVIDERS, Provider
 from eptx.runtime.ort.providers import has_started, is_built_in, onnxruntime
@@ -90,7 +90,7 @@ def _why_it_does_not_start(name: str) -> str | None:
     try:
         session = start_session(_ADD, None, name)
     except Exception as e:  # ONNX Runtime has a dozen exception classes and no common one
-        raised: str | None = one_line(e)
+        raised: str | None = both_ends(e)
     else:
         if has_started(session, name):
             return None

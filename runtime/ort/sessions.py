@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from eptx._one_line import one_line
+from eptx._one_line import both_ends
 from eptx.bundle import Bundle
 from eptx.errors import BundleError, EptxError, LimitError, NotSupportedError
 from eptx.providers import CPU, PROVIDERS
@@ -74,9 +74,8 @@ def open_session(model: bytes | str | os.PathLike[str], options: Any = None, pro
         raise NotSupportedError(f"provider {provider}: it takes no node of this model; the CPU would run all of it")
     wrong = PROVIDERS[provider].wrong & (taken or {}).get(provider, Counter()).keys()
     if wrong:
-        raise NotSupportedError(
-            f"provider {provider}: it computes {', '.join(sorted(wrong))} wrongly, which this model has"
-        )
+        names = ", ".join(sorted(wrong))
+        raise NotSupportedError(f"provider {provider}: it computes the operator {names} wrongly, and this model has it")
     return session
 
 
@@ -145,7 +144,7 @@ def wrapped(e: Exception, what: str, error: type[EptxError]) -> EptxError:
     """An exception of ONNX Runtime on one line: a `LimitError` if memory ran out, else ``error``; eptx's own stay."""
     if isinstance(e, EptxError):
         return e
-    text = one_line(e)
+    text = both_ends(e)
     if isinstance(e, MemoryError) or any(sign in text.lower() for sign in _OUT_OF_MEMORY):
         return LimitError(f"{what}: not enough memory: {text}")
     return error(f"{what}: {text}")
