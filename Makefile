@@ -8,6 +8,7 @@
 #              goes on where the last run stopped; ARGS=--anew begins again, and is for after a change of the product
 # make recipes adapters that PEFT's documented recipes train on real models, against PEFT
 # make native  the C++ part: kernels and libeptx (demo, test and bench build it where they can, and do without else)
+# make openvino  what needs the provider of OpenVINO
 # make sanitize  the C++ programs under ASan, UBSan and TSan, and a million damaged inputs and as many odd graphs
 # make build   the wheel, with the kernels where they can be built
 
@@ -18,6 +19,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEPS   := $(CURDIR)/build/deps
 NATIVE := build/native
+OPENVINO := build/openvino
 # Of `make sanitize`: how many graphs of the operators are tried, and which.
 GRAPHS ?= 1000000
 SEED   ?= 1
@@ -26,7 +28,7 @@ SEED   ?= 1
 export ONNXRUNTIME_INCLUDE_DIR ?= $(DEPS)/usr/include/onnxruntime
 export CMAKE_PREFIX_PATH := $(DEPS)/usr:$(CMAKE_PREFIX_PATH)
 
-.PHONY: setup native try-native sanitize test matrix recipes lint format docs demo demo-llm bench bench-llm bench-serve build clean
+.PHONY: setup native try-native sanitize test openvino matrix recipes lint format docs demo demo-llm bench bench-llm bench-serve build clean
 
 setup: $(READY)
 
@@ -71,6 +73,15 @@ sanitize: native
 
 test: try-native
 	$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+# onnxruntime-openvino is a module of the same name as onnxruntime: here it comes first, and the rest is that of $(VENV).
+openvino: $(READY)
+	$(BIN)/python -m venv $(OPENVINO)
+	$(OPENVINO)/bin/python -m pip install --quiet --no-deps 'onnxruntime-openvino>=1.24'
+	$(BIN)/python -c 'import os, site; print(os.getcwd(), *site.getsitepackages(), sep="\n")' \
+	    > $$($(OPENVINO)/bin/python -c 'import site; print(site.getsitepackages()[0])')/eptx.pth
+	$(OPENVINO)/bin/python -m pytest tests/runtime/test_providers.py
+	$(OPENVINO)/bin/python tests/providers/run_all.py --provider openvino
 
 matrix: try-native
 	$(BIN)/python -m tests.matrix --jobs $(JOBS) $(ARGS)

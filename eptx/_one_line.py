@@ -17,6 +17,13 @@ def one_line(e: BaseException, limit: int = 300) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def both_ends(e: BaseException, limit: int = 300) -> str:
+    """`one_line` of a message that names its place first and says what is wrong last: cut in the middle."""
+    text = one_line(e, 10_000)
+    start = limit // 3
+    return text if len(text) <= limit else f"{text[:start]} ... {text[start + 5 - limit :]}"
+
+
 def shown(value: Any, limit: int = 60) -> str:
     """What a caller gave, for a message: on one line, and short."""
     try:

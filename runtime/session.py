@@ -18,8 +18,9 @@ from eptx.runtime.generation.prompts import Prompts
 from eptx.runtime.generation.request import GenerationRequest
 from eptx.runtime.generation.settings import SearchOptions
 from eptx.runtime.generation.text_generator import TextGenerator
+from eptx.runtime.ort.choice import choose_provider
 from eptx.runtime.ort.model import OrtModel
-from eptx.runtime.ort.providers import choose_provider, onnxruntime
+from eptx.runtime.ort.providers import onnxruntime
 from eptx.runtime.outputs import Array, Outputs
 from eptx.runtime.requests.checks import check_inputs
 from eptx.runtime.requests.rows import Rows, check_rows
@@ -42,7 +43,8 @@ class Session:
 
     Args:
         bundle: a bundle's folder, or the `Bundle` that `eptx.bundle.read_bundle` gave.
-        provider: ``cpu``, ``cuda``, or ``auto``: CUDA where it is there and the bundle was exported for it.
+        provider: a name of `eptx.providers.PROVIDERS`, or ``auto``: CUDA where it starts and the bundle was exported
+            for it, or else the CPU. If CUDA does not start, a warning is logged once in a process.
         threads: how many threads one operator may use; ONNX Runtime's choice when None.
         verify: whether to compare the files with their SHA-256 first.
         session_options: an ``onnxruntime.SessionOptions`` for `run` to use as it is instead of eptx's. It decides about
@@ -50,11 +52,12 @@ class Session:
 
     Attributes:
         bundle: the bundle.
-        provider: ``cpu`` or ``cuda``.
+        provider: the name of the one that runs it.
 
     Raises:
         BundleError: the bundle is damaged, or ONNX Runtime does not load its model.
-        NotSupportedError: the provider is not on this machine, or ONNX Runtime is not installed.
+        NotSupportedError: the provider is not on this machine, does not start, or takes no node of the model; or ONNX
+            Runtime is not installed.
         LimitError: there is not enough memory.
         UsageError: an argument is out of range.
     """
@@ -71,7 +74,8 @@ class Session:
         if threads is not None and (type(threads) is not int or not 1 <= threads < 2**31):
             raise UsageError(f"threads must be a positive number, not {shown(threads)}")
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, verify=verify)
-        self.provider = choose_provider(provider, self.manifest.provider)
+        self._choice = choose_provider(provider, self.manifest.provider)
+        self.provider = self._choice.provider
         self._model = OrtModel(self.bundle, self.provider, threads, session_options)
         self._generator = TextGenerator(self.bundle, self.provider, threads, lambda: self.tokenizer)
         self._token_types = _token_types(self.bundle)
@@ -229,6 +233,9 @@ class Session:
     def info(self) -> dict[str, Any]:
         """What runs where, as JSON types.
 
+        ``provider_reason`` says why ``auto`` took the CPU for a bundle that was exported for another provider.
+        ``nodes`` counts the nodes of the open model by the provider that runs each: the CPU runs those that the
+        provider leaves. It is None where the CPU was asked for, and where GenAI opened the model.
         ``kernels`` says whether the model's own operators run as native kernels (``running``), and why not
         (``reason``): they are then computed by the functions that the model holds, to the same results.
         ``integer_products`` says whether products of 8-bit integers are ``exact`` on this processor.
@@ -246,8 +253,10 @@ class Session:
             "outputs": [spec.name for spec in self.outputs],
             "generates": manifest.generation is not None,
             "provider": self.provider,
+            "provider_reason": self._choice.reason,
+            "nodes": self._model.nodes,
             "onnxruntime": onnxruntime().__version__,
-            "kernels": {"running": kernels.library is not None, "reason": kernels.reason},
+            "kernels": kernels.to_json(),
             "integer_products": self._model.integers,
         }
 

@@ -16,8 +16,10 @@ import numpy as np
 from eptx.bundle import Bundle, read_bundle
 from eptx.errors import NotSupportedError, UsageError
 from eptx.manifest.names import BASE_TASK, TASK_ID
-from eptx.runtime.ort.kernels import choose_kernels, register
-from eptx.runtime.ort.providers import choose_provider
+from eptx.providers import CPU
+from eptx.runtime.ort.choice import choose_provider
+from eptx.runtime.ort.kernels import Kernels, choose_kernels, register
+from eptx.runtime.ort.providers import nodes_by_provider
 from eptx.runtime.ort.sessions import open_session, session_options, wrapped_errors
 
 _WARM_UP = 3
@@ -37,7 +39,7 @@ class TimedModel:
         path: a bundle or an .onnx file.
         task_ids: the ids to spread over the rows of a batch; those of a bundle's tasks when None.
         threads: of ONNX Runtime's operators; None lets it choose.
-        provider: "cpu" or "cuda" (or "auto").
+        provider: a name of `eptx.providers.PROVIDERS`, or "auto".
         native: whether a bundle's own operators run as native kernels, where there are any.
     """
 
@@ -59,11 +61,22 @@ class TimedModel:
         self._words = min(_WORDS, manifest.shared_vocab_size or _WORDS) if manifest else _WORDS
         # the idle threads of one session would otherwise spin for a while beside the next one's
         options = session_options(threads, entries={"session.force_spinning_stop": "1"})
-        provider = choose_provider(provider, manifest.provider if manifest else "cpu")
+        self._choice = choose_provider(provider, manifest.provider if manifest else CPU)
+        self._kernels = Kernels(None, "not a bundle" if bundle is None else "switched off")
         if bundle and native:
-            register(options, choose_kernels(bundle, provider))
+            self._kernels = register(options, choose_kernels(bundle, self._choice.provider))
         with wrapped_errors(f"{path.name}: ONNX Runtime does not load it", UsageError):
-            self.session = open_session(model, options, provider)
+            self.session = open_session(model, options, self._choice.provider)
+
+    def info(self) -> dict[str, Any]:
+        """What runs where, in the words of `eptx.Session.info`."""
+        return {
+            "model": str(self.path),
+            "provider": self._choice.provider,
+            "provider_reason": self._choice.reason,
+            "nodes": nodes_by_provider(self.session),
+            "kernels": self._kernels.to_json(),
+        }
 
     def feeds(self, batch: int, length: int) -> dict[str, np.ndarray]:
         """Inputs of one shape: the same tokens for every model, tasks in turn.
@@ -150,8 +163,15 @@ def compare(
     Returns:
         for each shape: "shape", "milliseconds", and "against_milliseconds" and "ratio" (None when alone).
     """
-    model = TimedModel(path, task_ids=_ids(path, task), threads=threads, provider=provider)
+    model = TimedModel(path, task_ids=task_ids(path, task), threads=threads, provider=provider)
     other = TimedModel(against, threads=threads, provider=provider) if against is not None else None
+    return timed(model, other, shapes, pairs)
+
+
+def timed(
+    model: TimedModel, other: TimedModel | None, shapes: Sequence[tuple[int, int]], pairs: int = 20
+) -> list[dict[str, Any]]:
+    """What `compare` returns, of models that are open."""
     return [{"shape": f"{batch}x{length}", **_timed(model, other, batch, length, pairs)} for batch, length in shapes]
 
 
@@ -164,7 +184,12 @@ def _timed(model: TimedModel, other: TimedModel | None, batch: int, length: int,
     return {"milliseconds": 1e3 * statistics.median(runs), "against_milliseconds": None, "ratio": None}
 
 
-def _ids(path: Path, task: str | None) -> list[int] | None:
+def task_ids(path: Path, task: str | None) -> list[int] | None:
+    """The id of one task of a bundle, or None for all of its tasks.
+
+    Raises:
+        UsageError: the bundle has no such task.
+    """
     if task is None:
         return None
     tasks = {t.name: t.id for t in read_bundle(path, verify=False).manifest.tasks}

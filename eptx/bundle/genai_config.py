@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from eptx.errors import BundleError
-from eptx.manifest.names import MODEL_FILE, PROVIDERS
+from eptx.manifest.names import EXPORT_PROVIDERS, MODEL_FILE
 
 GENAI_CONFIG = "genai_config.json"
 #: The first loads a library, the second writes a file.
@@ -25,7 +25,9 @@ def check_genai_config(config: Any) -> None:
         if key == "filename" and value != MODEL_FILE:
             raise BundleError(f"{GENAI_CONFIG}: names a model that is not {MODEL_FILE}")
         if key == "provider_options" and not _is_known(value):
-            raise BundleError(f"{GENAI_CONFIG}: names an execution provider that is not one of {', '.join(PROVIDERS)}")
+            raise BundleError(
+                f"{GENAI_CONFIG}: names an execution provider that is not one of {', '.join(EXPORT_PROVIDERS)}"
+            )
 
 
 def _settings(value: Any) -> Iterator[tuple[str, Any]]:
@@ -43,5 +45,5 @@ def _settings(value: Any) -> Iterator[tuple[str, Any]]:
 def _is_known(options: Any) -> bool:
     """Whether a list of objects, provider by options, names known providers only."""
     return isinstance(options, list) and all(
-        isinstance(entry, dict) and all(name.lower() in PROVIDERS for name in entry) for entry in options
+        isinstance(entry, dict) and all(name.lower() in EXPORT_PROVIDERS for name in entry) for entry in options
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -45,6 +46,7 @@ for _command in (export, convert, add, remove, validate, calibrate, inspect, run
 
 def main() -> None:
     """Runs the command line and exits; errors are one line, never a traceback (set EPTX_DEBUG=1 for one)."""
+    _print_warnings()
     try:
         code = cli.main(standalone_mode=False)
         if sys.stdout is not None:  # closed by the shell
@@ -70,6 +72,13 @@ def main() -> None:
     except Exception as error:
         code = _report(f"internal error: {type(error).__name__}: {error}; set EPTX_DEBUG=1 for the details", 1)
     sys.exit(code or 0)
+
+
+def _print_warnings() -> None:
+    """Prints what eptx's modules warn of as ``warning: ...``; `serve` has a log of its own."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    logging.getLogger("eptx.runtime").handlers = [handler]
 
 
 def _report(message: str, code: int) -> int:

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from eptx.cli.parts.common import PATH, output_options, print_json, provider_option
+from eptx.cli.parts.common import PATH, PROVIDER, output_options, print_json, provider_option
+from eptx.cli.parts.runs_on import print_runs_on
 from eptx.errors import UsageError
 
 
@@ -21,6 +22,7 @@ from eptx.errors import UsageError
 @click.option("--pairs", type=click.IntRange(min=1), default=20, show_default=True, help="Timed runs of each.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of ONNX Runtime.")
 @provider_option
+@click.option("--against-provider", type=PROVIDER, help="Provider of the other one (default: that of --provider).")
 @output_options
 def bench(
     bundle: Path,
@@ -30,15 +32,27 @@ def bench(
     pairs: int,
     threads: int | None,
     provider: str,
+    against_provider: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Time a bundle, alone or against another in the same process."""
-    from eptx.runtime.timing import compare
+    from eptx.runtime.timing import TimedModel, task_ids, timed
 
-    rows = compare(bundle, against, _shapes(shapes), task=task, pairs=pairs, threads=threads, provider=provider)
+    sizes = _shapes(shapes)
+    model = TimedModel(bundle, task_ids=task_ids(bundle, task), threads=threads, provider=provider)
+    other = None
+    if against is not None:
+        other = TimedModel(against, threads=threads, provider=against_provider or provider)
+    elif against_provider is not None:
+        raise UsageError("--against-provider is for --against BUNDLE")
+    models = [model] if other is None else [model, other]
+    rows = timed(model, other, sizes, pairs)
+    if not quiet:
+        for each in models:
+            print_runs_on(each.info(), each.path.name)
     if as_json:
-        print_json({"pairs": pairs, "threads": threads, "rows": rows})
+        print_json({"pairs": pairs, "threads": threads, "models": [each.info() for each in models], "rows": rows})
         return
     for row in rows:
         click.echo(_line(row))

@@ -5,14 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from eptx.cli.parts import answers
 from eptx.cli.parts.common import PATH, output_options, print_json, provider_option
+from eptx.cli.parts.runs_on import print_runs_on
 from eptx.errors import RequestError
 from eptx.files.jsonl import read_rows
+
+if TYPE_CHECKING:
+    from eptx.runtime import Session
 
 
 @click.command()
@@ -56,7 +60,7 @@ def run(
     """Run texts through a bundle: from the arguments, a jsonl file, or lines of standard input.
 
     Classifiers print each text's label and logits. Language models print the answer to a single text as it comes, and
-    of several a line each.
+    of several a line each. At the end, standard error has the provider and the kernels that ran.
     """
     from eptx.runtime import Session
 
@@ -64,6 +68,20 @@ def run(
         raise click.UsageError("give TEXTS or --input, not both")
     given = {name: value for name, value in settings.items() if value not in (None, ())}
     session = Session(bundle, provider=provider)
+    _answer(session, texts, task, file, batch_size, as_json, given)
+    if not quiet:
+        print_runs_on(session.info())
+
+
+def _answer(
+    session: Session,
+    texts: Sequence[str],
+    task: str | None,
+    file: Path | None,
+    batch_size: int,
+    as_json: bool,
+    given: dict[str, Any],
+) -> None:
     generates = session.manifest.generation is not None
     if given and not generates:
         option = "--" + next(iter(given)).replace("_", "-")

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     default=("auto",),
     show_default=True,
     metavar="NAME",
-    help="cpu, cuda, or auto for all that this machine has; may be repeated or separated by commas.",
+    help="Execution provider of ONNX Runtime, or auto for the CPU, and CUDA where it starts; may be repeated or "
+    "separated by commas.",
 )
 @click.option(
     "--data",

@@ -38,7 +38,7 @@ FLOAT_PRECISIONS = ("fp32", "fp16")
 #: How one product or table of a quantized bundle is stored; see docs/calibration.md. Calibration's own "int4" is no
 #: scheme of a product: it names a whole graph that GenAI built.
 SCHEMES = ("fp32", "fp16", "int8", "int8-static", "int8-blocks", "int4-blocks")
-PROVIDERS = ("cpu", "cuda")
+EXPORT_PROVIDERS = ("cpu", "cuda")
 ROUTINGS = ("batch", "row", "prompt")
 GENERATORS = ("decoder", "encoder-decoder")
 #: transformers' words for what logits mean: values; one label of several; yes or no for each label.

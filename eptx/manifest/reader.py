@@ -23,6 +23,7 @@ from eptx.manifest.content import (
     Text,
 )
 from eptx.manifest.names import (
+    EXPORT_PROVIDERS,
     GENERATORS,
     MANIFEST_FILE,
     MODES,
@@ -30,7 +31,6 @@ from eptx.manifest.names import (
     OPERATOR_VERSION,
     PRECISIONS,
     PROBLEM_TYPES,
-    PROVIDERS,
     REPORT_FILES,
     ROUTINGS,
     SCHEMA_VERSION,
@@ -62,7 +62,7 @@ def read_manifest(value: Any) -> Manifest:
         method=f.name("method"),
         model_type=f.string("model_type"),
         precision=f.choice("precision", PRECISIONS),
-        provider=f.choice("provider", PROVIDERS),
+        provider=f.choice("provider", EXPORT_PROVIDERS),
         tasks=tuple(t.read(_task) for t in f.children("tasks")),
         inputs=tuple(t.read(_tensor) for t in f.children("inputs")),
         outputs=tuple(t.read(_tensor) for t in f.children("outputs")),

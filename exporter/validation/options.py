@@ -8,9 +8,9 @@ from pathlib import Path
 
 from eptx.errors import UsageError
 from eptx.exporter.folders import Adapters, Given
+from eptx.providers import PROVIDER_CHOICES
 from eptx.runtime.measure import Source
 from eptx.runtime.measure.budget import check_points
-from eptx.runtime.ort.providers import PROVIDER_CHOICES
 
 
 def is_dataset(path: Path) -> bool:
@@ -30,7 +30,7 @@ class ValidateOptions:
         model_class: the transformers class that was trained; None takes what the export was given.
         labels: task -> the names of its labels (of the key None those of the only task), to compare with the export's.
         base_onnx: the ONNX file of the base, to compare its fingerprint; None takes what the export was given.
-        providers: "cpu", "cuda" or "auto" (all that this machine has).
+        providers: names of `eptx.providers.PROVIDERS`; "auto" is the CPU, and CUDA where it starts.
         data: rows to validate on as well, with text, text_pair, task and label: a jsonl file, or several sources.
         rows: how many rows of a task to use; None: 64 for the reference, and as many as the export used to measure
             what quantizing loses.

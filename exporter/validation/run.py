@@ -47,7 +47,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
         BundleError: the bundle is damaged.
         UsageError: the base or adapter is not where the export found it and was not given, or the options do not fit.
         AdapterError, BaseModelError, DataError: their files are damaged or do not fit.
-        NotSupportedError: this machine lacks a provider that is named.
+        NotSupportedError: this machine lacks a provider that is named, or the provider does not load the bundle.
     """
     options = options or ValidateOptions()
     options.check()
@@ -55,7 +55,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     with step("checking the bundle"), seconds.of("checking the bundle"):
         bundle = read_bundle(path)
     options, origin = with_origin(bundle, options)
-    providers, planned = providers_to_validate(options.providers), plan_drops(bundle, options, origin.data)
+    (providers, left_out), planned = providers_to_validate(options.providers), plan_drops(bundle, options, origin.data)
     with step("reading the adapter"), seconds.of("reading the adapter"):
         reference = find_reference(bundle.manifest, options)
     config = read_config(reference.base)
@@ -93,7 +93,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
         providers=results,
         drops=drops,
         divergences=diverged,
-        warnings=[*reference.warnings, *refused, *planned.unmeasured],
+        warnings=[*reference.warnings, *left_out, *refused, *planned.unmeasured],
         checks=[*checks, *check_signature(bundle.manifest, expectation), *inputs.untried()],
         seconds=seconds,
     )

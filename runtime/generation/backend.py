@@ -17,7 +17,7 @@ DONE = -1
 class TokenGenerator(Protocol):
     """Generates the tokens of a batch's answers, step by step.
 
-    A constructor takes a checked bundle, a provider (``cpu`` or ``cuda``) and the threads of one operator (None lets
+    A constructor takes a checked bundle, a provider and the threads of one operator (None lets
     ONNX Runtime choose), and opens the models. It raises `BundleError`, `NotSupportedError` or `LimitError` if that
     fails.
 

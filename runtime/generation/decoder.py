@@ -12,6 +12,7 @@ from eptx._one_line import one_line
 from eptx.bundle import Bundle
 from eptx.errors import BundleError, NotSupportedError, RequestError
 from eptx.manifest.names import ROUTE_GROUP, ROUTE_WEIGHTS, TASK_ID, USED
+from eptx.providers import CPU, PROVIDERS
 from eptx.runtime.generation.backend import DONE
 from eptx.runtime.generation.genai_folder import model_folder
 from eptx.runtime.generation.request import Prompt
@@ -36,10 +37,7 @@ class DecoderGenerator:
         self._vocabulary = bundle.manifest.vocab_size
         self._experts = {i.name: i.shape[1] for i in bundle.manifest.inputs if i.name == ROUTE_WEIGHTS}
         self._genai = _genai()
-        if provider == "cuda" and not self._genai.is_cuda_available():
-            raise NotSupportedError(
-                "provider cuda: onnxruntime-genai has none here; pip install onnxruntime-genai-cuda"
-            )
+        _check_provider(self._genai, provider)
         self._model, self.kernels = _open(self._genai, bundle, provider, threads)
 
     def tokens(
@@ -113,6 +111,15 @@ def _genai() -> Any:
         ) from None
     module.disable_telemetry_events()  # a program's use of a model is private
     return module
+
+
+def _check_provider(genai: Any, provider: str) -> None:
+    package = PROVIDERS[provider].genai
+    if package is None:
+        able = ", ".join(name for name, row in PROVIDERS.items() if row.genai is not None)
+        raise NotSupportedError(f"provider {provider}: decoders generate on {able} only; run gives their logits")
+    if provider != CPU and not getattr(genai, f"is_{provider}_available")():
+        raise NotSupportedError(f"provider {provider}: onnxruntime-genai has none here; pip install {package}")
 
 
 def _open(genai: Any, bundle: Bundle, provider: str, threads: int | None) -> tuple[Any, Kernels]:

@@ -17,6 +17,7 @@ from eptx.bundle import Bundle
 from eptx.bundle.genai_config import GENAI_CONFIG
 from eptx.errors import BundleError
 from eptx.files.strict_json import dump_json, read_json_object
+from eptx.providers import CPU, PROVIDERS
 from eptx.runtime.ort.kernels import OPERATORS_ENTRY, Kernels
 from eptx.runtime.ort.sessions import config_entries
 
@@ -65,7 +66,7 @@ def _session_options(bundle: Bundle, provider: str, threads: int | None, kernels
     options: dict[str, Any] = {
         "log_id": "eptx",
         "log_severity_level": 4,  # errors are raised; nothing is printed
-        "provider_options": [{"cuda": {"use_tf32": "0"}}] if provider == "cuda" else [],
+        "provider_options": [{provider: dict(PROVIDERS[provider].options)}] if provider != CPU else [],
         **config_entries(bundle),
     }
     if threads is not None:

@@ -25,6 +25,7 @@ from eptx.manifest.names import (
     TASK_ID_USED,
     USED,
 )
+from eptx.providers import PROVIDERS
 from eptx.runtime.generation.backend import DONE
 from eptx.runtime.generation.request import Prompt
 from eptx.runtime.generation.rules import AnswerLogits
@@ -145,7 +146,8 @@ class _Model:
         self.inputs = {spec.name: spec for spec in inputs}
         self._session, self._provider = session, provider
         # the cache stays on the provider's device
-        self._devices = {s.name: provider if s.name.startswith((CROSS, PRESENT)) else "cpu" for s in outputs}
+        own = PROVIDERS[provider].device
+        self._devices = {s.name: own if s.name.startswith((CROSS, PRESENT)) else "cpu" for s in outputs}
         check_signature(session, inputs, outputs)
 
     def value(self, array: Array) -> Any:

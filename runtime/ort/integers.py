@@ -11,6 +11,7 @@ import functools
 
 import numpy as np
 
+from eptx.providers import CPU, PROVIDERS
 from eptx.runtime.ort.providers import onnxruntime
 from eptx.runtime.ort.sessions import EXACT_ENTRY, open_session
 
@@ -37,10 +38,12 @@ def describe_integer_products(provider: str, *, own_options: bool) -> str:
     """How a session runs products of 8-bit integers, for people.
 
     Args:
-        provider: ``cpu`` or ``cuda``.
+        provider: eptx's name of it.
         own_options: whether the caller gave the session's options.
     """
-    if provider != "cpu" or not saturates():
+    if provider != CPU:
+        return "exact" if PROVIDERS[provider].exact_integers else f"not known of provider {provider}"
+    if not saturates():
         return "exact"
     if own_options:
         (entry,) = EXACT_ENTRY

@@ -17,6 +17,7 @@ from eptx._one_line import one_line
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.manifest.names import OPERATOR_DOMAIN
+from eptx.providers import PROVIDERS
 
 #: The session entry that tells the library which operators to register: each costs time and memory.
 OPERATORS_ENTRY = f"{OPERATOR_DOMAIN}.operators"
@@ -39,15 +40,19 @@ class Kernels:
     reason: str | None = None
     operators: frozenset[str] = frozenset()
 
+    def to_json(self) -> dict[str, Any]:
+        """Whether they run, and why not, as JSON types."""
+        return {"running": self.library is not None, "reason": self.reason}
+
 
 def choose_kernels(bundle: Bundle, provider: str) -> Kernels:
-    """The kernels for a bundle's session on a provider (``cpu`` or ``cuda``)."""
+    """The kernels for a bundle's session on a provider."""
     library = kernel_library()
     if bundle.manifest.operators is None:
         return Kernels(None, "the bundle has standard operators only")
     if os.environ.get("EPTX_NATIVE") == "0":
         return Kernels(None, "switched off by EPTX_NATIVE=0")
-    if provider != "cpu":
+    if not PROVIDERS[provider].kernels:
         return Kernels(None, f"there are none for provider {provider}")
     if library is None:
         return Kernels(None, "this eptx was installed without them; see docs/install.md, Native kernels")
@@ -59,7 +64,7 @@ def open_with_kernels(bundle: Bundle, provider: str, open_model: Callable[[Kerne
 
     Args:
         bundle: a checked bundle.
-        provider: ``cpu`` or ``cuda``.
+        provider: eptx's name of it.
         open_model: opens the model to run with these kernels; raises a `BundleError` if it does not load.
     """
     kernels = choose_kernels(bundle, provider)

@@ -11,6 +11,7 @@ from eptx.errors import BundleError, RequestError
 from eptx.manifest.names import LOGITS, TASK_ID_USED
 from eptx.runtime.ort.integers import describe_integer_products
 from eptx.runtime.ort.kernels import Kernels, choose_kernels
+from eptx.runtime.ort.providers import nodes_by_provider
 from eptx.runtime.ort.sessions import open_bundle, wrapped_errors
 from eptx.runtime.outputs import Array
 
@@ -29,7 +30,7 @@ class OrtModel:
 
     Args:
         bundle: a checked bundle.
-        provider: ``cpu`` or ``cuda``.
+        provider: eptx's name of it.
         threads: how many threads one operator may use; None lets ONNX Runtime choose.
         options: an ``onnxruntime.SessionOptions`` to use as it is instead of eptx's, or None.
     """
@@ -52,6 +53,11 @@ class OrtModel:
         return self._opened[1] if self._opened is not None else choose_kernels(self._bundle, self._how[0])
 
     @property
+    def nodes(self) -> dict[str, int] | None:
+        """How many nodes run on which provider; None if the CPU was asked for, or the model is not open yet."""
+        return nodes_by_provider(self._opened[0]) if self._opened is not None else None
+
+    @property
     def integers(self) -> str:
         """How it runs products of 8-bit integers."""
         return describe_integer_products(self._how[0], own_options=self._how[2] is not None)
@@ -61,7 +67,7 @@ class OrtModel:
 
         Raises:
             BundleError: ONNX Runtime does not load the model, or it is not what ``eptx.json`` says.
-            NotSupportedError: CUDA does not start on this machine.
+            NotSupportedError: the provider does not start on this machine, or takes no node of the model.
             LimitError: there is not enough memory.
         """
         with self._lock:

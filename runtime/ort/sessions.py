@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from eptx._one_line import one_line
+from eptx._one_line import both_ends
 from eptx.bundle import Bundle
 from eptx.errors import BundleError, EptxError, LimitError, NotSupportedError
+from eptx.providers import CPU, PROVIDERS
 from eptx.runtime.ort.kernels import Kernels, open_with_kernels, register
-from eptx.runtime.ort.providers import CUDA, execution_providers, onnxruntime
+from eptx.runtime.ort.providers import (
+    REMEMBER_NODES,
+    execution_providers,
+    has_started,
+    onnxruntime,
+    operators_by_provider,
+)
 
 #: Makes products of 8-bit integers exact on processors without VNNI; see `eptx.runtime.ort.integers`.
 EXACT_ENTRY = {"session.x64quantprecision": "1"}
@@ -45,33 +53,46 @@ def session_options(
     return options
 
 
-def open_session(model: bytes | str | os.PathLike[str], options: Any = None, provider: str = "cpu") -> Any:
-    """An ``onnxruntime.InferenceSession``.
+def open_session(model: bytes | str | os.PathLike[str], options: Any = None, provider: str = CPU) -> Any:
+    """An ``onnxruntime.InferenceSession`` that runs nodes of the model on the provider.
 
     Args:
         model: the path of an .onnx file, or the model's bytes.
         options: an ``onnxruntime.SessionOptions``; None: those of `session_options`.
-        provider: ``cpu`` or ``cuda``.
+        provider: eptx's name of it.
 
     Raises:
-        NotSupportedError: ONNX Runtime is not installed, or CUDA does not start on this machine.
+        NotSupportedError: ONNX Runtime is not installed, or the provider does not start on this machine, takes no node
+            of this model (the CPU would run all of it), or takes one that it computes wrongly.
         Exception: ONNX Runtime does not load the model; see `wrapped_errors`.
     """
+    session = start_session(model, options, provider)
+    if not has_started(session, provider):
+        raise NotSupportedError(f"provider {provider}: it does not start here; it needs {PROVIDERS[provider].needs}")
+    taken = operators_by_provider(session)
+    if taken is not None and provider not in taken:
+        raise NotSupportedError(f"provider {provider}: it takes no node of this model; the CPU would run all of it")
+    wrong = PROVIDERS[provider].wrong & (taken or {}).get(provider, Counter()).keys()
+    if wrong:
+        names = ", ".join(sorted(wrong))
+        raise NotSupportedError(f"provider {provider}: it computes the operator {names} wrongly, and this model has it")
+    return session
+
+
+def start_session(model: bytes | str | os.PathLike[str], options: Any, provider: str) -> Any:
+    """An ``onnxruntime.InferenceSession``, perhaps without the provider: see `open_session`, which checks it."""
     ort = onnxruntime()
-    if provider == "cuda":
-        ort.preload_dlls()
-    session = ort.InferenceSession(
+    options = session_options() if options is None else options
+    if provider != CPU:
+        ort.set_default_logger_severity(4)  # providers write into the log of the process, not into their session's
+        for key, value in REMEMBER_NODES.items():
+            options.add_session_config_entry(key, value)
+    return ort.InferenceSession(
         model if isinstance(model, bytes) else os.fspath(model),
-        session_options() if options is None else options,
-        providers=execution_providers(provider),
+        options,
+        providers=execution_providers(provider, options.intra_op_num_threads or None),
         enable_fallback=0,  # the fallback would try the same again, and print
     )
-    if provider == "cuda" and CUDA not in session.get_providers():
-        raise NotSupportedError(
-            "provider cuda: ONNX Runtime has it but it does not start here; see that a GPU, its driver "
-            "and the CUDA and cuDNN libraries of onnxruntime-gpu are installed"
-        )
-    return session
 
 
 def open_bundle(
@@ -81,14 +102,14 @@ def open_bundle(
 
     Args:
         bundle: a checked bundle.
-        provider: ``cpu`` or ``cuda``.
+        provider: eptx's name of it.
         threads: how many threads one operator may use; None lets ONNX Runtime choose.
         options: an ``onnxruntime.SessionOptions`` to use instead of eptx's, or None.
         model: the model's file; None: ``model.onnx``.
 
     Raises:
         BundleError: ONNX Runtime does not load the model.
-        NotSupportedError: CUDA does not start on this machine.
+        NotSupportedError: the provider does not start on this machine, does not load the model, or takes no node of it.
         LimitError: there is not enough memory.
     """
     path = bundle.model if model is None else model
@@ -123,10 +144,15 @@ def wrapped(e: Exception, what: str, error: type[EptxError]) -> EptxError:
     """An exception of ONNX Runtime on one line: a `LimitError` if memory ran out, else ``error``; eptx's own stay."""
     if isinstance(e, EptxError):
         return e
-    text = one_line(e)
+    text = both_ends(e)
     if isinstance(e, MemoryError) or any(sign in text.lower() for sign in _OUT_OF_MEMORY):
         return LimitError(f"{what}: not enough memory: {text}")
     return error(f"{what}: {text}")
+
+
+def load_error(provider: str) -> type[EptxError]:
+    """The error of a bundle's model that does not load: only of the CPU provider is it sure that the model is wrong."""
+    return BundleError if provider == CPU else NotSupportedError
 
 
 @contextmanager
@@ -140,6 +166,6 @@ def wrapped_errors(what: str, error: type[EptxError]) -> Iterator[None]:
 
 def _open(bundle: Bundle, model: Path, options: Any, provider: str) -> Any:
     exported_for = bundle.manifest.provider
-    hint = f" (the bundle was exported for {exported_for})" if exported_for != provider else ""
-    with wrapped_errors(f"{model.name}: ONNX Runtime does not load it{hint}", BundleError):
+    hint = f" on provider {provider} (the bundle was exported for {exported_for})" if exported_for != provider else ""
+    with wrapped_errors(f"{model.name}: ONNX Runtime does not load it{hint}", load_error(provider)):
         return open_session(model, options, provider)

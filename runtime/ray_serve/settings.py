@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
+from eptx.providers import PROVIDER_CHOICES
 from eptx.runtime.serving.limits import Limits
 
 
@@ -28,10 +28,17 @@ class Settings(BaseModel):
 
     bundles: dict[str, Path] = Field(min_length=1)
     limits: Limits = Limits()
-    provider: Literal["auto", "cpu", "cuda"] = "auto"
+    provider: str = "auto"
     threads: PositiveInt | None = None
     models_per_replica: PositiveInt = 4
     token_file: Path | None = None
+
+    @field_validator("provider")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in PROVIDER_CHOICES:
+            raise ValueError(f"choose one of {', '.join(PROVIDER_CHOICES)}")
+        return name
 
     @property
     def multiplexed(self) -> bool:

@@ -12,9 +12,9 @@ import pytest
 
 import eptx
 from eptx.bundle import BundleWriter, TensorSpec, read_bundle
-from eptx.errors import BundleError, NotSupportedError, RequestError, UsageError
+from eptx.errors import BundleError, RequestError, UsageError
 from eptx.runtime import Outputs, Session
-from eptx.runtime.ort import providers, sessions
+from eptx.runtime.ort import sessions
 from tests.support.tiny_bundle import TASKS, expected_logits, tiny_manifest, tiny_model, write_tiny
 
 IDS = np.array([[2, 4, 5, 3], [2, 6, 3, 0], [2, 11, 7, 3]], np.int64)
@@ -163,24 +163,6 @@ def test_own_session_options(bundles: Path) -> None:
 def test_bad_threads(bundles: Path, threads: object) -> None:
     with pytest.raises(UsageError, match="threads must be a positive number"):
         Session(bundles / "static", threads=threads)  # type: ignore[arg-type]
-
-
-def test_providers(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import onnxruntime
-
-    with pytest.raises(UsageError, match="no provider 'tpu'"):
-        Session(bundles / "static", "tpu")
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(NotSupportedError, match="built without CUDA") as e:
-        Session(bundles / "static", "cuda")
-    assert e.value.exit_code == 5
-    assert providers.choose_provider("auto", "cuda") == "cpu"
-    monkeypatch.setattr(
-        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    )
-    assert providers.choose_provider("auto", "cuda") == "cuda"
-    assert providers.choose_provider("auto", "cpu") == "cpu"
-    assert providers.choose_provider("cuda", "cpu") == "cuda"
 
 
 def test_errors_of_onnx_runtime_are_one_line(tmp_path: Path) -> None:

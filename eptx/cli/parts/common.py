@@ -13,8 +13,8 @@ import click
 
 from eptx.errors import NotSupportedError
 from eptx.files.strict_json import dump_json
-from eptx.manifest.names import PROVIDERS
 from eptx.progress import shown
+from eptx.providers import PROVIDER_CHOICES
 
 _UNPRINTABLE = frozenset(("Cc", "Cs", "Zl", "Zp"))
 
@@ -23,8 +23,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: Paths are checked where they are read, so that every error has eptx's wording and exit code.
 PATH = click.Path(path_type=Path)
 
-#: Where a bundle runs; "auto" is the best that works.
-provider_option = click.option("--provider", type=click.Choice(["auto", *PROVIDERS]), default="auto", show_default=True)
+#: Where a bundle runs.
+PROVIDER = click.Choice(PROVIDER_CHOICES)
+provider_option = click.option(
+    "--provider",
+    type=PROVIDER,
+    default="auto",
+    show_default=True,
+    help="Execution provider of ONNX Runtime; auto is the one that the bundle was exported for, or else the CPU.",
+)
 
 
 def output_options(command: F) -> F:

@@ -10,7 +10,7 @@ import click
 from eptx.cli.parts.common import PATH, names, pickle_option
 from eptx.errors import UsageError
 from eptx.files.strict_json import read_json_object
-from eptx.manifest.names import PROVIDERS, ROUTINGS
+from eptx.manifest.names import EXPORT_PROVIDERS, ROUTINGS
 
 if TYPE_CHECKING:
     from eptx.calibration import Search
@@ -35,7 +35,7 @@ def model_options(command: F) -> F:
     for option in (
         click.option(
             "--provider",
-            type=click.Choice(PROVIDERS),
+            type=click.Choice(EXPORT_PROVIDERS),
             default="cpu",
             show_default=True,
             help="Execution provider that the graph is fused for.",

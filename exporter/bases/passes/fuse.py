@@ -17,6 +17,8 @@ import onnx_ir as ir
 from eptx.exporter.bases.products.form import is_form
 from eptx.exporter.bases.products.products import find_products
 
+_SKIP_NORMS = ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization")
+
 
 def fuse(model: ir.Model, provider: str, keep: Iterable[ir.Value] = ()) -> None:
     """Optimizes a freshly traced graph in place for an execution provider, "cpu" or "cuda".
@@ -34,6 +36,7 @@ def fuse(model: ir.Model, provider: str, keep: Iterable[ir.Value] = ()) -> None:
         optimizer.optimize(model)
         fuse_for_onnxruntime(model, provider)
         _unpack_attention(model.graph)
+    _drop_unread_sums(model.graph)
     _turn_batches(model.graph)
     _keep_turned(model)
 
@@ -83,6 +86,18 @@ def _unpack_attention(graph: ir.Graph) -> None:
         y, new = node.outputs[0], attention.outputs[0]
         new.type, new.shape = y.type, y.shape
         ir.convenience.replace_nodes_and_values(graph, node, [node, join], [*products, attention], [y], [new])
+
+
+def _drop_unread_sums(graph: ir.Graph) -> None:
+    """Leaves a norm that adds its input first with one output where nothing reads the sum.
+
+    The fusions name all four outputs. ONNX Runtime's CPU provider then writes the sum, and OpenVINO does not load the
+    model.
+    """
+    for node in graph:
+        is_norm = node.domain == "com.microsoft" and node.op_type in _SKIP_NORMS
+        if is_norm and not any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
+            node.resize_outputs(1)
 
 
 def _turn_batches(graph: ir.Graph) -> None:

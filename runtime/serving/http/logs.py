@@ -32,7 +32,7 @@ def start_logging(level: str) -> None:
     """Writes the server's log, and the errors of other libraries, to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name, least in (("eptx.serving", level.upper()), *_OTHERS):
+    for name, least in (("eptx.serving", level.upper()), ("eptx.runtime", level.upper()), *_OTHERS):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(least)

@@ -38,6 +38,12 @@ class LocalModel:
         self._unused = asyncio.Event()
         self._unused.set()
 
+    @property
+    def runs_on(self) -> dict[str, Any]:
+        """What runs it, for the log: provider, nodes and kernels as `Session.info` has them."""
+        info = self._session.info()
+        return {key: info[key] for key in ("provider", "provider_reason", "nodes", "kernels")}
+
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """A block during which the model is not closed."""
@@ -74,6 +80,7 @@ class LocalModel:
                 "method": manifest.method,
                 "precision": manifest.precision,
                 "provider": self._session.provider,
+                "native_kernels": self._session.info()["kernels"]["running"],
                 "generates": manifest.generation is not None,
                 "also_takes": [*text, TASK],
                 "also_gives": list(own_outputs(manifest)),

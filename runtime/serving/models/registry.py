@@ -91,6 +91,7 @@ class LocalRegistry:
         async with self._locks[name]:
             model = await self._open_stable(name)
             old, self._models[name] = self._models.get(name), model
+        _log.info("loaded", extra={"fields": {"model": name, **model.runs_on}})
         if old is not None:
             self._retire(old)
 

@@ -40,22 +40,23 @@ def compare_with_reference(
     Raises:
         KernelsRefusedError: the native kernels do not take this model.
         BundleError: ONNX Runtime cannot load the model.
-        NotSupportedError: the provider does not start on this machine.
+        NotSupportedError: the provider does not start on this machine, does not load the model, or takes no node of it.
     """
     results = RunResults()
     # NaN and infinity are part of the verdict; numpy need not warn of them
     with np.errstate(all="ignore"):
         with step(f"running the bundle as shipped ({backend.name})"):
+            shipped = open_shipped(bundle, backend)
             if not instrumented.quantizes_activations:
-                _run_outputs(bundle, open_shipped(bundle, backend), expectation, results)
+                _run_outputs(bundle, shipped, expectation, results)
             else:
                 _run_outputs(bundle, open_with_float_activations(bundle, instrumented, backend), expectation, results)
-                _run_rounded(bundle, open_shipped(bundle, backend), expectation, results)
+                _run_rounded(bundle, shipped, expectation, results)
         with step(f"running the bundle observed ({backend.name})"):
             _run_observed(bundle, instrumented, expectation, backend, results)
         names = dict.fromkeys(task for expected in expectation.batches for task in expected.batch.tasks)
         tasks = tuple(task_report(task, bundle.manifest, instrumented.order, expectation, results) for task in names)
-    return BackendReport(backend.provider, tasks, backend.operators)
+    return BackendReport(backend.provider, tasks, backend.operators, shipped.nodes)
 
 
 def _run_outputs(bundle: Bundle, model: BundleModel, expectation: Expectation[Any], results: RunResults) -> None:

@@ -133,14 +133,16 @@ class BackendReport:
     """All tasks on one backend.
 
     Attributes:
-        provider: ``cpu`` or ``cuda``.
+        provider: its name.
         tasks: a report each.
         operators: what the bundle's own operators ran as; "standard" if it has none.
+        nodes: how many nodes of the shipped model ran on which provider; None on the CPU.
     """
 
     provider: str
     tasks: Sequence[TaskReport]
     operators: Operators = "standard"
+    nodes: Mapping[str, int] | None = None
 
     @property
     def name(self) -> str:
@@ -157,6 +159,7 @@ class BackendReport:
         return {
             "provider": self.provider,
             "operators": self.operators,
+            "nodes": self.nodes and dict(self.nodes),
             "passed": not self.blocking,
             "tasks": [task.to_json() for task in self.tasks],
         }

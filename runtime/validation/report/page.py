@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from eptx.reports.html import Content, Html, breakable, h, table
 from eptx.reports.page import page, section, verdict
+from eptx.runtime.ort.providers import describe_nodes
 from eptx.runtime.validation.comparison.results import BackendReport, Measured, TaskReport
 from eptx.runtime.validation.distance import LIMIT, WORST
 from eptx.runtime.validation.report.report import Report, described
@@ -60,7 +61,8 @@ def report_html(report: Report) -> str:
 def _backend(backend: BackendReport) -> Html | None:
     rows = [_task_cells(task) for task in backend.tasks]
     tasks = table(_TASK.split(", "), rows, kinds="ttntnntnnn", label=backend.name)
-    return section(f"Backend {backend.name}", tasks, *map(_details, backend.tasks))
+    nodes = h("p", f"Ran {describe_nodes(backend.nodes)}.") if backend.nodes else None
+    return section(f"Backend {backend.name}", tasks, nodes, *map(_details, backend.tasks))
 
 
 def _task_cells(task: TaskReport) -> list[Content]:

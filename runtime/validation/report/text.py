@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eptx.reports.text_table import aligned
+from eptx.runtime.ort.providers import describe_nodes
 from eptx.runtime.validation.check import Check, How
 from eptx.runtime.validation.comparison.results import BackendReport, TaskReport
 from eptx.runtime.validation.distance import LIMIT
@@ -84,6 +85,7 @@ def _provider_lines(provider: BackendReport) -> list[str]:
     header = ("task", "error / noise", "noise floor", "adapter / noise", "argmax", last, "rows", "verdict")
     lines = [f"{provider.name}:", *aligned([header, *map(_cells, provider.tasks)], "t" * len(header))]
     lines += [line for task in provider.tasks for line in notes(task)]
+    lines += [f"{provider.name}: {describe_nodes(provider.nodes)}"] if provider.nodes else []
     bad = [task for task in provider.tasks if task.verdict != "pass"]
     return [*lines, *(f"{task.verdict}: {task.sentence}" for task in bad)]
 

@@ -1,7 +1,8 @@
 """The backends on which a bundle can run here; each of them is validated.
 
-A model with operators of its own holds a function body for each. The bodies run in browsers, in Node, on CUDA and in
-C++ without kernels. Where the native kernels are installed, they run instead of the bodies; so both are validated.
+A model with operators of its own holds a function body for each. The bodies run in browsers, in Node, in C++ without
+kernels, and on every provider but the CPU's. Where the native kernels are installed, they run instead of the bodies; so
+both are validated.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from eptx.bundle import Bundle
-from eptx.errors import BundleError, NotSupportedError
+from eptx.errors import BundleError
+from eptx.manifest.names import EXPORT_PROVIDERS
+from eptx.runtime.ort.choice import check_provider, why_not
 from eptx.runtime.ort.kernels import Kernels, choose_kernels, register
-from eptx.runtime.ort.providers import choose_provider
+from eptx.runtime.ort.providers import is_built_in
 from eptx.runtime.ort.sessions import bundle_options
 
 Operators = Literal["standard", "functions", "kernels"]
@@ -31,7 +34,7 @@ class Backend:
     """A provider, and what runs the model's own operators on it.
 
     Attributes:
-        provider: ``cpu`` or ``cuda``.
+        provider: its name.
         operators: "functions" (the bodies that the model holds), "kernels" (native ones), or "standard" if the model
             has no operators of its own.
         kernels: the library to register; empty unless `operators` is "kernels".
@@ -78,20 +81,23 @@ def _of_provider(bundle: Bundle, provider: str) -> Iterator[Backend]:
         yield Backend(provider, "kernels", kernels)
 
 
-def providers_to_validate(wanted: Sequence[str]) -> list[str]:
-    """The providers to run on; ``auto`` stands for all that this machine has.
+def providers_to_validate(wanted: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The providers to run on, and why ``auto`` left one out; it stands for all that it can mean to a session.
 
     Raises:
         NotSupportedError: this machine lacks one that is named.
     """
     usable: dict[str, None] = {}
+    left_out = []
     for name in wanted:
         if name != "auto":
-            usable[choose_provider(name, name)] = None
+            check_provider(name)
+            usable[name] = None
             continue
-        usable["cpu"] = None
-        try:
-            usable[choose_provider("cuda", "cuda")] = None
-        except NotSupportedError:
-            continue
-    return list(usable)
+        for provider in filter(is_built_in, EXPORT_PROVIDERS):
+            why = why_not(provider)
+            if why is None:
+                usable[provider] = None
+            else:
+                left_out.append(f"provider {provider}: not validated: {why}")
+    return list(usable), left_out

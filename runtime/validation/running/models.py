@@ -13,7 +13,7 @@ from eptx.bundle import Bundle, Manifest, ModuleOutput
 from eptx.errors import BundleError
 from eptx.manifest.names import USED
 from eptx.runtime.ort.model import OrtModel
-from eptx.runtime.ort.sessions import open_session, wrapped
+from eptx.runtime.ort.sessions import load_error, open_session, wrapped
 from eptx.runtime.validation.batch import Batch
 from eptx.runtime.validation.running.backends import Backend, KernelsRefusedError
 from eptx.runtime.validation.running.decode_loop import DecodeLoop, Run
@@ -51,11 +51,18 @@ class BundleModel:
         run: one call of the model.
         encode: one call of the encoder, where there is one.
         instrumented: the graph that the model runs, if its inside is visible.
+        nodes: how many nodes run on which provider, where that is known.
     """
 
     def __init__(
-        self, manifest: Manifest, run: Run, encode: Run | None = None, instrumented: InstrumentedModel | None = None
+        self,
+        manifest: Manifest,
+        run: Run,
+        encode: Run | None = None,
+        instrumented: InstrumentedModel | None = None,
+        nodes: Mapping[str, int] | None = None,
     ) -> None:
+        self.nodes = nodes
         self._manifest, self._run, self._encode, self._graph = manifest, run, encode, instrumented
 
     def run(self, batch: Batch) -> Observation:
@@ -114,17 +121,18 @@ def open_shipped(bundle: Bundle, backend: Backend) -> BundleModel:
     Raises:
         KernelsRefusedError: the native kernels do not take this model.
         BundleError: ONNX Runtime does not load it, or it is not what ``eptx.json`` says.
-        NotSupportedError: the provider does not start on this machine.
+        NotSupportedError: the provider does not start on this machine, does not load the model, or takes no node of it.
     """
     try:
-        run = _run_of(OrtModel(bundle, backend.provider, None, backend.session_options(bundle)).open())
+        model = OrtModel(bundle, backend.provider, None, backend.session_options(bundle))
+        run = _run_of(model.open())
     except KernelsRefusedError:
         raise
     except BundleError as error:
         raise _refused(backend, str(error)) from None
     encoder = bundle.manifest.encoder
     encode = run_graph(bundle, bundle.path / encoder.file, backend) if encoder is not None else None
-    return BundleModel(bundle.manifest, run, encode)
+    return BundleModel(bundle.manifest, run, encode, nodes=model.nodes)
 
 
 def open_instrumented(bundle: Bundle, instrumented: InstrumentedModel, backend: Backend) -> BundleModel:
@@ -153,7 +161,7 @@ def run_graph(bundle: Bundle, model: bytes | Path, backend: Backend) -> Run:
     Raises:
         KernelsRefusedError: the native kernels do not take this model.
         BundleError: ONNX Runtime does not load it.
-        NotSupportedError: the provider does not start on this machine.
+        NotSupportedError: the provider does not start on this machine, does not load the model, or takes no node of it.
     """
     options = backend.session_options(bundle)
     if isinstance(model, bytes):
@@ -161,7 +169,8 @@ def run_graph(bundle: Bundle, model: bytes | Path, backend: Backend) -> Run:
     try:
         return _run_of(open_session(model, options, backend.provider))
     except Exception as error:  # ONNX Runtime has one class per status code and no common one
-        found = wrapped(error, f"{bundle.model.name}: ONNX Runtime does not load it for observation", BundleError)
+        what = f"{bundle.model.name}: ONNX Runtime does not load it on provider {backend.provider} for observation"
+        found = wrapped(error, what, load_error(backend.provider))
         raise _refused(backend, str(found)) if isinstance(found, BundleError) else found from None
 
 

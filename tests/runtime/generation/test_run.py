@@ -29,8 +29,10 @@ def session(workshop: Workshop) -> Session:
 def test_one_text(folder: Path, session: Session, cli: Cli) -> None:
     made = session.generate(TEXTS[0], "task1", max_new_tokens=6)
     result = cli("run", folder, TEXTS[0], "--task", "task1", "--max-new-tokens", "6")
-    assert (result.code, result.err) == (0, "")
-    assert result.out == made.texts[0] + "\n"
+    assert (result.code, result.out) == (0, made.texts[0] + "\n")
+    assert result.err.startswith("provider cpu, ")
+    assert len(result.err.splitlines()) == 1
+    assert cli("run", folder, TEXTS[0], "--task", "task1", "--max-new-tokens", "6", "--quiet").err == ""
 
 
 def test_several_texts(folder: Path, session: Session, cli: Cli) -> None:

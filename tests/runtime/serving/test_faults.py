@@ -102,7 +102,7 @@ def test_sigterm_answers_what_was_accepted(folder: Path) -> None:
             wait_for(lambda: server.metric("eptx_queue_rows") == 8)
             assert server.stop() == 0
         assert [answer.result()[0] for answer in answers] == [200] * 8
-        assert [line["event"] for line in server.log()] == ["start", "draining", "stop"]
+        assert [line["event"] for line in server.log()] == ["loaded", "start", "draining", "stop"]
         with pytest.raises(ConnectionError):
             server.call("GET", "/v2")
 

@@ -178,7 +178,16 @@ def test_metrics_and_logs(server: Server) -> None:
     assert server.metric("eptx_rows_total", model="tiny", task="sst2", provider="cpu") >= 1
     assert server.metric("eptx_request_seconds_count", model="tiny", task="sst2", provider="cpu") >= 1
     assert server.metric("eptx_queue_rows", model="tiny") == 0
-    assert server.log()[0]["event"] == "start"
+    events = {line["event"]: line for line in reversed(server.log())}
+    assert [line["event"] for line in server.log()][:6] == ["loaded"] * 5 + ["start"]
+    loaded = events["loaded"]
+    assert (loaded["model"], loaded["provider"], loaded["provider_reason"], loaded["nodes"]) == (
+        "tiny",
+        "cpu",
+        None,
+        None,
+    )
+    assert set(loaded["kernels"]) == {"running", "reason"}
     assert any(line["event"] == "request" and line["verb"] == "infer" for line in server.log())
 
 

@@ -248,4 +248,4 @@ def test_many_parameters_and_deep_json(served: Server) -> None:
 
 
 def test_the_server_logged_no_traceback(served: Server) -> None:
-    assert {line["event"] for line in served.log()} == {"start", "reload"}
+    assert {line["event"] for line in served.log()} == {"loaded", "start", "reload"}
