@@ -48,6 +48,20 @@ class Operators:
 
 
 @dataclass(frozen=True)
+class OnnxRuntime:
+    """Which ONNX Runtime runs the models.
+
+    Attributes:
+        version: the first release that loads them, such as "1.17".
+        ir_version: the newest IR version among them. opset: the newest opset of ``ai.onnx`` among them.
+    """
+
+    version: str
+    ir_version: int
+    opset: int
+
+
+@dataclass(frozen=True)
 class ModuleOutput:
     """Where an adapted module's output is in the model.
 
@@ -227,6 +241,7 @@ class Manifest:
     modules: Mapping[str, ModuleOutput]
     task_inference: bool = False
     operators: Operators | None = None
+    onnxruntime: OnnxRuntime | None = None
     routing: str | None = None
     route: Mapping[str, Any] | None = None
     quantization: Quantization | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from eptx.errors import BundleError
@@ -15,6 +16,7 @@ from eptx.manifest.content import (
     Generation,
     Manifest,
     ModuleOutput,
+    OnnxRuntime,
     Operators,
     Quantization,
     Sources,
@@ -42,6 +44,7 @@ from eptx.manifest.rules import check_rules
 
 #: Every expert's number is smaller.
 _MOST_EXPERTS = 1 << 16
+_RELEASE = re.compile("[0-9]{1,4}[.][0-9]{1,4}")
 
 
 def read_manifest(value: Any) -> Manifest:
@@ -71,6 +74,7 @@ def read_manifest(value: Any) -> Manifest:
         modules={key: m.read(_module) for key, m in f.child("modules").items()},
         task_inference=f.boolean("task_inference"),
         operators=f.child("operators").read(_operators) if f.present("operators") else None,
+        onnxruntime=f.child("onnxruntime").read(_onnxruntime) if f.present("onnxruntime") else None,
         routing=f.choice("routing", ROUTINGS) if f.present("routing") else None,
         route=f.child("route").read(_route) if f.present("route") else None,
         quantization=f.child("quantization").read(_quantization) if f.present("quantization") else None,
@@ -174,6 +178,13 @@ def _operators(f: Fields) -> Operators:
     if operators.version != OPERATOR_VERSION:
         raise f.bad(f"is version {operators.version} of {OPERATOR_DOMAIN}; this eptx knows {OPERATOR_VERSION}")
     return operators
+
+
+def _onnxruntime(f: Fields) -> OnnxRuntime:
+    needed = OnnxRuntime(f.string("version"), f.count("ir_version", least=1), f.count("opset", least=1))
+    if not _RELEASE.fullmatch(needed.version):
+        raise f.bad('has a version that is no release such as "1.17"')
+    return needed
 
 
 def _generation(f: Fields) -> Generation:

@@ -19,6 +19,7 @@ from eptx.bundle import (
     Component,
     Manifest,
     ModuleOutput,
+    OnnxRuntime,
     Operators,
     Quantization,
     Sources,
@@ -39,6 +40,8 @@ from eptx.exporter.bases.products.quantized import own_precision
 from eptx.exporter.bundle.card import model_card
 from eptx.exporter.bundle.clean import clean
 from eptx.exporter.bundle.labels import label_names, told_names
+from eptx.exporter.bundle.least_release import check_asked, least_release
+from eptx.exporter.bundle.lower import lower
 from eptx.exporter.bundle.problem import own_labels, problem_type
 from eptx.exporter.bundle.record import write_record
 from eptx.exporter.bundle.text import SENTENCE_SETTINGS, text_settings
@@ -128,7 +131,12 @@ class Adapted:
 
 
 def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
-    """Writes adapted graphs as a bundle and puts it in place."""
+    """Writes adapted graphs as a bundle and puts it in place.
+
+    Raises:
+        NotSupportedError: the graphs need a newer ONNX Runtime than the options allow.
+    """
+    needed = _lower(adapted)
     for edited in adapted.graphs:
         clean(edited.graph.model)
         _save(edited.graph.model, writer.folder / edited.graph.file)
@@ -147,12 +155,21 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
     precision = adapted.options.precision if adapted.quantization is None else adapted.precision
     write_record(writer, adapted.graphs, adapted.adapter, str(precision), named=named)
     text = text_settings(writer.folder, main, main.longest) if adapted.former is None else adapted.former.text
-    manifest = _manifest(adapted, text)
+    manifest = replace(_manifest(adapted, text), onnxruntime=needed)
     writer.write("README.md", model_card(manifest))
     bundle = writer.finish(manifest)
     origin = Origin.of(adapted.base, adapted.options.base_onnx, adapted.adapter.folders, adapted.data)
     write_origin(bundle, origin if adapted.former is None else adapted.former.origin)
     return bundle
+
+
+def _lower(adapted: Adapted) -> OnnxRuntime | None:
+    """Has as old an ONNX Runtime as possible load the graphs, and says which."""
+    models = [edited.graph.model for edited in adapted.graphs]
+    lowered = [(model, lower(model)) for model in models]
+    needed, most = least_release(lowered, adapted.options.provider)
+    check_asked(adapted.options.min_ort, most)
+    return needed
 
 
 def _save(model: ir.Model, path: Path) -> None:

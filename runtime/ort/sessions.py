@@ -13,6 +13,7 @@ from eptx.bundle import Bundle
 from eptx.errors import BundleError, EptxError, LimitError, NotSupportedError
 from eptx.runtime.ort.kernels import Kernels, open_with_kernels, register
 from eptx.runtime.ort.providers import CUDA, execution_providers, onnxruntime
+from eptx.runtime.ort.releases import read_release, shown
 
 #: Makes products of 8-bit integers exact on processors without VNNI; see `eptx.runtime.ort.integers`.
 EXACT_ENTRY = {"session.x64quantprecision": "1"}
@@ -88,9 +89,10 @@ def open_bundle(
 
     Raises:
         BundleError: ONNX Runtime does not load the model.
-        NotSupportedError: CUDA does not start on this machine.
+        NotSupportedError: CUDA does not start on this machine, or the bundle needs a newer ONNX Runtime.
         LimitError: there is not enough memory.
     """
+    check_release(bundle)
     path = bundle.model if model is None else model
     if options is not None:  # registering a library twice on the same options breaks them
         if threads is not None:
@@ -103,6 +105,23 @@ def open_bundle(
         return _open(bundle, path, own, provider), registered
 
     return open_with_kernels(bundle, provider, open_model)
+
+
+def check_release(bundle: Bundle) -> None:
+    """Refuses an ONNX Runtime that is older than what the bundle needs, in place of its own errors.
+
+    Raises:
+        NotSupportedError: it is older.
+    """
+    needed, installed = bundle.manifest.onnxruntime, str(onnxruntime().__version__)
+    release = read_release(installed)
+    wanted = None if needed is None else read_release(needed.version)
+    if needed is None or release is None or wanted is None or release >= wanted:
+        return
+    raise NotSupportedError(
+        f"{bundle.path.name} needs ONNX Runtime {needed.version} or newer, and {installed} is installed: install a "
+        f"newer one, or export again with --min-ort {shown(release)}"
+    )
 
 
 def bundle_options(bundle: Bundle, threads: int | None = None) -> Any:
