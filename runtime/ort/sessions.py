@@ -119,7 +119,7 @@ def check_release(bundle: Bundle) -> None:
     if needed is None or release is None or wanted is None or release >= wanted:
         return
     raise NotSupportedError(
-        f"{bundle.path.name} needs ONNX Runtime {needed.version} or newer, and {installed} is installed: install a "
+        f"the bundle needs ONNX Runtime {needed.version} or newer, and {installed} is installed: install a "
         f"newer one, or export again with --min-ort {shown(release)}"
     )
 
