@@ -16,8 +16,8 @@ import onnx_ir as ir
 from eptx.exporter.ops.domain import MIN_OPSET
 from eptx.manifest.names import OPERATOR_DOMAIN
 
-#: The oldest IR version that eptx writes: the first with functions in a model.
-MIN_IR_VERSION = 8
+#: The oldest IR version that eptx writes: ONNX Runtime 1.14, which reads 8 and no newer one, crashes on functions.
+MIN_IR_VERSION = 9
 #: The newest opset that the lists below know.
 NEWEST_OPSET = 26
 
@@ -58,10 +58,10 @@ _TYPES = {
 }
 #: Types that ONNX got later -> the IR version.
 _NEW_TYPES = {
-    ir.DataType.FLOAT8E4M3FN: 9,
-    ir.DataType.FLOAT8E4M3FNUZ: 9,
-    ir.DataType.FLOAT8E5M2: 9,
-    ir.DataType.FLOAT8E5M2FNUZ: 9,
+    ir.DataType.FLOAT8E4M3FN: MIN_IR_VERSION,
+    ir.DataType.FLOAT8E4M3FNUZ: MIN_IR_VERSION,
+    ir.DataType.FLOAT8E5M2: MIN_IR_VERSION,
+    ir.DataType.FLOAT8E5M2FNUZ: MIN_IR_VERSION,
     ir.DataType.INT4: 10,
     ir.DataType.UINT4: 10,
     ir.DataType.FLOAT4E2M1: 11,
@@ -103,7 +103,8 @@ def lower(model: ir.Model) -> Lowest:
 
 def _lowest(model: ir.Model) -> Lowest:
     types = set(_types(model))
-    ir_version = max([MIN_IR_VERSION, *(_NEW_TYPES.get(dtype, 0) for dtype in types), *_of_functions(model)])
+    overloads = any(overload for _, _, overload in model.functions)
+    ir_version = max([10 if overloads else MIN_IR_VERSION, *(_NEW_TYPES.get(dtype, 0) for dtype in types)])
     opset = model.opset_imports.get("", MIN_OPSET)
     foreign = any(domain != OPERATOR_DOMAIN for domain, _, _ in model.functions)
     if opset <= MIN_OPSET or opset > NEWEST_OPSET or foreign or types & {ir.DataType.BFLOAT16, *_NEW_TYPES}:
@@ -138,11 +139,3 @@ def _types(model: ir.Model) -> Iterator[ir.DataType]:
             yield from (ir.DataType(a.as_int()) for a in named if a is not None and a.type == ir.AttributeType.INT)
             tensors = [a for a in node.attributes.values() if a.type == ir.AttributeType.TENSOR]
             yield from (a.as_tensor().dtype for a in tensors)
-
-
-def _of_functions(model: ir.Model) -> Iterator[int]:
-    """IR versions that functions ask for: 9 where an attribute has a default, 10 where two have one name."""
-    for _, _, overload in model.functions:
-        yield 10 if overload else MIN_IR_VERSION
-    for function in model.functions.values():
-        yield 9 if any(attribute.value is not None for attribute in function.attributes.values()) else MIN_IR_VERSION

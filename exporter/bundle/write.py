@@ -42,6 +42,7 @@ from eptx.exporter.bundle.clean import clean
 from eptx.exporter.bundle.labels import label_names, told_names
 from eptx.exporter.bundle.least_release import check_asked, least_release
 from eptx.exporter.bundle.lower import lower
+from eptx.exporter.bundle.older_nodes import use_older_nodes
 from eptx.exporter.bundle.problem import own_labels, problem_type
 from eptx.exporter.bundle.record import write_record
 from eptx.exporter.bundle.text import SENTENCE_SETTINGS, text_settings
@@ -166,6 +167,8 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
 def _lower(adapted: Adapted) -> OnnxRuntime | None:
     """Has as old an ONNX Runtime as possible load the graphs, and says which."""
     models = [edited.graph.model for edited in adapted.graphs]
+    for model in models:
+        use_older_nodes(model, only_onnxruntime=adapted.options.min_ort is not None)
     lowered = [(model, lower(model)) for model in models]
     needed, most = least_release(lowered, adapted.options.provider)
     check_asked(adapted.options.min_ort, most)

@@ -1,7 +1,7 @@
 """When operators of ``com.microsoft``, their attributes and inputs came to ONNX Runtime.
 
-Read off the first wheel of each release that could be had, 1.14.0 to 1.31.1: their operators' schemas and CPU kernels
-(of 1.14 to 1.16, which show neither, by opening a model of one node). `make old-ort` compares the tables with them.
+Read off the first wheel of each release that could be had, 1.15.0 to 1.31.1: their operators' schemas and CPU kernels
+(of 1.15 and 1.16, which show neither, by opening a model of one node). `make old-ort` compares the tables with them.
 """
 
 from __future__ import annotations
@@ -11,26 +11,23 @@ from collections.abc import Mapping, Sequence
 from eptx.runtime.ort.releases import Release
 
 #: Release -> the operators that it brings; the oldest one, all that it has.
-_OPERATORS: dict[Release, str] = {
-    (1, 14): (
-        "Attention AttnLSTM BeamSearch BiasDropout BiasGelu BiasSoftmax BiasSplitGelu BifurcationDetector "
-        "BitmaskBiasDropout BitmaskDropout CDist ComplexMul ComplexMulConj ConvTransposeWithDynamicPads "
-        "CropAndResize DecoderAttention DequantizeBFP DequantizeLinear DequantizeWithOrder "
-        "DynamicQuantizeLSTM DynamicQuantizeMatMul EmbedLayerNormalization ExpandDims FastGelu FusedConv "
-        "FusedGemm FusedMatMul GatherND Gelu GemmFastGelu GreedySearch GridSample GroupNorm Inverse Irfft "
-        "IsAllFinite LongformerAttention MatMulInteger16 MatMulIntegerToFloat MaxpoolWithMask MulInteger "
-        "MultiHeadAttention MurmurHash3 NGramRepeatBlock NhwcConv NhwcMaxPool Pad QAttention "
-        "QEmbedLayerNormalization QGemm QLinearAdd QLinearAveragePool QLinearConcat QLinearConv "
-        "QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid QLinearSoftmax "
-        "QLinearWhere QOrderedAttention QOrderedGelu QOrderedLayerNormalization QOrderedLongformerAttention "
-        "QOrderedMatMul QuantizeBFP QuantizeLinear QuantizeWithOrder QuickGelu Range ReduceSumInteger "
-        "RelativePositionBias RemovePadding RestorePadding Rfft SampleOp Sampling SkipLayerNormalization "
-        "SkipSimplifiedLayerNormalization Snpe SparseToDenseMatMul Tokenizer TorchEmbedding TransposeMatMul "
-        "Trilu Unique WordConvEmbedding"
-    ),
+OPERATORS: dict[Release, str] = {
     (1, 15): (
-        "BiasAdd DecoderMaskedMultiHeadAttention DecoderMaskedSelfAttention FusedMatMulActivation "
-        "GatedRelativePositionBias NhwcFusedConv PackedAttention"
+        "Attention AttnLSTM BeamSearch BiasAdd BiasDropout BiasGelu BiasSoftmax BiasSplitGelu "
+        "BifurcationDetector BitmaskBiasDropout BitmaskDropout CDist ComplexMul ComplexMulConj "
+        "ConvTransposeWithDynamicPads CropAndResize DecoderAttention DecoderMaskedMultiHeadAttention "
+        "DecoderMaskedSelfAttention DequantizeBFP DequantizeLinear DequantizeWithOrder DynamicQuantizeLSTM "
+        "DynamicQuantizeMatMul EmbedLayerNormalization ExpandDims FastGelu FusedConv FusedGemm FusedMatMul "
+        "FusedMatMulActivation GatedRelativePositionBias GatherND Gelu GemmFastGelu GreedySearch GridSample "
+        "GroupNorm Inverse Irfft IsAllFinite LongformerAttention MatMulInteger16 MatMulIntegerToFloat "
+        "MaxpoolWithMask MulInteger MultiHeadAttention MurmurHash3 NGramRepeatBlock NhwcConv NhwcFusedConv "
+        "NhwcMaxPool PackedAttention Pad QAttention QEmbedLayerNormalization QGemm QLinearAdd "
+        "QLinearAveragePool QLinearConcat QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul "
+        "QLinearReduceMean QLinearSigmoid QLinearSoftmax QLinearWhere QOrderedAttention QOrderedGelu "
+        "QOrderedLayerNormalization QOrderedLongformerAttention QOrderedMatMul QuantizeBFP QuantizeLinear "
+        "QuantizeWithOrder QuickGelu Range ReduceSumInteger RelativePositionBias RemovePadding RestorePadding "
+        "Rfft SampleOp Sampling SkipLayerNormalization SkipSimplifiedLayerNormalization Snpe "
+        "SparseToDenseMatMul Tokenizer TorchEmbedding TransposeMatMul Trilu Unique WordConvEmbedding"
     ),
     (1, 16): "MatMulFpQ4 PackedMultiHeadAttention",
     (1, 17): (
@@ -54,7 +51,7 @@ _OPERATORS: dict[Release, str] = {
     ),
 }
 #: Operators whose kernel for CPUs came after their schema.
-_ON_CPU: dict[str, Release] = {
+ON_CPU: dict[str, Release] = {
     "DecoderMaskedMultiHeadAttention": (1, 20),
     "DynamicTimeWarping": (1, 20),
     "GatedAdd": (1, 30),
@@ -68,7 +65,10 @@ _ON_CPU: dict[str, Release] = {
     "UnfoldTensor": (1, 20),
 }
 #: Operator -> attribute that it did not have from the start -> the release that brought it.
-_ATTRIBUTES: dict[str, dict[str, Release]] = {
+ATTRIBUTES: dict[str, dict[str, Release]] = {
+    "Attention": {
+        "rotary_embedding_dim": (1, 17),
+    },
     "CausalConvWithState": {
         "channels_last": (1, 30),
         "dilation": (1, 30),
@@ -115,6 +115,9 @@ _ATTRIBUTES: dict[str, dict[str, Release]] = {
         "swiglu_limit": (1, 23),
         "use_sparse_mixer": (1, 20),
     },
+    "MultiHeadAttention": {
+        "unidirectional": (1, 17),
+    },
     "NGramHashMapping": {
         "reset_on_eos": (1, 31),
     },
@@ -128,9 +131,6 @@ _ATTRIBUTES: dict[str, dict[str, Release]] = {
         "v_cache_dtype": (1, 29),
         "v_head_size": (1, 29),
         "v_quant_type": (1, 29),
-    },
-    "QAttention": {
-        "do_rotary": (1, 15),
     },
     "QMoE": {
         "accuracy_level": (1, 31),
@@ -160,21 +160,20 @@ _ATTRIBUTES: dict[str, dict[str, Release]] = {
     },
 }
 #: Operator -> how many inputs -> the release from which on it takes as many.
-_INPUTS: dict[str, dict[int, Release]] = {
+INPUTS: dict[str, dict[int, Release]] = {
     "BeamSearch": {11: (1, 16)},
-    "EmbedLayerNormalization": {8: (1, 15)},
     "EngramGate": {6: (1, 31)},
     "GatedRelativePositionBias": {7: (1, 16)},
     "GroupQueryAttention": {10: (1, 22), 12: (1, 23), 13: (1, 25), 15: (1, 28)},
     "MatMulNBits": {5: (1, 18), 6: (1, 19)},
     "MoE": {7: (1, 18)},
-    "MultiHeadAttention": {6: (1, 15), 9: (1, 22)},
+    "MultiHeadAttention": {9: (1, 22)},
     "NGramHashMapping": {5: (1, 31)},
     "PagedAttention": {11: (1, 29)},
     "QMoE": {12: (1, 24), 15: (1, 25), 16: (1, 27)},
     "WhisperBeamSearch": {15: (1, 18)},
 }
-_SINCE = {operator: release for release, names in _OPERATORS.items() for operator in names.split()}
+SINCE = {operator: release for release, names in OPERATORS.items() for operator in names.split()}
 
 
 def operator_needs(
@@ -188,12 +187,12 @@ def operator_needs(
         inputs: how many inputs it has, empty ones in between counted.
         provider: ``cpu`` or ``cuda``; of kernels for CUDA nothing is known but their operators.
     """
-    if operator not in _SINCE:
+    if operator not in SINCE:
         return None
-    needs = {operator: _SINCE[operator]}
-    if provider == "cpu" and operator in _ON_CPU:
-        needs[f"{operator} on CPUs"] = _ON_CPU[operator]
-    brought = _ATTRIBUTES.get(operator, {})
+    needs = {operator: SINCE[operator]}
+    if provider == "cpu" and operator in ON_CPU:
+        needs[f"{operator} on CPUs"] = ON_CPU[operator]
+    brought = ATTRIBUTES.get(operator, {})
     needs |= {f"{name} of {operator}": brought[name] for name in attributes if name in brought}
-    counts = _INPUTS.get(operator, {})
+    counts = INPUTS.get(operator, {})
     return needs | {f"{operator} with {least} inputs": counts[least] for least in counts if inputs >= least}

@@ -1,8 +1,8 @@
 """Releases of ONNX Runtime, and what each of them is the first to load.
 
-Tried with the wheels of 1.14.0 to 1.31.1, the first patch of each release that could be had: one model for each IR
-version and opset. `make old-ort` tries them again. (ONNX Runtime's own table, docs/Versioning.md, says the same.) Older
-releases do not read opset 18, which eptx's operators are written in.
+Tried with the wheels of 1.15.0 to 1.31.1, the first patch of each release that could be had: one model for each IR
+version and opset. `make old-ort` tries them again. (ONNX Runtime's own table, docs/Versioning.md, says the same.) 1.14,
+the first that reads opset 18, crashes on eptx's functions; older ones do not read the opset that these are written in.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from eptx.errors import NotSupportedError, UsageError
 #: Major and minor number: what a release loads does not change with its patches.
 Release = tuple[int, int]
 
-OLDEST: Release = (1, 14)
+OLDEST: Release = (1, 15)
 #: The newest that these tables know.
 NEWEST: Release = (1, 31)
 #: The newest IR version and the newest opsets of ``ai.onnx`` that a release loads, where they are newer than before.
-IR_VERSIONS: dict[Release, int] = {OLDEST: 8, (1, 15): 9, (1, 18): 10, (1, 23): 11, (1, 24): 13}
+IR_VERSIONS: dict[Release, int] = {OLDEST: 9, (1, 18): 10, (1, 23): 11, (1, 24): 13}
 OPSETS: dict[Release, int] = {
-    OLDEST: 18,
-    (1, 15): 19,
+    OLDEST: 19,
     (1, 17): 20,
     (1, 18): 21,
     (1, 21): 22,
@@ -58,7 +57,5 @@ def asked_release(text: str) -> Release:
     if release is None:
         raise UsageError(f"--min-ort {text!r}: give a release of ONNX Runtime, such as {shown(OLDEST)}")
     if release < OLDEST:
-        raise NotSupportedError(
-            f"--min-ort {text}: a bundle has opset 18, which came with ONNX Runtime {shown(OLDEST)}"
-        )
+        raise NotSupportedError(f"--min-ort {text}: the oldest ONNX Runtime that runs bundles is {shown(OLDEST)}")
     return release

@@ -1,6 +1,6 @@
 """Which release of Triton has which ONNX Runtime.
 
-From `build.py` in the release branches (r23.03 to r26.08) of https://github.com/triton-inference-server/server; what
+From `build.py` in the release branches (r23.05 to r26.08) of https://github.com/triton-inference-server/server; what
 KServe runs, from `charts/kserve-runtime-configs/values.yaml` (v0.14 to v0.20) of https://github.com/kserve/kserve.
 """
 
@@ -10,7 +10,6 @@ from eptx.bundle import OnnxRuntime
 
 #: The first release of Triton with a newer ONNX Runtime than the one before -> that ONNX Runtime.
 _TRITON = {
-    "23.03": (1, 14),
     "23.05": (1, 15),
     "23.09": (1, 16),
     "24.03": (1, 17),

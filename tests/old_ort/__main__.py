@@ -33,16 +33,15 @@ def distance(mine: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def try_release(release: str, python: Path, tried: list[Tried], models: Path, current: Path) -> list[str]:
-    """Tries a release; what is wrong."""
-    facts = said(python, "facts.py")
-    wrong = [f"{release}: {line}" for line in wrong_in_tables(facts)]
+    """Runs the models in a release; what is wrong."""
+    wrong = []
     out = current.with_name(release)
     errors = said(python, "answers.py", models, out)
     worst, ran, refused = 0.0, 0, 0
     for model in tried:
         fits = read_release(release) >= read_release(model.needs)  # type: ignore[operator]
         error = errors[model.name]
-        if error is not None:
+        if error:
             refused += not fits
             wrong += [f"{release}: {model.name}: {error}"] if fits else []
             continue
@@ -54,22 +53,15 @@ def try_release(release: str, python: Path, tried: list[Tried], models: Path, cu
                 far = max(far, distance(mine["logits"], model.wanted))
         worst, ran = max(worst, far), ran + 1
         wrong += [f"{release}: {model.name}: is {far:.1e} off"] if far > TOLERANCE else []
-    shown = "" if facts["operators"] else " (its wheel shows no operators)"
-    print(
-        f"ONNX Runtime {facts['version']}: IR version {facts['ir_version']}, opset {facts['opset']}{shown}; "
-        f"{ran} models run, at most {worst:.1e} off, {refused} that need a newer one are refused",
-        flush=True,
-    )
+    print(f"  {ran} models run, at most {worst:.1e} off; {refused} that need a newer one are refused", flush=True)
     return wrong
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("releases", nargs="*", default=list(PATCHES), help="such as 1.15 1.17; all unless named")
-    parser.add_argument("--python", default=sys.executable, help="of the environments; 1.14 has no wheel for 3.11")
-    parser.add_argument(
-        "--bundle", type=Path, action="append", default=[], help="try these bundles in place of goldens"
-    )
+    parser.add_argument("--python", default=sys.executable, help="of the environments; no release has wheels for all")
+    parser.add_argument("--bundle", type=Path, action="append", default=[], help="try this bundle in place of goldens")
     parser.add_argument("--only", default="", help="try models with this in their names")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="eptx-old-ort-") as scratch:
@@ -77,18 +69,22 @@ def main() -> None:
         models.mkdir()
         tried = [given(bundle, models) for bundle in options.bundle]
         tried = tried or list(make(models, Path(scratch), options.only))
-        errors = {
-            name: text for name, text in said(Path(sys.executable), "answers.py", models, current).items() if text
-        }
-        wrong = [f"{name}: the installed ONNX Runtime says: {text}" for name, text in errors.items()]
+        errors = said(Path(sys.executable), "answers.py", models, current)
+        wrong = [f"{name}: the installed ONNX Runtime says: {text}" for name, text in errors.items() if text]
         for model in tried:
             print(f"{model.name}: needs {model.needs}")
+        before = None
         for release in options.releases if not wrong else ():
             try:
                 python = environment(release, PLACE, options.python)
             except Missing as error:
                 print(f"ONNX Runtime {release} is not tried: {error}")
                 continue
+            facts = said(python, "facts.py")
+            shown = "" if facts["operators"] else " (its wheel shows no operators)"
+            print(f"{facts['version']}: IR version {facts['ir_version']}, opset {facts['opset']}{shown}", flush=True)
+            wrong += [f"{release}: {line}" for line in wrong_in_tables(facts, before)]
+            before = facts if facts["operators"] else before
             wrong += try_release(release, python, tried, models, current)
     print("\n".join(wrong))
     raise SystemExit(bool(wrong))

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from eptx.runtime.ort.contrib import operator_needs
+from eptx.runtime.ort.contrib import ATTRIBUTES, INPUTS, ON_CPU, SINCE
 from eptx.runtime.ort.releases import IR_VERSIONS, OPSETS, Release, read_release
 
+Facts = Mapping[str, Any]
 
-def wrong_in_tables(facts: Mapping[str, Any]) -> Iterator[str]:
+
+def wrong_in_tables(facts: Facts, before: Facts | None) -> Iterator[str]:
     """Where the tables and a release disagree.
 
     Args:
         facts: what `facts.py` says in it.
+        before: the same of an older release that shows its operators too.
     """
     release = read_release(facts["version"])
     assert release is not None
@@ -21,22 +24,24 @@ def wrong_in_tables(facts: Mapping[str, Any]) -> Iterator[str]:
         newest = max(version for first, version in table.items() if first <= release)
         if newest != facts[name]:
             yield f"{name}: the table has {newest}, it loads {facts[name]}"
-    for operator, found in (facts["operators"] or {}).items():
-        yield from _wrong_operator(operator, found, release)
-
-
-def _wrong_operator(operator: str, found: Mapping[str, Any], release: Release) -> Iterator[str]:
-    names, inputs = found["attributes"], min(found["inputs"], 99)
-    needs = operator_needs(operator, names, inputs, "cpu" if found["cpu"] else "cuda")
-    if needs is None:
-        yield f"{operator}: the table does not know it"
+    found = facts["operators"]
+    if found is None:
         return
-    yield from (f"{what}: the table says {first}, and it is there" for what, first in needs.items() if first > release)
-    more = operator_needs(operator, [], inputs + 1, "cuda")
-    assert more is not None
-    extra = max(first for what, first in more.items())
-    if found["inputs"] < 99 and extra < release and len(more) > len(operator_needs(operator, [], inputs, "cuda") or ()):
-        yield f"{operator}: the table allows more than {inputs} inputs from {extra} on"
-    if not found["cpu"] and (first := operator_needs(operator, [], 0, "cpu")) and len(first) > 1:
-        if max(first.values()) <= release:
-            yield f"{operator}: the table has a kernel for CPUs, it has none"
+    known = {operator for operator, first in SINCE.items() if first <= release}
+    yield from (f"{operator}: is in the table or the release alone" for operator in sorted(known ^ found.keys()))
+    for operator in sorted(known & found.keys()):
+        yield from _wrong_operator(operator, found[operator], release)
+        if before is not None and operator in before["operators"]:
+            new = {*found[operator]["attributes"]} - {*before["operators"][operator]["attributes"]}
+            unknown = new - ATTRIBUTES.get(operator, {}).keys()
+            yield from (f"{operator}: {name} is new, and not in the table" for name in sorted(unknown))
+
+
+def _wrong_operator(operator: str, found: Facts, release: Release) -> Iterator[str]:
+    said = {name: (first, name in found["attributes"]) for name, first in ATTRIBUTES.get(operator, {}).items()}
+    said |= {f"{n} inputs": (first, found["inputs"] >= n) for n, first in INPUTS.get(operator, {}).items()}
+    if operator in ON_CPU:
+        said["a kernel for CPUs"] = (ON_CPU[operator], found["cpu"])
+    for what, (first, has) in said.items():
+        if (first <= release) != has:
+            yield f"{operator}: the table has {what} from {first} on; the release {'has' if has else 'lacks'} it"

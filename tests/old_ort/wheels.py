@@ -10,7 +10,7 @@ from typing import Any
 
 #: The first patch of each release.
 PATCHES = {
-    **{f"1.{minor}": f"1.{minor}.0" for minor in range(14, 32)},
+    **{f"1.{minor}": f"1.{minor}.0" for minor in range(15, 32)},
     "1.24": "1.24.1",
     "1.25": "1.25.0",
     "1.31": "1.31.1",

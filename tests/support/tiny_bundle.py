@@ -143,7 +143,7 @@ def tiny_manifest(mode: str = "conditioned", **changes: Any) -> Manifest:
         "sources": Sources(True, False, 2),
         "fingerprints": {"base": "sha256:0", "adapter": "sha256:1"},
         "modules": {"pooler": ModuleOutput("pooled", (0, HIDDEN), False)},
-        "onnxruntime": OnnxRuntime("1.14", 8, 17),
+        "onnxruntime": OnnxRuntime("1.15", 8, 17),
         "operators": None if mode == "static" else Operators(),
         "vocab_size": len(VOCABULARY),
         "max_length": 16,

@@ -19,7 +19,6 @@ from eptx.runtime.ort.contrib import operator_needs
 _FIELD = "eptx.json: onnxruntime"
 #: Minor number of a release -> the newest IR version and opset that it reads.
 _READS = {
-    14: (8, 18),
     15: (9, 19),
     17: (9, 20),
     18: (10, 21),
