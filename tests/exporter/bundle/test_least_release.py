@@ -16,35 +16,34 @@ from eptx.exporter.bundle.lower import lower
 from tests.exporter.bundle.test_lower import text
 
 _GQA = "num_heads = 2, kv_num_heads = 1"
+#: A graph's body and opset -> what it needs, and why.
+NEEDS = [
+    ("y = Abs (x)", 24, OnnxRuntime("1.15", 9, 18), "opset 18"),
+    ("y = Pad (x, x)", 19, OnnxRuntime("1.15", 9, 19), "opset 19 (Pad)"),
+    ("y = Gelu (x)", 20, OnnxRuntime("1.17", 9, 20), "opset 20 (Gelu)"),
+    ("y = GroupNormalization (x, x, x)", 21, OnnxRuntime("1.18", 9, 21), "opset 21 (GroupNormalization)"),
+    ("y = Swish (x)", 24, OnnxRuntime("1.24", 9, 24), "opset 24 (Swish)"),
+    ("q = Cast <to = 17> (x) y = Cast <to = 1> (q)", 19, OnnxRuntime("1.15", 9, 19), "opset 19"),
+    ("q = Cast <to = 22> (x) y = Cast <to = 1> (q)", 21, OnnxRuntime("1.18", 10, 21), "opset 21"),
+    ("y = com.microsoft.BiasGelu (x, x)", 20, OnnxRuntime("1.15", 9, 18), "opset 18"),
+    ("y = com.microsoft.MatMulNBits <bits = 4> (x, x, x)", 20, OnnxRuntime("1.17", 9, 18), "MatMulNBits"),
+    ("y = com.microsoft.MatMulNBits (x, x, x, , x)", 20, OnnxRuntime("1.18", 9, 18), "MatMulNBits with 5 inputs"),
+    (f"y = com.microsoft.GroupQueryAttention <{_GQA}> (x)", 20, OnnxRuntime("1.18", 9, 18), "on CPUs"),
+    (
+        f"y = com.microsoft.GroupQueryAttention <{_GQA}, softcap = 0.0> (x)",
+        20,
+        OnnxRuntime("1.20", 9, 18),
+        "softcap of",
+    ),
+    ("y = com.microsoft.NobodyKnowsThis (x)", 20, None, "NobodyKnowsThis"),
+]
 
 
 def needed(*models: ir.Model, provider: str = "cpu") -> tuple[OnnxRuntime | None, Need]:
     return least_release([(model, lower(model)) for model in models], provider)
 
 
-@pytest.mark.parametrize(
-    ("body", "opset", "wanted", "because"),
-    [
-        ("y = Abs (x)", 24, OnnxRuntime("1.15", 9, 18), "opset 18"),
-        ("y = Pad (x, x)", 19, OnnxRuntime("1.15", 9, 19), "opset 19 (Pad)"),
-        ("y = Gelu (x)", 20, OnnxRuntime("1.17", 9, 20), "opset 20 (Gelu)"),
-        ("y = GroupNormalization (x, x, x)", 21, OnnxRuntime("1.18", 9, 21), "opset 21 (GroupNormalization)"),
-        ("y = Swish (x)", 24, OnnxRuntime("1.24", 9, 24), "opset 24 (Swish)"),
-        ("q = Cast <to = 17> (x) y = Cast <to = 1> (q)", 19, OnnxRuntime("1.15", 9, 19), "opset 19"),
-        ("q = Cast <to = 22> (x) y = Cast <to = 1> (q)", 21, OnnxRuntime("1.18", 10, 21), "opset 21"),
-        ("y = com.microsoft.BiasGelu (x, x)", 20, OnnxRuntime("1.15", 9, 18), "opset 18"),
-        ("y = com.microsoft.MatMulNBits <bits = 4> (x, x, x)", 20, OnnxRuntime("1.17", 9, 18), "MatMulNBits"),
-        ("y = com.microsoft.MatMulNBits (x, x, x, , x)", 20, OnnxRuntime("1.18", 9, 18), "MatMulNBits with 5 inputs"),
-        (f"y = com.microsoft.GroupQueryAttention <{_GQA}> (x)", 20, OnnxRuntime("1.18", 9, 18), "on CPUs"),
-        (
-            f"y = com.microsoft.GroupQueryAttention <{_GQA}, softcap = 0.0> (x)",
-            20,
-            OnnxRuntime("1.20", 9, 18),
-            "softcap of",
-        ),
-        ("y = com.microsoft.NobodyKnowsThis (x)", 20, None, "NobodyKnowsThis"),
-    ],
-)
+@pytest.mark.parametrize(("body", "opset", "wanted", "because"), NEEDS)
 def test_what_a_graph_needs(body: str, opset: int, wanted: OnnxRuntime | None, because: str) -> None:
     found, most = needed(text(body, opset, 13))
     assert found == wanted
