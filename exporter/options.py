@@ -124,6 +124,7 @@ def options_of(manifest: Manifest) -> ExportOptions:
         problem_types=manifest.sources.problem_types or {},
         labels=dict(list((manifest.sources.label_names or {}).items())),
         model_class=manifest.sources.model_class,
+        min_ort=manifest.sources.min_ort,
         top_k=manifest.sources.top_k,
         routing=cast(Routing, manifest.routing or "batch"),
         routes={

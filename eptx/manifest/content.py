@@ -193,6 +193,7 @@ class Sources:
         problem_types: task -> its problem type, where an option said it.
         model_class: the transformers class that the base was loaded as, where an option said it.
         label_names: task -> the names of its labels, where an option said them.
+        min_ort: the release of ONNX Runtime that must load the bundle, where an option said one.
     """
 
     base: bool
@@ -202,6 +203,7 @@ class Sources:
     problem_types: Mapping[str, str] | None = None
     model_class: str | None = None
     label_names: Mapping[str, tuple[str, ...]] | None = None
+    min_ort: str | None = None
 
 
 @dataclass(frozen=True)

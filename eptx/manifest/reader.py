@@ -258,6 +258,7 @@ def _sources(f: Fields) -> Sources:
         problem_types=f.child("problem_types").strings() if f.present("problem_types") else None,
         model_class=f.string("model_class") if f.present("model_class") else None,
         label_names=_lists(f.child("label_names")) if f.present("label_names") else None,
+        min_ort=f.string("min_ort") if f.present("min_ort") else None,
     )
 
 

@@ -11,7 +11,7 @@ from eptx.bundle import OnnxRuntime
 from eptx.errors import NotSupportedError
 from eptx.exporter.bundle.lower import Lowest
 from eptx.runtime.ort.contrib import operator_needs
-from eptx.runtime.ort.releases import IR_VERSIONS, OLDEST, OPSETS, Release, asked_release, first, shown
+from eptx.runtime.ort.releases import FUNCTIONS, IR_VERSIONS, OLDEST, OPSETS, Release, asked_release, first, shown
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ def _needs(model: ir.Model, lowest: Lowest, provider: str) -> Iterator[Need]:
     asks = "" if lowest.operator is None else f" ({lowest.operator})"
     yield Need(f"opset {lowest.opset}{asks}", first(OPSETS, lowest.opset))
     yield Need(f"IR version {lowest.ir_version}", first(IR_VERSIONS, lowest.ir_version))
+    if model.functions:
+        yield Need("operators of eptx's own", FUNCTIONS)
     bodies: Sequence[ir.Graph | ir.Function] = (model.graph, *model.functions.values())
     for node in (node for body in bodies for node in body.all_nodes()):
         if node.domain == "com.microsoft":

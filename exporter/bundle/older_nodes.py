@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from eptx.manifest.names import OPERATOR_DOMAIN
+
 _CONTRIB = "com.microsoft"
 _FIRST_GELU = 20
 
@@ -33,3 +35,11 @@ def use_older_nodes(model: ir.Model, *, only_onnxruntime: bool) -> None:
             tanh = approximate is not None and approximate.as_string() == "tanh"
             node.domain, node.op_type = _CONTRIB, "FastGelu" if tanh else "Gelu"
             model.opset_imports[_CONTRIB] = 1
+
+
+def inline_functions(model: ir.Model) -> None:
+    """Puts the bodies of a model's functions in the place of their calls. No native kernel runs these."""
+    from onnx_ir.passes import common
+
+    common.InlinePass()(model)
+    model.opset_imports.pop(OPERATOR_DOMAIN, None)

@@ -42,7 +42,7 @@ from eptx.exporter.bundle.clean import clean
 from eptx.exporter.bundle.labels import label_names, told_names
 from eptx.exporter.bundle.least_release import check_asked, least_release
 from eptx.exporter.bundle.lower import lower
-from eptx.exporter.bundle.older_nodes import use_older_nodes
+from eptx.exporter.bundle.older_nodes import inline_functions, use_older_nodes
 from eptx.exporter.bundle.problem import own_labels, problem_type
 from eptx.exporter.bundle.record import write_record
 from eptx.exporter.bundle.text import SENTENCE_SETTINGS, text_settings
@@ -53,6 +53,7 @@ from eptx.exporter.graph.heads import LOGITS
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions, StoredPrecision
 from eptx.manifest.names import BASE_TASK, OPERATOR_DOMAIN, TASK_ID
+from eptx.runtime.ort.releases import FUNCTIONS, asked_release
 
 #: Smaller tensors are kept in the model: ONNX Runtime resolves the path of the file beside it, opens it and maps it
 #: anew for every tensor that lies there, which took 4 ms of a session of MiniLM with EPT (212 tensors).
@@ -166,12 +167,15 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
 
 def _lower(adapted: Adapted) -> OnnxRuntime | None:
     """Has as old an ONNX Runtime as possible load the graphs, and says which."""
-    models = [edited.graph.model for edited in adapted.graphs]
+    models, asked = [edited.graph.model for edited in adapted.graphs], adapted.options.min_ort
     for model in models:
-        use_older_nodes(model, only_onnxruntime=adapted.options.min_ort is not None)
+        use_older_nodes(model, only_onnxruntime=asked is not None)
     lowered = [(model, lower(model)) for model in models]
+    if asked is not None and asked_release(asked) < FUNCTIONS:
+        for model in models:
+            inline_functions(model)
     needed, most = least_release(lowered, adapted.options.provider)
-    check_asked(adapted.options.min_ort, most)
+    check_asked(asked, most)
     return needed
 
 
@@ -298,6 +302,7 @@ def _sources(base: Path | None, options: ExportOptions, told: Mapping[str, Names
         problem_types=dict(options.problem_types) or None,
         model_class=options.model_class,
         label_names=told or None,
+        min_ort=options.min_ort,
     )
 
 

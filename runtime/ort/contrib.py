@@ -74,6 +74,9 @@ ATTRIBUTES: dict[str, dict[str, Release]] = {
         "dilation": (1, 30),
         "state_window": (1, 29),
     },
+    "DecoderMaskedMultiHeadAttention": {
+        "output_qk": (1, 17),
+    },
     "DecoderMaskedSelfAttention": {
         "do_rotary": (1, 16),
     },

@@ -1,8 +1,7 @@
 """Releases of ONNX Runtime, and what each of them is the first to load.
 
 Tried with the wheels of 1.15.0 to 1.31.1, the first patch of each release that could be had: one model for each IR
-version and opset. `make old-ort` tries them again. (ONNX Runtime's own table, docs/Versioning.md, says the same.) 1.14,
-the first that reads opset 18, crashes on eptx's functions; older ones do not read the opset that these are written in.
+version and opset. `make old-ort` tries them again. (ONNX Runtime's own table, docs/Versioning.md, says the same.) Older ones do not read IR version 9.
 """
 
 from __future__ import annotations
@@ -15,6 +14,9 @@ from eptx.errors import NotSupportedError, UsageError
 Release = tuple[int, int]
 
 OLDEST: Release = (1, 15)
+#: The first that takes functions in a model. 1.15 gives the values of two calls one name in some graphs, and refuses
+#: them ("Duplicate definition of name"); 1.14 crashes.
+FUNCTIONS: Release = (1, 16)
 #: The newest that these tables know.
 NEWEST: Release = (1, 31)
 #: The newest IR version and the newest opsets of ``ai.onnx`` that a release loads, where they are newer than before.

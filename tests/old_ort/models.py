@@ -32,6 +32,8 @@ BUNDLES: dict[str, tuple[str, dict[str, Any]]] = {
     "ept-fp16": ("ept_bert_seqcls", {"mode": "conditioned", "precision": "fp16"}),
     "ept-int8": ("ept_bert_seqcls", {"mode": "conditioned", "precision": "int8"}),
     "ept-int4": ("ept_bert_seqcls", {"mode": "conditioned", "precision": "int4"}),
+    "ept-inlined": ("ept_bert_seqcls", {"mode": "dynamic", "min_ort": "1.15"}),
+    "clip-inlined": ("tucka_clip_imagecls", {"mode": "dynamic", "min_ort": "1.15"}),
     "tucka-dynamic": ("tucka_bert48", {"mode": "dynamic"}),
     "tucka-deberta": ("tucka_deberta64", {"mode": "dynamic"}),
     "tucka-vit": ("tucka_vit_cifar_cls", {"mode": "dynamic"}),
@@ -49,11 +51,14 @@ class Tried:
     Attributes:
         name: of its folder.
         needs: the release that eptx says it needs.
+        tolerance: how far its outputs may be. Releases 1.17 and 1.18 do not round the activations of MatMulNBits to 8 bits:
+            that is 6.5e-3 here from those that do, and 2.7e-7 from the same graph that is told not to round.
         wanted: the released code's own logits for the feeds, where they are those of a golden and nothing is rounded.
     """
 
     name: str
     needs: str
+    tolerance: float = 1e-5
     wanted: np.ndarray | None = None
 
 
@@ -121,7 +126,7 @@ def _bundle(name: str, golden: Path, options: Mapping[str, Any], place: Path, wo
             folder = bundle.path
     shutil.copytree(folder, place / name)
     _put(place / name, feeds)
-    yield Tried(name, _needs(bundle), wanted)
+    yield Tried(name, _needs(bundle), 2e-2 if bundle.manifest.precision == "int4" else 1e-5, wanted)
 
 
 def feeds_of(manifest: Manifest, known: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:

@@ -13,7 +13,9 @@ from eptx.bundle import OnnxRuntime
 from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.bundle.least_release import Need, check_asked, least_release
 from eptx.exporter.bundle.lower import lower
+from eptx.exporter.bundle.older_nodes import inline_functions
 from tests.exporter.bundle.test_lower import text
+from tests.support.tiny_bundle import tiny_model
 
 _GQA = "num_heads = 2, kv_num_heads = 1"
 #: A graph's body and opset -> what it needs, and why.
@@ -74,6 +76,19 @@ def test_bodies_of_functions_and_nested_graphs_count() -> None:
     function = ir.Function("ai.eptx", "F", "", graph=graph, attributes=[])
     model.functions[function.identifier()] = function
     assert needed(model)[0] == OnnxRuntime("1.17", 9, 18)
+
+
+def test_functions_need_a_release_that_takes_them() -> None:
+    """1.15 mixes up their names. In their place, their bodies need no newer one."""
+    model = ir.from_proto(tiny_model())
+    lowest = lower(model)
+    found, most = least_release([(model, lowest)], "cpu")
+    assert (found, most.what) == (OnnxRuntime("1.16", 9, 17), "operators of eptx's own")
+    inline_functions(model)
+    assert not model.functions and "ai.eptx" not in model.opset_imports
+    assert {node.domain for node in model.graph.all_nodes()} == {""}
+    assert [value.name for value in model.graph.outputs] == ["last_hidden_state", "logits", "task_id_used"]
+    assert least_release([(model, lowest)], "cpu")[0] == OnnxRuntime("1.15", 9, 17)
 
 
 def test_a_release_that_is_asked_for() -> None:

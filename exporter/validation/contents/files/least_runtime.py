@@ -27,6 +27,8 @@ _READS = {
     24: (13, 25),
     25: (13, 26),
 }
+#: The first that takes functions in a model: 1.15 mixes up names in some graphs.
+_FUNCTIONS = 16
 
 
 def compare_least_runtime(manifest: Manifest, models: Mapping[str, ir.Model]) -> list[Check]:
@@ -66,7 +68,7 @@ def _release(models: Iterable[ir.Model], provider: str) -> int | None:
         fits = [minor for minor, reads in _READS.items() if reads[0] >= versions[0] and reads[1] >= versions[1]]
         if not fits:
             return None
-        needed.append(min(fits))
+        needed += [min(fits), *([_FUNCTIONS] if model.functions else [])]
         for node in _nodes(model):
             if node.domain != "com.microsoft":
                 continue
