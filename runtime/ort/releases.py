@@ -1,7 +1,8 @@
 """Releases of ONNX Runtime, and what each of them is the first to load.
 
 Tried with the wheels of 1.15.0 to 1.31.1, the first patch of each release that could be had: one model for each IR
-version and opset. `make old-ort` tries them again. (ONNX Runtime's own table, docs/Versioning.md, says the same.) Older ones do not read IR version 9.
+version and opset. `make old-ort` tries them again. (ONNX Runtime's own table, docs/Versioning.md, says the same.) Older
+ones do not read IR version 9.
 """
 
 from __future__ import annotations

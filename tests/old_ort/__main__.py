@@ -1,8 +1,8 @@
 """`python -m tests.old_ort`: models that eptx writes, run in the releases of ONNX Runtime that it says they need.
 
 Each release is installed into build/old-ort, from PyPI. It tells what it loads, which is compared with the tables; and
-every model that should run in it does, with outputs that are within 1e-5 of the largest of those of the installed ONNX
-Runtime, and of the released code's. The release before the one that a model needs should refuse it.
+every model that should run in it does, with outputs that are within 1e-5 (int4: 2e-2) of the largest of those of the
+installed ONNX Runtime, and of the released code's. The release before the one that a model needs should refuse it.
 """
 
 from __future__ import annotations
@@ -50,9 +50,12 @@ def try_release(release: str, python: Path, tried: list[Tried], models: Path, cu
             far = max(distance(mine[key], theirs[key]) for key in theirs)
             if model.wanted is not None:
                 far = max(far, distance(mine["logits"], model.wanted))
-        worst, ran = max(worst, far * 1e-5 / model.tolerance), ran + 1
+        worst, ran = max(worst, far / model.tolerance), ran + 1
         wrong += [f"{release}: {model.name}: is {far:.1e} off"] if far > model.tolerance else []
-    print(f"  {ran} models run, at most {worst:.1e} off; {refused} that need a newer one are refused", flush=True)
+    print(
+        f"  {ran} models run, at most {worst:.2f} of what they may be off; {refused} that need a newer one are refused",
+        flush=True,
+    )
     return wrong
 
 

@@ -51,8 +51,8 @@ class Tried:
     Attributes:
         name: of its folder.
         needs: the release that eptx says it needs.
-        tolerance: how far its outputs may be. Releases 1.17 and 1.18 do not round the activations of MatMulNBits to 8 bits:
-            that is 6.5e-3 here from those that do, and 2.7e-7 from the same graph that is told not to round.
+        tolerance: how far its outputs may be. 1.17 and 1.18 do not round the activations of MatMulNBits to 8 bits: that
+            is 6.5e-3 here from releases that do, and 2.7e-7 from the same graph that is told not to round.
         wanted: the released code's own logits for the feeds, where they are those of a golden and nothing is rounded.
     """
 
