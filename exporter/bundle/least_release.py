@@ -1,4 +1,4 @@
-"""The least release of ONNX Runtime that loads a bundle's graphs."""
+"""The least release of ONNX Runtime that loads a bundle's graphs, and graphs that need no newer one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from eptx.bundle import OnnxRuntime
 from eptx.errors import NotSupportedError
-from eptx.exporter.bundle.lower import Lowest
+from eptx.exporter.bundle.lower import Lowest, lower
+from eptx.exporter.bundle.older_nodes import inline_functions, use_older_nodes
 from eptx.runtime.ort.contrib import operator_needs
 from eptx.runtime.ort.releases import FUNCTIONS, IR_VERSIONS, OLDEST, OPSETS, Release, asked_release, first, shown
 
@@ -25,6 +26,31 @@ class Need:
 
     what: str
     release: Release | None
+
+
+def fit_oldest(models: Sequence[ir.Model], provider: str, asked: str | None) -> OnnxRuntime | None:
+    """Has as old an ONNX Runtime as possible load a bundle's graphs.
+
+    Args:
+        models: the graphs; they are changed in place.
+        provider: the execution provider that they are for.
+        asked: the release that must load them; None: any.
+
+    Returns:
+        What ``eptx.json`` says of ONNX Runtime.
+
+    Raises:
+        NotSupportedError: the graphs need a newer one than was asked for.
+    """
+    for model in models:
+        use_older_nodes(model, only_onnxruntime=asked is not None)
+    lowered = [(model, lower(model)) for model in models]
+    if asked is not None and asked_release(asked) < FUNCTIONS:
+        for model in models:
+            inline_functions(model)
+    needed, most = least_release(lowered, provider)
+    check_asked(asked, most)
+    return needed
 
 
 def least_release(models: Sequence[tuple[ir.Model, Lowest]], provider: str) -> tuple[OnnxRuntime | None, Need]:

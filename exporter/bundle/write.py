@@ -19,7 +19,6 @@ from eptx.bundle import (
     Component,
     Manifest,
     ModuleOutput,
-    OnnxRuntime,
     Operators,
     Quantization,
     Sources,
@@ -40,9 +39,7 @@ from eptx.exporter.bases.products.quantized import own_precision
 from eptx.exporter.bundle.card import model_card
 from eptx.exporter.bundle.clean import clean
 from eptx.exporter.bundle.labels import label_names, told_names
-from eptx.exporter.bundle.least_release import check_asked, least_release
-from eptx.exporter.bundle.lower import lower
-from eptx.exporter.bundle.older_nodes import inline_functions, use_older_nodes
+from eptx.exporter.bundle.least_release import fit_oldest
 from eptx.exporter.bundle.problem import own_labels, problem_type
 from eptx.exporter.bundle.record import write_record
 from eptx.exporter.bundle.text import SENTENCE_SETTINGS, text_settings
@@ -53,7 +50,6 @@ from eptx.exporter.graph.heads import LOGITS
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions, StoredPrecision
 from eptx.manifest.names import BASE_TASK, OPERATOR_DOMAIN, TASK_ID
-from eptx.runtime.ort.releases import FUNCTIONS, asked_release
 
 #: Smaller tensors are kept in the model: ONNX Runtime resolves the path of the file beside it, opens it and maps it
 #: anew for every tensor that lies there, which took 4 ms of a session of MiniLM with EPT (212 tensors).
@@ -138,7 +134,8 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
     Raises:
         NotSupportedError: the graphs need a newer ONNX Runtime than the options allow.
     """
-    needed = _lower(adapted)
+    models = [edited.graph.model for edited in adapted.graphs]
+    needed = fit_oldest(models, adapted.options.provider, adapted.options.min_ort)
     for edited in adapted.graphs:
         clean(edited.graph.model)
         _save(edited.graph.model, writer.folder / edited.graph.file)
@@ -163,20 +160,6 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
     origin = Origin.of(adapted.base, adapted.options.base_onnx, adapted.adapter.folders, adapted.data)
     write_origin(bundle, origin if adapted.former is None else adapted.former.origin)
     return bundle
-
-
-def _lower(adapted: Adapted) -> OnnxRuntime | None:
-    """Has as old an ONNX Runtime as possible load the graphs, and says which."""
-    models, asked = [edited.graph.model for edited in adapted.graphs], adapted.options.min_ort
-    for model in models:
-        use_older_nodes(model, only_onnxruntime=asked is not None)
-    lowered = [(model, lower(model)) for model in models]
-    if asked is not None and asked_release(asked) < FUNCTIONS:
-        for model in models:
-            inline_functions(model)
-    needed, most = least_release(lowered, adapted.options.provider)
-    check_asked(asked, most)
-    return needed
 
 
 def _save(model: ir.Model, path: Path) -> None:

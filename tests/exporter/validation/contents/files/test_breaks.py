@@ -73,7 +73,7 @@ def _half(patch: Patch) -> None:
 
 def _unlowered(patch: Patch) -> None:
     """A graph is said to be lowered, and is not."""
-    patch.setattr(f"{WRITE}.lower", lambda model: Lowest(9, 18, None))
+    patch.setattr("eptx.exporter.bundle.least_release.lower", lambda model: Lowest(9, 18, None))
 
 
 #: What is wrong with a bundle whose longest text is too short.
