@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -14,8 +15,9 @@ from eptx.errors import NotSupportedError, UsageError
 from eptx.exporter.bundle.least_release import Need, check_asked, least_release
 from eptx.exporter.bundle.lower import lower
 from eptx.exporter.bundle.older_nodes import inline_functions
+from eptx.exporter.options import options_of
 from tests.exporter.bundle.test_lower import text
-from tests.support.tiny_bundle import tiny_model
+from tests.support.tiny_bundle import tiny_manifest, tiny_model
 
 _GQA = "num_heads = 2, kv_num_heads = 1"
 #: A graph's body and opset -> what it needs, and why.
@@ -119,3 +121,10 @@ def test_saved_models_are_of_these_versions(tmp_path: Path) -> None:
     ir.save(model, tmp_path / "model.onnx")
     saved = onnx.load(tmp_path / "model.onnx")
     assert (saved.ir_version, {own.domain: own.version for own in saved.opset_import}[""]) == (9, 18)
+
+
+def test_a_bundle_that_is_written_again_keeps_what_was_asked() -> None:
+    """Adding and removing tasks, and quantizing, take the options of the export."""
+    sources = replace(tiny_manifest().sources, min_ort="1.15")
+    assert options_of(replace(tiny_manifest(), sources=sources)).min_ort == "1.15"
+    assert options_of(tiny_manifest()).min_ort is None
