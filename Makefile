@@ -7,6 +7,7 @@
 # make matrix  every architecture and every PEFT setting, against PEFT; writes docs/supported.md. It
 #              goes on where the last run stopped; ARGS=--anew begins again, and is for after a change of the product
 # make recipes adapters that PEFT's documented recipes train on real models, against PEFT
+# make old-ort the bundles in older releases of ONNX Runtime, from PyPI: which run them, as eptx says
 # make native  the C++ part: kernels and libeptx (demo, test and bench build it where they can, and do without else)
 # make openvino  what needs the provider of OpenVINO
 # make sanitize  the C++ programs under ASan, UBSan and TSan, and a million damaged inputs and as many odd graphs
@@ -28,7 +29,7 @@ SEED   ?= 1
 export ONNXRUNTIME_INCLUDE_DIR ?= $(DEPS)/usr/include/onnxruntime
 export CMAKE_PREFIX_PATH := $(DEPS)/usr:$(CMAKE_PREFIX_PATH)
 
-.PHONY: setup native try-native sanitize test openvino matrix recipes lint format docs demo demo-llm bench bench-llm bench-serve build clean
+.PHONY: setup native try-native sanitize test openvino matrix recipes old-ort lint format docs demo demo-llm bench bench-llm bench-serve build clean
 
 setup: $(READY)
 
@@ -88,6 +89,9 @@ matrix: try-native
 
 recipes: try-native
 	$(BIN)/python -m tests.recipes $(ARGS)
+
+old-ort: $(READY)
+	$(BIN)/python -m tests.old_ort $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

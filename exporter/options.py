@@ -11,6 +11,7 @@ from eptx.bundle import Manifest
 from eptx.errors import UsageError
 from eptx.exporter.adapters.routing.route import Frozen, Route
 from eptx.manifest.names import BASE_TASK, PROBLEM_TYPES
+from eptx.runtime.ort.releases import asked_release
 
 Mode = Literal["static", "conditioned", "dynamic"]
 Routing = Literal["batch", "row", "prompt"]
@@ -50,6 +51,7 @@ class ExportOptions:
             "int8-static", to a range that data gives; "int4", in blocks; or a search on data. It also finds the frozen
             routes that `routes` lacks.
         provider: the execution provider that the graph's fusions are for.
+        min_ort: a release of ONNX Runtime, such as "1.17", that must load the bundle.
         base_onnx: an existing ONNX file of the base, instead of exporting one.
         module_map: module name -> node or initializer of the base graph, for modules that cannot be found.
         allow_pickle: whether an adapter's ``adapter_model.bin`` is read, by torch's ``weights_only`` loader.
@@ -67,6 +69,7 @@ class ExportOptions:
     route_report: Mapping[str, object] | None = None
     precision: Precision | PrecisionSearch = "fp32"
     provider: Provider = "cpu"
+    min_ort: str | None = None
     base_onnx: Path | None = None
     module_map: Mapping[str, str] | None = None
     allow_pickle: bool = False
@@ -84,6 +87,8 @@ class ExportOptions:
             raise UsageError(f"--problem-type {wrong!r}: choose from {', '.join(PROBLEM_TYPES)}")
         if self.model_class is not None and self.base_onnx is not None:
             raise UsageError("--model-class is for a transformers folder; the file of --base-onnx has its class")
+        if self.min_ort is not None:
+            asked_release(self.min_ort)
         if self.task is not None and self.mode != "static":
             raise UsageError(f"--task is for --mode static; --mode {self.mode} holds every task")
         if self.routes and self.mode == "dynamic":
@@ -119,6 +124,7 @@ def options_of(manifest: Manifest) -> ExportOptions:
         problem_types=manifest.sources.problem_types or {},
         labels=dict(list((manifest.sources.label_names or {}).items())),
         model_class=manifest.sources.model_class,
+        min_ort=manifest.sources.min_ort,
         top_k=manifest.sources.top_k,
         routing=cast(Routing, manifest.routing or "batch"),
         routes={

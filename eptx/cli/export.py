@@ -59,7 +59,7 @@ def export(paths: tuple[Path, ...], output: Path, as_json: bool, quiet: bool, **
         tasks = ", ".join(task.name for task in bundle.manifest.tasks)
         kind = f"{bundle.manifest.mode} {bundle.manifest.method}"
         click.echo(f"{printable(str(output))}: {kind}, tasks {tasks}; {bundle.size / 1e6:.1f} MB in {seconds:.1f} s")
-        for line in [*_route_lines(bundle), *_expert_lines(bundle)]:
+        for line in [*_release_lines(bundle), *_route_lines(bundle), *_expert_lines(bundle)]:
             click.echo(line)
         if calibration is not None:
             from eptx.calibration.report import report_text
@@ -82,10 +82,18 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
         "mode": manifest.mode,
         "method": manifest.method,
         "tasks": [task.name for task in manifest.tasks],
+        "onnxruntime": None if manifest.onnxruntime is None else manifest.onnxruntime.version,
         "route": manifest.route,
         "unused_experts": _unused_experts(bundle),
         "fingerprints": dict(manifest.fingerprints),
     }
+
+
+def _release_lines(bundle: Bundle) -> list[str]:
+    needed = bundle.manifest.onnxruntime
+    if needed is None:
+        return []
+    return [f"for ONNX Runtime {needed.version} or newer (opset {needed.opset}, IR version {needed.ir_version})"]
 
 
 def _route_lines(bundle: Bundle) -> list[str]:

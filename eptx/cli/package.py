@@ -39,8 +39,16 @@ def triton(
 
     model = package_triton(bundle, output, name=name, max_batch=max_batch, instances=instances, storage_uri=storage_uri)
     if as_json:
-        print_json({"model": printable(str(model.path)), "name": model.name, "notes": list(model.notes)})
+        print_json(
+            {
+                "model": printable(str(model.path)),
+                "name": model.name,
+                "triton": model.triton,
+                "notes": list(model.notes),
+            }
+        )
         return
-    click.echo(f"{printable(str(model.path))}: model {model.name} for Triton; kserve.yaml for KServe")
+    oldest = "" if model.triton is None else f" {model.triton} or newer"
+    click.echo(f"{printable(str(model.path))}: model {model.name} for Triton{oldest}; kserve.yaml for KServe")
     for note in model.notes:
         click.echo(note)

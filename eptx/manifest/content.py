@@ -48,6 +48,20 @@ class Operators:
 
 
 @dataclass(frozen=True)
+class OnnxRuntime:
+    """Which ONNX Runtime runs the models.
+
+    Attributes:
+        version: the first release that loads them, such as "1.17".
+        ir_version: the newest IR version among them. opset: the newest opset of ``ai.onnx`` among them.
+    """
+
+    version: str
+    ir_version: int
+    opset: int
+
+
+@dataclass(frozen=True)
 class ModuleOutput:
     """Where an adapted module's output is in the model.
 
@@ -179,6 +193,7 @@ class Sources:
         problem_types: task -> its problem type, where an option said it.
         model_class: the transformers class that the base was loaded as, where an option said it.
         label_names: task -> the names of its labels, where an option said them.
+        min_ort: the release of ONNX Runtime that must load the bundle, where an option said one.
     """
 
     base: bool
@@ -188,6 +203,7 @@ class Sources:
     problem_types: Mapping[str, str] | None = None
     model_class: str | None = None
     label_names: Mapping[str, tuple[str, ...]] | None = None
+    min_ort: str | None = None
 
 
 @dataclass(frozen=True)
@@ -227,6 +243,7 @@ class Manifest:
     modules: Mapping[str, ModuleOutput]
     task_inference: bool = False
     operators: Operators | None = None
+    onnxruntime: OnnxRuntime | None = None
     routing: str | None = None
     route: Mapping[str, Any] | None = None
     quantization: Quantization | None = None

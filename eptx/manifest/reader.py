@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from eptx.errors import BundleError
@@ -15,6 +16,7 @@ from eptx.manifest.content import (
     Generation,
     Manifest,
     ModuleOutput,
+    OnnxRuntime,
     Operators,
     Quantization,
     Sources,
@@ -42,6 +44,7 @@ from eptx.manifest.rules import check_rules
 
 #: Every expert's number is smaller.
 _MOST_EXPERTS = 1 << 16
+_RELEASE = re.compile("[0-9]{1,4}[.][0-9]{1,4}")
 
 
 def read_manifest(value: Any) -> Manifest:
@@ -71,6 +74,7 @@ def read_manifest(value: Any) -> Manifest:
         modules={key: m.read(_module) for key, m in f.child("modules").items()},
         task_inference=f.boolean("task_inference"),
         operators=f.child("operators").read(_operators) if f.present("operators") else None,
+        onnxruntime=f.child("onnxruntime").read(_onnxruntime) if f.present("onnxruntime") else None,
         routing=f.choice("routing", ROUTINGS) if f.present("routing") else None,
         route=f.child("route").read(_route) if f.present("route") else None,
         quantization=f.child("quantization").read(_quantization) if f.present("quantization") else None,
@@ -176,6 +180,13 @@ def _operators(f: Fields) -> Operators:
     return operators
 
 
+def _onnxruntime(f: Fields) -> OnnxRuntime:
+    needed = OnnxRuntime(f.string("version"), f.count("ir_version", least=1), f.count("opset", least=1))
+    if not _RELEASE.fullmatch(needed.version):
+        raise f.bad('has a version that is no release such as "1.17"')
+    return needed
+
+
 def _generation(f: Fields) -> Generation:
     eos = _tokens(f, "eos", f.array("eos"))
     if not eos:
@@ -247,6 +258,7 @@ def _sources(f: Fields) -> Sources:
         problem_types=f.child("problem_types").strings() if f.present("problem_types") else None,
         model_class=f.string("model_class") if f.present("model_class") else None,
         label_names=_lists(f.child("label_names")) if f.present("label_names") else None,
+        min_ort=f.string("min_ort") if f.present("min_ort") else None,
     )
 
 

@@ -28,8 +28,8 @@ _TABLES = {"fp32": "float32", "fp16": "float16", "int8": "8 bits, a scale for ea
 
 _PLAIN = """## C++ and Node
 
-`model.onnx` is a complete ONNX model: its operators of domain `ai.eptx` carry their own bodies, so any ONNX Runtime
-loads it.
+`model.onnx` is a complete ONNX model: its operators of domain `ai.eptx` carry their own bodies, so ONNX Runtime
+loads it{from_on}.
 
 ```cpp
 Ort::Session session(env, "model.onnx", Ort::SessionOptions{});
@@ -144,7 +144,9 @@ def _is_cache(spec: TensorSpec) -> bool:
 def _elsewhere(manifest: Manifest) -> str:
     """How to run it without eptx."""
     if manifest.generation is None:
-        return f"{_PLAIN}{_task_id(manifest)}"
+        needed = manifest.onnxruntime
+        from_on = "" if needed is None else f" from {needed.version} on"
+        return f"{_PLAIN.replace('{from_on}', from_on)}{_task_id(manifest)}"
     if manifest.generation.kind == "encoder-decoder":
         return _SEQ2SEQ
     inputs = _TASK_INPUT.format(id=manifest.tasks[0].id)

@@ -39,6 +39,7 @@ from eptx.exporter.bases.products.quantized import own_precision
 from eptx.exporter.bundle.card import model_card
 from eptx.exporter.bundle.clean import clean
 from eptx.exporter.bundle.labels import label_names, told_names
+from eptx.exporter.bundle.least_release import fit_oldest
 from eptx.exporter.bundle.problem import own_labels, problem_type
 from eptx.exporter.bundle.record import write_record
 from eptx.exporter.bundle.text import SENTENCE_SETTINGS, text_settings
@@ -128,7 +129,13 @@ class Adapted:
 
 
 def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
-    """Writes adapted graphs as a bundle and puts it in place."""
+    """Writes adapted graphs as a bundle and puts it in place.
+
+    Raises:
+        NotSupportedError: the graphs need a newer ONNX Runtime than the options allow.
+    """
+    models = [edited.graph.model for edited in adapted.graphs]
+    needed = fit_oldest(models, adapted.options.provider, adapted.options.min_ort)
     for edited in adapted.graphs:
         clean(edited.graph.model)
         _save(edited.graph.model, writer.folder / edited.graph.file)
@@ -147,7 +154,7 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
     precision = adapted.options.precision if adapted.quantization is None else adapted.precision
     write_record(writer, adapted.graphs, adapted.adapter, str(precision), named=named)
     text = text_settings(writer.folder, main, main.longest) if adapted.former is None else adapted.former.text
-    manifest = _manifest(adapted, text)
+    manifest = replace(_manifest(adapted, text), onnxruntime=needed)
     writer.write("README.md", model_card(manifest))
     bundle = writer.finish(manifest)
     origin = Origin.of(adapted.base, adapted.options.base_onnx, adapted.adapter.folders, adapted.data)
@@ -278,6 +285,7 @@ def _sources(base: Path | None, options: ExportOptions, told: Mapping[str, Names
         problem_types=dict(options.problem_types) or None,
         model_class=options.model_class,
         label_names=told or None,
+        min_ort=options.min_ort,
     )
 
 

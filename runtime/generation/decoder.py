@@ -18,7 +18,7 @@ from eptx.runtime.generation.genai_folder import model_folder
 from eptx.runtime.generation.request import Prompt
 from eptx.runtime.generation.settings import MOST_ROWS, GenerationSettings
 from eptx.runtime.ort.kernels import Kernels, open_with_kernels
-from eptx.runtime.ort.sessions import wrapped_errors
+from eptx.runtime.ort.sessions import check_release, wrapped_errors
 from eptx.runtime.outputs import Array
 from eptx.runtime.requests.rows import pad_rows
 
@@ -123,6 +123,8 @@ def _check_provider(genai: Any, provider: str) -> None:
 
 
 def _open(genai: Any, bundle: Bundle, provider: str, threads: int | None) -> tuple[Any, Kernels]:
+    check_release(bundle)
+
     def open_model(kernels: Kernels) -> tuple[Any, Kernels]:
         with (
             model_folder(bundle, provider, threads, kernels) as folder,

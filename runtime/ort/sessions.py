@@ -21,6 +21,7 @@ from eptx.runtime.ort.providers import (
     onnxruntime,
     operators_by_provider,
 )
+from eptx.runtime.ort.releases import read_release, shown
 
 #: Makes products of 8-bit integers exact on processors without VNNI; see `eptx.runtime.ort.integers`.
 EXACT_ENTRY = {"session.x64quantprecision": "1"}
@@ -109,9 +110,11 @@ def open_bundle(
 
     Raises:
         BundleError: ONNX Runtime does not load the model.
-        NotSupportedError: the provider does not start on this machine, does not load the model, or takes no node of it.
+        NotSupportedError: the provider does not start on this machine, does not load the model, or takes no node of it;
+            or the bundle needs a newer ONNX Runtime.
         LimitError: there is not enough memory.
     """
+    check_release(bundle)
     path = bundle.model if model is None else model
     if options is not None:  # registering a library twice on the same options breaks them
         if threads is not None:
@@ -124,6 +127,23 @@ def open_bundle(
         return _open(bundle, path, own, provider), registered
 
     return open_with_kernels(bundle, provider, open_model)
+
+
+def check_release(bundle: Bundle) -> None:
+    """Refuses an ONNX Runtime that is older than what the bundle needs, in place of its own errors.
+
+    Raises:
+        NotSupportedError: it is older.
+    """
+    needed, installed = bundle.manifest.onnxruntime, str(onnxruntime().__version__)
+    release = read_release(installed)
+    wanted = None if needed is None else read_release(needed.version)
+    if needed is None or release is None or wanted is None or release >= wanted:
+        return
+    raise NotSupportedError(
+        f"the bundle needs ONNX Runtime {needed.version} or newer, and {installed} is installed: install a "
+        f"newer one, or export again with --min-ort {shown(release)}"
+    )
 
 
 def bundle_options(bundle: Bundle, threads: int | None = None) -> Any:

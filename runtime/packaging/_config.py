@@ -45,6 +45,7 @@ def model_config(manifest: Manifest, name: str, max_batch: int, instances: int) 
         "model_warmup": [_warm_up(manifest, batched)],
         "parameters": [
             {"key": "eptx.tasks", "value": {"string_value": _tasks(manifest)}},
+            {"key": "eptx.onnxruntime", "value": {"string_value": _onnxruntime(manifest)}},
             {"key": "eptx.text", "value": {"string_value": json.dumps(manifest.text and asdict(manifest.text))}},
         ],
     }
@@ -54,6 +55,11 @@ def model_config(manifest: Manifest, name: str, max_batch: int, instances: int) 
             "max_queue_delay_microseconds": _QUEUE_DELAY,
         }
     return config
+
+
+def _onnxruntime(manifest: Manifest) -> str:
+    """The first release of ONNX Runtime that loads the model; empty where that is not known."""
+    return "" if manifest.onnxruntime is None else manifest.onnxruntime.version
 
 
 def has_batch(manifest: Manifest) -> bool:

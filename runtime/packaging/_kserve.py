@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 
+from eptx.runtime.packaging._releases import KSERVE_TRITON
+
 _MANIFEST = """\
 # Upload the model repository (the folder that holds the model's) to where storageUri says, then
 # kubectl apply -f kserve.yaml
@@ -18,7 +20,7 @@ spec:
       modelFormat:
         name: onnx
       runtime: kserve-tritonserver
-      protocolVersion: v2
+{version}      protocolVersion: v2
       storageUri: {storage}
 """
 _GPU = """\
@@ -26,19 +28,26 @@ _GPU = """\
         limits:
           nvidia.com/gpu: "1"
 """
+_VERSION = """\
+      runtimeVersion: {triton}-py3  # the first that loads the model; KServe's own is {own}
+"""
 UNSET = "s3://SET-ME/models"
 
 
-def kserve_manifest(name: str, storage: str | None, gpu: bool) -> str:
+def kserve_manifest(name: str, storage: str | None, gpu: bool, triton: str | None) -> str:
     """An ``InferenceService`` as YAML.
 
     Args:
         name: the model's name; the service's is as close as Kubernetes allows.
         storage: where the model repository will be; None writes a place that the user must set.
         gpu: whether to ask for one GPU.
+        triton: the first release of Triton that loads the model; None where that is not known.
     """
     # a JSON string is a YAML string too
-    text = _MANIFEST.format(service=json.dumps(_service(name)), storage=json.dumps(storage or UNSET))
+    newer = triton is not None and triton > KSERVE_TRITON
+    version = _VERSION.format(triton=triton, own=KSERVE_TRITON) if newer else ""
+    service, place = json.dumps(_service(name)), json.dumps(storage or UNSET)
+    text = _MANIFEST.format(service=service, version=version, storage=place)
     return text + (_GPU if gpu else "")
 
 

@@ -17,7 +17,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from eptx.bundle import Bundle, Manifest, read_bundle
+from eptx.bundle import Bundle, Manifest, OnnxRuntime, read_bundle
 from eptx.errors import BundleError, NotSupportedError, UsageError
 from eptx.files.publish import Staging, os_error
 from eptx.files.safe_files import list_files, open_regular
@@ -25,12 +25,14 @@ from eptx.files.strict_json import read_json_object
 from eptx.manifest.names import MANIFEST_FILE, PAST, REPORT_FILES
 from eptx.runtime.packaging._config import has_batch, model_config
 from eptx.runtime.packaging._kserve import kserve_manifest
+from eptx.runtime.packaging._releases import NEWEST_TRITON, oldest_triton
 from eptx.runtime.packaging._text_format import text_format
 
 _CONFIG, _KSERVE, _VERSION = "config.pbtxt", "kserve.yaml", "1"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://[!-~]+")
 _HEADER = "# Triton's configuration of an eptx bundle; packaging it again replaces this file.\n"
+_NEEDS = "# Needs Triton {triton} or newer (ONNX Runtime {version}).\n"
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class TritonModel:
     Attributes:
         path: its folder.
         name: its name.
+        triton: the oldest release of Triton that loads it, such as "23.05"; None where that is not known.
         notes: what to know about it, each a sentence.
     """
 
     path: Path
     name: str
+    triton: str | None
     notes: tuple[str, ...]
 
 
@@ -87,9 +91,12 @@ def package_triton(
     if target.absolute().resolve().is_relative_to(source.path.resolve()):
         raise UsageError(f"{target}: would lie in the bundle itself; choose another repository")
     _check_replaceable(target)
+    needed = source.manifest.onnxruntime
+    triton = None if needed is None else oldest_triton(needed)
+    says = "" if needed is None else _NEEDS.format(triton=triton or f"after {NEWEST_TRITON}", version=needed.version)
     files = {
-        _CONFIG: _HEADER + text_format(model_config(source.manifest, name, max_batch, instances)),
-        _KSERVE: kserve_manifest(name, storage_uri, source.manifest.provider == "cuda"),
+        _CONFIG: _HEADER + says + text_format(model_config(source.manifest, name, max_batch, instances)),
+        _KSERVE: kserve_manifest(name, storage_uri, source.manifest.provider == "cuda", triton),
     }
     staging = Staging(target)
     try:
@@ -98,7 +105,8 @@ def package_triton(
         staging.publish()
     finally:
         staging.close()
-    return TritonModel(target, name, _notes(source.manifest, max_batch))
+    notes = (*_release_notes(needed, triton), *_notes(source.manifest, max_batch))
+    return TritonModel(target, name, triton, notes)
 
 
 def _write(folder: Path, target: Path, source: Bundle, files: dict[str, str]) -> None:
@@ -152,6 +160,15 @@ def _check_replaceable(target: Path) -> None:
     ours = {_CONFIG, _KSERVE, *(f"{_VERSION}/{name}" for name in (MANIFEST_FILE, *REPORT_FILES, *listed))}
     if found - ours:
         raise UsageError(f"{target}: holds {min(found - ours)!r}, which eptx did not write; move it or choose --name")
+
+
+def _release_notes(needed: OnnxRuntime | None, triton: str | None) -> tuple[str, ...]:
+    """What to know where no release of Triton is known to load the model."""
+    if needed is None:
+        return ("The bundle does not say which ONNX Runtime it needs: export it again to know which Triton loads it.",)
+    if triton is None:
+        return (f"No Triton up to {NEWEST_TRITON} has ONNX Runtime {needed.version}, which the bundle needs.",)
+    return ()
 
 
 def _notes(manifest: Manifest, max_batch: int) -> tuple[str, ...]:

@@ -41,6 +41,11 @@ def model_options(command: F) -> F:
             help="Execution provider that the graph is fused for.",
         ),
         click.option(
+            "--min-ort",
+            metavar="VERSION",
+            help="A release of ONNX Runtime, such as 1.17, that must load the bundle; refused where it cannot.",
+        ),
+        click.option(
             "--module-map",
             type=PATH,
             metavar="FILE.json",

@@ -12,8 +12,8 @@ import onnx
 import pytest
 
 import eptx
-from eptx.bundle import BundleWriter
-from eptx.errors import RequestError
+from eptx.bundle import BundleWriter, OnnxRuntime
+from eptx.errors import NotSupportedError, RequestError
 from eptx.exporter import ExportOptions
 from tests.runtime.conftest import bundles  # noqa: F401
 from tests.runtime.cpp.library import Environment, NativeError, Session, load
@@ -247,3 +247,18 @@ def test_weights_are_mapped(tmp_path: Path) -> None:
     assert data in Path("/proc/self/maps").read_text()
     session.close()
     assert data not in Path("/proc/self/maps").read_text()
+
+
+def test_a_bundle_for_a_newer_runtime_is_refused_as_python_does(tmp_path: Path) -> None:
+    load()
+    write_tiny(tmp_path / "b", onnxruntime=OnnxRuntime("99.0", 9, 18))
+    with pytest.raises(NotSupportedError) as python:
+        eptx.Session(tmp_path / "b")
+    with pytest.raises(NativeError) as native:
+        Session(tmp_path / "b")
+    assert native.value.status == python.value.exit_code == 5
+    assert str(native.value) == str(python.value)
+    assert str(python.value).startswith("the bundle needs ONNX Runtime 99.0 or newer, and 1.")
+    for needed in (None, OnnxRuntime("1.9", 9, 18), OnnxRuntime("0.99", 9, 18)):
+        write_tiny(tmp_path / "b", onnxruntime=needed)
+        assert Session(tmp_path / "b").run(ARRAYS, "mnli")

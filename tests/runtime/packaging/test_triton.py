@@ -16,7 +16,7 @@ import onnxruntime
 import pytest
 
 from eptx import Session, read_bundle
-from eptx.bundle import Bundle, Component, Generation, Quantization, TensorSpec, Text
+from eptx.bundle import Bundle, Component, Generation, OnnxRuntime, Quantization, TensorSpec, Text
 from eptx.cli import main
 from eptx.errors import BundleError, NotSupportedError, UsageError
 from eptx.runtime.packaging import package_triton
@@ -227,6 +227,41 @@ def test_the_kserve_manifest(bundle: Bundle, tmp_path: Path) -> None:
     assert "SET-ME" in service["spec"]["predictor"]["model"]["storageUri"]
 
 
+@pytest.mark.parametrize(
+    ("version", "triton", "tag"),
+    [
+        ("1.15", "23.05", None),
+        ("1.16", "23.09", "23.09-py3"),
+        ("1.17", "24.03", "24.03-py3"),
+        ("1.25", "26.07", "26.07-py3"),
+        ("1.28", "26.08", "26.08-py3"),
+        ("1.9", "23.05", None),
+    ],
+)
+def test_the_oldest_triton_is_named(bundle: Bundle, tmp_path: Path, version: str, triton: str, tag: str | None) -> None:
+    """KServe runs Triton 23.05 unless `runtimeVersion` says another."""
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    needing = Bundle(bundle.path, replace(bundle.manifest, onnxruntime=OnnxRuntime(version, 9, 18)))
+    model = package_triton(needing, tmp_path)
+    assert (model.triton, model.notes) == (triton, ())
+    assert f"# Needs Triton {triton} or newer (ONNX Runtime {version}).\n" in (model.path / "config.pbtxt").read_text()
+    assert _config(model.path).parameters["eptx.onnxruntime"].string_value == version
+    service = yaml.safe_load((model.path / "kserve.yaml").read_text(encoding="utf-8"))
+    assert service["spec"]["predictor"]["model"].get("runtimeVersion") == tag
+
+
+def test_where_no_triton_is_known(bundle: Bundle, tmp_path: Path) -> None:
+    for needed, note in (
+        (OnnxRuntime("1.29", 9, 18), "No Triton up to 26.08 has ONNX Runtime 1.29"),
+        (None, "does not say which ONNX Runtime it needs"),
+    ):
+        model = package_triton(Bundle(bundle.path, replace(bundle.manifest, onnxruntime=needed)), tmp_path)
+        assert model.triton is None and note in model.notes[0]
+        assert "runtimeVersion" not in (model.path / "kserve.yaml").read_text()
+        assert _config(model.path).parameters["eptx.onnxruntime"].string_value == ("" if needed is None else "1.29")
+    assert "Needs" not in (model.path / "config.pbtxt").read_text()
+
+
 def test_what_generates_is_refused(decoder: Bundle, tmp_path: Path) -> None:
     with pytest.raises(NotSupportedError, match=r"a decoder answers token by token.*use eptx serve"):
         package_triton(decoder, tmp_path / "repository")
@@ -295,11 +330,11 @@ def test_the_command(
 
     code, out, err = run(str(bundle.path), "--name", "desk", "--max-batch", "64", "--instances", "3")
     assert (code, err) == (0, "")
-    assert out == f"{tmp_path / 'repository' / 'desk'}: model desk for Triton; kserve.yaml for KServe\n"
+    assert out == f"{tmp_path / 'repository' / 'desk'}: model desk for Triton 23.05 or newer; kserve.yaml for KServe\n"
     config = _config(tmp_path / "repository" / "desk")
     assert (config.max_batch_size, config.instance_group[0].count) == (64, 3)
     code, out, _ = run(str(bundle.path), "--json")
-    assert code == 0 and json.loads(out)["name"] == "tiny"
+    assert code == 0 and (json.loads(out)["name"], json.loads(out)["triton"]) == ("tiny", "23.05")
     code, out, err = run(str(decoder.path))
     assert (code, out, err.count("\n")) == (5, "", 1)
     assert run(str(bundle.path), "--max-batch", "0")[0] == 2

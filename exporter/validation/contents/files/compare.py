@@ -15,6 +15,7 @@ from eptx.exporter.validation.contents.files.chat_template import compare_chat
 from eptx.exporter.validation.contents.files.copied import alone, compare_copied_files
 from eptx.exporter.validation.contents.files.genai_config import compare_genai
 from eptx.exporter.validation.contents.files.generation import compare_generation
+from eptx.exporter.validation.contents.files.least_runtime import compare_least_runtime
 from eptx.exporter.validation.contents.files.stored_types import compare_stored_types
 from eptx.exporter.validation.contents.files.tasks import ExpectedTask, compare_tasks
 from eptx.exporter.validation.contents.files.text_limits import compare_text_limits
@@ -59,6 +60,7 @@ def compare_files(
         *compare_tasks(bundle.manifest, tasks, off),
         *compare_text_limits(bundle, source, found),
         *compare_generation(bundle.manifest, source, model),
+        *compare_least_runtime(bundle.manifest, models),
         *compare_stored_types(bundle, models, None if base_onnx is None else ir.load(base_onnx.absolute())),
         *compare_genai(bundle, source, graph, settings, found.words),
         *compare_copied_files(bundle, source),

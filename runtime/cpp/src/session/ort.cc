@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cinttypes>
+#include <cstdio>
 #include <system_error>
 
 #include "readers/error.h"
@@ -38,6 +40,17 @@ const OrtApi& Api() {
 }
 
 std::string OrtVersion() { return OrtGetApiBase()->GetVersionString(); }
+
+void CheckRelease(const std::pair<int64_t, int64_t>& needed) {
+  const std::string found = OrtVersion();
+  std::pair<int64_t, int64_t> has;
+  if (std::sscanf(found.c_str(), "%" SCNd64 ".%" SCNd64, &has.first, &has.second) != 2 || has >= needed) return;
+  const auto shown = [](const auto& release) {
+    return std::to_string(release.first) + "." + std::to_string(release.second);
+  };
+  throw NotSupportedError("the bundle needs ONNX Runtime " + shown(needed) + " or newer, and " + found +
+                          " is installed: install a newer one, or export again with --min-ort " + shown(has));
+}
 
 void Check(OrtStatus* failure, const std::string& what, eptx_status status) {
   if (failure == nullptr) return;

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "eptx.h"
@@ -16,6 +17,9 @@ const OrtApi& Api();
 
 // The version of the library that was found.
 std::string OrtVersion();
+
+// Throws where the library that was found is older than the release that a bundle needs.
+void CheckRelease(const std::pair<int64_t, int64_t>& needed);
 
 // Throws a failure with `status`, or with EPTX_LIMIT where memory ran out. `what` begins the message.
 void Check(OrtStatus* failure, const std::string& what, eptx_status status = EPTX_INTERNAL);

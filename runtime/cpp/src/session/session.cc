@@ -97,6 +97,7 @@ Session::Session(std::shared_ptr<const Environment> environment, const std::stri
 }
 
 void Session::Load(const Options& options) {
+  if (const auto& needed = manifest().onnxruntime) CheckRelease(*needed);
   kernels_ = ChooseKernels(options.kernels, bundle_);
   try {
     model_ = Create(options);

@@ -84,6 +84,25 @@ int64_t ReadOperators(Fields f) {
   return version;
 }
 
+// Digits before and after one point, at most four of each.
+std::optional<Release> ReadRelease(const std::string& text) {
+  constexpr char digits[] = "0123456789";
+  const size_t point = text.find_first_not_of(digits);
+  if (point == text.npos || text[point] != '.' || text.find_first_not_of(digits, point + 1) != text.npos) return {};
+  const std::string major = text.substr(0, point), minor = text.substr(point + 1);
+  if (major.empty() || minor.empty() || major.size() > 4 || minor.size() > 4) return {};
+  return Release{std::stoll(major), std::stoll(minor)};
+}
+
+Release ReadOnnxRuntime(Fields f) {
+  const std::optional<Release> release = ReadRelease(f.String("version"));
+  f.Count("ir_version", 1);
+  f.Count("opset", 1);
+  f.Done();
+  if (!release) throw f.Bad("has a version that is no release such as \"1.17\"");
+  return *release;
+}
+
 std::vector<int64_t> ReadTokens(const Fields& f, const Json& values) {
   std::vector<int64_t> tokens;
   if (values.empty() || !std::all_of(values.begin(), values.end(), IsCount)) {
@@ -157,6 +176,7 @@ Manifest ParseManifest(std::string_view text) {
   for (const char* section : {"sources", "fingerprints", "modules"}) f.Child(section);
   m.task_inference = f.Boolean("task_inference");
   if (f.Present("operators")) m.operators = ReadOperators(f.Child("operators"));
+  if (f.Present("onnxruntime")) m.onnxruntime = ReadOnnxRuntime(f.Child("onnxruntime"));
   if (f.Present("routing")) m.routing = f.Choice("routing", {"batch", "row", "prompt"});
   for (const char* section : {"route", "quantization", "text"}) {
     if (f.Present(section)) f.Child(section);

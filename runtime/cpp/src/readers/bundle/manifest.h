@@ -70,6 +70,9 @@ struct FileEntry {
   std::string sha256;
 };
 
+// The two numbers of a release of ONNX Runtime, such as 1.17.
+using Release = std::pair<int64_t, int64_t>;
+
 struct Manifest {
   std::string mode, method, model_type, precision, provider;
   std::vector<Task> tasks;
@@ -77,6 +80,7 @@ struct Manifest {
   bool task_inference = false;
   bool has_encoder = false;
   std::optional<int64_t> operators;  // their version
+  std::optional<Release> onnxruntime;  // the first that loads the model
   std::optional<std::string> routing;
   std::optional<GenerationSpec> generation;
   std::optional<int64_t> vocab_size, max_length;

@@ -17,6 +17,7 @@ from eptx.calibration import export_bundle
 from eptx.exporter import ExportOptions
 from eptx.exporter.bases import is_decoder
 from eptx.exporter.bases.loaders import genai, genai_config
+from eptx.exporter.bundle.lower import Lowest
 from eptx.exporter.validation.contents.files import ExpectedTask
 from tests.exporter.validation.adapters import linear_shapes, write_lora
 from tests.exporter.validation.contents.files.made import Made
@@ -70,6 +71,11 @@ def _half(patch: Patch) -> None:
     patch.setattr("eptx.calibration.export.store", lambda adapted: None)
 
 
+def _unlowered(patch: Patch) -> None:
+    """A graph is said to be lowered, and is not."""
+    patch.setattr("eptx.exporter.bundle.least_release.lower", lambda model: Lowest(9, 18, None))
+
+
 #: What is wrong with a bundle whose longest text is too short.
 LENGTHS = ("eptx.json: max_length", "eptx.json: text", "tokenizer: ids")
 
@@ -82,6 +88,7 @@ LENGTHS = ("eptx.json: max_length", "eptx.json: text", "tokenizer: ids")
         (lambda p: _manifest_with(p, lambda m: {"model_type": "albert"}), {}, ["eptx.json: model_type"]),
         (lambda p: _manifest_with(p, lambda m: {"tasks": m.tasks[:-1]}), {}, ["eptx.json: tasks"]),
         (lambda p: _manifest_with(p, _turn_labels), {}, ["eptx.json: task sst2: label_names"]),
+        (_unlowered, {}, [f"eptx.json: onnxruntime.{name}" for name in ("version", "ir_version", "opset")]),
         (_drop("vocab.txt"), {}, ["vocab.txt"]),
         (_drop("config.json"), {}, ["config.json"]),
         (_drop("tokenizer_config.json"), {}, ["tokenizer_config.json"]),

@@ -50,6 +50,10 @@ def test_an_honest_decoder(decoder: Made) -> None:
         ("max_length", 63, "max_length", "says 63; the base reads 64 tokens at most"),
         ("max_length", 512, "max_length", "says 512; the base reads 64 tokens at most"),
         ("max_length", None, "max_length", "says None; the base reads 64 tokens at most"),
+        ("onnxruntime.version", "1.14", "onnxruntime.version", "says 1.14; the models need 1.16"),
+        ("onnxruntime.version", "1.20", "onnxruntime.version", "says 1.20; the models need 1.16"),
+        ("onnxruntime.ir_version", 10, "onnxruntime.ir_version", "says 10; the models have 9"),
+        ("onnxruntime.opset", 20, "onnxruntime.opset", "says 20; the models have 18"),
     ],
 )
 def test_what_the_model_reads(encoder: Made, tmp_path: Path, keys: str, value: Any, name: str, said: str) -> None:
