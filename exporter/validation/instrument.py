@@ -119,7 +119,12 @@ def _router(graph: ir.Graph, node: ir.Node, inputs: Mapping[str, ir.Value | None
     names = ("task_id", "x", "task_embedding", "gate_weight", "gate_bias")
     attributes = {"top_k": node.attributes["top_k"].as_int()}
     router = ir.node(
-        "PyramidRouter", [inputs[name] for name in names], attributes=attributes, domain=OPERATOR_DOMAIN, num_outputs=3
+        "PyramidRouter",
+        [inputs[name] for name in names],
+        attributes=attributes,
+        domain=OPERATOR_DOMAIN,
+        num_outputs=3,
+        name=f"eptx_observed_{len(graph)}",
     )
     for value, dtype in zip(router.outputs, (ir.DataType.INT64, ir.DataType.FLOAT, ir.DataType.FLOAT), strict=True):
         value.name, value.type = f"eptx_observed_{len(graph)}_{value.index()}", ir.TensorType(dtype)
@@ -138,7 +143,7 @@ def _module_of(node: ir.Node, output: ir.Value, columns: tuple[int, int]) -> int
 
 def _rows(graph: ir.Graph, table: ir.Value, rows: ir.Value) -> ir.Value:
     """Each row's entry of a table."""
-    node = ir.node("Gather", [table, rows], attributes={"axis": 0})
-    node.outputs[0].name, node.outputs[0].type = f"eptx_observed_{len(graph)}", table.type
+    node = ir.node("Gather", [table, rows], attributes={"axis": 0}, name=f"eptx_observed_{len(graph)}")
+    node.outputs[0].name, node.outputs[0].type = node.name, table.type
     graph.append(node)
     return node.outputs[0]

@@ -13,10 +13,10 @@ from eptx.manifest.names import MANIFEST_FILE
 from eptx.runtime.validation.check import Check
 
 #: What no validation reads.
-_UNREAD = ("sources", "generator")
+_UNREAD = ("generator",)
 _UNREAD_FILES = ("README.md",)
 #: A bundle that differs here is another one.
-_IDENTITY = ("fingerprints", "mode", "method", "provider", "precision")
+_IDENTITY = ("fingerprints", "mode")
 _CHANGED = "is not what was proved: it has changed since the proof was recorded"
 
 

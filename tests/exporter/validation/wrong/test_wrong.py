@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.exporter.validation.conftest import Cli
-from tests.exporter.validation.wrong.bases import Bases
+from tests.exporter.validation.wrong.bases import QUANTIZED, Bases
 from tests.exporter.validation.wrong.kind import Kind
 from tests.exporter.validation.wrong.kinds import KINDS
+
+#: Their weights are compared by rule; and a proof has a graph of its own of those that round activations.
+ROUNDED = {*QUANTIZED, "llama int4"}
 
 
 def failed(folder: Path) -> set[tuple[str, str]]:
@@ -19,6 +23,11 @@ def failed(folder: Path) -> set[tuple[str, str]]:
     report = json.loads((folder / "validation.json").read_text())
     backends = [(f"{each['provider']} {each['operators']}", each["tasks"]) for each in report["providers"]]
     return {(name, task["task"]) for name, tasks in backends for task in tasks if task["verdict"] == "fail"}
+
+
+def manifest(folder: Path) -> Any:
+    """What ``eptx.json`` says, without the files' hashes."""
+    return json.loads((folder / "eptx.json").read_text()) | {"files": None}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.bundle}: {kind.name}")
@@ -31,7 +40,9 @@ def test_a_wrong_bundle(bases: Bases, cli: Cli, kind: Kind) -> None:
     wrong = failed(folder)
     code, _, err = cli("validate", "-q", folder, "--against-proof", bases.proof(kind.bundle), "--provider", "cpu")
     assert code == 4, f"by the proof: exit code {code}; {err}"
-    assert failed(folder) == wrong
+    # what the reference is told by eptx.json, and what is compared without a run, a proof knows by their hashes alone
+    told = manifest(folder) != manifest(bases.bundle(kind.bundle).path) or kind.bundle in ROUNDED
+    assert failed(folder) <= wrong if told else failed(folder) == wrong
 
 
 def test_there_are_many_kinds() -> None:
