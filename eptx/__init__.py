@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from eptx.exporter.validation import ValidateOptions
     from eptx.exporter.validation import validate_bundle as validate
     from eptx.runtime import Outputs, Session
+    from eptx.runtime.validation.proof.validate import validate_against_proof
 
 __all__ = [
     "Bundle",
@@ -39,6 +40,7 @@ __all__ = [
     "read_bundle",
     "remove",
     "validate",
+    "validate_against_proof",
 ]
 
 #: name -> where it is, and what it is called there
@@ -56,6 +58,7 @@ _LAZY = {
     "read_bundle": ("eptx.bundle", "read_bundle"),
     "remove": ("eptx.calibration.change", "remove_tasks"),
     "validate": ("eptx.exporter.validation", "validate_bundle"),
+    "validate_against_proof": ("eptx.runtime.validation.proof.validate", "validate_against_proof"),
 }
 
 
