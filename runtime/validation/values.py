@@ -8,6 +8,7 @@ are seen within width / columns places. A value that is no wider than `columns` 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -64,6 +65,18 @@ def sample(array: np.ndarray, batch: Batch, columns: int, *, largest: bool = Fal
         return Sampled(array.shape, kept)
     order = np.argsort(-flat, axis=1, kind="stable")[:, :LARGEST]
     return Sampled(array.shape, kept, (order, np.take_along_axis(flat, order, axis=1)))
+
+
+def fits(value: Sampled, batch: Batch) -> bool:
+    """Whether the numbers of a sample are those of its shape."""
+    count, width = len(place_rows(value.shape, batch)), math.prod(value.shape[1 if value.ndim < 3 else 2 :])
+    if value.values.ndim != 2 or len(value.values) != count or value.columns > width:
+        return False
+    if value.largest is None:
+        return True
+    indices, numbers = value.largest
+    inside = not indices.size or (indices.min() >= 0 and indices.max() < width)
+    return inside and indices.shape == numbers.shape == (count, min(LARGEST, width))
 
 
 def places(array: np.ndarray, batch: Batch) -> np.ndarray:

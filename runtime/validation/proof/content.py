@@ -23,10 +23,11 @@ from eptx.runtime.validation.proof.tensors import read_tensors, write_tensors
 from eptx.runtime.validation.quantizing import BudgetedDrop, Divergence
 from eptx.runtime.validation.routers import ExpertTable
 from eptx.runtime.validation.running.instrumented import InstrumentedModel
-from eptx.runtime.validation.values import Sampled
+from eptx.runtime.validation.values import Sampled, fits
 
 VERSION = 1
 _KINDS = ("outputs", "inner", "modules")
+_OF_ROWS = ("compared", "task")
 
 
 @dataclass(frozen=True)
@@ -147,18 +148,24 @@ def _batch(index: int, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray
     given = {f.name: facts[f.name] for f in fields(Batch) if f.name not in ("arrays", "labels", "tasks")}
     inputs = {name: arrays[f"{own}.inputs.{name}"] for name in facts["inputs"]}
     batch = Batch(arrays=inputs, tasks=tuple(facts["tasks"]), **given)
-    values = {kind: _values(f"{own}.{kind}", facts[kind], arrays) for kind in _KINDS}
+    values = {kind: _values(f"{own}.{kind}", facts[kind], arrays, batch) for kind in _KINDS}
+    if any(len(array) != batch.rows for array in (*inputs.values(), *(arrays[f"{own}.{n}"] for n in _OF_ROWS))):
+        raise ValueError(f"{own} has another number of rows")
     groups = [{name: np.array(group) for name, group in call.items()} for call in facts["groups"]]
     return Proved(batch, **values, compared=arrays[f"{own}.compared"], groups=groups, task=arrays[f"{own}.task"])
 
 
-def _values(own: str, shapes: Mapping[str, Sequence[int]], arrays: Mapping[str, np.ndarray]) -> dict[str, Sampled]:
+def _values(
+    own: str, shapes: Mapping[str, Sequence[int]], arrays: Mapping[str, np.ndarray], batch: Batch
+) -> dict[str, Sampled]:
     found = {}
     for name, shape in shapes.items():
         key = f"{own}.{name}"
         indices = arrays.get(f"{key}.largest")
         largest = None if indices is None else (indices, arrays[f"{key}.largest_values"])
         found[name] = Sampled(tuple(map(int, shape)), arrays[key], largest)
+        if shape[0] != batch.rows or not fits(found[name], batch):
+            raise ValueError(f"{key} is no sample of its shape")
     return found
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -123,21 +124,45 @@ def test_a_damaged_proof_is_refused(bundle: Bundle, proof: Path, tmp_path: Path,
         assert err.startswith("error: ") and err.count("\n") == 1
 
 
-def _without_batches(content: dict[str, object]) -> None:
+def _without_batches(content: dict[str, Any]) -> None:
     del content["batches"]
 
 
-def _with_other_batches(content: dict[str, object]) -> None:
+def _with_other_batches(content: dict[str, Any]) -> None:
     content["batches"] = {"0": 1}
 
 
-def _of_another_version(content: dict[str, object]) -> None:
+def _of_another_version(content: dict[str, Any]) -> None:
     content["version"] = 2
 
 
-@pytest.mark.parametrize("change", [_without_batches, _with_other_batches, _of_another_version])
+def _with_fewer_rows(content: dict[str, Any]) -> None:
+    content["batches"][0]["tasks"].pop()
+
+
+def _with_wider_values(content: dict[str, Any]) -> None:
+    shapes = content["batches"][0]["modules"]
+    name = next(iter(shapes))
+    shapes[name] = [shapes[name][0], shapes[name][1] + 1, *shapes[name][2:]]
+
+
+def _without_a_tensor(content: dict[str, Any]) -> None:
+    content["batches"][0]["outputs"]["more"] = [1, 2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _without_batches,
+        _with_other_batches,
+        _of_another_version,
+        _with_fewer_rows,
+        _with_wider_values,
+        _without_a_tensor,
+    ],
+)
 def test_a_proof_that_says_something_else_is_refused(
-    proof: Path, tmp_path: Path, change: Callable[[dict[str, object]], None]
+    proof: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:
     """Its digest is right."""
     content, arrays = read_tensors(proof)

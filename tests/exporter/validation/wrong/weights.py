@@ -128,7 +128,7 @@ KINDS = (
     Kind("an RMS norm's epsilon", "llama", graph(set_attribute("SkipSimplified", "epsilon", 1e-4)), "eps|norm|task"),
     Kind("gelu of tanh", "bert", graph(_renamed("BiasGelu", "FastGelu")), "output.dense|gelu"),
     Kind("relu in place of gelu", "vit", graph(_relu), "output.dense|gelu|fc2|mlp"),
-    Kind("gelu in place of relu", "t5", graph(_renamed("Relu", "Gelu", ""), "encoder.onnx"), "DenseReluDense|gelu"),
+    Kind("gelu in place of relu", "t5", graph(_renamed("Relu", "Gelu", "com.microsoft"), "encoder.onnx"), "DenseReluDense|gelu"),
     Kind("attention's scale", "bert", numbers(scaled(1.02), "attention_0_scale"), "layer.0|attention"),
     Kind("attention's scale of a decoder", "qwen2", graph(set_attribute("GroupQueryAttention", "scale", 0.26, 1)), "layers.1|attention"),
     Kind("the mask dropped", "bert", graph(lambda found: set_numbers(mask_of(found), filled(0.0))), "mask|layer.0"),
