@@ -1,0 +1,51 @@
+// A bundle's files, each compared with what eptx.json says of it.
+import { Failure, NOT_SUPPORTED } from "./failure.js";
+import { sha256 } from "./sha256.js";
+
+const SCHEMA_VERSION = 1;
+const OUTSIDE = /(^|\/)(\.{0,2})(\/|$)|[\\:*?"<>|\x00-\x1f\x7f]/;
+
+/**
+ * What eptx.json says, if it is a bundle that is validated here.
+ * @param {Uint8Array} bytes of eptx.json
+ */
+export function readManifest(bytes) {
+  let manifest;
+  try {
+    manifest = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch {
+    throw new Failure("eptx.json: not valid JSON");
+  }
+  const lists = ["tasks", "inputs", "outputs"].every((field) => Array.isArray(manifest?.[field]));
+  const objects = ["files", "modules"].every((field) => manifest?.[field] && typeof manifest[field] === "object");
+  if (manifest?.schema_version !== SCHEMA_VERSION || !lists || !objects || !manifest.files["model.onnx"]) {
+    throw new Failure(`eptx.json: does not describe a bundle of version ${SCHEMA_VERSION}`);
+  }
+  const outside = Object.keys(manifest.files).find((name) => OUTSIDE.test(name));
+  if (outside !== undefined) throw new Failure(`eptx.json: names a file ${JSON.stringify(outside)} outside of the bundle`);
+  const refused = (what) => {
+    throw new Failure(`${what}; validate it with eptx validate BUNDLE --against-proof PROOF`, NOT_SUPPORTED);
+  };
+  if (manifest.generation || manifest.encoder) refused("this bundle generates text, and JavaScript validates encoders alone");
+  if (manifest.provider !== "cpu") refused(`this bundle is for ${manifest.provider}`);
+  return manifest;
+}
+
+/**
+ * The bytes of the model and of its weights; every other file is only compared with its hash.
+ * @param {object} manifest
+ * @param {(name: string, size: number) => Promise<Uint8Array>} read one file of the bundle
+ * @returns {Promise<Map<string, Uint8Array>>}
+ */
+export async function readFiles(manifest, read) {
+  const kept = new Map();
+  for (const [name, { size, sha256: wanted }] of Object.entries(manifest.files)) {
+    const bytes = await read(name, size);
+    if (bytes.length !== size) throw new Failure(`${name}: has ${bytes.length} bytes; eptx.json says ${size}`);
+    if ((await sha256(bytes)) !== wanted) {
+      throw new Failure(`${name}: its content does not match its SHA-256; the file was changed or damaged`);
+    }
+    if (name.startsWith("model.onnx")) kept.set(name, bytes);
+  }
+  return kept;
+}

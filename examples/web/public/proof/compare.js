@@ -1,0 +1,196 @@
+// Runs the bundle as it is shipped and its observed copy, and compares both with what is proved.
+import { Answers } from "./answers.js";
+import { Spreads } from "./distance.js";
+import { Failure } from "./failure.js";
+import { choices, moduleValues, openModel } from "./model.js";
+import { feature, places } from "./sample.js";
+import { joined } from "./tensors.js";
+import { like, numbers, padded } from "./values.js";
+
+const AUTO = "auto";
+const BASE = "base";
+const TASK_ID_USED = "task_id_used";
+
+/**
+ * What all runs gave; comparison/verdict.py has the same as `RunResults`.
+ * @param {object} runtime see `openModel`
+ * @param {object} bundle {manifest, files}
+ * @param {object} proof
+ * @param {(stage: string, done: number, all: number) => Promise<void>} progress
+ */
+export async function compare(runtime, bundle, proof, progress) {
+  const { manifest, files } = bundle;
+  const { added, floatActivations, routes } = proof.models;
+  const results = {
+    error: new Spreads(),
+    observedError: new Spreads(),
+    roundedError: new Spreads(),
+    answers: new Answers(manifest),
+    roundedAnswers: new Answers(manifest),
+    complaints: new Map(),
+    ties: new Map(),
+    rows: new Map(),
+    broken: new Map(),
+    rounds: floatActivations !== null,
+  };
+  const shipped = files.get("model.onnx");
+
+  countRows(proof, results);
+  const plan = [
+    ["running the bundle as shipped", floatActivations ?? shipped, proof.batches, outputsOf],
+    ...(results.rounds ? [["running the bundle with rounded activations", shipped, proof.batches, roundedOf]] : []),
+    ["running the bundle observed", joined(floatActivations ?? shipped, added), proof.batches.filter((b) => b.inside), insideOf],
+  ];
+  const all = plan.reduce((sum, [, , batches]) => sum + batches.length, 0);
+  let done = 0;
+  for (const [stage, graph, batches, look] of plan) {
+    await progress(stage, done, all);
+    const model = await openModel(runtime, bundle, graph);
+    if (graph === shipped) model.checkSignature();
+    for (const batch of batches) {
+      await failuresNoted(batch, results, async () => look(batch, await model.run(batch)));
+      await progress(stage, ++done, all);
+    }
+    await model.close();
+  }
+  return results;
+
+  function outputsOf(batch, values) {
+    const outputs = outputValues(manifest, values);
+    compareOutputs(results.error, batch, outputs, results);
+    checkTasks(batch, outputs, results);
+    results.answers.add(batch, outputs);
+  }
+
+  /** As it is shipped, with activations rounded to 8 bits: reported, but without an influence on the verdict. */
+  function roundedOf(batch, values) {
+    const outputs = outputValues(manifest, values);
+    compareOutputs(results.roundedError, batch, outputs, results);
+    results.roundedAnswers.add(batch, outputs);
+  }
+
+  function insideOf(batch, values) {
+    compareOutputs(results.observedError, batch, outputValues(manifest, values), results);
+    compareValues(results.error, "module", batch, moduleValues(manifest, values), batch.modules, results);
+    const chosen = choices(manifest, routes, values);
+    checkExperts(proof.experts, batch, chosen, results);
+    checkGroups(batch, chosen, results);
+  }
+}
+
+function countRows(proof, { rows }) {
+  for (const { tasks, compared } of proof.batches) {
+    tasks.forEach((task, row) => {
+      const [counted, aside] = rows.get(task) ?? [0, 0];
+      rows.set(task, [counted + compared[row], aside + !compared[row]]);
+    });
+  }
+}
+
+/** A batch that cannot be compared has an infinite error; the other batches are still compared. */
+async function failuresNoted(batch, { broken, error }, run) {
+  try {
+    await run();
+  } catch (failure) {
+    if (!(failure instanceof Failure)) throw failure;
+    for (const task of new Set(batch.tasks)) {
+      if (!broken.has(task)) broken.set(task, `on the batch '${batch.name}', ${failure.message}`);
+      for (const [name] of batch.outputs) error.of(task, "output", name).add(Infinity);
+    }
+  }
+}
+
+function outputValues(manifest, values) {
+  const named = manifest.outputs.filter(({ name }) => values.has(name));
+  return new Map(named.map(({ name }) => [name, numbers(values.get(name))]));
+}
+
+function compareOutputs(spreads, batch, outputs, results) {
+  compareValues(spreads, "output", batch, outputs, [...batch.outputs, ...batch.inner], results);
+}
+
+/** Adds the bundle's distance from the float64 model to each task's spread, by module or output. */
+function compareValues(spreads, kind, batch, found, exact, results) {
+  const fit = kind === "output" ? padded : like;
+  for (const [name, wanted] of exact.filter(([name]) => found.has(name))) {
+    const fitted = fit(found.get(name), wanted.shape);
+    for (const task of new Set(batch.tasks)) {
+      if (fitted === null) {
+        const [has, gives] = [found.get(name).dims, wanted.shape].map((shape) => `[${shape.join(", ")}]`);
+        complain(results, task, name, `has shape ${has}; the trained model gives ${gives}`);
+        continue;
+      }
+      const spread = spreads.of(task, kind, name);
+      addErrors(spread, fitted.same, wanted, batch, task);
+      if (fitted.more?.dims.at(-1)) addAll(spread, fitted.more, batch, task);
+    }
+  }
+}
+
+/** Adds what was found less what is exact, where the sample has numbers, of a task's compared rows. */
+function addErrors(spread, found, { shape, columns, values }, batch, task) {
+  const { rows, starts, width } = places(shape, batch);
+  rows.forEach((row, n) => {
+    if (batch.tasks[row] !== task || !batch.compared[row]) return;
+    for (let j = 0; j < columns; j++) {
+      spread.add(found.at(starts[n] + feature(n, j, columns, width)) - values[n * columns + j]);
+    }
+  });
+}
+
+function addAll(spread, found, batch, task) {
+  const { rows, starts, width } = places(found.dims, batch);
+  rows.forEach((row, n) => {
+    if (batch.tasks[row] !== task || !batch.compared[row]) return;
+    for (let j = 0; j < width; j++) spread.add(found.at(starts[n] + j));
+  });
+}
+
+function complain({ complaints }, task, name, message) {
+  const key = JSON.stringify([task, name]);
+  if (!complaints.has(key)) complaints.set(key, message);
+}
+
+/** Of rows whose task is inferred, that it is the reference's. */
+function checkTasks(batch, outputs, results) {
+  const used = outputs.get(TASK_ID_USED);
+  if (used === undefined) return;
+  batch.tasks.forEach((task, row) => {
+    const [found, wanted] = [used.at(row), batch.ids[row]];
+    if (task !== AUTO || !batch.compared[row] || found === wanted) return;
+    complain(results, AUTO, TASK_ID_USED, `infers task ${found}; the reference infers ${wanted}`);
+  });
+}
+
+/** EPT: of rows whose task was named, that the experts are the reference's. */
+function checkExperts(tables, batch, chosen, results) {
+  for (const { module, experts, tied } of tables) {
+    const route = chosen.get(module);
+    if (route === undefined || route.dims.length !== 2) continue; // TuckA's routes are [n]
+    const [rows, count] = route.dims;
+    batch.tasks.forEach((task, row) => {
+      const wanted = experts[batch.ids[row]];
+      if (wanted === undefined || !batch.compared[row] || task === AUTO) return;
+      const own = rows === 1 ? 0 : row;
+      const found = route.numbers.slice(own * count, (own + 1) * count).sort((a, b) => a - b);
+      if (String(found) === String(wanted)) return;
+      if (!tied[batch.ids[row]]) {
+        const message = `its router chooses experts ${found.join(" and ")}; the reference chooses ${wanted.join(" and ")}`;
+        complain(results, task, module, message);
+      } else if (!results.ties.has(task)) results.ties.set(task, module);
+    });
+  }
+}
+
+/** TuckA: that every module's group is the reference's. */
+function checkGroups(batch, chosen, results) {
+  for (const [module, groups] of Object.entries(batch.groups[0] ?? {})) {
+    const route = chosen.get(module);
+    if (route === undefined || route.dims.length !== 1) continue;
+    batch.tasks.forEach((task, row) => {
+      const [found, wanted] = [route.numbers, groups].map((each) => each[each.length === 1 ? 0 : row]);
+      if (found === wanted || wanted < 0 || !batch.compared[row] || task === BASE) return;
+      complain(results, task, module, `its route is group ${found}; the reference's is group ${wanted}`);
+    });
+  }
+}

@@ -1,0 +1,24 @@
+// Numbers as eptx prints them.
+
+/** Three digits, as Python's format "g" gives them: 0.0123, 45.6, 1.23e+04. */
+export function precise(value) {
+  if (!Number.isFinite(value)) return Number.isNaN(value) ? "nan" : value < 0 ? "-inf" : "inf";
+  const [digits, exponent] = value.toExponential(2).split("e").map(Number);
+  if (exponent < -4 || exponent >= 3) return `${digits}e${padded(exponent)}`;
+  return String(Number(value.toPrecision(3)));
+}
+
+/** Two digits and a power of ten: 1.2e-07. */
+export function scientific(value) {
+  if (!Number.isFinite(value)) return precise(value);
+  const [digits, exponent] = value.toExponential(1).split("e");
+  return `${digits}e${padded(Number(exponent))}`;
+}
+
+export function percent(share) {
+  return `${(100 * share).toFixed(1)}%`;
+}
+
+function padded(exponent) {
+  return `${exponent < 0 ? "-" : "+"}${String(Math.abs(exponent)).padStart(2, "0")}`;
+}

@@ -1,0 +1,83 @@
+// The report as text: the cells of its table, and the lines around it.
+import { LIMIT } from "./distance.js";
+import { percent, precise, scientific } from "./format.js";
+import { backendName } from "./report.js";
+import { sentence } from "./verdict.js";
+
+export const HEADER = ["task", "error / noise", "noise floor", "adapter / noise", "argmax", "metric", "rows", "verdict"];
+
+/** One task's cells of `HEADER`. */
+export function cells({ task, worst, modules, outputs, effect_ratio: effect, argmax_agreement: agreement, rows, ...rest }) {
+  const { noise, scale } = modules[worst.name] ?? outputs[worst.name];
+  return [
+    task,
+    precise(worst.ratio),
+    scientific(scale ? noise / scale : 0),
+    effect === null ? "-" : precise(effect),
+    agreement === null ? "-" : percent(agreement),
+    "-",
+    rest.rows_set_aside ? `${rows} (+${rest.rows_set_aside} tied)` : `${rows}`,
+    rest.verdict,
+  ];
+}
+
+/** What is said of tasks that do not pass. */
+export function complaints({ tasks }) {
+  return tasks.filter((task) => task.verdict !== "pass").map((task) => `${task.verdict}: ${sentence(task)}`);
+}
+
+/** What counts for no verdict: what rounded activations change. */
+export function notes({ tasks }) {
+  return tasks
+    .filter((task) => task.rounded !== null)
+    .map(({ task, rounded }) => {
+      const most = Math.max(...Object.values(rounded.relative_rms));
+      return `${task}: activations of 8 bits, as shipped, change the outputs by ${short(most)} of their size`;
+    });
+}
+
+/** What was not compared, or is not as it was, and how many parts were compared. */
+export function checkLines(checks) {
+  const count = (how) => checks.filter((check) => check.how === how).length;
+  return [
+    ...checks.filter((check) => check.wrong !== null).map((check) => `fail: ${check.name}: ${check.wrong}`),
+    ...checks.filter((check) => check.how === "unchecked").map((check) => `not checked: ${check.name}: ${check.why}`),
+    `checks: ${["compared", "run", "unchecked"].map((how) => `${count(how)} ${how}`).join(", ")}`,
+  ];
+}
+
+/** How the bundle did on a backend, in one line. */
+export function summary(backend) {
+  const { task, worst } = backend.tasks.reduce((most, each) => (each.worst.ratio > most.worst.ratio ? each : most));
+  const verdict = backend.passed ? "passed" : "failed";
+  return `${backendName(backend)}: ${verdict}; worst ${precise(worst.ratio)} of ${LIMIT} noise floors, task ${task}, ${worst.name}`;
+}
+
+/** How long it took, and each stage. */
+export function took(seconds) {
+  const sum = Object.values(seconds).reduce((all, one) => all + one, 0);
+  return `took ${sum.toFixed(1)} s: ${Object.entries(seconds).map(([stage, one]) => `${stage} ${one.toFixed(1)}`).join(", ")}`;
+}
+
+/** The whole report for a terminal. */
+export function reportText({ providers: [backend], checks, seconds }) {
+  return [
+    `${backendName(backend)}:`,
+    ...aligned([HEADER, ...backend.tasks.map(cells)]),
+    ...notes(backend),
+    ...complaints(backend),
+    ...checkLines(checks),
+    took(seconds),
+    summary(backend),
+  ].join("\n");
+}
+
+/** Two digits, as Python's format ".2g" gives them. */
+function short(value) {
+  return precise(Number(value.toPrecision(2)));
+}
+
+function aligned(rows) {
+  const widths = rows[0].map((_, i) => Math.max(...rows.map((row) => row[i].length)));
+  return rows.map((row) => row.map((cell, i) => cell.padEnd(widths[i])).join("  ").trimEnd());
+}
