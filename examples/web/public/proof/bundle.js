@@ -2,6 +2,8 @@
 import { Failure, NOT_SUPPORTED } from "./failure.js";
 import { sha256 } from "./sha256.js";
 
+/** The stage whose progress is counted in bytes. */
+export const LOADING = "loading the bundle";
 const SCHEMA_VERSION = 1;
 const OUTSIDE = /(^|\/)(\.{0,2})(\/|$)|[\\:*?"<>|\x00-\x1f\x7f]/;
 
@@ -34,13 +36,17 @@ export function readManifest(bytes) {
 /**
  * The bytes of the model and of its weights; every other file is only compared with its hash.
  * @param {object} manifest
- * @param {(name: string, size: number) => Promise<Uint8Array>} read one file of the bundle
+ * @param {(name: string, size: number, received: (bytes: number) => void) => Promise<Uint8Array>} read one file
+ * @param {(stage: string, done: number, all: number) => void} progress in bytes
  * @returns {Promise<Map<string, Uint8Array>>}
  */
-export async function readFiles(manifest, read) {
+export async function readFiles(manifest, read, progress) {
   const kept = new Map();
+  const all = Object.values(manifest.files).reduce((sum, file) => sum + file.size, 0);
+  let loaded = 0;
+  const received = (bytes) => progress(LOADING, (loaded += bytes), all);
   for (const [name, { size, sha256: wanted }] of Object.entries(manifest.files)) {
-    const bytes = await read(name, size);
+    const bytes = await read(name, size, received);
     if (bytes.length !== size) throw new Failure(`${name}: has ${bytes.length} bytes; eptx.json says ${size}`);
     if ((await sha256(bytes)) !== wanted) {
       throw new Failure(`${name}: its content does not match its SHA-256; the file was changed or damaged`);

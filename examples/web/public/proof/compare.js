@@ -16,7 +16,7 @@ const TASK_ID_USED = "task_id_used";
  * @param {object} runtime see `openModel`
  * @param {object} bundle {manifest, files}
  * @param {object} proof
- * @param {(stage: string, done: number, all: number) => Promise<void>} progress
+ * @param {(stage: string, done: number, all: number) => void} progress in batches
  */
 export async function compare(runtime, bundle, proof, progress) {
   const { manifest, files } = bundle;
@@ -44,12 +44,12 @@ export async function compare(runtime, bundle, proof, progress) {
   const all = plan.reduce((sum, [, , batches]) => sum + batches.length, 0);
   let done = 0;
   for (const [stage, graph, batches, look] of plan) {
-    await progress(stage, done, all);
+    progress(stage, done, all);
     const model = await openModel(runtime, bundle, graph);
     if (graph === shipped) model.checkSignature();
     for (const batch of batches) {
       await failuresNoted(batch, results, async () => look(batch, await model.run(batch)));
-      await progress(stage, ++done, all);
+      progress(stage, ++done, all);
     }
     await model.close();
   }

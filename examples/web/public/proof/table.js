@@ -48,9 +48,13 @@ export function checkLines(checks) {
 
 /** How the bundle did on a backend, in one line. */
 export function summary(backend) {
-  const { task, worst } = backend.tasks.reduce((most, each) => (each.worst.ratio > most.worst.ratio ? each : most));
-  const verdict = backend.passed ? "passed" : "failed";
-  return `${backendName(backend)}: ${verdict}; worst ${precise(worst.ratio)} of ${LIMIT} noise floors, task ${task}, ${worst.name}`;
+  return `${backendName(backend)}: ${backend.passed ? "passed" : "failed"}; ${worstPlace(backend)}`;
+}
+
+/** Where the bundle is furthest from the trained model. */
+export function worstPlace({ tasks }) {
+  const { task, worst } = tasks.reduce((most, each) => (each.worst.ratio > most.worst.ratio ? each : most));
+  return `worst ${precise(worst.ratio)} of ${LIMIT} noise floors, task ${task}, ${worst.name}`;
 }
 
 /** How long it took, and each stage. */

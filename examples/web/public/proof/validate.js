@@ -12,12 +12,13 @@ import { makeReport } from "./report.js";
  * @param {object} given
  * @param given.ort onnxruntime-node or onnxruntime-web
  * @param {"cpu" | "wasm"} given.provider of that ONNX Runtime
- * @param {(name: string, size?: number) => Promise<Uint8Array>} given.read one file of the bundle
+ * @param {(name: string, size?: number, received?: (bytes: number) => void) => Promise<Uint8Array>} given.read one file of
+ *   the bundle; calls `received` while it comes, if it takes long
  * @param {{name: string, bytes: Uint8Array}} given.proof the proof's file
- * @param {(stage: string, done: number, all: number) => Promise<void>} given.progress called while it runs
+ * @param {(stage: string, done: number, all: number) => void} given.progress called while it runs: batches, of LOADING bytes
  * @returns {Promise<object>} a report with the fields of validation.json; infinite numbers stand where that has null
  */
-export async function validate({ ort, provider, read, proof: file, progress = async () => {} }) {
+export async function validate({ ort, provider, read, proof: file, progress = () => {} }) {
   const seconds = {};
   const timed = async (stage, run) => {
     const start = performance.now();
@@ -33,7 +34,7 @@ export async function validate({ ort, provider, read, proof: file, progress = as
     }
     return [proof, manifest, [...proof.checks, ...checkSame(file.name, proof.bundle, manifest)]];
   });
-  const files = await timed("checking the bundle", () => readFiles(manifest, read));
+  const files = await timed("checking the bundle", () => readFiles(manifest, read, progress));
   const results = await timed("running the bundle", () => compare({ ort, provider }, { manifest, files }, proof, progress));
   return makeReport({ manifest, proof, provider, results, checks, seconds });
 }
