@@ -2,7 +2,7 @@
 import { element } from "./element.js";
 import { LOADING } from "./proof/bundle.js";
 import { backendName } from "./proof/report.js";
-import { HEADER, cells, checkLines, complaints, notes, took, worstPlace } from "./proof/table.js";
+import { HEADER, cells, checkLines, complaints, divergenceLines, notes, took, worstPlace } from "./proof/table.js";
 
 /** No data with labels is here to measure a metric on. */
 const SHOWN = HEADER.map((name, i) => [name, i]).filter(([name]) => name !== "metric");
@@ -34,7 +34,8 @@ function showReport(report) {
   const names = SHOWN.map(([name]) => element("th", { scope: "col" }, name));
   find("by-task").tHead.replaceChildren(element("tr", {}, ...names));
   find("by-task").tBodies[0].replaceChildren(...backend.tasks.map(row));
-  const lines = [...complaints(backend), ...notes(backend), ...checkLines(report.checks), took(report.seconds)];
+  const costs = divergenceLines(report.divergences);
+  const lines = [...complaints(backend), ...notes(backend), ...costs, ...checkLines(report.checks), took(report.seconds)];
   find("lines").replaceChildren(...lines.map((text) => element("li", {}, text)));
   find("report").hidden = false;
   find("loading").hidden = true;

@@ -1,11 +1,10 @@
 // What a validation found: an object with the fields of validation.json, and the verdict's one line.
 import { LIMIT } from "./distance.js";
+import { divergenceSentence, dropSentence, dropWithin } from "./quantizing.js";
 import { sentence, taskReport } from "./verdict.js";
 
 const SCHEMA_VERSION = 1;
 const AUTO = "auto";
-/** A task with labelled rows may lose so many points where it has no other budget. */
-const DEFAULT_POINTS = 10;
 
 /**
  * @param {object} manifest of the bundle
@@ -64,13 +63,9 @@ function reason({ checks, providers: [backend], drops, divergences }) {
   // a proof only sees that a file has changed; the run says what that has changed
   if (wrong.length) return `${wrong[0].name}: ${wrong[0].wrong}${more(wrong.length, "checks")}${ran ? `; ${ran}` : ""}`;
   if (ran) return ran;
-  const over = [...drops, ...divergences].filter((one) => one.within === false);
-  return over.length ? `${over[0].task}: quantizing costs more than it may${more(over.length, "tasks")}` : null;
-}
-
-function dropWithin({ budget, points, labelled, low }) {
-  if (budget !== null) return points <= budget;
-  return labelled ? low <= DEFAULT_POINTS : null;
+  const over = [...drops.map((one) => [one, dropSentence]), ...divergences.map((one) => [one, divergenceSentence])];
+  const [first, ...others] = over.filter(([one]) => one.within === false).map(([one, said]) => said(one));
+  return first === undefined ? null : `${first}${more(others.length + 1, "tasks")}`;
 }
 
 /** A batch's name and shape. */

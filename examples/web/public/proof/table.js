@@ -1,6 +1,7 @@
 // The report as text: the cells of its table, and the lines around it.
 import { LIMIT } from "./distance.js";
 import { percent, precise, scientific } from "./format.js";
+import { DROPS, divergenceSentence, dropCells, dropSentence } from "./quantizing.js";
 import { backendName } from "./report.js";
 import { sentence } from "./verdict.js";
 
@@ -63,13 +64,28 @@ export function took(seconds) {
   return `took ${sum.toFixed(1)} s: ${Object.entries(seconds).map(([stage, one]) => `${stage} ${one.toFixed(1)}`).join(", ")}`;
 }
 
+/** What quantizing costs, where the proof was recorded. */
+export function divergenceLines(divergences) {
+  return divergences.map((one) => `${one.within ? "pass" : "fail"}: ${divergenceSentence(one)}`);
+}
+
+function dropLines(drops) {
+  if (!drops.length) return [];
+  const over = drops.filter((one) => one.within === false).map((one) => `fail: ${dropSentence(one)}`);
+  const mean = drops.reduce((sum, { points }) => sum + points, 0) / drops.length;
+  const sum = `quantizing loses ${mean.toFixed(2)} points on average of ${drops.length} tasks`;
+  return [...aligned([DROPS, ...drops.map(dropCells)]), ...over, sum];
+}
+
 /** The whole report for a terminal. */
-export function reportText({ providers: [backend], checks, seconds }) {
+export function reportText({ providers: [backend], drops, divergences, checks, seconds }) {
   return [
     `${backendName(backend)}:`,
     ...aligned([HEADER, ...backend.tasks.map(cells)]),
     ...notes(backend),
     ...complaints(backend),
+    ...dropLines(drops),
+    ...divergenceLines(divergences),
     ...checkLines(checks),
     took(seconds),
     summary(backend),
