@@ -2,10 +2,8 @@
 import { element } from "./element.js";
 import { LOADING } from "./proof/bundle.js";
 import { backendName } from "./proof/report.js";
-import { HEADER, cells, checkLines, complaints, divergenceLines, notes, took, worstPlace } from "./proof/table.js";
+import { GREEDY, HEADER, cells, checkLines, complaints, divergenceLines, notes, took, worstPlace } from "./proof/table.js";
 
-/** No data with labels is here to measure a metric on. */
-const SHOWN = HEADER.map((name, i) => [name, i]).filter(([name]) => name !== "metric");
 const find = (id) => document.getElementById(id);
 const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
 
@@ -15,9 +13,9 @@ function showProgress([stage, done, all]) {
   find("status").textContent = `${stage[0].toUpperCase()}${stage.slice(1)}: ${counted}`;
 }
 
-function row(task) {
+function row(task, shown) {
   const own = cells(task);
-  const made = SHOWN.map(([name, i]) => {
+  const made = shown.map(([name, i]) => {
     const cell = element("td", { className: name === "verdict" ? own[i] : "" }, own[i]);
     cell.dataset.name = name;
     return cell;
@@ -31,9 +29,11 @@ function showReport(report) {
   find("verdict").className = report.passed ? "passed" : "failed";
   heading.textContent = report.passed ? "Passed" : "Failed";
   line.textContent = report.reason ?? `${backendName(backend)}: ${worstPlace(backend)}`;
-  const names = SHOWN.map(([name]) => element("th", { scope: "col" }, name));
+  const generates = backend.tasks.some((task) => task.greedy !== null);
+  const shown = HEADER.map((name, i) => [name, i]).filter(([, i]) => generates || i !== GREEDY);
+  const names = shown.map(([name]) => element("th", { scope: "col" }, name));
   find("by-task").tHead.replaceChildren(element("tr", {}, ...names));
-  find("by-task").tBodies[0].replaceChildren(...backend.tasks.map(row));
+  find("by-task").tBodies[0].replaceChildren(...backend.tasks.map((task) => row(task, shown)));
   const costs = divergenceLines(report.divergences);
   const lines = [...complaints(backend), ...notes(backend), ...costs, ...checkLines(report.checks), took(report.seconds)];
   find("lines").replaceChildren(...lines.map((text) => element("li", {}, text)));

@@ -25,16 +25,14 @@ export function readManifest(bytes) {
   }
   const outside = Object.keys(manifest.files).find((name) => OUTSIDE.test(name));
   if (outside !== undefined) throw new Failure(`eptx.json: names a file ${JSON.stringify(outside)} outside of the bundle`);
-  const refused = (what) => {
-    throw new Failure(`${what}; validate it with eptx validate BUNDLE --against-proof PROOF`, NOT_SUPPORTED);
-  };
-  if (manifest.generation || manifest.encoder) refused("this bundle generates text, and JavaScript validates encoders alone");
-  if (manifest.provider !== "cpu") refused(`this bundle is for ${manifest.provider}`);
+  if (manifest.provider !== "cpu") {
+    throw new Failure(`this bundle is for ${manifest.provider}; validate it with eptx validate --against-proof`, NOT_SUPPORTED);
+  }
   return manifest;
 }
 
 /**
- * The bytes of the model and of its weights; every other file is only compared with its hash.
+ * The bytes of the models and of their weights; every other file is only compared with its hash.
  * @param {object} manifest
  * @param {(name: string, size: number, received: (bytes: number) => void) => Promise<Uint8Array>} read one file
  * @param {(stage: string, done: number, all: number) => void} progress in bytes
@@ -42,6 +40,7 @@ export function readManifest(bytes) {
  */
 export async function readFiles(manifest, read, progress) {
   const kept = new Map();
+  const graphs = ["model.onnx", ...(manifest.encoder ? [manifest.encoder.file] : [])];
   const all = Object.values(manifest.files).reduce((sum, file) => sum + file.size, 0);
   let loaded = 0;
   const received = (bytes) => progress(LOADING, (loaded += bytes), all);
@@ -51,7 +50,7 @@ export async function readFiles(manifest, read, progress) {
     if ((await sha256(bytes)) !== wanted) {
       throw new Failure(`${name}: its content does not match its SHA-256; the file was changed or damaged`);
     }
-    if (name.startsWith("model.onnx")) kept.set(name, bytes);
+    if (graphs.some((graph) => name.startsWith(graph))) kept.set(name, bytes);
   }
   return kept;
 }

@@ -2,25 +2,21 @@
 import { Answers } from "./answers.js";
 import { Spreads } from "./distance.js";
 import { Failure } from "./failure.js";
-import { choices, moduleValues, openModel } from "./model.js";
+import { FLOAT, OBSERVED, SHIPPED, open } from "./model.js";
+import { AUTO, BASE, TASK_ID_USED } from "./names.js";
 import { feature, places } from "./sample.js";
-import { joined } from "./tensors.js";
-import { like, numbers, padded } from "./values.js";
-
-const AUTO = "auto";
-const BASE = "base";
-const TASK_ID_USED = "task_id_used";
+import { like, padded } from "./values.js";
 
 /**
  * What all runs gave; comparison/verdict.py has the same as `RunResults`.
- * @param {object} runtime see `openModel`
+ * @param {object} runtime see `openGraph`
  * @param {object} bundle {manifest, files}
  * @param {object} proof
  * @param {(stage: string, done: number, all: number) => void} progress in batches
  */
 export async function compare(runtime, bundle, proof, progress) {
-  const { manifest, files } = bundle;
-  const { added, floatActivations, routes } = proof.models;
+  const { manifest } = bundle;
+  const { floatActivations, encoder } = proof.models;
   const results = {
     error: new Spreads(),
     observedError: new Spreads(),
@@ -31,22 +27,20 @@ export async function compare(runtime, bundle, proof, progress) {
     ties: new Map(),
     rows: new Map(),
     broken: new Map(),
-    rounds: floatActivations !== null,
+    rounds: (floatActivations ?? encoder?.floatActivations ?? null) !== null,
   };
-  const shipped = files.get("model.onnx");
-
-  countRows(proof, results);
+  const inside = proof.batches.filter((batch) => batch.inside);
   const plan = [
-    ["running the bundle as shipped", floatActivations ?? shipped, proof.batches, outputsOf],
-    ...(results.rounds ? [["running the bundle with rounded activations", shipped, proof.batches, roundedOf]] : []),
-    ["running the bundle observed", joined(floatActivations ?? shipped, added), proof.batches.filter((b) => b.inside), insideOf],
+    ["running the bundle as shipped", results.rounds ? FLOAT : SHIPPED, proof.batches, outputsOf],
+    ...(results.rounds ? [["running the bundle with rounded activations", SHIPPED, proof.batches, roundedOf]] : []),
+    ["running the bundle observed", OBSERVED, inside, insideOf],
   ];
   const all = plan.reduce((sum, [, , batches]) => sum + batches.length, 0);
   let done = 0;
-  for (const [stage, graph, batches, look] of plan) {
+  countRows(proof, results);
+  for (const [stage, how, batches, look] of plan) {
     progress(stage, done, all);
-    const model = await openModel(runtime, bundle, graph);
-    if (graph === shipped) model.checkSignature();
+    const model = await open(runtime, bundle, proof, how);
     for (const batch of batches) {
       await failuresNoted(batch, results, async () => look(batch, await model.run(batch)));
       progress(stage, ++done, all);
@@ -55,26 +49,23 @@ export async function compare(runtime, bundle, proof, progress) {
   }
   return results;
 
-  function outputsOf(batch, values) {
-    const outputs = outputValues(manifest, values);
+  function outputsOf(batch, { outputs }) {
     compareOutputs(results.error, batch, outputs, results);
     checkTasks(batch, outputs, results);
     results.answers.add(batch, outputs);
   }
 
   /** As it is shipped, with activations rounded to 8 bits: reported, but without an influence on the verdict. */
-  function roundedOf(batch, values) {
-    const outputs = outputValues(manifest, values);
+  function roundedOf(batch, { outputs }) {
     compareOutputs(results.roundedError, batch, outputs, results);
     results.roundedAnswers.add(batch, outputs);
   }
 
-  function insideOf(batch, values) {
-    compareOutputs(results.observedError, batch, outputValues(manifest, values), results);
-    compareValues(results.error, "module", batch, moduleValues(manifest, values), batch.modules, results);
-    const chosen = choices(manifest, routes, values);
-    checkExperts(proof.experts, batch, chosen, results);
-    checkGroups(batch, chosen, results);
+  function insideOf(batch, { outputs, modules, routes }) {
+    compareOutputs(results.observedError, batch, outputs, results);
+    compareValues(results.error, "module", batch, modules, batch.modules, results);
+    for (const chosen of routes) checkExperts(proof.experts, batch, chosen, results);
+    routes.forEach((chosen, call) => checkGroups(batch, batch.groups[call] ?? {}, chosen, results));
   }
 }
 
@@ -98,11 +89,6 @@ async function failuresNoted(batch, { broken, error }, run) {
       for (const [name] of batch.outputs) error.of(task, "output", name).add(Infinity);
     }
   }
-}
-
-function outputValues(manifest, values) {
-  const named = manifest.outputs.filter(({ name }) => values.has(name));
-  return new Map(named.map(({ name }) => [name, numbers(values.get(name))]));
 }
 
 function compareOutputs(spreads, batch, outputs, results) {
@@ -183,8 +169,8 @@ function checkExperts(tables, batch, chosen, results) {
 }
 
 /** TuckA: that every module's group is the reference's. */
-function checkGroups(batch, chosen, results) {
-  for (const [module, groups] of Object.entries(batch.groups[0] ?? {})) {
+function checkGroups(batch, wanted, chosen, results) {
+  for (const [module, groups] of Object.entries(wanted)) {
     const route = chosen.get(module);
     if (route === undefined || route.dims.length !== 1) continue;
     batch.tasks.forEach((task, row) => {

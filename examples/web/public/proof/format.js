@@ -1,11 +1,11 @@
 // Numbers as eptx prints them.
 
-/** Three digits, as Python's format "g" gives them: 0.0123, 45.6, 1.23e+04. */
-export function precise(value) {
+/** So many digits, as Python's format "g" gives them: 0.0123, 45.6, 1.23e+04. */
+export function precise(value, digits = 3) {
   if (!Number.isFinite(value)) return Number.isNaN(value) ? "nan" : value < 0 ? "-inf" : "inf";
-  const [digits, exponent] = value.toExponential(2).split("e").map(Number);
-  if (exponent < -4 || exponent >= 3) return `${digits}e${padded(exponent)}`;
-  return String(Number(value.toPrecision(3)));
+  const [shown, exponent] = value.toExponential(digits - 1).split("e").map(Number);
+  if (exponent < -4 || exponent >= digits) return `${shown}e${padded(exponent)}`;
+  return String(Number(value.toPrecision(digits)));
 }
 
 /** Two digits and a power of ten: 1.2e-07. */

@@ -1,127 +1,91 @@
-// A bundle's model, opened in ONNX Runtime and run on a batch: as it is shipped, or with its inside visible.
-import { Failure, oneLine } from "./failure.js";
+// A bundle's models, opened together and run on batches: as they are shipped, or with their inside visible.
+import { DecodeLoop } from "./decode.js";
+import { Failure } from "./failure.js";
+import { openGraph } from "./graph.js";
+import { USED } from "./names.js";
+import { joined } from "./tensors.js";
 import { numbers } from "./values.js";
 
-const FOLDING_LIMIT = 64 * 2 ** 20;
-const TASK_ID = "task_id";
-const AUTO = "auto";
-const INFER = -1;
+/** What `open` opens. */
+export const [SHIPPED, FLOAT, OBSERVED] = ["as it is shipped", "without rounded activations", "with its inside visible"];
 
 /**
- * Opens a graph whose weights are the bundle's.
- * @param {object} runtime {ort: onnxruntime-node or -web, provider: "cpu" or "wasm"}
+ * Opens a bundle's models.
+ * @param {object} runtime see `openGraph`
  * @param {object} bundle {manifest, files}
- * @param {Uint8Array} graph the bytes of model.onnx, or of a copy that shows more
+ * @param {object} proof
+ * @param {string} how SHIPPED; FLOAT: with no activation rounded to 8 bits; OBSERVED: that, and with its inside visible
  */
-export async function openModel({ ort, provider }, { manifest, files }, graph) {
-  const weights = [...files].filter(([name]) => name.startsWith("model.onnx."));
-  const size = Object.values(manifest.files).reduce((sum, file) => sum + file.size, 0);
-  const options = {
-    executionProviders: [provider],
-    externalData: weights.map(([path, data]) => ({ path, data })),
-    logSeverityLevel: 4, // errors are thrown; nothing is printed
-    extra: {
-      // as eptx opens it: a small model can ask constant folding for gigabytes
-      optimization: { constant_folding_max_output_size_in_bytes: String(Math.max(size, FOLDING_LIMIT)) },
-      session: { x64quantprecision: "1" },
-    },
+export async function open(runtime, bundle, proof, how) {
+  const { manifest, files } = bundle;
+  const bytes = (file, { added, floatActivations }) => {
+    const own = how === SHIPPED ? files.get(file) : (floatActivations ?? files.get(file));
+    return how === OBSERVED ? joined(own, added) : own;
   };
-  try {
-    return new Model(ort, await ort.InferenceSession.create(graph, options), manifest);
-  } catch (error) {
-    throw new Failure(`model.onnx: ONNX Runtime does not load it: ${oneLine(error)}`);
-  }
+  const graph = await openGraph(runtime, bundle, bytes("model.onnx", proof.models));
+  if (how === SHIPPED) graph.checkSignature(manifest);
+  const { encoder } = proof.models;
+  const first = encoder && (await openGraph(runtime, bundle, bytes(manifest.encoder.file, encoder)));
+  return new Model(manifest, graph, first, how === OBSERVED ? proof.models : null);
 }
 
 class Model {
-  #ort;
-  #session;
   #manifest;
+  #graph;
+  #encoder;
+  #observed;
 
-  constructor(ort, session, manifest) {
-    [this.#ort, this.#session, this.#manifest] = [ort, session, manifest];
-  }
-
-  /** Checks that the model has the inputs and outputs of eptx.json. */
-  checkSignature() {
-    const { inputMetadata, outputMetadata } = this.#session;
-    for (const [what, specs, values] of [
-      ["input", this.#manifest.inputs, inputMetadata],
-      ["output", this.#manifest.outputs, outputMetadata],
-    ]) {
-      const said = new Map(specs.map((spec) => [spec.name, spec]));
-      const has = new Map(values.map((value) => [value.name, value]));
-      for (const name of [...new Set([...said.keys(), ...has.keys()])].sort()) {
-        if (!agree(said.get(name), has.get(name))) throw new Failure(`the model's ${what} '${name}' is not what eptx.json says`);
-      }
-    }
+  constructor(manifest, graph, encoder, observed) {
+    [this.#manifest, this.#graph, this.#encoder, this.#observed] = [manifest, graph, encoder, observed];
   }
 
   /**
-   * Runs a batch; every value by name, as numbers.
+   * Runs a batch.
    * @param {object} batch of a proof
+   * @returns {Promise<{outputs: Map, modules: Map, routes: Map[]}>} outputs and modules as numbers; for every call, the
+   *   choice of each module's router; no modules and no routes unless it is observed
    */
   async run(batch) {
-    const feeds = Object.fromEntries(
-      Object.entries(batch.inputs).map(([name, { type, data, dims }]) => [name, new this.#ort.Tensor(type, data, dims)]),
-    );
-    const ids = this.#taskIds(batch.tasks);
-    if (ids !== null) feeds[TASK_ID] = new this.#ort.Tensor("int64", ids, [ids.length]);
-    let found;
-    try {
-      found = await this.#session.run(feeds);
-    } catch (error) {
-      throw new Failure(`the model does not run: ${oneLine(error)}`);
-    }
-    return new Map(Object.entries(found));
+    const loop = new DecodeLoop(this.#manifest, batch);
+    const encode = this.#encoder && ((feeds) => this.#encoder.run(feeds));
+    const calls = await loop.run((feeds) => this.#graph.run(feeds), encode);
+    const { outputs, modules: places, encoder } = this.#manifest;
+    const named = outputs.filter(({ name }) => calls[0].has(name)).map(({ name }) => [name, loop.joined(calls, name)]);
+    const used = [...loop.encoded].filter(([name]) => name.endsWith(USED)).map(([name, value]) => [name, numbers(value)]);
+    if (!this.#observed) return { outputs: new Map([...named, ...used]), modules: new Map(), routes: [] };
+    const modules = [
+      ...located(places, calls[0]).map(([name, { output, columns }]) => [name, loop.joined(calls, output, columns)]),
+      ...located(encoder?.modules ?? {}, loop.encoded).map(([name, { output, columns }]) => [
+        name,
+        numbers(loop.encoded.get(output), columns),
+      ]),
+    ];
+    const routes = calls.map((call) => choices(places, this.#observed.routes, call));
+    if (encoder) routes[0] = new Map([...routes[0], ...choices(encoder.modules, this.#observed.encoder.routes, loop.encoded)]);
+    return { outputs: new Map([...named, ...used]), modules: new Map(modules), routes };
   }
 
   async close() {
-    await this.#session.release();
-  }
-
-  /** The rows' task ids in the bundle, or one where it takes one for all; null if it takes none. */
-  #taskIds(tasks) {
-    const taken = this.#manifest.inputs.find((spec) => spec.name === TASK_ID);
-    if (taken === undefined) return null;
-    const known = new Map([...this.#manifest.tasks.map((task) => [task.name, task.id]), [AUTO, INFER]]);
-    const unknown = tasks.find((task) => !known.has(task));
-    if (unknown !== undefined) throw new Failure(`eptx.json names no task '${unknown}', which the adapter has`);
-    const ids = BigInt64Array.from(tasks, (task) => BigInt(known.get(task)));
-    return typeof taken.shape[0] === "string" ? ids : ids.slice(0, 1);
+    await this.#graph.close();
+    await this.#encoder?.close();
   }
 }
 
-/** Whether types and ranks agree, and the sizes that both know. */
-function agree(said, has) {
-  if (said === undefined || has === undefined || said.dtype !== has.type || said.shape.length !== has.shape.length) return false;
-  return said.shape.every((size, i) => typeof size !== "number" || typeof has.shape[i] !== "number" || size === has.shape[i]);
-}
-
-/**
- * What every adapted module gives, of the values of an observed model.
- * @param {object} manifest
- * @param {Map} values
- */
-export function moduleValues(manifest, values) {
-  const places = Object.entries(manifest.modules);
-  const absent = places.find(([, place]) => !values.has(place.output));
+/** Modules with where eptx.json says that they are, which must be there. */
+function located(places, values) {
+  const found = Object.entries(places);
+  const absent = found.find(([, place]) => !values.has(place.output));
   if (absent) throw new Failure(`the model has no value ${absent[1].output}, where eptx.json says module ${absent[0]} is`);
-  return new Map(places.map(([name, { output, columns }]) => [name, numbers(values.get(output), columns)]));
+  return found;
 }
 
-/**
- * What every router chose, of the values of an observed model: {dims, numbers}, experts numbered as in the adapter.
- * @param {object} manifest
- * @param {{module: string, names: string[]}[]} routes where the graph holds them
- * @param {Map} values
- */
-export function choices(manifest, routes, values) {
-  const found = routes.filter(({ names }) => names.every((name) => values.has(name)));
+/** What every router chose in a call: {dims, numbers}, experts numbered as in the adapter. */
+function choices(places, routes, values) {
+  const found = routes.filter(({ module, names }) => Object.hasOwn(places, module) && names.every((name) => values.has(name)));
   return new Map(
     found.map(({ module, names: [choice] }) => {
       const { dims, data } = values.get(choice);
-      return [module, { dims, numbers: renumbered(Array.from(data, Number), manifest.modules[module].unused_experts ?? []) }];
+      return [module, { dims, numbers: renumbered(Array.from(data, Number), places[module].unused_experts ?? []) }];
     }),
   );
 }

@@ -1,6 +1,7 @@
 // A proof, as docs/proof.md describes it: what the trained model gave for some batches, and what binds it to its bundle.
 import { Spread, Spreads } from "./distance.js";
 import { Failure, oneLine } from "./failure.js";
+import { ANSWER_IDS } from "./names.js";
 import { places } from "./sample.js";
 import { readTensors } from "./tensors.js";
 
@@ -59,8 +60,9 @@ function batch(own, facts, columns, arrays, array) {
     name: text(facts.name, "name"),
     tasks,
     inputs: Object.fromEntries(inputs),
+    ...generates(facts, Object.fromEntries(inputs)),
     mask: mask(Object.fromEntries(inputs).attention_mask),
-    prompt: facts.prompt,
+    greedy: facts.greedy === true,
     inside: facts.inside === true,
     compared: Array.from(compared.data, Boolean),
     ids: Array.from(ids.data, Number),
@@ -73,6 +75,17 @@ function batch(own, facts, columns, arrays, array) {
     ]);
   }
   return made;
+}
+
+/** How many columns the tokens have, and the prompts, null of no generator; how much padding stands before each row. */
+function generates({ prompt }, inputs) {
+  const tokens = inputs[ANSWER_IDS] ?? Object.values(inputs)[0];
+  const [rows, length] = tokens.dims;
+  if (prompt === null) return { length, prompt };
+  fits(whole(prompt, "prompt") > 0 && prompt <= length && tokens.data instanceof BigInt64Array, "prompt");
+  const kept = mask(inputs.attention_mask);
+  const before = (row) => kept.kept.slice(row * kept.dims[1], (row + 1) * kept.dims[1]).indexOf(true);
+  return { length, prompt, shift: Array.from({ length: rows }, (_, row) => (kept === null ? 0 : Math.max(0, before(row)))) };
 }
 
 /** What of the positions is no padding; null where there is no mask, or one per choice. */
@@ -104,13 +117,14 @@ function table(module, array) {
   return { module, experts: Array.from({ length: tasks }, (_, task) => row(task)), tied: Array.from(tied.data, Boolean) };
 }
 
-function models(facts, arrays, array) {
+function models(facts, arrays, array, own = "model") {
+  const copy = `${own}.float_activations`;
   return {
-    added: array("model.added", "uint8").data,
+    added: array(`${own}.added`, "uint8").data,
     order: list(facts.order, "order").map((module) => text(module, "module")),
     routes: Object.entries(object(facts.routes, "routes")).map(([module, names]) => ({ module, names: list(names, "route") })),
-    floatActivations: arrays.has("model.float_activations") ? array("model.float_activations", "uint8").data : null,
-    encoder: facts.encoder !== null,
+    floatActivations: arrays.has(copy) ? array(copy, "uint8").data : null,
+    encoder: facts.encoder === null ? null : models(object(facts.encoder, "encoder"), arrays, array, "encoder"),
   };
 }
 

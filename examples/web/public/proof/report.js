@@ -1,10 +1,10 @@
 // What a validation found: an object with the fields of validation.json, and the verdict's one line.
 import { LIMIT } from "./distance.js";
+import { AUTO } from "./names.js";
 import { divergenceSentence, dropSentence, dropWithin } from "./quantizing.js";
 import { sentence, taskReport } from "./verdict.js";
 
 const SCHEMA_VERSION = 1;
-const AUTO = "auto";
 
 /**
  * @param {object} manifest of the bundle
@@ -70,5 +70,5 @@ function reason({ checks, providers: [backend], drops, divergences }) {
 
 /** A batch's name and shape. */
 function described({ name, inputs, mask, prompt }) {
-  return { name, shape: Object.values(inputs)[0].dims, padded: mask !== null && mask.kept.includes(false), prompt: prompt ?? null };
+  return { name, shape: Object.values(inputs)[0].dims, padded: mask !== null && mask.kept.includes(false), prompt };
 }

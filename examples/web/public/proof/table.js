@@ -5,7 +5,9 @@ import { DROPS, divergenceSentence, dropCells, dropSentence } from "./quantizing
 import { backendName } from "./report.js";
 import { sentence } from "./verdict.js";
 
-export const HEADER = ["task", "error / noise", "noise floor", "adapter / noise", "argmax", "metric", "rows", "verdict"];
+export const HEADER = ["task", "error / noise", "noise floor", "adapter / noise", "argmax", "greedy", "rows", "verdict"];
+/** The place in it of what only generators have. */
+export const GREEDY = HEADER.indexOf("greedy");
 
 /** One task's cells of `HEADER`. */
 export function cells({ task, worst, modules, outputs, effect_ratio: effect, argmax_agreement: agreement, rows, ...rest }) {
@@ -16,7 +18,7 @@ export function cells({ task, worst, modules, outputs, effect_ratio: effect, arg
     scientific(scale ? noise / scale : 0),
     effect === null ? "-" : precise(effect),
     agreement === null ? "-" : percent(agreement),
-    "-",
+    rest.greedy === null ? "-" : `${percent(rest.greedy.agreement)} of ${rest.greedy.tokens}`,
     rest.rows_set_aside ? `${rows} (+${rest.rows_set_aside} tied)` : `${rows}`,
     rest.verdict,
   ];
@@ -27,14 +29,24 @@ export function complaints({ tasks }) {
   return tasks.filter((task) => task.verdict !== "pass").map((task) => `${task.verdict}: ${sentence(task)}`);
 }
 
-/** What counts for no verdict: what rounded activations change. */
+/** What counts for no verdict: where greedy tokens first differ, and what rounded activations change. */
 export function notes({ tasks }) {
-  return tasks
-    .filter((task) => task.rounded !== null)
-    .map(({ task, rounded }) => {
-      const most = Math.max(...Object.values(rounded.relative_rms));
-      return `${task}: activations of 8 bits, as shipped, change the outputs by ${short(most)} of their size`;
-    });
+  return tasks.flatMap(({ task, greedy, rounded }) => {
+    const lines = [];
+    const first = greedy?.first_disagreement;
+    if (first) {
+      lines.push(
+        `${task}: the first greedy token that differs is number ${first.token + 1} of ${first.batch}, row ${first.row}: ` +
+          `the reference prefers its own by ${precise(first.margin, 2)}`,
+      );
+    }
+    if (rounded !== null) {
+      const most = precise(Math.max(...Object.values(rounded.relative_rms)), 2);
+      const said = rounded.greedy === null ? "" : `, greedy tokens agree in ${percent(rounded.greedy.agreement)}`;
+      lines.push(`${task}: activations of 8 bits, as shipped, change the outputs by ${most} of their size${said}`);
+    }
+    return lines;
+  });
 }
 
 /** What was not compared, or is not as it was, and how many parts were compared. */
@@ -81,7 +93,7 @@ function dropLines(drops) {
 export function reportText({ providers: [backend], drops, divergences, checks, seconds }) {
   return [
     `${backendName(backend)}:`,
-    ...aligned([HEADER, ...backend.tasks.map(cells)]),
+    ...aligned([backend.tasks.some((task) => task.greedy !== null) ? HEADER : HEADER.with(GREEDY, "metric"), ...backend.tasks.map(cells)]),
     ...notes(backend),
     ...complaints(backend),
     ...dropLines(drops),
@@ -90,11 +102,6 @@ export function reportText({ providers: [backend], drops, divergences, checks, s
     took(seconds),
     summary(backend),
   ].join("\n");
-}
-
-/** Two digits, as Python's format ".2g" gives them. */
-function short(value) {
-  return precise(Number(value.toPrecision(2)));
 }
 
 function aligned(rows) {

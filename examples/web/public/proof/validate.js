@@ -3,7 +3,7 @@
 import { checkSame } from "./binding.js";
 import { readFiles, readManifest } from "./bundle.js";
 import { compare } from "./compare.js";
-import { Failure, NOT_SUPPORTED } from "./failure.js";
+import { Failure } from "./failure.js";
 import { readProof } from "./proof.js";
 import { makeReport } from "./report.js";
 
@@ -29,8 +29,8 @@ export async function validate({ ort, provider, read, proof: file, progress = ()
   const [proof, manifest, checks] = await timed("reading the proof", async () => {
     const manifest = readManifest(await read("eptx.json"));
     const proof = await readProof(file.name, file.bytes);
-    if (proof.models.encoder || proof.batches.some((batch) => batch.prompt !== null)) {
-      throw new Failure(`${file.name}: is of a bundle that generates text, and JavaScript validates encoders alone`, NOT_SUPPORTED);
+    if (Boolean(proof.models.encoder) !== Boolean(manifest.encoder)) {
+      throw new Failure(`${file.name}: is the proof of another bundle: its encoder differs`);
     }
     return [proof, manifest, [...proof.checks, ...checkSame(file.name, proof.bundle, manifest)]];
   });

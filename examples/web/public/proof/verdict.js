@@ -1,11 +1,10 @@
 // From what the runs gave to the report of each task, as validation.json has it.
 import { LIMIT, WORST, ratio } from "./distance.js";
 import { precise } from "./format.js";
+import { BASE, LOGITS, TASK_ID_USED } from "./names.js";
 
-const BASE = "base";
 const HEADS = "task_heads";
 const MODEL = "model.onnx";
-const TASK_ID_USED = "task_id_used";
 
 /**
  * One task's report.
@@ -55,7 +54,7 @@ export function taskReport(task, manifest, proof, results) {
     reason: why,
     argmax_agreement: results.answers.agreement(task),
     metric: null,
-    greedy: null,
+    greedy: results.answers.greedy(task),
     rounded: rounded(task, names, proof, results),
     worst: { name: worst, ratio: worstMeasured.ratio },
     effect_ratio: rows && task !== BASE && effects.length ? Math.max(...effects) : null,
@@ -78,7 +77,7 @@ function rounded(task, names, { scale }, { rounds, roundedError, roundedAnswers 
   return {
     relative_rms: Object.fromEntries(names.map((name) => [name, share(name)])),
     argmax_agreement: roundedAnswers.agreement(task),
-    greedy: null,
+    greedy: roundedAnswers.greedy(task),
   };
 }
 
@@ -106,7 +105,7 @@ function failure(task, manifest, modules, outputs, observed, { broken, complaint
     if (observed[name].ratio <= LIMIT) {
       return [name, `${times(measured)}, but only without further outputs: ONNX Runtime's optimizer changes it`];
     }
-    const ownHeads = name === "logits" && manifest.tasks.some((spec) => (spec.labels ?? null) !== null);
+    const ownHeads = name === LOGITS && manifest.tasks.some((spec) => (spec.labels ?? null) !== null);
     const others = Object.entries(outputs).filter(([other]) => other !== name);
     const othersFine = others.length > 0 && others.every(([, other]) => other.ratio <= LIMIT); // what the heads read is right
     return [ownHeads && othersFine ? HEADS : name, times(measured)];
