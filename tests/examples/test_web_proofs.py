@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,6 +16,7 @@ from unittest import mock
 import numpy as np
 import onnx_ir as ir
 import pytest
+import torch
 
 from eptx.bundle import Bundle
 from eptx.exporter import Route
@@ -28,25 +31,41 @@ from tests.exporter.validation.adapters import add_heads, linear_shapes, write_e
 from tests.exporter.validation.workshop import Workshop
 from tests.support.browser import Browser
 from tests.support.bundles import copy_bundle
+from tests.support.decoders import write_tokenizer
+from tests.support.encoder_decoders import KeptGraphs, write_encoder_decoder
 
 pytestmark = needs_node
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TASKS = {"sst2": 2, "mnli": 3}
 ROUTES = {"sst2": Route(0, (0.5, 0.5)), "mnli": Route(1, (0.25, 0.75))}
-#: So little that every place has five of its features, which divides no width.
+#: So little that a place has a few of its features, whose number divides no width.
 ROOM = 70_000
-EPT: dict[str, dict[str, Any]] = {
-    "static": {"mode": "static", "task": "mnli"},
-    "conditioned": {"mode": "conditioned"},
-    "dynamic": {"mode": "dynamic"},
-    "int8": {"mode": "conditioned", "precision": "int8"},
+#: A kind -> base, method and options of the export.
+ENCODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "static": ("bert", "ept", {"mode": "static", "task": "mnli", "top_k": 2}),
+    "conditioned": ("bert", "ept", {"mode": "conditioned", "top_k": 2}),
+    "dynamic": ("bert", "ept", {"mode": "dynamic", "top_k": 2}),
+    "int8": ("bert", "ept", {"mode": "conditioned", "precision": "int8", "top_k": 2}),
+    "tucka-conditioned": ("bert", "tucka", {"mode": "conditioned", "routes": ROUTES}),
+    "tucka-batch": ("bert", "tucka", {"mode": "dynamic"}),
+    "tucka-row": ("bert", "tucka", {"mode": "dynamic", "routing": "row"}),
 }
-TUCKA: dict[str, dict[str, Any]] = {
-    "tucka-conditioned": {"mode": "conditioned", "routes": ROUTES},
-    "tucka-batch": {"mode": "dynamic"},
-    "tucka-row": {"mode": "dynamic", "routing": "row"},
+GENERATORS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "decoder": ("llama", "ept", {"mode": "dynamic", "top_k": 2}),
+    "decoder-int4": ("llama", "ept", {"mode": "conditioned", "precision": "int4", "top_k": 2}),
+    "decoder-tucka": ("llama", "tucka", {"mode": "dynamic", "routing": "prompt"}),
+    "encoder-decoder": ("t5", "ept", {"mode": "dynamic", "top_k": 2}),
+    "encoder-decoder-fp16": ("t5", "ept", {"mode": "conditioned", "precision": "fp16", "top_k": 2}),
+    "encoder-decoder-int8": ("t5", "tucka", {"mode": "dynamic", "routing": "row", "precision": "int8"}),
 }
+KINDS = ENCODERS | GENERATORS
+TARGETS = {
+    "bert": ("query", "value", "output.dense"),
+    "llama": ("q_proj", "o_proj", "down_proj"),
+    "t5": ("q", "o", "wo"),
+}
+SIZES = {"bert": (2, 2, 4, 4, 6, 6, 8, 8), "llama": (2, 2, 4, 4, 6, 6, 8, 8), "t5": (2, 3, 3, 5)}
 VALUE = "bert.encoder.layer.1.attention.self.value"
 
 #: A kind -> a bundle and its proof.
@@ -56,31 +75,40 @@ Arrays = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    return Workshop(GOLDEN / "ept_bert48" / "base", tmp_path_factory.mktemp("shop"), headless=True)
+def shops(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Workshop]:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("shops")
+    shutil.copytree(GOLDEN / "ept_llama64" / "base", folder / "llama" / "base")
+    write_tokenizer(folder / "llama" / "base", 180)
+    bert, t5 = GOLDEN / "ept_bert48" / "base", write_encoder_decoder("t5", folder / "t5" / "base")
+    (folder / "bert").mkdir()
+    bases = {"bert": bert, "llama": folder / "llama" / "base", "t5": t5}
+    return {name: Workshop(base, folder / name, headless=name == "bert") for name, base in bases.items()}
 
 
 @pytest.fixture(scope="module")
-def proved(shop: Workshop) -> Proved:
+def proved(shops: dict[str, Workshop], tmp_path_factory: pytest.TempPathFactory) -> Proved:
     """Makes each kind of bundle once, with its proof."""
-    shapes = linear_shapes(shop.base, ("query", "value", "output.dense"))
-    known: dict[str, tuple[Bundle, Path]] = {}
+    kept = KeptGraphs(tmp_path_factory.mktemp("kept"))
 
+    @cache
     def make(kind: str) -> tuple[Bundle, Path]:
-        if kind in known:
-            return known[kind]
-        if kind in EPT:
-            adapter = write_ept(shop.path(), shapes, seed=3, tasks=2)
-            options = EPT[kind] | {"top_k": 2}
-        else:
-            adapter = write_tucka(shop.path(), shapes, seed=3, tasks=list(TASKS))
-            options = TUCKA[kind]
-        bundle = shop.export(add_heads(adapter, TASKS, 48), **options)
+        base, method, options = KINDS[kind]
+        shop = shops[base]
+        shapes = linear_shapes(shop.base, TARGETS[base])
+        if method == "ept":
+            adapter = write_ept(shop.path(), shapes, seed=3, tasks=2, sizes=SIZES[base])
+        else:  # the encoder's first query routes
+            first = {name: shape for name, shape in shapes.items() if name.startswith("encoder")}
+            adapter = write_tucka(shop.path(), first | shapes, seed=3, tasks=list(TASKS))
+        if base == "bert":
+            add_heads(adapter, TASKS, 48)
         path = shop.path() / "bundle.proof"
-        with mock.patch.object(record, "_ROOM", ROOM):
+        less = mock.patch.multiple(record, _ROOM=ROOM, _ROOM_GENERATES=ROOM)
+        with less, mock.patch("eptx.exporter.steps.load.load_encoder_decoder", kept):
+            bundle = shop.export(adapter, **options)
             assert validate_bundle(bundle.path, ValidateOptions(providers=["cpu"], record=path)).passed
-        known[kind] = bundle, path
-        return known[kind]
+        return bundle, path
 
     return make
 
@@ -129,7 +157,7 @@ def check_node(example: Path, bundle: Path, proof: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("kind", [*EPT, *TUCKA])
+@pytest.mark.parametrize("kind", KINDS)
 def test_nodes_report_is_pythons(example: Path, proved: Proved, kind: str) -> None:
     bundle, proof = proved(kind)
     found = check_node(example, bundle.path, proof)
@@ -157,10 +185,12 @@ MUTANTS = {
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_wrong_bundle_fails_where_it_is_wrong(example: Path, shop: Workshop, proved: Proved, mutant: str) -> None:
+def test_a_wrong_bundle_fails_where_it_is_wrong(
+    example: Path, shops: dict[str, Workshop], proved: Proved, mutant: str
+) -> None:
     bundle, proof = proved("conditioned")
     change, said = MUTANTS[mutant]
-    found = check_node(example, shop.edited(bundle, change).path, proof)
+    found = check_node(example, shops["bert"].edited(bundle, change).path, proof)
     assert said in found["reason"] and "task sst2" in found["reason"]
 
 
@@ -236,6 +266,16 @@ def _dropped(content: Content, arrays: Arrays) -> None:
     content["drops"] += [{"drop": {**drops[0], "labelled": False}, "budget": budget} for budget in (None, 2.5, 25.0)]
 
 
+def _other_tokens(content: Content, arrays: Arrays) -> None:
+    """Another token is the reference's likeliest, and then one that is not among those that the proof has."""
+    for index, batch in enumerate(content["batches"]):
+        if not batch["greedy"]:
+            continue
+        largest = arrays[f"batches.{index}.outputs.logits.largest"]
+        largest[:, :2] = largest[:, 1::-1]
+        largest[-3:, 1] = 179 - largest[-3:, 0]
+
+
 #: What a proof may say, of which kind, and what is then said; None: it passes.
 SAID: dict[str, tuple[str, Callable[[Content, Arrays], None], str | None]] = {
     "experts": ("dynamic", _other_experts, "its router chooses experts "),
@@ -250,6 +290,8 @@ SAID: dict[str, tuple[str, Callable[[Content, Arrays], None], str | None]] = {
     "shape": ("conditioned", _other_shape, "the trained model gives ["),
     "divergence": ("int8", _diverging, "without rows or a budget the limit is "),
     "drops": ("int8", _dropped, "without a budget the interval may begin at 10 (and 1 more tasks)"),
+    "greedy": ("decoder", _other_tokens, None),
+    "greedy-int8": ("encoder-decoder-int8", _other_tokens, None),
     "few": ("conditioned", _few_numbers, None),
 }
 
@@ -394,10 +436,10 @@ def _on_the_page(chromium: Browser, address: str, width: int) -> dict[str, Any]:
 
 @in_browser
 def test_the_page_finds_what_python_finds(
-    example: Path, shop: Workshop, proved: Proved, chromium: Browser, tmp_path: Path
+    example: Path, shops: dict[str, Workshop], proved: Proved, chromium: Browser, tmp_path: Path
 ) -> None:
     """WebAssembly rounds otherwise, so ratios are near Python's and verdicts are the same."""
-    for kind in ("static", "dynamic", "int8", "tucka-row"):
+    for kind in ("static", "dynamic", "int8", "tucka-row", "decoder-int4", "encoder-decoder-fp16"):
         bundle, proof = proved(kind)
         done = node(example, "prepare.mjs", bundle.path, proof)
         assert done.returncode == 0, done.stderr
@@ -409,7 +451,7 @@ def test_the_page_finds_what_python_finds(
         for (_, ratio, *_), near in zip(shown["rows"], wanted.values(), strict=True):
             assert near / 2 < float(ratio) < near * 2
     bundle, proof = proved("conditioned")
-    wrong = shop.edited(bundle, MUTANTS["weight"][0])
+    wrong = shops["bert"].edited(bundle, MUTANTS["weight"][0])
     assert node(example, "prepare.mjs", wrong.path, proof).returncode == 0
     with served_plainly(example / "public") as address:  # one thread, as it is isolated by no header
         shown = _on_the_page(chromium, address, width=1100)

@@ -15,8 +15,12 @@ export function scientific(value) {
   return `${digits}e${padded(Number(exponent))}`;
 }
 
+/** One decimal; of quarters, which are in the middle, the even one, as Python prints them. */
 export function percent(share) {
-  return `${(100 * share).toFixed(1)}%`;
+  const value = 100 * share;
+  const below = Math.floor(10 * value);
+  const middle = Number.isInteger(4 * value) && !Number.isInteger(2 * value);
+  return `${(middle ? (below + (below % 2)) / 10 : value).toFixed(1)}%`;
 }
 
 function padded(exponent) {

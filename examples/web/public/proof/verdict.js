@@ -37,7 +37,7 @@ export function taskReport(task, manifest, proof, results) {
   const outputs = all("output", names, results.error);
   const observed = all("output", names, results.observedError);
   const [rows, aside] = results.rows.get(task);
-  const tie = unclear[task] ?? results.ties.get(task) ?? null;
+  const tie = (Object.hasOwn(unclear, task) ? unclear[task] : results.ties.get(task)) ?? null;
   const [where, why] = tie === null ? failure(task, manifest, modules, outputs, observed, results) : [null, null];
   const found = [...Object.entries(modules), ...Object.entries(outputs)];
   const [worst, worstMeasured] = found.reduce((most, each) => (each[1].ratio > most[1].ratio ? each : most));
