@@ -213,7 +213,31 @@ def _more_experts(content: Content, arrays: Arrays) -> None:
 
 
 def _unclear(content: Content, arrays: Arrays) -> None:
-    content["unclear"] = {"mnli": VALUE}
+    """Also where a module is far off."""
+    content["unclear"] = dict.fromkeys(TASKS, VALUE)
+    for key in _samples(content, "modules", VALUE):
+        arrays[key] += 1.0
+
+
+def _samples(content: Content, kind: str, name: str) -> list[str]:
+    return [f"batches.{i}.{kind}.{name}" for i, batch in enumerate(content["batches"]) if name in batch[kind]]
+
+
+def _wider_logits(content: Content, arrays: Arrays) -> None:
+    for key in _samples(content, "outputs", "logits"):
+        wide = np.pad(arrays[key], ((0, 0), (0, 1)), constant_values=0.5)
+        kept = min(content["columns"], wide.shape[1])
+        index = (np.arange(len(wide))[:, None] * kept + np.arange(kept)) % wide.shape[1]
+        arrays[key] = np.take_along_axis(wide, index, axis=1)
+    for batch in content["batches"]:
+        batch["outputs"]["logits"][-1] += 1
+
+
+def _narrower_logits(content: Content, arrays: Arrays) -> None:
+    for key in _samples(content, "outputs", "logits"):
+        arrays[key] = arrays[key][:, :-1]
+    for batch in content["batches"]:
+        batch["outputs"]["logits"][-1] -= 1
 
 
 def _weak(content: Content, arrays: Arrays) -> None:
@@ -231,7 +255,8 @@ def _other_groups(content: Content, arrays: Arrays) -> None:
 
 
 def _set_aside(content: Content, arrays: Arrays) -> None:
-    arrays["batches.0.compared"] = np.arange(len(content["batches"][0]["tasks"])) % 2 == 0
+    for i, batch in enumerate(content["batches"]):
+        arrays[f"batches.{i}.compared"] = np.arange(len(batch["tasks"])) % 2 == 0
 
 
 def _unknown_task(content: Content, arrays: Arrays) -> None:
@@ -281,7 +306,9 @@ SAID: dict[str, tuple[str, Callable[[Content, Arrays], None], str | None]] = {
     "experts": ("dynamic", _other_experts, "its router chooses experts "),
     "tied": ("dynamic", _tied_experts, f"rounding decides which experts {VALUE} uses"),
     "count": ("conditioned", _more_experts, "its router chooses experts "),
-    "unclear": ("conditioned", _unclear, f"task mnli cannot be validated: rounding decides which experts {VALUE} uses"),
+    "unclear": ("conditioned", _unclear, f"task sst2 cannot be validated: rounding decides which experts {VALUE} uses"),
+    "wider": ("conditioned", _wider_logits, "task sst2 fails at task_heads: "),
+    "narrower": ("conditioned", _narrower_logits, "fails at task_heads: "),
     "weak": ("static", _weak, "the adapter's own effect is "),
     "tasks": ("dynamic", _other_tasks, "task auto fails at task_id_used: infers task "),
     "groups": ("tucka-row", _other_groups, "its route is group "),
@@ -326,6 +353,21 @@ def test_a_changed_field_fails_and_an_unread_one_does_not(example: Path, proved:
     assert check_node(example, folder, proof)["reason"].startswith("eptx.json tasks: ")
 
 
+def test_a_module_may_be_a_part_of_a_value(example: Path, proved: Proved, tmp_path: Path) -> None:
+    """As the products of an attention are in one. Here it is the wrong part."""
+    bundle, proof = proved("conditioned")
+    folder = copy_bundle(bundle.path, tmp_path / "copy")
+    manifest = json.loads((folder / "eptx.json").read_text())
+    manifest["modules"][VALUE]["columns"] = [7, 48]
+    (folder / "eptx.json").write_text(json.dumps(manifest))
+    with _saying(proof, tmp_path / "other") as (content, _):
+        for batch in content["batches"]:
+            if VALUE in batch["modules"]:
+                batch["modules"][VALUE][-1] = 41
+    found = check_node(example, folder, tmp_path / "other")
+    assert f"fails at first drifting module {VALUE}: " in found["reason"]
+
+
 def refused(example: Path, *arguments: object) -> tuple[int, str]:
     """What Node says of what it does not validate: exit code and line."""
     done = node(example, "validate.mjs", *arguments)
@@ -345,6 +387,8 @@ def test_a_damaged_proof_is_refused(example: Path, proved: Proved, tmp_path: Pat
     for name in ("cut", "flipped"):
         code, line = refused(example, bundle.path, tmp_path / name)
         assert code == 3 and line.startswith(f"{name}: ")
+    if share == 0.0:
+        assert refused(example, bundle.path, tmp_path / "cut") == (3, "cut: not a proof: it is no safetensors file")
 
 
 def test_a_proof_that_does_not_hold_what_it_says_is_refused(example: Path, proved: Proved, tmp_path: Path) -> None:
