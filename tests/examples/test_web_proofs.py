@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -366,6 +367,24 @@ def test_a_module_may_be_a_part_of_a_value(example: Path, proved: Proved, tmp_pa
                 batch["modules"][VALUE][-1] = 41
     found = check_node(example, folder, tmp_path / "other")
     assert f"fails at first drifting module {VALUE}: " in found["reason"]
+
+
+def test_a_model_may_hold_its_weights(example: Path, proved: Proved, tmp_path: Path) -> None:
+    """Small ones do, beside a file of no bytes."""
+    bundle, proof = proved("conditioned")
+    folder = copy_bundle(bundle.path, tmp_path / "copy")
+    model = ir.load(folder / "model.onnx")
+    ir.external_data.load_to_model(model)
+    ir.save(model, folder / "model.onnx")
+    (folder / "model.onnx.data").write_bytes(b"")
+    manifest = json.loads((folder / "eptx.json").read_text())
+    for name, entry in manifest["files"].items():
+        data = (folder / name).read_bytes()
+        entry |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "eptx.json").write_text(json.dumps(manifest))
+    found = check_node(example, folder, proof)
+    assert found["reason"].startswith("model.onnx: is not what was proved")
+    assert found["providers"][0]["passed"]
 
 
 def refused(example: Path, *arguments: object) -> tuple[int, str]:

@@ -39,7 +39,6 @@ export class DecodeLoop {
       const feeds = {
         input_ids: columns(tokens, start, stop),
         attention_mask: columns(mask, 0, stop),
-        position_ids: positions(mask, start, stop),
       };
       state = kept(state);
       const values = await run({ ...kept(feeds), ...state });
@@ -130,19 +129,6 @@ function columns({ type, dims: [rows, length], data }, start, stop) {
   const found = new BigInt64Array(rows * (stop - start));
   for (let row = 0; row < rows; row++) found.set(data.subarray(row * length + start, row * length + stop), row * (stop - start));
   return { type, dims: [rows, stop - start], data: found };
-}
-
-/** Padding stands behind the row and is numbered on, as in GenAI; later tokens are numbered without it. */
-function positions({ dims: [rows, length], data }, start, stop) {
-  const found = [];
-  for (let row = 0; row < rows; row++) {
-    let count = -1n;
-    for (let at = 0; at < stop; at++) {
-      count += data[row * length + at];
-      if (at >= start) found.push(start === 0 ? BigInt(at) : count);
-    }
-  }
-  return { type: "int64", dims: [rows, stop - start], data: BigInt64Array.from(found) };
 }
 
 function filled(type, dims, value) {

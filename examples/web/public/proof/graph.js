@@ -10,7 +10,8 @@ const FOLDING_LIMIT = 64 * 2 ** 20;
  * @param {Uint8Array} bytes of the graph
  */
 export async function openGraph({ ort, provider }, { manifest, files }, bytes) {
-  const weights = [...files].filter(([name]) => !name.endsWith(".onnx"));
+  // a file of no bytes, beside a model that holds all of its weights, is none to ONNX Runtime in Node
+  const weights = [...files].filter(([name, data]) => data.length > 0 && !name.endsWith(".onnx"));
   const size = Object.values(manifest.files).reduce((sum, file) => sum + file.size, 0);
   const options = {
     executionProviders: [provider],
