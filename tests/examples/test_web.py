@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import shutil
 import socket
 import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -21,16 +15,12 @@ import pytest
 from eptx import Session, read_bundle
 from eptx.bundle import Bundle
 from eptx.runtime.requests.tokenizer import Tokenizer
-from tests.support.browser import CHROMIUM, Browser, Opened
+from tests.examples.web import ROOT, WEB, in_browser, needs_node, node, served, served_plainly, until
+from tests.support.browser import Browser, Opened
 from tests.support.minilm import EPT, minilm
 from tests.support.tiny_bundle import write_tiny
 
-ROOT = Path(__file__).parents[2]
-WEB = ROOT / "examples" / "web"
-NODE, NPM = shutil.which("node"), shutil.which("npm")
-
-pytestmark = pytest.mark.skipif(NODE is None or NPM is None, reason="Node or npm is not installed")
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+pytestmark = needs_node
 
 WORD = "word "
 TEXTS = [
@@ -105,44 +95,11 @@ def session(bundle: Bundle) -> Session:
 
 
 @pytest.fixture(scope="module")
-def modules() -> Path:
-    """The packages that the example pins, installed in the example by its user or in build/ by this."""
-    if (WEB / "node_modules").is_dir():
-        return WEB / "node_modules"
-    folder = ROOT / "build" / "web"
-    lock = folder / "package-lock.json"
-    if not (folder / "node_modules").is_dir() or lock.read_bytes() != (WEB / lock.name).read_bytes():
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("package.json", ".npmrc", lock.name):
-            shutil.copy(WEB / name, folder)
-        done = subprocess.run(["npm", "ci"], cwd=folder, capture_output=True, text=True, check=False, timeout=300)
-        if done.returncode:
-            lock.unlink()
-            pytest.skip(f"npm ci failed: {done.stderr.strip().splitlines()[-1:]}")
-    return folder / "node_modules"
-
-
-@pytest.fixture(scope="module")
-def example(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the example with its packages, for tests to complete."""
-    folder = tmp_path_factory.mktemp("example") / "web"
-    shutil.copytree(WEB, folder, ignore=shutil.ignore_patterns("node_modules", "bundle", "vendor"))
-    (folder / "node_modules").symlink_to(modules)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def site(example: Path, bundle: Bundle) -> Path:
     """The example with the bundle in it."""
-    done = _node(example, "prepare.mjs", str(bundle.path))
+    done = node(example, "prepare.mjs", str(bundle.path))
     assert (done.returncode, done.stderr) == (0, "")
     return example
-
-
-def _node(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["node", script, *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=120
-    )
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -199,7 +156,7 @@ console.log(JSON.stringify([length, columns.input_ids, columns.attention_mask, c
 def test_nodes_answers_are_pythons(example: Path, session: Session, tmp_path: Path) -> None:
     rows = ROWS + [{"task": task, "text": text} for task in TASKS for text in TEXTS[:12]]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    done = _node(example, "node.mjs", str(session.bundle.path), "--input", str(tmp_path / "rows.jsonl"))
+    done = node(example, "node.mjs", str(session.bundle.path), "--input", str(tmp_path / "rows.jsonl"))
     assert (done.returncode, done.stderr) == (0, "")
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     tasks = {task.name: task for task in session.manifest.tasks}
@@ -217,7 +174,7 @@ def test_nodes_answers_are_pythons(example: Path, session: Session, tmp_path: Pa
 
 
 def test_the_command_of_the_readme(example: Path, bundle: Bundle) -> None:
-    done = _node(example, "node.mjs", str(bundle.path), "sst2,stsb,mnli", "A fine film.", "A good movie.")
+    done = node(example, "node.mjs", str(bundle.path), "sst2,stsb,mnli", "A fine film.", "A good movie.")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0].startswith("sst2: positive (negative ") and lines[1].startswith("stsb: similarity ")
@@ -235,52 +192,9 @@ def test_what_does_not_fit_is_one_line(example: Path, bundle: Bundle, tmp_path: 
         ("prepare.mjs", [], "error: usage: node prepare.mjs BUNDLE"),
         ("prepare.mjs", [str(tmp_path / "absent")], "error: ENOENT"),
     ):
-        done = _node(example, script, *arguments)
+        done = node(example, script, *arguments)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
         assert done.stderr.startswith(line)
-
-
-@contextmanager
-def _served(folder: Path) -> Iterator[str]:
-    """The example's own server, on a port that the system picks."""
-    with subprocess.Popen(["node", "serve.mjs", "0"], cwd=folder, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            yield server.stdout.readline().strip()
-        finally:
-            server.terminate()
-
-
-@contextmanager
-def _served_plainly(folder: Path) -> Iterator[str]:
-    """Any server, which does not isolate the page."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://localhost:{server.server_port}/"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with Browser() as running:
-        yield running
-
-
-def _until(page: Opened, script: str, seconds: float = 60) -> None:
-    end = monotonic() + seconds
-    while not page.evaluate(script):
-        assert monotonic() < end, (script, page.evaluate("document.body.innerText"), page.messages)
-        sleep(0.05)
 
 
 _READY = "document.querySelectorAll('#tasks input').length > 0 && !document.getElementById('run').disabled"
@@ -288,7 +202,7 @@ _READY = "document.querySelectorAll('#tasks input').length > 0 && !document.getE
 
 def _open(chromium: Browser, address: str, width: int) -> Opened:
     page = chromium.open(address, width=width)
-    _until(page, _READY)
+    until(page, _READY)
     return page
 
 
@@ -310,7 +224,7 @@ def _ask(page: Opened, text: str, second: str, tasks: list[str]) -> list[Any]:
       document.getElementById('answers').replaceChildren();
       document.getElementById('run').click();
     }}""")
-    _until(page, "document.querySelectorAll('.answer').length > 0 && !document.getElementById('run').disabled")
+    until(page, "document.querySelectorAll('.answer').length > 0 && !document.getElementById('run').disabled")
     answers: list[Any] = page.evaluate(_ANSWERS)
     return answers
 
@@ -328,7 +242,7 @@ def _check_answers(answers: list[Any], session: Session, rows: list[dict[str, st
 
 @in_browser
 def test_the_page_answers_as_python_does(site: Path, session: Session, chromium: Browser) -> None:
-    with _served(site) as address:
+    with served(site) as address:
         page = _open(chromium, address, width=1100)
         assert page.evaluate("crossOriginIsolated")
         assert page.evaluate("[...document.querySelectorAll('#tasks input')].map((box) => box.value)") == TASKS
@@ -339,8 +253,9 @@ def test_the_page_answers_as_python_does(site: Path, session: Session, chromium:
         ):
             rows = [{"task": task, "text": text} | ({"text_pair": second} if second else {}) for task in tasks]
             _check_answers(_ask(page, text, second, tasks), session, rows)
+        assert session.manifest.text is not None
         assert page.evaluate("document.getElementById('took').textContent").startswith(
-            "2 rows of 512 tokens in one batch, "
+            f"2 rows of {session.manifest.text.max_length} tokens in one batch, "
         )
         page.evaluate("document.querySelectorAll('#tasks input:checked').forEach((box) => box.click())")
         assert page.evaluate("document.getElementById('run').disabled")
@@ -353,7 +268,7 @@ def test_the_page_answers_as_python_does(site: Path, session: Session, chromium:
 
 @in_browser
 def test_any_web_server_will_do(site: Path, session: Session, chromium: Browser) -> None:
-    with _served_plainly(site / "public") as address:
+    with served_plainly(site / "public") as address:
         page = _open(chromium, address, width=390)
         assert not page.evaluate("crossOriginIsolated")
         _check_answers(_ask(page, "dull", "", ["sst2"]), session, [{"task": "sst2", "text": "dull"}])
@@ -377,11 +292,11 @@ def test_the_bar_moves_while_weights_load(site: Path, chromium: Browser) -> None
       const [bar, status] = ['progress', 'status'].map((id) => document.getElementById(id));
       new MutationObserver(() => seen.push([bar.value, status.textContent])).observe(bar, { attributes: true });
     })"""
-    with _served(site) as address:
+    with served(site) as address:
         page = chromium.open("about:blank", width=390)
         chromium.call("Page.addScriptToEvaluateOnNewDocument", page.session, source=watch)
         chromium.call("Page.navigate", page.session, url=address)
-        _until(page, _READY)
+        until(page, _READY)
         values, texts = zip(*page.evaluate("seen"), strict=True)
         assert len(values) > 10 and sorted(values) == list(values) and values[0] < 0.5 and values[-1] == 1
         assert all(text.startswith("Loading the model: ") for text in texts[:-1])
@@ -391,7 +306,7 @@ def test_the_bar_moves_while_weights_load(site: Path, chromium: Browser) -> None
 
 @in_browser
 def test_the_page_fits_phones_and_desks_by_day_and_night(site: Path, chromium: Browser, tmp_path: Path) -> None:
-    with _served(site) as address:
+    with served(site) as address:
         page = _open(chromium, address, width=390)
         _ask(page, "The food was excellent, " + "x" * 200, "", TASKS)
         for width, dark in ((390, False), (390, True), (1100, True), (1100, False)):
@@ -407,11 +322,11 @@ def test_the_page_fits_phones_and_desks_by_day_and_night(site: Path, chromium: B
 def test_the_page_says_what_is_wrong(example: Path, site: Path, chromium: Browser, tmp_path: Path) -> None:
     folder = tmp_path / "public"
     shutil.copytree(site / "public", folder)
-    with _served_plainly(folder) as address:
+    with served_plainly(folder) as address:
 
         def said() -> str:
             page = chromium.open(address, width=390)
-            _until(page, "document.getElementById('loading').className === 'failed'")
+            until(page, "document.getElementById('loading').className === 'failed'")
             assert page.evaluate("document.getElementById('run').disabled")
             status = str(page.evaluate("document.getElementById('status').textContent"))
             page.close()
@@ -432,7 +347,7 @@ def test_the_page_says_what_is_wrong(example: Path, site: Path, chromium: Browse
 
 
 def test_the_server_stays_inside(site: Path) -> None:
-    with _served(site) as address:
+    with served(site) as address:
         port = int(address.rstrip("/").rpartition(":")[2])
 
         def status(target: str, method: str = "GET") -> int:

@@ -1,32 +1,15 @@
 // The page: loads the bundle with progress, then answers the chosen tasks in one batch.
 import { Classifier, checkBundle, neededFiles } from "./classify.js";
+import { download, get } from "./download.js";
+import { element } from "./element.js";
 import { Text } from "./text.js";
 import * as ort from "./vendor/onnxruntime-web/ort.wasm.min.mjs";
 import { Tokenizer } from "./vendor/tokenizers/tokenizers.min.mjs";
 
 const BUNDLE = "bundle/";
 const CHOSEN_AT_FIRST = 3;
-const FRESH = { cache: "no-cache" }; // asks whether what is cached still holds: a replaced bundle is replaced whole
 const find = (id) => document.getElementById(id);
 const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
-
-/** A file's bytes, counted while they come. */
-async function download(name, size, received) {
-  const response = await fetch(BUNDLE + name, FRESH);
-  if (!response.ok) throw new Error(`${name}: the server answers ${response.status}; run prepare.mjs first`);
-  const data = new Uint8Array(size);
-  let filled = 0;
-  for (const reader = response.body.getReader(); ; ) {
-    const { done, value } = await reader.read();
-    if (done) break;
-    if (filled + value.length > size) throw new Error(`${name}: has more bytes than eptx.json says`);
-    data.set(value, filled);
-    filled += value.length;
-    received(value.length);
-  }
-  if (filled < size) throw new Error(`${name}: ends after ${filled} of ${size} bytes`);
-  return data;
-}
 
 /** The bundle's files by name, one after the other, with the bar moving. */
 async function loadFiles(manifest) {
@@ -39,13 +22,14 @@ async function loadFiles(manifest) {
     find("progress").value = loaded / total;
     find("status").textContent = `Loading the model: ${megabytes(loaded)} of ${megabytes(total)} MB`;
   };
-  for (const name of names) files.set(name, await download(name, manifest.files[name].size, received));
+  for (const name of names) files.set(name, await download(BUNDLE, name, manifest.files[name].size, received));
   return files;
 }
 
 async function load() {
-  const response = await fetch(`${BUNDLE}eptx.json`, FRESH);
-  if (!response.ok) throw new Error("there is no bundle here; run prepare.mjs first");
+  const response = await get(`${BUNDLE}eptx.json`).catch(() => {
+    throw new Error("there is no bundle here; run prepare.mjs first");
+  });
   const manifest = await response.json();
   checkBundle(manifest);
   const files = await loadFiles(manifest);
@@ -61,13 +45,6 @@ async function load() {
     logSeverityLevel: 3,
   });
   return new Classifier(ort, session, manifest, text);
-}
-
-/** An element with text and children; text from a bundle is never markup. */
-function element(tag, attributes = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), attributes);
-  made.append(...children);
-  return made;
 }
 
 function bar({ name, probability }) {
