@@ -2,10 +2,10 @@
 import { Failure } from "./failure.js";
 
 /** What no validation reads. */
-const UNREAD = ["sources", "generator"];
+const UNREAD = ["generator"];
 const UNREAD_FILES = ["README.md"];
 /** A bundle that differs here is another one. */
-const IDENTITY = ["fingerprints", "mode", "method", "provider", "precision"];
+const IDENTITY = ["fingerprints", "mode"];
 const CHANGED = "is not what was proved: it has changed since the proof was recorded";
 
 /**
