@@ -361,13 +361,13 @@ EPTX_API void eptx_generation_free(eptx_generation* generation) EPTX_NOEXCEPT;
 /* ---- validation ---- */
 
 /*
- * Compares what a bundle computes on this machine with what was proved of it: see docs/proof.md. It runs by the functions
- * that the bundle holds for its own operators, and by the kernels where this libeptx has them and they fit.
+ * Compares what a bundle computes on this machine with what was proved of it: see docs/proof.md. It runs by the
+ * functions that the bundle holds for its own operators, and by the kernels where this libeptx has them and they fit.
  *
  * bundle: the folder, whose files are always compared with their SHA-256. proof: the file that `eptx validate --record`
  *     has written for it. A damaged proof, or one of another bundle, ends with EPTX_BAD_INPUT.
- * options: as of a session; kernels AUTO runs both, ON ends with EPTX_NOT_SUPPORTED where kernels cannot run, OFF leaves
- *     them out.
+ * options: as of a session; kernels AUTO runs both, ON ends with EPTX_NOT_SUPPORTED where kernels cannot run, OFF
+ *     leaves them out.
  *
  * A bundle that fails is no error of the call: it ends with EPTX_OK.
  */
@@ -377,7 +377,7 @@ EPTX_API eptx_status eptx_validate(const eptx_environment* environment, const ch
 
 /* 1 where the bundle computes what the trained model computes; 0 where it does not, and for NULL. */
 EPTX_API int32_t eptx_validation_passed(const eptx_validation* validation) EPTX_NOEXCEPT;
-/* The report as a JSON object, as `eptx validate --json` writes it. Valid until the validation is freed. "" for NULL. */
+/* The report as a JSON object, as `eptx validate --json` writes it. Valid while the validation lives. "" for NULL. */
 EPTX_API const char* eptx_validation_report(const eptx_validation* validation) EPTX_NOEXCEPT;
 EPTX_API void eptx_validation_free(eptx_validation* validation) EPTX_NOEXCEPT;
 

@@ -18,12 +18,14 @@ constexpr char kHelp[] =
     "Compares what a bundle computes on this machine with what eptx validate BUNDLE --record PROOF has written.\n"
     "\n"
     "  --json              print the report as JSON\n"
-    "  --kernels auto|off  auto runs the bundle's own operators both by its functions and by the native kernels; off by\n"
+    "  --kernels auto|off  auto runs the bundle's own operators both by its functions and by the native kernels; off "
+    "by\n"
     "                      its functions only\n"
     "  --threads N         threads of one operator; 0: as many as ONNX Runtime chooses\n"
     "  --version           print the version\n"
     "\n"
-    "Exits with 0 where the bundle passes, 2 for a wrong call, 3 for a bundle or proof that cannot be used, 4 where the\n"
+    "Exits with 0 where the bundle passes, 2 for a wrong call, 3 for a bundle or proof that cannot be used, 4 where "
+    "the\n"
     "bundle fails, 5 for something that is not supported, 6 where the machine ran out of something.\n";
 
 struct Wanted {

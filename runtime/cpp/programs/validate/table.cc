@@ -58,20 +58,21 @@ std::string Sentence(const Report& task) {
     return "task " + Text(task["task"]) + " cannot be validated: " + Text(task["undecided"]);
   }
   const std::string at = Text(task["failed_at"]);
-  return "task " + Text(task["task"]) + " fails at " +
-         (task["modules"].contains(at) ? "first drifting module " : "") + at + ": " + Text(task["reason"]);
+  return "task " + Text(task["task"]) + " fails at " + (task["modules"].contains(at) ? "first drifting module " : "") +
+         at + ": " + Text(task["reason"]);
 }
 
 Cells Row(const Report& task, bool generates) {
   const Report& worst = Worst(task);
   const double scale = Number(worst["scale"]);
   Cells cells = {Text(task["task"]), Format("%.3g", Number(worst["ratio"])),
-                 Format("%.1e", scale == 0 ? 0.0 : Number(worst["noise"]) / scale),
-                 Cell(task["effect_ratio"], "%.3g"), Cell(task["argmax_agreement"], "%.1f%%", 100)};
+                 Format("%.1e", scale == 0 ? 0.0 : Number(worst["noise"]) / scale), Cell(task["effect_ratio"], "%.3g"),
+                 Cell(task["argmax_agreement"], "%.1f%%", 100)};
   if (generates) {
     const Report& greedy = task["greedy"];
-    cells.push_back(greedy.is_null() ? "-" : Format("%.1f%% of ", 100 * Number(greedy["agreement"])) +
-                                                 std::to_string(greedy["tokens"].get<int64_t>()));
+    cells.push_back(greedy.is_null() ? "-"
+                                     : Format("%.1f%% of ", 100 * Number(greedy["agreement"])) +
+                                           std::to_string(greedy["tokens"].get<int64_t>()));
   } else {
     cells.push_back("-");
   }
@@ -97,10 +98,9 @@ std::string Notes(const Report& task) {
     double most = 0;
     for (const Report& relative : task["rounded"]["relative_rms"]) most = std::max(most, Number(relative));
     const Report& greedy = task["rounded"]["greedy"];
-    lines += name + ": activations of 8 bits, as shipped, change the outputs by " + Format("%.2g", most) +
-             " of their size" +
-             (greedy.is_null() ? "" : Format(", greedy tokens agree in %.1f%%", 100 * Number(greedy["agreement"]))) +
-             "\n";
+    lines +=
+        name + ": activations of 8 bits, as shipped, change the outputs by " + Format("%.2g", most) + " of their size" +
+        (greedy.is_null() ? "" : Format(", greedy tokens agree in %.1f%%", 100 * Number(greedy["agreement"]))) + "\n";
   }
   return lines;
 }
@@ -164,7 +164,9 @@ std::string Drops(const Report& drops) {
                     Format("%.2f", Number(drop["points"])),
                     Format("%.1f to ", Number(drop["low"])) + Format("%.1f", Number(drop["high"])),
                     Cell(drop["budget"], "%g"), Format("%.0f", Number(drop["rows"])),
-                    drop["within"].is_null() ? "-" : drop["within"].get<bool>() ? "pass" : "fail"});
+                    drop["within"].is_null()     ? "-"
+                    : drop["within"].get<bool>() ? "pass"
+                                                 : "fail"});
   }
   return Aligned(rows) + "quantizing loses " + Format("%.2f", points / static_cast<double>(drops.size())) +
          " points on average of " + std::to_string(drops.size()) + " tasks\n";

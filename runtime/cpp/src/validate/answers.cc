@@ -53,8 +53,8 @@ void Answers::Add(const ProvedBatch& batch, const Arrays& outputs, const Manifes
 
 void Answers::AddAnswer(const std::string& task, const Manifest& manifest, const double* found, size_t width,
                         const Sample& exact, size_t place) {
-  const auto spec = std::find_if(manifest.tasks.begin(), manifest.tasks.end(),
-                                 [&](const Task& each) { return each.name == task; });
+  const auto spec =
+      std::find_if(manifest.tasks.begin(), manifest.tasks.end(), [&](const Task& each) { return each.name == task; });
   const bool known = spec != manifest.tasks.end();
   const bool sets = known && spec->problem_type == EPTX_MULTI_LABEL;
   const size_t own = known && spec->labels ? static_cast<size_t>(*spec->labels) : width;
@@ -94,8 +94,8 @@ void Answers::AddTokens(const ProvedBatch& batch, const Array& found, const Samp
     count.equal += own == other ? 1 : 0;
     if (own == other || count.first) continue;
     const double preferred = other < wanted.size() ? wanted[own] - wanted[other] : 0.0;
-    count.first = Disagreement{batch.name, row, token, static_cast<int64_t>(own), static_cast<int64_t>(other),
-                               preferred};
+    count.first =
+        Disagreement{batch.name, row, token, static_cast<int64_t>(own), static_cast<int64_t>(other), preferred};
   }
 }
 

@@ -58,7 +58,8 @@ Arrays RoutesOf(const Values& values, const Observed& observed, const ModulePlac
   for (const auto& [module, names] : observed.routes) {
     if (values.count(names.first) == 0 || values.count(names.second) == 0) continue;
     Array choice = ReadArray(Find(values, names.first));
-    if (std::any_of(choice.data.begin(), choice.data.end(), [](double n) { return !(n < kMostExperts && n > -kMostExperts); })) {
+    if (std::any_of(choice.data.begin(), choice.data.end(),
+                    [](double n) { return !(n < kMostExperts && n > -kMostExperts); })) {
       throw BundleError("a router chooses no expert");
     }
     const auto place = places.find(module);

@@ -149,8 +149,8 @@ void DecodeLoop::Choose(const Values& values, size_t start, size_t stop) {
   for (size_t row = 0; row < rows_; ++row) {
     int64_t count = 0;
     for (size_t at = start; at < stop; ++at) count += mask_[row * length_ + at];
-    const size_t last = count > 0 && count <= static_cast<int64_t>(positions) ? static_cast<size_t>(count) - 1
-                                                                             : positions - 1;
+    const size_t last =
+        count > 0 && count <= static_cast<int64_t>(positions) ? static_cast<size_t>(count) - 1 : positions - 1;
     tokens_[row * length_ + stop] =
         static_cast<int64_t>(LargestOf(&logits.data[(row * positions + last) * width], width));
   }

@@ -106,8 +106,8 @@ std::string Reason(const Found& found, const Proof& proof) {
   if (!wrong.empty()) {  // first, since a wrong table or field makes runs wrong
     const Report& first = *wrong[0];
     // a proof only sees that a file has changed; the run says what that has changed
-    return first["name"].get<std::string>() + ": " + first["wrong"].get<std::string>() +
-           More(wrong.size(), "checks") + (ran.empty() ? "" : "; " + ran);
+    return first["name"].get<std::string>() + ": " + first["wrong"].get<std::string>() + More(wrong.size(), "checks") +
+           (ran.empty() ? "" : "; " + ran);
   }
   if (!ran.empty()) return ran;
   const std::vector<std::string> over = OverBudget(proof);
@@ -117,8 +117,7 @@ std::string Reason(const Found& found, const Proof& proof) {
 Report Inputs(const Proof& proof) {
   Report inputs = Report::array();
   for (const ProvedBatch& batch : proof.batches) {
-    const bool padded =
-        batch.mask && std::count(batch.mask->kept.begin(), batch.mask->kept.end(), false) != 0;
+    const bool padded = batch.mask && std::count(batch.mask->kept.begin(), batch.mask->kept.end(), false) != 0;
     inputs.push_back({{"name", batch.name},
                       {"shape", batch.inputs.at(batch.input_order[0]).shape},
                       {"padded", padded},

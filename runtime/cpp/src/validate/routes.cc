@@ -39,9 +39,8 @@ void CheckModule(const ExpertTable& table, const Array& choice, const ProvedBatc
       continue;
     }
     std::sort(wanted.begin(), wanted.end());
-    results.complaints.emplace(
-        std::pair(task, table.module),
-        "its router chooses experts " + Listed(found) + "; the reference chooses " + Listed(wanted));
+    results.complaints.emplace(std::pair(task, table.module), "its router chooses experts " + Listed(found) +
+                                                                  "; the reference chooses " + Listed(wanted));
   }
 }
 
@@ -54,9 +53,9 @@ void CheckTasks(const ProvedBatch& batch, const Arrays& outputs, Results& result
     if (batch.tasks[row] != kAutoTask || !batch.compared[row]) continue;
     const auto found = static_cast<int64_t>(*RowOf(used->second, row, batch.rows()));
     if (found == batch.ids[row]) continue;
-    results.complaints.emplace(std::pair(std::string(kAutoTask), std::string(kTaskIdUsed)),
-                               "infers task " + std::to_string(found) + "; the reference infers " +
-                                   std::to_string(batch.ids[row]));
+    results.complaints.emplace(
+        std::pair(std::string(kAutoTask), std::string(kTaskIdUsed)),
+        "infers task " + std::to_string(found) + "; the reference infers " + std::to_string(batch.ids[row]));
   }
 }
 
@@ -79,9 +78,9 @@ void CheckGroups(const ProvedBatch& batch, const Observation& seen, Results& res
         const auto found = static_cast<int64_t>(*RowOf(route->second, row, batch.rows()));
         const int64_t wanted = groups[groups.size() == 1 ? 0 : row];
         if (found == wanted || wanted < 0 || !batch.compared[row] || batch.tasks[row] == kBaseTask) continue;
-        results.complaints.emplace(std::pair(batch.tasks[row], module),
-                                   "its route is group " + std::to_string(found) + "; the reference's is group " +
-                                       std::to_string(wanted));
+        results.complaints.emplace(
+            std::pair(batch.tasks[row], module),
+            "its route is group " + std::to_string(found) + "; the reference's is group " + std::to_string(wanted));
       }
     }
   }

@@ -13,8 +13,8 @@ class Validation {
  public:
   // Runs the bundle by the functions that it holds for its own operators, and by the kernels where they are linked in.
   // Throws where the bundle or the proof is damaged, or the proof is one of another bundle.
-  Validation(const std::shared_ptr<const Environment>& environment, const std::string& bundle,
-             const std::string& proof, Options options);
+  Validation(const std::shared_ptr<const Environment>& environment, const std::string& bundle, const std::string& proof,
+             Options options);
 
   bool passed() const { return passed_; }
   const std::string& report() const { return report_; }  // JSON

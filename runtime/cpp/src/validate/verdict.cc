@@ -70,8 +70,7 @@ std::optional<Failure> FailedOutput(const TaskReport& report, const TaskMeasure&
     if (said != results.complaints.end()) return Failure(name, said->second);
     if (measured.ratio <= kLimit) continue;
     if (measure.Measure(Kind::kOutput, name, results.visible_error).ratio <= kLimit) {
-      return Failure(name,
-                     Times(measured) + ", but only without further outputs: ONNX Runtime's optimizer changes it");
+      return Failure(name, Times(measured) + ", but only without further outputs: ONNX Runtime's optimizer changes it");
     }
     const bool others_fine =
         report.outputs.size() > 1 &&

@@ -42,12 +42,12 @@ struct TaskReport {
   std::optional<Rounded> rounded;   // all else is measured without rounding; it does not count for the verdict
 
   bool adapted() const { return task != kBaseTask; }
-  const NamedMeasure& worst() const;            // the module or output with the largest ratio
-  std::optional<double> effect_ratio() const;   // the adapter's largest effect, in noise floors
+  const NamedMeasure& worst() const;             // the module or output with the largest ratio
+  std::optional<double> effect_ratio() const;    // the adapter's largest effect, in noise floors
   std::optional<std::string> undecided() const;  // why a pass would say nothing; none if it would not
-  std::string verdict() const;                  // "pass", "fail" or "undecided"
-  std::string sentence() const;                 // what is wrong with the task, or why nothing is known of it
-  bool blocks() const;                          // whether the bundle is not accepted because of it
+  std::string verdict() const;                   // "pass", "fail" or "undecided"
+  std::string sentence() const;                  // what is wrong with the task, or why nothing is known of it
+  bool blocks() const;                           // whether the bundle is not accepted because of it
 };
 
 TaskReport ReportOf(const std::string& task, const Manifest& manifest, const Proof& proof, const Results& results);

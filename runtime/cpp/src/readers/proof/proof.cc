@@ -203,8 +203,8 @@ ProvedBatch ReadBatch(const Reader& reader, Fields f, size_t number) {
   f.Value("seed");
   f.Boolean("measures_effect");
   if (f.Present("prompt")) batch.prompt = f.Count("prompt", 1);
-  if (!IsPrintable(batch.name) || !std::all_of(batch.tasks.begin(), batch.tasks.end(),
-                                               [](const std::string& task) { return IsPrintable(task); })) {
+  if (!IsPrintable(batch.name) ||
+      !std::all_of(batch.tasks.begin(), batch.tasks.end(), [](const std::string& task) { return IsPrintable(task); })) {
     throw f.Bad("has a name that cannot be printed");
   }
   ReadInputs(reader, f, own, batch);
@@ -246,7 +246,7 @@ Spreads ReadSpreads(Fields& f, const std::string& key, std::vector<Subject>* ord
   Spreads spreads;
   for (const Json& row : f.Array(key)) {
     const bool fits = row.is_array() && row.size() == 6 && row[0].is_string() && row[1].is_string() &&
-                      row[2].is_string() && row[3].is_number_integer() && row[4].is_number() && row[5].is_number();
+                      row[2].is_string() && row[3].is_number_unsigned() && row[4].is_number() && row[5].is_number();
     if (!fits || (row[1] != "module" && row[1] != "output")) {
       throw f.Bad(key + " must be lists of task, kind, name, count, squares and largest");
     }

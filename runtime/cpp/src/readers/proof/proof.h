@@ -51,7 +51,7 @@ using Samples = std::map<std::string, Sample>;
 // One call of the model, and what it should give.
 struct ProvedBatch {
   std::string name;
-  std::vector<std::string> tasks;            // of the rows
+  std::vector<std::string> tasks;  // of the rows
   std::map<std::string, ProvedInput> inputs;
   std::vector<std::string> input_order;
   std::optional<Mask> mask;

@@ -68,7 +68,8 @@ Safetensors ReadSafetensors(std::string_view file, const std::string& name) {
   if (file.size() < kLength || size > file.size() - kLength) {
     throw BundleError(name + ": not a proof: it is no safetensors file");
   }
-  if (size > kJsonLimit) throw BundleError(name + ": its header is larger than " + std::to_string(kJsonLimit) + " bytes");
+  if (size > kJsonLimit)
+    throw BundleError(name + ": its header is larger than " + std::to_string(kJsonLimit) + " bytes");
   Safetensors result;
   result.data = file.substr(kLength + size);
   const Json header = ParseJson(file.substr(kLength, size), name);
@@ -85,8 +86,8 @@ Safetensors ReadSafetensors(std::string_view file, const std::string& name) {
   if (text("sha256") != nullptr) result.digest = *text("sha256");
   for (const auto& field : header.items()) {
     if (field.key() == kMetadata) continue;
-    result.tensors.emplace(field.key(),
-                           ReadTensor(Fields(field.value(), name + ": " + Shorten(Repr(field.key()), 60)), result.data));
+    result.tensors.emplace(
+        field.key(), ReadTensor(Fields(field.value(), name + ": " + Shorten(Repr(field.key()), 60)), result.data));
   }
   return result;
 }
