@@ -204,7 +204,9 @@ def test_one_flipped_weight(bases: Bases) -> None:
     wrong = bases.shop("bert bare").edited(bundle, change)
     done = run(wrong.path, bases.proof("heads"))
     assert done.returncode == 4
-    assert re.search(rf"^fail: task mnli fails at first drifting module (bert\.)?{re.escape(name)}: ", done.stdout, re.M)
+    assert re.search(
+        rf"^fail: task mnli fails at first drifting module (bert\.)?{re.escape(name)}: ", done.stdout, re.M
+    )
     assert re.search(rf"^error: .*task cola fails at first drifting module (bert\.)?{re.escape(name)}: ", done.stderr)
 
 
@@ -344,7 +346,7 @@ def test_nothing_in_a_proof_ends_the_program(bases: Bases, tmp_path: Path) -> No
 
     for name in ("heads", "llama"):
         codes = set()
-        for _ in range(25):
+        for _ in range(15):
             proof = rewritten(bases.proof(name), tmp_path / "p", change)
             done = run(bases.bundle(name).path, proof, "--threads", 1)
             codes.add(done.returncode)
