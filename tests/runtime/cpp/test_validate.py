@@ -20,9 +20,11 @@ import onnx_ir as ir
 import pytest
 
 from eptx.bundle import Bundle
+from eptx.exporter.validation import ValidateOptions, validate_bundle
 from eptx.runtime.validation.proof.tensors import read_tensors, write_tensors
 from eptx.runtime.validation.proof.validate import validate_against_proof
 from eptx.runtime.validation.report.text import report_text
+from tests.exporter.validation.adapters import write_ept, write_tucka
 from tests.exporter.validation.wrong.bases import Bases
 from tests.exporter.validation.wrong.kinds import KINDS
 from tests.runtime.cpp.library import Environment, NativeError, check, load, program
@@ -124,6 +126,33 @@ def test_the_report_is_pythons(bases: Bases, name: str) -> None:
     assert report["passed"]
     ratios = [m["ratio"] for each in report["providers"] for task in each["tasks"] for m in task["modules"].values()]
     assert len(ratios) > 1 and all(0 < ratio < 10 for ratio in ratios)
+
+
+@pytest.mark.parametrize("name", ["tucka", "ept", "encoder"])
+def test_generators_that_choose(bases: Bases, tmp_path: Path, name: str) -> None:
+    """Route and task are chosen for the prompt and kept; the routers of an encoder choose in its graph."""
+    base = "t5" if name == "encoder" else "llama"
+    shop, shapes = bases.shop(base), bases.shapes(base)
+    if name == "tucka":
+        adapter = write_tucka(shop.path(), shapes, seed=3, tasks=("x", "y"), rank=4)
+        bundle = shop.export(adapter, mode="dynamic", routing="prompt")
+    else:
+        adapter = write_ept(shop.path(), shapes, seed=5, tasks=3, sizes=(2, 2, 4, 4), rank=4, strength=0.3)
+        bundle = shop.export(adapter, mode="conditioned" if name == "encoder" else "dynamic", top_k=2)
+    proof = tmp_path / "proof"
+    assert validate_bundle(bundle.path, ValidateOptions(providers=["cpu"], record=proof)).passed
+    assert compare(bundle.path, proof)["passed"]
+
+    def other(content: Content, arrays: dict[str, np.ndarray]) -> None:
+        for batch in content["batches"]:  # another group, of every call
+            batch["groups"] = [
+                {key: [1 - own for own in group] for key, group in call.items()} for call in batch["groups"]
+            ]
+        for table in content["experts"]:
+            own = f"experts.{table['module']}.experts"
+            arrays[own] = arrays[own][::-1].copy()
+
+    assert not compare(bundle.path, rewritten(proof, tmp_path / "other", other))["passed"]
 
 
 @pytest.mark.parametrize(("bundle", "name"), WRONG, ids=lambda given: given)
