@@ -64,6 +64,8 @@ sanitize: native
 	build/asan/tests/eptx_stress build/tiny 10000 build/decoder
 	build/asan/tests/eptx_ends build/decoder task0
 	build/asan/tests/eptx_fuzz build/tiny 100000 1
+	$(BIN)/python -m tests.runtime.cpp.proved build/proved
+	for name in heads llama; do build/asan/eptx-validate build/proved/$$name build/proved/$$name.proof || exit 1; done
 	build/asan/kernels/eptx_simd_test
 	$(BIN)/python -m tests.runtime.kernels.graph_bodies build/bodies
 	build/asan/kernels/eptx_graph_fuzz build/bodies $(GRAPHS) $(SEED)

@@ -63,7 +63,7 @@ typedef EPTX_ENUM(eptx_status){
     EPTX_INTERNAL = 1,      /* an error of eptx itself */
     EPTX_USAGE = 2,         /* the call itself is wrong: a NULL pointer, an option out of range */
     EPTX_BAD_INPUT = 3,     /* the bundle or the request cannot be used */
-    EPTX_VALIDATION = 4,    /* only `eptx validate` ends so */
+    EPTX_VALIDATION = 4,    /* the programs `eptx validate` and `eptx-validate` end so where a bundle fails */
     EPTX_NOT_SUPPORTED = 5, /* understood, but not something that this libeptx or machine can do */
     EPTX_LIMIT = 6          /* not enough memory, files or threads, or a limit on size was hit */
 } eptx_status;
@@ -81,6 +81,7 @@ typedef struct eptx_session eptx_session;
 typedef struct eptx_result eptx_result;
 typedef struct eptx_call eptx_call;
 typedef struct eptx_generation eptx_generation;
+typedef struct eptx_validation eptx_validation;
 
 /* The version of libeptx, such as "0.1.0". */
 EPTX_API const char* eptx_version(void) EPTX_NOEXCEPT;
@@ -356,6 +357,29 @@ EPTX_API eptx_status eptx_session_generate(const eptx_session* session, const ep
 /* The answer to the prompt of an index from 0; NULL past the last. Valid while the generation lives. */
 EPTX_API const eptx_generated* eptx_generation_row(const eptx_generation* generation, size_t row) EPTX_NOEXCEPT;
 EPTX_API void eptx_generation_free(eptx_generation* generation) EPTX_NOEXCEPT;
+
+/* ---- validation ---- */
+
+/*
+ * Compares what a bundle computes on this machine with what was proved of it: see docs/proof.md. It runs by the
+ * functions that the bundle holds for its own operators, and by the kernels where this libeptx has them and they fit.
+ *
+ * bundle: the folder, whose files are always compared with their SHA-256. proof: the file that `eptx validate --record`
+ *     has written for it. A damaged proof, or one of another bundle, ends with EPTX_BAD_INPUT.
+ * options: as of a session; kernels AUTO runs both, ON ends with EPTX_NOT_SUPPORTED where kernels cannot run, OFF
+ *     leaves them out.
+ *
+ * A bundle that fails is no error of the call: it ends with EPTX_OK.
+ */
+EPTX_API eptx_status eptx_validate(const eptx_environment* environment, const char* bundle, const char* proof,
+                                   const eptx_options* options, eptx_validation** validation,
+                                   eptx_error** error) EPTX_NOEXCEPT;
+
+/* 1 where the bundle computes what the trained model computes; 0 where it does not, and for NULL. */
+EPTX_API int32_t eptx_validation_passed(const eptx_validation* validation) EPTX_NOEXCEPT;
+/* The report as a JSON object, as `eptx validate --json` writes it. Valid while the validation lives. "" for NULL. */
+EPTX_API const char* eptx_validation_report(const eptx_validation* validation) EPTX_NOEXCEPT;
+EPTX_API void eptx_validation_free(eptx_validation* validation) EPTX_NOEXCEPT;
 
 #ifdef __cplusplus
 }

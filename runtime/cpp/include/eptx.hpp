@@ -53,6 +53,7 @@ struct Free {
   void operator()(eptx_result* p) const noexcept { eptx_result_free(p); }
   void operator()(eptx_call* p) const noexcept { eptx_call_free(p); }
   void operator()(eptx_generation* p) const noexcept { eptx_generation_free(p); }
+  void operator()(eptx_validation* p) const noexcept { eptx_validation_free(p); }
 };
 
 template <typename T>
@@ -129,6 +130,19 @@ struct Options {
   eptx_kernels kernels = EPTX_KERNELS_AUTO;
   bool arena = true;
 };
+
+namespace detail {
+
+inline Handle<eptx_options> MakeOptions(const Options& options) {
+  auto made = Make<eptx_options>(eptx_options_create);
+  eptx_options_set_threads(made.get(), options.threads);
+  eptx_options_set_verify(made.get(), options.verify);
+  eptx_options_set_kernels(made.get(), options.kernels);
+  eptx_options_set_arena(made.get(), options.arena);
+  return made;
+}
+
+}  // namespace detail
 
 // An input in the caller's memory, which must outlive the call.
 struct Input {
@@ -443,11 +457,7 @@ class Session {
  private:
   static detail::Handle<eptx_session> Open(const Environment& environment, const std::string& bundle,
                                            const Options& options) {
-    const auto made = detail::Make<eptx_options>(eptx_options_create);
-    eptx_options_set_threads(made.get(), options.threads);
-    eptx_options_set_verify(made.get(), options.verify);
-    eptx_options_set_kernels(made.get(), options.kernels);
-    eptx_options_set_arena(made.get(), options.arena);
+    const auto made = detail::MakeOptions(options);
     return detail::Make<eptx_session>([&](auto* session, auto* error) {
       return eptx_session_open(environment.get(), bundle.c_str(), made.get(), session, error);
     });
@@ -480,6 +490,24 @@ class Call {
 
  private:
   detail::Handle<eptx_call> handle_;
+};
+
+// What a bundle computes on this machine, compared with what was proved of it: see eptx_validate.
+class Validation {
+ public:
+  Validation(const Environment& environment, const std::string& bundle, const std::string& proof,
+             const Options& options = {}) {
+    const auto made = detail::MakeOptions(options);
+    handle_ = detail::Make<eptx_validation>([&](auto* validation, auto* error) {
+      return eptx_validate(environment.get(), bundle.c_str(), proof.c_str(), made.get(), validation, error);
+    });
+  }
+
+  bool Passed() const noexcept { return eptx_validation_passed(handle_.get()) != 0; }
+  std::string Report() const { return eptx_validation_report(handle_.get()); }  // JSON
+
+ private:
+  detail::Handle<eptx_validation> handle_;
 };
 
 }  // namespace eptx

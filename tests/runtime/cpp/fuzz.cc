@@ -11,6 +11,7 @@
 #include "readers/dtype.h"
 #include "readers/error.h"
 #include "readers/formats/files.h"
+#include "readers/proof/proof.h"
 #include "readers/request/feeds.h"
 #include "readers/request/tasks.h"
 #include "readers/text.h"
@@ -149,6 +150,37 @@ void ReadManifest(std::string_view bytes) {
   TaskChooser chooser(manifest);
 }
 
+// Checks that every sample has the numbers of its places, inside of the value.
+void CheckSamples(const Samples& samples, const ProvedBatch& batch) {
+  for (const auto& [name, sample] : samples) {
+    const Places& places = sample.places;
+    const size_t all = batch.rows() * places.positions;
+    if (CountOf(sample.shape) != all * places.width) Fail("a value is larger than its rows");
+    if (sample.values.size() != places.count() * sample.columns) Fail("a sample is not of its places");
+    if (sample.largest.size() != places.count() * sample.most) Fail("the largest are not of their places");
+    for (const size_t index : places.index) {
+      if (index >= all) Fail("a place is outside of the value");
+    }
+    for (const int64_t index : sample.largest) {
+      if (index < 0 || static_cast<size_t>(index) >= places.width) Fail("a largest number is outside of its place");
+    }
+  }
+}
+
+void ReadProofBytes(std::string_view bytes) {
+  const Proof proof = ParseProof(bytes, "a.proof", false);
+  if (proof.batches.empty()) Fail("a proof has no batches");
+  for (const ProvedBatch& batch : proof.batches) {
+    if (batch.compared.size() != batch.rows() || batch.ids.size() != batch.rows()) Fail("rows are missing");
+    for (const Samples* samples : {&batch.outputs, &batch.inner, &batch.modules}) CheckSamples(*samples, batch);
+  }
+  for (const ExpertTable& table : proof.experts) {
+    if (table.experts.size() != table.tasks * table.chosen || table.tied.size() != table.tasks) {
+      Fail("a table of experts is not of its tasks");
+    }
+  }
+}
+
 }  // namespace
 
 void SetManifest(std::string_view text) {
@@ -164,6 +196,7 @@ void Read(Target target, std::string_view bytes) {
     if (target == Target::kModel) ReadModel(bytes);
     if (target == Target::kConfig) ReadTokenTypes(bytes, "config.json");
     if (target == Target::kRequest) ReadRequest(bytes);
+    if (target == Target::kProof) ReadProofBytes(bytes);
   } catch (const Error& error) {
     if (!IsUtf8(error.what()) || error.what()[0] == 0) Fail("an error does not say what is wrong");
     if (error.status() != EPTX_BAD_INPUT && error.status() != EPTX_USAGE && error.status() != EPTX_LIMIT) {

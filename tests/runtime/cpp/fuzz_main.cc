@@ -1,4 +1,5 @@
-// eptx_fuzz BUNDLE COUNT [SEED]: COUNT mutations of a bundle's manifest, model and config, and of requests to it.
+// eptx_fuzz BUNDLE COUNT [SEED]: COUNT mutations of a bundle's manifest, model and config, of requests to it,
+// and of a proof.
 //
 // Ends with 0 where no reader crashes, takes a second for one case, or leaks memory. Seed and number determine a case;
 // a crash prints both. With EPTX_LIBFUZZER this is a target of libFuzzer: the first byte of an input picks the reader,
@@ -14,6 +15,8 @@
 
 #include "fuzz.h"
 #include "mutate.h"
+#include "proof_seed.h"
+#include "readers/proof/proof.h"
 
 namespace eptx::fuzz {
 namespace {
@@ -83,7 +86,7 @@ struct Files {
 void RunCase(const Files& files, unsigned long long number) {
   Random random(seed * 0x9E3779B97F4A7C15u + number);
   const bool aware = random() % 2 == 0;
-  switch (number % 10) {
+  switch (number % 13) {
     case 0:
     case 1:
     case 2:
@@ -94,6 +97,10 @@ void RunCase(const Files& files, unsigned long long number) {
       return Read(Target::kModel, (aware ? MutateMessage : MutateBytes)(files.model, random));
     case 6:
       return Read(Target::kConfig, (aware ? MutateJson : MutateBytes)(files.config, random));
+    case 7:
+    case 8:
+    case 9:
+      return Read(Target::kProof, MutateProof(random));
     default:
       return Read(Target::kRequest, RandomBytes(random));
   }
@@ -113,6 +120,7 @@ int main(int argc, char** argv) {
   const Files files{Load(bundle + "/eptx.json"), Load(bundle + "/model.onnx"), Load(bundle + "/config.json")};
   SetManifest(files.manifest);
   Read(Target::kModel, files.model);
+  eptx::core::ParseProof(SeedProof(), "seed", false);  // throws where the seed is not sound
   size_t before = 0;
   double slowest = 0;
   for (unsigned long long i = 0; i < count; ++i) {

@@ -12,8 +12,10 @@ ROOMS = (
     "readers/formats",
     "readers/bundle",
     "readers/request",
+    "readers/proof",
     "session",
     "generate",
+    "validate",
     "c_api",
 )
 #: headers outside of src/ -> the first room that may include them

@@ -16,7 +16,8 @@ const SCHEMA_VERSION = 1;
  */
 export function makeReport({ manifest, proof, provider, results, checks, seconds }) {
   const tasks = [...results.rows.keys()].map((task) => taskReport(task, manifest, proof, results));
-  const backend = { provider, operators: manifest.operators ? "functions" : "standard", passed: !blocking(tasks).length, tasks };
+  const operators = manifest.operators ? "functions" : "standard";
+  const backend = { provider, operators, nodes: null, passed: !blocking(tasks).length, tasks };
   const { mode, method, model_type, precision, routing = null, fingerprints, generator } = manifest;
   const report = {
     schema_version: SCHEMA_VERSION,

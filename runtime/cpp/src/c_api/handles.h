@@ -18,6 +18,7 @@
 #include "session/answer.h"
 #include "session/environment.h"
 #include "session/session.h"
+#include "validate/validation.h"
 
 struct eptx_error {
   eptx_status status;
@@ -46,6 +47,10 @@ struct eptx_call {
 
 struct eptx_generation {
   eptx::core::Generation generation;
+};
+
+struct eptx_validation {
+  eptx::core::Validation validation;
 };
 
 namespace eptx::core {

@@ -6,21 +6,12 @@
 #include <string>
 
 #include "readers/error.h"
+#include "readers/half.h"
 
 namespace eptx::core {
 namespace {
 
 constexpr size_t kLogitsAt = 0, kPresents = 1;  // the order of the outputs; last comes what the model chose
-
-float HalfToFloat(uint16_t half) {
-  uint32_t bits = static_cast<uint32_t>(half & 0x7FFF) << 13;
-  const bool finite = (half & 0x7C00) != 0x7C00;
-  if (!finite) bits |= 0x7F800000;
-  float value = 0;
-  std::memcpy(&value, &bits, sizeof value);
-  if (finite) value *= 0x1p112f;  // the difference of the exponents' biases
-  return (half & 0x8000) != 0 ? -value : value;
-}
 
 // Positions of a row of the cache. Refuses sizes that do not fit the address space.
 size_t Capacity(size_t rows, size_t longest, int64_t max_new_tokens) {

@@ -80,6 +80,12 @@ ONNXTensorElementDataType OrtType(eptx_dtype dtype) {
   return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
 }
 
+Owned<OrtMemoryInfo> CpuMemory() {
+  OrtMemoryInfo* memory = nullptr;
+  Check(Api().CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, &memory), "ONNX Runtime cannot be set up");
+  return Owned<OrtMemoryInfo>(memory);
+}
+
 void* DataOf(OrtValue* tensor) {
   void* data = nullptr;
   Check(Api().GetTensorMutableData(tensor, &data), kNoOutput);

@@ -44,6 +44,9 @@ using Owned = std::unique_ptr<T, OrtDelete>;
 // ONNX Runtime's number of an element type.
 ONNXTensorElementDataType OrtType(eptx_dtype dtype);
 
+// Where tensors of the processor are.
+Owned<OrtMemoryInfo> CpuMemory();
+
 // The elements of a tensor, and its shape.
 void* DataOf(OrtValue* tensor);
 std::vector<int64_t> ShapeOf(const OrtValue* tensor);

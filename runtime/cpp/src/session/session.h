@@ -11,16 +11,10 @@
 #include "session/description.h"
 #include "session/environment.h"
 #include "session/kernels.h"
+#include "session/load.h"
 #include "session/ort.h"
 
 namespace eptx::core {
-
-struct Options {
-  int32_t threads = 0;
-  bool verify = true;
-  eptx_kernels kernels = EPTX_KERNELS_AUTO;
-  bool arena = true;
-};
 
 class Session {
  public:
@@ -48,7 +42,6 @@ class Session {
 
  private:
   void Load(const Options& options);
-  Owned<OrtSession> Create(const Options& options) const;
   std::string Info() const;
 
   std::shared_ptr<const Environment> environment_;

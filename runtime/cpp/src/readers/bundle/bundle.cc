@@ -69,15 +69,15 @@ bool IsParsed(const std::string& name) {
   return EndsWith(name, ".onnx") || name == kConfigFile || name == kGenaiConfigFile;
 }
 
-Operators FindOperators(const OnnxScan& scan) {
-  Operators found;
+// Adds what one model has.
+void FindOperators(const OnnxScan& scan, Operators& found) {
   for (const auto& [domain, name] : scan.operators) {
     if (domain == kOperatorDomain) found.own.insert(name);
   }
-  found.functions_are_own = std::all_of(scan.functions.begin(), scan.functions.end(),
-                                        [](const auto& function) { return function.first == kOperatorDomain; });
-  found.shares_cache = scan.operators.count({"com.microsoft", "GroupQueryAttention"}) != 0;
-  return found;
+  found.functions_are_own =
+      found.functions_are_own && std::all_of(scan.functions.begin(), scan.functions.end(),
+                                             [](const auto& function) { return function.first == kOperatorDomain; });
+  if (scan.operators.count({"com.microsoft", "GroupQueryAttention"}) != 0) found.shares_cache = true;
 }
 
 void CheckFolder(const std::string& folder) {
@@ -122,7 +122,7 @@ Bundle::Bundle(const std::string& path, bool verify) {
     if (model.empty()) throw BundleError(name + ": not an ONNX model: the file is empty");
     const OnnxScan scan = ScanOnnx(model, name);
     CheckModel(name, scan, manifest_);
-    if (name == kModelFile) operators_ = FindOperators(scan);
+    FindOperators(scan, operators_);
   }
   if (manifest_.files.count(kConfigFile) != 0) {
     token_types_ = ReadTokenTypes(ReadFile(path_ + "/" + kConfigFile, kJsonLimit), kConfigFile);

@@ -19,8 +19,8 @@ constexpr char kGenaiConfigFile[] = "genai_config.json";  // what ONNX Runtime G
 
 // What a runtime needs to know about the model's operators.
 struct Operators {
-  std::set<std::string> own;      // names in eptx's domain
-  bool functions_are_own = true;  // whether all functions of the model are in eptx's domain
+  std::set<std::string> own;      // names in eptx's domain, of all models
+  bool functions_are_own = true;  // whether all functions of the models are in eptx's domain
   bool shares_cache = false;      // whether attention writes its cache in place, as GroupQueryAttention does
 };
 
@@ -56,6 +56,9 @@ class Bundle {
 // Checks a model (part of Bundle): known domains, the operator version of the manifest, weights in listed files. `name`
 // is the model's file.
 void CheckModel(const std::string& name, const OnnxScan& scan, const Manifest& manifest);
+
+// The same of a part of a model, which need not import the operators' version: protocol buffers join it to the model.
+void CheckModelPart(const std::string& name, const OnnxScan& scan, const Manifest& manifest);
 
 // Checks the text of a genai_config.json: GenAI must load only the bundle's model, and must write nothing.
 void CheckGenaiConfig(std::string_view text);

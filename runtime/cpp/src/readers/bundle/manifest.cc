@@ -70,6 +70,39 @@ std::vector<TensorSpec> ReadTensors(std::vector<Fields> children) {
   return tensors;
 }
 
+constexpr int64_t kMostExperts = 1 << 16;
+
+ModulePlace ReadModule(Fields f) {
+  const Json& columns = f.Array("columns");
+  const bool fits = columns.size() == 2 && std::all_of(columns.begin(), columns.end(), IsCount);
+  if (!fits || columns[0] >= columns[1]) throw f.Bad("has columns that are not [first, last]");
+  ModulePlace place{f.String("output"), columns[0].get<int64_t>(), columns[1].get<int64_t>(), {}};
+  f.Boolean("bias");
+  if (f.Present("unused_experts")) {
+    for (const Json& expert : f.Array("unused_experts")) {
+      if (!IsCount(expert) || expert >= kMostExperts) {
+        throw f.Bad("has unused experts that are not a list of their numbers");
+      }
+      place.unused.push_back(expert.get<int64_t>());
+    }
+  }
+  f.Done();
+  return place;
+}
+
+ModulePlaces ReadModules(Fields f) {
+  ModulePlaces places;
+  for (auto& [name, child] : f.Items()) places.emplace(name, ReadModule(std::move(child)));
+  return places;
+}
+
+EncoderSpec ReadEncoder(Fields f) {
+  EncoderSpec encoder{f.String("file"), ReadTensors(f.Children("inputs")), ReadTensors(f.Children("outputs")),
+                      ReadModules(f.Child("modules"))};
+  f.Done();
+  return encoder;
+}
+
 int64_t ReadOperators(Fields f) {
   const std::string domain = f.String("domain");
   const int64_t version = f.Integer("version");
@@ -173,7 +206,8 @@ Manifest ParseManifest(std::string_view text) {
   for (Fields& task : f.Children("tasks")) m.tasks.push_back(ReadTask(std::move(task)));
   m.inputs = ReadTensors(f.Children("inputs"));
   m.outputs = ReadTensors(f.Children("outputs"));
-  for (const char* section : {"sources", "fingerprints", "modules"}) f.Child(section);
+  for (const char* section : {"sources", "fingerprints"}) f.Child(section);
+  m.modules = ReadModules(f.Child("modules"));
   m.task_inference = f.Boolean("task_inference");
   if (f.Present("operators")) m.operators = ReadOperators(f.Child("operators"));
   if (f.Present("onnxruntime")) m.onnxruntime = ReadOnnxRuntime(f.Child("onnxruntime"));
@@ -183,7 +217,7 @@ Manifest ParseManifest(std::string_view text) {
   }
   if (f.Present("generation")) m.generation = ReadGeneration(f.Child("generation"));
   m.has_encoder = f.Present("encoder");
-  if (m.has_encoder) f.Child("encoder");
+  if (m.has_encoder) m.encoder = ReadEncoder(f.Child("encoder"));
   if (f.Present("vocab_size")) m.vocab_size = f.Count("vocab_size", 1);
   if (f.Present("max_length")) m.max_length = f.Count("max_length", 1);
   for (auto& [name, entry] : f.Child("files").Items()) m.files.emplace(name, ReadFileEntry(name, std::move(entry)));

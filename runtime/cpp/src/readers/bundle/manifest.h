@@ -65,6 +65,22 @@ struct GenerationSpec {
   std::optional<int64_t> start;
 };
 
+// Where an adapted module's output is in a model: some features of a value.
+struct ModulePlace {
+  std::string output;
+  int64_t first, last;          // features, the last exclusive
+  std::vector<int64_t> unused;  // experts of the adapter that the model leaves out
+};
+
+using ModulePlaces = std::map<std::string, ModulePlace>;
+
+// The encoder of an encoder-decoder.
+struct EncoderSpec {
+  std::string file;
+  std::vector<TensorSpec> inputs, outputs;
+  ModulePlaces modules;
+};
+
 struct FileEntry {
   uint64_t size;
   std::string sha256;
@@ -79,6 +95,8 @@ struct Manifest {
   std::vector<TensorSpec> inputs, outputs;
   bool task_inference = false;
   bool has_encoder = false;
+  ModulePlaces modules;
+  std::optional<EncoderSpec> encoder;
   std::optional<int64_t> operators;  // their version
   std::optional<Release> onnxruntime;  // the first that loads the model
   std::optional<std::string> routing;

@@ -50,11 +50,16 @@ void CheckExternal(const std::string& name, const OnnxScan& scan, const Manifest
 
 }  // namespace
 
-void CheckModel(const std::string& name, const OnnxScan& scan, const Manifest& manifest) {
+void CheckModelPart(const std::string& name, const OnnxScan& scan, const Manifest& manifest) {
   CheckDomains(name, scan);
   if (scan.operators.count({"com.microsoft", "EPContext"}) != 0) {
     throw BundleError(name + ": uses EPContext, which opens files by name");
   }
+  CheckExternal(name, scan, manifest);
+}
+
+void CheckModel(const std::string& name, const OnnxScan& scan, const Manifest& manifest) {
+  CheckModelPart(name, scan, manifest);
   std::set<int64_t> versions, expected;
   for (const auto& [domain, version] : scan.opsets) {
     if (domain == kOperatorDomain) versions.insert(version);
@@ -65,7 +70,6 @@ void CheckModel(const std::string& name, const OnnxScan& scan, const Manifest& m
     throw BundleError(name + ": imports " + kOperatorDomain + " " + Versions(versions) + "; " + kManifestFile +
                       " says " + Versions(expected));
   }
-  CheckExternal(name, scan, manifest);
 }
 
 }  // namespace eptx::core

@@ -78,6 +78,12 @@ int64_t Fields::Count(const std::string& key, int64_t least) {
   return value;
 }
 
+double Fields::Number(const std::string& key) {
+  const Json& value = Take(key);
+  if (!value.is_number()) throw Bad(Short(key) + " must be a number");
+  return value.get<double>();
+}
+
 bool Fields::Boolean(const std::string& key) {
   const Json& value = Take(key);
   if (!value.is_boolean()) throw Bad(Short(key) + " must be true or false");
@@ -98,6 +104,8 @@ std::vector<std::string> Fields::StringList(const std::string& key) {
   }
   return result;
 }
+
+const Json& Fields::Value(const std::string& key) { return Take(key); }
 
 Fields Fields::Child(const std::string& key) { return MakeChild(key, Take(key)); }
 

@@ -38,9 +38,11 @@ class Fields {
   std::string Choice(const std::string& key, const std::vector<std::string>& choices);
   int64_t Integer(const std::string& key, std::optional<int64_t> least = {});
   int64_t Count(const std::string& key, int64_t least = 0);  // a size, a number of things, or an index
+  double Number(const std::string& key);
   bool Boolean(const std::string& key);
   const Json& Array(const std::string& key);
   std::vector<std::string> StringList(const std::string& key);
+  const Json& Value(const std::string& key);  // of any type
   Fields Child(const std::string& key);
   std::vector<Fields> Children(const std::string& key);
   std::vector<std::pair<std::string, Fields>> Items();  // all fields, each of which must be an object

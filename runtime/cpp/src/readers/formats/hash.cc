@@ -14,26 +14,48 @@ namespace {
 
 constexpr size_t kBlock = 256 << 10;  // stays in the processor's cache between read and hash
 
+// A hash that grows with what is added to it.
+class Hash {
+ public:
+  void Add(const void* data, size_t size) { sound_ = sound_ && SHA256_Update(&context_, data, size) == 1; }
+
+  // 64 hexadecimal digits.
+  std::string Digits() {
+    unsigned char digest[SHA256_DIGEST_LENGTH];
+    sound_ = sound_ && SHA256_Final(digest, &context_) == 1;
+    if (!sound_) throw Error(EPTX_INTERNAL, "OpenSSL cannot compute SHA-256");
+    std::string digits;
+    for (const unsigned char byte : digest) {
+      digits += "0123456789abcdef"[byte >> 4];
+      digits += "0123456789abcdef"[byte & 15];
+    }
+    return digits;
+  }
+
+ private:
+  SHA256_CTX context_;
+  bool sound_ = SHA256_Init(&context_) == 1;
+};
+
 }  // namespace
 
 FileHash HashFile(const std::string& path) {
-  SHA256_CTX context;
-  bool sound = SHA256_Init(&context) == 1;
+  Hash hash;
   const Descriptor file = OpenRegular(path);
   std::vector<unsigned char> block(kBlock);
   FileHash result{0, {}};
   while (const size_t got = ReadSome(file, block.data(), block.size(), path)) {
-    sound = sound && SHA256_Update(&context, block.data(), got) == 1;
+    hash.Add(block.data(), got);
     result.size += got;
   }
-  unsigned char digest[SHA256_DIGEST_LENGTH];
-  sound = sound && SHA256_Final(digest, &context) == 1;
-  if (!sound) throw Error(EPTX_INTERNAL, "OpenSSL cannot compute SHA-256");
-  for (const unsigned char byte : digest) {
-    result.sha256 += "0123456789abcdef"[byte >> 4];
-    result.sha256 += "0123456789abcdef"[byte & 15];
-  }
+  result.sha256 = hash.Digits();
   return result;
+}
+
+std::string HashBytes(const std::vector<std::string_view>& parts) {
+  Hash hash;
+  for (const std::string_view part : parts) hash.Add(part.data(), part.size());
+  return hash.Digits();
 }
 
 }  // namespace eptx::core

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
+#include <vector>
 
 namespace eptx::core {
 
@@ -13,5 +15,8 @@ struct FileHash {
 
 // Size and hash of a regular file, read in blocks.
 FileHash HashFile(const std::string& path);
+
+// The hash of all these bytes, one part after the other, as 64 hexadecimal digits.
+std::string HashBytes(const std::vector<std::string_view>& parts);
 
 }  // namespace eptx::core
