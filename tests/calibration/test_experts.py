@@ -134,7 +134,7 @@ def test_the_command_says_what_is_left_out(
     unused = study_of(adapter, 2).to_json()["unused"]
     cli.main([*arguments, "conditioned"], standalone_mode=False)
     said = capsys.readouterr().out.splitlines()
-    assert said[1:] == [f"left out {sum(map(len, unused.values()))} experts that no task uses, in 2 modules"]
+    assert said[2:] == [f"left out {sum(map(len, unused.values()))} experts that no task uses, in 2 modules"]
     cli.main([*arguments, "conditioned", "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["unused_experts"] == unused
     cli.main([*arguments, "dynamic", "--json"], standalone_mode=False)
