@@ -19,11 +19,11 @@ import pytest
 
 import eptx
 from eptx.errors import NotSupportedError, UsageError
-from eptx.exporter.validation.run import _providers
 from eptx.providers import PROVIDER_CHOICES, PROVIDERS, Provider
 from eptx.runtime.generation.decoder import _check_provider
 from eptx.runtime.ort import choice, providers, sessions
 from eptx.runtime.timing import TimedModel
+from eptx.runtime.validation.running.backends import providers_to_validate
 from tests.malformed.scene import Cli, Result, check_refusal
 from tests.runtime.test_session import ARRAYS
 from tests.support.tiny_bundle import write_tiny
@@ -132,11 +132,11 @@ def test_the_command_warns_and_answers(for_cuda: Path) -> None:
 
 @without_cuda
 def test_auto_validates_without_one_that_does_not_start() -> None:
-    script = "from eptx.exporter.validation.run import _providers\nprint(*_providers(['auto']))"
+    script = "from eptx.runtime.validation.running.backends import providers_to_validate\nprint(*providers_to_validate(['auto']))"
     done = run(script)
     assert "['cpu']" in done.stdout, done.stderr
     assert "provider cuda: not validated: it does not start: " in done.stdout
-    assert _providers(["auto"]) == (["cpu"], [])
+    assert providers_to_validate(["auto"]) == (["cpu"], [])
 
 
 def done_result(done: subprocess.CompletedProcess[str]) -> Result:
