@@ -132,7 +132,7 @@ def test_the_command_warns_and_answers(for_cuda: Path) -> None:
 
 @without_cuda
 def test_auto_validates_without_one_that_does_not_start() -> None:
-    script = "from eptx.runtime.validation.running.backends import providers_to_validate\nprint(*providers_to_validate(['auto']))"
+    script = "from eptx.runtime.validation.running import backends\nprint(*backends.providers_to_validate(['auto']))"
     done = run(script)
     assert "['cpu']" in done.stdout, done.stderr
     assert "provider cuda: not validated: it does not start: " in done.stdout
