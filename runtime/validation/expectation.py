@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic
 
 from eptx.runtime.validation.distance import Spreads
-from eptx.runtime.validation.expected import Known
+from eptx.runtime.validation.expected import Expected, V
 from eptx.runtime.validation.routers import ExpertTable
-
-K = TypeVar("K", bound=Known)
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Floors:
 
 
 @dataclass
-class Expectation(Generic[K]):
+class Expectation(Generic[V]):
     """What the bundle should compute on all batches, and how much of a difference is rounding.
 
     Attributes:
@@ -65,7 +63,7 @@ class Expectation(Generic[K]):
         class_name: the transformers class that was trained.
     """
 
-    batches: list[K] = field(default_factory=list)
+    batches: list[Expected[V]] = field(default_factory=list)
     floors: Floors = field(default_factory=Floors)
     sampled: Floors | None = None
     experts: dict[str, ExpertTable] = field(default_factory=dict)

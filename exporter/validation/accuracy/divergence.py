@@ -17,7 +17,7 @@ from eptx.exporter.validation.reference.files import ReferenceFiles
 from eptx.exporter.validation.reference.reference_runner import ReferenceRunner
 from eptx.manifest.names import AUTO_TASK
 from eptx.runtime.validation.batch import Batch
-from eptx.runtime.validation.expected import Expected
+from eptx.runtime.validation.expected import Whole
 from eptx.runtime.validation.quantizing import Divergence, Measure
 from eptx.runtime.validation.running.backends import Backend
 from eptx.runtime.validation.running.models import open_shipped
@@ -67,7 +67,7 @@ def divergences(
 
 
 def _pairs(
-    expected: Expected, found: dict[str, np.ndarray], tasks: Collection[str]
+    expected: Whole, found: dict[str, np.ndarray], tasks: Collection[str]
 ) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
     """For every task and output: the bundle's and the reference's values, [n, values]."""
     for name, wanted in expected.outputs.items():

@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 
 from eptx.exporter.trained.output import LACKING
-from eptx.runtime.validation.expected import Expected
+from eptx.runtime.validation.expected import Whole
 
 
-def less(one: Expected, other: Expected) -> Expected:
+def less(one: Whole, other: Whole) -> Whole:
     """One batch's results less others of it."""
     return replace(
         one,
@@ -29,7 +29,7 @@ def _less(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return difference
 
 
-def arrays_of(values: Expected) -> Iterator[tuple[Literal["module", "output"], str, np.ndarray]]:
+def arrays_of(values: Whole) -> Iterator[tuple[Literal["module", "output"], str, np.ndarray]]:
     """Every module's and output's array."""
     for name, array in values.modules.items():
         yield "module", name, array

@@ -19,7 +19,7 @@ from eptx.progress import step
 from eptx.runtime.validation.batch import Batch, task_ids
 from eptx.runtime.validation.distance import Spreads, Subject, largest
 from eptx.runtime.validation.expectation import Expectation, Floors, LiveRoute
-from eptx.runtime.validation.expected import Expected
+from eptx.runtime.validation.expected import Whole
 from eptx.runtime.validation.values import kept_values
 
 _REDRAWS = 4
@@ -35,7 +35,7 @@ def run_reference(
     redraw: Callable[[Batch], Batch],
     quantized: QuantizedWeights | None = None,
     columns: int | None = None,
-) -> Expectation[Expected]:
+) -> Expectation[np.ndarray]:
     """Runs the reference in both types, one model in memory at a time.
 
     Args:
@@ -46,7 +46,7 @@ def run_reference(
         quantized: the bundle's weights, if they are quantized.
         columns: how many numbers of each place a proof samples; None: none is recorded.
     """
-    result: Expectation[Expected] = Expectation(sampled=None if columns is None else Floors(columns))
+    result: Expectation[np.ndarray] = Expectation(sampled=None if columns is None else Floors(columns))
     with step("running the reference in float64"):
         _run_exact(ReferenceRunner(manifest, reference, torch.float64, quantized), result, batches, redraw)
     with step(f"running the reference in the export's own type ({manifest.precision})"):
@@ -57,7 +57,7 @@ def run_reference(
 
 
 def _run_exact(
-    runner: ReferenceRunner, result: Expectation[Expected], batches: Sequence[Batch], redraw: Callable[[Batch], Batch]
+    runner: ReferenceRunner, result: Expectation[np.ndarray], batches: Sequence[Batch], redraw: Callable[[Batch], Batch]
 ) -> None:
     dtype = adapter_dtype(runner.manifest)
     result.experts = expert_tables(runner.model)
@@ -86,7 +86,7 @@ def _run_exact(
         result.live = _frozen_from_live(runner, [e for e in result.batches if e.batch.seed is None])
 
 
-def _run_own(runner: ReferenceRunner, result: Expectation[Expected]) -> None:
+def _run_own(runner: ReferenceRunner, result: Expectation[np.ndarray]) -> None:
     """Runs every batch, and those that measure effects several times, each time with other rounding."""
     noises = [[Spreads() for _ in range(_RUNS)] for _ in range(2)]  # of what is compared, and of a proof's samples
     dtype = adapter_dtype(runner.manifest)
@@ -117,14 +117,14 @@ def _run_own(runner: ReferenceRunner, result: Expectation[Expected]) -> None:
         result.sampled.noise = largest(noises[1])
 
 
-def _floors(result: Expectation[Expected], batch: Batch) -> list[Floors]:
+def _floors(result: Expectation[np.ndarray], batch: Batch) -> list[Floors]:
     """Those that a batch is measured for: a user's data is in no proof."""
     if result.sampled is None or batch.seed is None:
         return [result.floors]
     return [result.floors, result.sampled]
 
 
-def _tied(expected: Expected, own: Expected | None, dtype: str) -> np.ndarray:
+def _tied(expected: Whole, own: Whole | None, dtype: str) -> np.ndarray:
     """bool [rows]: rows behind a router tie in one of their calls."""
     tied = np.zeros(expected.batch.rows, dtype=bool)
     for call, decisions in enumerate(expected.decisions):
@@ -132,14 +132,14 @@ def _tied(expected: Expected, own: Expected | None, dtype: str) -> np.ndarray:
     return tied
 
 
-def _add(spreads: Spreads, floors: Floors, expected: Expected, values: Expected) -> None:
+def _add(spreads: Spreads, floors: Floors, expected: Whole, values: Whole) -> None:
     for task in dict.fromkeys(expected.batch.tasks):
         rows = expected.rows_of(task)
         for kind, name, array in arrays_of(values):
             spreads[Subject(task, kind, name)].add(kept_values(array, rows, expected.batch, floors.columns))
 
 
-def _frozen_from_live(runner: ReferenceRunner, batches: Sequence[Expected]) -> LiveRoute | None:
+def _frozen_from_live(runner: ReferenceRunner, batches: Sequence[Whole]) -> LiveRoute | None:
     """Compares the frozen route with the released, live one, on the user's data."""
     router = runner.model.router
     if not batches or (router is None and not runner.model.method.routes_by_module):

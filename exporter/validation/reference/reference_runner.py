@@ -26,7 +26,7 @@ from eptx.exporter.validation.reference.row_groups import (
 )
 from eptx.manifest.names import AUTO_TASK, USED
 from eptx.runtime.validation.batch import ANSWER_IDS, Batch, spans, task_ids
-from eptx.runtime.validation.expected import Expected
+from eptx.runtime.validation.expected import Whole
 from eptx.runtime.validation.routers import Decisions
 
 Routes = Route | list[Route] | None
@@ -72,7 +72,7 @@ class ReferenceRunner:
         self.places = {**manifest.modules, **(manifest.encoder.modules if manifest.encoder is not None else {})}
         self._without_bias = [name for name, place in self.places.items() if not place.bias]
 
-    def run(self, batch: Batch, *, live: bool = False, off: bool = False) -> Expected:
+    def run(self, batch: Batch, *, live: bool = False, off: bool = False) -> Whole:
         """Runs one batch: with the frozen route, with the live one, or with the adapter off."""
         groups = self._groups(batch, live)
         parts = [self._run_unpadded(rows_of(batch, rows), live, off) for rows in groups]
@@ -102,14 +102,14 @@ class ReferenceRunner:
         keys = [(() if routed else (task,)) + shape for task, shape in zip(batch.tasks, padding_of(batch), strict=True)]
         return [np.flatnonzero([own == key for own in keys]) for key in dict.fromkeys(keys)]
 
-    def _run_unpadded(self, batch: Batch, live: bool, off: bool) -> Expected:
+    def _run_unpadded(self, batch: Batch, live: bool, off: bool) -> Whole:
         """Rows of one padding, run without it: nothing compares what stands at padding, and some models make it NaN."""
         columns = kept_columns(batch)
         if len(columns) == batch.length:
             return self._run(batch, live, off)
         return scatter_columns(self._run(select_columns(batch, columns), live, off), batch, columns)
 
-    def _run(self, batch: Batch, live: bool, off: bool) -> Expected:
+    def _run(self, batch: Batch, live: bool, off: bool) -> Whole:
         ids = task_ids(batch, self.reference.ids)
         if off:
             ids = np.full_like(ids, len(self.reference.tasks))
@@ -171,12 +171,12 @@ class ReferenceRunner:
             return DynamicCache(config=self.model.model.config)
         return EncoderDecoderCache(DynamicCache(), DynamicCache())
 
-    def _expected(self, batch: Batch, outputs: list[Output], decisions: list[Decisions]) -> Expected:
+    def _expected(self, batch: Batch, outputs: list[Output], decisions: list[Decisions]) -> Whole:
         first = outputs[0]
         names = [name for name in first.outputs if self.manifest.generation is None or name == _ANSWERS]
         has = {spec.name for spec in self.manifest.outputs if not spec.name.endswith(USED)}
         inner = [name for name in first.inner if name in has]
-        return Expected(
+        return Whole(
             batch,
             {name: _joined([output.outputs[name] for output in outputs]) for name in names},
             {name: _joined([output.inner[name] for output in outputs]) for name in inner},

@@ -9,7 +9,7 @@ import numpy as np
 
 from eptx.exporter.validation.reference.router_ties import undisputed
 from eptx.runtime.validation.batch import ANSWER_IDS, Batch
-from eptx.runtime.validation.expected import Expected
+from eptx.runtime.validation.expected import Whole
 from eptx.runtime.validation.routers import Decisions
 
 Values = dict[str, np.ndarray]
@@ -48,7 +48,7 @@ def select_columns(batch: Batch, columns: np.ndarray) -> Batch:
     return replace(batch, arrays=arrays, prompt=int((columns < batch.prompt).sum()))
 
 
-def scatter_columns(expected: Expected, batch: Batch, columns: np.ndarray) -> Expected:
+def scatter_columns(expected: Whole, batch: Batch, columns: np.ndarray) -> Whole:
     """The results of some columns at their place in the batch; zeros elsewhere, which are not compared."""
 
     def wide(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -69,7 +69,7 @@ def scatter_columns(expected: Expected, batch: Batch, columns: np.ndarray) -> Ex
     )
 
 
-def merge_results(batch: Batch, groups: Sequence[np.ndarray], parts: Sequence[Expected]) -> Expected:
+def merge_results(batch: Batch, groups: Sequence[np.ndarray], parts: Sequence[Whole]) -> Whole:
     """The results of groups of rows, as those of one batch."""
     order = np.argsort(np.concatenate(groups))
 
@@ -86,7 +86,7 @@ def merge_results(batch: Batch, groups: Sequence[np.ndarray], parts: Sequence[Ex
     routes = zip(*(part.groups for part in parts), strict=True)
     calls = range(max(len(part.decisions) for part in parts))
     decided = [[part.decisions[c] if c < len(part.decisions) else Decisions() for part in parts] for c in calls]
-    return Expected(
+    return Whole(
         batch,
         merged([part.outputs for part in parts]),
         merged([part.inner for part in parts]),

@@ -14,7 +14,7 @@ from eptx.runtime.measure.labels import label_set
 from eptx.runtime.measure.metrics import METRICS
 from eptx.runtime.measure.rows import Row
 from eptx.runtime.validation.batch import ANSWER_IDS, Batch
-from eptx.runtime.validation.expected import Known
+from eptx.runtime.validation.expected import Expected
 from eptx.runtime.validation.values import Values, vector
 
 LOGITS = "logits"
@@ -113,7 +113,7 @@ class Answers:
     _by_task: dict[str, list[_Answer]] = field(default_factory=dict)
     _greedy: dict[str, _GreedyCount] = field(default_factory=dict)
 
-    def add(self, expected: Known, outputs: dict[str, np.ndarray], manifest: Manifest) -> None:
+    def add(self, expected: Expected[Any], outputs: dict[str, np.ndarray], manifest: Manifest) -> None:
         """Adds the compared rows of one batch."""
         if LOGITS not in expected.outputs or LOGITS not in outputs:
             return

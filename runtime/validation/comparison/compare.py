@@ -18,7 +18,7 @@ from eptx.runtime.validation.comparison.results import BackendReport
 from eptx.runtime.validation.comparison.verdict import RunResults, task_report
 from eptx.runtime.validation.distance import Spreads, Subject
 from eptx.runtime.validation.expectation import Expectation
-from eptx.runtime.validation.expected import Known
+from eptx.runtime.validation.expected import Expected
 from eptx.runtime.validation.routers import wrong_rows
 from eptx.runtime.validation.running.backends import Backend
 from eptx.runtime.validation.running.instrumented import InstrumentedModel
@@ -100,7 +100,7 @@ def _run_rounded(bundle: Bundle, model: BundleModel, expectation: Expectation[An
 
 
 @contextmanager
-def _failures_noted(expected: Known, results: RunResults) -> Iterator[None]:
+def _failures_noted(expected: Expected[Any], results: RunResults) -> Iterator[None]:
     """A batch that cannot be compared has an infinite error; the other batches are still compared."""
     try:
         yield
@@ -111,14 +111,16 @@ def _failures_noted(expected: Known, results: RunResults) -> Iterator[None]:
                 results.error[Subject(task, "output", name)].add(np.array([np.inf]))
 
 
-def _compare_outputs(spreads: Spreads, expected: Known, outputs: Mapping[str, np.ndarray], results: RunResults) -> None:
+def _compare_outputs(
+    spreads: Spreads, expected: Expected[Any], outputs: Mapping[str, np.ndarray], results: RunResults
+) -> None:
     _compare(spreads, "output", expected, outputs, {**expected.outputs, **expected.inner}, results)
 
 
 def _compare(
     spreads: Spreads,
     kind: Literal["module", "output"],
-    expected: Known,
+    expected: Expected[Any],
     found: Mapping[str, np.ndarray],
     exact: Mapping[str, Values],
     results: RunResults,
@@ -160,7 +162,7 @@ def _like(found: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarr
     return same, same[..., :0]
 
 
-def _check_tasks(expected: Known, outputs: Mapping[str, np.ndarray], results: RunResults) -> None:
+def _check_tasks(expected: Expected[Any], outputs: Mapping[str, np.ndarray], results: RunResults) -> None:
     """Of rows whose task is inferred, that it is the reference's."""
     if TASK_ID_USED not in outputs:
         return
@@ -171,7 +173,7 @@ def _check_tasks(expected: Known, outputs: Mapping[str, np.ndarray], results: Ru
 
 
 def _check_experts(
-    expectation: Expectation[Any], expected: Known, observation: Observation, results: RunResults
+    expectation: Expectation[Any], expected: Expected[Any], observation: Observation, results: RunResults
 ) -> None:
     """EPT: of rows whose task was named, that the experts are the reference's."""
     for routes, (module, table) in product(observation.routes, expectation.experts.items()):
@@ -192,7 +194,7 @@ def _check_experts(
             results.complaints.setdefault((task, module), message)
 
 
-def _check_group(expected: Known, observation: Observation, results: RunResults) -> None:
+def _check_group(expected: Expected[Any], observation: Observation, results: RunResults) -> None:
     """TuckA: that every module's group is the reference's."""
     for routes, groups in zip(observation.routes, expected.groups, strict=False):
         for module in (name for name in groups if name in routes and routes[name].choice.ndim == 1):

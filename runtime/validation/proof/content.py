@@ -18,7 +18,7 @@ from eptx.runtime.validation.batch import Batch
 from eptx.runtime.validation.check import Check
 from eptx.runtime.validation.distance import Spread, Spreads, Subject
 from eptx.runtime.validation.expectation import Expectation, Floors
-from eptx.runtime.validation.proof.proved import Proved
+from eptx.runtime.validation.expected import Proved
 from eptx.runtime.validation.proof.tensors import read_tensors, write_tensors
 from eptx.runtime.validation.quantizing import BudgetedDrop, Divergence
 from eptx.runtime.validation.routers import ExpertTable
@@ -43,7 +43,7 @@ class Proof:
     """
 
     bundle: Mapping[str, Any]
-    expectation: Expectation[Proved]
+    expectation: Expectation[Sampled]
     instrumented: InstrumentedModel
     checks: Sequence[Check]
     drops: Sequence[BudgetedDrop]
@@ -104,7 +104,7 @@ def read_proof(path: Path) -> Proof:
 
 def _proof(content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Proof:
     spreads = {name: _spreads(content[name]) for name in ("noise", "scale", "effect")}
-    expectation: Expectation[Proved] = Expectation(
+    expectation: Expectation[Sampled] = Expectation(
         floors=Floors(int(content["columns"]), **spreads),
         batches=[_batch(index, facts, arrays) for index, facts in enumerate(content["batches"])],
         experts={facts["module"]: _table(facts["module"], arrays) for facts in content["experts"]},
@@ -148,11 +148,11 @@ def _batch(index: int, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray
     given = {f.name: facts[f.name] for f in fields(Batch) if f.name not in ("arrays", "labels", "tasks")}
     inputs = {name: arrays[f"{own}.inputs.{name}"] for name in facts["inputs"]}
     batch = Batch(arrays=inputs, tasks=tuple(facts["tasks"]), **given)
-    values = {kind: _values(f"{own}.{kind}", facts[kind], arrays, batch) for kind in _KINDS}
+    outputs, inner, modules = (_values(f"{own}.{kind}", facts[kind], arrays, batch) for kind in _KINDS)
     if any(len(array) != batch.rows for array in (*inputs.values(), *(arrays[f"{own}.{n}"] for n in _OF_ROWS))):
         raise ValueError(f"{own} has another number of rows")
     groups = [{name: np.array(group) for name, group in call.items()} for call in facts["groups"]]
-    return Proved(batch, **values, compared=arrays[f"{own}.compared"], groups=groups, task=arrays[f"{own}.task"])
+    return Proved(batch, outputs, inner, modules, arrays[f"{own}.compared"], groups, arrays[f"{own}.task"])
 
 
 def _values(

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from eptx._version import __version__
 from eptx.bundle import Bundle, Manifest
 from eptx.manifest.names import PRESENT
 from eptx.runtime.validation.batch import Batch
+from eptx.runtime.validation.comparison.answers import LOGITS
 from eptx.runtime.validation.expectation import Expectation
-from eptx.runtime.validation.expected import Known
+from eptx.runtime.validation.expected import Proved, Whole
 from eptx.runtime.validation.proof.binding import bound
 from eptx.runtime.validation.proof.content import Proof, write_proof
-from eptx.runtime.validation.proof.proved import Proved, proved
 from eptx.runtime.validation.report.report import Report
 from eptx.runtime.validation.running.instrumented import InstrumentedModel
+from eptx.runtime.validation.values import Sampled, sample
 
 #: Bytes that the samples may take, of an encoder and of a model that generates. What a proof holds besides (inputs,
 #: names, noise floors) is a tenth of it for a small model.
@@ -28,7 +30,7 @@ _MOST = 64
 
 
 def record_proof(
-    path: Path, bundle: Bundle, report: Report, expectation: Expectation[Any], instrumented: InstrumentedModel
+    path: Path, bundle: Bundle, report: Report, expectation: Expectation[np.ndarray], instrumented: InstrumentedModel
 ) -> int:
     """Writes the proof of a bundle that has passed, and returns how many bytes it has.
 
@@ -47,9 +49,8 @@ def record_proof(
     """
     floors = expectation.sampled
     assert floors is not None and floors.columns is not None
-    drawn: list[Known] = [known for known in expectation.batches if known.batch.seed is not None]
-    sampled: Expectation[Proved] = Expectation(
-        batches=[proved(known, floors.columns) for known in drawn],
+    sampled: Expectation[Sampled] = Expectation(
+        batches=[_sampled(known, floors.columns) for known in expectation.batches if known.batch.seed is not None],
         floors=floors,
         experts=expectation.experts,
         unclear=expectation.unclear,
@@ -81,3 +82,14 @@ def columns_for(manifest: Manifest, batches: Sequence[Batch]) -> int:
         places += positions * (outputs + (modules if batch.inside else 0))
     room = _ROOM if manifest.generation is None else _ROOM_GENERATES
     return max(1, min(_MOST, room // (_NUMBER * max(1, places))))
+
+
+def _sampled(known: Whole, columns: int) -> Proved:
+    """A sample of one batch's results, with so many numbers of each place."""
+
+    def of(values: Mapping[str, np.ndarray]) -> dict[str, Sampled]:
+        # greedy tokens are chosen by the largest logits
+        return {name: sample(array, known.batch, columns, largest=name == LOGITS) for name, array in values.items()}
+
+    outputs, inner, modules = (of(values) for values in (known.outputs, known.inner, known.modules))
+    return Proved(known.batch, outputs, inner, modules, known.compared, known.groups, known.task)
