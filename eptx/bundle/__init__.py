@@ -8,7 +8,7 @@ model itself defines. Not covered: a bundle that someone changes while it is bei
 for more memory or time than the machine has.
 """
 
-from eptx.bundle._reader import Bundle, read_bundle
+from eptx.bundle._reader import Bundle, check_graph, read_bundle
 from eptx.bundle._writer import BundleWriter, write_report
 from eptx.manifest.content import (
     AnswerRules,
@@ -42,6 +42,7 @@ __all__ = [
     "Task",
     "TensorSpec",
     "Text",
+    "check_graph",
     "read_bundle",
     "write_report",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eptx.bundle.genai_config import GENAI_CONFIG, check_genai_config
-from eptx.bundle.onnx_scan import OnnxScan, scan_onnx
+from eptx.bundle.onnx_scan import OnnxScan, scan_bytes, scan_onnx
 from eptx.errors import BundleError
 from eptx.files.safe_files import hash_file, is_contained_name, list_files
 from eptx.files.strict_json import read_json
@@ -101,7 +101,25 @@ def _check_hashes(folder: Path, listed: Mapping[str, FileEntry]) -> None:
             raise BundleError(f"{name}: its content does not match its SHA-256; the file was changed or damaged")
 
 
-def _check_model(name: str, scan: OnnxScan, manifest: Manifest) -> None:
+def check_graph(name: str, data: bytes, manifest: Manifest) -> None:
+    """Refuses a graph, or a part of one, that reads or runs what a model of the bundle may not.
+
+    Args:
+        name: the file that it stands for.
+        data: a serialized ``ModelProto``.
+        manifest: of the bundle.
+
+    Raises:
+        BundleError: it does, or is damaged.
+    """
+    try:
+        scan = scan_bytes(data)
+    except BundleError as e:
+        raise BundleError(f"{name}: {e}") from None
+    _check_part(name, scan, manifest)
+
+
+def _check_part(name: str, scan: OnnxScan, manifest: Manifest) -> None:
     own = {domain for domain, _ in scan.functions}
     for domain in sorted({d for d, _ in scan.opsets} | {d for d, _ in scan.operators}):
         if domain not in (*ORT_DOMAINS, OPERATOR_DOMAIN) and domain not in own:
@@ -109,6 +127,11 @@ def _check_model(name: str, scan: OnnxScan, manifest: Manifest) -> None:
     for operator in _REFUSED_OPERATORS:
         if operator in scan.operators:
             raise BundleError(f"{name}: uses {operator[1]}, which opens files by name")
+    _check_external(name, scan, manifest.files)
+
+
+def _check_model(name: str, scan: OnnxScan, manifest: Manifest) -> None:
+    _check_part(name, scan, manifest)
     versions = {v for d, v in scan.opsets if d == OPERATOR_DOMAIN}
     expected = {manifest.operators.version} if manifest.operators else set()
     # one of the two models of an encoder-decoder may hold no part of the adapter
@@ -116,7 +139,6 @@ def _check_model(name: str, scan: OnnxScan, manifest: Manifest) -> None:
         raise BundleError(
             f"{name}: imports {OPERATOR_DOMAIN} {_versions(versions)}; {MANIFEST_FILE} says {_versions(expected)}"
         )
-    _check_external(name, scan, manifest.files)
 
 
 def _check_external(name: str, scan: OnnxScan, listed: Mapping[str, FileEntry]) -> None:

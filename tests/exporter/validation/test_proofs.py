@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -170,6 +171,22 @@ def test_a_proof_that_says_something_else_is_refused(
     write_tensors(tmp_path / "other", content, arrays)
     with pytest.raises(DataError, match="other: "):
         read_proof(tmp_path / "other")
+
+
+def test_what_it_adds_to_a_graph_names_no_file(bundle: Bundle, proof: Path, tmp_path: Path, cli: Cli) -> None:
+    """Not a readable one beside the bundle either, whose numbers a report could then show."""
+    content, arrays = read_tensors(proof)
+    outside = bundle.path.with_name("outside.bin")
+    outside.write_bytes(bytes(4))
+    weight = onnx.TensorProto(name="w", dims=[1], data_type=1, data_location=onnx.TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value="../outside.bin")
+    added = onnx.ModelProto.FromString(arrays["model.added"].tobytes())
+    added.graph.initializer.append(weight)
+    arrays["model.added"] = np.frombuffer(added.SerializeToString(), np.uint8)
+    write_tensors(tmp_path / "p", content, arrays)
+    code, out, err = cli("validate", "-q", bundle.path, "--against-proof", tmp_path / "p")
+    assert (code, out) == (3, "")
+    assert "keeps weights in '../outside.bin', which is not a file of the bundle" in err and err.count("\n") == 1
 
 
 def test_no_proof_of_a_wrong_bundle(headless_bert: Workshop, bundle: Bundle, tmp_path: Path, cli: Cli) -> None:
