@@ -11,7 +11,8 @@
 # make native  the C++ part: kernels and libeptx (demo, test and bench build it where they can, and do without else)
 # make openvino  what needs the provider of OpenVINO
 # make sanitize  the C++ programs under ASan, UBSan and TSan, and a million damaged inputs and as many odd graphs
-# make build   the wheel, with the kernels where they can be built
+# make build   the wheel of this machine, with the kernels where they can be built
+# make wheels  the wheels for x86-64 and aarch64 with their kernels, in dist; each is installed alone and run
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -29,7 +30,7 @@ SEED   ?= 1
 export ONNXRUNTIME_INCLUDE_DIR ?= $(DEPS)/usr/include/onnxruntime
 export CMAKE_PREFIX_PATH := $(DEPS)/usr:$(CMAKE_PREFIX_PATH)
 
-.PHONY: setup native try-native sanitize test openvino matrix recipes old-ort lint format docs demo demo-llm bench bench-llm bench-serve build clean
+.PHONY: setup native try-native sanitize test openvino matrix recipes old-ort lint format docs demo demo-llm bench bench-llm bench-serve build wheels clean
 
 setup: $(READY)
 
@@ -84,7 +85,9 @@ openvino: $(READY)
 	$(BIN)/python -c 'import os, site; print(os.getcwd(), *site.getsitepackages(), sep="\n")' \
 	    > $$($(OPENVINO)/bin/python -c 'import site; print(site.getsitepackages()[0])')/eptx.pth
 	$(OPENVINO)/bin/python -m pytest tests/runtime/test_providers.py
-	$(OPENVINO)/bin/python tests/providers/run_all.py --provider openvino
+	rm -rf build/openvino-cases
+	$(BIN)/python -m tests.cuda.prepare build/openvino-cases --provider openvino --groups small --no-wheel
+	$(OPENVINO)/bin/python build/openvino-cases/1/run.py --provider openvino
 
 matrix: try-native
 	$(BIN)/python -m tests.matrix --jobs $(JOBS) $(ARGS)
@@ -126,6 +129,11 @@ bench-serve: try-native
 build: $(READY)
 	-sh runtime/cpp/dependencies.sh $(DEPS)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+wheels: $(READY)
+	sh runtime/cpp/dependencies.sh $(DEPS)
+	sh runtime/cpp/wheels.sh $(BIN)/python dist
+	$(BIN)/python -m tests.wheels dist
 
 clean:
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

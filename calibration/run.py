@@ -16,6 +16,7 @@ from eptx.calibration.options import Search
 from eptx.calibration.quantize import Scheme
 from eptx.calibration.quantize.config import BUILT, FP32, QuantizationConfig
 from eptx.calibration.report import report_html
+from eptx.calibration.report.phrases import few_rows
 from eptx.calibration.result import CalibrationResult, Sensitivity, Settings
 from eptx.calibration.routes.study import RouteStudy, study_routes
 from eptx.calibration.search.evaluator import Evaluator
@@ -34,6 +35,7 @@ from eptx.exporter.steps.export import adapt, store
 from eptx.exporter.steps.load import class_of
 from eptx.files.publish import os_error
 from eptx.files.strict_json import dump_json
+from eptx.progress import note
 from eptx.runtime.machine import machine
 from eptx.runtime.measure import Row, read_data
 
@@ -69,19 +71,20 @@ class Calibration:
         options = self.evaluator.options
         return self.budget if options.only is None or options.max_drop else {}
 
-    def search(self) -> Searcher:
-        """Finds the best config within the budget."""
+    def search(self, study: Scheme | None = None) -> Searcher:
+        """Finds the best config within the budget; ``study`` as `Searcher` takes it."""
         several = len(self.evaluator.adapted.graphs) > 1
         schemes: list[Scheme] = ["fp16", "int8", "int8-blocks", "int4-blocks"]
         static: list[Scheme] = [] if several else ["int8-static"]
         built: list[Scheme] = [BUILT] if self.built else []
-        searcher = Searcher(self.evaluator, self.budget, [*schemes, *static, *built])
+        searcher = Searcher(self.evaluator, self.budget, [*schemes, *static, *built], study)
         self.found = searcher.run()
         return searcher
 
     def study(self) -> None:
         """Searches, and measures every layer's sensitivity even if the search did not need it."""
-        self.found = self.search().study("int4-blocks" if self.built else "int8")
+        scheme: Scheme = "int4-blocks" if self.built else "int8"
+        self.found = self.search(scheme).study(scheme)
 
     def try_only(self, config: QuantizationConfig) -> None:
         """Measures one config, and takes it."""
@@ -177,7 +180,11 @@ def calibrating(base: Path | None, adapter: Adapter, options: ExportOptions, fol
             return adapted
 
         evaluator = Evaluator(adapted, rows, search, cache, _made(work / "bundles"), build if built else None)
-        yield Calibration(evaluator, cache, budget, built, experts, routes)
+        calibration = Calibration(evaluator, cache, budget, built, experts, routes)
+        few = few_rows(calibration.stated, evaluator.metrics, {task: len(own) for task, own in rows.items()})
+        if few is not None:
+            note(few)
+        yield calibration
     finally:  # bundles that were only measured go; results stay, if there are any
         shutil.rmtree(work, ignore_errors=True)
         if cache is not None and not len(cache):

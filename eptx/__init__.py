@@ -6,10 +6,11 @@ Names are loaded when they are first used, so ``import eptx`` needs nothing but 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from eptx._version import __version__
-from eptx.errors import EptxError
+from eptx.errors import EptxError, NotSupportedError
 
 if TYPE_CHECKING:
     from eptx.bundle import Bundle, read_bundle
@@ -66,7 +67,24 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'eptx' has no attribute {name!r}")
     module, attribute = _LAZY[name]
-    return getattr(importlib.import_module(module), attribute)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("eptx"):
+            raise
+        return _missing(name, error.name)
+
+
+def _missing(name: str, package: str) -> Callable[..., Any]:
+    """What stands for a name whose packages are not installed: ``help(eptx)`` and ``import *`` work without them."""
+    why = f"eptx.{name} needs {package}: pip install 'eptx[export]'"
+
+    def missing(*_: Any, **__: Any) -> Any:
+        raise NotSupportedError(why)
+
+    missing.__name__ = missing.__qualname__ = name
+    missing.__doc__ = f"Not there: {why}."
+    return missing
 
 
 def __dir__() -> list[str]:

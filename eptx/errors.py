@@ -46,6 +46,10 @@ class RequestError(BadInputError):
     """The inputs or the task of one call to a session are wrong."""
 
 
+class TooLongError(RequestError):
+    """A prompt, and the answer that is wanted of it, do not fit into the model's context."""
+
+
 class DataError(BadInputError):
     """Calibration or validation data cannot be read."""
 

@@ -54,6 +54,14 @@ def note(text: str) -> None:
     _write(f"{_indent()}{text}\n")
 
 
+def duration(seconds: float) -> str:
+    """About how long: ``40 s``, ``4 min``, ``1.5 h``."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
 def _begin(label: str) -> None:
     _write(f"{_indent()}{label} ...")
     _state.open_line = _state.stream is not None

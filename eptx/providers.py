@@ -5,6 +5,7 @@ All that differs between providers stands in this table.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -111,3 +112,12 @@ PROVIDERS: Mapping[str, Provider] = {
 
 #: What a caller may ask for; "auto" is the provider that a bundle was exported for, where it starts, or else the CPU.
 PROVIDER_CHOICES = ("auto", *PROVIDERS)
+
+
+def keep_private() -> None:
+    """Has ONNX Runtime and GenAI send nothing about this program and its models, unless the variable says otherwise.
+
+    From 1.29 on, ONNX Runtime for Linux reports sessions and hashes of models to its maker. It reads the variable when
+    it is imported, so a program that imports it before eptx uses it decides for itself.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
 import warnings
@@ -20,14 +21,38 @@ def quiet() -> Iterator[None]:
     from transformers.utils import logging as hf_logging
 
     bars: Any = hf_logging  # transformers annotates a part of its functions
-    level, shown = logging.root.manager.disable, bars.is_progress_bar_enabled()
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        with _silent():
+            yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def quiet_hub() -> Iterator[None]:
+    """The same of huggingface_hub, without transformers, which takes longer to import than a folder to find."""
+    bars: Any = importlib.import_module("huggingface_hub.utils")  # it annotates none of these
+
+    shown = not bars.are_progress_bars_disabled()
+    bars.disable_progress_bars()
+    try:
+        with _silent():
+            yield
+    finally:
+        if shown:
+            bars.enable_progress_bars()
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    level = logging.root.manager.disable
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.disable(logging.CRITICAL)
-        bars.disable_progress_bar()
         try:
             yield
         finally:
             logging.disable(level)
-            if shown:
-                bars.enable_progress_bar()

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from eptx.bundle import Task
 from eptx.errors import RequestError
-from eptx.manifest.names import LOGITS, MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from eptx.manifest.names import HIDDEN, LOGITS, MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from eptx.runtime import spans
 from eptx.runtime.spans import Answer, Entity, RowText
 from eptx.runtime.spans import Array as Array
@@ -89,6 +89,21 @@ class Outputs(Mapping[str, Array]):
         """Each label's probability, float64 in the shape of the row's `logits`; None for a regression or without a
         head."""
         return [_probabilities(row, task) for row, task in zip(self.logits, self._rows, strict=True)]
+
+    @property
+    def features(self) -> list[Array]:
+        """Each row's vectors of the output ``last_hidden_state``: [its own tokens, width] without those that the mask
+        hides, or [patches, width] of an image.
+
+        Raises:
+            RequestError: the bundle has no such output.
+        """
+        if HIDDEN not in self._arrays:
+            raise RequestError(f"this bundle has no output {HIDDEN!r}; it has {', '.join(self._arrays)}")
+        vectors, mask = self._arrays[HIDDEN], self._request.get("attention_mask")
+        if mask is None or mask.shape != vectors.shape[:2]:
+            return list(vectors)
+        return [row[own != 0] for row, own in zip(vectors, mask, strict=True)]
 
     @property
     def entities(self) -> list[list[Entity] | None]:

@@ -1,6 +1,7 @@
 """Times models against each other in one process: interleaved pairs, and the median of their ratios.
 
-Machines differ, and their speed drifts; the ratio of two runs that follow each other depends on neither.
+Machines differ, and their speed drifts; the ratio of two runs that follow each other depends on neither. Beside every
+median stand the 10th and the 90th percentile.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from eptx.bundle import Bundle, read_bundle
 from eptx.errors import NotSupportedError, UsageError
-from eptx.manifest.names import BASE_TASK, TASK_ID
+from eptx.manifest.names import BASE_TASK, PAST, TASK_ID
 from eptx.providers import CPU
 from eptx.runtime.ort.choice import choose_provider
 from eptx.runtime.ort.kernels import Kernels, choose_kernels, register
@@ -105,7 +106,8 @@ class TimedModel:
             raise NotSupportedError(f"{self.path.name}: cannot make up an input {value.name} of type {value.type}")
         if value.name == TASK_ID:
             return np.resize(np.array(self._task_ids, dtype=np.int64), batch)
-        shape = [batch, *(dim if isinstance(dim, int) else length for dim in value.shape[1:])]
+        free = 0 if value.name.startswith(PAST) else length  # a language model reads a prompt: nothing came before it
+        shape = [batch, *(dim if isinstance(dim, int) else free for dim in value.shape[1:])]
         if value.name == "input_ids":
             return rng.integers(min(5, self._words - 1), self._words, size=shape).astype(_DTYPES[value.type])
         if value.name == "attention_mask":
@@ -129,7 +131,8 @@ def paired(first: Callable[[], float], second: Callable[[], float], pairs: int) 
     """Runs two things in turn, A B B A A B ..., after a warm-up.
 
     Returns:
-        median milliseconds of each and the median of the ratios of the pairs, first over second.
+        median milliseconds of each and the median of the ratios of the pairs, first over second, each with
+        its percentiles as `spread` names them.
     """
     for _ in range(_WARM_UP):
         first()
@@ -142,9 +145,9 @@ def paired(first: Callable[[], float], second: Callable[[], float], pairs: int) 
             a, b = first(), second()
         times.append((a, b))
     return {
-        "milliseconds": 1e3 * statistics.median(a for a, _ in times),
-        "against_milliseconds": 1e3 * statistics.median(b for _, b in times),
-        "ratio": statistics.median(a / b for a, b in times),
+        **spread("milliseconds", [1e3 * a for a, _ in times]),
+        **spread("against_milliseconds", [1e3 * b for _, b in times]),
+        **spread("ratio", [a / b for a, b in times]),
     }
 
 
@@ -161,7 +164,8 @@ def compare(
     """Times a model on several shapes, alone or against another.
 
     Returns:
-        for each shape: "shape", "milliseconds", and "against_milliseconds" and "ratio" (None when alone).
+        for each shape: "shape", "milliseconds", and "against_milliseconds" and "ratio" (None when alone), with
+        percentiles as `spread` names them. Of a language model it is a run of the whole prompt.
     """
     model = TimedModel(path, task_ids=task_ids(path, task), threads=threads, provider=provider)
     other = TimedModel(against, threads=threads, provider=provider) if against is not None else None
@@ -181,7 +185,13 @@ def _timed(model: TimedModel, other: TimedModel | None, batch: int, length: int,
         other_feeds = other.feeds(batch, length)
         return {**paired(lambda: model.run(feeds), lambda: other.run(other_feeds), pairs)}
     runs = [model.run(feeds) for _ in range(_WARM_UP + pairs)][_WARM_UP:]
-    return {"milliseconds": 1e3 * statistics.median(runs), "against_milliseconds": None, "ratio": None}
+    return {**spread("milliseconds", [1e3 * run for run in runs]), "against_milliseconds": None, "ratio": None}
+
+
+def spread(name: str, values: Sequence[float]) -> dict[str, float]:
+    """The median under a name, and the 10th and 90th percentile under that name with ``_p10`` and ``_p90``."""
+    low, high = np.quantile(values, (0.1, 0.9))
+    return {name: statistics.median(values), f"{name}_p10": float(low), f"{name}_p90": float(high)}
 
 
 def task_ids(path: Path, task: str | None) -> list[int] | None:

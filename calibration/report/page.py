@@ -25,7 +25,7 @@ def report_html(result: CalibrationResult) -> str:
     """The whole page; a section without content is left out."""
     title = f"Calibration: {result.mode} {result.method} on {result.model_type}"
     sections = [
-        section("What was calibrated", *facts(result)),
+        section("What was calibrated", *_warned(result), *facts(result)),
         section("Cost and drop", *_frontier(result)),
         section("Trials", *_trials(result)),
         _drops(result),
@@ -36,6 +36,11 @@ def report_html(result: CalibrationResult) -> str:
     style = _STYLE + marks.STYLE + frontier.STYLE + trials.STYLE + drops.STYLE + heatmap.STYLE + routes.STYLE
     said = verdict(phrases.verdict(result), result.chosen.within(result.budget))
     return page(title, said, _cards(result), *sections, style=style)
+
+
+def _warned(result: CalibrationResult) -> list[Content]:
+    few = phrases.few_rows(result.budget, result.settings.metrics, result.settings.rows)
+    return [h("p", few)] if few else []
 
 
 def _cards(result: CalibrationResult) -> Html:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from eptx.calibration.report.phrases import budget, counted, interval, megabytes, number, verdict
+from eptx.calibration.report.phrases import (
+    budget,
+    counted,
+    few_rows,
+    interval,
+    megabytes,
+    number,
+    verdict,
+    worst_interval,
+)
 from eptx.calibration.result import CalibrationResult
 from eptx.calibration.search.trial import Trial, is_within
 from eptx.reports.text_table import aligned
 
 
 def report_text(result: CalibrationResult) -> str:
-    """The verdict, the trials, and the drops by task and the kept layers of the chosen trial.
+    """The verdict, a warning where rows are few, the trials, and of the chosen one drops and kept layers.
 
     Where fp32 was chosen, the trial that came closest is shown instead.
     """
-    blocks = [verdict(result), _trials(result)]
+    warned = few_rows(result.budget, result.settings.metrics, result.settings.rows)
+    blocks = [verdict(result), *([warned] if warned else []), _trials(result)]
     shown = result.shown
     if shown is not None:
         blocks.append(f"{shown.name}, by task\n{_drops(result, shown)}")
@@ -29,7 +39,7 @@ def _trials(result: CalibrationResult) -> str:
         worst = trial.worst(result.budget)
         mark = "*" if trial is result.chosen else ""
         costs = [megabytes(trial), number(trial.bytes_ratio), number(trial.latency_ratio)]
-        drop = [f"{number(worst.points)} {worst.task}", interval(worst)]
+        drop = [f"{number(worst.points)} {worst.task}", worst_interval(result, trial)]
         rows.append([mark, trial.name, *costs, *drop, "within" if trial.within(result.budget) else "past"])
     return "\n".join(aligned(rows, "ttnnnttt"))
 

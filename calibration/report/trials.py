@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eptx.calibration.report.phrases import interval, megabytes, number
+from eptx.calibration.report.phrases import megabytes, number, worst_interval
 from eptx.calibration.result import CalibrationResult
 from eptx.calibration.search.trial import Trial
 from eptx.reports.html import Content, Html, breakable, clipped, h, join, table
@@ -36,5 +36,5 @@ def _row(result: CalibrationResult, index: int, trial: Trial) -> list[Content]:
         number(trial.latency_ratio),
         number(trial.milliseconds),
         clipped(worst.task),
-        interval(worst),
+        worst_interval(result, trial),
     ]

@@ -71,7 +71,7 @@ class Evaluator:
 
     def trial(self, config: QuantizationConfig) -> Trial:
         """Stores the model, and measures size, latency and the drop of every task."""
-        return Trial.from_json(self._cache.get(f"trial {config}", lambda: self._trial(config).to_json()))
+        return Trial.from_json(self._cache.get(_trial_key(config), lambda: self._trial(config).to_json()))
 
     def trial_of(self, bundle: Bundle, name: str) -> Trial:
         """Measures a bundle that is there already."""
@@ -90,8 +90,26 @@ class Evaluator:
             shutil.rmtree(path)
             return {task: divergence(self._baseline_answers(few=True), found, task) for task in self.rows}
 
-        result: dict[str, float] = self._cache.get(f"sensitivity {scheme} {layer.name}", measure)
+        result: dict[str, float] = self._cache.get(_layer_key(scheme, layer), measure)
         return result
+
+    def estimate(self, trials: Sequence[QuantizationConfig], more: int, layers: Sequence[Scheme]) -> float | None:
+        """Seconds that steps will take, by the mean of those that were measured in this process.
+
+        Args:
+            trials: configs; those whose results are in the cache take no time.
+            more: further trials, whose configs are not known yet.
+            layers: schemes for which every layer's sensitivity is measured, where that is not in the cache.
+
+        Returns:
+            None before the first trial.
+        """
+        if (trial := self._cache.mean_seconds("trial")) is None:
+            return None
+        few = sum(map(len, self._few_rows.values())) / sum(map(len, self.rows.values()))
+        layer = self._cache.mean_seconds("sensitivity") or trial * few
+        unknown = sum(_layer_key(scheme, own) not in self._cache for scheme in layers for own in self.layers)
+        return trial * (more + sum(_trial_key(config) not in self._cache for config in trials)) + layer * unknown
 
     def ranges(self) -> dict[str, dict[str, Range]]:
         """Product -> task -> range of its input."""
@@ -135,7 +153,7 @@ class Evaluator:
 
     def _measure(self, bundle: Bundle, name: str, kept: tuple[str, ...]) -> Trial:
         session = self._open(bundle)
-        found = self.probe.run(session)
+        found, fp32 = self.probe.run(session), bundle is self.baseline
         milliseconds, ratio = latency(session, self.session)
         return Trial(
             name=name,
@@ -143,14 +161,18 @@ class Evaluator:
             bytes=bundle.size,
             bytes_ratio=bundle.size / self.baseline.size,
             milliseconds=milliseconds,
-            latency_ratio=ratio if bundle is not self.baseline else 1.0,
-            drops=tuple(drops(self._baseline_answers(), found, self.metrics)),
+            latency_ratio=1.0 if fp32 else ratio,
+            drops=tuple(drops(self._baseline_answers(), found, self.metrics, intervals=not fp32)),
         )
+
+    @property
+    def _few_rows(self) -> dict[str, Sequence[Row]]:
+        most = _SENSITIVITY_ROWS if self.session.manifest.generation is None else _GENERATED_ROWS
+        return {task: own[:most] for task, own in self.rows.items()}
 
     @cached_property
     def _few(self) -> Probe:
-        most = _SENSITIVITY_ROWS if self.session.manifest.generation is None else _GENERATED_ROWS
-        return Probe(self.session, {task: own[:most] for task, own in self.rows.items()})
+        return Probe(self.session, self._few_rows)
 
     def _baseline_answers(self, *, few: bool = False) -> Answers:
         if few not in self._answers:
@@ -159,3 +181,11 @@ class Evaluator:
 
     def _open(self, bundle: Bundle) -> Session:
         return Session(bundle, "cpu", verify=False, threads=self.options.threads)
+
+
+def _trial_key(config: QuantizationConfig) -> str:
+    return f"trial {config}"
+
+
+def _layer_key(scheme: Scheme, layer: Layer) -> str:
+    return f"sensitivity {scheme} {layer.name}"

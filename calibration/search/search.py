@@ -7,6 +7,7 @@ the order is that of each layer's own sensitivity.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from eptx.calibration.quantize.config import BUILT, FP32, QuantizationConfig
 from eptx.calibration.quantize.layers import Layer
 from eptx.calibration.search.evaluator import Evaluator
 from eptx.calibration.search.trial import Budget, Trial
-from eptx.progress import step
+from eptx.progress import duration, note, step
 
 #: A study also keeps these shares of the layers, to show what that gives.
 _SHARES = (0.1, 0.25, 0.5)
@@ -50,22 +51,53 @@ class Searcher:
         evaluator: of the model.
         budget: task -> points that it may drop.
         schemes: what is tried.
+        study: the scheme that `study` will be asked for, of which estimates of the duration know; None: it will not.
     """
 
-    def __init__(self, evaluator: Evaluator, budget: Budget, schemes: Sequence[Scheme]) -> None:
-        self._evaluator, self._budget, self._schemes = evaluator, budget, schemes
+    def __init__(
+        self, evaluator: Evaluator, budget: Budget, schemes: Sequence[Scheme], study: Scheme | None = None
+    ) -> None:
+        self._evaluator, self._budget, self._schemes, self._study = evaluator, budget, schemes, study
         self.result = SearchResult()
 
     def run(self) -> SearchResult:
         """Tries every scheme alone, then with layers kept."""
-        for scheme in (FP32.scheme, *self._schemes):
-            self._try(QuantizationConfig(scheme))
+        alone = [QuantizationConfig(scheme) for scheme in (FP32.scheme, *self._schemes)]
+        told = False
+        for number, config in enumerate(alone, 1):
+            self._try(config)
+            told = told or self._tell(alone[number:], [c.scheme for c in alone if c.scheme not in (FP32.scheme, BUILT)])
         trials = self.result.trials
         over = [c for c, trial in trials.items() if not trial.within(self._budget) and c.scheme != BUILT]
+        over = [c for c in over if self._cost(trials[c]) < self._cost(self.result.best)]
+        self._tell([], [config.scheme for config in over])
         for config in sorted(over, key=lambda c: self._cost(trials[c])):
             if self._cost(trials[config]) < self._cost(self.result.best):
                 self._repair(config.scheme)
         return self.result
+
+    def _tell(self, coming: Sequence[QuantizationConfig], repaired: Sequence[Scheme]) -> bool:
+        """Says how long the rest will take.
+
+        Args:
+            coming: what is tried for sure.
+            repaired: schemes of which layers may have to be kept.
+
+        Returns:
+            whether it could, or there is nothing left: before the first measurement nothing is known.
+        """
+        studied = [] if self._study is None else [self._study]
+        trials = len(_SHARES) * len(studied)
+        halvings = math.ceil(math.log2(max(2, len(self._evaluator.layers))))
+        least = self._evaluator.estimate(coming, trials, studied)
+        most = self._evaluator.estimate(coming, trials + halvings * len(repaired), [*{*studied, *repaired}])
+        if least is None or most is None:
+            return False
+        if most:
+            known = f"about {duration(least)} left" if least else "little is left"
+            more = f", up to {duration(most)} where layers have to be kept in float16" if repaired else ""
+            note(known + more)
+        return True
 
     def study(self, scheme: Scheme) -> SearchResult:
         """Adds what a report shows: every layer's sensitivity, and trials that keep the most sensitive layers."""

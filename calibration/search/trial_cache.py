@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ class TrialCache:
     def __init__(self, folder: Path, key: str) -> None:
         self.folder = folder
         self._known: dict[str, Any] = {}
+        self._seconds: dict[str, list[float]] = defaultdict(list)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._read(folder / FILE, key)
@@ -41,10 +44,20 @@ class TrialCache:
     def __len__(self) -> int:
         return len(self._known)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._known
+
+    def mean_seconds(self, kind: str) -> float | None:
+        """Of the results that were computed here and whose names begin with this word; None before the first."""
+        spent = self._seconds[kind]
+        return sum(spent) / len(spent) if spent else None
+
     def get(self, name: str, compute: Callable[[], Any]) -> Any:
         """The result of a name; a new one is computed and written down."""
         if name not in self._known:
+            start = time.monotonic()
             result = compute()
+            self._seconds[name.partition(" ")[0]].append(time.monotonic() - start)
             with (self.folder / FILE).open("ab") as file:
                 file.write(_line({"name": name, "result": result}))
                 file.flush()

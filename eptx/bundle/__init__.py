@@ -13,6 +13,8 @@ from eptx.bundle._writer import BundleWriter, write_report
 from eptx.manifest.content import (
     AnswerRules,
     Component,
+    Embedding,
+    EmbeddingLayer,
     FileEntry,
     Generation,
     Manifest,
@@ -25,19 +27,24 @@ from eptx.manifest.content import (
     TensorSpec,
     Text,
 )
+from eptx.manifest.image import Image, Resize
 
 __all__ = [
     "AnswerRules",
     "Bundle",
     "BundleWriter",
     "Component",
+    "Embedding",
+    "EmbeddingLayer",
     "FileEntry",
     "Generation",
+    "Image",
     "Manifest",
     "ModuleOutput",
     "OnnxRuntime",
     "Operators",
     "Quantization",
+    "Resize",
     "Sources",
     "Task",
     "TensorSpec",

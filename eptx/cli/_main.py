@@ -24,6 +24,7 @@ from eptx.cli.serve import serve
 from eptx.cli.validate import validate
 from eptx.errors import BadInputError, EptxError, LimitError
 from eptx.files.publish import FULL
+from eptx.providers import keep_private
 
 _INTERRUPTED = 130
 _LONGEST = 1000
@@ -47,6 +48,7 @@ for _command in (export, convert, add, remove, validate, calibrate, inspect, run
 def main() -> None:
     """Runs the command line and exits; errors are one line, never a traceback (set EPTX_DEBUG=1 for one)."""
     _print_warnings()
+    keep_private()
     try:
         code = cli.main(standalone_mode=False)
         if sys.stdout is not None:  # closed by the shell

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from eptx.cli.parts.common import PATH, exporting, output_options, pickle_option
+from eptx.cli.parts.common import PATH, check_is_bundle, exporting, output_options, pickle_option
 from eptx.cli.parts.model import problem_option, read_problems
 from eptx.cli.parts.tasks import show_changed
 
@@ -36,6 +36,7 @@ def add(
     of an export of all adapters, byte for byte.
     """
     start = time.monotonic()
+    check_is_bundle(bundle)
     with exporting(quiet):
         from eptx.calibration.change import add_tasks
 

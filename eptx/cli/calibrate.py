@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from eptx.cli.parts.calibration import calibration_options, read_search, resuming
-from eptx.cli.parts.common import PATH, exporting, output_options, print_json, printable
+from eptx.cli.parts.common import PATH, check_is_bundle, exporting, output_options, print_json, printable
 from eptx.cli.parts.model import export_options, model_options
 from eptx.errors import UsageError
 
@@ -35,22 +35,26 @@ def calibrate(
     Takes a bundle, or BASE and ADAPTER as export does. Writes calibration.json and report.html; writes no bundle.
     """
     with exporting(quiet), resuming():
-        from eptx.calibration import calibrate as run
-        from eptx.calibration import calibrate_bundle
-        from eptx.calibration.report import report_text
         from eptx.exporter.folders import find_arguments
 
         search = read_search(settings, data)
         if (paths[0] / "eptx.json").exists():
             if len(paths) > 1:
                 raise UsageError("give one bundle, or BASE and ADAPTER")
+            check_is_bundle(paths[0])
+            from eptx.calibration import calibrate_bundle  # imports PyTorch, as below
+
             result = calibrate_bundle(paths[0], output, search)
         else:
             options = export_options(settings, search)
             found = find_arguments(paths, onnx=options.base_onnx is not None, allow_pickle=options.allow_pickle)
+            from eptx.calibration import calibrate as run
+
             result = run(found.base, found.adapters, output, options)
     if as_json:
         print_json(result.to_json())
     else:
+        from eptx.calibration.report import report_text
+
         click.echo(report_text(result))
         click.echo(f"{printable(str(output))}: calibration.json, report.html")

@@ -28,6 +28,9 @@ def convert(source: Path, output: Path, settings: tuple[str, ...]) -> None:
     a process with limits of memory and time. What the files do not say is asked for.
     """
     with exporting(quiet=True):
+        from eptx.exporter.folders import find_tensor_file
+
+        find_tensor_file(source)  # says what is not there before the methods are imported
         from eptx.exporter.steps.convert import convert_adapter
 
         made = convert_adapter(source, output, dict(map(_setting, settings)))

@@ -68,11 +68,12 @@ def export(paths: tuple[Path, ...], output: Path, as_json: bool, quiet: bool, **
 
 
 def _export(paths: tuple[Path, ...], output: Path, settings: dict[str, Any]) -> Exported:
-    from eptx.calibration import run_export
     from eptx.exporter.folders import find_arguments
 
     options = export_options(settings, read_precision(settings))
     found = find_arguments(paths, onnx=options.base_onnx is not None, allow_pickle=options.allow_pickle)
+    from eptx.calibration import run_export  # imports PyTorch, which is for folders that are there
+
     return run_export(found.base, found.adapters, output, options)
 
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eptx.bundle import read_bundle
-from eptx.cli.parts.common import PATH, exporting, names, output_options, pickle_option, print_json, printable
+from eptx.cli.parts.common import PATH, exporting, names, output_options, pickle_option, print_json
+from eptx.cli.parts.facts import fact_lines, screen_width, short, table_lines, wrapped
+from eptx.cli.parts.module_groups import common, groups
 from eptx.errors import NotSupportedError, UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     metavar="FILE.png",
     help="Draw how much each task uses each expert: of an adapter, or of a bundle whose weights data has fixed.",
 )
+@click.option("--modules", is_flag=True, help="Name every module; else those of all layers are one group.")
 @pickle_option
 @output_options
 def inspect(
@@ -34,6 +37,7 @@ def inspect(
     top_k: int | None,
     tasks: str | None,
     plot: Path | None,
+    modules: bool,
     allow_pickle: bool,
     as_json: bool,
     quiet: bool,
@@ -48,10 +52,12 @@ def inspect(
     else:
         with exporting(quiet):
             from eptx.exporter.folders import find_adapters
-            from eptx.exporter.methods.read import read_adapter
+
+            found = find_adapters(paths, allow_pickle=allow_pickle)
+            from eptx.exporter.methods.read import read_adapter  # imports ONNX, which is for folders that are there
 
             adapter = read_adapter(
-                find_adapters(paths, allow_pickle=allow_pickle),
+                found,
                 top_k=top_k,
                 tasks=names(tasks),
                 incomplete=plot is None,
@@ -63,8 +69,8 @@ def inspect(
     if as_json:
         print_json(facts)
     else:
-        for line in _lines(facts):
-            click.echo(printable(line))
+        for line in _lines(facts, modules):
+            click.echo(line)
 
 
 def _bundle_facts(path: Path) -> dict[str, Any]:
@@ -148,24 +154,26 @@ def _draw(
         raise UsageError(f"{file}: cannot be written: {error}") from None
 
 
-def _lines(value: Any, indent: str = "") -> list[str]:
-    """Nested facts as indented text."""
-    lines = []
-    for key, item in value.items():
-        if isinstance(item, dict) and item:
-            lines += [f"{indent}{key}:", *_lines(item, indent + "  ")]
-        elif isinstance(item, list | tuple) and item and all(isinstance(i, dict) for i in item):
-            lines.append(f"{indent}{key}:")
-            for entry in item:
-                lines.append(f"{indent}  - " + "; ".join(f"{k} {_short(v)}" for k, v in entry.items()))
-        else:
-            lines.append(f"{indent}{key}: {_short(item)}")
-    return lines
+def _lines(facts: dict[str, Any], every_module: bool) -> list[str]:
+    """The facts for a screen; modules come last, in groups or one by one."""
+    width = screen_width()
+    given = [module if isinstance(module, dict) else {"name": module} for module in facts["modules"]]
+    known = {module["name"]: {key: value for key, value in module.items() if key != "name"} for module in given}
+    files = {"files": {name: entry["size"] for name, entry in facts["files"].items()}} if "files" in facts else {}
+    lines = fact_lines({**facts, **files, "modules": None}, width)
+    if every_module:
+        shown = [line for name, own in known.items() for line in wrapped("; ".join([name, *_told(own)]), width)]
+        return [*lines, f"modules ({len(known)}):", *shown]
+    found = {name: common([known[each] for each in own]) for name, own in groups(known).items()}
+    of_all = common(list(found.values())) if found else {}
+    keys = [key for key in dict.fromkeys(key for own in found.values() for key in own) if key not in of_all]
+    table = [
+        {"modules": len(own), "name": name, **{key: found[name].get(key) for key in keys}}
+        for name, own in groups(known).items()
+    ]
+    title = f"modules: {len(known)}{''.join(f', {each}' for each in _told(of_all))}; --modules names all"
+    return [*lines, *wrapped(title, width), *(f"  {line}" for line in (table_lines(table, width - 2) if table else []))]
 
 
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{k}: {_short(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_short(v) for v in value) + "]"
-    return "none" if value is None else str(value)
+def _told(facts: Mapping[str, Any]) -> list[str]:
+    return [f"{key} {short(value)}" for key, value in facts.items()]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from eptx.cli.parts.common import PATH, exporting, output_options
+from eptx.cli.parts.common import PATH, check_is_bundle, exporting, output_options
 from eptx.cli.parts.tasks import show_changed
 
 
@@ -22,6 +22,7 @@ def remove(bundle: Path, tasks: tuple[str, ...], output: Path, as_json: bool, qu
     The result is the bundle of an export of the other adapters, byte for byte.
     """
     start = time.monotonic()
+    check_is_bundle(bundle)
     with exporting(quiet):
         from eptx.calibration.change import remove_tasks
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from eptx.cli.parts.common import PATH, provider_option
+from eptx.cli.parts.common import PATH, check_is_bundle, provider_option
 from eptx.errors import UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -45,14 +45,19 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 def serve(bundles: tuple[str, ...], max_delay_ms: float, **options: Any) -> None:
     """Serve bundles over HTTP: the Open Inference Protocol v2, requests of all tasks in one batch.
 
+    Language models also answer OpenAI's clients: every task is a model, NAME:TASK.
+
     A bundle is named by its folder unless it is given as NAME=BUNDLE. After SIGTERM the server answers the requests
     that it accepted, and ends. If a bundle is replaced on the disk, the server loads the new one without a pause.
     """
+    named = name_bundles(bundles)
+    for path in named.values():
+        check_is_bundle(path)
     from eptx.runtime.serving import Limits
     from eptx.runtime.serving import serve as run
 
     limits = {field.name: options.pop(field.name) for field in fields(Limits) if field.name in options}
-    run(name_bundles(bundles), Limits(max_delay=max_delay_ms / 1000, **limits), **options)
+    run(named, Limits(max_delay=max_delay_ms / 1000, **limits), **options)
 
 
 def name_bundles(given: Sequence[str]) -> dict[str, Path]:

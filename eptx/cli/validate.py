@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eptx.cli.parts.calibration import points
-from eptx.cli.parts.common import PATH, exporting, names, output_options, pickle_option, print_json
+from eptx.cli.parts.common import PATH, check_is_bundle, exporting, names, output_options, pickle_option, print_json
 from eptx.errors import UsageError, ValidationError
 from eptx.progress import shown
 
@@ -122,6 +122,7 @@ def validate(bundle: Path, as_json: bool, quiet: bool, against_proof: Path | Non
 
 
 def _anew(bundle: Path, quiet: bool, settings: dict[str, Any]) -> Report:
+    check_is_bundle(bundle)
     with exporting(quiet):
         from eptx.exporter.adapters.label_names import read_labels
         from eptx.exporter.validation import ValidateOptions, validate_bundle

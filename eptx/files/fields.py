@@ -94,6 +94,13 @@ class Fields:
             raise self.bad(f"{_short(key)} must be a number")
         return float(value)
 
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """A list of finite numbers."""
+        values = self.array(key)
+        if not all(type(v) in (int, float) and abs(v) <= sys.float_info.max for v in values):
+            raise self.bad(f"{_short(key)} must be a list of numbers")
+        return tuple(map(float, values))
+
     def boolean(self, key: str) -> bool:
         value = self._take(key)
         if not isinstance(value, bool):

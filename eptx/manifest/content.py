@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from eptx.manifest.image import Image
 from eptx.manifest.names import OPERATOR_DOMAIN, OPERATOR_VERSION, SCHEMA_VERSION
 
 
@@ -175,6 +176,34 @@ class Text:
 
 
 @dataclass(frozen=True)
+class EmbeddingLayer:
+    """A linear layer of an embedding.
+
+    Attributes:
+        size: how many numbers it gives.
+        activation: what is applied to them, one of `ACTIVATIONS`.
+    """
+
+    size: int
+    activation: str
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """How the output ``embedding`` is computed of ``last_hidden_state``; a sentence-transformers folder says it.
+
+    Attributes:
+        pooling: how a row's tokens become one vector, of `POOLINGS`; of several, the vectors stand one after the other.
+        layers: linear layers behind that, in order.
+        normalize: whether the result has length 1.
+    """
+
+    pooling: tuple[str, ...]
+    layers: tuple[EmbeddingLayer, ...] = ()
+    normalize: bool = False
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """Size and SHA-256 (hexadecimal) of one file."""
 
@@ -188,12 +217,10 @@ class Sources:
 
     Attributes:
         base: whether there was a transformers folder. base_onnx: whether there was an ONNX file of the base.
-        top_k: EPT: how many experts a task uses, where an option said it.
-        tasks: the names of the adapter's tasks by id, where an option said it.
-        problem_types: task -> its problem type, where an option said it.
-        model_class: the transformers class that the base was loaded as, where an option said it.
-        label_names: task -> the names of its labels, where an option said them.
-        min_ort: the release of ONNX Runtime that must load the bundle, where an option said one.
+        top_k, ...: what options said; None where none did. EPT: how many experts a task uses.
+        tasks: the names of the adapter's tasks by id. problem_types: task -> its problem type.
+        model_class: the transformers class that the base was loaded as. label_names: task -> the names of its labels.
+        min_ort: the release of ONNX Runtime that must load the bundle.
     """
 
     base: bool
@@ -250,6 +277,8 @@ class Manifest:
     generation: Generation | None = None
     encoder: Component | None = None
     text: Text | None = None
+    image: Image | None = None
+    embedding: Embedding | None = None
     vocab_size: int | None = None
     max_length: int | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)

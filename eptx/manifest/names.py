@@ -28,8 +28,21 @@ INFER = -1
 TASK_ID, ROUTE_GROUP, ROUTE_WEIGHTS = "task_id", "route_group", "route_weights"
 USED = "_used"
 TASK_ID_USED = f"{TASK_ID}{USED}"
+#: The input that is an image.
+PIXELS = "pixel_values"
 #: The output whose first numbers are a row's answer.
 LOGITS = "logits"
+#: The output that is one vector for each row, and the output that it is computed of: one vector for each token.
+EMBEDDING, HIDDEN = "embedding", "last_hidden_state"
+#: sentence-transformers' words for how tokens become one vector.
+POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+#: Pillow's filters, by the number that an image processor's file has for each; and what becomes of transparency.
+FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+ALPHA = ("drop", "white")
+#: Red, green and blue.
+CHANNELS = 3
+#: What may follow a linear layer of an embedding, as torch.nn computes it.
+ACTIVATIONS = ("identity", "tanh", "relu", "gelu", "sigmoid", "silu")
 
 MODES = ("static", "conditioned", "dynamic")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int4", "mixed")

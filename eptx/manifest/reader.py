@@ -12,6 +12,8 @@ from eptx.files.safe_files import is_contained_name
 from eptx.manifest.content import (
     AnswerRules,
     Component,
+    Embedding,
+    EmbeddingLayer,
     FileEntry,
     Generation,
     Manifest,
@@ -24,13 +26,16 @@ from eptx.manifest.content import (
     TensorSpec,
     Text,
 )
+from eptx.manifest.image import read_image
 from eptx.manifest.names import (
+    ACTIVATIONS,
     EXPORT_PROVIDERS,
     GENERATORS,
     MANIFEST_FILE,
     MODES,
     OPERATOR_DOMAIN,
     OPERATOR_VERSION,
+    POOLINGS,
     PRECISIONS,
     PROBLEM_TYPES,
     REPORT_FILES,
@@ -54,8 +59,7 @@ def read_manifest(value: Any) -> Manifest:
         value: the object of ``eptx.json``, as `eptx.files.strict_json` reads it.
 
     Raises:
-        BundleError: a field is missing, unknown, of the wrong type or out of range, two fields contradict each other,
-            or the versions are not ones that this eptx reads.
+        BundleError: a field is missing, unknown or wrong, two contradict each other, or a version is a newer one.
     """
     f = Fields(value, where=MANIFEST_FILE, error=BundleError)
     _check_version(f.integer("schema_version"))
@@ -81,6 +85,8 @@ def read_manifest(value: Any) -> Manifest:
         generation=f.child("generation").read(_generation) if f.present("generation") else None,
         encoder=f.child("encoder").read(_component) if f.present("encoder") else None,
         text=f.child("text").read(_text) if f.present("text") else None,
+        image=f.child("image").read(read_image) if f.present("image") else None,
+        embedding=f.child("embedding").read(_embedding) if f.present("embedding") else None,
         vocab_size=f.count("vocab_size", least=1) if f.present("vocab_size") else None,
         max_length=f.count("max_length", least=1) if f.present("max_length") else None,
         files={name: _file(name, e) for name, e in f.child("files").items()},
@@ -129,8 +135,7 @@ def _route(f: Fields) -> dict[str, Any]:
 
 def _frozen(f: Fields) -> None:
     f.count("group")
-    if not all(_is_number(weight) for weight in f.array("weights")):
-        raise f.bad("weights must be a list of numbers")
+    f.numbers("weights")
 
 
 def _quantization(f: Fields) -> Quantization:
@@ -238,6 +243,17 @@ def _text(f: Fields) -> Text:
         pad=f.count("pad"),
         lower_case=f.boolean("lower_case"),
     )
+
+
+def _embedding(f: Fields) -> Embedding:
+    pooling = f.string_list("pooling")
+    if not pooling or not {*pooling} <= {*POOLINGS}:
+        raise f.bad(f"pooling must be a list of {', '.join(POOLINGS)}")
+    return Embedding(pooling, tuple(each.read(_layer) for each in f.children("layers")), f.boolean("normalize"))
+
+
+def _layer(f: Fields) -> EmbeddingLayer:
+    return EmbeddingLayer(f.count("size", least=1), f.choice("activation", ACTIVATIONS))
 
 
 def _component(f: Fields) -> Component:

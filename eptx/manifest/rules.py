@@ -6,10 +6,13 @@ from eptx.errors import BundleError
 from eptx.files.fields import COUNTS
 from eptx.manifest.content import Component, Manifest
 from eptx.manifest.names import (
+    CHANNELS,
+    EMBEDDING,
     LOGITS,
     MANIFEST_FILE,
     MODEL_FILE,
     PAST,
+    PIXELS,
     PRESENT,
     ROUTE_GROUP,
     ROUTE_WEIGHTS,
@@ -52,6 +55,8 @@ def check_rules(m: Manifest) -> None:
     if not has_task_id and (m.mode == "conditioned" or m.task_inference):
         raise BundleError(f"{MANIFEST_FILE}: the input {TASK_ID} is missing")
     _check_labels(m)
+    _check_embedding(m)
+    _check_image(m)
     _check_vocabularies(m)
     _check_cache(m)
     _check_generation(m)
@@ -75,6 +80,25 @@ def _check_labels(m: Manifest) -> None:
             raise BundleError(f"{MANIFEST_FILE}: task {task.name} has labels; the model has no output {LOGITS}")
         if task.labels and width is not None and task.labels > width:
             raise BundleError(f"{MANIFEST_FILE}: task {task.name} has {task.labels} labels; a row has {width} logits")
+
+
+def _check_embedding(m: Manifest) -> None:
+    """What is said of an embedding fits the output: one vector for each row, as long as the last layer says."""
+    if m.embedding is None:
+        return
+    spec = next((t for t in m.outputs if t.name == EMBEDDING), None)
+    size = spec.shape[1] if spec is not None and len(spec.shape) == 2 else None
+    if spec is None or not isinstance(size, int) or spec.dtype != "float32":
+        raise BundleError(f"{MANIFEST_FILE}: the output {EMBEDDING} is not one vector of float32 for each row")
+    if m.embedding.layers and m.embedding.layers[-1].size != size:
+        raise BundleError(f"{MANIFEST_FILE}: the output {EMBEDDING} is not as long as the last layer of embedding says")
+
+
+def _check_image(m: Manifest) -> None:
+    """What is said of images is of an input: the pixels of each row."""
+    shape = next((t.shape for t in m.inputs if t.name == PIXELS and t.dtype[:5] == "float"), ())
+    if m.image is not None and (len(shape) != 4 or shape[1] != CHANNELS):
+        raise BundleError(f"{MANIFEST_FILE}: image is of an input {PIXELS} [batch, {CHANNELS}, height, width]")
 
 
 def _check_vocabularies(m: Manifest) -> None:

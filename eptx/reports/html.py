@@ -18,7 +18,7 @@ class Cell(Html):
 Content = str | None
 Attribute = str | int | float | None
 
-_VOID = {"meta", "br", "wbr"}
+_VOID = {"meta", "link", "br", "wbr"}
 _JOINT = re.compile(r"(?<=[./_:,-])(?=[^\s./_:,-])")
 
 

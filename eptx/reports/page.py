@@ -6,7 +6,8 @@ from eptx.reports.html import Content, Html, h, join
 
 #: What the browser may do: no scripts and no requests; the page brings its own style and images.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-_STYLE = """
+#: The colours and the frame of every page.
+STYLE = """
 :root { color-scheme: light dark; --page: #fff; --panel: #f4f6f9; --ink: #1c2330; --soft: #566074; --line: #d9dfe8;
   --accent: #2f5f9e; --good: #10703c; --bad: #b3261e; --warm: #9c2a10; --cool: #1d4f91; }
 @media screen and (prefers-color-scheme: dark) { :root { --page: #12161d; --panel: #1a2029; --ink: #e6eaf0;
@@ -65,7 +66,7 @@ def page(title: str, *sections: Content, style: str = "") -> str:
         h("meta", name="viewport", content="width=device-width, initial-scale=1"),
         h("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         h("title", title),
-        h("style", Html(_STYLE + style)),
+        h("style", Html(STYLE + style)),
     ]
     body = h("body", h("main", "\n", join([h("h1", title), *sections], "\n"), "\n"))
     return "<!doctype html>\n" + h("html", h("head", join(head, "\n")), "\n", body, lang="en") + "\n"

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from metrics import headline, task_metrics
 from torch import Tensor, nn
-
-from eptx.exporter.training import Example, TaskHeadBank, collate, length_batches, pool, task_head_loss
+from torch.nn.functional import cross_entropy, mse_loss
+from torch.utils.data import DataLoader
 
 RATES = (1e-3, 1e-2, 3e-2)
 DECAYS = (1e-4, 1e-2)
 EPOCHS = 60
 
 
-def features(base: nn.Module, examples: Sequence[Example], pooling: str, pad: int) -> Tensor:
-    """The frozen base's pooled vector of every example, ``[rows, hidden]``."""
+def features(base: nn.Module, rows: Sequence[Mapping[str, Any]], collate: Callable[[Any], Any]) -> Tensor:
+    """The frozen base's mean over the tokens of every row, ``[rows, hidden]``."""
     base.eval()
-    rows: list[Any] = [None] * len(examples)
+    found = []
     with torch.no_grad():
-        for batch in length_batches([len(e.input_ids) for e in examples], 8192, None):
-            inputs = collate([examples[i] for i in batch], pad).inputs
-            for i, vector in zip(batch, pool(base(**inputs), inputs["attention_mask"], pooling), strict=True):
-                rows[i] = vector
-    return torch.stack(rows)
+        for batch in DataLoader(rows, batch_size=64, collate_fn=collate):  # type: ignore[arg-type]
+            inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+            kept = inputs["attention_mask"].unsqueeze(2)
+            found.append((base(**inputs).last_hidden_state * kept).sum(1) / kept.sum(1))
+    return torch.cat(found)
 
 
 def train_heads(
@@ -52,18 +52,18 @@ def _train(
     torch.manual_seed(seed)
     x, y = train
     mean, deviation = x.mean(0), x.std(0).clamp_min(1e-6)
-    bank = TaskHeadBank(x.shape[1], {task: labels})
-    optimizer = torch.optim.AdamW(bank.parameters(), lr=rate, weight_decay=decay)
+    head = nn.Linear(x.shape[1], labels)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=rate, weight_decay=decay)
     steps = EPOCHS * (len(x) // 64 + 1)
     scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     for _ in range(EPOCHS):
         for rows in torch.randperm(len(x)).tensor_split(len(x) // 64 + 1):
-            own = torch.zeros(len(rows), dtype=torch.int64)
-            logits = bank((x[rows] - mean) / deviation, own)
+            logits = head((x[rows] - mean) / deviation)
+            loss = mse_loss(logits[:, 0], y[rows]) / 2 if labels == 1 else cross_entropy(logits, y[rows].long())
             optimizer.zero_grad()
-            task_head_loss(logits, own, y[rows], [labels]).backward()
+            loss.backward()
             optimizer.step()
             scheduler.step()
     with torch.no_grad():
-        logits = bank((valid[0] - mean) / deviation, torch.zeros(len(valid[0]), dtype=torch.int64))
+        logits = head((valid[0] - mean) / deviation)
     return task_metrics(task, logits.numpy(), np.asarray(valid[1]))

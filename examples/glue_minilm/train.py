@@ -12,35 +12,24 @@ import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from baseline import features, train_heads
-from data import TASKS, read_rows, tokenize, write_samples
+from data import MAX_LENGTH, TASKS, read_rows, write_samples
 from metrics import task_metrics
+from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoTokenizer
+from torch.utils.data import DataLoader
+from transformers import AutoModel, AutoTokenizer, DataCollatorWithPadding, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
 
-from eptx.exporter.methods.ept.config import EptConfig
-from eptx.exporter.methods.ept.task_embeddings import fit_task_embeddings
-from eptx.exporter.methods.tucka.config import TuckaConfig
-from eptx.exporter.training import (
-    Batch,
-    Example,
-    TaskClassifier,
-    TaskHeadBank,
-    Trainer,
-    TrainSettings,
-    add_adapter,
-    collate,
-    length_batches,
-    load_adapter,
-    save_adapter,
-)
+from eptx.peft import EptConfig, RowEncoder, TaskTrainer, TuckaConfig, fit_task_embeddings
 
+Rows = Sequence[Mapping[str, Any]]
 HERE = Path(__file__).resolve().parent
 BASE_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 POOLING = "mean"
@@ -53,39 +42,42 @@ class Phase:
     """A part of a training run.
 
     Attributes:
-        settings: of the trainer; seed and bf16 come from the command line.
+        arguments: of the trainer, beside those that all phases share.
         repeats: how often a task's rows are taken.
         most: rows of every task that is not repeated; None for all.
+        infer_fraction: see `EptConfig`.
     """
 
-    settings: TrainSettings
+    arguments: Mapping[str, Any]
     repeats: Mapping[str, int] = field(default_factory=dict)
     most: int | None = None
+    infer_fraction: float = 0.0
 
 
 #: sst2 has 600 training rows here against 2,490 to 9,815 of the others; cola is learnt last, so it gets a second phase.
 EPT_PHASES = (
-    Phase(
-        TrainSettings(epochs=2, tokens=2048, learning_rate=3e-3, task_loss_weight=0.1, infer_fraction=0.25),
-        {"sst2": 3},
-    ),
-    Phase(TrainSettings(epochs=1, tokens=1024, learning_rate=1.5e-3, task_loss_weight=0.1), {"cola": 3}, most=1200),
+    Phase({"num_train_epochs": 2, "learning_rate": 3e-3}, {"sst2": 3}, infer_fraction=0.25),
+    Phase({"num_train_epochs": 1, "learning_rate": 1.5e-3, "per_device_train_batch_size": 24}, {"cola": 3}, most=1200),
 )
-TUCKA_PHASES = (Phase(TrainSettings(epochs=8, tokens=1024, learning_rate=3e-3)),)
+TUCKA_PHASES = (Phase({"num_train_epochs": 8, "learning_rate": 3e-3, "per_device_train_batch_size": 64}),)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The base, its tokenizer's padding and the tokenized rows of every task."""
+    """The base, its tokenizer, and the rows of every task."""
 
     base: Path
-    pad: int
-    train: Mapping[str, list[Example]]
-    valid: Mapping[str, list[Example]]
+    tokenizer: Any
+    train: Mapping[str, Rows]
+    valid: Mapping[str, Rows]
 
     def fresh_base(self) -> Any:
         """The base model; without dropout on attention, which costs time and gains nothing here."""
         return AutoModel.from_pretrained(self.base, attention_probs_dropout_prob=0.0)
+
+    @property
+    def collate(self) -> DataCollatorWithPadding:
+        return DataCollatorWithPadding(self.tokenizer)
 
 
 def main() -> None:
@@ -99,10 +91,10 @@ def main() -> None:
     run = Run(setting, args.output, args.checkpoints, args.seed, args.bf16)
     if "tucka" in args.parts:
         task = args.tucka_task
-        tucka = TuckaConfig(r=32, k=4, t=2, p=2, alpha=64, tasks=[task], target_modules=TARGETS, **_heads([task]))
+        tucka = TuckaConfig(r=32, k=4, t=2, p=2, alpha=64, target_modules=TARGETS, **_heads([task]))
         _record(args.output, "tucka", _train(run, "tucka", tucka, TUCKA_PHASES))
     if "ept" in args.parts:
-        ept = EptConfig(r=16, top_k=2, tasks=list(TASKS), target_modules=TARGETS, **_heads(list(TASKS)))
+        ept = EptConfig(r=16, top_k=2, target_modules=TARGETS, **_heads(list(TASKS)))
         _record(args.output, "ept", _train(run, "ept", ept, EPT_PHASES))
 
 
@@ -126,24 +118,22 @@ def _arguments() -> argparse.Namespace:
 
 
 def _heads(tasks: list[str]) -> dict[str, Any]:
-    return {"task_head_pooling": POOLING, "task_labels": {task: TASKS[task] for task in tasks}}
+    return {"tasks": tasks, "task_head_pooling": POOLING, "task_labels": {task: TASKS[task] for task in tasks}}
 
 
 def _read(base: Path, data: Path) -> Setting:
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    rows = {
-        split: {task: tokenize(tokenizer, read_rows(data, task, split), i) for i, task in enumerate(TASKS)}
-        for split in ("train", "validation")
-    }
-    return Setting(base, tokenizer.pad_token_id, rows["train"], rows["validation"])
+    rows = {split: {task: read_rows(data, task, split) for task in TASKS} for split in ("train", "validation")}
+    return Setting(base, AutoTokenizer.from_pretrained(base), rows["train"], rows["validation"])
 
 
 def _baseline(setting: Setting, seed: int) -> dict[str, Any]:
     base, results = setting.fresh_base(), {}
     for task, names in TASKS.items():
+        encode = RowEncoder(setting.tokenizer, EptConfig(**_heads([task])), max_length=MAX_LENGTH)
         split = []
-        for rows in (setting.train[task], setting.valid[task]):
-            split.append((features(base, rows, POOLING, setting.pad), torch.tensor([e.label for e in rows])))
+        for rows in ([encode(row) for row in setting.train[task]], [encode(row) for row in setting.valid[task]]):
+            labels = torch.tensor([row["labels"] for row in rows])
+            split.append((features(base, rows, setting.collate), labels))
         results[task] = train_heads(task, len(names), split[0], split[1], seed)
         print(f"baseline {task} {results[task]}", flush=True)
     return {"tasks": results}
@@ -162,99 +152,99 @@ class Run:
 
 def _train(run: Run, name: str, config: Any, phases: Sequence[Phase]) -> dict[str, Any]:
     """Train one adapter through its phases, save it as ``<output>/<name>``, and measure what was saved."""
-    torch.manual_seed(run.seed)
-    setting, tasks = run.setting, list(config.tasks)
-    model = add_adapter(setting.fresh_base(), config)
-    rows = [_rows(setting, tasks, phase) for phase in phases]
-    if isinstance(config, TuckaConfig):
-        first = length_batches([len(e.input_ids) for e in rows[0]], 4096, run.seed)[:8]
-        model.base_model.initialize_router([collate([rows[0][i] for i in b], setting.pad).inputs for b in first])
-    heads = TaskHeadBank(model.config.hidden_size, {task: len(TASKS[task]) for task in tasks})
+    set_seed(run.seed)
+    setting, folder = run.setting, run.output / name
+    model: Any = get_peft_model(setting.fresh_base(), config)
+    encode = RowEncoder(setting.tokenizer, config, max_length=MAX_LENGTH)
+    rows = [[encode(row) for row in _rows(setting, config.tasks, phase)] for phase in phases]
     for number, phase in enumerate(phases):
-        Trainer(
-            TaskClassifier(model, heads, POOLING),
-            rows[number],
-            replace(phase.settings, seed=run.seed + number, bf16=run.bf16),
-            pad_token_id=setting.pad,
-            checkpoint=run.checkpoints / f"{name}.{number}.safetensors",
-            log=lambda line: print(f"{name} {line}", flush=True),
-        ).run()
+        if isinstance(config, EptConfig):
+            config.infer_fraction = phase.infer_fraction
+        arguments = _training(run.checkpoints / f"{name}.{number}", run.seed + number, run.bf16, phase.arguments)
+        trainer = TaskTrainer(
+            model=model, args=arguments, train_dataset=rows[number], processing_class=setting.tokenizer
+        )
+        trainer.train(resume_from_checkpoint=_last(arguments.output_dir))
     if isinstance(config, EptConfig):
-        fit_task_embeddings(model, _balanced(rows[0], setting.pad, run.seed))
-    save_adapter(model, run.output / name, heads=heads, base_name=BASE_NAME)
-    return evaluate(setting, run.output / name)
+        fit_task_embeddings(model, _balanced(rows[0], setting, run.seed))
+    config.base_model_name_or_path = BASE_NAME
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink()  # PEFT's template of a model card
+    return evaluate(setting, folder)
 
 
-def _rows(setting: Setting, tasks: Sequence[str], phase: Phase) -> list[Example]:
-    """The training rows of a phase, with the adapter's own task ids."""
-    rows = []
-    for i, task in enumerate(tasks):
+def _training(folder: Path, seed: int, bf16: bool, given: Mapping[str, Any]) -> TrainingArguments:
+    shared: dict[str, Any] = {"per_device_train_batch_size": 48, "warmup_steps": 0.06, "weight_decay": 0.01}
+    shared |= {"train_sampling_strategy": "group_by_length", "seed": seed, "bf16": bf16, "use_cpu": True}
+    shared |= {"logging_steps": 50, "save_steps": 100, "save_total_limit": 1, "report_to": []}
+    return TrainingArguments(str(folder), **{**shared, **given})
+
+
+def _last(folder: str | None) -> str | None:
+    """The last checkpoint of a run that was killed."""
+    return get_last_checkpoint(folder) if folder is not None and Path(folder).is_dir() else None
+
+
+def _rows(setting: Setting, tasks: Sequence[str], phase: Phase) -> list[Mapping[str, Any]]:
+    """The training rows of a phase."""
+    rows: list[Mapping[str, Any]] = []
+    for task in tasks:
         repeats = phase.repeats.get(task, 1)
-        own = setting.train[task][: phase.most if repeats == 1 else None]
-        rows += [_own(example, i) for example in own] * repeats
+        rows += [*setting.train[task][: phase.most if repeats == 1 else None]] * repeats
     return rows
 
 
-def _balanced(examples: Sequence[Example], pad: int, seed: int, per_task: int = 120) -> list[Batch]:
+def _balanced(rows: Rows, setting: Setting, seed: int, per_task: int = 120) -> list[dict[str, torch.Tensor]]:
     """Batches of as many rows of each task."""
     rng = np.random.default_rng(seed)
-    tasks = np.array([example.task for example in examples])
+    tasks = np.array([row["task"] for row in rows])
     of_task = [np.flatnonzero(tasks == task) for task in np.unique(tasks)]
     picked = [i for own in of_task for i in rng.choice(own, min(per_task, len(own)), replace=False)]
-    rows = [examples[i] for i in picked]
-    batches = length_batches([len(example.input_ids) for example in rows], 4096, None)
-    return [collate([rows[i] for i in batch], pad) for batch in batches]
-
-
-def _own(example: Example, task: int) -> Example:
-    return Example(example.input_ids, example.token_type_ids, task, example.label)
+    picked.sort(key=lambda i: len(rows[i]["input_ids"]))
+    return list(DataLoader([rows[i] for i in picked], batch_size=64, collate_fn=setting.collate))  # type: ignore[arg-type]
 
 
 def evaluate(setting: Setting, folder: Path) -> dict[str, Any]:
     """Metrics of a saved adapter on the validation rows, in float32 and the released forward."""
-    model, heads = load_adapter(setting.fresh_base(), folder)
-    assert heads is not None
-    classifier = TaskClassifier(model, heads, POOLING).eval()
-    tasks = heads.tasks
-    results: dict[str, Any] = {"tasks": {}}
-    for i, task in enumerate(tasks):
-        rows = [_own(e, i) for e in setting.valid[task]]
-        results["tasks"][task] = _score(classifier, task, rows, setting.pad)
-        print(f"{folder.name} {task} {results['tasks'][task]}", flush=True)
-    if len(tasks) > 1:
-        results["task_inference"] = _inference(classifier, setting, tasks)
+    model: Any = PeftModel.from_pretrained(setting.fresh_base(), str(folder)).eval()
+    config = model.active_peft_config
+    encode = RowEncoder(setting.tokenizer, config, max_length=MAX_LENGTH)
+    valid = {task: [encode(row) for row in setting.valid[task]] for task in config.tasks}
+    results: dict[str, Any] = {"tasks": {task: _score(model, task, rows, setting) for task, rows in valid.items()}}
+    print(f"{folder.name} {results['tasks']}", flush=True)
+    if len(valid) > 1:
+        results["task_inference"] = _inference(model, setting, valid)
         print(f"{folder.name} {results['task_inference']}", flush=True)
     else:
         model.base_model.state.routing = "row"
-        results["row_routing"] = {tasks[0]: _score(classifier, tasks[0], setting.valid[tasks[0]], setting.pad)}
+        results["row_routing"] = {task: _score(model, task, rows, setting) for task, rows in valid.items()}
         print(f"{folder.name} row routing {results['row_routing']}", flush=True)
     files = sorted(folder.glob("*.safetensors"))
     numbers = sum(tensor.numel() for path in files for tensor in load_file(path).values())
     return results | {"bytes": sum(path.stat().st_size for path in files), "parameters": numbers}
 
 
-def _score(classifier: TaskClassifier, task: str, rows: Sequence[Example], pad: int) -> dict[str, float]:
-    logits = np.zeros((len(rows), len(TASKS[task])), np.float32)
+def _score(model: Any, task: str, rows: Rows, setting: Setting) -> dict[str, float]:
+    ordered = sorted(rows, key=lambda row: len(row["input_ids"]))
+    labels, logits = [], []
     with torch.no_grad():
-        for batch in length_batches([len(e.input_ids) for e in rows], 2048, None):
-            part = collate([rows[i] for i in batch], pad)
-            own = torch.full_like(part.tasks, classifier.heads.tasks.index(task))
-            logits[batch] = classifier(part.inputs, own)[:, : logits.shape[1]].numpy()
-    return task_metrics(task, logits, np.array([e.label for e in rows]))
+        for batch in DataLoader(ordered, batch_size=64, collate_fn=setting.collate):  # type: ignore[arg-type]
+            labels.append(batch.pop("labels").numpy())
+            logits.append(model(**batch)["logits"][:, : len(TASKS[task])].numpy())
+    return task_metrics(task, np.concatenate(logits), np.concatenate(labels))
 
 
-def _inference(classifier: TaskClassifier, setting: Setting, tasks: Sequence[str], most: int = 128) -> dict[str, Any]:
+def _inference(model: Any, setting: Setting, valid: Mapping[str, Rows], most: int = 128) -> dict[str, Any]:
     """How often ``task_id = -1`` finds a row's task: the largest sum of similarities over modules."""
     right = {}
-    tuner = classifier.model.base_model
     with torch.no_grad():
-        for i, task in enumerate(tasks):
+        for number, (task, rows) in enumerate(valid.items()):
             found = []
-            for batch in length_batches([len(e.input_ids) for e in setting.valid[task][:most]], 2048, None):
-                inputs = collate([setting.valid[task][j] for j in batch], setting.pad).inputs
-                tuner.set_tasks([-1] * len(batch))
-                classifier.model(**inputs)
-                found.append((tuner.state.similarity.argmax(1) == i).double())
+            for batch in DataLoader(rows[:most], batch_size=64, collate_fn=setting.collate):  # type: ignore[arg-type]
+                del batch["labels"]
+                batch["task"].fill_(-1)
+                model(**batch)
+                found.append((model.base_model.state.similarity.argmax(1) == number).double())
             right[task] = round(float(torch.cat(found).mean()), 4)
     return {"accuracy": right, "mean": round(math.fsum(right.values()) / len(right), 4)}
 

@@ -10,10 +10,8 @@ import numpy as np
 import torch
 from data import TASKS, Row
 
-from eptx.exporter.training import length_batches
-
-#: Padded tokens of a batch.
-TOKENS = 2048
+#: Rows of a batch.
+ROWS = 24
 
 
 def evaluate_tuned(model: Any, tokenizer: Any, rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
@@ -97,7 +95,8 @@ class Answers:
         self.said = np.full(len(prompts), -1)
         self.ended = np.zeros(self.scores.shape, bool)
         ids = tokenizer(list(prompts))["input_ids"]
-        for batch in length_batches([len(own) for own in ids], TOKENS, None):
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        for batch in (order[start : start + ROWS] for start in range(0, len(order), ROWS)):
             self._run(model, tokenizer, [ids[i] for i in batch], batch, number)
 
     def _run(self, model: Any, tokenizer: Any, ids: list[list[int]], batch: list[int], number: int | None) -> None:

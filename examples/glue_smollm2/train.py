@@ -23,22 +23,20 @@ import torch
 import torch.nn.functional as F
 from data import TASKS, Row, read_rows, write_samples
 from evaluate import evaluate_tuned, evaluate_untuned
+from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from eptx.exporter.methods.ept.config import EptConfig
-from eptx.exporter.methods.ept.layer import EptLinear
-from eptx.exporter.training import (
-    Batch,
-    Example,
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
     Trainer,
-    TrainSettings,
-    add_adapter,
-    length_batches,
-    load_adapter,
-    save_adapter,
+    TrainingArguments,
+    set_seed,
 )
+from transformers.trainer_utils import get_last_checkpoint
+
+from eptx.exporter.methods.ept.layer import EptLinear
+from eptx.peft import EptConfig
 
 HERE = Path(__file__).resolve().parent
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "down_proj"]
@@ -77,8 +75,7 @@ def main() -> None:
         record(args.output, "training", train(folder, tokenizer, rows, adapter, args))
     valid = {task: read_rows(args.data, task, "validation")[: args.most] for task in TASKS}
     if "tuned" in args.parts:
-        model, _ = load_adapter(_base(folder), adapter)
-        model.float()
+        model = PeftModel.from_pretrained(_base(folder), str(adapter)).float()
         record(args.output, "tuned", evaluate_tuned(model, tokenizer, valid) | _size(adapter))
     if "untuned" in args.parts:
         record(args.output, "untuned", evaluate_untuned(_base(folder), tokenizer, valid))
@@ -93,8 +90,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", default=["train", "tuned", "untuned"])
     parser.add_argument("--most", type=int, default=400, help="validation rows of every task (the first)")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--tokens", type=int, default=1024, help="padded tokens of a batch")
-    parser.add_argument("--max-steps", type=int)
+    parser.add_argument("--batch", type=int, default=16, help="rows of a batch")
+    parser.add_argument("--max-steps", type=int, default=-1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
@@ -108,100 +105,90 @@ def train(
     folder: Path, tokenizer: Any, rows: Mapping[str, Sequence[Row]], adapter: Path, args: argparse.Namespace
 ) -> dict[str, Any]:
     """Train the adapter, save it as ``adapter``, and tell what it took."""
-    torch.manual_seed(args.seed)
-    config = EptConfig(r=8, top_k=2, tasks=list(TASKS), target_modules=TARGETS, zero_init_kernels=True)
+    set_seed(args.seed)
+    config = EptConfig(
+        r=8, top_k=2, tasks=list(TASKS), target_modules=TARGETS, zero_init_kernels=True, task_loss_weight=0.0
+    )
     # Eager attention: on CPUs the backward of the fused one takes longer than all it saves on texts this short.
-    model = add_adapter(_base(folder, attn_implementation="eager"), config)
+    model: Any = get_peft_model(_base(folder, attn_implementation="eager"), config)
     _train_one_task_at_a_time(model)
-    examples = _examples(tokenizer, rows)
-    settings = TrainSettings(
-        epochs=1,
-        tokens=args.tokens,
+    examples = _examples(tokenizer, rows, args.batch, args.seed)
+    arguments = TrainingArguments(
+        str(args.checkpoints),
+        num_train_epochs=1,
+        max_steps=args.max_steps,
+        per_device_train_batch_size=args.batch,
+        train_sampling_strategy="sequential",
         learning_rate=args.learning_rate,
+        warmup_steps=0.06,
+        weight_decay=0.01,
         seed=args.seed,
         bf16=True,
-        max_steps=args.max_steps,
+        use_cpu=True,
+        label_names=["task"],
+        logging_steps=50,
+        save_steps=50,
+        save_total_limit=1,
+        report_to=[],
     )
-    trainer = AnswerTrainer(
-        LanguageModel(model, tokenizer.eos_token_id),
-        examples,
-        settings,
-        pad_token_id=tokenizer.pad_token_id,
-        checkpoint=args.checkpoints / "ept.safetensors",
-        log=lambda line: print(line, flush=True),
-    )
+    tokenizer.padding_side = "right"
+    trainer = AnswerTrainer(model=model, args=arguments, train_dataset=examples, processing_class=tokenizer)
     started = time.monotonic()
-    trainer.run()
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(args.checkpoints) if args.checkpoints.is_dir() else None)
     seconds = time.monotonic() - started
-    save_adapter(model, adapter, base_name=base.NAME)
+    config.base_model_name_or_path = base.NAME
+    model.save_pretrained(adapter)
+    (adapter / "README.md").unlink()  # PEFT's template of a model card
     _halve(adapter / "adapter_model.safetensors")
-    used = [i for batch in trainer.batches for i in batch]
+    used = examples[: trainer.state.global_step * args.batch]
     return {
-        "steps": len(trainer.batches),
+        "steps": trainer.state.global_step,
         "rows": len(used),
-        "tokens": sum(len(examples[i].input_ids) for i in used),
-        "rows_per_task": {task: sum(examples[i].task == t for i in used) for t, task in enumerate(TASKS)},
+        "tokens": sum(len(row["input_ids"]) for row in used),
+        "rows_per_task": {task: sum(row["task"] == t for row in used) for t, task in enumerate(TASKS)},
         "seconds": round(seconds),
         "threads": args.threads,
         "learning_rate": args.learning_rate,
-        "tokens_per_batch": args.tokens,
+        "rows_per_batch": args.batch,
         "seed": args.seed,
         "precision": "bfloat16 autocast, weights and optimizer float32; saved as float16",
         "adapter": {"r": config.r, "top_k": 2, "lora_alpha": config.lora_alpha, "kernel_sizes": config.kernel_sizes},
     }
 
 
-def _examples(tokenizer: Any, rows: Mapping[str, Sequence[Row]]) -> list[Example]:
-    """Prompts with their answers as token ids."""
-    examples = []
+def _examples(tokenizer: Any, rows: Mapping[str, Sequence[Row]], batch: int, seed: int) -> list[dict[str, Any]]:
+    """Prompts with their answers as token ids, so ordered that each batch has rows of one task and much of a length."""
+    rng = np.random.default_rng(seed)
+    batches: list[list[dict[str, Any]]] = []
     for number, task in enumerate(TASKS):
         share = SHARES[task]
-        own = rows[task][: share.rows]
-        for ids, row in zip(tokenizer([row.prompt + row.target for row in own])["input_ids"], own, strict=True):
-            examples += [Example(tuple(ids), (0,) * len(ids), number, row.label)] * share.repeats
-    return examples
-
-
-class LanguageModel(nn.Module):
-    """The adapted model, read where its answers are."""
-
-    def __init__(self, model: Any, end: int) -> None:
-        super().__init__()
-        self.model = model
-        self.end = end
-
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits ``[batch, 2, vocabulary]`` of the answer and of the end after it, and the tokens they should be.
-
-        Padding is on the right and therefore after all that is read: a causal model needs no mask for it.
-        """
-        self.model.base_model.set_tasks(batch.tasks)
-        lm, ids = self.model.base_model.model, batch.inputs["input_ids"]
-        row, last = torch.arange(len(ids)), batch.inputs["attention_mask"].sum(1) - 1
-        hidden = lm.model(input_ids=ids, use_cache=False).last_hidden_state
-        # The vocabulary of 49,152 words would cost a fifth of the time at every position.
-        logits = lm.lm_head(torch.stack([hidden[row, last - 1], hidden[row, last]], 1))
-        return logits, torch.stack([ids[row, last], torch.full_like(last, self.end)], 1)
+        own = rows[task][: share.rows] * share.repeats
+        found = [
+            {"input_ids": ids, "task": number} for ids in tokenizer([r.prompt + r.target for r in own])["input_ids"]
+        ]
+        found = [found[i] for i in rng.permutation(len(found))]  # of rows of one length, others go together
+        found.sort(key=lambda row: len(row["input_ids"]))
+        batches += [found[start : start + batch] for start in range(0, len(found) - batch + 1, batch)]
+    return [row for i in rng.permutation(len(batches)) for row in batches[i]]
 
 
 class AnswerTrainer(Trainer):
-    """The loop of eptx's classifiers, for batches of one task each and answers in words."""
+    """For batches of one task each, and answers in words: the answer and the end after it are all that is learnt.
 
-    def _epoch(self, epoch: int) -> list[list[int]]:
-        seed = self.settings.seed * 1000 + epoch
-        tasks = np.array([example.task for example in self.examples])
-        batches = []
-        for task in np.unique(tasks):
-            own = np.flatnonzero(tasks == task)
-            lengths = [len(self.examples[i].input_ids) for i in own]
-            batches += [own[batch].tolist() for batch in length_batches(lengths, self.settings.tokens, seed)]
-        np.random.default_rng(seed).shuffle(batches)
-        return batches
+    Padding is on the right and therefore after all that is read: a causal model needs no mask for it.
+    """
 
-    def _loss(self, batch: Batch) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16):
-            logits, wanted = self.classifier(batch)
-        return F.cross_entropy(logits.float().flatten(0, 1), wanted.flatten())
+    def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+        """The vocabulary of 49,152 words would cost a fifth of the time at every position, so logits are of two."""
+        tuner: Any = self.model.base_model
+        tuner.set_tasks(inputs["task"])
+        lm, ids = tuner.model, inputs["input_ids"]
+        row, last = torch.arange(len(ids)), inputs["attention_mask"].sum(1) - 1
+        hidden = lm.model(input_ids=ids, use_cache=False).last_hidden_state
+        logits = lm.lm_head(torch.stack([hidden[row, last - 1], hidden[row, last]], 1))
+        end = torch.full_like(last, self.processing_class.eos_token_id)
+        loss = F.cross_entropy(logits.float().flatten(0, 1), torch.stack([ids[row, last], end], 1).flatten())
+        return (loss, {"logits": logits}) if return_outputs else loss
 
 
 def _train_one_task_at_a_time(model: nn.Module) -> None:

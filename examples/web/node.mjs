@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Tokenizer } from "@huggingface/tokenizers";
 import ort from "onnxruntime-node";
-import { Classifier, checkBundle } from "./public/classify.js";
+import { Classifier, checkBundle, readsImages } from "./public/classify.js";
 import { Text } from "./public/text.js";
 
 const BATCH = 32;
@@ -13,6 +13,7 @@ async function open(bundle) {
   const read = (name) => JSON.parse(readFileSync(join(bundle, name), "utf8"));
   const manifest = read("eptx.json");
   checkBundle(manifest);
+  if (readsImages(manifest)) throw new Error("this bundle reads images, which Node has no decoder for: see the page");
   const tokenizerConfig = manifest.files["tokenizer_config.json"] ? read("tokenizer_config.json") : {};
   const text = new Text(Tokenizer, { manifest, tokenizer: read("tokenizer.json"), tokenizerConfig });
   const session = await ort.InferenceSession.create(join(bundle, "model.onnx"), { logSeverityLevel: 3 });
@@ -40,9 +41,9 @@ async function main([bundle, second, ...texts]) {
     return;
   }
   const rows = second.split(",").map((task) => ({ task, text: texts[0], text_pair: texts[1] }));
-  const { answers, tokens, milliseconds } = await classifier.classify(rows);
+  const { answers, size, milliseconds } = await classifier.classify(rows);
   for (const answer of answers) console.log(show(answer));
-  console.log(`${rows.length} rows of ${tokens} tokens in one batch, ${milliseconds.toFixed(0)} ms`);
+  console.log(`${rows.length} rows of ${size} in one batch, ${milliseconds.toFixed(0)} ms`);
 }
 
 main(process.argv.slice(2)).catch((error) => {

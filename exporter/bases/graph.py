@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from eptx.bundle import Generation
+from eptx.bundle import Embedding, Generation
 from eptx.exporter.bases.weights.whole import Banked
 
 __all__ = ["BaseGraph"]
@@ -30,6 +30,7 @@ class BaseGraph:
         places: module -> node and columns (as in a module map), for modules whose names the exporter has changed.
         files: further files of the base that a bundle needs, by name.
         generation: how the graph generates text, if it does.
+        embedding: how its output ``embedding`` is computed; None without one.
         adapted: whether one task is folded into its weights already.
         file: what it is called in a bundle.
         longest: the most tokens of a text that the base reads; None where nothing limits it.
@@ -46,6 +47,7 @@ class BaseGraph:
     places: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
     generation: Generation | None = None
+    embedding: Embedding | None = None
     adapted: bool = False
     file: str = "model.onnx"
     longest: int | None = None

@@ -168,6 +168,10 @@ def _notes(manifest: Manifest) -> str:
     notes = []
     if any(task.name == BASE_TASK for task in manifest.tasks):
         notes.append("Task `base` switches the adapter off for its row.")
+    if manifest.embedding is not None:
+        notes.append("`embedding` is each row's vector, made as the base's sentence-transformers folder says.")
+    if manifest.image is not None:
+        notes.append("An image becomes `pixel_values` by the steps of its processor, which `eptx.json` has as `image`.")
     if manifest.task_inference:
         notes.append("`task_id` -1 lets the model infer the task; `task_id_used` says which it took.")
     notes += method_of(manifest.method).notes(manifest)
@@ -180,6 +184,8 @@ def _python(manifest: Manifest) -> str:
     arguments = f', task="{names[0]}"' if takes_task else ""
     if manifest.generation is not None:
         return f'answer = session.generate("Once upon a time"{arguments}).texts[0]'
+    if manifest.image is not None and len(manifest.inputs) == 1 + takes_task:
+        return f'outputs = session.run(["photo.jpg"]{arguments})  # pip install "eptx[images]"'
     if any(spec.name == "input_ids" for spec in manifest.inputs):
         return f'outputs = session.run(["A sentence."]{arguments})'
     feeds = ", ".join(f'"{spec.name}": ...' for spec in manifest.inputs if spec.name != TASK_ID)

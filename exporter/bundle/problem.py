@@ -7,8 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from eptx.exporter.graph.heads import LOGITS
-from eptx.manifest.names import PROBLEM_TYPES
+from eptx.manifest.names import LOGITS, PROBLEM_TYPES
 
 
 def problem_type(config: Mapping[str, Any], labels: int | None, told: str | None = None) -> str | None:

@@ -24,7 +24,6 @@ from eptx.bundle import (
     Sources,
     Task,
     TensorSpec,
-    Text,
 )
 from eptx.bundle.genai_config import GENAI_CONFIG
 from eptx.bundle.origin import Origin, write_origin
@@ -38,6 +37,7 @@ from eptx.exporter.bases.products.nbits import is_nbits
 from eptx.exporter.bases.products.quantized import own_precision
 from eptx.exporter.bundle.card import model_card
 from eptx.exporter.bundle.clean import clean
+from eptx.exporter.bundle.image import PROCESSOR_FILES, image_settings, processor_files
 from eptx.exporter.bundle.labels import label_names, told_names
 from eptx.exporter.bundle.least_release import fit_oldest
 from eptx.exporter.bundle.problem import own_labels, problem_type
@@ -46,22 +46,16 @@ from eptx.exporter.bundle.text import SENTENCE_SETTINGS, text_settings
 from eptx.exporter.bundle.tokenizer import FILES as TOKENIZER_FILES
 from eptx.exporter.bundle.tokenizer import tokenizer_files
 from eptx.exporter.graph.edited import EditedGraph
-from eptx.exporter.graph.heads import LOGITS
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions, StoredPrecision
-from eptx.manifest.names import BASE_TASK, OPERATOR_DOMAIN, TASK_ID
+from eptx.manifest.names import BASE_TASK, LOGITS, OPERATOR_DOMAIN, TASK_ID
 
 #: Smaller tensors are kept in the model: ONNX Runtime resolves the path of the file beside it, opens it and maps it
 #: anew for every tensor that lies there, which took 4 ms of a session of MiniLM with EPT (212 tensors).
 _SMALL = 16384
 #: What is copied from the base besides its tokenizer.
 CONFIG = "config.json"
-COMPANIONS = (
-    CONFIG,
-    "generation_config.json",
-    "preprocessor_config.json",
-    *SENTENCE_SETTINGS,
-)
+COMPANIONS = (CONFIG, "generation_config.json", *PROCESSOR_FILES, *SENTENCE_SETTINGS)
 _DTYPES = {
     ir.DataType.FLOAT: "float32",
     ir.DataType.FLOAT16: "float16",
@@ -78,13 +72,13 @@ class Inherited:
 
     Attributes:
         sources: what the exporter would have been given.
-        text: how texts are read.
+        manifest: of the bundle as it was.
         named: whether names in the graphs find every module of the base.
         origin: where base and adapters are on this machine; empty where the bundle's is not known.
     """
 
     sources: Sources
-    text: Text | None
+    manifest: Manifest
     named: bool
     origin: Origin
 
@@ -145,16 +139,21 @@ def write_bundle(writer: BundleWriter, adapted: Adapted) -> Bundle:
         if adapted.former is None:
             own = {name: companions.pop(name) for name in TOKENIZER_FILES if name in companions}
             companions |= tokenizer_files(own, adapted.adapter.folders, Path(workspace))
+            companions |= processor_files(main, adapted.adapter.folders)
         for name, path in companions.items():
             writer.copy(path, name)
     if main.generation is not None and not others:
-        writer.write(GENAI_CONFIG, genai_config(main))
+        writer.write(GENAI_CONFIG, genai_config(main, adapted.options.provider))
     by_content = adapted.options.base_onnx is not None and main.folder is not None
     named = not by_content if adapted.former is None else adapted.former.named
     precision = adapted.options.precision if adapted.quantization is None else adapted.precision
     write_record(writer, adapted.graphs, adapted.adapter, str(precision), named=named)
-    text = text_settings(writer.folder, main, main.longest) if adapted.former is None else adapted.former.text
-    manifest = replace(_manifest(adapted, text), onnxruntime=needed)
+    if adapted.former is None:
+        text = text_settings(writer.folder, main, main.longest)
+        image = image_settings(main, adapted.adapter.folders)
+    else:
+        text, image = adapted.former.manifest.text, adapted.former.manifest.image
+    manifest = replace(_manifest(adapted), onnxruntime=needed, text=text, image=image)
     writer.write("README.md", model_card(manifest))
     bundle = writer.finish(manifest)
     origin = Origin.of(adapted.base, adapted.options.base_onnx, adapted.adapter.folders, adapted.data)
@@ -183,7 +182,7 @@ def _in_base(graph: BaseGraph, name: str) -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
-def _manifest(adapted: Adapted, text: Text | None) -> Manifest:
+def _manifest(adapted: Adapted) -> Manifest:
     adapter, graphs, options, former = adapted.adapter, adapted.graphs, adapted.options, adapted.former
     *others, main = (edited.graph for edited in graphs)
     graph = main.model.graph
@@ -212,7 +211,7 @@ def _manifest(adapted: Adapted, text: Text | None) -> Manifest:
         generation=main.generation,
         encoder=_component(others[0], graphs[0].modules) if others else None,
         vocab_size=_vocabulary(main),
-        text=text,
+        embedding=main.embedding,
         max_length=main.longest,
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from eptx._one_line import one_line
 from eptx.errors import EptxError
 from eptx.exporter.folders.kinds import ADAPTER_CONFIG, adapters_inside
-from eptx.exporter.quiet import quiet
+from eptx.exporter.quiet import quiet_hub
 from eptx.progress import step
 
 _ADAPTER = (ADAPTER_CONFIG, "adapter_model.safetensors", "task_heads.safetensors")
@@ -75,11 +75,13 @@ def fetch(name: str, *, what: str, error: type[EptxError], allow_pickle: bool = 
 
 
 def _snapshot(name: str, files: tuple[str, ...], what: str, error: type[EptxError]) -> Path:
-    from huggingface_hub import snapshot_download
-
+    try:
+        from huggingface_hub import snapshot_download
+    except ModuleNotFoundError:
+        raise error(f"{name}: no such {what}; to look for it on the hub, pip install 'eptx[export]'") from None
     repository, _, revision = name.partition("@")
     try:
-        with quiet():
+        with quiet_hub():
             return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(files)))
     except Exception as problem:  # of the network, of the disk, of the hub: many classes
         raise error(f"{name}: {_why(problem, repository, revision, what)}") from None

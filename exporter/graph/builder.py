@@ -25,13 +25,17 @@ class GraphBuilder:
         model: the graph that is changed.
         exact: names of constants that are never rounded: a rounded router chooses otherwise where two experts are
             close, and routers are small.
+        wide: nodes that compute in float32 where the graph computes in float16.
         tables: names of the constants that have an entry for each task -> what they hold: of one module, or of those
             that are packed in one product.
         tensors: names of the constants that have tasks' own tensors -> what they hold.
+        prefix: how the names of its nodes begin: no other builder of the graph has the same.
     """
 
     model: ir.Model
+    prefix: str = "eptx_"
     exact: set[str] = field(default_factory=set)
+    wide: set[ir.Node] = field(default_factory=set)
     tables: dict[str, dict[str, TaskTable]] = field(default_factory=dict)
     tensors: dict[str, TensorTable] = field(default_factory=dict)
     _task_id: ir.Value | None = None
@@ -116,10 +120,10 @@ class GraphBuilder:
     ) -> list[ir.Value]:
         """A node somewhere in the graph (`finish` sorts it); its outputs."""
         # a node without a name gets one of the graph, which counts the nodes that it ever had
-        name = f"eptx_{op_type}_{self._made}"
+        name = f"{self.prefix}{op_type}_{self._made}"
         node = ir.node(op_type, list(inputs), attributes=attributes, domain=domain, num_outputs=outputs, name=name)
         for value in node.outputs:
-            value.name = self.names.free(f"eptx_{self._made}")
+            value.name = self.names.free(f"{self.prefix}{self._made}")
         self._new.append(node)
         self._made += 1
         return list(node.outputs)

@@ -17,6 +17,7 @@ from eptx.exporter.bases.products.integer import integer_product
 from eptx.exporter.bases.products.locate import named_sites
 from eptx.exporter.bases.products.products import find_products
 from eptx.exporter.graph.editor import GraphEditor
+from eptx.exporter.graph.names import IN_EMBEDDING
 
 
 @dataclass
@@ -29,7 +30,7 @@ class EditedGraph:
         editor: what changes it.
         weights: names of the base's own initializers.
         products: names of the base's own nodes that multiply by a weight, in the graph's order; without those that
-            the base has in integers already.
+            the base has in integers already, and those of its embedding.
         embeddings: names of the base's own nodes that look rows up in a table.
         places: module -> node or weight and columns in the base graph, for modules that names in it do not find.
         base: the graph as it was before the adapter was put in, without its weights; None where nobody keeps it.
@@ -49,7 +50,7 @@ class EditedGraph:
         banks = self.graph.whole.banks  # each row reads its own of these
         products = [p.node for p in find_products(graph) if not p.refusal and p.weight.name not in banks]
         products = [node for node in products if integer_product(node) is None]
-        self.products = tuple(node.name for node in products if node.name)
+        self.products = tuple(node.name for node in products if node.name and not node.name.startswith(IN_EMBEDDING))
         self.embeddings = tuple(node.name for node in find_embeddings(graph) if node.name)
 
     def keep_base(self) -> None:

@@ -8,6 +8,9 @@ import onnx_ir as ir
 
 from eptx.errors import NotSupportedError
 
+#: How the names of nodes and weights of the output ``embedding`` begin: they are not the base's own.
+IN_EMBEDDING = "eptx.embedding."
+
 
 class Names:
     """The names of a graph's values, those inside it too."""

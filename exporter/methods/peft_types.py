@@ -1,34 +1,46 @@
-"""Make PEFT know a method that is not its own.
+"""Make PEFT know a method, or a type of task, that is not its own.
 
 ``peft.utils.register_peft_method`` only takes names that are already members of ``PeftType``, an enumeration
-that PEFT does not let others extend, so the member is added here first.
+that PEFT does not let others extend, so the member is added here first. ``TaskType`` is one of the same kind.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from enum import Enum
+from typing import Any, TypeVar
 
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
-from peft.utils import PeftType, register_peft_method
+from peft.utils import PeftType, TaskType, register_peft_method
 
 from eptx.exporter.methods import modules
+
+_Member = TypeVar("_Member", bound=Enum)
 
 
 def peft_type(name: str) -> PeftType:
     """The member of ``PeftType`` called ``name`` (upper case), added when PEFT does not have it."""
-    known = PeftType.__members__.get(name)
+    return _member(PeftType, name)
+
+
+def task_type(name: str) -> TaskType:
+    """The member of ``TaskType`` called ``name`` (upper case), added when PEFT does not have it."""
+    return _member(TaskType, name)
+
+
+def _member(kind: type[_Member], name: str) -> _Member:
+    known = kind.__members__.get(name)
     if known is not None:
         return known
-    member = str.__new__(PeftType, name)
+    member: Any = str.__new__(kind, name)  # type: ignore[type-var]
     member._name_ = name
     member._value_ = name
-    PeftType._member_map_[name] = member
-    PeftType._value2member_map_[name] = member
-    PeftType._member_names_.append(name)
+    kind._member_map_[name] = member
+    kind._value2member_map_[name] = member
+    kind._member_names_.append(name)
     # Since Python 3.12 members are found as class attributes, and the enumeration forbids setting those
     # itself.
-    type.__setattr__(PeftType, name, member)
-    return member
+    type.__setattr__(kind, name, member)
+    return member  # type: ignore[no-any-return]
 
 
 #: The names under which eptx has registered tuners, upper case.

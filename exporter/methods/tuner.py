@@ -4,19 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
 from eptx.exporter.bases.passes.deberta import allow_positions_per_row
+from eptx.exporter.methods.peft_types import task_type
 
 INFER = -1
 """Task id of a row whose task is to be inferred from the row itself (EPT).
 
 The reference reads nothing of a bundle, so the value stands here besides `eptx.manifest.names`.
 """
+
+TASK_HEADS = "TASK_HEADS"
+"""PEFT's ``task_type`` of a bare model with a head for each task."""
+
+
+@dataclass
+class TunerConfig(PeftConfig):
+    """What the settings of all tuners have in common.
+
+    Args:
+        target_modules: names (suffixes) of the linear layers to adapt, or one regular expression over whole
+            names.
+        exclude_modules: names to leave out, same form.
+        tasks: task names; a task's id is its index.
+        task_labels: names of the labels, ``{task: names}``; a single name makes the task a regression. The model then
+            gets a head for each task.
+        task_head_pooling: what the task heads read: ``pooler``, ``first`` or ``mean``; None without heads.
+        init_weights: False leaves the weights uninitialized (they are about to be loaded).
+    """
+
+    target_modules: list[str] | str | None = None
+    exclude_modules: list[str] | str | None = None
+    tasks: list[str] = field(default_factory=lambda: ["task0"])
+    task_labels: dict[str, list[str]] | None = None
+    task_head_pooling: str | None = None
+    init_weights: bool = True
+    bias: str = "none"
+    layers_to_transform: list[int] | int | None = None
+    layers_pattern: list[str] | str | None = None
+    modules_to_save: list[str] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.task_type is None and self.task_labels and self.task_head_pooling:
+            self.task_type = TASK_HEADS
+        if self.task_type == TASK_HEADS:
+            self.task_type = task_type(TASK_HEADS)
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+        self.tasks = list(self.tasks)
+        if self.bias != "none":
+            raise ValueError(f"{type(self).__name__} trains no biases, got bias={self.bias!r}")
+        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"tasks must be distinct names and at least one, got {self.tasks}")
 
 
 class TaskRows:
@@ -88,14 +133,36 @@ class TaskRows:
 
 
 class EptxTuner(BaseTuner):
-    """A PEFT tuner for linear layers that share state for the length of one forward of the model."""
+    """A PEFT tuner for linear layers that share state for the length of one forward of the model.
+
+    Every model that PEFT makes with it takes one argument more, ``task``: the task id of each row, int64 ``[batch]``.
+
+    Attributes:
+        auxiliary_loss: what the last forward adds to the loss of the tasks, a scalar; None where it adds nothing.
+    """
 
     target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012 - PEFT declares it so
+    auxiliary_loss: Tensor | None = None
 
     def _post_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
-        model.register_forward_pre_hook(self._begin, with_kwargs=True)
+        model.register_forward_pre_hook(self._take_tasks, with_kwargs=True)
         model.register_forward_hook(self._end, always_call=True)
         allow_positions_per_row(model, self.state.share_input, lambda: self.state.per_row)
+
+    def set_tasks(self, ids: Sequence[int] | Tensor | None) -> None:
+        """Task id of each row from now on; ``len(tasks)`` switches the adapter off for the row."""
+        self.state.set(ids)
+
+    def _take_tasks(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Takes ``task`` from the arguments of a forward, which the wrapped model does not know."""
+        own = dict(kwargs)
+        if own.get("task") is not None:
+            self.set_tasks(own["task"])
+        own.pop("task", None)
+        self._begin(model, args, own)
+        return args, own
 
     def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Called before each forward of the wrapped model."""

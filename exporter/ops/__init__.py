@@ -7,8 +7,9 @@ Every operator that reads activations accepts any rank: the leading axis of ``x`
 ``N`` that its route has, and is reshaped to ``[N, -1, features]``. So a route of one row serves a whole batch.
 
 An adapter's own numbers may be stored in another float type than ``x`` has: the bodies cast them, a kernel reads them
-as they are. Operators of several modules at once are made from the single ones (`grouped`, `packed`),
-and so are those that also add the base's biases (`biased`).
+as they are. A router's own are stored in float32, in which the bodies score, whatever ``x`` has. Operators of several
+modules at once are made from the single ones (`grouped`, `packed`), and so are those that also add the base's biases
+(`biased`).
 """
 
 from eptx.exporter.ops._grouped import MAX_GROUP, biased, grouped, module_inputs, packed, packed_columns, single

@@ -26,10 +26,11 @@ def LowRankDelta(y, x, route, a, b):  # type: ignore[no-untyped-def]
         a: [T, in, R].
         b: [T, R, out].
     """
+    # b gets a last entry of zeros, which folds: rows without an adapter take it, and no node has to switch them off
     tasks = op.Shape(a, start=0, end=1)
-    row = op.Min(route, op.Sub(tasks, 1))
-    active = op.CastLike(op.Unsqueeze(op.Less(route, tasks), [1, 2]), x)
+    nothing = op.ConstantOfShape(op.Concat(op.Constant(value_ints=[1]), op.Shape(b, start=1), axis=0))
+    with_nothing = op.Concat(b, op.CastLike(nothing, b), axis=0)
     x_n = op.Reshape(x, op.Concat(op.Shape(route), op.Constant(value_ints=[-1]), op.Shape(x, start=-1), axis=0))
-    u = op.MatMul(x_n, op.Gather(op.CastLike(a, x), row))
-    delta = op.MatMul(op.Mul(u, active), op.Gather(op.CastLike(b, x), row))
+    u = op.MatMul(x_n, op.Gather(op.CastLike(a, x), op.Min(route, op.Sub(tasks, 1))))
+    delta = op.MatMul(u, op.Gather(op.CastLike(with_nothing, x), op.Min(route, tasks)))
     return op.Add(y, op.Reshape(delta, op.Shape(y)))

@@ -39,18 +39,20 @@ def PyramidDelta(y, x, route, experts, weights, a, b, kernels, sizes, in_feature
         sizes: int64 [E], the kernel sizes.
         in_features: in.
     """
+    # What is made of constants is made in float64: ONNX Runtime folds it on the CPU, which has few kernels in float16.
     # The windows of a: expert e reads the first in // s_e features, and at least one.
     features = op.Range(0, op.Squeeze(op.Shape(a, start=0, end=1)), 1)
     windows = op.Max(op.Div(op.Constant(value_int=in_features), sizes), op.Constant(value_int=1))
-    inside = op.CastLike(op.Less(op.Unsqueeze(features, [0]), op.Unsqueeze(windows, [1])), x)
-    down = op.Transpose(op.CastLike(a, x), perm=[1, 0])
-    windowed = op.Mul(op.Unsqueeze(down, [0]), op.Unsqueeze(inside, [1]))
+    inside = op.Cast(op.Less(op.Unsqueeze(features, [0]), op.Unsqueeze(windows, [1])), to=11)
+    down = op.Transpose(op.Cast(a, to=11), perm=[1, 0])
+    windowed = op.CastLike(op.Mul(op.Unsqueeze(down, [0]), op.Unsqueeze(inside, [1])), x)
     # The expansion of b: output o of expert e is column o // s_e, scaled by the kernel.
     outputs = op.Range(0, op.Squeeze(op.Shape(kernels, start=1, end=2)), 1)
     columns = op.Div(op.Unsqueeze(outputs, [0]), op.Unsqueeze(sizes, [1]))
     last = op.Sub(op.Shape(b, start=1, end=2), 1)
-    expanded = op.Gather(op.CastLike(b, x), op.Min(columns, last), axis=1)
-    up = op.Transpose(op.Mul(expanded, op.Unsqueeze(op.CastLike(kernels, x), [0])), perm=[1, 0, 2])
+    expanded = op.Gather(op.Cast(b, to=11), op.Min(columns, last), axis=1)
+    scaled = op.Mul(expanded, op.Unsqueeze(op.Cast(kernels, to=11), [0]))
+    up = op.CastLike(op.Transpose(scaled, perm=[1, 0, 2]), x)
     # Per row: its K pairs side by side, one product down and one up. (In a Reshape, 0 keeps the rows.)
     experts_n = op.Gather(experts, route)
     weights_n = op.Gather(op.CastLike(weights, x), route)

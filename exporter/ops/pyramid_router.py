@@ -31,29 +31,26 @@ def PyramidRouter(task_id, x, task_embedding, gate_weight, gate_bias, top_k: int
         experts int64 [N, K]; weights [N, K]; similarity [N, T], the cosine of x's position 0 with each embedding,
         or zeros when no row is to be inferred.
     """
-    embedding = op.CastLike(task_embedding, x)
-    towards = op.MatMul(embedding, op.Transpose(op.CastLike(gate_weight, x), perm=[1, 0]))
-    gate = op.Add(towards, op.CastLike(gate_bias, x))
+    towards = op.MatMul(task_embedding, op.Transpose(gate_weight, perm=[1, 0]))
+    gate = op.Add(towards, gate_bias)
     top, chosen = op.TopK(op.Softmax(gate, axis=-1), op.Reshape(op.Constant(value_int=top_k), [1]))
     mixing = op.Softmax(top, axis=-1)
     n = op.Shape(task_id)
-    # before the branch, which may not read a tensor both cast and as it is: where the cast does nothing, ONNX Runtime
-    # cannot give the two one name there, and says so for every module
     tasks = op.Shape(task_embedding, start=0, end=1)
     unknown = op.Less(task_id, 0)
     if op.Cast(op.ReduceMax(op.Cast(unknown, to=7), keepdims=0), to=9):
-        tiny = op.CastLike(op.Constant(value_float=1e-12), x)
-        length = op.Sqrt(op.ReduceSum(op.Mul(embedding, embedding), [1]))
-        unit = op.Div(embedding, op.Max(length, tiny))
+        tiny = op.CastLike(op.Constant(value_float=1e-12), task_embedding)
+        length = op.Sqrt(op.ReduceSum(op.Mul(task_embedding, task_embedding), [1]))
+        unit = op.Div(task_embedding, op.Max(length, tiny))
         x_n = op.Reshape(x, op.Concat(n, op.Constant(value_ints=[-1]), op.Shape(x, start=-1), axis=0))
-        first = op.Squeeze(op.Slice(x_n, [0], [1], [1]), [1])
+        first = op.CastLike(op.Squeeze(op.Slice(x_n, [0], [1], [1]), [1]), task_embedding)
         norm = op.Sqrt(op.ReduceSum(op.Mul(first, first), [1]))
         similarity = op.Div(op.MatMul(first, op.Transpose(unit, perm=[1, 0])), op.Max(norm, tiny))
     else:
-        zero = op.CastLike(op.Constant(value_float=0.0), x)
+        zero = op.CastLike(op.Constant(value_float=0.0), task_embedding)
         similarity = op.Expand(zero, op.Concat(n, tasks, axis=0))
     # after the branch, which may assign one name only: onnxscript orders several by their hashes
     task = op.Where(unknown, op.ArgMax(similarity, axis=1, keepdims=0), task_id)
-    active = op.CastLike(op.Unsqueeze(op.Less(task, tasks), [1]), x)
+    active = op.CastLike(op.Unsqueeze(op.Less(task, tasks), [1]), task_embedding)
     row = op.Min(task, op.Sub(tasks, 1))
     return op.Gather(chosen, row), op.Mul(op.Gather(mixing, row), active), similarity

@@ -29,7 +29,8 @@ def TokenMixtureDelta(y, x, gate, a, b):  # type: ignore[no-untyped-def]
     """
     shared = op.Constant(value_ints=[-1])
     tokens = op.Reshape(x, op.Concat(shared, op.Shape(x, start=-1), axis=0))
-    p = op.Softmax(op.MatMul(tokens, op.Transpose(op.CastLike(gate, x), perm=[1, 0])), axis=-1)
+    scores = op.MatMul(op.CastLike(tokens, gate), op.Transpose(gate, perm=[1, 0]))
+    p = op.CastLike(op.Softmax(scores, axis=-1), x)
     rank, out = op.Shape(b, start=1, end=2), op.Shape(b, start=-1)
     n = op.Shape(tokens, start=0, end=1)
     u = op.Reshape(op.MatMul(tokens, op.CastLike(a, x)), op.Concat(n, shared, rank, axis=0))

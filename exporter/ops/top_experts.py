@@ -28,7 +28,8 @@ def TopExperts(x, gate, top_k: int):  # type: ignore[no-untyped-def]
     """
     flat = op.Constant(value_ints=[-1])
     tokens = op.Reshape(x, op.Concat(flat, op.Shape(x, start=-1), axis=0))
-    p = op.Softmax(op.MatMul(tokens, op.Transpose(op.CastLike(gate, x), perm=[1, 0])), axis=-1)
+    scores = op.MatMul(op.CastLike(tokens, gate), op.Transpose(gate, perm=[1, 0]))
+    p = op.Softmax(scores, axis=-1)
     k = op.Reshape(op.Constant(value_int=top_k), [1])
     largest, chosen = op.TopK(p, k, axis=-1)
     experts, order = op.TopK(chosen, k, axis=-1, largest=0)

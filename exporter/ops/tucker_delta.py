@@ -33,8 +33,8 @@ def TuckerDelta(y, x, group, weights, u, g, c, p):  # type: ignore[no-untyped-de
     flat = op.Constant(value_ints=[-1])
     k = op.Shape(g, start=0, end=1)
     rank = op.Shape(u, start=1, end=2)
-    planes = op.Reshape(op.CastLike(g, x), op.Concat(k, op.Shape(g, start=1, end=2), flat, axis=0))
-    experts = op.MatMul(op.CastLike(c, x), planes)
+    planes = op.Reshape(op.Cast(g, to=11), op.Concat(k, op.Shape(g, start=1, end=2), flat, axis=0))
+    experts = op.CastLike(op.MatMul(op.Cast(c, to=11), planes), x)  # folded on the CPU, which has no product in float16
     n = op.Shape(group)
     mixed = op.MatMul(op.Unsqueeze(op.CastLike(weights, x), [1]), op.Gather(experts, group))
     m = op.Reshape(mixed, op.Concat(n, rank, rank, axis=0))

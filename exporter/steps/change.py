@@ -139,7 +139,7 @@ def _adapted(
     left = next(iter(unnoted(result.graphs)), None)
     if left is not None:
         raise NotSupportedError(f"an adapter changes {left} in a way that {name} has no place for: {AGAIN}")
-    return replace(result, former=Inherited(sources, manifest.text, former.record.named, origin))
+    return replace(result, former=Inherited(sources, manifest, former.record.named, origin))
 
 
 def _named(former: Former, new: Adapter) -> dict[str, Mapping[str, TensorChange]]:

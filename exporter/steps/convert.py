@@ -17,12 +17,12 @@ from eptx.exporter.adapters.checkpoint import CONFIG, WEIGHTS
 from eptx.exporter.adapters.tensor_files.names import plain_names
 from eptx.exporter.adapters.tensor_files.safetensors import read_tensors
 from eptx.exporter.adapters.tensor_files.unpickle import unpickle
+from eptx.exporter.folders.tensor_file import PICKLES, find_tensor_file
 from eptx.exporter.methods.method import conversions, methods
 from eptx.exporter.methods.released import Conversion
 from eptx.files.publish import Staging
 from eptx.files.strict_json import read_json_object
 
-_PICKLES = (".bin", ".pt", ".pth")
 #: What anybody may say of an adapter, whatever its method.
 _OF_ANY = ("task_type", "base_model_name_or_path")
 
@@ -58,8 +58,8 @@ def convert_adapter(source: Path, out: Path, settings: Mapping[str, Any] | None 
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already: give another folder")
-    file = _file(source)
-    stored = unpickle(file) if file.suffix in _PICKLES else read_tensors(file)
+    file = find_tensor_file(source)
+    stored = unpickle(file) if file.suffix in PICKLES else read_tensors(file)
     beside = file.parent / CONFIG
     config = read_json_object(beside, error=AdapterError) if beside.is_file() else {}
     plain = plain_names(stored, [method.tensor_part for method in methods() if method.conversions], (), file.name)
@@ -80,23 +80,6 @@ def convert_adapter(source: Path, out: Path, settings: Mapping[str, Any] | None 
     finally:
         staging.close()
     return Converted(conversion.title, file, len(written))
-
-
-def _file(source: Path) -> Path:
-    """The file with the tensors."""
-    if source.is_file():
-        return source
-    if not source.is_dir():
-        raise AdapterError(f"{source}: no such folder or file")
-    if (source / WEIGHTS).is_file():
-        return source / WEIGHTS
-    found = sorted(path for path in source.iterdir() if path.suffix in _PICKLES)
-    if not found:
-        raise AdapterError(f"{source}: holds no .bin, .pt or .pth file, and no {WEIGHTS}")
-    if len(found) > 1:
-        listed = some([str(path) for path in found])
-        raise UsageError(f"{source}: holds {len(found)} files of tensors: give the one you mean: {listed}")
-    return found[0]
 
 
 def _conversion(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], file: Path) -> Conversion:

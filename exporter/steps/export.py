@@ -13,11 +13,15 @@ from eptx.errors import NotSupportedError
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.adapters.widths import check_widths
 from eptx.exporter.bases import BaseGraph, Site, is_genai, locate
+from eptx.exporter.bases.weights.float32 import needs_float32
 from eptx.exporter.bundle.write import Adapted, served_tasks, write_bundle
 from eptx.exporter.graph.banks.attach import attach_banks
 from eptx.exporter.graph.edited import EditedGraph
-from eptx.exporter.graph.fp16 import store_fp16
-from eptx.exporter.graph.heads import put_heads
+from eptx.exporter.graph.ends.heads import put_heads
+from eptx.exporter.graph.fp16.compute import compute_fp16
+from eptx.exporter.graph.fp16.operators import drop_casts
+from eptx.exporter.graph.fp16.store import store_fp16
+from eptx.exporter.graph.names import IN_EMBEDDING
 from eptx.exporter.graph.row_order import check_row_order
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.options import ExportOptions
@@ -69,13 +73,23 @@ def adapt_graphs(base: Path | None, adapter: Adapter, bases: Sequence[BaseGraph]
 
 
 def store(adapted: Adapted) -> None:
-    """Stores what is float32 as float16, where the precision says so: all of it, or the adapter's."""
+    """Stores what is float32 as float16, where the precision says so: all of it, or the adapter's.
+
+    For CUDA the graph computes in float16, unless the base's class sums up more than that holds.
+    """
     if adapted.precision == "fp32":
         return
     for edited in adapted.graphs:
-        quantized = adapted.precision not in FLOAT_PRECISIONS
-        only_adapter = quantized or (is_genai(edited.graph) and adapted.options.provider == "cuda")
-        store_fp16(edited.graph.model, edited.editor.exact, but=edited.weights if only_adapter else None)
+        editor, model = edited.editor, edited.graph.model
+        for_cuda, built = adapted.options.provider == "cuda", is_genai(edited.graph)
+        if adapted.precision == "fp16" and for_cuda and not built and not needs_float32(edited.graph.config):
+            embedding = {node for node in model.graph if (node.name or "").startswith(IN_EMBEDDING)}
+            compute_fp16(model, editor.exact, editor.wide | embedding)
+            continue
+        only_adapter = adapted.precision not in FLOAT_PRECISIONS or (built and for_cuda)
+        store_fp16(model, editor.exact, but=edited.weights if only_adapter else None)
+        if built and for_cuda:
+            drop_casts(model)
 
 
 def write(writer: BundleWriter, adapted: Adapted) -> Bundle:

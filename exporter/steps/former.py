@@ -22,8 +22,8 @@ from eptx.exporter.bases.passes.kept import KeptTensor
 from eptx.exporter.bundle.record import RECORD, GraphRecord, Record, base_file, read_record
 from eptx.exporter.bundle.tokenizer import FILES as TOKENIZER_FILES
 from eptx.exporter.bundle.write import COMPANIONS, CONFIG
-from eptx.exporter.graph.fp16 import HALF
-from eptx.exporter.graph.heads import BIAS, WEIGHT
+from eptx.exporter.graph.ends.heads import BIAS, WEIGHT
+from eptx.exporter.graph.fp16.store import HALF
 from eptx.exporter.methods.method import Method, TaskByTask, methods
 from eptx.files.strict_json import read_json_object
 from eptx.manifest.names import BASE_TASK, MODEL_FILE
@@ -218,6 +218,7 @@ def _graph(bundle: Bundle, record: Record, file: str, weights: _Weights) -> Base
         places=record.graphs[file].places,
         files=files,
         generation=manifest.generation,
+        embedding=manifest.embedding,
         file=file,
         longest=manifest.max_length,
     )

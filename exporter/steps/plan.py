@@ -31,7 +31,14 @@ def check_options(adapter: Adapter, options: ExportOptions) -> None:
     method.check(adapter, options)
 
 
-def saved_modules(adapter: Adapter, options: ExportOptions) -> Saved:
-    """What the tasks of an export change of tensors."""
+def saved_modules(adapter: Adapter, options: ExportOptions, *, embeds: bool = False) -> Saved:
+    """What the tasks of an export change of tensors.
+
+    Args:
+        adapter: the adapter.
+        options: of the export.
+        embeds: whether the base says how rows become embeddings: then those of ``base`` mean something without a head.
+    """
     tasks = (options.folded_task(adapter.tasks),) if options.mode == "static" else adapter.tasks
-    return Saved(tasks, adapter.changes, method_of(adapter.method).serves_base(options) and adapter.heads is None)
+    base = method_of(adapter.method).serves_base(options) and (adapter.heads is None or embeds)
+    return Saved(tasks, adapter.changes, base)

@@ -24,6 +24,7 @@ from eptx.exporter.trained.model import Trained
 from eptx.exporter.trained.names import names_in
 from eptx.exporter.trained.output import Heads
 from eptx.exporter.trained.reference import Reference, SavedAs, reference_of
+from eptx.exporter.trained.sentence import load_sentence
 from eptx.exporter.training.heads import TaskHeadBank
 
 #: How the names end of what `trainable_token_indices` trains.
@@ -40,6 +41,7 @@ def load_trained(
     top_k: int | None = None,
     model_class: str | None = None,
     dtype: torch.dtype = torch.float64,
+    allow_pickle: bool = False,
 ) -> Trained:
     """Loads the base as the class that was trained, with the adapter on it.
 
@@ -50,6 +52,7 @@ def load_trained(
         top_k: experts per task, where it is needed and the files do not say it.
         model_class: the class of transformers, if somebody names it.
         dtype: of the weights and of all computations.
+        allow_pickle: whether a pickle of the base's sentence-transformers folder may be read.
 
     Raises:
         BaseModelError, AdapterError: files do not fit each other; a tensor that no parameter takes, or a parameter
@@ -60,7 +63,7 @@ def load_trained(
         load = partial(load_base, base, model_class=model_class)
         hosts = _hosts(load, files, tasks, top_k)
         hosts += _without(load, files[0], hosts, len(tasks))
-    heads = _heads(files, tasks)
+    heads, sentence = _heads(files, tasks), load_sentence(base, allow_pickle=allow_pickle)
     for host in hosts:
         host.model.to(dtype).eval()
         for layer in host.model.modules():
@@ -70,7 +73,10 @@ def load_trained(
             if isinstance(inner, nn.Conv1d):
                 layer.stride = inner.stride  # Whisper's encoder asks its convolutions, and PEFT's layer cannot say it
         host.watch()
-    return Trained(hosts, tuple(tasks), heads.to(dtype) if heads is not None else None, dtype)
+    for module in (heads, sentence):
+        if module is not None:
+            module.to(dtype)
+    return Trained(hosts, tuple(tasks), heads, dtype, sentence)
 
 
 def _without(load: Callable[..., Base], files: AdapterFiles, hosts: Sequence[Host], task: int) -> list[Host]:

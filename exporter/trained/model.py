@@ -19,6 +19,7 @@ from eptx.exporter.trained.encode import decoder_call, encode
 from eptx.exporter.trained.host import Host, tensors_of
 from eptx.exporter.trained.output import LACKING, Heads, Output
 from eptx.exporter.trained.reference import CallRoutes, GivenRoutes, Reference
+from eptx.exporter.trained.sentence import SentenceHead
 from eptx.exporter.trained.tables import adapted_stacks, changed_tables, changed_tensors, table_of, tokens_of, words_of
 
 
@@ -32,12 +33,14 @@ class Trained:
         tasks: the tasks by id.
         heads: what eptx's training saved beside the adapter, None where the class has its own head.
         dtype: what it computes in.
+        sentence: what makes an embedding of a row, where the base's folder says it and the class gives its states.
     """
 
     hosts: list[Host]
     tasks: tuple[str, ...]
     heads: Heads | None
     dtype: torch.dtype
+    sentence: SentenceHead | None = None
 
     @property
     def method(self) -> Reference:
@@ -147,6 +150,8 @@ class Trained:
             if self.heads is not None:
                 names = [(*self.tasks, "")[task] for task in used.tolist()]
                 outputs["logits"] = self.heads(result, tensors.get("attention_mask"), names)
+            if self.sentence is not None and "last_hidden_state" in outputs:
+                outputs["embedding"] = self.sentence(outputs["last_hidden_state"], tensors.get("attention_mask"))
         taken = list(getattr(host.state, "taken", [])) if not off else []
         live = None if off else getattr(host.state, "forced", None) or (taken[0] if taken else None)
         return Output(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 
@@ -51,10 +50,11 @@ class TaskHeadBank(nn.Module):
         Rows whose task has no head (task ``base``) are all zero.
         """
         logits = pooled.new_zeros(pooled.shape[0], max(self.labels))
+        tasks = tasks.to(pooled.device)
         for index, head in enumerate(self.heads):
             rows = (tasks == index).nonzero().squeeze(1)
             if len(rows):
-                logits[rows, : head.out_features] = head(pooled[rows]).to(logits.dtype)
+                logits[rows, : head.out_features] = head(pooled[rows].to(head.weight.dtype)).to(logits.dtype)
         return logits
 
     def tensors(self) -> dict[str, Tensor]:
@@ -70,30 +70,15 @@ class TaskHeadBank(nn.Module):
         """The bank that :meth:`tensors` saved."""
         weights = {task: tensors[f"{task}.weight"] for task in tasks}
         bank = cls(next(iter(weights.values())).shape[1], {task: len(weight) for task, weight in weights.items()})
-        with torch.no_grad():
-            for task, head in zip(tasks, bank.heads, strict=True):
-                head.weight.copy_(weights[task])
-                head.bias.copy_(tensors[f"{task}.bias"])
+        bank.load_tensors(tensors)
         return bank
 
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the weights that :meth:`tensors` saved.
 
-class TaskClassifier(nn.Module):
-    """A PEFT model around a bare base, with its task heads."""
-
-    def __init__(self, model: nn.Module, heads: TaskHeadBank, pooling: str) -> None:
-        super().__init__()
-        self.model = model
-        self.heads = heads
-        self.pooling = pooling
-
-    def forward(self, inputs: Mapping[str, Tensor], tasks: Tensor, told: Tensor | None = None) -> Tensor:
-        """Logits of each row's task, ``[batch, largest label count]``.
-
-        Args:
-            inputs: of the base model.
-            tasks: task id of each row, whose head reads it.
-            told: the ids that the adapter is given, where they are others (-1 to infer); None: the same.
+        Raises:
+            KeyError: a task has no tensors.
+            RuntimeError: they have another shape.
         """
-        self.model.base_model.set_tasks(tasks if told is None else told)  # type: ignore[operator,union-attr]
-        output = self.model(**inputs)
-        return self.heads(pool(output, inputs.get("attention_mask"), self.pooling), tasks)  # type: ignore[no-any-return]
+        for task, head in zip(self.tasks, self.heads, strict=True):
+            head.load_state_dict({part: tensors[f"{task}.{part}"] for part in ("weight", "bias")})

@@ -38,6 +38,8 @@ class ValidateOptions:
             is not named. A task that neither names has the bundle's own budget.
         allow_pickle: whether an adapter's ``adapter_model.bin`` is read, by torch's ``weights_only`` loader.
         record: the file to write the bundle's proof to, if it passes; see `eptx.runtime.validation.proof`.
+        record_bytes: how many bytes the proof may have, if a sample of one number a place fits; None: 5 MB, and 20 MB
+            where text is generated.
         against: quantized bundles: the fp32 bundle to measure the loss against; None exports one.
     """
 
@@ -54,6 +56,7 @@ class ValidateOptions:
     max_drop: Mapping[str | None, float] = field(default_factory=dict)
     against: Path | None = None
     record: Path | None = None
+    record_bytes: int | None = None
     allow_pickle: bool = False
 
     @property
@@ -70,4 +73,6 @@ class ValidateOptions:
                 raise UsageError(f"--provider {provider!r}: choose from {', '.join(PROVIDER_CHOICES)}")
         if self.rows is not None and self.rows < 1:
             raise UsageError(f"--rows {self.rows}: at least one row per task is needed")
+        if self.record_bytes is not None and self.record_bytes < 1:
+            raise UsageError(f"record_bytes {self.record_bytes}: a proof has at least one byte")
         check_points(self.max_drop)

@@ -71,7 +71,8 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
         batches = inputs.batches(rows, names)
         instrumented = instrument(bundle)
         quantized = QuantizedWeights.of(bundle)
-        columns = columns_for(bundle.manifest, batches) if options.record is not None else None
+        recorded = options.record is not None
+        columns = columns_for(bundle.manifest, batches, instrumented, options.record_bytes) if recorded else None
     with seconds.of("running the reference"):
         expectation = run_reference(bundle.manifest, reference, batches, inputs.redraw, quantized, columns)
     results, refused = compare_on_every_backend(bundle, instrumented, expectation, usable, seconds)
@@ -81,7 +82,8 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     if quantized is not None:
         with seconds.of("measuring what quantizing loses"):
             drops = accuracy_drops(bundle, reference, options, planned, providers[0])
-            diverged = divergences(bundle, reference, ran, unbudgeted_tasks(bundle, drops), usable[-1])
+            worked = [backend for backend in usable if backend.name in {result.name for result in results}]
+            diverged = divergences(bundle, reference, ran, unbudgeted_tasks(bundle, drops), worked[-1])
             rows = named_texts(planned) if bundle.manifest.generation is None else {}
             texts = partial(from_data, bundle, rows, reference.base, compared.found.longest, home)
             checks += [*quantized.checks, *check_ranges(bundle, ran, usable[0], texts)]

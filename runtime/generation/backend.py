@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from eptx.runtime.generation.request import Prompt
@@ -12,6 +13,20 @@ from eptx.runtime.outputs import Array
 
 #: Takes a token's place in a row that is done.
 DONE = -1
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a batch's answers.
+
+    Attributes:
+        tokens: int64 [rows], every row's next token, `DONE` for rows that are done.
+        logits: float [rows, vocabulary] of which the tokens were chosen, as the model gave them (of an encoder-decoder,
+            as its rules left them); None unless ``top_logprobs`` asks for them.
+    """
+
+    tokens: Array
+    logits: Array | None = None
 
 
 class TokenGenerator(Protocol):
@@ -29,8 +44,8 @@ class TokenGenerator(Protocol):
 
     def tokens(
         self, prompts: Sequence[Prompt], task_ids: Array | None, settings: GenerationSettings
-    ) -> Generator[Array, None, None]:
-        """One array int64 [rows] for each step: every row's next token, `DONE` for rows that are done.
+    ) -> Generator[Step, None, None]:
+        """The steps of the answers.
 
         A row is done after one of the manifest's ``eos`` tokens, which is given like any other. The iterator ends after
         ``max_new_tokens`` steps, or when all rows are done. Closing it frees its memory. Several iterators of one back

@@ -12,8 +12,8 @@ from eptx._one_line import one_line
 from eptx.bundle import Bundle
 from eptx.errors import BundleError, NotSupportedError, RequestError
 from eptx.manifest.names import ROUTE_GROUP, ROUTE_WEIGHTS, TASK_ID, USED
-from eptx.providers import CPU, PROVIDERS
-from eptx.runtime.generation.backend import DONE
+from eptx.providers import CPU, PROVIDERS, keep_private
+from eptx.runtime.generation.backend import DONE, Step
 from eptx.runtime.generation.genai_folder import model_folder
 from eptx.runtime.generation.request import Prompt
 from eptx.runtime.generation.settings import MOST_ROWS, GenerationSettings
@@ -42,7 +42,7 @@ class DecoderGenerator:
 
     def tokens(
         self, prompts: Sequence[Prompt], task_ids: Array | None, settings: GenerationSettings
-    ) -> Generator[Array, None, None]:
+    ) -> Generator[Step, None, None]:
         """See `TokenGenerator.tokens`."""
         if len(prompts) > MOST_ROWS:
             raise RequestError(f"{len(prompts)} prompts in one batch; GenAI takes {MOST_ROWS}")
@@ -58,10 +58,12 @@ class DecoderGenerator:
         live = np.ones(len(prompts), bool)
         for _ in range(settings.max_new_tokens):
             with wrapped_errors(_FAILS, RequestError):
+                # before the token is chosen, since choosing changes them in place
+                logits = None if settings.top_logprobs is None else np.array(generator.get_logits())[:, -1]
                 generator.generate_next_token()
-                step = np.where(live, generator.get_next_tokens(), DONE).astype(np.int64)
-            yield step
-            live &= ~np.isin(step, self._generation.eos)
+                tokens = np.where(live, generator.get_next_tokens(), DONE).astype(np.int64)
+            yield Step(tokens, logits)
+            live &= ~np.isin(tokens, self._generation.eos)
             if not live.any():
                 return
 
@@ -103,6 +105,7 @@ def _keep(generator: Any, chosen: dict[str, Array]) -> None:
 
 
 def _genai() -> Any:
+    keep_private()
     try:
         module = importlib.import_module("onnxruntime_genai")
     except ImportError as e:

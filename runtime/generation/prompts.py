@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from eptx.bundle import Component, Manifest
-from eptx.errors import RequestError
+from eptx.errors import RequestError, TooLongError
 from eptx.manifest.names import TASK_ID
 from eptx.runtime.generation.request import Prompt
 from eptx.runtime.generation.settings import NEW_TOKENS
@@ -33,7 +33,7 @@ def token_rows(prompts: Any, encode: Encode, manifest: Manifest) -> list[list[in
             raise RequestError(f"prompt {i} has no tokens")
         _check_ids(i, row, manifest.vocab_size)
         if manifest.max_length is not None and len(row) > manifest.max_length:
-            raise RequestError(f"prompt {i} has {len(row)} tokens; the model reads at most {manifest.max_length}")
+            raise TooLongError(f"prompt {i} has {len(row)} tokens; the model reads at most {manifest.max_length}")
     return rows
 
 
@@ -73,21 +73,21 @@ def max_answer(rows: Sequence[Prompt], manifest: Manifest, wanted: int | None) -
         wanted: how many the caller wants; None: `NEW_TOKENS`, or fewer if the longest prompt leaves less room.
 
     Raises:
-        RequestError: they do not fit into the context.
+        TooLongError: they do not fit into the context.
     """
     generation = manifest.generation
     if generation is not None and generation.longest is not None:
         forced = generation.rules.forced if generation.rules is not None else ()
         left = generation.longest - len(forced)  # of the last token nothing follows, so it takes no place
         if left < (wanted or 1):
-            raise RequestError(f"an answer has at most {left} tokens; max_new_tokens is {wanted or 1}")
+            raise TooLongError(f"an answer has at most {left} tokens; max_new_tokens is {wanted or 1}")
         return wanted or min(NEW_TOKENS, left)
     if manifest.max_length is None or manifest.encoder is not None:
         return wanted or NEW_TOKENS
     longest = max(range(len(rows)), key=lambda row: len(rows[row]))
     left = manifest.max_length - len(rows[longest])
     if left < (wanted or 1):
-        raise RequestError(
+        raise TooLongError(
             f"prompt {longest} has {len(rows[longest])} tokens and {wanted or 1} more do not fit: "
             f"the model reads at most {manifest.max_length}"
         )

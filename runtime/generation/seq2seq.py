@@ -26,7 +26,7 @@ from eptx.manifest.names import (
     USED,
 )
 from eptx.providers import PROVIDERS
-from eptx.runtime.generation.backend import DONE
+from eptx.runtime.generation.backend import DONE, Step
 from eptx.runtime.generation.request import Prompt
 from eptx.runtime.generation.rules import AnswerLogits
 from eptx.runtime.generation.sampling import Sampler
@@ -54,7 +54,7 @@ class Seq2SeqGenerator:
 
     def tokens(
         self, prompts: Sequence[Prompt], task_ids: Array | None, settings: GenerationSettings
-    ) -> Generator[Array, None, None]:
+    ) -> Generator[Step, None, None]:
         """See `TokenGenerator.tokens`."""
         generation, rows = self._generation, len(prompts)
         assert generation.start is not None
@@ -73,7 +73,7 @@ class Seq2SeqGenerator:
             logits = obeying.obey(answers.step(last), given, first=step == 0)
             last = np.where(live, sampler.choose(logits), generation.pad)
             _append(given, last)
-            yield np.where(live, last, DONE)
+            yield Step(np.where(live, last, DONE), None if settings.top_logprobs is None else logits)
             live &= ~np.isin(last, generation.eos)
             if not live.any():
                 return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -14,9 +14,11 @@ from eptx.errors import RequestError
 MOST_ROWS = 32
 #: Stop texts of one call, and characters of each: every token's text is compared with all of them.
 MOST_STOPS, LONGEST_STOP = 64, 256
+#: Likeliest tokens that one token may tell of.
+MOST_LOGPROBS = 20
 #: How long an answer may get by default.
 NEW_TOKENS = 256
-_INTEGER_END = 2**31
+_LARGEST_INTEGER = 2**31 - 1
 _LARGEST = sys.float_info.max
 _COLD = 1e-5  # a logit divided by less may overflow
 
@@ -33,6 +35,8 @@ class SearchOptions(TypedDict, total=False):
         seed: the same seed gives the same batch the same answers again; None draws anew in every call.
         stop: at most 64 texts of at most 256 characters that end an answer and are no part of it. They may hold
             special tokens as the tokenizer writes them (``<|im_end|>``), which the answer's text does not show.
+        top_logprobs: have every `Piece` say how likely its token was, and which so many tokens were the likeliest (at
+            most 20); None: neither.
         add_special_tokens: whether texts get the special tokens that the tokenizer puts around a text (Llama's
             ``<s>``). None: only texts that do not begin with them, as a chat template's do. Token ids are taken as
             they are.
@@ -44,7 +48,20 @@ class SearchOptions(TypedDict, total=False):
     top_p: float | None
     seed: int | None
     stop: str | Sequence[str]
+    top_logprobs: int | None
     add_special_tokens: bool | None
+
+
+class ChatOptions(SearchOptions, total=False):
+    """The keyword arguments of `eptx.Session.chat` and `eptx.Session.stream_chat`: those of a prompt, and two more.
+
+    Attributes:
+        tools: the functions that the model may call, as JSON schemas, which the template writes into the prompt.
+        variables: what else the bundle's chat template reads (``enable_thinking``, ``documents``, ...).
+    """
+
+    tools: Sequence[Mapping[str, Any]] | None
+    variables: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -61,6 +78,7 @@ class GenerationSettings:
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    top_logprobs: int | None = None
 
     @classmethod
     def of(cls, options: SearchOptions) -> GenerationSettings:
@@ -93,6 +111,8 @@ class GenerationSettings:
                 raise RequestError(f"top_p must be above 0 and at most 1, it is {shown(self.top_p)}")
         if self.seed is not None:
             _check_integer("seed", self.seed, 0)
+        if self.top_logprobs is not None:
+            _check_integer("top_logprobs", self.top_logprobs, 0, MOST_LOGPROBS)
         if not all(self.stop):
             raise RequestError("a stop text is empty")
         if len(self.stop) > MOST_STOPS:
@@ -101,9 +121,9 @@ class GenerationSettings:
             raise RequestError(f"a stop text has more than {LONGEST_STOP} characters")
 
 
-def _check_integer(name: str, value: Any, least: int) -> None:
-    if type(value) is not int or not least <= value < _INTEGER_END:
-        raise RequestError(f"{name} must be an integer from {least} to {_INTEGER_END - 1}, it is {shown(value)}")
+def _check_integer(name: str, value: Any, least: int, most: int = _LARGEST_INTEGER) -> None:
+    if type(value) is not int or not least <= value <= most:
+        raise RequestError(f"{name} must be an integer from {least} to {most}, it is {shown(value)}")
 
 
 def _check_number(name: str, value: Any) -> None:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 
-from eptx.runtime.generation.outputs import FinishReason, Piece
+from eptx.runtime.generation.backend import Step
+from eptx.runtime.generation.outputs import FinishReason, Logprobs, Piece
 from eptx.runtime.generation.text import Detokenizer, StopTexts
-from eptx.runtime.outputs import Array
 from eptx.runtime.requests.tokenizer import Tokenizer
 
 
 def pieces(
-    steps: Generator[Array, None, None],
+    steps: Generator[Step, None, None],
     lengths: Sequence[int],
     eos: Sequence[int],
     stop: Sequence[str],
     tokenizer: Tokenizer | None,
     forced_eos: int | None = None,
+    top_logprobs: int | None = None,
 ) -> Generator[Piece, None, None]:
     """The pieces of the steps: one for each token of each row that is not done.
 
@@ -28,12 +30,15 @@ def pieces(
         stop: the texts that end one; they may hold special tokens.
         tokenizer: gives the tokens' text; None: the pieces have no text.
         forced_eos: the token in the last place of an answer that gets so long.
+        top_logprobs: how many of the likeliest tokens a piece tells of, where the steps have logits.
     """
     live = {row: _Row(row, length, eos, stop, tokenizer, forced_eos) for row, length in enumerate(lengths)}
     with contextlib.closing(steps):
         for step in steps:
             for row in tuple(live):
-                piece = live[row].add(int(step[row]))
+                piece = live[row].add(int(step.tokens[row]))
+                if step.logits is not None:
+                    piece = replace(piece, logprobs=Logprobs.of(step.logits[row], piece.token_id, top_logprobs or 0))
                 if piece.finish_reason is not None:
                     del live[row]
                 yield piece

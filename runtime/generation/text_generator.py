@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,11 +18,17 @@ from eptx.runtime.generation.outputs import Stream
 from eptx.runtime.generation.prompts import check_ends, feature_rows, max_answer, token_rows
 from eptx.runtime.generation.request import GenerationRequest, Prompt
 from eptx.runtime.generation.seq2seq import Seq2SeqGenerator
-from eptx.runtime.generation.settings import GenerationSettings, SearchOptions
+from eptx.runtime.generation.settings import ChatOptions, GenerationSettings, SearchOptions
 from eptx.runtime.generation.stream import pieces
 from eptx.runtime.ort.kernels import Kernels, choose_kernels
-from eptx.runtime.requests.tasks import TaskChooser
+from eptx.runtime.ort.opened import Opened
+from eptx.runtime.requests.chat.template import ChatTemplate, Messages
+from eptx.runtime.requests.tasks import TaskChooser, TaskNames
 from eptx.runtime.requests.tokenizer import Tokenizer
+
+_log = logging.getLogger("eptx.runtime")
+#: Options of a chat that are its template's.
+_OF_TEMPLATE = ("tools", "variables")
 
 
 class TextGenerator:
@@ -37,21 +44,32 @@ class TextGenerator:
         self._how = (provider, threads)
         self._tokenizer = tokenizer
         self._tasks = TaskChooser(bundle.manifest)
-        self._opened: TokenGenerator | None = None
-        self._lock = threading.Lock()
+        self._opened: Opened[TokenGenerator] = Opened(self._open)
+        self._warned = False
 
     @property
     def is_open(self) -> bool:
         """Whether the back end is open."""
-        return self._opened is not None
+        return self._opened.value is not None
 
     @property
     def kernels(self) -> Kernels:
         """What runs the model's own operators, or will run them once it is open."""
-        return self._opened.kernels if self._opened is not None else choose_kernels(self._bundle, self._how[0])
+        opened = self._opened.value
+        return opened.kernels if opened is not None else choose_kernels(self._bundle, self._how[0])
 
-    def check(self, prompts: Any, task: str | Sequence[str] | None, options: SearchOptions) -> GenerationRequest:
+    @property
+    def chats(self) -> bool:
+        """Whether the bundle generates, and has a chat template."""
+        return self._bundle.manifest.generation is not None and self._template is not None
+
+    def check(self, prompts: Any, task: TaskNames, options: SearchOptions) -> GenerationRequest:
         """See `eptx.runtime.Session.check_prompts`."""
+        request = self._checked(prompts, task, options)
+        self._warn_of_bare_texts([prompts] if isinstance(prompts, str) else prompts)
+        return request
+
+    def _checked(self, prompts: Any, task: TaskNames, options: SearchOptions) -> GenerationRequest:
         manifest = self._bundle.manifest
         if manifest.generation is None:
             raise RequestError("this bundle does not generate text; use Session.run")
@@ -69,6 +87,37 @@ class TextGenerator:
             raise RequestError("stop needs a tokenizer, and this bundle has no tokenizer.json")
         return GenerationRequest(rows, [settings.max_new_tokens] * len(rows), ids, settings)
 
+    def check_chat(
+        self,
+        messages: Messages,
+        task: TaskNames,
+        options: ChatOptions,
+    ) -> GenerationRequest:
+        """See `eptx.runtime.Session.check_chat`."""
+        template = self._template
+        if template is None:
+            raise RequestError("this bundle has no chat template: its base was not trained to chat; send a prompt")
+        prompts = template.render(messages, options.get("tools"), options.get("variables"))
+        search: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_TEMPLATE}
+        if search.get("add_special_tokens") is None:
+            search["add_special_tokens"] = False  # the template writes them
+        return self._checked(prompts, task, cast(SearchOptions, search))
+
+    @cached_property
+    def _template(self) -> ChatTemplate | None:
+        return ChatTemplate.of(self._bundle)
+
+    def _warn_of_bare_texts(self, prompts: Any) -> None:
+        """Warns once of a text that no chat template was put around, where the model was trained with one."""
+        if self._warned or isinstance(prompts, Mapping) or not all(isinstance(text, str) for text in prompts):
+            return
+        if self._template is not None and not all(self._tokenizer().holds_special(text) for text in prompts):
+            self._warned = True
+            _log.warning(
+                "the bundle has a chat template, and this prompt is not in its form, so the answer may be empty or "
+                "poor: use Session.chat (eptx run --chat, /v1/chat/completions), or put the template around the prompt"
+            )
+
     def _rows(self, prompts: Any, special: bool | None) -> Sequence[Prompt]:
         manifest = self._bundle.manifest
         assert manifest.generation is not None
@@ -83,11 +132,16 @@ class TextGenerator:
         """See `eptx.runtime.Session.stream_checked`."""
         generation, ids, rows = self._bundle.manifest.generation, request.task_ids, len(request.prompts)
         assert generation is not None
-        steps = self._backend().tokens(request.prompts, ids, request.settings)
+        settings = request.settings
+        steps = self._opened.get().tokens(request.prompts, ids, settings)
         tokenizer = self._tokenizer() if self._has_tokenizer else None
         last = generation.rules.forced_eos if generation.rules is not None else None
-        answers = pieces(steps, request.lengths, generation.eos, request.settings.stop, tokenizer, last)
+        answers = pieces(steps, request.lengths, generation.eos, settings.stop, tokenizer, last, settings.top_logprobs)
         return Stream(answers, lambda: [known.name for known in self._tasks.rows(ids, {}, rows)])
+
+    def close(self) -> None:
+        """Lets the back end go for good."""
+        self._opened.close()
 
     @property
     def _reads_tokens(self) -> bool:
@@ -98,9 +152,6 @@ class TextGenerator:
     def _has_tokenizer(self) -> bool:
         return self._bundle.file("tokenizer.json") is not None
 
-    def _backend(self) -> TokenGenerator:
-        with self._lock:
-            if self._opened is None:
-                kind = DecoderGenerator if self._bundle.manifest.encoder is None else Seq2SeqGenerator
-                self._opened = kind(self._bundle, *self._how)
-            return self._opened
+    def _open(self) -> TokenGenerator:
+        kind = DecoderGenerator if self._bundle.manifest.encoder is None else Seq2SeqGenerator
+        return kind(self._bundle, *self._how)

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 
 from eptx.runtime.measure.answers import Answers
-from eptx.runtime.measure.metrics import METRICS, decisions
-
-_RESAMPLES = 1000
-_PERCENT = (2.5, 97.5)
+from eptx.runtime.measure.interval import paired_shares, resampled
+from eptx.runtime.measure.metrics import METRICS, SHARES, decisions
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Drop:
         rows: how many rows.
         reference: the metric of the reference. found: of the bundle.
         points: 100 (reference - found).
-        low: of a 95 % interval of the points (paired bootstrap over rows). high: its other end.
+        low: of a 95 % interval of the points; see `eptx.runtime.measure.interval`. high: its other end.
     """
 
     task: str
@@ -51,7 +49,7 @@ def drops(reference: Answers, found: Answers, metrics: Mapping[str, str], *, int
         reference: what the points are lost from.
         found: of the bundle that is judged.
         metrics: task -> its metric, see `choose_metrics`.
-        intervals: whether to draw samples for intervals; otherwise they are the points themselves.
+        intervals: whether to compute intervals; otherwise they are the points themselves.
     """
     return [_drop(task, metric, reference, found, intervals) for task, metric in metrics.items()]
 
@@ -99,14 +97,20 @@ def _drop(task: str, name: str, reference: Answers, found: Answers, intervals: b
         base, other, labels = _right(base, other, labels)
     wanted = base if labels is None else labels
     values = metric(base, wanted), metric(other, wanted)
-    low = high = 100 * (values[0] - values[1])
-    if intervals:
-        rng = np.random.default_rng(0)
-        picks = rng.integers(0, len(base), (_RESAMPLES, len(base)))
-        lost = [100 * (metric(base[p], wanted[p]) - metric(other[p], wanted[p])) for p in picks]
-        low, high = (float(value) for value in np.percentile(lost, _PERCENT))
     points = 100 * (values[0] - values[1])
+    low, high = (points, points) if not intervals else _interval(name, base, other, wanted)
     return Drop(task, name, labels is not None, len(base), values[0], values[1], points, low, high)
+
+
+def _interval(name: str, base: np.ndarray, other: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
+    """Low and high end of the points."""
+    kind, metric = METRICS[name]
+    if name in SHARES:
+        first, second = ((own == wanted).reshape(len(own), -1).all(1) for own in (base, other))
+        ends = paired_shares(int((first & ~second).sum()), int((second & ~first).sum()), len(first))
+    else:
+        ends = resampled(metric, base, other, wanted, decided=kind in ("labels", "sets"))
+    return 100 * ends[0], 100 * ends[1]
 
 
 def _right(base: np.ndarray, other: np.ndarray, labels: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

@@ -88,6 +88,8 @@ METRICS: Mapping[str, tuple[str, Metric]] = {
     "exact_match": ("tokens", _accuracy),
     "cosine": ("vector", _cosine),
 }
+#: Those that are the share of the rows that are right.
+SHARES = frozenset({"accuracy", "subset_accuracy", "exact_match"})
 #: What a kind of answer is measured by, with labels or against another bundle's answers.
 DEFAULT = {"labels": "accuracy", "sets": "f1_micro", "value": "pearson", "tokens": "exact_match", "vector": "cosine"}
 

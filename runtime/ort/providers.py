@@ -9,7 +9,7 @@ from typing import Any
 
 from eptx._one_line import one_line
 from eptx.errors import NotSupportedError
-from eptx.providers import CPU, PROVIDERS
+from eptx.providers import CPU, PROVIDERS, keep_private
 
 #: The session entry that has ONNX Runtime remember which provider it gave each node to.
 REMEMBER_NODES = {"session.record_ep_graph_assignment_info": "1"}
@@ -22,6 +22,7 @@ def onnxruntime() -> Any:
     Raises:
         NotSupportedError: it is not installed.
     """
+    keep_private()
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as e:

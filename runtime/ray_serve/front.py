@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,11 @@ from eptx.runtime.serving.errors import Refused, find_model
 from eptx.runtime.serving.http.app import create_app
 from eptx.runtime.serving.http.auth import read_tokens
 from eptx.runtime.serving.metrics import Metrics
+from eptx.runtime.serving.protocol.openai.embeddings import EmbeddingRequest
+from eptx.runtime.serving.protocol.openai.errors import error_object
+from eptx.runtime.serving.protocol.openai.request import CompletionRequest
 
+_GONE = "the replica that wrote this has gone; ask again"
 #: Seconds that all replicas may take to load a bundle again.
 _RELOAD = 300.0
 
@@ -99,19 +104,35 @@ class RemoteModel:
         """See `Model.infer`."""
         return cast("tuple[bytes, int | None]", await self._ask("infer", deadline, body, header_length))
 
+    async def embed(self, request: EmbeddingRequest, task: str | None, deadline: float) -> bytes:
+        """See `Model.embed`."""
+        return cast(bytes, await self._ask("embed", deadline, request, task))
+
     async def generate(self, body: bytes, deadline: float) -> bytes:
         """See `Model.generate`."""
         return cast(bytes, await self._ask("generate", deadline, body))
+
+    async def complete(self, request: CompletionRequest, deadline: float) -> bytes:
+        """See `Model.complete`."""
+        return cast(bytes, await self._ask("complete", deadline, request))
 
     async def metadata(self) -> dict[str, Any]:
         """See `Model.metadata`."""
         return cast("dict[str, Any]", await self._ask("metadata", time.monotonic() + self._timeout))
 
-    async def generate_stream(self, body: bytes, deadline: float) -> AsyncGenerator[bytes, None]:
+    def generate_stream(self, body: bytes, deadline: float) -> AsyncGenerator[bytes, None]:
         """See `Model.generate_stream`; if a replica dies after the first event, the last event is an error."""
+        return self._events("generate_stream", body, deadline, {"error": _GONE})
 
+    def complete_stream(self, request: CompletionRequest, deadline: float) -> AsyncGenerator[bytes, None]:
+        """See `Model.complete_stream`; a replica that dies is an error as in `generate_stream`."""
+        return self._events("complete_stream", request, deadline, error_object(Refused(503, _GONE)))
+
+    async def _events(
+        self, method: str, request: bytes | CompletionRequest, deadline: float, gone: dict[str, Any]
+    ) -> AsyncGenerator[bytes, None]:
         async def begin(seconds: float) -> tuple[bytes, DeploymentResponseGenerator[Any]]:
-            response = self._streaming.generate_stream.remote(self._name, seconds, body)
+            response = getattr(self._streaming, method).remote(self._name, seconds, request)
             return await _or_cancelled(response, anext(response)), response
 
         first, response = await ask_replicas(begin, deadline)
@@ -120,7 +141,7 @@ class RemoteModel:
             async for event in response:
                 yield event
         except DIED:
-            yield b'data: {"error": "the replica that wrote this has gone; ask again"}\n\n'
+            yield b"data: %b\n\n" % json.dumps(gone).encode()
         finally:
             response.cancel()
 

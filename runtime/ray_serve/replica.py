@@ -19,6 +19,8 @@ from eptx.runtime.serving.errors import Refused, refusal
 from eptx.runtime.serving.interface import Model
 from eptx.runtime.serving.metrics import Metrics
 from eptx.runtime.serving.models.registry import LocalRegistry
+from eptx.runtime.serving.protocol.openai.embeddings import EmbeddingRequest
+from eptx.runtime.serving.protocol.openai.request import CompletionRequest
 from eptx.runtime.session import Session
 
 _log = logging.getLogger("ray.serve")
@@ -58,6 +60,10 @@ class Bundles:
         """Answers an inference request as `Model.infer` does, within ``seconds``."""
         return await self._answer(name, seconds, lambda model, until: model.infer(body, header_length, until))
 
+    async def embed(self, name: str, seconds: float, request: EmbeddingRequest, task: str | None) -> bytes | Refused:
+        """Answers a request for embeddings as `Model.embed` does."""
+        return await self._answer(name, seconds, lambda model, until: model.embed(request, task, until))
+
     async def generate(self, name: str, seconds: float, body: bytes) -> bytes | Refused:
         """Answers a prompt as `Model.generate` does."""
         return await self._answer(name, seconds, lambda model, until: model.generate(body, until))
@@ -66,15 +72,21 @@ class Bundles:
         """See `Model.metadata`."""
         return await self._answer(name, seconds, lambda model, until: model.metadata())
 
+    async def complete(self, name: str, seconds: float, request: CompletionRequest) -> bytes | Refused:
+        """Answers a completion as `Model.complete` does."""
+        return await self._answer(name, seconds, lambda model, until: model.complete(request, until))
+
     async def generate_stream(self, name: str, seconds: float, body: bytes) -> AsyncGenerator[bytes | Refused, None]:
         """Answers a prompt as `Model.generate_stream` does; a refusal comes first, and alone."""
-        until = time.monotonic() + seconds
-        try:
-            async with self._model(name) as model, aclosing(model.generate_stream(body, until)) as events:
-                async for event in events:
-                    yield event
-        except Exception as error:
-            yield _logged(error)
+        async for event in self._events(name, seconds, lambda model, until: model.generate_stream(body, until)):
+            yield event
+
+    async def complete_stream(
+        self, name: str, seconds: float, request: CompletionRequest
+    ) -> AsyncGenerator[bytes | Refused, None]:
+        """Answers a completion as `Model.complete_stream` does; a refusal as in `generate_stream`."""
+        async for event in self._events(name, seconds, lambda model, until: model.complete_stream(request, until)):
+            yield event
 
     async def reload(self, name: str) -> str | None:
         """Loads a bundle again, if this replica holds it; why it failed."""
@@ -98,6 +110,17 @@ class Bundles:
                 return await ask(model, until)
         except Exception as error:
             return _logged(error)
+
+    async def _events(
+        self, name: str, seconds: float, ask: Callable[[Model, float], AsyncGenerator[bytes, None]]
+    ) -> AsyncGenerator[bytes | Refused, None]:
+        until = time.monotonic() + seconds
+        try:
+            async with self._model(name) as model, aclosing(ask(model, until)) as events:
+                async for event in events:
+                    yield event
+        except Exception as error:
+            yield _logged(error)
 
     @asynccontextmanager
     async def _model(self, name: str) -> AsyncIterator[Model]:

@@ -23,7 +23,7 @@ DIED = (RayActorError, ObjectLostError, WorkerCrashedError, NodeDiedError)
 #: attempts, so that a request that kills its process does not kill them all.
 _PAUSES = (0.0, 0.2, 0.2)
 #: The paths whose requests the proxies repeat.
-_PATHS = ("/infer", "/generate", "/generate_stream")
+_PATHS = ("/infer", "/generate", "/generate_stream", "/completions", "/embeddings")
 
 _T = TypeVar("_T")
 

@@ -31,6 +31,11 @@ def pad_rows(
     return padded
 
 
+def rows_in(arrays: Mapping[str, Array]) -> int:
+    """How many rows a request has."""
+    return len(next(iter(arrays.values())))
+
+
 def past_length(arrays: Mapping[str, Array]) -> int:
     """How many positions the cache of a request holds."""
     return next((array.shape[2] for name, array in arrays.items() if name.startswith(PAST)), 0)

@@ -15,6 +15,9 @@ from eptx.manifest.names import AUTO_TASK, BASE_TASK, INFER, TASK_ID, TASK_ID_US
 from eptx.runtime.outputs import Array
 from eptx.runtime.requests.checks import to_array
 
+#: One task for all rows, or one for each; None: the bundle's only task, or the one that it infers.
+TaskNames = str | Sequence[str] | None
+
 
 class TaskChooser:
     """Turns task names into the graph input ``task_id`` and back; checks that each row's task has its tokens."""
@@ -30,7 +33,15 @@ class TaskChooser:
         #: of a model whose texts and images are batches of their own, which share a task
         self._one = self._spec is not None and self._spec.shape == (1,)
 
-    def choose(self, task: str | Sequence[str] | None, task_id: Any, batch: int) -> Array | None:
+    @property
+    def default(self) -> str | None:
+        """The task of a request that names none: the only one, or ``auto``; None where it must name one."""
+        own = [task.name for task in self._tasks if task.name != BASE_TASK] or [BASE_TASK]
+        if self._infers:
+            return AUTO_TASK
+        return own[0] if len(own) == 1 or self._spec is None else None
+
+    def choose(self, task: TaskNames, task_id: Any, batch: int) -> Array | None:
         """Task ids [batch], -1 where the model is to infer the task.
 
         Args:
@@ -107,9 +118,11 @@ class TaskChooser:
                 name = named(row, at, int(tokens[tuple(at)]))
                 raise RequestError(f"{name}; task {task.name} has token ids 0 to {task.vocab_size - 1}")
 
-    def _names(self, task: str | Sequence[str] | None, batch: int) -> Sequence[str]:
+    def _names(self, task: TaskNames, batch: int) -> Sequence[str]:
         if task is None:
-            return [self._default()] * batch
+            if self.default is None:
+                raise RequestError(f"name a task: {', '.join(self._by_name)}")
+            return [self.default] * batch
         if isinstance(task, str):
             return [task] * batch
         wrong = RequestError(f"a task is a name or one name per row, not {type(task).__name__}")
@@ -124,14 +137,6 @@ class TaskChooser:
         if len(names) != batch:
             raise RequestError(f"{len(names)} tasks for a batch of {batch}; give one name, or one per row")
         return names
-
-    def _default(self) -> str:
-        if self._infers:
-            return AUTO_TASK
-        own = [task.name for task in self._tasks if task.name != BASE_TASK] or [BASE_TASK]
-        if len(own) > 1 and self._spec is not None:
-            raise RequestError(f"name a task: {', '.join(self._by_name)}")
-        return own[0]
 
     def _id(self, name: Any) -> int:
         task = self._by_name.get(name) if isinstance(name, str) else None

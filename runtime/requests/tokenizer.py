@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from eptx._one_line import one_line
@@ -16,6 +16,8 @@ from eptx.runtime.requests.row_text import EncodedText
 from eptx.runtime.requests.rows import pad_rows
 
 _LIMIT = 256 << 20
+#: How many texts `Tokenizer.batches` reads at a time.
+_SLICE = 4096
 
 Text = str | Sequence[str | tuple[str, str]]
 
@@ -88,8 +90,37 @@ class Tokenizer:
         found = zip(texts, encodings, starts, strict=True)
         return arrays, [EncodedText(row, encoding, start, self._tokenizer) for row, encoding, start in found]
 
+    def batches(self, text: Text, tokens: int) -> Iterator[tuple[list[int], dict[str, Array]]]:
+        """The rows in batches of rows of like length: the numbers of a batch's rows, and its arrays as `__call__` makes
+        them. Not for prompts.
+
+        Args:
+            text: one text, or many: a few thousand are in memory as tokens at a time.
+            tokens: the most of a batch, padding included, unless a single row has more.
+
+        Raises:
+            RequestError: as `__call__`.
+        """
+        rows = [text] if isinstance(text, str) else text
+        for start in range(0, max(len(rows), 1), _SLICE):
+            part = rows[start : start + _SLICE]
+            encodings = self._encode(part, start=start)
+            batch: list[int] = []
+            for place in sorted(range(len(part)), key=lambda place: len(encodings[place].ids)):
+                if batch and len(encodings[place].ids) * (len(batch) + 1) > tokens:
+                    yield [start + each for each in batch], self._padded(part, encodings, batch)
+                    batch = []
+                batch.append(place)
+            yield [start + each for each in batch], self._padded(part, encodings, batch)
+
+    def _padded(self, rows: Sequence[Any], encodings: Sequence[Any], batch: Sequence[int]) -> dict[str, Array]:
+        return self._arrays_of([rows[place] for place in batch], [encodings[place] for place in batch])
+
     def _arrays(self, rows: Sequence[str | tuple[str, str]]) -> tuple[dict[str, Array], Sequence[Any]]:
         encodings = self._encode(rows)
+        return self._arrays_of(rows, encodings), encodings
+
+    def _arrays_of(self, rows: Sequence[Any], encodings: Sequence[Any]) -> dict[str, Array]:
         prompts = [self._prompts and isinstance(row, str) for row in rows]
         kept = [(e, _kept(e) if prompt else slice(None)) for e, prompt in zip(encodings, prompts, strict=True)]
         columns = {
@@ -98,7 +129,7 @@ class Tokenizer:
             "token_type_ids": ([e.type_ids[part] for e, part in kept], 0),
         }
         names = [name for name in columns if name in self._names]
-        return {name: pad_rows(*columns[name], left=self._left) for name in names}, encodings
+        return {name: pad_rows(*columns[name], left=self._left) for name in names}
 
     def encode(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
         """Each text's token ids, with the special tokens that the model wants around a text or without.
@@ -123,23 +154,31 @@ class Tokenizer:
             return self.encode(texts, special=special)
         return [list(encoding.ids[_kept(encoding)]) for encoding in self._encode(texts)]
 
+    def holds_special(self, text: str) -> bool:
+        """Whether a text holds a special token as the tokenizer writes it, as what a chat template makes does."""
+        return any(special in text for special in self._special.values())
+
     def special_text(self, token: int) -> str:
         """How the tokenizer writes a special token, which `decode` leaves out; empty for other tokens."""
         return self._special.get(token, "")
+
+    def token_text(self, token: int) -> str:
+        """One token's own text, special or not."""
+        return str(self._tokenizer.decode([token], skip_special_tokens=False))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some tokens, without special tokens and ids that the tokenizer does not know."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
-    def _encode(self, rows: Sequence[Any], special: bool = True) -> Sequence[Any]:
+    def _encode(self, rows: Sequence[Any], special: bool = True, *, start: int = 0) -> Sequence[Any]:
         if not rows:
             raise RequestError("the batch of texts is empty")
         try:
-            texts = [_row(i, row) for i, row in enumerate(rows)]
+            texts = [_row(i, row) for i, row in enumerate(rows, start)]
             encodings: Sequence[Any] = self._tokenizer.encode_batch(texts, add_special_tokens=special)
         except BaseException as e:
             raise _unless_exit(e, RequestError(f"the texts cannot be tokenized: {one_line(e)}")) from None
-        for i, encoding in enumerate(encodings):
+        for i, encoding in enumerate(encodings, start):
             if not encoding.ids:
                 raise RequestError(f"text {i} has no tokens")
         return encodings

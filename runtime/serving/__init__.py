@@ -1,5 +1,7 @@
 """A bundle as a service: the Open Inference Protocol v2, with requests of all tasks in one batch.
 
+Language models also answer OpenAI's clients, to whom every task is a model.
+
 Needs what ``pip install 'eptx[serve]'`` brings; the rest of `eptx.runtime` does not.
 """
 

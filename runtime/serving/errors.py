@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from eptx.errors import EptxError, LimitError, NotSupportedError, RequestError
+from eptx.errors import EptxError, LimitError, NotSupportedError, RequestError, TooLongError
 
 #: Every model's version, as the protocol has it.
 VERSION = "1"
+
+#: What OpenAI's clients call a model that is not there.
+NO_MODEL = "model_not_found"
 
 _T = TypeVar("_T")
 _STATUS = {RequestError: 400, LimitError: 503, NotSupportedError: 501, EptxError: 500}
@@ -21,17 +24,29 @@ class Refused(Exception):
         status: the HTTP status.
         message: one line for the client.
         headers: to send with it.
+        code: what OpenAI's clients call it, where they have a name for it.
+        param: the field of the request that is wrong, where one is.
     """
 
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.headers = dict(headers or {})
+        self.code = code
+        self.param = param
 
-    def __reduce__(self) -> tuple[type[Refused], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[type[Refused], tuple[object, ...], dict[str, object]]:
         """A refusal may go from one process to another."""
-        return Refused, (self.status, self.message, self.headers)
+        return Refused, (self.status, self.message, self.headers), {"code": self.code, "param": self.param}
 
 
 class Overdue(Refused):
@@ -47,7 +62,8 @@ def refusal(error: BaseException) -> Refused:
         return error
     if isinstance(error, EptxError):
         status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
-        return Refused(status, str(error), {"Retry-After": "1"} if status == 503 else None)
+        code = "context_length_exceeded" if isinstance(error, TooLongError) else None
+        return Refused(status, str(error), {"Retry-After": "1"} if status == 503 else None, code=code)
     return Refused(500, f"internal error: {type(error).__name__}; the server's log has more")
 
 
@@ -60,4 +76,4 @@ def find_model(models: Mapping[str, _T], name: str, version: str | None) -> _T:
     if name in models and version in (None, VERSION):
         return models[name]
     which = f"model {name[:60]!r}" + (f" of version {version[:20]!r}" if version is not None else "")
-    raise Refused(404, f"no {which}; there are {', '.join(models)}, of version {VERSION}")
+    raise Refused(404, f"no {which}; there are {', '.join(models)}, of version {VERSION}", code=NO_MODEL)

@@ -6,6 +6,9 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from eptx.runtime.serving.protocol.openai.embeddings import EmbeddingRequest
+from eptx.runtime.serving.protocol.openai.request import CompletionRequest
+
 
 class Model(Protocol):
     """One bundle that answers requests. A deadline is in `time.monotonic`'s seconds."""
@@ -31,6 +34,19 @@ class Model(Protocol):
         """
         ...
 
+    async def embed(self, request: EmbeddingRequest, task: str | None, deadline: float) -> bytes:
+        """Answers a request for embeddings.
+
+        Args:
+            request: as it was read.
+            task: whose encoder; None: the base's, where the bundle serves it.
+            deadline: when the answer must be there.
+
+        Raises:
+            RequestError, Refused: as `infer` does; or the bundle has no embeddings.
+        """
+        ...
+
     async def generate(self, body: bytes, deadline: float) -> bytes:
         """Answers a prompt: the whole answer as JSON.
 
@@ -44,6 +60,22 @@ class Model(Protocol):
 
         Raises:
             RequestError, Refused: before the first event, as `generate` does.
+        """
+        ...
+
+    async def complete(self, request: CompletionRequest, deadline: float) -> bytes:
+        """Answers a chat or text completion: the whole answer as JSON.
+
+        Raises:
+            RequestError, Refused: as `generate` does; 404, the bundle has no such task, or does not generate.
+        """
+        ...
+
+    def complete_stream(self, request: CompletionRequest, deadline: float) -> AsyncGenerator[bytes, None]:
+        """Answers a chat or text completion in server-sent events. An error after the first is an event too.
+
+        Raises:
+            RequestError, Refused: before the first event, as `complete` does.
         """
         ...
 

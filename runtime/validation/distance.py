@@ -17,7 +17,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -33,11 +33,15 @@ WORST = 1e30
 _FEW = 64
 
 
+#: What a value is of.
+Kind: TypeAlias = Literal["module", "output"]
+
+
 class Subject(NamedTuple):
     """A module or an output, of a task."""
 
     task: str
-    kind: Literal["module", "output"]
+    kind: Kind
     name: str
 
 

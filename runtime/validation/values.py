@@ -4,6 +4,10 @@ A value [rows, ..., width] has a **place** for every row, or for every position 
 order of rows and positions. A sample has `columns` numbers of each place: of place n those of the features
 (n columns + j) modulo width, j = 0 .. columns - 1. So neighbouring places have different features, and all features
 are seen within width / columns places. A value that is no wider than `columns` is whole.
+
+In some layers a number at one position is a thousand times as large as the others, and so is its rounding. A sample
+meets few such numbers. One that it meets would be all of its error, and how far rounding moves a single number is not
+known. So the sample of a module leaves out what outweighs the rest, and NaN stands in its place.
 """
 
 from __future__ import annotations
@@ -16,9 +20,12 @@ from typing import TypeAlias
 import numpy as np
 
 from eptx.runtime.validation.batch import Batch
+from eptx.runtime.validation.distance import Kind
 
 #: How many of a place's largest numbers a sample of wide logits has besides.
 LARGEST = 8
+#: A number outweighs the rest if it is so many times their mean magnitude: no number of a normal distribution is.
+_OUTWEIGHS = 8.0
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Sampled:
 
     Attributes:
         shape: of the whole value.
-        values: float64 [places, columns].
+        values: float64 [places, columns]; NaN where a number is left out.
         largest: of logits that are not whole: the indices of the largest numbers of every place int64 [places, n], the
             largest first, and these numbers float64 [places, n].
     """
@@ -50,10 +57,11 @@ class Sampled:
 Values: TypeAlias = np.ndarray | Sampled
 
 
-def sample(array: np.ndarray, batch: Batch, columns: int, *, largest: bool = False) -> Sampled:
+def sample(kind: Kind, array: np.ndarray, batch: Batch, columns: int, *, largest: bool = False) -> Sampled:
     """A sample of a value.
 
     Args:
+        kind: what the value is of; what outweighs the rest of a module is left out, if not all is kept.
         array: float64 [rows, ..].
         batch: that it is of.
         columns: how many numbers of each place to keep.
@@ -61,6 +69,9 @@ def sample(array: np.ndarray, batch: Batch, columns: int, *, largest: bool = Fal
     """
     flat = places(array, batch)
     kept = _taken(flat, columns)
+    if kind == "module" and kept.shape[1] < flat.shape[1]:
+        size = np.abs(flat)
+        kept = np.where(np.abs(kept) > _OUTWEIGHS * size.sum() / max(1, np.count_nonzero(size)), np.nan, kept)
     if not largest or kept.shape[1] == flat.shape[1]:
         return Sampled(array.shape, kept)
     order = np.argsort(-flat, axis=1, kind="stable")[:, :LARGEST]
@@ -93,7 +104,7 @@ def place_rows(shape: Sequence[int], batch: Batch) -> np.ndarray:
 
 
 def errors(found: np.ndarray, exact: Values, rows: np.ndarray, batch: Batch) -> np.ndarray:
-    """What was found less what is exact, without padding; of a sample, where it has numbers.
+    """What was found less what is exact [n], without padding; of a sample, where it has numbers.
 
     Args:
         found: of the shape of `exact`.
@@ -102,17 +113,19 @@ def errors(found: np.ndarray, exact: Values, rows: np.ndarray, batch: Batch) -> 
         batch: that both are of.
     """
     if isinstance(exact, Sampled):
-        difference = _taken(places(found, batch), exact.columns) - exact.values
-    else:
-        difference = places(found, batch) - places(exact, batch)
-    return np.asarray(difference[rows[place_rows(exact.shape, batch)]])
+        difference = sampled_values(found, exact, rows, batch) - exact.values[_counted(exact, rows, batch)]
+        return np.asarray(difference)
+    return kept_values(found - exact, rows, batch).reshape(-1)
 
 
-def kept_values(array: np.ndarray, rows: np.ndarray, batch: Batch, columns: int | None = None) -> np.ndarray:
-    """The numbers of some rows [rows] bool, without those at padding; of each place so many, None: all."""
-    flat = places(array, batch)
-    found = flat if columns is None else _taken(flat, columns)
-    return np.asarray(found[rows[place_rows(array.shape, batch)]])
+def kept_values(array: np.ndarray, rows: np.ndarray, batch: Batch) -> np.ndarray:
+    """The numbers of some rows [rows] bool, without those at padding."""
+    return np.asarray(places(array, batch)[rows[place_rows(array.shape, batch)]])
+
+
+def sampled_values(array: np.ndarray, like: Sampled, rows: np.ndarray, batch: Batch) -> np.ndarray:
+    """The numbers [n] of some rows [rows] bool, where a sample of a value of the same shape has numbers."""
+    return np.asarray(_taken(places(array, batch), like.columns)[_counted(like, rows, batch)])
 
 
 def vector(exact: Values, batch: Batch, row: int, position: int | None = None) -> np.ndarray:
@@ -140,6 +153,11 @@ def _positions(shape: Sequence[int], batch: Batch) -> np.ndarray | None:
     if kept is not None and shape[1] == kept.shape[1]:
         return kept
     return np.ones(tuple(shape[:2]), dtype=bool)
+
+
+def _counted(exact: Sampled, rows: np.ndarray, batch: Batch) -> np.ndarray:
+    """bool [places, columns], the numbers of some rows that are not left out."""
+    return np.asarray(rows[place_rows(exact.shape, batch)][:, None] & ~np.isnan(exact.values))
 
 
 def _taken(flat: np.ndarray, columns: int) -> np.ndarray:

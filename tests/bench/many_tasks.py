@@ -19,7 +19,7 @@ from tests.exporter.validation.adapters import linear_shapes, write_ept
 
 FEW, MANY = 8, 1000
 SHAPE = (8, 32)
-_MODULES = ("query", "key", "value", "dense")
+MODULES = ("query", "key", "value", "dense")
 _STARTS = 7
 
 #: Resident memory of a fresh process that has answered for every task of a bundle.
@@ -41,7 +41,7 @@ print(json.dumps(int(line.split()[1]) * 1024))
 
 def many_tasks(folder: Path, base: Path, onnx: Path, *, pairs: int, threads: int) -> dict[str, Any]:
     """Measures a synthetic EPT adapter of 8 and of 1000 tasks, conditioned, on the same base."""
-    shapes = {name: s for name, s in linear_shapes(base, _MODULES).items() if name.startswith("encoder.")}
+    shapes = {name: s for name, s in linear_shapes(base, MODULES).items() if name.startswith("encoder.")}
     bundles = {count: _export(folder, base, onnx, shapes, count) for count in (FEW, MANY)}
     few, many = (TimedModel(bundles[count], threads=threads) for count in (FEW, MANY))
     rng = np.random.default_rng(0)

@@ -139,7 +139,7 @@ def test_the_adapters_files_are_read_once(made: Made, tmp_path: Path, precision:
 
 def test_the_adapter_alone_is_float16(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bias that an operator of eptx adds is the base's, and stays as it is."""
-    monkeypatch.setattr("eptx.exporter.graph.fp16._MIN_SIZE", 2)
+    monkeypatch.setattr("eptx.exporter.graph.fp16.store.MIN_SIZE", 2)
     bundle = export_bundle(made.base, [made.adapter], tmp_path / "int8", made.options("int8"))
     graph = ir.load(bundle.model).graph
     read = {value for node in graph if node.domain == "ai.eptx" for value in node.inputs if value is not None}

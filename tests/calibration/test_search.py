@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from eptx.calibration.search.evaluator import Evaluator
 from eptx.calibration.search.trial_cache import FILE, TrialCache
 from eptx.errors import UsageError, ValidationError
 from eptx.exporter import ExportOptions, read_adapter
+from eptx.progress import shown
 from eptx.runtime import Session
 from eptx.runtime.measure import Source
 from tests.calibration.planted import LAYER, TASKS, answered_rows, planted_adapter, planted_base
@@ -37,14 +40,33 @@ def _search(rows: Rows, **settings: Any) -> ExportOptions:
 
 
 @pytest.fixture(scope="module")
+def said() -> io.StringIO:
+    """What the progress of `calibration` says."""
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def estimates() -> dict[str, float | None]:
+    """What it estimates: before it begins, and when it is done: of what it has measured, and of two trials more."""
+    return {}
+
+
+@pytest.fixture(scope="module")
 def calibration(
-    scene: tuple[Path, Path, Rows], tmp_path_factory: pytest.TempPathFactory
+    scene: tuple[Path, Path, Rows],
+    said: io.StringIO,
+    estimates: dict[str, float | None],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
     """What ``calibrate`` gives, and task -> layer -> its sensitivity in 8 bits."""
     base, adapter, rows = scene
     read = read_adapter([adapter], top_k=2)
-    with calibrating(base, read, _search(rows), tmp_path_factory.mktemp("study")) as running:
+    with shown(stream=said), calibrating(base, read, _search(rows), tmp_path_factory.mktemp("study")) as running:
+        estimates["before"] = running.evaluator.estimate([], 2, ["int8"])
         running.study()
+        configs = list(running.found.trials)
+        estimates["done"] = running.evaluator.estimate(configs, 0, ["int8"])
+        estimates["more"] = running.evaluator.estimate(configs, 2, [])
         result = running.result().to_json()
         layers = [layer["name"] for layer in result["sensitivity"]["layers"]]
         moved = running.found.sensitivity["int8"]
@@ -68,6 +90,18 @@ def test_the_planted_layer_ruins_one_task(studied: dict[str, Any]) -> None:
     points = _points(_trial(studied, "int8"))
     assert points["ruined"] > 25  # the damage is really there
     assert all(points[task] <= _BUDGET for task in TASKS[1:])  # and the other tasks' alone would not show it
+
+
+def test_it_says_how_long_it_will_take_after_the_first_step(
+    studied: dict[str, Any], said: io.StringIO, estimates: dict[str, float | None]
+) -> None:
+    lines = said.getvalue().splitlines()
+    first = next(at for at, line in enumerate(lines) if line.startswith("trying fp32"))
+    assert re.fullmatch(r"about .* (s|min|h) left, up to .* where layers have to be kept in float16", lines[first + 1])
+    spent = [float(s) for s in re.findall(r"^trying .*?(\d+\.\d) s$", said.getvalue(), re.MULTILINE)]
+    assert len(spent) == len(studied["trials"])
+    assert (estimates["before"], estimates["done"]) == (None, 0)
+    assert estimates["more"] == pytest.approx(2 * sum(spent) / len(spent), rel=0.2, abs=0.2)
 
 
 def test_the_planted_layer_is_found_by_name(
@@ -146,7 +180,10 @@ def test_results_of_something_else_are_forgotten_and_half_a_line_is_dropped(tmp_
         file.write(b'{"name": "b", "resu')
     assert TrialCache(tmp_path, "one").get("a", lambda: 2) == 1
     assert TrialCache(tmp_path, "one").get("b", lambda: 3) == 3
-    assert TrialCache(tmp_path, "other").get("a", lambda: 4) == 4
+    other = TrialCache(tmp_path, "other")
+    assert "a" not in other and other.mean_seconds("a") is None
+    assert other.get("a", lambda: 4) == 4
+    assert "a" in other and other.mean_seconds("a") is not None and other.mean_seconds("b") is None
 
 
 def test_a_folder_with_something_else_is_left_alone(scene: tuple[Path, Path, Rows], tmp_path: Path) -> None:

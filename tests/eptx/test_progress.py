@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from eptx.progress import note, shown, step
+from eptx.progress import duration, note, shown, step
 
 
 def _run(enabled: bool = True) -> str:
@@ -42,3 +42,16 @@ def test_a_closed_stream_ends_nothing() -> None:
     stream = io.StringIO()
     with shown(stream=stream), step("work"):
         stream.close()
+
+
+def test_durations() -> None:
+    assert [duration(s) for s in (0.2, 40.4, 89, 91, 239, 5399, 5401, 36000)] == [
+        "1 s",
+        "40 s",
+        "89 s",
+        "2 min",
+        "4 min",
+        "90 min",
+        "1.5 h",
+        "10.0 h",
+    ]

@@ -21,11 +21,15 @@ from hypothesis import strategies as st
 
 from eptx.bundle import (
     Component,
+    Embedding,
+    EmbeddingLayer,
     FileEntry,
     Generation,
+    Image,
     Manifest,
     ModuleOutput,
     Quantization,
+    Resize,
     Sources,
     Task,
     TensorSpec,
@@ -55,6 +59,7 @@ READER_ONLY = (
     "tokens; the model has [0-9]",
     "generation names token",
     "the encoder's file",
+    "as long as the last layer",
     "the encoder names no (input|output), or one twice",
 )
 
@@ -63,6 +68,7 @@ KEPT = (TensorSpec("present.0.key", "float32", ("batch", 2, "total", 4)),)
 LOGITS = TensorSpec("logits", "float32", ("batch", "length", 12))
 PROMPT = tuple(TensorSpec(name, "int64", ("batch", "length")) for name in ("input_ids", "attention_mask"))
 TASK_ID = TensorSpec("task_id", "int64", ("batch",))
+PIXELS = TensorSpec("pixel_values", "float32", ("batch", 3, 32, 36))
 ROUTES = (TensorSpec("route_group", "int64", ("batch",)), TensorSpec("route_weights", "float32", ("batch", 3)))
 MODULE = {"layer": ModuleOutput("out", (0, 4), True, (1, 2))}
 
@@ -90,6 +96,18 @@ def manifests() -> dict[str, Manifest]:
             "static", method="lily", route={"tasks": {"mnli": [frozen]}, "constant": [], "modules": ["encoder.query"]}
         ),
         "dynamic": tiny_manifest("dynamic"),
+        "embedding": tiny_manifest(
+            outputs=(LOGITS, TensorSpec("embedding", "float32", ("batch", 4))),
+            embedding=Embedding(("mean", "cls"), (EmbeddingLayer(6, "gelu"), EmbeddingLayer(4, "identity")), True),
+        ),
+        "image": tiny_manifest(
+            inputs=(PIXELS, TASK_ID),
+            image=Image("white", Resize(None, None, 40, 60, "bicubic"), (32, 36), 0.5, (0.1, 0, 1), (1, 2, 3.5), True),
+        ),
+        "image of one size": tiny_manifest(
+            inputs=(PIXELS, TASK_ID),
+            image=Image("drop", Resize(4, 5, None, None, "box"), None, None, None, None, False),
+        ),
         "routing": tiny_manifest(
             "dynamic",
             method="tucka",

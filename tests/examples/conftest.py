@@ -11,6 +11,9 @@ import pytest
 
 from tests.examples.web import ROOT, WEB
 from tests.support.browser import Browser
+from tests.support.kept_traces import traces_are_kept
+
+__all__ = ["traces_are_kept"]
 
 
 @pytest.fixture(scope="session")

@@ -128,8 +128,8 @@ const [manifest, tokenizer, tokenizerConfig] = names.map((name) => JSON.parse(re
 const text = new Text(Tokenizer, { manifest, tokenizer, tokenizerConfig });
 const rows = JSON.parse(readFileSync(0));
 console.log(JSON.stringify(rows.map((row) => text.encode(...row))));
-const { length, columns } = text.batch([{ text: "a b c" }, { text: "a", text_pair: "b" }, { text: "" }]);
-console.log(JSON.stringify([length, columns.input_ids, columns.attention_mask, columns.token_type_ids]));
+const { dims, columns } = text.batch([{ text: "a b c" }, { text: "a", text_pair: "b" }, { text: "" }]);
+console.log(JSON.stringify([dims, columns.input_ids, columns.attention_mask, columns.token_type_ids]));
 """
     (example / "tokens.mjs").write_text(script)
     rows = [[text] for text in TEXTS] + [list(pair) for pair in PAIRS]
@@ -148,7 +148,7 @@ console.log(JSON.stringify([length, columns.input_ids, columns.attention_mask, c
         wanted = python([row[0] if len(row) == 1 else (row[0], row[1])])
         assert found["ids"] == wanted["input_ids"][0].tolist(), row
         assert found["types"] == wanted["token_type_ids"][0].tolist(), row
-    assert batch[0] == 5
+    assert batch[0] == [3, 5]
     assert batch[2:] == [[1] * 10 + [1, 1, 0, 0, 0], [0] * 8 + [1, 1] + [0] * 5]
     assert batch[1][10:] == [*python([""])["input_ids"][0].tolist(), 0, 0, 0]
 

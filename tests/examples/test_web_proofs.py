@@ -15,11 +15,13 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 import torch
 
 from eptx.bundle import Bundle
+from eptx.errors import BundleError
 from eptx.exporter import Route
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 from eptx.runtime.validation.proof import record
@@ -105,7 +107,7 @@ def proved(shops: dict[str, Workshop], tmp_path_factory: pytest.TempPathFactory)
         if base == "bert":
             add_heads(adapter, TASKS, 48)
         path = shop.path() / "bundle.proof"
-        less = mock.patch.multiple(record, _ROOM=ROOM, _ROOM_GENERATES=ROOM)
+        less = mock.patch.object(record, "_room", return_value=ROOM)
         with less, mock.patch("eptx.exporter.steps.load.load_encoder_decoder", kept):
             bundle = shop.export(adapter, **options)
             assert validate_bundle(bundle.path, ValidateOptions(providers=["cpu"], record=path)).passed
@@ -281,6 +283,12 @@ def _few_numbers(content: Content, arrays: Arrays) -> None:
         row[3] = 60
 
 
+def _left_out(content: Content, arrays: Arrays) -> None:
+    """Of a module, every other number."""
+    for key in _samples(content, "modules", VALUE):
+        arrays[key][:, ::2] = np.nan
+
+
 def _diverging(content: Content, arrays: Arrays) -> None:
     content["divergences"][0]["value"] = 1e9
 
@@ -321,6 +329,7 @@ SAID: dict[str, tuple[str, Callable[[Content, Arrays], None], str | None]] = {
     "greedy": ("decoder", _other_tokens, None),
     "greedy-int8": ("encoder-decoder-int8", _other_tokens, None),
     "few": ("conditioned", _few_numbers, None),
+    "left out": ("conditioned", _left_out, None),
 }
 
 
@@ -445,6 +454,48 @@ def test_a_proof_that_does_not_hold_what_it_says_is_refused(example: Path, prove
         3,
         f"sizes: damaged: no tensor can be read for '{first[:60]}'",
     )
+
+
+def _weight(location: str) -> onnx.ModelProto:
+    tensor = onnx.TensorProto(name="w", dims=[1], data_type=1, data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location)
+    return onnx.ModelProto(graph=onnx.GraphProto(initializer=[tensor]))
+
+
+def _node(domain: str, operator: str) -> onnx.ModelProto:
+    return onnx.ModelProto(graph=onnx.GraphProto(node=[onnx.NodeProto(domain=domain, op_type=operator)]))
+
+
+#: What a graph may not ask for; the last is cut off.
+ASKING = {
+    "outside": _weight("../outside.bin").SerializeToString(),
+    "unlisted": _weight("eptx.json").SerializeToString(),
+    "opens": _node("com.microsoft", "EPContext").SerializeToString(),
+    "domain": _node("evil", "Read").SerializeToString(),
+    "twice": _weight("model.onnx.data").SerializeToString() * 2,
+    "cut": _weight("model.onnx.data").SerializeToString()[:-1],
+}
+
+
+@pytest.mark.parametrize("asking", ASKING)
+def test_a_graph_that_asks_for_more_is_refused(example: Path, proved: Proved, tmp_path: Path, asking: str) -> None:
+    """Whether the proof adds it or the bundle has it, with the line that Python has for it."""
+    bundle, proof = proved("conditioned")
+    with _saying(proof, tmp_path / "other.proof") as (_, arrays):
+        arrays["model.added"] = np.frombuffer(ASKING[asking], np.uint8)
+    with pytest.raises(BundleError) as raised:
+        validate_against_proof(bundle.path, tmp_path / "other.proof", ["cpu"])
+    assert refused(example, bundle.path, tmp_path / "other.proof") == (3, str(raised.value))
+
+    folder = copy_bundle(bundle.path, tmp_path / "copy")
+    data = ASKING[asking]
+    (folder / "model.onnx").write_bytes(data)
+    manifest = json.loads((folder / "eptx.json").read_text())
+    manifest["files"]["model.onnx"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "eptx.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError) as raised:
+        validate_against_proof(folder, proof, ["cpu"])
+    assert refused(example, folder, proof) == (3, str(raised.value))
 
 
 def test_what_is_not_validated_is_one_line(example: Path, proved: Proved, tmp_path: Path) -> None:

@@ -112,7 +112,9 @@ def test_what_an_import_finds(installed: str, checkout: Path, wheels: dict[str, 
             found = files_found(script, python)
         finally:
             script.unlink()
-        expected = [home / "eptx" / rest for rest in ("__init__.py", "exporter/options.py", "runtime/session.py")]
+        expected = [
+            home / "eptx" / rest for rest in ("__init__.py", "exporter/options.py", "runtime/session/__init__.py")
+        ]
         assert [path.resolve() for path in found] == [path.resolve() for path in expected]
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.malformed.scene import Cli, Scene, copy_scene, make_scene
+from tests.support.kept_traces import traces_are_kept
+
+__all__ = ["traces_are_kept"]
 
 
 @pytest.fixture

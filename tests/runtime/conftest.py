@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from eptx.runtime import Session
+from tests.support.kept_traces import traces_are_kept
 from tests.support.tiny_bundle import write_tiny
+
+__all__ = ["traces_are_kept"]
 
 
 @pytest.fixture(scope="session")

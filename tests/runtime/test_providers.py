@@ -124,7 +124,7 @@ print(json.dumps([[s.provider, s.info()["provider_reason"]] for s in sessions]))
 def test_the_command_warns_and_answers(for_cuda: Path) -> None:
     done = run("from eptx.cli import main\nmain()", "run", for_cuda, "good film", "--task", "mnli")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("mnli\t")
+    assert done.stdout.startswith("mnli  ")
     warning, ran = done.stderr.splitlines()
     assert warning.startswith("warning: provider auto: ")
     assert ran == "provider cpu, no native kernels: switched off by EPTX_NATIVE=0"

@@ -21,6 +21,7 @@ from eptx.runtime.generation.sampling import Sampler
 from eptx.runtime.generation.seq2seq import Seq2SeqGenerator
 from eptx.runtime.generation.settings import GenerationSettings
 from eptx.runtime.measure import Probe, Row, choose_metrics, drops
+from eptx.runtime.measure.speed import generates, generation_speeds
 from eptx.runtime.session import Session
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
 from tests.support.encoder_decoders import TARGETS, KeptGraphs, write_encoder_decoder
@@ -65,7 +66,7 @@ def generate(
     """Every row's tokens, the one that ended it included."""
     ids = None if tasks is None else np.array(tasks)
     steps = Seq2SeqGenerator(bundle, "cpu", 1).tokens(prompts, ids, GenerationSettings(**settings))
-    rows = np.stack(list(steps), axis=1).tolist()
+    rows = np.stack([step.tokens for step in steps], axis=1).tolist()
     return [[token for token in row if token >= 0] for row in rows]
 
 
@@ -114,7 +115,7 @@ def test_the_loop_ends_with_the_last_row(made: Made) -> None:
     bundle = ending_with(bundle, answers[0][3])
     steps = list(Seq2SeqGenerator(bundle, "cpu", 1).tokens(PROMPTS[:1], np.array([2]), GenerationSettings()))
     assert len(steps) == answers[0].index(answers[0][3]) + 1
-    assert steps[-1].dtype == np.int64 and steps[-1].tolist() == [answers[0][3]]
+    assert steps[-1].tokens.dtype == np.int64 and steps[-1].tokens.tolist() == [answers[0][3]]
 
 
 def test_static(made: Made) -> None:
@@ -128,7 +129,7 @@ def test_the_task_that_the_encoder_infers_is_kept(made: Made) -> None:
     bundle, reference = made("ept", mode="dynamic")
     ids = np.array([-1, 1, -1, 3])
     steps = Seq2SeqGenerator(bundle, "cpu", 1).tokens(PROMPTS, ids, GenerationSettings(max_new_tokens=8))
-    first = next(steps)
+    first = next(steps).tokens
     text = np.zeros((4, 7), np.int64)
     for row, prompt in enumerate(PROMPTS):
         text[row, : len(prompt)] = prompt
@@ -140,7 +141,7 @@ def test_the_task_that_the_encoder_infers_is_kept(made: Made) -> None:
         last = want.outputs["logits"][:, -1].argmax(axis=1)
         assert first.tolist() == last.tolist()
         inputs["decoder_input_ids"] = np.concatenate([inputs["decoder_input_ids"], last[:, None]], axis=1)
-        want, first = by_task(reference, inputs, [-1, 1, -1, 3]), next(steps)
+        want, first = by_task(reference, inputs, [-1, 1, -1, 3]), next(steps).tokens
 
 
 @pytest.mark.parametrize("routing", ["row", "prompt"])
@@ -224,7 +225,7 @@ def test_several_threads(made: Made) -> None:
     assert generator.kernels.operators or generator.kernels.reason
 
     def answer(i: int) -> list[list[int]]:
-        return [step.tolist() for step in generator.tokens([PROMPTS[i]], np.array([TASKS[i]]), settings)]
+        return [step.tokens.tolist() for step in generator.tokens([PROMPTS[i]], np.array([TASKS[i]]), settings)]
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(answer, range(4))) == [answer(i) for i in range(4)]
@@ -267,3 +268,29 @@ def test_extremes_of_drawing() -> None:
         sampler = Sampler(GenerationSettings(seed=0, **settings), 1)
         assert [sampler.choose(logits).tolist() for _ in range(5)] == [[1]] * 5
     assert Sampler(GenerationSettings(), 2).choose(np.array([[1, 2, 2], [3, 0, 3]])).tolist() == [1, 0]
+
+
+def test_how_likely_tokens_were(made: Made) -> None:
+    bundle, reference = made("ept", mode="conditioned")
+    names = [bundle.manifest.tasks[task].name for task in TASKS]
+    pieces = list(Session(bundle, threads=1).stream(PROMPTS, names, max_new_tokens=3, top_logprobs=2))
+    text = np.zeros((4, 7), np.int64)
+    for row, prompt in enumerate(PROMPTS):
+        text[row, : len(prompt)] = prompt
+    answers = [[0, *(piece.token_id for piece in pieces if piece.row == row)] for row in range(4)]
+    inputs = {"input_ids": text, "attention_mask": (text > 0).astype(np.int64), "decoder_input_ids": np.array(answers)}
+    logits = by_task(reference, inputs, TASKS).outputs["logits"]
+    wanted = torch.tensor(np.asarray(logits, np.float64)).log_softmax(-1)
+    for row in range(4):
+        for step, piece in enumerate(piece for piece in pieces if piece.row == row):
+            assert piece.logprobs is not None
+            np.testing.assert_allclose(piece.logprobs.token, wanted[row, step, piece.token_id], atol=1e-4)
+            np.testing.assert_allclose([v for _, v in piece.logprobs.top], wanted[row, step].topk(2)[0], atol=1e-4)
+
+
+def test_how_fast_it_answers(made: Made) -> None:
+    """A prompt is the encoder's, so only the answer is held to what a decoder reads."""
+    bundle, _ = made("ept", mode="conditioned")
+    session = Session(bundle, threads=1)
+    (speeds,) = generation_speeds([session], 2, 6, 2, "task1")
+    assert generates(session) and all(value and value > 0 for value in speeds.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from eptx.bundle import Bundle
 from tests.support.decoders import write_decoder
 
 TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
+    "{{ bos_token }}{% if tools %}{{ tools | tojson }}{% endif %}"
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 MESSAGES = [{"role": "user", "content": "Is it raining?"}]
@@ -55,14 +57,27 @@ def write_chat_tokenizer(folder: Path, around: str = "begun", *, pieces: bool = 
     return fast
 
 
-def write_chat_bundle(folder: Path, *, pieces: bool = False) -> Bundle:
-    """A small Llama with a LoRA, static, and a tokenizer of bytes or of characters."""
+def write_chat_bundle(
+    folder: Path, *, pieces: bool = False, tasks: Sequence[str] = ("chat",), **changes: Any
+) -> Bundle:
+    """A small Llama with a LoRA for each task, and a tokenizer of bytes or of characters; static if there is one task.
+
+    Args:
+        folder: where to write it.
+        pieces: whether its tokens are characters.
+        tasks: their names.
+        changes: to the base's configuration.
+    """
     from eptx.calibration import export_bundle
     from eptx.exporter import ExportOptions
     from tests.exporter.validation.adapters import linear_shapes, write_lora
 
     with tempfile.TemporaryDirectory() as scratch:
-        base = write_decoder("llama", Path(scratch) / "base", vocab_size=_SIZE)
+        base = write_decoder("llama", Path(scratch) / "base", vocab_size=_SIZE, **changes)
         write_chat_tokenizer(base, pieces=pieces)
-        adapter = write_lora(Path(scratch) / "lora", linear_shapes(base, ("q_proj", "v_proj")), seed=1)
-        return export_bundle(base, [adapter], folder, ExportOptions(mode="static", tasks=["chat"]))
+        shapes = linear_shapes(base, ("q_proj", "v_proj"))
+        adapters = [
+            write_lora(Path(scratch) / f"lora {task}", shapes, seed=seed) for seed, task in enumerate(tasks, start=1)
+        ]
+        mode = "static" if len(tasks) == 1 else "conditioned"
+        return export_bundle(base, adapters, folder, ExportOptions(mode=mode, tasks=list(tasks)))

@@ -10,6 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 #: Rooms of the package that stand at the root; eptx/ links to them.
 ROOMS = ("exporter", "runtime", "calibration")
+#: What programs run or import, beside the rooms: these files alone import rooms, and belong to none.
+WAYS_IN = frozenset({"eptx/__init__.py", "eptx/__main__.py", "eptx/peft.py"})
 
 
 @cache

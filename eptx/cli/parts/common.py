@@ -11,8 +11,10 @@ from unicodedata import category
 
 import click
 
+from eptx.bundle import read_bundle
 from eptx.errors import NotSupportedError
 from eptx.files.strict_json import dump_json
+from eptx.manifest.names import MANIFEST_FILE
 from eptx.progress import shown
 from eptx.providers import PROVIDER_CHOICES
 
@@ -67,6 +69,16 @@ def exporting(quiet: bool) -> Iterator[None]:
             raise NotSupportedError(f"this needs {error.name}: pip install 'eptx[export]'") from None
         finally:
             logging.disable(level)
+
+
+def check_is_bundle(path: Path) -> None:
+    """Says that a folder is no bundle before anything large is imported for it.
+
+    Raises:
+        BundleError: it is none.
+    """
+    if not (path / MANIFEST_FILE).is_file():
+        read_bundle(path, verify=False)  # which says what is wrong with it
 
 
 def printable(text: str) -> str:

@@ -1,7 +1,9 @@
 // The page: loads the bundle with progress, then answers the chosen tasks in one batch.
-import { Classifier, checkBundle, neededFiles } from "./classify.js";
+import { Classifier, checkBundle, neededFiles, readsImages } from "./classify.js";
 import { download, get } from "./download.js";
 import { element } from "./element.js";
+import { Pixels } from "./image/pixels.js";
+import { readImage } from "./image/read.js";
 import { Text } from "./text.js";
 import * as ort from "./vendor/onnxruntime-web/ort.wasm.min.mjs";
 import { Tokenizer } from "./vendor/tokenizers/tokenizers.min.mjs";
@@ -34,9 +36,11 @@ async function load() {
   checkBundle(manifest);
   const files = await loadFiles(manifest);
   find("status").textContent = "Starting";
-  const json = (name) => (files.has(name) ? JSON.parse(new TextDecoder().decode(files.get(name))) : {});
-  const tokenizer = json("tokenizer.json");
-  const text = new Text(Tokenizer, { manifest, tokenizer, tokenizerConfig: json("tokenizer_config.json") });
+  const reader = readsImages(manifest) ? new Pixels(manifest) : readerOfText(manifest, files);
+  for (const part of find("form").querySelectorAll("[data-reads]")) {
+    part.hidden = (part.dataset.reads === "image") !== readsImages(manifest);
+  }
+  find(readsImages(manifest) ? "text" : "image").required = false; // a hidden field must not hold the form back
   if (!crossOriginIsolated) ort.env.wasm.numThreads = 1; // threads share memory, which only isolated pages may
   const external = [...files.keys()].filter((name) => name.startsWith("model.onnx."));
   const session = await ort.InferenceSession.create(files.get("model.onnx"), {
@@ -44,7 +48,21 @@ async function load() {
     externalData: external.map((path) => ({ path, data: files.get(path) })),
     logSeverityLevel: 3,
   });
-  return new Classifier(ort, session, manifest, text);
+  return new Classifier(ort, session, manifest, reader);
+}
+
+function readerOfText(manifest, files) {
+  const json = (name) => (files.has(name) ? JSON.parse(new TextDecoder().decode(files.get(name))) : {});
+  const [tokenizer, tokenizerConfig] = [json("tokenizer.json"), json("tokenizer_config.json")];
+  return new Text(Tokenizer, { manifest, tokenizer, tokenizerConfig });
+}
+
+/** What the form asks about: an image, or texts. */
+async function asked() {
+  const [file] = find("image").files;
+  if (file) return { image: await readImage(file) };
+  const second = find("second").value;
+  return { text: find("text").value, text_pair: second === "" ? null : second };
 }
 
 function bar({ name, probability }) {
@@ -75,11 +93,11 @@ const chosenTasks = () => [...document.querySelectorAll("#tasks input:checked")]
 
 async function answer(classifier) {
   const chosen = chosenTasks();
-  const [text, second] = [find("text").value, find("second").value];
-  const rows = chosen.map((task) => ({ task, text, text_pair: second === "" ? null : second }));
-  const { answers, tokens, milliseconds } = await classifier.classify(rows);
+  const input = await asked();
+  const rows = chosen.map((task) => ({ task, ...input }));
+  const { answers, size, milliseconds } = await classifier.classify(rows);
   find("answers").replaceChildren(...answers.map(card));
-  const batch = `${rows.length} ${rows.length === 1 ? "row" : "rows"} of ${tokens} tokens in one batch`;
+  const batch = `${rows.length} ${rows.length === 1 ? "row" : "rows"} of ${size} in one batch`;
   find("took").textContent = `${batch}, ${milliseconds.toFixed(0)} ms`;
   find("results").hidden = false;
   find("loading").hidden = true;

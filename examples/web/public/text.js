@@ -41,14 +41,14 @@ export class Text {
   /**
    * Several rows, padded to the longest.
    * @param {{text: string, text_pair?: string | null}[]} rows
-   * @returns {{length: number, columns: Object<string, number[]>}} each column [rows * length]
+   * @returns {{dims: number[], columns: Object<string, number[]>}} dims [rows, length], each column [rows * length]
    */
   batch(rows) {
     const encoded = rows.map((row) => this.encode(row.text, row.text_pair ?? null));
     const length = Math.max(...encoded.map((row) => row.ids.length));
     const column = (values, pad) => encoded.flatMap((row) => this.#padded(values(row), pad, length));
     return {
-      length,
+      dims: [rows.length, length],
       columns: {
         input_ids: column((row) => row.ids, this.#pad),
         attention_mask: column((row) => row.ids.map(() => 1), 0),

@@ -107,6 +107,7 @@ def load_genai(
     _check_inputs(model.graph, (*_TEXT, "position_ids") if provider == "cuda" else _TEXT)
     common.LiftConstantsToInitializersPass(size_limit=16)(model)
     graph = as_genai(folder_graph(model, folder, config, origin=origin), workspace)
+    _check_outputs(model.graph)
     made_up = () if has_tokenizer(folder) else _TOKENIZER
     return replace(graph, files={name: path for name, path in graph.files.items() if name not in made_up})
 
@@ -156,6 +157,13 @@ def as_genai(graph: BaseGraph, home: Path) -> BaseGraph:
 def _architecture(config: Mapping[str, Any]) -> str:
     names = config.get("architectures")
     return str(names[0]) if isinstance(names, list) and names else ""
+
+
+def _check_outputs(graph: ir.Graph) -> None:
+    """Refuses a graph with a cache that nothing computes: what the builder makes in float32 for CUDA."""
+    for output in graph.outputs:
+        if output.producer() is None and not output.is_graph_input():
+            raise NotBuiltError(f"GenAI's builder (0.18) makes a graph whose {output.name} no node computes")
 
 
 def _check_inputs(graph: ir.Graph, known: tuple[str, ...]) -> None:

@@ -14,6 +14,7 @@ from eptx.exporter.bases.weights.model import parse_config
 from eptx.exporter.quiet import quiet
 from eptx.files.strict_json import dump_json, read_json_object
 from eptx.manifest.names import LOGITS, PAST, PRESENT
+from eptx.providers import CPU
 
 __all__ = ["ends_and_padding", "genai_config", "setting"]
 
@@ -58,17 +59,18 @@ def ends_and_padding(eos: Any, pad: Any, config: Mapping[str, Any]) -> Generatio
     return Generation("decoder", ends, fill)
 
 
-def genai_config(graph: BaseGraph) -> bytes:
+def genai_config(graph: BaseGraph, provider: str) -> bytes:
     """GenAI's configuration for a bundle: the builder's, or one of what the graph shows, with no library to load.
 
     Args:
         graph: a decoder's.
+        provider: the execution provider that it is exported for.
     """
     assert graph.generation is not None
     if GENAI_CONFIG in graph.files:
         settings = read_json_object(graph.files[GENAI_CONFIG], error=BaseModelError)
     else:
-        settings = _shown(graph)
+        settings = _shown(graph, [] if provider == CPU else [{provider: {}}])
     model, search = settings["model"], settings.get("search")
     model["pad_token_id"] = graph.generation.pad
     model["vocab_size"] = max(graph.whole.vocabulary or (model["vocab_size"],))
@@ -80,7 +82,7 @@ def genai_config(graph: BaseGraph) -> bytes:
     return dump_json(settings)
 
 
-def _shown(graph: BaseGraph) -> dict[str, Any]:
+def _shown(graph: BaseGraph, providers: list[dict[str, dict[str, str]]]) -> dict[str, Any]:
     """The configuration of a graph that the builder did not make."""
     assert graph.generation is not None and graph.folder is not None
     caches = [value for value in graph.model.graph.inputs if value.name and value.name.startswith(PAST)]
@@ -91,7 +93,7 @@ def _shown(graph: BaseGraph) -> dict[str, Any]:
         search = search_settings(graph.folder, parsed)
     heads, size = shape[1], shape[3]
     decoder = {
-        "session_options": {"provider_options": []},
+        "session_options": {"provider_options": providers},
         "filename": graph.file,
         "head_size": size,
         "hidden_size": parsed.hidden_size,

@@ -48,8 +48,10 @@ def step(node: ir.Node) -> np.ndarray | None:
     if scale is None:
         return None
     k, n = nbits_shape(node)
+    packed, bits, half = _array(node, 1), node.attributes["bits"].as_int(), 2.0**-11
     spread: np.ndarray = np.repeat(np.abs(scale), node.attributes["block_size"].as_int(), axis=1)[:, :k]
-    packed, bits = _array(node, 1), node.attributes["bits"].as_int()
+    if _is_half(node):  # graphs for CUDA: the weight was rounded to float16 first, and so is the scale
+        spread = spread * (1 + 2 ** (bits - 1) * 2 * half)
     if packed is None or _array(node, 3) is None or bits not in (2, 4, 8):
         return spread
     codes = _unpack(packed.reshape(n, -1), bits)[:, :k]
@@ -60,6 +62,11 @@ def _scales(node: ir.Node) -> np.ndarray | None:
     """float32 [N, blocks]."""
     scale = _array(node, 2)
     return None if scale is None else scale.astype(np.float32).reshape(nbits_shape(node)[1], -1)
+
+
+def _is_half(node: ir.Node) -> bool:
+    stored = _array(node, 2)
+    return stored is not None and stored.dtype == np.float16
 
 
 def _zero_points(node: ir.Node, bits: int, n: int, blocks: int) -> np.ndarray:

@@ -28,7 +28,7 @@ class EptState(TaskRows):
 
     Attributes:
         collect_loss: whether layers add their contrastive task loss to ``losses``.
-        targets: the rows' tasks for that loss, where the layers are not told them; None: the ids they are told.
+        targets: the rows' tasks for that loss, of which ``ids`` may keep some from the layers; None: ``ids``.
         losses: one scalar per module run since the forward began.
         similarity: sum over modules of the cosine of position 0 and every task's embedding, ``[batch,
             tasks]``.

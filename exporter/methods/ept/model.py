@@ -17,11 +17,10 @@ from eptx.exporter.methods.tuner import INFER, EptxTuner
 class EptModel(EptxTuner):
     """Puts :class:`EptLinear` in place of the targeted linear layers (``get_peft_model`` calls it).
 
-    Tasks are given per row before a forward::
+    Tasks are given per row::
 
         model = get_peft_model(base, EptConfig(tasks=["cola", "mrpc"], target_modules=["query"]))
-        model.base_model.set_tasks([0, 1])
-        model(**inputs_of_two_rows)
+        model(**inputs_of_two_rows, task=torch.tensor([0, 1]))
     """
 
     prefix: str = "lora_"
@@ -62,15 +61,26 @@ class EptModel(EptxTuner):
     def set_tasks(self, ids: Sequence[int] | Tensor | None) -> None:
         """Task id of each row from now on: -1 infers it, ``len(tasks)`` switches the adapter off."""
         self.state.set(ids, lowest=INFER)
-
-    def task_loss(self) -> Tensor:
-        """Mean over modules of the last forward's contrastive task loss, if ``state.collect_loss``."""
-        if not self.state.losses:
-            raise ValueError("no task loss was collected: set state.collect_loss before the forward")
-        return torch.stack(self.state.losses).mean()
+        self.state.targets = self.state.ids
 
     def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.state.begin()
+        """In training, the tasks of some rows are kept from the modules, and these collect their task loss."""
+        state, config = self.state, self._settings()
+        state.begin()
+        state.collect_loss = model.training and config.task_loss_weight > 0
+        if state.targets is not None:
+            state.ids = state.targets
+            if model.training and config.infer_fraction:
+                hidden = torch.rand(len(state.ids), device=state.ids.device) < config.infer_fraction
+                state.ids = state.ids.masked_fill(hidden, INFER)
+
+    def _end(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        losses = self.state.losses
+        self.auxiliary_loss = self._settings().task_loss_weight * torch.stack(losses).mean() if losses else None
+
+    def _settings(self) -> EptConfig:
+        config: Any = self.peft_config[self.active_adapters[0]]
+        return config  # type: ignore[no-any-return]
 
 
 register("ept", EptConfig, EptModel)

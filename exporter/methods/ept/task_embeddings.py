@@ -8,7 +8,7 @@ its experts and their weights, and what the adapter computes for a given task do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,14 +17,13 @@ from torch import Tensor, nn
 
 from eptx.exporter.methods.ept.layer import TEMPERATURE, EptLinear
 from eptx.exporter.methods.tuner import INFER
-from eptx.exporter.training.batches import Batch
 
 _NO_VARIATION = 1e-5
 
 
 def fit_task_embeddings(
     model: nn.Module,
-    batches: Sequence[Batch],
+    batches: Sequence[Mapping[str, Tensor]],
     *,
     rounds: int = 3,
     steps: int = 100,
@@ -40,7 +39,7 @@ def fit_task_embeddings(
 
     Args:
         model: a PEFT model with a trained EPT adapter; left in evaluation mode.
-        batches: rows of all tasks, about as many of each.
+        batches: rows of all tasks, about as many of each: the base's inputs and ``task``, int64 ``[batch]``.
         rounds: number of fits.
         steps: of Adam on all rows, in every fit.
         learning_rate: of Adam, on embeddings of norm 1.
@@ -51,7 +50,7 @@ def fit_task_embeddings(
     name = layers[0].active_adapters[0]
     wanted = [_gate_logits(layer, name).detach() for layer in layers]
     inputs: list[list[Tensor]] = [[] for _ in layers]
-    tasks = torch.cat([batch.tasks for batch in batches])
+    tasks = torch.cat([batch["task"] for batch in batches])
     best, kept = -1.0, []
     model.eval()
     for number in range(rounds + 1):
@@ -87,7 +86,7 @@ def _fit(start: Tensor, x: Tensor, tasks: Tensor, steps: int, learning_rate: flo
     return F.normalize(embedding.detach(), dim=1)
 
 
-def _first_positions(model: nn.Module, tuner: Any, layers: list[Any], batch: Batch) -> list[Tensor]:
+def _first_positions(model: nn.Module, tuner: Any, layers: list[Any], batch: Mapping[str, Tensor]) -> list[Tensor]:
     """Position 0 of every layer's input, ``[batch, in]`` each, in a forward that infers all tasks."""
     seen: dict[Any, Tensor] = {}
 
@@ -96,9 +95,9 @@ def _first_positions(model: nn.Module, tuner: Any, layers: list[Any], batch: Bat
 
     hooks = [layer.register_forward_pre_hook(look) for layer in layers]
     try:
-        tuner.set_tasks([INFER] * len(batch.tasks))
         with torch.no_grad():
-            model(**batch.inputs)
+            inputs = {name: value for name, value in batch.items() if name not in ("task", "labels")}
+            model(**inputs, task=torch.full_like(batch["task"], INFER))
     finally:
         for hook in hooks:
             hook.remove()

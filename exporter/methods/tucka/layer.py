@@ -98,7 +98,8 @@ class TuckaLayer(BaseTunerLayer):
     """Weights of TuckA on one linear layer, with the names of the released checkpoints."""
 
     adapter_layer_names: tuple[str, ...] = ("tucka_u", "tucka_g", "tucka_c", "tucka_ec")
-    other_param_names: tuple[str, ...] = ("alpha",)
+    other_param_names: tuple[str, ...] = ("alpha", "settings")
+    training: bool  # of nn.Module
 
     def __init__(self, base_layer: nn.Linear, module: str, state: TuckaState) -> None:
         self.base_layer = base_layer
@@ -106,6 +107,7 @@ class TuckaLayer(BaseTunerLayer):
         self.state = state
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
         self.alpha: dict[str, float] = {}
+        self.settings: dict[str, TuckaConfig] = {}
         self.tucka_u: Any = nn.ParameterDict()
         self.tucka_g: Any = nn.ParameterDict()
         self.tucka_c: Any = nn.ParameterDict()
@@ -117,6 +119,7 @@ class TuckaLayer(BaseTunerLayer):
         """Add the weights of one adapter; the router's centroids only where ``is_router``."""
         r, k, t, p = config.r, config.k, config.t, config.p
         self.alpha[adapter_name] = config.alpha
+        self.settings[adapter_name] = config
         self.tucka_u[adapter_name] = nn.Parameter(torch.empty(self.in_features, r))
         self.tucka_g[adapter_name] = nn.Parameter(torch.empty(k, p, r, r))
         self.tucka_c[adapter_name] = nn.Parameter(torch.empty(t, p))
@@ -141,6 +144,8 @@ class TuckaLayer(BaseTunerLayer):
     def compute_route(self, x: Tensor, name: str) -> TuckaRoute:
         """The route for the router's input ``x`` ``[batch, ..., in]``."""
         rows = self.state.as_rows(x)
+        if self.training and not self.settings[name].router_initialized:
+            self._set_centroids(rows.detach().mean((0, 1)), name)
         k, t = self.tucka_g[name].shape[0], self.tucka_c[name].shape[0]
         mean = self._row_mean(rows) if self.state.routing == "row" else rows.mean((0, 1)).unsqueeze(0)
         logits = (mean @ self.tucka_ec[name].to(mean.dtype).t()).reshape(-1, k, t)
@@ -150,6 +155,20 @@ class TuckaLayer(BaseTunerLayer):
         weights = affinity[torch.arange(len(group), device=group.device), group]
         others = best.scatter(1, group.unsqueeze(1), -torch.inf).amax(1)
         return TuckaRoute(group, weights, best.amax(1) - others, affinity)
+
+    @torch.no_grad()
+    def _set_centroids(self, mean: Tensor, name: str) -> None:
+        """Set the centroids from the first batch of the training, as released: its mean, and noise around it.
+
+        All processes of a distributed training take the centroids of the first, as they do its other weights.
+        """
+        config, centroids = self.settings[name], self.tucka_ec[name]
+        noise = torch.rand_like(centroids) * 2 - 1
+        noise[0] = 0
+        centroids.copy_(mean + config.ec_perturb_scale * noise)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.broadcast(centroids, 0)
+        config.router_initialized = True
 
     def _row_mean(self, rows: Tensor) -> Tensor:
         """Mean over each row's unpadded positions; over all where the mask is not of these positions."""
@@ -177,6 +196,13 @@ class TuckaLinear(nn.Module, TuckaLayer):
         TuckaLayer.__init__(self, base_layer, module, state)
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config, is_router=is_router)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Centroids from a file stay: PEFT loads a checkpoint into a new adapter, whose settings it does not read."""
+        for name, config in self.settings.items():
+            if f"{prefix}tucka_ec.{name}" in state_dict:
+                config.router_initialized = True
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """``[..., in]`` to ``[..., out]`` by the route of the running forward."""

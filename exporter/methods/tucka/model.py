@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,10 +72,6 @@ class TuckaModel(EptxTuner):
         name = config.router_name
         raise ValueError(f"router_name {name!r} is not one of the adapted modules")
 
-    def set_tasks(self, ids: Sequence[int] | Tensor | None) -> None:
-        """Task id of each row from now on; ``len(tasks)`` switches the adapter off for the row."""
-        self.state.set(ids)
-
     def set_route(self, group: int | None, weights: Sequence[float] = ()) -> None:
         """Use one route for everything instead of the router's; None returns to the router."""
         if group is None:
@@ -87,33 +83,6 @@ class TuckaModel(EptxTuner):
             torch.tensor([list(weights)], dtype=g.dtype, device=g.device),
             torch.full((1,), torch.inf, dtype=g.dtype, device=g.device),
         )
-
-    def initialize_router(self, batches: Iterable[Mapping[str, Tensor]], *, seed: int = 0) -> None:
-        """Set the centroids from data, as the released code does from the first batch it sees.
-
-        The first centroid is the mean of the router's input over the batches, the others are that mean with
-        uniform noise of ``ec_perturb_scale``. Does nothing when ``router_initialized`` says that it happened
-        before.
-        """
-        router = self.router
-        name = router.active_adapters[0]
-        config: Any = self.peft_config[name]
-        if config.router_initialized:
-            return
-        with torch.no_grad():
-            means = [self._router_input(batch).flatten(0, -2).mean(0) for batch in batches]
-            mean = torch.stack(means).mean(0)
-            centroids = router.tucka_ec[name]
-            noise = torch.rand(centroids.shape, generator=torch.Generator().manual_seed(seed)).to(centroids) * 2 - 1
-            noise[0] = 0
-            centroids.copy_(mean + config.ec_perturb_scale * noise)
-        config.router_initialized = True
-
-    def _router_input(self, batch: Mapping[str, Tensor]) -> Tensor:
-        with self._probing():
-            self.model(**batch)
-        assert self.state.probed is not None
-        return self.state.probed
 
     @contextmanager
     def _probing(self) -> Iterator[None]:

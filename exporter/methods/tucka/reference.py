@@ -56,6 +56,8 @@ class TuckaReference(Reference):
                 "router_name": names[routers[0]],
                 "router_initialized": True,
                 "tasks": list(tasks),
+                "task_labels": None,  # heads are the reference's own
+                "task_head_pooling": None,
                 "init_weights": False,
                 "inference_mode": True,
                 "task_type": saved[0],

@@ -14,7 +14,9 @@ from eptx.bundle import Bundle
 from eptx.exporter.trained import Host, Trained
 from eptx.exporter.trained.reference import kind_of
 from eptx.exporter.validation.base.lookups import Lookups, lookups
+from eptx.exporter.validation.contents.embedding import compare_embedding
 from eptx.exporter.validation.contents.files import ExpectedTask, compare_files
+from eptx.exporter.validation.contents.images import compare_images
 from eptx.exporter.validation.contents.label_names import base_names, trained_names
 from eptx.exporter.validation.contents.model_class import compare_class
 from eptx.exporter.validation.contents.tensors import compare_tensors
@@ -67,6 +69,8 @@ def compare_contents(bundle: Bundle, reference: ReferenceFiles, base_onnx: Path 
             bundle, reference.base, model, tasks, found, base_onnx=base_onnx, off=off, homes=reference.homes
         )
         first = [_method(bundle, reference), *compare_class(bundle.manifest, reference)]
+        first += compare_embedding(bundle.manifest, trained.sentence)
+        first += compare_images(bundle, reference.base, [Path(folder) for folder in reference.folders])
         return Compared([*first, *files, *compare_tensors(bundle, model, touched, tables, stacks)], found)
 
 
@@ -100,7 +104,9 @@ def expected_tasks(
 
 def _off(reference: ReferenceFiles, trained: Trained, answers: bool, told: Collection[str]) -> list[ExpectedTask]:
     """The task ``base``: none if the base alone lacks a module that the adapter brings, as it lacks task heads."""
-    if trained.heads is not None or (trained.brings_heads and not all(host.base.complete for host in trained.hosts)):
+    if trained.heads is not None:  # none of them reads its rows, which then say nothing but an embedding
+        return [] if trained.sentence is None else [ExpectedTask(BASE_TASK, 0, None)]
+    if trained.brings_heads and not all(host.base.complete for host in trained.hosts):
         return []
     return [_own(reference, BASE_TASK, trained.host_of(len(trained.tasks)), trained, answers, told)]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 
 from eptx.exporter.trained.output import LACKING
+from eptx.runtime.validation.distance import Kind
 from eptx.runtime.validation.expected import Whole
 
 
@@ -29,7 +29,7 @@ def _less(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return difference
 
 
-def arrays_of(values: Whole) -> Iterator[tuple[Literal["module", "output"], str, np.ndarray]]:
+def arrays_of(values: Whole) -> Iterator[tuple[Kind, str, np.ndarray]]:
     """Every module's and output's array."""
     for name, array in values.modules.items():
         yield "module", name, array

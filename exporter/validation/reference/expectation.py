@@ -20,7 +20,7 @@ from eptx.runtime.validation.batch import Batch, task_ids
 from eptx.runtime.validation.distance import Spreads, Subject, largest
 from eptx.runtime.validation.expectation import Expectation, Floors, LiveRoute
 from eptx.runtime.validation.expected import Whole
-from eptx.runtime.validation.values import kept_values
+from eptx.runtime.validation.values import kept_values, sample, sampled_values
 
 _REDRAWS = 4
 #: How often the own type runs. In SmolLM2 one number of a row outweighs all others, and in a single run that number may
@@ -133,10 +133,15 @@ def _tied(expected: Whole, own: Whole | None, dtype: str) -> np.ndarray:
 
 
 def _add(spreads: Spreads, floors: Floors, expected: Whole, values: Whole) -> None:
-    for task in dict.fromkeys(expected.batch.tasks):
-        rows = expected.rows_of(task)
-        for kind, name, array in arrays_of(values):
-            spreads[Subject(task, kind, name)].add(kept_values(array, rows, expected.batch, floors.columns))
+    """Adds values to the spreads, or the numbers where a proof has numbers of what is expected."""
+    exact = {(kind, name): array for kind, name, array in arrays_of(expected)}
+    batch, columns = expected.batch, floors.columns
+    for kind, name, array in arrays_of(values):
+        like = None if columns is None else sample(kind, exact[kind, name], batch, columns)
+        for task in dict.fromkeys(batch.tasks):
+            rows = expected.rows_of(task)
+            numbers = kept_values(array, rows, batch) if like is None else sampled_values(array, like, rows, batch)
+            spreads[Subject(task, kind, name)].add(numbers)
 
 
 def _frozen_from_live(runner: ReferenceRunner, batches: Sequence[Whole]) -> LiveRoute | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,9 @@ from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.reference.routes import check_routes
 from eptx.files.safe_files import fingerprint, is_contained_name
 from eptx.manifest.names import BASE_TASK
+
+#: Bytes of weights from which on two models in memory are one too many.
+_LARGE = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class ReferenceFiles:
         top_k: experts per task, if the user or the bundle gives it.
         model_class: the class of transformers, if the user or the bundle gives it.
         said: what the user alone says.
+        allow_pickle: whether the user trusts pickles.
     """
 
     base: Path
@@ -65,6 +70,7 @@ class ReferenceFiles:
     top_k: int | None = None
     model_class: str | None = None
     said: Said = field(default_factory=Said)
+    allow_pickle: bool = False
 
     @property
     def homes(self) -> list[Path]:
@@ -73,8 +79,16 @@ class ReferenceFiles:
 
     def load(self, dtype: torch.dtype) -> Trained:
         """The trained model, which computes in this type."""
+        if sum(file.stat().st_size for file in self.base.glob("*.safetensors")) > _LARGE:
+            gc.collect()  # hooks are cycles: a model that nobody uses any more would stay in memory beside this one
         return load_trained(
-            self.base, self.files, self.tasks, top_k=self.top_k, model_class=self.model_class, dtype=dtype
+            self.base,
+            self.files,
+            self.tasks,
+            top_k=self.top_k,
+            model_class=self.model_class,
+            dtype=dtype,
+            allow_pickle=self.allow_pickle,
         )
 
 
@@ -106,7 +120,8 @@ def find_reference(manifest: Manifest, options: ValidateOptions) -> ReferenceFil
     model_class = options.model_class or manifest.sources.model_class
     said = Said(options.model_class, {tasks[0] if name is None else name: own for name, own in options.labels.items()})
     ids = _ids(manifest, tasks)
-    return ReferenceFiles(base, files, tasks, ids, tuple(warnings), folders, names, top_k, model_class, said)
+    trusted = options.allow_pickle
+    return ReferenceFiles(base, files, tasks, ids, tuple(warnings), folders, names, top_k, model_class, said, trusted)
 
 
 def _base(manifest: Manifest, options: ValidateOptions) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,8 @@ from eptx.exporter.adapters.routing.route import Route
 from eptx.exporter.trained import Output, Trained
 from eptx.exporter.validation.quantized.weights import QuantizedWeights
 from eptx.exporter.validation.reference.files import ReferenceFiles
-from eptx.exporter.validation.reference.rounding import round_as_stored
+from eptx.exporter.validation.reference.half import half_arithmetic
+from eptx.exporter.validation.reference.rounding import computes_in_half, round_as_stored
 from eptx.exporter.validation.reference.router_ties import RouterRecorder
 from eptx.exporter.validation.reference.routes import frozen_routes
 from eptx.exporter.validation.reference.row_groups import (
@@ -66,8 +68,11 @@ class ReferenceRunner:
                 quantized.compare(own, fold)
             for host in [own] if self.folded else self.model.hosts:
                 quantized.put_in(host, fold)
+        self._arithmetic: AbstractContextManager[Any] = nullcontext()
         if dtype != torch.float64:
             round_as_stored(self.model, manifest)
+            if computes_in_half(self.model, manifest):
+                self._arithmetic = half_arithmetic(self.model)
         self.decider = RouterRecorder(self.model)
         self.places = {**manifest.modules, **(manifest.encoder.modules if manifest.encoder is not None else {})}
         self._without_bias = [name for name, place in self.places.items() if not place.bias]
@@ -123,7 +128,8 @@ class ReferenceRunner:
         for start, stop, part in self._parts(batch):
             if start or stop != batch.length:
                 cache = self._new_cache() if start == 0 else cache
-            output = self.model.run(part, ids, route=route, routing=self._routing(), cache=cache, frozen=frozen)
+            with self._arithmetic:
+                output = self.model.run(part, ids, route=route, routing=self._routing(), cache=cache, frozen=frozen)
             outputs.append(output)
             decisions.append(self.decider.decisions(output, ids))
             ids = output.task  # the prompt's task holds for all that follows

@@ -1,6 +1,6 @@
 """Rounds the reference like the export's own type: its weights are rounded, and it computes in float32.
 
-A decoder in float16 also computes in float16, so its modules' outputs are rounded too. For a quantized bundle the
+A bundle that computes in float16 has a reference that rounds every operation so (`half`). For a quantized bundle the
 reference has the bundle's own weights already; only the adapter is rounded. In every type, products get the rounding
 of one long sum (`accumulation`).
 """
@@ -8,15 +8,15 @@ of one long sum (`accumulation`).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from eptx.bundle import Manifest
 from eptx.exporter.trained import Host, Trained
 from eptx.exporter.validation.reference.accumulation import add_accumulation_noise
 from eptx.manifest.names import FLOAT_PRECISIONS
+from eptx.runtime.validation.comparison.signature import may_compute_in_half
 
 #: fp16 storage leaves smaller tensors in float32.
 _SMALLEST = 256
@@ -27,6 +27,18 @@ def adapter_dtype(manifest: Manifest) -> str:
     return "fp32" if manifest.precision == "fp32" else "fp16"
 
 
+def computes_in_half(trained: Trained, manifest: Manifest) -> bool:
+    """Whether a bundle computes in float16: fp16 for CUDA, but of classes that transformers keeps in float32 in part.
+
+    A quantized decoder for CUDA does so too, and its outputs are float16. No other bundle may say that its outputs are:
+    see `check_signature`.
+    """
+    if may_compute_in_half(manifest) and any(output.dtype == "float16" for output in manifest.outputs):
+        return True
+    kept = any(getattr(type(host.model), "_keep_in_fp32_modules", None) for host in trained.hosts)
+    return manifest.precision == "fp16" and manifest.provider == "cuda" and not kept
+
+
 def round_as_stored(trained: Trained, manifest: Manifest) -> None:
     """Rounds a float32 model like the bundle: parameters, also the adapter's and its heads', and products.
 
@@ -35,23 +47,23 @@ def round_as_stored(trained: Trained, manifest: Manifest) -> None:
         manifest: of the bundle.
     """
     if manifest.precision != "fp32":
+        half = computes_in_half(trained, manifest)
         for host in trained.hosts:
-            _round_host(host, manifest)
-        if manifest.precision in FLOAT_PRECISIONS and trained.heads is not None:
-            _round(trained.heads.named_parameters(), (), all_of_them=False)
-    for model in (*(host.model for host in trained.hosts), trained.heads):
+            _round_host(host, manifest, all_of_them=half)
+        for module in (trained.heads, trained.sentence):
+            if manifest.precision in FLOAT_PRECISIONS and module is not None:
+                _round(module.named_parameters(), (), all_of_them=half)
+    for model in (*(host.model for host in trained.hosts), trained.heads, trained.sentence):
         if model is not None:
             add_accumulation_noise(model)
 
 
-def _round_host(host: Host, manifest: Manifest) -> None:
+def _round_host(host: Host, manifest: Manifest, *, all_of_them: bool) -> None:
     adapted, quantized = _inside(host), manifest.precision not in FLOAT_PRECISIONS
     parameters = host.model.named_parameters()
     if quantized:
         parameters = ((n, p) for n, p in parameters if ".base_layer." not in n and n.startswith(adapted))
-    _round(parameters, host.method.router_parts, all_of_them=quantized)
-    if any(output.dtype == "float16" for output in manifest.outputs):
-        _compute_in_half(host)
+    _round(parameters, host.method.router_parts, all_of_them=quantized or all_of_them)
 
 
 def _round(parameters: Iterable[tuple[str, nn.Parameter]], routers: tuple[str, ...], *, all_of_them: bool) -> None:
@@ -62,21 +74,6 @@ def _round(parameters: Iterable[tuple[str, nn.Parameter]], routers: tuple[str, .
                 parameter.copy_(parameter.half().float())
 
 
-def _compute_in_half(host: Host) -> None:
-    """Rounds every module's output to float16, except inside adapted layers, which compute in float32."""
-    adapted = _inside(host)
-    for name, module in host.model.named_modules():
-        if name and not name.startswith(adapted) and not isinstance(module, nn.ModuleList):
-            module.register_forward_hook(_halved, prepend=True)
-
-
 def _inside(host: Host) -> tuple[str, ...]:
     """The prefixes of the names of everything inside an adapted layer."""
     return tuple(f"{name}." for name in host.names.values())
-
-
-def _halved(module: nn.Module, args: Any, output: Any) -> Any:
-    def halved(value: Any) -> Any:
-        return value.half().to(value.dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-
-    return tuple(map(halved, output)) if type(output) is tuple else halved(output)

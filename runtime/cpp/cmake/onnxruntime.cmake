@@ -38,17 +38,12 @@ elseif(EPTX_BUILD_RUNTIME)
     message(FATAL_ERROR "No libonnxruntime.so* in ONNXRUNTIME_LIB_DIR (${ONNXRUNTIME_LIB_DIR})")
   endif()
   target_link_libraries(eptx_onnxruntime INTERFACE ${library})
-  # Programs look for the library by its soname, and pip's folder has no file of that name. So there is a link next to
-  # libeptx, in its own folder, where nothing else finds it.
-  eptx_soname(${library} soname)
-  if(EXISTS ${ONNXRUNTIME_LIB_DIR}/${soname})
-    set(EPTX_ONNXRUNTIME_RPATH ${ONNXRUNTIME_LIB_DIR})
-  else()
-    set(EPTX_ONNXRUNTIME_LINK ${CMAKE_CURRENT_BINARY_DIR}/eptx/${soname})
-    file(MAKE_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/eptx)
-    file(CREATE_LINK ${library} ${EPTX_ONNXRUNTIME_LINK} SYMBOLIC)
-    set(EPTX_ONNXRUNTIME_RPATH "$ORIGIN/eptx")
-  endif()
+  # Programs look for the library by its soname, and pip's folder has no file of that name. So there is a link to it in
+  # a folder beside libeptx, where nothing else finds it; an installed tree has a copy there, and can be moved.
+  file(REAL_PATH ${library} EPTX_ONNXRUNTIME_COPY)
+  eptx_soname(${library} EPTX_ONNXRUNTIME_SONAME)
+  file(MAKE_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/eptx)
+  file(CREATE_LINK ${EPTX_ONNXRUNTIME_COPY} ${CMAKE_CURRENT_BINARY_DIR}/eptx/${EPTX_ONNXRUNTIME_SONAME} SYMBOLIC)
 endif()
 
 if(NOT EXISTS ${ONNXRUNTIME_INCLUDE_DIR}/onnxruntime_c_api.h)

@@ -57,7 +57,7 @@ endif()
 set_target_properties(eptx PROPERTIES
   VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR} LINK_DEPENDS ${exports}
   PUBLIC_HEADER "include/eptx.h;include/eptx.hpp"
-  BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH "$ORIGIN;${EPTX_ONNXRUNTIME_RPATH}")
+  BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH "$ORIGIN;$ORIGIN/eptx")
 
 # Of OpenSSL it takes the one algorithm, where there is a static library: libcrypto.so is larger than all the rest.
 add_executable(eptx_validate programs/validate/main.cc programs/validate/table.cc)
@@ -75,4 +75,4 @@ endif()
 set(libraries "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
 set_target_properties(eptx_validate PROPERTIES
   OUTPUT_NAME eptx-validate BUILD_WITH_INSTALL_RPATH ON
-  INSTALL_RPATH "$ORIGIN;${EPTX_ONNXRUNTIME_RPATH};${libraries};${libraries}/eptx")
+  INSTALL_RPATH "$ORIGIN;$ORIGIN/eptx;${libraries};${libraries}/eptx")

@@ -1,18 +1,17 @@
-"""The ASGI application: the Open Inference Protocol v2 over REST."""
+"""The ASGI application: the Open Inference Protocol v2 over REST, and the paths of OpenAI's clients."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -22,7 +21,11 @@ from eptx.files.strict_json import parse_json
 from eptx.runtime.serving.errors import VERSION, Refused, refusal
 from eptx.runtime.serving.http.auth import BearerTokens
 from eptx.runtime.serving.http.body import BodyReader
+from eptx.runtime.serving.http.errors import error_response
+from eptx.runtime.serving.http.events import answer_in_events, cancelled_if_gone
+from eptx.runtime.serving.http.openai import OpenAIPaths
 from eptx.runtime.serving.http.openapi import describe
+from eptx.runtime.serving.http.pages import page
 from eptx.runtime.serving.http.tracing import span
 from eptx.runtime.serving.interface import Registry
 from eptx.runtime.serving.limits import Limits
@@ -61,6 +64,7 @@ class _Service:
     def __init__(self, registry: Registry, metrics: Metrics, limits: Limits, *, tokens: bool) -> None:
         self._registry, self._metrics, self._limits, self._tokens = registry, metrics, limits, tokens
         self._bodies = BodyReader(limits)
+        self._openai = OpenAIPaths(registry, self._bodies, self._deadline)
 
     def routes(self) -> list[Route]:
         """The paths."""
@@ -72,6 +76,13 @@ class _Service:
             ("generate_stream", self._generate_stream),
         ):
             listed += [("POST", f"{path}/{verb}", verb, handler) for path in models]
+        listed += [
+            ("POST", "/v1/chat/completions", "chat_completions", self._openai.chat),
+            ("POST", "/v1/completions", "completions", self._openai.text),
+            ("POST", "/v1/embeddings", "embeddings", self._openai.embeddings),
+            ("GET", "/v1/models", "models", self._openai.models),
+            ("GET", "/v1/models/{model}", "openai_model", self._openai.model),
+        ]
         listed += [("GET", path, "metadata", self._metadata) for path in models]
         listed += [("GET", f"{path}/ready", "model_ready", self._model_ready) for path in models]
         listed += [
@@ -80,8 +91,11 @@ class _Service:
             ("GET", "/v2/health/ready", "ready", self._ready),
             ("POST", "/v2/repository/index", "index", self._index),
             ("POST", "/v2/repository/models/{name}/load", "load", self._load),
+            ("GET", "/health", "ready", self._ready),
             ("GET", "/metrics", "metrics", self._prometheus),
             ("GET", "/openapi.json", "openapi", self._openapi),
+            ("GET", "/", "page", self._home),
+            ("GET", "/docs", "page", self._docs),
         ]
         return [Route(path, self._endpoint(verb, handler), methods=[method]) for method, path, verb, handler in listed]
 
@@ -90,11 +104,11 @@ class _Service:
 
         async def endpoint(request: Request) -> Response:
             began = time.monotonic()
-            name = request.path_params.get("name", "")
-            name = name if name in self._registry.names else ""
-            with span(verb, name, request.headers) as attributes:
+            request.state.model = request.path_params.get("name", "")
+            with span(verb, request.headers) as attributes:
                 response = await self._answer(handler, request)
-                attributes["http.response.status_code"] = response.status_code
+                name = request.state.model if request.state.model in self._registry.names else ""
+                attributes |= {"eptx.model": name, "http.response.status_code": response.status_code}
             self._metrics.request(name, verb, response.status_code)
             if _log.isEnabledFor(logging.DEBUG):
                 fields = {"verb": verb, "model": name, "code": response.status_code}
@@ -112,7 +126,7 @@ class _Service:
             refused = refusal(error)
             if refused.status == 500:
                 _log.error("request failed", exc_info=error, extra={"fields": {"path": request.url.path}})
-            return _error(refused)
+            return error_response(request.scope, refused)
 
     async def _server(self, request: Request) -> Response:
         return JSONResponse({"name": "eptx", "version": __version__, "extensions": _EXTENSIONS})
@@ -128,6 +142,12 @@ class _Service:
 
     async def _openapi(self, request: Request) -> Response:
         return JSONResponse(describe(self._registry.names, tokens=self._tokens))
+
+    async def _home(self, request: Request) -> Response:
+        return page("home")
+
+    async def _docs(self, request: Request) -> Response:
+        return page("docs")
 
     async def _metadata(self, request: Request) -> Response:
         with self._registry.use(*_named(request)) as model:
@@ -164,7 +184,7 @@ class _Service:
     async def _infer(self, request: Request) -> Response:
         head = request.headers.get(HEADER_LENGTH)
         async with self._bodies.read(request) as body:
-            with self._registry.use(*_named(request)) as model, _cancelled_if_gone(request):
+            with self._registry.use(*_named(request)) as model, cancelled_if_gone(request):
                 content, length = await model.infer(body, head, self._deadline(request))
         if length is None:
             return Response(content, media_type="application/json")
@@ -172,17 +192,13 @@ class _Service:
 
     async def _generate(self, request: Request) -> Response:
         async with self._bodies.read(request) as body:
-            with self._registry.use(*_named(request)) as model, _cancelled_if_gone(request):
+            with self._registry.use(*_named(request)) as model, cancelled_if_gone(request):
                 content = await model.generate(body, self._deadline(request))
         return Response(content, media_type="application/json")
 
     async def _generate_stream(self, request: Request) -> Response:
         async with self._bodies.read(request) as body:
-            events = self._events(request, body)
-            with _cancelled_if_gone(request):
-                first = await anext(events)  # an error in the request is no event
-        headers = {"Cache-Control": "no-store"}
-        return StreamingResponse(_joined(first, events), media_type="text/event-stream", headers=headers)
+            return await answer_in_events(request, self._events(request, body))
 
     async def _events(self, request: Request, body: bytes) -> AsyncGenerator[bytes, None]:
         with self._registry.use(*_named(request)) as model:
@@ -201,39 +217,6 @@ class _Service:
         return time.monotonic() + seconds
 
 
-@contextmanager
-def _cancelled_if_gone(request: Request) -> Iterator[None]:
-    """Ends the block with `ClientDisconnect` as soon as the client has gone."""
-    task = asyncio.current_task()
-    assert task is not None
-    gone = False
-
-    async def watch() -> None:
-        nonlocal gone
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        gone = True
-        task.cancel()
-
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not gone:
-            raise
-        task.uncancel()
-        raise ClientDisconnect from None
-    finally:
-        watcher.cancel()
-
-
-async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    async with aclosing(rest):
-        yield first
-        async for event in rest:
-            yield event
-
-
 def _named(request: Request) -> tuple[str, str | None]:
     return request.path_params["name"], request.path_params.get("version")
 
@@ -242,11 +225,8 @@ def _readiness(ready: bool) -> Response:
     return JSONResponse({"ready": ready}, 200 if ready else 503)
 
 
-def _error(refused: Refused) -> Response:
-    return JSONResponse({"error": refused.message}, refused.status, refused.headers)
-
-
 async def _http_error(request: Request, error: Any) -> Response:
     """Answers for the router: an unknown path, or a method that a path does not have."""
     message = {404: "there is nothing at this path", 405: f"this path does not take {request.method[:20]}"}
-    return JSONResponse({"error": message.get(error.status_code, error.detail)}, error.status_code, error.headers)
+    refused = Refused(error.status_code, message.get(error.status_code, error.detail), error.headers)
+    return error_response(request.scope, refused)

@@ -7,16 +7,19 @@ import hmac
 from collections.abc import Sequence
 from pathlib import Path
 
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from eptx.errors import UsageError
 from eptx.files.safe_files import read_bytes
+from eptx.runtime.serving.errors import Refused
+from eptx.runtime.serving.http.errors import error_response
 from eptx.runtime.serving.metrics import Metrics
 
 _LIMIT = 1 << 20
 #: Paths that need no token, and that a busy server answers too: it must not seem dead.
-HEALTH = ("/v2/health/live", "/v2/health/ready")
+HEALTH = ("/health", "/v2/health/live", "/v2/health/ready")
+#: Pages, for which a browser sends no token. They are the same on every server: what they ask for needs one.
+_PAGES = ("/", "/docs")
 
 
 def read_tokens(path: Path) -> tuple[str, ...]:
@@ -36,7 +39,7 @@ def read_tokens(path: Path) -> tuple[str, ...]:
 
 
 class BearerTokens:
-    """Passes requests on that bring one of the tokens, and requests for the server's health.
+    """Passes requests on that bring one of the tokens, and requests for the server's health and its empty pages.
 
     The time of a comparison does not depend on the tokens.
 
@@ -52,14 +55,11 @@ class BearerTokens:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on or refuses it with 401."""
-        if scope["type"] == "http" and scope["path"] not in HEALTH and not self._allowed(scope):
-            refused = JSONResponse(
-                {"error": "send a token that this server knows, as the header Authorization: Bearer TOKEN"},
-                401,
-                {"WWW-Authenticate": "Bearer", "Connection": "close"},
-            )
+        if scope["type"] == "http" and scope["path"] not in (*HEALTH, *_PAGES) and not self._allowed(scope):
+            line = "send a token that this server knows, as the header Authorization: Bearer TOKEN"
+            refused = Refused(401, line, {"WWW-Authenticate": "Bearer", "Connection": "close"})
             self._metrics.request("", "", 401)
-            await refused(scope, receive, send)
+            await error_response(scope, refused)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

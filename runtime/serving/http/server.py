@@ -71,22 +71,25 @@ def run(
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each metric, of no use
     metrics = Metrics()
     registry = LocalRegistry(bundles, limits, metrics, open_session)
+    scheme = "http" if address.tls_cert is None else "https"
     with _bound(address) as listener:
         config = _config(address, limits, create_app(registry, metrics, limits, tokens))
         if not tokens and not _is_loopback(listener):
             _log.warning("anyone who reaches this address may send requests", extra={"fields": {"host": address.host}})
         sys.setswitchinterval(_SWITCH)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # it needs less of the interpreter lock
-            runner.run(_serve(config, registry, listener))
+            runner.run(_serve(config, registry, listener, scheme))
 
 
-async def _serve(config: uvicorn.Config, registry: LocalRegistry, listener: socket.socket) -> None:
+async def _serve(config: uvicorn.Config, registry: LocalRegistry, listener: socket.socket, scheme: str) -> None:
     server = _Server(config, registry)
     await registry.start()
     server.listen_to_signals()
     listener.listen(config.backlog)  # from here on, clients that connect are answered
     host, port = listener.getsockname()[:2]
-    _log.info("start", extra={"fields": {"host": host, "port": port, "models": list(registry.names)}})
+    where = {"url": _url(scheme, host, port), "host": host, "port": port}
+    said = f"listening on {where['url']} for {', '.join(registry.names)}; Ctrl-C ends"
+    _log.info("start", extra={"fields": {**where, "models": list(registry.names)}, "said": said})
     watcher = asyncio.create_task(registry.watch())
     try:
         await server.serve([listener])
@@ -185,6 +188,14 @@ def _room_for_connections(wanted: int) -> int:
     most = files if hard == resource.RLIM_INFINITY else min(files, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     return max(1, most - _OWN_FILES)
+
+
+def _url(scheme: str, host: str, port: int) -> str:
+    """Where a browser of this machine finds the page; an address that stands for all is no place to go to."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if address.is_unspecified:
+        host = "127.0.0.1" if address.version == 4 else "::1"
+    return f"{scheme}://{host if address.version == 4 else f'[{host}]'}:{port}/"
 
 
 def _is_loopback(listener: socket.socket) -> bool:

@@ -19,12 +19,12 @@ _trace, _propagate = _module("opentelemetry.trace"), _module("opentelemetry.prop
 
 
 @contextmanager
-def span(verb: str, model: str, headers: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def span(verb: str, headers: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """A span around a request, a child of the caller's if its headers say so.
 
     The block gets a dictionary; its items become the span's attributes.
     """
-    attributes: dict[str, Any] = {"eptx.model": model}
+    attributes: dict[str, Any] = {}
     if _trace is None or _propagate is None:
         yield attributes
         return

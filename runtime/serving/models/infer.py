@@ -9,6 +9,7 @@ from functools import partial
 from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.files.strict_json import read_json_object
+from eptx.runtime.outputs import Array, Outputs
 from eptx.runtime.serving.batching.batcher import Batcher, Job
 from eptx.runtime.serving.batching.collate import Collator
 from eptx.runtime.serving.batching.overhead import USUAL, run_overhead
@@ -39,6 +40,7 @@ class InferService:
         self._name, self._session, self._metrics = name, session, metrics
         limits = fit_limits(limits, session.manifest)
         self._preprocess = Preprocessor(session, limits)
+        self._sees = session.manifest.image is not None
         self._collator = Collator(session.manifest, _pad_id(session.bundle))
         measured = self._collator.pads and session.manifest.generation is None  # a generator may never run here
         overhead = run_overhead(session, limits) if measured else USUAL
@@ -48,7 +50,22 @@ class InferService:
         """See `Model.infer`."""
         came = time.monotonic()
         read = partial(self._read, body, header_length, deadline)
-        request, inputs, names, deadline = read() if len(body) <= _LARGE else await asyncio.to_thread(read)
+        small = len(body) <= _LARGE and not self._sees  # a small file may hold a large image
+        request, inputs, names, deadline = read() if small else await asyncio.to_thread(read)
+        outputs = await self._queued(inputs, deadline, came)
+        encode = partial(encode_answer, self._name, request, outputs.of_texts(inputs.texts), names)
+        size = sum(outputs[name].nbytes for name in names if name in outputs)
+        return encode() if size <= _LARGE else await asyncio.to_thread(encode)
+
+    async def run(self, arrays: dict[str, Array], deadline: float) -> Outputs:
+        """The outputs for checked arrays that one run takes.
+
+        Raises:
+            RequestError, Refused: as `infer` does.
+        """
+        return await self._queued(self._preprocess.checked(arrays), deadline, time.monotonic())
+
+    async def _queued(self, inputs: Preprocessed, deadline: float, came: float) -> Outputs:
         job = self._job(inputs, deadline)
         self._batcher.submit(job)
         try:
@@ -58,9 +75,7 @@ class InferService:
             self._batcher.drop(job)
         seconds, waited = time.monotonic() - came, job.started - job.queued
         self._metrics.answered(self._name, job.task, self._session.provider, job.rows, waited, seconds)
-        encode = partial(encode_answer, self._name, request, outputs.of_texts(inputs.texts), names)
-        size = sum(outputs[name].nbytes for name in names if name in outputs)
-        return encode() if size <= _LARGE else await asyncio.to_thread(encode)
+        return outputs
 
     def close(self) -> None:
         """Answers the requests that wait, and ends the thread."""

@@ -8,13 +8,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from eptx.bundle import Task, TensorSpec
+from eptx.runtime.requests.tasks import TaskChooser
 from eptx.runtime.serving.errors import VERSION
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
+from eptx.runtime.serving.models.complete import CompletionService
+from eptx.runtime.serving.models.embed import EmbedService
 from eptx.runtime.serving.models.generate import GenerateService
 from eptx.runtime.serving.models.infer import InferService
 from eptx.runtime.serving.models.postprocess import own_outputs
-from eptx.runtime.serving.models.preprocess import TASK, TEXT, TEXT_PAIR
+from eptx.runtime.serving.models.preprocess import IMAGE, TASK, TEXT, TEXT_PAIR
+from eptx.runtime.serving.models.prompts import PromptService
 from eptx.runtime.serving.protocol.tensors import datatype
 from eptx.runtime.session import Session
 
@@ -31,9 +35,12 @@ class LocalModel:
 
     def __init__(self, name: str, session: Session, limits: Limits, metrics: Metrics) -> None:
         self._name, self._session = name, session
-        generate, infer = GenerateService(name, session, limits, metrics), InferService(name, session, limits, metrics)
+        prompts, infer = PromptService(name, session, limits, metrics), InferService(name, session, limits, metrics)
+        generate, completion = GenerateService(name, session, prompts), CompletionService(name, session, prompts)
         self.generate, self.generate_stream, self.infer = generate.generate, generate.generate_stream, infer.infer
-        self._services = infer, generate
+        self.complete, self.complete_stream = completion.complete, completion.complete_stream
+        self.embed = EmbedService(session, infer, limits).embed
+        self._services = infer, prompts
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()
@@ -74,6 +81,7 @@ class LocalModel:
             "outputs": [_tensor(spec) for spec in manifest.outputs],
             "parameters": {
                 "tasks": list(self._session.tasks),
+                "default_task": TaskChooser(manifest).default,
                 "labels": {task.name: _labels(task) for task in manifest.tasks if task.labels},
                 "problem_types": {task.name: task.problem_type for task in manifest.tasks if task.problem_type},
                 "mode": manifest.mode,
@@ -82,7 +90,8 @@ class LocalModel:
                 "provider": self._session.provider,
                 "native_kernels": self._session.info()["kernels"]["running"],
                 "generates": manifest.generation is not None,
-                "also_takes": [*text, TASK],
+                "chats": self._session.chats,
+                "also_takes": [*text, *([IMAGE] if manifest.image is not None else []), TASK],
                 "also_gives": list(own_outputs(manifest)),
                 "fingerprints": dict(manifest.fingerprints),
             },

@@ -44,6 +44,7 @@ class InferRequest:
         outputs: the outputs that it wants, and whether as binary data (None: as the request says for all); None: it
             does not say which.
         binary: whether outputs are binary where they do not say.
+        blobs: the inputs that came as binary data, and not in JSON.
     """
 
     inputs: Mapping[str, Array]
@@ -51,6 +52,7 @@ class InferRequest:
     id: str | None = None
     outputs: Mapping[str, bool | None] | None = None
     binary: bool = False
+    blobs: frozenset[str] = frozenset()
 
     def is_binary(self, output: str) -> bool:
         """Whether an output is to be sent as binary data."""
@@ -71,12 +73,14 @@ def parse_request(body: bytes, header_length: str | None = None) -> InferRequest
     head, tail = _split(body, header_length)
     request = _object(parse_json(head, what="the request", error=RequestError), "the request")
     parameters = _parameters(request, "the request")
+    inputs = _inputs(request, tail)
     return InferRequest(
-        inputs=_inputs(request, tail),
+        inputs=inputs,
         parameters=parameters,
         id=_text(request.get("id"), "id"),
         outputs=_outputs(request),
         binary=read_flag(parameters, "binary_data_output", "the request") or False,
+        blobs=frozenset(entry["name"] for entry in request["inputs"] if "data" not in entry),
     )
 
 

@@ -10,8 +10,10 @@ from eptx.manifest.names import PRESENT, USED
 from eptx.runtime.validation.check import Check
 from eptx.runtime.validation.expectation import Expectation
 
-#: A model computes in float32; a decoder for CUDA computes in float16.
-_DTYPES = ("float32", "float16")
+
+def may_compute_in_half(manifest: Manifest) -> bool:
+    """Whether the outputs may be float16: fp16 and quantized bundles for CUDA. Others compute in float32."""
+    return manifest.provider == "cuda" and manifest.precision != "fp32"
 
 
 def check_signature(manifest: Manifest, expectation: Expectation[Any]) -> Iterator[Check]:
@@ -30,7 +32,7 @@ def _outputs(manifest: Manifest, expectation: Expectation[Any]) -> Iterator[Chec
             wrong = (
                 f"the bundle has no such output; a {expectation.class_name} returns it (the bundle has {_listed(has)})"
             )
-        elif dtypes[name] not in _DTYPES:
+        elif dtypes[name] != "float32" and not (dtypes[name] == "float16" and may_compute_in_half(manifest)):
             wrong = f"is {dtypes[name]}; the trained model's is float32"
         yield Check(f"output {name}", "run", wrong)
     for name in has:

@@ -13,18 +13,20 @@ from eptx.bundle import Bundle, Manifest
 from eptx.manifest.names import PRESENT
 from eptx.runtime.validation.batch import Batch
 from eptx.runtime.validation.comparison.answers import LOGITS
+from eptx.runtime.validation.distance import Kind
 from eptx.runtime.validation.expectation import Expectation
 from eptx.runtime.validation.expected import Proved, Whole
 from eptx.runtime.validation.proof.binding import bound
 from eptx.runtime.validation.proof.content import Proof, write_proof
 from eptx.runtime.validation.report.report import Report
 from eptx.runtime.validation.running.instrumented import InstrumentedModel
-from eptx.runtime.validation.values import Sampled, sample
+from eptx.runtime.validation.values import LARGEST, Sampled, sample
 
-#: Bytes that the samples may take, of an encoder and of a model that generates. What a proof holds besides (inputs,
-#: names, noise floors) is a tenth of it for a small model.
-_ROOM, _ROOM_GENERATES = 4_200_000, 16_000_000
-_NUMBER = 8
+#: Bytes that a proof may have, of an encoder and of a model that generates.
+_LIMIT, _LIMIT_GENERATES = 5_000_000, 20_000_000
+#: Bytes of what a proof says: of a number of a sample; and, with names as long as those of transformers' models, of a
+#: value of a batch, of the noise floors of a task's module or output, and of a module.
+_NUMBER, _VALUE, _FLOOR, _MODULE = 8, 350, 450, 1200
 #: More numbers of a place than this find nothing that fewer do not.
 _MOST = 64
 
@@ -71,25 +73,61 @@ def record_proof(
     return write_proof(path, proof)
 
 
-def columns_for(manifest: Manifest, batches: Sequence[Batch]) -> int:
-    """How many numbers of each place a proof of these batches may hold, so that the file stays small."""
+def columns_for(
+    manifest: Manifest, batches: Sequence[Batch], instrumented: InstrumentedModel, limit: int | None = None
+) -> int:
+    """How many numbers of each place a proof of these batches may hold, so that the file stays small.
+
+    Args:
+        manifest: of the bundle.
+        batches: what it is validated on.
+        instrumented: what makes the inside of its models visible.
+        limit: how many bytes the file may have; None: `_LIMIT`, or `_LIMIT_GENERATES`.
+    """
+    if limit is None:
+        limit = _LIMIT if manifest.generation is None else _LIMIT_GENERATES
+    outputs, modules = _values(manifest)
+    places = sum(_positions(batch) * (outputs + (modules if batch.inside else 0)) for batch in batches)
+    return max(1, min(_MOST, _room(manifest, batches, instrumented, limit) // (_NUMBER * max(1, places))))
+
+
+def _room(manifest: Manifest, batches: Sequence[Batch], instrumented: InstrumentedModel, limit: int) -> int:
+    """Bytes that the samples may take: those that what a proof holds besides leaves.
+
+    A fifth of the file's at least: images alone may be larger than that.
+    """
+    outputs, modules = _values(manifest)
+    tasks = {task for batch in batches for task in batch.tasks}
+    inputs = sum(array.nbytes for batch in batches for array in batch.arrays.values())
+    said = (outputs + modules) * (len(batches) * _VALUE + len(tasks) * _FLOOR) + modules * _MODULE
+    logits = 2 * _NUMBER * LARGEST * sum(map(_positions, batches))
+    return max(limit // 5, limit - inputs - said - logits - _size(instrumented))
+
+
+def _positions(batch: Batch) -> int:
+    """How many positions of a batch are no padding."""
+    kept = batch.kept
+    return batch.rows * batch.length if kept is None else int(kept.sum())
+
+
+def _values(manifest: Manifest) -> tuple[int, int]:
+    """How many outputs and modules a bundle has."""
     modules = len(manifest.modules) + (len(manifest.encoder.modules) if manifest.encoder is not None else 0)
-    outputs = sum(not spec.name.startswith(PRESENT) for spec in manifest.outputs)
-    places = 0
-    for batch in batches:
-        kept = batch.kept
-        positions = batch.rows * batch.length if kept is None else int(kept.sum())
-        places += positions * (outputs + (modules if batch.inside else 0))
-    room = _ROOM if manifest.generation is None else _ROOM_GENERATES
-    return max(1, min(_MOST, room // (_NUMBER * max(1, places))))
+    return sum(not spec.name.startswith(PRESENT) for spec in manifest.outputs), modules
+
+
+def _size(instrumented: InstrumentedModel) -> int:
+    """Bytes of what makes the inside of a bundle's models visible."""
+    inside = 0 if instrumented.encoder is None else _size(instrumented.encoder)
+    return len(instrumented.added) + len(instrumented.float_activations or b"") + inside
 
 
 def _sampled(known: Whole, columns: int) -> Proved:
     """A sample of one batch's results, with so many numbers of each place."""
 
-    def of(values: Mapping[str, np.ndarray]) -> dict[str, Sampled]:
+    def of(kind: Kind, values: Mapping[str, np.ndarray]) -> dict[str, Sampled]:
         # greedy tokens are chosen by the largest logits
-        return {name: sample(array, known.batch, columns, largest=name == LOGITS) for name, array in values.items()}
+        return {n: sample(kind, array, known.batch, columns, largest=n == LOGITS) for n, array in values.items()}
 
-    outputs, inner, modules = (of(values) for values in (known.outputs, known.inner, known.modules))
+    outputs, inner, modules = of("output", known.outputs), of("output", known.inner), of("module", known.modules)
     return Proved(known.batch, outputs, inner, modules, known.compared, known.groups, known.task)

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eptx.exporter.training import Example, TaskClassifier, TaskHeadBank, collate, length_batches, pool
+from eptx.exporter.training.heads import pool
+from eptx.peft import TaskHeadBank
 from examples.glue_minilm.metrics import headline, task_metrics
-from tests.bench.glue.data import TASKS, own
+from tests.bench.glue.data import TASKS, Row, batches, own
 
 POOLING = "mean"
 
@@ -31,59 +32,60 @@ class Adapted:
     run: Callable[[Mapping[str, Tensor], Tensor], Any]
 
 
-class Classifier(TaskClassifier):
-    """A `TaskClassifier` of a method that is told the rows' tasks in a way of its own."""
+class Classifier(nn.Module):
+    """A model of any method with task heads, as `TaskTrainer` trains it; every method is told the rows' tasks."""
 
     def __init__(self, adapted: Adapted, heads: TaskHeadBank) -> None:
-        super().__init__(adapted.model, heads, POOLING)
-        self.run = adapted.run
+        super().__init__()
+        self.model, self.run, self.task_heads = adapted.model, adapted.run, heads
 
-    def forward(self, inputs: Mapping[str, Tensor], tasks: Tensor, told: Tensor | None = None) -> Tensor:
-        """Logits of each row's task; every method is told it."""
-        pooled = pool(self.run(inputs, tasks), inputs.get("attention_mask"), self.pooling)
-        logits: Tensor = self.heads(pooled, tasks)
-        return logits
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, task: Tensor
+    ) -> dict[str, Tensor]:
+        """Logits of each row's task."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        return {"logits": self.task_heads(pool(self.run(inputs, task), attention_mask, POOLING), task)}
 
 
-def first_heads(hidden: int, tasks: Sequence[str], rows: Mapping[str, Sequence[Example]], seed: int) -> TaskHeadBank:
+def first_heads(hidden: int, tasks: Sequence[str], rows: Mapping[str, Sequence[Row]], seed: int) -> TaskHeadBank:
     """Heads that begin alike in every method, of one task or of all; a regression's at the mean of its rows."""
     torch.manual_seed(seed)
     every = TaskHeadBank(hidden, {task: len(names) for task, names in TASKS.items()})
     for task, head in zip(every.tasks, every.heads, strict=True):
         if head.out_features == 1:
-            nn.init.constant_(head.bias, sum(row.label for row in rows[task]) / len(rows[task]))
+            nn.init.constant_(head.bias, sum(row["labels"] for row in rows[task]) / len(rows[task]))
     return TaskHeadBank.from_tensors(every.tensors(), list(tasks))
 
 
-def answers(classifier: Classifier, rows: Mapping[str, Sequence[Example]], pad: int) -> dict[str, np.ndarray]:
+def answers(classifier: Classifier, rows: Mapping[str, Sequence[Row]], tokenizer: Any) -> dict[str, np.ndarray]:
     """Task -> the logits [rows, labels] of its rows, in float32. Batches have one task, as nobody's answer depends on
     its neighbours'."""
     classifier.eval()
     found = {}
     with torch.no_grad():
-        for number, task in enumerate(classifier.heads.tasks):
-            logits = np.zeros((len(rows[task]), len(TASKS[task])), np.float32)
-            for batch in length_batches([len(row.input_ids) for row in rows[task]], 2048, None):
-                part = collate([own(rows[task][i], number) for i in batch], pad)
-                logits[batch] = classifier(part.inputs, part.tasks)[:, : logits.shape[1]].numpy()
-            found[task] = logits
+        for number, task in enumerate(classifier.task_heads.tasks):
+            logits = []
+            for batch in batches([own(row, number) for row in rows[task]], tokenizer):
+                del batch["labels"]
+                logits.append(classifier(**batch)["logits"][:, : len(TASKS[task])].numpy())
+            found[task] = np.concatenate(logits)
     return found
 
 
-def metrics(logits: Mapping[str, np.ndarray], rows: Mapping[str, Sequence[Example]]) -> dict[str, dict[str, float]]:
+def metrics(logits: Mapping[str, np.ndarray], rows: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, float]]:
     """Task -> GLUE's metrics; ``headline`` is the one that counts."""
     found = {}
     for task, own_logits in logits.items():
-        values = task_metrics(task, own_logits, np.array([row.label for row in rows[task]]))
+        values = task_metrics(task, own_logits, np.array([row["labels"] for row in rows[task]]))
         found[task] = values | {"headline": values[headline(task)]}
     return found
 
 
-def relative_loss(logits: Mapping[str, np.ndarray], rows: Mapping[str, Sequence[Example]]) -> float:
+def relative_loss(logits: Mapping[str, np.ndarray], rows: Mapping[str, Sequence[Row]]) -> float:
     """Mean over tasks of the loss over that of the best constant answer, so that no task's scale counts more."""
     ratios = []
     for task, own_logits in logits.items():
-        labels = torch.tensor([row.label for row in rows[task]])
+        labels = torch.tensor([row["labels"] for row in rows[task]])
         if own_logits.shape[1] == 1:
             ratios.append(float(F.mse_loss(torch.from_numpy(own_logits[:, 0]), labels) / labels.var(correction=0)))
             continue

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
-from transformers import AutoTokenizer
+from torch.utils.data import DataLoader
+from transformers import AutoTokenizer, DataCollatorWithPadding
 
-from eptx.exporter.training import Example
-from examples.glue_minilm.data import TASKS, read_rows, tokenize
+from eptx.peft import EptConfig, RowEncoder
+from examples.glue_minilm.data import MAX_LENGTH, TASKS, read_rows
 
-__all__ = ["TASKS", "Data", "read_data"]
+__all__ = ["TASKS", "Data", "Row", "batches", "own", "read_data"]
+
+#: The tokenizer's columns, ``task`` and ``labels``.
+Row: TypeAlias = Mapping[str, Any]
 
 #: Training rows of each task that no method trains on: they choose its learning rate.
 HELD_OUT = 64
@@ -23,26 +28,31 @@ class Data:
     """Tokenized rows by task; a row's task id is its task's place in `TASKS`.
 
     Attributes:
-        pad: the tokenizer's padding.
+        tokenizer: the base's.
         train: what is trained on; a short task's rows are repeated.
         held_out: `HELD_OUT` other training rows.
         valid: what is scored.
     """
 
-    pad: int
-    train: Mapping[str, list[Example]]
-    held_out: Mapping[str, list[Example]]
-    valid: Mapping[str, list[Example]]
+    tokenizer: Any
+    train: Mapping[str, list[Row]]
+    held_out: Mapping[str, list[Row]]
+    valid: Mapping[str, list[Row]]
 
-    def mixed(self, tasks: Sequence[str]) -> list[Example]:
+    def mixed(self, tasks: Sequence[str]) -> list[Row]:
         """The training rows of some tasks, whose ids are then their places among these."""
         rows = ((task, row) for task in tasks for row in self.train[task])
         return [own(row, tasks.index(task)) for task, row in rows]
 
 
-def own(row: Example, task: int) -> Example:
+def own(row: Row, task: int) -> Row:
     """The same row with another task id."""
-    return Example(row.input_ids, row.token_type_ids, task, row.label)
+    return {**row, "task": task}
+
+
+def batches(rows: Sequence[Row], tokenizer: Any) -> Any:
+    """The rows in their order, padded, 64 together."""
+    return DataLoader(rows, batch_size=64, collate_fn=DataCollatorWithPadding(tokenizer))  # type: ignore[arg-type]
 
 
 def read_data(folder: Path, base: Path, *, rows: int, seed: int) -> Data:
@@ -55,13 +65,15 @@ def read_data(folder: Path, base: Path, *, rows: int, seed: int) -> Data:
         seed: of the choice among the training rows.
     """
     tokenizer = AutoTokenizer.from_pretrained(base)
+    named = EptConfig(tasks=list(TASKS), task_labels=TASKS, task_head_pooling="mean")
+    encode = RowEncoder(tokenizer, named, max_length=MAX_LENGTH)
     train, held_out, valid = {}, {}, {}
-    for number, task in enumerate(TASKS):
-        found = tokenize(tokenizer, read_rows(folder, task, "train"), number)
+    for task in TASKS:
+        found = [encode(row) for row in read_rows(folder, task, "train")]
         order = np.random.default_rng(seed).permutation(len(found))
         held_out[task] = [found[i] for i in order[:HELD_OUT]]
         taken = [found[i] for i in order[HELD_OUT:][:rows]]
         train[task] = taken * max(1, rows // len(taken))
-        valid[task] = tokenize(tokenizer, read_rows(folder, task, "validation"), number)
+        valid[task] = [encode(row) for row in read_rows(folder, task, "validation")]
         valid[task] = valid[task][: rows if rows < HELD_OUT else None]
-    return Data(tokenizer.pad_token_id, train, held_out, valid)
+    return Data(tokenizer, train, held_out, valid)

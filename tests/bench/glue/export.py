@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 
 import eptx
 from eptx import Bundle, ExportOptions, Search, Session, ValidateOptions
-from eptx.exporter.training import Example, TaskHeadBank, collate, length_batches
+from eptx.peft import TaskHeadBank
 from eptx.runtime.measure import Source
 from examples.glue_minilm.data import read_rows
 from tests.bench.export import base_bytes
 from tests.bench.glue.classifier import metrics
-from tests.bench.glue.data import TASKS, Data
+from tests.bench.glue.data import TASKS, Data, Row, batches, own
 from tests.bench.glue.methods import HEADS, Method, Variant, add_heads
 from tests.support.minilm import EXAMPLE
 
@@ -55,7 +55,7 @@ def export_and_score(given: Exports, method: Method, run: Path, variant: Variant
     settings = ValidateOptions(base=given.base, adapters=adapters, data=EXAMPLE / "samples.jsonl", rows=_VALIDATED)
     report = eptx.validate(bundle.path, settings)
     of_model = load_arrays(run / "logits.safetensors")
-    of_bundle = bundle_logits(Session(bundle, threads=1), data.valid, data.pad)
+    of_bundle = bundle_logits(Session(bundle, threads=1), data.valid, data.tokenizer)
     apart = {task: float(np.abs(of_bundle[task] - of_model[task]).max()) for task in TASKS}
     same = sum(int((_labels(of_bundle[task]) == _labels(of_model[task])).sum()) for task in TASKS)
     return {
@@ -73,11 +73,8 @@ def export_and_score(given: Exports, method: Method, run: Path, variant: Variant
 
 def _calibration(folder: Path) -> list[dict[str, Any]]:
     """Training rows of every task."""
-    rows = ((task, row) for task in TASKS for row in read_rows(folder, task, "train")[:_CALIBRATED])
-    return [
-        {"task": task, "text": row.text, **({"text_pair": row.text_pair} if row.text_pair is not None else {})}
-        for task, row in rows
-    ]
+    rows = (row for task in TASKS for row in read_rows(folder, task, "train")[:_CALIBRATED])
+    return [{name: value for name, value in row.items() if name != "label" and value is not None} for row in rows]
 
 
 def _adapters(run: Path, method: Method) -> list[Path]:
@@ -92,18 +89,19 @@ def _adapters(run: Path, method: Method) -> list[Path]:
     return [made]
 
 
-def bundle_logits(session: Session, rows: Mapping[str, Sequence[Example]], pad: int) -> dict[str, np.ndarray]:
+def bundle_logits(session: Session, rows: Mapping[str, Sequence[Row]], tokenizer: Any) -> dict[str, np.ndarray]:
     """Task -> the bundle's logits [rows, labels], in batches that mix tasks."""
     order = [(task, index) for task in TASKS for index in range(len(rows[task]))]
-    found = {task: np.zeros((len(rows[task]), len(names)), np.float32) for task, names in TASKS.items()}
+    order.sort(key=lambda place: len(rows[place[0]][place[1]]["input_ids"]))
+    given = [own(rows[task][index], list(TASKS).index(task)) for task, index in order]
     wanted = {spec.name for spec in session.inputs}
-    for batch in length_batches([len(rows[task][index].input_ids) for task, index in order], 2048, None):
-        places = [order[i] for i in batch]
-        inputs = collate([rows[task][index] for task, index in places], pad).inputs
-        arrays = {name: tensor.numpy() for name, tensor in inputs.items() if name in wanted}
-        logits = session.run(arrays, task=[task for task, _ in places])["logits"]
-        for (task, index), row in zip(places, logits, strict=True):
-            found[task][index] = row[: found[task].shape[1]]
+    logits = []
+    for batch in batches(given, tokenizer):
+        arrays = {name: tensor.numpy() for name, tensor in batch.items() if name in wanted}
+        logits += [*session.run(arrays, task=[list(TASKS)[task] for task in batch["task"].tolist()])["logits"]]
+    found = {task: np.zeros((len(rows[task]), len(names)), np.float32) for task, names in TASKS.items()}
+    for (task, index), row in zip(order, logits, strict=True):
+        found[task][index] = row[: found[task].shape[1]]
     return found
 
 

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, PolyConfig
+from peft import LoraConfig, PeftConfig, PolyConfig, get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor
 
-from eptx.exporter.methods.ept.config import EptConfig
-from eptx.exporter.methods.tucka.config import TuckaConfig
 from eptx.exporter.options import Mode, Routing
-from eptx.exporter.training import Batch, TaskHeadBank, add_adapter, save_adapter, save_heads
+from eptx.peft import EptConfig, TaskHeadBank, TuckaConfig, save_heads
 from tests.bench.glue.classifier import POOLING, Adapted
 from tests.bench.glue.data import TASKS
 from tests.bench.glue.layers import HydraLoraLinear, MtlLoraLinear, RowTasks, own_tensors, put_layers
@@ -31,7 +29,7 @@ TARGETS = r"encoder\.layer\.\d+\..*\.(query|key|value|dense)"
 #: The trained heads of an adapter that is still to be converted.
 HEADS = "task_heads.safetensors"
 
-Build = Callable[[Any, list[str], Sequence[Batch]], Adapted]
+Build = Callable[[Any, list[str]], Adapted]
 Save = Callable[[Any, TaskHeadBank, Path], None]
 
 
@@ -63,7 +61,7 @@ class Method:
     Attributes:
         name, title: of its folder, and in the table.
         setting: what of its settings the table says.
-        build: (base, tasks, some batches of training rows) -> the model to train.
+        build: (base, tasks) -> the model to train.
         save: (model, heads, folder): as PEFT or the released code saves it, with heads beside it.
         variants: its bundles.
         alone: whether each task has an adapter of its own.
@@ -94,7 +92,7 @@ def add_heads(folder: Path, heads: TaskHeadBank) -> None:
     save_heads(folder, heads, POOLING, labels={task: TASKS[task] for task in heads.tasks})
 
 
-def _heads_alone(base: Any, tasks: list[str], batches: Sequence[Batch]) -> Adapted:
+def _heads_alone(base: Any, tasks: list[str]) -> Adapted:
     base.requires_grad_(False)
     return Adapted(base, lambda inputs, ids: base(**inputs))
 
@@ -102,31 +100,24 @@ def _heads_alone(base: Any, tasks: list[str], batches: Sequence[Batch]) -> Adapt
 def _eptx(config: Callable[[list[str]], PeftConfig]) -> Build:
     """A method of eptx's own tuners."""
 
-    def build(base: Any, tasks: list[str], batches: Sequence[Batch]) -> Adapted:
-        model: Any = add_adapter(base, config(tasks))
-        if isinstance(model.active_peft_config, TuckaConfig):
-            model.base_model.initialize_router([batch.inputs for batch in batches])
-
-        def run(inputs: Mapping[str, Tensor], ids: Tensor) -> Any:
-            model.base_model.set_tasks(ids)
-            return model(**inputs)
-
-        return Adapted(model, run)
+    def build(base: Any, tasks: list[str]) -> Adapted:
+        model = get_peft_model(base, config(tasks))
+        return Adapted(model, lambda inputs, ids: model(**inputs, task=ids))
 
     return build
 
 
-def _lora(base: Any, tasks: list[str], batches: Sequence[Batch]) -> Adapted:
-    model = add_adapter(base, LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS))
+def _lora(base: Any, tasks: list[str]) -> Adapted:
+    model = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS))
     return Adapted(model, lambda inputs, ids: model(**inputs))
 
 
-def _poly(base: Any, tasks: list[str], batches: Sequence[Batch]) -> Adapted:
-    model = add_adapter(base, PolyConfig(r=7, n_skills=4, n_tasks=len(tasks), target_modules=TARGETS))
+def _poly(base: Any, tasks: list[str]) -> Adapted:
+    model = get_peft_model(base, PolyConfig(r=7, n_skills=4, n_tasks=len(tasks), target_modules=TARGETS))
     return Adapted(model, lambda inputs, ids: model.base_model(**inputs, task_ids=ids))
 
 
-def _mtl_lora(base: Any, tasks: list[str], batches: Sequence[Batch]) -> Adapted:
+def _mtl_lora(base: Any, tasks: list[str]) -> Adapted:
     state = RowTasks()
     model = put_layers(
         base,
@@ -141,19 +132,13 @@ def _mtl_lora(base: Any, tasks: list[str], batches: Sequence[Batch]) -> Adapted:
     return Adapted(model, run)
 
 
-def _hydra_lora(base: Any, tasks: list[str], batches: Sequence[Batch]) -> Adapted:
+def _hydra_lora(base: Any, tasks: list[str]) -> Adapted:
     model = put_layers(base, TARGETS, lambda inner: HydraLoraLinear(inner, r=13, experts=3, alpha=26))
     return Adapted(model, lambda inputs, ids: model(**inputs))
 
 
 def _save_heads_alone(model: Any, heads: TaskHeadBank, folder: Path) -> None:
     """The base is nobody's to save."""
-
-
-def _save_eptx(model: Any, heads: TaskHeadBank, folder: Path) -> None:
-    config = model.active_peft_config
-    config.task_head_pooling, config.task_labels = POOLING, {task: TASKS[task] for task in heads.tasks}
-    save_adapter(model, folder, heads=heads, base_name=BASE_NAME)
 
 
 def _save_peft(model: Any, heads: TaskHeadBank, folder: Path) -> None:
@@ -200,8 +185,8 @@ METHODS = (
         "ept",
         "EPT",
         "rank 32, 8 experts, top 2",
-        _eptx(lambda tasks: EptConfig(r=32, top_k=2, tasks=tasks, target_modules=TARGETS)),
-        _save_eptx,
+        _eptx(lambda tasks: EptConfig(r=32, top_k=2, tasks=tasks, target_modules=TARGETS, task_loss_weight=0.0)),
+        _save_peft,
     ),
     Method(
         "tucka",
@@ -210,7 +195,7 @@ METHODS = (
         _eptx(
             lambda tasks: TuckaConfig(r=36, k=4, t=2, p=2, alpha=64, routing="row", tasks=tasks, target_modules=TARGETS)
         ),
-        _save_eptx,
+        _save_peft,
         variants=(Variant("dynamic", "dynamic, a route per row", "dynamic", "row"), FROZEN),
     ),
     Method("lora", "LoRA, one per task", "rank 4", _lora, _save_peft, alone=True),

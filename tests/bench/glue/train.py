@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.numpy import save_file
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoModel, TrainingArguments, set_seed
 
-from eptx.exporter.training import Trainer, TrainSettings, collate, length_batches
+from eptx.peft import TaskTrainer
 from tests.bench.glue.classifier import Classifier, answers, first_heads, metrics, relative_loss
 from tests.bench.glue.data import Data
 from tests.bench.glue.methods import Method
 
-#: Padded tokens of a batch.
-TOKENS = 1024
+#: Rows of a batch.
+ROWS = 24
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,9 @@ def train(plan: Plan, method: Method, rate: float) -> dict[str, Any]:
         classifier, done = _trained(plan, method, tasks, rate)
         steps += done
         parameters += _count(classifier.model)
-        method.save(classifier.model, classifier.heads, method.folder(own, tasks))
-        held_out |= answers(classifier, plan.data.held_out, plan.data.pad)
-        logits |= answers(classifier, plan.data.valid, plan.data.pad)
+        method.save(classifier.model, classifier.task_heads, method.folder(own, tasks))
+        held_out |= answers(classifier, plan.data.held_out, plan.data.tokenizer)
+        logits |= answers(classifier, plan.data.valid, plan.data.tokenizer)
     own.mkdir(parents=True, exist_ok=True)
     save_file(logits, own / "logits.safetensors")
     return {
@@ -94,39 +93,35 @@ def best_run(out: Path, method: Method, rates: Sequence[float]) -> Path | None:
 
 
 def _trained(plan: Plan, method: Method, tasks: list[str], rate: float) -> tuple[Classifier, int]:
-    """One adapter; one of a single task gets the share of the steps that its rows have of all batches."""
-    steps = plan.steps
+    """One adapter; one of a single task gets the share of the steps that its rows have of all."""
     rows = plan.data.mixed(tasks)
-    own = length_batches([len(row.input_ids) for row in rows], TOKENS, plan.seed * 1000)
+    steps = plan.steps
     if steps is not None and method.alone:
-        steps = math.ceil(steps * len(own) / _all_batches(plan))
-    torch.manual_seed(plan.seed)
-    first = [collate([rows[i] for i in batch], plan.data.pad) for batch in own[:8]]
-    adapted = method.build(plan.fresh_base(), tasks, first)
+        steps = math.ceil(steps * len(rows) / sum(map(len, plan.data.train.values())))
+    set_seed(plan.seed)
+    adapted = method.build(plan.fresh_base(), tasks)
     heads = first_heads(adapted.model.config.hidden_size, tasks, plan.data.train, plan.seed)
     classifier = Classifier(adapted, heads)
-    settings = TrainSettings(
-        epochs=1, tokens=TOKENS, learning_rate=rate, seed=plan.seed, bf16=plan.bf16, max_steps=steps
+    arguments = TrainingArguments(
+        str(plan.out / "trainer"),
+        num_train_epochs=1,
+        max_steps=-1 if steps is None else steps,
+        per_device_train_batch_size=ROWS,
+        train_sampling_strategy="group_by_length",
+        learning_rate=rate,
+        warmup_steps=0.06,
+        weight_decay=0.01,
+        seed=plan.seed,
+        bf16=plan.bf16,
+        use_cpu=True,
+        save_strategy="no",
+        logging_steps=50,
+        report_to=[],
     )
-    name = tasks[0] if method.alone else "all"
-    kept = plan.out / "checkpoints" / method.name / f"{rate:g}" / f"{name}.safetensors"
-    title = f"{method.name} {rate:g} {name}"
-    trainer = Trainer(
-        classifier,
-        rows,
-        settings,
-        pad_token_id=plan.data.pad,
-        checkpoint=kept,
-        log=lambda line: plan.log(f"{title} {line}"),
-    )
-    trainer.run()
-    return classifier, len(trainer.batches)
-
-
-def _all_batches(plan: Plan) -> int:
-    """How many batches the rows of all tasks make, task by task."""
-    of_task: Sequence[Sequence[Any]] = list(plan.data.train.values())
-    return sum(len(length_batches([len(row.input_ids) for row in rows], TOKENS, 0)) for rows in of_task)
+    plan.log(f"{method.name} {rate:g} {tasks[0] if method.alone else 'all'}")
+    trainer = TaskTrainer(model=classifier, args=arguments, train_dataset=rows, processing_class=plan.data.tokenizer)
+    trainer.train()
+    return classifier, trainer.state.global_step
 
 
 def _count(model: nn.Module) -> int:

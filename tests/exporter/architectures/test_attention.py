@@ -253,7 +253,9 @@ def test_attention_that_has_no_window(tmp_path: Path, name: str, says: str) -> N
     with pytest.raises(NotSupportedError, match=f"{says}, which its attention in this graph cannot; for cuda use"):
         load_genai(base, tmp_path / "work", provider="cuda")
     load_genai(base, tmp_path / "half", provider="cuda", precision="fp16")
-    load_genai(write_decoder("llama", tmp_path / "llama"), tmp_path / "plain", provider="cuda")
+    plain = write_decoder("llama", tmp_path / "llama")
+    with pytest.raises(NotSupportedError, match=r"whose present\.0\.key no node computes"):
+        load_genai(plain, tmp_path / "plain", provider="cuda")
 
 
 @pytest.mark.parametrize("name", ["phi3, longrope", "llama, yarn", "phi3", "gemma2, every second layer"])

@@ -14,6 +14,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
+from peft import get_peft_model
 from transformers import DebertaV2Config, DebertaV2Model
 
 from eptx.calibration import export_bundle
@@ -22,11 +23,10 @@ from eptx.exporter import ExportOptions, Route, read_adapter
 from eptx.exporter.adapters.adapter import Adapter
 from eptx.exporter.bases import BaseGraph, load_transformers, locate
 from eptx.exporter.bases.passes.deberta import allow_positions_per_row
-from eptx.exporter.methods.ept.config import EptConfig
 from eptx.exporter.methods.method import method_of
 from eptx.exporter.quiet import quiet
-from eptx.exporter.training import add_adapter
 from eptx.exporter.validation import ValidateOptions, validate_bundle
+from eptx.peft import EptConfig
 from eptx.runtime.ort.kernels import kernel_library
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_lora, write_tucka
 from tests.support.trained import by_task, trained_model
@@ -310,11 +310,10 @@ def test_a_graph_that_repeats_the_positions_is_refused(base_of: Callable[[str], 
 def test_training_takes_rows_of_several_tasks() -> None:
     config = EptConfig(tasks=list(TASKS), target_modules=["query_proj", "key_proj"], kernel_sizes=[2, 3], r=2)
     with quiet():
-        tuned: Any = add_adapter(_model("shared"), config).train()
-    tuned.base_model.state.collect_loss = True
-    tuned.base_model.set_tasks([0, 2, 3, -1])
+        tuned: Any = get_peft_model(_model("shared"), config).train()
     feeds = {key: torch.from_numpy(array) for key, array in _feeds(4, 9).items()}
-    (tuned(**feeds).last_hidden_state.square().mean() + tuned.base_model.task_loss()).backward()
+    loss = tuned(**feeds, task=torch.tensor([0, 2, 3, -1])).last_hidden_state.square().mean()
+    (loss + tuned.base_model.auxiliary_loss).backward()
     gradients = [p.grad for p in tuned.parameters() if p.requires_grad]
     assert all(g is not None and bool(g.isfinite().all()) for g in gradients)
     assert len(tuned.base_model.state.losses) == 4  # of the text alone, for two modules of two layers

@@ -56,6 +56,16 @@ def test_answers_of_ragged_prompts(tmp_path: Path) -> None:
     assert report.passed, report.reason
 
 
+@pytest.mark.parametrize("heads", [2, 4])
+def test_float32_for_cuda(tmp_path: Path, heads: int) -> None:
+    """There the builder (0.18) makes a graph without a cache."""
+    base = write_decoder("llama", tmp_path / "base", num_key_value_heads=heads)
+    adapter = write_lora(tmp_path / "lora", linear_shapes(base, ("q_proj", "v_proj", "down_proj")), seed=1)
+    bundle = export_bundle(base, [adapter], tmp_path / "bundle", ExportOptions(mode="conditioned", provider="cuda"))
+    report = validate_bundle(bundle.path, ValidateOptions(base=base, adapters=[adapter], providers=["cpu"]))
+    assert report.passed, report.reason
+
+
 def test_int4_comes_from_the_builder_alone(tmp_path: Path) -> None:
     base = _write(tmp_path / "base", "BloomConfig", "BloomForCausalLM", hidden_size=16, n_layer=1, n_head=2)
     adapter = write_lora(tmp_path / "lora", linear_shapes(base, ("dense",)), seed=1)

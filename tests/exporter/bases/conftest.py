@@ -122,6 +122,11 @@ class Tiny:
         return array
 
 
+@pytest.fixture(scope="module")
+def traces_are_kept() -> None:
+    """They are not: what the exporter makes is what these tests look at."""
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """The tiny models."""

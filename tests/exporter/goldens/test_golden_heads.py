@@ -16,7 +16,7 @@ import pytest
 from eptx.bundle import Bundle
 from eptx.calibration import export_bundle
 from eptx.exporter import ExportOptions, Route
-from eptx.exporter.validation import ValidateOptions, validate_bundle
+from tests.exporter.goldens.by_proof import passes
 from tests.exporter.goldens.test_goldens import GOLDEN, _close, _run, _sessions
 from tests.support.decoders import write_tokenizer
 
@@ -36,11 +36,6 @@ def _inputs(arrays: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
         {key.partition(".")[2]: array for key, array in arrays.items() if key.startswith(f"in{index}.")}
         for index in range(count)
     ]
-
-
-def _passes(bundle: Bundle) -> None:
-    report = validate_bundle(bundle.path, ValidateOptions(providers=["cpu"]))
-    assert report.passed, report.reason
 
 
 def _follows(bundle: Bundle, arrays: dict[str, np.ndarray], *, static: bool) -> None:
@@ -63,7 +58,7 @@ def test_ept_with_a_classifier(tmp_path: Path, mode: Any) -> None:
     bundle = export_bundle(folder / "base", [folder / "adapter"], tmp_path / "b", options)
     assert [task.labels for task in bundle.manifest.tasks] == [3] * (1 if task else 9)
     _follows(bundle, arrays, static=mode == "static")
-    _passes(bundle)
+    passes(bundle)
 
 
 @pytest.mark.parametrize("mode", ["static", "conditioned", "dynamic"])
@@ -87,7 +82,7 @@ def test_tucka_on_images(tmp_path: Path, name: str, mode: Any) -> None:
             if ids:
                 off = session.run(["logits"], {**_images(feeds), "task_id": np.ones(rows, np.int64)})[0]
                 _close(off, arrays[f"base{index}.logits"])
-    _passes(bundle)
+    passes(bundle)
 
 
 def _images(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -103,4 +98,4 @@ def test_ept_with_norms_and_lm_head(tmp_path: Path, mode: Any) -> None:
     options = ExportOptions(mode=mode, top_k=settings["top_k"], task=task)
     bundle = export_bundle(base, [folder / "adapter"], tmp_path / "b", options)
     _follows(bundle, arrays, static=mode == "static")
-    _passes(bundle)
+    passes(bundle)

@@ -20,6 +20,7 @@ from eptx.calibration import export_bundle
 from eptx.errors import NotSupportedError
 from eptx.exporter import ExportOptions, Route
 from eptx.exporter.steps import load
+from tests.exporter.goldens.by_proof import passes
 from tests.exporter.goldens.test_golden_heads import _images
 from tests.exporter.goldens.test_goldens import GOLDEN, _close, _logits, _sessions
 from tests.exporter.goldens.test_moe_lora import CASES as MOE_LORA
@@ -75,10 +76,6 @@ class Case:
         settings = ExportOptions(**options)
         return export_bundle(self.shop.base, [self.adapter], self.shop.path(), settings)
 
-    def passes(self, bundle: Bundle) -> None:
-        report = self.shop.validate(bundle)
-        assert report.passed, report.reason
-
 
 @pytest.fixture(scope="module")
 def case_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
@@ -106,7 +103,7 @@ def test_ept(case_of: Callable[[str], Case], name: str, mode: Any) -> None:
                 want = outs[_TASK] if task else np.stack([outs[t][row] for row, t in enumerate(ids)])
                 for got in _logits(session, feeds, task_id=ids):
                     _close(got, want)
-    case.passes(bundle)
+    passes(bundle)
 
 
 @pytest.mark.parametrize(("name", "mode"), TUCKA)
@@ -138,7 +135,7 @@ def test_tucka(case_of: Callable[[str], Case], name: str, mode: Any) -> None:
                     continue
                 for got in _logits(session, each, task_id=np.zeros(count, np.int64)):
                     _close(got, want)
-    case.passes(bundle)
+    passes(bundle)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +160,7 @@ def test_ept_on_t5(case_of: Callable[[str], Case], kept: KeptGraphs, mode: Any) 
                 want = outs[_TASK] if task else np.stack([outs[t][row] for row, t in enumerate(ids)])
                 calls.encode(feeds["input_ids"], feeds["attention_mask"], **more)
                 _close(calls.decode(feeds["decoder_input_ids"])["logits"], want)
-    case.passes(bundle)
+    passes(bundle)
 
 
 def test_no_task_is_inferred_from_what_it_decides(case_of: Callable[[str], Case]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import set_peft_model_state_dict
+from peft import get_peft_model, set_peft_model_state_dict
 from peft.utils import PeftType
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from eptx.exporter.methods.ept.config import EptConfig
 from eptx.exporter.methods.ept.layer import EptLinear, EptState
 from eptx.exporter.methods.ept.model import EptModel
 from eptx.exporter.methods.peft_types import peft_type, register
-from eptx.exporter.training import add_adapter
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 CASES = ["ept_bert48", "ept_llama64"]
@@ -39,7 +38,7 @@ def released_model(case: str) -> Any:
         target_modules=settings["target_modules"],
         tasks=[f"task{i}" for i in range(8)],
     )
-    model = add_adapter(auto.from_pretrained(folder / "base"), config)
+    model = get_peft_model(auto.from_pretrained(folder / "base"), config)
     loaded = set_peft_model_state_dict(model, load_file(folder / "adapter" / "adapter_model.safetensors"))
     assert not loaded.unexpected_keys
     assert not [key for key in loaded.missing_keys if ".lora_" in key]
@@ -160,7 +159,7 @@ def test_modules_may_have_sizes_and_ranks_of_their_own() -> None:
         kernel_pattern={"two": [3, 4, 6]},
         rank_pattern={"one": 3},
     )
-    model = add_adapter(Two(), config)
+    model = get_peft_model(Two(), config)
     assert [tuple(k.shape) for k in model.two.lora_expert_kernels["default"]] == [
         (1, 4, 3, 1),
         (1, 3, 4, 1),

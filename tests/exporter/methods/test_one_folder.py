@@ -1,6 +1,6 @@
 """A method is one folder: outside of `exporter/methods` no code names one.
 
-Docstrings and comments may, as examples.
+Docstrings and comments may, as examples; and `eptx/peft.py`, which is their public names.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from eptx.exporter.methods.method import methods
 
 ROOT = Path(__file__).parents[3]
+PUBLIC = ROOT / "eptx" / "peft.py"
 ROOMS = ("eptx", "exporter", "runtime", "calibration")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
@@ -51,7 +52,9 @@ def named(text: str, known: set[str]) -> bool:
 
 
 def found_in(folder: Path, known: set[str]) -> list[str]:
-    files = sorted(path for path in folder.rglob("*.py") if folder.joinpath("methods") not in path.parents)
+    files = sorted(
+        path for path in folder.rglob("*.py") if folder.joinpath("methods") not in path.parents and path != PUBLIC
+    )
     assert files
     return [
         f"{path.relative_to(ROOT)}:{line}: {text[:80]!r}"

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import set_peft_model_state_dict
+from peft import get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from eptx.exporter.methods.tucka.config import TuckaConfig
 from eptx.exporter.methods.tucka.layer import TuckaRoute
-from eptx.exporter.training import add_adapter
+from eptx.peft import TuckaConfig
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 CASES = ["tucka_bert48", "tucka_llama64"]
@@ -32,7 +31,7 @@ def released_model(case: str) -> Any:
         **{key: settings[key] for key in ("r", "k", "t", "p", "alpha", "target_modules")},
         router_name=settings["router"],
     )
-    model = add_adapter(auto.from_pretrained(folder / "base"), config)
+    model = get_peft_model(auto.from_pretrained(folder / "base"), config)
     loaded = set_peft_model_state_dict(model, load_file(folder / "adapter" / "adapter_model.safetensors"))
     assert not loaded.unexpected_keys
     assert not [key for key in loaded.missing_keys if ".tucka_" in key]
@@ -73,7 +72,8 @@ class Toy(nn.Module):
 def toy(order: str, **settings: Any) -> Any:
     torch.manual_seed(1)
     config = TuckaConfig(r=3, k=3, t=2, p=2, alpha=50, target_modules=["a", "b", "c", "last"], **settings)
-    model = add_adapter(Toy(order), config).double().eval()
+    config.router_initialized = True  # they are set below
+    model = get_peft_model(Toy(order), config).double().eval()
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "tucka" in name:
@@ -144,7 +144,7 @@ def _by_hand(model: Any, x: Tensor, frozen: Sequence[tuple[int, list[float]] | N
 def twice() -> Any:
     torch.manual_seed(1)
     config = TuckaConfig(r=3, k=3, t=2, p=2, alpha=50, target_modules=["a", "b", "c", "last"])
-    model = add_adapter(Twice(), config).double().eval()
+    model = get_peft_model(Twice(), config).double().eval()
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "tucka" in name:
@@ -226,19 +226,22 @@ def test_forced_route_is_used_by_every_module() -> None:
     assert torch.allclose(model(x), live, atol=1e-12)
 
 
-def test_centroids_come_from_data_once() -> None:
+def test_centroids_come_from_the_first_batch_of_the_training() -> None:
+    """As released: the mean of what the router reads, and noise around it; evaluation and later batches keep them."""
     model = toy("bca", ec_perturb_scale=0.25)
-    tuner = model.base_model
-    batches = [{"x": batch(2, seed)} for seed in range(3)]
-    tuner.initialize_router(batches)
-    config = model.peft_config["default"]
+    tuner, config = model.base_model, model.peft_config["default"]
+    config.router_initialized = False
+    model.eval()(batch(2, 9))
+    assert not config.router_initialized
+    first = batch(2, 0)
+    model.train()(first)
     assert config.router_initialized
     centroids = tuner.router.tucka_ec["default"].detach().clone()
-    mean = torch.stack([tuner.model.embed(b["x"]).mean((0, 1)) for b in batches]).mean(0)
+    mean = tuner.model.embed(first).mean((0, 1))
     assert torch.allclose(centroids[0], mean)
     spread = (centroids - mean).abs()
     assert 0.1 < spread.max() <= 0.25
-    tuner.initialize_router([{"x": batch(2, 9)}])
+    model(batch(2, 1))
     assert torch.equal(tuner.router.tucka_ec["default"], centroids)
 
 

@@ -135,8 +135,8 @@ def test_rows_that_are_gone(headless_bert: Workshop, ept: Path, cli: Cli) -> Non
         (["--max-drop", "all"], 3, "--max-drop must be a number of points, 0 or more, not 'all'"),
     ],
 )
-def test_budgets_that_are_none(tmp_path: Path, cli: Cli, arguments: list[str], code: int, said: str) -> None:
-    assert cli("validate", tmp_path, *arguments) == (code, "", f"error: {said}\n")
+def test_budgets_that_are_none(fp32: Bundle, cli: Cli, arguments: list[str], code: int, said: str) -> None:
+    assert cli("validate", fp32.path, *arguments) == (code, "", f"error: {said}\n")
 
 
 def test_what_does_not_fit(headless_bert: Workshop, ept: Path, fp32: Bundle, data: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -19,37 +20,39 @@ from eptx.bundle import Bundle
 from eptx.errors import DataError
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 from eptx.runtime.validation.batch import Batch
+from eptx.runtime.validation.proof import record
 from eptx.runtime.validation.proof.content import read_proof
 from eptx.runtime.validation.proof.tensors import read_tensors, write_tensors
 from eptx.runtime.validation.proof.validate import validate_against_proof
 from eptx.runtime.validation.values import errors, sample, vector
-from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept, write_lora
-from tests.exporter.validation.conftest import GOLDEN, Cli
+from tests.exporter.validation.adapters import add_heads, linear_shapes, write_ept
+from tests.exporter.validation.conftest import Cli
 from tests.exporter.validation.contents.files.made import write_wordpieces
 from tests.exporter.validation.workshop import Workshop
+from tests.support.absent import without
 from tests.support.bundles import copy_bundle
 
 #: What `eptx[cpu]` does not bring.
 ABSENT = ("torch", "transformers", "peft", "onnx", "onnx_ir", "onnxscript", "safetensors", "optimum", "matplotlib")
-#: Runs the command line as if these packages were not there.
+#: Bytes that a proof may have: more than fit if nothing but samples counted.
+LIMIT = 180_000
+#: Runs the command line.
 _BARE = """
-import sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {absent!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Absent())
 sys.argv = ["eptx", *{arguments!r}]
 from eptx.cli import main
 main()
 """
 
 
+def exported(shop: Workshop, seed: int) -> Bundle:
+    """A conditioned bundle of two tasks with heads."""
+    adapter = write_ept(shop.path(), linear_shapes(shop.base, ("query", "value", "output.dense")), seed=seed, tasks=2)
+    return shop.export(add_heads(adapter, {"sst2": 2, "mnli": 3}, 48), mode="conditioned", top_k=2)
+
+
 @pytest.fixture(scope="module")
 def bundle(headless_bert: Workshop) -> Bundle:
-    shapes = linear_shapes(headless_bert.base, ("query", "value", "output.dense"))
-    adapter = write_ept(headless_bert.path(), shapes, seed=3, tasks=2)
-    return headless_bert.export(add_heads(adapter, {"sst2": 2, "mnli": 3}, 48), mode="conditioned", top_k=2)
+    return exported(headless_bert, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +64,7 @@ def proof(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def bare(*arguments: object) -> subprocess.CompletedProcess[str]:
     """The command line where only numpy, click and ONNX Runtime are installed."""
-    code = _BARE.format(absent=ABSENT, arguments=[str(argument) for argument in arguments])
+    code = without(ABSENT, _BARE.format(arguments=[str(argument) for argument in arguments]))
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
 
 
@@ -103,8 +106,8 @@ def test_a_right_copy_passes_and_a_changed_field_does_not(bundle: Bundle, proof:
     assert report.reason.startswith("eptx.json tasks: ")
 
 
-def test_the_proof_of_another_bundle_is_refused(bert: Workshop, proof: Path, cli: Cli) -> None:
-    other = bert.export(write_lora(bert.path(), linear_shapes(bert.base, ("query",)), seed=1), mode="static")
+def test_the_proof_of_another_bundle_is_refused(headless_bert: Workshop, proof: Path, cli: Cli) -> None:
+    other = exported(headless_bert, seed=4)
     code, out, err = cli("validate", "-q", other.path, "--against-proof", proof)
     assert (code, out) == (3, "")
     assert "is the proof of another bundle" in err and err.count("\n") == 1
@@ -199,17 +202,20 @@ def test_no_proof_of_a_wrong_bundle(headless_bert: Workshop, bundle: Bundle, tmp
     assert code == 4 and not (tmp_path / "p").exists()
 
 
-def test_no_text_of_the_user(tmp_path: Path) -> None:
-    shutil.copytree(GOLDEN / "ept_bert48" / "base", tmp_path / "base")
+def test_no_text_of_the_user_and_no_larger_than_it_may_be(headless_bert: Workshop, tmp_path: Path) -> None:
+    shutil.copytree(headless_bert.base, tmp_path / "base")
     write_wordpieces(tmp_path / "base", 200)
-    shop = Workshop(tmp_path / "base", tmp_path, headless=True)
-    adapter = write_ept(shop.path(), linear_shapes(shop.base, ("query",)), seed=3, tasks=2)
-    bundle = shop.export(add_heads(adapter, {"sst2": 2, "mnli": 3}, 48), mode="conditioned", top_k=2)
+    for file in (headless_bert.onnx, headless_bert.onnx.with_suffix(".onnx.data")):  # the same weights
+        shutil.copy(file, tmp_path)
+    bundle = exported(Workshop(tmp_path / "base", tmp_path, headless=True), seed=3)
     rows = [{"text": "a film", "task": task} for task in ("sst2", "mnli")]
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = tmp_path / "p"
-    report = validate_bundle(bundle.path, ValidateOptions(providers=["cpu"], record=path, data=data))
+    with mock.patch.object(record, "_LIMIT", LIMIT):
+        report = validate_bundle(bundle.path, ValidateOptions(providers=["cpu"], record=path, data=data))
+    assert LIMIT / 2 < path.stat().st_size < LIMIT
+    assert 1 < read_proof(path).expectation.floors.columns < 48  # so modules are sampled
     given = {batch.name for batch in report.batches if batch.seed is None}
     proved = {known.batch.name for known in read_proof(path).expectation.batches}
     assert report.passed and given
@@ -229,7 +235,7 @@ def test_what_a_sample_holds() -> None:
     mask = np.array([[1, 1, 0], [1, 1, 1]])
     batch = Batch("b", {"input_ids": np.zeros((2, 3), np.int64), "attention_mask": mask}, ("x", "y"))
     exact = rng.normal(size=(2, 3, 7))
-    taken = sample(exact, batch, 3)
+    taken = sample("module", exact, batch, 3)
     places = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
     wanted = [[exact[row, at, (n * 3 + j) % 7] for j in range(3)] for n, (row, at) in enumerate(places)]
     assert np.array_equal(taken.values, wanted)
@@ -237,9 +243,24 @@ def test_what_a_sample_holds() -> None:
     found[1, 2] += 1.0
     found[0, 2] = np.nan  # padding
     both = np.array([True, True])
-    assert errors(found, taken, both, batch)[-1] == pytest.approx(np.ones(3))
-    assert np.array_equal(errors(found, exact, both, batch)[:-1], np.zeros((4, 7)))
-    assert errors(found, taken, np.array([True, False]), batch).shape == (2, 3)
+    assert errors(found, taken, both, batch) == pytest.approx(np.repeat([0.0, 1.0], [12, 3]))
+    assert errors(found, exact, both, batch) == pytest.approx(np.repeat([0.0, 1.0], [28, 7]))
+    assert errors(found, taken, np.array([True, False]), batch).shape == (6,)
+
+
+def test_a_number_that_outweighs_the_rest_is_left_out() -> None:
+    """Of a module that is sampled; its error is then not that of the sample."""
+    rng = np.random.default_rng(2)
+    batch = Batch("b", {"input_ids": np.zeros((2, 4), np.int64)}, ("x", "y"))
+    exact = rng.normal(size=(2, 4, 6))
+    exact[1, 0, 1] = 1e4  # feature 1 of place 4, whose first of three is 0
+    found = exact + np.where(np.abs(exact) > 100, 5.0, 1e-6)
+    both = np.array([True, True])
+    taken = sample("module", exact, batch, 3)
+    assert np.argwhere(np.isnan(taken.values)).tolist() == [[4, 1]]
+    assert errors(found, taken, both, batch) == pytest.approx(np.full(23, 1e-6), rel=1e-3)
+    assert not np.isnan(sample("output", exact, batch, 3).values).any()
+    assert not np.isnan(sample("module", exact, batch, 6).values).any()  # which is whole
 
 
 def test_the_largest_of_wide_logits() -> None:
@@ -247,7 +268,7 @@ def test_the_largest_of_wide_logits() -> None:
     mask = np.array([[0, 1, 1]])
     batch = Batch("b", {"input_ids": np.zeros((1, 3), np.int64), "attention_mask": mask}, ("x",), prompt=3)
     exact = rng.normal(size=(1, 3, 50))
-    taken = sample(exact, batch, 4, largest=True)
+    taken = sample("output", exact, batch, 4, largest=True)
     for position in (1, 2):
         row = vector(taken, batch, 0, position)
         order = np.argsort(-exact[0, position])[:8]

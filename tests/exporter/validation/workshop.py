@@ -17,6 +17,7 @@ from eptx.errors import BundleError
 from eptx.exporter import ExportOptions
 from eptx.exporter.bases import is_decoder, load_transformers
 from eptx.exporter.bases.weights.model import read_config
+from eptx.exporter.options import Provider
 from eptx.exporter.validation import Report, ValidateOptions, validate_bundle
 from eptx.exporter.validation import run as validation
 from eptx.exporter.validation.reference.files import ReferenceFiles
@@ -34,12 +35,14 @@ class Workshop:
         base: the transformers folder.
         folder: where bundles go.
         headless: whether the graph ends before the model's head, for adapters with task heads.
+        provider: which the graph is fused for, and bundles are exported for.
         ends: which linear layers the adapters take.
     """
 
     base: Path
     folder: Path
     headless: bool = False
+    provider: Provider = "cpu"
     _count: Any = field(default_factory=count)
     _known: dict[tuple[str, ...], Any] = field(default_factory=dict)
 
@@ -48,7 +51,8 @@ class Workshop:
         """The graph, traced once."""
         path = self.folder / "base.onnx"
         if not path.exists():
-            ir.save(load_transformers(self.base, headless=self.headless).model, path, external_data="base.onnx.data")
+            model = load_transformers(self.base, provider=self.provider, headless=self.headless).model
+            ir.save(model, path, external_data="base.onnx.data")
         return path
 
     def path(self) -> Path:
@@ -60,7 +64,9 @@ class Workshop:
         folders = [adapters] if isinstance(adapters, Path) else list(adapters)
         config = read_config(self.base)
         graph = None if is_decoder(config) or config.get("is_encoder_decoder") else self.onnx
-        return export_bundle(self.base, folders, self.path(), ExportOptions(base_onnx=graph, **options))
+        return export_bundle(
+            self.base, folders, self.path(), ExportOptions(base_onnx=graph, provider=self.provider, **options)
+        )
 
     def validate(self, bundle: Bundle, reference: Path | Sequence[Path] | None = None, **options: Any) -> Report:
         """Holds a bundle against the trained adapter; what the reference computes is remembered."""
@@ -101,8 +107,8 @@ class Workshop:
         ) -> Any:
             if weights is not None or manifest.generation is not None or columns is not None:
                 return run_reference(manifest, reference, batches, redraw, weights, columns)  # depends on the bundle
-            facts = (manifest.mode, manifest.precision, manifest.routing, manifest.route, reference.ids, len(batches))
-            facts = (*facts, sorted(manifest.modules))
+            facts = (manifest.mode, manifest.precision, manifest.provider, manifest.routing, manifest.route)
+            facts = (*facts, reference.ids, len(batches), sorted(manifest.modules))
             key = (*(str(each.folder) for each in reference.files), *map(repr, (*facts, reference.tasks)))
             if key not in self._known:
                 self._known[key] = run_reference(manifest, reference, batches, redraw, None)

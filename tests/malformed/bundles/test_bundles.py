@@ -121,6 +121,16 @@ def _gigabytes(m: onnx.ModelProto) -> None:
 
 #: name -> how to break the tiny bundle, exit code, what `eptx run` says.
 LIES: dict[str, tuple[Change, int, str]] = {
+    "an embedding that no output is": (
+        manifest(lambda m: m.update(embedding={"pooling": ["mean"], "layers": [], "normalize": True})),
+        3,
+        "eptx.json: the output embedding is not one vector of float32 for each row",
+    ),
+    "a pooling of another name": (
+        manifest(lambda m: m.update(embedding={"pooling": ["sum"], "layers": [], "normalize": True})),
+        3,
+        "eptx.json: embedding: pooling must be a list of cls, max, mean",
+    ),
     "an input of another type": (
         manifest(lambda m: m["inputs"][0].update(dtype="int32")),
         3,

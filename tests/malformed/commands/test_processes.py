@@ -110,7 +110,7 @@ def test_interrupted(scene: Scene) -> None:
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(b"good film\nbad film\n")
     process.stdin.flush()
-    assert process.stdout.readline().startswith(b"sst2\t")
+    assert process.stdout.readline().startswith(b"sst2  ")
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

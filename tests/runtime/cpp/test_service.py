@@ -1,8 +1,9 @@
-"""examples/embed_cpp, built against an installed libeptx both ways, answers as a Python session does."""
+"""examples/embed_cpp, built against an installed libeptx, answers as a Python session does."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -31,40 +32,52 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prefix
 
 
-def by_cmake(installed: Path, folder: Path) -> Path:
-    _run(["cmake", "-S", SOURCE, "-B", folder, f"-DCMAKE_PREFIX_PATH={installed}"])
+@pytest.fixture(scope="module")
+def built(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the example's programs, with no warning of the compiler."""
+    folder = tmp_path_factory.mktemp("service")
+    warnings = "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror"
+    _run(["cmake", "-S", SOURCE, "-B", folder, f"-DCMAKE_PREFIX_PATH={installed}", warnings])
     _run(["cmake", "--build", folder])
-    return folder / "eptx_service"
+    return folder
 
 
-def by_pkg_config(installed: Path, folder: Path) -> Path:
-    folder.mkdir()
-    found = next(installed.rglob("eptx.pc")).parent
-    flags = _run(["pkg-config", "--cflags", "--libs", "eptx"], PKG_CONFIG_PATH=str(found)).split()
-    service = folder / "eptx_service"
-    rpath = f"-Wl,-rpath,{found.parent}"
-    _run(
-        [
-            "c++",
-            "-std=c++17",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            SOURCE / "service.cc",
-            *flags,
-            rpath,
-            "-pthread",
-            "-o",
-            service,
-        ]
+def test_the_recipes_run_as_written(installed: Path, tmp_path: Path) -> None:
+    """Those of the example's page, in a checkout whose build/install was moved there."""
+    (tmp_path / "build").mkdir()
+    shutil.copytree(installed, tmp_path / "build" / "install", symlinks=True)
+    (tmp_path / "examples").symlink_to(SOURCE.parent)
+    bundle = write_tiny(tmp_path / "build" / "demo" / "conditioned")
+    commands = re.findall(r"^\$ (.*)$", (SOURCE / "README.md").read_text(), re.MULTILINE)
+    known = ["make native", "DECODER_BUNDLE"]  # made above; test_generate runs it
+    recipes = [each for each in commands if not any(name in each for name in known)]
+    assert len(recipes) == len(commands) - len(known)
+    # a token and a task that the small bundle has
+    script = "set -e\n" + re.sub(r"\b\d{3,4}\b", "4", "\n".join(recipes)).replace("cola", "mnli")
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
-    return service
+    assert done.returncode == 0, done.stderr
+    session = Session(bundle)
+    rows = [("sst2", 5), ("mnli", 4), ("sst2", 5)]
+    wanted = [f"{task} {session.run({'input_ids': [[4] * length]}, task).labels[0]}" for task, length in rows]
+    assert re.findall("^(?:sst2|mnli) .*$", done.stdout, re.MULTILINE) == wanted
 
 
-@pytest.mark.parametrize("build", [by_cmake, by_pkg_config])
-def test_service(installed: Path, tmp_path: Path, build: object) -> None:
-    assert callable(build)
-    service: Path = build(installed, tmp_path / "service")
+def test_an_installed_tree_can_be_moved(installed: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(installed, tmp_path / "moved", symlinks=True)
+    outside = [each for each in moved.rglob("*") if each.is_symlink() and os.path.isabs(os.readlink(each))]
+    assert outside == []
+    for file in (next(moved.rglob("libeptx.so")), moved / "bin" / "eptx-validate"):
+        needed = _run(["ldd", file])
+        assert re.findall(r"libonnxruntime\S* => (\S+)", needed), needed
+        assert all(
+            Path(path).resolve().is_relative_to(moved) for path in re.findall(r"onnxruntime\S* => (\S+)", needed)
+        )
+
+
+def test_service(built: Path, tmp_path: Path) -> None:
+    service = built / "eptx_service"
     bundle = write_tiny(tmp_path / "bundle").path
     rng = np.random.default_rng(0)
     requests = [(TASKS[i % 4], rng.integers(4, len(VOCABULARY), rng.integers(1, 9)).tolist()) for i in range(200)]
@@ -87,8 +100,8 @@ def test_service(installed: Path, tmp_path: Path, build: object) -> None:
         )
 
 
-def test_generate(installed: Path, tmp_path: Path, bundle_of: BundleOf) -> None:  # noqa: F811
-    program = by_cmake(installed, tmp_path / "service").with_name("eptx_generate")
+def test_generate(built: Path, bundle_of: BundleOf) -> None:  # noqa: F811
+    program = built / "eptx_generate"
     bundle = bundle_of("conditioned").path
     lines = [f"{task} {' '.join(map(str, prompt))}" for task, prompt in zip(TASKS_OF_PROMPTS, PROMPTS, strict=True)]
     for settings in ({}, {"temperature": 0.9, "seed": 4}):
@@ -106,8 +119,8 @@ def test_generate(installed: Path, tmp_path: Path, bundle_of: BundleOf) -> None:
     assert done.stderr.startswith("error: max_new_tokens must be")
 
 
-def test_a_wrong_bundle(installed: Path, tmp_path: Path) -> None:
-    service = by_pkg_config(installed, tmp_path / "service")
+def test_a_wrong_bundle(built: Path, tmp_path: Path) -> None:
+    service = built / "eptx_service"
     done = subprocess.run([service, tmp_path / "nowhere"], capture_output=True, text=True, timeout=60, input="")
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == f"error: {tmp_path / 'nowhere'}: no such bundle\n"

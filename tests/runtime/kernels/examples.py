@@ -18,13 +18,18 @@ INFERRING_WIDTHS = st.integers(2, 80)
 Own = Callable[[st.DrawFn, np.random.Generator, int, int], Arrays]
 
 
+#: Inputs that are a router's own numbers.
+ROUTERS = ("task_embedding", "gate_weight", "gate_bias", "gate", "centroids")
+
+
 def _normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.normal(size=shape).astype(np.float32)
 
 
 def _stored(draw: st.DrawFn, own: Arrays) -> Arrays:
-    """Each float array as float32 or float16, as the exporter stores them one by one."""
-    return {n: a.astype(np.float16) if a.dtype.kind == "f" and draw(st.booleans()) else a for n, a in own.items()}
+    """Each float array as float32 or float16, as the exporter stores them one by one; a router's stay float32."""
+    may = {n for n, a in own.items() if a.dtype.kind == "f" and n not in ROUTERS}
+    return {n: a.astype(np.float16) if n in may and draw(st.booleans()) else a for n, a in own.items()}
 
 
 @st.composite

@@ -254,7 +254,7 @@ Case DrawCase(const Node& node, Sizes sizes, const Case* constants, Random& rand
   if (Once(random, 6)) sizes.length = 1;
   if (!Once(random, 30)) sizes.tokens = sizes.rows * sizes.length;
   const size_t bent = Once(random, 3) ? Place(random, node.operands.size()) : SIZE_MAX;
-  drawn.impossible = Mixed(node, sizes) > kAnyMachine;
+  drawn.impossible = false;
   for (size_t i = 0; i < node.operands.size(); ++i) {
     const Operand& operand = node.operands[i];
     if (constants != nullptr && operand.constant) {
@@ -274,6 +274,9 @@ Case DrawCase(const Node& node, Sizes sizes, const Case* constants, Random& rand
     drawn.impossible = drawn.impossible || (operand.own && name != "bias" && array.count == 0);
     drawn.arrays.push_back(std::move(array));
   }
+  const Array* x = Find(node, drawn, "x");
+  const bool mixes = node.single != "PooledMixtureDelta" || x == nullptr || x->count != 0;  // for tokens alone
+  drawn.impossible = drawn.impossible || (mixes && Mixed(node, sizes) > kAnyMachine);
   if (!Once(random, 16)) EndKernels(node, drawn);
   // a refused case takes no time
   if (!drawn.impossible && Work(node, sizes) > kMostWork) {

@@ -30,6 +30,14 @@ std::vector<Own> OwnOf(const std::string& single) {
   return own;
 }
 
+// A router's own numbers: a graph holds them in float32, in which the functions score (eptx.exporter.ops).
+bool IsRouters(const std::string& name) {
+  for (const char* own : {"task_embedding", "gate_weight", "gate_bias", "gate", "centroids"}) {
+    if (name == own) return true;
+  }
+  return false;
+}
+
 std::vector<Own> SharedOf(const std::string& single) {
   if (single == "LowRankDelta" || single == "PyramidDelta") return {{"route", Content::kRoute}};
   if (single == "RoutedPyramidDelta") return {{"task_id", Content::kRoute}};
@@ -65,9 +73,10 @@ Node DrawNode(Random& random) {
   const auto add = [&](std::string name, Content content, bool fixed, size_t part = SIZE_MAX) {
     const bool integer = content >= Content::kRoute && content <= Content::kColumns;
     Type type = integer ? kInt64 : kFloat;
-    if (!integer && (fixed || part != SIZE_MAX) && Once(random, 4)) type = kHalf;
+    if (!integer && (fixed || part != SIZE_MAX) && !IsRouters(name) && Once(random, 4)) type = kHalf;
     if (content == Content::kMask) type = Pick(random, {kFloat, kInt64, kInt32, kBool});
     if (Once(random, 150)) type = Pick(random, {kFloat, kInt32, kInt64, kBool, kHalf, kDouble});
+    if (type == kHalf && IsRouters(name)) type = kDouble;
     if (part != SIZE_MAX) name += "_" + std::to_string(part);
     node.operands.push_back({name, type, content, fixed && constant && !Once(random, 16), fixed});
   };

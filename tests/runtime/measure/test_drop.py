@@ -76,7 +76,17 @@ def test_intervals_are_of_pairs() -> None:
     labels = np.random.default_rng(0).integers(0, 2, 400)
     both = coins(400, 0.6, labels, np.random.default_rng(1))
     (drop,) = drops(both, both, {"t": "accuracy"})
-    assert drop.points == drop.low == drop.high == 0
+    assert drop.points == 0 and (drop.low, drop.high) == pytest.approx((-0.95, 0.95), abs=0.01)  # Wilson's, of none
+
+
+def test_few_rows_that_agree_do_not_show_that_all_do() -> None:
+    same = answers("labels", [*np.eye(2)[[0, 1] * 4]], np.array([0, 1] * 4))
+    for metric, least in (("accuracy", 32), ("matthews", 32), ("f1", 20)):
+        (drop,) = drops(same, same, {"t": metric})
+        assert drop.points == 0 and drop.low < -least and drop.high > least
+    sets = answers("sets", [*np.eye(3)[[0, 1, 2, 0]] - 0.5], np.eye(3, dtype=bool)[[0, 1, 2, 0]])
+    (drop,) = drops(sets, sets, {"t": "subset_accuracy"})
+    assert drop.high == pytest.approx(48.99, abs=0.01)
 
 
 def _labels(rng: np.random.Generator) -> Answers:

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openai
 import pytest
 
 from eptx.errors import UsageError
 from eptx.runtime import Session
+from tests.support.chat import write_chat_bundle
 from tests.support.tiny_bundle import LABELS, write_tiny
 
 pytest.importorskip("ray.serve", reason="Ray is not installed: pip install 'eptx[ray]'")
@@ -90,7 +92,8 @@ def folder() -> Iterator[Path]:
 def bundles(folder: Path) -> dict[str, Path]:
     for i, name in enumerate(("minilm", "one", "two", "three")):
         write_tiny(folder / name, tokenizer=True, generator=f"test {i}")
-    return {name: folder / name for name in ("minilm", "one", "two", "three")}
+    write_chat_bundle(folder / "chat", tasks=("kind", "rude"))
+    return {name: folder / name for name in ("minilm", "one", "two", "three", "chat")}
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +125,7 @@ def configuration(bundles: dict[str, Path]) -> dict[str, Any]:
         config["http_options"]["port"] = free.getsockname()[1]
     (app,) = config["applications"]
     assert list(app["args"]["bundles"]) == ["minilm"]
-    app["args"] |= {"bundles": {"minilm": str(bundles["minilm"])}, "threads": 1}
+    app["args"] |= {"bundles": {name: str(bundles[name]) for name in ("minilm", "chat")}, "threads": 1}
     app["args"]["limits"]["max_delay"] = 0.25  # so that requests can be caught in a replica's queue
     many = copy.deepcopy(app) | {"name": "many", "route_prefix": "/many"}
     many["args"] |= {"bundles": {name: str(bundles[name]) for name in ("one", "two", "three")}, "models_per_replica": 2}
@@ -251,6 +254,23 @@ def test_http_is_that_of_eptx_serve(cluster: Cluster) -> None:
     )
     assert cluster.call("/v2/models/minilm/generate_stream", {"text_input": "a"})[0] == 400
     assert cluster.call("/v2/models/minilm/infer", request("a", "sst2") | {"id": "x" * (17 << 20)})[0] == 413
+
+
+def test_openais_clients_ask_replicas(cluster: Cluster, bundles: dict[str, Path]) -> None:
+    messages = [{"role": "user", "content": "Is it raining?"}]
+    made = Session(bundles["chat"], threads=1).chat(messages, "rude", max_new_tokens=9).texts[0]
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{cluster.port}/v1", api_key="none", max_retries=0) as client:
+        assert [model.id for model in client.models.list()] == ["chat:kind", "chat:rude", "chat:base"]
+        given = {"model": "chat:rude", "messages": messages, "max_tokens": 9}
+        assert client.chat.completions.create(**given).choices[0].message.content == made
+        stream = client.chat.completions.create(**given, stream=True)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == made
+        for stream in (True, False):
+            with pytest.raises(openai.NotFoundError) as caught:
+                client.chat.completions.create(**{**given, "model": "chat:polite"}, stream=stream)
+            assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+    status, body = cluster.call("/many/v1/completions", {"model": "one", "prompt": "a"})
+    assert (status, body["error"]["code"]) == (404, "model_not_found")
 
 
 def test_more_bundles_than_a_replica_holds(cluster: Cluster, bundles: dict[str, Path]) -> None:

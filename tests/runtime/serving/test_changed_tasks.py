@@ -9,15 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
 import eptx
 from eptx.exporter import ExportOptions
 from tests.runtime.serving.servers import Server, serving, wait_for
-
-#: PEFT asks a base for what transformers now calls otherwise.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
 IDS = [[3, 5, 7, 9]]
 

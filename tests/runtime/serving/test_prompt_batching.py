@@ -26,6 +26,7 @@ from eptx.runtime.serving.errors import Overdue, Refused
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
 from eptx.runtime.serving.models.generate import GenerateService
+from eptx.runtime.serving.models.prompts import PromptService
 from tests.exporter.validation.adapters import linear_shapes, write_ept, write_tucka
 from tests.runtime.serving.servers import wait_for
 from tests.support.decoders import write_decoder, write_decoder_bundle, write_tokenizer
@@ -58,7 +59,8 @@ class Served:
     def __init__(self, session: Session, generations: int, delay: float = LONG) -> None:
         self._metrics = Metrics()
         limits = Limits(generations=generations, max_delay=delay)
-        self.service = GenerateService("w", session, limits, self._metrics)
+        self.prompts = PromptService("w", session, limits, self._metrics)
+        self.service = GenerateService("w", session, self.prompts)
 
     def metric(self, name: str, labels: str = "") -> float:
         """The sum of a metric's series that have these labels."""
@@ -74,7 +76,7 @@ class Served:
         """The answers to prompts that come at once, in this order; what still waits then is told to go."""
         asked = [asyncio.create_task(self.service.generate(body, time.monotonic() + LONG)) for body in bodies]
         await asyncio.sleep(0)  # each is in the queue now
-        await asyncio.to_thread(self.service.close)
+        await asyncio.to_thread(self.prompts.close)
         return [json.loads(await answer) for answer in asked]
 
 
@@ -148,7 +150,7 @@ def test_what_is_wrong_is_said_before_it_waits(session: Session) -> None:
         for wrong in (body("w5", "task9"), body("w5", top_p=2), body("w5 " * 300), body("w5 " * 200, max_tokens=100)):
             with pytest.raises(RequestError):
                 await served.service.generate(wrong, time.monotonic() + LONG)
-        await asyncio.to_thread(served.service.close)
+        await asyncio.to_thread(served.prompts.close)
 
     asyncio.run(ask())
     assert served.batches == (0, 0)
@@ -166,7 +168,7 @@ def test_who_does_not_wait_any_more_leaves_the_queue(session: Session) -> None:
         leaving.cancel()
         await asyncio.wait([leaving])
         assert served.metric("eptx_queue_rows") == 0
-        await asyncio.to_thread(served.service.close)
+        await asyncio.to_thread(served.prompts.close)
 
     asyncio.run(ask())
     assert served.batches == (0, 0)
@@ -177,7 +179,7 @@ def test_a_lonely_prompt_waits_a_moment_only(session: Session) -> None:
 
     async def ask() -> None:
         await asyncio.wait_for(served.service.generate(body(TEXTS[0]), time.monotonic() + LONG), LONG / 2)
-        await asyncio.to_thread(served.service.close)
+        await asyncio.to_thread(served.prompts.close)
 
     asyncio.run(ask())
     assert served.batches == (1, 1)

@@ -1,11 +1,11 @@
 // A bundle's files, each compared with what eptx.json says of it.
 import { Failure, NOT_SUPPORTED } from "./failure.js";
+import { OUTSIDE } from "./names.js";
 import { sha256 } from "./sha256.js";
 
 /** The stage whose progress is counted in bytes. */
 export const LOADING = "loading the bundle";
 const SCHEMA_VERSION = 1;
-const OUTSIDE = /(^|\/)(\.{0,2})(\/|$)|[\\:*?"<>|\x00-\x1f\x7f]/;
 
 /**
  * What eptx.json says, if it is a bundle that is validated here.

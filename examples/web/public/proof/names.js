@@ -15,3 +15,5 @@ export const [TASK_ID, ROUTE_GROUP, USED] = ["task_id", "route_group", "_used"];
 export const TASK_ID_USED = TASK_ID + USED;
 /** The output whose first numbers are a row's answer. */
 export const LOGITS = "logits";
+/** Names of files that do not stay inside their folder on every system. */
+export const OUTSIDE = /(^|\/)(\.{0,2})(\/|$)|[\\:*?"<>|\x00-\x1f\x7f]/;

@@ -6,6 +6,7 @@ import { compare } from "./compare.js";
 import { Failure } from "./failure.js";
 import { readProof } from "./proof.js";
 import { makeReport } from "./report.js";
+import { checkGraph } from "./scan.js";
 
 /**
  * What `eptx validate BUNDLE --against-proof PROOF` finds on one backend, the functions that the model holds.
@@ -34,7 +35,23 @@ export async function validate({ ort, provider, read, proof: file, progress = ()
     }
     return [proof, manifest, [...proof.checks, ...checkSame(file.name, proof.bundle, manifest)]];
   });
-  const files = await timed("checking the bundle", () => readFiles(manifest, read, progress));
+  const files = await timed("checking the bundle", async () => {
+    const files = await readFiles(manifest, read, progress);
+    checkGraphs(manifest, files, proof.models);
+    return files;
+  });
   const results = await timed("running the bundle", () => compare({ ort, provider }, { manifest, files }, proof, progress));
   return makeReport({ manifest, proof, provider, results, checks, seconds });
+}
+
+/** A bundle's graphs, and what a proof adds to them or puts in their place, may refer to no other file. */
+function checkGraphs(manifest, files, models) {
+  for (const [name, { added, floatActivations }] of [
+    ["model.onnx", models],
+    ...(models.encoder ? [[manifest.encoder.file, models.encoder]] : []),
+  ]) {
+    for (const bytes of [files.get(name), added, floatActivations]) {
+      if (bytes) checkGraph(name, bytes, manifest.files);
+    }
+  }
 }

@@ -9,7 +9,6 @@ from typing import Any
 from eptx.bundle import Bundle
 from eptx.errors import BaseModelError, BundleError
 from eptx.exporter.validation.base.source import SENTENCE_FILES, TOKENIZER_FILES, BaseSource, same
-from eptx.exporter.validation.contents.files.text_limits import reads_text
 from eptx.files.safe_files import hash_file
 from eptx.files.strict_json import read_json
 from eptx.runtime.validation.check import Check
@@ -21,7 +20,6 @@ _FILES = (
     "generation_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "preprocessor_config.json",
     "vocab.txt",
     "vocab.json",
     "merges.txt",
@@ -32,8 +30,15 @@ _FILES = (
     *SENTENCE_FILES,
 )
 #: Files of the bundle alone, and files that are compared elsewhere.
-_OWN = ("README.md", "genai_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-_IMAGES = "processor_config.json"
+_OWN = (
+    "README.md",
+    "genai_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
 _MOST_SHOWN = 60
 #: How config.json says that weights are stored: a static int4 bundle comes from a folded base in float32.
 _STORED = ("dtype", "torch_dtype")
@@ -52,9 +57,6 @@ def compare_copied_files(bundle: Bundle, source: BaseSource) -> list[Check]:
         for name in _FILES
         if (check := _compare(name, bundle.file(name), source.places(name), source)) is not None
     ]
-    pictures = not reads_text(bundle.manifest) and not (source.folder / "preprocessor_config.json").is_file()
-    if pictures and (source.folder / _IMAGES).is_file() and bundle.file(_IMAGES) is None:
-        checks.append(Check(_IMAGES, "unchecked", why="the bundle has no copy: prepare its inputs with the base's"))
     return checks + [_unknown(name, bundle.path / name, source.folder) for name in _others(bundle)]
 
 
@@ -73,16 +75,16 @@ def _compare(name: str, found: Path | None, wanted: Sequence[Path], source: Base
         return Check(name, "compared", "is missing; the base has it") if wanted and not free else None
     if not wanted:
         return Check(name, "compared", "is not of the base, which has no such file")
-    wrong = [_difference(found, path) for path in wanted]
+    wrong = [difference(found, path) for path in wanted]
     return Check(name, "compared", None if None in wrong else wrong[0])
 
 
 def equal(found: Path, wanted: Path) -> bool:
     """Whether two files have the same bytes, or hold the same JSON."""
-    return _difference(found, wanted) is None
+    return difference(found, wanted) is None
 
 
-def _difference(found: Path, wanted: Path) -> str | None:
+def difference(found: Path, wanted: Path) -> str | None:
     """How a file differs: in a JSON object, the first other field; None if it does not."""
     if hash_file(found, error=BundleError) == hash_file(wanted, error=BaseModelError):
         return None
@@ -116,4 +118,4 @@ def _others(bundle: Bundle) -> Collection[str]:
 def _unknown(name: str, path: Path, folder: Path) -> Check:
     if not (folder / name).is_file():
         return Check(name, "unchecked", why="eptx does not read it, and the base has no such file")
-    return Check(name, "compared", _difference(path, folder / name))
+    return Check(name, "compared", difference(path, folder / name))

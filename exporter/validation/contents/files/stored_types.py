@@ -20,7 +20,7 @@ _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _FLOAT = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 _INTEGER = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4)
 #: Inputs of routers, as the operators' function bodies name them: float32 in every precision (docs/calibration.md).
-_ROUTER = ("task_embedding", "gate_weight", "gate_bias", "centroids")
+_ROUTER = ("task_embedding", "gate_weight", "gate_bias", "centroids", "gate")
 #: Precision -> the schemes, one of which all of its products have.
 _UNIFORM = {
     "int8": ("int8", "int8-blocks", "int8 weights alone"),

@@ -2,6 +2,7 @@
 //
 // It is `eptx validate BUNDLE --against-proof PROOF` without Python: it prints the same and ends with the same codes.
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -92,6 +93,7 @@ int main(int count, char** arguments) {
     if (std::strcmp(arguments[i], "--version") == 0) return std::printf("eptx-validate %s\n", eptx_version()), 0;
     if (std::strcmp(arguments[i], "--help") == 0) return std::fputs(kUsage, stdout), std::fputs(kHelp, stdout), 0;
   }
+  setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // see keep_private in eptx/providers.py
   try {
     return Run(Read(count, arguments));
   } catch (const eptx::Error& error) {

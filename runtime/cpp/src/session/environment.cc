@@ -35,6 +35,7 @@ Environment::Environment(int32_t shared_threads, size_t arena_limit)
   }
   if (shared_threads > 0) CheckThreadCount(shared_threads, "shared_threads");
   env_ = MakeEnv(shared_threads);
+  Check(Api().DisableTelemetryEvents(env_.get()), kWhat);  // a program's use of a model is private
   if (shares_arena()) MakeArena();
 }
 

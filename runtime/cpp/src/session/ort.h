@@ -29,6 +29,7 @@ struct OrtDelete {
   void operator()(OrtThreadingOptions* p) const { Api().ReleaseThreadingOptions(p); }
   void operator()(OrtArenaCfg* p) const { Api().ReleaseArenaCfg(p); }
   void operator()(OrtMemoryInfo* p) const { Api().ReleaseMemoryInfo(p); }
+  void operator()(OrtRunOptions* p) const { Api().ReleaseRunOptions(p); }
   void operator()(OrtSessionOptions* p) const { Api().ReleaseSessionOptions(p); }
   void operator()(OrtCustomOpDomain* p) const { Api().ReleaseCustomOpDomain(p); }
   void operator()(OrtSession* p) const { Api().ReleaseSession(p); }

@@ -17,6 +17,9 @@ uint64_t ArenaNeed(const Options& options, const Manifest& manifest) {
   return options.arena ? WeightBytes(manifest) + kPadding : 0;
 }
 
+// See _LARGE in runtime/ort/model.py.
+constexpr size_t kLarge = 4096;
+
 }  // namespace
 
 Session::Session(std::shared_ptr<const Environment> environment, const std::string& path, const Options& options)
@@ -25,7 +28,8 @@ Session::Session(std::shared_ptr<const Environment> environment, const std::stri
       limits_{manifest().vocab_size, bundle_.token_types(), manifest().max_length},
       tasks_(manifest()),
       description_(manifest()),
-      share_(*environment_, ArenaNeed(options, manifest())) {
+      share_(*environment_, ArenaNeed(options, manifest())),
+      gives_back_(options.arena && !environment_->shares_arena()) {
   for (const TensorSpec& spec : manifest().inputs) input_names_.push_back(spec.name.c_str());
   for (const TensorSpec& spec : manifest().outputs) output_names_.push_back(spec.name.c_str());
   memory_ = CpuMemory();
@@ -62,13 +66,31 @@ Owned<OrtValue> Session::Wrap(const TensorView& tensor) const {
   return Owned<OrtValue>(value);
 }
 
+// What gives memory back after a large batch, which ONNX Runtime's arena would keep; null for others.
+Owned<OrtRunOptions> Session::RunOptionsFor(const std::vector<Owned<OrtValue>>& inputs) const {
+  size_t size = 0;
+  for (size_t i = 0; gives_back_ && i < inputs.size(); ++i) {
+    if (manifest().inputs[i].name.rfind(kPast, 0) == 0) continue;
+    size_t elements = 1;
+    for (int64_t length : ShapeOf(inputs[i].get())) elements *= static_cast<size_t>(length);
+    size += elements;
+  }
+  if (size < kLarge) return nullptr;
+  OrtRunOptions* made = nullptr;
+  Check(Api().CreateRunOptions(&made), "ONNX Runtime cannot be set up");
+  Owned<OrtRunOptions> options(made);
+  Check(Api().AddRunConfigEntry(made, "memory.enable_memory_arena_shrinkage", "cpu:0"), "ONNX Runtime cannot be set up");
+  return options;
+}
+
 void Session::Run(const std::vector<Owned<OrtValue>>& inputs, const std::vector<const char*>& names,
                   std::vector<Owned<OrtValue>>& outputs) const {
   std::vector<const OrtValue*> given;
   for (const auto& value : inputs) given.push_back(value.get());
   std::vector<OrtValue*> got;
   for (const auto& value : outputs) got.push_back(value.get());
-  OrtStatus* failure = Api().Run(model_.get(), nullptr, input_names_.data(), given.data(), given.size(), names.data(),
+  const auto options = RunOptionsFor(inputs);
+  OrtStatus* failure = Api().Run(model_.get(), options.get(), input_names_.data(), given.data(), given.size(), names.data(),
                                  names.size(), got.data());
   for (size_t i = 0; i < got.size(); ++i) {
     if (!outputs[i]) outputs[i].reset(got[i]);

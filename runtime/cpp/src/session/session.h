@@ -42,6 +42,7 @@ class Session {
 
  private:
   void Load(const Options& options);
+  Owned<OrtRunOptions> RunOptionsFor(const std::vector<Owned<OrtValue>>& inputs) const;
   std::string Info() const;
 
   std::shared_ptr<const Environment> environment_;
@@ -52,6 +53,7 @@ class Session {
   ArenaShare share_;
   std::vector<const char*> input_names_, output_names_;
   Owned<OrtMemoryInfo> memory_;
+  bool gives_back_;  // whether a large batch's memory goes back to the system at its end
   Kernels kernels_;  // outlives the model that uses them
   Owned<OrtSession> model_;
   std::string info_;

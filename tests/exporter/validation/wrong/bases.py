@@ -11,6 +11,7 @@ from unittest import mock
 from eptx.bundle import Bundle
 from eptx.calibration.quantize import Range
 from eptx.exporter import ExportOptions, Route
+from eptx.exporter.options import Precision, Provider
 from eptx.exporter.validation import ValidateOptions, validate_bundle
 from tests.exporter.validation.adapters import (
     CONFIG,
@@ -84,13 +85,15 @@ class Bases:
 
     Args:
         root: where everything goes.
+        provider: which bundles are exported for.
+        precision: of bundles that have none of their own.
 
     Attributes:
         kept: stands in for the tracing of encoder-decoders, which it does once for each base.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, *, provider: Provider = "cpu", precision: Precision = "fp32") -> None:
+        self._root, self._provider, self._precision = root, provider, precision
         self._shops: dict[str, Workshop] = {}
         self._adapters: dict[str, list[Path]] = {}
         self._bundles: dict[str, Bundle] = {}
@@ -99,8 +102,7 @@ class Bases:
     def bundle(self, name: str) -> Bundle:
         """An honest bundle, of `BUNDLES` or `QUANTIZED`; it must not be changed."""
         if name not in self._bundles:
-            with mock.patch("eptx.exporter.steps.load.load_encoder_decoder", self.kept):
-                self._bundles[name] = self.export(name)
+            self._bundles[name] = self.export(name)
         return self._bundles[name]
 
     def proof(self, name: str) -> Path:
@@ -123,7 +125,7 @@ class Bases:
             folder = _made(self._root / base.replace(" ", "_"))
             name = base.removesuffix(" bare")
             model = write_base(name, folder / "base")
-            self._shops[base] = Workshop(model, folder, headless=base.endswith(" bare"))
+            self._shops[base] = Workshop(model, folder, base.endswith(" bare"), self._provider)
         return self._shops[base]
 
     def shapes(self, base: str) -> Shapes:
@@ -140,12 +142,13 @@ class Bases:
             self._adapters[key] = self._train(base, method, "mean" if name == "heads mean" else "pooler")
         return self._adapters[key]
 
-    def export(self, name: str) -> Bundle:
-        """A bundle of that name, made anew."""
+    def export(self, name: str, **changed: Any) -> Bundle:
+        """A bundle of that name, made anew, with options of its own."""
         if name in QUANTIZED:
             return self._quantized(name)
         base, _, options = BUNDLES[name]
-        return self.shop(base).export(self.adapters(name), **options)
+        with mock.patch("eptx.exporter.steps.load.load_encoder_decoder", self.kept):
+            return self.shop(base).export(self.adapters(name), **{"precision": self._precision} | options | changed)
 
     def _quantized(self, name: str) -> Bundle:
         shop = self.shop("bert bare")

@@ -49,7 +49,8 @@ def _left_out(op_type: str, at: int = -1) -> Damage:
         node = [node for node in found if node.op_type == op_type][at]
         base, adapted = node.inputs[0], node.outputs[0]
         assert base is not None
-        kept = ir.node("Mul", [adapted, constant(found, "none", np.zeros((), np.float32))])
+        dtype = np.float16 if adapted.dtype == ir.DataType.FLOAT16 else np.float32
+        kept = ir.node("Mul", [adapted, constant(found, "none", np.zeros((), dtype))])
         after(found, adapted, kept, ir.node("Add", [base, kept.outputs[0]]))
 
     return graph(change)
@@ -64,16 +65,25 @@ def _off_while_decoding(found: ir.Graph) -> None:
     after(found, adapted, length, single, ir.node("Where", [single.outputs[0], base, adapted]))
 
 
+def _inside(value: ir.Value) -> ir.Value:
+    """What a graph output is cast from, where the graph computes in another type."""
+    node = value.producer()
+    source = node.inputs[0] if node is not None and node.op_type == "Cast" else None
+    return value if source is None else source
+
+
 def _first_token(found: ir.Graph) -> None:
     """The heads read the first token's state, where they were trained on the pooler's."""
-    pooled = next(value for value in found.outputs if value.name == "pooler_output")
-    hidden = next(value for value in found.outputs if value.name == "last_hidden_state")
+    pooled = _inside(next(value for value in found.outputs if value.name == "pooler_output"))
+    hidden = _inside(next(value for value in found.outputs if value.name == "last_hidden_state"))
     first = ir.node("Gather", [hidden, constant(found, "first", np.array(0))], attributes={"axis": 1})
     first.outputs[0].name = "first_token"
     maker = pooled.producer()
     assert maker is not None
     found.insert_after(maker, first)
-    for user, index in list(pooled.uses()):
+    read = [(user, index) for user, index in pooled.uses() if user.op_type != "Cast"]
+    assert read
+    for user, index in read:
         user.replace_input_with(index, first.outputs[0])
 
 

@@ -18,7 +18,7 @@ import pytest
 from eptx.bundle import Bundle
 from eptx.calibration.quantize import one_product
 from eptx.exporter.graph.edited import EditedGraph
-from eptx.exporter.graph.heads import put_heads
+from eptx.exporter.graph.ends.heads import put_heads
 from eptx.exporter.graph.updates import attach_updates
 from eptx.exporter.methods.ept.task_used import add_task_used
 from eptx.exporter.steps import export as exporting

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.exporter.validation.conftest import Cli
 from tests.exporter.validation.wrong.bases import QUANTIZED, Bases
 from tests.exporter.validation.wrong.kind import Kind
 from tests.exporter.validation.wrong.kinds import KINDS
+from tests.support.kept_references import kept_references
 
 #: Their weights are compared by rule; and a proof has a graph of its own of those that round activations.
 ROUNDED = {*QUANTIZED, "llama int4"}
@@ -28,6 +30,12 @@ def failed(folder: Path) -> set[tuple[str, str]]:
 def manifest(folder: Path) -> Any:
     """What ``eptx.json`` says, without the files' hashes."""
     return json.loads((folder / "eptx.json").read_text()) | {"files": None}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _once() -> Iterator[None]:
+    with kept_references():
+        yield
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.bundle}: {kind.name}")

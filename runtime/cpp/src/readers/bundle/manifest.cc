@@ -212,7 +212,7 @@ Manifest ParseManifest(std::string_view text) {
   if (f.Present("operators")) m.operators = ReadOperators(f.Child("operators"));
   if (f.Present("onnxruntime")) m.onnxruntime = ReadOnnxRuntime(f.Child("onnxruntime"));
   if (f.Present("routing")) m.routing = f.Choice("routing", {"batch", "row", "prompt"});
-  for (const char* section : {"route", "quantization", "text"}) {
+  for (const char* section : {"route", "quantization", "text", "image", "embedding"}) {
     if (f.Present(section)) f.Child(section);
   }
   if (f.Present("generation")) m.generation = ReadGeneration(f.Child("generation"));

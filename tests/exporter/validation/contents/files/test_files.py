@@ -35,7 +35,6 @@ def _turn_words(folder: Path) -> None:
         (remove("vocab.txt"), "vocab.txt", "is missing; the base has it"),
         (_write("added_tokens.json", '{"<x>": 199}'), "added_tokens.json", "is not of the base"),
         (_write("generation_config.json", '{"eos_token_id": 3}'), "generation_config.json", "is not of the base"),
-        (_write("preprocessor_config.json", "{}"), "preprocessor_config.json", "is not of the base"),
     ],
 )
 def test_a_file_that_is_not_the_bases(encoder: Made, tmp_path: Path, change: Change, name: str, said: str) -> None:

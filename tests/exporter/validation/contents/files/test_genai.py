@@ -119,7 +119,6 @@ def test_the_search_is_that_of_the_generation_settings(decoder: Made, tmp_path: 
         assert list(made.wrong(other)) == [f"{GENAI}: search.{name}"]
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_genai_opens_it_with_that_search(decoder: Made, tmp_path: Path) -> None:
     """GenAI alone, without eptx: the penalty keeps it from repeating itself as it would."""
     genai = pytest.importorskip("onnxruntime_genai")

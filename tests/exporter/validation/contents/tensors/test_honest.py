@@ -121,7 +121,6 @@ def test_quantized_encoders(made: Made, tmp_path: Path, scheme: str) -> None:
     assert not any(name.endswith("bias") or "LayerNorm" in name for name in rest)
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_a_model_that_peft_made(made: Made) -> None:
     """Adapted layers and saved modules have other names in it, and tensors that are not the base's."""
     base = made("bert")

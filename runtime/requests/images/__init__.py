@@ -1,0 +1,1 @@
+"""Images to rows of pixels, as the image processor of the base makes them, with Pillow and numpy."""
