@@ -212,9 +212,8 @@ def _steps(base: Path, bundle: Path, options: Mapping[str, Any], adapters: Seque
     costs = {}
     for step in _STEPS:
         costs[step] = _child(_STEP, step, str(base), str(bundle), json.dumps(options), *map(str, adapters))
-        print(
-            f"  {base.parent.name} {step}: {costs[step]['cpu']:.1f} s, {costs[step]['memory'] / 1e6:.0f} MB", flush=True
-        )
+        cost = costs[step]
+        print(f"  {base.parent.name} {step}: {cost['cpu']:.1f} s, {cost['memory'] / 1e6:.0f} MB", flush=True)
     costs["export"]["bytes"] = float(sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file()))
     costs["export"]["base bytes"] = float(sum(file.stat().st_size for file in base.glob("*.safetensors")))
     return costs
