@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from eptx.exporter.validation.quantized.weights import QuantizedWeights
 from eptx.exporter.validation.reference.expectation import row_tasks, run_reference
 from eptx.exporter.validation.reference.files import find_reference, with_origin
 from eptx.progress import step
+from eptx.runtime.validation.batch import Batch
 from eptx.runtime.validation.comparison.every_backend import compare_on_every_backend
 from eptx.runtime.validation.comparison.signature import check_signature
 from eptx.runtime.validation.proof.record import columns_for, record_proof
@@ -65,6 +67,7 @@ def validate_bundle(path: Path, options: ValidateOptions | None = None) -> Repor
     with step("comparing with the base and the adapter"), seconds.of("comparing"):
         compared = compare_contents(bundle, reference, options.base_onnx)
         checks = compared.checks
+        reference.release_models()
     home = next(iter(reference.homes), None)
     inputs = _inputs(bundle, config, reference.base, compared.found, home, usable[0])
     with seconds.of("drawing inputs"):
@@ -111,5 +114,11 @@ def _inputs(
 ) -> Inputs:
     if bundle.manifest.generation is None:
         return Inputs(bundle, config, base, found, home)
-    model = cache(lambda: open_shipped(bundle, backend))
-    return PromptInputs(bundle, config, base, found, home, lambda batch: model().answer(batch))
+
+    def answers(batches: Sequence[Batch]) -> list[Batch]:
+        if not batches:
+            return []
+        model = open_shipped(bundle, backend)  # and closed behind it: the reference is next
+        return [model.answer(batch) for batch in batches]
+
+    return PromptInputs(bundle, config, base, found, home, answers)

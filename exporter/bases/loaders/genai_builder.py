@@ -11,6 +11,7 @@ from unittest import mock
 
 from eptx._one_line import one_line
 from eptx.errors import NotSupportedError
+from eptx.exporter.bases.loaders.genai_weights import one_weight_at_a_time
 from eptx.exporter.bases.not_built import NotBuiltError
 from eptx.exporter.bases.passes.rotary import context
 from eptx.exporter.bases.weights.checkpoint import weight_files
@@ -50,7 +51,8 @@ def build(folder: Path, workspace: Path, parsed: Any, precision: str, provider: 
     if name in _WRONG:
         raise NotBuiltError(f"GenAI's builder (0.18) makes another model of a {name}: {_WRONG[name]}")
     source = workspace / "source"
-    with quiet(), _true_head(builder), contextlib.redirect_stderr(io.StringIO()):  # its progress bars are not ours
+    head, weights = _true_head(builder), one_weight_at_a_time(builder.Model)
+    with quiet(), head, weights, contextlib.redirect_stderr(io.StringIO()):  # its progress bars are not ours
         read, target, cache = str(source), str(workspace), str(workspace / "cache")
         try:
             _write_source(folder, source, parsed)

@@ -77,10 +77,10 @@ class PromptInputs(Inputs):
     """The batches for a bundle that generates.
 
     Attributes:
-        answer: completes a greedy batch with the tokens that the bundle chooses.
+        answers: completes greedy batches with the tokens that the bundle chooses.
     """
 
-    answer: Callable[[Batch], Batch]
+    answers: Callable[[Sequence[Batch]], list[Batch]]
 
     @cached_property
     def reach(self) -> Reach:
@@ -92,15 +92,16 @@ class PromptInputs(Inputs):
         manifest, vocabulary = self.bundle.manifest, self.vocabulary
         drawn = generated_prompts(manifest, vocabulary, names, self.reach)
         texts = [prompts for batch in self._given(rows) for prompts in as_prompts(batch, manifest, vocabulary)]
-        return [self._answered(batch) for batch in (*drawn, *texts)]
+        return self._answered([*drawn, *texts])
 
     def redraw(self, batch: Batch) -> Batch:
         """Other prompts of the same shape and tasks."""
-        return self._answered(redraw_prompts(batch, self.bundle.manifest, self.vocabulary))
+        return self._answered([redraw_prompts(batch, self.bundle.manifest, self.vocabulary)])[0]
 
     def untried(self) -> list[Check]:
         """What none of the random prompts reaches."""
         return untried_prompts(self.bundle.manifest, self.vocabulary, self.reach)
 
-    def _answered(self, batch: Batch) -> Batch:
-        return self.answer(batch) if batch.greedy else batch
+    def _answered(self, batches: Sequence[Batch]) -> list[Batch]:
+        answers = iter(self.answers([batch for batch in batches if batch.greedy]))
+        return [next(answers) if batch.greedy else batch for batch in batches]

@@ -53,6 +53,7 @@ def run_reference(
         _run_own(ReferenceRunner(manifest, reference, torch.float32, quantized), result)
     if quantized is not None:
         result.wrong, result.folded = quantized.wrong, quantized.effects
+    reference.release_models()
     return result
 
 

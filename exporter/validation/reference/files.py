@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,9 +23,7 @@ from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.reference.routes import check_routes
 from eptx.files.safe_files import fingerprint, is_contained_name
 from eptx.manifest.names import BASE_TASK
-
-#: Bytes of weights from which on two models in memory are one too many.
-_LARGE = 1 << 28
+from eptx.runtime.memory import release_models
 
 
 @dataclass(frozen=True)
@@ -79,8 +76,7 @@ class ReferenceFiles:
 
     def load(self, dtype: torch.dtype) -> Trained:
         """The trained model, which computes in this type."""
-        if sum(file.stat().st_size for file in self.base.glob("*.safetensors")) > _LARGE:
-            gc.collect()  # hooks are cycles: a model that nobody uses any more would stay in memory beside this one
+        self.release_models()
         return load_trained(
             self.base,
             self.files,
@@ -90,6 +86,10 @@ class ReferenceFiles:
             dtype=dtype,
             allow_pickle=self.allow_pickle,
         )
+
+    def release_models(self) -> None:
+        """Frees the models that were loaded and that nobody uses any more, if they are large."""
+        release_models(sum(file.stat().st_size for file in self.base.iterdir() if file.is_file()))
 
 
 def find_reference(manifest: Manifest, options: ValidateOptions) -> ReferenceFiles:

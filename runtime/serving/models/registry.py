@@ -10,10 +10,10 @@ from pathlib import Path
 
 from eptx.errors import BundleError, EptxError, UsageError
 from eptx.manifest.names import MANIFEST_FILE
+from eptx.runtime.memory import release_memory
 from eptx.runtime.serving.errors import Refused, find_model
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics
-from eptx.runtime.serving.models.memory import release_memory
 from eptx.runtime.serving.models.model import LocalModel
 from eptx.runtime.session import Session
 

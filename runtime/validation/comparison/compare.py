@@ -14,6 +14,7 @@ from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.manifest.names import AUTO_TASK, BASE_TASK, TASK_ID_USED
 from eptx.progress import step
+from eptx.runtime.memory import release_models
 from eptx.runtime.validation.comparison.results import BackendReport
 from eptx.runtime.validation.comparison.verdict import RunResults, task_report
 from eptx.runtime.validation.distance import Spreads, Subject
@@ -46,17 +47,34 @@ def compare_with_reference(
     # NaN and infinity are part of the verdict; numpy need not warn of them
     with np.errstate(all="ignore"):
         with step(f"running the bundle as shipped ({backend.name})"):
-            shipped = open_shipped(bundle, backend)
-            if not instrumented.quantizes_activations:
-                _run_outputs(bundle, shipped, expectation, results)
-            else:
-                _run_outputs(bundle, open_with_float_activations(bundle, instrumented, backend), expectation, results)
-                _run_rounded(bundle, shipped, expectation, results)
+            nodes = _run_shipped(bundle, instrumented, expectation, backend, results)
+        release_models(bundle.size)
         with step(f"running the bundle observed ({backend.name})"):
             _run_observed(bundle, instrumented, expectation, backend, results)
+        release_models(bundle.size)
         names = dict.fromkeys(task for expected in expectation.batches for task in expected.batch.tasks)
         tasks = tuple(task_report(task, bundle.manifest, instrumented.order, expectation, results) for task in names)
-    return BackendReport(backend.provider, tasks, backend.operators, shipped.nodes)
+    return BackendReport(backend.provider, tasks, backend.operators, nodes)
+
+
+def _run_shipped(
+    bundle: Bundle,
+    instrumented: InstrumentedModel,
+    expectation: Expectation[Any],
+    backend: Backend,
+    results: RunResults,
+) -> Mapping[str, int] | None:
+    """Runs what is shipped, one model in memory at a time; how many nodes run on which provider."""
+    shipped = open_shipped(bundle, backend)
+    nodes = shipped.nodes
+    if not instrumented.quantizes_activations:
+        _run_outputs(bundle, shipped, expectation, results)
+        return nodes
+    _run_rounded(bundle, shipped, expectation, results)
+    del shipped
+    release_models(bundle.size)
+    _run_outputs(bundle, open_with_float_activations(bundle, instrumented, backend), expectation, results)
+    return nodes
 
 
 def _run_outputs(bundle: Bundle, model: BundleModel, expectation: Expectation[Any], results: RunResults) -> None:
