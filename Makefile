@@ -4,6 +4,7 @@
 # make demo    one adapter, three modes  make bench  speed, size and memory
 # make demo-llm, bench-llm               the same for a language model that generates
 # make bench-serve                       a server under load, and 100,000 requests good and bad
+# make bench-scale                       how time and memory grow with the base and the number of tasks
 # make matrix  every architecture and every PEFT setting, against PEFT; writes docs/supported.md. It
 #              goes on where the last run stopped; ARGS=--anew begins again, and is for after a change of the product
 # make recipes adapters that PEFT's documented recipes train on real models, against PEFT
@@ -30,7 +31,7 @@ SEED   ?= 1
 export ONNXRUNTIME_INCLUDE_DIR ?= $(DEPS)/usr/include/onnxruntime
 export CMAKE_PREFIX_PATH := $(DEPS)/usr:$(CMAKE_PREFIX_PATH)
 
-.PHONY: setup native try-native sanitize test openvino matrix recipes old-ort lint format docs demo demo-llm bench bench-llm bench-serve build wheels clean
+.PHONY: setup native try-native sanitize test openvino matrix recipes old-ort lint format docs demo demo-llm bench bench-llm bench-serve bench-scale build wheels clean
 
 setup: $(READY)
 
@@ -125,6 +126,9 @@ bench-llm: try-native
 
 bench-serve: try-native
 	$(BIN)/python -m tests.bench.serving $(ARGS)
+
+bench-scale: try-native
+	$(BIN)/python -m tests.bench.scale $(ARGS)
 
 build: $(READY)
 	-sh runtime/cpp/dependencies.sh $(DEPS)

@@ -1,6 +1,6 @@
 """How time, memory and bytes grow with the base and with the number of tasks.
 
-    python -m tests.bench.scale [--only bert llama t5 tasks] [--largest 1.2] [--json FILE]
+    make bench-scale ARGS="[--only bert llama t5 tasks] [--largest 1.2] [--json FILE]"
 
 Bases are random weights of real configurations; each has two LoRA adapters that PEFT saves, in one conditioned bundle
 (decoders in int4). Every step is a process of its own: seconds of its processor time, and how far its memory grows past
