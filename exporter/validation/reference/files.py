@@ -23,7 +23,7 @@ from eptx.exporter.validation.options import ValidateOptions
 from eptx.exporter.validation.reference.routes import check_routes
 from eptx.files.safe_files import fingerprint, is_contained_name
 from eptx.manifest.names import BASE_TASK
-from eptx.runtime.memory import release_models
+from eptx.runtime.ort.memory import release_models
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from eptx.errors import BundleError, EptxError, UsageError
 from eptx.manifest.names import MANIFEST_FILE
-from eptx.runtime.memory import release_memory
+from eptx.runtime.ort.memory import release_memory
 from eptx.runtime.serving.errors import Refused, find_model
 from eptx.runtime.serving.limits import Limits
 from eptx.runtime.serving.metrics import Metrics

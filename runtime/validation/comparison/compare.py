@@ -14,7 +14,7 @@ from eptx.bundle import Bundle
 from eptx.errors import BundleError
 from eptx.manifest.names import AUTO_TASK, BASE_TASK, TASK_ID_USED
 from eptx.progress import step
-from eptx.runtime.memory import release_models
+from eptx.runtime.ort.memory import release_models
 from eptx.runtime.validation.comparison.results import BackendReport
 from eptx.runtime.validation.comparison.verdict import RunResults, task_report
 from eptx.runtime.validation.distance import Spreads, Subject

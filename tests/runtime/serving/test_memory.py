@@ -20,7 +20,7 @@ from eptx.runtime.serving.models.registry import LocalRegistry
 #: Frees 200 MB in pieces that glibc keeps, since the last of them is still in use.
 _PROGRAM = """
 from pathlib import Path
-from eptx.runtime.memory import release_memory
+from eptx.runtime.ort.memory import release_memory
 def resident(): return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0]) / 1e3
 pieces = [bytes([1]) * 100_000 for _ in range(2000)]
 kept = pieces[-1]
